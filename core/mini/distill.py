@@ -1,0 +1,232 @@
+"""Step 3 of `mini`: train the student on the teacher's embeddings.
+
+    python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 6]
+
+Goes on from its checkpoint when started again (a larger or smaller --steps is taken: the rate is constant until the last
+two fifths, then falls to zero), and writes the package's weights at every checkpoint. Same seed, versions and thread count:
+the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from grade import figures
+from package import STUDENT, save_package
+from safetensors.torch import load_file
+from softprompt.text import Tokenizer
+from softprompt.tower import Block, Tower, TowerConfig
+from torch import Tensor
+from torch.nn import functional as F
+
+TOKENS = 6144  # positions a step
+CHECKPOINT_STEPS = 250
+RATE, MATRIX_RATE = 1e-3, 0.01
+WARM_UP, DECAY_SHARE = 200, 0.4
+TEMPERATURE, RELATIONS, RUNNING = 0.05, 0.5, 0.5  # of the in-batch similarities; weights of the two further losses
+
+
+class Texts:
+    """All shards of one split: token ids and, per token, the teacher's running mean."""
+
+    def __init__(self, work: Path, split: str) -> None:
+        shards = [load_file(path) for path in sorted(work.glob(f"{split}-*.safetensors"))]
+        if not shards:
+            raise SystemExit(f"{work} has no {split}-*.safetensors: run core/mini/embed.py first")
+        self.ids = torch.cat([shard["ids"] for shard in shards])
+        self.running = torch.cat([shard["running"] for shard in shards])
+        lengths = torch.cat([shard["starts"].diff() for shard in shards])
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def batch(self, rows: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
+        """ids (b, n), where the end token stands (b,), and targets (b, n - 1, 384) for the positions after the start token."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        n = int(lengths.max())
+        at = torch.arange(n)
+        flat = (self.starts[rows].unsqueeze(1) + at).clamp(max=len(self.ids) - 1)
+        inside = at < lengths.unsqueeze(1)
+        ids = torch.full((len(rows), n + 2), tokenizer.end)
+        ids[:, 0] = tokenizer.start
+        ids[:, 1:-1] = torch.where(inside, self.ids[flat].long(), tokenizer.end)
+        targets = torch.zeros(len(rows), n + 1, self.running.shape[1])
+        targets[:, :-1] = self.running[flat].float() * inside.unsqueeze(-1)
+        last = targets[torch.arange(len(rows)), lengths - 1]
+        targets[torch.arange(len(rows)), lengths] = last  # the end token's target: the teacher's embedding
+        return ids, lengths + 1, targets
+
+    def plan(self, epoch: int, seed: int) -> list[Tensor]:
+        """Rows of every step of an epoch: texts of like length together, TOKENS positions in all."""
+        rng = torch.Generator().manual_seed(seed * 1000 + epoch)
+        lengths = self.starts.diff()
+        order = torch.argsort(lengths + torch.rand(len(self), generator=rng) * 2)  # like lengths, in another order each time
+        batches, begin = [], 0
+        padded = (lengths[order] + 2).tolist()
+        for end in range(1, len(self) + 1):
+            if end == len(self) or (end + 1 - begin) * padded[end] > TOKENS:
+                batches.append(order[begin:end])
+                begin = end
+        return [batches[i] for i in torch.randperm(len(batches), generator=rng)]
+
+
+def new_student(config: TowerConfig, vocabulary: Tensor, seed: int) -> Tower:
+    """Random blocks as CLIP's; a token table that starts from the teacher's embeddings of the token strings, cut by PCA."""
+    rng = torch.Generator().manual_seed(seed)
+    w = config.width
+
+    def normal(*shape: int, std: float) -> Tensor:
+        return torch.randn(*shape, generator=rng) * std
+
+    centred = vocabulary - vocabulary.mean(0)
+    _, basis = torch.linalg.eigh(centred.T @ centred)
+    table = centred @ basis[:, -w:]
+    residual = w**-0.5 * (2 * config.layers) ** -0.5
+    blocks = [
+        Block(torch.ones(w), torch.zeros(w), normal(3 * w, w, std=w**-0.5), torch.zeros(3 * w), normal(w, w, std=residual),
+              torch.zeros(w), torch.ones(w), torch.zeros(w), normal(config.mlp_width, w, std=(2 * w) ** -0.5),
+              torch.zeros(config.mlp_width), normal(w, config.mlp_width, std=residual), torch.zeros(w))
+        for _ in range(config.layers)
+    ]
+    return Tower(config, table / table.std() * 0.02, normal(config.context, w, std=0.01), blocks, torch.ones(w), torch.zeros(w),
+                 basis[:, -w:].T.contiguous())
+
+
+def trainable(tower: Tower) -> list[Tensor]:
+    blocks = [weight for block in tower.blocks for weight in block]
+    parameters = [tower.table, tower.positions, tower.norm_weight, tower.norm_bias, tower.projection, *blocks]
+    return [p.requires_grad_() for p in parameters if p is not None]
+
+
+def loss_of(tower: Tower, ids: Tensor, ends: Tensor, targets: Tensor) -> Tensor:
+    """1 - cosine at the end token, the same at every token before it, and KL between in-batch similarity rows."""
+    x = F.embedding(ids, tower.table) + tower.positions[: ids.shape[1]]
+    outputs = F.normalize(tower.project(tower.final_norm(tower.states(x)))[:, 1:], dim=-1)
+    similarity = (outputs * targets).sum(-1)
+    rows = torch.arange(len(ids))
+    before = torch.arange(ids.shape[1] - 1) < (ends - 1).unsqueeze(1)
+    loss = 1 - similarity[rows, ends - 1].mean() + RUNNING * (1 - similarity[before].mean())
+    pooled, wanted = outputs[rows, ends - 1], targets[rows, ends - 1]
+    ours, theirs = ((v @ v.T / TEMPERATURE).fill_diagonal_(-1e4).log_softmax(-1) for v in (pooled, wanted))
+    return loss + RELATIONS * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by a Newton-Schulz iteration, for matrices (Jordan et al. 2024); all in float32.
+
+    torch.optim.Muon iterates in bfloat16, which a processor without such instructions does many times slower.
+    """
+
+    def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.02) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(buffer, group["momentum"])
+                # query, key and value stand in one matrix, but are three
+                parts = update.chunk(3) if p.shape[0] == 3 * p.shape[1] else (update,)
+                update = torch.cat([orthogonal(part) for part in parts])
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+def schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY_SHARE * steps))
+
+
+def batches(texts: Texts, tokenizer: Tokenizer, step: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The batches from `step` on, epoch after epoch; where a run stopped, it goes on with the same ones."""
+    epoch, plan = 0, texts.plan(0, seed)
+    while step >= len(plan):
+        step, epoch = step - len(plan), epoch + 1
+        plan = texts.plan(epoch, seed)
+    while True:
+        for rows in plan[step:]:
+            yield texts.batch(rows, tokenizer)
+        step, epoch = 0, epoch + 1
+        plan = texts.plan(epoch, seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("mini-work"))
+    parser.add_argument("--output", type=Path, help="where the package's files go; by default the work folder")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    output = args.output or args.work
+    tokenizer = Tokenizer()
+    train, test = Texts(args.work, "train"), Texts(args.work, "test")
+    config = TowerConfig(**(STUDENT | {"layers": args.layers}))
+    tower = new_student(config, load_file(args.work / "vocabulary.safetensors")["pooled"].float(), args.seed)
+    parameters = trainable(tower)
+    matrices = [weight for block in tower.blocks for weight in block if weight.ndim == 2]
+    others = [p for p in parameters if not any(p is m for m in matrices)]
+    optimizers = [Muon(matrices, MATRIX_RATE), torch.optim.AdamW(others, RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+    checkpoint, step = args.work / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        step = saved["step"]
+        for p, value in zip(parameters, saved["parameters"], strict=True):
+            p.data.copy_(value)
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+    began, positions = time.monotonic(), 0
+    for ids, ends, targets in batches(train, tokenizer, step, args.seed):
+        if step >= args.steps:
+            break
+        for optimizer, rate in zip(optimizers, (MATRIX_RATE, RATE), strict=True):
+            optimizer.param_groups[0]["lr"] = rate * schedule(step, args.steps)
+            optimizer.zero_grad()
+        loss = loss_of(tower, ids, ends, targets)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        step, positions = step + 1, positions + ids.numel()
+        if step % 50 == 0:
+            print(f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - began):.0f} positions/s", flush=True)
+        if step % CHECKPOINT_STEPS == 0 or step == args.steps:
+            partial = checkpoint.with_suffix(".partial")
+            torch.save({"step": step, "parameters": [p.detach() for p in parameters],
+                        "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, partial)
+            partial.replace(checkpoint)
+            save_package(tower, output)
+            with torch.no_grad():
+                rows = torch.arange(0, len(test), 3)
+                pooled, wanted = encode_rows(tower, test, rows, tokenizer)
+            print(f"step {step} kept out: {figures(pooled, wanted)}", flush=True)
+
+
+def encode_rows(tower: Tower, texts: Texts, rows: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """(the student's, the teacher's) embeddings of these rows, each (rows, 384)."""
+    pooled, wanted = [], []
+    for part in rows.split(100):
+        ids, ends, targets = texts.batch(part, tokenizer)
+        x = F.embedding(ids, tower.table) + tower.positions[: ids.shape[1]]
+        states = tower.states(x)[torch.arange(len(ids)), ends]
+        pooled.append(F.normalize(tower.project(tower.final_norm(states)), dim=-1))
+        wanted.append(targets[torch.arange(len(ids)), ends - 1])
+    return torch.cat(pooled), torch.cat(wanted)
+
+
+if __name__ == "__main__":
+    main()

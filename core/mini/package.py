@@ -1,0 +1,25 @@
+"""What the recipe ships: `config.json` and `model.safetensors` of the built-in model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from softprompt.tower import Block, Tower
+
+STUDENT = {"width": 256, "heads": 4, "layers": 6, "context": 77, "vocabulary": 49408, "embed_dim": 384, "mlp_width": 1024}
+
+
+def save_package(tower: Tower, folder: Path) -> None:
+    """Writes the tower's shape and its weights in float16; `softprompt.mini` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: getattr(tower, name) for name in ("table", "positions", "norm_weight", "norm_bias", "projection")}
+    for field in Block._fields:
+        for i, block in enumerate(tower.blocks):
+            tensors[f"blocks.{i}.{field}"] = getattr(block, field)
+    # a clone: a transposed view would be refused
+    save_file({name: tensor.detach().to(torch.float16).contiguous().clone() for name, tensor in tensors.items()},
+              folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(vars(tower.config), indent=1) + "\n", encoding="utf-8")

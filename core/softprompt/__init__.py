@@ -1,0 +1,55 @@
+"""Soft prompts for CLIP text encoders: a few trained token embeddings that mean what a long hard prompt means.
+
+    encoder = softprompt.load_encoder("mini")
+    prompt = softprompt.train(encoder, "image of serene landscape at sunrise", tokens=3)
+    softprompt.Library().save(prompt)
+
+Importing this package is cheap: torch is imported when a function that needs it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import SoftPromptError
+
+if TYPE_CHECKING:
+    from softprompt.catalogue import ModelInfo, list_models
+    from softprompt.config import TrainConfig
+    from softprompt.encoder import TextEncoder
+    from softprompt.grading import grade
+    from softprompt.library import Library
+    from softprompt.models import load_encoder
+    from softprompt.prompt import SoftPrompt
+    from softprompt.readout import read_out
+    from softprompt.trainer import iter_train, train
+    from softprompt.training import Report
+
+_HOMES = {
+    "Library": "library",
+    "ModelInfo": "catalogue",
+    "Report": "training",
+    "SoftPrompt": "prompt",
+    "TextEncoder": "encoder",
+    "TrainConfig": "config",
+    "grade": "grading",
+    "iter_train": "trainer",
+    "list_models": "catalogue",
+    "load_encoder": "models",
+    "read_out": "readout",
+    "train": "trainer",
+}
+
+__all__ = [
+    "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig", "grade",
+    "iter_train", "list_models", "load_encoder", "read_out", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

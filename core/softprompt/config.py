@@ -1,0 +1,97 @@
+"""How a soft prompt is trained: one frozen dataclass, checked when it is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from softprompt.contexts import TRAINING_CONTEXTS, check_context
+from softprompt.errors import ConfigError
+
+Init = Literal["noise", "vocabulary", "prompt", "soft"]
+Objective = Literal["cosine", "mse", "contrastive"]
+Long = Literal["refuse", "chunk", "cut"]
+
+MOST_STEPS, MOST_RESTARTS = 1_000_000, 1024
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one training. Raises ConfigError for what cannot work.
+
+    tokens: how many soft tokens, or "auto" for the fewest that reach `stop_at`.
+    steps: the most optimizer steps; the learning rate falls to zero over them along a cosine.
+    rate: Adam's learning rate, in standard deviations of the model's token table, so that it means the same on every model.
+    init: noise of the token table's deviation, random vocabulary tokens, the prompt's own words, or a given soft prompt.
+    objective: cosine distance; mean squared error before normalisation; or cosine distance with a contrastive term (InfoNCE)
+        that also pushes away from the prompts in `against`.
+    project_norm: hold every soft token at or under the vocabulary's mean norm (a projection after each step).
+    contexts: sentences around `{}` that the soft prompt is trained inside as well as alone; () trains it alone.
+    restarts: trained at once in one batch, from different noise; the best is kept.
+    stop_at: stop when the similarity alone, and the mean in the training contexts, reach this.
+    patience: stop when the loss has not fallen by a thousandth of itself for this many steps.
+    seed: decides noise and choice; on cpu, the same seed gives the same bits.
+    long: what to do with a hard prompt longer than the context: refuse it, train on the mean of its chunks, or cut it.
+    """
+
+    tokens: int | Literal["auto"] = 10
+    steps: int = 300
+    rate: float = 0.5
+    init: Init = "noise"
+    objective: Objective = "cosine"
+    against: tuple[str, ...] = ()
+    project_norm: bool = True
+    contexts: tuple[str, ...] = TRAINING_CONTEXTS
+    restarts: int = 1
+    stop_at: float | None = None
+    patience: int | None = None
+    seed: int = 0
+    long: Long = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.tokens != "auto":
+            _whole("tokens", self.tokens, 1, None, "10 soft tokens are usual, 3 are often enough")
+        elif self.stop_at is None:
+            raise ConfigError("tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it, 0.99 for example")
+        _whole("steps", self.steps, 1, MOST_STEPS, "300 are usual")
+        _whole("restarts", self.restarts, 1, MOST_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
+        _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
+        _number("rate", self.rate, 0.0, 100.0, "0.5 is usual; it is given in standard deviations of the token table")
+        if self.stop_at is not None:
+            _number("stop_at", self.stop_at, -1.0, 1.0, "a similarity such as 0.99")
+        if self.patience is not None:
+            _whole("patience", self.patience, 1, None, "50 steps, for example")
+        for name, allowed in (("init", Init), ("objective", Objective), ("long", Long)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
+        for context in self.contexts:
+            check_context(context)
+        if self.objective == "contrastive" and not self.against:
+            raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: set against")
+        if self.objective != "contrastive" and self.against:
+            raise ConfigError(f"against is set, but the objective is {self.objective}: only the contrastive objective uses it")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of `as_dict`; settings that this version does not know are an error."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:
+    bound = f"at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number {bound} ({advice})")
+
+
+def _number(name: str, value: object, over: float, most: float, advice: str) -> None:
+    if not isinstance(value, int | float) or not math.isfinite(value) or not over < value <= most:
+        raise ConfigError(f"{name} is {value!r}; it must be over {over:g} and at most {most:g} ({advice})")

@@ -1,0 +1,222 @@
+"""The text encoder: a tokenizer and a text tower, from text or from embeddings to the pooled embedding.
+
+A prompt is a *row*: a list of token ids without start and end, in which -1, -2, … stand for soft tokens 0, 1, … So
+`[v1][v2] on a hill` is [-1, -2, 525, 320, 3965]. A *frame* is a batch of rows made ready once, to be encoded many times with
+changing soft tokens. Shapes: r sets of soft tokens, k soft tokens, w width, b rows, n positions, e embed_dim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softprompt.errors import PromptError
+from softprompt.tower import Tower
+
+Row = Sequence[int]
+
+
+class PromptTokenizer(Protocol):
+    """What a text encoder asks of its tokenizer; ids never include the start, end and padding tokens."""
+
+    special_ids: frozenset[int]
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+    def piece(self, token: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Specials:
+    """What stands around a prompt in the context: start and end tokens, and the padding after them."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int = 0
+
+
+class TextEncoder:
+    """A frozen text tower with its tokenizer, on one device. `softprompt.load_encoder` makes one."""
+
+    def __init__(self, name: str, tower: Tower, tokenizer: PromptTokenizer, specials: Specials) -> None:
+        self.name = name
+        self.tower = tower
+        self.config = tower.config
+        self.tokenizer = tokenizer
+        self.specials = specials
+
+    def moved(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEncoder:
+        """This encoder on another device, or in another precision."""
+        tower = self.tower.to(torch.device(device), dtype or self.tower.table.dtype)
+        return TextEncoder(self.name, tower, self.tokenizer, self.specials)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tower.table.device
+
+    @property
+    def width(self) -> int:
+        return self.config.width
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt fit into the context, beside start and end."""
+        return self.config.context - len(self.specials.start) - len(self.specials.end)
+
+    @cached_property
+    def ordinary_ids(self) -> Tensor:
+        """(m,) ids of the vocabulary that are no special tokens."""
+        special = [i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < self.config.vocabulary]
+        keep = torch.ones(self.config.vocabulary, dtype=torch.bool)
+        keep[special] = False
+        return keep.nonzero().squeeze(1).to(self.device)
+
+    @cached_property
+    def token_std(self) -> float:
+        """Standard deviation of the ordinary token embeddings' components: the unit that rates and noise are given in."""
+        return float(self.tower.table[self.ordinary_ids].float().std())
+
+    @cached_property
+    def token_norm(self) -> float:
+        """Mean L2 norm of the ordinary token embeddings."""
+        return float(self.tower.table[self.ordinary_ids].float().norm(dim=-1).mean())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells two towers of one name apart: SHA-256 over their shape and a sample of every weight tensor."""
+        tower = self.tower
+        tensors = [tower.table, tower.positions, tower.norm_weight, tower.norm_bias, tower.projection, tower.projection_bias, tower.cls]
+        digest = hashlib.sha256(repr(self.config).encode())
+        for tensor in [*tensors, *(weight for block in tower.blocks for weight in block)]:
+            if tensor is not None:
+                # rounded, so that one tower in float32 and in bfloat16 is one tower
+                digest.update(tensor.flatten()[::997].bfloat16().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text` as one row; raises PromptError where it does not fit into the context."""
+        ids = self.tokenizer.encode(text)
+        self.check_length(len(ids))
+        return ids
+
+    def check_length(self, tokens: int) -> None:
+        if tokens > self.room:
+            raise PromptError(f"{tokens} tokens do not fit: {self.name} takes at most {self.room} beside start and end")
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """(len(ids), w) token embeddings, float32."""
+        return self.tower.table[torch.as_tensor(ids, dtype=torch.long, device=self.device)].float()
+
+    def frame(self, rows: Sequence[Row]) -> Frame:
+        """Rows made ready for encoding; raises PromptError for one that does not fit into the context."""
+        for row in rows:
+            self.check_length(len(row))
+        return Frame(self, rows)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """(len(texts), e) pooled embeddings, float32 unit vectors. Raises PromptError for a text longer than the context."""
+        return self.encode_rows([self.tokenize(text) for text in texts])
+
+    @torch.no_grad()
+    def encode_rows(self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64) -> Tensor:
+        """(len(rows), e) pooled embeddings of rows, their soft tokens taken from `soft` (k, w)."""
+        parts = []
+        for i in range(0, len(rows), batch):
+            outputs = self.frame(rows[i : i + batch]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
+            parts.append(F.normalize(outputs, dim=-1) if unit else outputs)
+        return torch.cat(parts) if parts else torch.empty(0, self.config.embed_dim, device=self.device)
+
+
+class Frame:
+    """Rows with their constant part embedded; `outputs` and `hidden` put soft tokens in and run the tower."""
+
+    def __init__(self, encoder: TextEncoder, rows: Sequence[Row]) -> None:
+        tower, config, specials = encoder.tower, encoder.config, encoder.specials
+        self.tower = tower
+        full = [[*specials.start, *row, *specials.end] for row in rows]
+        longest = max(map(len, full))
+        if config.pooling == "cls":
+            # open_clip masks each key by the token before it, so the first pad is seen and must be there
+            longest = min(longest + 1, config.context)
+        n = longest if config.short else config.context
+        ids = torch.tensor([[*row, *[specials.pad] * (n - len(row))] for row in full])
+        self.lengths = [len(row) for row in full]
+        self.at = _pooled_position(ids, tower, specials)
+        self.mask = _cls_mask(ids, specials.pad) if config.pooling == "cls" else None
+        soft = ids < 0
+        self.slots = soft.nonzero()  # (number of slots, 2): row and position
+        self.which = -1 - ids[soft]  # which soft token stands there
+        self.x = (tower.table[ids.clamp(min=0).to(encoder.device)] + tower.positions[:n]) * (~soft).unsqueeze(-1).to(encoder.device)
+        if len(self.which):
+            self.x += tower.positions[:n] * soft.unsqueeze(-1).to(encoder.device)
+        if tower.cls is not None:
+            last = (tower.cls + tower.positions[config.context]).expand(len(rows), 1, -1)
+            self.x = torch.cat([self.x, last], dim=1)
+        for name in ("at", "mask", "slots", "which"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value.to(encoder.device))
+
+    def _fill(self, soft: Tensor | None) -> tuple[Tensor, int]:
+        """(r x b, n, w) embedded rows with their soft tokens in place, and r."""
+        if soft is None:
+            return self.x, 1
+        r = soft.shape[0]
+        x = self.x.expand(r, *self.x.shape)
+        if len(self.which):
+            rows, positions = self.slots.T
+            there = (torch.arange(r, device=x.device).unsqueeze(1), rows, positions)
+            x = x.index_put(there, soft.to(x.dtype)[:, self.which], accumulate=True)
+        return x.flatten(0, 1), r
+
+    def outputs(self, soft: Tensor | None = None) -> Tensor:
+        """(r, b, e) in float32 for `soft` (r, k, w), not of unit length; gradients flow to `soft`."""
+        x, r = self._fill(soft)
+        mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
+        return self.tower.outputs(x, self.at.repeat(r), mask).float().unflatten(0, (r, -1))
+
+    def hidden(self, soft: Tensor | None = None, skip: int = 0, norm: bool = True) -> list[Tensor]:
+        """Hidden states of every row, (positions with start and end, w): the last layer, or the one `skip` layers before it.
+
+        `soft` (k, w); `norm` applies the final norm, as Stable Diffusion 1 and 2 do and SDXL does not.
+        """
+        x, _ = self._fill(None if soft is None else soft.unsqueeze(0))
+        states = self.tower.states(x, self.mask, len(self.tower.blocks) - skip)
+        states = self.tower.final_norm(states) if norm else states
+        return [row[:length].float() for row, length in zip(states, self.lengths, strict=True)]
+
+
+def _pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:
+    """(b,) where open_clip reads the pooled embedding of each row of ids (b, n); text may hold an end token of its own."""
+    rows, n = ids.shape
+    match tower.config.pooling:
+        case "argmax":
+            return (ids == ids.max(dim=1, keepdim=True).values).int().argmax(dim=1)
+        case "eos":
+            return (ids == specials.end[0]).int().argmax(dim=1)
+        case "first":
+            return torch.zeros(rows, dtype=torch.long)
+        case "last":
+            return torch.full((rows,), n - 1)
+        case "cls":
+            return torch.full((rows,), n)
+
+
+def _cls_mask(ids: Tensor, pad: int) -> Tensor:
+    """(b, 1, n + 1, n + 1) causal mask of CoCa, whose padding mask is shifted by one position, as its weights were trained."""
+    b, n = ids.shape
+    keys = torch.cat([torch.ones(b, 1, dtype=torch.bool), ids != pad], dim=1)
+    causal = torch.ones(n + 1, n + 1, dtype=torch.bool).tril()
+    return (causal & keys.unsqueeze(1)).unsqueeze(1)
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine along the last dimension, broadcast over the others."""
+    return (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)

@@ -1,0 +1,86 @@
+"""What can go wrong, as types. Every message says what was wrong, what would be right and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
+
+
+class SoftPromptError(Exception):
+    """Base of every error this package raises on purpose; `bad_input` is true where the caller's input is at fault."""
+
+    bad_input = False
+
+
+class PromptError(SoftPromptError):
+    """A hard prompt, context or other text that cannot be used."""
+
+    bad_input = True
+
+
+class PromptTooLong(PromptError):
+    """A hard prompt that does not fit into the model's context, and was not allowed to be cut or chunked."""
+
+
+class ConfigError(SoftPromptError):
+    """A setting out of its bounds: the message gives the value, the bound and what would work."""
+
+    bad_input = True
+
+
+class UnknownModel(SoftPromptError):
+    """A model's name that stands for nothing here; the message lists close matches."""
+
+    bad_input = True
+
+
+class ModelRefused(SoftPromptError):
+    """A model that exists, but that this package would not run faithfully."""
+
+    bad_input = True
+
+
+class ModelUnavailable(SoftPromptError):
+    """A supported model that cannot be had here and now: not on disk and no network, broken files, a missing package."""
+
+
+class DeviceError(SoftPromptError):
+    """A device that this machine does not have."""
+
+    bad_input = True
+
+
+class TrainingFailed(SoftPromptError):
+    """Training that could not go on; `best` is the best soft prompt until then, or None."""
+
+    def __init__(self, message: str, best: SoftPrompt | None = None) -> None:
+        super().__init__(message)
+        self.best = best
+
+
+class LibraryError(SoftPromptError):
+    """The library's folder or one of its files cannot be used; nothing was half-written."""
+
+
+class HomeError(LibraryError):
+    """The folder of the user's files cannot be written to."""
+
+    bad_input = True
+
+
+class BadName(LibraryError):
+    """A name that cannot be given to a soft prompt."""
+
+    bad_input = True
+
+
+class EntryNotFound(LibraryError):
+    """No entry of that name or id; the message lists close matches."""
+
+    bad_input = True
+
+
+class EntryDamaged(LibraryError):
+    """A file whose bytes are not what was saved."""

@@ -1,0 +1,66 @@
+"""An entry's bytes: a safetensors file whose header holds every word of provenance and a SHA-256 over the file itself.
+
+The digest is computed with its own 64 characters as zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from softprompt.errors import EntryDamaged
+from softprompt.library.header import digest_at, header_length, read_header
+from softprompt.prompt import Array, SoftPrompt
+
+FORMAT = 1
+BLANK = "0" * 64
+TENSORS = ("vectors", "target", "losses", "similarities")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A soft prompt as it stands in the library: `id` and `revision` name its file."""
+
+    id: str
+    revision: int
+    prompt: SoftPrompt
+
+
+def pack(entry: Entry) -> bytes:
+    """The entry as the bytes of its file."""
+    provenance = {"format": FORMAT, "id": entry.id, "revision": entry.revision, **entry.prompt.summary()}
+    tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
+    raw = save(tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True), "sha256": BLANK})
+    digest = hashlib.sha256(raw).hexdigest()
+    at = digest_at(raw)
+    return raw[:at] + digest.encode() + raw[at + 64 :]
+
+
+def unpack(raw: bytes, path: str) -> Entry:
+    """The entry that `raw` holds; raises EntryDamaged, naming `path`, for bytes that are not as they were written."""
+    header, data = read_header(raw, path), raw[8 + header_length(raw) :]
+    stated = header.get("__metadata__", {}).get("sha256", "")
+    at = digest_at(raw)
+    if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest() != stated:
+        raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum. Restore it from a backup, or delete it")
+    try:
+        provenance = json.loads(header["__metadata__"]["softprompt"])
+        if provenance["format"] != FORMAT:
+            raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
+        tensors = {name: _tensor(header[name], data) for name in TENSORS}
+        return Entry(provenance["id"], provenance["revision"], SoftPrompt.from_summary(provenance, **tensors))
+    except (KeyError, TypeError, ValueError) as error:
+        raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+
+
+def _tensor(info: dict[str, Any], data: bytes) -> Array:
+    begin, end = info["data_offsets"]
+    if info["dtype"] != "F32" or not 0 <= begin <= end <= len(data):
+        raise ValueError("a tensor out of bounds")
+    array: Array = np.frombuffer(data[begin:end], dtype="<f4").reshape(info["shape"])
+    return array

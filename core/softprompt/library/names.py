@@ -1,0 +1,51 @@
+"""Names of soft prompts: what is allowed, and a name made from the hard prompt where the user gives none."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+
+from softprompt.errors import BadName
+
+LONGEST = 80
+_RESERVED = re.compile(r"v\d+", re.IGNORECASE)
+# words that say little about what a prompt shows
+_COMMON = frozenset(
+    "a an and are as at be by for from has in into is it its of on or over that the this to under up with "
+    "image photo photograph picture painting drawing illustration art style detailed highly quality".split()
+)
+
+
+def same(name: str) -> str:
+    """The form in which names are compared: case and composition of letters do not matter."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_name(name: str) -> str:
+    """The name, tidied of outer spaces; raises BadName for one that cannot be given."""
+    name = unicodedata.normalize("NFC", name).strip()
+    if not name:
+        raise BadName("the name is empty: use letters, digits, '-', '_' and spaces, such as 'red landscape'")
+    if len(name) > LONGEST:
+        raise BadName(f"the name has {len(name)} characters; at most {LONGEST} fit")
+    bad = next((c for c in name if not (c.isalpha() or c.isdecimal() or unicodedata.combining(c) or c in "-_ ")), None)
+    if bad is not None:
+        raise BadName(f"the name has {bad!r} in it; letters, digits, '-', '_' and spaces are allowed")
+    if _RESERVED.fullmatch(name):
+        raise BadName(f"the name {name} is reserved: [{name}] means a token of the open soft prompt. Choose another, such as 'my {name}'")
+    return name
+
+
+def name_for(hard_prompt: str, taken: Collection[str]) -> str:
+    """A name of up to three telling words of the hard prompt, numbered where it is taken (`taken` as `same` gives them)."""
+    words = ["".join(c for c in word if c.isalpha() or c.isdecimal()) for word in hard_prompt.lower().split()]
+    telling = [word for word in words if word and word not in _COMMON] or [word for word in words if word]
+    stem = unicodedata.normalize("NFC", "-".join(telling[:3])[: LONGEST - 8]) or "prompt"
+    if _RESERVED.fullmatch(stem):
+        stem = f"prompt-{stem}"
+    name, number = stem, 1
+    while same(name) in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name

@@ -1,0 +1,129 @@
+"""Which text encoders there are, and loading one: the built-in `mini`, `MODEL/TAG` of open_clip, `local-dir:FOLDER`."""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+from importlib.resources import as_file
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softprompt.catalogue import MINI, MINI_FOLDER, list_models
+from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from softprompt.catalogue import ModelInfo
+    from softprompt.download import Progress
+    from softprompt.encoder import TextEncoder
+    from softprompt.tower import Tower
+
+LOCAL = "local-dir:"
+QUICK_GELU = "-quickgelu"
+
+
+def load_encoder(
+    name: str = MINI, device: str = "auto", precision: str = "float32", on_progress: Progress | None = None
+) -> TextEncoder:
+    """Loads a text encoder by name onto a device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). Raises
+    UnknownModel, ModelRefused, ModelUnavailable, DeviceError.
+    """
+    import torch
+
+    place = pick_device(device)
+    if precision not in ("float32", "bfloat16"):
+        raise DeviceError(f"precision is {precision!r}; it can be float32 or bfloat16")
+    encoder = _mini() if name == MINI else _from_open_clip(name, on_progress)
+    return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name, if this machine has it; "auto" is the first cuda device, else mps, else the cpu."""
+    import torch
+
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        return torch.device("cuda:0" if counts["cuda"] else "mps" if counts["mps"] else "cpu")
+    kind, _, index = name.partition(":")
+    if counts.get(kind, 0) > (int(index) if index.isdecimal() else 0) and (not index or index.isdecimal()):
+        return torch.device(f"cuda:{index or 0}" if kind == "cuda" else kind)
+    here = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
+    raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(here)}")
+
+
+def read_tower(folder: Path) -> Tower:
+    """A tower from `config.json` and `model.safetensors` as core/mini/package.py writes them, in float32."""
+    from safetensors.torch import load_file
+
+    from softprompt.tower import Block, Tower, TowerConfig
+
+    config = TowerConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    blocks = [Block(**{field: tensors.pop(f"blocks.{i}.{field}") for field in Block._fields}) for i in range(config.layers)]
+    return Tower(config, blocks=blocks, **tensors)
+
+
+def _mini() -> TextEncoder:
+    from softprompt.encoder import Specials, TextEncoder
+    from softprompt.text import Tokenizer
+
+    tokenizer = Tokenizer()
+    try:
+        with as_file(MINI_FOLDER) as folder:
+            tower = read_tower(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui") from error
+    return TextEncoder(MINI, tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+
+
+def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
+    from softprompt import openclip
+    from softprompt.download import fetch
+
+    if name.startswith(LOCAL):
+        text_cfg, quick_gelu = _local_config(name)
+        return openclip.load(name, name, None, text_cfg, quick_gelu)
+    info = resolve(name)
+    weights = fetch(info, on_progress)
+    model, _, tag = info.name.partition("/")
+    from open_clip.factory import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    config = get_model_config(model)
+    quick_gelu = bool(config.get("quick_gelu") or get_pretrained_cfg(model, tag).get("quick_gelu"))
+    return openclip.load(info.name, model, str(weights), config["text_cfg"], quick_gelu)
+
+
+def _local_config(name: str) -> tuple[dict[str, Any], bool]:
+    """(text configuration, quickgelu?) of a `local-dir:` folder; raises UnknownModel, ModelUnavailable."""
+    folder = Path(name.removeprefix(LOCAL)).expanduser()
+    if not folder.is_dir():
+        raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
+    path = folder / "open_clip_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        return dict(config["text_cfg"]), bool(config.get("quick_gelu"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"{path} is not an open_clip configuration with a model_cfg ({type(error).__name__}: {error})") from error
+
+
+def resolve(name: str) -> ModelInfo:
+    """The model of this name as open_clip spells it; where a tag's weights want quickgelu, the model with that activation.
+
+    Raises UnknownModel with close matches.
+    """
+    known = {info.name.lower(): info for info in list_models()}
+    model, _, tag = name.lower().partition("/")
+    wanted = f"{model}/{tag.replace('-', '_')}" if tag else model
+    for candidate in (f"{model}{QUICK_GELU}/{tag.replace('-', '_')}", wanted):
+        if candidate in known:
+            return known[candidate]
+    tagged = [info.name for lower, info in known.items() if lower.startswith(f"{model}/")]
+    if tagged:
+        raise UnknownModel(f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}")
+    close = [known[lower].name for lower in get_close_matches(wanted, known, 4, 0.5)]
+    hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"
+    raise UnknownModel(f"no model is named {name!r}. {hint}")

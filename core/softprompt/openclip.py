@@ -1,0 +1,209 @@
+"""open_clip's models as text encoders: their text tower taken out, checked against open_clip itself, and the rest let go.
+
+Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softprompt.encoder import PromptTokenizer, Specials, TextEncoder
+from softprompt.errors import ModelRefused, ModelUnavailable
+from softprompt.text import Tokenizer
+from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
+
+TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
+EXTRA = "pip install 'softprompt-tui[transformers]'"
+
+
+def refuse(name: str, why: str) -> ModelRefused:
+    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
+
+
+def tower_of(name: str, model: nn.Module) -> Tower:
+    """The text tower of an open_clip model, as views of its weights. Raises ModelRefused for one built otherwise than ours."""
+    text: Any = getattr(model, "text", model)
+    transformer = getattr(text, "transformer", None)
+    if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
+        raise refuse(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
+    blocks = list(transformer.resblocks)
+    if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
+        raise refuse(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
+    if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
+        raise refuse(name, "its attention is masked by padding")
+    projection, bias = text.text_projection, None
+    if isinstance(projection, nn.Linear):
+        projection, bias = projection.weight.T, projection.bias
+    cls = getattr(text, "cls_emb", None)
+    width = text.ln_final.weight.shape[0]
+    config = TowerConfig(
+        width=width,
+        heads=blocks[0].attn.num_heads,
+        layers=len(blocks),
+        context=text.context_length,
+        vocabulary=text.token_embedding.num_embeddings,
+        embed_dim=width if projection is None else projection.shape[1],
+        mlp_width=blocks[0].mlp.c_fc.out_features,
+        activation=_activation(name, blocks[0].mlp.gelu),
+        causal=_causal(name, text.attn_mask),
+        pooling="cls" if cls is not None else _pooling(name, text),
+        norm_eps=text.ln_final.eps,
+    )
+    return Tower(
+        config=config,
+        table=text.token_embedding.weight,
+        positions=text.positional_embedding,
+        blocks=[_block(name, block) for block in blocks],
+        norm_weight=text.ln_final.weight,
+        norm_bias=text.ln_final.bias,
+        projection=projection,
+        projection_bias=bias,
+        cls=cls,
+    )
+
+
+def _activation(name: str, module: nn.Module) -> Activation:
+    if type(module).__name__ == "QuickGELU":
+        return "quick_gelu"
+    if isinstance(module, nn.GELU):
+        return "gelu_tanh" if module.approximate == "tanh" else "gelu"
+    raise refuse(name, f"its activation is {type(module).__name__}")
+
+
+def _causal(name: str, mask: Tensor | None) -> bool:
+    if mask is None:
+        return False
+    if not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
+        raise refuse(name, "its attention mask is neither causal nor none")
+    return True
+
+
+def _pooling(name: str, text: Any) -> Pooling:
+    # open_clip's CLIP class keeps the tower's fields under other names
+    pooling = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
+    if pooling not in ("argmax", "eos", "first", "last"):
+        raise refuse(name, f"its pooling is {pooling!r}")
+    return pooling
+
+
+def _block(name: str, block: Any) -> Block:
+    attention, mlp = block.attn, block.mlp
+    if attention.in_proj_weight is None or attention.bias_k is not None:
+        raise refuse(name, "its attention has separate or added key and value weights")
+    scales = [getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2)]
+    outs = []
+    for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
+        # a layer scale is linear: it can stand in the weights before it
+        outs += [linear.weight, linear.bias] if scale is None else [linear.weight * scale.unsqueeze(1), linear.bias * scale]
+    return Block(
+        block.ln_1.weight, block.ln_1.bias, attention.in_proj_weight, attention.in_proj_bias, outs[0], outs[1],
+        block.ln_2.weight, block.ln_2.bias, mlp.c_fc.weight, mlp.c_fc.bias, outs[2], outs[3],
+    )  # fmt: skip
+
+
+class TransformersTokenizer:
+    """A Hugging Face tokenizer as open_clip wraps it, with the same normalisation."""
+
+    def __init__(self, name: str, wrapped: Any) -> None:
+        if wrapped.tokenizer_mode:
+            raise refuse(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
+        self._inner, self._clean = wrapped.tokenizer, wrapped.clean_fn
+        self.special_ids = frozenset(self._inner.all_special_ids)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._inner(self._clean(text), add_special_tokens=False).input_ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._inner.decode(list(ids)))
+
+    def piece(self, token: int) -> str:
+        return self.decode([token])
+
+
+def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> Specials:
+    """What the wrapped tokenizer puts around a text, read off its output and checked on texts of several lengths."""
+    full = wrapped("lake", context_length=context)[0].tolist()
+    content = tokenizer.encode("lake")
+    begin = next((i for i in range(len(full)) if full[i : i + len(content)] == content), 0)
+    ends = wrapped.tokenizer.num_special_tokens_to_add() - begin
+    after = begin + len(content)
+    specials = Specials(tuple(full[:begin]), tuple(full[after : after + ends]), full[-1])
+    for text in ("", "a dog", "two dogs on a long beach at night, photographed from far away"):
+        row = [*specials.start, *tokenizer.encode(text), *specials.end]
+        row += [specials.pad] * (context - len(row))
+        if len(row) == context and row != wrapped(text, context_length=context)[0].tolist():
+            raise refuse(name, "its tokenizer arranges a prompt in a way that is not known here")
+    return specials
+
+
+def tokenizer_of(name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, Specials]:
+    """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt."""
+    settings = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if not text_cfg.get("hf_tokenizer_name"):
+        clean, extra = settings.pop("clean", "lower"), settings.pop("additional_special_tokens", ())
+        if settings.pop("reduction_mask", ""):
+            raise refuse(name, "its tokenizer drops words at random")
+        if settings:
+            raise refuse(name, f"its tokenizer has settings that are not known here: {', '.join(settings)}")
+        tokenizer = Tokenizer(clean, extra)
+        return tokenizer, Specials((tokenizer.start,), (tokenizer.end,))
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ModelUnavailable(f"{name} has a tokenizer that needs the package transformers: {EXTRA}") from error
+    from open_clip.tokenizer import HFTokenizer
+
+    context = text_cfg.get("context_length", 77)
+    try:
+        wrapped = HFTokenizer(text_cfg["hf_tokenizer_name"], context_length=context, **settings)
+    except Exception as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
+        raise ModelUnavailable(
+            f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: {_first_line(error)}. "
+            f"With a network, `softprompt-tui models pull {name}` fetches it"
+        ) from error
+    adapted = TransformersTokenizer(name, wrapped)
+    return adapted, _specials(name, wrapped, adapted, context)
+
+
+def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: Specials) -> TextEncoder:
+    """A text encoder of `model`'s text tower that was seen to agree with `model.encode_text`. Raises ModelRefused."""
+    tower = tower_of(name, model).to(torch.device("cpu"), torch.float32)
+    encoder = TextEncoder(name, tower, tokenizer, specials)
+    ids = encoder.ordinary_ids[:: max(1, len(encoder.ordinary_ids) // 64)].tolist()
+    rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.room]]
+    full = [[*specials.start, *row, *specials.end] for row in rows]
+    padded = torch.tensor([[*row, *[specials.pad] * (tower.config.context - len(row))] for row in full])
+    with torch.no_grad():
+        reference: Tensor = model.encode_text(padded)  # type: ignore[operator]
+        ours = encoder.frame(rows).outputs().squeeze(0)
+    difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(ours, dim=-1)).abs().max())
+    if not difference <= TOLERANCE:
+        raise refuse(name, f"its embeddings differ from open_clip's by {difference:.1g}")
+    return encoder
+
+
+def load(name: str, model_name: str, tag: str | None, text_cfg: dict[str, Any], quick_gelu: bool) -> TextEncoder:
+    """Loads an open_clip model (a name and a tag, or a `local-dir:` name) on the cpu and keeps its text tower only."""
+    if text_cfg.get("hf_model_name"):
+        raise refuse(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
+    tokenizer, specials = tokenizer_of(name, text_cfg)
+    import open_clip
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mismatch of activations that it warns of is settled by force_quick_gelu
+        try:
+            model = open_clip.create_model(model_name, tag, force_quick_gelu=quick_gelu, require_pretrained=True).eval()
+        except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
+            raise ModelUnavailable(f"{name} cannot be loaded: {_first_line(error)}") from error
+    return encoder_of(name, model, tokenizer, specials)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

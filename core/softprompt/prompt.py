@@ -1,0 +1,155 @@
+"""The soft prompt: k vectors with everything that is known of where they come from. Needs numpy, not torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A vocabulary token near a soft token, and their cosine."""
+
+    token: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class ReadoutToken:
+    """One soft token's nearest vocabulary token, and the next ones."""
+
+    token: str
+    cosine: float
+    alternatives: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class ContextGrade:
+    """One context: similarity of the composition to the sentence written out, and the floor: the hard prompt alone to it."""
+
+    context: str
+    similarity: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Composition fidelity over contexts that were not trained in."""
+
+    contexts: tuple[ContextGrade, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean([grade.similarity for grade in self.contexts]))
+
+    @property
+    def worst(self) -> float:
+        return min(grade.similarity for grade in self.contexts)
+
+    @property
+    def floor(self) -> float:
+        return float(np.mean([grade.floor for grade in self.contexts]))
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPrompt:
+    """A trained soft prompt with its provenance; immutable.
+
+    vectors (k, width), target (embed_dim,) of unit length, losses and similarities (steps,): all float32. `model_fingerprint`
+    tells weights of one model name apart. `composition` is None where no context has room for the hard prompt.
+    """
+
+    hard_prompt: str
+    model: str
+    model_fingerprint: str
+    vectors: Array
+    target: Array
+    losses: Array
+    similarities: Array
+    similarity: float
+    composition: Composition | None
+    loss: float
+    steps: int
+    seconds: float
+    stopped: str
+    readout: tuple[ReadoutToken, ...]
+    readout_text: str
+    readout_similarity: float
+    config: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    name: str = ""
+
+    @property
+    def tokens(self) -> int:
+        return int(self.vectors.shape[0])
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps / self.seconds if self.seconds else 0.0
+
+    def named(self, name: str) -> SoftPrompt:
+        return replace(self, name=name)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain values that JSON can hold."""
+        composition = None if self.composition is None else {
+            "mean": self.composition.mean,
+            "worst": self.composition.worst,
+            "floor": self.composition.floor,
+            "contexts": [vars(grade).copy() for grade in self.composition.contexts],
+        }  # fmt: skip
+        readout = [
+            {"token": r.token, "cosine": r.cosine, "alternatives": [vars(near).copy() for near in r.alternatives]} for r in self.readout
+        ]
+        return {
+            "name": self.name,
+            "hard_prompt": self.hard_prompt,
+            "model": self.model,
+            "model_fingerprint": self.model_fingerprint,
+            "tokens": self.tokens,
+            "similarity": self.similarity,
+            "composition": composition,
+            "loss": self.loss,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "steps_per_second": self.steps_per_second,
+            "stopped": self.stopped,
+            "readout": readout,
+            "readout_text": self.readout_text,
+            "readout_similarity": self.readout_similarity,
+            "created": self.created,
+            "config": self.config,
+            "versions": self.versions,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_summary(cls, values: dict[str, Any], vectors: Array, target: Array, losses: Array, similarities: Array) -> SoftPrompt:
+        """The inverse of `summary`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
+        composition = values["composition"]
+        return cls(
+            vectors=vectors,
+            target=target,
+            losses=losses,
+            similarities=similarities,
+            composition=composition and Composition(tuple(ContextGrade(**grade) for grade in composition["contexts"])),
+            readout=tuple(
+                ReadoutToken(r["token"], r["cosine"], tuple(Neighbour(**near) for near in r["alternatives"])) for r in values["readout"]
+            ),
+            warnings=tuple(values["warnings"]),
+            **{key: values[key] for key in _PLAIN},
+        )
+
+
+_PLAIN = (
+    "name", "hard_prompt", "model", "model_fingerprint", "similarity", "loss", "steps", "seconds", "stopped", "readout_text",
+    "readout_similarity", "created", "config", "versions",
+)  # fmt: skip

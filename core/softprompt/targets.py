@@ -1,0 +1,72 @@
+"""What a soft prompt is trained towards: the pooled embeddings of the hard prompt, alone and inside contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from softprompt.config import Long
+from softprompt.contexts import SLOT, split_context
+from softprompt.encoder import Row, TextEncoder
+from softprompt.errors import PromptError, PromptTooLong
+
+ALONE = SLOT  # the context with nothing around
+
+
+@dataclass(frozen=True)
+class HardPrompt:
+    """A hard prompt made ready for one model: its text, and its tokens in as many pieces as the context asks for."""
+
+    text: str
+    pieces: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardPrompt:
+    """The prompt's tokens; one longer than the context is refused, chunked or cut. Raises PromptError, PromptTooLong."""
+    ids = encoder.tokenizer.encode(text)
+    if not ids:
+        raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+    if len(ids) <= encoder.room:
+        return HardPrompt(text, (tuple(ids),))
+    match long:
+        case "cut":
+            return HardPrompt(encoder.tokenizer.decode(ids[: encoder.room]).strip(), (tuple(ids[: encoder.room]),))
+        case "chunk":
+            return HardPrompt(text, _chunks(ids, encoder.room))
+        case "refuse":
+            beyond = encoder.tokenizer.decode(ids[encoder.room :]).strip()
+            shown = beyond if len(beyond) <= 60 else beyond[:57] + "…"
+            raise PromptTooLong(
+                f"the prompt has {len(ids):,} tokens, {encoder.name} takes {encoder.room}; what does not fit: '{shown}'. "
+                "Shorten it, or choose: long=chunk trains on the mean of its chunks, long=cut drops what does not fit"
+            )
+
+
+def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
+    """As few pieces as fit with room for a context around each, of nearly equal length."""
+    count = -(-len(ids) // max(1, room * 4 // 5))
+    ends = [round(len(ids) * i / count) for i in range(count + 1)]
+    return tuple(tuple(ids[a:b]) for a, b in zip(ends, ends[1:], strict=False))
+
+
+def rows_in(encoder: TextEncoder, context: str, inside: Sequence[Row]) -> list[list[int]]:
+    """The context's tokens around each of these rows; the context "{}" is nothing around."""
+    before, after = (encoder.tokenizer.encode(words) if words else [] for words in split_context(context))
+    return [[*before, *row, *after] for row in inside]
+
+
+def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """(contexts in which the hard prompt fits, their targets (b, e)); not of unit length, for the squared error.
+
+    A prompt in pieces has the mean of its pieces' unit vectors as its target.
+    """
+    fitting = [context for context in contexts if all(len(row) <= encoder.room for row in rows_in(encoder, context, prompt.pieces))]
+    rows = [row for context in fitting for row in rows_in(encoder, context, prompt.pieces)]
+    outputs = encoder.encode_rows(rows, unit=len(prompt.pieces) > 1)
+    return fitting, outputs.view(len(fitting), len(prompt.pieces), -1).mean(1)

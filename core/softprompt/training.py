@@ -1,0 +1,212 @@
+"""Training: gradient descent on a few input embeddings of a frozen text encoder.
+
+Shapes: r restarts, k soft tokens, w width, b rows (the prompt alone first, then in each context), e embed_dim. Sources: Lester
+et al. 2021 (prompt tuning), Gal et al. 2022 (textual inversion); norm projection and context training are this project's own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError
+from softprompt.objective import row_losses
+from softprompt.targets import ALONE, HardPrompt, rows_in, targets_in
+
+CHECK_STEPS = 10  # how often the device is asked whether to stop; on cuda each question waits for it
+BETAS = (0.9, 0.98)
+ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
+LEAST_PROGRESS = 1e-3  # of the loss: what patience counts as a fall
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a training is. loss and similarity are the leading restart's at this step, the others the best so far."""
+
+    step: int
+    steps: int
+    loss: float
+    similarity: float
+    best_loss: float
+    best_similarity: float
+    seconds: float
+    vectors: Tensor  # (k, w) on the cpu: the best so far
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.step / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to: the best vectors of the best restart, and that restart's history."""
+
+    vectors: Tensor  # (k, w) float32 on the cpu
+    losses: Tensor  # (steps,) float32 on the cpu
+    similarities: Tensor  # (steps,) of the prompt alone
+    loss: float
+    steps: int
+    seconds: float
+    stopped: str  # steps | stop_at | patience | interrupted | failed
+    skipped: tuple[str, ...]  # contexts in which the prompt does not fit
+    failure: str = ""
+
+
+def check_tokens(encoder: TextEncoder, tokens: int) -> None:
+    """Raises ConfigError for more soft tokens than the context has room for."""
+    if tokens > encoder.room:
+        raise ConfigError(f"tokens is {tokens}; {encoder.name} has room for 1 to {encoder.room} (10 are usual, 3 are often enough)")
+
+
+def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, k: int, soft: Tensor | None) -> Tensor:
+    """(r, k, w) float32 on the encoder's device; the randomness comes from the cpu, so that every device starts alike."""
+    rng = torch.Generator().manual_seed(config.seed)
+    noise = torch.randn(config.restarts, k, encoder.width, generator=rng).to(encoder.device) * encoder.token_std
+    if config.init == "noise":
+        return noise
+    if config.init == "vocabulary":
+        chosen = torch.randint(len(encoder.ordinary_ids), (config.restarts, k), generator=rng)
+        return encoder.tower.table[encoder.ordinary_ids[chosen.to(encoder.device)]].float()
+    if config.init == "prompt":
+        soft = encoder.embed([token for piece in prompt.pieces for token in piece])
+        if len(soft) > k:  # spread over the prompt
+            soft = soft[torch.linspace(0, len(soft) - 1, k).round().long().to(soft.device)]
+    elif soft is None or soft.shape[-1] != encoder.width:
+        had = "none was given" if soft is None else f"the one given has width {soft.shape[-1]}"
+        raise ConfigError(f"init is 'soft', which starts from a soft prompt of width {encoder.width}; {had}")
+    start = noise.clone()  # soft tokens beyond those given begin as noise
+    start[:, : len(soft)] = soft[:k].to(start)
+    start[1:, : len(soft)] += 0.3 * noise[1:, : len(soft)]  # restarts beside the first must differ from it
+    return start
+
+
+def descend(
+    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, *, start: Tensor | None = None, interval: int = 10
+) -> Generator[Report, bool | None, Trained]:
+    """Trains, yields a Report every `interval` steps (and at the end), returns a Trained. Sending True stops it.
+
+    `start` (k, w) is what init "soft" begins from. A loss that is no number, or a device that fails, ends it with the best
+    until then and `failure` set. Raises ConfigError for more soft tokens than fit.
+    """
+    if config.tokens == "auto":
+        raise ConfigError("tokens is auto: only train and iter_train find the number")
+    check_tokens(encoder, config.tokens)
+    slots = [-1 - i for i in range(config.tokens)]
+    fitting = [context for context in config.contexts if len(rows_in(encoder, context, [slots])[0]) <= encoder.room]
+    contexts, targets = targets_in(encoder, prompt, [ALONE, *fitting])
+    frame = encoder.frame([rows_in(encoder, context, [slots])[0] for context in contexts])
+    others = encoder.encode(config.against) if config.against else None
+    weights = torch.tensor([ALONE_SHARE, *[(1 - ALONE_SHARE) / (len(contexts) - 1)] * (len(contexts) - 1)] if len(contexts) > 1 else [1.0])
+    run = _Run(encoder, config, start_vectors(encoder, prompt, config, config.tokens, start), len(contexts))
+    weights = weights.to(encoder.device)
+
+    step, stopped, failure = 0, "steps", ""
+    began = time.perf_counter()
+    try:
+        while step < config.steps and stopped == "steps":
+            outputs = frame.outputs(run.vectors)
+            run.step(step, (row_losses(config.objective, outputs, targets, others) * weights).sum(-1), outputs.detach(), targets)
+            step += 1
+            if step % CHECK_STEPS == 0 or step == config.steps:
+                stopped = run.reason_to_stop(step)
+            if (step % interval == 0 or step == config.steps or stopped != "steps") and (
+                yield run.report(step, time.perf_counter() - began)
+            ):
+                stopped = "interrupted"
+    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+        stopped, failure = "failed", device_failure(error, encoder.device)
+    if stopped == "nan":
+        stopped, failure = "failed", f"the loss stopped being a number by step {step}: try a rate below {config.rate:g}"
+    skipped = tuple(context for context in config.contexts if context not in contexts)
+    return run.trained(step, time.perf_counter() - began, stopped, skipped, failure)
+
+
+def device_failure(error: RuntimeError, device: torch.device) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{device} is out of memory: fewer restarts, fewer contexts or another device need less"
+    return f"{device} failed: {str(error).splitlines()[0]}"
+
+
+class _Run:
+    """The state of one training on its device: vectors, optimizer, history, and the best of every restart."""
+
+    def __init__(self, encoder: TextEncoder, config: TrainConfig, start: Tensor, rows: int) -> None:
+        self.config = config
+        self.rows = rows
+        self.ceiling = encoder.token_norm if config.project_norm else math.inf
+        self.vectors = start.clone()
+        self._project()
+        self.vectors.requires_grad_()
+        self.rate = config.rate * encoder.token_std
+        self.optimizer = torch.optim.Adam([self.vectors], lr=self.rate, betas=BETAS)
+        r = config.restarts
+        # loss, similarity alone, mean similarity in contexts
+        self.history = torch.full((config.steps, 3, r), math.nan, device=start.device)
+        self.best = self.vectors.detach().clone()
+        self.best_loss = torch.full((r,), math.inf, device=start.device)
+        self.best_step = torch.zeros(r, dtype=torch.long, device=start.device)
+        self.last_fall = torch.zeros(r, dtype=torch.long, device=start.device)
+        self.safe = self._leader()
+
+    def _project(self) -> None:
+        if math.isfinite(self.ceiling):
+            with torch.no_grad():
+                self.vectors.mul_((self.ceiling / self.vectors.norm(dim=-1, keepdim=True)).clamp(max=1))
+
+    def step(self, step: int, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """One update from `losses` (r,); `outputs` (r, b, e) are the present vectors'. Nothing here waits for the device."""
+        with torch.no_grad():
+            similarities = F.cosine_similarity(outputs, targets, dim=-1)
+            alone, composed = similarities[:, 0], similarities[:, 1:].mean(-1) if self.rows > 1 else similarities[:, 0]
+            self.history[step] = torch.stack([losses.detach(), alone, composed])
+            better = losses < self.best_loss  # false for a loss that is no number
+            self.last_fall = torch.where(losses < self.best_loss * (1 - LEAST_PROGRESS), step, self.last_fall)
+            self.best = torch.where(better.view(-1, 1, 1), self.vectors, self.best)
+            self.best_loss = torch.where(better, losses, self.best_loss)
+            self.best_step = torch.where(better, step, self.best_step)
+        self.optimizer.zero_grad()
+        losses.sum().backward()
+        self.optimizer.param_groups[0]["lr"] = self.rate * (1 + math.cos(math.pi * step / self.config.steps)) / 2
+        self.optimizer.step()
+        self._project()
+
+    def reason_to_stop(self, step: int) -> str:
+        """"steps" to go on; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
+        self.safe = self._leader()
+        if not bool(self.history[:step, 0].isfinite().any(0).any()) or bool(self.history[step - 1, 0].isnan().all()):
+            return "nan"
+        at = self.best_step
+        reached = self.history[at, 1:, torch.arange(len(at), device=at.device)].min(-1).values
+        if self.config.stop_at is not None and float(reached.max()) >= self.config.stop_at:
+            return "stop_at"
+        if self.config.patience is not None and step - 1 - int(self.last_fall.max()) >= self.config.patience:
+            return "patience"
+        return "steps"
+
+    def _leader(self) -> tuple[int, Tensor, float, int]:
+        """(restart, its best vectors, loss, step), on the cpu: what is kept if the device is lost."""
+        leader = int(self.best_loss.argmin())
+        return leader, self.best[leader].cpu().clone(), float(self.best_loss[leader]), int(self.best_step[leader])
+
+    def report(self, step: int, seconds: float) -> Report:
+        leader, vectors, loss, at = self._leader()
+        now = self.history[step - 1, :, leader].tolist()
+        return Report(step, self.config.steps, now[0], now[1], loss, float(self.history[at, 1, leader]), seconds, vectors)
+
+    def trained(self, steps: int, seconds: float, stopped: str, skipped: tuple[str, ...], failure: str) -> Trained:
+        try:
+            leader, vectors, loss, _ = self.safe = self._leader()
+            history = self.history[:steps, :, leader].cpu()
+        except RuntimeError:  # the device is gone, and the history with it; the best was kept at the last check
+            leader, vectors, loss, _ = self.safe
+            history = torch.empty(0, 3)
+        history = history[history[:, 0].isfinite()]
+        return Trained(vectors, history[:, 0], history[:, 1], loss, steps, seconds, stopped, skipped, failure)

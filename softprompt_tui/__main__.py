@@ -1,0 +1,5 @@
+"""`python -m softprompt_tui`."""
+
+from softprompt_tui.cli import main
+
+main()

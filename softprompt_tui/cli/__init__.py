@@ -1,0 +1,32 @@
+"""The command line: every job as a command. Data goes to stdout, narration to stderr; exit 0 done, 1 failed, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import click
+
+from softprompt_tui.cli.common import Program
+from softprompt_tui.cli.compare import compare
+from softprompt_tui.cli.completion import completion
+from softprompt_tui.cli.library import list_, show
+from softprompt_tui.cli.models import models
+from softprompt_tui.cli.readout import readout
+from softprompt_tui.cli.train import train
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="softprompt-tui", prog_name="softprompt-tui")
+def main() -> None:
+    """Turn a long prompt into a few trained soft tokens that a CLIP text encoder understands as the same thing.
+
+    \b
+    A first try, on the built-in model, without a network:
+      softprompt-tui train "image of serene landscape at sunrise with trees mountains and lake" --tokens 3
+      softprompt-tui list
+      softprompt-tui show serene-landscape-sunrise
+
+    Your files are where the platform keeps them; SOFTPROMPT_HOME moves them all to one folder.
+    """
+
+
+for command in (train, list_, show, readout, compare, models, completion):
+    main.add_command(command)

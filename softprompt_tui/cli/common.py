@@ -1,0 +1,141 @@
+"""What the commands share: errors to exit codes, JSON, tables, and the encoder with its download's progress."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+from softprompt.errors import EntryDamaged, SoftPromptError
+
+from softprompt_tui.inert import inert
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from softprompt.encoder import TextEncoder
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class Program(click.Group):
+    """A group whose commands end with one line on stderr and the right exit code, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SoftPromptError as error:
+            fail(str(error), BAD_INPUT if error.bad_input else FAILED)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:  # `softprompt-tui list | head` is no failure
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    click.echo(f"softprompt-tui: {inert(message)}", err=True)
+    raise SystemExit(code)
+
+
+def narrate(message: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(inert(message), err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document, in ASCII, so that nothing in it can steer a terminal."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_damaged(damaged: Iterable[EntryDamaged]) -> None:
+    for error in damaged:
+        narrate(f"warning: {error}")
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int | None = None) -> None:
+    """A plain table on stdout; columns in `right` are aligned right, the column `stretch` gives way on a narrow terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i in right else "left", no_wrap=True, overflow="ellipsis", ratio=1 if i == stretch else None,
+                         min_width=None if i == stretch else len(heading))  # fmt: skip
+    for row in rows:
+        table.add_row(*(Text(inert(cell)) for cell in row))
+    console().print(table)
+
+
+def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
+    """The text encoder, with a progress bar on stderr where its weights must be fetched first."""
+    import softprompt
+
+    with download_bar(model) as on_progress:
+        return softprompt.load_encoder(model, device, precision, on_progress)
+
+
+class download_bar:
+    """A context that gives a callback for `fetch`; its bar shows once the first bytes come, on a terminal."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __call__(self, here: int, size: int) -> None:
+        if self.bar is None:
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
+            self.bar.start()
+            self.task = self.bar.add_task(inert(self.name), total=size, completed=here)
+        self.bar.update(self.task, completed=here)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def stderr_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from softprompt.library import Library
+
+    return [CompletionItem(one.name) for one in Library().list()[0] if one.name.casefold().startswith(incomplete.casefold())]
+
+
+def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from softprompt.catalogue import is_kept, list_models
+
+    names = [info.name for info in list_models()] if is_kept() else ["mini"]
+    return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
+
+
+model_option = click.option(
+    "--model", default="mini", show_default=True, metavar="NAME", shell_complete=complete_model,
+    help="Text encoder: mini, MODEL/TAG of open_clip (see `softprompt-tui models`), or local-dir:FOLDER.",
+)  # fmt: skip
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+entry_argument = click.argument("name", shell_complete=complete_entry)

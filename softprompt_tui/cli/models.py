@@ -1,0 +1,99 @@
+"""`softprompt-tui models` and `models pull`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import click
+from softprompt.catalogue import ModelInfo, is_kept, list_models
+
+from softprompt_tui.cli.common import Program, complete_model, download_bar, json_option, narrate, print_json, print_table
+from softprompt_tui.cli.report import line
+
+
+class QueryGroup(Program):
+    """A group in which words that name no command are the query of `find`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args and args[0] in self.commands else ["find", *args])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["find", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=QueryGroup)
+def models() -> None:
+    """List the models that can be used, those that match every word of a query, or fetch one.
+
+    \b
+    Examples:
+      softprompt-tui models
+      softprompt-tui models vitl14 openai
+      softprompt-tui models pull ViT-B-32-quickgelu/openai
+    """
+
+
+@models.command("find", hidden=True)
+@click.argument("query", nargs=-1)
+@json_option
+def find(query: tuple[str, ...], as_json: bool) -> None:
+    """List the models that match every word of QUERY (letters in order are enough), with their text tower's size."""
+    if not is_kept():
+        narrate("reading open_clip's list of models (once, a few seconds) …")
+    found = matching(list_models(), query)
+    if as_json:
+        print_json([row_json(info) for info in found])
+    elif not found:
+        narrate(f"no model matches {' '.join(query)!r}; `softprompt-tui models` lists all")
+    else:
+        headings = ("model", "width", "layers", "context", "parameters", "")
+        print_table(headings, [_row(info) for info in found], right=(1, 2, 3, 4), stretch=0)
+
+
+def row_json(info: ModelInfo) -> dict[str, object]:
+    figures = {key: getattr(info, key) for key in ("name", "width", "layers", "context", "parameters")}
+    return figures | {"on_disk": info.on_disk is not None, "needs_transformers": bool(info.tokenizer), "refused": info.refused or None}
+
+
+def _row(info: ModelInfo) -> tuple[str, ...]:
+    if info.refused:
+        return (info.name, "-", "-", "-", "-", "not supported")
+    note = "built in" if info.name == "mini" else "on disk" if info.on_disk else ""
+    if info.tokenizer and find_spec("transformers") is None:
+        note = f"{note} needs transformers".strip()
+    return (info.name, str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M", note)
+
+
+def matching(models: tuple[ModelInfo, ...], query: tuple[str, ...]) -> list[ModelInfo]:
+    """Those that match every word; the best matches first where there is a query."""
+    if not query:
+        return list(models)
+    from textual.fuzzy import Matcher
+
+    matchers = [Matcher(word) for word in query]
+    scored = [(min(matcher.match(info.name) for matcher in matchers), info) for info in models]
+    return [info for score, info in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
+
+
+@models.command()
+@click.argument("name", shell_complete=complete_model)
+def pull(name: str) -> None:
+    """Fetch the weights of the model NAME from the Hugging Face hub; goes on where an earlier try broke off.
+
+    \b
+    Example:
+      softprompt-tui models pull ViT-B-32-quickgelu/openai
+    """
+    from softprompt.download import fetch
+    from softprompt.models import MINI, resolve
+
+    if name == MINI:
+        narrate("mini comes with the package: nothing to fetch")
+        return
+    info = resolve(name)
+    with download_bar(info.name) as on_progress:
+        path = fetch(info, on_progress)
+    line("model", info.name)
+    line("on disk", str(path))

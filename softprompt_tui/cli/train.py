@@ -1,0 +1,173 @@
+"""`softprompt-tui train`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+from softprompt.config import Init, Long, Objective, TrainConfig
+from softprompt.errors import ConfigError, PromptError, TrainingFailed
+from softprompt.library import Library
+
+from softprompt_tui.cli.common import (
+    FAILED, INTERRUPTED, complete_entry, device_option, fail, json_option, load, model_option, narrate, print_json, stderr_console,
+)  # fmt: skip
+from softprompt_tui.cli.report import entry_json, print_entry
+from softprompt_tui.inert import inert
+
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
+    from softprompt.training import Report
+
+DEFAULT = TrainConfig()
+AUTO_STOP_AT = 0.99
+
+
+class TokenCount(click.ParamType[Any]):
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, int) or value == "auto":
+            return value
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
+
+
+def choice(values: Any) -> click.Choice[str]:
+    return click.Choice(list(values.__args__))
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--tokens", "-k", type=TokenCount(), default=DEFAULT.tokens, show_default=True,
+              help="Soft tokens to train; auto finds the fewest that reach --stop-at (.99 unless given), alone and composed.")
+@click.option("--name", help="Name in the library; made from the prompt's words unless given.")
+@model_option
+@device_option
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
+              help="Arithmetic of the text encoder; bfloat16 is faster on recent GPUs and a little less exact.")
+@click.option("--steps", type=int, default=DEFAULT.steps, show_default=True, help="Most optimizer steps; the rate falls to zero over them.")
+@click.option("--stop-at", type=float, help="Stop once the similarity, alone and in the training contexts, reaches this, such as .99.")
+@click.option("--patience", type=int, help="Stop once the loss has not fallen for this many steps.")
+@click.option("--rate", type=float, default=DEFAULT.rate, show_default=True,
+              help="Adam's learning rate, in standard deviations of the token table: the same number fits every model.")
+@click.option("--init", type=choice(Init), default=DEFAULT.init, show_default=True,
+              help="Begin from noise, from random vocabulary tokens, from the prompt's own words, or from a saved soft prompt (--from).")
+@click.option("--from", "start_name", metavar="NAME", shell_complete=complete_entry, help="The saved soft prompt to begin from; sets --init soft.")
+@click.option("--objective", type=choice(Objective), default=DEFAULT.objective, show_default=True,
+              help="Cosine distance; squared error; or cosine distance that also pushes away from the prompts in --against.")
+@click.option("--against", multiple=True, metavar="TEXT", help="Another prompt to be told apart from (contrastive objective); repeatable.")
+@click.option("--context", "contexts", multiple=True, metavar="TEXT",
+              help="Train inside this sentence, {} standing for the soft prompt, instead of the built-in ones; repeatable.")
+@click.option("--no-contexts", is_flag=True, help="Train the prompt alone: closer by itself, but it breaks beside other words.")
+@click.option("--no-norm-projection", is_flag=True, help="Let soft tokens grow longer than the vocabulary's mean norm.")
+@click.option("--restarts", type=int, default=DEFAULT.restarts, show_default=True, help="Train this many at once from different noise; keep the best.")
+@click.option("--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu gives the same bits.")
+@click.option("--long", type=choice(Long), default=DEFAULT.long, show_default=True,
+              help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+def train(prompt: str, name: str | None, model: str, device: str, precision: str, start_name: str | None, no_contexts: bool,
+          no_norm_projection: bool, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Train a soft prompt that means PROMPT, save it in the library, and show it. PROMPT - reads standard input.
+
+    \b
+    Examples:
+      softprompt-tui train "a red fox asleep in deep snow under pine trees" --tokens 3
+      softprompt-tui train "a red fox asleep in deep snow under pine trees" --tokens auto --name fox
+      softprompt-tui train "a red fox awake" --init prompt --restarts 4 --steps 150 --json
+
+    Ctrl-C ends the training and keeps the best so far.
+    """  # fmt: skip
+    if prompt == "-":
+        prompt = sys.stdin.read().strip()
+    if not prompt.strip():
+        raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+    config = _config(settings, no_contexts, no_norm_projection, start_name)
+    library = Library()
+    library.prepare()
+    if name is not None:
+        name = library.free_name(name)
+    start_vectors = library.open(start_name).prompt.vectors if start_name else None
+
+    import torch  # 2-4 s: not before what was asked for is known to make sense
+    from softprompt import train as run
+
+    encoder = load(model, device, precision)
+    start = None if start_vectors is None else torch.from_numpy(start_vectors.copy())
+    failure = ""
+    with Progress(config, quiet) as progress:
+        try:
+            made: SoftPrompt | None = run(encoder, prompt, config, start=start, on_report=progress)
+        except TrainingFailed as error:
+            made, failure = error.best, str(error)
+    if made is None:
+        fail(failure, FAILED)
+    entry = library.save(made.named(name or ""))
+    for warning in entry.prompt.warnings:
+        narrate(f"note: {warning}")
+    path = library.path(entry.id, entry.revision)
+    if as_json:
+        print_json(entry_json(entry, path))
+    else:
+        print_entry(entry, path)
+    if failure:
+        fail(f"{failure}. The best until then was saved as {entry.prompt.name}", FAILED)
+    if entry.prompt.stopped == "interrupted":
+        raise SystemExit(INTERRUPTED)
+
+
+def _config(settings: dict[str, Any], no_contexts: bool, no_norm_projection: bool, start_name: str | None) -> TrainConfig:
+    contexts = settings.pop("contexts")
+    if contexts and no_contexts:
+        raise ConfigError("--context and --no-contexts exclude each other: give one of them")
+    if contexts or no_contexts:
+        settings["contexts"] = contexts
+    if start_name:
+        settings["init"] = "soft"
+    elif settings["init"] == "soft":
+        raise ConfigError("--init soft needs the soft prompt to begin from: --from NAME")
+    if settings["tokens"] == "auto" and settings["stop_at"] is None:
+        settings["stop_at"] = AUTO_STOP_AT
+    return TrainConfig(project_norm=not no_norm_projection, **settings)
+
+
+class Progress:
+    """A progress bar on stderr, where that is a terminal; the first Ctrl-C ends the training, a second one the program."""
+
+    def __init__(self, config: TrainConfig, quiet: bool) -> None:
+        self.config = config
+        self.interrupted = False
+        self.shown = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
+        self.task = self.bar.add_task("starting", total=self.config.steps)
+        self.before = signal.signal(signal.SIGINT, self._interrupt)
+        self.bar.start()
+        return self
+
+    def __call__(self, report: Report) -> bool:
+        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  best {report.best_similarity:.4f}  {report.steps_per_second:.0f} steps/s"
+        tokens = f"{len(report.vectors)} tokens  " if self.config.tokens == "auto" else ""
+        self.bar.update(self.task, completed=report.step, description=tokens + figures)
+        return self.interrupted
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        signal.signal(signal.SIGINT, self.before)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.bar.update(self.task, description=inert("stopping; the best so far is kept"))
