@@ -15,7 +15,6 @@ from softprompt.catalogue import ModelInfo
 from softprompt.errors import ModelRefused, ModelUnavailable
 
 TRIES = 5
-PIECE = 1 << 20  # bytes
 Progress = Callable[[int, int], None]
 """Called with (bytes here, bytes in all)."""
 
@@ -94,7 +93,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: P
         begin = partial.stat().st_size if partial.is_file() else 0
         if begin == size:
             break
-        headers = build_hf_headers() | ({"Range": f"bytes={begin}-"} if begin else {})
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
         try:
             with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
                 response.raise_for_status()
@@ -113,7 +112,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: P
 
 def _write(response: Any, partial: Path, begin: int, size: int, on_progress: Progress | None) -> None:
     with partial.open("ab" if begin else "wb") as out:
-        for piece in response.iter_bytes(PIECE):
+        for piece in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
             out.write(piece)
             begin += len(piece)
             if begin > size:

@@ -142,7 +142,7 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
     return specials
 
 
-def tokenizer_of(name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, Specials]:
+def tokenizer_of(name: str, model_name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, Specials]:
     """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt."""
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
     if not text_cfg.get("hf_tokenizer_name"):
@@ -157,18 +157,17 @@ def tokenizer_of(name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, 
         import transformers  # noqa: F401
     except ImportError as error:
         raise ModelUnavailable(f"{name} has a tokenizer that needs the package transformers: {EXTRA}") from error
-    from open_clip.tokenizer import HFTokenizer
+    import open_clip
 
-    context = text_cfg.get("context_length", 77)
     try:
-        wrapped = HFTokenizer(text_cfg["hf_tokenizer_name"], context_length=context, **settings)
+        wrapped = open_clip.get_tokenizer(model_name)
     except Exception as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
         raise ModelUnavailable(
             f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: {_first_line(error)}. "
             f"With a network, `softprompt-tui models pull {name}` fetches it"
         ) from error
     adapted = TransformersTokenizer(name, wrapped)
-    return adapted, _specials(name, wrapped, adapted, context)
+    return adapted, _specials(name, wrapped, adapted, text_cfg.get("context_length", 77))
 
 
 def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: Specials) -> TextEncoder:
@@ -192,7 +191,7 @@ def load(name: str, model_name: str, tag: str | None, text_cfg: dict[str, Any], 
     """Loads an open_clip model (a name and a tag, or a `local-dir:` name) on the cpu and keeps its text tower only."""
     if text_cfg.get("hf_model_name"):
         raise refuse(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
-    tokenizer, specials = tokenizer_of(name, text_cfg)
+    tokenizer, specials = tokenizer_of(name, model_name, text_cfg)
     import open_clip
 
     with warnings.catch_warnings():

@@ -1,0 +1,44 @@
+"""What all tests share: the real built-in model, a home of their own, the command line in and out of process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import softprompt
+from softprompt.encoder import TextEncoder
+
+FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
+BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the download path set their own
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextEncoder:
+    return softprompt.load_encoder("mini", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a home of its own, so that none sees another's files or the user's."""
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs softprompt-tui as a process of its own."""
+
+    def call(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "softprompt_tui", *args],
+            env=os.environ | {"SOFTPROMPT_HOME": str(home), "COLUMNS": "100"} | environment,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False,
+        )  # fmt: skip
+
+    return call
