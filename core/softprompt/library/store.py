@@ -48,9 +48,10 @@ class Library:
         probe = self.entries / f".{secrets.token_hex(8)}.partial"
         try:
             probe.touch(mode=0o600, exist_ok=False)
-            probe.unlink()
         except OSError as error:
             raise HomeError(f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder") from error
+        finally:
+            probe.unlink(missing_ok=True)
 
     def save(self, prompt: SoftPrompt) -> Entry:
         """Saves a soft prompt durably as a new entry and returns it, named after its hard prompt where it has no name.
@@ -107,8 +108,8 @@ class Library:
         matches = [one for one in listed if same(one.name) == same(name.strip())]
         matches = matches or [one for one in listed if len(name) >= 4 and one.id.startswith(name.lower())]
         if not matches:
-            close = get_close_matches(same(name), [same(one.name) for one in listed], 3, 0.5)
-            names = [one.name for one in listed if same(one.name) in close]
+            spelled = {same(one.name): one.name for one in listed}
+            names = [spelled[close] for close in get_close_matches(same(name), spelled, 3)]
             raise EntryNotFound(
                 f"no soft prompt is named {name!r}. " + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
             )

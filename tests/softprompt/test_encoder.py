@@ -1,0 +1,97 @@
+"""The text encoder: rows of ids and soft tokens, frames, hidden states, and the built-in model's own shape."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from softprompt.encoder import TextEncoder, similarity
+from softprompt.errors import PromptError
+from tests.conftest import BOAT, FOX
+
+
+def test_it_knows_what_words_mean(encoder: TextEncoder) -> None:
+    pooled = encoder.encode(["a dog running on the beach", "a puppy plays in the sand by the sea", "tax law of the nineteenth century"])
+    likeness = pooled @ pooled.T
+    assert likeness[0, 1] > 0.5
+    assert likeness[0, 1] > likeness[0, 2] + 0.3
+    torch.testing.assert_close(pooled.norm(dim=-1), torch.ones(3))
+
+
+def test_a_row_is_encoded_alike_in_any_company(encoder: TextEncoder) -> None:
+    together = encoder.encode([FOX, "a cat", BOAT])
+    alone = torch.cat([encoder.encode([text]) for text in (FOX, "a cat", BOAT)])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+
+
+def test_soft_tokens_stand_where_their_numbers_stand(encoder: TextEncoder) -> None:
+    words = encoder.tokenize("a red fox in snow")
+    vectors = encoder.embed(words[1:3])
+    mixed = encoder.encode_rows([[words[0], -1, -2, *words[3:]], [words[0], -2, -1, *words[3:]]], vectors)
+    swapped = encoder.tokenize("a fox red in snow")
+    expected = encoder.encode_rows([words, swapped])
+    torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=0)
+
+
+def test_sets_of_soft_tokens_are_encoded_at_once(encoder: TextEncoder) -> None:
+    soft = torch.randn(4, 2, encoder.width, generator=torch.Generator().manual_seed(0)) * encoder.token_std
+    frame = encoder.frame([[-1, -2], [320, -1, -2, 525]])
+    together = frame.outputs(soft)
+    assert together.shape == (4, 2, encoder.config.embed_dim)
+    torch.testing.assert_close(together, torch.cat([frame.outputs(one.unsqueeze(0)) for one in soft]), atol=1e-5, rtol=0)
+
+
+def test_gradients_flow_to_the_soft_tokens_only(encoder: TextEncoder) -> None:
+    soft = torch.zeros(1, 1, encoder.width, requires_grad=True)
+    encoder.frame([[-1, 320]]).outputs(soft).sum().backward()
+    assert soft.grad is not None
+    assert float(soft.grad.abs().sum()) > 0
+    assert not encoder.tower.table.requires_grad
+
+
+def test_hidden_states_are_those_of_every_position(encoder: TextEncoder) -> None:
+    rows = [encoder.tokenize(FOX), encoder.tokenize("a cat")]
+    last = encoder.frame(rows).hidden()
+    assert [tuple(states.shape) for states in last] == [(len(row) + 2, encoder.width) for row in rows]
+    pooled = encoder.tower.project(last[0][-1])
+    torch.testing.assert_close(similarity(pooled, encoder.encode([FOX])[0]), torch.tensor(1.0))
+    before, raw = encoder.frame(rows).hidden(skip=1)[0], encoder.frame(rows).hidden(norm=False)[0]
+    assert not torch.allclose(before, last[0])
+    torch.testing.assert_close(encoder.tower.final_norm(raw), last[0])
+
+
+def test_a_text_longer_than_the_context_is_refused(encoder: TextEncoder) -> None:
+    assert encoder.encode(["dog " * 75]).shape == (1, encoder.config.embed_dim)
+    with pytest.raises(PromptError, match="76 tokens do not fit: mini takes at most 75"):
+        encoder.encode(["dog " * 76])
+
+
+def test_other_weights_have_another_fingerprint(encoder: TextEncoder) -> None:
+    from dataclasses import replace
+
+    other = TextEncoder("mini", replace(encoder.tower, positions=encoder.tower.positions * 1.01), encoder.tokenizer, encoder.specials)
+    assert other.fingerprint != encoder.fingerprint
+
+
+def test_the_built_in_model_loads_fast_without_open_clip_or_a_connection() -> None:
+    code = """
+import sys, time, socket, torch, softprompt
+socket.socket.connect = None
+began = time.perf_counter()
+encoder = softprompt.load_encoder("mini")
+print(time.perf_counter() - began, "open_clip" in sys.modules, "torchvision" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, open_clip, torchvision = done.stdout.split()
+    assert (open_clip, torchvision) == ("False", "False")
+    assert float(seconds) < 1
+
+
+def test_the_built_in_model_is_small_enough_to_ship() -> None:
+    from softprompt.catalogue import MINI_FOLDER
+
+    files = {file.name: len(file.read_bytes()) for file in MINI_FOLDER.iterdir()}
+    assert set(files) == {"config.json", "model.safetensors", "README.md"}
+    assert sum(files.values()) < 40_000_000

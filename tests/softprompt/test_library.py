@@ -1,0 +1,197 @@
+"""The library: what is saved is whole, verified and listed; names are names, never paths."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from softprompt import Library, SoftPrompt
+from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError, LibraryError, SoftPromptError
+from softprompt.library.entry import unpack
+from softprompt.library.names import check_name, name_for, same
+from softprompt.prompt import Composition, ContextGrade, Neighbour, ReadoutToken
+
+NUMBERS = np.linspace(-1, 1, 8, dtype=np.float32)
+
+
+def a_prompt(**changes: Any) -> SoftPrompt:
+    values: dict[str, Any] = {
+        "hard_prompt": "a red fox [/bold] \x1b[31m in snow 雪", "model": "mini", "model_fingerprint": "abc", "vectors": NUMBERS.reshape(2, 4),
+        "target": NUMBERS, "losses": NUMBERS[:5], "similarities": NUMBERS[:5], "similarity": 0.9971, "loss": 0.0029, "steps": 5, "seconds": 1.5,
+        "composition": Composition((ContextGrade("{} at night", 0.98, 0.9), ContextGrade("an old {}", 0.96, 0.8))), "stopped": "steps",
+        "readout": (ReadoutToken("fox", 0.4, (Neighbour("foxes", 0.38),)),), "readout_text": "fox", "readout_similarity": 0.8,
+        "config": {"tokens": 2}, "warnings": ("a note",), "versions": {"torch": "2"},
+    }  # fmt: skip
+    return SoftPrompt(**values | changes)
+
+
+def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
+    return a.summary() == b.summary() and all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
+    )
+
+
+def test_what_is_saved_is_opened_again_to_the_bit() -> None:
+    library = Library()
+    for prompt in (a_prompt(), a_prompt(composition=None, name="second")):
+        entry = library.save(prompt)
+        again = library.open(entry.prompt.name)
+        assert (again.id, again.revision) == (entry.id, 1)
+        assert same_prompt(again.prompt, prompt.named(entry.prompt.name))
+
+
+def test_an_entry_is_a_private_safetensors_file_named_by_its_id(home: Path) -> None:
+    from safetensors.numpy import load_file
+
+    entry = Library().save(a_prompt(name="../../etc"[6:]))
+    path = home / "data" / "library" / "entries" / f"{entry.id}.1.safetensors"
+    assert set(load_file(path)) == {"vectors", "target", "losses", "similarities"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_every_changed_byte_and_every_cut_is_noticed() -> None:
+    library = Library()
+    entry = library.save(a_prompt(warnings=()))
+    path = library.path(entry.id, 1)
+    raw = path.read_bytes()
+    for i in range(len(raw)):
+        with pytest.raises(EntryDamaged):
+            unpack(raw[:i] + bytes([raw[i] ^ 1]) + raw[i + 1 :], str(path))
+        with pytest.raises(EntryDamaged):
+            unpack(raw[:i], str(path))
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_being_listed() -> None:
+    library = Library()
+    good = library.save(a_prompt(name="good"))
+    bad = library.save(a_prompt(name="bad"))
+    library.path(bad.id, 1).write_bytes(b"\xff" * 40)
+    listed, damaged = library.list()
+    assert [one.id for one in listed] == [good.id]
+    assert [bad.id in str(error) for error in damaged] == [True]
+
+
+def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
+    for header in (b'{"a":1,"a":2}', b"[" * 100_000, b"[1]", b"{}", b'{"__metadata__":{"softprompt":"{}"}}'):
+        with pytest.raises(EntryDamaged):
+            unpack(len(header).to_bytes(8, "little") + header, "file")
+    with pytest.raises(EntryDamaged):
+        unpack((1 << 60).to_bytes(8, "little") + b"{}", "file")
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "link"])
+def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch, home: Path, call: str) -> None:
+    library = Library()
+    library.prepare()
+    real = getattr(os, call)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if call == "close":
+            real(*args)
+        if call == "open" and "entries" not in str(args[0]):
+            return real(*args, **kwargs)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, failing)
+    if call == "link":
+        monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(HomeError, match=r"No space left on device.*nothing was saved|cannot be written to \(No space"):
+        library.save(a_prompt())
+    monkeypatch.undo()
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(home))
+    assert list(library.entries.iterdir()) == []
+    assert library.list() == ([], [])
+
+
+def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert Library().save(a_prompt()).prompt.name == "red-fox-bold"
+
+
+def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
+    with pytest.raises(HomeError, match="cannot be created .*set SOFTPROMPT_HOME to a folder"):
+        Library().prepare()
+
+
+def test_names_are_made_from_the_words_that_tell() -> None:
+    assert name_for("image of serene landscape at sunrise with trees", ()) == "serene-landscape-sunrise"
+    assert name_for("image of serene landscape at sunrise", {"serene-landscape-sunrise"}) == "serene-landscape-sunrise-2"
+    assert name_for("a of the", ()) == "a-of-the"
+    assert name_for("!!! 🙂", ()) == "prompt"
+    assert name_for("v1", ()) == "prompt-v1"
+    assert name_for("雪の中の赤い狐", ()) == "雪の中の赤い狐"
+
+
+def test_a_taken_name_is_refused_in_any_case() -> None:
+    library = Library()
+    library.save(a_prompt(name="Fuchs straße"))
+    with pytest.raises(LibraryError, match="has a soft prompt named fuchs STRASSE already"):
+        library.save(a_prompt(name="fuchs STRASSE"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "empty"), ("   ", "empty"), ("a" * 81, "81 characters"), ("../x", "'.'"), ("a/b", "'/'"), ("a\x1bb", "x1b"), ("a[b]", r"'\['"), ("🙂" * 3, "'🙂'"), ("v1", "reserved"), ("V12", "reserved"), ("a\u202eb", "u202e")],
+)
+def test_names_that_cannot_be_given(name: str, said: str) -> None:
+    with pytest.raises(BadName, match=said):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["landscape", "v1 red", "été", "雪", "a-b_c 9", "हिन्दी", "CON"])
+def test_names_that_can_be_given(name: str) -> None:
+    assert check_name(f" {name} ") == check_name(name)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
+    try:
+        assert same(check_name(text)) == same(check_name(check_name(text)))
+    except SoftPromptError as error:
+        assert error.bad_input
+    assert check_name(name_for(text, ()))
+
+
+def test_finding_by_name_id_and_beginning_of_an_id() -> None:
+    library = Library()
+    fox = library.save(a_prompt(name="Fox"))
+    library.save(a_prompt(name="forest"))
+    assert library.find("fOX").id == library.find(fox.id).id == library.find(fox.id[:6]).id == fox.id
+    with pytest.raises(EntryNotFound, match="no soft prompt is named 'forst'. Close: forest"):
+        library.find("forst")
+    with pytest.raises(EntryNotFound, match="`softprompt-tui list` shows all"):
+        library.find("qqqqqq")
+
+
+def test_two_of_one_name_are_told_apart_by_id() -> None:
+    library = Library()
+    first = library.save(a_prompt(name="fox"))
+    second = library.save(a_prompt(name="other"))
+    from softprompt.library.entry import Entry, pack
+
+    library.path(second.id, 1).write_bytes(pack(Entry(second.id, 1, a_prompt(name="FOX"))))
+    with pytest.raises(EntryNotFound, match="is the name of several") as caught:
+        library.find("fox")
+    assert first.id in str(caught.value)
+    assert library.find(second.id).id == second.id
+
+
+def test_listing_needs_neither_torch_nor_numpy() -> None:
+    Library().save(a_prompt())
+    code = "import sys; from softprompt.library import Library; print(len(Library().list()[0]), sorted({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1 []"
