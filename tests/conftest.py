@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import softprompt
 from softprompt.encoder import TextEncoder
 

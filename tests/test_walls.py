@@ -13,12 +13,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def imported(code: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
 def test_the_engine_imports_no_interface_library_and_no_torch() -> None:
-    assert imported("import softprompt") & {"textual", "rich", "click", "plotext", "torch", "numpy", "open_clip", "softprompt_tui"} == set()
+    assert (
+        imported("import softprompt") & {"textual", "rich", "click", "plotext", "torch", "numpy", "open_clip", "softprompt_tui"}
+        == set()
+    )
 
 
 def test_the_whole_engine_imports_no_interface_library() -> None:
@@ -31,7 +36,9 @@ def test_the_command_line_imports_no_torch_and_no_textual() -> None:
     assert imported("import softprompt_tui.cli") & {"torch", "numpy", "open_clip", "textual", "plotext", "rich"} == set()
 
 
-@pytest.mark.parametrize(("folder", "forbidden"), [("core/softprompt", r"textual|rich|click|plotext|softprompt_tui"), ("softprompt_tui", r"open_clip")])
+@pytest.mark.parametrize(
+    ("folder", "forbidden"), [("core/softprompt", r"textual|rich|click|plotext|softprompt_tui"), ("softprompt_tui", r"open_clip")]
+)
 def test_no_file_reaches_over_the_wall(folder: str, forbidden: str) -> None:
     pattern = re.compile(rf"^\s*(?:import|from)\s+({forbidden})\b", re.MULTILINE)
     assert [path.name for path in (ROOT / folder).rglob("*.py") if pattern.search(path.read_text())] == []
@@ -47,7 +54,10 @@ def test_public_names_are_there_and_hide_no_module() -> None:
         _ = softprompt.nothing_of_this_name
 
 
-@pytest.mark.parametrize(("args", "most"), [(["-c", "import softprompt"], 0.1), (["-m", "softprompt_tui", "--help"], 0.3), (["-m", "softprompt_tui", "list"], 0.3)])
+@pytest.mark.parametrize(
+    ("args", "most"),
+    [(["-c", "import softprompt"], 0.1), (["-m", "softprompt_tui", "--help"], 0.3), (["-m", "softprompt_tui", "list"], 0.3)],
+)
 def test_starting_up_is_quick(args: list[str], most: float) -> None:
     """The bound is on what comes on top of Python itself; the least of five, since other programs run here too."""
     import time

@@ -76,7 +76,9 @@ def image_prompt(rng: random.Random, phrases: dict[str, list[str]], nouns: dict[
     if rng.random() < 0.3:
         artists = rng.sample(phrases["artists"], rng.choice([1, 1, 2, 3]))
         keys += artists
-        parts.append(rng.choice(["by ", "art by ", "in the style of ", "inspired by "]) + rng.choice([" and ", ", "]).join(artists))
+        parts.append(
+            rng.choice(["by ", "art by ", "in the style of ", "inspired by "]) + rng.choice([" and ", ", "]).join(artists)
+        )
     if rng.random() < 0.2:
         movement = rng.choice(phrases["movements"])
         parts.append(movement)
@@ -99,8 +101,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
 
     texts, nouns = from_wordnet(args.wordnet)
-    phrases = {name: [line.strip() for line in (args.phrases / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
-               for name in ("flavors", "artists", "mediums", "movements")}
+    phrases = {
+        name: [line.strip() for line in (args.phrases / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
+        for name in ("flavors", "artists", "mediums", "movements")
+    }
     train: dict[str, list[str]] = {kind: [] for kind in KINDS}
     test: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind, text, held in texts:

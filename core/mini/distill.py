@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from grade import figures
-from package import STUDENT, save_package
 from safetensors.torch import load_file
-from softprompt.text import Tokenizer
-from softprompt.tower import Block, Tower, TowerConfig
 from torch import Tensor
 from torch.nn import functional as F
+
+from grade import figures
+from package import STUDENT, save_package
+from softprompt.text import Tokenizer
+from softprompt.tower import Block, Tower, TowerConfig
 
 TOKENS = 6144  # positions a step
 CHECKPOINT_STEPS = 250
@@ -88,13 +89,31 @@ def new_student(config: TowerConfig, vocabulary: Tensor, seed: int) -> Tower:
     table = centred @ basis[:, -w:]
     residual = w**-0.5 * (2 * config.layers) ** -0.5
     blocks = [
-        Block(torch.ones(w), torch.zeros(w), normal(3 * w, w, std=w**-0.5), torch.zeros(3 * w), normal(w, w, std=residual),
-              torch.zeros(w), torch.ones(w), torch.zeros(w), normal(config.mlp_width, w, std=(2 * w) ** -0.5),
-              torch.zeros(config.mlp_width), normal(w, config.mlp_width, std=residual), torch.zeros(w))
+        Block(
+            torch.ones(w),
+            torch.zeros(w),
+            normal(3 * w, w, std=w**-0.5),
+            torch.zeros(3 * w),
+            normal(w, w, std=residual),
+            torch.zeros(w),
+            torch.ones(w),
+            torch.zeros(w),
+            normal(config.mlp_width, w, std=(2 * w) ** -0.5),
+            torch.zeros(config.mlp_width),
+            normal(w, config.mlp_width, std=residual),
+            torch.zeros(w),
+        )
         for _ in range(config.layers)
     ]
-    return Tower(config, table / table.std() * 0.02, normal(config.context, w, std=0.01), blocks, torch.ones(w), torch.zeros(w),
-                 basis[:, -w:].T.contiguous())
+    return Tower(
+        config,
+        table / table.std() * 0.02,
+        normal(config.context, w, std=0.01),
+        blocks,
+        torch.ones(w),
+        torch.zeros(w),
+        basis[:, -w:].T.contiguous(),
+    )
 
 
 def trainable(tower: Tower) -> list[Tensor]:
@@ -206,8 +225,14 @@ def main() -> None:
             print(f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - began):.0f} positions/s", flush=True)
         if step % CHECKPOINT_STEPS == 0 or step == args.steps:
             partial = checkpoint.with_suffix(".partial")
-            torch.save({"step": step, "parameters": [p.detach() for p in parameters],
-                        "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, partial)
+            torch.save(
+                {
+                    "step": step,
+                    "parameters": [p.detach() for p in parameters],
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                },
+                partial,
+            )
             partial.replace(checkpoint)
             save_package(tower, output)
             with torch.no_grad():

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from softprompt.text import WORD_END, Tokenizer
 from transformers import AutoModel, AutoTokenizer
+
+from softprompt.text import WORD_END, Tokenizer
 
 SHARD = 8192
 BATCH_TOKENS = 4096

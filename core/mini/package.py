@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
 from softprompt.tower import Block, Tower
 
 STUDENT = {"width": 256, "heads": 4, "layers": 6, "context": 77, "vocabulary": 49408, "embed_dim": 384, "mlp_width": 1024}
@@ -20,6 +21,9 @@ def save_package(tower: Tower, folder: Path) -> None:
         for i, block in enumerate(tower.blocks):
             tensors[f"blocks.{i}.{field}"] = getattr(block, field)
     # a clone: a transposed view would be refused
-    save_file({name: tensor.detach().to(torch.float16).contiguous().clone() for name, tensor in tensors.items()},
-              folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: tensor.detach().to(torch.float16).contiguous().clone() for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     (folder / "config.json").write_text(json.dumps(vars(tower.config), indent=1) + "\n", encoding="utf-8")

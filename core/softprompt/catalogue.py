@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -67,7 +66,7 @@ def list_models() -> tuple[ModelInfo, ...]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
         partial.write_text(json.dumps([asdict(info) for info in found]), encoding="utf-8")
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError:  # a cache that cannot be written costs seconds next time, nothing else
         pass
     return _mini(), *found
@@ -79,7 +78,9 @@ def _kept() -> Path:
 
 def _mini() -> ModelInfo:
     config = json.loads((MINI_FOLDER / "config.json").read_text(encoding="utf-8"))
-    size = _size(config["width"], config["layers"], config["mlp_width"], config["vocabulary"], config["context"], config["embed_dim"])
+    size = _size(
+        config["width"], config["layers"], config["mlp_width"], config["vocabulary"], config["context"], config["embed_dim"]
+    )
     return ModelInfo(MINI, config["width"], config["layers"], config["context"], size)
 
 
@@ -102,7 +103,11 @@ def _info(model: str, tag: str, config: dict[str, Any], source: dict[str, Any]) 
     safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{file.rpartition('.')[0]}.safetensors"
     files = (safe, file) if file.endswith((".bin", ".pth")) else (file,)
     hf_model = text.get("hf_model_name")
-    width, layers, context = text.get("width", 0 if hf_model else 512), text.get("layers", 0 if hf_model else 12), text.get("context_length", 77)
+    width, layers, context = (
+        text.get("width", 0 if hf_model else 512),
+        text.get("layers", 0 if hf_model else 12),
+        text.get("context_length", 77),
+    )
     mlp = int(width * text.get("mlp_ratio", 4.0))
     size = _size(width, layers, mlp, text.get("vocab_size", 49408), context + bool(text.get("embed_cls")), config["embed_dim"])
     return ModelInfo(

@@ -53,7 +53,9 @@ class TrainConfig:
         if self.tokens != "auto":
             _whole("tokens", self.tokens, 1, None, "10 soft tokens are usual, 3 are often enough")
         elif self.stop_at is None:
-            raise ConfigError("tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it, 0.99 for example")
+            raise ConfigError(
+                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it, 0.99 for example"
+            )
         _whole("steps", self.steps, 1, MOST_STEPS, "300 are usual")
         _whole("restarts", self.restarts, 1, MOST_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
         _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
@@ -83,7 +85,8 @@ class TrainConfig:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**plain)
 
 
 def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:

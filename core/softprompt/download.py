@@ -73,7 +73,9 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: Progress | None) -> Pat
         try:
             _fetch_blob(info, metadata.location, blob, size, on_progress)
         except OSError as error:
-            raise ModelUnavailable(f"{blob.parent} cannot be written to ({error.strerror}): free it, or set HF_HOME to another folder") from error
+            raise ModelUnavailable(
+                f"{blob.parent} cannot be written to ({error.strerror}): free it, or set HF_HOME to another folder"
+            ) from error
     try:
         return Path(hf_hub_download(info.repository, file))
     except Exception as error:  # as above; the weights are on disk, the next call needs no network
@@ -82,7 +84,7 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: Progress | None) -> Pat
 
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: Progress | None) -> None:
     """Fetches `url` as `blob`, going on from what an earlier try left; checks size and, where the name gives it, SHA-256."""
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
 
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")

@@ -73,7 +73,9 @@ class TextEncoder:
     @cached_property
     def ordinary_ids(self) -> Tensor:
         """(m,) ids of the vocabulary that are no special tokens."""
-        special = [i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < self.config.vocabulary]
+        special = [
+            i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < self.config.vocabulary
+        ]
         keep = torch.ones(self.config.vocabulary, dtype=torch.bool)
         keep[special] = False
         return keep.nonzero().squeeze(1).to(self.device)
@@ -92,7 +94,15 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """What tells two towers of one name apart: SHA-256 over their shape and a sample of every weight tensor."""
         tower = self.tower
-        tensors = [tower.table, tower.positions, tower.norm_weight, tower.norm_bias, tower.projection, tower.projection_bias, tower.cls]
+        tensors = [
+            tower.table,
+            tower.positions,
+            tower.norm_weight,
+            tower.norm_bias,
+            tower.projection,
+            tower.projection_bias,
+            tower.cls,
+        ]
         digest = hashlib.sha256(repr(self.config).encode())
         for tensor in [*tensors, *(weight for block in tower.blocks for weight in block)]:
             if tensor is not None:
@@ -154,7 +164,9 @@ class Frame:
         soft = ids < 0
         self.slots = soft.nonzero()  # (number of slots, 2): row and position
         self.which = -1 - ids[soft]  # which soft token stands there
-        self.x = (tower.table[ids.clamp(min=0).to(encoder.device)] + tower.positions[:n]) * (~soft).unsqueeze(-1).to(encoder.device)
+        self.x = (tower.table[ids.clamp(min=0).to(encoder.device)] + tower.positions[:n]) * (~soft).unsqueeze(-1).to(
+            encoder.device
+        )
         if len(self.which):
             self.x += tower.positions[:n] * soft.unsqueeze(-1).to(encoder.device)
         if tower.cls is not None:
@@ -180,7 +192,7 @@ class Frame:
         """(r, b, e) in float32 for `soft` (r, k, w), not of unit length; gradients flow to `soft`."""
         x, r = self._fill(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        return self.tower.outputs(x, self.at.repeat(r), mask).float().unflatten(0, (r, -1))
+        return self.tower.outputs(x, self.at.repeat(r), mask).float().view(r, len(self.lengths), -1)
 
     def hidden(self, soft: Tensor | None = None, skip: int = 0, norm: bool = True) -> list[Tensor]:
         """Hidden states of every row, (positions with start and end, w): the last layer, or the one `skip` layers before it.

@@ -75,7 +75,9 @@ def _mini() -> TextEncoder:
         with as_file(MINI_FOLDER) as folder:
             tower = read_tower(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelUnavailable(f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui") from error
+        raise ModelUnavailable(
+            f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui"
+        ) from error
     return TextEncoder(MINI, tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
 
 
@@ -107,7 +109,9 @@ def _local_config(name: str) -> tuple[dict[str, Any], bool]:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
         return dict(config["text_cfg"]), bool(config.get("quick_gelu"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelUnavailable(f"{path} is not an open_clip configuration with a model_cfg ({type(error).__name__}: {error})") from error
+        raise ModelUnavailable(
+            f"{path} is not an open_clip configuration with a model_cfg ({type(error).__name__}: {error})"
+        ) from error
 
 
 def resolve(name: str) -> ModelInfo:

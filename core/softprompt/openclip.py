@@ -29,7 +29,7 @@ def refuse(name: str, why: str) -> ModelRefused:
 def tower_of(name: str, model: nn.Module) -> Tower:
     """The text tower of an open_clip model, as views of its weights. Raises ModelRefused for one built otherwise than ours."""
     text: Any = getattr(model, "text", model)
-    transformer = getattr(text, "transformer", None)
+    transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
         raise refuse(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
     blocks = list(transformer.resblocks)
@@ -37,7 +37,8 @@ def tower_of(name: str, model: nn.Module) -> Tower:
         raise refuse(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
     if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
         raise refuse(name, "its attention is masked by padding")
-    projection, bias = text.text_projection, None
+    projection: Any = text.text_projection
+    bias: Tensor | None = None
     if isinstance(projection, nn.Linear):
         projection, bias = projection.weight.T, projection.bias
     cls = getattr(text, "cls_emb", None)
@@ -86,7 +87,7 @@ def _causal(name: str, mask: Tensor | None) -> bool:
 
 def _pooling(name: str, text: Any) -> Pooling:
     # open_clip's CLIP class keeps the tower's fields under other names
-    pooling = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
+    pooling: Pooling = getattr(text, "text_pool_type", None) or text.pool_type
     if pooling not in ("argmax", "eos", "first", "last"):
         raise refuse(name, f"its pooling is {pooling!r}")
     return pooling

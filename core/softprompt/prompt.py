@@ -107,7 +107,8 @@ class SoftPrompt:
             "contexts": [vars(grade).copy() for grade in self.composition.contexts],
         }  # fmt: skip
         readout = [
-            {"token": r.token, "cosine": r.cosine, "alternatives": [vars(near).copy() for near in r.alternatives]} for r in self.readout
+            {"token": r.token, "cosine": r.cosine, "alternatives": [vars(near).copy() for near in r.alternatives]}
+            for r in self.readout
         ]
         return {
             "name": self.name,
@@ -132,7 +133,9 @@ class SoftPrompt:
         }
 
     @classmethod
-    def from_summary(cls, values: dict[str, Any], vectors: Array, target: Array, losses: Array, similarities: Array) -> SoftPrompt:
+    def from_summary(
+        cls, values: dict[str, Any], vectors: Array, target: Array, losses: Array, similarities: Array
+    ) -> SoftPrompt:
         """The inverse of `summary`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
         composition = values["composition"]
         return cls(
@@ -142,7 +145,8 @@ class SoftPrompt:
             similarities=similarities,
             composition=composition and Composition(tuple(ContextGrade(**grade) for grade in composition["contexts"])),
             readout=tuple(
-                ReadoutToken(r["token"], r["cosine"], tuple(Neighbour(**near) for near in r["alternatives"])) for r in values["readout"]
+                ReadoutToken(r["token"], r["cosine"], tuple(Neighbour(**near) for near in r["alternatives"]))
+                for r in values["readout"]
             ),
             warnings=tuple(values["warnings"]),
             **{key: values[key] for key in _PLAIN},

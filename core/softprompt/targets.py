@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
     """As few pieces as fit with room for a context around each, of nearly equal length."""
     count = -(-len(ids) // max(1, room * 4 // 5))
     ends = [round(len(ids) * i / count) for i in range(count + 1)]
-    return tuple(tuple(ids[a:b]) for a, b in zip(ends, ends[1:], strict=False))
+    return tuple(tuple(ids[a:b]) for a, b in pairwise(ends))
 
 
 def rows_in(encoder: TextEncoder, context: str, inside: Sequence[Row]) -> list[list[int]]:
@@ -66,7 +67,9 @@ def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]
 
     A prompt in pieces has the mean of its pieces' unit vectors as its target.
     """
-    fitting = [context for context in contexts if all(len(row) <= encoder.room for row in rows_in(encoder, context, prompt.pieces))]
+    fitting = [
+        context for context in contexts if all(len(row) <= encoder.room for row in rows_in(encoder, context, prompt.pieces))
+    ]
     rows = [row for context in fitting for row in rows_in(encoder, context, prompt.pieces)]
     outputs = encoder.encode_rows(rows, unit=len(prompt.pieces) > 1)
     return fitting, outputs.view(len(fitting), len(prompt.pieces), encoder.config.embed_dim).mean(1)

@@ -12,6 +12,7 @@ import string
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -120,7 +121,7 @@ def _merge(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair pieces of one word: the best-ranked neighbouring pair is joined wherever it stands, until none is left."""
     pieces = [*word[:-1], word[-1] + WORD_END]
     while len(pieces) > 1:
-        best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
         merged: list[str] = []

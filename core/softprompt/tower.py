@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,11 +83,11 @@ class Tower:
     cls: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Tower:
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.detach().to(device, dtype)
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, dtype)
 
-        moved = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor) or value is None}
-        blocks = [Block(*(weight.detach().to(device, dtype) for weight in block)) for block in self.blocks]
+        moved: dict[str, Any] = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        blocks = [Block(*map(move, block)) for block in self.blocks]
         return replace(self, blocks=blocks, **moved)
 
     @property

@@ -50,7 +50,13 @@ def train(
 
 
 def iter_train(
-    encoder: TextEncoder, text: str, config: TrainConfig | None = None, *, start: Tensor | None = None, interval: int = 10, **settings: Any
+    encoder: TextEncoder,
+    text: str,
+    config: TrainConfig | None = None,
+    *,
+    start: Tensor | None = None,
+    interval: int = 10,
+    **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt | None]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
@@ -76,7 +82,9 @@ def iter_train(
     return replace(best, warnings=(*best.warnings, missed))
 
 
-def _finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained, tokens: int | None = None) -> SoftPrompt:
+def _finish(
+    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained, tokens: int | None = None
+) -> SoftPrompt:
     """Grades and reads out what a training came to."""
     if not len(trained.losses):
         raise TrainingFailed(trained.failure or "the training ended before its first step")

@@ -64,7 +64,9 @@ class Trained:
 def check_tokens(encoder: TextEncoder, tokens: int) -> None:
     """Raises ConfigError for more soft tokens than the context has room for."""
     if tokens > encoder.room:
-        raise ConfigError(f"tokens is {tokens}; {encoder.name} has room for 1 to {encoder.room} (10 are usual, 3 are often enough)")
+        raise ConfigError(
+            f"tokens is {tokens}; {encoder.name} has room for 1 to {encoder.room} (10 are usual, 3 are often enough)"
+        )
 
 
 def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, k: int, soft: Tensor | None) -> Tensor:
@@ -205,7 +207,7 @@ class _Run:
         self.vectors.sub_(rate * mean / (square.sqrt() + EPSILON))
 
     def reason_to_stop(self, step: int) -> str:
-        """"steps" to go on; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
+        """ "steps" to go on; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
         self.safe = self._leader()
         if not bool(self.history[:step, 0].isfinite().any(0).any()) or bool(self.history[step - 1, 0].isnan().all()):
             return "nan"

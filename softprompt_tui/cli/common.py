@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
-from softprompt.errors import EntryDamaged, SoftPromptError
 
+from softprompt.errors import EntryDamaged, SoftPromptError
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
     from softprompt.encoder import TextEncoder
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -101,7 +102,13 @@ class download_bar:
         if self.bar is None:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
             self.bar.start()
             self.task = self.bar.add_task(inert(self.name), total=size, completed=here)
@@ -136,7 +143,11 @@ model_option = click.option(
     help="Text encoder: mini, MODEL/TAG of open_clip (see `softprompt-tui models`), or local-dir:FOLDER.",
 )  # fmt: skip
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 entry_argument = click.argument("name", shell_complete=complete_entry)

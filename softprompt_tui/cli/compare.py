@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from softprompt.errors import PromptError
 
+from softprompt.errors import PromptError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, print_json, print_table
 from softprompt_tui.cli.report import line
 

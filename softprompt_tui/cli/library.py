@@ -6,11 +6,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from softprompt.library import Library, Listed
 
+from softprompt.library import Library, Listed
 from softprompt_tui.cli.common import entry_argument, json_option, narrate, print_damaged, print_json, print_table
 
-_LISTED = ("name", "hard_prompt", "model", "tokens", "similarity", "readout_text", "readout_similarity", "steps", "seconds", "stopped", "created")
+_LISTED = (
+    "name",
+    "hard_prompt",
+    "model",
+    "tokens",
+    "similarity",
+    "readout_text",
+    "readout_similarity",
+    "steps",
+    "seconds",
+    "stopped",
+    "created",
+)
 
 
 @click.command("list")
@@ -26,19 +38,36 @@ def list_(as_json: bool) -> None:
     listed, damaged = Library().list()
     print_damaged(damaged)
     if as_json:
-        print_json([{"id": one.id} | {key: one.provenance.get(key) for key in _LISTED} | {"path": str(one.path)} for one in listed])
+        print_json(
+            [{"id": one.id} | {key: one.provenance.get(key) for key in _LISTED} | {"path": str(one.path)} for one in listed]
+        )
     elif not listed:
-        narrate('The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3')
+        narrate(
+            'The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
+        )
     else:
         now = datetime.now(UTC)
-        print_table(("name", "tokens", "similar", "composed", "model", "age", "hard prompt"), [_row(one, now) for one in listed], right=(1, 2, 3, 5), stretch=6)
+        print_table(
+            ("name", "tokens", "similar", "composed", "model", "age", "hard prompt"),
+            [_row(one, now) for one in listed],
+            right=(1, 2, 3, 5),
+            stretch=6,
+        )
 
 
 def _row(one: Listed, now: datetime) -> tuple[str, ...]:
     p = one.provenance
     composition: Any = p.get("composition")
     composed = _figure(composition.get("mean")) if isinstance(composition, dict) else "-"
-    return (one.name, str(p.get("tokens")), _figure(p.get("similarity")), composed, str(p.get("model")), _age(p.get("created"), now), str(p.get("hard_prompt")))
+    return (
+        one.name,
+        str(p.get("tokens")),
+        _figure(p.get("similarity")),
+        composed,
+        str(p.get("model")),
+        _age(p.get("created"), now),
+        str(p.get("hard_prompt")),
+    )
 
 
 def _figure(value: object) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import click
-from softprompt.catalogue import ModelInfo, is_kept, list_models
 
+from softprompt.catalogue import MINI, ModelInfo, is_kept, list_models
 from softprompt_tui.cli.common import Program, complete_model, download_bar, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
 
@@ -54,13 +54,17 @@ def find(query: tuple[str, ...], as_json: bool) -> None:
 
 def row_json(info: ModelInfo) -> dict[str, object]:
     figures = {key: getattr(info, key) for key in ("name", "width", "layers", "context", "parameters")}
-    return figures | {"on_disk": info.on_disk is not None, "needs_transformers": bool(info.tokenizer), "refused": info.refused or None}
+    return figures | {
+        "on_disk": info.on_disk is not None,
+        "needs_transformers": bool(info.tokenizer),
+        "refused": info.refused or None,
+    }
 
 
 def _row(info: ModelInfo) -> tuple[str, ...]:
     if info.refused:
         return (info.name, "-", "-", "-", "-", "not supported")
-    note = "built in" if info.name == "mini" else "on disk" if info.on_disk else ""
+    note = "built in" if info.name == MINI else "on disk" if info.on_disk else ""
     if info.tokenizer and find_spec("transformers") is None:
         note = f"{note} needs transformers".strip()
     return (info.name, str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M", note)
@@ -87,7 +91,7 @@ def pull(name: str) -> None:
       softprompt-tui models pull ViT-B-32-quickgelu/openai
     """
     from softprompt.download import fetch
-    from softprompt.models import MINI, resolve
+    from softprompt.models import resolve
 
     if name == MINI:
         narrate("mini comes with the package: nothing to fetch")

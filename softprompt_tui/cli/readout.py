@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
 from softprompt.errors import ConfigError
 from softprompt.library import Library
-
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, load, print_json, print_table
 from softprompt_tui.cli.report import line
 
+if TYPE_CHECKING:
+    from softprompt.prompt import ReadoutToken
+
 MOST = 1000
+
+
+def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
+    return ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives))
 
 
 @click.command()
@@ -34,18 +43,27 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
             f"({encoder.fingerprint}): its vectors mean nothing to them. Train it again"
         )
     import torch
+
     from softprompt.readout import read_out, readout_similarity
 
     tokens, text = read_out(encoder, torch.from_numpy(prompt.vectors.copy()), top - 1)
     similarity = readout_similarity(encoder, text, torch.from_numpy(prompt.target.copy()))
     if as_json:
-        neighbours = [[{"token": n.token, "cosine": n.cosine} for n in (read, *read.alternatives)] for read in tokens]
-        print_json({"id": entry.id, "name": prompt.name, "readout_text": text, "readout_similarity": similarity, "neighbours": neighbours})
+        neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest(read)] for read in tokens]
+        print_json(
+            {
+                "id": entry.id,
+                "name": prompt.name,
+                "readout_text": text,
+                "readout_similarity": similarity,
+                "neighbours": neighbours,
+            }
+        )
         return
     line("readout", text)
     line("as text", f"similarity {similarity:.4f}; the soft tokens themselves: {prompt.similarity:.4f}")
     click.echo()
     print_table(
         [f"[v{i}]" for i in range(1, len(tokens) + 1)],
-        zip(*[[f"{near.cosine:.3f} {near.token}" for near in (read, *read.alternatives)] for read in tokens], strict=True),
+        zip(*[[f"{cosine:.3f} {token}" for token, cosine in nearest(read)] for read in tokens], strict=True),
     )

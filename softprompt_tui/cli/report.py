@@ -28,8 +28,14 @@ def print_entry(entry: Entry, path: Path) -> None:
     line("similarity", f"{prompt.similarity:.4f}")
     if prompt.composition:
         made = prompt.composition
-        line("composed", f"{made.mean:.4f} mean, {made.worst:.4f} worst of {len(made.contexts)} contexts; {made.floor:.4f} without their words")
-    line("trained", f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s; {_STOPPED[prompt.stopped]}")
+        line(
+            "composed",
+            f"{made.mean:.4f} mean, {made.worst:.4f} worst of {len(made.contexts)} contexts; {made.floor:.4f} without their words",
+        )
+    line(
+        "trained",
+        f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s; {_STOPPED[prompt.stopped]}",
+    )
     line("readout", f"{prompt.readout_text}   (typed as text: similarity {prompt.readout_similarity:.4f})")
     click.echo()
     print_readout(prompt)

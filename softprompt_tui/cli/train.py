@@ -8,12 +8,22 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from softprompt.config import Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library import Library
-
 from softprompt_tui.cli.common import (
-    FAILED, INTERRUPTED, complete_entry, device_option, fail, json_option, load, model_option, narrate, print_json, stderr_console,
+    FAILED,
+    INTERRUPTED,
+    complete_entry,
+    device_option,
+    fail,
+    json_option,
+    load,
+    model_option,
+    narrate,
+    print_json,
+    stderr_console,
 )  # fmt: skip
 from softprompt_tui.cli.report import entry_json, print_entry
 from softprompt_tui.inert import inert
@@ -44,36 +54,101 @@ def choice(values: Any) -> click.Choice[str]:
 
 @click.command()
 @click.argument("prompt")
-@click.option("--tokens", "-k", type=TokenCount(), default=DEFAULT.tokens, show_default=True,
-              help="Soft tokens to train; auto finds the fewest that reach --stop-at (.99 unless given), alone and composed.")
+@click.option(
+    "--tokens",
+    "-k",
+    type=TokenCount(),
+    default=DEFAULT.tokens,
+    show_default=True,
+    help="Soft tokens to train; auto finds the fewest that reach --stop-at (.99 unless given), alone and composed.",
+)
 @click.option("--name", help="Name in the library; made from the prompt's words unless given.")
 @model_option
 @device_option
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-              help="Arithmetic of the text encoder; bfloat16 is faster on recent GPUs and a little less exact.")
-@click.option("--steps", type=int, default=DEFAULT.steps, show_default=True, help="Most optimizer steps; the rate falls to zero over them.")
-@click.option("--stop-at", type=float, help="Stop once the similarity, alone and in the training contexts, reaches this, such as .99.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Arithmetic of the text encoder; bfloat16 is faster on recent GPUs and a little less exact.",
+)
+@click.option(
+    "--steps", type=int, default=DEFAULT.steps, show_default=True, help="Most optimizer steps; the rate falls to zero over them."
+)
+@click.option(
+    "--stop-at", type=float, help="Stop once the similarity, alone and in the training contexts, reaches this, such as .99."
+)
 @click.option("--patience", type=int, help="Stop once the loss has not fallen for this many steps.")
-@click.option("--rate", type=float, default=DEFAULT.rate, show_default=True,
-              help="Adam's learning rate, in standard deviations of the token table: the same number fits every model.")
-@click.option("--init", type=choice(Init), default=DEFAULT.init, show_default=True,
-              help="Begin from noise, from random vocabulary tokens, from the prompt's own words, or from a saved soft prompt (--from).")
-@click.option("--from", "start_name", metavar="NAME", shell_complete=complete_entry, help="The saved soft prompt to begin from; sets --init soft.")
-@click.option("--objective", type=choice(Objective), default=DEFAULT.objective, show_default=True,
-              help="Cosine distance; squared error; or cosine distance that also pushes away from the prompts in --against.")
-@click.option("--against", multiple=True, metavar="TEXT", help="Another prompt to be told apart from (contrastive objective); repeatable.")
-@click.option("--context", "contexts", multiple=True, metavar="TEXT",
-              help="Train inside this sentence, {} standing for the soft prompt, instead of the built-in ones; repeatable.")
+@click.option(
+    "--rate",
+    type=float,
+    default=DEFAULT.rate,
+    show_default=True,
+    help="Adam's learning rate, in standard deviations of the token table: the same number fits every model.",
+)
+@click.option(
+    "--init",
+    type=choice(Init),
+    default=DEFAULT.init,
+    show_default=True,
+    help="Begin from noise, from random vocabulary tokens, from the prompt's own words, or from a saved soft prompt (--from).",
+)
+@click.option(
+    "--from",
+    "start_name",
+    metavar="NAME",
+    shell_complete=complete_entry,
+    help="The saved soft prompt to begin from; sets --init soft.",
+)
+@click.option(
+    "--objective",
+    type=choice(Objective),
+    default=DEFAULT.objective,
+    show_default=True,
+    help="Cosine distance; squared error; or cosine distance that also pushes away from the prompts in --against.",
+)
+@click.option(
+    "--against", multiple=True, metavar="TEXT", help="Another prompt to be told apart from (contrastive objective); repeatable."
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="TEXT",
+    help="Train inside this sentence, {} standing for the soft prompt, instead of the built-in ones; repeatable.",
+)
 @click.option("--no-contexts", is_flag=True, help="Train the prompt alone: closer by itself, but it breaks beside other words.")
 @click.option("--no-norm-projection", is_flag=True, help="Let soft tokens grow longer than the vocabulary's mean norm.")
-@click.option("--restarts", type=int, default=DEFAULT.restarts, show_default=True, help="Train this many at once from different noise; keep the best.")
+@click.option(
+    "--restarts",
+    type=int,
+    default=DEFAULT.restarts,
+    show_default=True,
+    help="Train this many at once from different noise; keep the best.",
+)
 @click.option("--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu gives the same bits.")
-@click.option("--long", type=choice(Long), default=DEFAULT.long, show_default=True,
-              help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.")
+@click.option(
+    "--long",
+    type=choice(Long),
+    default=DEFAULT.long,
+    show_default=True,
+    help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.",
+)
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
-def train(prompt: str, name: str | None, model: str, device: str, precision: str, start_name: str | None, no_contexts: bool,
-          no_norm_projection: bool, as_json: bool, quiet: bool, **settings: Any) -> None:
+def train(
+    prompt: str,
+    name: str | None,
+    model: str,
+    device: str,
+    precision: str,
+    start_name: str | None,
+    no_contexts: bool,
+    no_norm_projection: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Train a soft prompt that means PROMPT, save it in the library, and show it. PROMPT - reads standard input.
 
     \b
@@ -96,6 +171,7 @@ def train(prompt: str, name: str | None, model: str, device: str, precision: str
     start_vectors = library.open(start_name).prompt.vectors if start_name else None
 
     import torch  # 2-4 s: not before what was asked for is known to make sense
+
     from softprompt import train as run
 
     encoder = load(model, device, precision)

@@ -87,7 +87,13 @@ def hub() -> Iterator[Hub]:
 def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> subprocess.CompletedProcess[str]:
     """`models pull` in a process of its own: huggingface_hub reads its environment when it is imported."""
     address = hub if isinstance(hub, str) else hub.address
-    settings = {"HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "SOFTPROMPT_HOME": str(home)}
+    settings = {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "SOFTPROMPT_HOME": str(home),
+    }
     return subprocess.run(
         [sys.executable, "-m", "softprompt_tui", "models", "pull", model],
         env=os.environ | settings | environment, capture_output=True, text=True, timeout=60, check=False,
@@ -98,7 +104,12 @@ def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> 
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which open_clip's list of models is kept already: reading it takes seconds."""
     home = tmp_path_factory.mktemp("home")
-    subprocess.run([sys.executable, "-m", "softprompt_tui", "models", "--json"], env=os.environ | {"SOFTPROMPT_HOME": str(home)}, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "softprompt_tui", "models", "--json"],
+        env=os.environ | {"SOFTPROMPT_HOME": str(home)},
+        check=True,
+        capture_output=True,
+    )
     return home / "cache"
 
 
@@ -163,7 +174,9 @@ def test_weights_that_the_hub_does_not_have_are_said(hub: Hub, home: Path) -> No
     assert "has none of open_clip_model.safetensors, open_clip_pytorch_model.bin" in done.stderr
 
 
-@pytest.mark.parametrize(("endpoint", "offline", "said"), [("http://127.0.0.1:9", "0", "no answer from the hub"), ("", "1", "HF_HUB_OFFLINE is set")])
+@pytest.mark.parametrize(
+    ("endpoint", "offline", "said"), [("http://127.0.0.1:9", "0", "no answer from the hub"), ("", "1", "HF_HUB_OFFLINE is set")]
+)
 def test_without_a_network_it_says_what_to_do(home: Path, endpoint: str, offline: str, said: str) -> None:
     done = pull(endpoint or "http://127.0.0.1:9", home, HF_HUB_OFFLINE=offline)
     assert done.returncode == 1

@@ -7,13 +7,16 @@ import sys
 
 import pytest
 import torch
+
 from softprompt.encoder import TextEncoder, similarity
 from softprompt.errors import PromptError
 from tests.conftest import BOAT, FOX
 
 
 def test_it_knows_what_words_mean(encoder: TextEncoder) -> None:
-    pooled = encoder.encode(["a dog running on the beach", "a puppy plays in the sand by the sea", "tax law of the nineteenth century"])
+    pooled = encoder.encode(
+        ["a dog running on the beach", "a puppy plays in the sand by the sea", "tax law of the nineteenth century"]
+    )
     likeness = pooled @ pooled.T
     assert likeness[0, 1] > 0.5
     assert likeness[0, 1] > likeness[0, 2] + 0.3
@@ -71,7 +74,9 @@ def test_a_text_longer_than_the_context_is_refused(encoder: TextEncoder) -> None
 def test_other_weights_have_another_fingerprint(encoder: TextEncoder) -> None:
     from dataclasses import replace
 
-    other = TextEncoder("mini", replace(encoder.tower, positions=encoder.tower.positions * 1.01), encoder.tokenizer, encoder.specials)
+    other = TextEncoder(
+        "mini", replace(encoder.tower, positions=encoder.tower.positions * 1.01), encoder.tokenizer, encoder.specials
+    )
     assert other.fingerprint != encoder.fingerprint
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from softprompt import Library, SoftPrompt
-from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError, LibraryError, SoftPromptError
+from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError, LibraryError
 from softprompt.library.entry import unpack
-from softprompt.library.names import check_name, name_for, same
+from softprompt.library.names import check_name, name_for
 from softprompt.prompt import Composition, ContextGrade, Neighbour, ReadoutToken
 
 NUMBERS = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -124,7 +126,7 @@ def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPa
 def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
-    with pytest.raises(HomeError, match="cannot be created .*set SOFTPROMPT_HOME to a folder"):
+    with pytest.raises(HomeError, match=r"cannot be created .*set SOFTPROMPT_HOME to a folder"):
         Library().prepare()
 
 
@@ -146,7 +148,19 @@ def test_a_taken_name_is_refused_in_any_case() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("", "empty"), ("   ", "empty"), ("a" * 81, "81 characters"), ("../x", "'.'"), ("a/b", "'/'"), ("a\x1bb", "x1b"), ("a[b]", r"'\['"), ("🙂" * 3, "'🙂'"), ("v1", "reserved"), ("V12", "reserved"), ("a\u202eb", "u202e")],
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("a" * 81, "81 characters"),
+        ("../x", "'.'"),
+        ("a/b", "'/'"),
+        ("a\x1bb", "x1b"),
+        ("a[b]", r"'\['"),
+        ("🙂" * 3, "'🙂'"),
+        ("v1", "reserved"),
+        ("V12", "reserved"),
+        ("a\u202eb", "u202e"),
+    ],
 )
 def test_names_that_cannot_be_given(name: str, said: str) -> None:
     with pytest.raises(BadName, match=said):
@@ -160,10 +174,8 @@ def test_names_that_can_be_given(name: str) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
-    try:
-        assert same(check_name(text)) == same(check_name(check_name(text)))
-    except SoftPromptError as error:
-        assert error.bad_input
+    with suppress(BadName):
+        assert check_name(check_name(text)) == check_name(text)
     assert check_name(name_for(text, ()))
 
 
@@ -172,7 +184,7 @@ def test_finding_by_name_id_and_beginning_of_an_id() -> None:
     fox = library.save(a_prompt(name="Fox"))
     library.save(a_prompt(name="forest"))
     assert library.find("fOX").id == library.find(fox.id).id == library.find(fox.id[:6]).id == fox.id
-    with pytest.raises(EntryNotFound, match="no soft prompt is named 'forst'. Close: forest"):
+    with pytest.raises(EntryNotFound, match=r"no soft prompt is named 'forst'\. Close: forest"):
         library.find("forst")
     with pytest.raises(EntryNotFound, match="`softprompt-tui list` shows all"):
         library.find("qqqqqq")

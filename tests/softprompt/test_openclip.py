@@ -9,12 +9,13 @@ from typing import Any
 
 import open_clip
 import pytest
-import softprompt
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
+
+import softprompt
 from softprompt import catalogue, models, openclip
 from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
-from torch.nn import functional as F
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "head_width": 32, "layers": 1}
@@ -159,5 +160,3 @@ def test_the_catalogues_sizes_are_the_towers(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_said(device: str) -> None:
     with pytest.raises(DeviceError, match="is not on this machine; it has cpu"):
         softprompt.load_encoder("mini", device=device)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from softprompt.encoder import TextEncoder
 from softprompt.readout import read_out, readable, readout_similarity, vocabulary
 from tests.conftest import FOX
@@ -37,6 +38,8 @@ def test_special_and_unreadable_tokens_are_never_shown(encoder: TextEncoder) -> 
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(len(ids)))
 
 
-@pytest.mark.parametrize(("piece", "fine"), [("lake", True), ("é", True), ("🙂", True), ("", False), (" ", False), ("\ufffd", False), ("\x1b", False)])
+@pytest.mark.parametrize(
+    ("piece", "fine"), [("lake", True), ("é", True), ("🙂", True), ("", False), (" ", False), ("\ufffd", False), ("\x1b", False)]
+)
 def test_readable_is_what_can_be_shown_and_typed(piece: str, fine: bool) -> None:
     assert readable(piece) is fine

@@ -9,17 +9,29 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from softprompt.errors import PromptError
 from softprompt.text import LONGEST_TEXT, Tokenizer
 
 WORDS = """the The THE lake sunrise naïve façade Ångström straße İstanbul ﬁne Ǆ ß don't they'll I'VE we're it's 'tis 12 3.14 1,000 50% £5 #tag
 @user e-mail a_b C++ &amp; &amp;amp; &lt;b&gt; &#39; &nbsp; &eacute; <start_of_text> <end_of_text> <END_OF_TEXT> </w> 日本語 中文 한국어 Привет مرحبا שלום
-हिन्दी ไทย 🙂 👩‍👩‍👧 🇫🇷 é é ™ … — “quoted” ‘single’ â€™ Ã© ﷽ \x1b[31m \x00 \u202e \u200b \ufeff \t \n \r\n ~~~ !!! ¿? []{}() [/bold] $%^ /// \\ _ __ ٣ Ⅷ ½ ²""".split(" ")
+हिन्दी ไทย 🙂 👩‍👩‍👧 🇫🇷 é é ™ … — “quoted” ‘single’ â€™ Ã© ﷽ \x1b[31m \x00 \u202e \u200b \ufeff \t \n \r\n ~~~ !!! ¿? []{}() [/bold] $%^ /// \\ _ __ ٣ Ⅷ ½ ²""".split(
+    " "
+)
 
 
 def varied_texts(count: int) -> list[str]:
     rng = random.Random(7)
-    ranges = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x600, 0x700), (0x3040, 0x3100), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF), (0, 0x20)]
+    ranges = [
+        (0x20, 0x7F),
+        (0xA0, 0x250),
+        (0x370, 0x530),
+        (0x600, 0x700),
+        (0x3040, 0x3100),
+        (0x4E00, 0x9FFF),
+        (0x1F300, 0x1FAFF),
+        (0, 0x20),
+    ]
 
     def word() -> str:
         if rng.random() < 0.6:

@@ -10,12 +10,13 @@ import open_clip
 import pytest
 import torch
 from open_clip.factory import get_model_config
+from torch import Tensor
+from torch.nn import functional as F
+
 from softprompt import openclip
 from softprompt.encoder import Specials, TextEncoder
 from softprompt.errors import ModelRefused
 from softprompt.text import Tokenizer
-from torch import Tensor
-from torch.nn import functional as F
 
 SMALL_VISION = {"image_size": 32, "patch_size": 16, "width": 64, "head_width": 32, "layers": 1}
 TOLERANCE = 1e-5  # of unit vectors' components
@@ -84,7 +85,11 @@ def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_pat
     tower = openclip.tower_of(name, model)
     encoder = TextEncoder(name, tower, Tokenizer(), specials)
     rng = torch.Generator().manual_seed(1)
-    rows = [torch.randint(3, tower.config.vocabulary - 10, (n,), generator=rng).tolist() for n in (1, 4, 9, encoder.room - 1, encoder.room) if n <= encoder.room]
+    rows = [
+        torch.randint(3, tower.config.vocabulary - 10, (n,), generator=rng).tolist()
+        for n in (1, 4, 9, encoder.room - 1, encoder.room)
+        if n <= encoder.room
+    ]
     if specials.start == (49406,):
         rows.append([300, 49407, 301])  # an end token typed into the prompt
         rows.append([0, 5, 0])  # "!" has the id of the padding
@@ -95,9 +100,13 @@ def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_pat
         reference = encode(model, padded)
         ids = encoder.encode_rows(rows)
         # the same from embeddings: each row's tokens stand in the place of soft tokens
-        soft = torch.stack([
-            encoder.encode_rows([[-1 - i for i in range(len(row))]], encoder.embed(row))[0] for row in rows if 49407 not in row and 0 not in row
-        ])
+        soft = torch.stack(
+            [
+                encoder.encode_rows([[-1 - i for i in range(len(row))]], encoder.embed(row))[0]
+                for row in rows
+                if 49407 not in row and 0 not in row
+            ]
+        )
     torch.testing.assert_close(ids, reference, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(soft, reference[: len(soft)], atol=TOLERANCE, rtol=0)
 
@@ -123,11 +132,16 @@ def test_hugging_face_towers_are_refused_by_name(name: str) -> None:
         (lambda model: setattr(model, "attn_mask", torch.zeros(77, 77)), "neither causal nor none"),
         (lambda model: setattr(model, "text_pool_type", "none"), "pooling is 'none'"),
         (lambda model: setattr(model.transformer.resblocks[0].mlp, "gelu", torch.nn.ReLU()), "activation is ReLU"),
-        (lambda model: model.transformer.resblocks[1].register_forward_hook(lambda *_: torch.zeros(3, 77, 512)), "differ from open_clip's"),
+        (
+            lambda model: model.transformer.resblocks[1].register_forward_hook(lambda *_: torch.zeros(3, 77, 512)),
+            "differ from open_clip's",
+        ),
     ],
 )
 def test_a_tower_that_would_give_other_embeddings_is_refused(change: Any, why: str, tmp_path: Path) -> None:
-    model = random_model("ViT-B-32", CONFIGURATIONS["RN50"] if "RN50" in CONFIGURATIONS else next(iter(CONFIGURATIONS.values())), tmp_path)
+    model = random_model(
+        "ViT-B-32", CONFIGURATIONS["RN50"] if "RN50" in CONFIGURATIONS else next(iter(CONFIGURATIONS.values())), tmp_path
+    )
     change(model)
     tokenizer = Tokenizer()
     with pytest.raises(ModelRefused, match=why):
@@ -135,7 +149,11 @@ def test_a_tower_that_would_give_other_embeddings_is_refused(change: Any, why: s
 
 
 def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
-    config = {"embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": {"width": 64, "heads": 2, "layers": 2, "ls_init_value": 0.1}}
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": SMALL_VISION,
+        "text_cfg": {"width": 64, "heads": 2, "layers": 2, "ls_init_value": 0.1},
+    }
     model = random_model("scaled", config, tmp_path)
     tokenizer = Tokenizer()
     encoder = openclip.encoder_of("scaled", model, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.conftest import FOX
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -174,9 +175,32 @@ def test_settings_reach_the_training(run: Run) -> None:
     done = run("train", FOX, "-k", "2", "--steps", "7", "--no-contexts", "--no-norm-projection", "--restarts", "2", "--seed", "5",
                "--objective", "mse", "--init", "vocabulary", "--rate", "0.2", "--patience", "5", "--json")  # fmt: skip
     config = json.loads(done.stdout)["config"]
-    expected = {"tokens": 2, "steps": 7, "contexts": [], "project_norm": False, "restarts": 2, "seed": 5, "objective": "mse", "init": "vocabulary", "rate": 0.2, "patience": 5}
+    expected = {
+        "tokens": 2,
+        "steps": 7,
+        "contexts": [],
+        "project_norm": False,
+        "restarts": 2,
+        "seed": 5,
+        "objective": "mse",
+        "init": "vocabulary",
+        "rate": 0.2,
+        "patience": 5,
+    }
     assert {key: config[key] for key in expected} == expected
-    again = run("train", "a red fox awake", "--from", json.loads(done.stdout)["name"], "-k", "2", "--steps", "3", "--context", "one {} here", "--json")
+    again = run(
+        "train",
+        "a red fox awake",
+        "--from",
+        json.loads(done.stdout)["name"],
+        "-k",
+        "2",
+        "--steps",
+        "3",
+        "--context",
+        "one {} here",
+        "--json",
+    )
     config = json.loads(again.stdout)["config"]
     assert (config["init"], config["contexts"]) == ("soft", ["one {} here"])
 
@@ -212,7 +236,13 @@ def test_completion_scripts_are_printed(run: Run, shell: str) -> None:
 def test_saved_names_are_completed(trained: tuple[Path, dict[str, Any]], run: Run) -> None:
     words = {"COMP_WORDS": "softprompt-tui show f", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
     script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import main; main(prog_name='softprompt-tui')"
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ | words | {"SOFTPROMPT_HOME": str(trained[0])}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | words | {"SOFTPROMPT_HOME": str(trained[0])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == ["plain,Fox"]
 
 

@@ -7,12 +7,23 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from softprompt_tui.inert import inert
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("a fox", "a fox"), ("雪 é 🙂", "雪 é 🙂"), ("\x1b[31m", "␛[31m"), ("a\nb\tc\x7f", "a␊b␉c␡"), ("\u202eabc", "\\u202eabc"), ("\x9b31m", "\\u009b31m"), ("[/bold]", "[/bold]"), ("\ud800", "\\ud800"), ("\U000e0041", "\\U000e0041")],
+    [
+        ("a fox", "a fox"),
+        ("雪 é 🙂", "雪 é 🙂"),
+        ("\x1b[31m", "␛[31m"),
+        ("a\nb\tc\x7f", "a␊b␉c␡"),
+        ("\u202eabc", "\\u202eabc"),
+        ("\x9b31m", "\\u009b31m"),
+        ("[/bold]", "[/bold]"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
 )
 def test_what_steers_is_made_visible_and_the_rest_stays(text: str, shown: str) -> None:
     assert inert(text) == shown

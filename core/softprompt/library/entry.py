@@ -35,7 +35,7 @@ def pack(entry: Entry) -> bytes:
     """The entry as the bytes of its file."""
     provenance = {"format": FORMAT, "id": entry.id, "revision": entry.revision, **entry.prompt.summary()}
     tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
-    raw = save(tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True), "sha256": BLANK})
+    raw: bytes = save(tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True), "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
     at = digest_at(raw)
     return raw[:at] + digest.encode() + raw[at + 64 :]

@@ -38,7 +38,9 @@ def check_name(name: str) -> str:
     if bad is not None:
         raise BadName(f"the name has {bad!r} in it; letters, digits, '-', '_' and spaces are allowed")
     if _RESERVED.fullmatch(name):
-        raise BadName(f"the name {name} is reserved: [{name}] means a token of the open soft prompt. Choose another, such as 'my {name}'")
+        raise BadName(
+            f"the name {name} is reserved: [{name}] means a token of the open soft prompt. Choose another, such as 'my {name}'"
+        )
     return name
 
 

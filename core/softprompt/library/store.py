@@ -49,7 +49,9 @@ class Library:
         try:
             probe.touch(mode=0o600, exist_ok=False)
         except OSError as error:
-            raise HomeError(f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder") from error
+            raise HomeError(
+                f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder"
+            ) from error
         finally:
             probe.unlink(missing_ok=True)
 
@@ -67,7 +69,9 @@ class Library:
         try:
             write_new(self.path(entry.id, entry.revision), pack(entry))
         except OSError as error:
-            raise HomeError(f"{self.entries} cannot be written to ({error.strerror}); nothing was saved. Free it, or set {VARIABLE}") from error
+            raise HomeError(
+                f"{self.entries} cannot be written to ({error.strerror}); nothing was saved. Free it, or set {VARIABLE}"
+            ) from error
         return entry
 
     def free_name(self, name: str, taken: set[str] | None = None) -> str:
@@ -111,7 +115,8 @@ class Library:
             spelled = {same(one.name): one.name for one in listed}
             names = [spelled[close] for close in get_close_matches(same(name), spelled, 3)]
             raise EntryNotFound(
-                f"no soft prompt is named {name!r}. " + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
+                f"no soft prompt is named {name!r}. "
+                + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
             )
         if len(matches) > 1:
             raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
