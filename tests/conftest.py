@@ -31,9 +31,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which open_clip's list of models is kept already: reading it takes seconds."""
+    folder = tmp_path_factory.mktemp("kept")
+    environment = os.environ | {"SOFTPROMPT_HOME": str(folder)}
+    subprocess.run([sys.executable, "-m", "softprompt_tui", "models"], env=environment, check=True, capture_output=True)
+    return folder / "cache"
+
+
 @pytest.fixture
-def run(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(home: Path, kept_models: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs softprompt-tui as a process of its own."""
+    home.mkdir()
+    (home / "cache").symlink_to(kept_models)
 
     def call(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

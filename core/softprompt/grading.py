@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from softprompt.contexts import GRADING_CONTEXTS
 from softprompt.encoder import TextEncoder
 from softprompt.prompt import Composition, ContextGrade
-from softprompt.targets import ALONE, HardPrompt, rows_in, targets_in
+from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
 
 @torch.no_grad()
@@ -17,12 +17,10 @@ def grade(
     encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor, contexts: tuple[str, ...] = GRADING_CONTEXTS
 ) -> tuple[float, Composition | None]:
     """(similarity alone, composition over those contexts in which both the prompt and `vectors` (k, w) fit)."""
-    slots = [-1 - i for i in range(len(vectors))]
-    room = [c for c in contexts if len(rows_in(encoder, c, [slots])[0]) <= encoder.room]
-    fitting, targets = targets_in(encoder, prompt, [ALONE, *room])
-    targets = F.normalize(targets, dim=-1)
-    ours = encoder.encode_rows([rows_in(encoder, c, [slots])[0] for c in fitting], vectors.to(encoder.device))
+    around = [ALONE, *fitting(encoder, prompt, contexts, len(vectors))]
+    targets = F.normalize(targets_in(encoder, prompt, around), dim=-1)
+    ours = encoder.encode_rows(soft_rows(encoder, around, len(vectors)), vectors.to(encoder.device))
     similarities = (ours * targets).sum(-1).tolist()
     floors = (targets @ targets[0]).tolist()  # the hard prompt without the added words
-    grades = [ContextGrade(c, s, f) for c, s, f in zip(fitting, similarities, floors, strict=True)]
+    grades = [ContextGrade(c, s, f) for c, s, f in zip(around, similarities, floors, strict=True)]
     return similarities[0], Composition(tuple(grades[1:])) if len(grades) > 1 else None

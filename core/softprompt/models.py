@@ -86,8 +86,9 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     from softprompt.download import fetch
 
     if name.startswith(LOCAL):
-        text_cfg, quick_gelu = _local_config(name)
-        return openclip.load(name, name, None, text_cfg, quick_gelu)
+        folder = Path(name.removeprefix(LOCAL)).expanduser().absolute()
+        text_cfg, quick_gelu = _local_config(folder)
+        return openclip.load(f"{LOCAL}{folder}", f"{LOCAL}{folder}", None, text_cfg, quick_gelu)
     info = resolve(name)
     weights = fetch(info, on_progress)
     model, _, tag = info.name.partition("/")
@@ -99,9 +100,8 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     return openclip.load(info.name, model, str(weights), config["text_cfg"], quick_gelu)
 
 
-def _local_config(name: str) -> tuple[dict[str, Any], bool]:
+def _local_config(folder: Path) -> tuple[dict[str, Any], bool]:
     """(text configuration, quickgelu?) of a `local-dir:` folder; raises UnknownModel, ModelUnavailable."""
-    folder = Path(name.removeprefix(LOCAL)).expanduser()
     if not folder.is_dir():
         raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
     path = folder / "open_clip_config.json"

@@ -62,14 +62,20 @@ def rows_in(encoder: TextEncoder, context: str, inside: Sequence[Row]) -> list[l
     return [[*before, *row, *after] for row in inside]
 
 
-def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> tuple[list[str], Tensor]:
-    """(contexts in which the hard prompt fits, their targets (b, e)); not of unit length, for the squared error.
+def soft_rows(encoder: TextEncoder, contexts: Sequence[str], tokens: int) -> list[list[int]]:
+    """One row a context, with soft tokens 0 to `tokens` - 1 inside."""
+    slots = [-1 - i for i in range(tokens)]
+    return [row for context in contexts for row in rows_in(encoder, context, [slots])]
 
-    A prompt in pieces has the mean of its pieces' unit vectors as its target.
-    """
-    fitting = [
-        context for context in contexts if all(len(row) <= encoder.room for row in rows_in(encoder, context, prompt.pieces))
-    ]
-    rows = [row for context in fitting for row in rows_in(encoder, context, prompt.pieces)]
-    outputs = encoder.encode_rows(rows, unit=len(prompt.pieces) > 1)
-    return fitting, outputs.view(len(fitting), len(prompt.pieces), encoder.config.embed_dim).mean(1)
+
+def fitting(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], tokens: int) -> list[str]:
+    """Those contexts in which both the hard prompt and `tokens` soft tokens fit."""
+    longest = max(tokens, *map(len, prompt.pieces))
+    return [context for context in contexts if len(rows_in(encoder, context, [[0] * longest])[0]) <= encoder.room]
+
+
+def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
+    """(b, e) what the encoder makes of the hard prompt in each context, not of unit length; for one in pieces, their mean."""
+    rows = [row for context in contexts for row in rows_in(encoder, context, prompt.pieces)]
+    outputs = encoder.encode_rows(rows, unit=False)
+    return outputs.view(len(contexts), len(prompt.pieces), encoder.config.embed_dim).mean(1)

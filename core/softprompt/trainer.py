@@ -15,6 +15,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import TrainingFailed
 from softprompt.grading import grade
+from softprompt.models import load_encoder
 from softprompt.prompt import SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, hard_prompt, targets_in
@@ -88,17 +89,17 @@ def _finish(
     """Grades and reads out what a training came to."""
     if not len(trained.losses):
         raise TrainingFailed(trained.failure or "the training ended before its first step")
-    if trained.failure.startswith(str(encoder.device)) and encoder.device.type != "cpu":
-        encoder = encoder.moved("cpu")  # the device is lost; what was saved of the training can still be graded
+    if trained.stopped == "failed" and encoder.device.type != "cpu":
+        encoder = load_encoder(encoder.name, "cpu")  # the device may be lost, and the weights on it
     similarity, composition = grade(encoder, prompt, trained.vectors)
     readout, readout_text = read_out(encoder, trained.vectors)
-    _, target = targets_in(encoder, prompt, [ALONE])
+    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
     made = SoftPrompt(
         hard_prompt=prompt.text,
         model=encoder.name,
         model_fingerprint=encoder.fingerprint,
         vectors=trained.vectors.numpy(),
-        target=F.normalize(target[0], dim=-1).cpu().numpy(),
+        target=target.numpy(),
         losses=trained.losses.numpy(),
         similarities=trained.similarities.numpy(),
         similarity=similarity,
@@ -109,7 +110,7 @@ def _finish(
         stopped=trained.stopped,
         readout=readout,
         readout_text=readout_text,
-        readout_similarity=readout_similarity(encoder, readout_text, target[0]),
+        readout_similarity=readout_similarity(encoder, readout_text, target),
         config=replace(config, tokens=len(trained.vectors)).as_dict() | ({"tokens": "auto"} if tokens else {}),
         warnings=_warnings(prompt, config, trained, encoder),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.objective import row_losses
-from softprompt.targets import ALONE, HardPrompt, rows_in, targets_in
+from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
 CHECK_STEPS = 10  # how often the device is asked whether to stop; on cuda each question waits for it
 BETAS, EPSILON = (0.9, 0.98), 1e-8
@@ -97,18 +97,19 @@ def descend(
     """Trains, yields a Report every `interval` steps (and at the end), returns a Trained. Sending True stops it.
 
     `start` (k, w) is what init "soft" begins from. A loss that is no number, or a device that fails, ends it with the best
-    until then and `failure` set. Raises ConfigError for more soft tokens than fit.
+    until then and `failure` set. Raises ConfigError for more soft tokens than fit, TrainingFailed where not one step is possible.
     """
     if config.tokens == "auto":
         raise ConfigError("tokens is auto: only train and iter_train find the number")
     check_tokens(encoder, config.tokens)
-    slots = [-1 - i for i in range(config.tokens)]
-    fitting = [context for context in config.contexts if len(rows_in(encoder, context, [slots])[0]) <= encoder.room]
-    fitting, _ = targets_in(encoder, prompt, fitting)
-    turns = [_Turn(encoder, prompt, slots, fitting[i :: min(GROUPS, len(fitting))]) for i in range(min(GROUPS, len(fitting)))]
-    turns = turns or [_Turn(encoder, prompt, slots, [])]
-    others = encoder.encode(config.against) if config.against else None
-    run = _Run(encoder, config, start_vectors(encoder, prompt, config, config.tokens, start), len(turns))
+    contexts = fitting(encoder, prompt, config.contexts, config.tokens)
+    groups = max(1, min(GROUPS, len(contexts)))
+    try:
+        turns = [_Turn(encoder, prompt, config.tokens, contexts[i::groups]) for i in range(groups)]
+        others = encoder.encode(config.against) if config.against else None
+        run = _Run(encoder, config, start_vectors(encoder, prompt, config, config.tokens, start), groups)
+    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+        raise TrainingFailed(device_failure(error, encoder.device)) from error
 
     step, stopped, failure = 0, "steps", ""
     began = time.perf_counter()
@@ -125,11 +126,11 @@ def descend(
                 yield run.report(step, time.perf_counter() - began)
             ):
                 stopped = "interrupted"
-    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+    except RuntimeError as error:
         stopped, failure = "failed", device_failure(error, encoder.device)
     if stopped == "nan":
         stopped, failure = "failed", f"the loss stopped being a number by step {step}: try a rate below {config.rate:g}"
-    skipped = tuple(context for context in config.contexts if context not in fitting)
+    skipped = tuple(context for context in config.contexts if context not in contexts)
     return run.trained(step, time.perf_counter() - began, stopped, skipped, failure)
 
 
@@ -142,10 +143,10 @@ def device_failure(error: RuntimeError, device: torch.device) -> str:
 class _Turn:
     """What one step looks at: the prompt alone and in some contexts, as a frame with its targets and weights."""
 
-    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, slots: list[int], contexts: list[str]) -> None:
-        rows = [ALONE, *contexts]
-        _, self.targets = targets_in(encoder, prompt, rows)
-        self.frame = encoder.frame([rows_in(encoder, context, [slots])[0] for context in rows])
+    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, tokens: int, contexts: list[str]) -> None:
+        around = [ALONE, *contexts]
+        self.targets = targets_in(encoder, prompt, around)
+        self.frame = encoder.frame(soft_rows(encoder, around, tokens))
         share = ALONE_SHARE if contexts else 1.0
         self.weights = torch.tensor([share, *[(1 - share) / max(1, len(contexts))] * len(contexts)], device=encoder.device)
 

@@ -100,23 +100,10 @@ def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> 
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which open_clip's list of models is kept already: reading it takes seconds."""
-    home = tmp_path_factory.mktemp("home")
-    subprocess.run(
-        [sys.executable, "-m", "softprompt_tui", "models", "--json"],
-        env=os.environ | {"SOFTPROMPT_HOME": str(home)},
-        check=True,
-        capture_output=True,
-    )
-    return home / "cache"
-
-
 @pytest.fixture
-def home(home: Path, kept: Path) -> Path:
-    home.mkdir(exist_ok=True)
-    (home / "cache").symlink_to(kept)
+def home(home: Path, kept_models: Path) -> Path:
+    home.mkdir()
+    (home / "cache").symlink_to(kept_models)
     return home
 
 

@@ -116,6 +116,13 @@ def test_a_transformers_tokenizer_is_arranged_as_open_clip_does(tmp_path: Path, 
     assert set(made.readout_text.split()) <= set(words)
 
 
+@pytest.fixture
+def _kept(home: Path, kept_models: Path) -> None:
+    home.mkdir()
+    (home / "cache").symlink_to(kept_models)
+
+
+@pytest.mark.usefixtures("_kept")
 def test_names_resolve_as_open_clip_spells_them_and_with_the_right_activation() -> None:
     assert models.resolve("vit-b-32/laion2b-s34b-b79k").name == "ViT-B-32/laion2b_s34b_b79k"
     # open_clip would build the plain gelu for these weights, and only warn
