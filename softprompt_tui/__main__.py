@@ -1,5 +1,5 @@
 """`python -m softprompt_tui`."""
 
-from softprompt_tui.cli import main
+from softprompt_tui.cli import entry
 
-main()
+entry()

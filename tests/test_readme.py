@@ -26,6 +26,12 @@ def test_every_command_is_in_the_readme_and_the_other_way_round() -> None:
     assert named == set(main.commands)
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in ROOT.rglob("*.md") if ".venv" not in path.parts]
+    assert len(texts) >= 4
+    assert [text for text in texts if "@@" in text] == []
+
+
 def test_links_inside_the_repository_lead_somewhere() -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert targets
@@ -33,7 +39,9 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
 
 
 def test_the_examples_of_the_commands_use_options_that_exist() -> None:
-    for name in re.findall(r"softprompt-tui (\w+)", README):
-        assert name in main.commands
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    named = set(re.findall(r"softprompt-tui (\w+)", blocks))
+    assert named
+    assert named <= set(main.commands)
     options = {opt for command in main.commands.values() for parameter in command.params for opt in parameter.opts}
     assert set(re.findall(r"(?<=[ `])--[a-z-]+", README)) - options <= {"--help"}

@@ -116,19 +116,23 @@ def main() -> None:
             (test if any(kept_out(key) for key in keys) else train)[kind].append(text)
 
     total = sum(KINDS.values())
+    shown: set[str] = set()  # what training shows, which the test must not ask for: synsets share lemmas
     for name, pool, size in (("train", train, total), ("test", test, TEST_TEXTS)):
         rows = []
-        seen: set[str] = set()
         for kind in KINDS:
-            candidates = list(dict.fromkeys(text for text in pool[kind] if 0 < len(text) <= LONGEST))
+            candidates = list(
+                dict.fromkeys(text for text in pool[kind] if 0 < len(text) <= LONGEST and text.casefold() not in shown)
+            )
             rng.shuffle(candidates)
             rows += [(kind, text) for text in candidates[: round(size * KINDS[kind] / total)]]
         rng.shuffle(rows)
+        unique: dict[str, tuple[str, str]] = {}
+        for kind, text in rows:
+            unique.setdefault(text.casefold(), (kind, text))
+        rows = list(unique.values())
+        shown |= unique.keys()
         with (args.work / f"{name}.jsonl").open("w", encoding="utf-8") as out:
-            for kind, text in rows:
-                if text.casefold() not in seen:
-                    seen.add(text.casefold())
-                    out.write(json.dumps({"kind": kind, "text": text}, ensure_ascii=False) + "\n")
+            out.writelines(json.dumps({"kind": kind, "text": text}, ensure_ascii=False) + "\n" for kind, text in rows)
         print(name, dict(Counter(kind for kind, _ in rows)))
 
 

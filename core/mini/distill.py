@@ -1,6 +1,6 @@
 """Step 3 of `mini`: train the student on the teacher's embeddings.
 
-    python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 6]
+    python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 4]
 
 Goes on from its checkpoint when started again (a larger or smaller --steps is taken: the rate is constant for the first
 quarter, then falls to zero), and writes the package's weights at every checkpoint. Same seed, versions and thread count:
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("mini-work"))
     parser.add_argument("--output", type=Path, help="where the package's files go; by default the work folder")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=STUDENT["layers"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     output = args.output or args.work

@@ -103,7 +103,7 @@ def main() -> None:
         save_file({"pooled": teacher.pooled(words).half()}, vocabulary)
     for name in ("test", "train"):
         texts = [json.loads(line)["text"] for line in (args.work / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        most = args.shards * SHARD if args.shards and name == "train" else len(texts)
+        most = len(texts) if args.shards is None or name == "test" else args.shards * SHARD
         for start in range(0, min(most, len(texts)), SHARD):
             path = args.work / f"{name}-{start // SHARD:03}.safetensors"
             if path.exists():

@@ -54,7 +54,7 @@ class TrainConfig:
             _whole("tokens", self.tokens, 1, None, "10 soft tokens are usual, 3 are often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it, 0.99 for example"
+                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it; --stop-at 0.99, for example"
             )
         _whole("steps", self.steps, 1, MOST_STEPS, "300 are usual")
         _whole("restarts", self.restarts, 1, MOST_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
@@ -71,7 +71,7 @@ class TrainConfig:
         for context in self.contexts:
             check_context(context)
         if self.objective == "contrastive" and not self.against:
-            raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: set against")
+            raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: --against TEXT")
         if self.objective != "contrastive" and self.against:
             raise ConfigError(f"against is set, but the objective is {self.objective}: only the contrastive objective uses it")
 

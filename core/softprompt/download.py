@@ -7,14 +7,18 @@ huggingface_hub then finds them there as its own. HF_ENDPOINT, HF_HOME and HF_TO
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from softprompt.catalogue import ModelInfo
 from softprompt.errors import ModelRefused, ModelUnavailable
 
-TRIES = 5
+TRIES = 5  # that bring nothing
+WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds; the first is doubled at every vain try
 Progress = Callable[[int, int], None]
 """Called with (bytes here, bytes in all)."""
 
@@ -84,43 +88,64 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: Progress | None) -> Pat
 
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: Progress | None) -> None:
     """Fetches `url` as `blob`, going on from what an earlier try left; checks size and, where the name gives it, SHA-256."""
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
-
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")
-    if partial.is_file() and partial.stat().st_size > size:
-        partial.unlink()
-    why = ""
-    for _ in range(TRIES):
-        begin = partial.stat().st_size if partial.is_file() else 0
-        if begin == size:
-            break
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
-        try:
-            with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-                response.raise_for_status()
-                _write(response, partial, begin if response.status_code == 206 else 0, size, on_progress)
-        except OSError:
-            raise
-        except Exception as error:  # whatever the hub's HTTP library raises for a broken connection or a bad status
-            why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
-    if not partial.is_file() or partial.stat().st_size != size:
-        raise _unreachable(info, why or "the hub sends the file cut short")
-    if len(blob.name) == 64 and _sha256(partial) != blob.name:
-        partial.unlink()
-        raise _unreachable(info, "what came does not match its checksum and was thrown away")
-    partial.replace(blob)
-
-
-def _write(response: Any, partial: Path, begin: int, size: int, on_progress: Progress | None) -> None:
-    with partial.open("ab" if begin else "wb") as out:
-        for piece in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
-            out.write(piece)
-            begin += len(piece)
+    with FileLock(f"{partial}.lock"):  # two programs must not append to one file
+        if blob.is_file() and blob.stat().st_size == size:
+            return
+        why, vain = "", 0
+        while vain < TRIES:
+            begin = _size(partial)
             if begin > size:
-                raise ValueError("the hub sends more than it said")
-            if on_progress:
-                on_progress(begin, size)
+                partial.unlink()
+            elif begin == size:
+                break
+            wait = WAIT * 2**vain
+            try:
+                wait = _fetch_piece(info, url, partial, size, on_progress) or wait
+            except OSError:
+                raise
+            except Exception as error:  # whatever the hub's HTTP library raises for a broken connection or a bad status
+                why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
+            if _size(partial) <= begin:  # only tries that bring nothing are counted
+                vain += 1
+                time.sleep(min(wait, LONGEST_WAIT))
+        if _size(partial) != size:
+            raise _unreachable(info, why or "the hub sends the file cut short")
+        if len(blob.name) == 64 and _sha256(partial) != blob.name:
+            partial.unlink()
+            raise _unreachable(info, "what came does not match its checksum and was thrown away")
+        partial.replace(blob)
+
+
+def _fetch_piece(info: ModelInfo, url: str, partial: Path, size: int, on_progress: Progress | None) -> float:
+    """Appends what one request brings; returns how many seconds a busy hub asks to wait, or 0."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
+
+    begin = _size(partial)
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
+    if urlsplit(url).netloc != urlsplit(hf_hub_url(info.repository, "x")).netloc:
+        headers.pop("authorization", None)  # the user's token is the hub's business, not that of where it sends us
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+        if response.status_code in (429, 503):
+            asked = response.headers.get("retry-after", "")
+            return float(asked) if asked.isdecimal() else 0.0
+        response.raise_for_status()
+        begin = begin if response.status_code == 206 else 0
+        with partial.open("ab" if begin else "wb") as out:
+            for piece in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
+                out.write(piece)
+                begin += len(piece)
+                if on_progress:
+                    on_progress(min(begin, size), size)
+                if begin > size:
+                    break
+    return 0.0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _sha256(path: Path) -> str:

@@ -164,11 +164,8 @@ class Frame:
         soft = ids < 0
         self.slots = soft.nonzero()  # (number of slots, 2): row and position
         self.which = -1 - ids[soft]  # which soft token stands there
-        self.x = (tower.table[ids.clamp(min=0).to(encoder.device)] + tower.positions[:n]) * (~soft).unsqueeze(-1).to(
-            encoder.device
-        )
-        if len(self.which):
-            self.x += tower.positions[:n] * soft.unsqueeze(-1).to(encoder.device)
+        words = (~soft).unsqueeze(-1).to(encoder.device)
+        self.x = tower.table[ids.clamp(min=0).to(encoder.device)] * words + tower.positions[:n]
         if tower.cls is not None:
             last = (tower.cls + tower.positions[config.context]).expand(len(rows), 1, -1)
             self.x = torch.cat([self.x, last], dim=1)
@@ -184,8 +181,10 @@ class Frame:
         x = self.x.expand(r, *self.x.shape)
         if len(self.which):
             rows, positions = self.slots.T
+            # a product with ones and zeros: the gradient of an index that repeats is summed in no fixed order
+            chosen = F.one_hot(self.which, soft.shape[1]).to(x.dtype) @ soft.to(x.dtype)
             there = (torch.arange(r, device=x.device).unsqueeze(1), rows, positions)
-            x = x.index_put(there, soft.to(x.dtype)[:, self.which], accumulate=True)
+            x = x.index_put(there, chosen + self.x[rows, positions])
         return x.flatten(0, 1), r
 
     def outputs(self, soft: Tensor | None = None) -> Tensor:

@@ -27,7 +27,11 @@ def write_new(path: Path, data: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    try:
+        sync_folder(path.parent)
+    except OSError:  # whether the name would outlive a crash is not known: better none, and said so
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _name_new(partial: Path, path: Path) -> None:

@@ -8,15 +8,16 @@ from torch.nn import functional as F
 
 from softprompt.contexts import GRADING_CONTEXTS
 from softprompt.encoder import TextEncoder
-from softprompt.prompt import Composition, ContextGrade
+from softprompt.prompt import Array, Composition, ContextGrade
 from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
 
 @torch.no_grad()
 def grade(
-    encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor, contexts: tuple[str, ...] = GRADING_CONTEXTS
+    encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: tuple[str, ...] = GRADING_CONTEXTS
 ) -> tuple[float, Composition | None]:
     """(similarity alone, composition over those contexts in which both the prompt and `vectors` (k, w) fit)."""
+    vectors = torch.asarray(vectors, copy=True)
     around = [ALONE, *fitting(encoder, prompt, contexts, len(vectors))]
     targets = F.normalize(targets_in(encoder, prompt, around), dim=-1)
     ours = encoder.encode_rows(soft_rows(encoder, around, len(vectors)), vectors.to(encoder.device))

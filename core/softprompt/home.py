@@ -25,7 +25,12 @@ def cache_folder() -> Path:
 
 def _under(part: str) -> Path | None:
     home = os.environ.get(VARIABLE)
-    return Path(home).expanduser().absolute() / part if home else None
+    if not home:
+        return None
+    try:
+        return Path(home).expanduser().absolute() / part
+    except RuntimeError as error:
+        raise HomeError(f"{VARIABLE} is {home!r}, and there is no such user: set it to a folder") from error
 
 
 def make_folder(folder: Path) -> Path:

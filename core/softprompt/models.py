@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.resources import as_file
 from pathlib import Path
@@ -36,8 +37,13 @@ def load_encoder(
     place = pick_device(device)
     if precision not in ("float32", "bfloat16"):
         raise DeviceError(f"precision is {precision!r}; it can be float32 or bfloat16")
-    encoder = _mini() if name == MINI else _from_open_clip(name, on_progress)
-    return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    encoder = _mini() if name.lower() == MINI else _from_open_clip(name, on_progress)
+    try:
+        return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    except RuntimeError as error:  # torch's type for a lost or full device
+        raise ModelUnavailable(
+            f"{encoder.name} cannot be put on {place}: {str(error).splitlines()[0]}. Try --device cpu"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -86,18 +92,35 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     from softprompt.download import fetch
 
     if name.startswith(LOCAL):
-        folder = Path(name.removeprefix(LOCAL)).expanduser().absolute()
-        text_cfg, quick_gelu = _local_config(folder)
-        return openclip.load(f"{LOCAL}{folder}", f"{LOCAL}{folder}", None, text_cfg, quick_gelu)
+        folder = Path(name.removeprefix(LOCAL))
+        with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
+            folder = folder.expanduser()
+        text_cfg, quick_gelu = _local_config(folder.absolute())
+        return openclip.load(f"{LOCAL}{folder.absolute()}", f"{LOCAL}{folder.absolute()}", text_cfg, quick_gelu)
     info = resolve(name)
-    weights = fetch(info, on_progress)
-    model, _, tag = info.name.partition("/")
+    text_cfg, quick_gelu = _known_config(info)
+    return openclip.load(info.name, info.name.partition("/")[0], text_cfg, quick_gelu, lambda: fetch(info, on_progress))
+
+
+def pull(name: str, on_progress: Progress | None = None) -> Path:
+    """Fetches all that loading the model of this name needs, its tokenizer too; returns the file of its weights."""
+    from softprompt.download import fetch
+    from softprompt.openclip import tokenizer_of
+
+    info = resolve(name)
+    if info.tokenizer:
+        tokenizer_of(info.name, info.name.partition("/")[0], _known_config(info)[0])
+    return fetch(info, on_progress)
+
+
+def _known_config(info: ModelInfo) -> tuple[dict[str, Any], bool]:
+    """(text configuration, quickgelu?) of a model that open_clip knows by name."""
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 
+    model, _, tag = info.name.partition("/")
     config = get_model_config(model)
-    quick_gelu = bool(config.get("quick_gelu") or get_pretrained_cfg(model, tag).get("quick_gelu"))
-    return openclip.load(info.name, model, str(weights), config["text_cfg"], quick_gelu)
+    return config["text_cfg"], bool(config.get("quick_gelu") or get_pretrained_cfg(model, tag).get("quick_gelu"))
 
 
 def _local_config(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -119,7 +142,7 @@ def resolve(name: str) -> ModelInfo:
 
     Raises UnknownModel with close matches.
     """
-    known = {info.name.lower(): info for info in list_models()}
+    known = {info.name.lower(): info for info in list_models() if info.name != MINI}
     model, _, tag = name.lower().partition("/")
     wanted = f"{model}/{tag.replace('-', '_')}" if tag else model
     for candidate in (f"{model}{QUICK_GELU}/{tag.replace('-', '_')}", wanted):
@@ -128,6 +151,7 @@ def resolve(name: str) -> ModelInfo:
     tagged = [info.name for lower, info in known.items() if lower.startswith(f"{model}/")]
     if tagged:
         raise UnknownModel(f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}")
-    close = [known[lower].name for lower in get_close_matches(wanted, known, 4, 0.5)]
+    spelled = {MINI: MINI} | {lower: info.name for lower, info in known.items()}
+    close = [spelled[lower] for lower in get_close_matches(wanted, spelled, 4, 0.5)]
     hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"
     raise UnknownModel(f"no model is named {name!r}. {hint}")

@@ -6,7 +6,8 @@ Importing this module is cheap; open_clip (5-8 s) is imported when a model is lo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -146,13 +147,16 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
 def tokenizer_of(name: str, model_name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, Specials]:
     """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt."""
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
-    if not text_cfg.get("hf_tokenizer_name"):
-        clean, extra = settings.pop("clean", "lower"), settings.pop("additional_special_tokens", ())
-        if settings.pop("reduction_mask", ""):
-            raise refuse(name, "its tokenizer drops words at random")
-        if settings:
-            raise refuse(name, f"its tokenizer has settings that are not known here: {', '.join(settings)}")
-        tokenizer = Tokenizer(clean, extra)
+    own = not text_cfg.get("hf_tokenizer_name")
+    # others would drop words at random, or reach transformers, where trust_remote_code runs what stands in a folder
+    unknown = set(settings) - {"clean", "additional_special_tokens" if own else "strip_sep_token"}
+    if unknown:
+        raise refuse(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
+    if own:
+        try:
+            tokenizer = Tokenizer(settings.get("clean", "lower"), settings.get("additional_special_tokens", ()))
+        except ValueError as error:
+            raise refuse(name, f"its tokenizer has a setting that is not known here: {error}") from error
         return tokenizer, Specials((tokenizer.start,), (tokenizer.end,))
     try:
         import transformers  # noqa: F401
@@ -188,17 +192,24 @@ def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials
     return encoder
 
 
-def load(name: str, model_name: str, tag: str | None, text_cfg: dict[str, Any], quick_gelu: bool) -> TextEncoder:
-    """Loads an open_clip model (a name and a tag, or a `local-dir:` name) on the cpu and keeps its text tower only."""
+def load(
+    name: str, model_name: str, text_cfg: dict[str, Any], quick_gelu: bool, weights: Callable[[], Path] | None = None
+) -> TextEncoder:
+    """Loads an open_clip model (a name with a way to its weights, or a `local-dir:` name) and keeps its text tower only.
+
+    `weights` is asked for last: it may download gigabytes, and what else is missing is known by then.
+    """
     if text_cfg.get("hf_model_name"):
         raise refuse(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
     tokenizer, specials = tokenizer_of(name, model_name, text_cfg)
     import open_clip
 
+    path = str(weights()) if weights else None
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the mismatch of activations that it warns of is settled by force_quick_gelu
         try:
-            model = open_clip.create_model(model_name, tag, force_quick_gelu=quick_gelu, require_pretrained=True).eval()
+            model = open_clip.create_model(model_name, path, force_quick_gelu=quick_gelu, require_pretrained=True).eval()
         except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
             raise ModelUnavailable(f"{name} cannot be loaded: {_first_line(error)}") from error
     return encoder_of(name, model, tokenizer, specials)

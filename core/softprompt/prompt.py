@@ -138,22 +138,36 @@ class SoftPrompt:
     ) -> SoftPrompt:
         """The inverse of `summary`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
         composition = values["composition"]
+        for key, kinds in _PLAIN.items():
+            if not isinstance(values[key], kinds) or isinstance(values[key], bool):
+                raise TypeError(f"{key} is {values[key]!r}")
         return cls(
             vectors=vectors,
             target=target,
             losses=losses,
             similarities=similarities,
-            composition=composition and Composition(tuple(ContextGrade(**grade) for grade in composition["contexts"])),
+            composition=composition
+            and Composition(
+                tuple(ContextGrade(str(g["context"]), float(g["similarity"]), float(g["floor"])) for g in composition["contexts"])
+            ),
             readout=tuple(
-                ReadoutToken(r["token"], r["cosine"], tuple(Neighbour(**near) for near in r["alternatives"]))
+                ReadoutToken(
+                    str(r["token"]),
+                    float(r["cosine"]),
+                    tuple(Neighbour(str(near["token"]), float(near["cosine"])) for near in r["alternatives"]),
+                )
                 for r in values["readout"]
             ),
-            warnings=tuple(values["warnings"]),
+            warnings=tuple(map(str, values["warnings"])),
             **{key: values[key] for key in _PLAIN},
         )
 
 
-_PLAIN = (
-    "name", "hard_prompt", "model", "model_fingerprint", "similarity", "loss", "steps", "seconds", "stopped", "readout_text",
-    "readout_similarity", "created", "config", "versions",
-)  # fmt: skip
+_TEXT, _NUMBER = (str,), (int, float)
+_PLAIN: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created"), _TEXT),
+    **dict.fromkeys(("similarity", "loss", "seconds", "readout_similarity"), _NUMBER),
+    "steps": (int,),
+    "config": (dict,),
+    "versions": (dict,),
+}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.encoder import TextEncoder
-from softprompt.prompt import Neighbour, ReadoutToken
+from softprompt.prompt import Array, Neighbour, ReadoutToken
 
 # (ids, unit vectors) of the tokens a readout may show; made once per encoder: normalising 49,408 x 256 takes 15 ms
 _vocabularies: WeakKeyDictionary[TextEncoder, tuple[Tensor, Tensor]] = WeakKeyDictionary()
@@ -37,9 +37,9 @@ def nearest(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def read_out(encoder: TextEncoder, vectors: Tensor, alternatives: int = 4) -> tuple[tuple[ReadoutToken, ...], str]:
+def read_out(encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4) -> tuple[tuple[ReadoutToken, ...], str]:
     """(readout of `vectors` (k, w), one token each; the readable string, as a person would type it)."""
-    ids, cosines = nearest(encoder, vectors, alternatives + 1)
+    ids, cosines = nearest(encoder, torch.asarray(vectors, copy=True), alternatives + 1)
     tokens = []
     for row, values in zip(ids.tolist(), cosines.tolist(), strict=True):
         first, *others = (Neighbour(encoder.tokenizer.piece(i), round(cosine, 6)) for i, cosine in zip(row, values, strict=True))
@@ -48,7 +48,8 @@ def read_out(encoder: TextEncoder, vectors: Tensor, alternatives: int = 4) -> tu
 
 
 @torch.no_grad()
-def readout_similarity(encoder: TextEncoder, text: str, target: Tensor) -> float:
+def readout_similarity(encoder: TextEncoder, text: str, target: Tensor | Array) -> float:
     """Similarity of `text`, typed back in and tokenised again, to `target` (e,). Cut to the context, as typing it would be."""
     row = encoder.tokenizer.encode(text)[: encoder.room]
-    return float(F.normalize(target.to(encoder.device), dim=-1) @ encoder.encode_rows([row])[0])
+    wanted = torch.asarray(target, copy=True).to(encoder.device)
+    return float(F.normalize(wanted, dim=-1) @ encoder.encode_rows([row])[0])

@@ -18,10 +18,14 @@ ALONE = SLOT  # the context with nothing around
 
 @dataclass(frozen=True)
 class HardPrompt:
-    """A hard prompt made ready for one model: its text, and its tokens in as many pieces as the context asks for."""
+    """A hard prompt made ready for one model: the user's text, and its tokens in as many pieces as the context asks for.
+
+    `dropped` is the end of the text where it was cut, or empty.
+    """
 
     text: str
     pieces: tuple[tuple[int, ...], ...]
+    dropped: str = ""
 
     @property
     def tokens(self) -> int:
@@ -35,18 +39,21 @@ def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardP
         raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
     if len(ids) <= encoder.room:
         return HardPrompt(text, (tuple(ids),))
+    beyond = encoder.tokenizer.decode(ids[encoder.room :]).strip()
     match long:
         case "cut":
-            return HardPrompt(encoder.tokenizer.decode(ids[: encoder.room]).strip(), (tuple(ids[: encoder.room]),))
+            return HardPrompt(text, (tuple(ids[: encoder.room]),), beyond)
         case "chunk":
             return HardPrompt(text, _chunks(ids, encoder.room))
         case "refuse":
-            beyond = encoder.tokenizer.decode(ids[encoder.room :]).strip()
-            shown = beyond if len(beyond) <= 60 else beyond[:57] + "…"
             raise PromptTooLong(
-                f"the prompt has {len(ids):,} tokens, {encoder.name} takes {encoder.room}; what does not fit: '{shown}'. "
-                "Shorten it, or choose: long=chunk trains on the mean of its chunks, long=cut drops what does not fit"
+                f"the prompt has {len(ids):,} tokens, {encoder.name} takes {encoder.room}; what does not fit: '{shortened(beyond)}'. "
+                "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit"
             )
+
+
+def shortened(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:

@@ -27,7 +27,7 @@ MERGES = 49152 - 256 - 2  # the file lists more merges than CLIP uses
 START, END = "<start_of_text>", "<end_of_text>"
 WORD_END = "</w>"
 LONGEST_TEXT = 200_000  # characters; byte-pair merging is quadratic in the length of one word
-LONGEST_WORD = 2_000  # characters of one unbroken word, for the same reason
+LONGEST_WORD = 4_000  # bytes of one unbroken word, for the same reason
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -77,12 +77,6 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text of token ids; special tokens stand as their names, bytes that are no UTF-8 as U+FFFD."""
-        return "".join(self.piece(i) for i in ids) if self._all_special(ids := list(ids)) else self._decode(ids)
-
-    def _all_special(self, ids: list[int]) -> bool:
-        return bool(ids) and all(i in self.special_ids for i in ids)
-
-    def _decode(self, ids: list[int]) -> str:
         decoder = _byte_decoder()
         raw = bytearray()
         for i in ids:
@@ -92,8 +86,7 @@ class Tokenizer:
 
     def piece(self, token: int) -> str:
         """One token as text: without the mark of a word's end, with U+FFFD where its bytes are part of a character."""
-        piece = self._pieces[token]
-        return piece if token in self.special_ids else self._decode([token]).removesuffix(" ")
+        return self.decode([token]).removesuffix(" ")
 
     def symbols(self, token: int) -> str:
         """One token as the vocabulary spells it: a character a byte, `</w>` where a word ends."""
@@ -110,7 +103,9 @@ class Tokenizer:
         if known is not None:
             return known
         if len(symbols) > LONGEST_WORD:
-            raise PromptError(f"the text has a word of {len(word):,} characters; at most {LONGEST_WORD:,} can be tokenised")
+            raise PromptError(
+                f"the text has a word of {len(symbols):,} bytes; at most {LONGEST_WORD:,} can be tokenised: put spaces into it"
+            )
         ids = tuple(self._ids[piece] for piece in _merge(symbols, self._ranks))
         if len(self._words) < 100_000:  # a long-lived process must not grow with what it is shown
             self._words[symbols] = ids

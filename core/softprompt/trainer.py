@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,13 +14,13 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
-from softprompt.errors import TrainingFailed
+from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.grading import grade
 from softprompt.models import load_encoder
-from softprompt.prompt import SoftPrompt
+from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
-from softprompt.targets import ALONE, HardPrompt, hard_prompt, targets_in
-from softprompt.training import Report, Trained, descend
+from softprompt.targets import ALONE, HardPrompt, hard_prompt, shortened, targets_in
+from softprompt.training import Report, Trained, descend, device_failure
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 
@@ -29,15 +30,15 @@ def train(
     text: str,
     config: TrainConfig | None = None,
     *,
-    start: Tensor | None = None,
+    start: SoftPrompt | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
     interval: int = 10,
     **settings: Any,
 ) -> SoftPrompt:
     """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
 
-    `on_report` is called every `interval` steps and ends the training by returning True; `start` (k, width) is what init="soft"
-    begins from. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
+    `on_report` is called every `interval` steps and ends the training by returning True; `start`, a soft prompt or (k, width)
+    vectors, is what init="soft" begins from. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
     """
     reports = iter_train(encoder, text, config, start=start, interval=interval, **settings)
     stop: bool | None = None
@@ -55,46 +56,86 @@ def iter_train(
     text: str,
     config: TrainConfig | None = None,
     *,
-    start: Tensor | None = None,
+    start: SoftPrompt | Array | Tensor | None = None,
     interval: int = 10,
     **settings: Any,
-) -> Generator[Report, bool | None, SoftPrompt | None]:
+) -> Generator[Report, bool | None, SoftPrompt]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
     prompt = hard_prompt(encoder, text, config.long)
+    vectors = _start_vectors(encoder, start)
     if config.tokens != "auto":
-        trained = yield from descend(encoder, prompt, config, start=start, interval=interval)
+        trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval)
         return _finish(encoder, prompt, config, trained)
+    return (yield from _fewest(encoder, prompt, config, vectors, interval))
 
-    target = config.stop_at if config.stop_at is not None else 1.0
+
+def _fewest(
+    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, start: Tensor | None, interval: int
+) -> Generator[Report, bool | None, SoftPrompt]:
+    """The soft prompt of fewest tokens that reaches `stop_at` alone and in contexts it was not trained in, else the closest.
+
+    Each number of tokens gets all its steps: a training that stops at `stop_at` is often short of it in other contexts.
+    """
+    wanted = config.stop_at
+    assert wanted is not None  # TrainConfig sees to it
     best: SoftPrompt | None = None
-    for tokens in range(1, min(MOST_AUTO, encoder.room) + 1):
-        trained = yield from descend(encoder, prompt, replace(config, tokens=tokens), start=start, interval=interval)
-        made = _finish(encoder, prompt, config, trained, tokens)
-        composed = made.composition.mean if made.composition and config.contexts else made.similarity
-        if best is None or made.similarity >= best.similarity:
+    most = min(MOST_AUTO, encoder.room, prompt.tokens)  # with as many tokens as the prompt's own words, more are no use
+    for tokens in range(1, most + 1):
+        once = replace(config, tokens=tokens, stop_at=None)
+        trained = yield from descend(encoder, prompt, once, start=start, interval=interval)
+        try:
+            made = replace(_finish(encoder, prompt, once, trained), config=config.as_dict())
+        except TrainingFailed as error:
+            raise TrainingFailed(str(error), best or error.best) from error
+        if best is None or _reached(made, config) > _reached(best, config):
             best = made
-        if min(made.similarity, composed) >= target or made.stopped == "interrupted":
+        if _reached(made, config) >= wanted:
             return made
-        if tokens >= prompt.tokens:  # as many as the words themselves: longer is no use
-            break
+        if made.stopped == "interrupted":
+            return replace(best, stopped="interrupted")
     assert best is not None
-    missed = f"no soft prompt of up to {tokens} tokens reached {target:g} alone and composed; this one came closest"
+    missed = f"no soft prompt of up to {most} tokens reached {wanted:g} alone and composed; this one came closest"
     return replace(best, warnings=(*best.warnings, missed))
 
 
-def _finish(
-    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained, tokens: int | None = None
-) -> SoftPrompt:
-    """Grades and reads out what a training came to."""
-    if not len(trained.losses):
+def _reached(made: SoftPrompt, config: TrainConfig) -> float:
+    composed = made.composition.mean if made.composition and config.contexts else made.similarity
+    return min(made.similarity, composed)
+
+
+def _start_vectors(encoder: TextEncoder, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
+    """(k, width) on the cpu. Raises ConfigError for a soft prompt of other weights, whose vectors mean nothing here."""
+    if isinstance(start, SoftPrompt):
+        if start.model_fingerprint != encoder.fingerprint:
+            raise ConfigError(
+                f"{start.name or 'the soft prompt to begin from'} belongs to {start.model} ({start.model_fingerprint}), and the "
+                f"model here is {encoder.name} ({encoder.fingerprint}): train it again for this model"
+            )
+        start = start.vectors
+    return None if start is None else torch.asarray(start, copy=True)
+
+
+def _finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+    """Grades and reads out what a training came to; raises TrainingFailed with it where the training failed."""
+    if not math.isfinite(trained.loss):
         raise TrainingFailed(trained.failure or "the training ended before its first step")
-    if trained.stopped == "failed" and encoder.device.type != "cpu":
-        encoder = load_encoder(encoder.name, "cpu")  # the device may be lost, and the weights on it
+    try:
+        made = _graded(encoder, prompt, config, trained)
+    except RuntimeError as error:  # the device is lost or full
+        if encoder.device.type == "cpu":
+            raise TrainingFailed(device_failure(error, encoder.device)) from error
+        made = _graded(load_encoder(encoder.name, "cpu"), prompt, config, trained)
+    if trained.failure:
+        raise TrainingFailed(trained.failure, made)
+    return made
+
+
+def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
     similarity, composition = grade(encoder, prompt, trained.vectors)
     readout, readout_text = read_out(encoder, trained.vectors)
     target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
-    made = SoftPrompt(
+    return SoftPrompt(
         hard_prompt=prompt.text,
         model=encoder.name,
         model_fingerprint=encoder.fingerprint,
@@ -111,24 +152,21 @@ def _finish(
         readout=readout,
         readout_text=readout_text,
         readout_similarity=readout_similarity(encoder, readout_text, target),
-        config=replace(config, tokens=len(trained.vectors)).as_dict() | ({"tokens": "auto"} if tokens else {}),
-        warnings=_warnings(prompt, config, trained, encoder),
+        config=config.as_dict(),
+        warnings=_warnings(prompt, config, trained),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
     )
-    if trained.failure:
-        raise TrainingFailed(trained.failure, made)
-    return made
 
 
-def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained, encoder: TextEncoder) -> tuple[str, ...]:
+def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tuple[str, ...]:
     notes = []
     tokens = len(trained.vectors)
     if tokens >= prompt.tokens:
         notes.append(f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}: try fewer, such as 3")
     if len(prompt.pieces) > 1:
         notes.append(f"the prompt's {prompt.tokens} tokens were trained on as the mean of {len(prompt.pieces)} chunks")
-    if config.long == "cut" and prompt.tokens == encoder.room:
-        notes.append(f"the prompt was cut to {encoder.room} tokens: '… {prompt.text[-40:]}'")
+    if prompt.dropped:
+        notes.append(f"the prompt was cut to {prompt.tokens} tokens; what was dropped: '{shortened(prompt.dropped)}'")
     if trained.skipped:
         notes.append(
             f"{len(trained.skipped)} of {len(config.contexts)} contexts have no room for this prompt and were left out: "

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,6 +74,8 @@ def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig,
     """(r, k, w) float32 on the encoder's device; the randomness comes from the cpu, so that every device starts alike."""
     rng = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(config.restarts, k, encoder.width, generator=rng).to(encoder.device) * encoder.token_std
+    if soft is not None and config.init != "soft":
+        raise ConfigError(f"a soft prompt to begin from was given, but init is {config.init!r}: set init to 'soft'")
     if config.init == "noise":
         return noise
     if config.init == "vocabulary":
@@ -82,8 +85,8 @@ def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig,
         soft = encoder.embed([token for piece in prompt.pieces for token in piece])
         if len(soft) > k:  # spread over the prompt
             soft = soft[torch.linspace(0, len(soft) - 1, k).round().long().to(soft.device)]
-    elif soft is None or soft.shape[-1] != encoder.width:
-        had = "none was given" if soft is None else f"the one given has width {soft.shape[-1]}"
+    elif soft is None or soft.ndim != 2 or soft.shape[-1] != encoder.width:
+        had = "none was given" if soft is None else f"the one given has the shape {tuple(soft.shape)}"
         raise ConfigError(f"init is 'soft', which starts from a soft prompt of width {encoder.width}; {had}")
     start = noise.clone()  # soft tokens beyond those given begin as noise
     start[:, : len(soft)] = soft[:k].to(start)
@@ -125,7 +128,7 @@ def descend(
             if (step % interval == 0 or step == config.steps or stopped != "steps") and (
                 yield run.report(step, time.perf_counter() - began)
             ):
-                stopped = "interrupted"
+                stopped = "interrupted" if stopped == "steps" and step < config.steps else stopped
     except RuntimeError as error:
         stopped, failure = "failed", device_failure(error, encoder.device)
     if stopped == "nan":
@@ -170,7 +173,8 @@ class _Run:
         self.best_loss = torch.full((r,), math.inf, device=start.device)
         self.best_step = torch.zeros(r, dtype=torch.long, device=start.device)
         self.last_fall = torch.zeros(r, dtype=torch.long, device=start.device)
-        self.safe = self._leader()
+        self.fallen_to = torch.full((r,), math.inf, device=start.device)
+        self.safe = self._leader(0)
 
     def _project(self) -> None:
         if math.isfinite(self.ceiling):
@@ -193,7 +197,9 @@ class _Run:
         self.history[step, 1] = alone
         smooth = self.history[step, 0]
         better = smooth < self.best_loss  # false for a loss that is no number
-        self.last_fall = torch.where(smooth < self.best_loss * (1 - LEAST_PROGRESS), step, self.last_fall)
+        fell = smooth < self.fallen_to * (1 - LEAST_PROGRESS)
+        self.fallen_to = torch.where(fell, smooth, self.fallen_to)
+        self.last_fall = torch.where(fell, step, self.last_fall)
         self.best = torch.where(better.view(-1, 1, 1), self.vectors, self.best)
         self.best_loss = torch.where(better, smooth, self.best_loss)
         self.best_step = torch.where(better, step, self.best_step)
@@ -209,33 +215,42 @@ class _Run:
 
     def reason_to_stop(self, step: int) -> str:
         """ "steps" to go on; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
-        self.safe = self._leader()
-        if not bool(self.history[:step, 0].isfinite().any(0).any()) or bool(self.history[step - 1, 0].isnan().all()):
+        self.safe = self._leader(step)
+        if bool(self.history[step - 1, 0].isnan().all()):
             return "nan"
-        at = self.best_step
-        reached = self.history[at, 1:, torch.arange(len(at), device=at.device)].min(-1).values
-        if self.config.stop_at is not None and float(reached.max()) >= self.config.stop_at:
+        leader, at = self.safe.restart, self.safe.step
+        if self.config.stop_at is not None and float(self.history[at, 1:, leader].min()) >= self.config.stop_at:
             return "stop_at"
         if self.config.patience is not None and step - 1 - int(self.last_fall.max()) >= self.config.patience:
             return "patience"
         return "steps"
 
-    def _leader(self) -> tuple[int, Tensor, float, int]:
-        """(restart, its best vectors, loss, step), on the cpu: what is kept if the device is lost."""
+    def _leader(self, steps: int) -> _Leader:
         leader = int(self.best_loss.argmin())
-        return leader, self.best[leader].cpu().clone(), float(self.best_loss[leader]), int(self.best_step[leader])
+        history = self.history[:steps, :, leader].cpu()
+        return _Leader(
+            leader, self.best[leader].cpu().clone(), float(self.best_loss[leader]), int(self.best_step[leader]), history
+        )
 
     def report(self, step: int, seconds: float) -> Report:
-        leader, vectors, loss, at = self._leader()
-        now = self.history[step - 1, :, leader].tolist()
-        return Report(step, self.config.steps, now[0], now[1], loss, float(self.history[at, 1, leader]), seconds, vectors)
+        best = self._leader(step)
+        now, then = best.history[-1].tolist(), best.history[best.step].tolist()
+        return Report(step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors)
 
     def trained(self, steps: int, seconds: float, stopped: str, skipped: tuple[str, ...], failure: str) -> Trained:
         try:
-            leader, vectors, loss, _ = self.safe = self._leader()
-            history = self.history[:steps, :, leader].cpu()
-        except RuntimeError:  # the device is gone, and the history with it; the best was kept at the last check
-            leader, vectors, loss, _ = self.safe
-            history = torch.empty(0, 3)
-        history = history[history[:, 0].isfinite()]
-        return Trained(vectors, history[:, 0], history[:, 1], loss, steps, seconds, stopped, skipped, failure)
+            best = self._leader(steps)
+        except RuntimeError:  # the device is gone: what stood on the cpu at the last check is what is left
+            best = self.safe
+        history = best.history[best.history[:, 0].isfinite()]
+        return Trained(best.vectors, history[:, 0], history[:, 1], best.loss, steps, seconds, stopped, skipped, failure)
+
+
+class _Leader(NamedTuple):
+    """The restart with the least loss, on the cpu: its best vectors (k, w), their loss and step, its history (steps, 3)."""
+
+    restart: int
+    vectors: Tensor
+    loss: float
+    step: int
+    history: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from softprompt_tui.cli.common import Program
+from softprompt_tui.cli.common import PROGRAM, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
 from softprompt_tui.cli.library import list_, show
@@ -13,8 +13,8 @@ from softprompt_tui.cli.readout import readout
 from softprompt_tui.cli.train import train
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="softprompt-tui", prog_name="softprompt-tui")
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="softprompt-tui", prog_name=PROGRAM)
 def main() -> None:
     """Turn a long prompt into a few trained soft tokens that a CLIP text encoder understands as the same thing.
 
@@ -30,3 +30,8 @@ def main() -> None:
 
 for command in (train, list_, show, readout, compare, models, completion):
     main.add_command(command)
+
+
+def entry() -> None:
+    """What the installed command calls."""
+    run(main)

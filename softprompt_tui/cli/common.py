@@ -21,27 +21,29 @@ if TYPE_CHECKING:
 
     from softprompt.encoder import TextEncoder
 
+PROGRAM = "softprompt-tui"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 GAP, LEAST_STRETCH = "  ", 8
 
 
-class Program(click.Group):
-    """A group whose commands end with one line on stderr and the right exit code, never with a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SoftPromptError as error:
-            fail(str(error), BAD_INPUT if error.bad_input else FAILED)
-        except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:  # `softprompt-tui list | head` is no failure
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGPIPE)
+def run(program: click.Command) -> NoReturn:
+    """Runs the command line; every error ends with one line on stderr and the right exit code, never with a traceback."""
+    try:
+        code = program.main(prog_name=PROGRAM, standalone_mode=False)
+    except SoftPromptError as error:
+        fail(str(error), BAD_INPUT if error.bad_input else FAILED)
+    except click.ClickException as error:  # click would print what the user typed as it is
+        fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # `softprompt-tui list | head` is no failure
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    click.echo(f"softprompt-tui: {inert(message)}", err=True)
+    click.echo(f"{PROGRAM}: {inert(message)}", err=True)
     raise SystemExit(code)
 
 
@@ -60,14 +62,17 @@ def print_damaged(damaged: Iterable[EntryDamaged]) -> None:
         narrate(f"warning: {error}")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int = 0) -> None:
-    """A plain table on stdout; columns in `right` are aligned right, and `stretch` is cut to what the terminal leaves it."""
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int | None = None
+) -> None:
+    """A plain table on stdout; columns in `right` are aligned right. On a terminal, `stretch` is cut to what the others leave."""
     from rich.cells import cell_len, set_cell_size
 
     shown = [[inert(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *shown, strict=True)]
-    beside = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
-    widths[stretch] = max(LEAST_STRETCH, min(widths[stretch], shutil.get_terminal_size().columns - beside))
+    if stretch is not None and sys.stdout.isatty():
+        beside = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
+        widths[stretch] = max(LEAST_STRETCH, min(widths[stretch], shutil.get_terminal_size().columns - beside))
 
     def aligned(cell: str, i: int) -> str:
         if cell_len(cell) > widths[i]:
@@ -128,7 +133,8 @@ def stderr_console() -> Console:
 def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
-    return [CompletionItem(one.name) for one in Library().list()[0] if one.name.casefold().startswith(incomplete.casefold())]
+    names = [one.name for one in Library().list()[0] if inert(one.name) == one.name]  # a header may be anyone's
+    return [CompletionItem(name) for name in names if name.casefold().startswith(incomplete.casefold())]
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

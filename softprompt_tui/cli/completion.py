@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-_PROGRAM, _VARIABLE = "softprompt-tui", "_SOFTPROMPT_TUI_COMPLETE"
+from softprompt_tui.cli.common import PROGRAM
+
+_VARIABLE = "_SOFTPROMPT_TUI_COMPLETE"
 
 
 @click.command()
@@ -22,4 +24,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(ctx.find_root().command, {}, _PROGRAM, _VARIABLE).source())
+    click.echo(made(ctx.find_root().command, {}, PROGRAM, _VARIABLE).source())

@@ -7,20 +7,17 @@ from importlib.util import find_spec
 import click
 
 from softprompt.catalogue import MINI, ModelInfo, is_kept, list_models
-from softprompt_tui.cli.common import Program, complete_model, download_bar, json_option, narrate, print_json, print_table
+from softprompt_tui.cli.common import complete_model, download_bar, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
 
 
-class QueryGroup(Program):
+class QueryGroup(click.Group):
     """A group in which words that name no command are the query of `find`."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args and args[0] in self.commands else ["find", *args])
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
-            args = ["find", *args]
-        return super().parse_args(ctx, args)
+        named = bool(args) and args[0] in (*self.commands, *self.get_help_option_names(ctx))
+        # while a shell completes, the words so far may be the beginning of a command
+        return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["find", *args])
 
 
 @click.group(cls=QueryGroup)
@@ -49,7 +46,7 @@ def find(query: tuple[str, ...], as_json: bool) -> None:
         narrate(f"no model matches {' '.join(query)!r}; `softprompt-tui models` lists all")
     else:
         headings = ("model", "width", "layers", "context", "parameters", "")
-        print_table(headings, [_row(info) for info in found], right=(1, 2, 3, 4), stretch=0)
+        print_table(headings, [_row(info) for info in found], right=(1, 2, 3, 4))
 
 
 def row_json(info: ModelInfo) -> dict[str, object]:
@@ -90,14 +87,12 @@ def pull(name: str) -> None:
     Example:
       softprompt-tui models pull ViT-B-32-quickgelu/openai
     """
-    from softprompt.download import fetch
-    from softprompt.models import resolve
-
-    if name == MINI:
+    if name.lower() == MINI:
         narrate("mini comes with the package: nothing to fetch")
         return
-    info = resolve(name)
-    with download_bar(info.name) as on_progress:
-        path = fetch(info, on_progress)
-    line("model", info.name)
+    from softprompt import models as engine
+
+    with download_bar(name) as on_progress:
+        path = engine.pull(name, on_progress)
+    line("model", engine.resolve(name).name)
     line("on disk", str(path))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
 
 from softprompt.errors import ConfigError
 from softprompt.library import Library
-from softprompt_tui.cli.common import device_option, entry_argument, json_option, load, print_json, print_table
+from softprompt_tui.cli.common import device_option, entry_argument, json_option, load, print_json
 from softprompt_tui.cli.report import line
+from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.prompt import ReadoutToken
 
 MOST = 1000
+INDENT = 6
+JOINED = "\u2007"  # between a word and its cosine, so that a line does not end there
 
 
 def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
@@ -42,28 +47,20 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
             f"{prompt.name} was trained on other weights of {prompt.model} ({prompt.model_fingerprint}) than those here "
             f"({encoder.fingerprint}): its vectors mean nothing to them. Train it again"
         )
-    import torch
-
     from softprompt.readout import read_out, readout_similarity
 
-    tokens, text = read_out(encoder, torch.from_numpy(prompt.vectors.copy()), top - 1)
-    similarity = readout_similarity(encoder, text, torch.from_numpy(prompt.target.copy()))
+    tokens, text = read_out(encoder, prompt.vectors, top - 1)
+    similarity = readout_similarity(encoder, text, prompt.target)
     if as_json:
         neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest(read)] for read in tokens]
-        print_json(
-            {
-                "id": entry.id,
-                "name": prompt.name,
-                "readout_text": text,
-                "readout_similarity": similarity,
-                "neighbours": neighbours,
-            }
-        )
+        result = {"id": entry.id, "name": prompt.name, "readout_text": text, "readout_similarity": similarity}
+        print_json(result | {"neighbours": neighbours})
         return
     line("readout", text)
     line("as text", f"similarity {similarity:.4f}; the soft tokens themselves: {prompt.similarity:.4f}")
-    click.echo()
-    print_table(
-        [f"[v{i}]" for i in range(1, len(tokens) + 1)],
-        zip(*[[f"{cosine:.3f} {token}" for token, cosine in nearest(read)] for read in tokens], strict=True),
-    )
+    for i, read in enumerate(tokens, 1):
+        words = "  ".join(f"{token} {cosine:.3f}".replace(" ", JOINED) for token, cosine in nearest(read))
+        click.echo()
+        wrapped = textwrap.wrap(inert(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False)
+        for n, part in enumerate(wrapped):
+            click.echo(f"{f'[v{i}]' if n == 0 else '':<{INDENT}}" + part.replace(JOINED, " "))

@@ -12,6 +12,7 @@ import click
 from softprompt.config import Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library import Library
+from softprompt.text import LONGEST_TEXT
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -36,7 +37,7 @@ DEFAULT = TrainConfig()
 AUTO_STOP_AT = 0.99
 
 
-class TokenCount(click.ParamType[Any]):
+class TokenCount(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
     name = "N|auto"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -160,7 +161,7 @@ def train(
     Ctrl-C ends the training and keeps the best so far.
     """  # fmt: skip
     if prompt == "-":
-        prompt = sys.stdin.read().strip()
+        prompt = _standard_input()
     if not prompt.strip():
         raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
     config = _config(settings, no_contexts, no_norm_projection, start_name)
@@ -168,14 +169,11 @@ def train(
     library.prepare()
     if name is not None:
         name = library.free_name(name)
-    start_vectors = library.open(start_name).prompt.vectors if start_name else None
+    start = library.open(start_name).prompt if start_name else None
 
-    import torch  # 2-4 s: not before what was asked for is known to make sense
-
-    from softprompt import train as run
+    from softprompt import train as run  # imports torch, 2-4 s: not before what was asked for is known to make sense
 
     encoder = load(model, device, precision)
-    start = None if start_vectors is None else torch.from_numpy(start_vectors.copy())
     failure = ""
     with Progress(config, quiet) as progress:
         try:
@@ -185,6 +183,8 @@ def train(
     if made is None:
         fail(failure, FAILED)
     entry = library.save(made.named(name or ""))
+    if name and entry.prompt.name != name:
+        narrate(f"note: {name} was taken meanwhile; saved as {entry.prompt.name}")
     for warning in entry.prompt.warnings:
         narrate(f"note: {warning}")
     path = library.path(entry.id, entry.revision)
@@ -196,6 +196,14 @@ def train(
         fail(f"{failure}. The best until then was saved as {entry.prompt.name}", FAILED)
     if entry.prompt.stopped == "interrupted":
         raise SystemExit(INTERRUPTED)
+
+
+def _standard_input() -> str:
+    raw = sys.stdin.buffer.read(LONGEST_TEXT * 4 + 1)  # UTF-8 takes at most 4 bytes a character
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise PromptError(f"standard input is no UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def _config(settings: dict[str, Any], no_contexts: bool, no_norm_projection: bool, start_name: str | None) -> TrainConfig:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,6 +30,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.faults: list[str] = []
         self.ranges: list[str] = []
+        self.tokens: list[str | None] = []
+        self.elsewhere = ""
         self.has_file = True
 
     @property
@@ -53,7 +57,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         if self.path == PATH and self.server.has_file:
-            self._head(200, len(WEIGHTS), **self._about())
+            elsewhere = {"Location": f"{self.server.elsewhere}{PATH}"} if self.server.elsewhere else {}
+            self._head(302 if elsewhere else 200, len(WEIGHTS), **self._about(), **elsewhere)
         else:
             self._head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
 
@@ -64,6 +69,7 @@ class Answer(BaseHTTPRequestHandler):
         fault = self.server.faults.pop(0) if self.server.faults else ""
         asked = self.headers.get("Range", "")
         self.server.ranges.append(asked)
+        self.server.tokens.append(self.headers.get("Authorization"))
         begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and fault != "no-range" else 0
         if fault == "500":
             self._head(500, 0)
@@ -75,6 +81,12 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
+    with serving() as server:
+        yield server
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
     server = Hub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -144,6 +156,28 @@ def test_a_server_without_ranges_starts_anew(hub: Hub, home: Path) -> None:
     hub.faults = ["cut", "no-range"]
     assert pull(hub, home).returncode == 0
     assert weights_in(home) == WEIGHTS
+
+
+def test_the_users_token_goes_to_the_hub_only(hub: Hub, home: Path) -> None:
+    assert pull(hub, home, HF_TOKEN="hf_secret").returncode == 0
+    assert hub.tokens == ["Bearer hf_secret"]
+    for file in (home / "hf").rglob("*model.safetensors"):
+        file.unlink()
+    for file in (home / "hf").rglob("blobs/*"):
+        file.unlink()
+    with serving() as store:
+        hub.elsewhere = store.address
+        assert pull(hub, home, HF_TOKEN="hf_secret").returncode == 0
+        assert store.tokens == [None]
+    assert weights_in(home) == WEIGHTS
+
+
+def test_two_programs_fetch_one_file_without_harm(hub: Hub, home: Path) -> None:
+    hub.faults = ["cut"]
+    with ThreadPoolExecutor() as pool:
+        assert [done.returncode for done in pool.map(lambda _: pull(hub, home), range(3))] == [0, 0, 0]
+    assert weights_in(home) == WEIGHTS
+    assert len(hub.ranges) == 2
 
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, home: Path) -> None:

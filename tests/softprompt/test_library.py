@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -17,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt import Library, SoftPrompt
-from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError, LibraryError
+from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library.entry import unpack
+from softprompt.library.header import provenance_of
 from softprompt.library.names import check_name, name_for
 from softprompt.prompt import Composition, ContextGrade, Neighbour, ReadoutToken
 
@@ -54,7 +56,7 @@ def test_what_is_saved_is_opened_again_to_the_bit() -> None:
 def test_an_entry_is_a_private_safetensors_file_named_by_its_id(home: Path) -> None:
     from safetensors.numpy import load_file
 
-    entry = Library().save(a_prompt(name="../../etc"[6:]))
+    entry = Library().save(a_prompt(name="Red fox"))
     path = home / "data" / "library" / "entries" / f"{entry.id}.1.safetensors"
     assert set(load_file(path)) == {"vectors", "target", "losses", "similarities"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -84,11 +86,23 @@ def test_a_damaged_file_does_not_keep_the_others_from_being_listed() -> None:
 
 
 def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
-    for header in (b'{"a":1,"a":2}', b"[" * 100_000, b"[1]", b"{}", b'{"__metadata__":{"softprompt":"{}"}}'):
-        with pytest.raises(EntryDamaged):
-            unpack(len(header).to_bytes(8, "little") + header, "file")
+    deep = json.dumps({"__metadata__": {"softprompt": "[" * 200_000}}).encode()
+    nan = json.dumps({"__metadata__": {"softprompt": '{"name": "x", "similarity": NaN}'}}).encode()
+    for header in (b'{"a":1,"a":2}', b"[" * 100_000, b"[1]", b"{}", b'{"__metadata__":[]}', deep, nan):
+        raw = len(header).to_bytes(8, "little") + header
+        for read in (unpack, provenance_of):
+            with pytest.raises(EntryDamaged):
+                read(raw, "file")
     with pytest.raises(EntryDamaged):
         unpack((1 << 60).to_bytes(8, "little") + b"{}", "file")
+
+
+@pytest.mark.parametrize("changes", [{"similarity": "high"}, {"steps": 1.5}, {"config": []}, {"hard_prompt": None}])
+def test_a_well_made_file_with_values_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+    from softprompt.library.entry import Entry, pack
+
+    with pytest.raises(EntryDamaged, match="is no entry of this library"):
+        unpack(pack(Entry("ab", 1, a_prompt(**changes))), "file")
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "link"])
@@ -139,11 +153,28 @@ def test_names_are_made_from_the_words_that_tell() -> None:
     assert name_for("雪の中の赤い狐", ()) == "雪の中の赤い狐"
 
 
-def test_a_taken_name_is_refused_in_any_case() -> None:
+def test_a_taken_name_is_refused_before_and_numbered_after_a_training() -> None:
     library = Library()
+    assert library.free_name(" Fuchs straße ") == "Fuchs straße"
     library.save(a_prompt(name="Fuchs straße"))
-    with pytest.raises(LibraryError, match="has a soft prompt named fuchs STRASSE already"):
-        library.save(a_prompt(name="fuchs STRASSE"))
+    with pytest.raises(BadName, match="has a soft prompt named fuchs STRASSE already"):
+        library.free_name("fuchs STRASSE")
+    assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-2"
+    assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-3"
+
+
+def test_a_folder_that_cannot_be_synced_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import files
+
+    def failing(_folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    library = Library()
+    library.prepare()
+    monkeypatch.setattr(files, "sync_folder", failing)
+    with pytest.raises(HomeError, match="nothing was saved"):
+        library.save(a_prompt())
+    assert list(library.entries.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import softprompt
 from softprompt import catalogue, models, openclip
-from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
+from softprompt.errors import DeviceError, ModelRefused, ModelUnavailable, UnknownModel
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "head_width": 32, "layers": 1}
@@ -89,6 +89,23 @@ def test_a_tokenizer_that_needs_transformers_says_so_without_it(tmp_path: Path, 
         softprompt.load_encoder(name)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"trust_remote_code": True}, "settings that are not known here: trust_remote_code"),
+        ({"clean": "foo"}, "clean is 'foo'"),
+        ({"reduction_mask": "random"}, "reduction_mask"),
+    ],
+)
+def test_tokenizer_settings_from_a_folder_are_not_believed(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    text_cfg = {"tokenizer_kwargs": settings} | ({"hf_tokenizer_name": "x"} if "trust_remote_code" in settings else {})
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT | text_cfg}})
+    )
+    with pytest.raises(ModelRefused, match=said):
+        softprompt.load_encoder(f"local-dir:{tmp_path}")
+
+
 @pytest.mark.parametrize("strip", [False, True])
 def test_a_transformers_tokenizer_is_arranged_as_open_clip_does(tmp_path: Path, strip: bool) -> None:
     from tokenizers import Tokenizer
@@ -120,6 +137,11 @@ def test_a_transformers_tokenizer_is_arranged_as_open_clip_does(tmp_path: Path, 
 def _kept(home: Path, kept_models: Path) -> None:
     home.mkdir()
     (home / "cache").symlink_to(kept_models)
+
+
+@pytest.mark.usefixtures("_kept")
+def test_the_built_in_model_is_known_in_any_case() -> None:
+    assert softprompt.load_encoder("Mini").name == "mini"
 
 
 @pytest.mark.usefixtures("_kept")

@@ -87,7 +87,9 @@ def test_any_text_gives_ids_of_the_vocabulary(text: str) -> None:
 _tokenizer = Tokenizer()
 
 
-@pytest.mark.parametrize(("text", "said"), [("a" * (LONGEST_TEXT + 1), "200,001 characters"), ("b" * 5000, "word of 5,000")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("a" * (LONGEST_TEXT + 1), "200,001 characters"), ("b" * 5000, "word of 5,000 bytes")]
+)
 def test_a_text_that_would_take_minutes_is_refused(text: str, said: str) -> None:
     with pytest.raises(PromptError, match=said):
         _tokenizer.encode(text)

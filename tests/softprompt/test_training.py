@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def test_the_same_seed_gives_the_same_bits(encoder: TextEncoder) -> None:
     assert first.vectors.tobytes() == again.vectors.tobytes()
     assert first.losses.tobytes() == again.losses.tobytes()
     assert first.vectors.tobytes() != other.vectors.tobytes()
+    many, again = (train(encoder, tokens=60, steps=6) for _ in range(2))  # sums over many tokens run on all threads
+    assert many.vectors.tobytes() == again.vectors.tobytes()
 
 
 def test_norms_stay_at_the_vocabularys_unless_let_go(encoder: TextEncoder) -> None:
@@ -144,8 +147,17 @@ def test_it_can_begin_from_a_soft_prompt(encoder: TextEncoder, fox: SoftPrompt) 
     np.testing.assert_allclose(longer.vectors[:3], fox.vectors, atol=1e-7)
     with pytest.raises(ConfigError, match="width 256; none was given"):
         train(encoder, init="soft")
-    with pytest.raises(ConfigError, match="the one given has width 7"):
+    with pytest.raises(ConfigError, match=r"the one given has the shape \(3, 7\)"):
         train(encoder, init="soft", start=torch.zeros(3, 7))
+    with pytest.raises(ConfigError, match="but init is 'noise'"):
+        train(encoder, start=start)
+
+
+def test_a_soft_prompt_of_other_weights_is_no_beginning(encoder: TextEncoder, fox: SoftPrompt) -> None:
+    assert train(encoder, init="soft", start=fox, steps=1).loss == pytest.approx(fox.loss, abs=1e-3)
+    other = replace(fox, model="ViT-B-32/openai", model_fingerprint="0123")
+    with pytest.raises(ConfigError, match=r"belongs to ViT-B-32/openai \(0123\), and the model here is mini"):
+        train(encoder, init="soft", start=other)
 
 
 def test_it_stops_at_the_similarity_asked_for(encoder: TextEncoder) -> None:
@@ -160,15 +172,34 @@ def test_it_stops_when_patience_is_spent(encoder: TextEncoder) -> None:
     made = train(encoder, tokens=1, contexts=(), steps=2000, patience=40, rate=2.0)
     assert made.stopped == "patience"
     assert made.steps < 2000
+    slowly = train(encoder, rate=0.01, patience=20, steps=60)  # a thousandth in twenty steps is progress too
+    assert slowly.stopped == "steps"
 
 
 def test_auto_finds_the_fewest_tokens(encoder: TextEncoder) -> None:
-    made = softprompt.train(encoder, FOX, tokens="auto", stop_at=0.98, steps=150)
-    assert made.composition is not None
-    assert min(made.similarity, made.composition.mean) >= 0.98
-    fewer = softprompt.train(encoder, FOX, tokens=made.tokens - 1, steps=150, stop_at=0.98) if made.tokens > 1 else None
-    assert fewer is None or fewer.composition is None or min(fewer.similarity, fewer.composition.mean) < 0.98
+    def reached(made: SoftPrompt) -> float:
+        assert made.composition is not None
+        return min(made.similarity, made.composition.mean)
+
+    each = [softprompt.train(encoder, FOX, tokens=tokens, steps=100) for tokens in (1, 2, 3)]
+    assert reached(each[0]) < reached(each[1]) < reached(each[2])
+    wanted = (reached(each[0]) + reached(each[1])) / 2
+    made = softprompt.train(encoder, FOX, tokens="auto", stop_at=wanted, steps=100)
+    assert made.tokens == 2
+    assert made.vectors.tobytes() == each[1].vectors.tobytes()
     assert made.config["tokens"] == "auto"
+
+
+def test_auto_keeps_the_best_when_it_is_interrupted(encoder: TextEncoder) -> None:
+    made = softprompt.train(
+        encoder,
+        FOX,
+        tokens="auto",
+        stop_at=1.0,
+        steps=60,
+        on_report=lambda report: len(report.vectors) == 3 and report.step == 10,
+    )
+    assert (made.tokens, made.stopped) == (2, "interrupted")
 
 
 def test_auto_says_when_nothing_reaches_it(encoder: TextEncoder) -> None:
@@ -210,7 +241,7 @@ def _drain(reports: Any) -> list[Report]:
 
 def test_a_longer_prompt_is_refused_with_what_does_not_fit(encoder: TextEncoder) -> None:
     with pytest.raises(
-        PromptTooLong, match=r"has 119 tokens, mini takes 75; what does not fit: 'a lamp and .*long=chunk.*long=cut"
+        PromptTooLong, match=r"has 119 tokens, mini takes 75; what does not fit: 'a lamp and .*--long chunk.*--long cut"
     ):
         train(encoder, LONG)
 
@@ -220,7 +251,8 @@ def test_a_longer_prompt_can_be_cut_or_chunked(encoder: TextEncoder) -> None:
     beginning = encoder.tokenizer.decode(encoder.tokenizer.encode(LONG)[:75])
     assert cut.similarity > 0.95
     np.testing.assert_allclose(cut.target, encoder.encode([beginning])[0].numpy(), atol=1e-6)
-    assert any("cut to 75 tokens" in warning for warning in cut.warnings)
+    assert any("cut to 75 tokens; what was dropped: 'a lamp and" in warning for warning in cut.warnings)
+    assert cut.hard_prompt == LONG
     assert any("contexts have no room" in warning for warning in cut.warnings)
     assert chunked.similarity > 0.95
     assert chunked.composition is not None
@@ -279,21 +311,37 @@ def test_a_loss_that_never_is_a_number_leaves_nothing(encoder: TextEncoder, monk
 def test_a_device_that_fails_ends_with_the_best_until_then(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
+    """A device that is gone answers nothing any more, not even where the best vectors stand."""
     from softprompt import training
 
-    real, calls = training.row_losses, []
+    real, read_back, calls = training.row_losses, training._Run._leader, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
-        if len(calls) > 25:
-            raise error
-        return real(*args)
+        return real(*args) if len(calls) <= 25 else gone()
+
+    def gone() -> Any:
+        raise error
 
     monkeypatch.setattr(training, "row_losses", failing)
+    monkeypatch.setattr(training._Run, "_leader", lambda run, steps: read_back(run, steps) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
-    assert caught.value.best is not None
-    assert caught.value.best.stopped == "failed"
+    best = caught.value.best
+    assert best is not None
+    assert (best.stopped, len(best.losses)) == ("failed", 20)  # of the last check
+    assert best.similarity > 0.5
+
+
+def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import training
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "targets_in", full)
+    with pytest.raises(TrainingFailed, match="out of memory"):
+        train(encoder)
 
 
 def test_bfloat16_comes_close(encoder: TextEncoder) -> None:

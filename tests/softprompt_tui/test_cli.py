@@ -61,7 +61,9 @@ def test_list_and_show_and_readout_find_it(trained: tuple[Path, dict[str, Any]],
     assert read["readout_text"] == made["readout_text"]
     assert read["readout_similarity"] == pytest.approx(made["readout_similarity"], abs=1e-5)
     assert [len(near) for near in read["neighbours"]] == [3, 3, 3]
-    assert "[v3]" in run("readout", "fox", **at).stdout
+    shown_for_people = run("readout", "fox", "--top", "20", COLUMNS="60", **at).stdout
+    assert "[v3]" in shown_for_people
+    assert max(map(len, shown_for_people.splitlines())) <= 60
 
 
 def test_show_draws_the_loss_curve_within_the_terminals_width(trained: tuple[Path, dict[str, Any]], run: Run) -> None:
@@ -128,6 +130,7 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
         (["compare", "a"], "at least two texts"),
         (["models", "pull", "nothing"], "no model is named 'nothing'"),
         (["nonsense"], "No such command"),
+        (["show", "a", "\x1b]0;title\x07"], "unexpected extra argument (␛]0;title␇)"),
     ],
 )
 def test_bad_input_ends_with_2_and_one_clear_line(run: Run, home: Path, args: list[str], said: str) -> None:
@@ -169,6 +172,18 @@ def test_the_prompt_can_come_from_standard_input(home: Path) -> None:
         input=FOX + "\n", env=os.environ | {"SOFTPROMPT_HOME": str(home)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["hard_prompt"] == FOX
+
+
+def test_standard_input_that_is_no_text_is_bad_input(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "softprompt_tui", "train", "-"],
+        input=b"\xff\xfe",
+        env=os.environ | {"SOFTPROMPT_HOME": str(home)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"standard input is no UTF-8 text" in done.stderr
 
 
 def test_settings_reach_the_training(run: Run) -> None:
@@ -235,7 +250,7 @@ def test_completion_scripts_are_printed(run: Run, shell: str) -> None:
 
 def test_saved_names_are_completed(trained: tuple[Path, dict[str, Any]], run: Run) -> None:
     words = {"COMP_WORDS": "softprompt-tui show f", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
-    script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import main; main(prog_name='softprompt-tui')"
+    script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import entry; entry()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | words | {"SOFTPROMPT_HOME": str(trained[0])},
@@ -244,6 +259,13 @@ def test_saved_names_are_completed(trained: tuple[Path, dict[str, Any]], run: Ru
         check=True,
     )
     assert done.stdout.split() == ["plain,Fox"]
+
+
+def test_commands_are_completed_also_under_models() -> None:
+    words = {"COMP_WORDS": "softprompt-tui models pu", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
+    script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import entry; entry()"
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["plain,pull"]
 
 
 def test_every_command_teaches_with_an_example(run: Run) -> None:

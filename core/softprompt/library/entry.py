@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.header import digest_at, header_length, read_header
+from softprompt.library.header import digest_at, header_length, read_header, strict_json
 from softprompt.prompt import Array, SoftPrompt
 
 FORMAT = 1
@@ -49,12 +49,12 @@ def unpack(raw: bytes, path: str) -> Entry:
     if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest() != stated:
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum. Restore it from a backup, or delete it")
     try:
-        provenance = json.loads(header["__metadata__"]["softprompt"])
+        provenance = strict_json(header["__metadata__"]["softprompt"])
         if provenance["format"] != FORMAT:
             raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
         tensors = {name: _tensor(header[name], data) for name in TENSORS}
         return Entry(provenance["id"], provenance["revision"], SoftPrompt.from_summary(provenance, **tensors))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
 
 

@@ -17,11 +17,11 @@ LONGEST_HEADER = 16 << 20  # bytes
 def provenance_of(start: bytes, path: str) -> dict[str, Any]:
     """The provenance in the first bytes of a file, unchecked: for listing. Raises EntryDamaged where there is none."""
     try:
-        provenance = json.loads(read_header(start, path)["__metadata__"]["softprompt"])
+        provenance = strict_json(read_header(start, path)["__metadata__"]["softprompt"])
         if not isinstance(provenance, dict) or not isinstance(provenance["name"], str):
             raise TypeError("a provenance without a name")
         return provenance
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
 
 
@@ -34,12 +34,21 @@ def read_header(raw: bytes, path: str) -> dict[str, Any]:
     if not 2 <= length <= min(LONGEST_HEADER, len(raw) - 8):
         raise EntryDamaged(f"{path} is damaged: it is cut short, or no safetensors file. Restore it from a backup, or delete it")
     try:
-        header = json.loads(raw[8 : 8 + length], object_pairs_hook=_no_duplicates)
+        header = strict_json(raw[8 : 8 + length])
     except (ValueError, RecursionError) as error:
         raise EntryDamaged(f"{path} is damaged: its header is not readable ({error})") from error
     if not isinstance(header, dict):
         raise EntryDamaged(f"{path} is damaged: its header is no object")
     return header
+
+
+def strict_json(text: str | bytes) -> Any:
+    """JSON without duplicate keys, NaN and infinity; raises ValueError, TypeError, RecursionError."""
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -51,8 +51,13 @@ def name_for(hard_prompt: str, taken: Collection[str]) -> str:
     stem = unicodedata.normalize("NFC", "-".join(telling[:3])[: LONGEST - 8]) or "prompt"
     if _RESERVED.fullmatch(stem):
         stem = f"prompt-{stem}"
-    name, number = stem, 1
-    while same(name) in taken:
+    return numbered(stem, taken)
+
+
+def numbered(name: str, taken: Collection[str]) -> str:
+    """The name, or the first of name-2, name-3, … that is not in `taken`."""
+    free, number = name, 1
+    while same(free) in taken:
         number += 1
-        name = f"{stem}-{number}"
-    return name
+        free = f"{name[: LONGEST - 8]}-{number}"
+    return free

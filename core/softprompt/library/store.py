@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import EntryDamaged, EntryNotFound, HomeError, LibraryError
+from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.files import write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
-from softprompt.library.names import check_name, name_for, same
+from softprompt.library.names import check_name, name_for, numbered, same
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.entry import Entry
@@ -56,15 +56,16 @@ class Library:
             probe.unlink(missing_ok=True)
 
     def save(self, prompt: SoftPrompt) -> Entry:
-        """Saves a soft prompt durably as a new entry and returns it, named after its hard prompt where it has no name.
+        """Saves a soft prompt durably as a new entry and returns it.
 
-        Raises BadName, LibraryError where the name is taken, and HomeError where nothing can be written.
+        It is named after its hard prompt where it has no name; a name that is taken gets a number, so that nothing trained is
+        lost. Raises BadName, and HomeError where nothing can be written.
         """
         from softprompt.library.entry import Entry, pack
 
         self.prepare()
         taken = {same(listed.name) for listed in self.list()[0]}
-        name = self.free_name(prompt.name, taken) if prompt.name else name_for(prompt.hard_prompt, taken)
+        name = numbered(check_name(prompt.name), taken) if prompt.name else name_for(prompt.hard_prompt, taken)
         entry = Entry(secrets.token_hex(8), 1, prompt.named(name))
         try:
             write_new(self.path(entry.id, entry.revision), pack(entry))
@@ -74,13 +75,11 @@ class Library:
             ) from error
         return entry
 
-    def free_name(self, name: str, taken: set[str] | None = None) -> str:
-        """The name, checked and not yet taken; raises BadName or LibraryError."""
+    def free_name(self, name: str) -> str:
+        """The name, tidied; raises BadName where it cannot be given or is taken. Asked before a training."""
         name = check_name(name)
-        if same(name) in ({same(listed.name) for listed in self.list()[0]} if taken is None else taken):
-            error = LibraryError(f"the library has a soft prompt named {name} already: choose another name")
-            error.bad_input = True
-            raise error
+        if same(name) in {same(listed.name) for listed in self.list()[0]}:
+            raise BadName(f"the library has a soft prompt named {name} already: choose another name")
         return name
 
     def path(self, entry_id: str, revision: int) -> Path:
