@@ -20,7 +20,7 @@ from softprompt.text import Tokenizer
 from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
-EXTRA = "pip install 'softprompt-tui[transformers]'"
+EXTRA = "pip install transformers"
 
 
 def refuse(name: str, why: str) -> ModelRefused:

@@ -20,11 +20,12 @@ def main() -> None:
 
     \b
     A first try, on the built-in model, without a network:
-      softprompt-tui train "image of serene landscape at sunrise with trees mountains and lake" --tokens 3
+      softprompt-tui train "serene landscape at sunrise with a lake" -k 3
       softprompt-tui list
       softprompt-tui show serene-landscape-sunrise
 
-    Your files are where the platform keeps them; SOFTPROMPT_HOME moves them all to one folder.
+    Soft prompts lie in the platform's data folder; SOFTPROMPT_HOME moves them. Models' weights lie in the Hugging Face
+    cache (HF_HOME).
     """
 
 

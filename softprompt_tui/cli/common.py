@@ -32,6 +32,9 @@ def run(program: click.Command) -> NoReturn:
         code = program.main(prog_name=PROGRAM, standalone_mode=False)
     except SoftPromptError as error:
         fail(str(error), BAD_INPUT if error.bad_input else FAILED)
+    except click.exceptions.NoArgsIsHelpError as error:  # no error to who asks what there is
+        click.echo(error.format_message())
+        raise SystemExit(0) from None
     except click.ClickException as error:  # click would print what the user typed as it is
         fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -145,15 +148,19 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 model_option = click.option(
-    "--model", default="mini", show_default=True, metavar="NAME", shell_complete=complete_model,
-    help="Text encoder: mini, MODEL/TAG of open_clip (see `softprompt-tui models`), or local-dir:FOLDER.",
-)  # fmt: skip
+    "--model",
+    default="mini",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="Text encoder: mini, local-dir:FOLDER, or a MODEL/TAG of open_clip (see `softprompt-tui models`).",
+)
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="DEVICE",
-    help="auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
+    help="auto, cpu, cuda, cuda:1 or mps; auto is the first CUDA device, else mps, else the cpu.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 entry_argument = click.argument("name", shell_complete=complete_entry)

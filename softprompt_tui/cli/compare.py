@@ -9,7 +9,7 @@ from softprompt_tui.cli.common import device_option, json_option, load, model_op
 from softprompt_tui.cli.report import line
 
 
-@click.command()
+@click.command(short_help="Show how alike texts are to the encoder.")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT TEXT...")
 @model_option
 @device_option
@@ -19,8 +19,8 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
 
     \b
     Examples:
-      softprompt-tui compare "a lake at sunrise" "dawn over still water" "a red car"
-      softprompt-tui compare "a lake at sunrise" "dawn over still water" --json
+      softprompt-tui compare "a lake at sunrise" "dawn over water" "a red car"
+      softprompt-tui compare "a lake at sunrise" "dawn over water" --json
     """
     if len(texts) < 2:
         raise PromptError("compare needs at least two texts")

@@ -85,7 +85,7 @@ def _age(created: object, now: datetime) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
-@click.command()
+@click.command(short_help="Show a saved soft prompt and its loss curve.")
 @entry_argument
 @json_option
 def show(name: str, as_json: bool) -> None:

@@ -20,9 +20,11 @@ class QueryGroup(click.Group):
         return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["find", *args])
 
 
-@click.group(cls=QueryGroup)
+@click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]", short_help="List the models, or fetch one.")
 def models() -> None:
-    """List the models that can be used, those that match every word of a query, or fetch one.
+    """List the built-in model and open_clip's, or those that match every word of QUERY (its letters in order are enough).
+
+    "not supported" marks those that cannot be used; --json prints one JSON document. `pull NAME` fetches one.
 
     \b
     Examples:

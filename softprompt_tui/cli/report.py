@@ -30,7 +30,7 @@ def print_entry(entry: Entry, path: Path) -> None:
         made = prompt.composition
         line(
             "composed",
-            f"{made.mean:.4f} mean, {made.worst:.4f} worst of {len(made.contexts)} contexts; {made.floor:.4f} without their words",
+            f"{made.mean:.4f} mean, {made.worst:.4f} worst in {len(made.contexts)}; {made.floor:.4f} without their words",
         )
     line(
         "trained",
@@ -45,8 +45,8 @@ def print_entry(entry: Entry, path: Path) -> None:
 
 _STOPPED = {
     "steps": "all steps taken",
-    "stop_at": "stopped at the similarity asked for",
-    "patience": "stopped, since the loss fell no more",
+    "stop_at": "stopped at --stop-at",
+    "patience": "stopped: no more progress",
     "interrupted": "interrupted",
     "failed": "ended early by a failure",
 }

@@ -12,7 +12,6 @@ import click
 from softprompt.config import Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library import Library
-from softprompt.text import LONGEST_TEXT
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -25,7 +24,7 @@ from softprompt_tui.cli.common import (
     narrate,
     print_json,
     stderr_console,
-)  # fmt: skip
+)
 from softprompt_tui.cli.report import entry_json, print_entry
 from softprompt_tui.inert import inert
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT = TrainConfig()
 AUTO_STOP_AT = 0.99
+LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may never end
 
 
 class TokenCount(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -53,15 +53,16 @@ def choice(values: Any) -> click.Choice[str]:
     return click.Choice(list(values.__args__))
 
 
-@click.command()
+@click.command(short_help="Train a soft prompt for PROMPT and save it.")
 @click.argument("prompt")
 @click.option(
     "--tokens",
     "-k",
     type=TokenCount(),
+    metavar="N|auto",
     default=DEFAULT.tokens,
     show_default=True,
-    help="Soft tokens to train; auto finds the fewest that reach --stop-at (.99 unless given), alone and composed.",
+    help="How many soft tokens. auto tries 1, 2, … up to 16, each a whole training, and keeps the first whose similarity, alone and on average in contexts it was not trained in, reaches --stop-at (0.99 unless given), else the closest.",
 )
 @click.option("--name", help="Name in the library; made from the prompt's words unless given.")
 @model_option
@@ -71,13 +72,19 @@ def choice(values: Any) -> click.Choice[str]:
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Arithmetic of the text encoder; bfloat16 is faster on recent GPUs and a little less exact.",
+    help="Arithmetic of the text encoder; bfloat16 halves its memory and is a little less exact; its speed on GPUs has not been measured.",
 )
 @click.option(
-    "--steps", type=int, default=DEFAULT.steps, show_default=True, help="Most optimizer steps; the rate falls to zero over them."
+    "--steps",
+    type=int,
+    default=DEFAULT.steps,
+    show_default=True,
+    help="Optimizer steps at most; the rate falls to zero over them.",
 )
 @click.option(
-    "--stop-at", type=float, help="Stop once the similarity, alone and in the training contexts, reaches this, such as .99."
+    "--stop-at",
+    type=float,
+    help="Stop once the similarity, alone and on average in the training contexts, reaches this, such as 0.99. With --tokens auto: what to reach; nothing stops early.",
 )
 @click.option("--patience", type=int, help="Stop once the loss has not fallen for this many steps.")
 @click.option(
@@ -150,15 +157,16 @@ def train(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train a soft prompt that means PROMPT, save it in the library, and show it. PROMPT - reads standard input.
+    """Train a soft prompt that means PROMPT, save it in the library, and show it. With - as PROMPT, it is read from standard input.
 
     \b
     Examples:
-      softprompt-tui train "a red fox asleep in deep snow under pine trees" --tokens 3
-      softprompt-tui train "a red fox asleep in deep snow under pine trees" --tokens auto --name fox
-      softprompt-tui train "a red fox awake" --init prompt --restarts 4 --steps 150 --json
+      softprompt-tui train "a red fox asleep in deep snow under pine trees" -k 3
+      softprompt-tui train "a red fox asleep in deep snow" -k auto --name fox
+      softprompt-tui train "a red fox asleep in deep snow" -k 2 --init prompt
 
-    Ctrl-C ends the training and keeps the best so far.
+    Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up saves nothing: over SSH,
+    run it in tmux.
     """  # fmt: skip
     if prompt == "-":
         prompt = _standard_input()
@@ -174,6 +182,8 @@ def train(
     from softprompt import train as run  # imports torch, 2-4 s: not before what was asked for is known to make sense
 
     encoder = load(model, device, precision)
+    if not quiet and not as_json:
+        narrate(f"training on {encoder.device} in {precision} …")
     failure = ""
     with Progress(config, quiet) as progress:
         try:
@@ -199,7 +209,7 @@ def train(
 
 
 def _standard_input() -> str:
-    raw = sys.stdin.buffer.read(LONGEST_TEXT * 4 + 1)  # UTF-8 takes at most 4 bytes a character
+    raw = sys.stdin.buffer.read(LONGEST_INPUT)
     try:
         return raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
@@ -233,7 +243,12 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+        columns = (
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeRemainingColumn(),
+        )
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
         self.task = self.bar.add_task("starting", total=self.config.steps)
         self.before = signal.signal(signal.SIGINT, self._interrupt)

@@ -57,7 +57,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         if self.path == PATH and self.server.has_file:
-            elsewhere = {"Location": f"{self.server.elsewhere}{PATH}"} if self.server.elsewhere else {}
+            away = {"Location": f"{self.server.elsewhere}{PATH}", "X_Linked_Size": str(len(WEIGHTS))}
+            elsewhere = away if self.server.elsewhere else {}
             self._head(302 if elsewhere else 200, len(WEIGHTS), **self._about(), **elsewhere)
         else:
             self._head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)

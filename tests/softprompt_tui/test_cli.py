@@ -279,6 +279,12 @@ def test_every_command_teaches_with_an_example(run: Run) -> None:
         assert run(*path, "--help").returncode == 0
 
 
+def test_without_arguments_it_shows_what_there_is(run: Run) -> None:
+    done = run()
+    assert done.returncode == 0
+    assert "Commands:" in done.stdout.splitlines()
+
+
 def test_the_version_is_the_distributions(run: Run) -> None:
     from importlib.metadata import version
 

@@ -44,9 +44,8 @@ def pack(entry: Entry) -> bytes:
 def unpack(raw: bytes, path: str) -> Entry:
     """The entry that `raw` holds; raises EntryDamaged, naming `path`, for bytes that are not as they were written."""
     header, data = read_header(raw, path), raw[8 + header_length(raw) :]
-    stated = header.get("__metadata__", {}).get("sha256", "")
     at = digest_at(raw)
-    if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest() != stated:
+    if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum. Restore it from a backup, or delete it")
     try:
         provenance = strict_json(header["__metadata__"]["softprompt"])
