@@ -12,6 +12,7 @@ import pytest
 
 import softprompt
 from softprompt.encoder import TextEncoder
+from softprompt_tui.cli import entry
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"
@@ -41,16 +42,22 @@ def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(home: Path, kept_models: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs softprompt-tui as a process of its own."""
+def run(
+    home: Path, kept_models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs softprompt-tui as its installed command does, but in this process, which has imported torch already."""
     home.mkdir()
     (home / "cache").symlink_to(kept_models)
 
     def call(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "softprompt_tui", *args],
-            env=os.environ | {"SOFTPROMPT_HOME": str(home), "COLUMNS": "100"} | environment,
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False,
-        )  # fmt: skip
+        with monkeypatch.context() as patch:
+            for name, value in ({"COLUMNS": "100"} | environment).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["softprompt-tui", *args])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                entry()
+        code = end.value.code
+        return subprocess.CompletedProcess(args, code if isinstance(code, int) else 0, *capsys.readouterr())
 
     return call

@@ -13,7 +13,7 @@ Init = Literal["noise", "vocabulary", "prompt", "soft"]
 Objective = Literal["cosine", "mse", "contrastive"]
 Long = Literal["refuse", "chunk", "cut"]
 
-MOST_STEPS, MOST_RESTARTS = 1_000_000, 1024
+MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
 
 
 @dataclass(frozen=True)

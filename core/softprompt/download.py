@@ -109,7 +109,8 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: P
                 why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
             if _size(partial) <= begin:  # only tries that bring nothing are counted
                 vain += 1
-                time.sleep(min(wait, LONGEST_WAIT))
+                if vain < TRIES:
+                    time.sleep(min(wait, LONGEST_WAIT))
         if _size(partial) != size:
             raise _unreachable(info, why or "the hub sends the file cut short")
         if len(blob.name) == 64 and _sha256(partial) != blob.name:

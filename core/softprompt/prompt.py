@@ -84,6 +84,7 @@ class SoftPrompt:
     config: dict[str, Any]
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     name: str = ""
 
@@ -127,6 +128,7 @@ class SoftPrompt:
             "readout_text": self.readout_text,
             "readout_similarity": self.readout_similarity,
             "created": self.created,
+            "device": self.device,
             "config": self.config,
             "versions": self.versions,
             "warnings": list(self.warnings),
@@ -165,7 +167,7 @@ class SoftPrompt:
 
 _TEXT, _NUMBER = (str,), (int, float)
 _PLAIN: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created"), _TEXT),
+    **dict.fromkeys(("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created", "device"), _TEXT),
     **dict.fromkeys(("similarity", "loss", "seconds", "readout_similarity"), _NUMBER),
     "steps": (int,),
     "config": (dict,),

@@ -153,6 +153,7 @@ def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, train
         readout_text=readout_text,
         readout_similarity=readout_similarity(encoder, readout_text, target),
         config=config.as_dict(),
+        device=trained.device,
         warnings=_warnings(prompt, config, trained),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
     )

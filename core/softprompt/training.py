@@ -59,6 +59,7 @@ class Trained:
     seconds: float
     stopped: str  # steps | stop_at | patience | interrupted | failed
     skipped: tuple[str, ...]  # contexts in which the prompt does not fit
+    device: str  # and the tower's precision on it, such as "cpu, float32"
     failure: str = ""
 
 
@@ -133,8 +134,22 @@ def descend(
         stopped, failure = "failed", device_failure(error, encoder.device)
     if stopped == "nan":
         stopped, failure = "failed", f"the loss stopped being a number by step {step}: try a rate below {config.rate:g}"
+    seconds = time.perf_counter() - began
     skipped = tuple(context for context in config.contexts if context not in contexts)
-    return run.trained(step, time.perf_counter() - began, stopped, skipped, failure)
+    best = run.best_so_far(step)
+    history = best.history[best.history[:, 0].isfinite()]
+    return Trained(
+        vectors=best.vectors,
+        losses=history[:, 0],
+        similarities=history[:, 1],
+        loss=best.loss,
+        steps=step,
+        seconds=seconds,
+        stopped=stopped,
+        skipped=skipped,
+        device=f"{encoder.device}, {str(encoder.tower.table.dtype).removeprefix('torch.')}",
+        failure=failure,
+    )
 
 
 def device_failure(error: RuntimeError, device: torch.device) -> str:
@@ -169,6 +184,7 @@ class _Run:
         # loss, similarity alone, mean similarity in contexts; `recent` holds one of each for every turn
         self.recent = torch.zeros(turns, 3, r, device=start.device)
         self.history = torch.full((config.steps, 3, r), math.nan, device=start.device)
+        self.read, self.read_to = self.history.cpu().clone(), 0  # the part of it that has been read back
         self.best = self.vectors.detach().clone()
         self.best_loss = torch.full((r,), math.inf, device=start.device)
         self.best_step = torch.zeros(r, dtype=torch.long, device=start.device)
@@ -227,7 +243,9 @@ class _Run:
 
     def _leader(self, steps: int) -> _Leader:
         leader = int(self.best_loss.argmin())
-        history = self.history[:steps, :, leader].cpu()
+        self.read[self.read_to : steps] = self.history[self.read_to : steps].cpu()
+        self.read_to = steps
+        history = self.read[:steps, :, leader]
         return _Leader(
             leader, self.best[leader].cpu().clone(), float(self.best_loss[leader]), int(self.best_step[leader]), history
         )
@@ -237,13 +255,11 @@ class _Run:
         now, then = best.history[-1].tolist(), best.history[best.step].tolist()
         return Report(step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors)
 
-    def trained(self, steps: int, seconds: float, stopped: str, skipped: tuple[str, ...], failure: str) -> Trained:
+    def best_so_far(self, steps: int) -> _Leader:
         try:
-            best = self._leader(steps)
+            return self._leader(steps)
         except RuntimeError:  # the device is gone: what stood on the cpu at the last check is what is left
-            best = self.safe
-        history = best.history[best.history[:, 0].isfinite()]
-        return Trained(best.vectors, history[:, 0], history[:, 1], best.loss, steps, seconds, stopped, skipped, failure)
+            return self.safe
 
 
 class _Leader(NamedTuple):

@@ -34,7 +34,7 @@ def print_entry(entry: Entry, path: Path) -> None:
         )
     line(
         "trained",
-        f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
+        f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
     )
     line("readout", f"{prompt.readout_text}   (typed as text: similarity {prompt.readout_similarity:.4f})")
     click.echo()

@@ -182,8 +182,6 @@ def train(
     from softprompt import train as run  # imports torch, 2-4 s: not before what was asked for is known to make sense
 
     encoder = load(model, device, precision)
-    if not quiet and not as_json:
-        narrate(f"training on {encoder.device} in {precision} …")
     failure = ""
     with Progress(config, quiet) as progress:
         try:

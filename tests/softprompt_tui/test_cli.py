@@ -1,4 +1,4 @@
-"""The command line, as a process: what it prints, where, and how it ends."""
+"""The command line: what it prints, where, and how it ends."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_list_and_show_and_readout_find_it(trained: tuple[Path, dict[str, Any]],
     assert [len(near) for near in read["neighbours"]] == [3, 3, 3]
     shown_for_people = run("readout", "fox", "--top", "20", COLUMNS="60", **at).stdout
     assert "[v3]" in shown_for_people
-    assert max(map(len, shown_for_people.splitlines())) <= 60
+    neighbours = shown_for_people[shown_for_people.index("[v1]") :].splitlines()
+    assert len(neighbours) > 20
+    assert max(map(len, neighbours)) <= 60
 
 
 def test_show_draws_the_loss_curve_within_the_terminals_width(trained: tuple[Path, dict[str, Any]], run: Run) -> None:
@@ -224,7 +226,7 @@ def test_ctrl_c_keeps_the_best_so_far(home: Path) -> None:
     """On a real terminal: the progress bar is there, one Ctrl-C ends the training, and the result is saved and shown."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "softprompt_tui", "train", FOX, "--tokens", "2", "--steps", "100000", "--json"],
+        [sys.executable, "-m", "softprompt_tui", "train", FOX, "--tokens", "2", "--steps", "50000", "--json"],
         env=os.environ | {"SOFTPROMPT_HOME": str(home), "TERM": "xterm", "COLUMNS": "120"}, stdin=slave, stdout=subprocess.PIPE, stderr=slave,
     )  # fmt: skip
     os.close(slave)
@@ -238,7 +240,7 @@ def test_ctrl_c_keeps_the_best_so_far(home: Path) -> None:
     process.stdout.close()
     os.close(master)
     assert made["stopped"] == "interrupted"
-    assert 0 < made["steps"] < 100_000
+    assert 0 < made["steps"] < 50_000
     assert Path(made["path"]).is_file()
     assert b"similarity" in seen
 
