@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import softprompt
@@ -17,6 +18,8 @@ from softprompt_tui.cli import entry
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"
 
+hypothesis.settings.register_profile("quiet", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("quiet")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the download path set their own
 
 
