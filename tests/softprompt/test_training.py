@@ -83,9 +83,10 @@ def test_norms_stay_at_the_vocabularys_unless_let_go(encoder: TextEncoder) -> No
 
 
 def test_the_best_step_is_kept_not_the_last(encoder: TextEncoder, fox: SoftPrompt) -> None:
-    # from a trained soft prompt, with a rate that throws it far away: nothing after the first step is as good
+    # from a trained soft prompt, with a rate that throws it far away: no step after the first is as good
     start = torch.from_numpy(fox.vectors.copy())
-    made = train(encoder, init="soft", start=start, rate=20.0, steps=20, contexts=())
+    wild: dict[str, Any] = {"rate": 50.0, "steps": 1000, "interval": 10, "on_report": lambda _: True}
+    made = train(encoder, init="soft", start=start, contexts=(), **wild)
     assert made.losses[-1] > 2 * made.loss
     assert made.loss == pytest.approx(float(made.losses[0]))
     np.testing.assert_allclose(made.vectors, fox.vectors, atol=1e-7)
