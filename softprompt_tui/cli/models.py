@@ -22,7 +22,7 @@ class QueryGroup(click.Group):
 
 @click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]", short_help="List the models, or fetch one.")
 def models() -> None:
-    """List the built-in model and open_clip's, or those that match every word of QUERY (its letters in order are enough).
+    """List the built-in model and open_clip's, or those that match every word of QUERY (vitl14 finds ViT-L-14; letters in order are enough).
 
     "not supported" marks those that cannot be used; --json prints one JSON document. `pull NAME` fetches one.
 
@@ -38,7 +38,7 @@ def models() -> None:
 @click.argument("query", nargs=-1)
 @json_option
 def find(query: tuple[str, ...], as_json: bool) -> None:
-    """List the models that match every word of QUERY (letters in order are enough), with their text tower's size."""
+    """List the models that match every word of QUERY, with their text tower's size."""
     if not is_kept():
         narrate("reading open_clip's list of models (once, a few seconds) …")
     found = matching(list_models(), query)
@@ -70,14 +70,19 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 
 
 def matching(models: tuple[ModelInfo, ...], query: tuple[str, ...]) -> list[ModelInfo]:
-    """Those that match every word; the best matches first where there is a query."""
-    if not query:
-        return list(models)
+    """Those whose name holds every word, signs and case aside; where none does, those with its letters in order, best first."""
+    held = [info for info in models if all(_letters(word) in _letters(info.name) for word in query)]
+    if held:
+        return held
     from textual.fuzzy import Matcher
 
     matchers = [Matcher(word) for word in query]
     scored = [(min(matcher.match(info.name) for matcher in matchers), info) for info in models]
     return [info for score, info in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 @models.command()

@@ -250,7 +250,8 @@ class Progress:
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
         self.task = self.bar.add_task("starting", total=self.config.steps)
         self.before = signal.signal(signal.SIGINT, self._interrupt)
-        self.bar.start()
+        if self.shown:
+            self.bar.start()
         return self
 
     def __call__(self, report: Report) -> bool:
@@ -260,7 +261,8 @@ class Progress:
         return self.interrupted
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.shown:
+            self.bar.stop()
         signal.signal(signal.SIGINT, self.before)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
