@@ -11,14 +11,17 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.errors import PromptError
+from softprompt.errors import ConfigError, PromptError
 from softprompt.tower import Tower
+
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
 
 Row = Sequence[int]
 
@@ -109,6 +112,19 @@ class TextEncoder:
                 # rounded, so that one tower in float32 and in bfloat16 is one tower
                 digest.update(tensor.flatten()[::997].bfloat16().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def check_belongs(self, prompt: SoftPrompt) -> None:
+        """Raises ConfigError for a soft prompt of another model or of other weights: its vectors mean nothing here."""
+        if prompt.model_fingerprint == self.fingerprint:
+            return
+        name, theirs = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
+        if prompt.model == self.name:
+            raise ConfigError(
+                f"{name} was trained on other weights of {theirs} than those here ({self.fingerprint}): train it again"
+            )
+        raise ConfigError(
+            f"{name} belongs to {theirs}, and the model here is {self.name} ({self.fingerprint}): train it again for it"
+        )
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text` as one row; raises PromptError where it does not fit into the context."""

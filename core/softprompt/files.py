@@ -24,7 +24,7 @@ def write_new(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         _name_new(partial, path)
-    except BaseException:
+    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
         partial.unlink(missing_ok=True)
         raise
     try:
@@ -45,7 +45,11 @@ def _name_new(partial: Path, path: Path) -> None:
             raise FileExistsError(path) from None
         partial.rename(path)
         return
-    partial.unlink()
+    try:
+        partial.unlink()
+    except OSError:  # who is told that the save failed must not find it
+        path.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

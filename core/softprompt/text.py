@@ -47,7 +47,6 @@ class Tokenizer:
         special = (START, END, *extra_special)
         self._pieces = (*pieces, *special)
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
-        self._special = special
         self._pattern = regex.compile("|".join((*special, _SPLIT)), regex.IGNORECASE)
         self._words: dict[str, tuple[int, ...]] = {piece: (self._ids[piece],) for piece in special}
         self.start, self.end = self._ids[START], self._ids[END]
@@ -91,10 +90,6 @@ class Tokenizer:
     def symbols(self, token: int) -> str:
         """One token as the vocabulary spells it: a character a byte, `</w>` where a word ends."""
         return self._pieces[token]
-
-    def ends_word(self, token: int) -> bool:
-        """Whether a space follows this token."""
-        return self._pieces[token].endswith(WORD_END)
 
     def _word(self, word: str) -> tuple[int, ...]:
         encoder = _byte_encoder()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
-from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.errors import TrainingFailed
 from softprompt.grading import grade
 from softprompt.models import load_encoder
 from softprompt.prompt import Array, SoftPrompt
@@ -83,8 +83,8 @@ def _fewest(
     most = min(MOST_AUTO, encoder.room, prompt.tokens)  # with as many tokens as the prompt's own words, more are no use
     for tokens in range(1, most + 1):
         once = replace(config, tokens=tokens, stop_at=None)
-        trained = yield from descend(encoder, prompt, once, start=start, interval=interval)
         try:
+            trained = yield from descend(encoder, prompt, once, start=start, interval=interval)
             made = replace(_finish(encoder, prompt, once, trained), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
@@ -107,11 +107,7 @@ def _reached(made: SoftPrompt, config: TrainConfig) -> float:
 def _start_vectors(encoder: TextEncoder, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
     """(k, width) on the cpu. Raises ConfigError for a soft prompt of other weights, whose vectors mean nothing here."""
     if isinstance(start, SoftPrompt):
-        if start.model_fingerprint != encoder.fingerprint:
-            raise ConfigError(
-                f"{start.name or 'the soft prompt to begin from'} belongs to {start.model} ({start.model_fingerprint}), and the "
-                f"model here is {encoder.name} ({encoder.fingerprint}): train it again for this model"
-            )
+        encoder.check_belongs(start)
         start = start.vectors
     return None if start is None else torch.asarray(start, copy=True)
 

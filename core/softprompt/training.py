@@ -190,7 +190,7 @@ class _Run:
         self.best_step = torch.zeros(r, dtype=torch.long, device=start.device)
         self.last_fall = torch.zeros(r, dtype=torch.long, device=start.device)
         self.fallen_to = torch.full((r,), math.inf, device=start.device)
-        self.safe = self._leader(0)
+        self.leading = self._read_back(0)
 
     def _project(self) -> None:
         if math.isfinite(self.ceiling):
@@ -230,18 +230,23 @@ class _Run:
         self.vectors.sub_(rate * mean / (square.sqrt() + EPSILON))
 
     def reason_to_stop(self, step: int) -> str:
-        """ "steps" to go on; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
-        self.safe = self._leader(step)
+        """Why to stop, or "steps"; asked at fixed steps, so that the same seed stops at the same one. Waits for the device."""
+        leading = self.leader(step)
         if bool(self.history[step - 1, 0].isnan().all()):
             return "nan"
-        leader, at = self.safe.restart, self.safe.step
-        if self.config.stop_at is not None and float(self.history[at, 1:, leader].min()) >= self.config.stop_at:
+        if self.config.stop_at is not None and float(leading.history[leading.step, 1:].min()) >= self.config.stop_at:
             return "stop_at"
         if self.config.patience is not None and step - 1 - int(self.last_fall.max()) >= self.config.patience:
             return "patience"
         return "steps"
 
-    def _leader(self, steps: int) -> _Leader:
+    def leader(self, steps: int) -> _Leader:
+        """The best restart after so many steps. The device is read once a step, and the answer outlives the device."""
+        if len(self.leading.history) != steps:
+            self.leading = self._read_back(steps)
+        return self.leading
+
+    def _read_back(self, steps: int) -> _Leader:
         leader = int(self.best_loss.argmin())
         self.read[self.read_to : steps] = self.history[self.read_to : steps].cpu()
         self.read_to = steps
@@ -251,15 +256,15 @@ class _Run:
         )
 
     def report(self, step: int, seconds: float) -> Report:
-        best = self._leader(step)
+        best = self.leader(step)
         now, then = best.history[-1].tolist(), best.history[best.step].tolist()
         return Report(step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors)
 
     def best_so_far(self, steps: int) -> _Leader:
         try:
-            return self._leader(steps)
-        except RuntimeError:  # the device is gone: what stood on the cpu at the last check is what is left
-            return self.safe
+            return self.leader(steps)
+        except RuntimeError:  # the device is gone: what was read last is what is left
+            return self.leading
 
 
 class _Leader(NamedTuple):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from softprompt.errors import ConfigError
 from softprompt.library import Library
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, load, print_json
 from softprompt_tui.cli.report import line
@@ -42,11 +41,7 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     entry = Library().open(name)
     prompt = entry.prompt
     encoder = load(prompt.model, device)
-    if encoder.fingerprint != prompt.model_fingerprint:
-        raise ConfigError(
-            f"{prompt.name} was trained on other weights of {prompt.model} ({prompt.model_fingerprint}) than those here "
-            f"({encoder.fingerprint}): its vectors mean nothing to them. Train it again"
-        )
+    encoder.check_belongs(prompt)
     from softprompt.readout import read_out, readout_similarity
 
     tokens, text = read_out(encoder, prompt.vectors, top - 1)

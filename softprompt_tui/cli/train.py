@@ -255,7 +255,7 @@ class Progress:
         return self
 
     def __call__(self, report: Report) -> bool:
-        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  best {report.best_similarity:.4f}  {report.steps_per_second:.0f} steps/s"
+        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
         tokens = f"{len(report.vectors)} tokens  " if self.config.tokens == "auto" else ""
         self.bar.update(self.task, completed=report.step, description=tokens + figures)
         return self.interrupted

@@ -129,6 +129,20 @@ def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.Monkey
     assert library.list() == ([], [])
 
 
+def test_a_save_whose_last_tidying_fails_is_no_success(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    real = Path.unlink
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        if not missing_ok:
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    with pytest.raises(HomeError, match="nothing was saved"):
+        Library().save(a_prompt())
+    assert list(Library().entries.iterdir()) == []
+
+
 def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")

@@ -209,6 +209,23 @@ def test_auto_says_when_nothing_reaches_it(encoder: TextEncoder) -> None:
     assert any("no soft prompt of up to 3 tokens reached 1" in warning for warning in made.warnings)
 
 
+def test_auto_keeps_the_best_when_a_later_number_fails(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import training
+
+    real = training.start_vectors
+
+    def full(*args: Any) -> torch.Tensor:
+        if args[3] == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args)
+
+    monkeypatch.setattr(training, "start_vectors", full)
+    with pytest.raises(TrainingFailed, match="out of memory") as caught:
+        softprompt.train(encoder, FOX, tokens="auto", stop_at=1.0, steps=20)
+    assert caught.value.best is not None
+    assert caught.value.best.tokens == 1
+
+
 def test_ten_tokens_that_are_not_shorter_say_so(encoder: TextEncoder) -> None:
     assert any(
         "10 soft tokens are not fewer than the prompt's own 3" in w
@@ -315,7 +332,7 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     """A device that is gone answers nothing any more, not even where the best vectors stand."""
     from softprompt import training
 
-    real, read_back, calls = training.row_losses, training._Run._leader, []
+    real, read_back, calls = training.row_losses, training._Run._read_back, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -325,7 +342,7 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
         raise error
 
     monkeypatch.setattr(training, "row_losses", failing)
-    monkeypatch.setattr(training._Run, "_leader", lambda run, steps: read_back(run, steps) if len(calls) <= 25 else gone())
+    monkeypatch.setattr(training._Run, "_read_back", lambda run, steps: read_back(run, steps) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
     best = caught.value.best
