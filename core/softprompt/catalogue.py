@@ -46,6 +46,15 @@ class ModelInfo:
         found = (try_to_load_from_cache(self.repository, file) for file in self.files)
         return next((Path(path) for path in found if isinstance(path, str)), None)
 
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for scripts and clients."""
+        figures = {key: getattr(self, key) for key in ("name", "width", "layers", "context", "parameters")}
+        return figures | {
+            "on_disk": self.on_disk is not None,
+            "needs_transformers": bool(self.tokenizer),
+            "refused": self.refused or None,
+        }
+
 
 def is_kept() -> bool:
     """Whether `list_models` can answer without importing open_clip, which takes 5-8 s."""

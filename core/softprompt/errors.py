@@ -84,3 +84,19 @@ class EntryNotFound(LibraryError):
 
 class EntryDamaged(LibraryError):
     """A file whose bytes are not what was saved."""
+
+
+class WorkerError(SoftPromptError):
+    """The worker cannot be started, reached or understood."""
+
+
+class RunNotFound(SoftPromptError):
+    """No run of that id; the message says which there are."""
+
+    bad_input = True
+
+
+class RunRefused(SoftPromptError):
+    """What was asked of a run that is not in a state for it."""
+
+    bad_input = True

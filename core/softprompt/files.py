@@ -52,6 +52,18 @@ def _name_new(partial: Path, path: Path) -> None:
         raise
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes `data` as `path` whether it is there or not, durably and at once; raises OSError with the old file as it was."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    write_new(partial, data)
+    try:
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

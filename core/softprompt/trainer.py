@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,7 @@ from softprompt.models import load_encoder
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, hard_prompt, shortened, targets_in
-from softprompt.training import Report, Trained, descend, device_failure
+from softprompt.training import Interval, Report, Trained, TrainState, descend, device_failure
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 
@@ -32,15 +33,17 @@ def train(
     *,
     start: SoftPrompt | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
-    interval: int = 10,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
     **settings: Any,
 ) -> SoftPrompt:
     """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
 
-    `on_report` is called every `interval` steps and ends the training by returning True; `start`, a soft prompt or (k, width)
-    vectors, is what init="soft" begins from. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
+    `on_report` is called every `interval` steps (or when `interval`, asked after each step, says so) and ends the training by
+    returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
+    to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
     """
-    reports = iter_train(encoder, text, config, start=start, interval=interval, **settings)
+    reports = iter_train(encoder, text, config, start=start, interval=interval, resume=resume, **settings)
     stop: bool | None = None
     while True:
         try:
@@ -57,7 +60,8 @@ def iter_train(
     config: TrainConfig | None = None,
     *,
     start: SoftPrompt | Array | Tensor | None = None,
-    interval: int = 10,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
@@ -65,13 +69,18 @@ def iter_train(
     prompt = hard_prompt(encoder, text, config.long)
     vectors = _start_vectors(encoder, start)
     if config.tokens != "auto":
-        trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval)
+        trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
         return _finish(encoder, prompt, config, trained)
-    return (yield from _fewest(encoder, prompt, config, vectors, interval))
+    return (yield from _fewest(encoder, prompt, config, vectors, interval, resume))
 
 
 def _fewest(
-    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, start: Tensor | None, interval: int
+    encoder: TextEncoder,
+    prompt: HardPrompt,
+    config: TrainConfig,
+    start: Tensor | None,
+    interval: Interval,
+    resume: TrainState | None,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """The soft prompt of fewest tokens that reaches `stop_at` alone and in contexts it was not trained in, else the closest.
 
@@ -79,12 +88,14 @@ def _fewest(
     """
     wanted = config.stop_at
     assert wanted is not None  # TrainConfig sees to it
-    best: SoftPrompt | None = None
+    first, best = (resume.tokens, resume.best) if resume else (1, None)
     most = min(MOST_AUTO, encoder.room, prompt.tokens)  # with as many tokens as the prompt's own words, more are no use
-    for tokens in range(1, most + 1):
+    for tokens in range(first, most + 1):
         once = replace(config, tokens=tokens, stop_at=None)
         try:
-            trained = yield from descend(encoder, prompt, once, start=start, interval=interval)
+            going_on = resume if tokens == first else None
+            training = descend(encoder, prompt, once, start=start, interval=interval, resume=going_on)
+            trained = yield from _remembering(training, best)
             made = replace(_finish(encoder, prompt, once, trained), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
@@ -97,6 +108,24 @@ def _fewest(
     assert best is not None
     missed = f"no soft prompt of up to {most} tokens reached {wanted:g} alone and composed; this one came closest"
     return replace(best, warnings=(*best.warnings, missed))
+
+
+def _remembering(
+    training: Generator[Report, bool | None, Trained], best: SoftPrompt | None
+) -> Generator[Report, bool | None, Trained]:
+    """The same training, whose reports' states also know the best of the numbers of tokens tried before."""
+    stop: bool | None = None
+    while True:
+        try:
+            report = training.send(stop)
+        except StopIteration as finished:
+            trained: Trained = finished.value
+            return trained
+        stop = yield replace(report, state=partial(_with_best, report.state, best))
+
+
+def _with_best(state: Callable[[], TrainState], best: SoftPrompt | None) -> TrainState:
+    return replace(state(), best=best)
 
 
 def _reached(made: SoftPrompt, config: TrainConfig) -> float:

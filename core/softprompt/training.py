@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,16 +22,40 @@ from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.objective import row_losses
 from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
+
+# every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
+Interval = int | Callable[[int], bool]
+
 CHECK_STEPS = 10  # how often the device is asked whether to stop; on cuda each question waits for it
 BETAS, EPSILON = (0.9, 0.98), 1e-8
 GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
 ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
 LEAST_PROGRESS = 1e-3  # of the loss: what patience counts as a fall
+STATE = ("vectors", "first", "second", "recent", "history", "best", "best_loss", "best_step", "last_fall", "fallen_to")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """Everything that a training is at a step: on the cpu, going on from it gives the bits of one never interrupted.
+
+    `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
+    """
+
+    step: int
+    seconds: float
+    tokens: int
+    tensors: dict[str, Tensor]
+    best: SoftPrompt | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a training is. loss and similarity are the leading restart's at this step, the others the best so far."""
+    """How far a training is. loss and similarity are the leading restart's at this step, the others the best so far.
+
+    `state` captures the training as it is at this report; it must be called before the training goes on.
+    """
 
     step: int
     steps: int
@@ -41,6 +65,7 @@ class Report:
     best_similarity: float
     seconds: float
     vectors: Tensor  # (k, w) on the cpu: the best so far
+    state: Callable[[], TrainState] = field(repr=False)
 
     @property
     def steps_per_second(self) -> float:
@@ -96,12 +121,19 @@ def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig,
 
 
 def descend(
-    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, *, start: Tensor | None = None, interval: int = 10
+    encoder: TextEncoder,
+    prompt: HardPrompt,
+    config: TrainConfig,
+    *,
+    start: Tensor | None = None,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
 ) -> Generator[Report, bool | None, Trained]:
-    """Trains, yields a Report every `interval` steps (and at the end), returns a Trained. Sending True stops it.
+    """Trains, yields a Report every `interval` (and at the end), returns a Trained. Sending True stops it.
 
-    `start` (k, w) is what init "soft" begins from. A loss that is no number, or a device that fails, ends it with the best
-    until then and `failure` set. Raises ConfigError for more soft tokens than fit, TrainingFailed where not one step is possible.
+    `start` (k, w) is what init "soft" begins from; `resume` is a state to go on from. A loss that is no number, or a device
+    that fails, ends it with the best until then and `failure` set. Raises ConfigError for more soft tokens than fit,
+    TrainingFailed where not one step is possible.
     """
     if config.tokens == "auto":
         raise ConfigError("tokens is auto: only train and iter_train find the number")
@@ -112,11 +144,17 @@ def descend(
         turns = [_Turn(encoder, prompt, config.tokens, contexts[i::groups]) for i in range(groups)]
         others = encoder.encode(config.against) if config.against else None
         run = _Run(encoder, config, start_vectors(encoder, prompt, config, config.tokens, start), groups)
+        if resume is not None:
+            run.restore(resume)
     except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
         raise TrainingFailed(device_failure(error, encoder.device)) from error
 
-    step, stopped, failure = 0, "steps", ""
-    began = time.perf_counter()
+    step, before = (resume.step, resume.seconds) if resume else (0, 0.0)
+    # a state may have been taken at the very step that ended the training: it must end there again
+    stopped = run.reason_to_stop(step) if step and step % CHECK_STEPS == 0 else "steps"
+    failure = ""
+    due = interval if callable(interval) else lambda step: step % interval == 0
+    began = time.perf_counter() - before
     try:
         while step < config.steps and stopped == "steps":
             turn = turns[step % len(turns)]
@@ -126,7 +164,7 @@ def descend(
             step += 1
             if step % CHECK_STEPS == 0 or step == config.steps:
                 stopped = run.reason_to_stop(step)
-            if (step % interval == 0 or step == config.steps or stopped != "steps") and (
+            if (due(step) or step == config.steps or stopped != "steps") and (
                 yield run.report(step, time.perf_counter() - began)
             ):
                 stopped = "interrupted" if stopped == "steps" and step < config.steps else stopped
@@ -191,6 +229,19 @@ class _Run:
         self.last_fall = torch.zeros(r, dtype=torch.long, device=start.device)
         self.fallen_to = torch.full((r,), math.inf, device=start.device)
         self.leading = self._read_back(0)
+
+    def state(self, step: int, seconds: float) -> TrainState:
+        tensors = {name: getattr(self, name).detach() for name in STATE}
+        tensors["history"] = tensors["history"][:step]
+        return TrainState(step, seconds, self.vectors.shape[1], {name: value.cpu().clone() for name, value in tensors.items()})
+
+    @torch.no_grad()
+    def restore(self, state: TrainState) -> None:
+        """Goes back to `state`, which must be of this very training."""
+        for name in STATE:
+            mine = getattr(self, name)
+            (mine[: state.step] if name == "history" else mine).copy_(state.tensors[name])
+        self.leading = self._read_back(state.step)
 
     def _project(self) -> None:
         if math.isfinite(self.ceiling):
@@ -258,7 +309,9 @@ class _Run:
     def report(self, step: int, seconds: float) -> Report:
         best = self.leader(step)
         now, then = best.history[-1].tolist(), best.history[best.step].tolist()
-        return Report(step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors)
+        return Report(
+            step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors, lambda: self.state(step, seconds)
+        )
 
     def best_so_far(self, steps: int) -> _Leader:
         try:

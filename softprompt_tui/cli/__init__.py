@@ -10,7 +10,9 @@ from softprompt_tui.cli.completion import completion
 from softprompt_tui.cli.library import list_, show
 from softprompt_tui.cli.models import models
 from softprompt_tui.cli.readout import readout
+from softprompt_tui.cli.runs import attach, runs, stop
 from softprompt_tui.cli.train import train
+from softprompt_tui.cli.worker import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -29,7 +31,7 @@ def main() -> None:
     """
 
 
-for command in (train, list_, show, readout, compare, models, completion):
+for command in (train, list_, show, readout, compare, models, runs, attach, stop, worker, completion):
     main.add_command(command)
 
 

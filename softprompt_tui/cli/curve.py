@@ -1,46 +1,62 @@
-"""The loss curve in characters."""
+"""Loss curves in characters."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+
+from softprompt.curves import reduced
 
 if TYPE_CHECKING:
     from softprompt.prompt import Array
 
 HEIGHT, WIDEST = 14, 100
+COLORS = ("cyan", "magenta")
+Point = tuple[int, float]  # step, loss
 
 
-def print_curve(losses: Array) -> None:
-    """Loss against steps, on a log axis; reduced to the width of the terminal before it is drawn."""
+def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
+    """Losses against steps, one curve an array; as wide as the terminal."""
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    text = drawn([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
+    if text:
+        click.echo(text if sys.stdout.isatty() else _plain(text))
+
+
+def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Sequence[str] = ()) -> str:
+    """The curves on a log axis, with colours; "" where there are not two points to draw.
+
+    Only losses that can stand on a log axis are shown.
+    """
     import plotext
 
-    width = min(WIDEST, shutil.get_terminal_size().columns)
-    steps, values = reduced(losses, 2 * width)
-    if len(values) < 2:
-        return
+    shown = [reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width) for curve in curves]
+    points = [point for curve in shown for point in curve]
+    if len(points) < 2 or height < 4:
+        return ""
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plot_size(width, HEIGHT)
+    plotext.plot_size(width, height)
     plotext.title("loss")
-    # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
-    plotext.plot(steps, [math.log10(value) for value in values], marker="braille", color="cyan")
+    for i, curve in enumerate(shown):
+        # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
+        steps, logs = [step for step, _ in curve], [math.log10(loss) for _, loss in curve]
+        plotext.plot(steps, logs, marker="braille", color=COLORS[i % len(COLORS)], label=labels[i] if labels else None)
+    values = [loss for _, loss in points]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     marks = [10.0**power for power in range(low, high + 1)]
     plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
-    last = steps[-1]
+    last = max(step for step, _ in points)
     plotext.xticks([round(last * i / 4) for i in range(5)])
-    drawn = plotext.build()
-    click.echo(drawn if sys.stdout.isatty() else plotext.uncolorize(drawn))
+    return str(plotext.build())
 
 
-def reduced(losses: Array, most: int) -> tuple[list[int], list[float]]:
-    """(steps, losses) of at most `most` points: the least loss of each stretch, so that no dip is lost."""
-    positive = [(i + 1, float(loss)) for i, loss in enumerate(losses) if loss > 0 and math.isfinite(loss)]
-    size = max(1, math.ceil(len(positive) / most))
-    points = [min(positive[i : i + size], key=lambda point: point[1]) for i in range(0, len(positive), size)]
-    return [step for step, _ in points], [loss for _, loss in points]
+def _plain(text: str) -> str:
+    import plotext
+
+    return str(plotext.uncolorize(text))

@@ -43,21 +43,12 @@ def find(query: tuple[str, ...], as_json: bool) -> None:
         narrate("reading open_clip's list of models (once, a few seconds) …")
     found = matching(list_models(), query)
     if as_json:
-        print_json([row_json(info) for info in found])
+        print_json([info.as_dict() for info in found])
     elif not found:
         narrate(f"no model matches {' '.join(query)!r}; `softprompt-tui models` lists all")
     else:
         headings = ("model", "width", "layers", "context", "parameters", "")
         print_table(headings, [_row(info) for info in found], right=(1, 2, 3, 4))
-
-
-def row_json(info: ModelInfo) -> dict[str, object]:
-    figures = {key: getattr(info, key) for key in ("name", "width", "layers", "context", "parameters")}
-    return figures | {
-        "on_disk": info.on_disk is not None,
-        "needs_transformers": bool(info.tokenizer),
-        "refused": info.refused or None,
-    }
 
 
 def _row(info: ModelInfo) -> tuple[str, ...]:

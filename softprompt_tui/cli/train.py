@@ -10,30 +10,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.config import Init, Long, Objective, TrainConfig
-from softprompt.errors import ConfigError, PromptError, TrainingFailed
+from softprompt.errors import ConfigError, PromptError
+from softprompt.job import Job, carry_out
 from softprompt.library import Library
 from softprompt_tui.cli.common import (
     FAILED,
-    INTERRUPTED,
     complete_entry,
     device_option,
     fail,
     json_option,
     load,
     model_option,
-    narrate,
-    print_json,
     stderr_console,
 )
-from softprompt_tui.cli.report import entry_json, print_entry
+from softprompt_tui.cli.result import finish
+from softprompt_tui.cli.runs import resolved, submit
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
-    from softprompt.prompt import SoftPrompt
     from softprompt.training import Report
 
 DEFAULT = TrainConfig()
 AUTO_STOP_AT = 0.99
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends a training early: what it has reached is saved
 LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may never end
 
 
@@ -142,6 +141,12 @@ def choice(values: Any) -> click.Choice[str]:
     show_default=True,
     help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.",
 )
+@click.option(
+    "--background",
+    "-b",
+    is_flag=True,
+    help="Hand it to the worker, which trains one run after another and outlives this terminal; prints the run's id.",
+)
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 def train(
@@ -153,6 +158,7 @@ def train(
     start_name: str | None,
     no_contexts: bool,
     no_norm_projection: bool,
+    background: bool,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -164,46 +170,28 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow under pine trees" -k 3
       softprompt-tui train "a red fox asleep in deep snow" -k auto --name fox
       softprompt-tui train "a red fox asleep in deep snow" -k 2 --init prompt
+      softprompt-tui train "a red fox asleep in deep snow" --background
 
-    Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up saves nothing: over SSH,
-    run it in tmux.
+    Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up ends it the same way; with
+    --background the training goes on (`runs` lists it, `attach` shows it).
     """  # fmt: skip
     if prompt == "-":
         prompt = _standard_input()
-    if not prompt.strip():
-        raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
-    config = _config(settings, no_contexts, no_norm_projection, start_name)
     library = Library()
+    config = _config(settings, no_contexts, no_norm_projection, start_name)
+    job = Job(prompt, config, resolved(model), device, precision, library.free_name(name) if name is not None else "")
     library.prepare()
-    if name is not None:
-        name = library.free_name(name)
-    start = library.open(start_name).prompt if start_name else None
-
-    from softprompt import train as run  # imports torch, 2-4 s: not before what was asked for is known to make sense
-
+    start = library.open(start_name) if start_name else None
+    if background:
+        submit(job, start.id if start else "", as_json)
+        return
+    # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = load(model, device, precision)
-    failure = ""
     with Progress(config, quiet) as progress:
-        try:
-            made: SoftPrompt | None = run(encoder, prompt, config, start=start, on_report=progress)
-        except TrainingFailed as error:
-            made, failure = error.best, str(error)
-    if made is None:
-        fail(failure, FAILED)
-    entry = library.save(made.named(name or ""))
-    if name and entry.prompt.name != name:
-        narrate(f"note: {name} was taken meanwhile; saved as {entry.prompt.name}")
-    for warning in entry.prompt.warnings:
-        narrate(f"note: {warning}")
-    path = library.path(entry.id, entry.revision)
-    if as_json:
-        print_json(entry_json(entry, path))
-    else:
-        print_entry(entry, path)
-    if failure:
-        fail(f"{failure}. The best until then was saved as {entry.prompt.name}", FAILED)
-    if entry.prompt.stopped == "interrupted":
-        raise SystemExit(INTERRUPTED)
+        outcome = carry_out(job, encoder, library, start=start.prompt if start else None, on_report=progress)
+    if outcome.entry is None:
+        fail(outcome.failure, FAILED)
+    finish(job.name, outcome.entry, outcome.failure, as_json)
 
 
 def _standard_input() -> str:
@@ -230,7 +218,7 @@ def _config(settings: dict[str, Any], no_contexts: bool, no_norm_projection: boo
 
 
 class Progress:
-    """A progress bar on stderr, where that is a terminal; the first Ctrl-C ends the training, a second one the program."""
+    """A progress bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the training, a second the program."""
 
     def __init__(self, config: TrainConfig, quiet: bool) -> None:
         self.config = config
@@ -249,7 +237,7 @@ class Progress:
         )
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
         self.task = self.bar.add_task("starting", total=self.config.steps)
-        self.before = signal.signal(signal.SIGINT, self._interrupt)
+        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
         if self.shown:
             self.bar.start()
         return self
@@ -263,7 +251,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.shown:
             self.bar.stop()
-        signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self.interrupted:

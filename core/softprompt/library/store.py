@@ -55,7 +55,7 @@ class Library:
         finally:
             probe.unlink(missing_ok=True)
 
-    def save(self, prompt: SoftPrompt) -> Entry:
+    def save(self, prompt: SoftPrompt, id: str | None = None) -> Entry:
         """Saves a soft prompt durably as a new entry and returns it.
 
         It is named after its hard prompt where it has no name; a name that is taken gets a number, so that nothing trained is
@@ -66,7 +66,9 @@ class Library:
         self.prepare()
         taken = {same(listed.name) for listed in self.list()[0]}
         name = numbered(check_name(prompt.name), taken) if prompt.name else name_for(prompt.hard_prompt, taken)
-        entry = Entry(secrets.token_hex(8), 1, prompt.named(name))
+        if id is not None and self.path(id, 1).exists():
+            return self.open(id)
+        entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
         try:
             write_new(self.path(entry.id, entry.revision), pack(entry))
         except OSError as error:

@@ -1,0 +1,96 @@
+"""A training as it is asked for, and carrying it out: the one way from a prompt to a saved soft prompt, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from softprompt.catalogue import MINI
+from softprompt.config import TrainConfig
+from softprompt.errors import ConfigError, PromptError, TrainingFailed
+from softprompt.library.names import check_name
+
+if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
+    from softprompt.library import Library
+    from softprompt.library.entry import Entry
+    from softprompt.prompt import SoftPrompt
+    from softprompt.training import Interval, Report, TrainState
+
+LONGEST_PROMPT = 1 << 20  # characters; no prompt is that long
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: hard prompt, settings, model, device, and the name to save under ("" for one made from the prompt).
+
+    Raises PromptError, BadName and ConfigError for what cannot work on any model.
+    """
+
+    prompt: str
+    config: TrainConfig = field(default_factory=TrainConfig)
+    model: str = MINI
+    device: str = "auto"
+    precision: str = "float32"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+        if len(self.prompt) > LONGEST_PROMPT:
+            raise PromptError(f"the prompt has {len(self.prompt):,} characters; at most {LONGEST_PROMPT:,} are read")
+        if self.name:
+            check_name(self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {**vars(self), "config": self.config.as_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Job:
+        """The inverse of `as_dict`; raises ConfigError for values of another kind."""
+        try:
+            texts = {key: values[key] for key in ("prompt", "model", "device", "precision", "name")}
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise TypeError("a text is expected")
+            return cls(config=TrainConfig.from_dict(values["config"]), **texts)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(f"this is no training job: {type(error).__name__} {error}") from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: the saved entry, or None where there was nothing to save, and why it failed, or ""."""
+
+    entry: Entry | None
+    failure: str = ""
+
+
+def carry_out(
+    job: Job,
+    encoder: TextEncoder,
+    library: Library,
+    *,
+    start: SoftPrompt | None = None,
+    entry_id: str | None = None,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
+    on_report: Callable[[Report], bool | None] | None = None,
+) -> Outcome:
+    """Trains and saves; where the training fails, the best until then is saved.
+
+    With `entry_id` it is saved once under that id, however often this is called. The other arguments are `train`'s. Raises
+    PromptError, ConfigError, LibraryError.
+    """
+    from softprompt.trainer import train
+
+    failure = ""
+    try:
+        made = train(encoder, job.prompt, job.config, start=start, interval=interval, resume=resume, on_report=on_report)
+    except TrainingFailed as error:
+        failure = str(error)
+        if error.best is None:
+            return Outcome(None, failure)
+        made = error.best
+    return Outcome(library.save(made.named(job.name), entry_id), failure)

@@ -1,0 +1,81 @@
+"""`python -m softprompt.worker`: begins the worker of a data folder, unless there is one. Clients call this; see start.py."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+
+from softprompt.errors import SoftPromptError
+from softprompt.worker import log as logs
+from softprompt.worker.place import Place, take
+from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
+
+log = logging.getLogger("softprompt.worker")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="softprompt.worker", description=__doc__)
+    parser.add_argument(
+        "--release-after", type=float, default=RELEASE_AFTER, help="idle seconds after which models leave the GPU"
+    )
+    parser.add_argument("--end-after", type=float, default=END_AFTER, help="seconds without clients and runs after which it ends")
+    parser.add_argument("--ready-fd", type=int, help="a pipe that is told when clients can come, or why not")
+    options = parser.parse_args()
+    if os.fork():  # the child belongs to nobody: who started it has no process to wait for
+        os._exit(0)
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    told = _Told(options.ready_fd)
+    try:
+        logs.begin()
+        place = Place()
+        place.prepare()
+        lock = take(place.worker_lock)
+    except (SoftPromptError, OSError) as error:
+        told.tell(str(error))
+        raise SystemExit(1) from error
+    if lock is None:
+        told.tell("another worker is there")
+        raise SystemExit(0)
+    faulthandler.enable()
+    server = Server(place, lock, options.release_after, options.end_after)
+    log.info("begins for %s", place.home)
+    try:
+        asyncio.run(server.run(lambda: told.tell("ready")))
+    except (SoftPromptError, OSError) as error:
+        log.exception("ended by an error")
+        told.tell(str(error))
+        raise SystemExit(1) from error
+    log.info("ends")
+    logging.shutdown()
+    if server.again:
+        os.execv(sys.executable, [sys.executable, "-m", "softprompt.worker", *_without_fd(sys.argv[1:])])
+    os._exit(0)  # the engine's thread may still be inside torch, and nothing of it is to be kept
+
+
+class _Told:
+    """Who started this process waits for one line."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self.descriptor = descriptor
+
+    def tell(self, line: str) -> None:
+        if self.descriptor is not None:
+            with os.fdopen(self.descriptor, "w") as pipe:
+                pipe.write(line)
+            self.descriptor = None
+
+
+def _without_fd(arguments: list[str]) -> list[str]:
+    at = arguments.index("--ready-fd") if "--ready-fd" in arguments else len(arguments)
+    return arguments[:at] + arguments[at + 2 :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""A client of the worker, for scripts and the command line: it waits for answers, and hands out events one by one."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from softprompt import errors
+from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.worker import protocol as p
+from softprompt.worker.log import log_file, log_path
+from softprompt.worker.place import Place, held
+
+START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
+ANSWER_WITHIN = 60.0  # seconds
+
+
+class WorkerGone(WorkerError):
+    """The worker ended or was killed while it was being listened to; its runs go on with the next one."""
+
+
+class Client:
+    """A connection to the worker of this user's data folder, which is started if need be. Use as a context."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._events: deque[dict[str, Any]] = deque()
+        self._number = 0
+        self._send(p.hello())
+        said = self._next(ANSWER_WITHIN)
+        self.worker = said
+        if p.is_newer(said, p.hello()) and said.get("protocol") != p.PROTOCOL:
+            raise WorkerError(
+                f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or `worker stop`"
+            )
+        self.making_way: str | None = None  # an older worker's last run, "" where it has none
+        if p.is_newer(p.hello(), said):
+            self.making_way = str(self._next(ANSWER_WITHIN).get("run", ""))
+            return
+        snapshot = self._next(ANSWER_WITHIN)
+        self.runs: list[dict[str, Any]] = snapshot.get("runs", [])
+
+    def request(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
+        """The worker's reply. Raises the error that the worker raised, WorkerGone, and WorkerError where no answer comes in time."""
+        self._number += 1
+        self._send(p.as_message(request, self._number))
+        until = time.monotonic() + within
+        while True:
+            message = self._next(until - time.monotonic())
+            match message.get("type"), message.get("id"):
+                case "reply", self._number:
+                    result: dict[str, Any] = message["result"]
+                    return result
+                case "error", self._number:
+                    raise _raised(message)
+                case (("reply" | "error"), _):
+                    pass  # of a question that was given up
+                case _:
+                    self._events.append(message)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happens, as it happens; ends with WorkerGone."""
+        while True:
+            yield self._events.popleft() if self._events else self._next(None)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.settimeout(ANSWER_WITHIN)
+            self._socket.sendall(p.encode(message))
+        except OSError as error:
+            raise WorkerGone(f"the worker is gone ({error.strerror or error}): try again, and it is started anew") from error
+
+    def _next(self, within: float | None) -> dict[str, Any]:
+        """The next message; raises WorkerGone, and WorkerError where none comes within so many seconds."""
+        until = None if within is None else time.monotonic() + within
+        while (end := self._buffer.find(b"\n")) < 0:
+            try:
+                self._socket.settimeout(None if until is None else max(0.001, until - time.monotonic()))
+                more = self._socket.recv(1 << 16)
+            except TimeoutError as error:
+                raise WorkerError(f"the worker does not answer; its log: {log_path()}") from error
+            except OSError as error:
+                raise WorkerGone(f"the worker is gone ({error.strerror}): its runs go on when it is started again") from error
+            if not more:
+                raise WorkerGone("the worker is gone: its runs go on when it is started again")
+            self._buffer += more
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return p.decode(line)
+
+
+def connect(start: bool = True, on_wait: Callable[[str], None] | None = None) -> Client | None:
+    """A client of this user's worker; None where there is none and `start` is false. Raises WorkerError.
+
+    `on_wait` is told what is being waited for, such as an older worker's last run.
+    """
+    place = Place()
+    place.prepare()
+    told = False
+    while True:
+        client = _reached(place) or (_started(place) if start else None)
+        if client is None or client.making_way is None:
+            return client
+        if on_wait and not told:
+            run = f"run {client.making_way}" if client.making_way else "what it does"
+            on_wait(f"a worker of an older version finishes {run} and makes way; waiting for that")
+            told = True
+        try:
+            for _ in client.events():
+                pass
+        except WorkerGone:
+            client.close()
+
+
+def _reached(place: Place) -> Client | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(ANSWER_WITHIN)
+        connection.connect(os.fspath(place.socket))
+        return Client(connection)
+    except (FileNotFoundError, ConnectionRefusedError, WorkerGone):
+        connection.close()
+        return None
+    except OSError as error:
+        connection.close()
+        raise WorkerError(f"{place.socket} cannot be reached: {error.strerror}") from error
+
+
+def _started(place: Place) -> Client:
+    """Starts the worker, one starter at a time: who comes second finds it started."""
+    with held(place.start_lock, START_WITHIN):
+        client = _reached(place)
+        if client is not None:
+            return client
+        said = _spawn()
+        client = _reached(place)
+    if client is None:
+        raise WorkerError(f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}")
+    return client
+
+
+def _spawn() -> str:
+    """Starts the worker's process and waits until it listens; returns what it said."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)]
+    try:
+        try:
+            with log_file() as log:  # what Python says before the log is open must not be lost, nor reach a terminal
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), start_new_session=True
+                )
+        except OSError as error:
+            raise WorkerError(f"no process can be started: {error.strerror}") from error
+        finally:
+            os.close(writing)
+        process.wait()  # it forks at once, and its child goes on
+        said = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(reading, selectors.EVENT_READ)
+            until = time.monotonic() + START_WITHIN
+            while selector.select(max(0.0, until - time.monotonic())):
+                more = os.read(reading, 4096)
+                said += more
+                if not more:
+                    break
+        return said.decode(errors="replace")
+    finally:
+        os.close(reading)
+
+
+def _raised(message: dict[str, Any]) -> SoftPromptError:
+    """The worker's error as the type it had there, where this package has it."""
+    kind = getattr(errors, str(message.get("kind")), WorkerError)
+    if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
+        kind = WorkerError
+    return kind(str(message.get("message")))

@@ -1,0 +1,107 @@
+"""Whose a run is: a file in its folder, so that a home shared by several hosts never trains one run twice.
+
+Each holder's lease is a file `lease.<n>` made without replacing, n counting up: making it is taking it, and who finds a higher
+number than his own has lost the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from softprompt.files import write_new
+
+UNHEARD = 120.0  # seconds without a sign of life after which another host's run may be taken over, when asked to
+_NAME = re.compile(r"lease\.(\d{1,9})")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process on a host: `boot` tells two starts of the host apart, `started` two processes of one number."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def me(cls) -> Holder:
+        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
+
+    def lives(self) -> bool | None:
+        """Whether that process runs; None where this host cannot know."""
+        if self.host != socket.gethostname():
+            return None
+        return self.boot == _boot() and self.started == _started(self.pid) != ""
+
+
+class Lease:
+    """Lease number `number` of the run in `folder`, held by this process."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
+        self.number = number
+
+    def is_ours(self) -> bool:
+        """False once another process has taken the run."""
+        return newest(self.folder) == self.number
+
+    def renew(self) -> None:
+        os.utime(self.folder / f"lease.{self.number}")
+
+
+def newest(folder: Path) -> int:
+    """The number of the newest lease in a run's folder, 0 where there is none."""
+    return max((int(match[1]) for match in (_NAME.fullmatch(path.name) for path in folder.iterdir()) if match), default=0)
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds the run; None where nobody does, or its lease is not readable."""
+    try:
+        values = json.loads((folder / f"lease.{newest(folder)}").read_bytes()[:4096])
+        return Holder(str(values["host"]), str(values["boot"]), int(values["pid"]), str(values["started"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def take_lease(folder: Path) -> Lease | None:
+    """Takes the run, whoever held it; None where another process was quicker. The caller has asked `holder_of` first."""
+    number = newest(folder) + 1
+    try:
+        write_new(folder / f"lease.{number}", json.dumps(asdict(Holder.me())).encode())
+    except FileExistsError:
+        return None
+    return Lease(folder, number)
+
+
+def unheard_for(folder: Path) -> float:
+    """Seconds since the newest lease was renewed, by the clock of the disk it lies on: hosts' clocks differ."""
+    probe = folder / f".{secrets.token_hex(8)}.partial"
+    probe.touch(mode=0o600, exist_ok=False)
+    try:
+        return probe.stat().st_mtime - (folder / f"lease.{newest(folder)}").stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux: a process of the same number and start time is the same one
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since boot, "" where there is none; fields 3 and 22 of /proc/<pid>/stat (proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]  # a killed process stays as a zombie until its parent looks
+    except (OSError, IndexError):
+        return ""

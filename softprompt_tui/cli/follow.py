@@ -1,0 +1,163 @@
+"""Following a run of the worker: its curve and figures on the terminal until it ends, and then its result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+
+from softprompt.errors import RunNotFound
+from softprompt.library import Library
+from softprompt.worker import protocol as p
+from softprompt.worker.runfolder import ENDED
+from softprompt_tui.cli.common import FAILED, fail, narrate, print_json, stderr_console
+from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn
+from softprompt_tui.cli.result import finish
+from softprompt_tui.inert import inert
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from softprompt.worker.client import Client
+
+MOST_TRIES = 5  # workers that die one after another before it is given up
+
+
+def follow(worker: Callable[[], Client], run: str, quiet: bool) -> dict[str, Any] | None:
+    """The run as it ended; None where it was left before: by Ctrl-C, or because the worker was told to end."""
+    from softprompt.worker.client import WorkerGone
+
+    shown = sys.stderr.isatty() and not quiet
+    with Picture() if shown else nullcontext(_Nothing()) as picture:
+        for attempt in range(MOST_TRIES):
+            try:
+                with worker() as client:
+                    return _until_ended(client, run, picture)
+            except WorkerGone:
+                if attempt == MOST_TRIES - 1:
+                    raise
+                narrate("the worker is gone; another one goes on with the run")
+            except KeyboardInterrupt:
+                narrate(f"detached; the training goes on: `softprompt-tui attach {run}` comes back to it")
+                return None
+    return None
+
+
+def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
+    curve = client.request(p.Curve(run))
+    run = curve["run"]
+    now = next((one for one in client.runs if one["id"] == run), None)
+    if now is None:
+        raise RunNotFound(f"run {run} ended long ago: `softprompt-tui show` shows what it saved")
+    picture.begin(now, curve["points"])
+    if now["state"] in ENDED:
+        return dict(now)
+    for event in client.events():
+        match event.get("type"):
+            case "report" if event["run"] == run:
+                picture.report(event)
+            case "loading" if event["run"] == run:
+                picture.say(f"fetching {now['model']}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB")
+            case "run" if event["run"]["id"] == run:
+                now = dict(event["run"])
+                if now["state"] in ENDED:
+                    return now
+                picture.say(_STATES.get(now["state"], ""))
+            case "dropped" if event["run"] == run:
+                fail(f"run {run[:8]} was dropped", FAILED)
+            case "bye" if not event.get("again"):
+                narrate("the worker was told to end; the run goes on when it is started again: `softprompt-tui worker start`")
+                return None
+    return None
+
+
+_STATES = {"queued": "waiting for its turn", "paused": "paused", "running": "beginning"}
+
+
+def show_result(ended: dict[str, Any], as_json: bool, asked_for: bool = False) -> None:
+    """What a run came to; `asked_for` where its end was just what was asked for, and no interruption."""
+    if ended["entry"]:
+        finish(ended["name"], Library().open(ended["entry"]), ended["error"], as_json, asked_for)
+    elif ended["error"]:
+        fail(f"run {ended['id'][:8]} failed: {ended['error']}", FAILED)
+    elif as_json:
+        print_json(ended)
+    else:
+        narrate(f"run {ended['id'][:8]} was stopped before it had anything to save")
+
+
+class _Nothing:
+    """Stands where nothing is shown."""
+
+    def begin(self, run: dict[str, Any], points: list[Any]) -> None: ...
+    def report(self, report: dict[str, Any]) -> None: ...
+    def say(self, words: str) -> None: ...
+
+
+class Picture:
+    """The curve so far and one line of figures, on stderr; drawn at most four times a second, twice over SSH."""
+
+    def __init__(self) -> None:
+        self.every = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25
+        self.points: list[tuple[int, float]] = []
+        self.words = ""
+        self.latest: dict[str, Any] = {}
+        self.drawn_at = 0.0
+
+    def __enter__(self) -> Picture:
+        from rich.live import Live
+
+        self.live: Live = Live(console=stderr_console(), auto_refresh=False, transient=True)
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def begin(self, run: dict[str, Any], points: list[Any]) -> None:
+        self.run = run
+        self.points = [(step, loss) for step, loss, _ in points]
+        self.say(_STATES.get(run["state"], ""))
+
+    def report(self, report: dict[str, Any]) -> None:
+        if report["tokens"] != self.latest.get("tokens", report["tokens"]):
+            self.points = []  # "auto" goes on to the next number of tokens
+        self.latest, self.words = report, ""
+        self.points = [point for point in self.points if point[0] < report["step"]] if self._is_back(report) else self.points
+        self.points.append((report["step"], report["loss"]))
+        self._draw()
+
+    def say(self, words: str) -> None:
+        self.words = words
+        self._draw(now=True)
+
+    def _is_back(self, report: dict[str, Any]) -> bool:
+        return bool(self.points) and report["step"] <= self.points[-1][0]
+
+    def _draw(self, now: bool = False) -> None:
+        from rich.text import Text
+
+        if not now and time.monotonic() - self.drawn_at < self.every:
+            return
+        self.drawn_at = time.monotonic()
+        size = shutil.get_terminal_size()
+        curve = drawn([self.points], min(WIDEST, size.columns - 1), min(HEIGHT, size.lines - 4))
+        text = Text.from_ansi(curve, no_wrap=True, end="\n") if curve else Text()
+        text.append(inert(f"{self.run['id'][:8]}  {self._figures()}")[: size.columns - 1])
+        self.live.update(text, refresh=True)
+
+    def _figures(self) -> str:
+        if self.words or not self.latest:
+            return self.words or "beginning"
+        r = self.latest
+        tokens = f"{r['tokens']} tokens  " if self.run["tokens"] == "auto" else ""
+        left = (self.run["steps"] - r["step"]) / r["steps_per_second"] if r["steps_per_second"] else 0
+        return (
+            f"{tokens}{r['step']}/{self.run['steps']}  loss {r['loss']:.4f}  similarity {r['similarity']:.4f}  best {r['best_similarity']:.4f}  "
+            f"{r['steps_per_second']:.0f}/s  {left:.0f} s left"
+        )

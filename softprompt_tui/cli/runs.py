@@ -1,0 +1,221 @@
+"""`softprompt-tui runs`, `attach` and `stop`: the trainings in the worker's hands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from softprompt.errors import UnknownModel
+from softprompt.worker import protocol as p
+from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
+from softprompt_tui.cli.cells import age, figure
+from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
+from softprompt_tui.cli.follow import follow, show_result
+
+if TYPE_CHECKING:
+    from softprompt.job import Job
+    from softprompt.worker.client import Client
+
+LOCAL = "local-dir:"
+
+
+def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(record.id) for record in records(runs_folder()) if record.id.startswith(incomplete)]
+
+
+run_argument = click.argument("run", shell_complete=complete_run)
+
+
+def worker() -> Client:
+    """This user's worker, started if there is none."""
+    from softprompt.worker.client import connect
+
+    client = connect(on_wait=narrate)
+    assert client is not None  # it was to be started
+    return client
+
+
+def resolved(model: str) -> str:
+    """The model's name as it holds in another process, whose folder is another."""
+    if not model.startswith(LOCAL):
+        return model
+    folder = Path(model.removeprefix(LOCAL)).absolute()
+    if not folder.is_dir():
+        raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
+    return f"{LOCAL}{folder}"
+
+
+def submit(job: Job, start: str, as_json: bool) -> None:
+    """Hands a job to the worker and prints the run's id."""
+    with worker() as client:
+        run = client.request(p.Submit(job.as_dict(), start))
+    if as_json:
+        print_json(run)
+        return
+    click.echo(run["id"])
+    narrate(f"it trains in the background: `softprompt-tui attach {run['id'][:6]}` shows it, `runs` lists all")
+
+
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[pause|resume|move|drop RUN]",
+    short_help="List the trainings in the background.",
+)
+@json_option
+@click.pass_context
+def runs(ctx: click.Context, as_json: bool) -> None:
+    """List the runs: those under way and to come, in their order, then those that are over. A run is named by the first letters of its id.
+
+    \b
+    Examples:
+      softprompt-tui runs
+      softprompt-tui runs --json
+      softprompt-tui runs pause 3f2a
+      softprompt-tui runs move 3f2a --before 91cc
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    found = records(runs_folder())
+    if as_json:
+        print_json([record.as_dict() for record in found])
+    elif not found:
+        narrate('There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background')
+    else:
+        now = datetime.now(UTC)
+        headings = ("run", "state", "step", "similarity", "age", "name", "prompt")
+        print_table(headings, [_row(record, now) for record in found], right=(2, 3, 4), stretch=6)
+        _say_if_nobody_trains(found)
+
+
+def _row(record: Record, now: datetime) -> tuple[str, ...]:
+    values = record.as_dict()
+    step = "-" if values["step"] is None else f"{values['step']}/{values['steps']}"
+    state = "stopping" if record.stopping and record.state == "running" else record.state
+    return (
+        record.id[:8],
+        state,
+        step,
+        figure(values["best_similarity"]),
+        age(record.created, now),
+        values["name"] or "-",
+        record.job.prompt,
+    )
+
+
+def _say_if_nobody_trains(found: list[Record]) -> None:
+    from softprompt.worker.client import connect
+
+    waiting = [record for record in found if record.state == "queued"]
+    if waiting and not any(record.state == "running" for record in found):
+        client = connect(start=False)
+        if client is None:
+            narrate("No worker is there to train them: `softprompt-tui worker start` goes on")
+        else:
+            client.close()
+
+
+def _do(request: p.Request, said: str) -> None:
+    with worker() as client:
+        run = client.request(request)
+    narrate(f"run {run['id'][:8]}: {said}")
+
+
+@runs.command()
+@run_argument
+def pause(run: str) -> None:
+    """Take RUN out of the queue with all that it has done; the next one trains meanwhile.
+
+    \b
+    Example:
+      softprompt-tui runs pause 3f2a
+    """
+    _do(p.Pause(run), "paused; `runs resume` goes on with it")
+
+
+@runs.command()
+@run_argument
+def resume(run: str) -> None:
+    """Go on with a paused run, try a failed one again, or take over one whose host is no longer heard of.
+
+    \b
+    Example:
+      softprompt-tui runs resume 3f2a
+    """
+    _do(p.Resume(run), "in the queue")
+
+
+@runs.command()
+@run_argument
+@click.option(
+    "--before", default="", metavar="RUN", shell_complete=complete_run, help="Train it before this one; last unless given."
+)
+def move(run: str, before: str) -> None:
+    """Give a waiting run another place in the queue.
+
+    \b
+    Examples:
+      softprompt-tui runs move 3f2a --before 91cc
+      softprompt-tui runs move 3f2a
+    """
+    _do(p.Move(run, before), "moved")
+
+
+@runs.command()
+@run_argument
+def drop(run: str) -> None:
+    """Remove RUN and what it has done; what it saved in the library stays there.
+
+    \b
+    Example:
+      softprompt-tui runs drop 3f2a
+    """
+    _do(p.Drop(run), "dropped")
+
+
+@click.command(short_help="Show a training in the background until it ends.")
+@run_argument
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No curve and no progress; only the result.")
+def attach(run: str, as_json: bool, quiet: bool) -> None:
+    """Show RUN with its whole curve until it ends, and then its result, as `train` does. Ctrl-C detaches; the training goes on.
+
+    \b
+    Examples:
+      softprompt-tui attach 3f2a
+      softprompt-tui attach 3f2a --json
+    """
+    ended = follow(worker, run, quiet)
+    if ended is not None:
+        show_result(ended, as_json)
+
+
+@click.command(short_help="End a training in the background; its best so far is saved.")
+@run_argument
+@json_option
+def stop(run: str, as_json: bool) -> None:
+    """End RUN, save the best that it has reached, and show it. One that has not begun just leaves the queue.
+
+    \b
+    Example:
+      softprompt-tui stop 3f2a
+    """
+    with worker() as client:
+        stopped = client.request(p.Stop(run))
+    if stopped["state"] in ENDED:
+        _stopped_unbegun(stopped, as_json)
+        return
+    ended = follow(worker, stopped["id"], quiet=True)
+    if ended is None:
+        fail(f"run {stopped['id'][:8]} was not seen to end: `softprompt-tui runs` tells", FAILED)
+    show_result(ended, as_json, asked_for=True)
+
+
+def _stopped_unbegun(run: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(run)
+    else:
+        narrate(f"run {run['id'][:8]} had not begun: nothing to save")

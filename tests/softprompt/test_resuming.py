@@ -1,0 +1,96 @@
+"""A training that is interrupted and goes on from its state comes to the same bits as one that never was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from softprompt import Library, SoftPrompt
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError, EntryDamaged, PromptError
+from softprompt.job import Job, carry_out
+from softprompt.trainer import iter_train, train
+from softprompt.training import TrainState
+from softprompt.worker.checkpoint import from_bytes, to_bytes
+from tests.conftest import FOX
+
+
+def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
+    apart = {"seconds", "steps_per_second", "created"}
+    figures = [{key: value for key, value in made.summary().items() if key not in apart} for made in (a, b)]
+    return figures[0] == figures[1] and all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
+    )
+
+
+def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:
+    """The state at every report of a training."""
+    return [report.state() for report in iter_train(encoder, FOX, **settings)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokens": 2, "steps": 30, "restarts": 3, "interval": 7},
+        {"tokens": 2, "steps": 60, "stop_at": 0.97, "interval": 10},
+        {"tokens": 2, "steps": 40, "patience": 5, "rate": 20.0, "interval": 10},
+        {"tokens": 1, "steps": 20, "contexts": (), "objective": "mse", "interval": 3},
+        {"tokens": "auto", "steps": 10, "stop_at": 0.9, "interval": 6},
+    ],
+)
+def test_from_every_state_it_comes_to_the_same_bits(encoder: TextEncoder, settings: dict[str, Any]) -> None:
+    whole = train(encoder, FOX, **settings)
+    taken = states(encoder, **settings)
+    assert len(taken) >= 2
+    for state in taken:
+        again = from_bytes(to_bytes(state), "checkpoint")  # as the disk gives it back
+        assert same_bits(train(encoder, FOX, resume=again, **settings), whole)
+
+
+def test_the_caller_says_when_a_report_is_due(encoder: TextEncoder) -> None:
+    steps = [report.step for report in iter_train(encoder, FOX, tokens=1, steps=12, interval=lambda step: step in (2, 3, 7))]
+    assert steps == [2, 3, 7, 12]
+
+
+def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> None:
+    raw = to_bytes(states(encoder, tokens=1, steps=2, interval=2, contexts=())[0])
+    for i in range(0, len(raw), 37):
+        with pytest.raises(EntryDamaged):
+            from_bytes(raw[:i] + bytes([raw[i] ^ 4]) + raw[i + 1 :], "checkpoint")
+    with pytest.raises(EntryDamaged):
+        from_bytes(raw[:-1], "checkpoint")
+
+
+def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> None:
+    job = Job(FOX, TrainConfig(tokens=1, steps=3), name="fox")
+    library = Library()
+    first = carry_out(job, encoder, library, entry_id="0123456789abcdef")
+    second = carry_out(job, encoder, library, entry_id="0123456789abcdef")
+    assert first.entry is not None
+    assert second.entry is not None
+    assert first.entry.id == second.entry.id == "0123456789abcdef"
+    assert first.entry.prompt.created == second.entry.prompt.created
+    assert [one.name for one in library.list()[0]] == ["fox"]
+
+
+def test_a_job_survives_json(encoder: TextEncoder) -> None:
+    import json
+
+    job = Job(FOX, TrainConfig(tokens="auto", stop_at=0.9, contexts=("a {}",), patience=3), "mini", "cpu", "bfloat16", "fox")
+    assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
+
+
+@pytest.mark.parametrize(
+    "values", [None, [], {}, {"prompt": 3}, {**Job("a").as_dict(), "name": None}, {**Job("a").as_dict(), "config": {"x": 1}}]
+)
+def test_what_is_no_job_is_refused(values: Any) -> None:
+    with pytest.raises(ConfigError):
+        Job.from_dict(values)
+
+
+@pytest.mark.parametrize("prompt", ["", " \n", "a" * ((1 << 20) + 1)])
+def test_a_prompt_that_cannot_be_trained_on_is_refused(prompt: str) -> None:
+    with pytest.raises(PromptError):
+        Job(prompt)
