@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 
-from softprompt.errors import RunNotFound
+from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.library import Library
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
@@ -30,22 +30,29 @@ MOST_TRIES = 5  # workers that die one after another before it is given up
 
 def follow(worker: Callable[[], Client], run: str, quiet: bool) -> dict[str, Any] | None:
     """The run as it ended; None where it was left before: by Ctrl-C, or because the worker was told to end."""
+    shown = sys.stderr.isatty() and not quiet
+    try:
+        with Picture() if shown else nullcontext(_Nothing()) as picture:
+            ended = _through_deaths(worker, run, picture)
+    except KeyboardInterrupt:
+        narrate(f"detached; the training goes on: `softprompt-tui attach {run}` comes back to it")
+        return None
+    if ended is None:
+        narrate("the worker was told to end; the run goes on when it is started again: `softprompt-tui worker start`")
+    return ended
+
+
+def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
+    """Goes on with the next worker where one dies."""
     from softprompt.worker.client import WorkerGone
 
-    shown = sys.stderr.isatty() and not quiet
-    with Picture() if shown else nullcontext(_Nothing()) as picture:
-        for attempt in range(MOST_TRIES):
-            try:
-                with worker() as client:
-                    return _until_ended(client, run, picture)
-            except WorkerGone:
-                if attempt == MOST_TRIES - 1:
-                    raise
-                narrate("the worker is gone; another one goes on with the run")
-            except KeyboardInterrupt:
-                narrate(f"detached; the training goes on: `softprompt-tui attach {run}` comes back to it")
-                return None
-    return None
+    for _ in range(MOST_TRIES):
+        try:
+            with worker() as client:
+                return _until_ended(client, run, picture)
+        except WorkerGone:
+            picture.say("the worker is gone; another one goes on with the run")
+    raise WorkerError(f"{MOST_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why")
 
 
 def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
@@ -69,9 +76,8 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
                     return now
                 picture.say(_STATES.get(now["state"], ""))
             case "dropped" if event["run"] == run:
-                fail(f"run {run[:8]} was dropped", FAILED)
+                raise RunRefused(f"run {run[:8]} was dropped meanwhile")
             case "bye" if not event.get("again"):
-                narrate("the worker was told to end; the run goes on when it is started again: `softprompt-tui worker start`")
                 return None
     return None
 
@@ -106,6 +112,7 @@ class Picture:
         self.every = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25
         self.points: list[tuple[int, float]] = []
         self.words = ""
+        self.run: dict[str, Any] = {"id": "", "tokens": 0, "steps": 0}
         self.latest: dict[str, Any] = {}
         self.drawn_at = 0.0
 

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from softprompt.errors import UnknownModel
+from softprompt.models import LOCAL
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
 from softprompt_tui.cli.cells import age, figure
@@ -19,8 +20,6 @@ from softprompt_tui.cli.follow import follow, show_result
 if TYPE_CHECKING:
     from softprompt.job import Job
     from softprompt.worker.client import Client
-
-LOCAL = "local-dir:"
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -86,8 +85,8 @@ def runs(ctx: click.Context, as_json: bool) -> None:
         narrate('There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background')
     else:
         now = datetime.now(UTC)
-        headings = ("run", "state", "step", "similarity", "age", "name", "prompt")
-        print_table(headings, [_row(record, now) for record in found], right=(2, 3, 4), stretch=6)
+        headings = ("run", "state", "step", "similarity", "age", "name or prompt")
+        print_table(headings, [_row(record, now) for record in found], right=(2, 3, 4), stretch=5)
         _say_if_nobody_trains(found)
 
 
@@ -95,15 +94,8 @@ def _row(record: Record, now: datetime) -> tuple[str, ...]:
     values = record.as_dict()
     step = "-" if values["step"] is None else f"{values['step']}/{values['steps']}"
     state = "stopping" if record.stopping and record.state == "running" else record.state
-    return (
-        record.id[:8],
-        state,
-        step,
-        figure(values["best_similarity"]),
-        age(record.created, now),
-        values["name"] or "-",
-        record.job.prompt,
-    )
+    called = values["name"] or record.job.prompt
+    return (record.id[:8], state, step, figure(values["best_similarity"]), age(record.created, now), called)
 
 
 def _say_if_nobody_trains(found: list[Record]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from softprompt import Library, SoftPrompt
+from softprompt import Library
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
@@ -15,14 +15,7 @@ from softprompt.trainer import iter_train, train
 from softprompt.training import TrainState
 from softprompt.worker.checkpoint import from_bytes, to_bytes
 from tests.conftest import FOX
-
-
-def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
-    apart = {"seconds", "steps_per_second", "created"}
-    figures = [{key: value for key, value in made.summary().items() if key not in apart} for made in (a, b)]
-    return figures[0] == figures[1] and all(
-        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
-    )
+from tests.worker_process import same_bits
 
 
 def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:

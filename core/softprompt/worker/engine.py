@@ -213,7 +213,7 @@ class Engine(threading.Thread):
             if made.stopped == "interrupted" and not outcome.failure:
                 ended["event"] = "stopped"
             ended |= {"entry": outcome.entry.id, "name": made.name, "similarity": made.similarity}
-        return ended | {"latest": latest}
+        return ended | {"latest": latest, "began": training.record.began}  # all that is shown of a run stands in its last event
 
     def _checkpoint(self, folder: RunFolder) -> TrainState | None:
         """Where the run can go on; None for the beginning, which comes to the same bits."""

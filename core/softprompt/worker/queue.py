@@ -9,9 +9,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from softprompt.catalogue import MINI
 from softprompt.errors import RunNotFound, RunRefused
 from softprompt.job import Job
 from softprompt.library import Library
+from softprompt.models import LOCAL, resolve
 from softprompt.worker.engine import Training
 from softprompt.worker.leases import UNHEARD, Holder, Lease, holder_of, take_lease, unheard_for
 from softprompt.worker.runfolder import ENDED, Record, RunFolder, folders, in_order, named, runs_folder
@@ -70,7 +72,9 @@ class Queue:
         return ordered[: len(going) + SHOWN_ENDED]
 
     def submit(self, job: Job, start: str) -> Record:
-        """Makes a run, durably. Raises LibraryError."""
+        """Makes a run, durably. Raises UnknownModel, and LibraryError."""
+        if job.model.lower() != MINI and not job.model.startswith(LOCAL):
+            resolve(job.model)
         raw = self.library.find(start).path.read_bytes() if start else b""
         folder, record = RunFolder.create(self.runs, job, self._last() + 1, raw)
         self.records[record.id] = record

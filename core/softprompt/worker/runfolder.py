@@ -21,7 +21,7 @@ from softprompt.errors import HomeError, RunNotFound
 from softprompt.files import sync_folder, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
-from softprompt.worker.leases import take_lease
+from softprompt.worker.leases import holder_of, take_lease
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
@@ -74,6 +74,7 @@ class Record:
                 self.points.append((event["step"], event["loss"], event["similarity"]))
             case state if state in ENDED:
                 self.state, self.ended, self.error = state, event["at"], event.get("error", "")
+                self.began = event.get("began", self.began)
                 self.entry, self.name = event.get("entry", ""), event.get("name", "")
                 self.latest = event.get("latest") or self.latest
 
@@ -212,7 +213,11 @@ def records(runs: Path) -> list[Record]:
     found = []
     for folder in folders(runs):
         with suppress(RunNotFound):
-            found.append(folder.glance())
+            record = folder.glance()
+            holder = holder_of(folder.path) if record.state == "running" else None
+            if holder is not None and holder.lives() is False:
+                record.state = "queued"  # its worker was killed; the next one goes on with it
+            found.append(record)
     return in_order(found)
 
 

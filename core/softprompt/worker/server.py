@@ -52,14 +52,15 @@ class Server:
     async def run(self, listening: Callable[[], None]) -> None:
         """Listens until it is told to end, or has had nothing to do for long. Calls `listening` once clients can come."""
         self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
+        self._over, self._scanned = asyncio.Event(), asyncio.Event()
         await self._listen()
         listening()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from is of no concern
         self.engine.start()
-        await self._in_thread(self.queue.scan)
+        await self._scan()
+        self._scanned.set()
         self._next()
         ticking = asyncio.create_task(self._tick())
         await self._over.wait()
@@ -101,6 +102,7 @@ class Server:
             elif said.get("type") != "hello" or said.get("protocol") != p.PROTOCOL:
                 client.send({"type": "bye", "reason": f"this worker speaks protocol {p.PROTOCOL}: update softprompt-tui here"})
                 return
+            await self._scanned.wait()
             client.send(
                 {"type": "snapshot", "runs": [record.as_dict() for record in self.queue.in_order()], "ready": self._ready}
             )
@@ -280,7 +282,7 @@ class Server:
             if time.monotonic() - renewed >= RENEW_EVERY:
                 renewed = time.monotonic()
                 await self._in_thread(self.queue.renew)
-                await self._in_thread(self.queue.scan)
+                await self._scan()
                 self._next()
             idle = not self.clients and self.queue.training is None
             if idle and time.monotonic() - self._since > self.end_after:
@@ -305,6 +307,12 @@ class Server:
             log.warning("the socket had vanished, and is made again: %s", self.place.socket)
         except (OSError, WorkerError) as error:
             log.warning("the socket has vanished and cannot be made again: %s", error)
+
+    async def _scan(self) -> None:
+        try:
+            await self._in_thread(self.queue.scan)
+        except (SoftPromptError, OSError) as error:  # who submits a run is told; the worker can do without its history
+            log.warning("the runs cannot be read: %s", error)
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await self._loop.run_in_executor(None, call)

@@ -1,0 +1,73 @@
+"""Kills the worker again and again while it has three runs to train: each must end in the library once, with the bits of one never disturbed.
+
+    python -m tests.benchmarks.worker_kills [--kills 30] [--clients]
+
+With --clients, clients that watch are killed instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import softprompt
+from softprompt import Library
+from softprompt.config import TrainConfig
+from tests.worker_process import Home, same_bits, saved
+
+PROMPTS = (
+    "a red fox asleep in deep snow under tall pine trees at dusk",
+    "a small wooden boat drifting on a foggy river beside an old stone mill",
+    "an old lighthouse on a cliff above a stormy sea at night",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--clients", action="store_true")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    settings = {"tokens": 3, "steps": options.steps, "seed": 7}
+    encoder = softprompt.load_encoder("mini", device="cpu")
+    whole = [softprompt.train(encoder, prompt, TrainConfig(**settings)) for prompt in PROMPTS]  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SOFTPROMPT_HOME"] = folder
+        home = Home(os.environ.__setitem__)
+        try:
+            runs = [home.submit(prompt, **settings) for prompt in PROMPTS]
+            for i in range(options.kills):
+                time.sleep(rng.uniform(0.2, 9))
+                if options.clients:
+                    watcher = subprocess.Popen(
+                        [sys.executable, "-m", "softprompt_tui", "attach", runs[i % 3]], stdout=subprocess.DEVNULL
+                    )
+                    time.sleep(rng.uniform(0.1, 1.5))
+                    watcher.send_signal(signal.SIGKILL)
+                    watcher.wait()
+                else:
+                    home.kill()
+                    home.client().close()
+                records = [home.record(run) for run in runs]
+                print(i + 1, [f"{record.state} {record.latest.get('step', 0)}" for record in records], flush=True)
+            for run, made in zip(runs, whole, strict=True):
+                record = home.ended(run, within=600)
+                print(run, record.state, "same bits" if same_bits(saved(run), made) else "OTHER BITS")
+                assert record.state == "done"
+                assert same_bits(saved(run), made)
+            assert sorted(one.id for one in Library().list()[0]) == sorted(runs)
+            print(f"{options.kills} kills: all three in the library once, same bits")
+        finally:
+            home.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,539 @@
+"""The worker, as a real process over its real socket: what it is asked, what it answers, what it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import softprompt
+from softprompt import Library
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
+from softprompt.job import Job
+from softprompt.worker import protocol as p
+from softprompt.worker.client import Client, WorkerGone, connect
+from softprompt.worker.place import Place
+from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, runs_folder
+from tests.conftest import BOAT, FOX
+from tests.worker_process import Home, same_bits, saved, until, wait_for
+
+LONG = {"tokens": 2, "steps": 50_000}  # a training that a test ends itself
+SHORT = {"tokens": 1, "steps": 20}
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A home whose worker, if one is started, is this test's alone."""
+    made = Home(monkeypatch.setenv)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path]]:
+    """One worker for the tests that leave it as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = Home(patch.setenv)
+        yield made, tmp_path_factory.mktemp("lasting")
+        made.close()
+
+
+@pytest.fixture
+def shared(lasting: tuple[Home, Path], monkeypatch: pytest.MonkeyPatch, kept_models: Path) -> Iterator[Client]:
+    """A client of the lasting worker, and at the end nothing in its queue."""
+    made, home = lasting
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(home))
+    monkeypatch.setenv("SOFTPROMPT_RUNTIME", str(made.runtime))
+    if not (home / "cache").exists():
+        (home / "cache").mkdir()
+        for kept in kept_models.iterdir():
+            (home / "cache" / kept.name).symlink_to(kept)
+    with made.client() as client:
+        yield client
+    with made.client() as client:
+        for run in client.runs:
+            if run["state"] not in ("done", "stopped", "failed"):
+                client.request(p.Stop(run["id"]))
+                wait_for(client, run["id"], lambda told: told["state"] in ("done", "stopped", "failed"))
+
+
+def submit(client: Client, prompt: str = FOX, **settings: Any) -> str:
+    run: str = client.request(p.Submit(Job(prompt, TrainConfig(**settings), device="cpu").as_dict()))["id"]
+    return run
+
+
+def state(client: Client, run: str, wanted: str) -> dict[str, Any]:
+    return wait_for(client, run, lambda told: told["state"] == wanted)  # type: ignore[return-value]
+
+
+def training(client: Client, run: str) -> dict[str, Any]:
+    """The first report of a run."""
+    for event in client.events():
+        if event["type"] == "report" and event["run"] == run:
+            return event
+    raise AssertionError
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, hello: dict[str, Any] | None = None) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        self.socket.connect(os.fspath(Place().socket))
+        self.lines = self.socket.makefile("rb")
+        if hello is not None:
+            self.say(hello)
+
+    def say(self, message: dict[str, Any]) -> None:
+        self.socket.sendall(p.encode(message))
+
+    def hear(self, kind: str) -> dict[str, Any]:
+        for line in self.lines:
+            message: dict[str, Any] = json.loads(line)
+            if message["type"] == kind:
+                return message
+        raise AssertionError(f"the line was cut before any {kind}")
+
+    def ends(self) -> bool:
+        try:
+            while self.socket.recv(1 << 16):
+                pass
+        except ConnectionError:
+            pass
+        return True
+
+    def close(self) -> None:
+        self.lines.close()
+        self.socket.close()
+
+
+# runs
+
+
+def test_a_run_is_trained_and_saved_once_under_its_own_id(shared: Client, encoder: TextEncoder) -> None:
+    run = submit(shared, FOX, tokens=2, steps=60)
+    ended = state(shared, run, "done")
+    assert (ended["entry"], ended["step"], ended["error"]) == (run, 60, "")
+    assert same_bits(saved(run), softprompt.train(encoder, FOX, tokens=2, steps=60))
+    points = shared.request(p.Curve(run))["points"]
+    assert [step for step, _, _ in points] == sorted({step for step, _, _ in points})
+    assert points[-1][0] == 60
+    assert points[-1][1] == pytest.approx(float(saved(run).losses[-1]))
+    folder = runs_folder() / run
+    assert {path.name for path in folder.iterdir()} == {"spec.json", "events.jsonl", "lease.1"}
+    for path in (folder, folder.parent, *folder.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_runs_are_trained_in_their_order_which_can_be_changed(shared: Client) -> None:
+    first = submit(shared, **LONG)
+    training(shared, first)
+    second, third, fourth = (submit(shared, **SHORT) for _ in range(3))
+    shared.request(p.Move(fourth, before=second))
+    shared.request(p.Move(second))
+    with connect() as other:  # type: ignore[union-attr]
+        assert [run["id"] for run in other.runs[:4]] == [first, fourth, third, second]
+    shared.request(p.Stop(first))
+    ended = []
+    for event in shared.events():
+        if event["type"] == "run" and event["run"]["state"] in ("done", "stopped"):
+            ended.append(event["run"]["id"])
+            if len(ended) == 4:
+                break
+    assert ended == [first, fourth, third, second]
+
+
+def test_a_paused_run_lets_the_next_one_train_and_goes_on_where_it_was(shared: Client) -> None:
+    first = submit(shared, **LONG)
+    training(shared, first)
+    second = submit(shared, **SHORT)
+    shared.request(p.Pause(first))
+    paused = state(shared, first, "paused")
+    assert paused["step"] > 0
+    state(shared, second, "done")
+    shared.request(p.Resume(first))
+    assert training(shared, first)["step"] > paused["step"]
+    shared.request(p.Stop(first))
+    state(shared, first, "stopped")
+    assert saved(first).stopped == "interrupted"
+
+
+def test_stopping_saves_the_best_so_far_also_of_a_paused_run(shared: Client) -> None:
+    run = submit(shared, **LONG)
+    training(shared, run)
+    shared.request(p.Pause(run))
+    step = state(shared, run, "paused")["step"]
+    shared.request(p.Stop(run))
+    ended = state(shared, run, "stopped")
+    assert saved(run).steps >= step
+    assert ended["entry"] == run
+
+
+def test_a_run_that_has_not_begun_is_stopped_without_a_trace_in_the_library(shared: Client) -> None:
+    first = submit(shared, **LONG)
+    second = submit(shared, **SHORT)
+    assert shared.request(p.Stop(second))["state"] == "stopped"
+    with pytest.raises(EntryNotFound):
+        Library().open(second)
+    with pytest.raises(RunRefused, match="is training"):
+        training(shared, first)
+        shared.request(p.Drop(first))
+    assert shared.request(p.Drop(second))["id"] == second
+    assert not (runs_folder() / second).exists()
+    with pytest.raises(RunNotFound, match="no run's id begins with"):
+        shared.request(p.Drop(second))
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (p.Pause, "only a run to come or under way"),
+        (p.Resume, "only a paused or failed run"),
+        (p.Stop, "is over already"),
+        (p.Move, "has a place"),
+    ],
+)
+def test_what_cannot_be_done_to_a_run_that_is_over(shared: Client, request_: Any, said: str) -> None:
+    run = submit(shared, **SHORT)
+    state(shared, run, "done")
+    with pytest.raises(RunRefused, match=said):
+        shared.request(request_(run))
+
+
+def test_a_run_that_fails_says_why_and_the_next_one_trains(shared: Client) -> None:
+    failing = [
+        (Job(FOX, TrainConfig(tokens=76)), "room for 1 to 75"),
+        (Job("fox " * 200), "the prompt has 200 tokens, mini takes 75"),
+        (Job(FOX, device="cuda:7"), "'cuda:7' is not on this machine"),
+        (Job(FOX, model="local-dir:/nowhere"), "there is no folder /nowhere"),
+        (Job(FOX, TrainConfig(init="soft")), "none was given"),
+    ]
+    runs = [shared.request(p.Submit(job.as_dict()))["id"] for job, _ in failing]
+    good = submit(shared, **SHORT)
+    state(shared, good, "done")
+    with connect() as other:  # type: ignore[union-attr]
+        errors = {run["id"]: (run["state"], run["error"]) for run in other.runs}
+    for run, (_, said) in zip(runs, failing, strict=True):
+        assert errors[run][0] == "failed"
+        assert said in errors[run][1]
+
+
+def test_a_job_that_can_never_train_is_refused_at_once(shared: Client) -> None:
+    with pytest.raises(UnknownModel, match="Close: mini"):
+        shared.request(p.Submit(Job(FOX, model="minni").as_dict()))
+    with pytest.raises(ConfigError, match="this is no training job"):
+        shared.request(p.Submit({"prompt": FOX}))
+    with pytest.raises(EntryNotFound):
+        shared.request(p.Submit(Job(FOX).as_dict(), start="nobody"))
+
+
+def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: Client, encoder: TextEncoder) -> None:
+    made = softprompt.train(encoder, FOX, tokens=2, steps=30)
+    entry = Library().save(made)
+    first = submit(shared, **LONG)
+    job = Job(BOAT, TrainConfig(tokens=2, steps=20, init="soft"))
+    run = shared.request(p.Submit(job.as_dict(), start=entry.id))["id"]
+    Library().path(entry.id, 1).unlink()
+    shared.request(p.Stop(first))
+    state(shared, run, "done")
+    assert same_bits(saved(run), softprompt.train(encoder, BOAT, job.config, start=made))
+
+
+# questions
+
+
+def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Client, encoder: TextEncoder) -> None:
+    entry = Library().save(softprompt.train(encoder, FOX, tokens=3, steps=150).named("fox"))
+    run = submit(shared, **LONG)
+    training(shared, run)
+    asked = [
+        p.Similarity("mini", [FOX, "[fox] beside a river", "a red car"]),
+        p.Neighbours(run=run, top=5),
+        p.Neighbours(entry=entry.id, top=3),
+        p.Models(),
+    ]
+    for question in asked:
+        shared.request(question)  # the first of a kind makes things ready
+    seconds = []
+    for _ in range(5):
+        for question in asked:
+            began = time.perf_counter()
+            shared.request(question)
+            seconds.append(time.perf_counter() - began)
+    assert sorted(seconds)[len(seconds) // 2] < 0.2, seconds
+    found = shared.request(asked[0])
+    assert found["tokens"][1] == 6
+    assert found["similarities"][0][1] > found["similarities"][0][2]
+    assert found["written_out"][0] is None
+    assert found["written_out"][1]["text"] == f"{FOX} beside a river"
+    assert found["written_out"][1]["similarity"] > 0.98
+    near = shared.request(asked[2])
+    assert near["readout_text"] == Library().open("fox").prompt.readout_text
+    assert [len(words) for words in near["neighbours"]] == [3, 3, 3]
+    assert any(model["name"] == "mini" for model in shared.request(p.Models())["models"])
+
+
+def test_questions_that_cannot_be_answered_say_why(shared: Client) -> None:
+    for question, error, said in (
+        (p.Similarity("mini", ["[nobody] on a hill"]), EntryNotFound, "no soft prompt is named 'nobody'"),
+        (p.Similarity("mini", ["[x"]), softprompt.errors.PromptError, "has no partner"),
+        (p.Similarity("nothing", ["a"]), UnknownModel, "no model is named"),
+        (p.Neighbours(run="0123"), RunNotFound, "is not training"),
+        (p.Neighbours(entry="0123"), EntryNotFound, "no soft prompt"),
+    ):
+        with pytest.raises(error, match=said.replace("[", r"\[")):
+            shared.request(question)
+
+
+def test_a_model_that_is_not_loaded_does_not_hold_up_a_training(shared: Client) -> None:
+    run = submit(shared, **LONG)
+    training(shared, run)
+    with pytest.raises(WorkerError, match="a training is under way: ask again"):
+        shared.request(p.Similarity("ViT-B-32-quickgelu/openai", ["a"]))
+
+
+def test_the_newest_question_wins(shared: Client) -> None:
+    run = submit(shared, **LONG)
+    training(shared, run)
+    raw = Raw(p.hello())
+    raw.hear("snapshot")
+    questions = [p.as_message(p.Similarity("mini", [f"{FOX} {i}"]), i) for i in range(30)]
+    raw.socket.sendall(b"".join(map(p.encode, questions)))
+    answers: dict[int, str] = {}
+    while len(answers) < 30:
+        message = json.loads(raw.lines.readline())
+        if message["type"] in ("reply", "error"):
+            answers[message["id"]] = message.get("kind", "answered")
+    assert answers[29] == "answered"
+    assert set(answers.values()) <= {"answered", "Superseded"}
+    assert list(answers.values()).count("Superseded") >= 10
+    raw.close()
+
+
+# clients
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"{\n", b"[]\n", b"\xff\xfe\n", b'{"do":"submit"}\n', b'{"do":"nothing","id":1}\n', b"[" * 100_000 + b"\n"]
+)
+def test_a_client_that_says_nonsense_harms_nobody(shared: Client, line: bytes) -> None:
+    raw = Raw(p.hello())
+    raw.hear("snapshot")
+    raw.socket.sendall(line)
+    if line.startswith(b'{"do"'):
+        assert raw.hear("error")["kind"] == "WorkerError"
+    else:
+        assert raw.ends()
+    raw.close()
+    assert shared.request(p.Status())["pid"]
+
+
+def test_a_client_that_reads_nothing_is_dropped_and_can_come_back(shared: Client) -> None:
+    run = submit(shared, **SHORT)
+    state(shared, run, "done")
+    raw = Raw(p.hello())
+    raw.socket.settimeout(5)
+    try:
+        for number in range(200_000):
+            raw.say(p.as_message(p.Curve(run, 2000), number))
+    except (ConnectionError, TimeoutError):
+        pass
+    else:
+        pytest.fail("it took 200,000 requests without an answer being read")
+    assert shared.request(p.Status())["clients"] >= 1
+    raw.close()
+    again = Raw(p.hello())
+    assert again.hear("snapshot")
+    again.close()
+
+
+def test_a_stranger_with_an_old_protocol_is_told_so(shared: Client) -> None:
+    raw = Raw(p.hello() | {"protocol": 0, "version": "0.0.1"})
+    assert "update softprompt-tui" in raw.hear("bye")["reason"]
+    assert raw.ends()
+    raw.close()
+
+
+# life and death
+
+
+def test_there_is_never_more_than_one_worker(worker: Home) -> None:
+    pids: list[int] = []
+
+    def begin() -> None:
+        with worker.client() as client:
+            pids.append(client.request(p.Status())["pid"])
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 6
+    assert len(set(pids)) == 1
+    second = subprocess.run([sys.executable, "-m", "softprompt.worker"], check=False, capture_output=True)
+    assert second.stdout + second.stderr == b""
+    assert worker.pid() == pids[0]
+
+
+def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: TextEncoder) -> None:
+    settings = {"tokens": 2, "steps": 500}
+    first, second = worker.submit(FOX, **settings), worker.submit(BOAT, **settings)
+    with worker.client() as client:
+        training(client, first)
+    worker.kill()
+    with worker.client() as client:
+        training(client, first)
+        client.request(p.Pause(first))
+        state(client, first, "paused")  # its checkpoint is written
+        client.request(p.Resume(first))
+        training(client, second)
+    worker.kill()
+    assert worker.record(first).state == "queued"
+    assert (RunFolder(runs_folder() / first).path / CHECKPOINT).exists()
+    for run, prompt in ((first, FOX), (second, BOAT)):
+        assert worker.ended(run).state == "done"
+        assert same_bits(saved(run), softprompt.train(encoder, prompt, TrainConfig(**settings)))  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_and_a_torn_event_cost_time_and_nothing_else(worker: Home, encoder: TextEncoder) -> None:
+    run = worker.submit(FOX, tokens=1, steps=200)
+    with worker.client() as client:
+        training(client, run)
+        client.request(p.Pause(run))
+        state(client, run, "paused")
+    worker.kill()
+    folder = runs_folder() / run
+    checkpoint = folder / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-3] + b"abc")
+    with (folder / EVENTS).open("ab") as file:
+        file.write(b'{"at": "2026", "event": "rep')
+    with worker.client() as client:
+        client.request(p.Resume(run))
+        state(client, run, "done")
+        steps = [step for step, _, _ in client.request(p.Curve(run))["points"]]
+    assert steps == sorted(set(steps))
+    assert same_bits(saved(run), softprompt.train(encoder, FOX, tokens=1, steps=200))
+
+
+def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
+    run = worker.submit(FOX, **LONG)
+    with worker.client() as client:
+        training(client, run)
+        assert client.request(p.Shutdown()) == {"running": run}
+        with pytest.raises(WorkerGone):
+            list(client.events())
+    until(lambda: worker.pid() is None, 10)
+    assert not Place().socket.exists()
+    step = worker.record(run).latest["step"]
+    with worker.client() as client:
+        assert training(client, run)["step"] > step
+        client.request(p.Stop(run))
+        state(client, run, "stopped")
+
+
+def test_told_to_finish_it_ends_with_the_run(worker: Home) -> None:
+    run = worker.submit(FOX, tokens=1, steps=100)
+    left = worker.submit(BOAT, **SHORT)
+    with worker.client() as client:
+        training(client, run)
+        client.request(p.Shutdown(finish=True))
+        with pytest.raises(WorkerGone):
+            list(client.events())
+    assert (worker.record(run).state, worker.record(left).state) == ("done", "queued")
+
+
+def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
+    run = worker.submit(FOX, tokens=1, steps=150)
+    left = worker.submit(BOAT, **SHORT)
+    with worker.client() as client:
+        training(client, run)
+        pid = worker.pid()
+        newer = Raw(p.hello() | {"version": "99.0"})
+        assert newer.hear("making_way")["run"] == run
+        with pytest.raises(WorkerGone):
+            list(client.events())
+    newer.close()
+    assert worker.record(run).state == "done"
+    assert worker.record(left).state == "queued"
+    assert worker.ended(left).state == "done"
+    assert worker.pid() != pid
+
+
+def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:
+    run = worker.submit(FOX, **LONG)
+    pid = worker.pid()
+    for path in worker.runtime.iterdir():
+        path.unlink()
+    worker.runtime.rmdir()
+    until(Place().socket.exists, 10)
+    with worker.client() as client:
+        assert client.request(p.Status())["pid"] == pid
+        client.request(p.Stop(run))
+
+
+def test_without_clients_and_runs_it_ends(worker: Home) -> None:
+    Place().prepare()
+    subprocess.run([sys.executable, "-m", "softprompt.worker", "--end-after", "0.2"], check=True)
+    until(lambda: worker.pid() is not None, 10)
+    until(lambda: worker.pid() is None, 20)
+
+
+def test_it_leaves_no_trace_on_the_terminal_and_a_private_log(
+    worker: Home, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = worker.submit(FOX, **SHORT)
+    worker.ended(run)
+    (log,) = (home / "cache").glob("worker-*.log")
+    assert f"run {run}: done" in log.read_text()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    pid = worker.pid()
+    assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == [os.devnull, str(log), str(log)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_device_that_is_lost_fails_its_run_and_the_next_one_trains(worker: Home) -> None:
+    """The first process is made to fail as one does whose GPU is gone; it must start itself afresh."""
+    failing = (
+        "import softprompt.trainer as t\n"
+        "from softprompt.errors import TrainingFailed\n"
+        "from softprompt.worker.warm import Warm\n"
+        "def train(*args, **kwargs): raise TrainingFailed('cuda:0 failed: unspecified launch failure')\n"
+        "t.train, Warm.device_works = train, lambda self, device: False\n"
+        "from softprompt.worker.__main__ import main\n"
+        "main()\n"
+    )
+    Place().prepare()
+    subprocess.run([sys.executable, "-c", failing], check=True)
+    until(Place().socket.exists, 10)
+    run = worker.submit(FOX, **SHORT)
+    second = worker.submit(BOAT, **SHORT)
+    with worker.client() as client, pytest.raises(WorkerGone):
+        list(client.events())
+    assert (worker.record(run).state, worker.record(run).error) == ("failed", "cuda:0 failed: unspecified launch failure")
+    assert worker.ended(second).state == "done"
+    with worker.client() as client:
+        client.request(p.Resume(run))
+        state(client, run, "done")
+
+
+def test_where_nothing_can_be_written_nothing_is_acknowledged(worker: Home, home: Path) -> None:
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "runs").write_text("in the way")
+    with worker.client() as client:
+        with pytest.raises(HomeError, match="cannot be"):
+            client.request(p.Submit(Job(FOX).as_dict()))
+        assert client.request(p.Status())["queued"] == 0
