@@ -390,7 +390,7 @@ def test_there_is_never_more_than_one_worker(worker: Home) -> None:
 
 
 def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: TextEncoder) -> None:
-    settings = {"tokens": 2, "steps": 500}
+    settings = {"tokens": 2, "steps": 200}
     first, second = worker.submit(FOX, **settings), worker.submit(BOAT, **settings)
     with worker.client() as client:
         training(client, first)

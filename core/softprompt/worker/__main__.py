@@ -11,6 +11,7 @@ import sys
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker import log as logs
+from softprompt.worker.client import ANOTHER, READY
 from softprompt.worker.place import Place, take
 from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
 
@@ -24,8 +25,9 @@ def main() -> None:
     )
     parser.add_argument("--end-after", type=float, default=END_AFTER, help="seconds without clients and runs after which it ends")
     parser.add_argument("--ready-fd", type=int, help="a pipe that is told when clients can come, or why not")
+    parser.add_argument("--lock-fd", type=int, help="the worker's lock, where a worker starts itself afresh")
     options = parser.parse_args()
-    if os.fork():  # the child belongs to nobody: who started it has no process to wait for
+    if options.lock_fd is None and os.fork():  # the child belongs to nobody: who started it has no process to wait for
         os._exit(0)
     if os.getsid(0) != os.getpid():
         os.setsid()
@@ -36,26 +38,29 @@ def main() -> None:
         logs.begin()
         place = Place()
         place.prepare()
-        lock = take(place.worker_lock)
+        lock = take(place.worker_lock) if options.lock_fd is None else options.lock_fd
     except (SoftPromptError, OSError) as error:
         told.tell(str(error))
         raise SystemExit(1) from error
     if lock is None:
-        told.tell("another worker is there")
+        told.tell(ANOTHER)
         raise SystemExit(0)
+    os.set_inheritable(lock, False)
     faulthandler.enable()
     server = Server(place, lock, options.release_after, options.end_after)
     log.info("begins for %s", place.home)
     try:
-        asyncio.run(server.run(lambda: told.tell("ready")))
+        asyncio.run(server.run(lambda: told.tell(READY)))
     except (SoftPromptError, OSError) as error:
         log.exception("ended by an error")
         told.tell(str(error))
         raise SystemExit(1) from error
     log.info("ends")
     logging.shutdown()
-    if server.again:
-        os.execv(sys.executable, [sys.executable, "-m", "softprompt.worker", *_without_fd(sys.argv[1:])])
+    if server.again:  # in place, and the lock is kept: nobody can come between
+        os.set_inheritable(server.lock, True)
+        times = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
+        os.execv(sys.executable, [sys.executable, "-m", "softprompt.worker", "--lock-fd", str(server.lock), *times])
     os._exit(0)  # the engine's thread may still be inside torch, and nothing of it is to be kept
 
 
@@ -70,11 +75,6 @@ class _Told:
             with os.fdopen(self.descriptor, "w") as pipe:
                 pipe.write(line)
             self.descriptor = None
-
-
-def _without_fd(arguments: list[str]) -> list[str]:
-    at = arguments.index("--ready-fd") if "--ready-fd" in arguments else len(arguments)
-    return arguments[:at] + arguments[at + 2 :]
 
 
 if __name__ == "__main__":

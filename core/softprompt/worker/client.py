@@ -21,6 +21,7 @@ from softprompt.worker.place import Place, held
 
 START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
 ANSWER_WITHIN = 60.0  # seconds
+READY, ANOTHER = "ready", "another worker is there"  # what a worker's process says once it listens, or why it does not
 
 
 class WorkerGone(WorkerError):
@@ -146,15 +147,19 @@ def _reached(place: Place) -> Client | None:
 
 def _started(place: Place) -> Client:
     """Starts the worker, one starter at a time: who comes second finds it started."""
+    until = time.monotonic() + START_WITHIN
     with held(place.start_lock, START_WITHIN):
-        client = _reached(place)
-        if client is not None:
-            return client
-        said = _spawn()
-        client = _reached(place)
-    if client is None:
-        raise WorkerError(f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}")
-    return client
+        while True:
+            client = _reached(place)
+            if client is not None:
+                return client
+            said = _spawn()
+            if said == ANOTHER:  # it is about to listen, or about to end
+                time.sleep(0.1)
+            elif said != READY:
+                raise WorkerError(f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}")
+            if time.monotonic() > until:
+                raise WorkerError(f"the worker could not be reached in {START_WITHIN:.0f} s; its log: {log_path()}")
 
 
 def _spawn() -> str:
