@@ -1,28 +1,26 @@
-"""Writing a file so that it is either whole or not there."""
+"""Writing a file so that it is either whole or not there, and private whatever the umask."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
+import time
+from contextlib import suppress
 from pathlib import Path
+
+PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
+STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
 
 
 def write_new(path: Path, data: bytes) -> None:
     """Writes `data` as the new file `path`, durably; raises FileExistsError if there is one, OSError with nothing left behind.
 
     A private temporary file in the same folder, synced, then given its name; then the folder is synced. Only after that does
-    it return.
+    it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    partial = _written(path, data)
     try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         _name_new(partial, path)
     except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
         partial.unlink(missing_ok=True)
@@ -32,6 +30,36 @@ def write_new(path: Path, data: bytes) -> None:
     except OSError:  # whether the name would outlive a crash is not known: better none, and said so
         path.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
+    partial = _written(path, data)
+    try:
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _written(path: Path, data: bytes) -> Path:
+    """A new private file beside `path` with `data` in it, synced."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.fchmod(descriptor, 0o600)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
 
 
 def _name_new(partial: Path, path: Path) -> None:
@@ -52,16 +80,16 @@ def _name_new(partial: Path, path: Path) -> None:
         raise
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes `data` as `path` whether it is there or not, durably and at once; raises OSError with the old file as it was."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    write_new(partial, data)
-    try:
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most `most` bytes; raises OSError for a link, another kind of file, or a longer one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(0, "it is no regular file")
+        if found.st_size > most:
+            raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
+        return file.read(most)
 
 
 def sync_folder(folder: Path) -> None:
@@ -70,3 +98,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(partial: Path) -> None:
+    """Removes a half-written file that a crash left; one that may still be written stays."""
+    with suppress(OSError):
+        if time.time() - partial.lstat().st_mtime > STALE:
+            partial.unlink()

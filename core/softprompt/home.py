@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -34,9 +36,20 @@ def _under(part: str) -> Path | None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Creates a private folder where there is none; raises HomeError saying what to do."""
+    """Creates a folder where there is none, and those above it, private whatever the umask; raises HomeError saying what to do.
+
+    A link that another user made in its place is refused.
+    """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in [*reversed(folder.parents), folder]:
+            if not part.exists():
+                with suppress(FileExistsError):  # another process was quicker
+                    part.mkdir(mode=0o700)
+                    part.chmod(0o700)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+        if folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "it is a link that another user made")
     except OSError as error:
         raise HomeError(
             f"{folder} cannot be created ({error.strerror}): set {VARIABLE} to a folder that you can write to, or free this one"
