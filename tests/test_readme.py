@@ -16,7 +16,7 @@ def test_the_python_example_runs(capsys: object) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     exec(compile(code, "README.md", "exec"), {})
-    (saved,) = Library().list()[0]
+    (saved,) = Library().list().entries
     assert saved.name == "red-fox-asleep"
 
 

@@ -86,6 +86,12 @@ class EntryDamaged(LibraryError):
     """A file whose bytes are not what was saved."""
 
 
+class ArchiveError(LibraryError):
+    """A backup that cannot be written, or is not whole; the library is as it was."""
+
+    bad_input = True
+
+
 class WorkerError(SoftPromptError):
     """The worker cannot be started, reached or understood."""
 

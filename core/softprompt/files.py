@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -10,6 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
+NO_LINKS = (
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+)  # a file system without hard links: exFAT, some network mounts
 STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
 
 
@@ -21,7 +28,7 @@ def write_new(path: Path, data: bytes) -> None:
     """
     partial = _written(path, data)
     try:
-        _name_new(partial, path)
+        name_new(partial, path)
     except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
         partial.unlink(missing_ok=True)
         raise
@@ -62,15 +69,19 @@ def _written(path: Path, data: bytes) -> Path:
     return partial
 
 
-def _name_new(partial: Path, path: Path) -> None:
+def name_new(partial: Path, path: Path) -> None:
     """Renames without replacing: a hard link refuses an existing name, which rename would overwrite."""
     try:
         os.link(partial, path)
     except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links (exFAT, some network mounts)
-        if path.exists():
-            raise FileExistsError(path) from None
+        # a network's server that was asked twice, since its first answer was lost, says so of what it has done itself
+        if not _is_same(partial, path):
+            raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "it exists already", str(path)) from None
         partial.rename(path)
         return
     try:
@@ -78,6 +89,13 @@ def _name_new(partial: Path, path: Path) -> None:
     except OSError:  # who is told that the save failed must not find it
         path.unlink(missing_ok=True)
         raise
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    try:
+        return os.path.samestat(a.lstat(), b.lstat())
+    except OSError:
+        return False
 
 
 def read_file(path: Path, most: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def _under(part: str) -> Path | None:
         return Path(home).expanduser().absolute() / part
     except RuntimeError as error:
         raise HomeError(f"{VARIABLE} is {home!r}, and there is no such user: set it to a folder") from error
+
+
+def why_not_ours(folder: Path) -> str:
+    """What is wrong with a folder that is to be ours alone, "" where nothing is. Raises OSError."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return "is a link, or no folder"
+    if found.st_uid != os.geteuid():
+        return "belongs to another user"
+    return "is open to other users (chmod 700 closes it)" if found.st_mode & 0o077 else ""
 
 
 def make_folder(folder: Path) -> Path:

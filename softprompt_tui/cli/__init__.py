@@ -7,11 +7,15 @@ import click
 from softprompt_tui.cli.common import PROGRAM, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
+from softprompt_tui.cli.diff import diff
+from softprompt_tui.cli.editing import duplicate, note, rename, tag
 from softprompt_tui.cli.library import list_, show
 from softprompt_tui.cli.models import models
 from softprompt_tui.cli.readout import readout
 from softprompt_tui.cli.runs import attach, runs, stop
 from softprompt_tui.cli.train import train
+from softprompt_tui.cli.trash import purge, restore, rm
+from softprompt_tui.cli.upkeep import library
 from softprompt_tui.cli.worker import worker
 
 
@@ -31,7 +35,10 @@ def main() -> None:
     """
 
 
-for command in (train, list_, show, readout, compare, models, runs, attach, stop, worker, completion):
+COMMANDS = (
+    train, list_, show, readout, diff, rename, tag, note, duplicate, rm, restore, purge, library, compare, models, runs, attach, stop, worker, completion,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)
 
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from softprompt.encoder import TextEncoder
+    from softprompt.library import Library
 
 PROGRAM = "softprompt-tui"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+MOST_COMPLETED = 500
 GAP, LEAST_STRETCH = "  ", 8
 
 
@@ -136,8 +138,24 @@ def stderr_console() -> Console:
 def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
-    names = [one.name for one in Library().list()[0] if inert(one.name) == one.name]  # a header may be anyone's
-    return [CompletionItem(name) for name in names if name.casefold().startswith(incomplete.casefold())]
+    return _completed([one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED).entries], incomplete)
+
+
+def complete_trashed(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from softprompt.library import Library
+
+    return _completed(
+        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED, trashed=True).entries], incomplete
+    )
+
+
+def _completed(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    plain = [name for name in names if inert(name) == name]  # a header may be anyone's
+    return [CompletionItem(name) for name in plain if name.casefold().startswith(incomplete.casefold())]
+
+
+def _unsaid(_notice: str) -> None:
+    """A completion has no place for words."""
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -164,3 +182,11 @@ device_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 entry_argument = click.argument("name", shell_complete=complete_entry)
+trashed_argument = click.argument("name", shell_complete=complete_trashed)
+
+
+def library() -> Library:
+    """The user's library; what it has to say of its index goes to stderr."""
+    from softprompt.library import Library
+
+    return Library(say=lambda notice: narrate(f"note: {notice}"))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.library import Library
 from softprompt.worker import protocol as p

@@ -6,83 +6,105 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from softprompt.library import Library, Listed
-from softprompt_tui.cli.common import entry_argument, json_option, narrate, print_damaged, print_json, print_table
+from softprompt.library import SORTS, Library, Listed
+from softprompt_tui.cli.cells import age, figure
+from softprompt_tui.cli.common import (
+    complete_model,
+    entry_argument,
+    json_option,
+    library,
+    narrate,
+    print_damaged,
+    print_json,
+    print_table,
+)  # fmt: skip
 
-_LISTED = (
-    "name",
-    "hard_prompt",
-    "model",
-    "tokens",
-    "similarity",
-    "readout_text",
-    "readout_similarity",
-    "steps",
-    "seconds",
-    "stopped",
-    "created",
+SHOWN = 100  # rows of a table unless told otherwise
+
+
+def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    tags = {tag for one in Library(say=lambda _: None).list(incomplete).entries for tag in one.tags}
+    return [CompletionItem(tag) for tag in sorted(tags) if tag.isprintable() and tag.casefold().startswith(incomplete.casefold())]
+
+
+@click.command("list", short_help="List and search the saved soft prompts.")
+@click.argument("words", nargs=-1)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tag, help="Only those with this tag; may be given several times.")  # fmt: skip
+@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only those of this model.")
+@click.option("--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="What to sort by.")
+@click.option("--reverse", is_flag=True, help="The other way round: the oldest, the lowest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help=f"At most N; unless given, a table shows {SHOWN} and --json all."
 )
-
-
-@click.command("list")
+@click.option("--all", "everything", is_flag=True, help="All in one table.")
+@click.option("--trash", is_flag=True, help="Those in the trash instead.")
 @json_option
-def list_(as_json: bool) -> None:
-    """List the saved soft prompts, newest first.
+def list_(
+    words: tuple[str, ...], tags: tuple[str, ...], model: str, sort: str, reverse: bool, limit: int | None, everything: bool, trash: bool, as_json: bool
+) -> None:  # fmt: skip
+    """List the saved soft prompts, newest first; with WORDS those in whose name, hard prompt, readout, tags or note all of them stand.
+
+    The beginning of a word is enough; case and accents do not matter.
 
     \b
     Examples:
       softprompt-tui list
+      softprompt-tui list lake sunr --tag nature --sort similarity
+      softprompt-tui list --trash
       softprompt-tui list --json
     """
-    listed, damaged = Library().list()
-    print_damaged(damaged)
+    if limit is None and not (as_json or everything):
+        limit = SHOWN
+    found = library().list(" ".join(words), tags=tags, model=model, sort=sort, reverse=reverse, limit=limit, trashed=trash)
+    print_damaged(found.damaged)
     if as_json:
-        print_json(
-            [{"id": one.id} | {key: one.provenance.get(key) for key in _LISTED} | {"path": str(one.path)} for one in listed]
-        )
-    elif not listed:
-        narrate(
-            'The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
-        )
-    else:
-        now = datetime.now(UTC)
-        print_table(
-            ("name", "tokens", "similar", "composed", "model", "age", "hard prompt"),
-            [_row(one, now) for one in listed],
-            right=(1, 2, 3, 5),
-            stretch=6,
-        )
+        print_json([_values(one) for one in found.entries])
+        return
+    if not found.entries:
+        narrate(_nothing(bool(words or tags or model), trash))
+        return
+    now = datetime.now(UTC)
+    tagged = any(one.tags for one in found.entries)
+    headings = (
+        "name",
+        "tokens",
+        "similar",
+        "composed",
+        "model",
+        "deleted" if trash else "age",
+        *(("tags",) if tagged else ()),
+        "hard prompt",
+    )
+    print_table(headings, [_row(one, now, tagged) for one in found.entries], right=(1, 2, 3, 5), stretch=len(headings) - 1)
+    if found.total > len(found.entries):
+        narrate(f"{found.total - len(found.entries):,} more: --all shows them, words and --tag find some")
 
 
-def _row(one: Listed, now: datetime) -> tuple[str, ...]:
-    p = one.provenance
-    composition: Any = p.get("composition")
-    composed = _figure(composition.get("mean")) if isinstance(composition, dict) else "-"
+def _nothing(narrowed: bool, trash: bool) -> str:
+    if narrowed:
+        return f"Nothing {'in the trash ' if trash else ''}is like that. `softprompt-tui list` shows all"
+    if trash:
+        return "The trash is empty."
+    return 'The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
+
+
+def _values(one: Listed) -> dict[str, Any]:
+    return vars(one) | {"tags": list(one.tags), "path": str(one.path)}
+
+
+def _row(one: Listed, now: datetime, tagged: bool) -> tuple[str, ...]:
     return (
         one.name,
-        str(p.get("tokens")),
-        _figure(p.get("similarity")),
-        composed,
-        str(p.get("model")),
-        _age(p.get("created"), now),
-        str(p.get("hard_prompt")),
+        "-" if one.tokens is None else str(one.tokens),
+        figure(one.similarity),
+        figure(one.composed),
+        one.model,
+        age(one.trashed or one.created, now),
+        *((" ".join(one.tags),) if tagged else ()),
+        one.hard_prompt,
     )
-
-
-def _figure(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "-"
-
-
-def _age(created: object, now: datetime) -> str:
-    try:
-        seconds = (now - datetime.fromisoformat(str(created))).total_seconds()
-    except (ValueError, TypeError):
-        return "-"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 @click.command(short_help="Show a saved soft prompt and its loss curve.")
@@ -96,9 +118,9 @@ def show(name: str, as_json: bool) -> None:
       softprompt-tui show serene-landscape-sunrise
       softprompt-tui show serene-landscape-sunrise --json
     """
-    library = Library()
-    entry = library.open(name)
-    path = library.path(entry.id, entry.revision)
+    here = library()
+    entry = here.open(name)
+    path = here.path(entry.id, entry.revision)
     from softprompt_tui.cli.report import entry_json, print_entry
 
     if as_json:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from softprompt.library import Library
-from softprompt_tui.cli.common import device_option, entry_argument, json_option, load, print_json
+from softprompt_tui.cli.common import device_option, entry_argument, json_option, library, load, print_json
 from softprompt_tui.cli.report import line
 from softprompt_tui.inert import inert
 
@@ -38,7 +37,7 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
       softprompt-tui readout serene-landscape-sunrise
       softprompt-tui readout serene-landscape-sunrise --top 20 --json
     """
-    entry = Library().open(name)
+    entry = library().open(name)
     prompt = entry.prompt
     encoder = load(prompt.model, device)
     encoder.check_belongs(prompt)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
-    return {"id": entry.id, **entry.prompt.summary(), "path": str(path)}
+    kept = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
+    return {"id": entry.id, **entry.prompt.summary(), **kept, "path": str(path)}
 
 
 def print_entry(entry: Entry, path: Path) -> None:
@@ -36,6 +37,10 @@ def print_entry(entry: Entry, path: Path) -> None:
         "trained",
         f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
     )
+    if entry.tags:
+        line("tags", "  ".join(entry.tags))
+    if entry.note:
+        line("note", entry.note)
     line("readout", f"{prompt.readout_text}   (typed as text: similarity {prompt.readout_similarity:.4f})")
     click.echo()
     print_readout(prompt)

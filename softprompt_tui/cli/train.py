@@ -12,13 +12,13 @@ import click
 from softprompt.config import Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job, carry_out
-from softprompt.library import Library
 from softprompt_tui.cli.common import (
     FAILED,
     complete_entry,
     device_option,
     fail,
     json_option,
+    library,
     load,
     model_option,
     stderr_console,
@@ -177,18 +177,18 @@ def train(
     """  # fmt: skip
     if prompt == "-":
         prompt = _standard_input()
-    library = Library()
+    here = library()
     config = _config(settings, no_contexts, no_norm_projection, start_name)
-    job = Job(prompt, config, resolved(model), device, precision, library.free_name(name) if name is not None else "")
-    library.prepare()
-    start = library.open(start_name) if start_name else None
+    job = Job(prompt, config, resolved(model), device, precision, here.free_name(name) if name is not None else "")
+    here.prepare()
+    start = here.open(start_name) if start_name else None
     if background:
         submit(job, start.id if start else "", as_json)
         return
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = load(model, device, precision)
     with Progress(config, quiet) as progress:
-        outcome = carry_out(job, encoder, library, start=start.prompt if start else None, on_report=progress)
+        outcome = carry_out(job, encoder, here, start=start.prompt if start else None, on_report=progress)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     finish(job.name, outcome.entry, outcome.failure, as_json)

@@ -63,7 +63,7 @@ def main() -> None:
                 print(run, record.state, "same bits" if same_bits(saved(run), made) else "OTHER BITS")
                 assert record.state == "done"
                 assert same_bits(saved(run), made)
-            assert sorted(one.id for one in Library().list()[0]) == sorted(runs)
+            assert sorted(one.id for one in Library().list().entries) == sorted(runs)
             print(f"{options.kills} kills: all three in the library once, same bits")
         finally:
             home.close()

@@ -53,7 +53,7 @@ def test_any_text_is_a_composition_or_a_typed_error(text: str) -> None:
 
 
 def test_a_composition_means_what_it_says(encoder: TextEncoder, fox: SoftPrompt) -> None:
-    made = compose(encoder, ["[fox] beside a river", "[v1][v2] [v3] beside a river"], lambda name: fox, opened=fox)
+    made = compose(encoder, ["[fox] beside a river", "[v1][v2] [v3] beside a river"], lambda _: fox, opened=fox)
     written = f"{FOX} beside a river"
     assert made.written_out == [written, written]
     first, second = encoder.encode_rows(made.rows, made.vectors)
@@ -62,14 +62,14 @@ def test_a_composition_means_what_it_says(encoder: TextEncoder, fox: SoftPrompt)
 
 
 def test_parts_of_a_soft_prompt_are_its_tokens(encoder: TextEncoder, fox: SoftPrompt) -> None:
-    made = compose(encoder, ["a [fox:2-3] b [fox:1]"], lambda name: fox)
+    made = compose(encoder, ["a [fox:2-3] b [fox:1]"], lambda _: fox)
     assert made.vectors is not None
     assert made.vectors.tolist() == fox.vectors[[1, 2, 0]].tolist()
     assert [token for token in made.rows[0] if token < 0] == [-1, -2, -3]
 
 
 def test_text_without_soft_prompts_is_just_text(encoder: TextEncoder) -> None:
-    made = compose(encoder, [r"a lake \[in\] winter"], lambda name: pytest.fail("nothing is to be found"))
+    made = compose(encoder, [r"a lake \[in\] winter"], lambda _: pytest.fail("nothing is to be found"))
     assert made.vectors is None
     assert made.rows == [encoder.tokenize("a lake [in] winter")]
 
@@ -80,12 +80,12 @@ def test_text_without_soft_prompts_is_just_text(encoder: TextEncoder) -> None:
 )
 def test_tokens_that_it_does_not_have(encoder: TextEncoder, fox: SoftPrompt, text: str, said: str) -> None:
     with pytest.raises(PromptError, match=said):
-        compose(encoder, [text], lambda name: fox)
+        compose(encoder, [text], lambda _: fox)
 
 
 def test_open_tokens_need_an_open_soft_prompt(encoder: TextEncoder) -> None:
     with pytest.raises(PromptError, match="none is open"):
-        compose(encoder, ["[v2] hill"], lambda name: pytest.fail("not asked"))
+        compose(encoder, ["[v2] hill"], lambda _: pytest.fail("not asked"))
 
 
 def test_a_soft_prompt_of_another_model_is_refused(encoder: TextEncoder, fox: SoftPrompt) -> None:
@@ -95,4 +95,4 @@ def test_a_soft_prompt_of_another_model_is_refused(encoder: TextEncoder, fox: So
 
 def test_one_that_does_not_fit_is_refused(encoder: TextEncoder, fox: SoftPrompt) -> None:
     with pytest.raises(PromptError, match="do not fit"):
-        compose(encoder, ["[fox] " * 30], lambda name: fox)
+        compose(encoder, ["[fox] " * 30], lambda _: fox)

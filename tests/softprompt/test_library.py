@@ -80,9 +80,9 @@ def test_a_damaged_file_does_not_keep_the_others_from_being_listed() -> None:
     good = library.save(a_prompt(name="good"))
     bad = library.save(a_prompt(name="bad"))
     library.path(bad.id, 1).write_bytes(b"\xff" * 40)
-    listed, damaged = library.list()
-    assert [one.id for one in listed] == [good.id]
-    assert [bad.id in str(error) for error in damaged] == [True]
+    found = library.list()
+    assert [one.id for one in found.entries] == [good.id]
+    assert [bad.id in str(error) for error in found.damaged] == [True]
 
 
 def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
@@ -126,7 +126,7 @@ def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     monkeypatch.setenv("SOFTPROMPT_HOME", str(home))
     assert list(library.entries.iterdir()) == []
-    assert library.list() == ([], [])
+    assert library.list().entries == library.list().damaged == []
 
 
 def test_a_save_whose_last_tidying_fails_is_no_success(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -250,5 +250,5 @@ def test_two_of_one_name_are_told_apart_by_id() -> None:
 
 def test_listing_needs_neither_torch_nor_numpy() -> None:
     Library().save(a_prompt())
-    code = "import sys; from softprompt.library import Library; print(len(Library().list()[0]), sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys; from softprompt.library import Library; print(len(Library().list().entries), sorted({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1 []"

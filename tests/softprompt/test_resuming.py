@@ -65,7 +65,7 @@ def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> N
     assert second.entry is not None
     assert first.entry.id == second.entry.id == "0123456789abcdef"
     assert first.entry.prompt.created == second.entry.prompt.created
-    assert [one.name for one in library.list()[0]] == ["fox"]
+    assert [one.name for one in library.list().entries] == ["fox"]
 
 
 def test_a_job_survives_json(encoder: TextEncoder) -> None:

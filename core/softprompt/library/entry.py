@@ -1,6 +1,7 @@
 """An entry's bytes: a safetensors file whose header holds every word of provenance and a SHA-256 over the file itself.
 
-The digest is computed with its own 64 characters as zeros.
+The digest is computed with its own 64 characters as zeros. A tombstone, which says that an entry is in the trash, is such a file
+without tensors.
 """
 
 from __future__ import annotations
@@ -24,17 +25,35 @@ TENSORS = ("vectors", "target", "losses", "similarities")
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A soft prompt as it stands in the library: `id` and `revision` name its file."""
+    """A soft prompt as it stands in the library: `id` and `revision` name its file; `changed` is when it was last edited, or ""."""
 
     id: str
     revision: int
     prompt: SoftPrompt
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    changed: str = ""
 
 
-def pack(entry: Entry) -> bytes:
+@dataclass(frozen=True)
+class Tombstone:
+    """That the entry is in the trash since `trashed`, an ISO time."""
+
+    id: str
+    revision: int
+    trashed: str
+
+
+def pack(entry: Entry | Tombstone) -> bytes:
     """The entry as the bytes of its file."""
-    provenance = {"format": FORMAT, "id": entry.id, "revision": entry.revision, **entry.prompt.summary()}
-    tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
+    provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
+    tensors: dict[str, Array] = {}
+    if isinstance(entry, Tombstone):
+        provenance["trashed"] = entry.trashed
+    else:
+        tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
+        added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
+        provenance |= entry.prompt.summary() | {key: value for key, value in added.items() if value}
     raw: bytes = save(tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True), "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
     at = digest_at(raw)
@@ -43,16 +62,33 @@ def pack(entry: Entry) -> bytes:
 
 def unpack(raw: bytes, path: str) -> Entry:
     """The entry that `raw` holds; raises EntryDamaged, naming `path`, for bytes that are not as they were written."""
+    entry = unpack_any(raw, path)
+    if isinstance(entry, Tombstone):
+        raise EntryDamaged(f"{path} holds no soft prompt: it says that one is in the trash")
+    return entry
+
+
+def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
+    """As `unpack`, for tombstones too."""
     header, data = read_header(raw, path), raw[8 + header_length(raw) :]
     at = digest_at(raw)
     if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:
-        raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum. Restore it from a backup, or delete it")
+        raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum")
     try:
         provenance = strict_json(header["__metadata__"]["softprompt"])
         if provenance["format"] != FORMAT:
             raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
+        if "trashed" in provenance:
+            return Tombstone(provenance["id"], provenance["revision"], str(provenance["trashed"]))
         tensors = {name: _tensor(header[name], data) for name in TENSORS}
-        return Entry(provenance["id"], provenance["revision"], SoftPrompt.from_summary(provenance, **tensors))
+        return Entry(
+            provenance["id"],
+            provenance["revision"],
+            SoftPrompt.from_summary(provenance, **tensors),
+            tuple(map(str, provenance.get("tags", ()))),
+            str(provenance.get("note", "")),
+            str(provenance.get("changed", "")),
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
 

@@ -18,7 +18,7 @@ def provenance_of(start: bytes, path: str) -> dict[str, Any]:
     """The provenance in the first bytes of a file, unchecked: for listing. Raises EntryDamaged where there is none."""
     try:
         provenance = strict_json(read_header(start, path)["__metadata__"]["softprompt"])
-        if not isinstance(provenance, dict) or not isinstance(provenance["name"], str):
+        if not isinstance(provenance, dict) or not isinstance(provenance["trashed" if "trashed" in provenance else "name"], str):
             raise TypeError("a provenance without a name")
         return provenance
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -32,7 +32,7 @@ def header_length(raw: bytes) -> int:
 def read_header(raw: bytes, path: str) -> dict[str, Any]:
     length = header_length(raw)
     if not 2 <= length <= min(LONGEST_HEADER, len(raw) - 8):
-        raise EntryDamaged(f"{path} is damaged: it is cut short, or no safetensors file. Restore it from a backup, or delete it")
+        raise EntryDamaged(f"{path} is damaged: it is cut short, or no safetensors file")
     try:
         header = strict_json(raw[8 : 8 + length])
     except (ValueError, RecursionError) as error:

@@ -1,14 +1,15 @@
-"""Names of soft prompts: what is allowed, and a name made from the hard prompt where the user gives none."""
+"""Names of soft prompts, tags and notes: what is allowed, and a name made from the hard prompt where the user gives none."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Container, Iterable
 
 from softprompt.errors import BadName
 
 LONGEST = 80
+LONGEST_TAG, MOST_TAGS, LONGEST_NOTE = 40, 50, 10_000
 _RESERVED = re.compile(r"v\d+", re.IGNORECASE)
 # words that say little about what a prompt shows
 _COMMON = frozenset(
@@ -44,7 +45,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def name_for(hard_prompt: str, taken: Collection[str]) -> str:
+def name_for(hard_prompt: str, taken: Container[str]) -> str:
     """A name of up to three telling words of the hard prompt, numbered where it is taken (`taken` as `same` gives them)."""
     words = ["".join(filter(_letter, word)) for word in hard_prompt.lower().split()]
     telling = [word for word in words if word and word not in _COMMON] or [word for word in words if word]
@@ -54,10 +55,35 @@ def name_for(hard_prompt: str, taken: Collection[str]) -> str:
     return numbered(stem, taken)
 
 
-def numbered(name: str, taken: Collection[str]) -> str:
+def numbered(name: str, taken: Container[str]) -> str:
     """The name, or the first of name-2, name-3, … that is not in `taken`."""
     free, number = name, 1
     while same(free) in taken:
         number += 1
         free = f"{name[: LONGEST - 8]}-{number}"
     return free
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags, tidied, each once, in order of the alphabet; raises BadName for one that cannot be given, or too many."""
+    kept = {same(tag): tag for tag in map(_tag, tags)}
+    if len(kept) > MOST_TAGS:
+        raise BadName(f"these are {len(kept)} tags; a soft prompt can have {MOST_TAGS}")
+    return tuple(kept[key] for key in sorted(kept))
+
+
+def _tag(tag: str) -> str:
+    tag = unicodedata.normalize("NFC", tag).strip()
+    bad = next((c for c in tag if not (_letter(c) or c in "-_.:")), None)
+    if not tag or bad is not None or len(tag) > LONGEST_TAG:
+        raise BadName(
+            f"{tag[: 2 * LONGEST_TAG]!r} is no tag: letters, digits, '-', '_', '.' and ':' are allowed, up to {LONGEST_TAG} of them"
+        )
+    return tag
+
+
+def check_note(note: str) -> str:
+    """The note without outer spaces; raises BadName for one that is too long."""
+    if len(note := note.strip()) > LONGEST_NOTE:
+        raise BadName(f"the note has {len(note):,} characters; at most {LONGEST_NOTE:,} fit")
+    return note.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text

@@ -1,51 +1,54 @@
-"""The library: one immutable file an entry under `entries`, named by a random id and a revision. Names never become paths."""
+"""The library: what is saved, changed, deleted and found again. Names never become paths."""
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
-from difflib import get_close_matches
+import sqlite3
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
-from softprompt.files import write_new
+from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
+from softprompt.files import PARTIAL
 from softprompt.home import VARIABLE, data_folder, make_folder
-from softprompt.library.names import check_name, name_for, numbered, same
+from softprompt.library import listing
+from softprompt.library.index import Index
+from softprompt.library.listing import SORTS, Listed, Listing, Wanted
+from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
+from softprompt.library.revisions import Revisions
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
+    from softprompt.library.archive import Archived, Progress
+    from softprompt.library.checking import Checked
     from softprompt.library.entry import Entry
     from softprompt.prompt import SoftPrompt
 
-SUFFIX = ".safetensors"
-FIRST_READ = 1 << 16  # bytes; most headers are shorter
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An entry's provenance as its header gives it, not yet checked against its bytes."""
-
-    id: str
-    path: Path
-    provenance: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return str(self.provenance["name"])
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
 
 
 class Library:
-    """The saved soft prompts in `folder`, by default this user's."""
+    """The saved soft prompts under `folder`, by default this user's. Any number of processes and threads may use it at once.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    An entry is asked for by its name, its id, or the first four letters of the id or more. `say` is told when the index cannot be used.
+    """
+
+    def __init__(self, folder: Path | None = None, say: Callable[[str], None] = log.warning) -> None:
         self.folder = (folder or data_folder()) / "library"
         self.entries = self.folder / "entries"
+        self.revisions = Revisions(self.entries)
+        self.index = Index(self.revisions, say)
+
+    # saving and opening
 
     def prepare(self) -> None:
         """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it."""
         make_folder(self.entries)
-        probe = self.entries / f".{secrets.token_hex(8)}.partial"
+        probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL}"
         try:
             probe.touch(mode=0o600, exist_ok=False)
         except OSError as error:
@@ -53,93 +56,281 @@ class Library:
                 f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder"
             ) from error
         finally:
-            probe.unlink(missing_ok=True)
+            with suppress(OSError):  # else it is swept one day
+                probe.unlink(missing_ok=True)
 
     def save(self, prompt: SoftPrompt, id: str | None = None) -> Entry:
         """Saves a soft prompt durably as a new entry and returns it.
 
         It is named after its hard prompt where it has no name; a name that is taken gets a number, so that nothing trained is
-        lost. Raises BadName, and HomeError where nothing can be written.
+        lost. With `id`, what was saved under that id before is returned as it is, even from the trash. Raises BadName, and HomeError
+        where nothing can be written.
         """
-        from softprompt.library.entry import Entry, pack
+        from softprompt.library.entry import Entry
 
         self.prepare()
-        taken = {same(listed.name) for listed in self.list()[0]}
+        if id is not None and (saved := self._content(id)):
+            return saved
+        taken = _Taken(self)
         name = numbered(check_name(prompt.name), taken) if prompt.name else name_for(prompt.hard_prompt, taken)
-        if id is not None and self.path(id, 1).exists():
-            return self.open(id)
         entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
-        try:
-            write_new(self.path(entry.id, entry.revision), pack(entry))
-        except OSError as error:
-            raise HomeError(
-                f"{self.entries} cannot be written to ({error.strerror}); nothing was saved. Free it, or set {VARIABLE}"
-            ) from error
+        self.revisions.write(entry)
         return entry
+
+    def open(self, name: str) -> Entry:
+        """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
+        found = self.find(name)
+        entry = self._latest(found.id, found.revision)
+        if entry is None:
+            raise EntryNotFound(
+                f"{found.name} ({found.id}) was deleted meanwhile: `softprompt-tui restore {found.id}` brings it back"
+            )
+        return entry
+
+    def path(self, entry_id: str, revision: int) -> Path:
+        return self.revisions.path(entry_id, revision)
+
+    # finding
+
+    def list(
+        self,
+        words: str = "",
+        *,
+        tags: Collection[str] = (),
+        model: str = "",
+        sort: str = "created",
+        reverse: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+        trashed: bool = False,
+    ) -> Listing:
+        """The entries, or those in the trash: with all of `words` in name, hard prompt, readout, tags or note, each perhaps only begun.
+
+        `sort` is one of SORTS; dates and figures come with the highest first. Raises ConfigError, HomeError.
+        """
+        if sort not in SORTS:
+            raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
+        wanted = Wanted(words, tuple(tags), model, trashed)
+        return self.index.ask(lambda db: listing.listing(db, self.path, wanted, sort, reverse, limit, offset))
+
+    def find(self, name: str, trashed: bool = False) -> Listed:
+        """The entry of this name or id, or the one in the trash; raises EntryNotFound with close matches."""
+        matches = self.index.ask(lambda db: listing.matches(db, self.path, name, trashed))
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
+        if trashed:
+            raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all")
+        if self.index.ask(lambda db: listing.matches(db, self.path, name, True)):
+            raise EntryNotFound(f"{name} is in the trash: `softprompt-tui restore {name}` brings it back")
+        names = self.index.ask(lambda db: listing.close_names(db, name))
+        raise EntryNotFound(
+            f"no soft prompt is named {name!r}. " + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
+        )
 
     def free_name(self, name: str) -> str:
         """The name, tidied; raises BadName where it cannot be given or is taken. Asked before a training."""
         name = check_name(name)
-        if same(name) in {same(listed.name) for listed in self.list()[0]}:
+        if same(name) in _Taken(self):
             raise BadName(f"the library has a soft prompt named {name} already: choose another name")
         return name
 
-    def path(self, entry_id: str, revision: int) -> Path:
-        return self.entries / f"{entry_id}.{revision}{SUFFIX}"
+    # changing: each is a new revision
 
-    def list(self) -> tuple[list[Listed], list[EntryDamaged]]:
-        """(all entries, newest first; what is wrong with the files that could not be read)."""
-        found, damaged = [], []
-        for path in self._files():
+    def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
+        """Gives an entry another name. For `revision` and errors see `_change`; raises BadName for a name that is taken."""
+        new, found = check_name(new), self.find(name)
+        if same(new) != same(found.name):
+            self.free_name(new)
+        return self._change(found, lambda entry: replace(entry, prompt=entry.prompt.named(new)), revision)
+
+    def tag(self, name: str, add: Collection[str] = (), remove: Collection[str] = (), revision: int | None = None) -> Entry:
+        """Adds and removes tags. For `revision` and errors see `_change`."""
+        added, removed = check_tags(add), {same(tag.strip()) for tag in remove}
+
+        def change(entry: Entry) -> Entry:
+            kept = [tag for tag in entry.tags if same(tag) not in removed]
+            return replace(entry, tags=check_tags([*kept, *added]))
+
+        return self._change(self.find(name), change, revision)
+
+    def annotate(self, name: str, note: str, revision: int | None = None) -> Entry:
+        """Sets the note; "" removes it. For `revision` and errors see `_change`."""
+        note = check_note(note)
+        return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
+
+    def duplicate(self, name: str, new: str | None = None) -> Entry:
+        """A second entry with everything of the first, under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
+        entry = self.open(name)
+        return self._beside(entry, self.free_name(new) if new else numbered(entry.prompt.name, _Taken(self)))
+
+    def _change(self, found: Listed, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
+        """Writes what `change` makes of the entry as its next revision.
+
+        Where another process was quicker, the change is made to what that one wrote; but where the caller says which `revision` he has seen,
+        and there is a newer one, his is kept beside it, as a new entry of the same name. Raises EntryNotFound, EntryDamaged, HomeError.
+        """
+        number = found.revision
+        while True:
+            entry = self._latest(found.id, number)
+            if entry is None:
+                raise EntryNotFound(
+                    f"{found.name} ({found.id}) was deleted meanwhile: `softprompt-tui restore {found.id}` brings it back"
+                )
+            if revision is not None and revision != entry.revision:
+                seen = change(self._at(found.id, revision))
+                return self._beside(seen, seen.prompt.name)
+            changed = change(entry)
+            if (changed.prompt.name, changed.tags, changed.note) == (entry.prompt.name, entry.tags, entry.note):
+                return entry
+            changed = replace(changed, revision=entry.revision + 1, changed=_now())
             try:
-                found.append(Listed(path.name.split(".")[0], path, _read_provenance(path)))
-            except EntryDamaged as error:
-                damaged.append(error)
-            except OSError as error:
-                damaged.append(EntryDamaged(f"{path} cannot be read: {error.strerror}"))
-        return sorted(found, key=lambda listed: (str(listed.provenance.get("created")), listed.id), reverse=True), damaged
+                self.revisions.write(changed)
+                return changed
+            except FileExistsError:
+                number = changed.revision
 
-    def _files(self) -> Iterator[Path]:
+    def _beside(self, entry: Entry, name: str) -> Entry:
+        made = replace(entry, id=secrets.token_hex(8), revision=1, changed=_now(), prompt=entry.prompt.named(name))
+        self.revisions.write(made)
+        return made
+
+    # all of it
+
+    def check(self, on_progress: Progress | None = None) -> Checked:
+        """Verifies every byte of every file. Raises HomeError."""
+        from softprompt.library.checking import check
+
+        return check(self.revisions, on_progress)
+
+    def rebuild(self) -> int:
+        """Makes the index anew; returns how many entries it holds, the trash included. Raises HomeError."""
+        return self.index.rebuild()
+
+    def back_up(self, path: Path, on_progress: Progress | None = None) -> Archived:
+        """Writes everything into the new file `path`, verified. Raises ArchiveError."""
+        from softprompt.library.archive import back_up
+
+        return back_up(self.revisions, path, on_progress)
+
+    def bring_back(self, path: Path, on_progress: Progress | None = None) -> Archived:
+        """Adds what the backup `path` has and the library has not; what was deleted since is in the trash again. Raises ArchiveError."""
+        from softprompt.library.archive import bring_back
+
+        return bring_back(self.revisions, path, lambda name: numbered(name, _Taken(self)), on_progress)
+
+    # the trash
+
+    def delete(self, name: str) -> str:
+        """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
+        from softprompt.library.entry import Tombstone
+
+        entry_id, number = self._found_or_damaged(name)
+        while True:
+            number = self.revisions.newest(entry_id, number)
+            if self._is_trashed(entry_id, number):
+                return entry_id
+            try:
+                self.revisions.write(Tombstone(entry_id, number + 1, _now()))
+                return entry_id
+            except FileExistsError:
+                number += 1
+
+    def restore(self, name: str) -> Entry:
+        """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
+
+        Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
+        """
         try:
-            yield from (path for path in self.entries.iterdir() if path.name.endswith(SUFFIX) and not path.name.startswith("."))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise HomeError(f"{self.entries} cannot be read: {error.strerror}. Set {VARIABLE} to a folder of yours") from error
+            found = self.find(name, trashed=True)
+            entry_id, number = found.id, found.revision
+        except EntryNotFound:
+            damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
+            if len(damaged) != 1:
+                raise
+            ((entry_id, number),) = damaged
+        while True:
+            number = self.revisions.newest(entry_id, number)
+            content = self._content(entry_id)
+            if content is None:
+                raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")
+            if content.revision == number:  # another process was quicker
+                return content
+            name = numbered(content.prompt.name, _Taken(self))
+            entry = replace(content, revision=number + 1, changed=_now(), prompt=content.prompt.named(name))
+            try:
+                self.revisions.write(entry)
+                return entry
+            except FileExistsError:
+                number += 1
 
-    def find(self, name: str) -> Listed:
-        """The entry of this name or id (or the first letters of an id); raises EntryNotFound with close matches."""
-        listed, _ = self.list()
-        matches = [one for one in listed if same(one.name) == same(name.strip())]
-        matches = matches or [one for one in listed if len(name) >= 4 and one.id.startswith(name.lower())]
-        if not matches:
-            spelled = {same(one.name): one.name for one in listed}
-            names = [spelled[close] for close in get_close_matches(same(name), spelled, 3)]
-            raise EntryNotFound(
-                f"no soft prompt is named {name!r}. "
-                + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
-            )
-        if len(matches) > 1:
-            raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
-        return matches[0]
+    def purge(self, name: str | None = None) -> int:
+        """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
 
-    def open(self, name: str) -> Entry:
-        """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
-        from softprompt.library.entry import unpack
+        The tombstone stays, so that no process that is late can bring it back.
+        """
+        doomed = self.list(trashed=True).entries if name is None else [self.find(name, trashed=True)]
+        below = {one.id: one.revision for one in doomed if self.revisions.newest(one.id, one.revision) == one.revision}
+        self.revisions.remove(below)
+        return len(below)
 
-        path = self.find(name).path
+    # revisions
+
+    def _latest(self, entry_id: str, known: int) -> Entry | None:
+        """The entry as it is now; None where it is in the trash."""
+        from softprompt.library.entry import Tombstone
+
+        found = self.revisions.read(entry_id, self.revisions.newest(entry_id, known))
+        return None if isinstance(found, Tombstone) else found
+
+    def _at(self, entry_id: str, revision: int) -> Entry:
+        from softprompt.library.entry import Tombstone
+
+        with suppress(FileNotFoundError):
+            found = self.revisions.read(entry_id, revision)
+            if not isinstance(found, Tombstone):
+                return found
+        raise EntryNotFound(f"{entry_id} has no revision {revision}")
+
+    def _content(self, entry_id: str) -> Entry | None:
+        """The newest revision of an id that is a whole soft prompt; None where there is none."""
+        for number in reversed(self.revisions.numbers(entry_id)):
+            with suppress(EntryDamaged, EntryNotFound):
+                return self._at(entry_id, number)
+        return None
+
+    def _is_trashed(self, entry_id: str, revision: int) -> bool:
+        from softprompt.library.entry import Tombstone
+
         try:
-            return unpack(path.read_bytes(), str(path))
-        except OSError as error:
-            raise EntryDamaged(f"{path} cannot be read: {error.strerror}") from error
+            return isinstance(self.revisions.read(entry_id, revision), Tombstone)
+        except (EntryDamaged, FileNotFoundError):
+            return False
+
+    def _found_or_damaged(self, name: str) -> tuple[str, int]:
+        try:
+            found = self.find(name)
+        except EntryNotFound:
+            damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
+            if len(damaged) == 1:
+                return damaged[0]
+            raise
+        return found.id, found.revision
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
-    from softprompt.library.header import LONGEST_HEADER, header_length, provenance_of
+class _Taken:
+    """The names in use, in the form that `same` gives."""
 
-    with path.open("rb") as file:
-        start = file.read(FIRST_READ)
-        missing = 8 + header_length(start) - len(start)
-        if 0 < missing <= LONGEST_HEADER:
-            start += file.read(missing)
-    return provenance_of(start, str(path))
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def __contains__(self, key: object) -> bool:
+        def question(db: sqlite3.Connection) -> bool:
+            return listing.is_taken(db, str(key))
+
+        return self.library.index.ask(question)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

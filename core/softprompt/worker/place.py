@@ -8,14 +8,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from softprompt.errors import WorkerError
-from softprompt.home import APP, data_folder
+from softprompt.home import APP, data_folder, why_not_ours
 
 VARIABLE = "SOFTPROMPT_RUNTIME"
 LONGEST_PATH = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
@@ -50,16 +49,10 @@ class Place:
 
     def check(self) -> None:
         """Raises WorkerError where the folder is a link, another user's, or open to others."""
-        found = os.lstat(self.folder)
-        if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-            wrong = "is no folder of its own"
-        elif found.st_uid != os.geteuid():
-            wrong = "belongs to another user"
-        elif stat.S_IMODE(found.st_mode) & 0o077:
-            wrong = "is open to other users (chmod 700 closes it)"
-        else:
-            return
-        raise WorkerError(f"{self.folder} {wrong}, and will not be used: remove it, or set {VARIABLE} to a short folder of yours")
+        if wrong := why_not_ours(self.folder):
+            raise WorkerError(
+                f"{self.folder} {wrong}, and will not be used: remove it, or set {VARIABLE} to a short folder of yours"
+            )
 
 
 def take(path: Path) -> int | None:

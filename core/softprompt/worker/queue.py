@@ -73,9 +73,11 @@ class Queue:
 
     def submit(self, job: Job, start: str) -> Record:
         """Makes a run, durably. Raises UnknownModel, and LibraryError."""
+        from softprompt.library.entry import pack  # numpy
+
         if job.model.lower() != MINI and not job.model.startswith(LOCAL):
             resolve(job.model)
-        raw = self.library.find(start).path.read_bytes() if start else b""
+        raw = pack(self.library.open(start)) if start else b""
         folder, record = RunFolder.create(self.runs, job, self._last() + 1, raw)
         self.records[record.id] = record
         self.leases[record.id] = Lease(folder.path, 1)

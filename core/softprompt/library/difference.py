@@ -1,0 +1,56 @@
+"""What tells two soft prompts apart: how they were made, and token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softprompt.prompt import Array
+
+if TYPE_CHECKING:
+    from softprompt.library.entry import Entry
+
+_TENSORS_TELL = ("readout", "warnings")  # shown token by token, or of no interest here
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`fields`: name -> (first, second) of all that differs in their making. `hard_prompts`: cosine of their targets, None where the
+    models are not the same. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
+
+    fields: dict[str, tuple[Any, Any]]
+    hard_prompts: float | None
+    cosines: Array | None
+
+    def closest(self) -> list[tuple[int, float]]:
+        """For each soft token of the first the nearest of the second, as (number from 0, cosine)."""
+        if self.cosines is None:
+            return []
+        return [(int(row.argmax()), float(row.max())) for row in self.cosines]
+
+
+def difference(a: Entry, b: Entry) -> Difference:
+    """Compares two entries; needs no model."""
+    first, second = _facts(a), _facts(b)
+    fields = {key: (first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)}
+    if a.prompt.model_fingerprint != b.prompt.model_fingerprint:
+        return Difference(fields, None, None)
+    return Difference(
+        fields, float(np.clip(a.prompt.target @ b.prompt.target, -1, 1)), _unit(a.prompt.vectors) @ _unit(b.prompt.vectors).T
+    )
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    facts = {key: value for key, value in entry.prompt.summary().items() if key not in _TENSORS_TELL}
+    composition = facts.pop("composition") or {}
+    facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
+    for group in ("config", "versions"):
+        facts |= {f"{group}: {key}": value for key, value in facts.pop(group).items()}
+    return facts | {"tags": list(entry.tags), "note": entry.note}
+
+
+def _unit(vectors: Array) -> Array:
+    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit

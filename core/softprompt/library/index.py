@@ -1,0 +1,289 @@
+"""The index: what the heads of all entries say, in SQLite with full-text search. The files are the truth; it can be lost at any time.
+
+It lies in the cache folder, or on local storage where that is shared by hosts. Where it is broken another's beside it takes its place;
+where it is held by another program, or cannot be written, the entries are read into one in memory, and that is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from softprompt.errors import EntryDamaged, HomeError
+from softprompt.home import APP, cache_folder, make_folder, why_not_ours
+from softprompt.library.names import same
+from softprompt.library.revisions import Revisions
+from softprompt.library.words import words
+from softprompt.mounts import is_shared
+
+FORMAT = 1
+APPLICATION = 0x736F6674  # "soft": tells our index from another program's database
+WAIT = 2.0  # seconds for another program's lock
+SETTLED = 2.0  # seconds after which a folder's time of change is sure to differ from that of a later change
+
+Answer = TypeVar("Answer")
+
+_TEXTS = ("name", "hard_prompt", "model", "readout_text", "stopped", "created", "changed", "note")
+_NUMBERS = ("tokens", "similarity", "readout_similarity", "steps", "seconds")
+COLUMNS = ("id", "revision", "trashed", *_TEXTS, *_NUMBERS, "composed", "tags")
+_SCHEMA = f"""
+CREATE TABLE file (name TEXT PRIMARY KEY, inode INTEGER) WITHOUT ROWID;
+CREATE TABLE head (key INTEGER PRIMARY KEY, {", ".join(COLUMNS)}, same TEXT);
+CREATE UNIQUE INDEX head_id ON head (id);
+CREATE INDEX head_same ON head (same);
+CREATE INDEX head_created ON head (trashed, created, id);
+CREATE TABLE tag (tag TEXT, key INTEGER, PRIMARY KEY (tag, key)) WITHOUT ROWID;
+CREATE TABLE damaged (id TEXT PRIMARY KEY, revision INTEGER, message TEXT);
+CREATE TABLE scanned (changed_at INTEGER);
+INSERT INTO scanned VALUES (-1);
+CREATE VIRTUAL TABLE word USING fts5 (text, tokenize = 'ascii', detail = 'none', prefix = '1 2 3');
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {FORMAT};
+"""
+
+
+class Foreign(Exception):
+    """A file in the index's place that is none of ours."""
+
+
+class Index:
+    """The index of the entries in `revisions`; `say` is told when it cannot be used as it should."""
+
+    def __init__(self, revisions: Revisions, say: Callable[[str], None]) -> None:
+        self.revisions = revisions
+        self.say = say
+        key = hashlib.sha256(os.fsencode(os.path.realpath(revisions.folder))).hexdigest()[:16]
+        self._name = re.compile(rf"library-{key}\.(\d{{1,9}})\.sqlite")
+        self._key = key
+        self._shared = is_shared(revisions.folder)
+
+    def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """The answer to a question put to an index that is up to date. Raises HomeError where the entries cannot be read."""
+        try:
+            return self._asked(self._kept(), question)
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error):
+                return self._asked_beside(question, error)
+            self.say("the index is held by another program: the entries are read from their files")
+        except (sqlite3.Error, Foreign, OSError) as error:
+            return self._asked_beside(question, error)
+        return self._asked_in_memory(question)
+
+    def rebuild(self) -> int:
+        """Makes the index anew from the entries' files; returns how many there are. Raises HomeError."""
+        try:
+            return self._asked(self._beside(), _count)
+        except (sqlite3.Error, Foreign, OSError) as error:
+            raise HomeError(
+                f"the index cannot be rebuilt in {cache_folder()} ({error}): free it. All else works without it"
+            ) from error
+
+    # where it lies
+
+    def _folder(self) -> Path:
+        folder = cache_folder()
+        if is_shared(folder):
+            folder = Path(f"/var/tmp/{APP}-{os.geteuid()}")
+        try:
+            make_folder(folder)
+        except HomeError as error:
+            raise Foreign(str(error)) from error
+        if folder.parent == Path("/var/tmp") and (wrong := why_not_ours(folder)):
+            raise Foreign(f"{folder} {wrong}")
+        return folder
+
+    def _numbers(self, folder: Path) -> list[int]:
+        return sorted(int(match[1]) for path in folder.iterdir() if (match := self._name.fullmatch(path.name)))
+
+    def _kept(self) -> Path:
+        """The index in use: the one of the highest number."""
+        folder = self._folder()
+        return folder / f"library-{self._key}.{max(self._numbers(folder), default=1)}.sqlite"
+
+    def _beside(self) -> Path:
+        """A new one's place. The older ones go: who has one open keeps it until he closes it."""
+        folder = self._folder()
+        numbers = self._numbers(folder)
+        for number in numbers:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                with suppress(OSError):
+                    (folder / f"library-{self._key}.{number}.sqlite{suffix}").unlink(missing_ok=True)
+        return folder / f"library-{self._key}.{max(numbers, default=0) + 1}.sqlite"
+
+    # asking
+
+    def _asked_beside(self, question: Callable[[sqlite3.Connection], Answer], why: Exception) -> Answer:
+        self.say(f"the index could not be used ({why}): the entries are read from their files, into another one")
+        with suppress(sqlite3.Error, Foreign, OSError):
+            return self._asked(self._beside(), question)
+        self.say(f"an index cannot be kept in {cache_folder()}: what takes long without it will take long each time")
+        return self._asked_in_memory(question)
+
+    def _asked(self, where: Path, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        with closing(_connected(where)) as db:
+            self._refresh(db)
+            return question(db)
+
+    def _asked_in_memory(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Of the index that is kept, what can be read of it, brought up to date in memory."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            with suppress(sqlite3.Error, Foreign, OSError), closing(_connected(self._kept())) as kept:
+                _known_change(kept)
+                kept.backup(db)
+            try:
+                self._refresh(db)
+                return question(db)
+            except (sqlite3.Error, Foreign):
+                pass
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            self._refresh(db)
+            return question(db)
+
+    def _refresh(self, db: sqlite3.Connection) -> None:
+        changed_at = self.revisions.changed_at()
+        known = _known_change(db)
+        if known == changed_at and not self._some_are_mended(db):
+            return
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if _known_change(db) is None:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+            self._read_anew(db)
+            # a change within the clock's grain of this one would leave the same time: such a time is not trusted
+            settled = time.time_ns() - changed_at > SETTLED * 1e9
+            db.execute("UPDATE scanned SET changed_at = ?", (changed_at if settled else -1,))
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def _some_are_mended(self, db: sqlite3.Connection) -> bool:
+        """Whether an entry can be read that could not: a file can be mended in place, or made readable."""
+        for entry_id, revision in db.execute("SELECT id, revision FROM damaged LIMIT 20"):
+            with suppress(EntryDamaged, FileNotFoundError):
+                self.revisions.provenance(entry_id, revision)
+                return True
+        return False
+
+    def _read_anew(self, db: sqlite3.Connection) -> None:
+        """Reads the heads of the entries of which a file has come or gone, and again those that could not be read."""
+        found = self.revisions.scan()
+        if self._shared:  # numbers of files are made up anew on some such systems
+            found = dict.fromkeys(found, 0)
+        known = dict(db.execute("SELECT name, inode FROM file"))
+        come = found.items() - known.items()
+        gone = known.keys() - found.keys()
+        touched = {name[:16] for name, _ in come} | {name[:16] for name in gone}
+        touched |= {row[0] for row in db.execute("SELECT id FROM damaged")}
+        if not touched:
+            return
+        db.executemany("DELETE FROM file WHERE name = ?", ((name,) for name in gone))
+        db.executemany("INSERT OR REPLACE INTO file VALUES (?, ?)", come)
+        if known:
+            _forget(db, touched)
+        numbers: dict[str, list[int]] = {}
+        for name in found:
+            if name[:16] in touched:
+                numbers.setdefault(name[:16], []).append(int(name.split(".")[1]))
+        for entry_id, revisions in numbers.items():
+            self._read_head(db, entry_id, sorted(revisions, reverse=True))
+
+    def _read_head(self, db: sqlite3.Connection, entry_id: str, numbers: list[int]) -> None:
+        head, *older = numbers
+        try:
+            provenance = self.revisions.provenance(entry_id, head)
+            trashed = str(provenance.get("trashed", ""))
+            for number in older if trashed else ():
+                with suppress(EntryDamaged):
+                    provenance = self.revisions.provenance(entry_id, number)
+                    break
+            if older and "name" not in provenance:
+                provenance = {"name": entry_id}  # nothing of it can be read, but it can be purged
+            if "name" in provenance:
+                _insert(db, entry_id, head, trashed, provenance)
+        except FileNotFoundError:
+            pass  # gone since: the folder's time of change tells the next time
+        except EntryDamaged as error:
+            db.execute("INSERT INTO damaged VALUES (?, ?, ?)", (entry_id, head, _text(error)))
+
+
+def _known_change(db: sqlite3.Connection) -> int | None:
+    """The folder's time of change when it was last read, None for an index that is still empty. Raises Foreign."""
+    application, version = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+    if (application, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        return None
+    if (application, version) != (APPLICATION, FORMAT):
+        raise Foreign("it was made by another program or version")
+    return int(db.execute("SELECT changed_at FROM scanned").fetchone()[0])
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """The database in a private file of ours, made where there is none. Raises Foreign, OSError, sqlite3.Error."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)  # whatever the umask; SQLite gives its other files the same mode
+    except FileExistsError:  # it is not opened here: to close it would drop the locks that SQLite holds in other threads
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise Foreign(f"{path} is no file of ours") from None
+    db = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+    try:
+        for setting in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY", "cache_size = -65536"):
+            db.execute(f"PRAGMA {setting}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _forget(db: sqlite3.Connection, ids: Iterable[str]) -> None:
+    for entry_id in ids:
+        row = db.execute("SELECT key FROM head WHERE id = ?", (entry_id,)).fetchone()
+        db.execute("DELETE FROM damaged WHERE id = ?", (entry_id,))
+        if row:
+            db.execute("DELETE FROM word WHERE rowid = ?", row)
+            db.execute("DELETE FROM tag WHERE key = ?", row)
+            db.execute("DELETE FROM head WHERE key = ?", row)
+
+
+def _insert(db: sqlite3.Connection, entry_id: str, revision: int, trashed: str, provenance: dict[str, Any]) -> None:
+    composition, tags = provenance.get("composition"), provenance.get("tags")
+    composed = composition.get("mean") if isinstance(composition, dict) else None
+    tags = [_text(tag) for tag in tags] if isinstance(tags, list) else []
+    texts = [_text(provenance.get(key, "")) for key in _TEXTS]
+    numbers = [_number(provenance.get(key)) for key in _NUMBERS]
+    values = (entry_id, revision, trashed, *texts, *numbers, _number(composed), json.dumps(tags), same(texts[0]))
+    key = db.execute(f"INSERT INTO head ({', '.join(COLUMNS)}, same) VALUES ({', '.join('?' * len(values))})", values).lastrowid
+    said = " ".join((texts[0], texts[1], texts[3], texts[7], *tags))
+    db.execute("INSERT INTO word (rowid, text) VALUES (?, ?)", (key, " ".join(words(said))))
+    db.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", ((same(tag), key) for tag in tags))
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()  # SQLite takes no half of a surrogate pair
+
+
+def _number(value: object) -> float | int | None:
+    """A number as SQLite can hold it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if isinstance(value, float) or abs(value) < 1 << 63 else None
+
+
+def _count(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM head").fetchone()[0])
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,0 +1,104 @@
+"""`softprompt-tui diff`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softprompt.errors import SoftPromptError
+from softprompt_tui.cli.common import complete_entry, device_option, json_option, library, load, narrate, print_json, print_table
+from softprompt_tui.cli.report import line
+
+if TYPE_CHECKING:
+    from softprompt.library.difference import Difference
+    from softprompt.library.entry import Entry
+
+WIDEST = 40  # characters of a value in the table
+
+
+@click.command(short_help="Show what tells two soft prompts apart.")
+@click.argument("first", shell_complete=complete_entry)
+@click.argument("second", shell_complete=complete_entry)
+@device_option
+@json_option
+def diff(first: str, second: str, device: str, as_json: bool) -> None:
+    """Show what tells two soft prompts apart: how they were made, how alike they are as a whole and token by token, and both loss curves.
+
+    \b
+    Examples:
+      softprompt-tui diff landscape landscape-2
+      softprompt-tui diff landscape landscape-2 --json
+    """
+    here = library()
+    a, b = here.open(first), here.open(second)
+    from softprompt.library.difference import difference
+
+    found = difference(a, b)
+    alike = None if found.cosines is None else _similarity(a, b, device)
+    if as_json:
+        print_json(_values(a, b, found, alike))
+        return
+    line("first", f"{a.prompt.name}  (id {a.id})")
+    line("second", f"{b.prompt.name}  (id {b.id})")
+    click.echo()
+    print_table(("differs in", "first", "second"), [(key, _short(one), _short(two)) for key, (one, two) in found.fields.items()])
+    click.echo()
+    if found.cosines is None:
+        line(
+            "similarity", f"not comparable: one is of {a.prompt.model}, the other of {b.prompt.model}, or of other weights of it"
+        )
+    else:
+        if alike is not None:
+            line("similarity", f"{alike:.4f} of the two soft prompts")
+        line("", f"{found.hard_prompts:.4f} of their hard prompts")
+        click.echo()
+        print_table(("first", "word", "nearest in second", "word", "cosine"), _tokens(a, b, found), right=(4,))
+    click.echo()
+    from softprompt_tui.cli.curve import print_curve
+
+    print_curve(a.prompt.losses, b.prompt.losses, labels=("first", "second"))
+
+
+def _similarity(a: Entry, b: Entry, device: str) -> float | None:
+    """Of the two soft prompts as the encoder reads them; None, and said why, where that cannot be had here."""
+    try:
+        encoder = load(a.prompt.model, device)
+        encoder.check_belongs(a.prompt)
+    except SoftPromptError as error:
+        narrate(f"note: without the similarity of the two: {error}")
+        return None
+    from softprompt.composing import compose
+
+    made = compose(encoder, ["[first]", "[second]"], {"first": a.prompt, "second": b.prompt}.__getitem__)
+    pooled = encoder.encode_rows(made.rows, made.vectors)
+    return float((pooled[0] @ pooled[1]).clamp(-1, 1))
+
+
+def _tokens(a: Entry, b: Entry, found: Difference) -> list[tuple[str, ...]]:
+    words = [[read.token for read in entry.prompt.readout] for entry in (a, b)]
+    return [
+        (f"[v{i + 1}]", _word(words[0], i), f"[v{near + 1}]", _word(words[1], near), f"{cosine:.3f}")
+        for i, (near, cosine) in enumerate(found.closest())
+    ]
+
+
+def _word(words: list[str], i: int) -> str:
+    return words[i] if i < len(words) else "-"
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None or value == "" or value == [] else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def _values(a: Entry, b: Entry, found: Difference, alike: float | None) -> dict[str, Any]:
+    return {
+        "first": a.id,
+        "second": b.id,
+        "differs": {key: list(values) for key, values in found.fields.items()},
+        "similarity": alike,
+        "hard_prompts": found.hard_prompts,
+        "cosines": None if found.cosines is None else found.cosines.tolist(),
+        "losses": [a.prompt.losses.tolist(), b.prompt.losses.tolist()],
+    }
