@@ -90,7 +90,7 @@ def test_open_tokens_need_an_open_soft_prompt(encoder: TextEncoder) -> None:
 
 def test_a_soft_prompt_of_another_model_is_refused(encoder: TextEncoder, fox: SoftPrompt) -> None:
     with pytest.raises(ConfigError, match="train it again"):
-        compose(encoder, ["[fox]"], lambda name: replace(fox, model_fingerprint="other"))
+        compose(encoder, ["[fox]"], lambda _: replace(fox, model_fingerprint="other"))
 
 
 def test_one_that_does_not_fit_is_refused(encoder: TextEncoder, fox: SoftPrompt) -> None:

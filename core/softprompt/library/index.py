@@ -28,21 +28,20 @@ from softprompt.mounts import is_shared
 FORMAT = 1
 APPLICATION = 0x736F6674  # "soft": tells our index from another program's database
 WAIT = 2.0  # seconds for another program's lock
-SETTLED = 2.0  # seconds after which a folder's time of change is sure to differ from that of a later change
+SETTLED, SETTLED_SHARED = 0.2, 5.0  # seconds after which a folder's time of change is sure to differ from that of a later change
 
 Answer = TypeVar("Answer")
 
 _TEXTS = ("name", "hard_prompt", "model", "readout_text", "stopped", "created", "changed", "note")
 _NUMBERS = ("tokens", "similarity", "readout_similarity", "steps", "seconds")
 COLUMNS = ("id", "revision", "trashed", *_TEXTS, *_NUMBERS, "composed", "tags")
+SORTED = ("created", "touched", "same", "model", "tokens", "similarity", "composed", "steps", "seconds")
 _SCHEMA = f"""
 CREATE TABLE file (name TEXT PRIMARY KEY, inode INTEGER) WITHOUT ROWID;
-CREATE TABLE head (key INTEGER PRIMARY KEY, {", ".join(COLUMNS)}, same TEXT);
+CREATE TABLE head (key INTEGER PRIMARY KEY, {", ".join(COLUMNS)}, same TEXT, touched TEXT);
 CREATE UNIQUE INDEX head_id ON head (id);
-CREATE INDEX head_same ON head (same);
-CREATE INDEX head_created ON head (trashed, created, id);
-CREATE TABLE tag (tag TEXT, key INTEGER, PRIMARY KEY (tag, key)) WITHOUT ROWID;
-CREATE TABLE damaged (id TEXT PRIMARY KEY, revision INTEGER, message TEXT);
+CREATE INDEX head_name ON head (same);
+{"".join(f"CREATE INDEX head_by_{column} ON head (trashed, {column}, id);" + chr(10) for column in SORTED)}CREATE TABLE damaged (id TEXT PRIMARY KEY, revision INTEGER, message TEXT);
 CREATE TABLE scanned (changed_at INTEGER);
 INSERT INTO scanned VALUES (-1);
 CREATE VIRTUAL TABLE word USING fts5 (text, tokenize = 'ascii', detail = 'none', prefix = '1 2 3');
@@ -160,7 +159,7 @@ class Index:
                     db.execute(statement)
             self._read_anew(db)
             # a change within the clock's grain of this one would leave the same time: such a time is not trusted
-            settled = time.time_ns() - changed_at > SETTLED * 1e9
+            settled = time.time_ns() - changed_at > (SETTLED_SHARED if self._shared else SETTLED) * 1e9
             db.execute("UPDATE scanned SET changed_at = ?", (changed_at if settled else -1,))
             db.execute("COMMIT")
         except BaseException:
@@ -182,7 +181,7 @@ class Index:
         if self._shared:  # numbers of files are made up anew on some such systems
             found = dict.fromkeys(found, 0)
         known = dict(db.execute("SELECT name, inode FROM file"))
-        come = found.items() - known.items()
+        come = [(name, inode) for name, inode in found.items() if known.get(name) != inode]
         gone = known.keys() - found.keys()
         touched = {name[:16] for name, _ in come} | {name[:16] for name in gone}
         touched |= {row[0] for row in db.execute("SELECT id FROM damaged")}
@@ -253,7 +252,6 @@ def _forget(db: sqlite3.Connection, ids: Iterable[str]) -> None:
         db.execute("DELETE FROM damaged WHERE id = ?", (entry_id,))
         if row:
             db.execute("DELETE FROM word WHERE rowid = ?", row)
-            db.execute("DELETE FROM tag WHERE key = ?", row)
             db.execute("DELETE FROM head WHERE key = ?", row)
 
 
@@ -263,11 +261,21 @@ def _insert(db: sqlite3.Connection, entry_id: str, revision: int, trashed: str, 
     tags = [_text(tag) for tag in tags] if isinstance(tags, list) else []
     texts = [_text(provenance.get(key, "")) for key in _TEXTS]
     numbers = [_number(provenance.get(key)) for key in _NUMBERS]
-    values = (entry_id, revision, trashed, *texts, *numbers, _number(composed), json.dumps(tags), same(texts[0]))
-    key = db.execute(f"INSERT INTO head ({', '.join(COLUMNS)}, same) VALUES ({', '.join('?' * len(values))})", values).lastrowid
+    shown = (entry_id, revision, trashed, *texts, *numbers, _number(composed), json.dumps(tags))
+    values = (*shown, same(texts[0]), max(texts[5], texts[6]))
+    key = db.execute(
+        f"INSERT INTO head ({', '.join(COLUMNS)}, same, touched) VALUES ({', '.join('?' * len(values))})", values
+    ).lastrowid
     said = " ".join((texts[0], texts[1], texts[3], texts[7], *tags))
-    db.execute("INSERT INTO word (rowid, text) VALUES (?, ?)", (key, " ".join(words(said))))
-    db.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", ((same(tag), key) for tag in tags))
+    db.execute(
+        "INSERT INTO word (rowid, text) VALUES (?, ?)", (key, " ".join((*words(said), *marks(bool(trashed), tags, texts[2]))))
+    )
+
+
+def marks(trashed: bool, tags: Iterable[str], model: str) -> list[str]:
+    """What an entry can be filtered by, as words that no text has: they begin with characters of private use."""
+    marked = [("\ue001", tag) for tag in tags] + [("\ue002", model)] * bool(model)
+    return ["\ue000trashed" if trashed else "\ue000living", *(kind + same(text.strip()).encode().hex() for kind, text in marked)]
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.index import COLUMNS
+from softprompt.library.index import COLUMNS, marks
 from softprompt.library.names import same
 from softprompt.library.words import words
 
@@ -19,7 +19,8 @@ _DOWN, _UP = "DESC", "ASC"
 SORTS = {
     "created": _DOWN, "changed": _DOWN, "name": _UP, "model": _UP, "tokens": _DOWN, "similarity": _DOWN, "composed": _DOWN, "steps": _DOWN, "seconds": _DOWN,
 }  # fmt: skip
-_BY = {"changed": "max(changed, created)", "name": "same"}
+_BY = {"changed": "touched", "name": "same"}  # columns of another name
+FEW = 2000  # entries that are sorted as they are found, 1 µs each
 MOST_COMPARED = 20_000  # names among which a misspelled one is looked for; 20 ms a thousand
 
 
@@ -66,20 +67,11 @@ class Wanted:
     model: str = ""
     trashed: bool = False
 
-    def where(self) -> tuple[str, list[str]]:
-        """As SQL and its values."""
-        sql, values = f"trashed {'!=' if self.trashed else '='} ''", []
-        if self.words.strip():
-            terms = " ".join(f'"{word}"*' for word in words(self.words))
-            sql += " AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
-            values.append(terms or '""')
-        for tag in self.tags:
-            sql += " AND key IN (SELECT key FROM tag WHERE tag = ?)"
-            values.append(same(tag.strip()))
-        if self.model:
-            sql += " AND model = ? COLLATE NOCASE"
-            values.append(self.model)
-        return sql, values
+    def match(self) -> str:
+        """As an expression of FTS5. Words of nothing but signs are in no entry."""
+        sought = words(self.words)
+        terms = [f'"{word}"*' for word in sought] if sought or not self.words.strip() else ['""']
+        return " ".join([*(f'"{mark}"' for mark in marks(self.trashed, self.tags, self.model)), *terms])
 
 
 def listing(
@@ -91,19 +83,24 @@ def listing(
     limit: int | None,
     offset: int,
 ) -> Listing:
-    sql, values = wanted.where()
-    total = int(db.execute(f"SELECT count(*) FROM head WHERE {sql}", values).fetchone()[0])
+    total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [wanted.match()]).fetchone()[0])
     way = {_UP: _DOWN, _DOWN: _UP}[SORTS[sort]] if reverse else SORTS[sort]
     by = _BY.get(sort, sort)
-    query = f"SELECT {', '.join(COLUMNS)} FROM head WHERE {sql} ORDER BY {by} {way}, id {way} LIMIT ? OFFSET ?"
-    rows = db.execute(query, [*values, -1 if limit is None else limit, offset])
+    if total > FEW and not wanted.trashed:  # along the sorting index until there are enough, 20 ms for the whole of it at 100,000
+        among = f"head INDEXED BY head_by_{by} WHERE trashed = '' AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
+    else:
+        among = "word CROSS JOIN head ON key = word.rowid WHERE word MATCH ?"
+    query = f"SELECT {', '.join(COLUMNS)} FROM {among} ORDER BY {by} {way}, id {way} LIMIT ? OFFSET ?"
+    rows = db.execute(query, [wanted.match(), -1 if limit is None else limit, offset])
     damaged = [EntryDamaged(message) for (message,) in db.execute("SELECT message FROM damaged ORDER BY id")]
     return Listing([_listed(row, path) for row in rows], total, damaged)
 
 
 def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[Listed]:
     """The entries of this name, or else of this id or one that begins so."""
-    query = f"SELECT {', '.join(COLUMNS)} FROM head WHERE trashed {'!=' if trashed else '='} '' AND "
+    query = (
+        f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "  # +: by name, not by trashed
+    )
     rows = db.execute(
         query + "same = ? ORDER BY created DESC", [same(name.strip()).encode("utf-8", "replace").decode()]
     ).fetchall()

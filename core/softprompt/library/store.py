@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -71,8 +71,8 @@ class Library:
         self.prepare()
         if id is not None and (saved := self._content(id)):
             return saved
-        taken = _Taken(self)
-        name = numbered(check_name(prompt.name), taken) if prompt.name else name_for(prompt.hard_prompt, taken)
+        wished = check_name(prompt.name) if prompt.name else ""
+        name = self._free(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
         entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
         self.revisions.write(entry)
         return entry
@@ -132,9 +132,16 @@ class Library:
     def free_name(self, name: str) -> str:
         """The name, tidied; raises BadName where it cannot be given or is taken. Asked before a training."""
         name = check_name(name)
-        if same(name) in _Taken(self):
+        if self.index.ask(lambda db: listing.is_taken(db, same(name))):
             raise BadName(f"the library has a soft prompt named {name} already: choose another name")
         return name
+
+    def numbered(self, name: str) -> str:
+        """The name, or the first of name-2, name-3, … that is free."""
+        return self._free(lambda taken: numbered(name, taken))
+
+    def _free(self, choose: Callable[[Container[str]], str]) -> str:
+        return self.index.ask(lambda db: choose(_Taken(db)))
 
     # changing: each is a new revision
 
@@ -163,7 +170,7 @@ class Library:
     def duplicate(self, name: str, new: str | None = None) -> Entry:
         """A second entry with everything of the first, under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
         entry = self.open(name)
-        return self._beside(entry, self.free_name(new) if new else numbered(entry.prompt.name, _Taken(self)))
+        return self._beside(entry, self.free_name(new) if new else self.numbered(entry.prompt.name))
 
     def _change(self, found: Listed, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
         """Writes what `change` makes of the entry as its next revision.
@@ -218,7 +225,7 @@ class Library:
         """Adds what the backup `path` has and the library has not; what was deleted since is in the trash again. Raises ArchiveError."""
         from softprompt.library.archive import bring_back
 
-        return bring_back(self.revisions, path, lambda name: numbered(name, _Taken(self)), on_progress)
+        return bring_back(self.revisions, path, self.numbered, on_progress)
 
     # the trash
 
@@ -257,8 +264,8 @@ class Library:
                 raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")
             if content.revision == number:  # another process was quicker
                 return content
-            name = numbered(content.prompt.name, _Taken(self))
-            entry = replace(content, revision=number + 1, changed=_now(), prompt=content.prompt.named(name))
+            named = content.prompt.named(self.numbered(content.prompt.name))
+            entry = replace(content, revision=number + 1, changed=_now(), prompt=named)
             try:
                 self.revisions.write(entry)
                 return entry
@@ -322,14 +329,11 @@ class Library:
 class _Taken:
     """The names in use, in the form that `same` gives."""
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
 
     def __contains__(self, key: object) -> bool:
-        def question(db: sqlite3.Connection) -> bool:
-            return listing.is_taken(db, str(key))
-
-        return self.library.index.ask(question)
+        return listing.is_taken(self.db, str(key))
 
 
 def _now() -> str:
