@@ -109,10 +109,10 @@ def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str,
     return [_listed(row, path) for row in rows]
 
 
-def damaged_heads(db: sqlite3.Connection, name: str) -> list[tuple[str, int]]:
-    """(id, revision) of those that cannot be read and whose id begins so."""
+def damaged_heads(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
+    """(id, revision, what is wrong) of those that cannot be read and whose id begins so."""
     beginning = id_beginning(name)
-    rows = db.execute("SELECT id, revision FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"])
+    rows = db.execute("SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"])
     return rows.fetchall() if beginning else []
 
 

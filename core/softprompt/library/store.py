@@ -120,6 +120,12 @@ class Library:
             return matches[0]
         if matches:
             raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
+        damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
+        if len(damaged) == 1 and not trashed:
+            ((entry_id, _, message),) = damaged
+            raise EntryDamaged(
+                f"{message}. `softprompt-tui restore {entry_id}` brings back its last whole revision, if there is one"
+            )
         if trashed:
             raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all")
         if self.index.ask(lambda db: listing.matches(db, self.path, name, True)):
@@ -256,7 +262,7 @@ class Library:
             damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
             if len(damaged) != 1:
                 raise
-            ((entry_id, number),) = damaged
+            ((entry_id, number, _),) = damaged
         while True:
             number = self.revisions.newest(entry_id, number)
             content = self._content(entry_id)
@@ -318,12 +324,10 @@ class Library:
     def _found_or_damaged(self, name: str) -> tuple[str, int]:
         try:
             found = self.find(name)
-        except EntryNotFound:
-            damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
-            if len(damaged) == 1:
-                return damaged[0]
-            raise
-        return found.id, found.revision
+            return found.id, found.revision
+        except EntryDamaged:
+            ((entry_id, number, _),) = self.index.ask(lambda db: listing.damaged_heads(db, name))
+            return entry_id, number
 
 
 class _Taken:
