@@ -68,9 +68,9 @@ class Wanted:
     trashed: bool = False
 
     def match(self) -> str:
-        """As an expression of FTS5. Words of nothing but signs are in no entry."""
+        """As an expression of FTS5. Words of nothing but signs become one that no entry has."""
         sought = words(self.words)
-        terms = [f'"{word}"*' for word in sought] if sought or not self.words.strip() else ['""']
+        terms = [f'"{word}"*' for word in sought] if sought or not self.words.strip() else ['"\ue003"']
         return " ".join([*(f'"{mark}"' for mark in marks(self.trashed, self.tags, self.model)), *terms])
 
 

@@ -1,0 +1,255 @@
+"""Changing what is saved: revisions and conflicts, the trash, duplicates, backups, differences."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softprompt import Library
+from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound
+from softprompt.library.difference import difference
+from tests.library_model import a_prompt, found_in
+
+
+@pytest.fixture
+def library() -> Library:
+    made = Library()
+    made.save(a_prompt(name="fox"))
+    return made
+
+
+def test_an_edit_is_a_new_revision_and_keeps_all_else(library: Library) -> None:
+    first = library.open("fox")
+    library.rename("fox", "Rotfuchs")
+    library.tag("rotfuchs", ["b", "A"])
+    edited = library.annotate("rotfuchs", "good at night")
+    assert (edited.id, edited.revision, edited.tags, edited.note) == (first.id, 4, ("A", "b"), "good at night")
+    assert edited.changed
+    again = library.open("Rotfuchs")
+    assert again.prompt.summary() == first.prompt.named("Rotfuchs").summary()
+    assert again.prompt.vectors.tobytes() == first.prompt.vectors.tobytes()
+    assert library.tag("rotfuchs", remove=["a", "x"]).tags == ("b",)
+    assert library.annotate("rotfuchs", "").note == ""
+
+
+def test_a_change_that_changes_nothing_makes_no_revision(library: Library) -> None:
+    assert library.rename("fox", "fox").revision == 1
+    assert library.tag("fox", remove=["none"]).revision == 1
+    assert library.rename("fox", "FOX").revision == 2
+
+
+def test_a_taken_name_is_refused(library: Library) -> None:
+    library.save(a_prompt(name="lake"))
+    with pytest.raises(BadName, match="named FOX already"):
+        library.rename("lake", "FOX")
+    with pytest.raises(BadName, match="reserved"):
+        library.rename("lake", "v1")
+
+
+def test_two_changes_at_once_are_both_made(library: Library) -> None:
+    """Another process adds a tag between this one's reading and writing."""
+    write = library.revisions.write
+    calls = []
+
+    def late(entry: object) -> None:
+        if not calls:
+            calls.append(entry)
+            Library().tag("fox", ["theirs"])
+        write(entry)  # type: ignore[arg-type]
+
+    library.revisions.write = late  # type: ignore[method-assign]
+    assert library.tag("fox", ["mine"]).tags == ("mine", "theirs")
+
+
+def test_a_conflict_keeps_both_under_one_name_told_apart_by_id(library: Library) -> None:
+    seen = library.open("fox")
+    library.annotate("fox", "theirs")
+    kept = library.annotate("fox", "mine", revision=seen.revision)
+    assert kept.id != seen.id
+    assert (kept.prompt.name, kept.note) == ("fox", "mine")
+    assert library.open(seen.id).note == "theirs"
+    with pytest.raises(EntryNotFound, match="is the name of several") as caught:
+        library.open("fox")
+    assert seen.id in str(caught.value)
+    assert kept.id in str(caught.value)
+    assert library.annotate(seen.id, "mine", revision=2).id == seen.id
+    with pytest.raises(EntryNotFound, match="has no revision 9"):
+        library.annotate(seen.id, "mine", revision=9)
+
+
+def test_the_trash_gives_back_or_forgets(library: Library) -> None:
+    fox = library.open("fox")
+    library.tag("fox", ["red"])
+    library.delete("fox")
+    assert library.list().entries == []
+    library.save(a_prompt(name="fox"))
+    restored = library.restore(fox.id)
+    assert (restored.prompt.name, restored.tags, restored.revision) == ("fox-2", ("red",), 4)
+    with pytest.raises(EntryNotFound, match="no soft prompt in the trash"):
+        library.restore("fox-2")
+    with pytest.raises(EntryNotFound, match="no soft prompt in the trash"):
+        library.purge("fox-2")  # what is not in the trash is not removed
+    library.delete("fox-2")
+    library.delete("fox")
+    assert library.purge("fox-2") == 1
+    assert library.purge() == 1
+    assert library.purge() == 0
+    assert library.list(trashed=True).total == 0
+    with pytest.raises(EntryNotFound):
+        library.restore(fox.id)
+    assert len(list(library.entries.iterdir())) == 2  # the tombstones
+
+
+def test_nothing_late_brings_back_what_was_purged(library: Library) -> None:
+    fox = library.find("fox")
+    library.delete("fox")
+    library.purge("fox")
+    with pytest.raises(EntryNotFound, match="deleted meanwhile"):
+        library._change(fox, lambda entry: entry, None)
+
+
+def test_saving_under_an_id_twice_saves_once_even_from_the_trash(library: Library) -> None:
+    first = library.save(a_prompt(name="run"), "ab" * 8)
+    library.rename("run", "renamed")
+    assert library.save(a_prompt(name="other"), "ab" * 8).prompt.name == "renamed"
+    library.delete("renamed")
+    assert library.save(a_prompt(), "ab" * 8).id == first.id
+    assert library.list().total == 1
+
+
+def test_a_duplicate_has_everything_of_the_first(library: Library) -> None:
+    library.tag("fox", ["red"])
+    assert library.duplicate("fox").prompt.name == "fox-2"
+    twin = library.duplicate("fox", "twin")
+    assert (twin.prompt.name, twin.tags, twin.revision) == ("twin", ("red",), 1)
+    with pytest.raises(BadName):
+        library.duplicate("fox", "twin")
+
+
+def test_a_backup_brings_everything_back_on_another_machine(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.tag("fox", ["red"])
+    library.save(a_prompt(name="lake"))
+    library.delete("lake")
+    before = found_in(library)
+    done = library.back_up(tmp_path / "b.zip")
+    assert (done.files, done.damaged) == (4, [])
+    with pytest.raises(ArchiveError, match="there is a file of that name already"):
+        library.back_up(tmp_path / "b.zip")
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "other"))
+    other = Library()
+    assert other.bring_back(tmp_path / "b.zip").files == 4
+    assert found_in(other) == before
+    again = other.bring_back(tmp_path / "b.zip")
+    assert (again.files, again.present, again.beside) == (0, 4, [])
+
+
+def test_a_backup_leaves_out_and_names_what_is_damaged(library: Library, tmp_path: Path) -> None:
+    bad = library.save(a_prompt(name="bad"))
+    library.path(bad.id, 1).write_bytes(b"xx" * 90)
+    done = library.back_up(tmp_path / "b.zip")
+    assert done.files == 1
+    assert bad.id in str(done.damaged[0])
+
+
+def test_what_went_another_way_since_the_backup_is_kept_beside(library: Library, tmp_path: Path) -> None:
+    fox = library.annotate("fox", "in the backup")
+    library.back_up(tmp_path / "b.zip")
+    library.path(fox.id, 2).unlink()
+    library.annotate("fox", "here")
+    done = library.bring_back(tmp_path / "b.zip")
+    assert library.open(fox.id).note == "here"
+    (beside,) = done.beside
+    assert (library.open(beside).note, library.open(beside).prompt.name) == ("in the backup", "fox-2")
+
+
+def test_what_was_purged_since_the_backup_comes_back_into_the_trash(library: Library, tmp_path: Path) -> None:
+    library.back_up(tmp_path / "b.zip")
+    library.delete("fox")
+    library.purge("fox")
+    library.bring_back(tmp_path / "b.zip")
+    assert library.list().total == 0
+    assert library.restore("fox").prompt.name == "fox"
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None], **how: int) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    out = path.with_name("changed.zip")
+    with zipfile.ZipFile(out, "w", how.get("packed", zipfile.ZIP_STORED)) as archive:
+        for name, raw in parts.items():
+            archive.writestr(name, raw)
+    return out
+
+
+def test_a_backup_that_is_not_whole_is_refused_as_a_whole(library: Library, tmp_path: Path) -> None:
+    library.save(a_prompt(name="lake"))
+    library.back_up(tmp_path / "b.zip")
+    raw = (tmp_path / "b.zip").read_bytes()
+
+    def without_one(parts: dict[str, bytes]) -> None:
+        del parts[next(iter(parts))]
+
+    def with_a_path(parts: dict[str, bytes]) -> None:
+        parts["entries/../../evil"] = b"x"
+        manifest = json.loads(parts["manifest.json"])
+        manifest["entries"]["../../evil"] = "0" * 64
+        parts["manifest.json"] = json.dumps(manifest).encode()
+
+    def without_manifest(parts: dict[str, bytes]) -> None:
+        del parts["manifest.json"]
+
+    def other_bytes(parts: dict[str, bytes]) -> None:
+        first, second = sorted(name for name in parts if name != "manifest.json")
+        parts[first] = parts[second]
+
+    broken = [
+        rewritten(tmp_path / "b.zip", change).read_bytes() for change in (without_one, with_a_path, without_manifest, other_bytes)
+    ]
+    broken.append(rewritten(tmp_path / "b.zip", lambda _: None, packed=zipfile.ZIP_DEFLATED).read_bytes())
+    broken += [
+        raw[: len(raw) // 2],
+        b"",
+        b"no zip",
+        *(raw[:i] + bytes([raw[i] ^ 1]) + raw[i + 1 :] for i in range(40, len(raw) // 2, 211)),
+    ]
+    (tmp_path / "new").mkdir()
+    other = Library(tmp_path / "new")
+    for content in broken:
+        (tmp_path / "bad.zip").write_bytes(content)
+        with pytest.raises(ArchiveError):
+            other.bring_back(tmp_path / "bad.zip")
+        assert not other.entries.exists()
+    with pytest.raises(ArchiveError, match="No such file"):
+        other.bring_back(tmp_path / "none.zip")
+
+
+def test_a_difference_tells_how_they_were_made_and_token_by_token(library: Library) -> None:
+    turned = np.stack([a_prompt().vectors[1], -a_prompt().vectors[0]])
+    library.save(a_prompt(name="other", vectors=turned, steps=9, config={"tokens": 2, "seed": 1}))
+    found = difference(library.open("fox"), library.open("other"))
+    assert found.fields == {
+        "name": ("fox", "other"),
+        "steps": (5, 9),
+        "steps_per_second": (5 / 1.5, 6.0),
+        "config: seed": (None, 1),
+    }
+    assert found.hard_prompts == pytest.approx(float(np.clip(a_prompt().target @ a_prompt().target, -1, 1)))
+    assert found.closest()[1] == (0, pytest.approx(1.0))
+    foreign = library.save(a_prompt(name="foreign", model_fingerprint="other"))
+    assert difference(library.open("fox"), foreign).cosines is None
+
+
+def test_what_was_saved_before_there_were_tags_still_opens(library: Library) -> None:
+    raw = library.path(library.find("fox").id, 1).read_bytes()
+    assert b'\\"tags\\"' not in raw
+    assert library.open("fox").tags == ()
+    with pytest.raises(EntryDamaged):
+        library.revisions.read("ff" * 8, 1) if library.path("ff" * 8, 1).write_bytes(raw) else None
