@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
     from softprompt.training import Interval, Report, TrainState
 
-LONGEST_PROMPT = 1 << 20  # characters; no prompt is that long
+LONGEST_PROMPT = 1 << 18  # characters; no prompt is that long, and as JSON it fits into a line of the worker's
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def carry_out(
 ) -> Outcome:
     """Trains and saves; where the training fails, the best until then is saved.
 
-    With `entry_id` it is saved once under that id, however often this is called. The other arguments are `train`'s. Raises
+    With `entry_id` it is saved once under that id, however often this is called; what a failure left, under another. The other arguments are `train`'s. Raises
     PromptError, ConfigError, LibraryError.
     """
     from softprompt.trainer import train
@@ -93,4 +94,6 @@ def carry_out(
         if error.best is None:
             return Outcome(None, failure)
         made = error.best
+    if failure and entry_id:  # that id is for what the job was to make, should it be tried again
+        entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(made.named(job.name), entry_id), failure)

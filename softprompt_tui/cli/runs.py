@@ -93,7 +93,9 @@ def runs(ctx: click.Context, as_json: bool) -> None:
 def _row(record: Record, now: datetime) -> tuple[str, ...]:
     values = record.as_dict()
     step = "-" if values["step"] is None else f"{values['step']}/{values['steps']}"
-    state = "stopping" if record.stopping and record.state == "running" else record.state
+    state = record.state
+    if state == "running":
+        state = "stopping" if record.stopping else "pausing" if record.pausing else state
     called = values["name"] or record.job.prompt
     return (record.id[:8], state, step, figure(values["best_similarity"]), age(record.created, now), called)
 

@@ -21,7 +21,7 @@ from softprompt import Library
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
-from softprompt.job import Job
+from softprompt.job import LONGEST_PROMPT, Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.place import Place
@@ -537,3 +537,73 @@ def test_where_nothing_can_be_written_nothing_is_acknowledged(worker: Home, home
         with pytest.raises(HomeError, match="cannot be"):
             client.request(p.Submit(Job(FOX).as_dict()))
         assert client.request(p.Status())["queued"] == 0
+
+
+def test_a_module_that_lies_where_the_user_is_is_not_imported(
+    worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "torch", "softprompt", "secrets"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'planted')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with worker.client() as client:
+        assert client.request(p.Status())["pid"] == worker.pid()
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_relative_home_is_the_same_one_for_the_worker(worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTPROMPT_HOME", "relative")
+    run = worker.submit(FOX, **SHORT)
+    assert worker.ended(run).state == "done"
+    assert (tmp_path / "relative" / "data" / "library" / "entries" / f"{run}.1.safetensors").exists()
+
+
+def test_a_pause_that_was_acknowledged_holds_though_the_worker_is_killed(worker: Home) -> None:
+    run = worker.submit(FOX, **LONG)
+    with worker.client() as client:
+        wait_for(client, run, lambda record: record["state"] == "running")
+        client.request(p.Pause(run))
+        worker.kill()
+    with worker.client() as client:
+        (left,) = client.runs
+        assert left["state"] == "paused"
+        client.request(p.Stop(run))
+
+
+def test_any_number_of_moves_into_one_gap_finds_a_place(shared: Client) -> None:
+    first = submit(shared, **LONG)
+    training(shared, first)
+    runs = [submit(shared, **SHORT) for _ in range(3)]
+    for i in range(120):
+        shared.request(p.Move(runs[1 + i % 2], before=runs[2 - i % 2]))
+        shared.request(p.Move(runs[1 + (i + 1) % 2], before=runs[2 - (i + 1) % 2]))
+    with connect() as other:  # type: ignore[union-attr]
+        order = [run["id"] for run in other.runs if run["state"] == "queued"]
+    assert sorted(order) == sorted(runs)
+    shared.request(p.Move(runs[0], before=order[0] if order[0] != runs[0] else order[1]))
+    with connect() as other:  # type: ignore[union-attr]
+        assert next(run["id"] for run in other.runs if run["state"] == "queued") == runs[0]
+
+
+def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:
+    prompt = "🦊" * LONGEST_PROMPT
+    run = shared.request(p.Submit(Job(prompt).as_dict()))
+    assert len(run["prompt"]) == 400
+    with connect() as other:  # type: ignore[union-attr]
+        assert max(len(one["prompt"]) for one in other.runs) == 400
+    assert RunFolder(runs_folder() / run["id"]).read().job.prompt == prompt
+    shared.request(p.Stop(run["id"]))
+
+
+def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
+    import torch
+
+    from softprompt.training import Report
+    from softprompt.worker.engine import event_of
+
+    nothing = float("nan")
+    report = Report(7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), lambda: pytest.fail("not asked for"))
+    folder, record = RunFolder.create(tmp_path, Job(FOX), 1.0)
+    record.apply(folder.append(event_of(report)))
+    assert (record.as_dict()["step"], record.as_dict()["loss"], record.points) == (7, None, [])
+    assert folder.read().as_dict() == record.as_dict()

@@ -1,4 +1,4 @@
-"""`python -m softprompt.worker`: begins the worker of a data folder, unless there is one. Clients call this; see start.py."""
+"""`python -m softprompt.worker`: begins the worker of a data folder, unless there is one. Clients call this; see client.py."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import faulthandler
 import logging
 import os
 import sys
+from pathlib import Path
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker import log as logs
-from softprompt.worker.client import ANOTHER, READY
+from softprompt.worker.client import ANOTHER, READY, SAFELY
 from softprompt.worker.place import Place, take
 from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
 
+FOLDERS = ("SOFTPROMPT_HOME", "SOFTPROMPT_RUNTIME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 log = logging.getLogger("softprompt.worker")
 
 
@@ -31,6 +33,9 @@ def main() -> None:
         os._exit(0)
     if os.getsid(0) != os.getpid():
         os.setsid()
+    for variable in FOLDERS:  # they were meant from where the user is
+        if (value := os.environ.get(variable)) and not value.startswith("~"):
+            os.environ[variable] = str(Path(value).absolute())
     os.chdir("/")
     os.umask(0o077)
     told = _Told(options.ready_fd)
@@ -60,7 +65,7 @@ def main() -> None:
     if server.again:  # in place, and the lock is kept: nobody can come between
         os.set_inheritable(server.lock, True)
         times = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
-        os.execv(sys.executable, [sys.executable, "-m", "softprompt.worker", "--lock-fd", str(server.lock), *times])
+        os.execv(sys.executable, [sys.executable, *SAFELY, "softprompt.worker", "--lock-fd", str(server.lock), *times])
     os._exit(0)  # the engine's thread may still be inside torch, and nothing of it is to be kept
 
 

@@ -21,6 +21,7 @@ from softprompt.worker.place import Place, held
 
 START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
 ANSWER_WITHIN = 60.0  # seconds
+SAFELY = ("-P", "-m")  # a module that lies in the folder where the user happens to be is not imported
 READY, ANOTHER = "ready", "another worker is there"  # what a worker's process says once it listens, or why it does not
 
 
@@ -165,7 +166,7 @@ def _started(place: Place) -> Client:
 def _spawn() -> str:
     """Starts the worker's process and waits until it listens; returns what it said."""
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)]
+    command = [sys.executable, *SAFELY, "softprompt.worker", "--ready-fd", str(writing)]
     try:
         try:
             with log_file() as log:  # what Python says before the log is open must not be lost, nor reach a terminal

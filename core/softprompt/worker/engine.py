@@ -6,6 +6,7 @@ It tells the main thread what happens through `post`, and reads what is wished o
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -184,11 +185,7 @@ class Engine(threading.Thread):
             nonlocal reported, saved, latest
             reported = time.monotonic()
             training.vectors = (encoder, report.vectors)
-            latest = {
-                "event": "report", "step": report.step, "tokens": len(report.vectors), "loss": report.loss, "similarity": report.similarity,
-                "best_loss": report.best_loss, "best_similarity": report.best_similarity, "seconds": round(report.seconds, 3),
-                "steps_per_second": round(report.steps_per_second, 1),
-            }  # fmt: skip
+            latest = event_of(report)
             self.post("event", folder.id, self._write_down(folder, latest, durable=False))
             if training.wish in ("pause", "leave") or reported - saved >= CHECKPOINT_EVERY:
                 self._save(training, report)
@@ -202,7 +199,7 @@ class Engine(threading.Thread):
             encoder,
             self.library,
             start=_start(folder),
-            entry_id=training.record.save_as,
+            entry_id=folder.id,
             interval=due,
             resume=state,
             on_report=on_report,
@@ -246,6 +243,16 @@ class Engine(threading.Thread):
         except OSError as error:  # a full disk, or a folder that was removed: the training goes on
             log.warning("run %s: an event was not written: %s", folder.id, error)
             return folder.stamped(event)
+
+
+def event_of(report: Report) -> dict[str, Any]:
+    """A report as an event; what is no number any more is null, which JSON can hold."""
+    figures = {
+        "loss": report.loss, "similarity": report.similarity, "best_loss": report.best_loss, "best_similarity": report.best_similarity,
+        "seconds": round(report.seconds, 3), "steps_per_second": round(report.steps_per_second, 1),
+    }  # fmt: skip
+    numbers = {key: value if math.isfinite(value) else None for key, value in figures.items()}
+    return {"event": "report", "step": report.step, "tokens": len(report.vectors), **numbers}
 
 
 def _start(folder: RunFolder) -> SoftPrompt | None:

@@ -22,22 +22,23 @@ _NAME = re.compile(r"lease\.(\d{1,9})")
 
 @dataclass(frozen=True)
 class Holder:
-    """A process on a host: `boot` tells two starts of the host apart, `started` two processes of one number."""
+    """A process on a host: `boot` tells two starts of the host apart, `pids` two containers, `started` two processes of one number."""
 
     host: str
     boot: str
+    pids: str
     pid: int
     started: str
 
     @classmethod
     def me(cls) -> Holder:
-        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
+        return cls(socket.gethostname(), _boot(), _pids(), os.getpid(), _started(os.getpid()))
 
     def lives(self) -> bool | None:
-        """Whether that process runs; None where this host cannot know."""
-        if self.host != socket.gethostname():
+        """Whether that process runs; None where that cannot be seen from here."""
+        if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot(), _pids()):
             return None
-        return self.boot == _boot() and self.started == _started(self.pid) != ""
+        return self.started == _started(self.pid) != ""
 
 
 class Lease:
@@ -64,7 +65,7 @@ def holder_of(folder: Path) -> Holder | None:
     """Who holds the run; None where nobody does, or its lease is not readable."""
     try:
         values = json.loads((folder / f"lease.{newest(folder)}").read_bytes()[:4096])
-        return Holder(str(values["host"]), str(values["boot"]), int(values["pid"]), str(values["started"]))
+        return Holder(str(values["host"]), str(values["boot"]), str(values["pids"]), int(values["pid"]), str(values["started"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -77,6 +78,24 @@ def take_lease(folder: Path) -> Lease | None:
     except FileExistsError:
         return None
     return Lease(folder, number)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a process of this host may take the run unasked: its holder is gone, or is this one.
+
+    A holder of this host's name that cannot be seen, since the host was started again or it is in another container, is gone when it has
+    not been heard of for long.
+    """
+    holder = holder_of(folder)
+    if holder is None:
+        return False
+    lives = holder.lives()
+    if lives is None and holder.host == socket.gethostname():
+        try:
+            return unheard_for(folder) >= UNHEARD
+        except OSError:  # where nothing can be written, nothing can be trained
+            return False
+    return lives is False or holder == Holder.me()
 
 
 def unheard_for(folder: Path) -> float:
@@ -95,6 +114,14 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # no Linux: a process of the same number and start time is the same one
+        return ""
+
+
+def _pids() -> str:
+    """The namespace in which processes are numbered."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
         return ""
 
 

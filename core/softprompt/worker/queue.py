@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -15,7 +14,7 @@ from softprompt.job import Job
 from softprompt.library import Library
 from softprompt.models import LOCAL, resolve
 from softprompt.worker.engine import Training
-from softprompt.worker.leases import UNHEARD, Holder, Lease, holder_of, take_lease, unheard_for
+from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, take_lease, unheard_for
 from softprompt.worker.runfolder import ENDED, Record, RunFolder, folders, in_order, named, runs_folder
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Queue:
                 record = self.records.get(folder.id)
                 if record is None or (folder.id not in self.leases and record.state not in ENDED):
                     record = self.records[folder.id] = folder.glance()
-                if record.state not in ENDED and folder.id not in self.leases and _is_free(folder.path):
+                if record.state not in ENDED and folder.id not in self.leases and is_free(folder.path):
                     self._take_up(folder)
         self._sweep()
 
@@ -52,8 +51,7 @@ class Queue:
         if record.state in ENDED:
             self.records[folder.id] = record
             return
-        if record.state == "running":
-            record.state = "queued"
+        record.left()
         self.leases[folder.id], self.records[folder.id] = lease, record
         log.info("run %s is taken up, %s", folder.id, record.state)
 
@@ -96,8 +94,7 @@ class Queue:
         """The engine is done with a run, one way or another."""
         self.training = None
         record = self.records[run]
-        if record.state == "running":  # left for the next worker
-            record.state = "queued"
+        record.left()
         if record.state in ENDED:
             self.leases.pop(run, None)
 
@@ -148,6 +145,7 @@ class Queue:
                 f"run {record.id} is {'stopping' if record.stopping else record.state}: only a run to come or under way can be paused"
             )
         if self._is_training(record):
+            self._write(record, {"event": "pausing"})
             self._wish("pause")
         else:
             self._write(record, {"event": "paused"})
@@ -164,10 +162,7 @@ class Queue:
             self._write(record, {"event": "queued"})
             return record
         self.leases[record.id] = take_lease(self.folder(record).path) or self._refuse_taken(record)
-        again: dict[str, object] = {"event": "queued", "position": self._last() + 1}
-        if record.entry:  # the best until the failure is saved; this is to be another entry
-            again["save_as"] = secrets.token_hex(8)
-        self._write(record, again)
+        self._write(record, {"event": "queued", "position": self._last() + 1})
         return record
 
     def move(self, run: str, before: str) -> Record:
@@ -179,8 +174,13 @@ class Queue:
             other = self._held(before)
             if other not in others:
                 raise RunRefused(f"run {other.id} is {other.state}: name a waiting run to be put before")
-            earlier = [one.position for one in others if one.position < other.position]
-            position = (max(earlier, default=other.position - 1) + other.position) / 2
+            place = others.index(other)
+            earlier = others[place - 1].position if place else other.position - 1
+            position = (earlier + other.position) / 2
+            if not earlier < position < other.position:  # after some 50 moves into one gap there is no number left in it
+                for i, one in enumerate(others):
+                    self._write(one, {"event": "moved", "position": float(i + 1)})
+                position = place + 0.5
         else:
             position = max((one.position for one in others), default=record.position) + 1
         self._write(record, {"event": "moved", "position": position})
@@ -208,7 +208,7 @@ class Queue:
     def _take_over(self, record: Record) -> None:
         folder = self.folder(record)
         holder = holder_of(folder.path)
-        if holder is not None and holder.lives() is not False and unheard_for(folder.path) < UNHEARD:
+        if not is_free(folder.path) and holder is not None and unheard_for(folder.path) < UNHEARD:
             raise RunRefused(
                 f"run {record.id} is {_whose(folder.path)}, which was heard of less than {UNHEARD:.0f} seconds ago: stop the worker there first"
             )
@@ -232,12 +232,6 @@ class Queue:
 
     def _last(self) -> float:
         return max((record.position for record in self.records.values()), default=0.0)
-
-
-def _is_free(folder: Path) -> bool:
-    """Whether this host may take the run unasked: its holder was a process of this host, and is gone (or is this one)."""
-    holder = holder_of(folder)
-    return holder is not None and (holder.lives() is False or holder == Holder.me())
 
 
 def _whose(folder: Path) -> str:

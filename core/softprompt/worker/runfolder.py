@@ -21,7 +21,7 @@ from softprompt.errors import HomeError, RunNotFound
 from softprompt.files import sync_folder, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
-from softprompt.worker.leases import holder_of, take_lease
+from softprompt.worker.leases import is_free, take_lease
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
@@ -45,25 +45,23 @@ class Record:
     error: str = ""
     entry: str = ""  # the saved soft prompt's id and name
     name: str = ""
-    save_as: str = ""  # the id that the result is to have: the run's own, but for one that failed with a result and goes on
     stopping: bool = False
+    pausing: bool = False
     latest: dict[str, Any] = field(default_factory=dict)  # the last report
     points: list[Point] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.save_as = self.save_as or self.id
 
     def apply(self, event: dict[str, Any]) -> None:
         """What one event changes."""
         match event["event"]:
             case "queued" | "paused" as state:
-                self.state, self.error, self.ended, self.stopping = state, "", "", False
+                self.state, self.error, self.ended, self.stopping, self.pausing = state, "", "", False, False
                 self.position = float(event.get("position", self.position))
-                self.save_as = event.get("save_as", self.save_as)
             case "moved":
                 self.position = float(event["position"])
             case "stopping":
-                self.stopping = True
+                self.stopping, self.pausing = True, False
+            case "pausing":
+                self.pausing = True
             case "began":
                 self.state, self.began = "running", self.began or event["at"]
                 self.points = [point for point in self.points if point[0] <= event["step"]]
@@ -71,12 +69,18 @@ class Record:
                 if event["tokens"] != self.latest.get("tokens", event["tokens"]):
                     self.points = []  # "auto" goes on to the next number of tokens
                 self.latest = event
-                self.points.append((event["step"], event["loss"], event["similarity"]))
+                if event["loss"] is not None and event["similarity"] is not None:
+                    self.points.append((event["step"], event["loss"], event["similarity"]))
             case state if state in ENDED:
                 self.state, self.ended, self.error = state, event["at"], event.get("error", "")
                 self.began = event.get("began", self.began)
                 self.entry, self.name = event.get("entry", ""), event.get("name", "")
                 self.latest = event.get("latest") or self.latest
+
+    def left(self) -> None:
+        """Its training was left as it was, by its worker's death or on purpose: its turn comes again, unless it was to be paused."""
+        if self.state == "running":
+            self.state, self.pausing = "paused" if self.pausing else "queued", False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for clients and scripts."""
@@ -84,7 +88,7 @@ class Record:
         return {
             "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
             "steps": job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
-            "ended": self.ended, "stopping": self.stopping, "error": self.error, "entry": self.entry,
+            "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
             **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
         }  # fmt: skip
 
@@ -214,9 +218,8 @@ def records(runs: Path) -> list[Record]:
     for folder in folders(runs):
         with suppress(RunNotFound):
             record = folder.glance()
-            holder = holder_of(folder.path) if record.state == "running" else None
-            if holder is not None and holder.lives() is False:
-                record.state = "queued"  # its worker was killed; the next one goes on with it
+            if record.state == "running" and is_free(folder.path):
+                record.left()
             found.append(record)
     return in_order(found)
 

@@ -30,6 +30,8 @@ TICK, RENEW_EVERY = 1.0, 30.0  # seconds
 RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
 MOST_POINTS = 2000  # of a curve in a reply
+LONGEST_SHOWN = 400  # characters of a prompt
+LEAVES_WITHIN = 10.0  # seconds; a step or a load that takes longer is cut off, and costs what came after the last checkpoint
 
 
 class Server:
@@ -103,9 +105,7 @@ class Server:
                 client.send({"type": "bye", "reason": f"this worker speaks protocol {p.PROTOCOL}: update softprompt-tui here"})
                 return
             await self._scanned.wait()
-            client.send(
-                {"type": "snapshot", "runs": [record.as_dict() for record in self.queue.in_order()], "ready": self._ready}
-            )
+            client.send({"type": "snapshot", "runs": [_shown(record) for record in self.queue.in_order()], "ready": self._ready})
             self.clients[client.number] = client
             while line := await reader.readline():
                 await self._heed(client, line)
@@ -162,7 +162,7 @@ class Server:
             case p.Drop():
                 record = queue.drop(request.run)
                 self._tell_all({"type": "dropped", "run": record.id})
-                return record.as_dict()
+                return _shown(record)
             case p.Curve():
                 record = queue.find(request.run)
                 if not record.points:
@@ -196,7 +196,7 @@ class Server:
         }  # fmt: skip
 
     def _changed(self, record: Record) -> dict[str, Any]:
-        values = record.as_dict()
+        values = _shown(record)
         self._tell_all({"type": "run", "run": values})
         return values
 
@@ -255,6 +255,7 @@ class Server:
         else:
             self._leaving = True
             self.queue.training.wish = "leave"
+            self._loop.call_later(LEAVES_WITHIN, self._over.set)
 
     def _make_way(self, client: Client) -> None:
         """A newer program wants a worker of its own version: the run under way is finished, and no other begun."""
@@ -316,6 +317,12 @@ class Server:
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await self._loop.run_in_executor(None, call)
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """A run as clients are told it: a prompt may be longer than all else together, and stands whole in the run's folder."""
+    values = record.as_dict()
+    return values if len(values["prompt"]) <= LONGEST_SHOWN else values | {"prompt": values["prompt"][: LONGEST_SHOWN - 1] + "…"}
 
 
 def _error(number: object, error: Exception) -> dict[str, Any]:
