@@ -15,6 +15,11 @@ def age(since: object, now: datetime) -> str:
         seconds = (now - datetime.fromisoformat(str(since))).total_seconds()
     except (ValueError, TypeError):
         return "-"
+    return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

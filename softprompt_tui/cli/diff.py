@@ -88,7 +88,9 @@ def _word(words: list[str], i: int) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is None or value == "" or value == [] else f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    text = "-" if value is None or value == "" else f"{value:.4f}" if isinstance(value, float) else str(value)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 

@@ -11,10 +11,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
-from softprompt.library import Library
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
-from softprompt_tui.cli.common import FAILED, fail, narrate, print_json, stderr_console
+from softprompt_tui.cli.cells import duration, figure
+from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn
 from softprompt_tui.cli.result import finish
 from softprompt_tui.inert import inert
@@ -87,7 +87,7 @@ _STATES = {"queued": "waiting for its turn", "paused": "paused", "running": "beg
 def show_result(ended: dict[str, Any], as_json: bool, asked_for: bool = False) -> None:
     """What a run came to; `asked_for` where its end was just what was asked for, and no interruption."""
     if ended["entry"]:
-        finish(ended["name"], Library().open(ended["entry"]), ended["error"], as_json, asked_for)
+        finish(ended["name"], library().open(ended["entry"]), ended["error"], as_json, asked_for)
     elif ended["error"]:
         fail(f"run {ended['id'][:8]} failed: {ended['error']}", FAILED)
     elif as_json:
@@ -135,7 +135,8 @@ class Picture:
             self.points = []  # "auto" goes on to the next number of tokens
         self.latest, self.words = report, ""
         self.points = [point for point in self.points if point[0] < report["step"]] if self._is_back(report) else self.points
-        self.points.append((report["step"], report["loss"]))
+        if report["loss"] is not None:
+            self.points.append((report["step"], report["loss"]))
         self._draw()
 
     def say(self, words: str) -> None:
@@ -164,6 +165,6 @@ class Picture:
         tokens = f"{r['tokens']} tokens  " if self.run["tokens"] == "auto" else ""
         left = (self.run["steps"] - r["step"]) / r["steps_per_second"] if r["steps_per_second"] else 0
         return (
-            f"{tokens}{r['step']}/{self.run['steps']}  loss {r['loss']:.4f}  similarity {r['similarity']:.4f}  best {r['best_similarity']:.4f}  "
-            f"{r['steps_per_second']:.0f}/s  {left:.0f} s left"
+            f"{tokens}{r['step']}/{self.run['steps']}  loss {figure(r['loss'])}  similarity {figure(r['similarity'])}  "
+            f"best {figure(r['best_similarity'])}  {r['steps_per_second'] or 0:.0f}/s  {duration(left)} left"
         )

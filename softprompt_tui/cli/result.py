@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softprompt.library import Library
-from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, narrate, print_json
+from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, library, narrate, print_json
 from softprompt_tui.cli.report import entry_json, print_entry
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def finish(name: str, entry: Entry, failure: str, as_json: bool, asked_for: bool
         narrate(f"note: {name} was taken meanwhile; saved as {entry.prompt.name}")
     for warning in entry.prompt.warnings:
         narrate(f"note: {warning}")
-    path = Library().path(entry.id, entry.revision)
+    path = library().path(entry.id, entry.revision)
     if as_json:
         print_json(entry_json(entry, path))
     else:

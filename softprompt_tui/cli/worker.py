@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import click
 
 from softprompt.worker import protocol as p
+from softprompt.worker.leases import started as started_at
 from softprompt.worker.log import log_path
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json
 from softprompt_tui.cli.report import line
 from softprompt_tui.cli.runs import worker as started
 from softprompt_tui.inert import inert
+
+GONE_WITHIN = 5.0  # seconds after its last word
 
 
 @click.group(short_help="See to the process that trains in the background.")
@@ -86,6 +90,7 @@ def stop(finish: bool) -> None:
         narrate("no worker is running")
         return
     with client:
+        pid = client.request(p.Status())["pid"]
         running = client.request(p.Shutdown(finish))["running"]
         if running and finish:
             narrate(f"it ends when run {running[:8]} is done")
@@ -95,6 +100,9 @@ def stop(finish: bool) -> None:
                 pass
         except WorkerGone:
             pass
+    until = time.monotonic() + GONE_WITHIN
+    while started_at(pid) and time.monotonic() < until:  # no child of ours, so there is nothing to wait for
+        time.sleep(0.02)
     narrate(f"the worker has ended; run {running[:8]} goes on when it starts again" if running else "the worker has ended")
 
 

@@ -238,7 +238,6 @@ def test_a_difference_tells_how_they_were_made_and_token_by_token(library: Libra
     assert found.fields == {
         "name": ("fox", "other"),
         "steps": (5, 9),
-        "steps_per_second": (5 / 1.5, 6.0),
         "config: seed": (None, 1),
     }
     assert found.hard_prompts == pytest.approx(float(np.clip(a_prompt().target @ a_prompt().target, -1, 1)))

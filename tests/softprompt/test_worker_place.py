@@ -111,7 +111,7 @@ def test_a_run_is_free_when_its_holder_is_seen_to_be_gone(tmp_path: Path) -> Non
     assert not is_free(tmp_path)
     plant(tmp_path, dead(me))
     assert is_free(tmp_path)
-    plant(tmp_path, replace(me, pid=os.getppid(), started=leases._started(os.getppid())))
+    plant(tmp_path, replace(me, pid=os.getppid(), started=leases.started(os.getppid())))
     assert not is_free(tmp_path)
     plant(tmp_path, replace(me, pid=os.getppid(), started="1"))  # the number was given to another process since
     assert is_free(tmp_path)

@@ -275,7 +275,8 @@ def test_every_command_teaches_with_an_example(run: Run) -> None:
     from softprompt_tui.cli import main
 
     commands = {(name,): command for name, command in main.commands.items()}
-    commands[("models", "pull")] = main.commands["models"].commands["pull"]  # type: ignore[attr-defined]
+    for name, group in main.commands.items():
+        commands |= {(name, inner): command for inner, command in getattr(group, "commands", {}).items() if not command.hidden}
     for path, command in commands.items():
         assert command.help
         assert f"softprompt-tui {' '.join(path)}" in command.help

@@ -12,7 +12,7 @@ from softprompt.prompt import Array
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
-_TENSORS_TELL = ("readout", "warnings")  # shown token by token, or of no interest here
+_ELSEWHERE = ("readout", "warnings", "steps_per_second")  # shown token by token, or follows from the rest
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def difference(a: Entry, b: Entry) -> Difference:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    facts = {key: value for key, value in entry.prompt.summary().items() if key not in _TENSORS_TELL}
+    facts = {key: value for key, value in entry.prompt.summary().items() if key not in _ELSEWHERE}
     composition = facts.pop("composition") or {}
     facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
     for group in ("config", "versions"):

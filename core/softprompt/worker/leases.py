@@ -32,13 +32,13 @@ class Holder:
 
     @classmethod
     def me(cls) -> Holder:
-        return cls(socket.gethostname(), _boot(), _pids(), os.getpid(), _started(os.getpid()))
+        return cls(socket.gethostname(), _boot(), _pids(), os.getpid(), started(os.getpid()))
 
     def lives(self) -> bool | None:
         """Whether that process runs; None where that cannot be seen from here."""
         if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot(), _pids()):
             return None
-        return self.started == _started(self.pid) != ""
+        return self.started == started(self.pid) != ""
 
 
 class Lease:
@@ -125,7 +125,7 @@ def _pids() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """When a process began, in ticks since boot, "" where there is none; fields 3 and 22 of /proc/<pid>/stat (proc(5))."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,0 +1,107 @@
+"""Training in the background from the command line: a real worker, real terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from softprompt import Library
+from tests.conftest import BOAT, FOX
+from tests.worker_process import Home
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(monkeypatch.setenv)
+    yield made
+    made.close()
+
+
+def on_a_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A command whose stdin and stderr are a terminal of 80 columns, and that terminal."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "softprompt_tui", *args], stdin=slave, stdout=subprocess.PIPE, stderr=slave,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    return process, master
+
+
+def seen_until(master: int, pattern: str) -> str:
+    seen = ""
+    while not re.search(pattern, seen):
+        seen += os.read(master, 4096).decode(errors="replace")
+    return seen
+
+
+def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: Home, run: Run) -> None:
+    begun = run("train", FOX, "-k", "2", "--steps", "50000", "--name", "fox", "--background")
+    assert begun.returncode == 0, begun.stderr
+    (first,) = begun.stdout.split()
+    assert f"softprompt-tui attach {first[:6]}" in begun.stderr
+    second = json.loads(run("train", BOAT, "-k", "1", "--steps", "30", "--background", "--json").stdout)["id"]
+
+    process, master = on_a_terminal("attach", first[:8])
+    shown = seen_until(master, r"┤[^/]*\d+/50000  loss \d[^\n]* left")
+    assert re.search("[\u2801-\u28ff]", shown)  # the curve
+    process.send_signal(signal.SIGINT)
+    assert "detached; the training goes on" in seen_until(master, "detached[^\n]*\n")
+    assert process.wait() == 0
+    os.close(master)
+    process.stdout.close()  # type: ignore[union-attr]
+
+    listed = {one["id"]: one for one in json.loads(run("runs", "--json").stdout)}
+    assert (listed[first]["state"], listed[second]["state"], listed[first]["prompt"]) == ("running", "queued", FOX)
+    assert "running" in run("runs").stdout
+    assert json.loads(run("worker", "status", "--json").stdout)["running"] == first
+
+    stopped = run("stop", first[:8])
+    assert stopped.returncode == 0, stopped.stderr
+    assert "interrupted" in stopped.stdout
+    attached = json.loads(run("attach", second, "--json").stdout)
+    assert (attached["id"], attached["steps"]) == (second, 30)
+    assert {one.id for one in Library().list().entries} == {first, second}
+    assert "worker" in run("worker", "logs").stdout or "begins for" in run("worker", "logs").stdout
+    assert run("worker", "stop").stderr == "the worker has ended\n"
+    assert run("worker", "status").returncode == 1
+    assert run("worker", "stop").stderr == "no worker is running\n"
+
+
+def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run) -> None:
+    runs = [run("train", FOX, "-k", "1", "--steps", "50000", "--background").stdout.strip() for _ in range(3)]
+    run("runs", "move", runs[2], "--before", runs[1])
+    assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [runs[0], runs[2], runs[1]]
+    assert run("runs", "pause", runs[1]).returncode == 0
+    assert json.loads(run("runs", "--json").stdout)[2]["state"] == "paused"
+    assert run("runs", "resume", runs[1]).returncode == 0
+    assert run("runs", "drop", runs[2]).returncode == 0
+    assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [runs[0], runs[1]]
+    done = run("runs", "drop", runs[0])
+    assert done.returncode == 2
+    assert "is training: stop or pause it first" in done.stderr
+    assert run("attach", "nothing").returncode == 2
+    assert run("stop", runs[1]).stderr.endswith("had not begun: nothing to save\n")
+    said = run("worker", "stop").stderr
+    assert f"run {runs[0][:8]} goes on when it starts again" in said
+    assert "No worker is there to train them" in run("runs").stderr
+
+
+def test_foreground_and_background_come_to_the_same_bits(worker: Home, run: Run) -> None:
+    settings = (FOX, "-k", "2", "--steps", "40", "--device", "cpu", "--json")
+    here = json.loads(run("train", *settings).stdout)
+    there = json.loads(run("attach", json.loads(run("train", *settings, "--background").stdout)["id"], "--json").stdout)
+    library = Library()
+    assert library.open(here["id"]).prompt.vectors.tobytes() == library.open(there["id"]).prompt.vectors.tobytes()
+    assert (here["similarity"], here["readout_text"]) == (there["similarity"], there["readout_text"])
