@@ -166,5 +166,5 @@ class Picture:
         left = (self.run["steps"] - r["step"]) / r["steps_per_second"] if r["steps_per_second"] else 0
         return (
             f"{tokens}{r['step']}/{self.run['steps']}  loss {figure(r['loss'])}  similarity {figure(r['similarity'])}  "
-            f"best {figure(r['best_similarity'])}  {r['steps_per_second'] or 0:.0f}/s  {duration(left)} left"
+            f"{r['steps_per_second'] or 0:.0f}/s  {duration(left)} left"
         )

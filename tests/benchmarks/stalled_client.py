@@ -49,7 +49,7 @@ def main() -> None:
         os.environ["SOFTPROMPT_HOME"] = folder
         home = Home(os.environ.__setitem__)
         try:
-            run = home.submit(FOX, tokens=3, steps=1_000_000)
+            run = home.submit(FOX, tokens=3, steps=100_000)
             until(lambda: (runs_folder() / run / "checkpoint").exists(), 120)
             alone, beside = 0.0, 0.0
             for _ in range(options.rounds):

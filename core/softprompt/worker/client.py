@@ -63,7 +63,7 @@ class Client:
                     result: dict[str, Any] = message["result"]
                     return result
                 case "error", self._number:
-                    raise _raised(message)
+                    raise raised(message)
                 case (("reply" | "error"), _):
                     pass  # of a question that was given up
                 case _:
@@ -192,7 +192,7 @@ def _spawn() -> str:
         os.close(reading)
 
 
-def _raised(message: dict[str, Any]) -> SoftPromptError:
+def raised(message: dict[str, Any]) -> SoftPromptError:
     """The worker's error as the type it had there, where this package has it."""
     kind = getattr(errors, str(message.get("kind")), WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
