@@ -25,3 +25,15 @@ def _visible(char: str) -> str:
     if code == 0x7F:
         return "␡"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def without_steering(text: str) -> str:
+    """`text` without the characters that could steer a terminal or reorder text: for editors, in which every character must stay one.
+
+    Newlines and tabs stay, and so does what joins pictures.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(char for char in text if char in "\n\t\u200d" or unicodedata.category(char) not in _HIDDEN)
+    )

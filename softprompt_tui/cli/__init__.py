@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from softprompt_tui.cli.common import PROGRAM, run
+from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
 from softprompt_tui.cli.diff import diff
@@ -19,10 +21,13 @@ from softprompt_tui.cli.upkeep import library
 from softprompt_tui.cli.worker import worker
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="softprompt-tui", prog_name=PROGRAM)
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Turn a long prompt into a few trained soft tokens that a CLIP text encoder understands as the same thing.
+
+    Without a command it opens the interface, which needs a terminal. Every job is a command too.
 
     \b
     A first try, on the built-in model, without a network:
@@ -33,6 +38,12 @@ def main() -> None:
     Soft prompts lie in the platform's data folder; SOFTPROMPT_HOME moves them. Models' weights lie in the Hugging Face
     cache (HF_HOME).
     """
+    if context.invoked_subcommand is None:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            fail("the interface needs a terminal; `softprompt-tui --help` lists the commands that do not", BAD_INPUT)
+        from softprompt_tui.terminal import open_interface
+
+        raise SystemExit(open_interface())
 
 
 COMMANDS = (

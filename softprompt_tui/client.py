@@ -1,0 +1,116 @@
+"""The interface's line to the worker: keeps it, hands on what happens, and asks; it never blocks the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.worker import protocol as p
+from softprompt.worker.client import ANSWER_WITHIN, connect, raised
+from softprompt.worker.place import Place
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Line:
+    """A connection that is made again when it is asked to be. `tell` gets the worker's messages, and three of its own:
+
+    {"type": "link", "state": "starting" | "up" | "gone", "why": …}: what the connection is doing, and what to say of it.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.state = ""
+        self._writer: asyncio.StreamWriter | None = None
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._mend = asyncio.Event()
+
+    async def run(self) -> None:
+        """Connects, starting the worker if there is none, and hands on messages until it is cancelled."""
+        while True:
+            self._mend.clear()
+            again = False
+            try:
+                self._say("starting", "the worker is being started")
+                await asyncio.to_thread(_start)
+                again = await self._listen()
+                self._say("gone", "the worker has ended")
+            except (SoftPromptError, OSError) as error:
+                self._say("gone", str(error))
+            finally:
+                self._hang_up()
+            if not again:
+                await self._mend.wait()
+
+    def mend(self) -> None:
+        """Connects again, where the line is down."""
+        self._mend.set()
+
+    async def ask(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
+        """The worker's reply. Raises what the worker raised, and WorkerError where there is no line or no answer."""
+        if self._writer is None:
+            raise WorkerError("the worker is not there: ctrl+r starts it")
+        self._number += 1
+        number, answer = self._number, asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            self._writer.write(p.encode(p.as_message(request, number)))
+            return dict(await asyncio.wait_for(answer, within))
+        except TimeoutError as error:
+            raise WorkerError(f"the worker has not answered for {within:.0f} s") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _listen(self) -> bool:
+        """True where another worker is about to take this one's place."""
+        reader, self._writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_LINE)
+        self._writer.write(p.encode(p.hello()))
+        again = False
+        while line := await reader.readline():
+            message = p.decode(line)
+            match message.get("type"):
+                case "reply" | "error":
+                    self._answer(message)
+                case "bye":
+                    again = bool(message.get("again"))
+                case "snapshot":
+                    self._say("up", "")
+                    self.tell(message)
+                case _:
+                    self.tell(message)
+        return again
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        number = message.get("id")
+        answer = self._waiting.get(number) if isinstance(number, int) else None
+        if answer is None or answer.done():
+            return
+        if message["type"] == "reply":
+            answer.set_result(message["result"])
+        else:
+            answer.set_exception(raised(message))
+
+    def _hang_up(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(WorkerError("the worker is gone: ctrl+r starts it again"))
+
+    def _say(self, state: str, why: str) -> None:
+        self.state = state
+        self.tell({"type": "link", "state": state, "why": why})
+
+
+def _start() -> None:
+    """Sees that there is a worker of this version. Blocks for seconds: Python and a slow disk."""
+    client = connect()
+    if client is not None:
+        with suppress(OSError):
+            client.close()

@@ -1,0 +1,51 @@
+"""All settings of a training that are not beside the prompt."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+MORE = {  # name: (default, what it is)
+    "name": ("", "name in the library; made from the prompt where empty"),
+    "restarts": ("1", "trained at once from different noise; the best is kept"),
+    "rate": ("0.5", "learning rate in deviations of the token table"),
+    "init": ("noise", "noise, vocabulary or prompt"),
+    "objective": ("cosine", "cosine or mse"),
+    "patience": ("", "stop after so many steps without progress; empty: never"),
+    "seed": ("0", "decides noise and choice"),
+    "long": ("refuse", "prompts that do not fit: refuse, mean or cut"),
+    "precision": ("float32", "float32 or bfloat16"),
+}
+
+
+class MoreScreen(ModalScreen[dict[str, str] | None]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel"),
+        Binding("enter", "take", "Take", priority=True),
+    ]
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(classes="dialog")
+        self.values = values
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            for name, (default, meaning) in MORE.items():
+                with Horizontal(classes="fields"):
+                    label = Label(name)
+                    label.styles.width = 10
+                    yield label
+                    field = Input(self.values.get(name, default), id=f"more-{name}", compact=True, select_on_focus=True)
+                    field.styles.width = 12
+                    yield field
+                    yield Label(meaning)
+            yield Static("tab goes on, enter takes them, escape leaves them", classes="keys", markup=False)
+
+    def action_take(self) -> None:
+        typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE}
+        self.dismiss({name: value for name, value in typed.items() if value != MORE[name][0]})

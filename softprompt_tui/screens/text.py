@@ -1,0 +1,25 @@
+"""A page of text to be read: an entry in full, a comparison."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+
+class TextScreen(ModalScreen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Back")]
+
+    def __init__(self, text: Text) -> None:
+        super().__init__(classes="dialog")
+        self.text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="wide"), VerticalScroll():
+            yield Static(self.text, id="detail-text", markup=False)
+            yield Static("escape goes back", classes="keys", markup=False)

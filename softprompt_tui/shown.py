@@ -1,0 +1,163 @@
+"""What loss and readout show: the run that is followed, or the entry that the library's cursor is on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import SoftPromptError
+from softprompt.worker import protocol as p
+from softprompt.worker.runfolder import ENDED
+from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.series import Series
+from softprompt_tui.widgets.readout import Readout
+
+if TYPE_CHECKING:
+    from softprompt.library.entry import Entry
+    from softprompt_tui.app import SoftPromptApp
+
+REMOTE = bool(os.environ.get("SSH_CONNECTION"))
+PAINT_EVERY = 0.5 if REMOTE else 0.25  # seconds
+READ_EVERY = 2.0 if REMOTE else 1.0
+POINTS = 1000
+_WORDS = {
+    "queued": "waiting for its turn",
+    "paused": "paused",
+    "done": "done",
+    "stopped": "stopped; the best was saved",
+    "failed": "failed",
+}
+
+
+def literal(text: str) -> str:
+    """Text in which no bracket stands for a soft prompt."""
+    return re.sub(r"[\\\[\]]", r"\\\g<0>", text)
+
+
+class Shown:
+    """Follows one thing at a time, and paints when it has changed: at most four times a second, twice over SSH."""
+
+    def __init__(self, app: SoftPromptApp) -> None:
+        self.app = app
+        self.run = ""  # the run that is followed, "" while an entry is shown
+        self.entry = ""
+        self.series = Series()
+        self.title = ""
+        self._figures: dict[str, Any] = {}
+        self._painted = self._read = 0.0
+        self._waiting = self._reading = False
+        self._tokens: object = None
+
+    def show_run(self, run: str) -> None:
+        """Follows a run, with its whole curve so far."""
+        if self.run == run:
+            return
+        self.run, self.entry, self.series, self._tokens = run, "", Series(), None
+        self.app.run_worker(self._fetch_curve(run), group="curve", exclusive=True)
+        self.changed()
+
+    def show_entry(self, entry: str) -> None:
+        """Shows an entry of the library."""
+        if entry and entry != self.entry:
+            self.run, self.entry = "", entry
+            self.app.run_worker(self._open(entry), group="curve", exclusive=True)
+
+    def report(self, report: dict[str, Any]) -> None:
+        if report["run"] != self.run:
+            return
+        if self._tokens not in (None, report["tokens"]):
+            self.series = Series()  # "auto" goes on to the next number of tokens
+        self._tokens = report["tokens"]
+        self.series.add(report["step"], report["loss"], report["similarity"])
+        self.changed()
+
+    def changed(self) -> None:
+        """Paints soon; nothing is waited for while nothing changes."""
+        if not self._waiting:
+            self._waiting = True
+            self.app.set_timer(max(0.01, self._painted + PAINT_EVERY - time.monotonic()), self._paint)
+
+    def _paint(self) -> None:
+        self._waiting, self._painted = False, time.monotonic()
+        run = self.app.runs.get(self.run)
+        if run is not None:
+            self.title = run["name"] or run["prompt"][:40]
+            words = _WORDS.get(run["state"], "") if run["state"] != "running" or not run["step"] else ""
+            if run["state"] == "running" and not run["step"]:
+                words = "loading the model"
+            self._figures = run | {"words": words}
+            self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
+            if run["state"] == "running" and run["step"] and time.monotonic() - self._read > READ_EVERY and not self._reading:
+                self._reading, self._read = True, time.monotonic()
+                self.app.run_worker(self._read_out(run), group="readout")
+            if run["state"] in ENDED and run["entry"]:
+                self.app.run_worker(self._open(run["entry"], of_run=True), group="curve", exclusive=True)
+        if isinstance(self.app.screen, PlotScreen):
+            self.app.screen.series = self.series
+            self.app.screen.draw()
+
+    async def _fetch_curve(self, run: str) -> None:
+        try:
+            points = (await self.app.line.ask(p.Curve(run, POINTS)))["points"]
+        except SoftPromptError:
+            return
+        if self.run == run:
+            late = self.series.points
+            self.series = Series([point for point in points if not late or point[0] < late[0][0]])
+            self.series.points += late
+            self.changed()
+
+    async def _read_out(self, run: dict[str, Any]) -> None:
+        """Asks for the words nearest to the run's soft tokens as they are now, and what those words mean as text."""
+        try:
+            found = await self.app.line.ask(p.Neighbours(run=run["id"]))
+            rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in found["neighbours"])
+            readout = Readout(found["readout_text"], rows, None, run["best_similarity"])
+            texts = [literal(run["prompt"]), literal(found["readout_text"])]
+            with_text = await self.app.line.ask(p.Similarity(run["model"], texts, run["device"]))
+            if self.run == run["id"]:
+                self.app.readout.show(
+                    run["id"], Readout(readout.text, rows, with_text["similarities"][0][1], run["best_similarity"])
+                )
+        except SoftPromptError:
+            pass  # the training ended meanwhile, or a prompt is too long to be compared; the next one answers
+        finally:
+            self._reading = False
+
+    async def _open(self, entry_id: str, of_run: bool = False) -> None:
+        try:
+            entry = await asyncio.to_thread(self.app.library.open, entry_id)
+        except SoftPromptError as error:
+            if not of_run:
+                self.app.loss.show(entry_id, Series(), {"error": str(error)})
+            return
+        if of_run or self.entry == entry_id:
+            self._show(entry)
+
+    def _show(self, entry: Entry) -> None:
+        made = entry.prompt
+        losses, similarities = made.losses.tolist(), made.similarities.tolist()
+        self.series = Series(
+            (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=True))
+        )
+        self.title = made.name
+        self._figures = {
+            "step": made.steps, "similarity": made.similarity, "loss": made.loss, "steps_per_second": made.steps_per_second,
+            "composed": made.composition.mean if made.composition else None, "words": entry.note,
+        }  # fmt: skip
+        self.app.loss.show(made.name, self.series, self._figures)
+        rows = tuple(
+            ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
+        )
+        self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
+        if isinstance(self.app.screen, PlotScreen):
+            self.app.screen.series = self.series
+            self.app.screen.draw()
+
+    def nothing(self) -> None:
+        self.run = self.entry = ""
+        self.app.loss.nothing()
+        self.app.readout.nothing()

@@ -1,0 +1,105 @@
+"""Composing: soft prompts as words of a prompt, and how near that is to the sentence written out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.suggester import Suggester
+from textual.widgets import Input, Static
+
+from softprompt.library import Library
+from softprompt_tui.inert import inert
+from softprompt_tui.messages import CompositionChanged
+
+HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's; \\[ is a bracket."
+_OPEN = re.compile(r"(?<!\\)\[([^\[\]:]*)$")
+
+
+class Names(Suggester):
+    """Completes the name behind an open bracket."""
+
+    def __init__(self, library: Library) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self.library = library
+
+    async def get_suggestion(self, value: str) -> str | None:
+        import asyncio
+
+        begun = _OPEN.search(value)
+        if not begun or not begun[1].strip():
+            return None
+        found = await asyncio.to_thread(self.library.list, begun[1], limit=20)
+        typed = begun[1]
+        name = next(
+            (
+                one.name
+                for one in found.entries
+                if one.name.casefold().startswith(typed.casefold()) and inert(one.name) == one.name
+            ),
+            None,
+        )
+        return None if name is None else f"{value}{name[len(typed) :]}]"
+
+
+class ComposePane(Vertical):
+    """A composition, any text to hold it against, and their similarities."""
+
+    def __init__(self, library: Library, composition: str) -> None:
+        super().__init__(id="compose", classes="pane below")
+        self._library, self._first = library, composition
+
+    def compose(self) -> ComposeResult:
+        yield Input(
+            self._first, id="composition", compact=True, placeholder="[landscape] mountain view", suggester=Names(self._library)
+        )
+        yield Input(id="against", compact=True, placeholder="any text to compare it with")
+        yield Static(HINT, id="composed", markup=False)
+
+    @property
+    def composition(self) -> str:
+        return self.query_one("#composition", Input).value
+
+    @property
+    def against(self) -> str:
+        return self.query_one("#against", Input).value
+
+    def insert(self, text: str) -> None:
+        field = self.query_one("#composition", Input)
+        field.insert_text_at_cursor(text)
+        field.focus()
+
+    @on(Input.Changed)
+    def _changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.post_message(CompositionChanged())
+
+    def show(self, answer: dict[str, Any] | None, error: str = "") -> None:
+        """An answer of the worker to a question for similarity; the composition is its first text."""
+        target = self.query_one("#composed", Static)
+        if error:
+            target.update(Text(inert(error), "italic"))
+            return
+        if answer is None:
+            target.update(HINT)
+            return
+        text = Text()
+        written = answer["written_out"][0]
+        text.append("tokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
+        if written is not None:
+            text.append("   written out ", "dim").append(f"{written['tokens']}")
+            text.append("\nsimilarity to it written out ", "dim")
+            if written["similarity"] is None:
+                text.append("unknown: it is too long for the model, which is what soft prompts are for")
+            else:
+                text.append(f"{written['similarity']:.4f}", "bold")
+            text.append(f"\n{inert(written['text'])}", "dim italic")
+        else:
+            text.append("\nno soft prompt in it yet: type [ and a name", "dim")
+        if len(answer["similarities"]) > 1:
+            text.append("\nsimilarity to the other text ", "dim").append(f"{answer['similarities'][0][1]:.4f}", "bold")
+        target.update(text)

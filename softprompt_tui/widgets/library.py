@@ -1,0 +1,182 @@
+"""The library: a list of any length with search, order, marks, and keys for all that can be done with an entry."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Input
+
+from softprompt.errors import SoftPromptError
+from softprompt.library import Library, Listed
+from softprompt_tui.cli.cells import age, figure
+from softprompt_tui.messages import EntryAction, EntryHighlighted
+from softprompt_tui.widgets.table import PAGE, Column, Table
+
+EMPTY = "The library is empty.\n\nctrl+t trains the prompt above, and what comes of it is kept here."
+NOT_FOUND = "Nothing is like that.\n\nescape ends the search."
+ORDERS = ("created", "similarity", "name", "changed", "composed", "model")
+COLUMNS = (
+    Column("name", 0),
+    Column("k", 3, right=True, from_width=34),
+    Column("similar", 7, right=True),
+    Column("composed", 8, right=True, from_width=52),
+    Column("model", 12, from_width=80),
+    Column("tags", 14, from_width=96),
+    Column("age", 6, right=True),
+)
+ACTIONS = {"r": ("rename", "Rename"), "t": ("tag", "Tag"), "N": ("note", "Note"), "d": ("delete", "Delete"), "u": ("undo", "Undo"), "n": ("vary", "Vary"),
+           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail")}  # fmt: skip
+
+
+SHOWN = ("rename", "delete", "vary")
+
+
+class LibraryPane(Vertical):
+    """The saved soft prompts."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "search", "Search", key_display="/"),
+        Binding("o", "order", "Order"),
+        Binding("space", "mark", "Mark", show=False),
+        *(Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in ACTIONS.items()),
+    ]
+
+    def __init__(self, library: Library, order: str) -> None:
+        super().__init__(id="library", classes="pane below")
+        self.library = library
+        self.order = order if order in ORDERS else "created"
+        self.words = ""
+        self._entries: dict[str, Listed] = {}
+
+    def compose(self) -> ComposeResult:
+        search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
+        search.display = False
+        yield search
+        yield Table(COLUMNS, EMPTY, id="entries")
+
+    def on_mount(self) -> None:
+        self.reload()
+
+    @property
+    def table(self) -> Table:
+        return self.query_one(Table)
+
+    def current(self) -> Listed | None:
+        return self._entries.get(self.table.current)
+
+    @work(exclusive=True, group="library")
+    async def reload(self, to: str = "") -> None:
+        """Reads the list anew; the cursor goes to the entry `to`, or stays at its row."""
+        words, order = self.words, self.order
+        rows = await self._fetched(words, order, 0)
+        if rows is None:
+            return
+        listed, total = rows
+        table = self.table
+        table.empty = NOT_FOUND if words else EMPTY
+        table.marked &= {one.id for one in listed} if total <= PAGE else table.marked
+        at = next((i for i, one in enumerate(listed) if one.id == to), None) if to else None
+        table.reset(total, at if at is not None else None)
+        table.fill(0, self._rows(listed))
+        self.border_subtitle = f"{total:,} by {order}" + (f" with {words!r}".replace("[", r"\[") if words else "")
+        self.post_message(EntryHighlighted(table.current))
+
+    @on(Table.Wanted)
+    def _wanted(self, event: Table.Wanted) -> None:
+        event.stop()
+        self._page(event.page)
+
+    @work(group="pages")
+    async def _page(self, page: int) -> None:
+        words, order = self.words, self.order
+        rows = await self._fetched(words, order, page)
+        if rows is not None and (words, order) == (self.words, self.order):
+            self.table.fill(page, self._rows(rows[0]))
+            if self.table.cursor // PAGE == page:
+                self.post_message(EntryHighlighted(self.table.current))
+
+    async def _fetched(self, words: str, order: str, page: int) -> tuple[list[Listed], int] | None:
+        try:
+            found = await asyncio.to_thread(self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE)
+        except SoftPromptError as error:
+            self.app.notify(str(error), severity="error", markup=False)
+            return None
+        self._entries |= {one.id: one for one in found.entries}
+        return found.entries, found.total
+
+    def _rows(self, listed: list[Listed]) -> list[tuple[str, tuple[str, ...]]]:
+        now = datetime.now(UTC)
+        return [
+            (
+                one.id,
+                (
+                    one.name,
+                    str(one.tokens or "-"),
+                    figure(one.similarity),
+                    figure(one.composed),
+                    one.model,
+                    " ".join(one.tags),
+                    age(one.created, now),
+                ),
+            )
+            for one in listed
+        ]
+
+    # keys
+
+    def action_search(self) -> None:
+        search = self.query_one("#search", Input)
+        search.display = True
+        search.focus()
+
+    @on(Input.Changed, "#search")
+    def _searched(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.value != self.words:
+            self.words = event.value
+            self.table.cursor = 0
+            self.reload()
+
+    @on(Input.Submitted, "#search")
+    def _found(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.table.focus()
+
+    def on_key(self, event: object) -> None:
+        key = getattr(event, "key", "")
+        search = self.query_one("#search", Input)
+        if key == "escape" and search.display:
+            search.value = ""
+            search.display = False
+            self.table.focus()
+            event.stop()  # type: ignore[attr-defined]
+        elif key == "down" and search.has_focus:
+            self.table.focus()
+
+    def action_order(self) -> None:
+        self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]
+        self.reload()
+
+    def action_mark(self) -> None:
+        self.table.toggle_mark()
+        self.table.cursor += 1
+
+    def action_act(self, action: str) -> None:
+        marked = tuple(sorted(self.table.marked))
+        entries = marked if marked and action in ("delete", "tag", "compare") else tuple(filter(None, [self.table.current]))
+        if entries or action == "undo":
+            self.post_message(EntryAction(action, entries))
+
+    @on(Table.Moved)
+    def _moved(self, event: Table.Moved) -> None:
+        event.stop()
+        if isinstance(event, Table.Chosen):
+            self.post_message(EntryAction("open", (self.table.current,)))
+        else:
+            self.post_message(EntryHighlighted(self.table.current))

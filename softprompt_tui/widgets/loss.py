@@ -1,0 +1,88 @@
+"""The loss: a sparkline that is always there, and the figures beside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Sparkline, Static
+
+from softprompt.curves import reduced
+from softprompt_tui.cli.cells import duration, figure
+from softprompt_tui.inert import inert
+from softprompt_tui.series import Series
+
+NOTHING = "Nothing trains yet.\nctrl+t trains the prompt."
+
+
+class LossPane(Vertical, can_focus=True):
+    """Shows one curve: of the run under way, or of what the library's cursor is on."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "app.plot", "Plot")]
+
+    def __init__(self) -> None:
+        super().__init__(id="loss-pane", classes="pane")
+        self.border_title = "Loss"
+        self._points: list[tuple[int, float]] = []
+        self._series = Series()
+
+    def compose(self) -> ComposeResult:
+        yield Sparkline([], id="spark", summary_function=max)
+        yield Static(NOTHING, id="figures", markup=False)
+
+    def show(self, title: str, series: Series, figures: dict[str, Any]) -> None:
+        """`figures`: state, step, steps, loss, similarity, best_similarity, steps_per_second, seconds; those that are known."""
+        self.border_subtitle = title.replace("[", r"\[")
+        self._series = series
+        self._draw()
+        self.query_one("#figures", Static).update(_figures(figures, max(20, self.size.width - 4)))
+
+    def _draw(self) -> None:
+        shown = reduced([(step, loss) for step, loss, _ in self._series.points if loss > 0], max(8, self.size.width - 2))
+        logs = [math.log10(loss) for _, loss in shown]
+        low = min(logs, default=0.0)
+        self.query_one(Sparkline).data = [log - low for log in logs]
+        self.query_one(Sparkline).display = len(logs) > 1
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def nothing(self) -> None:
+        self.border_subtitle = ""
+        self._series = Series()
+        self._draw()
+        self.query_one("#figures", Static).update(NOTHING)
+
+
+def _figures(f: dict[str, Any], width: int) -> Text:
+    """As many lines as it takes, a label and a figure in each cell of a grid."""
+    cells = []
+    if f.get("step") is not None:
+        cells.append(("step", f"{f['step']} of {f['steps']}" if f.get("steps") else f"{f['step']}"))
+    for label, key in (("similarity", "similarity"), ("best", "best_similarity"), ("loss", "loss"), ("composed", "composed")):
+        if f.get(key) is not None:
+            cells.append((label, figure(f[key])))
+    if f.get("steps_per_second"):
+        cells.append(("speed", f"{f['steps_per_second']:.0f}/s"))
+        if f.get("state") == "running" and f.get("steps") and f.get("step") is not None:
+            cells.append(("left", duration((f["steps"] - f["step"]) / f["steps_per_second"])))
+    text = Text()
+    taken = 0
+    for label, value in cells:
+        part = f"{label} {value}"
+        if taken and taken + 2 + len(part) > width:
+            text.append("\n")
+            taken = 0
+        elif taken:
+            text.append("  ")
+            taken += 2
+        text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
+        taken += len(part)
+    for words, style in ((f.get("words", ""), "italic"), (f.get("error", ""), "bold red")):
+        if words:
+            text.append(("\n" if text else "") + inert(words), style)
+    return text

@@ -1,0 +1,163 @@
+"""The prompt: an editor with its count of tokens, and the settings that matter beside it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.document._document import Document
+from textual.message import Message
+from textual.suggester import SuggestFromList
+from textual.widgets import Input, Label, TextArea
+
+from softprompt_tui.inert import without_steering
+from softprompt_tui.messages import PromptChanged, TrainAsked
+from softprompt_tui.tokens import Count
+
+FIELDS = {  # name: (label, what it is)
+    "tokens": ("tokens", "soft tokens, or auto for the fewest that reach 'stop at'"),
+    "steps": ("steps", "the most steps of the training"),
+    "stop_at": ("stop at", "similarity at which to stop, such as .99; empty for all steps"),
+    "contexts": ("contexts", "yes: train inside sentences too, so that it can be used as a word; no: alone"),
+    "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
+    "model": ("model", "mini, local-dir:FOLDER, or a MODEL/TAG of open_clip"),
+}
+
+
+class Editor(TextArea):
+    """The editor: up in the first line and down in the last go through the prompts before; what would be cut is struck through."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+t", "train", "Train")]
+
+    class Recalled(Message):
+        """An earlier (-1) or later (1) prompt is wanted."""
+
+        def __init__(self, way: int) -> None:
+            super().__init__()
+            self.way = way
+
+    cut: int | None = None
+
+    def get_line(self, line_index: int) -> Text:
+        line = super().get_line(line_index)
+        if self.cut is not None:
+            before = cast(Document, self.document).get_index_from_location((line_index, 0))
+            line.stylize("strike dim", max(0, self.cut - before), max(0, len(line)))
+        return line
+
+    def mark_cut(self, cut: int | None) -> None:
+        if cut != self.cut:
+            self.cut = cut
+            self._line_cache.clear()
+            self.refresh()
+
+    def action_train(self) -> None:
+        self.post_message(TrainAsked())
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        event.text = without_steering(event.text)
+        await super()._on_paste(event)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key == "up" and self.cursor_at_first_line:
+            self.post_message(self.Recalled(-1))
+        elif event.key == "down" and self.cursor_at_last_line:
+            self.post_message(self.Recalled(1))
+        else:
+            await super()._on_key(event)
+            return
+        event.prevent_default()
+        event.stop()
+
+
+class PromptPane(Vertical):
+    """Editor and settings; `prompt` and `fields` are what is typed."""
+
+    def __init__(self, prompt: str, fields: dict[str, str], history: list[str]) -> None:
+        super().__init__(id="prompt-pane", classes="pane")
+        self.border_title = "Prompt"
+        self._first = prompt, fields
+        self.history = history
+        self._at = len(history)
+        self._draft = prompt
+
+    def compose(self) -> ComposeResult:
+        prompt, fields = self._first
+        editor = Editor(without_steering(prompt), id="editor", compact=True, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", highlight_cursor_line=False)  # fmt: skip
+        yield editor
+        for row in (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model")):
+            with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
+                for name in row:
+                    yield from self._field(name, fields)
+
+    def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
+        label, meaning = FIELDS[name]
+        yield Label(label)
+        field = Input(fields.get(name, ""), id=f"field-{name}", compact=True, select_on_focus=True)
+        field.tooltip = meaning
+        if name == "device":
+            field.suggester = SuggestFromList(["auto", "cpu", "cuda", "mps"])
+        yield field
+
+    def on_mount(self) -> None:
+        self.editor.move_cursor(self.editor.document.end)
+
+    @property
+    def editor(self) -> Editor:
+        return self.query_one(Editor)
+
+    @property
+    def prompt(self) -> str:
+        return self.editor.text.strip()
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {name: self.query_one(f"#field-{name}", Input).value.strip() for name in FIELDS}
+
+    def set(self, prompt: str, fields: dict[str, str] | None = None) -> None:
+        """Puts a prompt in the editor, and settings beside it."""
+        self.editor.text = without_steering(prompt)
+        self.editor.move_cursor(self.editor.document.end)
+        for name, value in (fields or {}).items():
+            self.query_one(f"#field-{name}", Input).value = value
+
+    def offer_models(self, names: list[str]) -> None:
+        self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
+
+    def show_count(self, count: Count | None) -> None:
+        if count is None:
+            self.border_subtitle = "tokens are not counted for this model"
+        elif count.cut is None:
+            self.border_subtitle = f"{count.tokens} of {count.context} tokens"
+        else:
+            self.border_subtitle = f"{count.tokens} tokens, {count.context} fit"
+        self.set_class(count is not None and count.cut is not None, "-over")
+        self.editor.mark_cut(count.cut if count else None)
+
+    @on(TextArea.Changed)
+    @on(Input.Changed)
+    def _changed(self, event: TextArea.Changed | Input.Changed) -> None:
+        event.stop()
+        self.post_message(PromptChanged())
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.post_message(TrainAsked())
+
+    @on(Editor.Recalled)
+    def _recalled(self, event: Editor.Recalled) -> None:
+        event.stop()
+        if self._at == len(self.history):
+            self._draft = self.editor.text
+        at = max(0, min(self._at + event.way, len(self.history)))
+        if at != self._at:
+            self._at = at
+            self.set(self.history[at] if at < len(self.history) else self._draft)
+
+    def remembered(self, history: list[str]) -> None:
+        self.history, self._at = history, len(history)

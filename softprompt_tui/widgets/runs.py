@@ -1,0 +1,96 @@
+"""Runs: what trains, what waits, what is over, and why something failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from softprompt_tui.cli.cells import age, figure
+from softprompt_tui.inert import inert
+from softprompt_tui.messages import RunAction
+from softprompt_tui.widgets.table import PAGE, Column, Table
+
+EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
+COLUMNS = (
+    Column("state", 8),
+    Column("step", 11, right=True, from_width=48),
+    Column("similar", 7, right=True),
+    Column("age", 6, right=True, from_width=58),
+    Column("name or prompt", 0),
+)
+_ACTIONS = {
+    "s": ("stop", "Stop"),
+    "p": ("pause", "Pause/resume"),
+    "K": ("up", "Earlier"),
+    "J": ("down", "Later"),
+    "r": ("retry", "Retry"),
+    "d": ("drop", "Drop"),
+}
+
+
+SHOWN = ("stop", "pause", "retry", "drop")
+
+
+class RunsPane(Vertical):
+    """The worker's runs, in its order."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in _ACTIONS.items()
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="runs", classes="pane below")
+        self._runs: list[dict[str, Any]] = []
+
+    def compose(self) -> ComposeResult:
+        yield Table(COLUMNS, EMPTY, id="run-table")
+        yield Static("", id="run-error", markup=False)
+
+    @property
+    def table(self) -> Table:
+        return self.query_one(Table)
+
+    def show(self, runs: list[dict[str, Any]]) -> None:
+        """The runs as they are; the cursor stays with its run."""
+        table, current = self.table, self.table.current
+        self._runs = runs
+        now = datetime.now(UTC)
+        cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None)
+        table.reset(len(runs), cursor)
+        for page in range(0, len(runs), PAGE):
+            table.fill(page // PAGE, [(run["id"], _row(run, now)) for run in runs[page : page + PAGE]])
+        going = sum(run["state"] in ("running", "queued") for run in runs)
+        self.border_subtitle = f"{going} under way or waiting" if going else ""
+        self._explain()
+
+    def action_act(self, action: str) -> None:
+        if self.table.current:
+            self.post_message(RunAction(action, self.table.current))
+
+    @on(Table.Moved)
+    def _moved(self, event: Table.Moved) -> None:
+        event.stop()
+        self._explain()
+        if isinstance(event, Table.Chosen):
+            self.post_message(RunAction("show", self.table.current))
+
+    def _explain(self) -> None:
+        run = next((one for one in self._runs if one["id"] == self.table.current), None)
+        words = Text(inert(run["error"]), "red") if run and run["error"] else Text()
+        self.query_one("#run-error", Static).update(words)
+        self.query_one("#run-error", Static).display = bool(words)
+
+
+def _row(run: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    state = run["state"]
+    if state == "running":
+        state = "stopping" if run["stopping"] else "pausing" if run.get("pausing") else state
+    step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
+    return (state, step, figure(run["best_similarity"]), age(run["created"], now), run["name"] or run["prompt"])

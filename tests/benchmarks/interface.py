@@ -1,0 +1,108 @@
+"""How quick and how quiet the interface is, on a real pseudo-terminal with a real worker:
+
+    python -m tests.benchmarks.interface [--keys 200] [--seconds 20] [--entries FOLDER]
+
+Prints the time to the first paint, the time until the worker is warm, the delay of keys while a training runs flat out at batch 64, bytes a
+second sent to the terminal while training and while nothing changes, and the idle share of a processor. `--entries` is a home with a large
+library (as library_scale makes one), in which keys are pressed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tests.pty_screen import Terminal
+from tests.worker_process import Home
+
+
+def delays(t: Terminal, keys: list[str]) -> list[float]:
+    """Milliseconds from each key to the next bytes that it draws. Between keys the line is drained."""
+    took = []
+    for key in keys:
+        while t.read(0.02):
+            pass
+        began = time.perf_counter()
+        before = t.text
+        t.press(key)
+        while t.text == before and time.perf_counter() - began < 2:
+            t.read(0.5)
+        took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+def told(what: str, took: list[float]) -> None:
+    ordered = sorted(took)
+    print(
+        f"{what:<44} median {statistics.median(took):6.1f} ms   95th percentile {ordered[int(len(took) * 0.95)]:6.1f} ms   worst {ordered[-1]:6.1f} ms",
+        flush=True,
+    )
+
+
+def bytes_a_second(t: Terminal, seconds: float) -> float:
+    until, before = time.monotonic() + seconds, t.bytes
+    while (left := until - time.monotonic()) > 0:
+        t.read(left)
+    return (t.bytes - before) / seconds
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--entries", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SOFTPROMPT_HOME"] = str(options.entries or folder)
+        home = Home(os.environ.__setitem__)
+        try:
+            paints = []
+            for i in range(5):
+                began = time.perf_counter()
+                with Terminal() as t:
+                    t.shows("Prompt", "Loss")
+                    paints.append((time.perf_counter() - began) * 1000)
+                    if i == 0:
+                        t.shows("worker ready", within=60)
+                        print(f"{'worker there after':<44} {time.perf_counter() - began:.2f} s")
+            told("first paint, from the command's start", paints)
+            with Terminal() as t:
+                t.shows("worker ready", within=60)
+                time.sleep(8)  # notices go
+                idle = processor_seconds(t.process.pid)
+                print(f"{'bytes a second, nothing changing':<44} {bytes_a_second(t, options.seconds):.0f}")
+                print(
+                    f"{'processor, nothing changing':<44} {(processor_seconds(t.process.pid) - idle) / options.seconds * 100:.2f} %"
+                )
+                run = home.submit("a red fox asleep in deep snow", tokens=4, steps=100_000, restarts=4)
+                t.shows(r"step \d{2,} of 100000", within=120)
+                t.press("f2")
+                print(f"{'bytes a second, training':<44} {bytes_a_second(t, options.seconds):.0f}")
+                steps = []
+                for _ in range(40):
+                    t.read(0.25)
+                    steps += re.findall(r"step (\d+) of", t.text)
+                letters = "abcdefghiklmnoprstuvw"
+                chance = random.Random(0)
+                told("a key in the editor, while training", delays(t, [chance.choice(letters) for _ in range(options.keys)]))
+                t.press("f4")
+                t.shows("Rename")
+                told("a key in the library, while training", delays(t, [chance.choice("jjjk") for _ in range(options.keys)]))
+                print(f"{'steps seen to pass':<44} {len(set(steps))} in 10 s; run {run[:8]}")
+        finally:
+            home.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""A worker that speaks the protocol and trains nothing: for tests of the interface. One test holds it against the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from softprompt import Library
+from softprompt.errors import SoftPromptError
+from softprompt.job import Job
+from softprompt.worker import protocol as p
+from softprompt.worker.place import Place
+from softprompt.worker.runfolder import Record, now
+from tests.library_model import a_prompt
+
+
+@dataclass
+class FakeWorker:
+    """Serves `Place().socket`. A submitted run is running at once, and goes on as the test tells it: `report`, `end`."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    asked: list[p.Request] = field(default_factory=list)
+
+    async def __aenter__(self) -> FakeWorker:
+        place = Place()
+        place.prepare()
+        self._writers: list[asyncio.StreamWriter] = []
+        place.socket.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, os.fspath(place.socket), limit=p.LONGEST_LINE)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.die()
+        await asyncio.sleep(0)
+
+    def die(self) -> None:
+        """As a kill would look from the other end."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        Place().socket.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readline()
+            self._write(writer, p.hello())
+            self._write(
+                writer, {"type": "snapshot", "runs": [record.as_dict() for record in self.records.values()], "ready": True}
+            )
+            self._writers.append(writer)
+            while line := await reader.readline():
+                message = p.decode(line)
+                try:
+                    request = p.request_of(message)
+                    self.asked.append(request)
+                    self._write(writer, {"type": "reply", "id": message["id"], "result": self._do(request)})
+                except SoftPromptError as error:
+                    said = {
+                        "type": "error",
+                        "id": message["id"],
+                        "kind": type(error).__name__,
+                        "bad_input": error.bad_input,
+                        "message": str(error),
+                    }
+                    self._write(writer, said)
+        writer.close()
+
+    def _write(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+        writer.write(p.encode(message))
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        for writer in self._writers:
+            self._write(writer, message)
+
+    def _do(self, request: p.Request) -> dict[str, Any]:
+        match request:
+            case p.Submit():
+                record = Record(
+                    f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0
+                )
+                self.records[record.id] = record
+                return self._event(record, {"event": "queued", "position": record.position})
+            case p.Stop():
+                return self._event(self.records[request.run], {"event": "stopped"})
+            case p.Pause():
+                return self._event(self.records[request.run], {"event": "paused"})
+            case p.Resume() | p.Move():
+                return self._event(self.records[request.run], {"event": "queued"})
+            case p.Drop():
+                record = self.records.pop(request.run)
+                self._tell({"type": "dropped", "run": record.id})
+                return record.as_dict()
+            case p.Curve():
+                return {"run": request.run, "points": self.records[request.run].points}
+            case p.Similarity():
+                mixed = ["[" in text.replace("\\[", "") for text in request.texts]
+                written = [
+                    {"text": text, "tokens": 9, "similarity": 0.987} if one else None
+                    for text, one in zip(request.texts, mixed, strict=True)
+                ]
+                table = [[1.0 if a is b else 0.5 for b in request.texts] for a in request.texts]
+                return {
+                    "model": request.model,
+                    "room": 75,
+                    "tokens": [5] * len(mixed),
+                    "similarities": table,
+                    "written_out": written,
+                }
+            case p.Neighbours():
+                return {
+                    "model": "mini",
+                    "readout_text": "fox snow",
+                    "neighbours": [[{"token": "fox", "cosine": 0.4}, {"token": "foxes", "cosine": 0.3}]],
+                }
+        return {}
+
+    def _event(self, record: Record, event: dict[str, Any]) -> dict[str, Any]:
+        record.apply({"at": now(), **event})
+        self._tell({"type": "run", "run": record.as_dict()})
+        return record.as_dict()
+
+    # what the test lets happen
+
+    def begin(self, run: str) -> None:
+        self._event(self.records[run], {"event": "began", "step": 0, "tokens": 0})
+
+    def report(self, run: str, step: int, loss: float = 0.5) -> None:
+        figures = {
+            "step": step, "tokens": 3, "loss": loss, "similarity": 1 - loss, "best_loss": loss, "best_similarity": 1 - loss, "seconds": step / 100, "steps_per_second": 100.0,
+        }  # fmt: skip
+        self.records[run].apply({"at": now(), "event": "report", **figures})
+        self._tell({"type": "report", "run": run, **figures})
+
+    def end(self, run: str, error: str = "", **changes: Any) -> None:
+        """Ends a run: saves an entry under its id, or fails with `error`."""
+        record = self.records[run]
+        if error:
+            self._event(record, {"event": "failed", "error": error})
+            return
+        entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
+        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})

@@ -1,0 +1,409 @@
+"""The interface through its keys, against a worker that speaks the protocol and trains nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from softprompt import Library
+from softprompt.worker import protocol as p
+from softprompt_tui.app import SoftPromptApp
+from softprompt_tui.screens.ask import AskKey, AskText
+from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.screens.text import TextScreen
+from tests.fake_worker import FakeWorker
+from tests.library_model import a_prompt
+
+HOSTILE = (
+    "[/",
+    "[@click=app.quit]x[/]",
+    "\x1b[2J\x1b]52;c;aGk=\x07",
+    "\x9b31m",
+    "a\u202eb",
+    "x" * 10_000,
+    "雪" * 60,
+    "e\u0301" * 40,
+    "[b]bold[/b]",
+)
+
+
+@dataclass
+class Desk:
+    app: SoftPromptApp
+    pilot: Pilot[None]
+    worker: FakeWorker
+
+    async def until(self, there: Callable[[], object]) -> None:
+        """Waits until the interface is as wanted."""
+        for _ in range(400):
+            if there():
+                await self.pilot.pause()
+                return
+            await self.pilot.pause(0.02)
+        raise AssertionError(f"not there; the screen:\n{self.text()}")
+
+    def text(self) -> str:
+        """What stands on the screen."""
+        width, height = self.app.size
+        lines = self.app.screen._compositor.render_strips()
+        assert len(lines) == height
+        return "\n".join(line.text[:width] for line in lines)
+
+    async def shows(self, *words: str) -> None:
+        await self.until(lambda: all(word in self.text() for word in words))
+
+    async def train(self) -> str:
+        before = set(self.worker.records)
+        await self.pilot.press("ctrl+t")
+        await self.until(lambda: set(self.worker.records) - before)
+        (run,) = set(self.worker.records) - before
+        return run
+
+
+def similarities(d: Desk) -> list[p.Similarity]:
+    return [one for one in d.worker.asked if isinstance(one, p.Similarity)]
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    folder = tempfile.mkdtemp(prefix="sp")
+    monkeypatch.setenv("SOFTPROMPT_RUNTIME", folder)
+    yield lambda: None  # type: ignore[misc]
+    shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def desk(width: int = 80, height: int = 24) -> AsyncIterator[Desk]:
+    async with FakeWorker() as worker:
+        app = SoftPromptApp()
+        async with app.run_test(size=(width, height), notifications=True) as pilot:
+            made = Desk(app, pilot, worker)
+            await made.until(lambda: app.line.state == "up")
+            yield made
+
+
+def works(test: Callable[[Desk], object], width: int = 80, height: int = 24) -> None:
+    async def run() -> None:
+        async with desk(width, height) as made:
+            await test(made)  # type: ignore[misc]
+
+    asyncio.run(run())
+
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+def test_the_first_start_shows_what_to_do_next() -> None:
+    async def scene(d: Desk) -> None:
+        await d.shows("image of serene landscape", "13 of 77 tokens", "The library is empty.", "ctrl+t trains", "worker ready")
+        assert d.app.prompt_pane.fields["tokens"] == "3"
+        await d.pilot.press("f6")
+        await d.shows("No runs.")
+        await d.pilot.press("f5")
+        await d.shows("A soft prompt is a word")
+
+    works(scene)
+
+
+def test_a_training_is_watched_and_ends_in_the_library() -> None:
+    async def scene(d: Desk) -> None:
+        run = await d.train()
+        await d.shows("waiting for its turn")
+        d.worker.begin(run)
+        for step in range(1, 60):
+            d.worker.report(run, step, loss=1 / step)
+        await d.shows("step 59 of 300", "similarity 0.9831", "fox snow", "[v1]", "as text 0.5000")
+        await d.pilot.press("f3")
+        await d.until(lambda: isinstance(d.app.screen, PlotScreen))
+        await d.shows("loss, all steps", "┤")
+        await d.pilot.press("z")
+        await d.shows("the last half")
+        await d.pilot.press("s", "escape")
+        d.worker.end(run)
+        await d.shows("serene-landscape-sunrise", "0.9971")
+        assert [one.name for one in Library().list().entries] == ["serene-landscape-sunrise"]
+        assert d.app.settings.prompts == ["image of serene landscape at sunrise with trees mountains and lake"]
+
+    works(scene)
+
+
+def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
+    async def scene(d: Desk) -> None:
+        d.app.prompt_pane.query_one("#field-tokens", Input).value = "many"
+        await d.pilot.press("ctrl+t")
+        await d.shows("a whole number is needed")
+        assert not [one for one in d.worker.asked if isinstance(one, p.Submit)]
+
+    works(scene)
+
+
+def test_entries_are_renamed_tagged_noted_deleted_and_brought_back() -> None:
+    Library().save(a_prompt(name="lake"))
+    fox = Library().save(a_prompt(name="fox")).id
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.shows("fox", "lake")
+        await d.until(lambda: d.app.library_pane.table.total == 2)
+        while d.app.library_pane.table.current != fox:
+            await d.pilot.press("j")
+        await d.pilot.press("r")
+        await d.until(lambda: isinstance(d.app.screen, AskText))
+        await d.pilot.press(*"wolf", "enter")
+        await d.shows("wolf")
+        await d.pilot.press("t")
+        await d.until(lambda: isinstance(d.app.screen, AskText))
+        await d.pilot.press(*"red", "space", *"dusk", "enter")
+        await d.until(lambda: Library().open("wolf").tags == ("dusk", "red"))
+        await d.pilot.press("N")
+        await d.until(lambda: isinstance(d.app.screen, AskText))
+        await d.pilot.press(*"good", "enter")
+        await d.until(lambda: Library().open("wolf").note == "good")
+        await d.pilot.press("i")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.shows("norms", "dusk  red")
+        await d.pilot.press("escape", "d")
+        await d.until(lambda: [one.name for one in Library().list().entries] == ["lake"])
+        await d.pilot.press("u")
+        await d.until(lambda: Library().list().total == 2)
+        await d.shows("wolf")
+
+    works(scene)
+
+
+def test_the_library_is_searched_ordered_and_compared() -> None:
+    library = Library()
+    for i in range(30):
+        library.save(a_prompt(name=f"fox {i}", similarity=i / 100))
+    library.save(a_prompt(name="lake", hard_prompt="a lake at sunrise", similarity=0.999))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "slash", *"sunr")
+        await d.until(lambda: d.app.library_pane.table.total == 1)
+        await d.pilot.press("enter")
+        assert d.app.library_pane.table.has_focus
+        await d.pilot.press("escape")
+        await d.until(lambda: d.app.library_pane.table.total == 31)
+        await d.pilot.press("o")
+        await d.shows("31 by similarity")
+        await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "lake")  # type: ignore[union-attr]
+        await d.pilot.press("G")
+        await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "fox 0")  # type: ignore[union-attr]
+        await d.shows("fox 0")
+        await d.pilot.press("g", "space", "space", "c")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.shows("similarity of their hard prompts")
+
+    works(scene)
+
+
+def test_opening_composing_and_copying() -> None:
+    Library().save(a_prompt(name="fox"))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.library_pane.table.current)
+        await d.pilot.press("enter")
+        await d.shows("open: fox")
+        await d.pilot.press("y")
+        await d.until(lambda: d.app.compose_pane.composition == "[fox]")
+        assert d.app.clipboard == "[fox]"
+        await d.pilot.press("f5", "end", "space", *"dark")
+        await d.shows("similarity to it written out 0.9870", "tokens 5 of 75")
+        await d.until(lambda: similarities(d)[-1].texts == ["[fox] dark"])
+        assert similarities(d)[-1].opened == Library().find("fox").id
+        d.app.compose_pane.query_one("#composition", Input).value = "[fo"
+        field = d.app.compose_pane.query_one("#composition", Input)
+        field.cursor_position = 3
+        await d.until(lambda: field._suggestion == "[fox]")
+
+    works(scene)
+
+
+def test_a_variation_brings_prompt_and_settings_back() -> None:
+    Library().save(
+        a_prompt(name="fox", hard_prompt="a red fox", config={"tokens": 5, "steps": 77, "contexts": [], "stop_at": 0.9})
+    )
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.library_pane.table.current)
+        await d.pilot.press("n")
+        await d.until(lambda: d.app.prompt_pane.prompt == "a red fox")
+        fields = d.app.prompt_pane.fields
+        assert (fields["tokens"], fields["steps"], fields["contexts"], fields["stop_at"]) == ("5", "77", "no", "0.9")
+
+    works(scene)
+
+
+def test_runs_are_stopped_paused_dropped_and_their_errors_read() -> None:
+    async def scene(d: Desk) -> None:
+        first, second, third = [await d.train() for _ in range(3)]
+        d.worker.begin(first)
+        d.worker.end(second, error="out of memory: fewer restarts need less")
+        await d.pilot.press("f6")
+        await d.shows("running", "failed")
+        await d.until(lambda: len(d.app.order) == 3)
+        assert d.app.order == [first, third, second]
+        await d.pilot.press("G")
+        await d.shows("out of memory: fewer restarts")
+        await d.pilot.press("r", "g", "p")
+        await d.until(lambda: d.worker.records[first].state == "paused")
+        await d.until(lambda: d.app.order[-1] == first)
+        await d.pilot.press("g")
+        while d.app.runs_pane.table.current != third:
+            await d.pilot.press("j")
+        await d.pilot.press("d")
+        await d.until(lambda: third not in d.worker.records)
+        kinds = [type(one) for one in d.worker.asked]
+        assert p.Resume in kinds
+        assert p.Pause in kinds
+        assert p.Drop in kinds
+
+    works(scene, 120, 40)
+
+
+def test_quitting_asks_once_where_something_trains() -> None:
+    async def scene(d: Desk) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        await d.until(lambda: d.app.runs[run]["state"] == "running")
+        await d.pilot.press("ctrl+q")
+        await d.until(lambda: isinstance(d.app.screen, AskKey))
+        await d.pilot.press("escape")
+        await d.until(lambda: not isinstance(d.app.screen, AskKey))
+        await d.pilot.press("ctrl+q")
+        await d.until(lambda: isinstance(d.app.screen, AskKey))
+        await d.pilot.press("s")
+        await d.until(lambda: d.worker.records[run].state == "stopped")
+
+    works(scene)
+
+
+def test_the_workers_death_is_said_and_mended_by_one_key() -> None:
+    async def scene(d: Desk) -> None:
+        d.worker.die()
+        await d.shows("no worker: ctrl+r starts it")
+        async with FakeWorker() as another:
+            await d.pilot.press("ctrl+r")
+            await d.until(lambda: d.app.line.state == "up")
+            await d.shows("worker ready")
+            assert another.records == {}
+
+    works(scene)
+
+
+def test_settings_last_and_a_broken_file_is_kept(home: Path) -> None:
+    async def first(d: Desk) -> None:
+        d.app.prompt_pane.set("a blue whale", {"tokens": "4"})
+        d.app.theme = "softprompt-light"
+        await d.pilot.press("f6")
+        await d.pilot.pause()
+        d.app.leave_now()
+
+    async def second(d: Desk) -> None:
+        assert (d.app.prompt_pane.prompt, d.app.prompt_pane.fields["tokens"]) == ("a blue whale", "4")
+        assert (d.app.theme, d.app.below) == ("softprompt-light", "runs")
+
+    works(first)
+    works(second)
+    path = home / "data" / "interface.json"
+    path.write_text('{"theme": 3}')
+
+    async def third(d: Desk) -> None:
+        await d.shows("the settings could not be read")
+        assert d.app.theme == "softprompt-dark"
+
+    works(third)
+    (kept,) = path.parent.glob("interface-broken-*.json")
+    assert json.loads(kept.read_text()) == {"theme": 3}
+
+
+def test_help_is_of_the_pane_one_is_in() -> None:
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "question_mark")
+        await d.until(lambda: isinstance(d.app.screen, HelpScreen))
+        await d.shows("Library", "searches")
+        await d.pilot.press("escape", "f2", "f1")
+        await d.shows("struck", "through")
+
+    works(scene)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40), (200, 60)])
+def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
+    library = Library()
+    for text in HOSTILE:
+        library.save(a_prompt(name="odd", hard_prompt=text, readout_text=text, model=text[:300], warnings=(text,)))
+        library.annotate(library.list(limit=1).entries[0].id, text)
+
+    async def scene(d: Desk) -> None:
+        def inert() -> bool:
+            return not any(char in d.text() for char in "\x1b\x07\x9b\u202e")
+
+        for text in HOSTILE:
+            d.app.prompt_pane.set(text)
+            run = await d.train()
+            d.worker.begin(run)
+            d.worker.report(run, 5)
+            d.worker.end(run, error=f"failed: {text}")
+            d.app.say(text, "error")
+            await d.pilot.pause()
+            assert inert()
+        await d.pilot.press("f6", "g")
+        assert inert()
+        await d.pilot.press("f4")
+        for _ in HOSTILE:
+            await d.pilot.press("j", "enter")
+            await d.pilot.pause(0.02)
+            assert inert()
+            await d.pilot.press("i")
+            await d.until(lambda: isinstance(d.app.screen, TextScreen))
+            assert inert()
+            await d.pilot.press("escape")
+        d.app.compose_pane.show(None, HOSTILE[2])
+        await d.pilot.press("f5")
+        assert inert()
+        assert d.app.is_running
+
+    works(scene, *size)
+
+
+def test_without_a_terminal_it_says_so(run: Callable[..., object]) -> None:
+    done = run()
+    assert done.returncode == 2  # type: ignore[attr-defined]
+    assert "the interface needs a terminal" in done.stderr  # type: ignore[attr-defined]
+
+
+def test_opening_the_interface_loads_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, softprompt_tui.app; print(sorted({'torch', 'open_clip', 'numpy', 'plotext'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_screen_fits_every_size() -> None:
+    async def scene(d: Desk) -> None:
+        for width, height in ((60, 20), (80, 24), (120, 40), (200, 60), (40, 12)):
+            await d.pilot.resize_terminal(width, height)
+            await d.pilot.pause()
+            assert all(len(line) <= width for line in d.text().splitlines())
+            assert "Prompt" in d.text()
+            assert "Loss" in d.text() or height < 20
+        assert os.environ["SOFTPROMPT_HOME"]
+        assert isinstance(d.app.screen.query_one("#title"), Static)
+
+    works(scene)

@@ -1,0 +1,99 @@
+"""The whole program as its user has it: a real terminal, a real worker, real trainings, by keys alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from softprompt import Library
+from tests.pty_screen import Terminal
+from tests.worker_process import Home, until
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(monkeypatch.setenv)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_from_the_first_start_to_the_last_key(worker: Home, width: int, height: int) -> None:
+    with Terminal(width=width, height=height) as t:
+        t.shows("13 of 77 tokens", "The library is empty", "worker ready", within=60)
+        t.press("end", " and deer", "ctrl+t")
+        t.shows(r"step \d+ of 300", r"similarity 0\.\d{4}", r"\[v1\]", within=60)
+        t.shows(r"serene-lands", "composed", r"similarity 0\.99", within=120)
+        t.press("f4")
+        t.shows("Rename")
+        t.press("r")
+        t.shows("Another name")
+        t.press("landscape", "enter")
+        t.shows(r"landscape +3")
+        t.press("enter")
+        t.shows("open: landscape")
+        t.press("f5", "[landscape] mountain view")
+        t.shows(r"similarity to it written out 0\.9", within=30)
+        t.press("f4", "d")
+        t.shows("u brings it back", "The library is empty")
+        t.press("u")
+        t.shows(r"landscape +3")
+        t.press("ctrl+q")
+        assert t.ends() == 0
+        assert t.modes() == t.before
+    entry = Library().open("landscape")
+    assert entry.prompt.hard_prompt.endswith("lake and deer")
+    assert entry.prompt.similarity > 0.99
+
+
+def test_killed_in_the_middle_of_a_training_it_comes_back_with_the_whole_curve(worker: Home) -> None:
+    with Terminal() as t:
+        t.shows("worker ready", within=60)
+        for key in ("f2", "tab", "tab"):
+            t.press(key)
+            t.settle()
+        t.press("100000")
+        t.shows("steps +100000")
+        t.press("ctrl+t")
+        t.shows(r"step \d{2,} of 100000", within=60)
+        t.signal(signal.SIGKILL)
+        t.ends()
+    with Terminal() as t:
+        t.shows(r"step \d{2,} of 100000", "training", within=60)
+        worker.kill()
+        t.shows("no worker: ctrl\\+r starts it", within=2.5)
+        t.press("ctrl+r")
+        t.shows(r"step \d{2,} of 100000", "training", within=60)
+        t.press("ctrl+q")
+        t.shows("keep training")
+        t.press("s")
+        assert t.ends(20) == 0
+    until(lambda: Library().list().total == 1, 30)
+    assert Library().list().entries[0].stopped == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_leaves_the_terminal_sane(worker: Home, number: signal.Signals) -> None:
+    with Terminal() as t:
+        t.shows("worker ready", within=60)
+        t.signal(number)
+        t.ends(2)
+        assert t.modes() == t.before
+        assert not t.screen.cursor.hidden
+    pid = worker.pid()
+    assert pid is not None
+    os.kill(pid, 0)
+
+
+def test_a_terminal_that_vanishes_ends_it(worker: Home) -> None:
+    with Terminal() as t:
+        t.shows("worker ready", within=60)
+        os.close(t.slave)
+        os.close(t.master)
+        t.slave = t.master = -1
+        t.process.wait(3)
+    assert worker.pid() is not None
