@@ -60,6 +60,10 @@ class ComposePane(Vertical):
         yield Input(id="against", compact=True, placeholder="any text to compare it with")
         yield Static(HINT, id="composed", markup=False)
 
+    def on_mount(self) -> None:
+        for field in self.query(Input):
+            field.cursor_blink = False
+
     @property
     def composition(self) -> str:
         return self.query_one("#composition", Input).value

@@ -9,12 +9,13 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Sparkline, Static
+from textual.widgets import Static
 
 from softprompt.curves import reduced
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.inert import inert
 from softprompt_tui.series import Series
+from softprompt_tui.widgets.spark import Spark
 
 NOTHING = "Nothing trains yet.\nctrl+t trains the prompt."
 
@@ -29,32 +30,39 @@ class LossPane(Vertical, can_focus=True):
         self.border_title = "Loss"
         self._points: list[tuple[int, float]] = []
         self._series = Series()
+        self._lines = -1
 
     def compose(self) -> ComposeResult:
-        yield Sparkline([], id="spark", summary_function=max)
+        yield Spark(id="spark")
         yield Static(NOTHING, id="figures", markup=False)
 
     def show(self, title: str, series: Series, figures: dict[str, Any]) -> None:
         """`figures`: state, step, steps, loss, similarity, best_similarity, steps_per_second, seconds; those that are known."""
-        self.border_subtitle = title.replace("[", r"\[")
+        if (subtitle := title.replace("[", r"\[")) != self.border_subtitle:
+            self.border_subtitle = subtitle
         self._series = series
+        text = _figures(figures, max(20, self.size.width - 4))
+        lines = text.plain.count("\n")
+        self.query_one("#figures", Static).update(text, layout=lines != self._lines)  # laying out redraws more than the text
+        self._lines = lines
         self._draw()
-        self.query_one("#figures", Static).update(_figures(figures, max(20, self.size.width - 4)))
 
     def _draw(self) -> None:
         shown = reduced([(step, loss) for step, loss, _ in self._series.points if loss > 0], max(8, self.size.width - 2))
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
-        self.query_one(Sparkline).data = [log - low for log in logs]
-        self.query_one(Sparkline).display = len(logs) > 1
+        spark = self.query_one(Spark)
+        spark.display = len(logs) > 1
+        spark.show([log - low for log in logs])
 
     def on_resize(self) -> None:
-        self._draw()
+        self.call_after_refresh(self._draw)
 
     def nothing(self) -> None:
         self.border_subtitle = ""
         self._series = Series()
         self._draw()
+        self._lines = -1
         self.query_one("#figures", Static).update(NOTHING)
 
 

@@ -35,6 +35,7 @@ class ReadoutPane(VerticalScroll):
         self._of = ""
         self._shown: Readout | None = None
         self._changed: set[int] = set()
+        self._lines = -1
 
     def compose(self) -> ComposeResult:
         yield Static(NOTHING, id="readout", markup=False)
@@ -51,7 +52,7 @@ class ReadoutPane(VerticalScroll):
         self._draw()
 
     def nothing(self) -> None:
-        self._of, self._shown = "", None
+        self._of, self._shown, self._lines = "", None, -1
         self.query_one("#readout", Static).update(NOTHING)
 
     def on_resize(self) -> None:
@@ -79,4 +80,6 @@ class ReadoutPane(VerticalScroll):
                     break
                 room -= cell_len(part)
                 text.append(part, "dim")
-        self.query_one("#readout", Static).update(text)
+        lines = text.plain.count("\n")
+        self.query_one("#readout", Static).update(text, layout=lines != self._lines)
+        self._lines = lines

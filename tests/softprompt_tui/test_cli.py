@@ -283,10 +283,11 @@ def test_every_command_teaches_with_an_example(run: Run) -> None:
         assert run(*path, "--help").returncode == 0
 
 
-def test_without_arguments_it_shows_what_there_is(run: Run) -> None:
-    done = run()
+def test_help_shows_what_there_is(run: Run) -> None:
+    done = run("--help")
     assert done.returncode == 0
     assert "Commands:" in done.stdout.splitlines()
+    assert "Without a command it opens the interface" in " ".join(done.stdout.split())
 
 
 def test_the_version_is_the_distributions(run: Run) -> None:

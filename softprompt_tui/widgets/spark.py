@@ -1,0 +1,44 @@
+"""A sparkline of any height in one colour: a line of the screen is one run of text, so that a frame costs hundreds of bytes, not thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.segment import Segment
+from textual.strip import Strip
+from textual.widget import Widget
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+class Spark(Widget):
+    """`data` are heights from 0 on, drawn to the full height of the widget; repainted only where a row differs."""
+
+    DEFAULT_CSS = """
+    Spark { height: 1fr; color: $primary; }
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._rows: list[str] = []
+
+    def show(self, data: Sequence[float]) -> None:
+        rows = bars(data, self.size.width, self.size.height)
+        if rows != self._rows:
+            self._rows = rows
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        text = self._rows[y] if y < len(self._rows) else ""
+        return Strip([Segment(text[:width].ljust(width), self.rich_style)], width)
+
+
+def bars(data: Sequence[float], width: int, height: int) -> list[str]:
+    """The data as `height` lines of blocks, each value one or more columns wide; nothing where there is nothing to draw."""
+    if len(data) < 2 or width < 1 or height < 1:
+        return []
+    most = max(data) or 1.0
+    values = [data[column * len(data) // width] for column in range(width)]
+    eighths = [1 + round(value / most * (height * 8 - 1)) for value in values]
+    return ["".join(BLOCKS[max(0, min(8, level - 8 * row))] for level in eighths) for row in reversed(range(height))]

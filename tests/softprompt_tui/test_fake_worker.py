@@ -1,0 +1,105 @@
+"""The fake worker tells the truth: it says what the real one says, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softprompt.config import TrainConfig
+from softprompt.job import Job
+from softprompt.worker import protocol as p
+from softprompt.worker.place import Place
+from tests.conftest import FOX
+from tests.fake_worker import FakeWorker
+from tests.worker_process import Home
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(monkeypatch.setenv)
+    yield made
+    made.close()
+
+
+def shape(value: Any) -> Any:
+    """What a message is made of, without its figures: keys, and the kinds of their values."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+async def talk(fake: FakeWorker | None) -> dict[str, Any]:
+    """The shapes of all that a client hears over one training that is asked for twice and dropped once."""
+    reader, writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_LINE)
+    heard: dict[str, Any] = {}
+
+    async def listen(until: Any) -> dict[str, Any]:
+        while True:
+            message = json.loads(await asyncio.wait_for(reader.readline(), 60))
+            kind = message["type"] + (f" {message['run']['state']}" if message["type"] == "run" else "")
+            heard[kind] = shape({key: value for key, value in message.items() if key not in ("id", "result")})
+            if until(message):
+                return message
+
+    async def ask(request: p.Request, number: int) -> dict[str, Any]:
+        writer.write(p.encode(p.as_message(request, number)))
+        reply = await listen(lambda message: message.get("id") == number)
+        heard[f"reply to {request.do}"] = shape(reply.get("result"))
+        return reply
+
+    writer.write(p.encode(p.hello()))
+    await listen(lambda message: message["type"] == "snapshot")
+    job = Job(FOX, TrainConfig(tokens=1, steps=60), device="cpu").as_dict()
+    run = (await ask(p.Submit(job), 1))["result"]["id"]
+    waiting = (await ask(p.Submit(job), 2))["result"]["id"]
+    await ask(p.Drop(waiting), 3)
+    if fake:
+        fake.begin(run)
+        fake.report(run, 20)
+    await listen(lambda message: message["type"] == "report")
+    await ask(p.Curve(run), 4)
+    await ask(p.Similarity("mini", ["a fox", "a boat"]), 5)
+    if fake:
+        fake.end(run)
+    await listen(lambda message: message["type"] == "run" and message["run"]["state"] == "done")
+    await ask(p.Similarity("mini", [f"[{run}] at night"]), 6)
+    heard["reply to a composition"] = heard.pop("reply to similarity")
+    writer.close()
+    return heard
+
+
+def test_the_fake_worker_says_what_the_real_one_says(worker: Home) -> None:
+    with worker.client():
+        real = asyncio.run(talk(None))
+    worker.kill()
+
+    async def with_the_fake() -> dict[str, Any]:
+        async with FakeWorker() as fake:
+            return await talk(fake)
+
+    made = asyncio.run(with_the_fake())
+    for kind in ("ready", "loading", "error", "run queued", "run running"):
+        real.pop(kind, None), made.pop(kind, None)
+    assert made.keys() <= real.keys()
+    for kind, said in made.items():
+        assert _without_unknown(said, real[kind]) == real[kind] or said == real[kind], kind
+
+
+def _without_unknown(said: Any, real: Any) -> Any:
+    """A run that has not reported yet has no figures, in either."""
+    if isinstance(said, dict) and isinstance(real, dict):
+        return {
+            key: real[key]
+            if "NoneType" in (said[key], real.get(key)) and key in real
+            else _without_unknown(said[key], real.get(key))
+            for key in said
+        }
+    return said
