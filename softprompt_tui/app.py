@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import on, work
@@ -57,7 +58,7 @@ class SoftPromptApp(App[None]):
         Binding("f1", "help", "Help", key_display="F1", priority=True),
         Binding("question_mark", "help", "Help", show=False),
         Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
-        Binding("f3", "plot", "Plot", key_display="F3", priority=True),
+        Binding("f3", "plot", "Plot", show=False, priority=True),
         Binding("f4", "pane('library')", "Library", show=False, priority=True),
         Binding("f5", "pane('compose')", "Compose", show=False, priority=True),
         Binding("f6", "pane('runs')", "Runs", show=False, priority=True),
@@ -106,9 +107,13 @@ class SoftPromptApp(App[None]):
         self._title()
         if self._notice:
             self.say(self._notice, "warning")
-        self.run_worker(self.line.run(), group="line")
+        self.begin(self.line.run, group="line")
         self._count()
         self.set_interval(3.0, self._look_for_entries)
+
+    def begin(self, work: Callable[[], Any], group: str, exclusive: bool = False) -> None:
+        """Starts `work` beside everything else; with `exclusive`, what was begun in that group before is given up."""
+        self.run_worker(work, group=group, exclusive=exclusive)
 
     # panes
 
@@ -341,7 +346,7 @@ class SoftPromptApp(App[None]):
 
     @on(EntryAction)
     def _act_on_entry(self, event: EntryAction) -> None:
-        self.run_worker(self.entries.do(event.action, event.entries), group="entries")
+        self.begin(partial(self.entries.do, event.action, event.entries), group="entries")
 
     def open_entry(self, entry: Entry) -> None:
         self.opened, self._opened_name = entry.id, entry.prompt.name

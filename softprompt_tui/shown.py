@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
@@ -56,14 +57,14 @@ class Shown:
         if self.run == run:
             return
         self.run, self.entry, self.series, self._tokens = run, "", Series(), None
-        self.app.run_worker(self._fetch_curve(run), group="curve", exclusive=True)
+        self.app.begin(partial(self._fetch_curve, run), group="curve", exclusive=True)
         self.changed()
 
     def show_entry(self, entry: str) -> None:
         """Shows an entry of the library."""
         if entry and entry != self.entry:
             self.run, self.entry = "", entry
-            self.app.run_worker(self._open(entry), group="curve", exclusive=True)
+            self.app.begin(partial(self._open, entry), group="curve", exclusive=True)
 
     def report(self, report: dict[str, Any]) -> None:
         if report["run"] != self.run:
@@ -92,9 +93,9 @@ class Shown:
             self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
             if run["state"] == "running" and run["step"] and time.monotonic() - self._read > READ_EVERY and not self._reading:
                 self._reading, self._read = True, time.monotonic()
-                self.app.run_worker(self._read_out(run), group="readout")
+                self.app.begin(partial(self._read_out, run), group="readout")
             if run["state"] in ENDED and run["entry"]:
-                self.app.run_worker(self._open(run["entry"], of_run=True), group="curve", exclusive=True)
+                self.app.begin(partial(self._open, run["entry"], of_run=True), group="curve", exclusive=True)
         if isinstance(self.app.screen, PlotScreen):
             self.app.screen.series = self.series
             self.app.screen.draw()

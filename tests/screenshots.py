@@ -1,0 +1,113 @@
+"""Makes the pictures of the README from the real program: python -m tests.screenshots. Trains for real on `mini`; takes a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from softprompt.worker import protocol as p
+from softprompt_tui.app import SoftPromptApp
+from tests.worker_process import Home
+
+FOLDER = Path(__file__).parents[1] / "screenshots"
+PROMPTS = (
+    ("a small wooden boat drifting on a foggy river beside an old stone mill", "river mill", "boat"),
+    ("a red fox asleep in deep snow under tall pine trees at dusk", "winter fox", "animal dusk"),
+    ("oil painting of a crowded market square in the rain, umbrellas and wet cobblestones", "rainy market", "oil"),
+    ("an astronaut sitting alone on a dune looking at two moons, long shadows", "two moons", "space"),
+    ("portrait of an old sailor with a white beard and a blue wool cap", "old sailor", "portrait"),
+)
+FIRST = "image of serene landscape at sunrise with trees mountains and lake"
+
+
+async def until(pilot: object, there: Callable[[], object], seconds: float = 90) -> None:
+    for _ in range(int(seconds / 0.05)):
+        if there():
+            return
+        await pilot.pause(0.05)  # type: ignore[attr-defined]
+    raise AssertionError("not there")
+
+
+async def pictures() -> None:
+    app = SoftPromptApp()
+    app.settings.prompt = FIRST
+
+    def save(name: str) -> None:
+        app.save_screenshot(f"{name}.svg", str(FOLDER))
+
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.line.state == "up")
+        for prompt, name, tags in PROMPTS:
+            app.prompt_pane.set(prompt, {"tokens": "4", "steps": "200"})
+            app.settings.more["name"] = name
+            await pilot.press("ctrl+t")
+            await until(pilot, partial(_is_done, app, name))
+            app.library.tag(name, tags.split())
+        app.prompt_pane.set(FIRST, {"tokens": "3", "steps": "4000"})
+        app.settings.more["name"] = "landscape"
+        await pilot.press("ctrl+t")
+        for prompt, name, _ in PROMPTS[:2]:
+            await app.line.ask(p.Submit(_waiting(prompt, name)))
+        await until(pilot, lambda: app.shown.series.points and app.shown.series.points[-1][0] > 600)
+        await pilot.press("f2")
+        await pilot.pause(1.5)
+        save("training")
+        await pilot.press("f3")
+        await pilot.pause(0.5)
+        save("plot")
+        await pilot.press("escape", "f6")
+        await pilot.pause(0.5)
+        save("runs")
+        for run in [run["id"] for run in app.runs.values() if run["state"] == "queued"]:
+            await app.line.ask(p.Drop(run))
+        await app.line.ask(p.Stop(app.shown.run))
+        await until(pilot, lambda: app.library.list().total == 6)
+        await pilot.pause(1)
+        await pilot.press("f4", "j")
+        await pilot.pause(1)
+        save("library")
+        await pilot.press("f1")
+        await pilot.pause(0.3)
+        save("help")
+        await pilot.press("escape", "f5")
+        await pilot.press(*["left_square_bracket", *"landscape", "right_square_bracket", "space", *"in", "space", *"winter"])
+        await pilot.press("tab", *"a", "space", *"frozen", "space", *"lake")
+        await pilot.pause(1.5)
+        save("compose")
+        await pilot.resize_terminal(60, 20)
+        await pilot.press("f4")
+        await pilot.pause(1)
+        save("narrow")
+        await pilot.resize_terminal(100, 30)
+        app.theme = "softprompt-light"
+        await pilot.pause(1)
+        save("light")
+
+
+def _is_done(app: SoftPromptApp, name: str) -> bool:
+    return any(run["state"] == "done" and run["name"] == name for run in app.runs.values())
+
+
+def _waiting(prompt: str, name: str) -> dict[str, object]:
+    from softprompt.job import Job
+
+    return Job(prompt, name=f"{name} again").as_dict()
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SOFTPROMPT_HOME"] = folder
+        home = Home(os.environ.__setitem__)
+        try:
+            asyncio.run(pictures())
+        finally:
+            home.close()
+
+
+if __name__ == "__main__":
+    main()
