@@ -140,16 +140,21 @@ class SoftPrompt:
     ) -> SoftPrompt:
         """The inverse of `summary`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
         composition = values["composition"]
+        if composition is not None and not composition["contexts"]:
+            raise ValueError("a composition without contexts")
         for key, kinds in _PLAIN.items():
             if not isinstance(values[key], kinds) or isinstance(values[key], bool):
-                raise TypeError(f"{key} is {values[key]!r}")
+                raise TypeError(f"{key} is {str(values[key])[:40]}")
+            if kinds != _TEXT and isinstance(values[key], (int, float)) and not abs(values[key]) < 1e300:
+                raise ValueError(f"{key} is out of bounds")
         return cls(
             vectors=vectors,
             target=target,
             losses=losses,
             similarities=similarities,
-            composition=composition
-            and Composition(
+            composition=None
+            if composition is None
+            else Composition(
                 tuple(ContextGrade(str(g["context"]), float(g["similarity"]), float(g["floor"])) for g in composition["contexts"])
             ),
             readout=tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import sys
@@ -44,6 +45,8 @@ def run(program: click.Command) -> NoReturn:
     except BrokenPipeError:  # `softprompt-tui list | head` is no failure
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.raise_signal(signal.SIGPIPE)
+    except OSError as error:  # a full disk behind stdout, a working folder that is gone
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
@@ -59,7 +62,19 @@ def narrate(message: str) -> None:
 
 def print_json(value: object) -> None:
     """One JSON document, in ASCII, so that nothing in it can steer a terminal."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
+    except ValueError:  # the losses of a training that went astray are not all numbers
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False)
+    click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_damaged(damaged: Iterable[EntryDamaged]) -> None:

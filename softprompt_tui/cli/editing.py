@@ -74,6 +74,8 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
     """
     if clear == (text is not None):
         raise click.UsageError("note takes either a text or --clear")
+    if text == "-" and sys.stdin is None:
+        raise click.UsageError("standard input is closed: there is no note in it")
     if text == "-":
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
     entry = library().annotate(name, text or "")

@@ -36,7 +36,10 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 @click.option("--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="What to sort by.")
 @click.option("--reverse", is_flag=True, help="The other way round: the oldest, the lowest first.")
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help=f"At most N; unless given, a table shows {SHOWN} and --json all."
+    "--limit",
+    type=click.IntRange(1, 1 << 31),
+    metavar="N",
+    help=f"At most N; unless given, a table shows {SHOWN} and --json all.",
 )
 @click.option("--all", "everything", is_flag=True, help="All in one table.")
 @click.option("--trash", is_flag=True, help="Those in the trash instead.")

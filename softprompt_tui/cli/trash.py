@@ -65,7 +65,7 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
         narrate("The trash is empty.")
         return
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise click.UsageError("purge asks before it removes for good, and there is nobody to ask: give --yes")
         click.confirm(f"Remove {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True)
     if everything:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from softprompt import Library
-from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound
+from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound, LibraryError, SoftPromptError
 from softprompt.library.difference import difference
 from tests.library_model import a_prompt, found_in
 
@@ -252,3 +254,87 @@ def test_what_was_saved_before_there_were_tags_still_opens(library: Library) -> 
     assert library.open("fox").tags == ()
     with pytest.raises(EntryDamaged):
         library.revisions.read("ff" * 8, 1) if library.path("ff" * 8, 1).write_bytes(raw) else None
+
+
+def test_a_change_that_was_overtaken_by_a_purge_is_no_change(library: Library) -> None:
+    """Between this process's reading and writing another renames, deletes and purges: the number that is written is free again."""
+    write, calls = library.revisions.write, []
+
+    def late(entry: object) -> None:
+        if not calls:
+            calls.append(entry)
+            other = Library()
+            other.rename("fox", "wolf")
+            other.delete("wolf")
+            other.purge("wolf")
+        write(entry)  # type: ignore[arg-type]
+
+    library.revisions.write = late  # type: ignore[method-assign]
+    with pytest.raises(EntryNotFound, match="deleted meanwhile"):
+        library.annotate("fox", "precious")
+    assert library.list(trashed=True).total == library.list().total == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 10**400},
+        {"similarity": 10**400},
+        {"composition": []},
+        {"composition": {"contexts": []}},
+        {"composition": {"contexts": [{"context": "a {}", "similarity": 10**400, "floor": 0.1}]}},
+        {"similarity": float("inf")},
+        {"tags": {"a": 1}, "note": [], "name": "x\ud800"},
+        {"trashed": "\ud800"},
+        {"trashed": ""},
+        {"revision": "1"},
+        {"created": 7},
+    ],
+)
+def test_a_whole_file_with_hostile_values_harms_no_command(library: Library, changes: dict[str, object]) -> None:
+    planted = library.path("ab" * 8, 1)
+    planted.write_bytes(with_provenance(library.path(library.find("fox").id, 1).read_bytes(), {"id": "ab" * 8} | changes))
+    assert "fox" in [one.name for one in library.list().entries]
+    assert library.rebuild() >= 1
+    library.check()
+    for call in (library.open, library.duplicate, lambda name: library.tag(name, ["red"]), library.delete, library.restore):
+        with suppress(SoftPromptError):
+            call("ab" * 8)
+    assert library.open("fox").prompt.name == "fox"
+
+
+def with_provenance(raw: bytes, changes: dict[str, object]) -> bytes:
+    """The file with other words in its header and a digest that is right."""
+    from safetensors.numpy import load, save
+
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    provenance = json.loads(header["__metadata__"]["softprompt"]) | changes
+    made: bytes = save(load(raw), {"softprompt": json.dumps(provenance), "sha256": "0" * 64})
+    return made.replace(b"0" * 64, hashlib.sha256(made).hexdigest().encode(), 1)
+
+
+def test_what_cannot_be_read_again_is_not_saved(library: Library) -> None:
+    with pytest.raises(LibraryError, match="not finite"):
+        library.save(a_prompt(loss=float("nan")))
+    assert library.list().total == 1
+
+
+def test_the_last_number_is_no_trap(library: Library) -> None:
+    library.path("ab" * 8, 999_999_999).write_bytes(
+        with_provenance(
+            library.path(library.find("fox").id, 1).read_bytes(), {"id": "ab" * 8, "revision": 999_999_999, "name": "last"}
+        )
+    )
+    with pytest.raises(LibraryError, match="no number is left"):
+        library.annotate("last", "precious")
+
+
+def test_a_backup_that_is_brought_back_twice_adds_nothing_twice(library: Library, tmp_path: Path) -> None:
+    library.back_up(tmp_path / "b.zip")
+    fox = library.find("fox")
+    raw = bytearray(fox.path.read_bytes())
+    raw[-1] ^= 1
+    fox.path.write_bytes(raw)
+    assert len(library.bring_back(tmp_path / "b.zip").beside) == 1
+    assert library.bring_back(tmp_path / "b.zip").beside == []
+    assert library.list().total == 2

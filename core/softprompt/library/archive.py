@@ -124,12 +124,15 @@ def bring_back(revisions: Revisions, path: Path, new_name: Callable[[str], str],
             for name in heads.values():
                 raw = _Archive(file, str(path)).read(name)
                 entry = unpack_any(raw, name)
-                if not isinstance(entry, Tombstone):
-                    made = replace(
-                        entry, id=secrets.token_hex(8), revision=1, prompt=entry.prompt.named(new_name(entry.prompt.name))
-                    )
-                    revisions.write(made)
-                    done.beside.append(made.id)
+                if isinstance(entry, Tombstone):
+                    continue
+                # an id made of what it holds, so that doing it again does not add it again
+                made = replace(entry, id=hashlib.sha256(raw).hexdigest()[:16], revision=1)
+                if revisions.numbers(made.id):
+                    done.present += 1
+                    continue
+                revisions.write(replace(made, prompt=entry.prompt.named(new_name(entry.prompt.name))))
+                done.beside.append(made.id)
     except OSError as error:
         raise ArchiveError(f"{path} could not be brought back wholly ({error.strerror}): mend that, and do it again") from error
     return done
@@ -153,7 +156,7 @@ class _Archive:
                 raise ValueError("its manifest names other files than it holds")
             if not all(NAME.fullmatch(name) for name in self.digests):
                 raise ValueError("it holds files that are no entries")
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RecursionError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
             raise ArchiveError(f"{where} is no whole backup of a library ({error}): give another") from error
 
     def read(self, name: str) -> bytes:
@@ -164,6 +167,8 @@ class _Archive:
 
     def _bytes(self, name: str, most: int) -> bytes:
         info = self.infos[name]
+        if info.flag_bits & 0x61:
+            raise ValueError(f"{name} in it is encrypted or patched")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.file_size > most:
             raise ValueError(f"{name} in it is packed, or too large")
         return self.zip.read(info)
@@ -178,7 +183,7 @@ def _verified(file: io.BufferedIOBase | Any, where: str) -> Iterator[tuple[str, 
         try:
             raw = archive.read(name)
             found = unpack_any(raw, f"{name} in {where}")
-        except (zipfile.BadZipFile, EntryDamaged, ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, EntryDamaged, ValueError, RuntimeError, EOFError) as error:
             raise ArchiveError(f"{where} is damaged ({error}). Nothing was taken from it") from error
         if name != f"{found.id}.{found.revision}.safetensors":
             raise ArchiveError(f"{where} is damaged: {name} in it is another entry. Nothing was taken from it")

@@ -35,7 +35,9 @@ def difference(a: Entry, b: Entry) -> Difference:
     """Compares two entries; needs no model."""
     first, second = _facts(a), _facts(b)
     fields = {key: (first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)}
-    if a.prompt.model_fingerprint != b.prompt.model_fingerprint:
+    if (a.prompt.model_fingerprint, a.prompt.target.shape, a.prompt.vectors.shape[1]) != (
+        b.prompt.model_fingerprint, b.prompt.target.shape, b.prompt.vectors.shape[1],
+    ):  # fmt: skip
         return Difference(fields, None, None)
     return Difference(
         fields, float(np.clip(a.prompt.target @ b.prompt.target, -1, 1)), _unit(a.prompt.vectors) @ _unit(b.prompt.vectors).T

@@ -45,7 +45,7 @@ class Tombstone:
 
 
 def pack(entry: Entry | Tombstone) -> bytes:
-    """The entry as the bytes of its file."""
+    """The entry as the bytes of its file. Raises ValueError for a figure that is not finite."""
     provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
     tensors: dict[str, Array] = {}
     if isinstance(entry, Tombstone):
@@ -54,7 +54,9 @@ def pack(entry: Entry | Tombstone) -> bytes:
         tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
         provenance |= entry.prompt.summary() | {key: value for key, value in added.items() if value}
-    raw: bytes = save(tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True), "sha256": BLANK})
+    raw: bytes = save(
+        tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False), "sha256": BLANK}
+    )
     digest = hashlib.sha256(raw).hexdigest()
     at = digest_at(raw)
     return raw[:at] + digest.encode() + raw[at + 64 :]
@@ -79,8 +81,11 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
         if provenance["format"] != FORMAT:
             raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
         if "trashed" in provenance:
-            return Tombstone(provenance["id"], provenance["revision"], str(provenance["trashed"]))
+            if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
+                raise TypeError("a tombstone without a time")
+            return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
         tensors = {name: _tensor(header[name], data) for name in TENSORS}
+        _check_shapes(**tensors)
         return Entry(
             provenance["id"],
             provenance["revision"],
@@ -89,8 +94,16 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
             str(provenance.get("note", "")),
             str(provenance.get("changed", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+
+
+def _check_shapes(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
+    """Raises ValueError for tensors that are no soft prompt's."""
+    if (vectors.ndim, target.ndim, losses.ndim, similarities.ndim) != (2, 1, 1, 1) or not vectors.size or not target.size:
+        raise ValueError("its tensors are not a soft prompt's")
+    if not (np.isfinite(vectors).all() and np.isfinite(target).all()):
+        raise ValueError("its vectors are not finite")
 
 
 def _tensor(info: dict[str, Any], data: bytes) -> Array:

@@ -6,6 +6,7 @@ Format: safetensors (huggingface/safetensors). Its own reader takes the last of 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any
 
@@ -18,9 +19,10 @@ def provenance_of(start: bytes, path: str) -> dict[str, Any]:
     """The provenance in the first bytes of a file, unchecked: for listing. Raises EntryDamaged where there is none."""
     try:
         provenance = strict_json(read_header(start, path)["__metadata__"]["softprompt"])
-        if not isinstance(provenance, dict) or not isinstance(provenance["trashed" if "trashed" in provenance else "name"], str):
+        said = provenance["trashed" if "trashed" in provenance else "name"]
+        if not isinstance(said, str) or not said:
             raise TypeError("a provenance without a name")
-        return provenance
+        return dict(provenance)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
 
@@ -43,12 +45,19 @@ def read_header(raw: bytes, path: str) -> dict[str, Any]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """JSON without duplicate keys, NaN and infinity; raises ValueError, TypeError, RecursionError."""
-    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    """JSON without duplicate keys, NaN, infinity and numbers that would be infinite; raises ValueError, TypeError, RecursionError."""
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large")
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

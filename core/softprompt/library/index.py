@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sqlite3
@@ -27,7 +28,7 @@ from softprompt.mounts import is_shared
 
 FORMAT = 1
 APPLICATION = 0x736F6674  # "soft": tells our index from another program's database
-WAIT = 2.0  # seconds for another program's lock
+WAIT, HELD_FOR = 2.0, 30.0  # seconds: for another program's lock, and until it is tried again
 SETTLED, SETTLED_SHARED = 0.2, 5.0  # seconds after which a folder's time of change is sure to differ from that of a later change
 
 Answer = TypeVar("Answer")
@@ -64,14 +65,18 @@ class Index:
         self._name = re.compile(rf"library-{key}\.(\d{{1,9}})\.sqlite")
         self._key = key
         self._shared = is_shared(revisions.folder)
+        self._held_until = 0.0  # another program has the index; it is not waited for again until then
 
     def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """The answer to a question put to an index that is up to date. Raises HomeError where the entries cannot be read."""
+        if time.monotonic() < self._held_until:
+            return self._asked_in_memory(question)
         try:
             return self._asked(self._kept(), question)
         except sqlite3.OperationalError as error:
             if not _is_locked(error):
                 return self._asked_beside(question, error)
+            self._held_until = time.monotonic() + HELD_FOR
             self.say("the index is held by another program: the entries are read from their files")
         except (sqlite3.Error, Foreign, OSError) as error:
             return self._asked_beside(question, error)
@@ -135,7 +140,7 @@ class Index:
     def _asked_in_memory(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Of the index that is kept, what can be read of it, brought up to date in memory."""
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            with suppress(sqlite3.Error, Foreign, OSError), closing(_connected(self._kept())) as kept:
+            with suppress(sqlite3.Error, Foreign, OSError), closing(_connected(self._kept(), 0.1)) as kept:
                 _known_change(kept)
                 kept.backup(db)
             try:
@@ -202,7 +207,7 @@ class Index:
         head, *older = numbers
         try:
             provenance = self.revisions.provenance(entry_id, head)
-            trashed = str(provenance.get("trashed", ""))
+            trashed = _text(provenance.get("trashed", ""))
             for number in older if trashed else ():
                 with suppress(EntryDamaged):
                     provenance = self.revisions.provenance(entry_id, number)
@@ -213,7 +218,7 @@ class Index:
                 _insert(db, entry_id, head, trashed, provenance)
         except FileNotFoundError:
             pass  # gone since: the folder's time of change tells the next time
-        except EntryDamaged as error:
+        except (EntryDamaged, ValueError, TypeError, OverflowError, AttributeError) as error:  # one file must not hide the others
             db.execute("INSERT INTO damaged VALUES (?, ?, ?)", (entry_id, head, _text(error)))
 
 
@@ -224,10 +229,13 @@ def _known_change(db: sqlite3.Connection) -> int | None:
         return None
     if (application, version) != (APPLICATION, FORMAT):
         raise Foreign("it was made by another program or version")
-    return int(db.execute("SELECT changed_at FROM scanned").fetchone()[0])
+    row = db.execute("SELECT changed_at FROM scanned").fetchone()
+    if row is None or not isinstance(row[0], int):
+        raise Foreign("it is not whole")
+    return row[0]
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _connected(path: Path, wait: float | None = None) -> sqlite3.Connection:
     """The database in a private file of ours, made where there is none. Raises Foreign, OSError, sqlite3.Error."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -236,7 +244,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise Foreign(f"{path} is no file of ours") from None
-    db = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+    db = sqlite3.connect(path, timeout=WAIT if wait is None else wait, isolation_level=None)
     try:
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY", "cache_size = -65536"):
             db.execute(f"PRAGMA {setting}")
@@ -275,7 +283,10 @@ def _insert(db: sqlite3.Connection, entry_id: str, revision: int, trashed: str, 
 def marks(trashed: bool, tags: Iterable[str], model: str) -> list[str]:
     """What an entry can be filtered by, as words that no text has: they begin with characters of private use."""
     marked = [("\ue001", tag) for tag in tags] + [("\ue002", model)] * bool(model)
-    return ["\ue000trashed" if trashed else "\ue000living", *(kind + same(text.strip()).encode().hex() for kind, text in marked)]
+    return [
+        "\ue000trashed" if trashed else "\ue000living",
+        *(kind + same(_text(text).strip()).encode().hex() for kind, text in marked),
+    ]
 
 
 def _text(value: object) -> str:
@@ -286,7 +297,9 @@ def _number(value: object) -> float | int | None:
     """A number as SQLite can hold it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if isinstance(value, float) or abs(value) < 1 << 63 else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if abs(value) < 1 << 63 else None
 
 
 def _count(db: sqlite3.Connection) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.index import COLUMNS, marks
+from softprompt.library.index import COLUMNS, Foreign, marks
 from softprompt.library.names import same
 from softprompt.library.words import words
 
@@ -51,11 +51,15 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """Some of the entries in their order, how many there are in all, and what is wrong with those that could not be read."""
+    """Some of the entries in their order, how many there are in all, and what is wrong with those that could not be read.
+
+    `at` is the place, from 0, of the entry that was to be located, None where it is not among them.
+    """
 
     entries: list[Listed]
     total: int
     damaged: list[EntryDamaged]
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def listing(
     reverse: bool,
     limit: int | None,
     offset: int,
+    locate: str = "",
 ) -> Listing:
     total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [wanted.match()]).fetchone()[0])
     way = {_UP: _DOWN, _DOWN: _UP}[SORTS[sort]] if reverse else SORTS[sort]
@@ -93,7 +98,12 @@ def listing(
     query = f"SELECT {', '.join(COLUMNS)} FROM {among} ORDER BY {by} {way}, id {way} LIMIT ? OFFSET ?"
     rows = db.execute(query, [wanted.match(), -1 if limit is None else limit, offset])
     damaged = [EntryDamaged(message) for (message,) in db.execute("SELECT message FROM damaged ORDER BY id")]
-    return Listing([_listed(row, path) for row in rows], total, damaged)
+    at = None
+    sought = db.execute(f"SELECT {by}, id FROM {among} AND id = ?", [wanted.match(), locate]).fetchone() if locate else None
+    if sought:
+        before = f"SELECT count(*) FROM {among} AND ({by}, id) {'>' if way == _DOWN else '<'} (?, ?)"
+        at = int(db.execute(before, [wanted.match(), *sought]).fetchone()[0])
+    return Listing([_listed(row, path) for row in rows], total, damaged, at)
 
 
 def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[Listed]:
@@ -123,7 +133,12 @@ def close_names(db: sqlite3.Connection, name: str) -> list[str]:
 
 
 def is_taken(db: sqlite3.Connection, key: str) -> bool:
-    return db.execute("SELECT 1 FROM head WHERE trashed = '' AND same = ? LIMIT 1", [key]).fetchone() is not None
+    return (
+        db.execute(
+            "SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [key.encode("utf-8", "replace").decode()]
+        ).fetchone()
+        is not None
+    )
 
 
 def id_beginning(name: str) -> str:
@@ -134,4 +149,7 @@ def id_beginning(name: str) -> str:
 
 def _listed(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> Listed:
     values = dict(zip(COLUMNS, row, strict=True))
-    return Listed(**values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])})
+    try:
+        return Listed(**values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])})
+    except (TypeError, ValueError) as error:
+        raise Foreign(f"it is not whole: {error}") from error

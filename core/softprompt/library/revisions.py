@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import EntryDamaged, HomeError
+from softprompt.errors import EntryDamaged, HomeError, LibraryError
 from softprompt.files import PARTIAL, read_file, sweep, sync_folder, write_new
 from softprompt.home import VARIABLE, make_folder
 from softprompt.library.header import LONGEST_HEADER, header_length, provenance_of
@@ -98,15 +98,32 @@ class Revisions:
         """Creates the file of a revision, durably. Raises FileExistsError where that revision is taken, HomeError."""
         from softprompt.library.entry import pack
 
+        path = self.path(entry.id, entry.revision)
+        if not NAME.fullmatch(path.name):
+            raise LibraryError(
+                f"{path.name} cannot be saved: no number is left for another revision. `duplicate` makes a new entry of it"
+            )
+        try:
+            raw = pack(entry)
+        except ValueError as error:
+            raise LibraryError(f"it cannot be saved: a figure in it is not finite ({error}). Train it again") from error
         make_folder(self.folder)
         try:
-            write_new(self.path(entry.id, entry.revision), pack(entry))
+            write_new(path, raw)
         except FileExistsError:
             raise
         except OSError as error:
             raise HomeError(
                 f"{self.folder} cannot be written to ({error.strerror}); nothing was saved. Free it, or set {VARIABLE}"
             ) from error
+
+    def take_back(self, entry: Entry) -> None:
+        """Removes a revision that was written too late. Raises HomeError."""
+        try:
+            self.path(entry.id, entry.revision).unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise HomeError(f"{self.folder} cannot be written to ({error.strerror})") from error
 
     def remove(self, below: dict[str, int]) -> None:
         """Removes the revisions of each id that are lower than the number given for it, the oldest first. Raises HomeError."""
@@ -138,5 +155,5 @@ def _start_of(path: Path) -> bytes:
 
 
 def _check_name(path: Path, entry_id: object, revision: object) -> None:
-    if path.name != f"{entry_id}.{revision}.safetensors":
+    if type(revision) is not int or path.name != f"{entry_id}.{revision}.safetensors":
         raise EntryDamaged(f"{path} is not where it belongs: it holds revision {revision} of {entry_id}")

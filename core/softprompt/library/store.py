@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Container
@@ -74,7 +75,13 @@ class Library:
         wished = check_name(prompt.name) if prompt.name else ""
         name = self._free(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
         entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
-        self.revisions.write(entry)
+        try:
+            self.revisions.write(entry)
+        except FileExistsError:  # another thread or process saved it under that id just now
+            saved = self._content(entry.id)
+            if saved is None:
+                raise EntryDamaged(f"{self.path(entry.id, 1)} was just saved, and cannot be read") from None
+            return saved
         return entry
 
     def open(self, name: str) -> Entry:
@@ -103,15 +110,17 @@ class Library:
         limit: int | None = None,
         offset: int = 0,
         trashed: bool = False,
+        locate: str = "",
     ) -> Listing:
         """The entries, or those in the trash: with all of `words` in name, hard prompt, readout, tags or note, each perhaps only begun.
 
-        `sort` is one of SORTS; dates and figures come with the highest first. Raises ConfigError, HomeError.
+        `sort` is one of SORTS; dates and figures come with the highest first. `locate` is an id whose place is wanted too. Raises
+        ConfigError, HomeError.
         """
         if sort not in SORTS:
             raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
         wanted = Wanted(words, tuple(tags), model, trashed)
-        return self.index.ask(lambda db: listing.listing(db, self.path, wanted, sort, reverse, limit, offset))
+        return self.index.ask(lambda db: listing.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
 
     def find(self, name: str, trashed: bool = False) -> Listed:
         """The entry of this name or id, or the one in the trash; raises EntryNotFound with close matches."""
@@ -200,9 +209,13 @@ class Library:
             changed = replace(changed, revision=entry.revision + 1, changed=_now())
             try:
                 self.revisions.write(changed)
-                return changed
             except FileExistsError:
                 number = changed.revision
+                continue
+            if os.path.lexists(self.path(entry.id, entry.revision)):
+                return changed
+            # it was deleted and purged meanwhile, which freed the number that this one took: nothing late brings it back
+            self.revisions.take_back(changed)
 
     def _beside(self, entry: Entry, name: str) -> Entry:
         made = replace(entry, id=secrets.token_hex(8), revision=1, changed=_now(), prompt=entry.prompt.named(name))
@@ -294,8 +307,16 @@ class Library:
         """The entry as it is now; None where it is in the trash."""
         from softprompt.library.entry import Tombstone
 
-        found = self.revisions.read(entry_id, self.revisions.newest(entry_id, known))
-        return None if isinstance(found, Tombstone) else found
+        while True:
+            number = self.revisions.newest(entry_id, known)
+            try:
+                found = self.revisions.read(entry_id, number)
+                return None if isinstance(found, Tombstone) else found
+            except FileNotFoundError:  # purged meanwhile, or all of it removed by hand
+                numbers = self.revisions.numbers(entry_id)
+                if not numbers:
+                    return None
+                known = numbers[-1]
 
     def _at(self, entry_id: str, revision: int) -> Entry:
         from softprompt.library.entry import Tombstone
