@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import on, work
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.filter import LineFilter
+from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from softprompt.errors import HomeError, SoftPromptError
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
 GUARD = Guard()
+UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
+SAID_FOR = 5.0  # seconds that a word stands in the first line
 BELOW = {"library": "F4 Library", "compose": "F5 Compose", "runs": "F6 Runs"}
 _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
 
@@ -109,11 +112,17 @@ class SoftPromptApp(App[None]):
             self.say(self._notice, "warning")
         self.begin(self.line.run, group="line")
         self._count()
+        self._seen_change = self.library.revisions.changed_at()
+        self._offer_models()
         self.set_interval(3.0, self._look_for_entries)
 
     def begin(self, work: Callable[[], Any], group: str, exclusive: bool = False) -> None:
         """Starts `work` beside everything else; with `exclusive`, what was begun in that group before is given up."""
         self.run_worker(work, group=group, exclusive=exclusive)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
+        return action not in UNDER_NOTHING or len(self.screen_stack) == 1
 
     # panes
 
@@ -162,7 +171,25 @@ class SoftPromptApp(App[None]):
         self.screen.set_focus(focus[name])  # at once: what is typed next is meant for it
 
     def say(self, words: str, severity: Literal["information", "warning", "error"] = "information") -> None:
-        self.notify(inert(words), severity=severity, markup=False, timeout=12 if severity == "error" else 5)
+        """News stand in the first line for a while; what went wrong lies over the panes for longer."""
+        if severity == "information":
+            self._word = words
+            self._title()
+            self.set_timer(SAID_FOR, partial(self._unsay, words))
+            return
+        self.notify(inert(words), severity=severity, markup=False, timeout=12)
+        # a notice that goes is not always painted over by itself
+        self.set_timer(12.3, self._repaint)
+
+    def _unsay(self, words: str) -> None:
+        if self._word == words:
+            self._word = ""
+            self._title()
+
+    def _repaint(self) -> None:
+        self.screen.refresh()
+
+    _word = ""
 
     def _say_later(self, words: str) -> None:
         self.call_later(self.say, words)
@@ -172,10 +199,11 @@ class SoftPromptApp(App[None]):
         waiting = sum(run["state"] == "queued" for run in self.runs.values())
         state = _DOWN.get(self.line.state) if self.line.state != "up" else "worker ready" if not going else "training"
         parts = [
-            "softprompt-tui",
+            "" if self._word else "softprompt-tui",
             state or "",
             f"{waiting} waiting" if waiting else "",
-            f"open: {self._opened_name}" if self.opened else "",
+            f"open: {self._opened_name}" if self.opened and not self._word else "",
+            self._word,
         ]
         self.screen_stack[0].query_one("#title", Static).update(inert("  ·  ".join(filter(None, parts))))
 
@@ -192,6 +220,7 @@ class SoftPromptApp(App[None]):
             case "snapshot":
                 self.runs = {run["id"]: run for run in message["runs"]}
                 self._runs_changed()
+                self.shown.changed()
                 running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
                 if running:
                     self.shown.run = ""
@@ -230,7 +259,7 @@ class SoftPromptApp(App[None]):
             elif run["entry"]:
                 similarity = run.get("best_similarity")
                 self.say(f"{what} is in the library" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
-                self.entries_changed(run["entry"])
+                self.entries_changed("" if self.library_pane.table.has_focus else run["entry"])
 
     def _is_training(self, run: str) -> bool:
         return run in self.runs and self.runs[run]["state"] == "running"
@@ -303,7 +332,20 @@ class SoftPromptApp(App[None]):
 
         await asyncio.sleep(0.05)  # keys that follow each other are counted once
         pane = self.prompt_pane
-        pane.show_count(await asyncio.to_thread(count, pane.prompt, pane.fields["model"] or "mini"))
+        pane.show_count(await asyncio.to_thread(count, pane.editor.text, pane.fields["model"] or "mini"))
+        if (chosen := (pane.fields["model"], pane.fields["device"])) != self._composed_on:
+            self._composed_on = chosen
+            self._composition()
+
+    _composed_on = ("", "")
+
+    @work(group="models")
+    async def _offer_models(self) -> None:
+        from softprompt.catalogue import is_kept, list_models
+
+        if is_kept():  # else the list would have to be read from open_clip, which takes 5-8 s
+            infos = await asyncio.to_thread(list_models)
+            self.prompt_pane.offer_models([info.name for info in infos if not info.refused])
 
     @work
     async def action_more(self) -> None:
@@ -341,8 +383,11 @@ class SoftPromptApp(App[None]):
 
     @on(EntryHighlighted)
     def _highlighted(self, event: EntryHighlighted) -> None:
-        if self.focused is self.library_pane.table or (not self.shown.run and not self.shown.entry):
-            self.shown.show_entry(event.entry)
+        if event.by_hand or (not self.shown.run and self.shown.entry in ("", event.entry)):
+            if event.entry:
+                self.shown.show_entry(event.entry)
+            elif not self.shown.run:
+                self.shown.nothing()
 
     @on(EntryAction)
     def _act_on_entry(self, event: EntryAction) -> None:
@@ -357,7 +402,19 @@ class SoftPromptApp(App[None]):
 
     def entries_changed(self, to: str) -> None:
         self.library_pane.reload(to)
-        self.shown.entry = ""
+        if not self.shown.run:
+            self.shown.entry = ""  # it is read anew, or another one is shown where it is gone
+        if self.opened:
+            self._look_at_opened()
+
+    @work(exclusive=True, group="opened")
+    async def _look_at_opened(self) -> None:
+        """What is open may have another name by now, or be deleted."""
+        try:
+            self._opened_name = (await asyncio.to_thread(self.library.find, self.opened)).name
+        except SoftPromptError:
+            self.opened = ""
+        self._title()
 
     def _look_for_entries(self) -> None:
         """Other programs change the library too."""
@@ -387,6 +444,19 @@ class SoftPromptApp(App[None]):
             pane.show(None, str(error))
 
     # the rest
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        yield SystemCommand("Train the prompt", "ctrl+t", self.action_train)
+        for name, words in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6")):
+            yield SystemCommand(f"Go to {name}", words, partial(self.action_pane, name))
+        yield SystemCommand("Show the curve in full", "F3", self.action_plot)
+        yield SystemCommand("All settings of a training", "F8", self.action_more)
+        yield SystemCommand("Start the worker again", "ctrl+r", self.action_mend)
+        yield SystemCommand("Help", "F1", self.action_help)
+        for command in super().get_system_commands(screen):
+            if command.title in ("Theme", "Screenshot"):
+                yield command
+        yield SystemCommand("Quit", "ctrl+q; what trains goes on", self.action_leave)
 
     def action_help(self) -> None:
         pane = next(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -37,10 +38,10 @@ class Line:
             again = False
             try:
                 self._say("starting", "the worker is being started")
-                await asyncio.to_thread(_start)
+                await self._started()
                 again = await self._listen()
                 self._say("gone", "the worker has ended")
-            except (SoftPromptError, OSError) as error:
+            except (SoftPromptError, OSError, ValueError) as error:  # ValueError: a line without end
                 self._say("gone", str(error))
             finally:
                 self._hang_up()
@@ -49,7 +50,8 @@ class Line:
 
     def mend(self) -> None:
         """Connects again, where the line is down."""
-        self._mend.set()
+        if self.state == "gone":
+            self._mend.set()
 
     async def ask(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """The worker's reply. Raises what the worker raised, and WorkerError where there is no line or no answer."""
@@ -65,6 +67,32 @@ class Line:
             raise WorkerError(f"the worker has not answered for {within:.0f} s") from error
         finally:
             self._waiting.pop(number, None)
+
+    async def _started(self) -> None:
+        """Sees that there is a worker of this version. It may take long, and nobody who leaves waits for it: the thread is a daemon."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def tell(words: str) -> None:
+            loop.call_soon_threadsafe(self._say, "starting", words)
+
+        def settle(error: BaseException | None) -> None:
+            if not done.done():
+                done.set_exception(error) if error else done.set_result(None)
+
+        def start() -> None:
+            error: BaseException | None = None
+            try:
+                client = connect(on_wait=tell)
+                if client is not None:
+                    client.close()
+            except (SoftPromptError, OSError) as caught:
+                error = caught
+            with suppress(RuntimeError):  # the loop is closed: the interface was left meanwhile
+                loop.call_soon_threadsafe(settle, error)
+
+        threading.Thread(target=start, daemon=True).start()
+        await done
 
     async def _listen(self) -> bool:
         """True where another worker is about to take this one's place."""
@@ -106,11 +134,3 @@ class Line:
     def _say(self, state: str, why: str) -> None:
         self.state = state
         self.tell({"type": "link", "state": state, "why": why})
-
-
-def _start() -> None:
-    """Sees that there is a worker of this version. Blocks for seconds: Python and a slow disk."""
-    client = connect()
-    if client is not None:
-        with suppress(OSError):
-            client.close()

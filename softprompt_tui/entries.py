@@ -73,34 +73,43 @@ class Entries:
             self.app.entries_changed(kept.id)
 
     async def _delete(self, *entries: str) -> None:
-        names = []
-        for entry in entries:
-            found = await self._thread(self.app.library.find, entry)
-            await self._thread(self.app.library.delete, entry)
-            names.append(found.name)
-        self.deleted.append(entries)
-        self.app.say(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back")
-        self.app.entries_changed("")
+        names: list[str] = []
+        gone: list[str] = []
+        try:
+            for entry in entries:
+                found = await self._thread(self.app.library.find, entry)
+                await self._thread(self.app.library.delete, entry)
+                names.append(found.name)
+                gone.append(entry)
+        finally:
+            self.app.library_pane.table.marked.clear()
+            if gone:
+                self.deleted.append(tuple(gone))
+                self.app.say(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back")
+            self.app.entries_changed("")
 
     async def _undo(self, *_: str) -> None:
         if not self.deleted:
             self.app.say("nothing was deleted here; softprompt-tui list --trash shows what was before")
             return
-        entries = self.deleted.pop()
+        entries = self.deleted[-1]
         for entry in entries:
             restored = await self._thread(self.app.library.restore, entry)
+        self.deleted.pop()
         self.app.say(f"{restored.prompt.name} is back")
         self.app.entries_changed(entries[0])
 
     async def _vary(self, entry: str) -> None:
         made = (await self._thread(self.app.library.open, entry)).prompt
+        self.app.settings.remember(self.app.prompt_pane.prompt)  # what stood there comes back with up
+        self.app.prompt_pane.remembered(self.app.settings.prompts)
         self.app.prompt_pane.set(made.hard_prompt, fields_of(made.config, made.model))
         self.app.prompt_pane.editor.focus()
 
     async def _copy(self, entry: str) -> None:
         found = await self._thread(self.app.library.find, entry)
         self.app.copy_to_clipboard(f"[{found.name}]")
-        self.app.say(f"[{found.name}] is sent to the terminal's clipboard (OSC 52), and put into the composition")
+        self.app.say(f"[{found.name}] is copied by the terminal (OSC 52), and put into the composition")
         self.app.compose_pane.insert(f"[{found.name}]")
 
     async def _compare(self, *entries: str) -> None:

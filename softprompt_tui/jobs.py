@@ -37,7 +37,10 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
     settings |= {name: more[name] for name in ("init", "objective", "long") if more.get(name)}
     model = fields["model"] or "mini"
     if model.startswith(LOCAL):
-        model = f"{LOCAL}{Path(model.removeprefix(LOCAL)).expanduser().absolute()}"
+        try:
+            model = f"{LOCAL}{Path(model.removeprefix(LOCAL)).expanduser().absolute()}"
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"model is {model!r}: there is no such folder ({error})") from error
     precision = more.get("precision") or "float32"
     return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""))
 

@@ -14,11 +14,11 @@ class PromptChanged(Message):
 
 
 class EntryHighlighted(Message):
-    """The library's cursor is on an entry; its id, or "" where there is none."""
+    """The library's cursor is on an entry, moved there `by_hand` or by the list's change; its id, or "" where there is none."""
 
-    def __init__(self, entry: str) -> None:
+    def __init__(self, entry: str, by_hand: bool = True) -> None:
         super().__init__()
-        self.entry = entry
+        self.entry, self.by_hand = entry, by_hand
 
 
 class EntryAction(Message):

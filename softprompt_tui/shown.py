@@ -97,8 +97,7 @@ class Shown:
             if run["state"] in ENDED and run["entry"]:
                 self.app.begin(partial(self._open, run["entry"], of_run=True), group="curve", exclusive=True)
         if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.series = self.series
-            self.app.screen.draw()
+            self.app.screen.follow(self.title, self.series)
 
     async def _fetch_curve(self, run: str) -> None:
         try:
@@ -155,8 +154,7 @@ class Shown:
         )
         self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
         if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.series = self.series
-            self.app.screen.draw()
+            self.app.screen.follow(self.title, self.series)
 
     def nothing(self) -> None:
         self.run = self.entry = ""

@@ -28,7 +28,7 @@ def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
         click.echo(text if sys.stdout.isatty() else _plain(text))
 
 
-def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Sequence[str] = ()) -> str:
+def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Sequence[str] = (), title: str = "loss") -> str:
     """The curves on a log axis, with colours; "" where there are not two points to draw.
 
     Only losses that can stand on a log axis are shown.
@@ -42,7 +42,7 @@ def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Se
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(width, height)
-    plotext.title("loss")
+    plotext.title(title)
     for i, curve in enumerate(shown):
         # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
         steps, logs = [step for step, _ in curve], [math.log10(loss) for _, loss in curve]

@@ -11,14 +11,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 MORE = {  # name: (default, what it is)
-    "name": ("", "name in the library; made from the prompt where empty"),
-    "restarts": ("1", "trained at once from different noise; the best is kept"),
-    "rate": ("0.5", "learning rate in deviations of the token table"),
+    "name": ("", "in the library; empty: from the prompt"),
+    "restarts": ("1", "trained at once; the best is kept"),
+    "rate": ("0.5", "learning rate, in token deviations"),
     "init": ("noise", "noise, vocabulary or prompt"),
     "objective": ("cosine", "cosine or mse"),
-    "patience": ("", "stop after so many steps without progress; empty: never"),
+    "patience": ("", "steps without progress; empty: any"),
     "seed": ("0", "decides noise and choice"),
-    "long": ("refuse", "prompts that do not fit: refuse, mean or cut"),
+    "long": ("refuse", "prompt too long: refuse, chunk, cut"),
     "precision": ("float32", "float32 or bfloat16"),
 }
 

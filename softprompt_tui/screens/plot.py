@@ -42,7 +42,14 @@ class PlotScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
+    def follow(self, title: str, series: Series) -> None:
+        """Shows that curve from now on."""
+        self.caption, self.series = title, series
+        self.draw()
+
     def draw(self) -> None:
+        if not self.query("#plot"):  # it is only about to be there
+            return
         points = self.series.points
         last = points[-1][0] if points else 0
         share = ZOOMS[self.zoomed]
@@ -51,7 +58,11 @@ class PlotScreen(ModalScreen[None]):
         width, height = plot.size.width - 2, plot.size.height
         # 1 - similarity on the same log axis tells .999 from .9999, which similarity itself would not
         curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity in shown]
-        text = drawn([curve], width, height) if width > 20 and height > 4 else ""
+        text = (
+            drawn([curve], width, height, title="1 - similarity" if self.similarity else "loss")
+            if width > 20 and height > 4
+            else ""
+        )
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
         what = "1 - similarity" if self.similarity else "loss"
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"

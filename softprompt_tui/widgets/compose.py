@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from textual.containers import Vertical
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
+from softprompt.errors import SoftPromptError
 from softprompt.library import Library
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import CompositionChanged
@@ -28,12 +30,13 @@ class Names(Suggester):
         self.library = library
 
     async def get_suggestion(self, value: str) -> str | None:
-        import asyncio
-
         begun = _OPEN.search(value)
         if not begun or not begun[1].strip():
             return None
-        found = await asyncio.to_thread(self.library.list, begun[1], limit=20)
+        try:
+            found = await asyncio.to_thread(self.library.list, begun[1], limit=20)
+        except SoftPromptError:
+            return None
         typed = begun[1]
         name = next(
             (
@@ -63,6 +66,7 @@ class ComposePane(Vertical):
     def on_mount(self) -> None:
         for field in self.query(Input):
             field.cursor_blink = False
+            field.select_on_focus = False  # what is typed after it was come to is added
 
     @property
     def composition(self) -> str:
@@ -75,7 +79,6 @@ class ComposePane(Vertical):
     def insert(self, text: str) -> None:
         field = self.query_one("#composition", Input)
         field.insert_text_at_cursor(text)
-        field.focus()
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:

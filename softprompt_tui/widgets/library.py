@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from softprompt.errors import SoftPromptError
-from softprompt.library import Library, Listed
+from softprompt.library import Library, Listed, Listing
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.messages import EntryAction, EntryHighlighted
 from softprompt_tui.widgets.table import PAGE, Column, Table
@@ -34,7 +34,7 @@ ACTIONS = {"r": ("rename", "Rename"), "t": ("tag", "Tag"), "N": ("note", "Note")
            "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail")}  # fmt: skip
 
 
-SHOWN = ("rename", "delete", "vary")
+SHOWN = ("rename", "delete")
 
 
 class LibraryPane(Vertical):
@@ -42,7 +42,7 @@ class LibraryPane(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "search", "Search", key_display="/"),
-        Binding("o", "order", "Order"),
+        Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
         *(Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in ACTIONS.items()),
     ]
@@ -73,20 +73,16 @@ class LibraryPane(Vertical):
 
     @work(exclusive=True, group="library")
     async def reload(self, to: str = "") -> None:
-        """Reads the list anew; the cursor goes to the entry `to`, or stays at its row."""
-        words, order = self.words, self.order
-        rows = await self._fetched(words, order, 0)
-        if rows is None:
+        """Reads the list anew; the cursor goes to the entry `to`, or stays on its own."""
+        words, order, table = self.words, self.order, self.table
+        found = await self._fetched(words, order, 0, to or table.current)
+        if found is None:
             return
-        listed, total = rows
-        table = self.table
         table.empty = NOT_FOUND if words else EMPTY
-        table.marked &= {one.id for one in listed} if total <= PAGE else table.marked
-        at = next((i for i, one in enumerate(listed) if one.id == to), None) if to else None
-        table.reset(total, at if at is not None else None)
-        table.fill(0, self._rows(listed))
-        self.border_subtitle = f"{total:,} by {order}" + (f" with {words!r}".replace("[", r"\[") if words else "")
-        self.post_message(EntryHighlighted(table.current))
+        table.reset(found.total, found.at)
+        table.fill(0, self._rows(found.entries))
+        self.border_subtitle = f"{found.total:,} by {order}" + (f" with {words!r}".replace("[", r"\[") if words else "")
+        self.post_message(EntryHighlighted(table.current, by_hand=False))
 
     @on(Table.Wanted)
     def _wanted(self, event: Table.Wanted) -> None:
@@ -96,20 +92,20 @@ class LibraryPane(Vertical):
     @work(group="pages")
     async def _page(self, page: int) -> None:
         words, order = self.words, self.order
-        rows = await self._fetched(words, order, page)
-        if rows is not None and (words, order) == (self.words, self.order):
-            self.table.fill(page, self._rows(rows[0]))
+        found = await self._fetched(words, order, page)
+        if found is not None and (words, order) == (self.words, self.order):
+            self.table.fill(page, self._rows(found.entries))
             if self.table.cursor // PAGE == page:
                 self.post_message(EntryHighlighted(self.table.current))
 
-    async def _fetched(self, words: str, order: str, page: int) -> tuple[list[Listed], int] | None:
+    async def _fetched(self, words: str, order: str, page: int, locate: str = "") -> Listing | None:
         try:
-            found = await asyncio.to_thread(self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE)
+            found = await asyncio.to_thread(self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE, locate=locate)
         except SoftPromptError as error:
             self.app.notify(str(error), severity="error", markup=False)
             return None
         self._entries |= {one.id: one for one in found.entries}
-        return found.entries, found.total
+        return found
 
     def _rows(self, listed: list[Listed]) -> list[tuple[str, tuple[str, ...]]]:
         now = datetime.now(UTC)
@@ -141,7 +137,6 @@ class LibraryPane(Vertical):
         event.stop()
         if event.value != self.words:
             self.words = event.value
-            self.table.cursor = 0
             self.reload()
 
     @on(Input.Submitted, "#search")

@@ -48,7 +48,10 @@ class LossPane(Vertical, can_focus=True):
         self._draw()
 
     def _draw(self) -> None:
-        shown = reduced([(step, loss) for step, loss, _ in self._series.points if loss > 0], max(8, self.size.width - 2))
+        shown = reduced(
+            [(step, loss) for step, loss, _ in self._series.points if loss > 0 and math.isfinite(loss)],
+            max(8, self.size.width - 2),
+        )
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
         spark = self.query_one(Spark)

@@ -63,9 +63,10 @@ class Editor(TextArea):
         await super()._on_paste(event)
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key == "up" and self.cursor_at_first_line:
+        row = self.wrapped_document.location_to_offset(self.cursor_location).y
+        if event.key == "up" and row == 0:
             self.post_message(self.Recalled(-1))
-        elif event.key == "down" and self.cursor_at_last_line:
+        elif event.key == "down" and row == self.wrapped_document.height - 1:
             self.post_message(self.Recalled(1))
         else:
             await super()._on_key(event)
@@ -83,7 +84,7 @@ class PromptPane(Vertical):
         self._first = prompt, fields
         self.history = history
         self._at = len(history)
-        self._draft = prompt
+        self._edited: dict[int, str] = {}  # what was typed at a place of the history
 
     def compose(self) -> ComposeResult:
         prompt, fields = self._first
@@ -154,12 +155,12 @@ class PromptPane(Vertical):
     @on(Editor.Recalled)
     def _recalled(self, event: Editor.Recalled) -> None:
         event.stop()
-        if self._at == len(self.history):
-            self._draft = self.editor.text
         at = max(0, min(self._at + event.way, len(self.history)))
         if at != self._at:
+            self._edited[self._at] = self.editor.text
             self._at = at
-            self.set(self.history[at] if at < len(self.history) else self._draft)
+            self.set(self._edited.get(at, self.history[at] if at < len(self.history) else ""))
 
     def remembered(self, history: list[str]) -> None:
         self.history, self._at = history, len(history)
+        self._edited.clear()

@@ -21,12 +21,18 @@ class Spark(Widget):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[str] = []
+        self._data: Sequence[float] = ()
 
     def show(self, data: Sequence[float]) -> None:
+        """`data` are finite."""
+        self._data = data
         rows = bars(data, self.size.width, self.size.height)
         if rows != self._rows:
             self._rows = rows
             self.refresh()
+
+    def on_resize(self) -> None:
+        self.show(self._data)
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -89,6 +89,7 @@ class Table(ScrollView, can_focus=True):
         self.empty = empty
         self.total = 0
         self.marked: set[str] = set()
+        self._quiet = False
         self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) of each row
         self._asked: set[int] = set()
 
@@ -100,7 +101,9 @@ class Table(ScrollView, can_focus=True):
         self._pages.clear()
         self._asked.clear()
         self.virtual_size = Size(self.size.width, total + 1)
+        self._quiet = True  # this is no move of the user's
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
+        self._quiet = False
         self.refresh()
 
     def fill(self, page: int, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -182,7 +185,8 @@ class Table(ScrollView, can_focus=True):
             self.scroll_to(y=now if now < top else now - height + 1, animate=False, force=True)
         for row in (before, now):
             self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.size.width, 1))
-        self.post_message(self.Moved(self, now))
+        if not self._quiet:
+            self.post_message(self.Moved(self, now))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)

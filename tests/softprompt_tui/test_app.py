@@ -216,7 +216,7 @@ def test_opening_composing_and_copying() -> None:
         await d.pilot.press("f4")
         await d.until(lambda: d.app.library_pane.table.current)
         await d.pilot.press("enter")
-        await d.shows("open: fox")
+        await d.shows("fox is open: its tokens are [v1] to [v2]")
         await d.pilot.press("y")
         await d.until(lambda: d.app.compose_pane.composition == "[fox]")
         assert d.app.clipboard == "[fox]"
@@ -329,6 +329,74 @@ def test_settings_last_and_a_broken_file_is_kept(home: Path) -> None:
     works(third)
     (kept,) = path.parent.glob("interface-broken-*.json")
     assert json.loads(kept.read_text()) == {"theme": 3}
+
+
+def test_nothing_under_a_dialog_is_reached_by_keys() -> None:
+    Library().save(a_prompt(name="fox"))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f8", "f4", "d", "f1", "f3", "ctrl+t")
+        await d.pilot.pause()
+        assert len(d.app.screen_stack) == 2
+        await d.pilot.press("escape")
+        assert Library().list().total == 1
+        assert not [one for one in d.worker.asked if isinstance(one, p.Submit)]
+
+    works(scene)
+
+
+def test_up_and_down_move_in_the_text_first_and_then_through_the_history_losing_nothing() -> None:
+    async def scene(d: Desk) -> None:
+        pane = d.app.prompt_pane
+        pane.remembered(["first prompt", "second prompt"])
+        before = pane.prompt
+        await d.pilot.press("up")
+        assert pane.prompt == before
+        await d.pilot.press("up", "up")
+        await d.until(lambda: pane.prompt == "second prompt")
+        await d.pilot.press("x", "up")
+        await d.until(lambda: pane.prompt == "first prompt")
+        await d.pilot.press("down")
+        await d.until(lambda: pane.prompt == "second promptx")
+        await d.pilot.press("down")
+        await d.until(lambda: pane.prompt == before)
+
+    works(scene)
+
+
+def test_the_cursor_stays_on_its_entry_however_the_list_changes() -> None:
+    library = Library()
+    for i in range(230):
+        library.save(a_prompt(name=f"n{i}", created=f"2026-01-01T00:{i // 60:02}:{i % 60:02}+00:00"))
+    far = library.find("n40").id
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.library_pane.table.total == 230)
+        d.app.library_pane.table.cursor = 189
+        await d.until(lambda: d.app.library_pane.table.current == far)
+        library.save(a_prompt(name="later"))
+        d.app.entries_changed("")
+        await d.until(lambda: d.app.library_pane.table.total == 231)
+        await d.until(lambda: d.app.library_pane.table.current == far)
+        assert d.app.library_pane.table.cursor == 190
+
+    works(scene)
+
+
+def test_a_deleted_entry_is_shown_no_more() -> None:
+    Library().save(a_prompt(name="fox"))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.library_pane.table.current)
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.opened)
+        await d.pilot.press("d")
+        await d.shows("The library is empty", "Nothing trains yet")
+        await d.until(lambda: not d.app.opened)
+
+    works(scene)
 
 
 def test_help_is_of_the_pane_one_is_in() -> None:
