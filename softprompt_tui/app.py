@@ -9,29 +9,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import on, work
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.css.query import NoMatches
 from textual.filter import LineFilter
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from softprompt.errors import HomeError, SoftPromptError
 from softprompt.library import Library
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
 from softprompt_tui.entries import Entries
 from softprompt_tui.guard import Guard
 from softprompt_tui.inert import inert
-from softprompt_tui.jobs import job_of
 from softprompt_tui.messages import CompositionChanged, EntryAction, EntryHighlighted, PromptChanged, RunAction, TrainAsked
+from softprompt_tui.palette import commands
+from softprompt_tui.questions import Questions
+from softprompt_tui.runs import Runs
 from softprompt_tui.screens.ask import AskKey
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.more import MoreScreen
 from softprompt_tui.screens.plot import PlotScreen
-from softprompt_tui.shown import Shown, literal
+from softprompt_tui.shown import Shown
 from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.compose import ComposePane
 from softprompt_tui.widgets.library import LibraryPane
@@ -39,13 +41,14 @@ from softprompt_tui.widgets.loss import LossPane
 from softprompt_tui.widgets.prompt import PromptPane
 from softprompt_tui.widgets.readout import ReadoutPane
 from softprompt_tui.widgets.runs import RunsPane
+from softprompt_tui.widgets.title import TitleLine
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
 GUARD = Guard()
 UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
-SAID_FOR = 5.0  # seconds that a word stands in the first line
+NOTICE_FOR = 12.0  # seconds
 BELOW = {"library": "F4 Library", "compose": "F5 Compose", "runs": "F6 Runs"}
 _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
 
@@ -74,11 +77,11 @@ class SoftPromptApp(App[None]):
     def __init__(self, library: Library | None = None, line: Line | None = None) -> None:
         super().__init__()
         self.settings, self._notice = kept.load()
+        self.runs = Runs(self)
+        self.questions = Questions(self)
         self.library = library or Library(say=self._say_later)
-        self.line = line or Line(self._heard)
-        self.line.tell = self._heard
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.order: list[str] = []
+        self.line = line or Line(self.runs.heard)
+        self.line.tell = self.runs.heard
         self.opened = ""  # the entry whose tokens [v1], [v2], … are
         self.shown = Shown(self)
         self.entries = Entries(self)
@@ -91,7 +94,7 @@ class SoftPromptApp(App[None]):
         return [*super().get_line_filters(), GUARD]
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="title", markup=False)
+        yield TitleLine()
         with Horizontal(id="body"):
             with Vertical(id="left"):
                 yield PromptPane(self.settings.prompt, self.settings.train, self.settings.prompts)
@@ -107,24 +110,42 @@ class SoftPromptApp(App[None]):
         self.theme = self.settings.theme if self.settings.theme in self.available_themes else "softprompt-dark"
         self._show_below(self.below)
         self.prompt_pane.editor.focus()
-        self._title()
+        self.show_title()
         if self._notice:
             self.say(self._notice, "warning")
         self.begin(self.line.run, group="line")
-        self._count()
+        self.questions.count()
         self._seen_change = self.library.revisions.changed_at()
-        self._offer_models()
+        self.questions.models()
         self.set_interval(3.0, self._look_for_entries)
 
     def begin(self, work: Callable[[], Any], group: str, exclusive: bool = False) -> None:
         """Starts `work` beside everything else; with `exclusive`, what was begun in that group before is given up."""
-        self.run_worker(work, group=group, exclusive=exclusive)
+        self.run_worker(partial(self._begun, work), group=group, exclusive=exclusive)  # type: ignore[arg-type]
+
+    async def _begun(self, work: Callable[[], Any]) -> None:
+        try:
+            await work()
+        except (NoMatches, IndexError, ScreenStackError):
+            if self.is_there():
+                raise
+
+    def is_there(self) -> bool:
+        """False while the interface is being left, and its panes are gone already."""
+        try:
+            return bool(self.screen_stack[0].query(TitleLine))
+        except (IndexError, ScreenStackError):
+            return False
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
         return action not in UNDER_NOTHING or len(self.screen_stack) == 1
 
     # panes
+
+    @property
+    def title_line(self) -> TitleLine:
+        return self.screen_stack[0].query_one(TitleLine)
 
     @property
     def prompt_pane(self) -> PromptPane:
@@ -173,211 +194,53 @@ class SoftPromptApp(App[None]):
     def say(self, words: str, severity: Literal["information", "warning", "error"] = "information") -> None:
         """News stand in the first line for a while; what went wrong lies over the panes for longer."""
         if severity == "information":
-            self._word = words
-            self._title()
-            self.set_timer(SAID_FOR, partial(self._unsay, words))
+            self.title_line.say(words)
             return
-        self.notify(inert(words), severity=severity, markup=False, timeout=12)
+        self.notify(inert(words), severity=severity, markup=False, timeout=NOTICE_FOR)
         # a notice that goes is not always painted over by itself
-        self.set_timer(12.3, self._repaint)
-
-    def _unsay(self, words: str) -> None:
-        if self._word == words:
-            self._word = ""
-            self._title()
+        self.set_timer(NOTICE_FOR + 0.3, self._repaint)
 
     def _repaint(self) -> None:
         self.screen.refresh()
 
-    _word = ""
-
     def _say_later(self, words: str) -> None:
         self.call_later(self.say, words)
 
-    def _title(self) -> None:
-        going = sum(run["state"] == "running" for run in self.runs.values())
-        waiting = sum(run["state"] == "queued" for run in self.runs.values())
-        state = _DOWN.get(self.line.state) if self.line.state != "up" else "worker ready" if not going else "training"
-        parts = [
-            "" if self._word else "softprompt-tui",
-            state or "",
-            f"{waiting} waiting" if waiting else "",
-            f"open: {self._opened_name}" if self.opened and not self._word else "",
-            self._word,
-        ]
-        self.screen_stack[0].query_one("#title", Static).update(inert("  ·  ".join(filter(None, parts))))
+    def show_title(self) -> None:
+        going, waiting = self.runs.count("running"), self.runs.count("queued")
+        state = _DOWN.get(self.line.state, "") if self.line.state != "up" else "training" if going else "worker ready"
+        opened = f"open: {self._opened_name}" if self.opened else ""
+        self.title_line.show(state, f"{waiting} waiting" if waiting else "", opened)
 
     _opened_name = ""
 
     # the worker
-
-    def _heard(self, message: dict[str, Any]) -> None:
-        match message["type"]:
-            case "link":
-                if message["state"] == "gone" and message["why"]:
-                    self.say(f"{message['why']}. What it trained is kept; ctrl+r starts it again", "error")
-                self._title()
-            case "snapshot":
-                self.runs = {run["id"]: run for run in message["runs"]}
-                self._runs_changed()
-                self.shown.changed()
-                running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
-                if running:
-                    self.shown.run = ""
-                    self.shown.show_run(running)
-                self._composition()
-            case "run":
-                self._run_changed(message["run"])
-            case "report":
-                run = self.runs.get(message["run"])
-                if run is not None:
-                    run |= {key: value for key, value in message.items() if key not in ("type", "run", "tokens")}
-                    self.shown.report(message)
-                    self._rows_soon()
-            case "dropped":
-                self.runs.pop(message["run"], None)
-                self._runs_changed()
-            case "making_way":
-                self.say("a worker of an older version finishes its run and makes way")
-
-    def _run_changed(self, run: dict[str, Any]) -> None:
-        before = self.runs.get(run["id"])
-        self.runs[run["id"]] = run
-        self._runs_changed()
-        if (
-            run["state"] == "running"
-            and (before is None or before["state"] != "running")
-            and not self._is_training(self.shown.run)
-        ):
-            self.shown.show_run(run["id"])
-        if run["id"] == self.shown.run:
-            self.shown.changed()
-        if run["state"] in ENDED and before is not None and before["state"] not in ENDED:
-            what = run["name"] or run["prompt"][:40]
-            if run["state"] == "failed":
-                self.say(f"{what} failed: {run['error']}", "error")
-            elif run["entry"]:
-                similarity = run.get("best_similarity")
-                self.say(f"{what} is in the library" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
-                self.entries_changed("" if self.library_pane.table.has_focus else run["entry"])
-
-    def _is_training(self, run: str) -> bool:
-        return run in self.runs and self.runs[run]["state"] == "running"
-
-    def _runs_changed(self) -> None:
-        first = {"running": 0, "queued": 1, "paused": 2}
-        going = sorted(
-            (run for run in self.runs.values() if run["state"] in first), key=lambda run: (first[run["state"]], run["position"])
-        )
-        over = sorted(
-            (run for run in self.runs.values() if run["state"] not in first), key=lambda run: run["ended"], reverse=True
-        )
-        self.order = [run["id"] for run in (*going, *over)]
-        self.runs_pane.show([*going, *over])
-        self._title()
-
-    _rows_waiting = False
-
-    def _rows_soon(self) -> None:
-        if self.below == "runs" and not self._rows_waiting:
-            self._rows_waiting = True
-            self.set_timer(1.0, self._rows)
-
-    def _rows(self) -> None:
-        self._rows_waiting = False
-        self._runs_changed()
 
     def action_mend(self) -> None:
         if self.line.state == "up":
             self.say("the worker is there")
         self.line.mend()
 
-    @work
-    async def _request(self, request: p.Request) -> None:
-        try:
-            await self.line.ask(request)
-        except SoftPromptError as error:
-            self.say(str(error), "error")
-
     # training
 
     @on(TrainAsked)
     def action_train(self) -> None:
-        self._train()
-
-    @work(exclusive=True, group="train")
-    async def _train(self) -> None:
-        pane = self.prompt_pane
-        try:
-            job = job_of(pane.prompt, pane.fields, self.settings.more)
-            run = await self.line.ask(p.Submit(job.as_dict()))
-        except SoftPromptError as error:
-            self.say(str(error), "error")
-            return
-        self.settings.more.pop("name", None)  # a name is for one
-        self.settings.remember(pane.prompt)
-        pane.remembered(self.settings.prompts)
-        self._run_changed(run)
-        if not self._is_training(self.shown.run):
-            self.shown.show_run(run["id"])
-        self._save_settings()
+        self.begin(self.runs.train, group="train", exclusive=True)
 
     @on(PromptChanged)
-    def _count(self) -> None:
-        self._counted()
-
-    @work(exclusive=True, group="count")
-    async def _counted(self) -> None:
-        from softprompt_tui.tokens import count
-
-        await asyncio.sleep(0.05)  # keys that follow each other are counted once
-        pane = self.prompt_pane
-        pane.show_count(await asyncio.to_thread(count, pane.editor.text, pane.fields["model"] or "mini"))
-        if (chosen := (pane.fields["model"], pane.fields["device"])) != self._composed_on:
-            self._composed_on = chosen
-            self._composition()
-
-    _composed_on = ("", "")
-
-    @work(group="models")
-    async def _offer_models(self) -> None:
-        from softprompt.catalogue import is_kept, list_models
-
-        if is_kept():  # else the list would have to be read from open_clip, which takes 5-8 s
-            infos = await asyncio.to_thread(list_models)
-            self.prompt_pane.offer_models([info.name for info in infos if not info.refused])
+    def _prompt_changed(self) -> None:
+        self.questions.count()
 
     @work
     async def action_more(self) -> None:
         typed = await self.push_screen_wait(MoreScreen(self.settings.more))
         if typed is not None:
             self.settings.more = typed
-            self._save_settings()
+            self.save_settings()
 
     @on(RunAction)
     def _act_on_run(self, event: RunAction) -> None:
-        run = self.runs.get(event.run)
-        if run is None:
-            return
-        match event.action:
-            case "show":
-                self.shown.show_run(run["id"])
-            case "stop":
-                self._request(p.Stop(run["id"]))
-            case "pause":
-                self._request(p.Resume(run["id"]) if run["state"] == "paused" else p.Pause(run["id"]))
-            case "retry":
-                self._request(p.Resume(run["id"]))
-            case "drop":
-                self._request(p.Drop(run["id"]))
-            case "up" | "down":
-                self._move(run["id"], -1 if event.action == "up" else 1)
-
-    def _move(self, run: str, way: int) -> None:
-        waiting = [one for one in self.order if self.runs[one]["state"] in ("queued", "paused")]
-        if run in waiting and 0 <= (at := waiting.index(run) + way) < len(waiting):
-            before = waiting[at] if way < 0 else waiting[at + 1] if at + 1 < len(waiting) else ""
-            self._request(p.Move(run, before))
+        self.runs.act(event.action, event.run)
 
     # the library
 
@@ -396,8 +259,8 @@ class SoftPromptApp(App[None]):
     def open_entry(self, entry: Entry) -> None:
         self.opened, self._opened_name = entry.id, entry.prompt.name
         self.shown.show_entry(entry.id)
-        self._title()
-        self._composition()
+        self.show_title()
+        self.questions.compose()
         self.say(f"{entry.prompt.name} is open: its tokens are [v1] to [v{entry.prompt.tokens}]")
 
     def entries_changed(self, to: str) -> None:
@@ -414,7 +277,7 @@ class SoftPromptApp(App[None]):
             self._opened_name = (await asyncio.to_thread(self.library.find, self.opened)).name
         except SoftPromptError:
             self.opened = ""
-        self._title()
+        self.show_title()
 
     def _look_for_entries(self) -> None:
         """Other programs change the library too."""
@@ -426,37 +289,13 @@ class SoftPromptApp(App[None]):
     # composing
 
     @on(CompositionChanged)
-    def _composition(self) -> None:
-        self._ask_similarity()
-
-    @work(exclusive=True, group="similarity")
-    async def _ask_similarity(self) -> None:
-        await asyncio.sleep(0.15)
-        pane = self.compose_pane
-        if not pane.composition.strip():
-            pane.show(None)
-            return
-        model = self.prompt_pane.fields["model"] or "mini"
-        texts = [pane.composition] + [literal(pane.against)] * bool(pane.against.strip())
-        try:
-            pane.show(await self.line.ask(p.Similarity(model, texts, self.prompt_pane.fields["device"] or "auto", self.opened)))
-        except SoftPromptError as error:
-            pane.show(None, str(error))
+    def _composition_changed(self) -> None:
+        self.questions.compose()
 
     # the rest
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        yield SystemCommand("Train the prompt", "ctrl+t", self.action_train)
-        for name, words in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6")):
-            yield SystemCommand(f"Go to {name}", words, partial(self.action_pane, name))
-        yield SystemCommand("Show the curve in full", "F3", self.action_plot)
-        yield SystemCommand("All settings of a training", "F8", self.action_more)
-        yield SystemCommand("Start the worker again", "ctrl+r", self.action_mend)
-        yield SystemCommand("Help", "F1", self.action_help)
-        for command in super().get_system_commands(screen):
-            if command.title in ("Theme", "Screenshot"):
-                yield command
-        yield SystemCommand("Quit", "ctrl+q; what trains goes on", self.action_leave)
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
+        return commands(self)
 
     def action_help(self) -> None:
         pane = next(
@@ -475,7 +314,7 @@ class SoftPromptApp(App[None]):
     @work
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
-        going = [run for run in self.runs.values() if run["state"] in ("running", "queued")]
+        going = [run for run in self.runs.known.values() if run["state"] in ("running", "queued")]
         if going and self.line.state == "up":
             what = "A training is under way" if len(going) == 1 else f"{len(going)} trainings are under way or waiting"
             answer = await self.push_screen_wait(
@@ -493,10 +332,10 @@ class SoftPromptApp(App[None]):
 
     def leave_now(self) -> None:
         """Quits without asking; what trains goes on."""
-        self._save_settings()
+        self.save_settings()
         self.exit()
 
-    def _save_settings(self) -> None:
+    def save_settings(self) -> None:
         pane = self.prompt_pane
         self.settings.theme, self.settings.pane, self.settings.sort = self.theme, self.below, self.library_pane.order
         self.settings.prompt, self.settings.train, self.settings.compose = (

@@ -83,7 +83,9 @@ class Shown:
 
     def _paint(self) -> None:
         self._waiting, self._painted = False, time.monotonic()
-        run = self.app.runs.get(self.run)
+        if not self.app.is_there():
+            return
+        run = self.app.runs.known.get(self.run)
         if run is not None:
             self.title = run["name"] or run["prompt"][:40]
             words = _WORDS.get(run["state"], "") if run["state"] != "running" or not run["step"] else ""

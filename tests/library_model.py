@@ -122,7 +122,7 @@ def found_in(library: Library) -> dict[str, Kept]:
         try:
             library.open(one.id)
         except EntryNotFound:
-            content = library._content(one.id)
+            content = library.content(one.id)
             assert content is not None
             out[one.id] = Kept(one.name, int(content.prompt.vectors[0, 0]), one.tags, one.note, trashed=True)
     return out

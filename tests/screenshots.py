@@ -62,7 +62,7 @@ async def pictures() -> None:
         await pilot.press("escape", "f6")
         await pilot.pause(0.5)
         save("runs")
-        for run in [run["id"] for run in app.runs.values() if run["state"] == "queued"]:
+        for run in [run["id"] for run in app.runs.known.values() if run["state"] == "queued"]:
             await app.line.ask(p.Drop(run))
         await app.line.ask(p.Stop(app.shown.run))
         await until(pilot, lambda: app.library.list().total == 6)
@@ -89,7 +89,7 @@ async def pictures() -> None:
 
 
 def _is_done(app: SoftPromptApp, name: str) -> bool:
-    return any(run["state"] == "done" and run["name"] == name for run in app.runs.values())
+    return any(run["state"] == "done" and run["name"] == name for run in app.runs.known.values())
 
 
 def _waiting(prompt: str, name: str) -> dict[str, object]:

@@ -255,13 +255,13 @@ def test_runs_are_stopped_paused_dropped_and_their_errors_read() -> None:
         d.worker.end(second, error="out of memory: fewer restarts need less")
         await d.pilot.press("f6")
         await d.shows("running", "failed")
-        await d.until(lambda: len(d.app.order) == 3)
-        assert d.app.order == [first, third, second]
+        await d.until(lambda: len(d.app.runs.order) == 3)
+        assert d.app.runs.order == [first, third, second]
         await d.pilot.press("G")
         await d.shows("out of memory: fewer restarts")
         await d.pilot.press("r", "g", "p")
         await d.until(lambda: d.worker.records[first].state == "paused")
-        await d.until(lambda: d.app.order[-1] == first)
+        await d.until(lambda: d.app.runs.order[-1] == first)
         await d.pilot.press("g")
         while d.app.runs_pane.table.current != third:
             await d.pilot.press("j")
@@ -279,7 +279,7 @@ def test_quitting_asks_once_where_something_trains() -> None:
     async def scene(d: Desk) -> None:
         run = await d.train()
         d.worker.begin(run)
-        await d.until(lambda: d.app.runs[run]["state"] == "running")
+        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
         await d.pilot.press("ctrl+q")
         await d.until(lambda: isinstance(d.app.screen, AskKey))
         await d.pilot.press("escape")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,3 +158,8 @@ def _start_of(path: Path) -> bytes:
 def _check_name(path: Path, entry_id: object, revision: object) -> None:
     if type(revision) is not int or path.name != f"{entry_id}.{revision}.safetensors":
         raise EntryDamaged(f"{path} is not where it belongs: it holds revision {revision} of {entry_id}")
+
+
+def now() -> str:
+    """The time that changes bear."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,18 +9,17 @@ import sqlite3
 from collections.abc import Callable, Collection, Container
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
 from softprompt.files import PARTIAL
 from softprompt.home import VARIABLE, data_folder, make_folder
-from softprompt.library import listing
+from softprompt.library import listing, trash
 from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
-from softprompt.library.revisions import Revisions
+from softprompt.library.revisions import Revisions, now
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.archive import Archived, Progress
@@ -70,7 +69,7 @@ class Library:
         from softprompt.library.entry import Entry
 
         self.prepare()
-        if id is not None and (saved := self._content(id)):
+        if id is not None and (saved := self.content(id)):
             return saved
         wished = check_name(prompt.name) if prompt.name else ""
         name = self._free(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
@@ -78,7 +77,7 @@ class Library:
         try:
             self.revisions.write(entry)
         except FileExistsError:  # another thread or process saved it under that id just now
-            saved = self._content(entry.id)
+            saved = self.content(entry.id)
             if saved is None:
                 raise EntryDamaged(f"{self.path(entry.id, 1)} was just saved, and cannot be read") from None
             return saved
@@ -206,7 +205,7 @@ class Library:
             changed = change(entry)
             if (changed.prompt.name, changed.tags, changed.note) == (entry.prompt.name, entry.tags, entry.note):
                 return entry
-            changed = replace(changed, revision=entry.revision + 1, changed=_now())
+            changed = replace(changed, revision=entry.revision + 1, changed=now())
             try:
                 self.revisions.write(changed)
             except FileExistsError:
@@ -218,7 +217,7 @@ class Library:
             self.revisions.take_back(changed)
 
     def _beside(self, entry: Entry, name: str) -> Entry:
-        made = replace(entry, id=secrets.token_hex(8), revision=1, changed=_now(), prompt=entry.prompt.named(name))
+        made = replace(entry, id=secrets.token_hex(8), revision=1, changed=now(), prompt=entry.prompt.named(name))
         self.revisions.write(made)
         return made
 
@@ -250,56 +249,21 @@ class Library:
 
     def delete(self, name: str) -> str:
         """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
-        from softprompt.library.entry import Tombstone
-
-        entry_id, number = self._found_or_damaged(name)
-        while True:
-            number = self.revisions.newest(entry_id, number)
-            if self._is_trashed(entry_id, number):
-                return entry_id
-            try:
-                self.revisions.write(Tombstone(entry_id, number + 1, _now()))
-                return entry_id
-            except FileExistsError:
-                number += 1
+        return trash.delete(self, name)
 
     def restore(self, name: str) -> Entry:
         """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
 
         Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
         """
-        try:
-            found = self.find(name, trashed=True)
-            entry_id, number = found.id, found.revision
-        except EntryNotFound:
-            damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
-            if len(damaged) != 1:
-                raise
-            ((entry_id, number, _),) = damaged
-        while True:
-            number = self.revisions.newest(entry_id, number)
-            content = self._content(entry_id)
-            if content is None:
-                raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")
-            if content.revision == number:  # another process was quicker
-                return content
-            named = content.prompt.named(self.numbered(content.prompt.name))
-            entry = replace(content, revision=number + 1, changed=_now(), prompt=named)
-            try:
-                self.revisions.write(entry)
-                return entry
-            except FileExistsError:
-                number += 1
+        return trash.restore(self, name)
 
     def purge(self, name: str | None = None) -> int:
         """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
 
         The tombstone stays, so that no process that is late can bring it back.
         """
-        doomed = self.list(trashed=True).entries if name is None else [self.find(name, trashed=True)]
-        below = {one.id: one.revision for one in doomed if self.revisions.newest(one.id, one.revision) == one.revision}
-        self.revisions.remove(below)
-        return len(below)
+        return trash.purge(self, name)
 
     # revisions
 
@@ -327,28 +291,12 @@ class Library:
                 return found
         raise EntryNotFound(f"{entry_id} has no revision {revision}")
 
-    def _content(self, entry_id: str) -> Entry | None:
+    def content(self, entry_id: str) -> Entry | None:
         """The newest revision of an id that is a whole soft prompt; None where there is none."""
         for number in reversed(self.revisions.numbers(entry_id)):
             with suppress(EntryDamaged, EntryNotFound):
                 return self._at(entry_id, number)
         return None
-
-    def _is_trashed(self, entry_id: str, revision: int) -> bool:
-        from softprompt.library.entry import Tombstone
-
-        try:
-            return isinstance(self.revisions.read(entry_id, revision), Tombstone)
-        except (EntryDamaged, FileNotFoundError):
-            return False
-
-    def _found_or_damaged(self, name: str) -> tuple[str, int]:
-        try:
-            found = self.find(name)
-            return found.id, found.revision
-        except EntryDamaged:
-            ((entry_id, number, _),) = self.index.ask(lambda db: listing.damaged_heads(db, name))
-            return entry_id, number
 
 
 class _Taken:
@@ -359,7 +307,3 @@ class _Taken:
 
     def __contains__(self, key: object) -> bool:
         return listing.is_taken(self.db, str(key))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,88 @@
+"""The trash: a tombstone is the entry's next revision, so that deleting, restoring and editing at once are ordered as edits are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from softprompt.errors import EntryDamaged, EntryNotFound
+from softprompt.library import listing
+from softprompt.library.revisions import now
+
+if TYPE_CHECKING:
+    from softprompt.library.entry import Entry
+    from softprompt.library.store import Library
+
+
+def delete(library: Library, name: str) -> str:
+    """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
+    from softprompt.library.entry import Tombstone
+
+    entry_id, number = _found_or_damaged(library, name)
+    while True:
+        number = library.revisions.newest(entry_id, number)
+        if _is_trashed(library, entry_id, number):
+            return entry_id
+        try:
+            library.revisions.write(Tombstone(entry_id, number + 1, now()))
+            return entry_id
+        except FileExistsError:
+            number += 1
+
+
+def restore(library: Library, name: str) -> Entry:
+    """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
+
+    Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
+    """
+    try:
+        found = library.find(name, trashed=True)
+        entry_id, number = found.id, found.revision
+    except EntryNotFound:
+        damaged = library.index.ask(lambda db: listing.damaged_heads(db, name))
+        if len(damaged) != 1:
+            raise
+        ((entry_id, number, _),) = damaged
+    while True:
+        number = library.revisions.newest(entry_id, number)
+        content = library.content(entry_id)
+        if content is None:
+            raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")
+        if content.revision == number:  # another process was quicker
+            return content
+        named = content.prompt.named(library.numbered(content.prompt.name))
+        entry = replace(content, revision=number + 1, changed=now(), prompt=named)
+        try:
+            library.revisions.write(entry)
+            return entry
+        except FileExistsError:
+            number += 1
+
+
+def purge(library: Library, name: str | None = None) -> int:
+    """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
+
+    The tombstone stays, so that no process that is late can bring it back.
+    """
+    doomed = library.list(trashed=True).entries if name is None else [library.find(name, trashed=True)]
+    below = {one.id: one.revision for one in doomed if library.revisions.newest(one.id, one.revision) == one.revision}
+    library.revisions.remove(below)
+    return len(below)
+
+
+def _is_trashed(library: Library, entry_id: str, revision: int) -> bool:
+    from softprompt.library.entry import Tombstone
+
+    try:
+        return isinstance(library.revisions.read(entry_id, revision), Tombstone)
+    except (EntryDamaged, FileNotFoundError):
+        return False
+
+
+def _found_or_damaged(library: Library, name: str) -> tuple[str, int]:
+    try:
+        found = library.find(name)
+        return found.id, found.revision
+    except EntryDamaged:
+        ((entry_id, number, _),) = library.index.ask(lambda db: listing.damaged_heads(db, name))
+        return entry_id, number

@@ -1,0 +1,154 @@
+"""The runs as the interface knows them: what the worker says of them, what that changes on the screen, and what is asked of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import SoftPromptError
+from softprompt.worker import protocol as p
+from softprompt.worker.runfolder import ENDED
+from softprompt_tui.jobs import job_of
+
+if TYPE_CHECKING:
+    from softprompt_tui.app import SoftPromptApp
+
+ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
+_FIRST = {"running": 0, "queued": 1, "paused": 2}
+
+
+class Runs:
+    """`known` by their ids, and their `order` on the screen: what trains, what waits, what is over."""
+
+    def __init__(self, app: SoftPromptApp) -> None:
+        self.app = app
+        self.known: dict[str, dict[str, Any]] = {}
+        self.order: list[str] = []
+        self._rows_waiting = False
+
+    def count(self, state: str) -> int:
+        return sum(run["state"] == state for run in self.known.values())
+
+    # what the worker says
+
+    def heard(self, message: dict[str, Any]) -> None:
+        app = self.app
+        if not app.is_there():
+            return
+        match message["type"]:
+            case "link":
+                if message["state"] == "gone" and message["why"]:
+                    app.say(f"{message['why']}. What it trained is kept; ctrl+r starts it again", "error")
+                elif message["state"] == "starting" and message["why"]:
+                    app.say(message["why"])
+                app.show_title()
+            case "snapshot":
+                self.known = {run["id"]: run for run in message["runs"]}
+                self._show()
+                app.shown.changed()
+                running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
+                if running:
+                    app.shown.run = ""
+                    app.shown.show_run(running)
+                app.questions.compose()
+            case "run":
+                self.changed(message["run"])
+            case "report" if message["run"] in self.known:
+                self.known[message["run"]] |= {
+                    key: value for key, value in message.items() if key not in ("type", "run", "tokens")
+                }
+                app.shown.report(message)
+                self._show_soon()
+            case "dropped":
+                self.known.pop(message["run"], None)
+                self._show()
+
+    def changed(self, run: dict[str, Any]) -> None:
+        app, before = self.app, self.known.get(run["id"])
+        self.known[run["id"]] = run
+        self._show()
+        begins = run["state"] == "running" and (before is None or before["state"] != "running")
+        if begins and not self.is_training(app.shown.run):
+            app.shown.show_run(run["id"])
+        if run["id"] == app.shown.run:
+            app.shown.changed()
+        if run["state"] in ENDED and before is not None and before["state"] not in ENDED:
+            what = run["name"] or run["prompt"][:40]
+            if run["state"] == "failed":
+                app.say(f"{what} failed: {run['error']}", "error")
+            elif run["entry"]:
+                similarity = run.get("best_similarity")
+                app.say(f"{what} is in the library" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
+                app.entries_changed("" if app.library_pane.table.has_focus else run["entry"])
+
+    def is_training(self, run: str) -> bool:
+        return run in self.known and self.known[run]["state"] == "running"
+
+    def _show(self) -> None:
+        runs = self.known.values()
+        going = sorted((run for run in runs if run["state"] in _FIRST), key=lambda run: (_FIRST[run["state"]], run["position"]))
+        over = sorted((run for run in runs if run["state"] not in _FIRST), key=lambda run: run["ended"], reverse=True)
+        self.order = [run["id"] for run in (*going, *over)]
+        self.app.runs_pane.show([*going, *over])
+        self.app.show_title()
+
+    def _show_soon(self) -> None:
+        if self.app.below == "runs" and not self._rows_waiting:
+            self._rows_waiting = True
+            self.app.set_timer(ROWS_EVERY, self._show_now)
+
+    def _show_now(self) -> None:
+        self._rows_waiting = False
+        self._show()
+
+    # what is asked
+
+    async def train(self) -> None:
+        """Hands the prompt in the editor to the worker."""
+        app, pane = self.app, self.app.prompt_pane
+        try:
+            job = job_of(pane.prompt, pane.fields, app.settings.more)
+            run = await app.line.ask(p.Submit(job.as_dict()))
+        except SoftPromptError as error:
+            app.say(str(error), "error")
+            return
+        app.settings.more.pop("name", None)  # a name is for one
+        app.settings.remember(pane.prompt)
+        pane.remembered(app.settings.prompts)
+        self.changed(run)
+        if not self.is_training(app.shown.run):
+            app.shown.show_run(run["id"])
+        app.save_settings()
+
+    def act(self, action: str, run_id: str) -> None:
+        run = self.known.get(run_id)
+        if run is None:
+            return
+        match action:
+            case "show":
+                self.app.shown.show_run(run_id)
+            case "stop":
+                self._ask(p.Stop(run_id))
+            case "pause":
+                self._ask(p.Resume(run_id) if run["state"] == "paused" else p.Pause(run_id))
+            case "retry":
+                self._ask(p.Resume(run_id))
+            case "drop":
+                self._ask(p.Drop(run_id))
+            case "up" | "down":
+                self._move(run_id, -1 if action == "up" else 1)
+
+    def _move(self, run: str, way: int) -> None:
+        waiting = [one for one in self.order if self.known[one]["state"] in ("queued", "paused")]
+        if run in waiting and 0 <= (at := waiting.index(run) + way) < len(waiting):
+            before = waiting[at] if way < 0 else waiting[at + 1] if at + 1 < len(waiting) else ""
+            self._ask(p.Move(run, before))
+
+    def _ask(self, request: p.Request) -> None:
+        self.app.begin(partial(self._asked, request), group="requests")
+
+    async def _asked(self, request: p.Request) -> None:
+        try:
+            await self.app.line.ask(request)
+        except SoftPromptError as error:
+            self.app.say(str(error), "error")
