@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
     from softprompt.training import Interval, Report, TrainState
 
-LONGEST_PROMPT = 1 << 18  # characters; no prompt is that long, and as JSON it fits into a line of the worker's
+LONGEST_PROMPT = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,20 +21,7 @@ from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library.entry import unpack
 from softprompt.library.header import provenance_of
 from softprompt.library.names import check_name, name_for
-from softprompt.prompt import Composition, ContextGrade, Neighbour, ReadoutToken
-
-NUMBERS = np.linspace(-1, 1, 8, dtype=np.float32)
-
-
-def a_prompt(**changes: Any) -> SoftPrompt:
-    values: dict[str, Any] = {
-        "hard_prompt": "a red fox [/bold] \x1b[31m in snow 雪", "model": "mini", "model_fingerprint": "abc", "vectors": NUMBERS.reshape(2, 4),
-        "target": NUMBERS, "losses": NUMBERS[:5], "similarities": NUMBERS[:5], "similarity": 0.9971, "loss": 0.0029, "steps": 5, "seconds": 1.5,
-        "composition": Composition((ContextGrade("{} at night", 0.98, 0.9), ContextGrade("an old {}", 0.96, 0.8))), "stopped": "steps",
-        "readout": (ReadoutToken("fox", 0.4, (Neighbour("foxes", 0.38),)),), "readout_text": "fox", "readout_similarity": 0.8,
-        "config": {"tokens": 2}, "warnings": ("a note",), "versions": {"torch": "2"},
-    }  # fmt: skip
-    return SoftPrompt(**values | changes)
+from tests.library_model import a_prompt
 
 
 def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:

@@ -592,7 +592,7 @@ def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:
     with connect() as other:  # type: ignore[union-attr]
         assert max(len(one["prompt"]) for one in other.runs) == 400
     assert RunFolder(runs_folder() / run["id"]).read().job.prompt == prompt
-    assert "mini takes 75" in state(shared, run["id"], "failed")["error"]
+    assert "tokenise" in state(shared, run["id"], "failed")["error"]
 
 
 def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
