@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from softprompt.catalogue import MINI
 from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt_tui.shown import literal
@@ -30,6 +32,14 @@ class Questions:
 
     def models(self) -> None:
         self.app.begin(self._models, group="models")
+
+    def warm(self) -> None:
+        self.app.begin(self._warm, group="warm")
+
+    async def _warm(self) -> None:
+        """Lets the worker load the built-in model, so that the first training begins at once. Others are large: they wait until they are meant."""
+        with suppress(SoftPromptError):
+            await self.app.line.ask(p.Similarity(MINI, ["warm"], self.app.prompt_pane.fields["device"] or "auto"))
 
     async def _count(self) -> None:
         from softprompt_tui.tokens import count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from softprompt.catalogue import MINI
 from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
@@ -50,6 +51,8 @@ class Runs:
                 if running:
                     app.shown.run = ""
                     app.shown.show_run(running)
+                if (app.prompt_pane.fields["model"] or MINI).lower() == MINI:
+                    app.questions.warm()
                 app.questions.compose()
             case "run":
                 self.changed(message["run"])

@@ -77,10 +77,16 @@ def main() -> None:
                     if i == 0:
                         t.shows("worker ready", within=60)
                         print(f"{'worker there after':<44} {time.perf_counter() - began:.2f} s")
+                        with home.client() as client:
+                            while not client.request(p.Status())["models"]:
+                                t.read(0.05)
+                        print(f"{'mini loaded after':<44} {time.perf_counter() - began:.2f} s")
             told("first paint, from the command's start", paints)
             with Terminal() as t:
                 t.shows("worker ready", within=60)
-                time.sleep(8)  # notices go
+                t.settle()
+                while t.read(4):  # notices go
+                    pass
                 idle = processor_seconds(t.process.pid)
                 print(f"{'bytes a second, nothing changing':<44} {bytes_a_second(t, options.seconds):.0f}")
                 print(
@@ -102,7 +108,10 @@ def main() -> None:
                 told("a key in the editor, while training", delays(t, [chance.choice(letters) for _ in range(options.keys)]))
                 t.press("f4")
                 t.shows("Rename")
-                told("a key in the library, while training", delays(t, [chance.choice("jjjk") for _ in range(options.keys)]))
+                told(
+                    "a key in the library, while training",
+                    delays(t, ["j"] * 20 + [chance.choice("jk") for _ in range(options.keys - 20)]),
+                )
                 with home.client() as client:
                     client.request(p.Stop(run))
         finally:
