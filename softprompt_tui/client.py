@@ -37,7 +37,7 @@ class Line:
             self._mend.clear()
             again = False
             try:
-                self._say("starting", "the worker is being started")
+                self._say("starting", "")
                 await self._started()
                 again = await self._listen()
                 self._say("gone", "the worker has ended")

@@ -24,6 +24,7 @@ REMOTE = bool(os.environ.get("SSH_CONNECTION"))
 PAINT_EVERY = 0.5 if REMOTE else 0.25  # seconds
 READ_EVERY = 2.0 if REMOTE else 1.0
 POINTS = 1000
+OPEN_AFTER = 0.08  # seconds that the cursor rests on an entry before it is read: who scrolls passes over many
 _WORDS = {
     "queued": "waiting for its turn",
     "paused": "paused",
@@ -130,6 +131,8 @@ class Shown:
             self._reading = False
 
     async def _open(self, entry_id: str, of_run: bool = False) -> None:
+        if not of_run:
+            await asyncio.sleep(OPEN_AFTER)
         try:
             entry = await asyncio.to_thread(self.app.library.open, entry_id)
         except SoftPromptError as error:
