@@ -15,9 +15,10 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from softprompt.errors import EntryDamaged, HomeError
 from softprompt.home import APP, cache_folder, make_folder, why_not_ours
@@ -29,6 +30,7 @@ from softprompt.mounts import is_shared
 FORMAT = 1
 APPLICATION = 0x736F6674  # "soft": tells our index from another program's database
 WAIT, HELD_FOR = 2.0, 30.0  # seconds: for another program's lock, and until it is tried again
+READERS, AT_ONCE = 16, 2000  # threads that read entries; entries read before they are written down
 SETTLED, SETTLED_SHARED = 0.2, 5.0  # seconds after which a folder's time of change is sure to differ from that of a later change
 
 Answer = TypeVar("Answer")
@@ -49,6 +51,21 @@ CREATE VIRTUAL TABLE word USING fts5 (text, tokenize = 'ascii', detail = 'none',
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
+
+
+class Head(NamedTuple):
+    """A row of the index and the words that find it."""
+
+    values: tuple[Any, ...]
+    words: str
+
+
+class Damaged(NamedTuple):
+    """An entry that cannot be read, and why."""
+
+    id: str
+    revision: int
+    message: str
 
 
 class Foreign(Exception):
@@ -200,11 +217,18 @@ class Index:
         for name in found:
             if name[:16] in touched:
                 numbers.setdefault(name[:16], []).append(int(name.split(".")[1]))
-        for entry_id, revisions in numbers.items():
-            self._read_head(db, entry_id, sorted(revisions, reverse=True))
+        heads = [(entry_id, sorted(revisions, reverse=True)) for entry_id, revisions in numbers.items()]
+        with ThreadPoolExecutor(
+            READERS
+        ) as pool:  # files that are not in memory take a millisecond each, and do not wait for each other
+            for at in range(0, len(heads), AT_ONCE):
+                part = heads[at : at + AT_ONCE]
+                for read in pool.map(self._read_head, part) if len(part) > READERS else map(self._read_head, part):
+                    _write_down(db, read)
 
-    def _read_head(self, db: sqlite3.Connection, entry_id: str, numbers: list[int]) -> None:
-        head, *older = numbers
+    def _read_head(self, found: tuple[str, list[int]]) -> Head | Damaged | None:
+        """What an entry is now; None for one that is purged, or gone since: the folder's time of change tells the next time."""
+        entry_id, (head, *older) = found
         try:
             provenance = self.revisions.provenance(entry_id, head)
             trashed = _text(provenance.get("trashed", ""))
@@ -214,12 +238,11 @@ class Index:
                     break
             if older and "name" not in provenance:
                 provenance = {"name": entry_id}  # nothing of it can be read, but it can be purged
-            if "name" in provenance:
-                _insert(db, entry_id, head, trashed, provenance)
+            return _head(entry_id, head, trashed, provenance) if "name" in provenance else None
         except FileNotFoundError:
-            pass  # gone since: the folder's time of change tells the next time
+            return None
         except (EntryDamaged, ValueError, TypeError, OverflowError, AttributeError) as error:  # one file must not hide the others
-            db.execute("INSERT INTO damaged VALUES (?, ?, ?)", (entry_id, head, _text(error)))
+            return Damaged(entry_id, head, _text(error))
 
 
 def _known_change(db: sqlite3.Connection) -> int | None:
@@ -263,7 +286,7 @@ def _forget(db: sqlite3.Connection, ids: Iterable[str]) -> None:
             db.execute("DELETE FROM head WHERE key = ?", row)
 
 
-def _insert(db: sqlite3.Connection, entry_id: str, revision: int, trashed: str, provenance: dict[str, Any]) -> None:
+def _head(entry_id: str, revision: int, trashed: str, provenance: dict[str, Any]) -> Head:
     composition, tags = provenance.get("composition"), provenance.get("tags")
     composed = composition.get("mean") if isinstance(composition, dict) else None
     tags = [_text(tag) for tag in tags] if isinstance(tags, list) else []
@@ -271,13 +294,17 @@ def _insert(db: sqlite3.Connection, entry_id: str, revision: int, trashed: str, 
     numbers = [_number(provenance.get(key)) for key in _NUMBERS]
     shown = (entry_id, revision, trashed, *texts, *numbers, _number(composed), json.dumps(tags))
     values = (*shown, same(texts[0]), max(texts[5], texts[6]))
-    key = db.execute(
-        f"INSERT INTO head ({', '.join(COLUMNS)}, same, touched) VALUES ({', '.join('?' * len(values))})", values
-    ).lastrowid
     said = " ".join((texts[0], texts[1], texts[3], texts[7], *tags))
-    db.execute(
-        "INSERT INTO word (rowid, text) VALUES (?, ?)", (key, " ".join((*words(said), *marks(bool(trashed), tags, texts[2]))))
-    )
+    return Head(values, " ".join((*words(said), *marks(bool(trashed), tags, texts[2]))))
+
+
+def _write_down(db: sqlite3.Connection, read: Head | Damaged | None) -> None:
+    if isinstance(read, Damaged):
+        db.execute("INSERT INTO damaged VALUES (?, ?, ?)", read)
+    elif read is not None:
+        places = ", ".join("?" * len(read.values))
+        key = db.execute(f"INSERT INTO head ({', '.join(COLUMNS)}, same, touched) VALUES ({places})", read.values).lastrowid
+        db.execute("INSERT INTO word (rowid, text) VALUES (?, ?)", (key, read.words))
 
 
 def marks(trashed: bool, tags: Iterable[str], model: str) -> list[str]:
