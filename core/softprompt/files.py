@@ -44,7 +44,7 @@ def replace_file(path: Path, data: bytes) -> None:
     partial = _written(path, data)
     try:
         partial.replace(path)
-    except BaseException:
+    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -63,7 +63,7 @@ def _written(path: Path, data: bytes) -> Path:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except BaseException:
+    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
         partial.unlink(missing_ok=True)
         raise
     return partial

@@ -184,7 +184,7 @@ class Index:
             settled = time.time_ns() - changed_at > (SETTLED_SHARED if self._shared else SETTLED) * 1e9
             db.execute("UPDATE scanned SET changed_at = ?", (changed_at if settled else -1,))
             db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # also Ctrl-C must not hold the lock; it goes on as it came
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
@@ -271,7 +271,7 @@ def _connected(path: Path, wait: float | None = None) -> sqlite3.Connection:
     try:
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY", "cache_size = -65536"):
             db.execute(f"PRAGMA {setting}")
-    except BaseException:
+    except BaseException:  # nobody else could close it; it goes on as it came
         db.close()
         raise
     return db
