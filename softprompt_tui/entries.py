@@ -10,8 +10,9 @@ from rich.text import Text
 
 from softprompt.errors import SoftPromptError
 from softprompt_tui.inert import inert
-from softprompt_tui.jobs import fields_of
+from softprompt_tui.jobs import variation_of
 from softprompt_tui.screens.ask import AskText
+from softprompt_tui.screens.more import beside_defaults
 from softprompt_tui.screens.text import TextScreen
 
 if TYPE_CHECKING:
@@ -103,8 +104,11 @@ class Entries:
         made = (await self._thread(self.app.library.open, entry)).prompt
         self.app.settings.remember(self.app.prompt_pane.prompt)  # what stood there comes back with up
         self.app.prompt_pane.remembered(self.app.settings.prompts)
-        self.app.prompt_pane.set(made.hard_prompt, fields_of(made.config, made.model))
+        fields, more = variation_of(made)
+        self.app.settings.more = beside_defaults(more)
+        self.app.prompt_pane.set(made.hard_prompt, fields)
         self.app.prompt_pane.editor.focus()
+        self.app.say(f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings")
 
     async def _copy(self, entry: str) -> None:
         found = await self._thread(self.app.library.find, entry)

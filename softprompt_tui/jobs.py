@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softprompt.config import TrainConfig
+from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
 from softprompt.models import LOCAL
 
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
+
 AUTO_STOP_AT = 0.99
+BETWEEN = " | "  # what parts several texts in one field
 YES, NO = ("yes", "y", "on", "1", "true", ""), ("no", "n", "off", "0", "false")
 
 
@@ -24,17 +29,27 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
         settings["stop_at"] = _number("stop at", fields["stop_at"])
     elif tokens == "auto":
         settings["stop_at"] = AUTO_STOP_AT
-    contexts = fields["contexts"].lower()
-    if contexts in NO:
+    contexts = fields["contexts"]
+    if contexts.lower() in NO:
         settings["contexts"] = ()
-    elif contexts not in YES:
-        raise ConfigError(f"contexts is {fields['contexts']!r}: yes trains inside sentences too, no trains alone")
+    elif contexts.lower() not in YES:
+        settings["contexts"] = _several(contexts)
+        if not all("{}" in one for one in settings["contexts"]):
+            raise ConfigError(
+                f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
+            )
     for name in ("restarts", "seed", "patience"):
         if more.get(name):
             settings[name] = _whole(name, more[name])
     if more.get("rate"):
         settings["rate"] = _number("rate", more["rate"])
     settings |= {name: more[name] for name in ("init", "objective", "long") if more.get(name)}
+    if more.get("against"):
+        settings["against"] = _several(more["against"])
+    norms = more.get("norms", "held")
+    if norms not in ("held", "free"):
+        raise ConfigError(f"norms is {norms!r}: held keeps every soft token at or under a usual word's length, free lets it grow")
+    settings["project_norm"] = norms == "held"
     model = fields["model"] or "mini"
     if model.startswith(LOCAL):
         try:
@@ -45,16 +60,37 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
     return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""))
 
 
-def fields_of(config: dict[str, Any], model: str) -> dict[str, str]:
-    """The fields that make a job like that of an entry's `config`."""
-    stop_at = config.get("stop_at")
-    return {
-        "tokens": str(config.get("tokens", 3)),
-        "steps": str(config.get("steps", 300)),
-        "stop_at": "" if stop_at is None else f"{stop_at:g}",
-        "contexts": "yes" if config.get("contexts") else "no",
-        "model": model,
+def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
+    """(the fields, the other settings) that train such a soft prompt again, from another seed: with the same one it would come to the same bits."""
+    try:
+        config = TrainConfig.from_dict(made.config)
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the settings of {made.name} are not of this version: {error}") from error
+    contexts = "yes" if config.contexts == TRAINING_CONTEXTS else BETWEEN.join(config.contexts) or "no"
+    fields = {
+        "tokens": f"{config.tokens}",
+        "steps": f"{config.steps}",
+        "stop_at": "" if config.stop_at is None else f"{config.stop_at:g}",
+        "contexts": contexts,
+        "model": made.model,
     }
+    more = {
+        "restarts": f"{config.restarts}",
+        "rate": f"{config.rate:g}",
+        "init": config.init if config.init != "soft" else "noise",  # what it began from is not kept
+        "objective": config.objective,
+        "against": BETWEEN.join(config.against),
+        "patience": "" if config.patience is None else f"{config.patience}",
+        "norms": "held" if config.project_norm else "free",
+        "seed": f"{config.seed + 1}",
+        "long": config.long,
+        "precision": made.device.rpartition(", ")[2] or "float32",
+    }
+    return fields, more
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (one.strip() for one in text.split(BETWEEN.strip()))))
 
 
 def _whole(name: str, text: str) -> int:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from softprompt.curves import reduced
 
 MOST = 4000  # points kept; then every stretch of them is reduced to its least loss
 
-Point = tuple[int, float, float]  # step, loss, similarity
+Point = tuple[Any, ...]  # step, loss, similarity, and the losses of all restarts where there are several
 
 
 class Series:
     """Points in order of their steps."""
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
-        self.points: list[Point] = [(int(step), float(loss), float(similarity)) for step, loss, similarity in points]
+        self.points: list[Point] = [tuple(point) for point in points]
 
-    def add(self, step: int, loss: float | None, similarity: float | None) -> None:
+    @property
+    def restarts(self) -> list[list[tuple[int, float]]]:
+        """The curve of every restart, as steps with losses; none where there is only one."""
+        most = max((len(point) for point in self.points), default=3) - 3
+        return [
+            [(point[0], point[3 + i]) for point in self.points if len(point) > 3 + i and point[3 + i] is not None]
+            for i in range(most)
+        ]
+
+    def add(self, step: int, loss: float | None, similarity: float | None, restarts: Sequence[float | None] = ()) -> None:
         """Adds a point; one at an earlier step than the last begins the curve anew from there (a training that went on from its checkpoint)."""
         if loss is None or similarity is None:
             return
         if self.points and step <= self.points[-1][0]:
             self.points = [point for point in self.points if point[0] < step]
-        self.points.append((step, loss, similarity))
+        self.points.append((step, loss, similarity, *restarts))
         if len(self.points) > MOST:
             self.points = reduced(self.points, MOST // 2)

@@ -73,7 +73,7 @@ class Shown:
         if self._tokens not in (None, report["tokens"]):
             self.series = Series()  # "auto" goes on to the next number of tokens
         self._tokens = report["tokens"]
-        self.series.add(report["step"], report["loss"], report["similarity"])
+        self.series.add(report["step"], report["loss"], report["similarity"], report.get("restarts", ()))
         self.changed()
 
     def changed(self) -> None:
@@ -145,9 +145,10 @@ class Shown:
     def _show(self, entry: Entry) -> None:
         made = entry.prompt
         losses, similarities = made.losses.tolist(), made.similarities.tolist()
-        self.series = Series(
-            (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=True))
-        )
+        if not (self.run and self.series.restarts):  # an entry holds the best restart's curve only
+            self.series = Series(
+                (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=True))
+            )
         self.title = made.name
         self._figures = {
             "step": made.steps, "similarity": made.similarity, "loss": made.loss, "steps_per_second": made.steps_per_second,

@@ -128,10 +128,11 @@ class FakeWorker:
     def begin(self, run: str) -> None:
         self._event(self.records[run], {"event": "began", "step": 0, "tokens": 0})
 
-    def report(self, run: str, step: int, loss: float = 0.5) -> None:
+    def report(self, run: str, step: int, loss: float = 0.5, restarts: tuple[float, ...] = ()) -> None:
         figures = {
             "step": step, "tokens": 3, "loss": loss, "similarity": 1 - loss, "best_loss": loss, "best_similarity": 1 - loss, "seconds": step / 100, "steps_per_second": 100.0,
         }  # fmt: skip
+        figures |= {"restarts": list(restarts)} if restarts else {}
         self.records[run].apply({"at": now(), "event": "report", **figures})
         self._tell({"type": "report", "run": run, **figures})
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-Point = TypeVar("Point", bound="tuple[int, float] | tuple[int, float, float]")  # step, loss, and perhaps similarity
+Point = TypeVar("Point", bound="tuple[Any, ...]")  # step, loss, and what else is known there
 
 
 def reduced(points: Sequence[Point], most: int) -> list[Point]:

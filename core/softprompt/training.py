@@ -65,6 +65,7 @@ class Report:
     best_similarity: float
     seconds: float
     vectors: Tensor  # (k, w) on the cpu: the best so far
+    restarts: tuple[float, ...]  # every restart's loss at this step; () where there is only one
     state: Callable[[], TrainState] = field(repr=False)
 
     @property
@@ -309,8 +310,18 @@ class _Run:
     def report(self, step: int, seconds: float) -> Report:
         best = self.leader(step)
         now, then = best.history[-1].tolist(), best.history[best.step].tolist()
+        restarts = tuple(self.read[step - 1, 0].tolist()) if self.config.restarts > 1 else ()
         return Report(
-            step, self.config.steps, now[0], now[1], best.loss, then[1], seconds, best.vectors, lambda: self.state(step, seconds)
+            step=step,
+            steps=self.config.steps,
+            loss=now[0],
+            similarity=now[1],
+            best_loss=best.loss,
+            best_similarity=then[1],
+            seconds=seconds,
+            vectors=best.vectors,
+            restarts=restarts,
+            state=lambda: self.state(step, seconds),
         )
 
     def best_so_far(self, steps: int) -> _Leader:

@@ -28,14 +28,23 @@ def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
         click.echo(text if sys.stdout.isatty() else _plain(text))
 
 
-def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Sequence[str] = (), title: str = "loss") -> str:
-    """The curves on a log axis, with colours; "" where there are not two points to draw.
+def drawn(
+    curves: Sequence[Sequence[Point]],
+    width: int,
+    height: int,
+    labels: Sequence[str] = (),
+    title: str = "loss",
+    behind: Sequence[Sequence[Point]] = (),
+) -> str:
+    """The curves on a log axis, with colours, and those `behind` them in grey; "" where there are not two points to draw.
 
     Only losses that can stand on a log axis are shown.
     """
     import plotext
 
-    shown = [reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width) for curve in curves]
+    shown = [
+        reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width) for curve in (*behind, *curves)
+    ]
     points = [point for curve in shown for point in curve]
     if len(points) < 2 or height < 4:
         return ""
@@ -43,10 +52,16 @@ def drawn(curves: Sequence[Sequence[Point]], width: int, height: int, labels: Se
     plotext.theme("clear")
     plotext.plot_size(width, height)
     plotext.title(title)
-    for i, curve in enumerate(shown):
+    for i, curve in enumerate(shown, start=-len(behind)):
         # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
         steps, logs = [step for step, _ in curve], [math.log10(loss) for _, loss in curve]
-        plotext.plot(steps, logs, marker="braille", color=COLORS[i % len(COLORS)], label=labels[i] if labels else None)
+        plotext.plot(
+            steps,
+            logs,
+            marker="braille",
+            color=COLORS[i % len(COLORS)] if i >= 0 else "gray",
+            label=labels[i] if labels and i >= 0 else None,
+        )
     values = [loss for _, loss in points]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     marks = [10.0**power for power in range(low, high + 1)]

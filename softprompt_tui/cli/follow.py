@@ -127,7 +127,7 @@ class Picture:
 
     def begin(self, run: dict[str, Any], points: list[Any]) -> None:
         self.run = run
-        self.points = [(step, loss) for step, loss, _ in points]
+        self.points = [(step, loss) for step, loss, *_ in points]
         self.say(_STATES.get(run["state"], ""))
 
     def report(self, report: dict[str, Any]) -> None:

@@ -10,13 +10,17 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
+from softprompt_tui.inert import without_steering
+
 MORE = {  # name: (default, what it is)
     "name": ("", "in the library; empty: from the prompt"),
     "restarts": ("1", "trained at once; the best is kept"),
     "rate": ("0.5", "learning rate, in token deviations"),
     "init": ("noise", "noise, vocabulary or prompt"),
-    "objective": ("cosine", "cosine or mse"),
+    "objective": ("cosine", "cosine, mse or contrastive"),
+    "against": ("", "contrastive: other prompts, | between"),
     "patience": ("", "steps without progress; empty: any"),
+    "norms": ("held", "held at a usual word's length, or free"),
     "seed": ("0", "decides noise and choice"),
     "long": ("refuse", "prompt too long: refuse, chunk, cut"),
     "precision": ("float32", "float32 or bfloat16"),
@@ -40,7 +44,7 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
                     label = Label(name)
                     label.styles.width = 10
                     yield label
-                    field = Input(self.values.get(name, default), id=f"more-{name}", compact=True, select_on_focus=True)
+                    field = Input(without_steering(self.values.get(name, default)), id=f"more-{name}", compact=True, select_on_focus=True)
                     field.styles.width = 12
                     yield field
                     yield Label(meaning)
@@ -48,4 +52,9 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
 
     def action_take(self) -> None:
         typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE}
-        self.dismiss({name: value for name, value in typed.items() if value != MORE[name][0]})
+        self.dismiss(beside_defaults(typed))
+
+
+def beside_defaults(values: dict[str, str]) -> dict[str, str]:
+    """Those of the values that are not the default."""
+    return {name: value for name, value in values.items() if value != MORE[name][0]}

@@ -57,16 +57,19 @@ class PlotScreen(ModalScreen[None]):
         plot = self.query_one("#plot", Static)
         width, height = plot.size.width - 2, plot.size.height
         # 1 - similarity on the same log axis tells .999 from .9999, which similarity itself would not
-        curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity in shown]
+        curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity, *_ in shown]
+        first = shown[0][0] if shown else 0
+        others = [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
         text = (
-            drawn([curve], width, height, title="1 - similarity" if self.similarity else "loss")
+            drawn([curve], width, height, title="1 - similarity" if self.similarity else "loss", behind=others)
             if width > 20 and height > 4
             else ""
         )
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
         what = "1 - similarity" if self.similarity else "loss"
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
-        self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}, {part}"))
+        restarts = f", the best of {len(others)} restarts before the others" if others else ""
+        self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}, {part}{restarts}"))
 
     def action_zoom(self) -> None:
         self.zoomed = (self.zoomed + 1) % len(ZOOMS)

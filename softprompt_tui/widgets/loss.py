@@ -28,7 +28,6 @@ class LossPane(Vertical, can_focus=True):
     def __init__(self) -> None:
         super().__init__(id="loss-pane", classes="pane")
         self.border_title = "Loss"
-        self._points: list[tuple[int, float]] = []
         self._series = Series()
         self._lines = -1
 
@@ -49,7 +48,7 @@ class LossPane(Vertical, can_focus=True):
 
     def _draw(self) -> None:
         shown = reduced(
-            [(step, loss) for step, loss, _ in self._series.points if loss > 0 and math.isfinite(loss)],
+            [(step, loss) for step, loss, *_ in self._series.points if loss > 0 and math.isfinite(loss)],
             max(8, self.size.width - 2),
         )
         logs = [math.log10(loss) for _, loss in shown]

@@ -234,7 +234,13 @@ def test_opening_composing_and_copying() -> None:
 
 def test_a_variation_brings_prompt_and_settings_back() -> None:
     Library().save(
-        a_prompt(name="fox", hard_prompt="a red fox", config={"tokens": 5, "steps": 77, "contexts": [], "stop_at": 0.9})
+        a_prompt(
+            name="fox",
+            hard_prompt="a red fox",
+            config={"tokens": 5, "steps": 77, "contexts": ["{} at sea", "a map of {}"], "stop_at": 0.9, "rate": 0.3, "seed": 4}
+            | {"restarts": 8, "objective": "contrastive", "against": ["a wolf", "a dog"], "project_norm": False},
+            device="cpu, bfloat16",
+        )
     )
 
     async def scene(d: Desk) -> None:
@@ -243,7 +249,16 @@ def test_a_variation_brings_prompt_and_settings_back() -> None:
         await d.pilot.press("n")
         await d.until(lambda: d.app.prompt_pane.prompt == "a red fox")
         fields = d.app.prompt_pane.fields
-        assert (fields["tokens"], fields["steps"], fields["contexts"], fields["stop_at"]) == ("5", "77", "no", "0.9")
+        assert (fields["tokens"], fields["steps"], fields["stop_at"]) == ("5", "77", "0.9")
+        assert fields["contexts"] == "{} at sea | a map of {}"
+        await d.pilot.press("ctrl+t")
+        await d.until(lambda: d.worker.records)
+        (record,) = d.worker.records.values()
+        config = record.job.config
+        assert (config.rate, config.seed, config.restarts, config.objective) == (0.3, 5, 8, "contrastive")
+        assert (config.contexts, config.against) == (("{} at sea", "a map of {}"), ("a wolf", "a dog"))
+        assert not config.project_norm
+        assert record.job.precision == "bfloat16"
 
     works(scene)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over
 REPORT_EVERY = 0.25  # seconds, where ten steps take longer
+RESTARTS_TOLD = 16  # more curves in one plot tell nothing
 QUERIES_A_STEP = 0.05  # seconds that questions may take of a training between two steps
 
 log = logging.getLogger(__name__)
@@ -252,7 +253,10 @@ def event_of(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3), "steps_per_second": round(report.steps_per_second, 1),
     }  # fmt: skip
     numbers = {key: value if math.isfinite(value) else None for key, value in figures.items()}
-    return {"event": "report", "step": report.step, "tokens": len(report.vectors), **numbers}
+    event: dict[str, Any] = {"event": "report", "step": report.step, "tokens": len(report.vectors), **numbers}
+    if report.restarts:
+        event["restarts"] = [float(f"{loss:.4g}") if math.isfinite(loss) else None for loss in report.restarts[:RESTARTS_TOLD]]
+    return event
 
 
 def _start(folder: RunFolder) -> SoftPrompt | None:

@@ -114,7 +114,7 @@ class Status(Request):
 
 @dataclass(frozen=True)
 class Curve(Request):
-    """A run's curve so far, reduced to at most `points`: [step, loss, similarity]."""
+    """A run's curve so far, reduced to at most `points`: [step, loss, similarity, the loss of each restart where there are several]."""
 
     do = "curve"
     run: str

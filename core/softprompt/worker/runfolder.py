@@ -28,7 +28,7 @@ SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "st
 ENDED = ("done", "stopped", "failed")
 TAIL = 8192  # bytes; an event that ends a run is among the last of its file
 
-Point = tuple[int, float, float]  # step, loss, similarity
+Point = tuple[Any, ...]  # step, loss, similarity, and the losses of all restarts where there are several
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Record:
                     self.points = []  # "auto" goes on to the next number of tokens
                 self.latest = event
                 if event["loss"] is not None and event["similarity"] is not None:
-                    self.points.append((event["step"], event["loss"], event["similarity"]))
+                    self.points.append((event["step"], event["loss"], event["similarity"], *event.get("restarts", ())))
             case state if state in ENDED:
                 self.state, self.ended, self.error = state, event["at"], event.get("error", "")
                 self.began = event.get("began", self.began)
