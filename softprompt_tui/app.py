@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
@@ -17,9 +15,8 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from softprompt.errors import HomeError, SoftPromptError
+from softprompt.errors import HomeError
 from softprompt.library import Library
-from softprompt.worker import protocol as p
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
 from softprompt_tui.entries import Entries
@@ -27,6 +24,7 @@ from softprompt_tui.guard import Guard
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import CompositionChanged, EntryAction, EntryHighlighted, PromptChanged, RunAction, TrainAsked
 from softprompt_tui.palette import commands
+from softprompt_tui.panes import Pane
 from softprompt_tui.questions import Questions
 from softprompt_tui.runs import Runs
 from softprompt_tui.screens.ask import AskKey
@@ -36,6 +34,7 @@ from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.shown import Shown
 from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.compose import ComposePane
+from softprompt_tui.widgets.detail import DetailPane
 from softprompt_tui.widgets.library import LibraryPane
 from softprompt_tui.widgets.loss import LossPane
 from softprompt_tui.widgets.prompt import PromptPane
@@ -43,12 +42,10 @@ from softprompt_tui.widgets.readout import ReadoutPane
 from softprompt_tui.widgets.runs import RunsPane
 from softprompt_tui.widgets.title import TitleLine
 
-if TYPE_CHECKING:
-    from softprompt.library.entry import Entry
-
 GUARD = Guard()
 UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
 NOTICE_FOR = 12.0  # seconds
+HUGE = 170  # columns from which library, compose and runs stand side by side
 BELOW = {"library": "F4 Library", "compose": "F5 Compose", "runs": "F6 Runs"}
 _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
 
@@ -58,7 +55,7 @@ class SoftPromptApp(App[None]):
 
     TITLE = "softprompt-tui"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-normal"), (120, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-normal"), (120, "-wide"), (HUGE, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help", key_display="F1", priority=True),
@@ -74,6 +71,15 @@ class SoftPromptApp(App[None]):
         Binding("ctrl+q", "leave", "Quit", priority=True),
     ]
 
+    title_line = Pane(TitleLine)
+    prompt_pane = Pane(PromptPane)
+    loss = Pane(LossPane)
+    readout = Pane(ReadoutPane)
+    detail = Pane(DetailPane)
+    library_pane = Pane(LibraryPane)
+    compose_pane = Pane(ComposePane)
+    runs_pane = Pane(RunsPane)
+
     def __init__(self, library: Library | None = None, line: Line | None = None) -> None:
         super().__init__()
         self.settings, self._notice = kept.load()
@@ -82,11 +88,9 @@ class SoftPromptApp(App[None]):
         self.library = library or Library(say=self._say_later)
         self.line = line or Line(self.runs.heard)
         self.line.tell = self.runs.heard
-        self.opened = ""  # the entry whose tokens [v1], [v2], … are
         self.shown = Shown(self)
         self.entries = Entries(self)
         self.below = self.settings.pane if self.settings.pane in BELOW else "library"
-        self._seen_change = 0
         for theme in THEMES:
             self.register_theme(theme)
 
@@ -98,12 +102,13 @@ class SoftPromptApp(App[None]):
         with Horizontal(id="body"):
             with Vertical(id="left"):
                 yield PromptPane(self.settings.prompt, self.settings.train, self.settings.prompts)
-                yield LibraryPane(self.library, self.settings.sort)
                 yield ComposePane(self.library, self.settings.compose)
+                yield LibraryPane(self.library, self.settings.sort)
                 yield RunsPane()
             with Vertical(id="right"):
                 yield LossPane()
                 yield ReadoutPane()
+                yield DetailPane()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -115,9 +120,8 @@ class SoftPromptApp(App[None]):
             self.say(self._notice, "warning")
         self.begin(self.line.run, group="line")
         self.questions.count()
-        self._seen_change = self.library.revisions.changed_at()
         self.questions.models()
-        self.set_interval(3.0, self._look_for_entries)
+        self.set_interval(3.0, self.entries.watch)
 
     def begin(self, work: Callable[[], Any], group: str, exclusive: bool = False) -> None:
         """Starts `work` beside everything else; with `exclusive`, what was begun in that group before is given up."""
@@ -143,41 +147,20 @@ class SoftPromptApp(App[None]):
 
     # panes
 
-    @property
-    def title_line(self) -> TitleLine:
-        return self.screen_stack[0].query_one(TitleLine)
-
-    @property
-    def prompt_pane(self) -> PromptPane:
-        return self.screen_stack[0].query_one(PromptPane)
-
-    @property
-    def loss(self) -> LossPane:
-        return self.screen_stack[0].query_one(LossPane)
-
-    @property
-    def readout(self) -> ReadoutPane:
-        return self.screen_stack[0].query_one(ReadoutPane)
-
-    @property
-    def library_pane(self) -> LibraryPane:
-        return self.screen_stack[0].query_one(LibraryPane)
-
-    @property
-    def compose_pane(self) -> ComposePane:
-        return self.screen_stack[0].query_one(ComposePane)
-
-    @property
-    def runs_pane(self) -> RunsPane:
-        return self.screen_stack[0].query_one(RunsPane)
-
     def _show_below(self, name: str) -> None:
         self.below = name
         tabs = "  ".join(f"[b]{label}[/b]" if one == name else f"[dim]{label}[/dim]" for one, label in BELOW.items())
-        for one in BELOW:
+        for one, label in BELOW.items():
             pane = self.screen_stack[0].query_one(f"#{one}")
-            pane.display = one == name
-            pane.border_title = tabs
+            pane.display = one == name or self.has_room_for_all
+            pane.border_title = label if self.has_room_for_all else tabs
+
+    @property
+    def has_room_for_all(self) -> bool:
+        return self.size.width >= HUGE
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_below, self.below)
 
     def action_pane(self, name: str) -> None:
         if name == "prompt":
@@ -209,10 +192,8 @@ class SoftPromptApp(App[None]):
     def show_title(self) -> None:
         going, waiting = self.runs.count("running"), self.runs.count("queued")
         state = _DOWN.get(self.line.state, "") if self.line.state != "up" else "training" if going else "worker ready"
-        opened = f"open: {self._opened_name}" if self.opened else ""
+        opened = f"open: {self.entries.opened_name}" if self.entries.opened else ""
         self.title_line.show(state, f"{waiting} waiting" if waiting else "", opened)
-
-    _opened_name = ""
 
     # the worker
 
@@ -256,36 +237,6 @@ class SoftPromptApp(App[None]):
     def _act_on_entry(self, event: EntryAction) -> None:
         self.begin(partial(self.entries.do, event.action, event.entries), group="entries")
 
-    def open_entry(self, entry: Entry) -> None:
-        self.opened, self._opened_name = entry.id, entry.prompt.name
-        self.shown.show_entry(entry.id)
-        self.show_title()
-        self.questions.compose()
-        self.say(f"{entry.prompt.name} is open: its tokens are [v1] to [v{entry.prompt.tokens}]")
-
-    def entries_changed(self, to: str) -> None:
-        self.library_pane.reload(to)
-        if not self.shown.run:
-            self.shown.entry = ""  # it is read anew, or another one is shown where it is gone
-        if self.opened:
-            self._look_at_opened()
-
-    @work(exclusive=True, group="opened")
-    async def _look_at_opened(self) -> None:
-        """What is open may have another name by now, or be deleted."""
-        try:
-            self._opened_name = (await asyncio.to_thread(self.library.find, self.opened)).name
-        except SoftPromptError:
-            self.opened = ""
-        self.show_title()
-
-    def _look_for_entries(self) -> None:
-        """Other programs change the library too."""
-        changed = self.library.revisions.changed_at()
-        if changed != self._seen_change:
-            self._seen_change = changed
-            self.library_pane.reload(self.library_pane.table.current)
-
     # composing
 
     @on(CompositionChanged)
@@ -314,9 +265,9 @@ class SoftPromptApp(App[None]):
     @work
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
-        going = [run for run in self.runs.known.values() if run["state"] in ("running", "queued")]
+        going = self.runs.count("running") + self.runs.count("queued")
         if going and self.line.state == "up":
-            what = "A training is under way" if len(going) == 1 else f"{len(going)} trainings are under way or waiting"
+            what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
             answer = await self.push_screen_wait(
                 AskKey(
                     f"{what}.", [("k", "keep training; the next start shows it"), ("s", "stop, save the best so far, and quit")]
@@ -325,9 +276,7 @@ class SoftPromptApp(App[None]):
             if not answer:
                 return
             if answer == "s":
-                for run in going:
-                    with suppress(SoftPromptError):
-                        await self.line.ask(p.Stop(run["id"]), within=10)
+                await self.runs.stop_all()
         self.leave_now()
 
     def leave_now(self) -> None:

@@ -59,7 +59,7 @@ class Questions:
             pane.show(None)
             return
         texts = [pane.composition] + [literal(pane.against)] * bool(pane.against.strip())
-        request = p.Similarity(fields["model"] or "mini", texts, fields["device"] or "auto", self.app.opened)
+        request = p.Similarity(fields["model"] or "mini", texts, fields["device"] or "auto", self.app.entries.opened)
         try:
             pane.show(await self.app.line.ask(request))
         except SoftPromptError as error:

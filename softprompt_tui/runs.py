@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ class Runs:
             elif run["entry"]:
                 similarity = run.get("best_similarity")
                 app.say(f"{what} is in the library" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
-                app.entries_changed("" if app.library_pane.table.has_focus else run["entry"])
+                app.entries.changed("" if app.library_pane.table.has_focus else run["entry"])
 
     def is_training(self, run: str) -> bool:
         return run in self.known and self.known[run]["state"] == "running"
@@ -96,7 +97,7 @@ class Runs:
         self.app.show_title()
 
     def _show_soon(self) -> None:
-        if self.app.below == "runs" and not self._rows_waiting:
+        if self.app.runs_pane.display and not self._rows_waiting:
             self._rows_waiting = True
             self.app.set_timer(ROWS_EVERY, self._show_now)
 
@@ -140,6 +141,12 @@ class Runs:
                 self._ask(p.Drop(run_id))
             case "up" | "down":
                 self._move(run_id, -1 if action == "up" else 1)
+
+    async def stop_all(self) -> None:
+        """Ends what trains, with the best so far saved, and what waits."""
+        for run in [run["id"] for run in self.known.values() if run["state"] in ("running", "queued")]:
+            with suppress(SoftPromptError):
+                await self.app.line.ask(p.Stop(run), within=10)
 
     def _move(self, run: str, way: int) -> None:
         waiting = [one for one in self.order if self.known[one]["state"] in ("queued", "paused")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
+from softprompt_tui.facts import in_full, of_run
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.readout import Readout
@@ -94,6 +95,7 @@ class Shown:
                 words = "loading the model"
             self._figures = run | {"words": words}
             self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
+            self.app.detail.show(self.run, of_run(run))
             if run["state"] == "running" and run["step"] and time.monotonic() - self._read > READ_EVERY and not self._reading:
                 self._reading, self._read = True, time.monotonic()
                 self.app.begin(partial(self._read_out, run), group="readout")
@@ -159,6 +161,7 @@ class Shown:
             ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
         )
         self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
+        self.app.detail.show(entry.id, in_full(entry))
         if isinstance(self.app.screen, PlotScreen):
             self.app.screen.follow(self.title, self.series)
 
@@ -166,3 +169,4 @@ class Shown:
         self.run = self.entry = ""
         self.app.loss.nothing()
         self.app.readout.nothing()
+        self.app.detail.nothing()

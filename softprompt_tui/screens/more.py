@@ -44,7 +44,9 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
                     label = Label(name)
                     label.styles.width = 10
                     yield label
-                    field = Input(without_steering(self.values.get(name, default)), id=f"more-{name}", compact=True, select_on_focus=True)
+                    field = Input(
+                        without_steering(self.values.get(name, default)), id=f"more-{name}", compact=True, select_on_focus=True
+                    )
                     field.styles.width = 12
                     yield field
                     yield Label(meaning)

@@ -68,8 +68,8 @@ class PlotScreen(ModalScreen[None]):
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
         what = "1 - similarity" if self.similarity else "loss"
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
-        restarts = f", the best of {len(others)} restarts before the others" if others else ""
-        self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}, {part}{restarts}"))
+        restarts = f" of {len(others)} restarts" if others else ""
+        self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}{restarts}, {part}"))
 
     def action_zoom(self) -> None:
         self.zoomed = (self.zoomed + 1) % len(ZOOMS)

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from typing import Any
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
-from softprompt.errors import SoftPromptError
 from softprompt.library import Library
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import CompositionChanged
+from softprompt_tui.widgets.candidates import WithCandidates
 
 HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's; \\[ is a bracket."
-_OPEN = re.compile(r"(?<!\\)\[([^\[\]:]*)$")
-
-
-class Names(Suggester):
-    """Completes the name behind an open bracket."""
-
-    def __init__(self, library: Library) -> None:
-        super().__init__(use_cache=False, case_sensitive=True)
-        self.library = library
-
-    async def get_suggestion(self, value: str) -> str | None:
-        begun = _OPEN.search(value)
-        if not begun or not begun[1].strip():
-            return None
-        try:
-            found = await asyncio.to_thread(self.library.list, begun[1], limit=20)
-        except SoftPromptError:
-            return None
-        typed = begun[1]
-        name = next(
-            (
-                one.name
-                for one in found.entries
-                if one.name.casefold().startswith(typed.casefold()) and inert(one.name) == one.name
-            ),
-            None,
-        )
-        return None if name is None else f"{value}{name[len(typed) :]}]"
 
 
 class ComposePane(Vertical):
@@ -57,9 +26,7 @@ class ComposePane(Vertical):
         self._library, self._first = library, composition
 
     def compose(self) -> ComposeResult:
-        yield Input(
-            self._first, id="composition", compact=True, placeholder="[landscape] mountain view", suggester=Names(self._library)
-        )
+        yield WithCandidates(self._library, self._first)
         yield Input(id="against", compact=True, placeholder="any text to compare it with")
         yield Static(HINT, id="composed", markup=False)
 

@@ -22,7 +22,10 @@ FIELDS = {  # name: (label, what it is)
     "tokens": ("tokens", "soft tokens, or auto for the fewest that reach 'stop at'"),
     "steps": ("steps", "the most steps of the training"),
     "stop_at": ("stop at", "similarity at which to stop, such as .99; empty for all steps"),
-    "contexts": ("contexts", "yes: train inside sentences too, so that it can be used as a word; no: alone; or your own, such as a photo of {} | {} at night"),
+    "contexts": (
+        "contexts",
+        "yes: train inside sentences too, so that it can be used as a word; no: alone; or your own, such as a photo of {} | {} at night",
+    ),
     "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
     "model": ("model", "mini, local-dir:FOLDER, or a MODEL/TAG of open_clip"),
 }

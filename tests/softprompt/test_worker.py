@@ -602,7 +602,9 @@ def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
     from softprompt.worker.engine import event_of
 
     nothing = float("nan")
-    report = Report(7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), (nothing, 0.5), lambda: pytest.fail("not asked for"))
+    report = Report(
+        7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), (nothing, 0.5), lambda: pytest.fail("not asked for")
+    )
     folder, record = RunFolder.create(tmp_path, Job(FOX), 1.0)
     record.apply(folder.append(event_of(report)))
     assert (record.as_dict()["step"], record.as_dict()["loss"], record.points) == (7, None, [])
