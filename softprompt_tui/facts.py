@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from softprompt_tui.cli.report import UNKNOWN, told_of_origin
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -14,18 +15,24 @@ if TYPE_CHECKING:
 
 def in_full(entry: Entry) -> Text:
     made = entry.prompt
-    text = Text().append(f"{inert(made.name)}\n", "bold").append(f"{inert(made.hard_prompt)}\n\n", "italic")
+    text = (
+        Text().append(f"{inert(made.name)}\n", "bold").append(f"{inert(made.hard_prompt or 'hard prompt unknown')}\n\n", "italic")
+    )
     norms = ((made.vectors**2).sum(axis=1) ** 0.5).tolist()
     composed = made.composition
     facts = {
-        "model": made.model,
+        "model": made.model or UNKNOWN,
         "soft tokens": f"{made.tokens}, norms {', '.join(f'{norm:.2f}' for norm in norms)}",
-        "similarity": f"{made.similarity:.4f}",
+        "similarity": UNKNOWN if made.similarity is None else f"{made.similarity:.4f}",
         "composed": f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words"
         if composed
         else "",
-        "readout": f"{made.readout_text} (typed as text: {made.readout_similarity:.4f})",
-        "trained": f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {made.stopped}",
+        "hidden": ", ".join(f"{family} {value:.4f}" for family, value in made.hidden.items()),
+        "readout": f"{made.readout_text} (typed as text: {UNKNOWN if made.readout_similarity is None else f'{made.readout_similarity:.4f}'})"
+        if made.readout
+        else "",
+        "trained": f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {made.stopped}" if made.device else "",
+        **dict(told_of_origin(made)),
         "created": made.created,
         "changed": f"{entry.changed}, revision {entry.revision}" if entry.changed else "",
         "tags": "  ".join(entry.tags),

@@ -118,6 +118,11 @@ class TextEncoder:
         if prompt.model_fingerprint == self.fingerprint:
             return
         name, theirs = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
+        if not prompt.model_fingerprint:
+            raise ConfigError(
+                f"of {name} it is not known which model it belongs to: `softprompt-tui assign '{name}' --model MODEL` says so, "
+                f"if its width of {prompt.vectors.shape[1]} fits"
+            )
         if prompt.model == self.name:
             raise ConfigError(
                 f"{name} was trained on other weights of {theirs} than those here ({self.fingerprint}): train it again"

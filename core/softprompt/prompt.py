@@ -57,12 +57,31 @@ class Composition:
         return float(np.mean([grade.floor for grade in self.contexts]))
 
 
+@dataclass(frozen=True)
+class Ancestor:
+    """A soft prompt that another was made from: its id and name then, its hard prompt, its model, and its share of the meaning.
+
+    `relation` says how: mixed (trained on weighted meanings), composed (a word of the composition it was trained on), ported (the
+    same hard prompt on another model).
+    """
+
+    relation: str
+    id: str
+    name: str
+    hard_prompt: str
+    model: str
+    model_fingerprint: str
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class SoftPrompt:
-    """A trained soft prompt with its provenance; immutable.
+    """A soft prompt with its provenance; immutable.
 
     vectors (k, width), target (embed_dim,) of unit length, losses and similarities (steps,): all float32. `model_fingerprint`
-    tells weights of one model name apart. `composition` is None where no context has room for the hard prompt.
+    tells weights of one model name apart. `composition` is None where no context has room for the hard prompt. `hidden` is the
+    hidden-state similarity by the family of consumers that reads such states. One that came from a file does not know everything: what is unknown is "", None,
+    or a tensor of no elements, and `source` is what the file said of itself.
     """
 
     hard_prompt: str
@@ -72,21 +91,24 @@ class SoftPrompt:
     target: Array
     losses: Array
     similarities: Array
-    similarity: float
+    similarity: float | None
     composition: Composition | None
-    loss: float
+    loss: float | None
     steps: int
     seconds: float
     stopped: str
     readout: tuple[ReadoutToken, ...]
     readout_text: str
-    readout_similarity: float
+    readout_similarity: float | None
     config: dict[str, Any]
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     name: str = ""
+    hidden: dict[str, float] = field(default_factory=dict)
+    ancestry: tuple[Ancestor, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -132,6 +154,9 @@ class SoftPrompt:
             "config": self.config,
             "versions": self.versions,
             "warnings": list(self.warnings),
+            "hidden": self.hidden,
+            "ancestry": [vars(one).copy() for one in self.ancestry],
+            "source": self.source,
         }
 
     @classmethod
@@ -166,14 +191,24 @@ class SoftPrompt:
                 for r in values["readout"]
             ),
             warnings=tuple(map(str, values["warnings"])),
+            # entries of before these were known have none
+            hidden={str(family): float(value) for family, value in values.get("hidden", {}).items()},
+            ancestry=tuple(_ancestor(one) for one in values.get("ancestry", ())),
+            source=dict(values.get("source", {})),
             **{key: values[key] for key in _PLAIN},
         )
 
 
-_TEXT, _NUMBER = (str,), (int, float)
+def _ancestor(values: dict[str, Any]) -> Ancestor:
+    texts = {key: str(values[key]) for key in ("relation", "id", "name", "hard_prompt", "model", "model_fingerprint")}
+    return Ancestor(**texts, weight=float(values["weight"]))
+
+
+_TEXT, _NUMBER, _MAYBE = (str,), (int, float), (int, float, type(None))
 _PLAIN: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created", "device"), _TEXT),
-    **dict.fromkeys(("similarity", "loss", "seconds", "readout_similarity"), _NUMBER),
+    "seconds": _NUMBER,
+    **dict.fromkeys(("similarity", "loss", "readout_similarity"), _MAYBE),
     "steps": (int,),
     "config": (dict,),
     "versions": (dict,),

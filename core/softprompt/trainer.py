@@ -129,6 +129,7 @@ def _with_best(state: Callable[[], TrainState], best: SoftPrompt | None) -> Trai
 
 
 def _reached(made: SoftPrompt, config: TrainConfig) -> float:
+    assert made.similarity is not None  # it was graded just now
     composed = made.composition.mean if made.composition and config.contexts else made.similarity
     return min(made.similarity, composed)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import SoftPromptError
+from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import complete_entry, device_option, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
 
@@ -51,7 +52,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
     else:
         if alike is not None:
             line("similarity", f"{alike:.4f} of the two soft prompts")
-        line("", f"{found.hard_prompts:.4f} of their hard prompts")
+        line("", f"{figure(found.hard_prompts)} of their hard prompts")
         click.echo()
         print_table(("first", "word", "nearest in second", "word", "cosine"), _tokens(a, b, found), right=(4,))
     click.echo()

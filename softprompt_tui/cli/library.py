@@ -133,4 +133,5 @@ def show(name: str, as_json: bool) -> None:
     print_entry(entry, path)
     from softprompt_tui.cli.curve import print_curve
 
-    print_curve(entry.prompt.losses)
+    if len(entry.prompt.losses):
+        print_curve(entry.prompt.losses)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, library, load, print_json
 from softprompt_tui.cli.report import line
 from softprompt_tui.inert import inert
@@ -44,14 +45,14 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     from softprompt.readout import read_out, readout_similarity
 
     tokens, text = read_out(encoder, prompt.vectors, top - 1)
-    similarity = readout_similarity(encoder, text, prompt.target)
+    similarity = readout_similarity(encoder, text, prompt.target) if prompt.target.size else None
     if as_json:
         neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest(read)] for read in tokens]
         result = {"id": entry.id, "name": prompt.name, "readout_text": text, "readout_similarity": similarity}
         print_json(result | {"neighbours": neighbours})
         return
     line("readout", text)
-    line("as text", f"similarity {similarity:.4f}; the soft tokens themselves: {prompt.similarity:.4f}")
+    line("as text", f"similarity {figure(similarity)}; the soft tokens themselves: {figure(prompt.similarity)}")
     for i, read in enumerate(tokens, 1):
         words = "  ".join(f"{token} {cosine:.3f}".replace(" ", JOINED) for token, cosine in nearest(read))
         click.echo()

@@ -10,6 +10,8 @@ import click
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
 
+UNKNOWN = "unknown"
+
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt.prompt import SoftPrompt
@@ -24,28 +26,44 @@ def print_entry(entry: Entry, path: Path) -> None:
     """The result of a training: what it is, how good it is, how it reads, where it is."""
     prompt = entry.prompt
     line("name", prompt.name)
-    line("hard prompt", prompt.hard_prompt)
-    line("soft tokens", f"{prompt.tokens} on {prompt.model}")
-    line("similarity", f"{prompt.similarity:.4f}")
+    line("hard prompt", prompt.hard_prompt or UNKNOWN)
+    line("soft tokens", f"{prompt.tokens} on {prompt.model or f'{UNKNOWN} model of width {prompt.vectors.shape[1]}'}")
+    line("similarity", UNKNOWN if prompt.similarity is None else f"{prompt.similarity:.4f}")
     if prompt.composition:
         made = prompt.composition
         line(
             "composed",
             f"{made.mean:.4f} mean, {made.worst:.4f} worst in {len(made.contexts)}; {made.floor:.4f} without their words",
         )
-    line(
-        "trained",
-        f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
-    )
+    if prompt.hidden:
+        line("hidden", ", ".join(f"{family} {value:.4f}" for family, value in prompt.hidden.items()))
+    if prompt.steps and prompt.device:
+        line(
+            "trained",
+            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
+        )
+    for label, words in told_of_origin(prompt):
+        line(label, words)
     if entry.tags:
         line("tags", "  ".join(entry.tags))
     if entry.note:
         line("note", entry.note)
-    line("readout", f"{prompt.readout_text}   (typed as text: similarity {prompt.readout_similarity:.4f})")
-    click.echo()
-    print_readout(prompt)
-    click.echo()
+    if prompt.readout:
+        typed = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
+        line("readout", f"{prompt.readout_text}   (typed as text: similarity {typed})")
+        click.echo()
+        print_readout(prompt)
+        click.echo()
     line("saved", f"{path}  (id {entry.id})")
+
+
+def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
+    """(label, words) for what it was made from, and for what a file that it came from said of itself."""
+    told = [
+        (one.relation, f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""))
+        for one in prompt.ancestry
+    ]
+    return told + [(key, f"{value}") for key, value in prompt.source.items() if value not in ("", None)]
 
 
 _STOPPED = {

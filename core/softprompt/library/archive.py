@@ -142,7 +142,7 @@ class _Archive:
     """A backup that is opened, its manifest read. Raises ArchiveError."""
 
     def __init__(self, file: io.BufferedIOBase | Any, where: str) -> None:
-        self.where = where
+        self.where, self._file = where, file
         try:
             self.zip = zipfile.ZipFile(file)
             self.infos = {info.filename: info for info in self.zip.infolist()}
@@ -171,6 +171,10 @@ class _Archive:
             raise ValueError(f"{name} in it is encrypted or patched")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.file_size > most:
             raise ValueError(f"{name} in it is packed, or too large")
+        self._file.seek(info.header_offset)  # zipfile reads the directory only, and passes over what stands twice
+        header = info.FileHeader()
+        if self._file.read(len(header)) != header:
+            raise ValueError(f"the head of {name} in it is not as it was written")
         return self.zip.read(info)
 
 

@@ -18,7 +18,7 @@ _ELSEWHERE = ("readout", "warnings", "steps_per_second")  # shown token by token
 @dataclass(frozen=True)
 class Difference:
     """`fields`: name -> (first, second) of all that differs in their making. `hard_prompts`: cosine of their targets, None where the
-    models are not the same. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
+    models are not the same or one is not known. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
 
     fields: dict[str, tuple[Any, Any]]
     hard_prompts: float | None
@@ -35,13 +35,12 @@ def difference(a: Entry, b: Entry) -> Difference:
     """Compares two entries; needs no model."""
     first, second = _facts(a), _facts(b)
     fields = {key: (first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)}
-    if (a.prompt.model_fingerprint, a.prompt.target.shape, a.prompt.vectors.shape[1]) != (
-        b.prompt.model_fingerprint, b.prompt.target.shape, b.prompt.vectors.shape[1],
-    ):  # fmt: skip
+    one, two = a.prompt, b.prompt
+    if (one.model_fingerprint, one.vectors.shape[1]) != (two.model_fingerprint, two.vectors.shape[1]):
         return Difference(fields, None, None)
-    return Difference(
-        fields, float(np.clip(a.prompt.target @ b.prompt.target, -1, 1)), _unit(a.prompt.vectors) @ _unit(b.prompt.vectors).T
-    )
+    known = one.target.size and one.target.shape == two.target.shape
+    hard_prompts = float(np.clip(one.target @ two.target, -1, 1)) if known else None
+    return Difference(fields, hard_prompts, _unit(one.vectors) @ _unit(two.vectors).T)
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
 
 def _check_shapes(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
     """Raises ValueError for tensors that are no soft prompt's."""
-    if (vectors.ndim, target.ndim, losses.ndim, similarities.ndim) != (2, 1, 1, 1) or not vectors.size or not target.size:
+    if (vectors.ndim, target.ndim, losses.ndim, similarities.ndim) != (2, 1, 1, 1) or not vectors.size:
         raise ValueError("its tensors are not a soft prompt's")
     if not (np.isfinite(vectors).all() and np.isfinite(target).all()):
         raise ValueError("its vectors are not finite")
