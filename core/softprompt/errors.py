@@ -92,6 +92,18 @@ class ArchiveError(LibraryError):
     bad_input = True
 
 
+class FileRefused(SoftPromptError):
+    """A file from outside that is not read: what it is, what was wrong with it, what would be read. Nothing was written."""
+
+    bad_input = True
+
+
+class ExportRefused(SoftPromptError):
+    """What the other program could not use; the message names what it needs. Nothing was written."""
+
+    bad_input = True
+
+
 class WorkerError(SoftPromptError):
     """The worker cannot be started, reached or understood."""
 
