@@ -24,7 +24,7 @@ from softprompt_tui.guard import Guard
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import CompositionChanged, EntryAction, EntryHighlighted, PromptChanged, RunAction, TrainAsked
 from softprompt_tui.palette import commands
-from softprompt_tui.panes import Pane
+from softprompt_tui.panes import Pane, titled
 from softprompt_tui.questions import Questions
 from softprompt_tui.runs import Runs
 from softprompt_tui.screens.ask import AskKey
@@ -33,6 +33,7 @@ from softprompt_tui.screens.more import MoreScreen
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.shown import Shown
 from softprompt_tui.themes import THEMES
+from softprompt_tui.widgets.candidates import Composition
 from softprompt_tui.widgets.compose import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
 from softprompt_tui.widgets.library import LibraryPane
@@ -46,11 +47,11 @@ GUARD = Guard()
 UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
 NOTICE_FOR = 12.0  # seconds
 HUGE = 170  # columns from which library, compose and runs stand side by side
-BELOW = {"library": "F4 Library", "compose": "F5 Compose", "runs": "F6 Runs"}
+BELOW = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
 
 
-class SoftPromptApp(App[None]):
+class SoftPromptApp(App[None], inherit_bindings=False):
     """The application. `library` and `line` are what it works on; tests give their own line."""
 
     TITLE = "softprompt-tui"
@@ -58,17 +59,21 @@ class SoftPromptApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-normal"), (120, "-wide"), (HUGE, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "help", "Help", key_display="F1", priority=True),
         Binding("question_mark", "help", "Help", show=False),
         Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
         Binding("f3", "plot", "Plot", show=False, priority=True),
         Binding("f4", "pane('library')", "Library", show=False, priority=True),
         Binding("f5", "pane('compose')", "Compose", show=False, priority=True),
         Binding("f6", "pane('runs')", "Runs", show=False, priority=True),
-        Binding("f8", "more", "Settings", show=False, priority=True),
         Binding("ctrl+t", "train", "Train"),
-        Binding("ctrl+r", "mend", "Start worker", show=False),
+        Binding("f1", "help", "Help", key_display="F1", priority=True),
         Binding("ctrl+q", "leave", "Quit", priority=True),
+        Binding("f8", "more", "Settings", show=False, priority=True),
+        Binding("ctrl+r", "mend", "Start worker", show=False),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
+        # at once, not when what has the focus has had its turn: a letter typed right after is meant for the next field
+        Binding("tab", "field(1)", "Next field", show=False, priority=True),
+        Binding("shift+tab", "field(-1)", "Field before", show=False, priority=True),
     ]
 
     title_line = Pane(TitleLine)
@@ -143,17 +148,22 @@ class SoftPromptApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
+        if action == "field" and isinstance(self.focused, Composition):
+            return not self.focused.names.display
         return action not in UNDER_NOTHING or len(self.screen_stack) == 1
+
+    def action_field(self, way: int) -> None:
+        self.screen.focus_next() if way > 0 else self.screen.focus_previous()
 
     # panes
 
     def _show_below(self, name: str) -> None:
         self.below = name
-        tabs = "  ".join(f"[b]{label}[/b]" if one == name else f"[dim]{label}[/dim]" for one, label in BELOW.items())
-        for one, label in BELOW.items():
+        tabs = "  ".join(titled(key, words, f"pane('{one}')", one == name) for one, (key, words) in BELOW.items())
+        for one, (key, words) in BELOW.items():
             pane = self.screen_stack[0].query_one(f"#{one}")
             pane.display = one == name or self.has_room_for_all
-            pane.border_title = label if self.has_room_for_all else tabs
+            pane.border_title = titled(key, words, f"pane('{one}')") if self.has_room_for_all else tabs
 
     @property
     def has_room_for_all(self) -> bool:
@@ -162,11 +172,18 @@ class SoftPromptApp(App[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_below, self.below)
 
+    def on_descendant_focus(self) -> None:
+        """On a narrow terminal the prompt is low while one does something else."""
+        if len(self.screen_stack) == 1:
+            self.screen.set_class(self.prompt_pane.has_focus_within, "-writing")
+
     def action_pane(self, name: str) -> None:
         if name == "prompt":
             self.screen.set_focus(self.prompt_pane.editor)
             return
         self._show_below(name)
+        if name == "runs":
+            self.runs.show()
         focus = {
             "library": self.library_pane.table,
             "runs": self.runs_pane.table,
@@ -193,7 +210,10 @@ class SoftPromptApp(App[None]):
         going, waiting = self.runs.count("running"), self.runs.count("queued")
         state = _DOWN.get(self.line.state, "") if self.line.state != "up" else "training" if going else "worker ready"
         opened = f"open: {self.entries.opened_name}" if self.entries.opened else ""
-        self.title_line.show(state, f"{waiting} waiting" if waiting else "", opened)
+        tone = (
+            "accent" if going else "success" if self.line.state == "up" else "error" if self.line.state == "gone" else "warning"
+        )
+        self.title_line.show(tone, state, f"{waiting} waiting" if waiting else "", opened)
 
     # the worker
 

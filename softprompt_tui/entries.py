@@ -70,7 +70,7 @@ class Entries:
         self.app.say(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
 
     async def _detail(self, entry: str) -> None:
-        self.app.push_screen(TextScreen(in_full(await self._thread(self.app.library.open, entry))))
+        self.app.push_screen(TextScreen(in_full(await self._thread(self.app.library.open, entry)).drawn()))
 
     async def _rename(self, entry: str) -> None:
         found = await self._thread(self.app.library.find, entry)

@@ -1,93 +1,139 @@
-"""What is known of a soft prompt or a run, as text to be read."""
+"""What is known of a soft prompt or a run, to be read."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
-from softprompt_tui.cli.report import UNKNOWN, told_of_origin
+from softprompt.config import TrainConfig
+from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_origin
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
+DEFAULTS = TrainConfig().as_dict()
 
-def in_full(entry: Entry) -> Text:
+
+@dataclass(frozen=True)
+class Facts:
+    """A name, the hard prompt, and labels with values; what is unknown or empty is left out."""
+
+    name: str
+    prompt: str
+    rows: tuple[tuple[str, str], ...]
+
+    def drawn(self) -> Group:
+        """As text under each other, a value's lines under its first."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, value in self.rows:
+            if value:
+                grid.add_row(label, Text(inert(value)))
+        head = [Text(inert(self.name), "bold")] * bool(self.name)
+        return Group(*head, Text(inert(self.prompt), "italic"), Text(), grid)
+
+
+def in_full(entry: Entry) -> Facts:
     made = entry.prompt
-    text = (
-        Text().append(f"{inert(made.name)}\n", "bold").append(f"{inert(made.hard_prompt or 'hard prompt unknown')}\n\n", "italic")
-    )
     norms = ((made.vectors**2).sum(axis=1) ** 0.5).tolist()
     composed = made.composition
-    facts = {
-        "model": made.model or UNKNOWN,
-        "soft tokens": f"{made.tokens}, norms {', '.join(f'{norm:.2f}' for norm in norms)}",
-        "similarity": UNKNOWN if made.similarity is None else f"{made.similarity:.4f}",
-        "composed": f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words"
-        if composed
-        else "",
-        "hidden": ", ".join(f"{family} {value:.4f}" for family, value in made.hidden.items()),
-        "readout": f"{made.readout_text} (typed as text: {UNKNOWN if made.readout_similarity is None else f'{made.readout_similarity:.4f}'})"
-        if made.readout
-        else "",
-        "trained": f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {made.stopped}" if made.device else "",
-        **dict(told_of_origin(made)),
-        "created": made.created,
-        "changed": f"{entry.changed}, revision {entry.revision}" if entry.changed else "",
-        "tags": "  ".join(entry.tags),
-        "note": entry.note,
-        "warnings": "; ".join(made.warnings),
-        "id": entry.id,
-        "versions": ", ".join(f"{name} {version}" for name, version in made.versions.items()),
-        "settings": ", ".join(f"{key} {value}" for key, value in made.config.items() if key != "contexts"),
-    }
-    for label, value in facts.items():
-        if value:
-            text.append(f"{label:<12}", "dim").append(f"{inert(value)}\n")
-    return text
+    typed = UNKNOWN if made.readout_similarity is None else f"{made.readout_similarity:.4f}"
+    rows = (
+        ("model", made.model or UNKNOWN),
+        ("soft tokens", f"{made.tokens}, norms {' '.join(f'{norm:.2f}' for norm in norms)}"),
+        ("similarity", UNKNOWN if made.similarity is None else f"{made.similarity:.4f}"),
+        (
+            "composed",
+            f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words" if composed else "",
+        ),
+        ("hidden", ", ".join(f"{family} {value:.4f}" for family, value in made.hidden.items())),
+        ("readout", f"{made.readout_text}; typed as text {typed}" if made.readout else ""),
+        (
+            "trained",
+            f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {STOPPED.get(made.stopped, made.stopped)}"
+            if made.device
+            else "",
+        ),
+        ("settings", _settings(made.config) if made.device else ""),
+        *told_of_origin(made),
+        ("created", when(made.created)),
+        ("changed", f"{when(entry.changed)}, revision {entry.revision}" if entry.changed else ""),
+        ("tags", "  ".join(entry.tags)),
+        ("note", entry.note),
+        ("warnings", "; ".join(made.warnings)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+        ("id", entry.id),
+    )
+    return Facts(made.name, made.hard_prompt or "hard prompt unknown", rows)
 
 
-def of_run(run: dict[str, Any]) -> Text:
+def of_run(run: dict[str, Any]) -> Facts:
     """What was asked for; how far it is stands in the panes of loss and runs."""
-    text = Text()
-    if run["name"]:
-        text.append(f"{inert(run['name'])}\n", "bold")
-    text.append(f"{inert(run['prompt'])}\n\n", "italic")
-    facts = {
-        "model": f"{run['model']} on {run['device']}",
-        "soft tokens": f"{run['tokens']}, in {run['steps']} steps",
-        "state": run["state"],
-        "queued": run["created"],
-        "began": run["began"],
-        "ended": run["ended"],
-        "run": run["id"],
-        "error": run["error"],
-    }
-    for label, value in facts.items():
-        if value:
-            text.append(f"{label:<12}", "dim").append(f"{inert(str(value))}\n")
-    return text
+    rows = (
+        ("model", f"{run['model']} on {run['device']}"),
+        ("soft tokens", f"{run['tokens']}, in {run['steps']} steps"),
+        ("state", run["state"]),
+        ("queued", when(run["created"])),
+        ("began", when(run["began"])),
+        ("ended", when(run["ended"])),
+        ("run", run["id"]),
+        ("error", run["error"] or ""),
+    )
+    return Facts(run["name"], run["prompt"], rows)
 
 
-def compared(a: Entry, b: Entry) -> Text:
+def compared(a: Entry, b: Entry) -> Group:
     from softprompt.library.difference import difference
 
     found = difference(a, b)
-    text = Text()
-    text.append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name) + "\n\n", "bold")
+    head = Text().append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name), "bold").append("\n")
+    tokens = Table.grid(padding=(0, 2, 0, 0))
     if found.cosines is None:
-        text.append("They belong to different models and cannot be compared token by token.\n", "italic")
+        head.append("\nThey belong to different models and cannot be compared token by token.\n", "italic")
     else:
-        text.append("similarity of their hard prompts ", "dim").append(f"{found.hard_prompts:.4f}\n\n", "bold")
+        if found.hard_prompts is not None:
+            head.append("\nsimilarity of their hard prompts ", "dim").append(f"{found.hard_prompts:.4f}\n", "bold")
         words = [[read.token for read in entry.prompt.readout] for entry in (a, b)]
         for i, (near, cosine) in enumerate(found.closest()):
-            text.append(f"[v{i + 1}] ", "dim").append(f"{_word(words[0], i)}  ").append(f"{cosine:.3f}  ", "bold")
-            text.append(f"[v{near + 1}] ", "dim").append(f"{_word(words[1], near)}\n")
-    text.append("\n")
+            first = (Text(f"[v{i + 1}]", "dim"), Text(_word(words[0], i), "bold"), Text(f"{cosine:.3f}"))
+            tokens.add_row(*first, Text(f"[v{near + 1}]", "dim"), Text(_word(words[1], near), "bold"))
+    differs = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    differs.add_column("differs in", style="dim", no_wrap=True)
+    for title in ("first", "second"):
+        differs.add_column(title, overflow="fold", ratio=1)
     for key, (one, two) in found.fields.items():
-        text.append(f"{key}\n", "dim").append(f"  {_short(one)}\n  {_short(two)}\n")
-    return text
+        if key != "name":
+            differs.add_row(Text(inert(key.removeprefix("config: "))), Text(_short(one)), Text(_short(two)))
+    return Group(head, tokens, Text(), differs)
+
+
+def when(time: str) -> str:
+    """An ISO time as people write it, in their own zone; as it is where it is none."""
+    try:
+        return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
+    except ValueError:
+        return time
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """Those that are not the usual ones; steps and tokens stand elsewhere."""
+    unusual = {
+        key: value
+        for key, value in config.items()
+        if key not in ("steps", "tokens") and value != DEFAULTS.get(key) and value != []
+    }
+    if "contexts" in unusual:
+        unusual["contexts"] = f"{len(unusual['contexts'])} of its own"
+    elif config.get("contexts") == []:
+        unusual["contexts"] = "none"
+    return ", ".join(f"{key} {value}" for key, value in unusual.items())
 
 
 def _word(words: list[str], i: int) -> str:

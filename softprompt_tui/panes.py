@@ -7,6 +7,13 @@ from typing import Generic, TypeVar
 from textual.app import App
 from textual.widget import Widget
 
+
+def titled(key: str, words: str, action: str, chosen: bool = True) -> str:
+    """A pane's title with its key, as markup; a click on it does what the key does."""
+    name = f"[b]{words}[/b]" if chosen else f"[dim]{words}[/dim]"
+    return f"[@click=app.{action}][$accent]{key}[/] {name}[/]"
+
+
 Kind = TypeVar("Kind", bound=Widget)
 
 

@@ -46,7 +46,7 @@ class Runs:
                 app.show_title()
             case "snapshot":
                 self.known = {run["id"]: run for run in message["runs"]}
-                self._show()
+                self.show()
                 app.shown.changed()
                 running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
                 if running:
@@ -65,12 +65,12 @@ class Runs:
                 self._show_soon()
             case "dropped":
                 self.known.pop(message["run"], None)
-                self._show()
+                self.show()
 
     def changed(self, run: dict[str, Any]) -> None:
         app, before = self.app, self.known.get(run["id"])
         self.known[run["id"]] = run
-        self._show()
+        self.show()
         begins = run["state"] == "running" and (before is None or before["state"] != "running")
         if begins and not self.is_training(app.shown.run):
             app.shown.show_run(run["id"])
@@ -88,7 +88,7 @@ class Runs:
     def is_training(self, run: str) -> bool:
         return run in self.known and self.known[run]["state"] == "running"
 
-    def _show(self) -> None:
+    def show(self) -> None:
         runs = self.known.values()
         going = sorted((run for run in runs if run["state"] in _FIRST), key=lambda run: (_FIRST[run["state"]], run["position"]))
         over = sorted((run for run in runs if run["state"] not in _FIRST), key=lambda run: run["ended"], reverse=True)
@@ -103,7 +103,7 @@ class Runs:
 
     def _show_now(self) -> None:
         self._rows_waiting = False
-        self._show()
+        self.show()
 
     # what is asked
 

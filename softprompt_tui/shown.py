@@ -59,6 +59,7 @@ class Shown:
         if self.run == run:
             return
         self.run, self.entry, self.series, self._tokens = run, "", Series(), None
+        self.app.readout.nothing()
         self.app.begin(partial(self._fetch_curve, run), group="curve", exclusive=True)
         self.changed()
 

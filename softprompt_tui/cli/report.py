@@ -40,7 +40,7 @@ def print_entry(entry: Entry, path: Path) -> None:
     if prompt.steps and prompt.device:
         line(
             "trained",
-            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {_STOPPED.get(prompt.stopped, prompt.stopped)}",
+            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {STOPPED.get(prompt.stopped, prompt.stopped)}",
         )
     for label, words in told_of_origin(prompt):
         line(label, words)
@@ -66,7 +66,7 @@ def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
     return told + [(key, f"{value}") for key, value in prompt.source.items() if value not in ("", None)]
 
 
-_STOPPED = {
+STOPPED = {
     "steps": "all steps taken",
     "stop_at": "stopped at --stop-at",
     "patience": "stopped: no more progress",

@@ -27,7 +27,7 @@ class AskText(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
-            yield Input(without_steering(self.value), compact=False, select_on_focus=True)
+            yield Input(without_steering(self.value), compact=True, select_on_focus=True)
             yield Static("enter takes it, escape leaves it as it is", classes="keys", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

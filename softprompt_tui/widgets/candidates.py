@@ -13,7 +13,6 @@ from textual.widgets.option_list import Option
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library
-from softprompt_tui.cli.cells import figure
 from softprompt_tui.inert import inert
 
 MOST = 6  # names offered at once
@@ -59,6 +58,11 @@ class WithCandidates(Vertical):
         self._names.display = False
         yield self._names
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the cursor is behind a bracket that is still open."""
+        return self.line.has_focus and _OPEN.search(self.line.value[: self.line.cursor_position]) is not None
+
     @on(Input.Changed)
     def _typed(self) -> None:
         self._look()
@@ -84,8 +88,7 @@ class WithCandidates(Vertical):
         chosen = self._names.get_option_at_index(at).id if at else None  # one that was gone to by hand stays chosen
         self._names.clear_options()
         self._names.add_options(
-            Option(f"{one.name}   {one.tokens} soft token{'s' * (one.tokens != 1)}, {figure(one.similarity)}", one.name)
-            for one in fitting
+            Option(f"{one.name}   {one.tokens} soft token{'s' * (one.tokens != 1)}", one.name) for one in fitting
         )
         places = {one.name: i for i, one in enumerate(fitting)}
         self._names.highlighted = places.get(chosen or "", 0) if fitting else None

@@ -55,6 +55,9 @@ class ComposePane(Vertical):
     def show(self, answer: dict[str, Any] | None, error: str = "") -> None:
         """An answer of the worker to a question for similarity; the composition is its first text."""
         target = self.query_one("#composed", Static)
+        if error and self.query_one(WithCandidates).is_unfinished:  # who is typing a name has made no mistake
+            target.update("")
+            return
         if error:
             target.update(Text(inert(error), "italic"))
             return

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
+
+from softprompt_tui.facts import Facts
 
 NOTHING = "Prompt, settings and figures of what\nis shown will stand here."
 
 
 class DetailPane(VerticalScroll):
-    """Shows a text that is made elsewhere; from its top, where it is of another thing than before."""
+    """Shows facts; from their top, where they are of another thing than before, and drawn anew only where they differ."""
 
     def __init__(self) -> None:
         super().__init__(id="detail-pane", classes="pane")
         self.border_title = "Details"
         self._of = ""
-        self._text = Text()
+        self._facts: Facts | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(NOTHING, id="details", markup=False)
 
-    def show(self, of: str, text: Text) -> None:
+    def show(self, of: str, facts: Facts) -> None:
         if of != self._of:
             self.scroll_home(animate=False)
-        if text != self._text or of != self._of:
-            self._of, self._text = of, text
-            self.query_one("#details", Static).update(text)
+        if (of, facts) != (self._of, self._facts):
+            self._of, self._facts = of, facts
+            self.query_one("#details", Static).update(facts.drawn())
 
     def nothing(self) -> None:
-        self.show("", Text(NOTHING))
+        self._of, self._facts = "", None
+        self.query_one("#details", Static).update(NOTHING)

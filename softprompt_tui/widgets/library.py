@@ -18,14 +18,21 @@ from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.messages import EntryAction, EntryHighlighted
 from softprompt_tui.widgets.table import PAGE, Column, Table
 
+GOOD = 0.99  # the similarity from which it stands out
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above, and what comes of it is kept here."
 NOT_FOUND = "Nothing is like that.\n\nescape ends the search."
 ORDERS = ("created", "similarity", "name", "changed", "composed", "model")
+
+
+def _quality(cell: str) -> str:
+    return "good" if cell[:1].isdigit() and float(cell) >= GOOD else ""
+
+
 COLUMNS = (
     Column("name", 0),
     Column("k", 3, right=True, from_width=34),
-    Column("similar", 7, right=True),
-    Column("composed", 8, right=True, from_width=52),
+    Column("similar", 7, right=True, tone=_quality),
+    Column("composed", 8, right=True, from_width=52, tone=_quality),
     Column("model", 12, from_width=80),
     Column("tags", 14, from_width=96),
     Column("age", 6, right=True),

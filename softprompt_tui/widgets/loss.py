@@ -14,6 +14,7 @@ from textual.widgets import Static
 from softprompt.curves import reduced
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.inert import inert
+from softprompt_tui.panes import titled
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.spark import Spark
 
@@ -27,7 +28,7 @@ class LossPane(Vertical, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="loss-pane", classes="pane")
-        self.border_title = "Loss"
+        self.border_title = titled("F3", "Loss", "plot")
         self._series = Series()
         self._lines = -1
 

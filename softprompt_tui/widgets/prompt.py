@@ -16,6 +16,7 @@ from textual.widgets import Input, Label, TextArea
 
 from softprompt_tui.inert import without_steering
 from softprompt_tui.messages import PromptChanged, TrainAsked
+from softprompt_tui.panes import titled
 from softprompt_tui.tokens import Count
 
 FIELDS = {  # name: (label, what it is)
@@ -81,9 +82,11 @@ class Editor(TextArea):
 class PromptPane(Vertical):
     """Editor and settings; `prompt` and `fields` are what is typed."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f8", "app.more", "Settings", key_display="F8", priority=True)]
+
     def __init__(self, prompt: str, fields: dict[str, str], history: list[str]) -> None:
         super().__init__(id="prompt-pane", classes="pane")
-        self.border_title = "Prompt"
+        self.border_title = titled("F2", "Prompt", "pane('prompt')")
         self._first = prompt, fields
         self.history = history
         self._at = len(history)

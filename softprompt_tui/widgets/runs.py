@@ -19,7 +19,7 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
-    Column("state", 8),
+    Column("state", 8, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),
     Column("age", 6, right=True, from_width=58),
@@ -27,7 +27,7 @@ COLUMNS = (
 )
 _ACTIONS = {
     "s": ("stop", "Stop"),
-    "p": ("pause", "Pause/resume"),
+    "p": ("pause", "Pause"),
     "K": ("up", "Earlier"),
     "J": ("down", "Later"),
     "r": ("retry", "Retry"),
@@ -35,7 +35,7 @@ _ACTIONS = {
 }
 
 
-SHOWN = ("stop", "pause", "retry", "drop")
+SHOWN = ("stop", "pause", "drop")
 
 
 class RunsPane(Vertical):

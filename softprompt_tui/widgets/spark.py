@@ -1,10 +1,13 @@
-"""A sparkline of any height in one colour: a line of the screen is one run of text, so that a frame costs hundreds of bytes, not thousands."""
+"""A sparkline of any height: a line of the screen is one run of text in one colour, so that a frame costs hundreds of bytes, not thousands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color as TextualColor
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -16,7 +19,9 @@ class Spark(Widget):
 
     DEFAULT_CSS = """
     Spark { height: 1fr; color: $primary; }
+    Spark > .spark--high { color: $secondary; }
     """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"spark--high"}
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -37,7 +42,17 @@ class Spark(Widget):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         text = self._rows[y] if y < len(self._rows) else ""
-        return Strip([Segment(text[:width].ljust(width), self.rich_style)], width)
+        return Strip([Segment(text[:width].ljust(width), self._style_at(y))], width)
+
+    def _style_at(self, y: int) -> Style:
+        """From the colour of what is high to that of what is low, as far as the terminal has colours in between."""
+        low, high = self.rich_style, self.get_component_rich_style("spark--high", partial=True)
+        if self.app.native_ansi_color or low.color is None or high.color is None or self.size.height < 2:
+            return low
+        shade = TextualColor.from_rich_color(high.color).blend(
+            TextualColor.from_rich_color(low.color), y / (self.size.height - 1)
+        )
+        return low + Style(color=shade.rich_color)
 
 
 def bars(data: Sequence[float], width: int, height: int) -> list[str]:

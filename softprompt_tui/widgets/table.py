@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,12 +25,16 @@ KEPT_PAGES = 20
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `width` in cells, 0 for what the others leave; shown where the table is at least `from_width` wide."""
+    """A column: `width` in cells, 0 for what the others leave; shown where the table is at least `from_width` wide.
+
+    `tone` says which of the table's tones a cell has: "good", "going", "bad", or "".
+    """
 
     title: str
     width: int
     right: bool = False
     from_width: int = 0
+    tone: Callable[[str], str] | None = None
 
 
 class Table(ScrollView, can_focus=True):
@@ -45,7 +49,9 @@ class Table(ScrollView, can_focus=True):
         Binding("end,G", "end(1)", "Last", show=False),
         Binding("enter", "choose", "Open"),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"table--heading", "table--cursor", "table--mark", "table--waiting", "table--empty"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--heading", "table--cursor", "table--mark", "table--waiting", "table--empty", "table--good", "table--going", "table--bad",
+    }  # fmt: skip
     DEFAULT_CSS = """
     Table { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
     Table > .table--heading { color: $text-muted; }
@@ -54,6 +60,9 @@ class Table(ScrollView, can_focus=True):
     Table > .table--mark { color: $accent; text-style: bold; }
     Table > .table--waiting { color: $text-disabled; }
     Table > .table--empty { color: $text-muted; }
+    Table > .table--good { color: $text-success; }
+    Table > .table--going { color: $text-primary; }
+    Table > .table--bad { color: $text-error; }
     """
 
     cursor = reactive(0, repaint=False)
@@ -93,6 +102,11 @@ class Table(ScrollView, can_focus=True):
         self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) of each row
         self._asked: set[int] = set()
 
+    @property
+    def row_width(self) -> int:
+        """Cells of a row beside the scrollbar."""
+        return self.scrollable_content_region.width
+
     # contents
 
     def reset(self, total: int, cursor: int | None = None) -> None:
@@ -100,7 +114,7 @@ class Table(ScrollView, can_focus=True):
         self.total = total
         self._pages.clear()
         self._asked.clear()
-        self.virtual_size = Size(self.size.width, total + 1)
+        self.virtual_size = Size(self.row_width, total + 1)
         self._quiet = True  # this is no move of the user's
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
         self._quiet = False
@@ -130,7 +144,7 @@ class Table(ScrollView, can_focus=True):
     # drawing
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.row_width
         base = self.rich_style
         if y == 0:
             return self._strip([column.title for column in self._shown()], base + self.get_component_rich_style("table--heading"))
@@ -153,8 +167,9 @@ class Table(ScrollView, can_focus=True):
             style += self.get_component_rich_style("table--mark", partial=True)
         if row == self.cursor:
             style += self.get_component_rich_style("table--cursor")
-        chosen = [cell for column, cell in zip(self.columns, cells, strict=True) if self.size.width >= column.from_width]
-        return self._strip(chosen, style, "●" if key in self.marked else " ")
+        chosen = [cell for column, cell in zip(self.columns, cells, strict=True) if self.row_width >= column.from_width]
+        toned = row != self.cursor and key not in self.marked
+        return self._strip(chosen, style, "●" if key in self.marked else " ", toned)
 
     def _want(self, page: int) -> None:
         if page not in self._asked:
@@ -162,16 +177,25 @@ class Table(ScrollView, can_focus=True):
             self.post_message(self.Wanted(self, page))
 
     def _shown(self) -> list[Column]:
-        return [column for column in self.columns if self.size.width >= column.from_width]
+        return [column for column in self.columns if self.row_width >= column.from_width]
 
-    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ") -> Strip:
+    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ", toned: bool = False) -> Strip:
         columns = self._shown()
         fixed = sum(column.width for column in columns) + len(columns)
-        rest = max(0, self.size.width - 1 - fixed)
-        text = mark
+        rest = max(0, self.row_width - 1 - fixed)
+        segments, text = [], mark
         for column, cell in zip(columns, cells, strict=True):
-            text += _fitted(inert(cell), column.width or rest, column.right) + " "
-        return Strip([Segment(set_cell_size(text, self.size.width), style)], self.size.width)
+            shown = _fitted(inert(cell), column.width or rest, column.right)
+            tone = column.tone(cell) if toned and column.tone else ""
+            if tone:
+                segments += [
+                    Segment(text, style),
+                    Segment(shown, style + self.get_component_rich_style(f"table--{tone}", partial=True)),
+                ]
+                text = " "
+            else:
+                text += shown + " "
+        return Strip([*segments, Segment(text, style)]).adjust_cell_length(self.row_width, style)
 
     # moving
 
@@ -184,7 +208,7 @@ class Table(ScrollView, can_focus=True):
         if height > 0 and not top <= now < top + height:
             self.scroll_to(y=now if now < top else now - height + 1, animate=False, force=True)
         for row in (before, now):
-            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.size.width, 1))
+            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
         if not self._quiet:
             self.post_message(self.Moved(self, now))
 
@@ -213,7 +237,7 @@ class Table(ScrollView, can_focus=True):
                 self.action_choose()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, self.total + 1)
+        self.virtual_size = Size(self.row_width, self.total + 1)
         self.refresh()
 
 

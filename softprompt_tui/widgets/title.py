@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from textual.content import Content
 from textual.widgets import Static
 
 from softprompt_tui.inert import inert
@@ -17,10 +18,12 @@ class TitleLine(Static):
     def __init__(self) -> None:
         super().__init__("softprompt-tui", id="title", markup=False)
         self._parts: tuple[str, ...] = ()
+        self._tone = "warning"
         self._news = ""
 
-    def show(self, *parts: str) -> None:
-        self._parts = tuple(filter(None, parts))
+    def show(self, tone: str, *parts: str) -> None:
+        """`tone` is a colour of the theme, for how the worker is."""
+        self._tone, self._parts = tone, tuple(filter(None, parts))
         self._draw()
 
     def say(self, words: str) -> None:
@@ -35,4 +38,5 @@ class TitleLine(Static):
 
     def _draw(self) -> None:
         parts = (*self._parts[:1], self._news) if self._news else ("softprompt-tui", *self._parts)
-        self.update(inert("  ·  ".join(parts)))
+        # assembled, not parsed: a name in it is no markup
+        self.update(Content.assemble(("● ", f"${self._tone}"), inert("  ·  ".join(parts))))
