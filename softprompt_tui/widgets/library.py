@@ -21,7 +21,14 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 GOOD = 0.99  # the similarity from which it stands out
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above, and what comes of it is kept here."
 NOT_FOUND = "Nothing is like that.\n\nescape ends the search."
-ORDERS = ("created", "similarity", "name", "changed", "composed", "model")
+ORDERS = {
+    "created": "newest first",
+    "similarity": "most similar first",
+    "name": "by name",
+    "changed": "last changed first",
+    "composed": "best composed first",
+    "model": "by model",
+}
 
 
 def _quality(cell: str) -> str:
@@ -88,7 +95,8 @@ class LibraryPane(Vertical):
         table.empty = NOT_FOUND if words else EMPTY
         table.reset(found.total, found.at)
         table.fill(0, self._rows(found.entries))
-        self.border_subtitle = f"{found.total:,} by {order}" + (f" with {words!r}".replace("[", r"\[") if words else "")
+        what = f"{found.total:,}{' with ' + repr(words) if words else ''}, {ORDERS[order]}" if found.total > 1 or words else ""
+        self.border_subtitle = what.replace("[", r"\[")
         self.post_message(EntryHighlighted(table.current, by_hand=False))
 
     @on(Table.Wanted)
@@ -163,7 +171,8 @@ class LibraryPane(Vertical):
             self.table.focus()
 
     def action_order(self) -> None:
-        self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]
+        orders = list(ORDERS)
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
         self.reload()
 
     def action_mark(self) -> None:

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.document._document import Document
+from textual.geometry import Offset
 from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
@@ -58,6 +59,18 @@ class Editor(TextArea):
             self.cut = cut
             self._line_cache.clear()
             self.refresh()
+
+    def scroll_cursor_visible(self, center: bool = False, animate: bool = False) -> Offset:
+        if self.has_focus:
+            return super().scroll_cursor_visible(center, animate)
+        self.scroll_home(animate=False)  # of a prompt that one does not write in, the beginning tells what it is
+        return Offset()
+
+    def on_blur(self) -> None:
+        self.scroll_cursor_visible()
+
+    def on_focus(self) -> None:
+        self.call_after_refresh(self.scroll_cursor_visible)
 
     def action_train(self) -> None:
         self.post_message(TrainAsked())

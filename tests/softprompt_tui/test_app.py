@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from softprompt import Library
 from softprompt.worker import protocol as p
-from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.screens.text import TextScreen
+from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import FakeWorker
 from tests.library_model import a_prompt
 
@@ -39,67 +33,8 @@ HOSTILE = (
 )
 
 
-@dataclass
-class Desk:
-    app: SoftPromptApp
-    pilot: Pilot[None]
-    worker: FakeWorker
-
-    async def until(self, there: Callable[[], object]) -> None:
-        """Waits until the interface is as wanted."""
-        for _ in range(400):
-            if there():
-                await self.pilot.pause()
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError(f"not there; the screen:\n{self.text()}")
-
-    def text(self) -> str:
-        """What stands on the screen."""
-        width, height = self.app.size
-        lines = self.app.screen._compositor.render_strips()
-        assert len(lines) == height
-        return "\n".join(line.text[:width] for line in lines)
-
-    async def shows(self, *words: str) -> None:
-        await self.until(lambda: all(word in self.text() for word in words))
-
-    async def train(self) -> str:
-        before = set(self.worker.records)
-        await self.pilot.press("ctrl+t")
-        await self.until(lambda: set(self.worker.records) - before)
-        (run,) = set(self.worker.records) - before
-        return run
-
-
 def similarities(d: Desk) -> list[p.Similarity]:
     return [one for one in d.worker.asked if isinstance(one, p.Similarity)]
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    folder = tempfile.mkdtemp(prefix="sp")
-    monkeypatch.setenv("SOFTPROMPT_RUNTIME", folder)
-    yield lambda: None  # type: ignore[misc]
-    shutil.rmtree(folder)
-
-
-@asynccontextmanager
-async def desk(width: int = 80, height: int = 24) -> AsyncIterator[Desk]:
-    async with FakeWorker() as worker:
-        app = SoftPromptApp()
-        async with app.run_test(size=(width, height), notifications=True) as pilot:
-            made = Desk(app, pilot, worker)
-            await made.until(lambda: app.line.state == "up")
-            yield made
-
-
-def works(test: Callable[[Desk], object], width: int = 80, height: int = 24) -> None:
-    async def run() -> None:
-        async with desk(width, height) as made:
-            await test(made)  # type: ignore[misc]
-
-    asyncio.run(run())
 
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -197,7 +132,7 @@ def test_the_library_is_searched_ordered_and_compared() -> None:
         await d.pilot.press("escape")
         await d.until(lambda: d.app.library_pane.table.total == 31)
         await d.pilot.press("o")
-        await d.shows("31 by similarity")
+        await d.shows("31, most similar first")
         await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "lake")  # type: ignore[union-attr]
         await d.pilot.press("G")
         await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "fox 0")  # type: ignore[union-attr]

@@ -1,0 +1,76 @@
+"""The interface under test: its application, its keys, and the fake worker that it talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from textual.pilot import Pilot
+
+from softprompt_tui.app import SoftPromptApp
+from tests.fake_worker import FakeWorker
+
+
+@dataclass
+class Desk:
+    app: SoftPromptApp
+    pilot: Pilot[None]
+    worker: FakeWorker
+
+    async def until(self, there: Callable[[], object]) -> None:
+        """Waits until the interface is as wanted."""
+        for _ in range(400):
+            if there():
+                await self.pilot.pause()
+                return
+            await self.pilot.pause(0.02)
+        raise AssertionError(f"not there; the screen:\n{self.text()}")
+
+    def text(self) -> str:
+        """What stands on the screen."""
+        width, height = self.app.size
+        lines = self.app.screen._compositor.render_strips()
+        assert len(lines) == height
+        return "\n".join(line.text[:width] for line in lines)
+
+    async def shows(self, *words: str) -> None:
+        await self.until(lambda: all(word in self.text() for word in words))
+
+    async def train(self) -> str:
+        before = set(self.worker.records)
+        await self.pilot.press("ctrl+t")
+        await self.until(lambda: set(self.worker.records) - before)
+        (run,) = set(self.worker.records) - before
+        return run
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own for the worker's socket."""
+    folder = tempfile.mkdtemp(prefix="sp")
+    monkeypatch.setenv("SOFTPROMPT_RUNTIME", folder)
+    yield
+    shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def desk(width: int = 80, height: int = 24) -> AsyncIterator[Desk]:
+    async with FakeWorker() as worker:
+        app = SoftPromptApp()
+        async with app.run_test(size=(width, height), notifications=True) as pilot:
+            made = Desk(app, pilot, worker)
+            await made.until(lambda: app.line.state == "up")
+            yield made
+
+
+def works(test: Callable[[Desk], object], width: int = 80, height: int = 24) -> None:
+    async def run() -> None:
+        async with desk(width, height) as made:
+            await test(made)  # type: ignore[misc]
+
+    asyncio.run(run())
