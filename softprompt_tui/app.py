@@ -11,7 +11,7 @@ from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.widgets import Footer
 
@@ -43,7 +43,7 @@ from softprompt_tui.widgets.readout import ReadoutPane
 from softprompt_tui.widgets.runs import RunsPane
 from softprompt_tui.widgets.title import TitleLine
 
-GUARD = Guard()
+GUARD, NO_COLOR = Guard(), NoColor()
 UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
 NOTICE_FOR = 12.0  # seconds
 HUGE = 170  # columns from which library, compose and runs stand side by side
@@ -100,7 +100,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             self.register_theme(theme)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), GUARD]
+        filters = [one for one in super().get_line_filters() if not isinstance(one, Monochrome)]
+        # where no colours are wanted Textual sends greys, which are colours too
+        return [*filters, *[NO_COLOR] * self.no_color, GUARD]
 
     def compose(self) -> ComposeResult:
         yield TitleLine()

@@ -27,7 +27,7 @@ class Terminal:
     def __init__(self, *args: str, width: int = 80, height: int = 24, **environment: str) -> None:
         self.screen = pyte.Screen(width, height)
         self._stream = pyte.ByteStream(self.screen)
-        self.bytes = 0
+        self.sent = bytearray()  # all that the program has sent
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.before = termios.tcgetattr(self.slave)
@@ -62,10 +62,14 @@ class Terminal:
             data = os.read(self.master, 1 << 16)
         except OSError:
             return False
-        self.bytes += len(data)
+        self.sent += data
         # pyte does not know the keyboard protocol's sequences and would print them
         self._stream.feed(re.sub(rb"\x1b\[[<>=?][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1bP[^\x1b]*\x1b\\", b"", data))
         return True
+
+    @property
+    def bytes(self) -> int:
+        return len(self.sent)
 
     @property
     def text(self) -> str:

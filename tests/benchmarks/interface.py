@@ -117,6 +117,13 @@ def main() -> None:
                     "a key in the library, while training",
                     delays(t, ["j"] * 20 + [chance.choice("jk") for _ in range(options.keys - 20)]),
                 )
+                began = time.perf_counter()
+                home.kill()
+                t.shows("no worker")
+                print(f"{'the worker killed, and that said after':<44} {time.perf_counter() - began:.2f} s")
+                t.press("ctrl+r")
+                t.shows(r"step \d{2,} of 100000", "training", within=60)
+                print(f"{'by one key it trains on after':<44} {time.perf_counter() - began:.2f} s")
                 with home.client() as client:
                     client.request(p.Stop(run))
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,3 +98,21 @@ def test_a_terminal_that_vanishes_ends_it(worker: Home) -> None:
         t.slave = t.master = -1
         t.process.wait(3)
     assert worker.pid() is not None
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours", "none"),
+    [
+        ({"NO_COLOR": "1"}, "", r"\x1b\[[0-9;:]*\b(3[0-7]|4[0-7]|9[0-7]|10[0-7]|38|48)\b"),
+        ({"TERM": "xterm", "COLORTERM": ""}, r"\x1b\[[0-9;]*3[0-7]", r"[34]8[;:][25]"),
+        ({}, r"\x1b\[[0-9;]*38;2;", ""),
+    ],
+)
+def test_colours_are_those_the_terminal_has(worker: Home, environment: dict[str, str], colours: str, none: str) -> None:
+    with Terminal(**environment) as t:
+        t.shows("worker ready", within=60)
+        t.press("f4")
+        t.shows("Rename")
+        sent = t.sent.decode()
+    assert not colours or re.search(colours, sent)
+    assert not none or not re.search(none, sent)
