@@ -1,4 +1,4 @@
-"""Writing a file so that it is either whole or not there, and private whatever the umask."""
+"""Writing a file so that it is either whole or not there, and private whatever the umask unless it is meant for others."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ NO_LINKS = (
     errno.EOPNOTSUPP,
     errno.ENOSYS,
 )  # a file system without hard links: exFAT, some network mounts
+PRIVATE, PUBLIC = 0o600, 0o666  # modes: for the user alone; for whomever the umask lets
 STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Writes `data` as the new file `path`, durably; raises FileExistsError if there is one, OSError with nothing left behind.
 
     A private temporary file in the same folder, synced, then given its name; then the folder is synced. Only after that does
     it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
     """
-    partial = _written(path, data)
+    partial = _written(path, data, mode)
     try:
         name_new(partial, path)
     except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
@@ -39,9 +40,9 @@ def write_new(path: Path, data: bytes) -> None:
         raise
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
-    partial = _written(path, data)
+    partial = _written(path, data, mode)
     try:
         partial.replace(path)
     except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
@@ -50,13 +51,14 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _written(path: Path, data: bytes) -> Path:
-    """A new private file beside `path` with `data` in it, synced."""
+def _written(path: Path, data: bytes, mode: int) -> Path:
+    """A new file beside `path` with `data` in it, synced."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
-            os.fchmod(descriptor, 0o600)
+            if mode == PRIVATE:  # a umask may have taken even the user's own rights away
+                os.fchmod(descriptor, mode)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]

@@ -1,0 +1,124 @@
+"""Soft prompts as the bytes of other programs' files.
+
+Formats: safetensors' own specification; A1111's modules/textual_inversion (Embedding.save, image_embedding); KoboldAI's
+fileops.checksp; PEFT's PromptTuningConfig; numpy's .npy. Nothing needs torch but the `.pt`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from softprompt.prompt import Array, SoftPrompt
+
+EMB_PARAMS, PAIR = "emb_params", ("clip_l", "clip_g")
+TENSORS = ("target", "losses", "similarities")
+A1111_STAR = 265  # the id of `*` in CLIP's vocabulary, which every file of A1111's names
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip
+
+
+def one_tensor(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
+    """safetensors with the vectors as its one tensor: a second breaks A1111 and diffusers. Provenance is in the metadata."""
+    kept = {name: base64.b64encode(_plain(getattr(prompt, name)).tobytes()).decode() for name in TENSORS}
+    metadata = {"format": "pt", "softprompt": _json(prompt.summary()), "softprompt_tensors": _json(kept)}
+    raw: bytes = save({key: _plain(prompt.vectors)}, metadata)
+    return raw
+
+
+def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
+    """safetensors with the two soft prompts of a pair for SDXL; the metadata has what is known of each."""
+    both = dict(zip(PAIR, (clip_l, clip_g), strict=True))
+    metadata = {"format": "pt"} | {f"softprompt_{key}": _json(prompt.summary()) for key, prompt in both.items()}
+    raw: bytes = save({key: _plain(prompt.vectors) for key, prompt in both.items()}, metadata)
+    return raw
+
+
+def a1111(prompt: SoftPrompt, stem: str) -> bytes:
+    """A `.pt` as A1111 writes it."""
+    import torch
+
+    file = io.BytesIO()
+    torch.save(_embedding(prompt, stem, torch.from_numpy(_plain(prompt.vectors).copy())), file)
+    return file.getvalue()
+
+
+def a1111_png(prompt: SoftPrompt, stem: str) -> bytes:
+    """The picture card with the embedding in its text, where A1111 looks for it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from softprompt.formats.card import draw
+
+    # a double holds every float32, so no bit is lost on the way through JSON
+    inside = _embedding(prompt, stem, {"TORCHTENSOR": _plain(prompt.vectors).tolist()})
+    text = PngInfo()
+    text.add_text("sd-ti-embedding", base64.b64encode(_json(inside).encode()).decode())
+    file = io.BytesIO()
+    draw(prompt).save(file, "PNG", pnginfo=text, optimize=True)
+    return file.getvalue()
+
+
+def _embedding(prompt: SoftPrompt, stem: str, vectors: Any) -> dict[str, Any]:
+    return {
+        "string_to_token": {"*": A1111_STAR},
+        "string_to_param": {"*": vectors},
+        "name": stem,
+        "step": prompt.steps,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": prompt.model or None,
+    }
+
+
+def kobold(prompt: SoftPrompt, _stem: str) -> bytes:
+    meta = {
+        "name": prompt.name,
+        "supported": [prompt.model] if prompt.model else [],
+        "description": prompt.hard_prompt,
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("tensor.npy", _EPOCH), npy(prompt, ""))
+        archive.writestr(zipfile.ZipInfo("meta.json", _EPOCH), json.dumps(meta, indent=2))
+    return file.getvalue()
+
+
+def npy(prompt: SoftPrompt, _stem: str) -> bytes:
+    file = io.BytesIO()
+    np.save(file, _plain(prompt.vectors), allow_pickle=False)
+    return file.getvalue()
+
+
+def peft(prompt: SoftPrompt) -> dict[str, bytes]:
+    """The two files of an adapter's folder. Heads and layers are left to the model: prompt tuning reads neither."""
+    tokens, width = prompt.vectors.shape
+    config = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": prompt.model or None,
+        "num_virtual_tokens": tokens,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": None,
+        "num_layers": None,
+        "inference_mode": True,
+        "prompt_tuning_init": "RANDOM",
+    }
+    return {
+        "adapter_config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
+        "adapter_model.safetensors": one_tensor(prompt, "prompt_embeddings"),
+    }
+
+
+def _plain(array: Array) -> Array:
+    plain: Array = np.ascontiguousarray(array, dtype="<f4")
+    return plain
+
+
+def _json(value: object) -> str:
+    """In ASCII, and standard: raises ValueError for a figure that is not finite."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
