@@ -45,7 +45,7 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
     for path in done.paths:
         line("written", str(path))
     for text in done.line.split("\n"):
-        line(f"in {PROGRAMS[to].title}" if text == done.line.split("\n")[0] else "", text)
+        line("use", text)
     if done.word and done.word not in done.line.split():
         line("in a prompt", f"a photo of {done.word} at night")
     for note in done.notes:

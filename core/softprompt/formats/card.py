@@ -30,7 +30,14 @@ def draw(prompt: SoftPrompt) -> Image.Image:
     y = _readout(pen, prompt, max(y + 20, 168), 430)
     _figures(pen, prompt, 446)
     _curve(pen, prompt, 536, HEIGHT - MARGIN - 34)
-    pen.text(MARGIN, HEIGHT - MARGIN - 10, " · ".join(filter(None, (prompt.model, prompt.created[:10], "softprompt-tui"))), 12, DIM, lines=1)
+    pen.text(
+        MARGIN,
+        HEIGHT - MARGIN - 10,
+        " · ".join(filter(None, (prompt.model, prompt.created[:10], "softprompt-tui"))),
+        12,
+        DIM,
+        lines=1,
+    )
     return image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 

@@ -1,6 +1,6 @@
 """Soft prompts as the files of other programs: what fits, where it goes, what to type there.
 
-    export(prompt, "comfyui", None).line  # "embedding:fox"
+export(prompt, "comfyui", None).line  # "embedding:fox"
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from softprompt.errors import ExportRefused
 from softprompt.formats import export_bytes
 from softprompt.formats.export_files import place, safe_stem, write_file, write_folder
-from softprompt.formats.export_programs import CLIP_G, CLIP_L, ENCODERS, PROGRAMS, Program
+from softprompt.formats.export_programs import CLIP_G, CLIP_L, EMB_PARAMS, ENCODERS, PROGRAMS, Program
 from softprompt.formats.export_words import notes, told
 from softprompt.prompt import SoftPrompt
 
@@ -49,13 +49,17 @@ def export(
         _check_vectors(to, one)
     stem = safe_stem(prompt.name)
     word = _token(program, token, stem)
-    target = place(path, _unlike_words(stem, prompt.tokens) if to == "kohya" else stem, ".safetensors" if pair else program.suffix)
+    target = place(
+        path, _unlike_words(stem, prompt.tokens) if to == "kohya" else stem, ".safetensors" if pair else program.suffix
+    )
     if program.by_stem:
         _check_stem(to, target.stem, prompt.tokens)
     try:
         written = _write(to, pair or (prompt,), target, word, force)
     except ValueError as error:
-        raise ExportRefused(f"{prompt.name or 'the soft prompt'} has a figure that is not finite ({error}): train it again") from error
+        raise ExportRefused(
+            f"{prompt.name or 'the soft prompt'} has a figure that is not finite ({error}): train it again"
+        ) from error
     line, typed = told(to, target, word, pair is not None)
     return Exported(written, line, typed, notes(to, pair or (prompt,), target.stem, word))
 
@@ -78,7 +82,7 @@ def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, f
     elif to in _ONE_FILE:
         data = _ONE_FILE[to](prompts[0], target.stem)
     else:
-        data = export_bytes.one_tensor(prompts[0], token if to == "diffusers" else export_bytes.EMB_PARAMS)
+        data = export_bytes.one_tensor(prompts[0], token if to == "diffusers" else EMB_PARAMS)
     write_file(target, data, force)
     return (target,)
 
@@ -146,7 +150,9 @@ def _token(program: Program, token: str, stem: str) -> str:
     if len(token) > LONGEST_TOKEN or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(f"{token[:40]!r} is no token: up to {LONGEST_TOKEN} characters without spaces, such as <{stem}>")
     if token in _vocabulary():
-        raise ExportRefused(f"{token!r} is in CLIP's vocabulary, and diffusers refuses such a token: put it into brackets, <{token}>")
+        raise ExportRefused(
+            f"{token!r} is in CLIP's vocabulary, and diffusers refuses such a token: put it into brackets, <{token}>"
+        )
     return token
 
 
@@ -154,11 +160,17 @@ def _check_stem(to: str, stem: str, tokens: int) -> None:
     """Raises ExportRefused for a file's name that cannot be typed in the program."""
     title, plain = PROGRAMS[to].title, safe_stem(stem)
     if stem != plain:
-        raise ExportRefused(f"in {title} the file's name is what is typed, and {stem!r} has characters that end a word: call it {plain}")
+        raise ExportRefused(
+            f"in {title} the file's name is what is typed, and {stem!r} has characters that end a word: call it {plain}"
+        )
     if to == "invokeai" and not stem.isascii():
-        raise ExportRefused(f"InvokeAI finds only names of ASCII letters in a prompt, and {stem!r} has others: name the file with --out")
+        raise ExportRefused(
+            f"InvokeAI finds only names of ASCII letters in a prompt, and {stem!r} has others: name the file with --out"
+        )
     if to == "kohya" and _unlike_words(stem, tokens) != stem:
-        raise ExportRefused(f"kohya refuses names that are in CLIP's vocabulary, as {stem!r} is: call it {_unlike_words(stem, tokens)}")
+        raise ExportRefused(
+            f"kohya refuses names that are in CLIP's vocabulary, as {stem!r} is: call it {_unlike_words(stem, tokens)}"
+        )
 
 
 def _unlike_words(stem: str, tokens: int) -> str:

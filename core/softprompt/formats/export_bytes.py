@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from softprompt.formats.export_programs import EMB_PARAMS
 from softprompt.prompt import Array, SoftPrompt
 
-EMB_PARAMS, PAIR = "emb_params", ("clip_l", "clip_g")
+PAIR = ("clip_l", "clip_g")
 TENSORS = ("target", "losses", "similarities")
 A1111_STAR = 265  # the id of `*` in CLIP's vocabulary, which every file of A1111's names
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip

@@ -48,7 +48,9 @@ def place(out: Path | None, stem: str, suffix: str) -> Path:
         raise ExportRefused(f"there is no folder {folder.parent}: make it first, or give another with --out")
     ending = Path(f"{stem}{suffix}").suffix
     if folder.suffix != ending and ending:
-        raise ExportRefused(f"{folder.name} is no name for this file, which must end in {ending}: give {stem}{ending}, or a folder")
+        raise ExportRefused(
+            f"{folder.name} is no name for this file, which must end in {ending}: give {stem}{ending}, or a folder"
+        )
     return folder
 
 
@@ -99,7 +101,9 @@ def _check_replaceable(path: Path, files: dict[str, bytes], force: bool) -> None
         raise ExportRefused(f"{path} is no folder, so it is not replaced by one: give another with --out")
     others = {found.name for found in path.iterdir()} - files.keys()
     if others:
-        raise ExportRefused(f"{path} holds other files ({', '.join(sorted(others)[:3])}), so it is not replaced: give another with --out")
+        raise ExportRefused(
+            f"{path} holds other files ({', '.join(sorted(others)[:3])}), so it is not replaced: give another with --out"
+        )
 
 
 def _unwritten(path: Path, error: OSError) -> ExportRefused:

@@ -5,10 +5,12 @@ Source: the programs' own loaders, named in tests/softprompt/test_consumers.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
 SDXL = "sdxl"
+EMB_PARAMS = "emb_params"  # the key of the one tensor of the default file
 ENCODERS = {
     CLIP_L: ("ViT-L-14-quickgelu/openai", "Stable Diffusion 1.x, Flux, and the first encoder of SDXL"),
     CLIP_H: ("ViT-H-14/laion2b_s32b_b79k", "Stable Diffusion 2.x"),
@@ -27,7 +29,7 @@ class Program:
 
     title: str
     suffix: str
-    widths: dict[int, tuple[str, ...]]
+    widths: Mapping[int, tuple[str, ...]]
     pair: bool = False
     by_stem: bool = False
     token: bool = False

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from softprompt.formats.export_programs import CLIP_G, CLIP_H, CLIP_L, ENCODERS, PROGRAMS, SDXL
+from softprompt.formats.export_programs import EMB_PARAMS, ENCODERS, PROGRAMS, SDXL
 from softprompt.prompt import SoftPrompt
 
 _READS = {
@@ -40,7 +40,9 @@ def told(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
         case "kohya":
             return f"--textual_inversion_embeddings {shlex.quote(str(path))}", stem
         case "diffusers" if pair:
-            one = 'pipe.load_textual_inversion(pair["{}"], token={}, text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})'
+            one = (
+                'pipe.load_textual_inversion(pair["{}"], token={}, text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})'
+            )
             lines = [one.format("clip_l", _python(token), "", ""), one.format("clip_g", _python(token), "_2", "_2")]
             return "\n".join([f"pair = safetensors.torch.load_file({quoted})", *lines]), token
         case "diffusers":
@@ -52,7 +54,8 @@ def told(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
         case "kobold":
             return path.name, ""
         case _:
-            return f"safetensors.numpy.load_file({quoted}){'' if pair else '["emb_params"]'}", ""
+            key = "" if pair else f'["{EMB_PARAMS}"]'
+            return f"safetensors.numpy.load_file({quoted}){key}", ""
 
 
 def _python(text: str) -> str:
@@ -74,6 +77,8 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     found += [f"{_READS[family]}: {_nearness(prompts, family)}" for family in families]
     if not families:
         found.append(f"this is an exchange of vectors: they mean something to {_model(prompts[0])} alone")
+    if SDXL in families and len(prompts) == 1:
+        found.append("alone it is seen by one of SDXL's two encoders: --sdxl OTHER writes a pair")
     if to == "diffusers" and {SDXL, "flux"} & set(families):
         found.append(
             "where a text encoder's configuration says eos_token_id 2, transformers takes the pooled embedding at a soft token: "
@@ -116,8 +121,6 @@ def _model(prompt: SoftPrompt) -> str:
 def _other_model(prompt: SoftPrompt) -> str:
     """A warning where the width fits and the model is another, or is not known; else ""."""
     width = prompt.vectors.shape[1]
-    if width not in (CLIP_L, CLIP_H, CLIP_G):
-        return ""
     model, users = ENCODERS[width]
     if prompt.model == model:
         return ""
