@@ -143,12 +143,16 @@ def _check_vectors(to: str, prompt: SoftPrompt) -> None:
 def _token(program: Program, token: str, stem: str) -> str:
     """The word for diffusers; raises ExportRefused for one that its tokenizer could not take as one."""
     if not token:
-        return f"<{stem}>"
+        return f"<{stem.lower()}>"
     if not program.token:
         able = " and ".join(name for name, one in PROGRAMS.items() if one.token)
         raise ExportRefused(f"{program.title} knows the soft prompt by its file's name; a token of one's own is for {able}")
     if len(token) > LONGEST_TOKEN or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(f"{token[:40]!r} is no token: up to {LONGEST_TOKEN} characters without spaces, such as <{stem}>")
+    if token != token.lower():
+        raise ExportRefused(
+            f"{token!r} has capital letters, and diffusers would use the first vector alone: give {token.lower()!r}"
+        )
     if token in _vocabulary():
         raise ExportRefused(
             f"{token!r} is in CLIP's vocabulary, and diffusers refuses such a token: put it into brackets, <{token}>"
