@@ -46,7 +46,7 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
         line("written", str(path))
     for text in done.line.split("\n"):
         line("use", text)
-    if done.word and done.word not in done.line.split():
+    if done.word:
         line("in a prompt", f"a photo of {done.word} at night")
     for note in done.notes:
         narrate(note if note.startswith("warning: ") else f"note: {note}")

@@ -33,9 +33,12 @@ def one_tensor(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
 
 
 def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
-    """safetensors with the two soft prompts of a pair for SDXL; the metadata has what is known of each."""
+    """safetensors with the two soft prompts of a pair for SDXL; the metadata says in words what each is."""
     both = dict(zip(PAIR, (clip_l, clip_g), strict=True))
-    metadata = {"format": "pt"} | {f"softprompt_{key}": _json(prompt.summary()) for key, prompt in both.items()}
+    words = {
+        key: f"{one.name or 'a soft prompt'} on {one.model or 'an unknown model'}: {one.hard_prompt}" for key, one in both.items()
+    }
+    metadata = {"format": "pt"} | {key: text.encode("utf-8", "replace").decode() for key, text in words.items()}
     raw: bytes = save({key: _plain(prompt.vectors) for key, prompt in both.items()}, metadata)
     return raw
 
