@@ -80,7 +80,7 @@ def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
             path.rename(old)
         try:
             partial.rename(path)
-        except OSError:
+        except BaseException:  # also Ctrl-C must not take away what was there; it goes on as it came
             if old.exists():
                 old.rename(path)
             raise
