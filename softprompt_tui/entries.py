@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from softprompt.errors import SoftPromptError
 from softprompt_tui.facts import compared, in_full
+from softprompt_tui.files import Files
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import variation_of
 from softprompt_tui.screens.ask import AskText
@@ -28,6 +29,7 @@ class Entries:
         self.deleted: list[tuple[str, ...]] = []  # what undo brings back, the last first
         self.opened = self.opened_name = ""  # the entry whose tokens [v1], [v2], … are
         self._seen = app.library.revisions.changed_at()
+        self.files = Files(app)
 
     async def do(self, action: str, entries: tuple[str, ...]) -> None:
         try:
@@ -142,6 +144,12 @@ class Entries:
         self.app.copy_to_clipboard(f"[{found.name}]")
         self.app.say(f"[{found.name}] is copied by the terminal (OSC 52), and put into the composition")
         self.app.compose_pane.insert(f"[{found.name}]")
+
+    async def _export(self, entry: str) -> None:
+        await self.files.export(await self._thread(self.app.library.open, entry))
+
+    async def _import(self, *_: str) -> None:
+        await self.files.bring_in()
 
     async def _compare(self, *entries: str) -> None:
         if len(entries) != 2:

@@ -22,7 +22,7 @@ class EntryHighlighted(Message):
 
 
 class EntryAction(Message):
-    """Something is to be done with entries: open, rename, tag, note, delete, undo, vary, copy, compare."""
+    """Something is to be done with entries: open, rename, tag, note, delete, undo, vary, copy, compare, export, import."""
 
     def __init__(self, action: str, entries: tuple[str, ...]) -> None:
         super().__init__()

@@ -38,6 +38,7 @@ class Settings:
     pane: str = "library"
     sort: str = "created"
     compose: str = ""
+    folder: str = ""  # where files were imported from or exported to last
     prompts: list[str] = field(default_factory=list)
 
     def remember(self, prompt: str) -> None:

@@ -18,7 +18,8 @@ ABOUT = {
     "readout": "The words nearest to each soft token. They look like gibberish, and typed as text they carry only part of the meaning: that is the similarity "
     "'as text'. The soft tokens themselves are the vectors. A word that has just changed is shown reversed.",
     "library": "Everything that was trained. / searches, o changes the order, enter opens (its tokens are then [v1], [v2], …), r renames, t tags, N notes, d deletes "
-    "and u undoes that, n takes its prompt and the fields below it for a variation, y copies the name as a word, space marks, c compares two that are marked.",
+    "and u undoes that, n takes its prompt and the fields below it for a variation, y copies the name as a word, space marks, c compares two that are marked. e writes a file for "
+    "another program (ComfyUI, AUTOMATIC1111, diffusers, …), f takes in theirs.",
     "compose": "Use soft prompts as words: [name] mountain view. The similarity is to the same sentence with the prompt written out. A second text can be "
     "compared with it.",
     "runs": "Trainings one after another; they go on when you leave. s stops and saves the best so far, p pauses and resumes, K and J change the order, r tries "

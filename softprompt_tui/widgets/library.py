@@ -45,7 +45,7 @@ COLUMNS = (
     Column("age", 6, right=True),
 )
 ACTIONS = {"r": ("rename", "Rename"), "t": ("tag", "Tag"), "N": ("note", "Note"), "d": ("delete", "Delete"), "u": ("undo", "Undo"), "n": ("vary", "Vary"),
-           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail")}  # fmt: skip
+           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail"), "e": ("export", "Export"), "f": ("import", "From files")}  # fmt: skip
 
 
 SHOWN = ("rename", "delete")
@@ -182,7 +182,7 @@ class LibraryPane(Vertical):
     def action_act(self, action: str) -> None:
         marked = tuple(sorted(self.table.marked))
         entries = marked if marked and action in ("delete", "tag", "compare") else tuple(filter(None, [self.table.current]))
-        if entries or action == "undo":
+        if entries or action in ("undo", "import"):
             self.post_message(EntryAction(action, entries))
 
     @on(Table.Moved)

@@ -1,0 +1,146 @@
+"""Soft prompts from files and into files: the dialogs, and the commands that do it beside the interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from softprompt_tui.inert import inert
+from softprompt_tui.outside import CommandFailed, command
+from softprompt_tui.screens.ask import AskKey
+from softprompt_tui.screens.export import Export, ExportScreen
+from softprompt_tui.screens.files import FilesScreen
+from softprompt_tui.screens.pick import PickScreen
+from softprompt_tui.screens.text import TextScreen
+
+if TYPE_CHECKING:
+    from softprompt.library.entry import Entry
+    from softprompt_tui.app import SoftPromptApp
+
+IN_THE_WAY = "is there already"  # how the refusal to replace a file reads
+
+
+class Files:
+    """Imports and exports. Raises SoftPromptError for what goes wrong."""
+
+    def __init__(self, app: SoftPromptApp) -> None:
+        self.app = app
+
+    @property
+    def folder(self) -> Path:
+        kept = Path(self.app.settings.folder) if self.app.settings.folder else Path.cwd()
+        return kept if kept.is_dir() else Path.home()
+
+    async def bring_in(self) -> None:
+        """Asks for files, imports them in one batch, and asks which model they belong to where they do not say."""
+        chosen = await self.app.push_screen_wait(FilesScreen("Import soft prompts from files", self.folder))
+        if chosen is None:
+            return
+        self.app.settings.folder = str(chosen.folder)
+        count = len(chosen.files)
+        self.app.say(f"reading {chosen.files[0].name if count == 1 else f'{count} files'}")
+        made = await command("import", "--json", "--", *map(str, chosen.files))
+        self.app.entries.changed(made[0]["id"])
+        self.app.say(f"{made[0]['name']} is in the library" if len(made) == 1 else f"{len(made)} soft prompts are in the library")
+        await self.app.push_screen_wait(TextScreen(_told(made)))
+        for width in sorted({one["width"] for one in made if one["candidates"]}):
+            await self._assign(width, [one for one in made if one["candidates"] and one["width"] == width])
+
+    async def _assign(self, width: int, made: list[dict[str, Any]]) -> None:
+        whose = made[0]["name"] if len(made) == 1 else f"these {len(made)}"
+        model = await self.app.push_screen_wait(
+            PickScreen(
+                f"The file does not say which text encoder {inert(whose)} belongs to. Of width {width} there are:",
+                made[0]["candidates"],
+                "not now; `softprompt-tui assign` says it later",
+            )
+        )
+        if not model:
+            return
+        self.app.say(f"loading {model}")
+        for one in made:
+            await command("assign", "--json", "--model", model, "--", one["id"])
+        self.app.entries.changed(made[0]["id"])
+        self.app.say(f"{whose} of {model}")
+
+    async def export(self, entry: Entry) -> None:
+        """Asks where to, writes the file, and says what to type in the other program."""
+        wanted = await self.app.push_screen_wait(ExportScreen(entry.prompt.name, entry.prompt.vectors.shape[1], self.folder))
+        if wanted is None:
+            return
+        try:
+            done = await self._written(entry, wanted)
+        except CommandFailed as error:
+            if IN_THE_WAY not in str(error):
+                raise
+            question = str(error).partition(":")[0]
+            if await self.app.push_screen_wait(AskKey(f"{inert(question)}.", [("r", "replace it")])) != "r":
+                return
+            done = await self._written(entry, wanted, "--force")
+        self.app.settings.folder = str(Path(done["paths"][0]).parent)
+        self.app.copy_to_clipboard(done["line"])
+        await self.app.push_screen_wait(TextScreen(_written(done)))
+
+    async def _written(self, entry: Entry, wanted: Export, *more: str) -> dict[str, Any]:
+        options = {"--out": wanted.out, "--sdxl": wanted.other, "--token": wanted.token}
+        given = [
+            part
+            for option, value in options.items()
+            if value
+            for part in (option, _expanded(value) if option == "--out" else value)
+        ]
+        self.app.say(f"writing {entry.prompt.name} for {wanted.to}")
+        done: dict[str, Any] = await command("export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
+        return done
+
+
+def _expanded(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # no such user: the command says that there is no such folder
+        return path
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _written(done: dict[str, Any]) -> Group:
+    grid = _grid()
+    for path in done["paths"]:
+        grid.add_row("written", Text(inert(path), "bold"))
+    for line in done["line"].split("\n"):
+        grid.add_row("use", Text(inert(line), "bold"))
+    if done["word"]:
+        grid.add_row("in a prompt", Text(inert(f"a photo of {done['word']} at night")))
+    for note in done["notes"]:
+        grid.add_row("note", Text(inert(note)))
+    return Group(grid, Text("\nThe line to use is copied by the terminal (OSC 52).", "dim"))
+
+
+def _told(made: list[dict[str, Any]]) -> Group:
+    grids: list[RenderableType] = []
+    for one in made:
+        grid = _grid()
+        grid.add_row("name", Text(inert(one["name"]), "bold"))
+        grid.add_row("from", Text(inert(f"{one['file']} ({one['format']})")))
+        grid.add_row("soft tokens", Text(f"{one['tokens']} of width {one['width']}"))
+        grid.add_row("model", Text(inert(one["model"] or "unknown")))
+        if one["unknown"]:
+            grid.add_row("unknown", Text(", ".join(one["unknown"])))
+        if one["state"] != "added":
+            grid.add_row(
+                "state",
+                Text({"present": "it was in the library already", "trashed": "it is in the trash, and left there"}[one["state"]]),
+            )
+        for note in one["notes"]:
+            grid.add_row("note", Text(inert(note)))
+        grids += [grid, Text()]
+    return Group(*grids)
