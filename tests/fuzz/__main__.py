@@ -89,7 +89,9 @@ def main() -> None:
     keep.mkdir(parents=True, exist_ok=True)
     inputs, outcomes, findings = fuzz(TARGETS[options.target], options.seconds, options.seed, keep)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{options.target}: {inputs:,} inputs in {options.seconds:.0f} s, {outcomes} outcomes, {findings} findings, {peak} MiB at most")
+    print(
+        f"{options.target}: {inputs:,} inputs in {options.seconds:.0f} s, {outcomes} outcomes, {findings} findings, {peak} MiB at most"
+    )
     sys.exit(1 if findings else 0)
 
 
