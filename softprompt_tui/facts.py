@@ -32,7 +32,7 @@ def in_full(entry: Entry) -> Text:
         if made.readout
         else "",
         "trained": f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {made.stopped}" if made.device else "",
-        **dict(told_of_origin(made)),
+        **_joined(told_of_origin(made)),
         "created": made.created,
         "changed": f"{entry.changed}, revision {entry.revision}" if entry.changed else "",
         "tags": "  ".join(entry.tags),
@@ -46,6 +46,14 @@ def in_full(entry: Entry) -> Text:
         if value:
             text.append(f"{label:<12}", "dim").append(f"{inert(value)}\n")
     return text
+
+
+def _joined(told: list[tuple[str, str]]) -> dict[str, str]:
+    """Lines of one label as one."""
+    joined: dict[str, str] = {}
+    for label, words in told:
+        joined[label] = f"{joined[label]}; {words}" if label in joined else words
+    return joined
 
 
 def of_run(run: dict[str, Any]) -> Text:
@@ -77,9 +85,10 @@ def compared(a: Entry, b: Entry) -> Text:
     text = Text()
     text.append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name) + "\n\n", "bold")
     if found.cosines is None:
-        text.append("They belong to different models and cannot be compared token by token.\n", "italic")
+        text.append("They belong to different models, or of one it is not known: no comparison token by token.\n", "italic")
     else:
-        text.append("similarity of their hard prompts ", "dim").append(f"{found.hard_prompts:.4f}\n\n", "bold")
+        alike = UNKNOWN if found.hard_prompts is None else f"{found.hard_prompts:.4f}"
+        text.append("similarity of their hard prompts ", "dim").append(f"{alike}\n\n", "bold")
         words = [[read.token for read in entry.prompt.readout] for entry in (a, b)]
         for i, (near, cosine) in enumerate(found.closest()):
             text.append(f"[v{i + 1}] ", "dim").append(f"{_word(words[0], i)}  ").append(f"{cosine:.3f}  ", "bold")

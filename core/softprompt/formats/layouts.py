@@ -14,7 +14,7 @@ from softprompt.formats.tensors import MOST_NUMBERS, MOST_VECTORS, Data, Tensor,
 from softprompt.prompt import Array
 
 LONGEST_SAID, LONGEST_KEY, MOST_SAID = 4000, 200, 60  # characters, characters, values
-_RENAMED = {"sd_checkpoint": "checkpoint hash", "sd_checkpoint_name": "checkpoint"}
+_RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
 _ENCODERS = ("clip_l", "clip_g")
 

@@ -29,8 +29,8 @@ WALL = 9.0  # seconds for a file
 LONGEST_HEAD, MOST_BESIDE = 32 << 20, 64 << 20  # bytes of the answer: what is said, and the tensors beside the vectors
 FOLDER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 READ_ARE = (
-    "Read are embeddings of AUTOMATIC1111 (.pt, .png card), diffusers, ComfyUI, kohya and SDXL (.safetensors, .pt, .bin), KoboldAI's zips, "
-    "PEFT folders, CoOp's checkpoints, .npy, and what softprompt-tui writes"
+    "What is read: embeddings of AUTOMATIC1111, diffusers, ComfyUI, kohya and SDXL (.safetensors, .pt, .bin, .png cards), KoboldAI's zips, "
+    "PEFT folders, CoOp's checkpoints, .npy, exports of softprompt-tui"
 )
 
 
