@@ -114,8 +114,9 @@ def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
     """An export of this program, with everything it knew."""
     (vectors,) = found.vectors.values()
     try:
-        provenance = strict_json(ours[OURS])
-        packed = strict_json(ours.get(OUR_TENSORS, "{}"))
+        provenance, packed = strict_json(ours[OURS]), strict_json(ours.get(OUR_TENSORS, "{}"))
+        if not isinstance(provenance, dict) or not isinstance(packed, dict):
+            raise TypeError("no object")
         beside = {key: np.frombuffer(base64.b64decode(packed.get(key, ""), validate=True), "<f4") for key in TENSORS[1:]}
         finite(beside["target"])
         # `entry` is this program's word for what is no provenance: a file from outside does not choose an id

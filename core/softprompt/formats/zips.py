@@ -74,7 +74,9 @@ def _check_directory(raw: bytes) -> None:
             raise FileRefused("its zip is damaged (the end of its directory is not where it should be)")
         count, size = struct.unpack_from("<QQ", raw, end + 32)
     if count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
-        raise FileRefused(f"its zip has {count:,} members: no soft prompt's has more than {MOST_MEMBERS}")
+        raise FileRefused(
+            f"its zip has {count:,} members, and a directory of {size:,} bytes: a soft prompt's has at most {MOST_MEMBERS:,} and {LARGEST_DIRECTORY:,}"
+        )
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:
