@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from softprompt.errors import SoftPromptError
+from softprompt.errors import PromptError, SoftPromptError
 from softprompt_tui.facts import compared, in_full
 from softprompt_tui.files import Files
 from softprompt_tui.inert import inert
@@ -131,6 +131,8 @@ class Entries:
 
     async def _vary(self, entry: str) -> None:
         made = (await self._thread(self.app.library.open, entry)).prompt
+        if not made.hard_prompt:
+            raise PromptError(f"the hard prompt of {made.name} is not known: there is nothing to vary")
         self.app.settings.remember(self.app.prompt_pane.prompt)  # what stood there comes back with up
         self.app.prompt_pane.remembered(self.app.settings.prompts)
         fields, more = variation_of(made)

@@ -161,7 +161,10 @@ class Shown:
         rows = tuple(
             ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
         )
-        self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
+        if rows:
+            self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
+        else:
+            self.app.readout.nothing()
         self.app.detail.show(entry.id, in_full(entry))
         if isinstance(self.app.screen, PlotScreen):
             self.app.screen.follow(self.title, self.series)

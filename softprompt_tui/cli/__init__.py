@@ -12,6 +12,7 @@ from softprompt_tui.cli.completion import completion
 from softprompt_tui.cli.diff import diff
 from softprompt_tui.cli.editing import duplicate, note, rename, tag
 from softprompt_tui.cli.export import export
+from softprompt_tui.cli.importing import assign, import_
 from softprompt_tui.cli.library import list_, show
 from softprompt_tui.cli.models import models
 from softprompt_tui.cli.readout import readout
@@ -48,7 +49,8 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    train, list_, show, readout, diff, rename, tag, note, duplicate, rm, restore, purge, export, library, compare, models, runs, attach, stop, worker, completion,
+    train, list_, show, readout, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models, runs, attach,
+    stop, worker, completion,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

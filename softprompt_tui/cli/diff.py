@@ -9,7 +9,7 @@ import click
 from softprompt.errors import SoftPromptError
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import complete_entry, device_option, json_option, library, load, narrate, print_json, print_table
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import UNKNOWN, line
 
 if TYPE_CHECKING:
     from softprompt.library.difference import Difference
@@ -46,9 +46,8 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
     print_table(("differs in", "first", "second"), [(key, _short(one), _short(two)) for key, (one, two) in found.fields.items()])
     click.echo()
     if found.cosines is None:
-        line(
-            "similarity", f"not comparable: one is of {a.prompt.model}, the other of {b.prompt.model}, or of other weights of it"
-        )
+        models = [entry.prompt.model or f"an {UNKNOWN} model" for entry in (a, b)]
+        line("similarity", f"not comparable: one is of {models[0]}, the other of {models[1]}, or of other weights of it")
     else:
         if alike is not None:
             line("similarity", f"{alike:.4f} of the two soft prompts")

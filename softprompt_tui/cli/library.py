@@ -20,6 +20,7 @@ from softprompt_tui.cli.common import (
     print_json,
     print_table,
 )  # fmt: skip
+from softprompt_tui.cli.report import UNKNOWN
 
 SHOWN = 100  # rows of a table unless told otherwise
 
@@ -103,7 +104,7 @@ def _row(one: Listed, now: datetime, tagged: bool) -> tuple[str, ...]:
         "-" if one.tokens is None else str(one.tokens),
         figure(one.similarity),
         figure(one.composed),
-        one.model,
+        one.model or UNKNOWN,
         age(one.trashed or one.created, now),
         *((" ".join(one.tags),) if tagged else ()),
         one.hard_prompt,

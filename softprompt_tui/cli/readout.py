@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from softprompt.errors import ConfigError
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, library, load, print_json
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import line, unassigned
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     """
     entry = library().open(name)
     prompt = entry.prompt
+    if not prompt.model:
+        raise ConfigError(f"{prompt.name} has no readout: {unassigned(prompt)}")
     encoder = load(prompt.model, device)
     encoder.check_belongs(prompt)
     from softprompt.readout import read_out, readout_similarity

@@ -11,6 +11,7 @@ from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
 
 UNKNOWN = "unknown"
+OF_THE_FILE = ("file", "format", "part", "with", "sha256")  # what an import writes down of the file
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -57,13 +58,22 @@ def print_entry(entry: Entry, path: Path) -> None:
     line("saved", f"{path}  (id {entry.id})")
 
 
+def unassigned(prompt: SoftPrompt) -> str:
+    """What to do about a soft prompt whose model is unknown."""
+    return f"which model it belongs to is not known. `softprompt-tui assign '{prompt.name}' --model MODEL` says so"
+
+
 def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
     """(label, words) for what it was made from, and for what a file that it came from said of itself."""
     told = [
         (one.relation, f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""))
         for one in prompt.ancestry
     ]
-    return told + [(key, f"{value}") for key, value in prompt.source.items() if value not in ("", None)]
+    known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
+    # what stands in the file itself has a label of its own: a file can call anything "model"
+    said = "; ".join(f"{key} {value}" for key, value in known.items() if key not in OF_THE_FILE)
+    told += [(key, f"{known[key]}") for key in OF_THE_FILE if key in known]
+    return told + [("file says", said)] * bool(said)
 
 
 STOPPED = {

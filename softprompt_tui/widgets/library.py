@@ -15,6 +15,7 @@ from textual.widgets import Input
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library, Listed, Listing
 from softprompt_tui.cli.cells import age, figure
+from softprompt_tui.cli.report import UNKNOWN
 from softprompt_tui.messages import EntryAction, EntryHighlighted
 from softprompt_tui.widgets.table import PAGE, Column, Table
 
@@ -132,7 +133,7 @@ class LibraryPane(Vertical):
                     str(one.tokens or "-"),
                     figure(one.similarity),
                     figure(one.composed),
-                    one.model,
+                    one.model or UNKNOWN,
                     " ".join(one.tags),
                     age(one.created, now),
                 ),

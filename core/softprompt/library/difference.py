@@ -18,7 +18,7 @@ _ELSEWHERE = ("readout", "warnings", "steps_per_second")  # shown token by token
 @dataclass(frozen=True)
 class Difference:
     """`fields`: name -> (first, second) of all that differs in their making. `hard_prompts`: cosine of their targets, None where the
-    models are not the same or one is not known. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
+    models are not the same or one is not known, or a target is not. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
 
     fields: dict[str, tuple[Any, Any]]
     hard_prompts: float | None
@@ -36,7 +36,8 @@ def difference(a: Entry, b: Entry) -> Difference:
     first, second = _facts(a), _facts(b)
     fields = {key: (first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)}
     one, two = a.prompt, b.prompt
-    if (one.model_fingerprint, one.vectors.shape[1]) != (two.model_fingerprint, two.vectors.shape[1]):
+    same_model = one.model_fingerprint and one.model_fingerprint == two.model_fingerprint
+    if not same_model or one.vectors.shape[1] != two.vectors.shape[1]:
         return Difference(fields, None, None)
     known = one.target.size and one.target.shape == two.target.shape
     hard_prompts = float(np.clip(one.target @ two.target, -1, 1)) if known else None
@@ -47,7 +48,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
     facts = {key: value for key, value in entry.prompt.summary().items() if key not in _ELSEWHERE}
     composition = facts.pop("composition") or {}
     facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
-    for group in ("config", "versions"):
+    for group in ("config", "versions", "source"):
         facts |= {f"{group}: {key}": value for key, value in facts.pop(group).items()}
     return facts | {"tags": list(entry.tags), "note": entry.note}
 

@@ -55,6 +55,13 @@ def name_for(hard_prompt: str, taken: Container[str]) -> str:
     return numbered(stem, taken)
 
 
+def tidied(text: str) -> str:
+    """A name that can be given, as near as can be to a text from outside; "" where nothing of it can stand in a name."""
+    kept = "".join(char if _letter(char) or char in "-_ " else "-" for char in unicodedata.normalize("NFC", text[:1000]))
+    name = re.sub(r" +", " ", re.sub(r" *-[- ]*", "-", kept)).strip("-_ ")[: LONGEST - 8].strip("-_ ")
+    return f"prompt-{name}" if _RESERVED.fullmatch(name) else name
+
+
 def numbered(name: str, taken: Container[str]) -> str:
     """The name, or the first of name-2, name-3, … that is not in `taken`."""
     free, number = name, 1

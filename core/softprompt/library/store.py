@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
 from softprompt.files import PARTIAL
 from softprompt.home import VARIABLE, data_folder, make_folder
-from softprompt.library import listing, trash
+from softprompt.library import batch, listing, trash
 from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
@@ -72,7 +72,7 @@ class Library:
         if id is not None and (saved := self.content(id)):
             return saved
         wished = check_name(prompt.name) if prompt.name else ""
-        name = self._free(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
+        name = self.free_names(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
         entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
         try:
             self.revisions.write(entry)
@@ -82,6 +82,18 @@ class Library:
                 raise EntryDamaged(f"{self.path(entry.id, 1)} was just saved, and cannot be read") from None
             return saved
         return entry
+
+    def save_all(self, made: Sequence[Entry]) -> list[Entry]:
+        """Saves new entries under the ids that they have, all of them or none; returns them as they are now, in the same order.
+
+        What is there under an id already stays as it is (see `known`), so that doing it again after a crash adds what is missing. A name
+        that is taken gets a number. Raises BadName, HomeError, LibraryError, EntryDamaged.
+        """
+        return batch.save_all(self, made)
+
+    def known(self, entry_id: str) -> tuple[Entry, bool] | None:
+        """(what was saved under an id, whether it is in the trash), None where nothing is. Raises EntryDamaged for what cannot be read."""
+        return batch.known(self, entry_id)
 
     def open(self, name: str) -> Entry:
         """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
@@ -152,9 +164,10 @@ class Library:
 
     def numbered(self, name: str) -> str:
         """The name, or the first of name-2, name-3, … that is free."""
-        return self._free(lambda taken: numbered(name, taken))
+        return self.free_names(lambda taken: numbered(name, taken))
 
-    def _free(self, choose: Callable[[Container[str]], str]) -> str:
+    def free_names(self, choose: Callable[[Container[str]], Answer]) -> Answer:
+        """What `choose` makes of the names in use, in the form that `same` gives."""
         return self.index.ask(lambda db: choose(_Taken(db)))
 
     # changing: each is a new revision
@@ -181,6 +194,10 @@ class Library:
         note = check_note(note)
         return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
 
+    def assign(self, name: str, assigned: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
+        """Sets the model of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
+        return self._change(self.find(name), lambda entry: replace(entry, prompt=assigned(entry.prompt)), None)
+
     def duplicate(self, name: str, new: str | None = None) -> Entry:
         """A second entry with everything of the first, under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
         entry = self.open(name)
@@ -203,7 +220,7 @@ class Library:
                 seen = change(self._at(found.id, revision))
                 return self._beside(seen, seen.prompt.name)
             changed = change(entry)
-            if (changed.prompt.name, changed.tags, changed.note) == (entry.prompt.name, entry.tags, entry.note):
+            if _editable(changed) == _editable(entry):
                 return entry
             changed = replace(changed, revision=entry.revision + 1, changed=now())
             try:
@@ -297,6 +314,11 @@ class Library:
             with suppress(EntryDamaged, EntryNotFound):
                 return self._at(entry_id, number)
         return None
+
+
+def _editable(entry: Entry) -> tuple[object, ...]:
+    """What a change may change."""
+    return entry.prompt.name, entry.prompt.model_fingerprint, entry.tags, entry.note
 
 
 class _Taken:

@@ -1,0 +1,82 @@
+"""The process in which a file from outside is taken apart: it has little memory and time, opens nothing, starts nothing, and answers once.
+
+stdin: a line of JSON, {"folder": bool, "parts": [[name, bytes], …]}, then those bytes. stdout: 8 bytes of length, as many of JSON, then
+float32 numbers; see `reading` for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import struct
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softprompt.formats.found import Found
+
+MEMORY, SECONDS = 1 << 30, 7  # bytes of address space, seconds of a processor
+
+
+def limit(kind: int, most: int) -> None:
+    """Lowers a limit for good; macOS does not know all of them."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (most, most))
+
+
+def answer(folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[Any]]:
+    """(the head of the answer, the arrays behind it)."""
+    from softprompt.errors import FileRefused
+    from softprompt.formats.recognise import found_in_file, found_in_folder
+
+    try:
+        return packed(found_in_folder(parts) if folder else found_in_file(parts[""]))
+    except FileRefused as error:
+        return {"refused": str(error)}, []
+    except MemoryError:
+        return {"refused": f"reading it would take more than {MEMORY:,} bytes of memory"}, []
+    except Exception as error:  # whatever it is, who sent the file is told and nobody's program ends
+        return {"refused": f"its reader failed ({type(error).__name__}); please report this file"}, []
+
+
+def packed(found: Found) -> tuple[dict[str, Any], list[Any]]:
+    arrays = [*found.vectors.values(), *found.beside.values()]
+    head = {
+        "format": found.format,
+        "said": found.said,
+        "provenance": found.provenance,
+        "vectors": [[name, list(array.shape)] for name, array in found.vectors.items()],
+        "beside": [[name, list(array.shape)] for name, array in found.beside.items()],
+    }
+    return head, arrays
+
+
+def main() -> None:
+    limit(resource.RLIMIT_AS, MEMORY)
+    limit(resource.RLIMIT_CPU, SECONDS)
+    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_CORE, 0)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a buffer for each of many cores would not fit into the memory
+    import encodings.cp437  # the names in a zip; nothing can be imported once no file can be opened
+    import encodings.raw_unicode_escape
+    import encodings.unicode_escape
+    import lzma
+
+    from softprompt.formats import recognise
+
+    del encodings, lzma, recognise
+    limit(resource.RLIMIT_NPROC, 0)
+    limit(resource.RLIMIT_NOFILE, 3)
+    asked = json.loads(sys.stdin.buffer.readline())
+    head, arrays = answer(asked["folder"], {name: sys.stdin.buffer.read(size) for name, size in asked["parts"]})
+    raw = json.dumps(head, ensure_ascii=True, allow_nan=False).encode()
+    sys.stdout.buffer.write(struct.pack("<Q", len(raw)) + raw)
+    for array in arrays:
+        sys.stdout.buffer.write(array.astype("<f4").tobytes())
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

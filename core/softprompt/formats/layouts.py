@@ -1,0 +1,179 @@
+"""Which program's soft prompt it is: by the keys of what was read, whichever kind of file it stood in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from softprompt.errors import FileRefused
+from softprompt.formats.found import Found
+from softprompt.formats.pickles import Thing
+from softprompt.formats.tensors import MOST_NUMBERS, MOST_VECTORS, Data, Tensor, vectors_of
+from softprompt.prompt import Array
+
+LONGEST_SAID, LONGEST_KEY, MOST_SAID = 4000, 200, 60  # characters, characters, values
+_RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
+_BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
+_ENCODERS = ("clip_l", "clip_g")
+
+
+def found_in(value: Any, data: Data, said: dict[str, Any]) -> Found:
+    """The soft prompts in a value with tensors, such as the dict in a .pt; `said` is what the file says beside. Raises FileRefused."""
+    read = _Reader(data, said)
+    if isinstance(value, Tensor):
+        return read.one("a single tensor", "", value)
+    if isinstance(value, list):
+        return read.listed(value)
+    if not isinstance(value, dict):
+        raise FileRefused("it holds no tensor, and no dict of tensors")
+    if "string_to_param" in value:
+        return read.a1111(value)
+    if any(isinstance(value.get(key), Tensor) for key in _ENCODERS):
+        return read.encoders(value)
+    bundled = {match: value[key] for key in value if isinstance(key, str) and (match := _BUNDLED.fullmatch(key))}
+    if bundled:
+        return read.bundled(bundled)
+    if isinstance(value.get("state_dict"), dict):
+        return read.coop(value)
+    for key, format in (
+        ("emb_params", "emb_params (AUTOMATIC1111, ComfyUI, kohya)"),
+        ("prompt_embeddings", "PEFT prompt tuning"),
+    ):
+        if isinstance(value.get(key), Tensor):
+            return read.one(format, "", value[key], len(value) - 1)
+    return read.tokens(value)
+
+
+class _Reader:
+    def __init__(self, data: Data, said: dict[str, Any]) -> None:
+        self.data, self.said = data, said
+        self.vectors: dict[str, Array] = {}
+        self.numbers = 0
+
+    def add(self, name: str, array: Array) -> None:
+        self.numbers += array.size
+        if name in self.vectors or len(self.vectors) >= MOST_VECTORS or self.numbers > MOST_NUMBERS:
+            raise FileRefused("it holds more soft prompts than are read at once, or two of one name")
+        self.vectors[name] = array
+
+    def matrix(self, tensor: Any) -> Array:
+        if not isinstance(tensor, Tensor):
+            raise FileRefused("there is something else where its tensor should be")
+        if len(tensor.shape) == 3:
+            raise FileRefused("its tensor has three dimensions: a soft prompt's is (tokens, width)")
+        return vectors_of(tensor, self.data, self.said)
+
+    def found(self, format: str, left_out: int = 0) -> Found:
+        if left_out:
+            self.said["left out"] = f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
+        return Found(format, self.vectors, self.said)
+
+    def one(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> Found:
+        self.add(name, self.matrix(tensor))
+        return self.found(format, left_out)
+
+    def a1111(self, value: dict[Any, Any]) -> Found:
+        held = value["string_to_param"]
+        if isinstance(held, Thing):  # a ParameterDict of torch, as the first textual inversion wrote it
+            held = held.state.get("_parameters") if isinstance(held.state, dict) else None
+        if not isinstance(held, dict) or not held:
+            raise FileRefused("its string_to_param is no dict of tensors")
+        for key, tensor in held.items():
+            self.add("" if len(held) == 1 else _key(key), self.matrix(tensor))
+        say(self.said, {key: inner for key, inner in value.items() if key not in ("string_to_param", "string_to_token")})
+        return self.found("AUTOMATIC1111 embedding")
+
+    def encoders(self, value: dict[Any, Any]) -> Found:
+        for key in _ENCODERS:
+            if key in value:
+                self.add(key, self.matrix(value[key]))
+        return self.found("SDXL embedding (clip_l, clip_g)", len(value) - len(self.vectors))
+
+    def bundled(self, bundled: dict[re.Match[str], Any]) -> Found:
+        for match, tensor in bundled.items():
+            name, part = match[1], match[2]
+            self.add(_key(f"{name} {part}" if part in _ENCODERS else name), self.matrix(tensor))
+        return self.found("embeddings bundled with a LoRA (bundle_emb)")
+
+    def coop(self, value: dict[Any, Any]) -> Found:
+        """CoOp's prompt learner: one context for all classes, (n, width), or one for each, (classes, n, width)."""
+        context = value["state_dict"].get("ctx")
+        if not isinstance(context, Tensor):
+            raise FileRefused("it is a checkpoint without a `ctx`: a whole model, and no soft prompt")
+        array = vectors_of(context, self.data, self.said)
+        if array.ndim == 2:
+            self.add("", array)
+        else:
+            for i, part in enumerate(array, 1):
+                self.add(f"class {i}", part)
+        say(self.said, {key: value[key] for key in ("epoch", "val_result") if key in value})
+        return self.found("CoOp context")
+
+    def listed(self, value: list[Any]) -> Found:
+        """A list of dicts of tensors, which ComfyUI puts together as long as they are of one width."""
+        tensors = [tensor for one in value[:MOST_VECTORS] if isinstance(one, dict) for tensor in one.values()]
+        widths: dict[int, list[Array]] = {}
+        for tensor in tensors:
+            array = self.matrix(tensor)
+            widths.setdefault(array.shape[1], []).append(array)
+        if not widths:
+            raise FileRefused("it holds a list without tensors")
+        for width, arrays in widths.items():
+            self.add("" if len(widths) == 1 else f"width {width}", np.concatenate(arrays))
+        return self.found("a list of tensors (ComfyUI)")
+
+    def tokens(self, value: dict[Any, Any]) -> Found:
+        """What diffusers writes: {token: vectors}, or {token: vector, token_1: vector, …}."""
+        tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
+        if not tensors:
+            raise FileRefused("it holds no tensor where a soft prompt's vectors would be")
+        first = next(iter(tensors))
+        if len(tensors) == 1:
+            say(self.said, {key: inner for key, inner in value.items() if key != first})
+            return self.one("a token and its vectors (diffusers)", _key(first), tensors[first])
+        series = _in_order(list(tensors))
+        if series is None:
+            some = ", ".join(_key(key)[:40] for key in list(tensors)[:4])
+            raise FileRefused(f"it holds {len(tensors)} tensors, and which of them is the soft prompt is not said ({some}, …)")
+        arrays = [self.matrix(tensors[key]) for key in series]
+        if {array.shape for array in arrays} != {(1, arrays[0].shape[1])}:
+            raise FileRefused("its tokens are not one vector each, of one width")
+        self.add(_key(series[0]), np.concatenate(arrays))
+        return self.found("a token and its vectors (diffusers)")
+
+
+def _in_order(keys: list[Any]) -> list[str] | None:
+    """token, token_1, token_2, … in that order; None where they are not such a series."""
+    if not all(isinstance(key, str) for key in keys):
+        return None
+    first = min(keys, key=len)
+    wanted = [first, *(f"{first}_{i}" for i in range(1, len(keys)))]
+    return wanted if set(wanted) == set(keys) else None
+
+
+def _key(key: Any) -> str:
+    return text(key, LONGEST_KEY)
+
+
+def text(value: Any, longest: int) -> str:
+    """A text from outside, cut, without halves of surrogate pairs."""
+    whole = value if isinstance(value, str) else str(value)
+    cut = whole[:longest].encode("utf-8", "replace").decode()
+    return cut if len(whole) <= longest else f"{cut}…"
+
+
+def say(said: dict[str, Any], values: dict[Any, Any]) -> None:
+    """Adds what can be kept of `values`: texts and numbers, and short lists of them."""
+    for key, value in values.items():
+        if len(said) >= MOST_SAID:
+            return
+        if isinstance(value, list) and len(value) <= 40 and all(isinstance(one, (str, int, float)) for one in value):
+            value = ", ".join(text(one, LONGEST_KEY) for one in value)
+        if isinstance(value, str):
+            value = text(value, LONGEST_SAID)
+        elif not isinstance(value, (int, float)) or not abs(value) < (1 << 63):
+            continue
+        if value != "":
+            said[_RENAMED.get(key, _key(key))] = value

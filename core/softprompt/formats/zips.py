@@ -1,0 +1,89 @@
+"""A zip from outside, opened with care: its directory is bounded before it is read, its members before they are unpacked."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+
+from softprompt.errors import FileRefused
+
+MOST_MEMBERS = 4096
+LARGEST_DIRECTORY = 1 << 20  # bytes
+_END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_LONGEST_END = 22 + 65535
+_ENCRYPTED = 0x61  # encrypted, patched, strongly encrypted
+
+
+class Zip:
+    """The members of a zip in memory. Every method raises FileRefused."""
+
+    def __init__(self, raw: bytes) -> None:
+        _check_directory(raw)
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(raw))
+            infos = self._zip.infolist()
+        except _BROKEN as error:
+            raise FileRefused(f"its zip is damaged ({str(error)[:80]})") from error
+        self.infos = {info.filename: info for info in infos}
+        if len(self.infos) != len(infos):
+            raise FileRefused("its zip has a name twice")
+        for info in infos:
+            _check_member(info)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.infos
+
+    def read(self, name: str, most: int) -> bytes:
+        """A member's bytes, at most `most` of them once unpacked."""
+        if name not in self.infos:
+            raise FileRefused(f"its zip has no {name[:80]!r}")
+        info = self.infos[name]
+        if info.file_size > most:
+            raise FileRefused(
+                f"{name[:80]!r} in its zip unpacks to {info.file_size:,} bytes, more than the {most:,} that it can have"
+            )
+        try:
+            with self._zip.open(info) as member:
+                raw = member.read(info.file_size + 1)
+        except _BROKEN as error:
+            raise FileRefused(f"{name[:80]!r} in its zip is damaged ({str(error)[:80]})") from error
+        if len(raw) != info.file_size:
+            raise FileRefused(f"{name[:80]!r} in its zip is not as long as it says")
+        return raw
+
+
+_BROKEN = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, OSError, ValueError,
+    struct.error, IndexError, KeyError, OverflowError,
+)  # fmt: skip  # what zipfile raises for a file that is none, all of it seen
+
+
+def _check_directory(raw: bytes) -> None:
+    """Looks at what the end of the zip says of its directory, which zipfile would read whole into memory."""
+    at = raw.rfind(_END, max(0, len(raw) - _LONGEST_END))
+    if at < 0 or at + 22 > len(raw):
+        raise FileRefused("its zip is cut short")
+    count, size = struct.unpack_from("<HI", raw, at + 10)
+    if raw[at - 20 : at - 16] == _LOCATOR and at >= 76:
+        (end,) = struct.unpack_from("<Q", raw, at - 12)
+        if end + 56 > len(raw) or raw[end : end + 4] != _END_64:
+            raise FileRefused("its zip is damaged (the end of its directory is not where it should be)")
+        count, size = struct.unpack_from("<QQ", raw, end + 32)
+    if count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
+        raise FileRefused(
+            f"its zip has {count:,} members, and a directory of {size:,} bytes: a soft prompt's has at most {MOST_MEMBERS:,} and {LARGEST_DIRECTORY:,}"
+        )
+
+
+def _check_member(info: zipfile.ZipInfo) -> None:
+    name = info.filename
+    if info.flag_bits & _ENCRYPTED:
+        raise FileRefused("its zip is encrypted")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise FileRefused(f"{name[:80]!r} in its zip is a link")
+    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
+        raise FileRefused(f"its zip has a member named {name[:80]!r}, which leads out of it")

@@ -1,0 +1,241 @@
+"""Soft prompts of other programs in the library: from what a file holds to entries, many files as one batch.
+
+What a file does not say stays unknown: the hard prompt, mostly the model, what it is like. What it does say is kept in `source`. Ids are made
+of the file's content, so that the same file is never added twice, whatever it is called and however often a batch is broken off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused
+from softprompt.formats.found import Found
+from softprompt.formats.reading import read
+from softprompt.library.entry import Entry
+from softprompt.library.names import check_name, check_note, check_tags, tidied
+from softprompt.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from softprompt.catalogue import ModelInfo
+    from softprompt.encoder import TextEncoder
+    from softprompt.library import Library
+    from softprompt.prompt import Array
+
+AT_ONCE = min(4, os.cpu_count() or 1)  # files read at once, a child process each
+# which model a width mostly means among diffusion models, and where it is used
+USUAL = {
+    768: ("ViT-L-14-quickgelu/openai", "Stable Diffusion 1.x, SDXL's first encoder, Flux's CLIP"),
+    1024: ("ViT-H-14/laion2b_s32b_b79k", "Stable Diffusion 2.x"),
+    1280: ("ViT-bigG-14/laion2b_s39b_b160k", "SDXL's second encoder"),
+}
+_NOT_KEPT_TWICE = ("file", "format", "sha256", "part", "with")  # a file's own words for what is written beside them here
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """One soft prompt of a file: `state` is added, present (the library had it already) or trashed (it is in the trash, and stays there)."""
+
+    path: str
+    format: str
+    entry: Entry
+    state: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What an import did: the files refused, and what became of the others."""
+
+    refused: list[FileRefused] = field(default_factory=list)
+    imported: list[Imported] = field(default_factory=list)
+
+
+def import_files(
+    library: Library,
+    paths: Sequence[Path | str],
+    encoder: TextEncoder | None = None,
+    *,
+    name: str = "",
+    tags: Collection[str] = (),
+    keep_going: bool = False,
+) -> Batch:
+    """Reads and checks all files, then saves what is in them; where one is refused nothing is saved, unless `keep_going`.
+
+    `encoder` is the model that they belong to: their widths must be its, and a readout is made. `name` is for all that are saved, numbered where
+    it is taken. Raises BadName, HomeError, LibraryError.
+    """
+    name, tags = check_name(name) if name else "", check_tags(tags)
+    batch = Batch()
+    made: list[tuple[str, Found, Entry, tuple[str, ...]]] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        reads = list(pool.map(_tried, paths))
+    for path, found in zip(paths, reads, strict=True):
+        try:
+            if isinstance(found, FileRefused):
+                raise found
+            made += [(str(path), found, *one) for one in _entries(library, Path(path), found, encoder, name, tags)]
+        except FileRefused as error:
+            batch.refused.append(error)
+    if batch.refused and not keep_going:
+        return batch
+    before = {entry.id: library.known(entry.id) for _, _, entry, _ in made}
+    saved = library.save_all([entry for _, _, entry, _ in made])
+    seen: set[str] = set()
+    for (path_, found, wished, notes), entry in zip(made, saved, strict=True):
+        known = before[entry.id]
+        state = "trashed" if known and known[1] else "present" if known or entry.id in seen else "added"
+        if state == "added" and entry.prompt.name != wished.prompt.name:
+            notes = (*notes, f"the name {wished.prompt.name} was taken: saved as {entry.prompt.name}")
+        seen.add(entry.id)
+        batch.imported.append(Imported(path_, found.format, entry, state, notes))
+    return batch
+
+
+def assigned(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
+    """The soft prompt as one of this model, with its readout. Raises ConfigError for one of another width, or whose model is known."""
+    from softprompt.readout import read_out
+
+    if prompt.model_fingerprint:
+        raise ConfigError(
+            f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint}): a model is assigned where it is unknown. "
+            "`train` with another model, or import the file again"
+        )
+    check_width(prompt.name or "the soft prompt", prompt.vectors, encoder)
+    readout, text = read_out(encoder, prompt.vectors)
+    return replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint, readout=readout, readout_text=text)
+
+
+def check_width(what: str, vectors: Array, encoder: TextEncoder) -> None:
+    """Raises ConfigError where the model takes vectors of another width."""
+    width = vectors.shape[1]
+    if width != encoder.width:
+        usual = f"; {USUAL[width][0]} is of that width" if width in USUAL else ""
+        raise ConfigError(
+            f"the vectors of {what} are {width} wide, and {encoder.name} takes {encoder.width}: they belong to another model{usual}"
+        )
+
+
+def candidates(width: int) -> list[ModelInfo]:
+    """The models that a soft prompt of this width may belong to: the usual one first, then those on disk. Reading open_clip's list takes
+    5-8 s the first time."""
+    from softprompt.catalogue import list_models
+
+    usual = USUAL.get(width, ("", ""))[0]
+    fitting = [info for info in list_models() if info.width == width and not info.refused]
+    return sorted(fitting, key=lambda info: (info.name != usual, info.on_disk is None))
+
+
+def _tried(path: Path | str) -> Found | FileRefused:
+    try:
+        return read(path)
+    except FileRefused as error:
+        return error
+
+
+def _entries(
+    library: Library, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+) -> list[tuple[Entry, tuple[str, ...]]]:
+    """The entries that a file makes, with what is to be said of each. Raises FileRefused."""
+    try:
+        if found.provenance is not None:
+            return [_own(library, path, found, encoder, name, tags)]
+        return _foreign(path, found, encoder, name, tags)
+    except (ConfigError, BadName) as error:
+        raise FileRefused(f"{path} is refused: {error}") from error
+
+
+def _own(
+    library: Library, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+) -> tuple[Entry, tuple[str, ...]]:
+    """What this program wrote comes back with all that it knew."""
+    said = dict(found.provenance or {})
+    kept = said.pop("entry", {})
+    try:
+        (vectors,) = found.vectors.values()
+        prompt = SoftPrompt.from_summary(said, vectors, **found.beside)
+        entry = Entry(_id(found, ""), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
+        entry_id = str(kept.get("id", ""))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileRefused(f"{path} is refused: its provenance is damaged ({type(error).__name__} {error})") from error
+    if encoder and prompt.model_fingerprint:
+        encoder.check_belongs(prompt)
+    elif encoder:
+        prompt = assigned(prompt, encoder)
+    notes: tuple[str, ...] = ()
+    wished = name or tidied(prompt.name) or tidied(path.stem) or "imported"
+    if not name and prompt.name and wished != prompt.name:
+        notes = (f"the file calls it {prompt.name[:60]!r}, which is no name here: {wished}",)
+    entry = replace(entry, prompt=prompt.named(wished), tags=check_tags([*entry.tags, *tags]))
+    if entry_id and _is_here(library, entry_id, vectors):
+        entry = replace(entry, id=entry_id)
+    return entry, notes
+
+
+def _is_here(library: Library, entry_id: str, vectors: Array) -> bool:
+    """Whether the library has this very soft prompt under its own id; a file can bear any id."""
+    try:
+        known = library.known(entry_id) if len(entry_id) == 16 else None
+    except EntryDamaged:
+        return False
+    return known is not None and np.array_equal(known[0].prompt.vectors, vectors)
+
+
+def _foreign(
+    path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+) -> list[tuple[Entry, tuple[str, ...]]]:
+    ids = {part: _id(found, part) for part in found.vectors}
+    if encoder and not any(vectors.shape[1] == encoder.width for vectors in found.vectors.values()):
+        check_width(str(path), next(iter(found.vectors.values())), encoder)
+    out = []
+    for part, vectors in found.vectors.items():
+        wished, notes = _name(path, found, part, name)
+        kept = {key: value for key, value in found.said.items() if key not in _NOT_KEPT_TWICE}
+        source: dict[str, Any] = {"file": path.name, "format": found.format, **kept, "sha256": found.sha256}
+        if part:
+            source["part"] = part
+        if len(ids) > 1:
+            others = [other for key, other in ids.items() if key != part]
+            source["with"] = ", ".join(others[:20])
+        prompt = _unknown(vectors, wished, source)
+        if encoder and vectors.shape[1] == encoder.width:
+            prompt = assigned(prompt, encoder)
+        elif encoder:
+            notes = (
+                *notes,
+                f"{part} is {vectors.shape[1]} wide and {encoder.name} takes {encoder.width}: its model stays unknown",
+            )
+        out.append((Entry(ids[part], 1, prompt, check_tags(tags)), notes))
+    return out
+
+
+def _id(found: Found, part: str) -> str:
+    return hashlib.sha256(f"{found.sha256} {part}".encode()).hexdigest()[:16]
+
+
+def _name(path: Path, found: Found, part: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """A name as near as can be to what the file calls it, else what the file is called; and a note where that had to be changed."""
+    said = found.said.get("name")
+    alone = len(found.vectors) == 1
+    own = name or (said if isinstance(said, str) else "") or (part if alone else "")
+    stem = tidied(own) or tidied(path.stem) or tidied(path.name) or "imported"
+    wished = stem if alone else tidied(f"{stem[:40]} {part}") or stem
+    changed = own and not name and stem != own
+    return wished, ((f"the file calls it {own[:60]!r}, which is no name here: {wished}",) if changed else ())
+
+
+def _unknown(vectors: Array, name: str, source: dict[str, Any]) -> SoftPrompt:
+    """Vectors of which nothing is known but what a file said."""
+    nothing = np.empty(0, np.float32)
+    return SoftPrompt(
+        hard_prompt="", model="", model_fingerprint="", vectors=vectors, target=nothing, losses=nothing, similarities=nothing,
+        similarity=None, composition=None, loss=None, steps=0, seconds=0.0, stopped="", readout=(), readout_text="",
+        readout_similarity=None, config={}, name=name, source=source,
+    )  # fmt: skip

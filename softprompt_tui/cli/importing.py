@@ -1,0 +1,194 @@
+"""`softprompt-tui import` and `assign`: soft prompts from the files of other programs, and the model that one belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softprompt_tui.cli.common import (
+    BAD_INPUT,
+    complete_model,
+    device_option,
+    entry_argument,
+    json_option,
+    library,
+    load,
+    narrate,
+    print_json,
+    print_table,
+)
+from softprompt_tui.cli.report import UNKNOWN, entry_json, line, print_entry, told_of_origin
+
+if TYPE_CHECKING:
+    from softprompt.importing import Imported
+    from softprompt.prompt import SoftPrompt
+
+IN_FULL = 4  # soft prompts that are shown line by line; more make a table
+NAMED = 3  # candidates that are named
+SAID = 400  # characters of what a file said
+STATES = {
+    "added": "saved",
+    "present": "in the library already; nothing was added",
+    "trashed": "in the trash, and left there",
+}
+
+
+@click.command("import", short_help="Take soft prompts from the files of other programs.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--model", default=None, metavar="NAME", shell_complete=complete_model,
+              help="The text encoder that they belong to, where it is known; `assign` says so later.")  # fmt: skip
+@device_option
+@click.option(
+    "--name", default="", metavar="NAME", help="What to call it; several are numbered. Unless given, what the file says."
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Give it this tag; may be given several times.")
+@click.option("--keep-going", is_flag=True, help="Save the files that can be read though others are refused (exit code 2 all the same).")  # fmt: skip
+@json_option
+def import_(
+    files: tuple[Path, ...], model: str | None, device: str, name: str, tags: tuple[str, ...], keep_going: bool, as_json: bool
+) -> None:
+    """Take soft prompts from FILES into the library: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI, kohya
+    and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and what softprompt-tui exported.
+
+    Files are known by what is in them, not by their names, and nothing in them is ever run. They are all read and checked first: where one is
+    refused, none is saved. The same file is never added twice. What a file does not say stays unknown, mostly the hard prompt and the model.
+
+    \b
+    Examples:
+      softprompt-tui import my-style.pt
+      softprompt-tui import *.safetensors --model ViT-L-14-quickgelu/openai --tag sd15
+      softprompt-tui import card.png --name "red landscape" --json
+    """
+    from softprompt.importing import import_files
+
+    encoder = load(model, device) if model else None
+    batch = import_files(library(), files, encoder, name=name, tags=tags, keep_going=keep_going)
+    for error in batch.refused:
+        narrate(f"softprompt-tui: {error}")
+    if as_json and (batch.imported or not batch.refused):
+        print_json([_values(one) for one in batch.imported])
+    elif batch.imported:
+        _print(batch.imported)
+    if batch.refused:
+        if len(files) > 1 and not keep_going:
+            narrate(f"nothing was saved: {len(batch.refused)} of {len(files)} refused; --keep-going saves the others")
+        raise SystemExit(BAD_INPUT)
+
+
+@click.command(short_help="Say which model an imported soft prompt belongs to.")
+@entry_argument
+@click.option(
+    "--model", required=True, metavar="NAME", shell_complete=complete_model, help="The text encoder that it belongs to."
+)
+@device_option
+@json_option
+def assign(name: str, model: str, device: str, as_json: bool) -> None:
+    """Say which text encoder the soft prompt NAME belongs to, of which that is unknown. Its width must be the model's; then it can be read out
+    and composed. That it was made for this model, and not for another of the same width, cannot be checked.
+
+    \b
+    Examples:
+      softprompt-tui assign my-style --model ViT-L-14-quickgelu/openai
+      softprompt-tui models
+    """
+    from softprompt.errors import ConfigError
+    from softprompt.importing import assigned
+
+    here = library()
+    made = here.open(name).prompt
+    if made.model_fingerprint:  # before a model is loaded for nothing
+        raise ConfigError(
+            f"{made.name} belongs to {made.model} ({made.model_fingerprint}) already; `assign` is for those without a model"
+        )
+    encoder = load(model, device)
+    entry = here.assign(name, lambda prompt: assigned(prompt, encoder))
+    path = here.path(entry.id, entry.revision)
+    if as_json:
+        print_json(entry_json(entry, path))
+    else:
+        print_entry(entry, path)
+
+
+def _print(imported: list[Imported]) -> None:
+    for one in imported:
+        for note in one.notes:
+            narrate(f"note: {one.entry.prompt.name}: {note}")
+    if len(imported) > IN_FULL:
+        rows = [(one.entry.prompt.name, str(one.entry.prompt.tokens), str(one.entry.prompt.vectors.shape[1]),
+                 one.entry.prompt.model or UNKNOWN, STATES[one.state].partition(";")[0], one.path) for one in imported]  # fmt: skip
+        print_table(("name", "tokens", "width", "model", "", "file"), rows, right=(1, 2), stretch=5)
+        return
+    for i, one in enumerate(imported):
+        if i:
+            click.echo()
+        _print_one(one)
+
+
+def _print_one(one: Imported) -> None:
+    prompt = one.entry.prompt
+    line("name", prompt.name)
+    line("soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}")
+    if not prompt.source:
+        line("format", one.format)
+    for label, said in told_of_origin(prompt):
+        line(label, said if len(said) <= SAID else f"{said[:SAID]}…")
+    if prompt.readout:
+        line("readout", prompt.readout_text)
+    if unknown := _unknown(prompt):
+        line("unknown", ", ".join(unknown))
+    if not prompt.model:
+        names, words = _candidates(prompt.vectors.shape[1])
+        line("candidates", words)
+        if names:
+            quoted = f"'{prompt.name}'" if " " in prompt.name else prompt.name
+            line("to assign", f"softprompt-tui assign {quoted} --model {names[0]}")
+    line(STATES[one.state].partition(";")[0] if one.state == "added" else "state", _where(one))
+
+
+def _where(one: Imported) -> str:
+    if one.state == "trashed":
+        return f"{STATES[one.state]}: `softprompt-tui restore {one.entry.id}` brings it back"
+    if one.state == "present":
+        return f"{STATES[one.state]} (id {one.entry.id})"
+    return f"{library().path(one.entry.id, one.entry.revision)}  (id {one.entry.id})"
+
+
+def _unknown(prompt: SoftPrompt) -> list[str]:
+    known = {"hard prompt": prompt.hard_prompt, "model": prompt.model, "similarity": prompt.similarity is not None}
+    return [what for what, value in known.items() if not value]
+
+
+def _candidates(width: int) -> tuple[list[str], str]:
+    """(names of the models of this width, a line about them)."""
+    from softprompt.catalogue import is_kept
+    from softprompt.importing import USUAL, candidates
+
+    if not is_kept():
+        narrate("reading open_clip's list of models (once, a few seconds) …")
+    names = [info.name for info in candidates(width)]
+    if not names:
+        return names, f"no model here is {width} wide: it can be kept and exported, but not used"
+    first = f"{names[0]} ({USUAL[width][1]})" if width in USUAL and names[0] == USUAL[width][0] else names[0]
+    more = len(names) - NAMED
+    return names, ", ".join([first, *names[1:NAMED]]) + (f", and {more} more of width {width}" if more > 0 else "")
+
+
+def _values(one: Imported) -> dict[str, Any]:
+    from softprompt.importing import candidates
+
+    prompt = one.entry.prompt
+    path = library().path(one.entry.id, one.entry.revision)
+    width = prompt.vectors.shape[1]
+    known = [] if prompt.model else candidates(width)
+    return {
+        "file": one.path,
+        "format": one.format,
+        "state": one.state,
+        "notes": list(one.notes),
+        "width": width,
+        "unknown": _unknown(prompt),
+        "candidates": [info.name for info in known],
+        **entry_json(one.entry, path),
+    }

@@ -1,0 +1,99 @@
+"""Fuzzes a parser of bytes from outside: python -m tests.fuzz TARGET [--seconds 600] [--seed 0] [--keep FOLDER].
+
+Fails on any exception but the target's typed one, on an input that takes longer than 5 s, and on more than 1 GiB of memory. The same seed
+on the same code makes the same inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tests.fuzz.mutate import mutated
+from tests.fuzz.targets import TARGETS, Target
+
+LONGEST, LARGEST = 5.0, 1 << 30  # seconds for one input, bytes of memory
+MOST_KEPT = 2000
+
+
+class TooLong(BaseException):
+    """Raised by the alarm; no parser may catch it."""
+
+
+def outcome(target: Target, raw: bytes) -> str:
+    """How the target answered: what a typed refusal said, or "read". Lets everything else through."""
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        target.parse(raw)
+        return "read"
+    except target.typed as error:
+        return re.sub(r"'[^']*'|\d+", "#", f"{type(error).__name__} {error}")[:160]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def fuzz(target: Target, seconds: float, seed: int, keep: Path) -> tuple[int, int, int]:
+    """(inputs, different outcomes, findings); the inputs that found something are kept in a folder."""
+    chance, corpus = random.Random(seed), list(target.seeds())
+    seen = {outcome(target, raw) for raw in corpus}
+    assert "read" in seen, "none of the seeds is read: the target is not reached"
+    inputs, findings, until = len(corpus), set[str](), time.monotonic() + seconds
+    while time.monotonic() < until:
+        raw = mutated(chance, corpus, target.words)
+        if target.mend and chance.random() < 0.8:
+            raw = target.mend(raw)
+        inputs += 1
+        try:
+            said = outcome(target, raw)
+        except (Exception, TooLong) as error:  # whatever it is, it is what is looked for
+            where = "".join(traceback.format_tb(error.__traceback__)[-2:])
+            found = f"{type(error).__name__}\n{where}"
+            if found not in findings:
+                findings.add(found)
+                path = keep / f"{target.name}-{len(findings)}"
+                path.write_bytes(raw)
+                print(f"{type(error).__name__}: {str(error)[:200]}\n{where}kept as {path}", flush=True)
+            continue
+        if said not in seen and len(corpus) < MOST_KEPT:
+            seen.add(said)
+            corpus.append(raw)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > LARGEST:
+            print(f"more than {LARGEST:,} bytes of memory", flush=True)
+            (keep / f"{target.name}-memory").write_bytes(raw)
+            findings.add("memory")
+            break
+    return inputs, len(seen), len(findings)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+
+    def alarm(*_: object) -> None:
+        raise TooLong(f"longer than {LONGEST} s")
+
+    signal.signal(signal.SIGALRM, alarm)
+    keep = options.keep or Path(tempfile.mkdtemp(prefix="softprompt-fuzz-"))
+    keep.mkdir(parents=True, exist_ok=True)
+    inputs, outcomes, findings = fuzz(TARGETS[options.target], options.seconds, options.seed, keep)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(
+        f"{options.target}: {inputs:,} inputs in {options.seconds:.0f} s, {outcomes} outcomes, {findings} findings, {peak} MiB at most"
+    )
+    sys.exit(1 if findings else 0)
+
+
+if __name__ == "__main__":
+    main()
