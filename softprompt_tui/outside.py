@@ -27,6 +27,7 @@ async def command(*args: str) -> Any:
     finally:
         with suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
     if process.returncode:
         lines = [line.removeprefix(f"{PROGRAM}: ") for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
         raise CommandFailed("\n".join(lines) or f"{PROGRAM} {args[0]} ended with {process.returncode}")

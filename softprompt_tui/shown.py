@@ -35,6 +35,9 @@ _WORDS = {
 }
 
 
+FROM_A_FILE = "It came from a file, which does not say what it was trained on, nor how."
+
+
 def literal(text: str) -> str:
     """Text in which no bracket stands for a soft prompt."""
     return re.sub(r"[\\\[\]]", r"\\\g<0>", text)
@@ -154,8 +157,8 @@ class Shown:
             )
         self.title = made.name
         self._figures = {
-            "step": made.steps, "similarity": made.similarity, "loss": made.loss, "steps_per_second": made.steps_per_second,
-            "composed": made.composition.mean if made.composition else None, "words": entry.note,
+            "step": made.steps or None, "similarity": made.similarity, "loss": made.loss, "steps_per_second": made.steps_per_second,
+            "composed": made.composition.mean if made.composition else None, "words": entry.note or ("" if made.similarity is not None else FROM_A_FILE),
         }  # fmt: skip
         self.app.loss.show(made.name, self.series, self._figures)
         rows = tuple(
@@ -164,7 +167,7 @@ class Shown:
         if rows:
             self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
         else:
-            self.app.readout.nothing()
+            self.app.readout.nothing("Its model is not known, so it cannot be read out." if not made.model else "")
         self.app.detail.show(entry.id, in_full(entry))
         if isinstance(self.app.screen, PlotScreen):
             self.app.screen.follow(self.title, self.series)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from textual.pilot import Pilot
 from softprompt_tui.app import SoftPromptApp
 from tests.fake_worker import FakeWorker
 
+WITHIN = 30.0  # seconds; what is waited for comes at once, but where a command must load torch
+
 
 @dataclass
 class Desk:
@@ -24,7 +27,8 @@ class Desk:
 
     async def until(self, there: Callable[[], object]) -> None:
         """Waits until the interface is as wanted."""
-        for _ in range(400):
+        latest = time.monotonic() + WITHIN
+        while time.monotonic() < latest:
             if there():
                 await self.pilot.pause()
                 return

@@ -19,8 +19,8 @@ from softprompt_tui.screens.files import FilesScreen
 from softprompt_tui.widgets.table import Column, Table
 
 COLUMNS = (
-    Column("for", 11),
-    Column("file", 26, from_width=44),
+    Column("for", 12),
+    Column("file", 16, from_width=60),
     Column("", 0, tone=lambda words: "good" if words.startswith("fits") else ""),
 )
 
@@ -93,7 +93,7 @@ class ExportScreen(ModalScreen[Export | None]):
 
 def _file(name: str) -> str:
     suffix = PROGRAMS[name].suffix
-    return f"name{suffix}" if "." in suffix else f"folder name{suffix}"
+    return Path(f"name{suffix}").suffix.removeprefix(".") or "folder"
 
 
 def _fit(name: str, width: int) -> str:
@@ -103,4 +103,4 @@ def _fit(name: str, width: int) -> str:
         return "fits: vectors of any width"
     if width in widths:
         return f"fits {ENCODERS[width][0].partition('/')[0]}"
-    return f"needs width {', '.join(map(str, widths))}, not {width}"
+    return f"needs width {' or '.join(map(str, widths))}, not {width}"

@@ -38,6 +38,9 @@ class PickScreen(ModalScreen[str]):
             )
             yield Static(f"enter takes it, escape: {self.otherwise}", classes="keys", markup=False)
 
+    def on_mount(self) -> None:
+        self.query_one(OptionList).highlighted = 0
+
     def action_move(self, rows: int) -> None:
         choices = self.query_one(OptionList)
         choices.action_cursor_down() if rows > 0 else choices.action_cursor_up()

@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from softprompt_tui.facts import Facts
 
-NOTHING = "Prompt, settings and figures of what\nis shown will stand here."
+NOTHING = "Prompt, settings and figures of what is shown will stand here."
 
 
 class DetailPane(VerticalScroll):

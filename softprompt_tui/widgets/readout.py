@@ -13,7 +13,7 @@ from textual.widgets import Static
 from softprompt_tui.inert import inert
 
 WIDE = 60  # cells from which the alternatives have their cosines beside them
-NOTHING = "The nearest words of every soft token\nwill stand here."
+NOTHING = "The nearest words of every soft token will stand here."
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ReadoutPane(VerticalScroll):
         self._of, self._shown, self._changed = of, readout, changed
         self._draw()
 
-    def nothing(self) -> None:
+    def nothing(self, why: str = "") -> None:
         self._of, self._shown, self._lines = "", None, -1
-        self.query_one("#readout", Static).update(NOTHING)
+        self.query_one("#readout", Static).update(why or NOTHING)
 
     def on_resize(self) -> None:
         if self._shown:

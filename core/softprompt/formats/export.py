@@ -124,7 +124,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     if prompt.hard_prompt:
         advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L][0]}` makes it anew for the first"
     else:
-        advice = "its hard prompt is not known, so it cannot be made anew for another"
+        advice = "Its hard prompt is not known, so it cannot be made anew for another"
     usable = "; ".join(f"{one} ({ENCODERS[one][0]}: {ENCODERS[one][1]})" for one in program.widths)
     anything = ", ".join(name for name, one in PROGRAMS.items() if not one.widths)
     raise ExportRefused(

@@ -1,0 +1,102 @@
+"""Files in and out through the interface: the dialogs, and the real commands behind them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softprompt import Library
+from softprompt.formats.reading import read
+from softprompt_tui.screens.export import ExportScreen
+from softprompt_tui.screens.files import FilesScreen
+from softprompt_tui.screens.pick import PickScreen
+from softprompt_tui.screens.text import TextScreen
+from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.library_model import a_prompt
+
+pytestmark = pytest.mark.usefixtures("runtime")
+VECTORS = np.arange(768, dtype=np.float32).reshape(3, 256) / 768
+
+
+def test_a_file_is_found_imported_and_given_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there" / "deeper").mkdir(parents=True)
+    np.save(tmp_path / "there" / "night style.npy", VECTORS)
+    monkeypatch.chdir(tmp_path)
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "f")
+        await d.shows("Import soft prompts", "there/")
+        await d.until(lambda: d.app.screen.query_one("#folder").has_focus)
+        await d.pilot.press("G", "enter")
+        await d.shows("deeper/", "night style.npy", "3.2 kB")
+        await d.pilot.press("G", "enter")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.shows("night style", "3 of width 256", "unknown")
+        await d.pilot.press("escape")
+        await d.until(lambda: isinstance(d.app.screen, PickScreen))
+        await d.shows("belongs to. Of width 256", "mini")
+        await d.pilot.press("enter")
+        await d.until(lambda: Library().list().entries[0].model == "mini")
+        await d.shows("of mini")
+
+    works(scene)
+    made = Library().open("night style").prompt
+    assert (made.vectors == VECTORS).all()
+    assert made.readout
+    assert made.similarity is None
+
+
+def test_what_cannot_be_read_is_said_and_nothing_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "\x1b[31m[b]odd\u202e.pt").write_bytes(b"no soft prompt")
+    monkeypatch.chdir(tmp_path)
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "f")
+        await d.shows("␛[31m[b]odd\\u202e.pt")
+        await d.until(lambda: d.app.screen.query_one("#folder").has_focus)
+        await d.pilot.press("G", "enter")
+        await d.shows("is not read")
+        assert "\x1b" not in d.text()
+
+    works(scene)
+    assert Library().list().total == 0
+
+
+def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Library().save(a_prompt(name="fox", vectors=VECTORS))
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    written = tmp_path / "out" / "fox.safetensors"
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "e")
+        await d.until(lambda: isinstance(d.app.screen, ExportScreen))
+        await d.shows("Export fox", "fits: vectors of any width", "needs width 768")
+        await d.pilot.press("ctrl+f")
+        await d.until(lambda: isinstance(d.app.screen, FilesScreen))
+        await d.shows("out/")
+        await d.until(lambda: d.app.screen.query_one("#folder").has_focus)
+        await d.pilot.press("G", "enter")
+        await d.until(lambda: d.app.screen.query_one("#folder").folder == tmp_path / "out")  # type: ignore[attr-defined]
+        await d.pilot.press("ctrl+s")
+        await d.until(lambda: isinstance(d.app.screen, ExportScreen))
+        await d.pilot.press("enter")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.shows("fox.safetensors")
+        first = hashlib.sha256(written.read_bytes()).digest()
+        written.write_bytes(b"something else")
+        await d.pilot.press("escape", "e")
+        await d.until(lambda: isinstance(d.app.screen, ExportScreen))
+        await d.pilot.press("ctrl+s")
+        await d.shows("is there already", "replace it")
+        assert written.read_bytes() == b"something else"
+        await d.pilot.press("r")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        assert hashlib.sha256(written.read_bytes()).digest() == first
+        assert d.app.settings.folder == str(tmp_path / "out")
+
+    works(scene)
+    assert (read(written).vectors["emb_params"] == VECTORS).all()
