@@ -4,7 +4,7 @@ diffusers, transformers and peft are run themselves, on small random models with
 cannot be installed here: what their loaders demand, and what they do with it, is said again in plain assertions, after reading
 
 - AUTOMATIC1111 and Forge, modules/textual_inversion/textual_inversion.py: EmbeddingDatabase.load_from_file (Forge:
-  create_embedding_from_data), image_embedding.py: embedding_from_b64, sd_models_xl.py: encode_embedding_init_text
+  create_embedding_from_data), safe.py: check_pt, image_embedding.py: embedding_from_b64, sd_models_xl.py: encode_embedding_init_text
 - ComfyUI, comfy/sd1_clip.py: load_embed, SDTokenizer.tokenize_with_weights, SDClipModel.set_up_textual_embeddings
 - InvokeAI, model_manager/configs/textual_inversion.py: TI_Config_Base, textual_inversion.py: from_checkpoint, model_patcher.py:
   apply_ti, app/util/ti_utils.py: extract_ti_triggers_from_prompt
@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -271,6 +272,15 @@ def test_a1111_and_forge_take_one(tmp_path: Path, to: str, width: int) -> None:
     assert vectors.detach().to(dtype=torch.float32).numpy().tobytes() == prompt.vectors.tobytes()
     assert vectors.shape[-1] in (768, 1024)  # the width of the loaded model's encoder; others are passed over
     assert path.suffix in (".png", ".pt", ".safetensors")
+
+
+def test_a1111_finds_nothing_malicious_in_the_pt(tmp_path: Path) -> None:
+    """Its check knows neither the members that newer versions of torch put into the zip, nor other globals in the pickle."""
+    with zipfile.ZipFile(one(export(soft(768), "a1111", tmp_path))) as archive:
+        assert all(re.match(r"^([^/]+)/((data/\d+)|version|(data\.pkl))$", name) for name in archive.namelist())
+        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        names = {argument for operation, argument, _ in pickletools.genops(archive.read(pickled)) if operation.name == "GLOBAL"}
+    assert names == {"torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict"}
 
 
 def test_a1111_and_forge_take_a_pair_for_sdxl(tmp_path: Path) -> None:

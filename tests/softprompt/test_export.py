@@ -98,8 +98,12 @@ def test_what_is_not_known_of_an_imported_one_is_no_hindrance(here: Path, to: st
         assert any("similarity there not measured, pooled not measured" in note for note in made.notes)
 
 
-def test_the_same_soft_prompt_gives_the_same_zip(here: Path) -> None:
-    files = [export(soft(), "kobold", here / f"{name}.zip").paths[0].read_bytes() for name in "ab"]
+@pytest.mark.parametrize("to", ["kobold", "a1111"])
+def test_the_same_soft_prompt_gives_the_same_zip(here: Path, to: str) -> None:
+    files = []
+    for folder in map(Path, "ab"):
+        folder.mkdir()
+        files.append(export(soft(), to, folder).paths[0].read_bytes())
     assert files[0] == files[1]
 
 

@@ -1,6 +1,6 @@
 """Soft prompts as the bytes of other programs' files.
 
-Formats: safetensors' own specification; A1111's modules/textual_inversion (Embedding.save, image_embedding); KoboldAI's
+Formats: safetensors' own specification; A1111's modules/textual_inversion (Embedding.save, image_embedding) and safe.py; KoboldAI's
 fileops.checksp; PEFT's PromptTuningConfig; numpy's .npy. Nothing needs torch but the `.pt`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import zipfile
 from typing import Any
 
@@ -21,6 +22,7 @@ from softprompt.prompt import Array, SoftPrompt
 PAIR = ("clip_l", "clip_g")
 TENSORS = ("target", "losses", "similarities")
 A1111_STAR = 265  # the id of `*` in CLIP's vocabulary, which every file of A1111's names
+_A1111_MEMBER = re.compile(r"[^/]+/(?:data/\d+|version|data\.pkl)")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip
 
 
@@ -44,12 +46,16 @@ def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
 
 
 def a1111(prompt: SoftPrompt, stem: str) -> bytes:
-    """A `.pt` as A1111 writes it."""
+    """A `.pt` as A1111 writes it: without the members that newer versions of torch add, for which A1111 refuses a file as malicious."""
     import torch
 
-    file = io.BytesIO()
+    file, plain = io.BytesIO(), io.BytesIO()
     torch.save(_embedding(prompt, stem, torch.from_numpy(_plain(prompt.vectors).copy())), file)
-    return file.getvalue()
+    with zipfile.ZipFile(file) as written, zipfile.ZipFile(plain, "w") as archive:
+        for name in written.namelist():
+            if _A1111_MEMBER.fullmatch(name):
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), written.read(name))
+    return plain.getvalue()
 
 
 def a1111_png(prompt: SoftPrompt, stem: str) -> bytes:
