@@ -37,7 +37,7 @@ def test_a_file_is_found_imported_and_given_to_a_model(tmp_path: Path, monkeypat
         await d.shows("night style", "3 of width 256", "unknown")
         await d.pilot.press("escape")
         await d.until(lambda: isinstance(d.app.screen, PickScreen))
-        await d.shows("belongs to. Of width 256", "mini")
+        await d.shows("which text encoder", "width 256 there are", "mini")
         await d.pilot.press("enter")
         await d.until(lambda: Library().list().entries[0].model == "mini")
         await d.shows("of mini")
