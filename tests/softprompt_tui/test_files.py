@@ -99,4 +99,4 @@ def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(tmp_path: 
         assert d.app.settings.folder == str(tmp_path / "out")
 
     works(scene)
-    assert (read(written).vectors["emb_params"] == VECTORS).all()
+    assert (next(iter(read(written).vectors.values())) == VECTORS).all()
