@@ -113,5 +113,5 @@ def _whole(name: str, value: object, least: int, most: int | None, advice: str) 
 
 
 def _number(name: str, value: object, over: float, most: float, advice: str) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not over < value <= most:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not over < value <= most:
         raise ConfigError(f"{name} is {value!r}; it must be over {over:g} and at most {most:g} ({advice})")
