@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.families import is_stand_in
+from softprompt.families import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
 
@@ -67,9 +67,11 @@ def unassigned(prompt: SoftPrompt) -> str:
 
 def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
     """(label, words) for how near it comes in what diffusion models read; in words that nobody takes for the pooled similarity."""
-    if not prompt.hidden:
+    known = [family for family in ALL if family in prompt.hidden]  # the file keeps them in another order
+    if not known:
         return []
-    told = [(HIDDEN, "similarity " + ", ".join(f"{value:.4f} {family}" for family, value in prompt.hidden.items()))]
+    values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
+    told = [(HIDDEN, f"similarity {values}")]
     if is_stand_in(prompt.hidden):
         told.append(("", f"({prompt.model or 'its model'} stands in for the encoders that these read)"))
     return told
