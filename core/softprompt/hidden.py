@@ -50,15 +50,15 @@ class HiddenTarget:
     """What a family reads of a hard prompt in some contexts: how near soft tokens in the same contexts come to it.
 
     The context's words are matched as well, for they are read as well. Raises ConfigError for a family that does not read such an
-    encoder, and for a prompt in pieces, which has no one sequence of states.
+    encoder, and for a prompt of several texts, which have no one sequence of states.
     """
 
     def __init__(self, encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], family: Family) -> None:
         check_family(encoder, family)
         if len(prompt.pieces) != 1:
             raise ConfigError(
-                f"the prompt's {prompt.tokens} tokens are {len(prompt.pieces)} pieces, which have no one sequence of hidden states: "
-                "--long cut drops what does not fit, the objective cosine trains on the mean of the pieces"
+                f"the prompt is {len(prompt.pieces)} texts (pieces of a long one, or those of a mix), which have no one sequence of "
+                "hidden states: the objective cosine trains on their mean; of a long prompt, --long cut makes one text"
             )
         self.reads = READS[family]
         frame = encoder.frame([row for context in contexts for row in rows_in(encoder, context, prompt.pieces)])
@@ -82,7 +82,7 @@ def check_family(encoder: TextEncoder, family: Family) -> None:
 
 @torch.no_grad()
 def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, float]:
-    """Hidden-state similarity of soft tokens `vectors` (k, w) alone to the hard prompt, by family; {} for a prompt in pieces."""
+    """Hidden-state similarity of soft tokens `vectors` (k, w) alone to the hard prompt, by family; {} for one of several texts."""
     if len(prompt.pieces) != 1:
         return {}
     vectors = torch.asarray(vectors, copy=True).to(encoder.device)

@@ -19,7 +19,7 @@ MORE = {  # name: (default, what it is)
     "init": ("noise", "noise, vocabulary or prompt"),
     "objective": ("cosine", "cosine, mse, contrastive, hidden, mixed"),
     "family": ("sd1", "hidden, mixed: sd1, sd2, sdxl or flux"),
-    "share": ("0.5", "mixed: how much is hidden states'"),
+    "share": ("0.3", "mixed: how much is hidden states'"),
     "against": ("", "contrastive: other prompts, | between"),
     "patience": ("", "steps without progress; empty: any"),
     "norms": ("held", "held at a usual word's length, or free"),

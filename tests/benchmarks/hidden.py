@@ -1,6 +1,6 @@
 """Pooled and hidden-state similarity, and composition fidelity, for each objective that trains towards them.
 
-    python tests/benchmarks/hidden.py [--tokens 3 8] [--family sd1] [--shares .3 .5 .7] [--steps 300] [--model mini]
+    python tests/benchmarks/hidden.py [--tokens 3 8] [--objectives cosine hidden mixed] [--family sd1] [--shares .3 .5 .7] [--steps 300] [--model mini]
 
 A line for each number of tokens and objective: means over the prompts below. "another prompt" is what each of them has in common with the
 next in its own words, without any training: the floor that hidden-state similarities stand on.
@@ -28,14 +28,20 @@ PROMPTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[3, 8])
+    parser.add_argument("--objectives", nargs="+", default=["cosine", "hidden", "mixed"])
     parser.add_argument("--family", default="sd1")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.3])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--model", default="mini")
     args = parser.parse_args()
     encoder = softprompt.load_encoder(args.model)
-    objectives = [{"objective": "cosine"}, {"objective": "hidden", "family": args.family}]
-    objectives += [{"objective": "mixed", "family": args.family, "hidden_share": share} for share in args.shares]
+    of = {"family": args.family}
+    each = {
+        "cosine": [{"objective": "cosine"}],
+        "hidden": [{"objective": "hidden"} | of],
+        "mixed": [{"objective": "mixed", "hidden_share": share} | of for share in args.shares],
+    }
+    objectives = [settings for one in args.objectives for settings in each[one]]
     others = [
         hidden_similarities(encoder, hard_prompt(encoder, one), encoder.embed(encoder.tokenize(other)))
         for one, other in zip(PROMPTS, PROMPTS[1:] + PROMPTS[:1], strict=True)
