@@ -318,7 +318,7 @@ def test_a_family_that_does_not_read_the_model_is_refused() -> None:
 def test_a_prompt_in_pieces_has_no_one_sequence_of_states(encoder: TextEncoder) -> None:
     long = " ".join([FOX] * 8)
     for objective in ("hidden", "mixed"):
-        with pytest.raises(ConfigError, match="the prompt is 2 texts .* have no one sequence of hidden states"):
+        with pytest.raises(ConfigError, match=r"the prompt is 2 texts .* have no one sequence of hidden states"):
             train(encoder, long, tokens=2, steps=2, long="chunk", objective=objective)
     assert train(encoder, long, tokens=2, steps=2, contexts=(), long="chunk").hidden == {}
     assert train(encoder, long, tokens=2, steps=2, contexts=(), long="cut", objective="hidden").hidden

@@ -63,14 +63,15 @@ def test_a_prompt_in_pieces_is_refused_before_it_is_trained(run: Run) -> None:
 
 def test_details_say_on_what_it_was_measured() -> None:
     saved = Library().save(a_prompt(name="fox", hidden=STAND_IN))
-    told = "similarity 0.9123 sd1, 0.8000 sd2, 0.7500 sdxl, -0.0100 flux"
-    lines = in_full(saved).plain.splitlines()
-    assert f"hidden-state {told} (mini stands in for the encoders that these read)" in lines
-    real = {"sd1": 0.9, "sdxl": 0.8, "flux": 0.7}
-    for hidden, words in ((real, "similarity 0.9000 sd1, 0.8000 sdxl, 0.7000 flux"), ({}, "")):
-        text = in_full(replace(saved, prompt=replace(saved.prompt, hidden=hidden))).plain
-        assert "stands in" not in text
-        assert (f"hidden-state {words}\n" in text) == bool(words)
+    rows = in_full(saved).rows
+    at = rows.index(("hidden-state", "similarity 0.9123 sd1, 0.8000 sd2, 0.7500 sdxl, -0.0100 flux"))
+    assert rows[at + 1] == ("", "(mini stands in for the encoders that these read)")
+    real = replace(saved, prompt=replace(saved.prompt, hidden={"sd1": 0.9, "flux": 0.7, "sdxl": 0.8}))
+    assert ("hidden-state", "similarity 0.9000 sd1, 0.8000 sdxl, 0.7000 flux") in in_full(real).rows
+    unknown = replace(saved, prompt=replace(saved.prompt, hidden={}))
+    for entry in (real, unknown):
+        assert not any("stands in" in value for _, value in in_full(entry).rows)
+    assert "hidden-state" not in dict(in_full(unknown).rows)
 
 
 def test_the_dialogs_fields_reach_the_training_and_come_back() -> None:
