@@ -8,10 +8,11 @@ pole where the two cancel, and cosines may be negative; where they are alike, th
 Only the words' positions are matched. The start token's state is the same in every prompt. The end token and the pads are read as well,
 and where attention is causal they carry a summary of the prompt, but there are up to 74 of them against a few words, nearly alike among
 themselves: matched too, they would hide the words. The end token's own state is what `flux` and, projected, `similarity` compare.
-Nothing here weighs positions by how much an image model looks at them, and a match disregards order; it is a guide to what is read, and no promise about images.
+Pads never reach the words' states in a causal tower, so a program's own padding makes no difference; in others it is this encoder's.
 
-One is reached only by as many different states as the hard prompt has: with fewer soft tokens than words some positions have no
-partner of their own.
+It is a guide to what is read and no promise about images: a match disregards order, and nothing weighs positions by how much an image
+model looks at them. One is reached only with as many different states as the hard prompt has; fewer soft tokens than words stay below.
+It is close to one for unlike prompts too where states share large components, as before the last layer: compare values of one family.
 
 Shapes: r sets of soft tokens, b rows, m and n positions, w width.
 """
