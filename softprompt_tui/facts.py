@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from softprompt.config import TrainConfig
-from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_origin
+from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def in_full(entry: Entry) -> Facts:
             "composed",
             f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words" if composed else "",
         ),
-        ("hidden", ", ".join(f"{family} {value:.4f}" for family, value in made.hidden.items())),
+        *told_of_hidden(made),
         ("readout", f"{made.readout_text}; typed as text {typed}" if made.readout else ""),
         (
             "trained",

@@ -43,7 +43,9 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
             settings[name] = _whole(name, more[name])
     if more.get("rate"):
         settings["rate"] = _number("rate", more["rate"])
-    settings |= {name: more[name] for name in ("init", "objective", "long") if more.get(name)}
+    if more.get("share"):
+        settings["hidden_share"] = _number("share", more["share"])
+    settings |= {name: more[name] for name in ("init", "objective", "family", "long") if more.get(name)}
     if more.get("against"):
         settings["against"] = _several(more["against"])
     norms = more.get("norms", "held")
@@ -79,6 +81,8 @@ def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
         "rate": f"{config.rate:g}",
         "init": config.init if config.init != "soft" else "noise",  # what it began from is not kept
         "objective": config.objective,
+        "family": config.family,
+        "share": f"{config.hidden_share:g}",
         "against": BETWEEN.join(config.against),
         "patience": "" if config.patience is None else f"{config.patience}",
         "norms": "held" if config.project_norm else "free",

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 
 from softprompt.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.errors import ConfigError
+from softprompt.families import Family
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
-Objective = Literal["cosine", "mse", "contrastive"]
+Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
 Long = Literal["refuse", "chunk", "cut"]
 
 MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
@@ -25,11 +26,12 @@ class TrainConfig:
     rate: Adam's learning rate, in standard deviations of the model's token table, so that it means the same on every model.
     init: noise of the token table's deviation, random vocabulary tokens, the prompt's own words, or a given soft prompt.
     objective: cosine distance; mean squared error before normalisation; or cosine distance with a contrastive term (InfoNCE)
-        that also pushes away from the prompts in `against`.
+        that also pushes away from the prompts in `against`; or hidden, the distance of the states that diffusion models of `family`
+        read (softprompt.hidden), and mixed, `hidden_share` of that and the rest of cosine distance.
     project_norm: hold every soft token at or under the vocabulary's mean norm (a projection after each step).
     contexts: sentences around `{}` that the soft prompt is trained inside as well as alone; () trains it alone.
     restarts: trained at once in one batch, from different noise; the best is kept.
-    stop_at: stop when the similarity alone, and the mean in the training contexts, reach this.
+    stop_at: stop when the similarity (always the pooled one) alone, and the mean in the training contexts, reach this.
     patience: stop when the loss has not fallen by a thousandth of itself for this many steps.
     seed: decides noise and choice; on cpu, the same seed gives the same bits.
     long: what to do with a hard prompt longer than the context: refuse it, train on the mean of its chunks, or cut it.
@@ -41,6 +43,8 @@ class TrainConfig:
     init: Init = "noise"
     objective: Objective = "cosine"
     against: tuple[str, ...] = ()
+    family: Family = "sd1"
+    hidden_share: float = 0.3  # keeps nearly all of the pooled similarity and of the hidden states': tests/benchmarks/hidden.py
     project_norm: bool = True
     contexts: tuple[str, ...] = TRAINING_CONTEXTS
     restarts: int = 1
@@ -64,7 +68,7 @@ class TrainConfig:
             _number("stop_at", self.stop_at, -1.0, 1.0, "a similarity such as 0.99")
         if self.patience is not None:
             _whole("patience", self.patience, 1, None, "50 steps, for example")
-        for name, allowed in (("init", Init), ("objective", Objective), ("long", Long)):
+        for name, allowed in (("init", Init), ("objective", Objective), ("family", Family), ("long", Long)):
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
@@ -74,6 +78,19 @@ class TrainConfig:
             raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: --against TEXT")
         if self.objective != "contrastive" and self.against:
             raise ConfigError(f"against is set, but the objective is {self.objective}: only the contrastive objective uses it")
+
+        _number("hidden_share", self.hidden_share, 0.0, 1.0, "0.3 is usual; the rest is the pooled similarity's")
+        if self.family != TrainConfig.family and self.objective not in ("hidden", "mixed"):
+            raise ConfigError(
+                f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed train for one; --objective mixed"
+            )
+        if self.hidden_share != TrainConfig.hidden_share and self.objective != "mixed":
+            raise ConfigError(f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it")
+
+    @property
+    def share_of_hidden(self) -> float:
+        """Which share of the loss is the hidden states'."""
+        return {"hidden": 1.0, "mixed": self.hidden_share}.get(self.objective, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -96,5 +113,5 @@ def _whole(name: str, value: object, least: int, most: int | None, advice: str) 
 
 
 def _number(name: str, value: object, over: float, most: float, advice: str) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not over < value <= most:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not over < value <= most:
         raise ConfigError(f"{name} is {value!r}; it must be over {over:g} and at most {most:g} ({advice})")

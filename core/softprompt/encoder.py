@@ -11,14 +11,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.errors import ConfigError, PromptError
-from softprompt.tower import Tower
+from softprompt.families import Reads
+from softprompt.tower import Tower, block_forward
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
@@ -167,7 +168,7 @@ class TextEncoder:
 
 
 class Frame:
-    """Rows with their constant part embedded; `outputs` and `hidden` put soft tokens in and run the tower."""
+    """Rows with their constant part embedded; `outputs` and `read` put soft tokens in and run the tower."""
 
     def __init__(self, encoder: TextEncoder, rows: Sequence[Row]) -> None:
         tower, config, specials = encoder.tower, encoder.config, encoder.specials
@@ -179,7 +180,9 @@ class Frame:
             longest = min(longest + 1, config.context)
         n = longest if config.short else config.context
         ids = torch.tensor([[*row, *[specials.pad] * (n - len(row))] for row in full])
-        self.lengths = [len(row) for row in full]
+        # (b, m) which of the positions after the start tokens are a row's own, neither end nor pad
+        self.words = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+        self.first = len(specials.start)
         self.at = _pooled_position(ids, tower, specials)
         self.mask = _cls_mask(ids, specials.pad) if config.pooling == "cls" else None
         soft = ids < 0
@@ -190,7 +193,7 @@ class Frame:
         if tower.cls is not None:
             last = (tower.cls + tower.positions[config.context]).expand(len(rows), 1, -1)
             self.x = torch.cat([self.x, last], dim=1)
-        for name in ("at", "mask", "slots", "which"):
+        for name in ("at", "mask", "slots", "which", "words"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(encoder.device))
 
@@ -212,17 +215,40 @@ class Frame:
         """(r, b, e) in float32 for `soft` (r, k, w), not of unit length; gradients flow to `soft`."""
         x, r = self._fill(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        return self.tower.outputs(x, self.at.repeat(r), mask).float().view(r, len(self.lengths), -1)
+        return self.tower.outputs(x, self.at.repeat(r), mask).float().view(r, len(self.words), -1)
 
-    def hidden(self, soft: Tensor | None = None, skip: int = 0, norm: bool = True) -> list[Tensor]:
-        """Hidden states of every row, (positions with start and end, w): the last layer, or the one `skip` layers before it.
+    def read(self, soft: Tensor | None, reads: Reads) -> Read:
+        """`outputs`, and what a family of diffusion models `reads` beside them, in one pass that computes no more than that.
 
-        `soft` (k, w); `norm` applies the final norm, as Stable Diffusion 1 and 2 do and SDXL does not.
+        `soft` (r, k, w) as for `outputs`; gradients flow to it.
         """
-        x, _ = self._fill(None if soft is None else soft.unsqueeze(0))
-        states = self.tower.states(x, self.mask, len(self.tower.blocks) - skip)
-        states = self.tower.final_norm(states) if norm else states
-        return [row[:length].float() for row, length in zip(states, self.lengths, strict=True)]
+        tower, (b, m) = self.tower, self.words.shape
+        x, r = self._fill(soft)
+        mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
+        at = self.at.repeat(r)
+        states = tower.states(x, mask, len(tower.blocks) - 1)
+        if reads.last and not reads.pooled:
+            states = block_forward(states, tower.blocks[-1], tower.config, mask)
+            pooled = tower.final_norm(states[torch.arange(r * b, device=at.device), at])
+        else:
+            pooled = tower.pooled(states, at, mask)
+        outputs = tower.project(pooled).float().view(r, b, -1)
+        if reads.pooled:
+            return Read(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(self.words[:, :1]))
+        states = states[:, self.first : self.first + m]
+        states = tower.final_norm(states) if reads.normed else states
+        return Read(outputs, states.float().reshape(r, b, m, -1), self.words)
+
+
+class Read(NamedTuple):
+    """outputs (r, b, e) as of `Frame.outputs`; states (r, b, m, w), of which `words` (b, m) says which are a row's own.
+
+    Start, end and pads are left out. A family that reads one vector has one state, at the end token.
+    """
+
+    outputs: Tensor
+    states: Tensor
+    words: Tensor
 
 
 def _pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:

@@ -107,19 +107,19 @@ class Tower:
         return x
 
     def outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,). `x` and `mask` as for `states`.
+        """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,). `x` and `mask` as for `states`."""
+        return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1), at, mask))
 
-        The last block computes the pooled position only; nothing reads its others.
-        """
-        b, n, _ = x.shape
-        rows = torch.arange(b, device=x.device)
-        x = self.states(x, mask, len(self.blocks) - 1)
+    def pooled(self, before: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, w) normed states at positions `at`, from the states `before` the last block, which computes nothing else."""
+        b, n, _ = before.shape
+        rows = torch.arange(b, device=before.device)
         if mask is not None:
             mask = mask[rows, :, at].unsqueeze(2)
         elif self.config.causal:
-            mask = (torch.arange(n, device=x.device) <= at.unsqueeze(1)).view(b, 1, 1, n)
-        x = block_forward(x, self.blocks[-1], self.config, mask, x[rows, at].unsqueeze(1))
-        return self.project(self.final_norm(x.squeeze(1)))
+            mask = (torch.arange(n, device=before.device) <= at.unsqueeze(1)).view(b, 1, 1, n)
+        x = block_forward(before, self.blocks[-1], self.config, mask, before[rows, at].unsqueeze(1))
+        return self.final_norm(x.squeeze(1))
 
     def final_norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.config.width,), self.norm_weight, self.norm_bias, self.config.norm_eps)

@@ -17,6 +17,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import TrainingFailed
 from softprompt.grading import grade
+from softprompt.hidden import hidden_similarities
 from softprompt.models import load_encoder
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
@@ -181,6 +182,7 @@ def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, train
         config=config.as_dict(),
         device=trained.device,
         warnings=_warnings(prompt, config, trained),
+        hidden=hidden_similarities(encoder, prompt, trained.vectors),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
     )
 

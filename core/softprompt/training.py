@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.hidden import HiddenTarget
 from softprompt.objective import row_losses
 from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
@@ -142,7 +143,7 @@ def descend(
     contexts = fitting(encoder, prompt, config.contexts, config.tokens)
     groups = max(1, min(GROUPS, len(contexts)))
     try:
-        turns = [_Turn(encoder, prompt, config.tokens, contexts[i::groups]) for i in range(groups)]
+        turns = [_Turn(encoder, prompt, config, contexts[i::groups]) for i in range(groups)]
         others = encoder.encode(config.against) if config.against else None
         run = _Run(encoder, config, start_vectors(encoder, prompt, config, config.tokens, start), groups)
         if resume is not None:
@@ -159,9 +160,7 @@ def descend(
     try:
         while step < config.steps and stopped == "steps":
             turn = turns[step % len(turns)]
-            outputs = turn.frame.outputs(run.vectors)
-            losses = (row_losses(config.objective, outputs, turn.targets, others) * turn.weights).sum(-1)
-            run.step(step, losses, F.cosine_similarity(outputs.detach(), turn.targets, dim=-1))
+            run.step(step, *turn.look(run.vectors, config, others))
             step += 1
             if step % CHECK_STEPS == 0 or step == config.steps:
                 stopped = run.reason_to_stop(step)
@@ -200,12 +199,27 @@ def device_failure(error: RuntimeError, device: torch.device) -> str:
 class _Turn:
     """What one step looks at: the prompt alone and in some contexts, as a frame with its targets and weights."""
 
-    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, tokens: int, contexts: list[str]) -> None:
+    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, contexts: list[str]) -> None:
+        assert config.tokens != "auto"  # descend sees to it
         around = [ALONE, *contexts]
+        self.hidden = HiddenTarget(encoder, prompt, around, config.family) if config.share_of_hidden else None
         self.targets = targets_in(encoder, prompt, around)
-        self.frame = encoder.frame(soft_rows(encoder, around, tokens))
+        self.frame = encoder.frame(soft_rows(encoder, around, config.tokens))
         share = ALONE_SHARE if contexts else 1.0
         self.weights = torch.tensor([share, *[(1 - share) / max(1, len(contexts))] * len(contexts)], device=encoder.device)
+
+    def look(self, vectors: Tensor, config: TrainConfig, others: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(losses (r,), pooled similarities (r, b)) of soft tokens (r, k, w)."""
+        if self.hidden is None:
+            outputs = self.frame.outputs(vectors)
+            losses = row_losses(config.objective, outputs, self.targets, others)
+        else:
+            read = self.frame.read(vectors, self.hidden.reads)
+            outputs, share = read.outputs, config.share_of_hidden
+            losses = share * (1 - self.hidden.similarities(read))
+            if share < 1:
+                losses = losses + (1 - share) * row_losses(config.objective, outputs, self.targets, others)
+        return (losses * self.weights).sum(-1), F.cosine_similarity(outputs.detach(), self.targets, dim=-1)
 
 
 class _Run:

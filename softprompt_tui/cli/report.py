@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from softprompt.families import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
 
 UNKNOWN = "unknown"
 OF_THE_FILE = ("file", "format", "part", "with", "sha256")  # what an import writes down of the file
+HIDDEN = "hidden-state"
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -36,8 +38,8 @@ def print_entry(entry: Entry, path: Path) -> None:
             "composed",
             f"{made.mean:.4f} mean, {made.worst:.4f} worst in {len(made.contexts)}; {made.floor:.4f} without their words",
         )
-    if prompt.hidden:
-        line("hidden", ", ".join(f"{family} {value:.4f}" for family, value in prompt.hidden.items()))
+    for label, words in told_of_hidden(prompt):
+        line(label, words)
     if prompt.steps and prompt.device:
         line(
             "trained",
@@ -61,6 +63,18 @@ def print_entry(entry: Entry, path: Path) -> None:
 def unassigned(prompt: SoftPrompt) -> str:
     """What to do about a soft prompt whose model is unknown."""
     return f"which model it belongs to is not known. `softprompt-tui assign '{prompt.name}' --model MODEL` says so"
+
+
+def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
+    """(label, words) for how near it comes in what diffusion models read; in words that nobody takes for the pooled similarity."""
+    known = [family for family in ALL if family in prompt.hidden]  # the file keeps them in another order
+    if not known:
+        return []
+    values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
+    told = [(HIDDEN, f"similarity {values}")]
+    if is_stand_in(prompt.hidden):
+        told.append(("", f"({prompt.model or 'its model'} stands in for the encoders that these read)"))
+    return told
 
 
 def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import click
 
 from softprompt.config import Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError
+from softprompt.families import Family
 from softprompt.job import Job, carry_out
 from softprompt_tui.cli.common import (
     FAILED,
@@ -83,7 +84,7 @@ def choice(values: Any) -> click.Choice[str]:
 @click.option(
     "--stop-at",
     type=float,
-    help="Stop once the similarity, alone and on average in the training contexts, reaches this, such as 0.99. With --tokens auto: what to reach; nothing stops early.",
+    help="Stop once the similarity (pooled, whatever the objective), alone and on average in the training contexts, reaches this, such as 0.99. With --tokens auto: what to reach; nothing stops early.",
 )
 @click.option("--patience", type=int, help="Stop once the loss has not fallen for this many steps.")
 @click.option(
@@ -112,7 +113,21 @@ def choice(values: Any) -> click.Choice[str]:
     type=choice(Objective),
     default=DEFAULT.objective,
     show_default=True,
-    help="Cosine distance; squared error; or cosine distance that also pushes away from the prompts in --against.",
+    help="Cosine distance of the pooled embeddings; their squared error; cosine distance that also pushes away from the prompts in --against. For those who take the soft prompt to a diffusion model, which reads hidden states: their distance (hidden), or both (mixed).",
+)
+@click.option(
+    "--family",
+    type=choice(Family),
+    default=DEFAULT.family,
+    show_default=True,
+    help="Whose hidden states the objectives hidden and mixed look at: those that Stable Diffusion 1.x or 2.x, SDXL or Flux reads.",
+)
+@click.option(
+    "--hidden-share",
+    type=float,
+    default=DEFAULT.hidden_share,
+    show_default=True,
+    help="How much of the mixed objective is the hidden states'; the rest is the pooled similarity's.",
 )
 @click.option(
     "--against", multiple=True, metavar="TEXT", help="Another prompt to be told apart from (contrastive objective); repeatable."
@@ -170,6 +185,7 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow under pine trees" -k 3
       softprompt-tui train "a red fox asleep in deep snow" -k auto --name fox
       softprompt-tui train "a red fox asleep in deep snow" -k 2 --init prompt
+      softprompt-tui train "a red fox asleep in deep snow" -k 4 --objective mixed --family sdxl
       softprompt-tui train "a red fox asleep in deep snow" --background
 
     Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up ends it the same way; with

@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from softprompt.encoder import TextEncoder, similarity
+from softprompt.encoder import TextEncoder
 from softprompt.errors import PromptError
+from softprompt.families import READS
 from tests.conftest import BOAT, FOX
 
 
@@ -54,15 +55,18 @@ def test_gradients_flow_to_the_soft_tokens_only(encoder: TextEncoder) -> None:
     assert not encoder.tower.table.requires_grad
 
 
-def test_hidden_states_are_those_of_every_position(encoder: TextEncoder) -> None:
+def test_a_family_reads_the_states_of_a_rows_own_words(encoder: TextEncoder) -> None:
     rows = [encoder.tokenize(FOX), encoder.tokenize("a cat")]
-    last = encoder.frame(rows).hidden()
-    assert [tuple(states.shape) for states in last] == [(len(row) + 2, encoder.width) for row in rows]
-    pooled = encoder.tower.project(last[0][-1])
-    torch.testing.assert_close(similarity(pooled, encoder.encode([FOX])[0]), torch.tensor(1.0))
-    before, raw = encoder.frame(rows).hidden(skip=1)[0], encoder.frame(rows).hidden(norm=False)[0]
-    assert not torch.allclose(before, last[0])
-    torch.testing.assert_close(encoder.tower.final_norm(raw), last[0])
+    frame = encoder.frame(rows)
+    read = {family: frame.read(None, reads) for family, reads in READS.items()}
+    for one in read.values():
+        torch.testing.assert_close(one.outputs, frame.outputs())
+    assert read["sd1"].states.shape == (1, 2, len(rows[0]), encoder.width)
+    assert read["sd1"].words.sum(dim=-1).tolist() == [len(row) for row in rows]
+    torch.testing.assert_close(encoder.tower.final_norm(read["sdxl"].states), read["sd2"].states)
+    assert not torch.allclose(read["sd2"].states, read["sd1"].states)
+    assert read["flux"].states.shape == (1, 2, 1, encoder.width)
+    torch.testing.assert_close(encoder.tower.project(read["flux"].states)[:, :, 0], frame.outputs())
 
 
 def test_a_text_longer_than_the_context_is_refused(encoder: TextEncoder) -> None:
