@@ -24,6 +24,14 @@ class PromptTooLong(PromptError):
     """A hard prompt that does not fit into the model's context, and was not allowed to be cut or chunked."""
 
 
+class TemplateError(PromptError):
+    """A template that cannot be read; `column` is where, in characters from 1, or 0 where only the message is known."""
+
+    def __init__(self, message: str, column: int = 0) -> None:
+        super().__init__(f"at character {column}: {message}" if column else message)
+        self.column = column
+
+
 class ConfigError(SoftPromptError):
     """A setting out of its bounds: the message gives the value, the bound and what would work."""
 

@@ -28,6 +28,11 @@ def _letter(char: str) -> bool:
     return unicodedata.category(char)[0] in "LM" or char.isdecimal()
 
 
+def is_name_character(char: str) -> bool:
+    """Whether a name may have it inside."""
+    return _letter(char) or char in "-_ "
+
+
 def check_name(name: str) -> str:
     """The name, tidied of outer spaces; raises BadName for one that cannot be given."""
     name = unicodedata.normalize("NFC", name).strip()
@@ -35,7 +40,7 @@ def check_name(name: str) -> str:
         raise BadName("the name is empty: use letters, digits, '-', '_' and spaces, such as 'red landscape'")
     if len(name) > LONGEST:
         raise BadName(f"the name has {len(name)} characters; at most {LONGEST} fit")
-    bad = next((c for c in name if not (_letter(c) or c in "-_ ")), None)
+    bad = next((c for c in name if not is_name_character(c)), None)
     if bad is not None:
         raise BadName(f"the name has {bad!r} in it; letters, digits, '-', '_' and spaces are allowed")
     if _RESERVED.fullmatch(name):
