@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from softprompt.catalogue import MINI
 from softprompt.config import TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library.names import check_name
+from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
     from softprompt.training import Interval, Report, TrainState
 
-LONGEST_PROMPT = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
-
 
 @dataclass(frozen=True)
 class Job:
     """One training: hard prompt, settings, model, device, and the name to save under ("" for one made from the prompt).
 
-    Raises PromptError, BadName and ConfigError for what cannot work on any model.
+    `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName and ConfigError for what cannot work on any model.
     """
 
     prompt: str
@@ -35,18 +34,20 @@ class Job:
     device: str = "auto"
     precision: str = "float32"
     name: str = ""
+    meanings: tuple[Meaning, ...] = ()
+    ancestry: tuple[Ancestor, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
-        if len(self.prompt) > LONGEST_PROMPT:
-            raise PromptError(f"the prompt has {len(self.prompt):,} characters; at most {LONGEST_PROMPT:,} are read")
+        check_meanings(self.prompt, self.meanings)
         if self.name:
             check_name(self.name)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        return {**vars(self), "config": self.config.as_dict()}
+        made = {"meanings": [vars(one).copy() for one in self.meanings], "ancestry": [vars(one).copy() for one in self.ancestry]}
+        return {**vars(self), "config": self.config.as_dict(), **made}
 
     @classmethod
     def from_dict(cls, values: Any) -> Job:
@@ -55,7 +56,10 @@ class Job:
             texts = {key: values[key] for key in ("prompt", "model", "device", "precision", "name")}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise TypeError("a text is expected")
-            return cls(config=TrainConfig.from_dict(values["config"]), **texts)
+            # jobs of before there were mixes have neither
+            meanings = meanings_of(values.get("meanings", ()))
+            ancestry = tuple(map(ancestor_of, values.get("ancestry", ())))
+            return cls(config=TrainConfig.from_dict(values["config"]), meanings=meanings, ancestry=ancestry, **texts)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"this is no training job: {type(error).__name__} {error}") from error
 
@@ -88,7 +92,16 @@ def carry_out(
 
     failure = ""
     try:
-        made = train(encoder, job.prompt, job.config, start=start, interval=interval, resume=resume, on_report=on_report)
+        made = train(
+            encoder,
+            job.prompt,
+            job.config,
+            meanings=job.meanings,
+            start=start,
+            interval=interval,
+            resume=resume,
+            on_report=on_report,
+        )
     except TrainingFailed as error:
         failure = str(error)
         if error.best is None:
@@ -96,4 +109,4 @@ def carry_out(
         made = error.best
     if failure and entry_id:  # that id is for what the job was to make, should it be tried again
         entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
-    return Outcome(library.save(made.named(job.name), entry_id), failure)
+    return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)

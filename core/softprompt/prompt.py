@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softprompt.origin import Ancestor as Ancestor
+from softprompt.origin import Meaning, ancestor_of, meanings_of
+
 Array = npt.NDArray[np.float32]
 
 
@@ -57,30 +60,14 @@ class Composition:
         return float(np.mean([grade.floor for grade in self.contexts]))
 
 
-@dataclass(frozen=True)
-class Ancestor:
-    """A soft prompt that another was made from: its id and name then, its hard prompt, its model, and its share of the meaning.
-
-    `relation` says how: mixed (trained on weighted meanings), composed (a word of the composition it was trained on), ported (the
-    same hard prompt on another model).
-    """
-
-    relation: str
-    id: str
-    name: str
-    hard_prompt: str
-    model: str
-    model_fingerprint: str
-    weight: float = 1.0
-
-
 @dataclass(frozen=True, eq=False)
 class SoftPrompt:
     """A soft prompt with its provenance; immutable.
 
     vectors (k, width), target (embed_dim,) of unit length, losses and similarities (steps,): all float32. `model_fingerprint`
     tells weights of one model name apart. `composition` is None where no context has room for the hard prompt. `hidden` is the
-    hidden-state similarity by the family of consumers that reads such states. One that came from a file does not know everything: what is unknown is "", None,
+    hidden-state similarity by the family of consumers that reads such states. `meanings` are the texts of one that was trained on several,
+    whose `hard_prompt` is then for people to read. One that came from a file does not know everything: what is unknown is "", None,
     or a tensor of no elements, and `source` is what the file said of itself.
     """
 
@@ -109,6 +96,12 @@ class SoftPrompt:
     hidden: dict[str, float] = field(default_factory=dict)
     ancestry: tuple[Ancestor, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
+    meanings: tuple[Meaning, ...] = ()
+
+    @property
+    def written_out(self) -> tuple[Meaning, ...]:
+        """What it means, as texts whose shares are 1 together; () where that is not known."""
+        return self.meanings or ((Meaning(self.hard_prompt, 1.0),) if self.hard_prompt else ())
 
     @property
     def tokens(self) -> int:
@@ -157,6 +150,7 @@ class SoftPrompt:
             "hidden": self.hidden,
             "ancestry": [vars(one).copy() for one in self.ancestry],
             "source": self.source,
+            "meanings": [vars(one).copy() for one in self.meanings],
         }
 
     @classmethod
@@ -193,15 +187,11 @@ class SoftPrompt:
             warnings=tuple(map(str, values["warnings"])),
             # entries of before these were known have none
             hidden={str(family): float(value) for family, value in values.get("hidden", {}).items()},
-            ancestry=tuple(_ancestor(one) for one in values.get("ancestry", ())),
+            ancestry=tuple(ancestor_of(one) for one in values.get("ancestry", ())),
             source=dict(values.get("source", {})),
+            meanings=meanings_of(values.get("meanings", ())),
             **{key: values[key] for key in _PLAIN},
         )
-
-
-def _ancestor(values: dict[str, Any]) -> Ancestor:
-    texts = {key: str(values[key]) for key in ("relation", "id", "name", "hard_prompt", "model", "model_fingerprint")}
-    return Ancestor(**texts, weight=float(values["weight"]))
 
 
 _TEXT, _NUMBER, _MAYBE = (str,), (int, float), (int, float, type(None))

@@ -1,4 +1,7 @@
-"""What a soft prompt is trained towards: the pooled embeddings of the hard prompt, alone and inside contexts."""
+"""What a soft prompt is trained towards: the pooled embeddings of the hard prompt, alone and inside contexts.
+
+Several hard prompts with shares mean together the weighted mean of their unit embeddings, in every context: a mix.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from softprompt.config import Long
 from softprompt.contexts import SLOT, split_context
 from softprompt.encoder import Row, TextEncoder
 from softprompt.errors import PromptError, PromptTooLong
+from softprompt.origin import Meaning
 
 ALONE = SLOT  # the context with nothing around
 
@@ -20,16 +26,23 @@ ALONE = SLOT  # the context with nothing around
 class HardPrompt:
     """A hard prompt made ready for one model: the user's text, and its tokens in as many pieces as the context asks for.
 
-    `dropped` is the end of the text where it was cut, or empty.
+    `dropped` is the end of the text where it was cut, or empty. One that means several texts together has them, with their shares, as
+    `variants`: its own text is for people to read, and its pieces are all of theirs.
     """
 
     text: str
     pieces: tuple[tuple[int, ...], ...]
     dropped: str = ""
+    variants: tuple[tuple[float, HardPrompt], ...] = ()
 
     @property
     def tokens(self) -> int:
-        return sum(map(len, self.pieces))
+        """Of the longest of its variants, where it has any."""
+        return max((one.tokens for _, one in self.variants), default=sum(map(len, self.pieces)))
+
+    @property
+    def meanings(self) -> tuple[Meaning, ...]:
+        return tuple(Meaning(one.text, share) for share, one in self.variants)
 
 
 def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardPrompt:
@@ -50,6 +63,13 @@ def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardP
                 f"the prompt has {len(ids):,} tokens, {encoder.name} takes {encoder.room}; what does not fit: '{shortened(beyond)}'. "
                 "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit"
             )
+
+
+def weighted_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning], long: Long = "refuse") -> HardPrompt:
+    """What `meanings` mean together, by their shares; `text` says it to people. Raises what `hard_prompt` raises."""
+    variants = tuple((one.share, hard_prompt(encoder, one.text, long)) for one in meanings)
+    pieces = tuple(piece for _, one in variants for piece in one.pieces)
+    return HardPrompt(text, pieces, " … ".join(one.dropped for _, one in variants if one.dropped), variants)
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -82,7 +102,15 @@ def fitting(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], t
 
 
 def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
-    """(b, e) what the encoder makes of the hard prompt in each context, not of unit length; for one in pieces, their mean."""
+    """(b, e) what the encoder makes of the hard prompt in each context, not of unit length; for one in pieces, their mean.
+
+    Of variants it is the weighted mean of their directions, as long as they are on the average.
+    """
+    if prompt.variants:
+        each = [(share, targets_in(encoder, one, contexts)) for share, one in prompt.variants]
+        mean = torch.stack([share * F.normalize(output, dim=-1) for share, output in each]).sum(0)
+        length = torch.stack([share * output.norm(dim=-1, keepdim=True) for share, output in each]).sum(0)
+        return F.normalize(mean, dim=-1) * length
     rows = [row for context in contexts for row in rows_in(encoder, context, prompt.pieces)]
     outputs = encoder.encode_rows(rows, unit=False)
     return outputs.view(len(contexts), len(prompt.pieces), encoder.config.embed_dim).mean(1)

@@ -176,9 +176,7 @@ class _Inside:
     def _weight(self) -> float:
         found = _WEIGHT.match(self.text, self.at + 1, self.end)
         if found is None or not LEAST_WEIGHT <= float(found[1]) <= MOST_WEIGHT:
-            self._refuse(
-                f"a weight is expected: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as .6 or 2", self.at + 1
-            )
+            self._refuse(f"a weight is expected: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as .6 or 2", self.at + 1)
         self.at = found.end()
         return float(found[1])
 

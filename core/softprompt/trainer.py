@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -19,9 +19,10 @@ from softprompt.errors import TrainingFailed
 from softprompt.grading import grade
 from softprompt.hidden import hidden_similarities
 from softprompt.models import load_encoder
+from softprompt.origin import Meaning
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
-from softprompt.targets import ALONE, HardPrompt, hard_prompt, shortened, targets_in
+from softprompt.targets import ALONE, HardPrompt, hard_prompt, shortened, targets_in, weighted_prompt
 from softprompt.training import Interval, Report, Trained, TrainState, descend, device_failure
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
@@ -32,6 +33,7 @@ def train(
     text: str,
     config: TrainConfig | None = None,
     *,
+    meanings: Sequence[Meaning] = (),
     start: SoftPrompt | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
     interval: Interval = 10,
@@ -40,11 +42,11 @@ def train(
 ) -> SoftPrompt:
     """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
 
-    `on_report` is called every `interval` steps (or when `interval`, asked after each step, says so) and ends the training by
+    With `meanings`, texts with their shares, it is trained on what these mean together, and `text` only says so to people. `on_report` is called every `interval` steps (or when `interval`, asked after each step, says so) and ends the training by
     returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
     to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
     """
-    reports = iter_train(encoder, text, config, start=start, interval=interval, resume=resume, **settings)
+    reports = iter_train(encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings)
     stop: bool | None = None
     while True:
         try:
@@ -60,6 +62,7 @@ def iter_train(
     text: str,
     config: TrainConfig | None = None,
     *,
+    meanings: Sequence[Meaning] = (),
     start: SoftPrompt | Array | Tensor | None = None,
     interval: Interval = 10,
     resume: TrainState | None = None,
@@ -67,7 +70,7 @@ def iter_train(
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
-    prompt = hard_prompt(encoder, text, config.long)
+    prompt = weighted_prompt(encoder, text, meanings, config.long) if meanings else hard_prompt(encoder, text, config.long)
     vectors = _start_vectors(encoder, start)
     if config.tokens != "auto":
         trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
@@ -164,6 +167,7 @@ def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, train
     target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
     return SoftPrompt(
         hard_prompt=prompt.text,
+        meanings=prompt.meanings,
         model=encoder.name,
         model_fingerprint=encoder.fingerprint,
         vectors=trained.vectors.numpy(),
@@ -192,7 +196,7 @@ def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tupl
     tokens = len(trained.vectors)
     if tokens >= prompt.tokens:
         notes.append(f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}: try fewer, such as 3")
-    if len(prompt.pieces) > 1:
+    if len(prompt.pieces) > max(1, len(prompt.variants)):
         notes.append(f"the prompt's {prompt.tokens} tokens were trained on as the mean of {len(prompt.pieces)} chunks")
     if prompt.dropped:
         notes.append(f"the prompt was cut to {prompt.tokens} tokens; what was dropped: '{shortened(prompt.dropped)}'")

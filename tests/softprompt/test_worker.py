@@ -21,7 +21,8 @@ from softprompt import Library
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
-from softprompt.job import LONGEST_PROMPT, Job
+from softprompt.job import Job
+from softprompt.origin import LONGEST_PROMPT
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.place import Place
