@@ -62,12 +62,21 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
     return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""))
 
 
-def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
-    """(the fields, the other settings) that train such a soft prompt again, from another seed: with the same one it would come to the same bits."""
+def settings_of(made: SoftPrompt) -> TrainConfig:
+    """The settings that it was trained with; raises ConfigError for those of another version, or of another program."""
     try:
-        config = TrainConfig.from_dict(made.config)
+        return TrainConfig.from_dict(made.config)
     except (ConfigError, TypeError, AttributeError) as error:
         raise ConfigError(f"the settings of {made.name} are not of this version: {error}") from error
+
+
+def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
+    """(the fields, the other settings) that train such a soft prompt again, from another seed: with the same one it would come to the same bits."""
+    if made.meanings:
+        raise ConfigError(
+            f"{made.name} means several texts together: `softprompt-tui compose TEMPLATE --save NAME` makes such ones"
+        )
+    config = settings_of(made)
     contexts = "yes" if config.contexts == TRAINING_CONTEXTS else BETWEEN.join(config.contexts) or "no"
     fields = {
         "tokens": f"{config.tokens}",

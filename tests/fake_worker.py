@@ -99,7 +99,16 @@ class FakeWorker:
             case p.Similarity():
                 mixed = ["[" in text.replace("\\[", "") for text in request.texts]
                 written = [
-                    {"text": text, "tokens": 9, "similarity": 0.987} if one else None
+                    {
+                        "text": text,
+                        "tokens": 9,
+                        "saved": 4,
+                        "similarity": 0.987,
+                        "floor": 0.912,
+                        "mixed": "near" if "+" in text else "",
+                    }
+                    if one
+                    else None
                     for text, one in zip(request.texts, mixed, strict=True)
                 ]
                 table = [[1.0 if a is b else 0.5 for b in request.texts] for a in request.texts]

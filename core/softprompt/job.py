@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softprompt.library import Library
     from softprompt.library.entry import Entry
     from softprompt.prompt import SoftPrompt
+    from softprompt.sentence import Sentence
     from softprompt.training import Interval, Report, TrainState
 
 
@@ -62,6 +63,25 @@ class Job:
             return cls(config=TrainConfig.from_dict(values["config"]), meanings=meanings, ancestry=ancestry, **texts)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"this is no training job: {type(error).__name__} {error}") from error
+
+
+def job_of_sentence(sentence: Sentence, **settings: Any) -> Job:
+    """The training of a soft prompt that means a whole composition; `settings` are the other fields of a Job. Raises what Job raises,
+    and PromptError where a hard prompt is not known, or stands there in part."""
+    if sentence.in_part:
+        raise PromptError(
+            f"not all soft tokens of {sentence.in_part[0]} stand in it, and a part of them has no meaning that could be trained on: "
+            f"write [{sentence.in_part[0]}]"
+        )
+    meanings = sentence.written_out()
+    if not meanings:
+        raise PromptError(
+            "what one of its soft prompts means is not known, since the file that it came from does not say: it can be used as a "
+            "word, but no soft prompt can be trained on it"
+        )
+    if len(meanings) == 1:
+        return Job(meanings[0].text, ancestry=sentence.ancestry, **settings)
+    return Job(sentence.readable, meanings=meanings, ancestry=sentence.ancestry, **settings)
 
 
 @dataclass(frozen=True)

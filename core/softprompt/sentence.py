@@ -80,6 +80,15 @@ class Sentence:
         """Whether all its hard prompts are."""
         return all(word.meanings for word in self.words)
 
+    @property
+    def in_part(self) -> list[str]:
+        """Names of the soft prompts of which not every token stands in it."""
+        seen: list[tuple[Entry, int]] = []  # and how many of its tokens
+        for word in self.words:
+            before = seen.pop()[1] if word.goes_on else 0
+            seen += [(entry, before + (len(word.tokens) or entry.prompt.tokens)) for entry in word.entries]
+        return [entry.prompt.name for entry, count in seen if count < entry.prompt.tokens]
+
     def written_out(self, added_words: bool = True) -> tuple[Meaning, ...]:
         """The sentence with the hard prompts in their places, or these alone; where it has mixes, once for each choice of their terms.
 

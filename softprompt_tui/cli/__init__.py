@@ -9,12 +9,14 @@ import click
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
+from softprompt_tui.cli.compose import compose
 from softprompt_tui.cli.diff import diff
 from softprompt_tui.cli.editing import duplicate, note, rename, tag
 from softprompt_tui.cli.export import export
 from softprompt_tui.cli.importing import assign, import_
 from softprompt_tui.cli.library import list_, show
 from softprompt_tui.cli.models import models
+from softprompt_tui.cli.port import port
 from softprompt_tui.cli.readout import readout
 from softprompt_tui.cli.runs import attach, runs, stop
 from softprompt_tui.cli.train import train
@@ -49,8 +51,8 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    train, list_, show, readout, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models, runs, attach,
-    stop, worker, completion,
+    train, list_, show, readout, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
+    runs, attach, stop, worker, completion,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -68,11 +68,10 @@ def _similarity(a: Entry, b: Entry, device: str) -> float | None:
     except SoftPromptError as error:
         narrate(f"note: without the similarity of the two: {error}")
         return None
-    from softprompt.composing import compose
+    from softprompt.composing import compose, pooled
 
-    made = compose(encoder, ["[first]", "[second]"], {"first": a.prompt, "second": b.prompt}.__getitem__)
-    pooled = encoder.encode_rows(made.rows, made.vectors)
-    return float((pooled[0] @ pooled[1]).clamp(-1, 1))
+    first, second = pooled(encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__))
+    return float((first @ second).clamp(-1, 1))
 
 
 def _tokens(a: Entry, b: Entry, found: Difference) -> list[tuple[str, ...]]:

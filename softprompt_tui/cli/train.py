@@ -29,6 +29,8 @@ from softprompt_tui.cli.runs import resolved, submit
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
+    from softprompt.prompt import SoftPrompt
     from softprompt.training import Report
 
 DEFAULT = TrainConfig()
@@ -201,10 +203,15 @@ def train(
     if background:
         submit(job, start.id if start else "", as_json)
         return
+    train_here(job, start.prompt if start else None, as_json, quiet)
+
+
+def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None) -> None:
+    """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
     # imports torch, 2-4 s: not before what was asked for is known to make sense
-    encoder = load(model, device, precision)
-    with Progress(config, quiet) as progress:
-        outcome = carry_out(job, encoder, here, start=start.prompt if start else None, on_report=progress)
+    encoder = encoder or load(job.model, job.device, job.precision)
+    with Progress(job.config, quiet) as progress:
+        outcome = carry_out(job, encoder, library(), start=start, on_report=progress)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     finish(job.name, outcome.entry, outcome.failure, as_json)

@@ -16,7 +16,8 @@ from softprompt.library import Library
 from softprompt_tui.inert import inert
 
 MOST = 6  # names offered at once
-_OPEN = re.compile(r"(?<!\\)\[([^\[\]:*+]*)$")
+_OPEN = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # a name, perhaps a later one of a mix
+_UNFINISHED = re.compile(r"(?<!\\)\[[^\[\]]*$")
 
 
 class Composition(Input):
@@ -61,7 +62,7 @@ class WithCandidates(Vertical):
     @property
     def is_unfinished(self) -> bool:
         """Whether the cursor is behind a bracket that is still open."""
-        return self.line.has_focus and _OPEN.search(self.line.value[: self.line.cursor_position]) is not None
+        return self.line.has_focus and _UNFINISHED.search(self.line.value[: self.line.cursor_position]) is not None
 
     @on(Input.Changed)
     def _typed(self) -> None:

@@ -15,7 +15,7 @@ from softprompt_tui.inert import inert
 from softprompt_tui.messages import CompositionChanged
 from softprompt_tui.widgets.candidates import WithCandidates
 
-HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's; \\[ is a bracket."
+HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's, [name*.6 + other*.4] is a mix; \\[ is a bracket."
 
 
 class ComposePane(Vertical):
@@ -66,17 +66,37 @@ class ComposePane(Vertical):
             return
         text = Text()
         written = answer["written_out"][0]
-        text.append("tokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
-        if written is not None:
-            text.append("   written out ", "dim").append(f"{written['tokens']}")
-            text.append("\nsimilarity to it written out ", "dim")
-            if written["similarity"] is None:
-                text.append("unknown: it is too long for the model, which is what soft prompts are for")
-            else:
-                text.append(f"{written['similarity']:.4f}", "bold")
-            text.append(f"\n{inert(written['text'])}", "dim italic")
-        else:
+        if written is None:
+            text.append("tokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
             text.append("\nno soft prompt in it yet: type [ and a name", "dim")
+        else:
+            _fidelity(text, written)
+            text.append("\ntokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
+            if written["saved"] is not None:
+                text.append(f", {_saved(written['saved'])}")
         if len(answer["similarities"]) > 1:
-            text.append("\nsimilarity to the other text ", "dim").append(f"{answer['similarities'][0][1]:.4f}", "bold")
+            text.append("\nto the other text ", "dim").append(f"{answer['similarities'][0][1]:.4f}", "bold")
+        if written is not None:
+            text.append(_MIXED[written["mixed"]], "dim")
+            text.append(f"\n{inert(written['text'])}", "dim italic")
         target.update(text)
+
+
+_MIXED = {"": "", "trained": "", "near": "\nthe mix is near: saved, it is trained"}
+
+
+def _fidelity(text: Text, written: dict[str, Any]) -> None:
+    """Fidelity beside its floor, or why there is none."""
+    text.append("fidelity ", "dim")
+    if written["tokens"] is None:
+        text.append("unknown, as a hard prompt is")
+    elif written["similarity"] is None:
+        text.append("unknown: written out, it is too long for the model, which is what soft prompts are for")
+    else:
+        text.append(f"{written['similarity']:.4f}", "bold")
+        if written["floor"] is not None:
+            text.append("  floor ", "dim").append(f"{written['floor']:.4f}")
+
+
+def _saved(tokens: int) -> str:
+    return f"{tokens} saved" if tokens >= 0 else f"{-tokens} more than written out"

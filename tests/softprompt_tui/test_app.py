@@ -156,7 +156,7 @@ def test_opening_composing_and_copying() -> None:
         await d.until(lambda: d.app.compose_pane.composition == "[fox]")
         assert d.app.clipboard == "[fox]"
         await d.pilot.press("f5", "end", "space", *"dark")
-        await d.shows("similarity to it written out 0.9870", "tokens 5 of 75")
+        await d.shows("fidelity 0.9870  floor 0.9120", "tokens 5 of 75, 4 saved")
         await d.until(lambda: similarities(d)[-1].texts == ["[fox] dark"])
         assert similarities(d)[-1].opened == Library().find("fox").id
 

@@ -38,7 +38,7 @@ def test_from_the_first_start_to_the_last_key(worker: Home, width: int, height: 
         t.press("enter")
         t.shows("landscape is open")
         t.press("f5", "[landscape] mountain view")
-        t.shows(r"similarity to it written out 0\.9", within=30)
+        t.shows(r"fidelity 0\.9", within=30)
         t.press("f4", "d")
         t.shows("deleted; u brings it back", "The library is empty")
         t.press("u")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from softprompt.errors import WorkerError
 
-PROTOCOL = 1
+PROTOCOL = 2  # 2: jobs may mean several texts together
 LONGEST_LINE = 4 << 20  # bytes; a prompt may have a million characters
 MOST_TEXTS = 64
 
@@ -131,7 +131,11 @@ class Shutdown(Request):
 
 @dataclass(frozen=True)
 class Similarity(Request):
-    """Similarities of texts, which may be compositions, and of each to itself with the hard prompts written out."""
+    """Similarities of texts, which may be compositions, and of each to itself with the hard prompts written out.
+
+    The reply's `written_out` has for a text with soft prompts its `text` written out, "" where that is not known, the `tokens` of it and
+    how many are `saved`, the `similarity` to it beside the `floor`, and `mixed`: as `softprompt.composing.Figures` has them.
+    """
 
     do = "similarity"
     model: str

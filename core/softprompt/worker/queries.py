@@ -9,7 +9,9 @@ from softprompt.errors import RunNotFound, WorkerError
 from softprompt.worker.protocol import Neighbours, Request, Similarity
 
 if TYPE_CHECKING:
+    from softprompt.composing import Figures
     from softprompt.encoder import TextEncoder
+    from softprompt.sentence import Sentence
     from softprompt.worker.engine import Engine
 
 MOST_NEIGHBOURS = 100
@@ -36,26 +38,31 @@ def _encoder(engine: Engine, model: str, device: str) -> TextEncoder:
 
 
 def _similarity(request: Similarity, engine: Engine) -> dict[str, Any]:
-    from softprompt.composing import compose
+    from softprompt.composing import compose, figures, pooled
 
     encoder = _encoder(engine, request.model, request.device)
-    opened = engine.library.open(request.opened).prompt if request.opened else None
-    made = compose(encoder, request.texts, lambda name: engine.library.open(name).prompt, opened)
-    mixed = [i for i, row in enumerate(made.rows) if any(token < 0 for token in row)]
-    pooled = encoder.encode_rows(made.rows, made.vectors)
-    written_out: list[dict[str, Any] | None] = [None] * len(request.texts)
-    for i in mixed:
-        ids = encoder.tokenizer.encode(made.written_out[i])
-        likeness = None  # the sentence written out may be too long for the model: that is what soft prompts are for
-        if len(ids) <= encoder.room:
-            likeness = float(encoder.encode_rows([ids])[0] @ pooled[i])
-        written_out[i] = {"text": made.written_out[i], "tokens": len(ids), "similarity": likeness}
+    opened = engine.library.open(request.opened) if request.opened else None
+    made = compose(encoder, request.texts, engine.library.open, opened)
+    ours = pooled(encoder, made)
+    told = [_told(sentence, found) if sentence.words else None
+            for sentence, found in zip(made.sentences, figures(encoder, made, ours), strict=True)]  # fmt: skip
     return {
         "model": encoder.name,
         "room": encoder.room,
         "tokens": [len(row) for row in made.rows],
-        "similarities": (pooled @ pooled.T).clamp(-1, 1).tolist(),
-        "written_out": written_out,
+        "similarities": (ours @ ours.T).clamp(-1, 1).tolist(),
+        "written_out": told,
+    }
+
+
+def _told(sentence: Sentence, found: Figures) -> dict[str, Any]:
+    return {
+        "text": sentence.readable if sentence.known else "",
+        "tokens": found.written_tokens,
+        "saved": found.saved,
+        "similarity": found.fidelity,
+        "floor": found.floor,
+        "mixed": found.mixed,
     }
 
 
