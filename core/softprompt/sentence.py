@@ -121,7 +121,8 @@ class Sentence:
         words = [word for word in self.words if not word.goes_on]
         if len(words) == 1 and not self.has_text:
             return _joined([words[0].readable])
-        return _joined(part if isinstance(part, str) else "" if part.goes_on else part.enclosed for part in self.parts)
+        said = (part if isinstance(part, str) else "" if part.goes_on else part.enclosed for part in self.parts)
+        return _joined(said, apart=False)
 
     @property
     def ancestry(self) -> tuple[Ancestor, ...]:
@@ -169,14 +170,19 @@ def _word(part: Reference, find: Callable[[str], Entry], opened: Entry | None, b
     return Word((entry,), tokens=range(first - 1, last), goes_on=goes_on)
 
 
-def _joined(texts: Iterable[str]) -> str:
-    """The texts as one line, parted by a space where their last and first characters would else make one word of two."""
+def _joined(texts: Iterable[str], apart: bool = True) -> str:
+    """The texts as one line, with a space where two would else grow into one word; `apart`: or into one sign, to the tokenizer."""
     line = ""
     for text in texts:
-        if line and text and not line[-1].isspace() and not text[0].isspace() and line[-1].isalnum() == text[0].isalnum():
+        ends, begins = line[-1:], text[:1]
+        if (ends.isalnum() and begins.isalnum()) or (apart and _is_sign(ends) and _is_sign(begins)):
             line += " "
         line += text
     return " ".join(line.split())
+
+
+def _is_sign(char: str) -> bool:
+    return bool(char) and not char.isalnum() and not char.isspace()
 
 
 def _short(share: float) -> str:

@@ -86,6 +86,7 @@ def test_hidden_states_are_those_of_the_row(encoder: TextEncoder, find: Find) ->
         ("[fox], 4k", f"{FOX}, 4k"),
         ("the[fox]shines", f"the {FOX} shines"),
         ("[fox][boat]", f"{FOX} {BOAT}"),
+        ("[fox]... [boat]!", f"{FOX}... {BOAT}!"),
         ("[fox][fox]", f"{FOX} {FOX}"),
         ("[fox:1][fox:2-3]", FOX),
         ("[fox:3][fox:1]", f"{FOX} {FOX}"),

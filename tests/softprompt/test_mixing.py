@@ -106,6 +106,7 @@ def test_a_mix_in_a_mix_keeps_every_share(entries: dict[str, Entry], mix: Entry)
     shares = {one.text: one.share for one in sentence.written_out()}
     assert shares == pytest.approx({f"{FOX} at night": 0.8, f"{BOAT} at night": 0.2})
     assert sentence.readable == f"(({FOX}*.6 + {BOAT}*.4)*.5 + {FOX}*.5) at night"
+    assert read_sentence("[mix], 4k", known.__getitem__).readable == f"({FOX}*.6 + {BOAT}*.4), 4k"
     both = read_sentence("[mix] and [fox*.5 + boat*.5]", known.__getitem__)
     assert sorted(one.share for one in both.written_out()) == pytest.approx([0.2, 0.2, 0.3, 0.3])
 
