@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import unicodedata
 from contextlib import suppress
 
@@ -138,3 +140,9 @@ def test_names_are_written_as_the_library_takes_them() -> None:
 def test_a_long_text_is_read_in_one_pass() -> None:
     assert parse("\\" * 100_000) == ["\\" * 50_000]
     assert parse("[a]" * 50_000) == [Reference("a")] * 50_000
+
+
+def test_the_interface_can_read_templates_without_torch_or_numpy() -> None:
+    code = "import sys, softprompt.template, softprompt.sentence; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "numpy"} & set(loaded) == set()
