@@ -22,7 +22,15 @@ from softprompt_tui.client import Line
 from softprompt_tui.entries import Entries
 from softprompt_tui.guard import Guard
 from softprompt_tui.inert import inert
-from softprompt_tui.messages import CompositionChanged, EntryAction, EntryHighlighted, PromptChanged, RunAction, TrainAsked
+from softprompt_tui.messages import (
+    CompositionChanged,
+    CompositionKept,
+    EntryAction,
+    EntryHighlighted,
+    PromptChanged,
+    RunAction,
+    TrainAsked,
+)
 from softprompt_tui.palette import commands
 from softprompt_tui.panes import Pane, titled
 from softprompt_tui.questions import Questions
@@ -264,6 +272,10 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     @on(CompositionChanged)
     def _composition_changed(self) -> None:
         self.questions.compose()
+
+    @on(CompositionKept)
+    def _composition_kept(self) -> None:
+        self.begin(self.runs.train_composition, group="train", exclusive=True)
 
     # the rest
 

@@ -37,5 +37,9 @@ class RunAction(Message):
         self.action, self.run = action, run
 
 
+class CompositionKept(Message):
+    """A soft prompt is to be trained that means the composition."""
+
+
 class CompositionChanged(Message):
     """The composition, or the text it is compared with, is another."""

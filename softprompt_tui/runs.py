@@ -11,6 +11,8 @@ from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
 from softprompt_tui.jobs import job_of
+from softprompt_tui.outside import command
+from softprompt_tui.screens.ask import AskText
 
 if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
@@ -123,6 +125,24 @@ class Runs:
         if not self.is_training(app.shown.run):
             app.shown.show_run(run["id"])
         app.save_settings()
+
+    async def train_composition(self) -> None:
+        """Asks for a name, and lets the worker train a soft prompt that means the composition."""
+        app, composition = self.app, self.app.compose_pane.composition
+        name = await app.push_screen_wait(AskText("A soft prompt that means all of it is trained; its name", ""))
+        if not name:
+            return
+        opened = ["--with", app.entries.opened] if app.entries.opened else []
+        fields = app.prompt_pane.fields
+        model = ["--model", fields["model"] or MINI, "--device", fields["device"] or "auto"]
+        app.say(f"{name} is handed to the worker")
+        try:
+            run = await command("compose", "--json", "--background", "--save", name, *opened, *model, "--", composition)
+        except SoftPromptError as error:
+            app.say(str(error), "error")
+            return
+        if not self.is_training(app.shown.run):
+            app.shown.show_run(run["id"])
 
     def act(self, action: str, run_id: str) -> None:
         run = self.known.get(run_id)

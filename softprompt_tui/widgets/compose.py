@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
 from softprompt.library import Library
 from softprompt_tui.inert import inert
-from softprompt_tui.messages import CompositionChanged
+from softprompt_tui.messages import CompositionChanged, CompositionKept
 from softprompt_tui.widgets.candidates import WithCandidates
 
 HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's, [name*.6 + other*.4] is a mix; \\[ is a bracket."
@@ -20,6 +21,10 @@ HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open
 
 class ComposePane(Vertical):
     """A composition, any text to hold it against, and their similarities."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "keep", "Save", tooltip="Train a soft prompt that means all of it")
+    ]
 
     def __init__(self, library: Library, composition: str) -> None:
         super().__init__(id="compose", classes="pane below")
@@ -42,6 +47,10 @@ class ComposePane(Vertical):
     @property
     def against(self) -> str:
         return self.query_one("#against", Input).value
+
+    def action_keep(self) -> None:
+        if self.composition.strip():
+            self.post_message(CompositionKept())
 
     def insert(self, text: str) -> None:
         field = self.query_one("#composition", Input)
