@@ -21,7 +21,8 @@ ABOUT = {
     "and u undoes that, n takes its prompt and the fields below it for a variation, y copies the name as a word, space marks, c compares two that are marked. e writes a file for "
     "another program (ComfyUI, AUTOMATIC1111, diffusers, …), f takes in theirs.",
     "compose": "Use soft prompts as words: [name] mountain view, or a mix of two: [name*.6 + other*.4]. Fidelity is the similarity to the same sentence with "
-    "the prompts written out, floor what leaving the added words away would come to. A second text can be compared with it.",
+    "the prompts written out, floor what leaving the added words away would come to. A second text can be compared with it. "
+    "ctrl+s trains a soft prompt that means all of it.",
     "runs": "Trainings one after another; they go on when you leave. s stops and saves the best so far, p pauses and resumes, K and J change the order, r tries "
     "a failed one again, d drops one.",
 }

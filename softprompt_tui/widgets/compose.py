@@ -91,7 +91,7 @@ class ComposePane(Vertical):
         target.update(text)
 
 
-_MIXED = {"": "", "trained": "", "near": "\nthe mix is near: saved, it is trained"}
+_MIXED = {"": "", "trained": "", "near": "\nthe mix is near; ctrl+s trains it"}
 
 
 def _fidelity(text: Text, written: dict[str, Any]) -> None:

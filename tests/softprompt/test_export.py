@@ -131,7 +131,7 @@ def test_a_width_that_the_program_cannot_use_is_refused_with_the_one_it_needs(he
         ", ".join(EXCHANGES),
     ):
         assert words in str(error.value)
-    with pytest.raises(ExportRefused, match="its hard prompt is not known"):
+    with pytest.raises(ExportRefused, match="Its hard prompt is not known"):
         export(unknown(256), to, None)
     assert left_in(here) == set()
 
