@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.families import READS, Family
+from softprompt.hidden import check_family
 from softprompt.origin import Meaning
 from softprompt.sentence import Sentence, Word, read_sentence
 
@@ -83,10 +85,16 @@ def pooled(encoder: TextEncoder, composed: Composed) -> Tensor:
     return encoder.encode_rows(composed.rows, composed.vectors)
 
 
-def hidden(encoder: TextEncoder, composed: Composed, skip: int = 0, norm: bool = True) -> list[Tensor]:
-    """Hidden states of every composition, (positions with start and end, w); `skip` and `norm` as `Frame.hidden` has them."""
+def hidden(encoder: TextEncoder, composed: Composed, family: Family) -> list[Tensor]:
+    """The hidden states that a family of diffusion models reads of every composition: (its tokens, w), or (1, w) for one that reads a single one.
+
+    Raises ConfigError for a family that does not read such an encoder.
+    """
+    check_family(encoder, family)
+    soft = None if composed.vectors is None else composed.vectors.unsqueeze(0)
     with torch.no_grad():
-        return encoder.frame(composed.rows).hidden(composed.vectors, skip, norm)
+        read = encoder.frame(composed.rows).read(soft, READS[family])
+    return [states[its] for states, its in zip(read.states[0], read.words, strict=True)]
 
 
 def figures(encoder: TextEncoder, composed: Composed, embeddings: Tensor) -> list[Figures]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import click
 
 from softprompt.errors import PromptError
+from softprompt.families import Family
 from softprompt.job import Job
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.cli.train import train_here
+from softprompt_tui.cli.train import choice, train_here
 from softprompt_tui.jobs import settings_of
 
 
@@ -24,11 +25,16 @@ from softprompt_tui.jobs import settings_of
     help="The text encoder to train for: mini, local-dir:FOLDER, or a MODEL/TAG of open_clip.",
 )
 @click.option("--name", "new", metavar="NAME", help="Name in the library; the old one with a number unless given.")
+@click.option(
+    "--family", type=choice(Family), help="Whose hidden states to look at, where it was trained to be near those of another."
+)
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Hand it to the worker; prints the run's id.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
-def port(name: str, model: str, new: str | None, device: str, background: bool, as_json: bool, quiet: bool) -> None:
+def port(
+    name: str, model: str, new: str | None, family: Family | None, device: str, background: bool, as_json: bool, quiet: bool
+) -> None:
     """Train NAME again for another model, from its hard prompt and with its settings: vectors mean nothing to a model they were not
     trained on.
 
@@ -50,6 +56,8 @@ def port(name: str, model: str, new: str | None, device: str, background: bool, 
     config = settings_of(made)
     if config.init == "soft":  # what it began from is not kept, and would be of the other model
         config = replace(config, init="noise")
+    if family is not None:
+        config = replace(config, family=family)
     job = Job(
         made.hard_prompt,
         config,

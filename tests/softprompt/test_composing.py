@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.nn import functional as F
 
 import softprompt
@@ -15,6 +16,7 @@ from softprompt import SoftPrompt
 from softprompt.composing import Figures, compose, figures, hidden, pooled
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, PromptError, TemplateError
+from softprompt.families import READS
 from softprompt.library.entry import Entry
 from softprompt.sentence import read_sentence
 from tests.conftest import BOAT, FOX
@@ -75,9 +77,12 @@ def test_the_floor_of_several_is_their_hard_prompts_one_after_the_other(encoder:
     assert figures_of(encoder, "[fox] [boat]", find).floor is None  # nothing is added
 
 
-def test_hidden_states_are_those_of_the_row(encoder: TextEncoder, find: Find) -> None:
-    (states,) = hidden(encoder, compose(encoder, ["a [fox:1]"], find))
-    assert states.shape == (4, encoder.width)  # start, a, soft token, end
+def test_hidden_states_are_those_that_a_family_reads(encoder: TextEncoder, find: Find) -> None:
+    made = compose(encoder, ["a [fox:1]", "[fox] at night"], find)
+    assert [states.shape for states in hidden(encoder, made, "sd1")] == [(2, encoder.width), (5, encoder.width)]
+    assert [states.shape for states in hidden(encoder, made, "flux")] == [(1, encoder.width)] * 2
+    (words,) = hidden(encoder, compose(encoder, ["a lake"], find), "sd1")
+    assert torch.allclose(words, encoder.frame([encoder.tokenize("a lake")]).read(None, READS["sd1"]).states[0, 0])
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_port_trains_the_same_meaning_for_another_model(run: Run, made: dict[str
         (["nobody", "--model", "mini"], "no soft prompt is named 'nobody'"),
         (["boat", "--model", "local-dir:/nowhere"], "there is no folder /nowhere"),
         (["boat", "--model", "mini", "--name", "red fox"], "named red fox already"),
+        (["boat", "--model", "mini", "--family", "sdxl"], "only hidden and mixed train for one"),
         (["boat"], "Missing option '--model'"),
     ],
 )
