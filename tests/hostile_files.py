@@ -231,11 +231,25 @@ def torch_files(canary: Path) -> Made:
     yield "two-programs.pt", in_zip(tensor(), **{"other/data.pkl": b"N."})
 
 
+def bomb(name: str, mebibytes: int) -> bytes:
+    """A zip of so many zeros, a thousandth of their size, made without packing them all."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # after it the next stands for itself
+    raw = bytearray(zipped({name: block * mebibytes + packer.flush()}))
+    checksum = 0
+    for _ in range(mebibytes):
+        checksum = zlib.crc32(bytes(1 << 20), checksum)
+    packed = struct.unpack_from("<I", raw, 18)[0]
+    for at in (0, raw.rfind(b"PK\x01\x02") + 2):  # the second head has two bytes more before its method
+        struct.pack_into("<H", raw, at + 8, zipfile.ZIP_DEFLATED)
+        struct.pack_into("<III", raw, at + 14, checksum, packed, mebibytes << 20)
+    return bytes(raw)
+
+
 def zips(canary: Path) -> Made:
     good = {"archive/data.pkl": b"\x80\x02" + tensor() + b".", "archive/data/0": V.tobytes()}
-    zeros = bytes((256 << 20) + 1)
-    yield "bomb-numbers.zip", zipped({"tensor.npy": zeros}, zipfile.ZIP_DEFLATED)
-    del zeros
+    yield "bomb-numbers.zip", bomb("tensor.npy", 257)
+    yield "bomb-of-256-megabytes.zip", bomb("tensor.npy", 256)
     yield "bomb-pickle.pt", zipped({"archive/data.pkl": b"N" * (9 << 20)}, zipfile.ZIP_DEFLATED)
     yield "bomb-meta.zip", zipped({"tensor.npy": npy(), "meta.json": b" " * (2 << 20)}, zipfile.ZIP_DEFLATED)
     yield "bomb-storage.pt", in_zip(tensor(), bytes(64 << 20), zipfile.ZIP_DEFLATED)

@@ -24,7 +24,6 @@ from softprompt.library.names import check_name, check_note, check_tags, tidied
 from softprompt.prompt import SoftPrompt
 
 if TYPE_CHECKING:
-    from softprompt.catalogue import ModelInfo
     from softprompt.encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.prompt import Array
@@ -36,6 +35,7 @@ USUAL = {
     1024: ("ViT-H-14/laion2b_s32b_b79k", "Stable Diffusion 2.x"),
     1280: ("ViT-bigG-14/laion2b_s39b_b160k", "SDXL's second encoder"),
 }
+MINI_WIDTH = 256
 _NOT_KEPT_TWICE = ("file", "format", "sha256", "part", "with")  # a file's own words for what is written beside them here
 
 
@@ -86,11 +86,11 @@ def import_files(
             batch.refused.append(error)
     if batch.refused and not keep_going:
         return batch
-    before = {entry.id: library.known(entry.id) for _, _, entry, _ in made}
+    before = library.known({entry.id for _, _, entry, _ in made})
     saved = library.save_all([entry for _, _, entry, _ in made])
     seen: set[str] = set()
     for (path_, found, wished, notes), entry in zip(made, saved, strict=True):
-        known = before[entry.id]
+        known = before.get(entry.id)
         state = "trashed" if known and known[1] else "present" if known or entry.id in seen else "added"
         if state == "added" and entry.prompt.name != wished.prompt.name:
             notes = (*notes, f"the name {wished.prompt.name} was taken: saved as {entry.prompt.name}")
@@ -123,14 +123,18 @@ def check_width(what: str, vectors: Array, encoder: TextEncoder) -> None:
         )
 
 
-def candidates(width: int) -> list[ModelInfo]:
-    """The models that a soft prompt of this width may belong to: the usual one first, then those on disk. Reading open_clip's list takes
-    5-8 s the first time."""
-    from softprompt.catalogue import list_models
+def candidates(width: int) -> list[str]:
+    """Names of models that a soft prompt of this width may belong to: the usual one first, then those on disk.
+
+    All that open_clip has only where its list has been read before (`softprompt.list_models`): to read it takes 5-15 s and 900 MB.
+    """
+    from softprompt.catalogue import MINI, is_kept, list_models
 
     usual = USUAL.get(width, ("", ""))[0]
+    if not is_kept():
+        return [usual] if usual else [MINI] if width == MINI_WIDTH else []
     fitting = [info for info in list_models() if info.width == width and not info.refused]
-    return sorted(fitting, key=lambda info: (info.name != usual, info.on_disk is None))
+    return [info.name for info in sorted(fitting, key=lambda info: (info.name != usual, info.on_disk is None))]
 
 
 def _tried(path: Path | str) -> Found | FileRefused:
@@ -182,7 +186,7 @@ def _own(
 def _is_here(library: Library, entry_id: str, vectors: Array) -> bool:
     """Whether the library has this very soft prompt under its own id; a file can bear any id."""
     try:
-        known = library.known(entry_id) if len(entry_id) == 16 else None
+        known = library.known([entry_id]).get(entry_id)
     except EntryDamaged:
         return False
     return known is not None and np.array_equal(known[0].prompt.vectors, vectors)

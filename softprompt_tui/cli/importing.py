@@ -161,18 +161,17 @@ def _unknown(prompt: SoftPrompt) -> list[str]:
 
 
 def _candidates(width: int) -> tuple[list[str], str]:
-    """(names of the models of this width, a line about them)."""
+    """(names of models of this width, a line about them)."""
     from softprompt.catalogue import is_kept
     from softprompt.importing import USUAL, candidates
 
-    if not is_kept():
-        narrate("reading open_clip's list of models (once, a few seconds) …")
-    names = [info.name for info in candidates(width)]
+    names = candidates(width)
     if not names:
-        return names, f"no model here is {width} wide: it can be kept and exported, but not used"
+        none = "no model is that wide: it can be kept and exported, but not used here"
+        return names, none if is_kept() else "`softprompt-tui models` lists the models with their widths"
     first = f"{names[0]} ({USUAL[width][1]})" if width in USUAL and names[0] == USUAL[width][0] else names[0]
-    more = len(names) - NAMED
-    return names, ", ".join([first, *names[1:NAMED]]) + (f", and {more} more of width {width}" if more > 0 else "")
+    more = f"; {len(names) - NAMED} more: `softprompt-tui models`" if len(names) > NAMED else ""
+    return names, ", ".join([first, *names[1:NAMED]]) + more
 
 
 def _values(one: Imported) -> dict[str, Any]:
@@ -189,6 +188,6 @@ def _values(one: Imported) -> dict[str, Any]:
         "notes": list(one.notes),
         "width": width,
         "unknown": _unknown(prompt),
-        "candidates": [info.name for info in known],
+        "candidates": known,
         **entry_json(one.entry, path),
     }

@@ -85,7 +85,7 @@ def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
     ]
     known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
     # what stands in the file itself has a label of its own: a file can call anything "model"
-    said = "; ".join(f"{key} {value}" for key, value in known.items() if key not in OF_THE_FILE)
+    said = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in OF_THE_FILE)
     told += [(key, f"{known[key]}") for key in OF_THE_FILE if key in known]
     return told + [("file says", said)] * bool(said)
 

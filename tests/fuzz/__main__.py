@@ -45,6 +45,7 @@ def fuzz(target: Target, seconds: float, seed: int, keep: Path) -> tuple[int, in
     chance, corpus = random.Random(seed), list(target.seeds())
     seen = {outcome(target, raw) for raw in corpus}
     assert "read" in seen, "none of the seeds is read: the target is not reached"
+    before = _peak()
     inputs, findings, until = len(corpus), set[str](), time.monotonic() + seconds
     while time.monotonic() < until:
         raw = mutated(chance, corpus, target.words)
@@ -65,12 +66,17 @@ def fuzz(target: Target, seconds: float, seed: int, keep: Path) -> tuple[int, in
         if said not in seen and len(corpus) < MOST_KEPT:
             seen.add(said)
             corpus.append(raw)
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > LARGEST:
+        if _peak() - before > LARGEST:
             print(f"more than {LARGEST:,} bytes of memory", flush=True)
             (keep / f"{target.name}-memory").write_bytes(raw)
             findings.add("memory")
             break
     return inputs, len(seen), len(findings)
+
+
+def _peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -88,9 +94,8 @@ def main() -> None:
     keep = options.keep or Path(tempfile.mkdtemp(prefix="softprompt-fuzz-"))
     keep.mkdir(parents=True, exist_ok=True)
     inputs, outcomes, findings = fuzz(TARGETS[options.target], options.seconds, options.seed, keep)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(
-        f"{options.target}: {inputs:,} inputs in {options.seconds:.0f} s, {outcomes} outcomes, {findings} findings, {peak} MiB at most"
+        f"{options.target}: {inputs:,} inputs in {options.seconds:.0f} s, {outcomes} outcomes, {findings} findings, {_peak() >> 20} MiB at most"
     )
     sys.exit(1 if findings else 0)
 

@@ -42,7 +42,9 @@ def answer(folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[
 
 
 def packed(found: Found) -> tuple[dict[str, Any], list[Any]]:
-    arrays = [*found.vectors.values(), *found.beside.values()]
+    import numpy as np
+
+    arrays = [np.ascontiguousarray(array, "<f4") for array in (*found.vectors.values(), *found.beside.values())]
     head = {
         "format": found.format,
         "said": found.said,
@@ -53,7 +55,8 @@ def packed(found: Found) -> tuple[dict[str, Any], list[Any]]:
     return head, arrays
 
 
-def main() -> None:
+def lock_up() -> None:
+    """Gives up what reading does not need; what it does need is imported first."""
     limit(resource.RLIMIT_AS, MEMORY)
     limit(resource.RLIMIT_CPU, SECONDS)
     limit(resource.RLIMIT_FSIZE, 0)
@@ -68,13 +71,21 @@ def main() -> None:
 
     del encodings, lzma, recognise
     limit(resource.RLIMIT_NPROC, 0)
-    limit(resource.RLIMIT_NOFILE, 3)
-    asked = json.loads(sys.stdin.buffer.readline())
-    head, arrays = answer(asked["folder"], {name: sys.stdin.buffer.read(size) for name, size in asked["parts"]})
+    limit(resource.RLIMIT_NOFILE, 3)  # stdin, stdout and stderr are there already
+
+
+def reply(folder: bool, parts: dict[str, bytes]) -> list[bytes | memoryview]:
+    """The answer as it goes through the pipe, in pieces: its numbers are not copied once more."""
+    head, arrays = answer(folder, parts)
     raw = json.dumps(head, ensure_ascii=True, allow_nan=False).encode()
-    sys.stdout.buffer.write(struct.pack("<Q", len(raw)) + raw)
-    for array in arrays:
-        sys.stdout.buffer.write(array.astype("<f4").tobytes())
+    return [struct.pack("<Q", len(raw)), raw, *(memoryview(array).cast("B") for array in arrays if array.size)]
+
+
+def main() -> None:
+    lock_up()
+    asked = json.loads(sys.stdin.buffer.readline())
+    for piece in reply(asked["folder"], {name: sys.stdin.buffer.read(size) for name, size in asked["parts"]}):
+        sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,23 +21,20 @@ def save_all(library: Library, made: Sequence[Entry]) -> list[Entry]:
     HomeError, LibraryError, EntryDamaged.
     """
     library.prepare()
-    wished = [check_name(entry.prompt.name) for entry in made]
+    numbers = _numbers(library, {entry.id for entry in made})
+    saved = {entry_id: there for entry_id, (there, _) in known(library, numbers).items()}
+    new = {entry.id: replace(entry, tags=check_tags(entry.tags)) for entry in reversed(made) if entry.id not in saved}
+    fresh = list(reversed(new.values()))
+    wished = [check_name(entry.prompt.name) for entry in fresh]
     names = library.free_names(lambda taken: _free_names(wished, taken))
-    saved: dict[str, Entry] = {}
     written: list[Entry] = []
     try:
-        for entry, name in zip(made, names, strict=True):
-            if entry.id in saved:
-                continue
-            if there := known(library, entry.id):
-                saved[entry.id] = there[0]
-                continue
+        for entry, name in zip(fresh, names, strict=True):
             # what was purged leaves its tombstone, and with it the numbers up to that
-            number = max(library.revisions.numbers(entry.id), default=0) + 1
-            new = replace(entry, revision=number, tags=check_tags(entry.tags), prompt=entry.prompt.named(name))
-            library.revisions.write(new)
-            written.append(new)
-            saved[entry.id] = new
+            number = max(numbers.get(entry.id, ()), default=0) + 1
+            saved[entry.id] = replace(entry, revision=number, prompt=entry.prompt.named(name))
+            library.revisions.write(saved[entry.id])
+            written.append(saved[entry.id])
     except FileExistsError as error:
         _take_back(library, written)
         raise HomeError(f"another process is saving the same ({error.filename}): do it again") from error
@@ -47,18 +44,26 @@ def save_all(library: Library, made: Sequence[Entry]) -> list[Entry]:
     return [saved[entry.id] for entry in made]
 
 
-def known(library: Library, entry_id: str) -> tuple[Entry, bool] | None:
-    """(what was saved under an id, whether it is in the trash), None where nothing is. Raises EntryDamaged for what cannot be read."""
+def known(library: Library, ids: Collection[str]) -> dict[str, tuple[Entry, bool]]:
+    """(what was saved under an id, whether it is in the trash) of those under which something is. Raises EntryDamaged for what cannot be read."""
     from softprompt.library.entry import Tombstone
 
-    numbers = library.revisions.numbers(entry_id)
-    if not numbers:
-        return None
-    head = library.revisions.read(entry_id, numbers[-1])
-    if not isinstance(head, Tombstone):
-        return head, False
-    entry = library.content(entry_id)
-    return (entry, True) if entry else None
+    found: dict[str, tuple[Entry, bool]] = {}
+    for entry_id, numbers in _numbers(library, ids).items():
+        head = library.revisions.read(entry_id, numbers[-1])
+        content = library.content(entry_id) if isinstance(head, Tombstone) else head
+        if content:
+            found[entry_id] = content, isinstance(head, Tombstone)
+    return found
+
+
+def _numbers(library: Library, ids: Collection[str]) -> dict[str, list[int]]:
+    """The revisions of each id that there is, ascending; the folder is read once."""
+    numbers: dict[str, list[int]] = {}
+    for name in library.revisions.scan():
+        if name[:16] in ids:
+            numbers.setdefault(name[:16], []).append(int(name.split(".")[1]))
+    return {entry_id: sorted(revisions) for entry_id, revisions in numbers.items()}
 
 
 def _take_back(library: Library, written: Sequence[Entry]) -> None:

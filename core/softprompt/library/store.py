@@ -91,9 +91,9 @@ class Library:
         """
         return batch.save_all(self, made)
 
-    def known(self, entry_id: str) -> tuple[Entry, bool] | None:
-        """(what was saved under an id, whether it is in the trash), None where nothing is. Raises EntryDamaged for what cannot be read."""
-        return batch.known(self, entry_id)
+    def known(self, ids: Collection[str]) -> dict[str, tuple[Entry, bool]]:
+        """(what was saved under an id, whether it is in the trash) of those under which something is. Raises EntryDamaged."""
+        return batch.known(self, ids)
 
     def open(self, name: str) -> Entry:
         """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""

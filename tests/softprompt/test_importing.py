@@ -1,0 +1,297 @@
+"""Imported soft prompts: what is kept, what stays unknown, and that a batch is saved as one."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from softprompt import Library, SoftPrompt
+from softprompt.encoder import TextEncoder
+from softprompt.errors import BadName, ConfigError, FileRefused, HomeError
+from softprompt.formats import child, reading
+from softprompt.importing import assigned, import_files
+from softprompt.library.entry import Entry, pack
+from softprompt.library.names import check_name, tidied
+from tests import hostile_files
+from tests.library_model import a_prompt
+from tests.softprompt.test_library_crashes import Crash, failing
+
+V = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is about what becomes of what is read; that it is read in a child is the matter of test_formats_reading."""
+    monkeypatch.setattr(reading, "_asked", lambda *asked: b"".join(child.reply(*asked)))
+
+
+def file(folder: Path, called: str = "fox.pt", add: float = 0.0, **said: str) -> Path:
+    """An embedding as kohya saves it."""
+    path = folder / called
+    path.write_bytes(save({"emb_params": V + np.float32(add)}, said or None))
+    return path
+
+
+def names(library: Library) -> list[str]:
+    return sorted(one.name for one in library.list().entries)
+
+
+def test_what_a_file_says_is_kept_and_the_rest_stays_unknown(tmp_path: Path) -> None:
+    library = Library()
+    path = file(tmp_path, description="a red one", step="300", file="mine", sha256="mine")
+    batch = import_files(library, [path], tags=["red"])
+    (one,) = batch.imported
+    prompt = library.open("fox").prompt
+    assert (one.state, one.entry.id, one.entry.tags) == ("added", library.find("fox").id, ("red",))
+    assert np.array_equal(prompt.vectors, V)
+    assert (prompt.hard_prompt, prompt.model, prompt.model_fingerprint, prompt.similarity) == ("", "", "", None)
+    assert (prompt.target.size, len(prompt.losses), prompt.readout, prompt.steps) == (0, 0, (), 0)
+    said = {key: value for key, value in prompt.source.items() if key != "sha256"}
+    wanted = {
+        "file": "fox.pt",
+        "format": "emb_params (AUTOMATIC1111, ComfyUI, kohya), safetensors",
+        "description": "a red one",
+        "step": "300",
+    }
+    assert said == wanted
+    assert len(prompt.source["sha256"]) == 64
+
+
+def test_the_two_of_sdxl_are_linked(tmp_path: Path) -> None:
+    path = tmp_path / "xl.safetensors"
+    path.write_bytes(save({"clip_l": V, "clip_g": V[:, :4].copy()}))
+    library = Library()
+    first, second = (one.entry for one in import_files(library, [path], name="fox").imported)
+    assert names(library) == ["fox clip_g", "fox clip_l"]
+    assert (first.prompt.source["with"], second.prompt.source["with"]) == (second.id, first.id)
+    assert {first.prompt.source["part"], second.prompt.source["part"]} == {"clip_l", "clip_g"}
+
+
+def test_with_a_model_it_belongs_to_it_and_has_a_readout(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({"emb_params": encoder.tower.table[[320, 2368]].float().cpu().numpy()}))
+    (one,) = import_files(Library(), [path], encoder).imported
+    made = one.entry.prompt
+    assert (made.model, made.model_fingerprint) == ("mini", encoder.fingerprint)
+    assert [read.token for read in made.readout] == [encoder.tokenizer.piece(320), encoder.tokenizer.piece(2368)]
+    assert made.readout[0].cosine > 0.999
+    encoder.check_belongs(made)
+
+
+def test_another_width_is_refused_naming_both_and_nothing_is_written(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "wide.safetensors"
+    path.write_bytes(save({"emb_params": np.zeros((2, 768), np.float32)}))
+    library = Library()
+    batch = import_files(library, [path], encoder)
+    assert batch.imported == []
+    assert "768 wide, and mini takes 256" in str(batch.refused[0])
+    assert "ViT-L-14-quickgelu/openai" in str(batch.refused[0])
+    assert names(library) == []
+
+
+def test_one_that_is_refused_keeps_all_from_being_saved_unless_it_is_to_go_on(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pt"
+    bad.write_bytes(b"not a soft prompt")
+    paths = [file(tmp_path, "a.pt"), bad, file(tmp_path, "b.pt", 1)]
+    library = Library()
+    batch = import_files(library, paths)
+    assert ([type(one) for one in batch.refused], batch.imported, names(library)) == ([FileRefused], [], [])
+    batch = import_files(library, paths, keep_going=True)
+    assert (len(batch.refused), names(library)) == (1, ["a", "b"])
+
+
+def test_a_file_is_added_once_whatever_it_is_called(tmp_path: Path) -> None:
+    library = Library()
+    a, b = file(tmp_path, "a.pt"), file(tmp_path, "b.safetensors")
+    assert [one.state for one in import_files(library, [a, b]).imported] == ["added", "present"]
+    assert [one.state for one in import_files(library, [b]).imported] == ["present"]
+    library.rename("a", "c")
+    assert [one.entry.prompt.name for one in import_files(library, [b]).imported] == ["c"]
+    assert names(library) == ["c"]
+
+
+def test_one_in_the_trash_is_said_to_be_there_and_one_that_was_purged_is_added(tmp_path: Path) -> None:
+    library, path = Library(), file(tmp_path)
+    import_files(library, [path])
+    library.delete("fox")
+    (one,) = import_files(library, [path]).imported
+    assert (one.state, names(library)) == ("trashed", [])
+    library.purge("fox")
+    (one,) = import_files(library, [path]).imported
+    assert (one.state, one.entry.revision, names(library)) == ("added", 3, ["fox"])
+    assert library.check().damaged == []
+
+
+def test_names_that_are_taken_get_a_number_and_that_is_said(tmp_path: Path) -> None:
+    library = Library()
+    paths = [file(tmp_path, f"{i}.pt", i, name="fox") for i in range(3)]
+    batch = import_files(library, paths)
+    assert [one.entry.prompt.name for one in batch.imported] == ["fox", "fox-2", "fox-3"]
+    assert [len(one.notes) for one in batch.imported] == [0, 1, 1]
+    assert "fox was taken" in batch.imported[1].notes[0]
+
+
+@pytest.mark.parametrize("kind", ["entry", "export"])
+def test_what_this_program_wrote_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
+    beside = {key: base64.b64encode(getattr(prompt, key).tobytes()).decode() for key in ("target", "losses", "similarities")}
+    metadata = {"softprompt": json.dumps(prompt.summary()), "softprompt_tensors": json.dumps(beside)}
+    path = tmp_path / "x.bin"
+    entry = Entry("0123456789abcdef", 4, prompt, ("red",), "a note")
+    path.write_bytes(pack(entry) if kind == "entry" else save({"emb_params": prompt.vectors}, metadata))
+    library = Library()
+    import_files(library, [path], tags=["more"])
+    made = library.open("Fox")
+    assert made.prompt.summary() == prompt.summary()
+    for key in ("vectors", "target", "losses", "similarities"):
+        assert getattr(made.prompt, key).tobytes() == getattr(prompt, key).tobytes()
+    assert (made.tags, made.note) == ((("more", "red"), "a note") if kind == "entry" else (("more",), ""))
+
+
+def test_an_entry_that_is_here_is_not_added_again_and_a_false_one_takes_nobodys_place(tmp_path: Path) -> None:
+    library = Library()
+    mine = library.save(a_prompt(name="Fox"))
+    same, false = tmp_path / "same", tmp_path / "false"
+    same.write_bytes(library.path(mine.id, 1).read_bytes())
+    false.write_bytes(pack(Entry(mine.id, 9, a_prompt(name="Fox", vectors=np.ones((2, 4), np.float32)))))
+    assert [one.state for one in import_files(library, [same]).imported] == ["present"]
+    (one,) = import_files(library, [false]).imported
+    assert one.state == "added"
+    assert one.entry.id != mine.id
+    assert names(library) == ["Fox", "Fox-2"]
+
+
+def test_a_known_model_is_not_overwritten_by_another(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(pack(Entry("0123456789abcdef", 1, a_prompt(name="Fox"))))
+    batch = import_files(Library(), [path], encoder)
+    assert "Fox" in str(batch.refused[0])
+    with pytest.raises(ConfigError, match="belongs to mini"):
+        assigned(a_prompt(name="Fox"), encoder)
+
+
+def test_assigning_is_a_new_revision_with_the_model_and_a_readout(tmp_path: Path, encoder: TextEncoder) -> None:
+    library = Library()
+    path = tmp_path / "fox.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((2, 256), dtype=np.float32))
+    import_files(library, [path])
+    entry = library.assign("fox", lambda prompt: assigned(prompt, encoder))
+    made = library.open("fox")
+    assert (made.revision, made.prompt.model, made.prompt.model_fingerprint) == (2, "mini", encoder.fingerprint)
+    assert len(made.prompt.readout) == 2
+    assert library.list(model="mini").entries[0].id == entry.id
+    with pytest.raises(ConfigError, match="where it is unknown"):
+        library.assign("fox", lambda prompt: assigned(prompt, encoder))
+    assert library.open("fox").revision == 2
+
+
+def test_a_crash_at_any_moment_leaves_what_the_same_import_completes(tmp_path: Path) -> None:
+    paths = [file(tmp_path, f"{i}.pt", i, name="fox") for i in range(3)]
+    reached = set()
+    for number in range(0, 200, 3):
+        library = Library(tmp_path / f"home-{number}")
+        with failing(number, Crash(), f"home-{number}/library", for_good=True) as made, suppress(Crash):
+            import_files(library, paths)
+        assert library.check().damaged == []
+        reached.add(len(names(library)))
+        states = [one.state for one in import_files(library, paths).imported]
+        assert set(states) <= {"added", "present"}
+        assert names(library) == ["fox", "fox-2", "fox-3"]
+        assert library.check().damaged == []
+        if number >= len(made):
+            break
+    assert reached == {0, 1, 2, 3}
+
+
+def test_a_process_killed_between_two_of_a_batch_has_added_whole_ones_only(tmp_path: Path) -> None:
+    paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(3)], Library()
+    back, out = os.pipe()
+    child = os.fork()
+    if not child:
+        real, written = library.revisions.write, 0
+
+        def write(entry: Entry) -> None:
+            nonlocal written
+            if written == 1:
+                os.write(out, b"one")
+                signal.pause()
+            written += 1
+            real(entry)
+
+        library.revisions.write = write  # type: ignore[method-assign]
+        try:
+            import_files(library, paths)
+        finally:
+            os._exit(1)
+    os.close(out)
+    assert os.read(back, 3) == b"one"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(back)
+    assert names(library) == ["0"]
+    assert [one.state for one in import_files(library, paths).imported] == ["present", "added", "added"]
+    assert names(library) == ["0", "1", "2"]
+
+
+def test_a_disk_that_fails_in_the_middle_leaves_none_of_a_batch(tmp_path: Path) -> None:
+    paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(3)], Library()
+    for number in range(3):
+        with failing(number, OSError(errno.ENOSPC, "No space left on device"), "/data/library", "link"), pytest.raises(HomeError):
+            import_files(library, paths)
+        assert names(library) == []
+        assert library.check().files == 0
+
+
+def test_hostile_names_become_legal_ones_and_no_path(tmp_path: Path) -> None:
+    library = Library()
+    paths = []
+    for name, raw in hostile_files.named_badly():
+        if name.startswith("token"):
+            continue
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(raw)
+    before = sorted(tmp_path.rglob("*"))
+    batch = import_files(library, paths)
+    assert batch.refused == []
+    assert all(check_name(name) == name for name in names(library))
+    assert {"x", "etc-passwd", "CON", "prompt-v1"} <= set(names(library))
+    assert any("'../../x', which is no name here: x" in note for one in batch.imported for note in one.notes)
+    assert [path for path in sorted(tmp_path.rglob("*")) if "home" not in path.parts] == before
+
+
+@given(st.text(max_size=200))
+def test_a_tidied_name_can_be_given(text: str) -> None:
+    name = tidied(text)
+    assert name == "" or check_name(name) == name
+    assert tidied(name) == name
+
+
+def test_a_name_or_tag_that_cannot_be_given_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(BadName, match="reserved"):
+        import_files(Library(), [tmp_path / "none"], name="v1")
+    with pytest.raises(BadName, match="is no tag"):
+        import_files(Library(), [tmp_path / "none"], tags=["a b"])
+
+
+def test_an_unknown_soft_prompt_of_this_program_stays_so(tmp_path: Path) -> None:
+    """A round trip through our own file does not make up what was never known."""
+    library = Library()
+    import_files(library, [file(tmp_path)])
+    first = library.open("fox")
+    copy = tmp_path / "copy"
+    copy.write_bytes(library.path(first.id, 1).read_bytes())
+    other = Library(tmp_path / "other")
+    import_files(other, [copy])
+    made: SoftPrompt = other.open("fox").prompt
+    assert made.summary() == first.prompt.summary()
