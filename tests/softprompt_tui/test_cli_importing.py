@@ -158,7 +158,7 @@ def test_the_panes_live_with_what_is_unknown() -> None:
         await d.shows("stranger-0", "stranger-1")
         await d.pilot.press("f4")
         await d.pilot.press("i")
-        await d.shows("hard prompt unknown", "model       unknown", "file says   model a lie")
+        await d.shows("hard prompt unknown", "file says", "model a lie")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
         await d.pilot.press("escape")
         await d.until(lambda: not isinstance(d.app.screen, TextScreen))
