@@ -96,7 +96,7 @@ def compared(a: Entry, b: Entry) -> Group:
     head = Text().append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name), "bold").append("\n")
     tokens = Table.grid(padding=(0, 2, 0, 0))
     if found.cosines is None:
-        head.append("\nThey belong to different models and cannot be compared token by token.\n", "italic")
+        head.append("\nThey belong to different models, or it is not known to which: no comparison token by token.\n", "italic")
     else:
         if found.hard_prompts is not None:
             head.append("\nsimilarity of their hard prompts ", "dim").append(f"{found.hard_prompts:.4f}\n", "bold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from safetensors.numpy import save
 
 from softprompt.importing import candidates
 from softprompt_tui.screens.text import TextScreen
+from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
-from tests.softprompt_tui.test_app import Desk, desk, runtime  # noqa: F401
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -165,10 +164,6 @@ def test_the_panes_live_with_what_is_unknown() -> None:
         await d.pilot.press("n")
         await d.until(lambda: any("there is nothing to vary" in one.message for one in d.app._notifications))
         await d.pilot.press("space", "down", "space", "c")
-        await d.shows("no comparison token by token")
+        await d.shows("or it is not known to which")
 
-    async def run() -> None:
-        async with desk(100, 40) as made:
-            await scene(made)
-
-    asyncio.run(run())
+    works(scene, 100, 40)
