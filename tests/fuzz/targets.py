@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, FileRefused, WorkerError
+from softprompt.errors import EntryDamaged, FileRefused, TemplateError, WorkerError
 from softprompt.formats import child, pngfile, recognise
 from softprompt.formats.layouts import found_in
 from softprompt.formats.reading import _checked
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
+from softprompt.template import parse
 from softprompt.worker import protocol
 from softprompt_tui import settings
+from tests.fuzz import template
 from tests.library_model import NUMBERS, a_prompt
 
 TYPES = [b'"F32"', b'"F16"', b'"BF16"', b'"F64"', b'"I64"', b'"dtype":', b'"shape":', b'"data_offsets":', b'"__metadata__":']
@@ -214,6 +216,24 @@ def _answers() -> list[bytes]:
     return [b"".join(child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors())]
 
 
+def _template(raw: bytes) -> None:
+    """Read, and written and read again."""
+    parse(raw.decode("utf-8", "surrogateescape"))
+    template.one(raw)
+
+
+def _templates() -> list[bytes]:
+    texts = (
+        "[fox] in a [landscape:2] at night",
+        "[fox:1-3] and [v1][v2]",
+        "a \\[bracket\\]",
+        "[a*.6 + b*.4] at sea",
+        "[a + b + c*2]",
+        "雪 [狐]",
+    )
+    return [text.encode() for text in texts]
+
+
 _REFUSED = (FileRefused,)
 _KEYS = [b'"emb_params"', b'"clip_l"', b'"clip_g"', b'"softprompt"', b'"string_to_param"', b'"TORCHTENSOR":', b'"state_dict"']
 _ALL = (
@@ -229,6 +249,7 @@ _ALL = (
     Target("embedding-json", _from_json, _REFUSED, lambda: [_embedding("[[1.5,2],[3,4]]"), _embedding("[1,2]")], tuple(_KEYS)),
     Target("npy", recognise.found_in_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
     Target("peft", _folder, _REFUSED, _configs, (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
+    Target("template", _template, (TemplateError,), _templates, (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
     Target("answer", lambda raw: _checked(raw, ""), _REFUSED, _answers, (b'"vectors":', b'"beside":', b'"said":', b"[[")),
 )  # fmt: skip
 TARGETS = {target.name: target for target in _ALL}
