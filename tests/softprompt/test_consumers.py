@@ -34,6 +34,7 @@ from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, C
 
 from softprompt import SoftPrompt, TextEncoder
 from softprompt.encoder import Specials
+from softprompt.families import READS
 from softprompt.formats.export import Exported, export
 from softprompt.text import Tokenizer, _byte_pairs
 from softprompt.tower import Block, Tower, TowerConfig
@@ -129,8 +130,8 @@ def check_reads_as_ours(pipe: Any, encoder: TextEncoder, prompt: SoftPrompt, tok
     for sentence in SENTENCES:
         text = sentence.replace("{}", token)
         theirs, _ = pipe.encode_prompt(text, "cpu", 1, False)
-        (states,) = encoder.frame([row(encoder, sentence, prompt)]).hidden(vectors)
-        torch.testing.assert_close(theirs[0, : len(states)], states, **CLOSE)
+        states = encoder.frame([row(encoder, sentence, prompt)]).read(vectors.unsqueeze(0), READS["sd1"]).states[0, 0]
+        torch.testing.assert_close(theirs[0, 1 : 1 + len(states)], states, **CLOSE)  # behind the start token
         ids = pipe.tokenizer(pipe.maybe_convert_prompt(text, pipe.tokenizer), return_tensors="pt").input_ids
         pooled = encoder.encode_rows([row(encoder, sentence, prompt)], vectors, unit=False)
         torch.testing.assert_close(pipe.text_encoder(ids).pooler_output, pooled, **CLOSE)
@@ -167,10 +168,10 @@ def test_a_pair_is_read_by_both_encoders_of_sdxl(tmp_path: Path) -> None:
         rows = [row(encoder, sentence, prompt) for encoder, prompt in zip(encoders, pair, strict=True)]
         vectors = [torch.from_numpy(prompt.vectors) for prompt in pair]
         hidden = [
-            encoder.frame([one]).hidden(soft_tokens, skip=1, norm=False)[0]
+            encoder.frame([one]).read(soft_tokens.unsqueeze(0), READS["sdxl"]).states[0, 0]
             for encoder, one, soft_tokens in zip(encoders, rows, vectors, strict=True)
         ]
-        torch.testing.assert_close(states[0, : len(rows[0]) + 2], torch.cat(hidden, dim=-1), **CLOSE)
+        torch.testing.assert_close(states[0, 1 : 1 + len(rows[0])], torch.cat(hidden, dim=-1), **CLOSE)
         torch.testing.assert_close(pooled, encoders[1].encode_rows([rows[1]], vectors[1], unit=False), **CLOSE)
 
 
