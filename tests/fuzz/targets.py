@@ -241,6 +241,8 @@ _ALL = (
     Target("settings", _settings, (ValueError, TypeError, RecursionError),
            lambda: [json.dumps(asdict(settings.Settings(prompts=["a", "b"]))).encode()], (b'"train":', b'"prompts":')),
     Target("protocol", _request, (WorkerError,), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
+    Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
+           (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
     Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
     Target("torch-stream", recognise.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
     Target("zip", recognise.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),

@@ -129,7 +129,8 @@ def test_any_text_is_a_template_or_a_typed_error(text: str) -> None:
 
 @given(st.binary() | st.text(alphabet="[]\\:-1.5 v+*é", max_size=24).map(str.encode))
 def test_any_bytes_are_withstood(data: bytes) -> None:
-    one(data)
+    with suppress(TemplateError):
+        one(data)
 
 
 def test_names_are_written_as_the_library_takes_them() -> None:
