@@ -51,8 +51,14 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
                     )
                     field.styles.width = 12
                     yield field
-                    yield Label(meaning)
+                    yield Label(meaning, classes="meaning")
+            yield Static("", id="meaning", markup=False)
             yield Static("tab goes on, enter takes them, escape leaves them", classes="keys", markup=False)
+
+    def on_descendant_focus(self) -> None:
+        """On a narrow terminal what a field means stands under them all, for the one that is being typed in."""
+        name = (self.focused and self.focused.id or "").removeprefix("more-")
+        self.query_one("#meaning", Static).update(MORE[name][1] if name in MORE else "")
 
     def action_take(self) -> None:
         typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE}
