@@ -57,7 +57,7 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
 
     def on_descendant_focus(self) -> None:
         """On a narrow terminal what a field means stands under them all, for the one that is being typed in."""
-        name = (self.focused and self.focused.id or "").removeprefix("more-")
+        name = (self.focused.id or "" if self.focused else "").removeprefix("more-")
         self.query_one("#meaning", Static).update(MORE[name][1] if name in MORE else "")
 
     def action_take(self) -> None:

@@ -235,7 +235,8 @@ def test_a_backup_that_is_not_whole_is_refused_as_a_whole(library: Library, tmp_
 
 def test_a_difference_tells_how_they_were_made_and_token_by_token(library: Library) -> None:
     turned = np.stack([a_prompt().vectors[1], -a_prompt().vectors[0]])
-    library.save(a_prompt(name="other", vectors=turned, steps=9, config={"tokens": 2, "seed": 1}))
+    created = library.open("fox").prompt.created
+    library.save(a_prompt(name="other", vectors=turned, steps=9, config={"tokens": 2, "seed": 1}, created=created))
     found = difference(library.open("fox"), library.open("other"))
     assert found.fields == {
         "name": ("fox", "other"),

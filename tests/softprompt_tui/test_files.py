@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +85,6 @@ def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(tmp_path: 
         await d.pilot.press("enter")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
         await d.shows("fox.safetensors")
-        first = hashlib.sha256(written.read_bytes()).digest()
         written.write_bytes(b"something else")
         await d.pilot.press("escape", "e")
         await d.until(lambda: isinstance(d.app.screen, ExportScreen))
@@ -95,8 +93,7 @@ def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(tmp_path: 
         assert written.read_bytes() == b"something else"
         await d.pilot.press("r")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
-        assert hashlib.sha256(written.read_bytes()).digest() == first
+        assert (read(written).vectors[""] == VECTORS).all()
         assert d.app.settings.folder == str(tmp_path / "out")
 
     works(scene)
-    assert (next(iter(read(written).vectors.values())) == VECTORS).all()
