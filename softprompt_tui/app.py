@@ -54,6 +54,7 @@ from softprompt_tui.widgets.title import TitleLine
 GUARD, NO_COLOR = Guard(), NoColor()
 UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
 NOTICE_FOR = 12.0  # seconds
+NARROW = 72  # columns under which the panes lie over each other
 HUGE = 170  # columns from which library, compose and runs stand side by side
 BELOW = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
@@ -64,7 +65,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     TITLE = "softprompt-tui"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-normal"), (120, "-wide"), (HUGE, "-huge")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-normal"), (120, "-wide"), (HUGE, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", show=False),
@@ -181,6 +182,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_below, self.below)
+        self.screen_stack[0].query_one(Footer).compact = self.size.width < NARROW
 
     def on_descendant_focus(self) -> None:
         """On a narrow terminal the prompt is low while one does something else."""

@@ -109,6 +109,10 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTPROMPT_HOME"] = folder
+        os.environ["HOME"] = folder  # where files go in the pictures is a user's folder
+        embeddings = Path(folder, "ComfyUI", "models", "embeddings")
+        embeddings.mkdir(parents=True)
+        os.chdir(embeddings)
         home = Home(os.environ.__setitem__)
         try:
             asyncio.run(pictures())

@@ -49,6 +49,7 @@ def drawn(
     if len(points) < 2 or height < 4:
         return ""
     plotext.clear_figure()
+    plotext.limit_size(False, False)  # the size is asked for, whatever plotext takes for the terminal's
     plotext.theme("clear")
     plotext.plot_size(width, height)
     plotext.title(title)
@@ -63,12 +64,21 @@ def drawn(
             label=labels[i] if labels and i >= 0 else None,
         )
     values = [loss for _, loss in points]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    marks = [10.0**power for power in range(low, high + 1)]
+    marks = _marks(min(values), max(values))
     plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
     last = max(step for step, _ in points)
     plotext.xticks([round(last * i / 4) for i in range(5)])
     return str(plotext.build())
+
+
+def _marks(least: float, most: float) -> list[float]:
+    """Round values between the two: powers of ten, and where these are few their doubles and halves."""
+    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    for digits in ((1,), (1, 2, 5)):
+        marks = [digit * 10.0**power for power in powers for digit in digits]
+        if sum(least <= mark <= most for mark in marks) > 2:
+            break
+    return marks
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Static
 
 from softprompt.formats.export_programs import ENCODERS, PROGRAMS
 from softprompt_tui.inert import inert, without_steering
-from softprompt_tui.screens.files import FilesScreen
+from softprompt_tui.screens.files import FilesScreen, shortened
 from softprompt_tui.widgets.table import Column, Table
 
 COLUMNS = (
@@ -53,7 +53,7 @@ class ExportScreen(ModalScreen[Export | None]):
             yield Static(self.heading, markup=False)
             yield Table(COLUMNS, id="programs")
             for name, label, value, meaning in (
-                ("out", "to", str(self.folder), "a folder, or a file's name"),
+                ("out", "to", shortened(self.folder), "a folder, or a file's name"),
                 ("other", "with", "", "SDXL: the name of the other half"),
                 ("token", "as", "", "diffusers: the word; usually <name>"),
             ):
@@ -84,7 +84,7 @@ class ExportScreen(ModalScreen[Export | None]):
         chosen = await self.app.push_screen_wait(FilesScreen("Where to", self.folder, only_folders=True))
         if chosen:
             self.folder = chosen.folder
-            self.query_one("#out", Input).value = without_steering(str(chosen.folder))
+            self.query_one("#out", Input).value = without_steering(shortened(chosen.folder))
 
     def action_take(self) -> None:
         typed = {one.id or "": one.value.strip() for one in self.query(Input)}
@@ -103,4 +103,5 @@ def _fit(name: str, width: int) -> str:
         return "fits: vectors of any width"
     if width in widths:
         return f"fits {ENCODERS[width][0].partition('/')[0]}"
-    return f"needs width {' or '.join(map(str, widths))}, not {width}"
+    *all_but_last, last = map(str, widths)
+    return f"needs width {', '.join(all_but_last)} or {last}"

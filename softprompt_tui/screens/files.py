@@ -17,6 +17,12 @@ from softprompt_tui.inert import inert, without_steering
 from softprompt_tui.widgets.folder import Folder
 
 
+def shortened(folder: Path) -> str:
+    """The path with ~ for the user's home, as people write it."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}".removesuffix("/.") if folder.is_relative_to(home) else str(folder)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """Where one was, and the files that were chosen there; none where the folder itself was."""
@@ -42,7 +48,7 @@ class FilesScreen(ModalScreen[Chosen | None]):
         keys += "ctrl+s takes this one" if self.only_folders else "space marks several; enter on a file takes it, or those marked"
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
-            yield Input(without_steering(str(self.folder)), id="path", compact=True, select_on_focus=True)
+            yield Input(without_steering(shortened(self.folder)), id="path", compact=True, select_on_focus=True)
             yield Folder(self.folder, self.only_folders, id="folder")
             yield Static("", id="trouble", markup=False)
             yield Static(keys, classes="keys", markup=False)
@@ -68,7 +74,7 @@ class FilesScreen(ModalScreen[Chosen | None]):
     @on(Folder.Went)
     def _went(self, event: Folder.Went) -> None:
         event.stop()
-        self.query_one("#path", Input).value = without_steering(str(event.folder))
+        self.query_one("#path", Input).value = without_steering(shortened(event.folder))
         trouble = self.query_one("#trouble", Static)
         trouble.display = bool(event.error)
         trouble.update(inert(event.error))
