@@ -80,6 +80,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         Binding("f8", "more", "Settings", show=False, priority=True),
         Binding("ctrl+r", "mend", "Start worker", show=False),
         Binding("ctrl+c", "help_quit", show=False, system=True),
+        Binding("escape", "quiet", "Put notices away", show=False),
         # at once, not when what has the focus has had its turn: a letter typed right after is meant for the next field
         Binding("tab", "field(1)", "Next field", show=False, priority=True),
         Binding("shift+tab", "field(-1)", "Field before", show=False, priority=True),
@@ -212,6 +213,10 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         # a notice that goes is not always painted over by itself
         self.set_timer(NOTICE_FOR + 0.3, self._repaint)
 
+    def action_quiet(self) -> None:
+        self.clear_notifications()
+        self._repaint()
+
     def _repaint(self) -> None:
         self.screen.refresh()
 
@@ -250,6 +255,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         if typed is not None:
             self.settings.more = typed
             self.save_settings()
+            self.questions.count()
 
     @on(RunAction)
     def _act_on_run(self, event: RunAction) -> None:
@@ -277,7 +283,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     @on(CompositionKept)
     def _composition_kept(self) -> None:
-        self.begin(self.runs.train_composition, group="train", exclusive=True)
+        self.begin(self.runs.train_composition, group="compositions")
 
     # the rest
 
@@ -306,7 +312,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
             answer = await self.push_screen_wait(
                 AskKey(
-                    f"{what}.", [("k", "keep training; the next start shows it"), ("s", "stop, save the best so far, and quit")]
+                    f"{what}.",
+                    [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")],
                 )
             )
             if not answer:

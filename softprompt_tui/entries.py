@@ -12,6 +12,7 @@ from softprompt_tui.files import Files
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import variation_of
 from softprompt_tui.screens.ask import AskText
+from softprompt_tui.screens.busy import GivenUp
 from softprompt_tui.screens.more import beside_defaults
 from softprompt_tui.screens.text import TextScreen
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 Result = TypeVar("Result")
+ASKING = ("rename", "tag", "note", "export", "import", "detail", "compare")  # actions with a dialog
 
 
 class Entries:
@@ -30,12 +32,22 @@ class Entries:
         self.opened = self.opened_name = ""  # the entry whose tokens [v1], [v2], … are
         self._seen = app.library.revisions.changed_at()
         self.files = Files(app)
+        self._asking = False
 
     async def do(self, action: str, entries: tuple[str, ...]) -> None:
+        if action in ASKING:
+            if self._asking:  # a key that was pressed twice opens one dialog
+                return
+            self._asking = True
         try:
             await getattr(self, f"_{action}")(*entries)
         except SoftPromptError as error:
             self.app.say(str(error), "error")
+        except GivenUp:
+            self.app.say("given up; nothing was written")
+        finally:
+            if action in ASKING:
+                self._asking = False
 
     def changed(self, to: str) -> None:
         """The library is another: its list is read anew, with the cursor on the entry `to`, or where it was."""
@@ -72,7 +84,7 @@ class Entries:
         self.app.say(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
 
     async def _detail(self, entry: str) -> None:
-        self.app.push_screen(TextScreen(in_full(await self._thread(self.app.library.open, entry)).drawn()))
+        self.app.push_screen(TextScreen(in_full(await self._thread(self.app.library.open, entry)).drawn(20_000)))
 
     async def _rename(self, entry: str) -> None:
         found = await self._thread(self.app.library.find, entry)
@@ -126,7 +138,7 @@ class Entries:
         for entry in entries:
             restored = await self._thread(self.app.library.restore, entry)
         self.deleted.pop()
-        self.app.say(f"{restored.prompt.name} is back")
+        self.app.say(f"{restored.prompt.name} is back" if len(entries) == 1 else f"{len(entries)} soft prompts are back")
         self.changed(entries[0])
 
     async def _vary(self, entry: str) -> None:
@@ -137,6 +149,7 @@ class Entries:
         self.app.prompt_pane.remembered(self.app.settings.prompts)
         fields, more = variation_of(made)
         self.app.settings.more = beside_defaults(more)
+        self.app.questions.count()
         self.app.prompt_pane.set(made.hard_prompt, fields)
         self.app.prompt_pane.editor.focus()
         self.app.say(f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings")
@@ -157,5 +170,6 @@ class Entries:
         if len(entries) != 2:
             self.app.say("comparing takes two: space marks them")
             return
+        self.app.library_pane.table.marked.clear()
         first, second = [await self._thread(self.app.library.open, entry) for entry in entries]
         self.app.push_screen(TextScreen(await self._thread(compared, first, second)))

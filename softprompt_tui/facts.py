@@ -28,16 +28,16 @@ class Facts:
     prompt: str
     rows: tuple[tuple[str, str], ...]
 
-    def drawn(self) -> Group:
-        """As text under each other, a value's lines under its first."""
+    def drawn(self, most: int = 600) -> Group:
+        """As text under each other, a value's lines under its first; at most so many characters of each, since files may say anything."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for label, value in self.rows:
             if value:
-                grid.add_row(label, Text(inert(value)))
+                grid.add_row(Text(inert(label)), Text(_cut(value, most)))
         head = [Text(inert(self.name), "bold")] * bool(self.name)
-        return Group(*head, Text(inert(self.prompt), "italic"), Text(), grid)
+        return Group(*head, Text(_cut(self.prompt, 2 * most), "italic"), Text(), grid)
 
 
 def in_full(entry: Entry) -> Facts:
@@ -105,7 +105,7 @@ def compared(a: Entry, b: Entry) -> Group:
             first = (Text(f"[v{i + 1}]", "dim"), Text(_word(words[0], i), "bold"), Text(f"{cosine:.3f}"))
             tokens.add_row(*first, Text(f"[v{near + 1}]", "dim"), Text(_word(words[1], near), "bold"))
     differs = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    differs.add_column("differs in", style="dim", no_wrap=True)
+    differs.add_column("differs in", style="dim", max_width=16)
     for title in ("first", "second"):
         differs.add_column(title, overflow="fold", ratio=1)
     for key, (one, two) in found.fields.items():
@@ -114,11 +114,15 @@ def compared(a: Entry, b: Entry) -> Group:
     return Group(head, tokens, Text(), differs)
 
 
+def _cut(text: str, most: int) -> str:
+    return inert(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
 def when(time: str) -> str:
     """An ISO time as people write it, in their own zone; as it is where it is none."""
     try:
         return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
-    except ValueError:
+    except (ValueError, OverflowError):
         return time
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from rich.text import Text
 from softprompt_tui.inert import inert
 from softprompt_tui.outside import CommandFailed, command
 from softprompt_tui.screens.ask import AskKey
+from softprompt_tui.screens.busy import BusyScreen
 from softprompt_tui.screens.export import Export, ExportScreen
-from softprompt_tui.screens.files import FilesScreen
+from softprompt_tui.screens.files import FilesScreen, typed_path
 from softprompt_tui.screens.pick import PickScreen
 from softprompt_tui.screens.text import TextScreen
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt_tui.app import SoftPromptApp
 
+IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in a table
 IN_THE_WAY = "is there already"  # how the refusal to replace a file reads
 
 
@@ -32,8 +35,19 @@ class Files:
 
     @property
     def folder(self) -> Path:
-        kept = Path(self.app.settings.folder) if self.app.settings.folder else Path.cwd()
-        return kept if kept.is_dir() else Path.home()
+        try:
+            kept = self.app.settings.folder or os.getcwd()  # noqa: PTH109  # as text, for the next line
+        except FileNotFoundError:  # it was removed
+            kept = ""
+        return Path(kept) if os.path.isdir(kept) else Path.home()  # noqa: PTH112  # that of pathlib raises for some paths
+
+    async def _command(self, words: str, *args: str) -> Any:
+        """What a command answers; the dialog that waits for it holds back what is typed. Raises CommandFailed, GivenUp."""
+        waiting = BusyScreen(words, command(*args))
+        await self.app.push_screen_wait(waiting)
+        if waiting.error:
+            raise waiting.error
+        return waiting.result
 
     async def bring_in(self) -> None:
         """Asks for files, imports them in one batch, and asks which model they belong to where they do not say."""
@@ -42,13 +56,14 @@ class Files:
             return
         self.app.settings.folder = str(chosen.folder)
         count = len(chosen.files)
-        self.app.say(f"reading {chosen.files[0].name if count == 1 else f'{count} files'}")
-        made = await command("import", "--json", "--", *map(str, chosen.files))
+        words = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
+        made = await self._command(words, "import", "--json", "--", *map(str, chosen.files))
         self.app.entries.changed(made[0]["id"])
         self.app.say(f"{made[0]['name']} is in the library" if len(made) == 1 else f"{len(made)} soft prompts are in the library")
         await self.app.push_screen_wait(TextScreen(_told(made)))
-        for width in sorted({one["width"] for one in made if one["candidates"]}):
-            await self._assign(width, [one for one in made if one["candidates"] and one["width"] == width])
+        unassigned = [one for one in made if one["candidates"] and one["state"] != "trashed"]
+        for width in sorted({one["width"] for one in unassigned}):
+            await self._assign(width, [one for one in unassigned if one["width"] == width])
 
     async def _assign(self, width: int, made: list[dict[str, Any]]) -> None:
         whose = made[0]["name"] if len(made) == 1 else f"these {len(made)}"
@@ -61,9 +76,7 @@ class Files:
         )
         if not model:
             return
-        self.app.say(f"loading {model}")
-        for one in made:
-            await command("assign", "--json", "--model", model, "--", one["id"])
+        await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *(one["id"] for one in made))
         self.app.entries.changed(made[0]["id"])
         self.app.say(f"{whose} of {model}")
 
@@ -77,7 +90,7 @@ class Files:
         except CommandFailed as error:
             if IN_THE_WAY not in str(error):
                 raise
-            question = str(error).partition(":")[0]
+            question = str(error).partition(": --force")[0]
             if await self.app.push_screen_wait(AskKey(f"{inert(question)}.", [("r", "replace it")])) != "r":
                 return
             done = await self._written(entry, wanted, "--force")
@@ -91,18 +104,11 @@ class Files:
             part
             for option, value in options.items()
             if value
-            for part in (option, _expanded(value) if option == "--out" else value)
+            for part in (option, typed_path(value) if option == "--out" else value)
         ]
-        self.app.say(f"writing {entry.prompt.name} for {wanted.to}")
-        done: dict[str, Any] = await command("export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
+        words = f"writing {entry.prompt.name} for {wanted.to}"
+        done: dict[str, Any] = await self._command(words, "export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
         return done
-
-
-def _expanded(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # no such user: the command says that there is no such folder
-        return path
 
 
 def _grid() -> Table:
@@ -125,7 +131,20 @@ def _written(done: dict[str, Any]) -> Group:
     return Group(grid, Text("\nThe line to use is copied by the terminal (OSC 52).", "dim"))
 
 
+def _listed(made: list[dict[str, Any]]) -> Group:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("name", "tokens", "width", "model", "file"):
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
+    for one in made[:MOST_LISTED]:
+        cells = (one["name"], one["tokens"], one["width"], one["model"] or "unknown", one["file"])
+        table.add_row(*(Text(inert(str(cell))) for cell in cells))
+    more = [Text(f"and {len(made) - MOST_LISTED:,} more", "dim")] * (len(made) > MOST_LISTED)
+    return Group(table, *more)
+
+
 def _told(made: list[dict[str, Any]]) -> Group:
+    if len(made) > IN_FULL:
+        return _listed(made)
     grids: list[RenderableType] = []
     for one in made:
         grid = _grid()

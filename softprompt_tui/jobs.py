@@ -106,15 +106,19 @@ def _several(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (one.strip() for one in text.split(BETWEEN.strip()))))
 
 
+def _where(name: str) -> str:
+    return "" if name in ("tokens", "steps", "stop at") else " (F8)"
+
+
 def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}: a whole number is needed") from None
+        raise ConfigError(f"{name} is {text!r}: a whole number is needed{_where(name)}") from None
 
 
 def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}: a number such as .99 is needed") from None
+        raise ConfigError(f"{name} is {text!r}: a number such as .99 is needed{_where(name)}") from None

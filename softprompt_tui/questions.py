@@ -46,7 +46,8 @@ class Questions:
 
         await asyncio.sleep(COUNT_AFTER)
         pane = self.app.prompt_pane
-        pane.show_count(await asyncio.to_thread(count, pane.editor.text, pane.fields["model"] or "mini"))
+        found = await asyncio.to_thread(count, pane.editor.text, pane.fields["model"] or "mini")
+        pane.show_count(found, len(self.app.settings.more))
         chosen = (pane.fields["model"], pane.fields["device"])
         if chosen != self._composed_on:  # the composition is of the chosen model too
             self._composed_on = chosen

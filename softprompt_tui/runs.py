@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.catalogue import MINI
-from softprompt.errors import SoftPromptError
+from softprompt.errors import BadName, PromptError, SoftPromptError
+from softprompt.job import Job, job_of_sentence
+from softprompt.sentence import read_sentence
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
+from softprompt_tui.inert import inert
 from softprompt_tui.jobs import job_of
-from softprompt_tui.outside import command
-from softprompt_tui.screens.ask import AskText
+from softprompt_tui.screens.ask import AskKey, AskText
 
 if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
@@ -28,7 +32,7 @@ class Runs:
         self.app = app
         self.known: dict[str, dict[str, Any]] = {}
         self.order: list[str] = []
-        self._rows_waiting = False
+        self._rows_waiting = self._gone = False
 
     def count(self, state: str) -> int:
         return sum(run["state"] == state for run in self.known.values())
@@ -41,12 +45,16 @@ class Runs:
             return
         match message["type"]:
             case "link":
+                self._gone = self._gone or message["state"] == "gone"
                 if message["state"] == "gone" and message["why"]:
                     app.say(f"{message['why']}. What it trained is kept; ctrl+r starts it again", "error")
                 elif message["state"] == "starting" and message["why"]:
                     app.say(message["why"])
                 app.show_title()
             case "snapshot":
+                if self._gone:  # what was said of that is over
+                    app.clear_notifications()
+                self._gone = False
                 self.known = {run["id"]: run for run in message["runs"]}
                 self.show()
                 app.shown.changed()
@@ -121,28 +129,47 @@ class Runs:
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
         pane.remembered(app.settings.prompts)
-        self.changed(run)
-        if not self.is_training(app.shown.run):
-            app.shown.show_run(run["id"])
+        self._submitted(run)
         app.save_settings()
 
+    def _submitted(self, run: dict[str, Any]) -> None:
+        """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
+        if run["id"] not in self.known:
+            self.changed(run)
+        if not self.is_training(self.app.shown.run):
+            self.app.shown.show_run(run["id"])
+
     async def train_composition(self) -> None:
-        """Asks for a name, and lets the worker train a soft prompt that means the composition."""
-        app, composition = self.app, self.app.compose_pane.composition
-        name = await app.push_screen_wait(AskText("A soft prompt that means all of it is trained; its name", ""))
-        if not name:
-            return
-        opened = ["--with", app.entries.opened] if app.entries.opened else []
-        fields = app.prompt_pane.fields
-        model = ["--model", fields["model"] or MINI, "--device", fields["device"] or "auto"]
-        app.say(f"{name} is handed to the worker")
+        """Lets the worker train a soft prompt that means the composition, with the settings beside the prompt and a name that is asked for."""
+        app = self.app
         try:
-            run = await command("compose", "--json", "--background", "--save", name, *opened, *model, "--", composition)
+            job = await asyncio.to_thread(self._job_of_composition, app.compose_pane.composition)
+            question, name = "A soft prompt that means all of it is trained; its name", ""
+            while True:
+                typed = await app.push_screen_wait(AskText(question, name))
+                if not typed:
+                    return
+                try:
+                    name = await asyncio.to_thread(app.library.free_name, typed)
+                    break
+                except BadName as error:  # asked again, with what was typed
+                    question, name = inert(str(error)), typed
+            self._submitted(await app.line.ask(p.Submit(replace(job, name=name).as_dict())))
+            app.say(f"{name} is handed to the worker")
         except SoftPromptError as error:
             app.say(str(error), "error")
-            return
-        if not self.is_training(app.shown.run):
-            app.shown.show_run(run["id"])
+
+    def _job_of_composition(self, composition: str) -> Job:
+        """Raises SoftPromptError for what cannot be trained."""
+        library, pane, opened = self.app.library, self.app.prompt_pane, self.app.entries.opened
+        sentence = read_sentence(composition, library.open, library.open(opened) if opened else None)
+        if not sentence.words:
+            raise PromptError(
+                "there is no soft prompt in the composition: [name] is one; ctrl+t trains what stands in the prompt"
+            )
+        usual = job_of(composition, pane.fields, self.app.settings.more | {"name": ""})
+        config, device, precision = usual.config, usual.device, usual.precision
+        return job_of_sentence(sentence, config=config, model=usual.model, device=device, precision=precision)
 
     def act(self, action: str, run_id: str) -> None:
         run = self.known.get(run_id)
@@ -157,10 +184,17 @@ class Runs:
                 self._ask(p.Resume(run_id) if run["state"] == "paused" else p.Pause(run_id))
             case "retry":
                 self._ask(p.Resume(run_id))
+            case "drop" if run["step"] and run["state"] in ("paused", "failed"):
+                self.app.begin(partial(self._drop, run), group="requests")
             case "drop":
                 self._ask(p.Drop(run_id))
             case "up" | "down":
                 self._move(run_id, -1 if action == "up" else 1)
+
+    async def _drop(self, run: dict[str, Any]) -> None:
+        what = f"{inert(run['name'] or run['prompt'][:40])} has come to step {run['step']}, and nothing of it is saved."
+        if await self.app.push_screen_wait(AskKey(what, [("d", "drop it all the same")])) == "d":
+            await self._asked(p.Drop(run["id"]))
 
     async def stop_all(self) -> None:
         """Ends what trains, with the best so far saved, and what waits."""

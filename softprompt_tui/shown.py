@@ -153,7 +153,7 @@ class Shown:
         losses, similarities = made.losses.tolist(), made.similarities.tolist()
         if not (self.run and self.series.restarts):  # an entry holds the best restart's curve only
             self.series = Series(
-                (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=True))
+                (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=False))
             )
         self.title = made.name
         self._figures = {

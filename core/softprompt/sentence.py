@@ -159,7 +159,9 @@ def ancestor(relation: str, entry: Entry, weight: float = 1.0) -> Ancestor:
 
 def _word(part: Reference, find: Callable[[str], Entry], opened: Entry | None, before: Word | None) -> Word:
     if not part.name and opened is None:
-        raise PromptError(f"[v{part.first}] is a token of the open soft prompt, and none is open: write [name:{part.first}]")
+        raise PromptError(
+            f"[v{part.first}] is a token of the open soft prompt, and none is open: write [name:{part.first}], or open one (enter in the library, --with NAME)"
+        )
     entry = find(part.name) if part.name or opened is None else opened
     count = entry.prompt.tokens
     first, last = part.first or 1, part.last or count

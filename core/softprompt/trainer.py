@@ -195,7 +195,10 @@ def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tupl
     notes = []
     tokens = len(trained.vectors)
     if tokens >= prompt.tokens:
-        notes.append(f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}: try fewer, such as 3")
+        notes.append(
+            f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}"
+            + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")
+        )
     if len(prompt.pieces) > max(1, len(prompt.variants)):
         notes.append(f"the prompt's {prompt.tokens} tokens were trained on as the mean of {len(prompt.pieces)} chunks")
     if prompt.dropped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,11 @@ from textual.widgets import Input, Static
 
 from softprompt_tui.inert import inert, without_steering
 from softprompt_tui.widgets.folder import Folder
+
+
+def typed_path(path: str) -> str:
+    """A path as it was typed, with ~ for a home."""
+    return os.path.expanduser(path)  # noqa: PTH111  # that of pathlib raises for a user that there is not
 
 
 def shortened(folder: Path) -> str:
@@ -45,7 +51,11 @@ class FilesScreen(ModalScreen[Chosen | None]):
 
     def compose(self) -> ComposeResult:
         keys = "enter goes into a folder, backspace out of it, "
-        keys += "ctrl+s takes this one" if self.only_folders else "space marks several; enter on a file takes it, or those marked"
+        keys += (
+            "ctrl+s takes this one"
+            if self.only_folders
+            else "space marks several; enter on a file takes it, or those marked; ctrl+s takes a folder of PEFT's"
+        )
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
             yield Input(without_steering(shortened(self.folder)), id="path", compact=True, select_on_focus=True)
@@ -60,12 +70,8 @@ class FilesScreen(ModalScreen[Chosen | None]):
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         event.stop()
-        path = Path(event.value)
-        try:
-            path = path.expanduser().absolute()
-        except RuntimeError:  # no such user
-            path = path.absolute()
-        if path.is_file() and not self.only_folders:
+        path = Path(typed_path(event.value)).absolute()
+        if os.path.isfile(path) and not self.only_folders:  # noqa: PTH113  # that of pathlib raises for some paths
             self.dismiss(Chosen(path.parent, (path,)))
             return
         self.query_one(Folder).go(path)
@@ -90,3 +96,5 @@ class FilesScreen(ModalScreen[Chosen | None]):
             self.dismiss(Chosen(folder.folder))
         elif folder.chosen:
             self.dismiss(Chosen(folder.folder, tuple(folder.chosen)))
+        elif folder.folder_under_cursor:
+            self.dismiss(Chosen(folder.folder, (folder.folder_under_cursor,)))

@@ -33,6 +33,7 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
         Binding("enter", "take", "Take", priority=True),
+        Binding("ctrl+d", "usual", "The usual", priority=True),
     ]
 
     def __init__(self, values: dict[str, str]) -> None:
@@ -53,12 +54,16 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
                     yield field
                     yield Label(meaning, classes="meaning")
             yield Static("", id="meaning", markup=False)
-            yield Static("tab goes on, enter takes them, escape leaves them", classes="keys", markup=False)
+            yield Static("tab goes on, enter takes them, ctrl+d the usual, escape leaves", classes="keys", markup=False)
 
     def on_descendant_focus(self) -> None:
         """On a narrow terminal what a field means stands under them all, for the one that is being typed in."""
         name = (self.focused.id or "" if self.focused else "").removeprefix("more-")
         self.query_one("#meaning", Static).update(MORE[name][1] if name in MORE else "")
+
+    def action_usual(self) -> None:
+        for name, (default, _) in MORE.items():
+            self.query_one(f"#more-{name}", Input).value = default
 
     def action_take(self) -> None:
         typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE}

@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from softprompt.errors import SoftPromptError
-from softprompt.library import Library
+from softprompt.library import Library, Listed
 from softprompt_tui.inert import inert
 
 MOST = 6  # names offered at once
@@ -44,12 +44,17 @@ class Composition(Input):
         await super()._on_key(event)
 
 
+def _told(one: Listed) -> str:
+    return f"{one.name}   {one.tokens} soft token{'s' * (one.tokens != 1)}{'' if one.model else ', model unknown'}"
+
+
 class WithCandidates(Vertical):
     """The composition's line with what can stand behind its open bracket: names that begin so, the newest first."""
 
     def __init__(self, library: Library, value: str) -> None:
         super().__init__(id="writing")
         self._library = library
+        self._offered: dict[str, str] = {}
         self._names = OptionList(id="names", compact=True, markup=False)
         self._names.can_focus = False
         self.line = Composition(value, self._names)
@@ -88,10 +93,10 @@ class WithCandidates(Vertical):
         at = self._names.highlighted
         chosen = self._names.get_option_at_index(at).id if at else None  # one that was gone to by hand stays chosen
         self._names.clear_options()
-        self._names.add_options(
-            Option(f"{one.name}   {one.tokens} soft token{'s' * (one.tokens != 1)}", one.name) for one in fitting
-        )
-        places = {one.name: i for i, one in enumerate(fitting)}
+        self._names.add_options(Option(_told(one), one.id) for one in fitting)
+        names = [one.name for one in fitting]
+        self._offered = {one.id: one.name if names.count(one.name) == 1 else one.id for one in fitting}  # two may bear one name
+        places = {one.id: i for i, one in enumerate(fitting)}
         self._names.highlighted = places.get(chosen or "", 0) if fitting else None
         self._names.display = bool(fitting)
 
@@ -102,7 +107,7 @@ class WithCandidates(Vertical):
         before, after = line.value[: line.cursor_position], line.value[line.cursor_position :]
         begun = _OPEN.search(before)
         if begun is not None:
-            before = f"{before[: begun.start(1)]}{event.option_id}]"
+            before = f"{before[: begun.start(1)]}{self._offered[event.option_id or '']}]"
             line.value = before + after.removeprefix("]")
             line.cursor_position = len(before)
         self._names.display = False

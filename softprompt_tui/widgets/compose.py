@@ -65,7 +65,7 @@ class ComposePane(Vertical):
         """An answer of the worker to a question for similarity; the composition is its first text."""
         target = self.query_one("#composed", Static)
         if error and self.query_one(WithCandidates).is_unfinished:  # who is typing a name has made no mistake
-            target.update("")
+            target.update(HINT)
             return
         if error:
             target.update(Text(inert(error), "italic"))
@@ -104,7 +104,10 @@ def _fidelity(text: Text, written: dict[str, Any]) -> None:
     else:
         text.append(f"{written['similarity']:.4f}", "bold")
         if written["floor"] is not None:
-            text.append("  floor ", "dim").append(f"{written['floor']:.4f}")
+            below = written["similarity"] < written["floor"]
+            text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(
+                f"{written['floor']:.4f}"
+            )
 
 
 def _saved(tokens: int) -> str:

@@ -13,7 +13,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from softprompt_tui.cli.cells import age
+from softprompt_tui.cli.cells import duration
 from softprompt_tui.widgets.table import PAGE, Column, Table
 
 MOST = 20_000  # names of one folder that are listed
@@ -60,6 +60,7 @@ class Folder(Table):
     def __init__(self, folder: Path, only_folders: bool = False, id: str | None = None) -> None:
         super().__init__(COLUMNS, "Nothing is here.", id=id)
         self.folder, self.only_folders = folder, only_folders
+        self._items: list[Item] = []
 
     def on_mount(self) -> None:
         self.go(self.folder)
@@ -69,28 +70,35 @@ class Folder(Table):
         """Lists another folder, the cursor on the name `to`; marks are of one folder."""
         try:
             items = await asyncio.to_thread(contents, folder, self.only_folders)
-        except OSError as error:
-            self.post_message(self.Went(self.folder, f"{folder} cannot be listed: {error.strerror or error}"))
+        except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+            self.post_message(self.Went(self.folder, f"{folder} cannot be listed: {getattr(error, 'strerror', None) or error}"))
             return
-        self.folder = folder
+        self.folder, self._items = folder, items
         self.marked.clear()
-        names = [item.name for item in items]
-        self.reset(len(items), names.index(to) if to in names else 0)
-        now = datetime.now(UTC)
-        for page in range(0, len(items), PAGE):
-            self.fill(page // PAGE, [(item.name, _row(item, now)) for item in items[page : page + PAGE]])
-        self.post_message(self.Went(folder))
+        at = next((i for i, item in enumerate(items) if item.name == to), 0)
+        self.reset(len(items), at)
+        self._page(at // PAGE)
+        self.post_message(self.Went(folder, f"only {MOST:,} of its names are listed" if len(items) > MOST else ""))
 
-    def fill(self, page: int, rows: object) -> None:
-        """A folder's pages are all there, and none is let go."""
-        self._pages[page] = rows  # type: ignore[assignment]
-        self.refresh()
+    @on(Table.Wanted)
+    def _wanted(self, event: Table.Wanted) -> None:
+        event.stop()
+        self._page(event.page)
+
+    def _page(self, page: int) -> None:
+        now = datetime.now(UTC)
+        self.fill(page, [(item.name, _row(item, now)) for item in self._items[page * PAGE : (page + 1) * PAGE]])
 
     @property
     def chosen(self) -> list[Path]:
         """The files that are marked, or the one under the cursor."""
         names = sorted(self.marked) or [self.current]
         return [self.folder / name for name in names if name and not name.endswith("/")]
+
+    @property
+    def folder_under_cursor(self) -> Path | None:
+        name = self.current
+        return self.folder / name[:-1] if name.endswith("/") and name != f"{UP}/" else None
 
     def action_up(self) -> None:
         self.go(self.folder.parent, f"{self.folder.name}/")
@@ -112,7 +120,7 @@ class Folder(Table):
 
 
 def contents(folder: Path, only_folders: bool = False) -> list[Item]:
-    """What a folder holds, folders first, by name; hidden ones are left out. Raises OSError."""
+    """What a folder holds, folders first, by name, up to MOST of it; hidden ones are left out. Raises OSError, ValueError."""
     found: list[Item] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -130,9 +138,8 @@ def contents(folder: Path, only_folders: bool = False) -> list[Item]:
 
 
 def _row(item: Item, now: datetime) -> tuple[str, ...]:
-    if item.is_folder:
-        return (item.name, "", "" if not item.changed else age(datetime.fromtimestamp(item.changed, UTC).isoformat(), now))
-    return (item.name, _size(item.size), age(datetime.fromtimestamp(item.changed, UTC).isoformat(), now))
+    size = "" if item.is_folder else _size(item.size)
+    return (item.name, size, duration(now.timestamp() - item.changed) if item.changed else "")
 
 
 def _size(size: int) -> str:

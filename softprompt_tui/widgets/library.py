@@ -170,6 +170,10 @@ class LibraryPane(Vertical):
             event.stop()  # type: ignore[attr-defined]
         elif key == "down" and search.has_focus:
             self.table.focus()
+        elif key == "escape" and self.table.marked:
+            self.table.marked.clear()
+            self.table.refresh()
+            event.stop()  # type: ignore[attr-defined]
 
     def action_order(self) -> None:
         orders = list(ORDERS)

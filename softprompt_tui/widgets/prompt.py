@@ -150,13 +150,15 @@ class PromptPane(Vertical):
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
 
-    def show_count(self, count: Count | None) -> None:
+    def show_count(self, count: Count | None, more: int) -> None:
+        """The prompt's tokens, and how many of the other settings are not the usual ones."""
         if count is None:
-            self.border_subtitle = "tokens are not counted for this model"
+            words = "tokens are not counted for this model"
         elif count.cut is None:
-            self.border_subtitle = f"{count.tokens} of {count.context} tokens"
+            words = f"{count.tokens} of {count.context} tokens"
         else:
-            self.border_subtitle = f"{count.tokens} tokens, {count.context} fit"
+            words = f"{count.tokens} tokens, {count.context} fit"
+        self.border_subtitle = f"[$accent]F8[/] {more} set · {words}" if more else words
         self.set_class(count is not None and count.cut is not None, "-over")
         self.editor.mark_cut(count.cut if count else None)
 

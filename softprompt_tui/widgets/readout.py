@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -80,6 +81,6 @@ class ReadoutPane(VerticalScroll):
                     break
                 room -= cell_len(part)
                 text.append(part, "dim")
-        lines = text.plain.count("\n")
+        lines = text.plain.count("\n") + len(textwrap.wrap(text.plain.partition("\n")[0], width))
         self.query_one("#readout", Static).update(text, layout=lines != self._lines)
         self._lines = lines

@@ -62,7 +62,8 @@ class RunsPane(Vertical):
         table, current = self.table, self.table.current
         self._runs = runs
         now = datetime.now(UTC)
-        cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None)
+        # who is elsewhere finds it on what trains; who is here, on the run that it was on
+        cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
         for page in range(0, len(runs), PAGE):
             table.fill(page // PAGE, [(run["id"], _row(run, now)) for run in runs[page : page + PAGE]])
