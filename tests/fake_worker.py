@@ -23,6 +23,7 @@ class FakeWorker:
 
     records: dict[str, Record] = field(default_factory=dict)
     asked: list[p.Request] = field(default_factory=list)
+    begins_at_once: bool = False  # a submitted run, before the submission is answered
 
     async def __aenter__(self) -> FakeWorker:
         place = Place()
@@ -83,7 +84,10 @@ class FakeWorker:
                     f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0
                 )
                 self.records[record.id] = record
-                return self._event(record, {"event": "queued", "position": record.position})
+                answer = self._event(record, {"event": "queued", "position": record.position})
+                if self.begins_at_once:
+                    self.begin(record.id)
+                return answer
             case p.Stop():
                 return self._event(self.records[request.run], {"event": "stopped"})
             case p.Pause():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from textual.widgets import Input, Static
 
 from softprompt import Library
+from softprompt.prompt import Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import HelpScreen
@@ -491,5 +493,111 @@ def test_the_screen_fits_every_size() -> None:
             assert "Loss" in d.text() or height < 20
         assert os.environ["SOFTPROMPT_HOME"]
         assert isinstance(d.app.screen.query_one("#title"), Static)
+
+    works(scene)
+
+
+def test_an_answer_that_is_older_than_the_news_changes_nothing() -> None:
+    """The worker begins a run at once, and says so before its answer to the submission is read."""
+
+    async def scene(d: Desk) -> None:
+        d.worker.begins_at_once = True
+        run = await d.train()
+        await d.until(lambda: d.app.runs.known.get(run))
+        d.worker.report(run, 20)
+        await d.shows("step 20 of 300", "training")
+        assert d.app.runs.known[run]["state"] == "running"
+
+    works(scene)
+
+
+def test_a_composition_is_trained_with_the_settings_and_a_name_that_is_free() -> None:
+    Library().save(a_prompt(name="fox", model_fingerprint="abc"))
+
+    async def scene(d: Desk) -> None:
+        d.app.settings.more = {"objective": "mixed", "share": "0.4"}
+        await d.pilot.press("f5", *"[nobody] x", "escape", "ctrl+s")
+        await d.shows("no soft prompt is named")
+        assert not d.worker.records
+        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        await d.pilot.press("ctrl+s")
+        await d.shows("its name")
+        await d.pilot.press(*"fox", "enter")
+        await d.shows("has a soft prompt named fox already")
+        await d.pilot.press(*"night", "enter")
+        await d.until(lambda: d.worker.records)
+        assert d.app.compose_pane.composition == "[fox] at night"
+
+    works(scene)
+
+
+def test_a_composition_becomes_a_job_of_all_its_meaning() -> None:
+    Library().save(a_prompt(name="fox", hard_prompt="a red fox"))
+
+    async def scene(d: Desk) -> None:
+        d.app.settings.more = {"objective": "mixed", "share": "0.4"}
+        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        await d.pilot.press("f5", "ctrl+s")
+        await d.shows("its name")
+        await d.pilot.press(*"night fox", "enter")
+        await d.until(lambda: d.worker.records)
+        (record,) = d.worker.records.values()
+        assert record.job.prompt == "a red fox at night"
+        assert (record.job.name, record.job.config.objective, record.job.config.hidden_share) == ("night fox", "mixed", 0.4)
+        assert [one.name for one in record.job.ancestry] == ["fox"]
+
+    works(scene)
+
+
+def test_two_entries_of_one_name_are_both_offered() -> None:
+    library = Library()
+    first = library.save(a_prompt(name="fox"))
+    library.revisions.write(replace(first, id="0123456789abcdef", revision=1))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f5", "left_square_bracket", *"fo")
+        await d.until(lambda: d.text().count("fox   2 soft tokens") == 2)
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.compose_pane.composition in (f"[{first.id}]", "[0123456789abcdef]"))
+
+    works(scene)
+
+
+def test_a_readout_that_wraps_shows_all_its_rows() -> None:
+    words = ("landscapephotography", "sunriseoverthemountains", "terrace")
+    readout = tuple(ReadoutToken(word, 0.4, (Neighbour("near", 0.3),)) for word in words)
+    Library().save(a_prompt(name="lake", readout_text="one two"))
+    Library().save(a_prompt(name="long", readout=readout, readout_text=" ".join(words)))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "G")
+        await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
+        await d.pilot.press("g")
+        await d.pilot.pause(0.3)
+        for _ in range(2):
+            await d.pilot.press("j" if d.app.library_pane.table.cursor == 0 else "k")
+            await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
+            if d.app.shown.title == "long":
+                await d.shows("[v1]", "[v2]", "[v3]")
+
+    works(scene)
+
+
+def test_a_run_with_progress_is_dropped_only_when_it_is_meant() -> None:
+    async def scene(d: Desk) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.report(run, 40)
+        await d.shows("step 40")
+        await d.pilot.press("f6", "p")
+        await d.shows("paused")
+        await d.pilot.press("d")
+        await d.shows("has come to step 40", "drop it all the same")
+        await d.pilot.press("escape")
+        assert run in d.worker.records
+        await d.pilot.press("d")
+        await d.shows("drop it all the same")
+        await d.pilot.press("d")
+        await d.until(lambda: not d.worker.records)
 
     works(scene)
