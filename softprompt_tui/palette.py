@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
+from softprompt_tui.widgets.library import ACTIONS as LIBRARY
+from softprompt_tui.widgets.runs import ACTIONS as RUNS
+
 if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
@@ -18,6 +21,12 @@ def commands(app: SoftPromptApp) -> Iterable[SystemCommand]:
         yield SystemCommand(f"Go to {name}", key, partial(app.action_pane, name))
     yield SystemCommand("Show the curve in full", "F3", app.action_plot)
     yield SystemCommand("All settings of a training", "F8", app.action_more)
+    library, runs = app.library_pane, app.runs_pane
+    for key, (action, words) in LIBRARY.items():
+        yield SystemCommand(f"Library: {words}", f"{key}, of the one under the cursor", partial(library.action_act, action))
+    for key, (action, words) in RUNS.items():
+        yield SystemCommand(f"Runs: {words}", f"{key}, of the one under the cursor", partial(runs.action_act, action))
+    yield SystemCommand("Train the composition", "ctrl+s in compose", app.compose_pane.action_keep)
     yield SystemCommand("Start the worker again", "ctrl+r, where it is gone", app.action_mend)
     yield SystemCommand("Theme", "dark, light, high contrast, the terminal's 16 colours", app.action_change_theme)
     yield SystemCommand("Screenshot", "as SVG", partial(app.deliver_screenshot))

@@ -1,39 +1,101 @@
-"""Help: what this is, and the keys of the pane that one is in."""
+"""Help: what the pane that one is in is for, and its keys."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-ABOUT = {
-    "prompt": "Type what the soft prompt should mean. ctrl+t trains it; up in the first line brings back earlier prompts. What is struck through does not fit "
-    "into the model. The fields below: how many soft tokens, how many steps, where to stop, whether to train inside sentences too, device and model.",
-    "loss": "The loss of the training, or of what the library's cursor is on; lower is better, and the axis is a logarithm. Similarity 1 would mean: the text "
-    "encoder cannot tell the soft prompt from your prompt. F3 opens the curve, z in it looks closer.",
-    "readout": "The words nearest to each soft token. They look like gibberish, and typed as text they carry only part of the meaning: that is the similarity "
-    "'as text'. The soft tokens themselves are the vectors. A word that has just changed is shown reversed.",
-    "library": "Everything that was trained. / searches, o changes the order, enter opens (its tokens are then [v1], [v2], …), r renames, t tags, N notes, d deletes "
-    "and u undoes that, n takes its prompt and the fields below it for a variation, y copies the name as a word, space marks, c compares two that are marked. e writes a file for "
-    "another program (ComfyUI, AUTOMATIC1111, diffusers, …), f takes in theirs.",
-    "compose": "Use soft prompts as words: [name] mountain view, or a mix of two: [name*.6 + other*.4]. Fidelity is the similarity to the same sentence with "
-    "the prompts written out, floor what leaving the added words away would come to. A second text can be compared with it. "
-    "ctrl+s trains a soft prompt that means all of it.",
-    "runs": "Trainings one after another; they go on when you leave. s stops and saves the best so far, p pauses and resumes, K and J change the order, r tries "
-    "a failed one again, d drops one.",
+Keys = tuple[tuple[str, str], ...]
+
+ABOUT: dict[str, tuple[str, Keys]] = {
+    "prompt": (
+        "What the soft prompt should mean. What is struck through does not fit into the model. Below it how many soft tokens, how many steps, where to stop, "
+        "whether to train inside sentences too, device and model.",
+        (
+            ("ctrl+t", "trains it"),
+            ("up down", "in the first and last line: earlier prompts and back"),
+            ("tab", "to the fields"),
+            ("F8", "all other settings; how many are not the usual stands at the lower edge"),
+        ),
+    ),
+    "loss": (
+        "The loss of the training, or of what the library's cursor is on; lower is better, and the axis is a logarithm. Similarity 1 would mean: the text "
+        "encoder cannot tell the soft prompt from your prompt.",
+        (("F3 enter", "the curve in full"), ("z", "in it: the last part only"), ("s", "in it: 1 - similarity")),
+    ),
+    "readout": (
+        "The words nearest to each soft token. They look like gibberish, and typed as text they carry only part of the meaning: that is the similarity "
+        "'as text'. The soft tokens themselves are the vectors. A word that has just changed is shown reversed.",
+        (),
+    ),
+    "detail": ("All that is known of what loss and readout show.", ()),
+    "library": (
+        "Everything that was trained, or came from files. What the cursor is on is shown; opening it makes its tokens [v1], [v2], … of compositions.",
+        (
+            ("j k g G", "up and down, first and last; page up, page down"),
+            ("/", "searches as you type; escape ends it"),
+            ("o", "another order"),
+            ("enter", "opens it"),
+            ("i", "everything about it"),
+            ("r", "another name"),
+            ("t", "its tags, or those of all that are marked"),
+            ("N", "a note"),
+            ("d", "deletes it, or all that are marked"),
+            ("u", "undoes that"),
+            ("n", "its prompt and settings into the editor, for a variation"),
+            ("y", "copies it as a word, and puts it into the composition"),
+            ("space", "marks it; escape unmarks all"),
+            ("c", "compares two that are marked"),
+            ("e", "writes a file for ComfyUI, AUTOMATIC1111, diffusers, …"),
+            ("f", "takes in files of other programs"),
+        ),
+    ),
+    "compose": (
+        "Soft prompts as words. Fidelity is the similarity to the same sentence with the prompts written out; the floor is what leaving the added words away "
+        "would come to. A second text can be compared with it.",
+        (
+            ("[", "names to choose from: up, down, then tab or enter"),
+            ("[name]", "a soft prompt; [name:2] its second token, [name:1-3] its first three"),
+            ("[v1]", "a token of the open one"),
+            ("[a*.6 + b*.4]", "a mix, by shares"),
+            ("\\[", "a bracket"),
+            ("ctrl+s", "trains a soft prompt that means all of it"),
+        ),
+    ),
+    "runs": (
+        "Trainings one after another; they go on when you leave.",
+        (
+            ("enter", "shows its curve and readout"),
+            ("s", "stops it, and saves the best so far"),
+            ("p", "pauses it, and resumes it"),
+            ("K J", "earlier, later"),
+            ("r", "tries a failed one again"),
+            ("d", "drops it"),
+        ),
+    ),
 }
-EVERYWHERE = (
-    "F1 ?    help       F2   prompt     F3  plot\n"
-    "F4      library    F5   compose    F6  runs\n"
-    "F8      all settings of a training\n"
-    "ctrl+t  train      tab  next field or pane\n"
-    "ctrl+p  every command by its name, and the themes\n"
-    "ctrl+r  start the worker again, if it is gone\n"
-    "ctrl+q  quit; what trains goes on"
+EVERYWHERE: Keys = (
+    ("F1 ?", "help"),
+    ("F2", "prompt"),
+    ("F3", "the curve in full"),
+    ("F4", "library"),
+    ("F5", "compose"),
+    ("F6", "runs"),
+    ("F8", "all settings of a training"),
+    ("ctrl+t", "train"),
+    ("tab", "next field or pane"),
+    ("ctrl+p", "every command by its name, and the themes"),
+    ("ctrl+r", "start the worker again, if it is gone"),
+    ("escape", "puts notices away"),
+    ("ctrl+q", "quit; asks first where something trains, which then goes on or stops"),
 )
 
 
@@ -45,8 +107,23 @@ class HelpScreen(ModalScreen[None]):
         self.pane = pane
 
     def compose(self) -> ComposeResult:
+        about, keys = ABOUT[self.pane]
+        text = Group(
+            Text(self.pane.capitalize(), "bold"),
+            Text(f"\n{about}\n"),
+            _table(keys),
+            Text("\nEverywhere\n", "bold"),
+            _table(EVERYWHERE),
+        )
         with Vertical(), VerticalScroll():
-            yield Static(
-                f"{self.pane.capitalize()}\n\n{ABOUT[self.pane]}\n\nEverywhere\n\n{EVERYWHERE}", id="help-text", markup=False
-            )
+            yield Static(text, id="help-text", markup=False)
             yield Static("escape goes back", classes="keys", markup=False)
+
+
+def _table(keys: Keys) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column()
+    for key, words in keys:
+        grid.add_row(Text(key), Text(words))
+    return grid

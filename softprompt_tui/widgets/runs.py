@@ -25,7 +25,7 @@ COLUMNS = (
     Column("age", 6, right=True, from_width=58),
     Column("name or prompt", 0),
 )
-_ACTIONS = {
+ACTIONS = {
     "s": ("stop", "Stop"),
     "p": ("pause", "Pause"),
     "K": ("up", "Earlier"),
@@ -42,7 +42,7 @@ class RunsPane(Vertical):
     """The worker's runs, in its order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in _ACTIONS.items()
+        Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in ACTIONS.items()
     ]
 
     def __init__(self) -> None:

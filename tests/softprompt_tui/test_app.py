@@ -15,9 +15,11 @@ from softprompt import Library
 from softprompt.prompt import Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.ask import AskKey, AskText
-from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.screens.text import TextScreen
+from softprompt_tui.widgets.library import ACTIONS as LIBRARY
+from softprompt_tui.widgets.runs import ACTIONS as RUNS
 from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import FakeWorker
 from tests.library_model import a_prompt
@@ -415,6 +417,19 @@ def test_a_deleted_entry_is_shown_no_more() -> None:
         await d.pilot.press("d")
         await d.shows("The library is empty", "Nothing trains yet")
         await d.until(lambda: not d.app.entries.opened)
+
+    works(scene)
+
+
+def test_help_and_palette_name_every_key_of_library_and_runs() -> None:
+    for pane, actions in (("library", LIBRARY), ("runs", RUNS)):
+        told = " ".join(key for key, _ in ABOUT[pane][1]).split()
+        assert set(actions) <= set(told)
+
+    async def scene(d: Desk) -> None:
+        names = [command.title for command in d.app.get_system_commands(d.app.screen)]
+        assert {"Library: Export", "Library: From files", "Runs: Pause", "Train the composition"} <= set(names)
+        assert len(names) == len(set(names))
 
     works(scene)
 
