@@ -11,7 +11,7 @@ from typing import Any
 
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
-from softprompt.worker.client import ANSWER_WITHIN, connect, raised
+from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
 from softprompt.worker.place import Place
 
 Tell = Callable[[dict[str, Any]], None]
@@ -30,6 +30,7 @@ class Line:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._mend = asyncio.Event()
+        self._last = ""  # the run that a worker of an older version finishes
 
     async def run(self) -> None:
         """Connects, starting the worker if there is none, and hands on messages until it is cancelled."""
@@ -57,6 +58,8 @@ class Line:
         """The worker's reply. Raises what the worker raised, and WorkerError where there is no line or no answer."""
         if self._writer is None:
             raise WorkerError("the worker is not there: ctrl+r starts it")
+        if self._last and isinstance(request, p.NEEDS_OURS):
+            raise too_old(self._last)
         self._number += 1
         number, answer = self._number, asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
@@ -69,7 +72,7 @@ class Line:
             self._waiting.pop(number, None)
 
     async def _started(self) -> None:
-        """Sees that there is a worker of this version. It may take long, and nobody who leaves waits for it: the thread is a daemon."""
+        """Sees that there is a worker. It may take long, and nobody who leaves waits for it: the thread is a daemon."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -83,7 +86,7 @@ class Line:
         def start() -> None:
             error: BaseException | None = None
             try:
-                client = connect(on_wait=tell)
+                client = connect(on_wait=tell, older=True)
                 if client is not None:
                     client.close()
             except (SoftPromptError, OSError) as caught:
@@ -101,11 +104,15 @@ class Line:
         again = False
         while line := await reader.readline():
             message = p.decode(line)
+            again = again or p.makes_way(message, self._last)
             match message.get("type"):
                 case "reply" | "error":
                     self._answer(message)
                 case "bye":
-                    again = bool(message.get("again"))
+                    again = again or bool(message.get("again"))
+                case "making_way":
+                    self._last = str(message.get("run", ""))
+                    self._say("starting", "the worker is of an older version: a newer one takes over when its run is done")
                 case "snapshot":
                     self._say("up", "")
                     self.tell(message)
@@ -124,6 +131,7 @@ class Line:
             answer.set_exception(raised(message))
 
     def _hang_up(self) -> None:
+        self._last = ""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -124,15 +124,11 @@ class Shown:
         try:
             found = await self.app.line.ask(p.Neighbours(run=run["id"]))
             rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in found["neighbours"])
-            readout = Readout(found["readout_text"], rows, None, run["best_similarity"])
-            texts = [literal(run["prompt"]), literal(found["readout_text"])]
-            with_text = await self.app.line.ask(p.Similarity(run["model"], texts, run["device"]))
+            as_text = found.get("readout_similarity")  # an older worker does not say
             if self.run == run["id"]:
-                self.app.readout.show(
-                    run["id"], Readout(readout.text, rows, with_text["similarities"][0][1], run["best_similarity"])
-                )
+                self.app.readout.show(run["id"], Readout(found["readout_text"], rows, as_text, run["best_similarity"]))
         except SoftPromptError:
-            pass  # the training ended meanwhile, or a prompt is too long to be compared; the next one answers
+            pass  # the training ended meanwhile; the entry's readout is shown then
         finally:
             self._reading = False
 

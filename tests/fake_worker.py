@@ -127,6 +127,7 @@ class FakeWorker:
                 return {
                     "model": "mini",
                     "readout_text": "fox snow",
+                    "readout_similarity": 0.5,
                     "neighbours": [[{"token": "fox", "cosine": 0.4}, {"token": "foxes", "cosine": 0.3}]],
                 }
         return {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from softprompt.config import TrainConfig
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
+from softprompt.worker.place import Place
 from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
 
 
@@ -35,6 +38,20 @@ class Home:
             job = Job(prompt, TrainConfig(**settings), device=device, model=model)  # type: ignore[arg-type]
             run: str = client.request(p.Submit(job.as_dict()))["id"]
             return run
+
+    def begin_an_older_one(self) -> None:
+        """Starts a worker of the protocol before this one; it must end before another can begin."""
+        code = (
+            "import sys\n"
+            "sys.argv[1:] = []\n"  # its name, by which `pid` finds it
+            "from softprompt.worker import protocol\n"
+            "protocol.PROTOCOL -= 1\n"
+            "from softprompt.worker.__main__ import main\n"
+            "main()\n"
+        )
+        Place().prepare()
+        subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
+        until(Place().socket.exists, 30)
 
     def pid(self) -> int | None:
         """The worker's process, found without talking to it."""

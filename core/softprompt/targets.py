@@ -72,6 +72,11 @@ def weighted_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning]
     return HardPrompt(text, pieces, " … ".join(one.dropped for _, one in variants if one.dropped), variants)
 
 
+def meant_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning], long: Long = "refuse") -> HardPrompt:
+    """What a training is on: `meanings` together, or `text` itself where there are none. Raises what `hard_prompt` raises."""
+    return weighted_prompt(encoder, text, meanings, long) if meanings else hard_prompt(encoder, text, long)
+
+
 def shortened(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 

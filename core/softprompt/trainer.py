@@ -22,7 +22,7 @@ from softprompt.models import load_encoder
 from softprompt.origin import Meaning
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
-from softprompt.targets import ALONE, HardPrompt, hard_prompt, shortened, targets_in, weighted_prompt
+from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in
 from softprompt.training import Interval, Report, Trained, TrainState, descend, device_failure
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
@@ -70,7 +70,7 @@ def iter_train(
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
-    prompt = weighted_prompt(encoder, text, meanings, config.long) if meanings else hard_prompt(encoder, text, config.long)
+    prompt = meant_prompt(encoder, text, meanings, config.long)
     vectors = _start_vectors(encoder, start)
     if config.tokens != "auto":
         trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)

@@ -63,7 +63,9 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
     picture.begin(now, curve["points"])
     if now["state"] in ENDED:
         return dict(now)
+    made_way = False  # an older worker, whose runs a newer one goes on with
     for event in client.events():
+        made_way = made_way or p.makes_way(event, client.making_way)
         match event.get("type"):
             case "report" if event["run"] == run:
                 picture.report(event)
@@ -76,7 +78,7 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
                 picture.say(_STATES.get(now["state"], ""))
             case "dropped" if event["run"] == run:
                 raise RunRefused(f"run {run[:8]} was dropped meanwhile")
-            case "bye" if not event.get("again"):
+            case "bye" if not (event.get("again") or made_way):
                 return None
     return None
 

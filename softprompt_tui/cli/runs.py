@@ -29,11 +29,11 @@ def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 run_argument = click.argument("run", shell_complete=complete_run)
 
 
-def worker() -> Client:
-    """This user's worker, started if there is none."""
+def worker(older: bool = True) -> Client:
+    """This user's worker, started if there is none; without `older`, one of an older version is waited for until it has made way."""
     from softprompt.worker.client import connect
 
-    client = connect(on_wait=narrate)
+    client = connect(on_wait=narrate, older=older)
     assert client is not None  # it was to be started
     return client
 
@@ -50,7 +50,7 @@ def resolved(model: str) -> str:
 
 def submit(job: Job, start: str, as_json: bool) -> None:
     """Hands a job to the worker and prints the run's id."""
-    with worker() as client:
+    with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
     if as_json:
         print_json(run)
@@ -105,7 +105,7 @@ def _say_if_nobody_trains(found: list[Record]) -> None:
 
     waiting = [record for record in found if record.state == "queued"]
     if waiting and not any(record.state == "running" for record in found):
-        client = connect(start=False)
+        client = connect(start=False, older=True)
         if client is None:
             narrate("No worker is there to train them: `softprompt-tui worker start` goes on")
         else:
@@ -113,7 +113,7 @@ def _say_if_nobody_trains(found: list[Record]) -> None:
 
 
 def _do(request: p.Request, said: str) -> None:
-    with worker() as client:
+    with worker(older=not isinstance(request, p.NEEDS_OURS)) as client:
         run = client.request(request)
     narrate(f"run {run['id'][:8]}: {said}")
 

@@ -42,7 +42,7 @@ def status(as_json: bool) -> None:
     """
     from softprompt.worker.client import connect
 
-    client = connect(start=False)
+    client = connect(start=False, older=True)
     if client is None:
         fail("no worker is running; `softprompt-tui train … --background` or `softprompt-tui worker start` starts it", FAILED)
     with client:
@@ -51,6 +51,8 @@ def status(as_json: bool) -> None:
         print_json(found)
         return
     line("worker", f"process {found['pid']}, version {found['version']}, {found['clients'] - 1} other clients")
+    if client.making_way:
+        line("older", "than this program: it makes way when its run is done, and the next command starts a newer one")
     line("training", found["running"] or "nothing")
     line("waiting", f"{found['queued']} runs, {found['paused']} paused")
     line("loaded", ", ".join(found["models"]) or "no model")
@@ -68,7 +70,8 @@ def start() -> None:
     """
     with started() as client:
         found = client.request(p.Status())
-    narrate(f"the worker runs: process {found['pid']}")
+    older = f"; it is of an older version, and makes way when run {client.making_way[:8]} is done" if client.making_way else ""
+    narrate(f"the worker runs: process {found['pid']}{older}")
 
 
 @worker.command()
@@ -85,7 +88,7 @@ def stop(finish: bool) -> None:
     """
     from softprompt.worker.client import WorkerGone, connect
 
-    client = connect(start=False)
+    client = connect(start=False, older=True)
     if client is None:
         narrate("no worker is running")
         return

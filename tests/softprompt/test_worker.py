@@ -24,6 +24,7 @@ from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
 from softprompt.job import Job
 from softprompt.origin import LONGEST_PROMPT, Ancestor, Meaning
+from softprompt.readout import readout_similarity
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.place import Place
@@ -301,6 +302,21 @@ def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Clie
     assert any(model["name"] == "mini" for model in shared.request(p.Models())["models"])
 
 
+def test_the_readout_of_a_run_is_compared_with_what_the_run_is_trained_on(shared: Client, encoder: TextEncoder) -> None:
+    job = Job("(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))  # type: ignore[arg-type]
+    run = shared.request(p.Submit(job.as_dict()))["id"]
+    training(shared, run)
+    live = shared.request(p.Neighbours(run=run))
+    shared.request(p.Stop(run))
+    state(shared, run, "stopped")
+    wanted = readout_similarity(encoder, live["readout_text"], saved(run).target)
+    assert live["readout_similarity"] == pytest.approx(wanted, abs=1e-5)
+    alone = encoder.encode([job.prompt])[0]
+    assert abs(wanted - readout_similarity(encoder, live["readout_text"], alone)) > 0.01
+    kept = shared.request(p.Neighbours(entry=run))
+    assert kept["readout_similarity"] == pytest.approx(saved(run).readout_similarity, abs=1e-5)
+
+
 def test_questions_that_cannot_be_answered_say_why(shared: Client) -> None:
     for question, error, said in (
         (p.Similarity("mini", ["[nobody] on a hill"]), EntryNotFound, "no soft prompt is named 'nobody'"),
@@ -486,6 +502,58 @@ def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
     assert worker.record(left).state == "queued"
     assert worker.ended(left).state == "done"
     assert worker.pid() != pid
+
+
+@pytest.fixture
+def older(worker: Home) -> tuple[Home, str]:
+    """A worker of the protocol before, in the middle of a long training, with a second run waiting; and the first one's id."""
+    worker.begin_an_older_one()
+    client = Raw(p.hello() | {"protocol": p.PROTOCOL - 1})
+    client.hear("snapshot")
+    for number in (1, 2):
+        client.say(p.as_message(p.Submit(Job(FOX, TrainConfig(**LONG), device="cpu").as_dict()), number))  # type: ignore[arg-type]
+    run = client.hear("reply")["result"]["id"]
+    client.hear("report")
+    client.close()
+    return worker, run
+
+
+def test_an_older_worker_is_spoken_to_while_it_finishes_its_run(older: tuple[Home, str]) -> None:
+    worker, run = older
+    pid = worker.pid()
+    client = connect(older=True)
+    assert client is not None
+    with client:
+        assert client.making_way == run
+        assert client.request(p.Status())["pid"] == pid
+        assert client.request(p.Curve(run))["run"] == run
+        assert training(client, run)
+        for request in (p.Submit(Job(FOX).as_dict()), p.Resume(run), p.Similarity("mini", [FOX])):
+            with pytest.raises(WorkerError, match=f"makes way when run {run[:8]} is done"):
+                client.request(request)
+        client.request(p.Stop(run))
+        with pytest.raises(WorkerGone):
+            list(client.events())
+    assert worker.record(run).state == "stopped"
+    with worker.client() as client:
+        assert client.making_way is None
+        assert client.worker["protocol"] == p.PROTOCOL
+
+
+def test_what_an_older_worker_would_misunderstand_waits_for_a_newer_one(older: tuple[Home, str]) -> None:
+    worker, run = older
+    told: list[str] = []
+
+    def stop(words: str) -> None:
+        told.append(words)
+        with connect(older=True) as client:  # type: ignore[union-attr]
+            client.request(p.Stop(run))
+
+    meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
+    with connect(on_wait=stop) as client:  # type: ignore[union-attr]
+        made = client.request(p.Submit(Job("both", meanings=meanings, device="cpu").as_dict()))["id"]
+    assert [f"a worker of an older version finishes run {run}" in words for words in told] == [True]
+    assert worker.record(made).job.meanings == meanings
 
 
 def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:

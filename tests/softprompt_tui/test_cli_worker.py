@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
+from softprompt.worker import protocol as p
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home
 
@@ -96,6 +97,33 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
     said = run("worker", "stop").stderr
     assert f"run {runs[0][:8]} goes on when it starts again" in said
     assert "No worker is there to train them" in run("runs").stderr
+
+
+def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run) -> None:
+    worker.begin_an_older_one()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
+        first, second = (worker.submit(FOX, tokens=2, steps=50_000) for _ in range(2))
+    status = run("worker", "status")
+    assert "it makes way when its run is done" in status.stdout
+    assert f"makes way when run {first[:8]} is done" in run("worker", "start").stderr
+    process, master = on_a_terminal("attach", second)  # waits for its turn, and goes on with the next worker
+    seen_until(master, "waiting for its turn")
+    assert "interrupted" in run("stop", first).stdout
+    seen_until(master, r"\d+/50000  loss")
+    process.kill()
+    process.communicate()
+    os.close(master)
+    assert run("worker", "stop").stderr.startswith("the worker has ended; run")
+
+
+def test_an_older_worker_is_ended_at_once(worker: Home, run: Run) -> None:
+    worker.begin_an_older_one()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
+        first = worker.submit(FOX, tokens=2, steps=50_000)
+    assert f"run {first[:8]} goes on when it starts again" in run("worker", "stop").stderr
+    assert worker.pid() is None
 
 
 def test_foreground_and_background_come_to_the_same_bits(worker: Home, run: Run) -> None:

@@ -72,6 +72,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     await listen(lambda message: message["type"] == "run" and message["run"]["state"] == "done")
     await ask(p.Similarity("mini", [f"[{run}] at night"]), 6)
     heard["reply to a composition"] = heard.pop("reply to similarity")
+    await ask(p.Neighbours(entry=run), 7)
     writer.close()
     return heard
 

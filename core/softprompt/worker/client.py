@@ -44,15 +44,17 @@ class Client:
             raise WorkerError(
                 f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or `worker stop`"
             )
-        self.making_way: str | None = None  # an older worker's last run, "" where it has none
+        self.making_way: str | None = None  # an older worker's last run, "" where it has none and is about to end
+        self.runs: list[dict[str, Any]] = []
         if p.is_newer(p.hello(), said):
             self.making_way = str(self._next(ANSWER_WITHIN).get("run", ""))
-            return
-        snapshot = self._next(ANSWER_WITHIN)
-        self.runs: list[dict[str, Any]] = snapshot.get("runs", [])
+        if self.making_way != "":
+            self.runs = self._next(ANSWER_WITHIN).get("runs", [])
 
     def request(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """The worker's reply. Raises the error that the worker raised, WorkerGone, and WorkerError where no answer comes in time."""
+        if self.making_way is not None and isinstance(request, p.NEEDS_OURS):
+            raise too_old(self.making_way)
         self._number += 1
         self._send(p.as_message(request, self._number))
         until = time.monotonic() + within
@@ -109,21 +111,23 @@ class Client:
         return p.decode(line)
 
 
-def connect(start: bool = True, on_wait: Callable[[str], None] | None = None) -> Client | None:
+def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, older: bool = False) -> Client | None:
     """A client of this user's worker; None where there is none and `start` is false. Raises WorkerError.
 
-    `on_wait` is told what is being waited for, such as an older worker's last run.
+    A worker of an older version finishes its run and makes way. That is waited for, and `on_wait` told so; with `older`, it is taken
+    as it is while it has a run, for all but `NEEDS_OURS`.
     """
     place = Place()
     place.prepare()
     told = False
     while True:
         client = _reached(place) or (_started(place) if start else None)
-        if client is None or client.making_way is None:
+        if client is None or client.making_way is None or (older and client.making_way):
             return client
         if on_wait and not told:
             run = f"run {client.making_way}" if client.making_way else "what it does"
-            on_wait(f"a worker of an older version finishes {run} and makes way; waiting for that")
+            hastened = f" (`softprompt-tui runs pause {client.making_way[:8]}` hastens it)" if client.making_way else ""
+            on_wait(f"a worker of an older version finishes {run} and makes way; waiting for that{hastened}")
             told = True
         try:
             for _ in client.events():
@@ -190,6 +194,11 @@ def _spawn() -> str:
         return said.decode(errors="replace")
     finally:
         os.close(reading)
+
+
+def too_old(run: str) -> WorkerError:
+    """What an older worker, whose last run this is, is not asked."""
+    return WorkerError(f"the worker is of an older version and makes way when run {run[:8]} is done: try again then")
 
 
 def raised(message: dict[str, Any]) -> SoftPromptError:

@@ -58,6 +58,7 @@ class Training:
     lease: Lease
     wish: Wish = ""
     vectors: Any = None  # (k, w) the best so far, and the model they belong to
+    target: Any = None  # (e,) what it is trained on, alone; made when it is first asked about
 
 
 @dataclass

@@ -49,6 +49,11 @@ def _age(said: dict[str, Any]) -> tuple[int, list[int]]:
     return (protocol if isinstance(protocol, int) else 0, numbers)
 
 
+def makes_way(message: dict[str, Any], last: str | None) -> bool:
+    """Whether a message says that the last run of an older worker is out of its hands, so that it ends for a newer one."""
+    return message.get("type") == "run" and message["run"]["id"] == last and message["run"]["state"] not in ("running", "queued")
+
+
 class Request:
     """What a client may ask for. A field without a default must be there."""
 
@@ -146,7 +151,10 @@ class Similarity(Request):
 
 @dataclass(frozen=True)
 class Neighbours(Request):
-    """The vocabulary words nearest to the soft tokens of an entry, or of a run as it is now."""
+    """The vocabulary words nearest to the soft tokens of an entry, or of a run as it is now.
+
+    The reply's `readout_similarity` is that of these words as text to what the soft tokens are trained on; null where that is not known.
+    """
 
     do = "neighbours"
     entry: str = ""
@@ -162,6 +170,7 @@ class Models(Request):
 
 
 QUERIES = (Similarity, Neighbours)  # answered by the thread that trains, between two steps
+NEEDS_OURS = (Submit, Resume, Similarity)  # an older worker trains no further run, and may take jobs and compositions for others
 _REQUESTS: dict[str, type[Request]] = {
     kind.do: kind for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Similarity, Neighbours, Models)
 }

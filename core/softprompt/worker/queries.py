@@ -9,10 +9,13 @@ from softprompt.errors import RunNotFound, WorkerError
 from softprompt.worker.protocol import Neighbours, Request, Similarity
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from softprompt.composing import Figures
     from softprompt.encoder import TextEncoder
+    from softprompt.prompt import Array
     from softprompt.sentence import Sentence
-    from softprompt.worker.engine import Engine
+    from softprompt.worker.engine import Engine, Training
 
 MOST_NEIGHBOURS = 100
 
@@ -67,19 +70,33 @@ def _told(sentence: Sentence, found: Figures) -> dict[str, Any]:
 
 
 def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
-    from softprompt.readout import read_out
+    from softprompt.readout import read_out, readout_similarity
 
     if request.run:
         training = engine.training
         if training is None or training.folder.id != request.run or training.vectors is None:
             raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry when it is done")
         encoder, vectors = training.vectors
+        target: Tensor | Array | None = _target(training, encoder)
     else:
         prompt = engine.library.open(request.entry).prompt
         encoder, vectors = _encoder(engine, prompt.model, "auto"), prompt.vectors
         encoder.check_belongs(prompt)
+        target = prompt.target if prompt.target.size else None
     tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MOST_NEIGHBOURS) - 1)
     readout = [
         [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)] for read in tokens
     ]
-    return {"model": encoder.name, "readout_text": text, "neighbours": readout}
+    similarity = None if target is None else readout_similarity(encoder, text, target)
+    return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
+
+
+def _target(training: Training, encoder: TextEncoder) -> Tensor:
+    """What a run is trained on, as its entry will have it; the same for all of its run."""
+    from softprompt.targets import ALONE, meant_prompt, targets_in
+
+    if training.target is None:
+        job = training.record.job
+        training.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
+    target: Tensor = training.target
+    return target
