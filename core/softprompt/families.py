@@ -14,7 +14,6 @@ flux  black-forest-labs `HFEmbedder.forward` and diffusers `FluxPipeline._get_cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,19 +37,23 @@ READS: dict[Family, Reads] = {
     "flux": Reads(last=True, normed=True, pooled=True),
 }
 
-# (width, layers) of the encoders that the families are built with: CLIP-L, ViT-H, ViT-bigG
-_ENCODERS: dict[tuple[int, int], tuple[Family, ...]] = {
-    (768, 12): ("sd1", "sdxl", "flux"),
-    (1024, 24): ("sd2",),
-    (1280, 32): ("sdxl",),
+# the very weights that the families' programs have, and the (width, layers) of their text towers: CLIP-L, ViT-H, ViT-bigG
+_ENCODERS: dict[str, tuple[tuple[int, int], tuple[Family, ...]]] = {
+    "ViT-L-14-quickgelu/openai": ((768, 12), ("sd1", "sdxl", "flux")),
+    "ViT-H-14/laion2b_s32b_b79k": ((1024, 24), ("sd2",)),
+    "ViT-bigG-14/laion2b_s39b_b160k": ((1280, 32), ("sdxl",)),
 }
+_SHAPES = dict(_ENCODERS.values())
 
 
 def families_of(width: int, layers: int) -> tuple[Family, ...]:
-    """The families that read an encoder of this shape; all of them for one that none of them reads, which then stands in."""
-    return _ENCODERS.get((width, layers), ALL)
+    """The families that are measured on an encoder of this shape: those whose own has it, else all.
+
+    That the programs read this encoder does not follow: see `is_stand_in`.
+    """
+    return _SHAPES.get((width, layers), ALL)
 
 
-def is_stand_in(families: Iterable[str]) -> bool:
-    """Whether these are measured on an encoder that none of them reads, such as `mini`: no encoder is read by all of them."""
-    return set(families) >= set(ALL)
+def is_stand_in(model: str) -> bool:
+    """Whether the model of this name is none that the programs have, and only stands in for it: `mini`, a folder, other weights."""
+    return model not in _ENCODERS

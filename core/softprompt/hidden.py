@@ -72,12 +72,15 @@ class HiddenTarget:
 
 
 def check_family(encoder: TextEncoder, family: Family) -> None:
-    """Raises ConfigError for a family of diffusion models that reads an encoder of another shape."""
+    """Raises ConfigError for a family of diffusion models that reads an encoder of another shape.
+
+    Other weights of the right shape may stand in for those that it reads.
+    """
     fitting = families_of(encoder.width, encoder.config.layers)
     if family not in fitting:
         raise ConfigError(
             f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} layers); "
-            f"what reads it: {', '.join(fitting)}, as in --family {fitting[0]}"
+            f"what reads one of that shape: {', '.join(fitting)}, as in --family {fitting[0]}"
         )
 
 

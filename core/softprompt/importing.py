@@ -7,7 +7,9 @@ of the file's content, so that the same file is never added twice, whatever it i
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused
+from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError
 from softprompt.formats.found import Found
 from softprompt.formats.reading import read
+from softprompt.library.batch import Known
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, tidied
 from softprompt.prompt import SoftPrompt
+from softprompt.provenance import bounded, check_source_size
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from softprompt.prompt import Array
 
 AT_ONCE = min(4, os.cpu_count() or 1)  # files read at once, a child process each
+MOST_HELD = 64 << 20  # numbers in the files of one batch, which are all read before any is saved: 256 MB
 # which model a width mostly means among diffusion models, and where it is used
 USUAL = {
     768: ("ViT-L-14-quickgelu/openai", "Stable Diffusion 1.x, SDXL's first encoder, Flux's CLIP"),
@@ -75,39 +80,77 @@ def import_files(
     name, tags = check_name(name) if name else "", check_tags(tags)
     batch = Batch()
     made: list[tuple[str, Found, Entry, tuple[str, ...]]] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        reads = list(pool.map(_tried, paths))
+    reads = _read_all(paths)
+    known = library.known()  # after the reading, which takes seconds
     for path, found in zip(paths, reads, strict=True):
         try:
             if isinstance(found, FileRefused):
                 raise found
-            made += [(str(path), found, *one) for one in _entries(library, Path(path), found, encoder, name, tags)]
+            made += [(str(path), found, *one) for one in _entries(known, Path(path), found, encoder, name, tags)]
         except FileRefused as error:
             batch.refused.append(error)
     if batch.refused and not keep_going:
         return batch
-    before = library.known({entry.id for _, _, entry, _ in made})
-    saved = library.save_all([entry for _, _, entry, _ in made])
+    failed: dict[str, LibraryError] = {}
+    saved = library.save_all([entry for _, _, entry, _ in made], known, failed if keep_going else None)
     seen: set[str] = set()
-    for (path_, found, wished, notes), entry in zip(made, saved, strict=True):
-        known = before.get(entry.id)
-        state = "trashed" if known and known[1] else "present" if known or entry.id in seen else "added"
-        if state == "added" and entry.prompt.name != wished.prompt.name:
+    for path_, found, wished, notes in made:
+        if wished.id in failed:
+            batch.refused.append(FileRefused(f"{path_} is not saved: {failed[wished.id]}"))
+            continue
+        entry, (there, was) = saved[wished.id], known.get(wished.id)
+        state = "present" if entry.id in seen else "trashed" if was == "trashed" else "present" if was == "saved" else "added"
+        if state == "added" and was == "damaged":
+            whole = f"its revision {there.revision}" if there else "the file"
+            notes = (*notes, f"what the library had of it was damaged, and is whole again, as in {whole}")
+        if state == "added" and entry.prompt.name != wished.prompt.name and not (was and there):
             notes = (*notes, f"the name {wished.prompt.name} was taken: saved as {entry.prompt.name}")
         seen.add(entry.id)
         batch.imported.append(Imported(path_, found.format, entry, state, notes))
     return batch
 
 
-def assigned(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
-    """The soft prompt as one of this model, with its readout. Raises ConfigError for one of another width, or whose model is known."""
+def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
+    """What each file holds, or why it is not read: a few are read at once, and all together hold no more than MOST_HELD numbers."""
+    out: list[Found | FileRefused] = []
+    held = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = deque(pool.submit(_tried, path) for path in paths[:AT_ONCE])
+        for i, path in enumerate(paths):
+            found = waiting.popleft().result()
+            if isinstance(found, Found):
+                size = sum(array.size for array in (*found.vectors.values(), *found.beside.values()))
+                if held + size > MOST_HELD:
+                    found = FileRefused(
+                        f"{path} is not read: with it, this import would hold more than {MOST_HELD:,} numbers ({4 * MOST_HELD >> 20} MB) "
+                        "in memory: import fewer at a time"
+                    )
+                else:
+                    held += size
+            out.append(found)
+            if i + AT_ONCE < len(paths):  # not before: what is read and not counted yet is held as well
+                waiting.append(pool.submit(_tried, paths[i + AT_ONCE]))
+    return out
+
+
+def check_assignable(prompt: SoftPrompt, again: bool = False) -> None:
+    """Raises ConfigError for a soft prompt whose model is known; with `again`, only where that is what it was trained on."""
+    if not prompt.model_fingerprint:
+        return
+    whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
+    if not prompt.source or prompt.steps:
+        raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
+    if not again:
+        raise ConfigError(
+            f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
+        )
+
+
+def assigned(prompt: SoftPrompt, encoder: TextEncoder, again: bool = False) -> SoftPrompt:
+    """The soft prompt as one of this model, with its readout. Raises ConfigError for one of another width, and as `check_assignable`."""
     from softprompt.readout import read_out
 
-    if prompt.model_fingerprint:
-        raise ConfigError(
-            f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint}): a model is assigned where it is unknown. "
-            "`train` with another model, or import the file again"
-        )
+    check_assignable(prompt, again)
     check_width(prompt.name or "the soft prompt", prompt.vectors, encoder)
     readout, text = read_out(encoder, prompt.vectors)
     return replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint, readout=readout, readout_text=text)
@@ -145,19 +188,19 @@ def _tried(path: Path | str) -> Found | FileRefused:
 
 
 def _entries(
-    library: Library, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    known: Known, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     """The entries that a file makes, with what is to be said of each. Raises FileRefused."""
     try:
         if found.provenance is not None:
-            return [_own(library, path, found, encoder, name, tags)]
+            return [_own(known, path, found, encoder, name, tags)]
         return _foreign(path, found, encoder, name, tags)
     except (ConfigError, BadName) as error:
         raise FileRefused(f"{path} is refused: {error}") from error
 
 
 def _own(
-    library: Library, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    known: Known, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> tuple[Entry, tuple[str, ...]]:
     """What this program wrote comes back with all that it knew."""
     said = dict(found.provenance or {})
@@ -165,9 +208,13 @@ def _own(
     try:
         (vectors,) = found.vectors.values()
         prompt = SoftPrompt.from_summary(said, vectors, **found.beside)
+        check_source_size(prompt.source)
+        json.dumps(
+            prompt.summary(), allow_nan=False
+        )  # as it is saved: nothing may be infinite in what is not looked at here, either
         entry = Entry(_id(found, ""), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
         entry_id = str(kept.get("id", ""))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileRefused(f"{path} is refused: its provenance is damaged ({type(error).__name__} {error})") from error
     if encoder and prompt.model_fingerprint:
         encoder.check_belongs(prompt)
@@ -178,18 +225,15 @@ def _own(
     if not name and prompt.name and wished != prompt.name:
         notes = (f"the file calls it {prompt.name[:60]!r}, which is no name here: {wished}",)
     entry = replace(entry, prompt=prompt.named(wished), tags=check_tags([*entry.tags, *tags]))
-    if entry_id and _is_here(library, entry_id, vectors):
+    if entry_id and _is_here(known, entry_id, vectors):
         entry = replace(entry, id=entry_id)
     return entry, notes
 
 
-def _is_here(library: Library, entry_id: str, vectors: Array) -> bool:
+def _is_here(known: Known, entry_id: str, vectors: Array) -> bool:
     """Whether the library has this very soft prompt under its own id; a file can bear any id."""
-    try:
-        known = library.known([entry_id]).get(entry_id)
-    except EntryDamaged:
-        return False
-    return known is not None and np.array_equal(known[0].prompt.vectors, vectors)
+    there, _ = known.get(entry_id)
+    return there is not None and np.array_equal(there.prompt.vectors, vectors)
 
 
 def _foreign(
@@ -202,12 +246,15 @@ def _foreign(
     for part, vectors in found.vectors.items():
         wished, notes = _name(path, found, part, name)
         kept = {key: value for key, value in found.said.items() if key not in _NOT_KEPT_TWICE}
-        source: dict[str, Any] = {"file": path.name, "format": found.format, **kept, "sha256": found.sha256}
+        own: dict[str, Any] = {"file": path.name, "format": found.format, "sha256": found.sha256}
         if part:
-            source["part"] = part
+            own["part"] = part
         if len(ids) > 1:
             others = [other for key, other in ids.items() if key != part]
-            source["with"] = ", ".join(others[:20])
+            own["with"] = ", ".join(others[:20])
+        source = bounded(own | kept)
+        if missing := len(own) + len(kept) - len(source):
+            notes = (*notes, f"the file says more of itself than is kept: {missing} of its {len(kept)} values are left out")
         prompt = _unknown(vectors, wished, source)
         if encoder and vectors.shape[1] == encoder.width:
             prompt = assigned(prompt, encoder)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from softprompt.errors import PromptError
+from softprompt.provenance import number
 
 MOST_MEANINGS = 64  # texts that a soft prompt is trained on together
+RELATIONS = ("mixed", "composed", "ported")
 LONGEST_PROMPT = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
 
 
@@ -38,8 +40,8 @@ class Ancestor:
 
 def meanings_of(values: Any) -> tuple[Meaning, ...]:
     """From plain values; raises KeyError, TypeError or ValueError for others."""
-    made = tuple(Meaning(str(one["text"]), float(one["share"])) for one in values)
-    if not all(0 < one.share <= 1 for one in made):  # false for what is no number, too
+    made = tuple(Meaning(str(one["text"]), number(one["share"])) for one in values)
+    if not all(0 < one.share <= 1 for one in made):
         raise ValueError("a share is over 0 and at most 1")
     return made
 
@@ -47,7 +49,9 @@ def meanings_of(values: Any) -> tuple[Meaning, ...]:
 def ancestor_of(values: dict[str, Any]) -> Ancestor:
     """From plain values; raises KeyError, TypeError or ValueError for others."""
     texts = {key: str(values[key]) for key in ("relation", "id", "name", "hard_prompt", "model", "model_fingerprint")}
-    return Ancestor(**texts, weight=float(values["weight"]))
+    if texts["relation"] not in RELATIONS:
+        raise ValueError(f"an ancestor is {texts['relation'][:40]!r}; it can be {', '.join(RELATIONS)}")
+    return Ancestor(**texts, weight=number(values["weight"]))
 
 
 def check_meanings(prompt: str, meanings: tuple[Meaning, ...]) -> None:

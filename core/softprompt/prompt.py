@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softprompt.origin import MOST_MEANINGS, Meaning, ancestor_of, meanings_of
 from softprompt.origin import Ancestor as Ancestor
-from softprompt.origin import Meaning, ancestor_of, meanings_of
+from softprompt.provenance import check_config, check_source, check_texts, check_time, number
 
 Array = npt.NDArray[np.float32]
 
@@ -166,6 +167,18 @@ class SoftPrompt:
                 raise TypeError(f"{key} is {str(values[key])[:40]}")
             if kinds != _TEXT and isinstance(values[key], (int, float)) and not abs(values[key]) < 1e300:
                 raise ValueError(f"{key} is out of bounds")
+        if losses.ndim != 1 or losses.shape != similarities.shape:
+            raise ValueError("its losses and similarities are not one of each for every step")
+        if min(values["steps"], values["seconds"]) < 0:
+            raise ValueError("its steps or seconds are below 0")
+        check_time(values["created"])
+        check_config(values["config"])
+        check_texts("versions", values["versions"])
+        # entries of before these were known have none
+        source, meanings = dict(values.get("source", {})), meanings_of(values.get("meanings", ()))
+        check_source(source)
+        if len(meanings) > MOST_MEANINGS:
+            raise ValueError(f"it means more than {MOST_MEANINGS} texts together")
         return cls(
             vectors=vectors,
             target=target,
@@ -174,22 +187,23 @@ class SoftPrompt:
             composition=None
             if composition is None
             else Composition(
-                tuple(ContextGrade(str(g["context"]), float(g["similarity"]), float(g["floor"])) for g in composition["contexts"])
+                tuple(
+                    ContextGrade(str(g["context"]), number(g["similarity"]), number(g["floor"])) for g in composition["contexts"]
+                )
             ),
             readout=tuple(
                 ReadoutToken(
                     str(r["token"]),
-                    float(r["cosine"]),
-                    tuple(Neighbour(str(near["token"]), float(near["cosine"])) for near in r["alternatives"]),
+                    number(r["cosine"]),
+                    tuple(Neighbour(str(near["token"]), number(near["cosine"])) for near in r["alternatives"]),
                 )
                 for r in values["readout"]
             ),
             warnings=tuple(map(str, values["warnings"])),
-            # entries of before these were known have none
-            hidden={str(family): float(value) for family, value in values.get("hidden", {}).items()},
+            hidden={str(family): number(value) for family, value in values.get("hidden", {}).items()},
             ancestry=tuple(ancestor_of(one) for one in values.get("ancestry", ())),
-            source=dict(values.get("source", {})),
-            meanings=meanings_of(values.get("meanings", ())),
+            source=source,
+            meanings=meanings,
             **{key: values[key] for key in _PLAIN},
         )
 

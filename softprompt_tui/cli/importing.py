@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import click
 
 from softprompt_tui.cli.common import (
     BAD_INPUT,
+    complete_entry,
     complete_model,
     device_option,
-    entry_argument,
     json_option,
     library,
     load,
@@ -77,38 +78,50 @@ def import_(
         raise SystemExit(BAD_INPUT)
 
 
-@click.command(short_help="Say which model an imported soft prompt belongs to.")
-@entry_argument
+@click.command(short_help="Say which model imported soft prompts belong to.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
 @click.option(
-    "--model", required=True, metavar="NAME", shell_complete=complete_model, help="The text encoder that it belongs to."
+    "--model", required=True, metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to."
+)
+@click.option(
+    "--again", is_flag=True, help="Also those that were given a model before, by mistake; not those that were trained here."
 )
 @device_option
 @json_option
-def assign(name: str, model: str, device: str, as_json: bool) -> None:
-    """Say which text encoder the soft prompt NAME belongs to, of which that is unknown. Its width must be the model's; then it can be read out
-    and composed. That it was made for this model, and not for another of the same width, cannot be checked.
+def assign(names: tuple[str, ...], model: str, again: bool, device: str, as_json: bool) -> None:
+    """Say which text encoder the soft prompts NAMES belong to, of which that is unknown. Their width must be the model's; then they can be
+    read out and composed. That one was made for this model, and not for another of the same width, cannot be checked. Those that are refused
+    are said, and the others assigned (exit code 2 all the same). --json prints a list.
 
     \b
     Examples:
-      softprompt-tui assign my-style --model ViT-L-14-quickgelu/openai
+      softprompt-tui assign my-style my-other-style --model ViT-L-14-quickgelu/openai
+      softprompt-tui assign my-style --model ViT-L-14/laion2b_s32b_b82k --again
       softprompt-tui models
     """
-    from softprompt.errors import ConfigError
-    from softprompt.importing import assigned
+    from softprompt.errors import DeviceError, HomeError, ModelRefused, ModelUnavailable, SoftPromptError, UnknownModel
+    from softprompt.importing import assigned, check_assignable
 
-    here = library()
-    made = here.open(name).prompt
-    if made.model_fingerprint:  # before a model is loaded for nothing
-        raise ConfigError(
-            f"{made.name} belongs to {made.model} ({made.model_fingerprint}) already; `assign` is for those without a model"
-        )
-    encoder = load(model, device)
-    entry = here.assign(name, lambda prompt: assigned(prompt, encoder))
-    path = here.path(entry.id, entry.revision)
-    if as_json:
-        print_json(entry_json(entry, path))
-    else:
-        print_entry(entry, path)
+    here, encoder, done = library(), None, []
+    for name in names:
+        try:
+            check_assignable(here.open(name).prompt, again)  # before a model is loaded for nothing
+            encoder = encoder or load(model, device)
+            entry = here.assign(name, partial(assigned, encoder=encoder, again=again))
+        except (HomeError, UnknownModel, ModelRefused, ModelUnavailable, DeviceError):  # nothing that another one would be spared
+            raise
+        except SoftPromptError as error:
+            narrate(f"softprompt-tui: {error}")
+            continue
+        done.append(entry)
+        if not as_json:
+            if len(done) > 1:
+                click.echo()
+            print_entry(entry, here.path(entry.id, entry.revision))
+    if as_json and done:
+        print_json([entry_json(entry, here.path(entry.id, entry.revision)) for entry in done])
+    if len(done) < len(names):
+        raise SystemExit(BAD_INPUT)
 
 
 def _print(imported: list[Imported]) -> None:

@@ -72,7 +72,7 @@ def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
         return []
     values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
     told = [(HIDDEN, f"similarity {values}")]
-    if is_stand_in(prompt.hidden):
+    if is_stand_in(prompt.model):
         told.append(("", f"({prompt.model or 'its model'} stands in for the encoders that these read)"))
     return told
 
@@ -100,7 +100,7 @@ STOPPED = {
 
 
 def line(label: str, text: str) -> None:
-    click.echo(f"{click.style(f'{label:<12}', dim=True)} {inert(text)}")
+    click.echo(f"{click.style(f'{inert(label):<12}', dim=True)} {inert(text)}")
 
 
 def print_readout(prompt: SoftPrompt) -> None:

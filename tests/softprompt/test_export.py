@@ -321,6 +321,15 @@ def test_a_folder_with_other_files_is_never_replaced(here: Path) -> None:
     assert left_in(here) == {"red-fox-peft", "red-fox-peft/thesis.txt"}
 
 
+def test_a_folder_that_bears_the_name_of_a_file_to_be_written_is_never_removed(here: Path) -> None:
+    inner = here / "red-fox-peft" / "adapter_config.json"
+    inner.mkdir(parents=True)
+    (inner / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportRefused, match=r"holds other files \(adapter_config.json\)"):
+        export(soft(), "peft", here, force=True)
+    assert (inner / "thesis.txt").read_text() == "years of work"
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_appears_whole_or_not_at_all(here: Path, monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
     before = [path.read_bytes() for path in export(soft(), "peft", None).paths] if force else []

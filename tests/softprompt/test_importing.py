@@ -8,7 +8,9 @@ import json
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from softprompt import Library, SoftPrompt
+from softprompt import Library, SoftPrompt, importing
 from softprompt.encoder import TextEncoder
-from softprompt.errors import BadName, ConfigError, FileRefused, HomeError
+from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError
 from softprompt.formats import child, reading
 from softprompt.importing import assigned, import_files
 from softprompt.library.entry import Entry, pack
 from softprompt.library.names import check_name, tidied
+from softprompt.library.revisions import Revisions
 from tests import hostile_files
 from tests.library_model import a_prompt
 from tests.softprompt.test_library_crashes import Crash, failing
@@ -295,3 +298,128 @@ def test_an_unknown_soft_prompt_of_this_program_stays_so(tmp_path: Path) -> None
     import_files(other, [copy])
     made: SoftPrompt = other.open("fox").prompt
     assert made.summary() == first.prompt.summary()
+
+
+def export_with(path: Path, losses: int = 5, **changes: object) -> Path:
+    """An export of this program, with another provenance than it writes."""
+    prompt = a_prompt(name="evil")
+    sizes = {"target": prompt.target, "losses": prompt.losses[:losses], "similarities": prompt.similarities}
+    beside = {key: base64.b64encode(array.tobytes()).decode() for key, array in sizes.items()}
+    said = json.dumps(prompt.summary() | changes)
+    path.write_bytes(save({"emb_params": prompt.vectors}, {"softprompt": said, "softprompt_tensors": json.dumps(beside)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"losses": 3},
+        {"config": {"contexts": 5}},
+        {"created": "0001-01-01T00:00:00+14:00"},
+        {"hidden": {"sd1": "nan"}},
+        {"source": {"a": "x" * 4_002}},
+        {"source": {f"k{i}": "x" for i in range(65)}},
+        {"source": {f"k{i}": "x" * 4_000 for i in range(30)}},
+    ],
+)
+def test_a_provenance_that_this_program_cannot_have_written_is_refused_and_others_are_saved(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    library = Library()
+    bad, good = export_with(tmp_path / "bad", **changes), export_with(tmp_path / "good")
+    batch = import_files(library, [bad, good], keep_going=True)
+    assert [str(bad) in str(one) for one in batch.refused] == [True]
+    assert names(library) == ["evil"]
+
+
+def test_what_a_file_says_is_bounded_as_a_whole_and_that_is_said(tmp_path: Path) -> None:
+    (one,) = import_files(Library(), [file(tmp_path, **{f"k{i}": "x" * 4_000 for i in range(50)})]).imported
+    source = one.entry.prompt.source
+    assert sum(len(key) + len(str(value)) for key, value in source.items()) <= 100_000
+    assert len(source["sha256"]) == 64
+    assert "of its 50 values are left out" in one.notes[0]
+
+
+def test_a_batch_holds_no_more_numbers_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "MOST_HELD", 3 * V.size)
+    paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(5)], Library()
+    batch = import_files(library, paths)
+    assert (len(batch.refused), names(library)) == (2, [])
+    assert "3.pt is not read: with it, this import would hold more than 72 numbers" in str(batch.refused[0])
+    assert "import fewer at a time" in str(batch.refused[0])
+    import_files(library, paths, keep_going=True)
+    assert names(library) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_damaged_entry_stands_in_nobodys_way_and_is_mended(tmp_path: Path, earlier: bool) -> None:
+    library = Library()
+    paths = [file(tmp_path, f"{i}.pt", i) for i in range(2)]
+    (one,) = import_files(library, paths[:1]).imported
+    head = library.tag("0", ["red"]) if earlier else one.entry
+    at = library.path(head.id, head.revision)
+    at.write_bytes(at.read_bytes()[:-1] + b"\x7e")
+    assert [entry.name for entry in library.list().entries] == ["0"]  # the list does not read the numbers
+    with pytest.raises(EntryDamaged):
+        library.open("0")
+    batch = import_files(library, paths)
+    assert [made.state for made in batch.imported] == ["added", "added"]
+    assert "was damaged, and is whole again" in batch.imported[0].notes[0]
+    made = library.open(head.id)
+    assert (made.revision, made.prompt.vectors.tobytes()) == (head.revision + 1, V.tobytes())
+
+
+def test_one_that_cannot_be_saved_is_refused_by_its_files_name_and_the_others_are_saved(tmp_path: Path) -> None:
+    library = Library()
+    paths = [file(tmp_path, f"{i}.pt", i) for i in range(2)]
+    (one,) = import_files(library, paths[:1]).imported
+    at = library.path(one.entry.id, 1)
+    at.rename(library.path(one.entry.id, 999_999_999))  # the last number there is, and what bears it is not where it belongs
+    batch = import_files(library, paths, keep_going=True)
+    assert "0.pt is not saved" in str(batch.refused[0])
+    assert [made.entry.prompt.name for made in batch.imported] == ["1"]
+
+
+def test_a_batch_reads_the_folder_a_few_times_and_not_for_each_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    paths = []
+    for i in range(12):
+        paths.append(tmp_path / f"{i}")
+        paths[-1].write_bytes(pack(Entry(f"{i:016x}", 1, a_prompt(name=f"n{i}", vectors=V + np.float32(i)))))
+    scans, real = [], Revisions.scan
+    monkeypatch.setattr(Revisions, "scan", lambda self: scans.append(1) or real(self))
+    import_files(library, paths)
+    assert len(scans) <= 3
+
+
+def test_taking_back_goes_on_after_a_failure_and_says_what_is_left(tmp_path: Path) -> None:
+    library, paths = Library(), [file(tmp_path, f"{i}.pt", i) for i in range(3)]
+    write, take_back, tried = library.revisions.write, library.revisions.take_back, []
+
+    def third_fails(entry: Entry) -> None:
+        if entry.prompt.name == "2":
+            raise HomeError("the disk is full")
+        write(entry)
+
+    def first_fails(entry: Entry) -> None:
+        tried.append(entry.id)
+        if len(tried) == 1:
+            raise HomeError("the disk is gone")
+        take_back(entry)
+
+    library.revisions.write, library.revisions.take_back = third_fails, first_fails  # type: ignore[method-assign,assignment]
+    with pytest.raises(HomeError, match=r"the disk is full.*could not be taken back: `softprompt-tui rm") as raised:
+        import_files(library, paths)
+    assert (names(library), tried[0] in str(raised.value)) == (["0"], True)
+
+
+def test_only_an_imported_one_is_given_another_model(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "fox.npy"
+    np.save(path, np.ones((2, 256), np.float32))
+    (one,) = import_files(Library(), [path]).imported
+    wrong = replace(one.entry.prompt, model="other", model_fingerprint="f")
+    with pytest.raises(ConfigError, match="--again gives it another"):
+        assigned(wrong, encoder)
+    assert assigned(wrong, encoder, again=True).model == "mini"
+    with pytest.raises(ConfigError, match="which it was trained on"):
+        assigned(a_prompt(name="Fox"), encoder, again=True)

@@ -339,3 +339,55 @@ def test_a_backup_that_is_brought_back_twice_adds_nothing_twice(library: Library
     assert len(library.bring_back(tmp_path / "b.zip").beside) == 1
     assert library.bring_back(tmp_path / "b.zip").beside == []
     assert library.list().total == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"contexts": 5}},
+        {"config": {"against": [1]}},
+        {"config": {"tokens": "many"}},
+        {"config": {"rate": True}},
+        {"versions": {"torch": {"a": 1}}},
+        {"created": "yesterday"},
+        {"created": "2026-01-01T00:00:00"},
+        {"created": "0001-01-01T00:00:00+14:00"},
+        {"created": "9999-12-31T23:59:59-14:00"},
+        {"changed": "0001-01-01T00:00:00+14:00"},
+        {"hidden": {"sd1": "nan"}},
+        {"hidden": {"sd1": True}},
+        {"steps": -5},
+        {"seconds": -1},
+        {"source": {"file": ["x"]}},
+        {"source": {"file": {"a": 1}}},
+        {"meanings": [{"text": "a", "share": 0.1}] * 65},
+        {"composition": {"contexts": [{"context": "a {}", "similarity": "nan", "floor": 0.1}]}},
+        {"ancestry": [{"relation": "\x1b[31m", "id": "x", "name": "x", "hard_prompt": "", "model": "", "model_fingerprint": "", "weight": 1}]},
+        {"ancestry": [{"relation": "mixed", "id": "x", "name": "x", "hard_prompt": "", "model": "", "model_fingerprint": "", "weight": "nan"}]},
+    ],
+)  # fmt: skip
+def test_a_provenance_that_this_program_cannot_have_written_is_not_opened(library: Library, changes: dict[str, object]) -> None:
+    fox = library.find("fox")
+    raw = fox.path.read_bytes()
+    library.path("ab" * 8, 1).write_bytes(with_provenance(raw, {"id": "ab" * 8}))
+    assert library.revisions.read("ab" * 8, 1).id == "ab" * 8
+    library.path("ab" * 8, 1).write_bytes(with_provenance(raw, {"id": "ab" * 8} | changes))
+    with pytest.raises(EntryDamaged, match="is no entry of this library"):
+        library.revisions.read("ab" * 8, 1)
+
+
+def test_settings_of_other_versions_stay(library: Library) -> None:
+    raw = with_provenance(
+        library.find("fox").path.read_bytes(), {"id": "ab" * 8, "config": {"momentum": {"a": [1]}, "tokens": 2}}
+    )
+    library.path("ab" * 8, 1).write_bytes(raw)
+    assert library.open("ab" * 8).prompt.config["momentum"] == {"a": [1]}
+
+
+@pytest.mark.parametrize(("losses", "similarities"), [(3, 1), (0, 2)])
+def test_losses_and_similarities_are_one_of_each_for_every_step(library: Library, losses: int, similarities: int) -> None:
+    made = library.save(
+        a_prompt(name="odd", losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
+    )
+    with pytest.raises(EntryDamaged, match="one of each for every step"):
+        library.open(made.id)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+import softprompt
 from softprompt.importing import candidates
+from softprompt_tui.cli.report import line
 from softprompt_tui.screens.text import TextScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -167,3 +169,27 @@ def test_the_panes_live_with_what_is_unknown() -> None:
         await d.shows("or it is not known to which")
 
     works(scene, 100, 40)
+
+
+def test_assign_takes_several_loads_once_and_says_which_are_refused(
+    card: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, width in enumerate((256, 768)):
+        np.save(tmp_path / f"n{i}.npy", np.ones((2, width), np.float32))
+    run("import", str(card), str(tmp_path / "n0.npy"), str(tmp_path / "n1.npy"))
+    loads, real = [], softprompt.load_encoder
+    monkeypatch.setattr(softprompt, "load_encoder", lambda *args: loads.append(args) or real(*args))
+    done = run("assign", "red fox", "n1", "none", "n0", "--model", "mini", "--json")
+    assert (done.returncode, len(loads)) == (2, 1)
+    assert [(one["name"], one["model"]) for one in json.loads(done.stdout)] == [("red fox", "mini"), ("n0", "mini")]
+    assert "768 wide, and mini takes 256" in done.stderr
+    assert "no soft prompt is named 'none'" in done.stderr
+    again = run("assign", "red fox", "--model", "mini")
+    assert "--again" in again.stderr
+    (one,) = json.loads(run("assign", "red fox", "--model", "mini", "--again", "--json").stdout)
+    assert one["model"] == "mini"
+
+
+def test_labels_from_a_file_are_inert(capsys: pytest.CaptureFixture[str]) -> None:
+    line("\x1b[31mred", "text")
+    assert capsys.readouterr().out.startswith("␛[31mred")

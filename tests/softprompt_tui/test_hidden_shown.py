@@ -66,7 +66,9 @@ def test_details_say_on_what_it_was_measured() -> None:
     rows = in_full(saved).rows
     at = rows.index(("hidden-state", "similarity 0.9123 sd1, 0.8000 sd2, 0.7500 sdxl, -0.0100 flux"))
     assert rows[at + 1] == ("", "(mini stands in for the encoders that these read)")
-    real = replace(saved, prompt=replace(saved.prompt, hidden={"sd1": 0.9, "flux": 0.7, "sdxl": 0.8}))
+    real = replace(
+        saved, prompt=replace(saved.prompt, model="ViT-L-14-quickgelu/openai", hidden={"sd1": 0.9, "flux": 0.7, "sdxl": 0.8})
+    )
     assert ("hidden-state", "similarity 0.9000 sd1, 0.8000 sdxl, 0.7000 flux") in in_full(real).rows
     unknown = replace(saved, prompt=replace(saved.prompt, hidden={}))
     for entry in (real, unknown):

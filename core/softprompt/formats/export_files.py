@@ -99,7 +99,8 @@ def _check_replaceable(path: Path, files: dict[str, bytes], force: bool) -> None
         raise FileExistsError
     if path.is_symlink() or not path.is_dir():
         raise ExportRefused(f"{path} is no folder, so it is not replaced by one: give another with --out")
-    others = {found.name for found in path.iterdir()} - files.keys()
+    # what bears such a name and is no file, a folder for example, would be lost with all that is in it
+    others = {found.name for found in path.iterdir() if found.name not in files or found.is_symlink() or not found.is_file()}
     if others:
         raise ExportRefused(
             f"{path} holds other files ({', '.join(sorted(others)[:3])}), so it is not replaced: give another with --out"

@@ -20,6 +20,7 @@ from softprompt.formats.zips import Zip
 from softprompt.library.entry import TENSORS, unpack
 from softprompt.library.header import strict_json
 from softprompt.prompt import SoftPrompt
+from softprompt.provenance import check_source_size
 
 OURS = "softprompt"
 OUR_TENSORS = "softprompt_tensors"  # in the metadata of an export: what has no place among its tensors
@@ -102,7 +103,8 @@ def _from_entry(raw: bytes) -> Found:
     """An entry of a library of this program."""
     try:
         entry = unpack(raw, "it")
-    except EntryDamaged as error:
+        check_source_size(entry.prompt.source)
+    except (EntryDamaged, ValueError) as error:
         raise FileRefused(str(error)) from error
     prompt = entry.prompt
     kept = {"id": entry.id, "revision": entry.revision, "tags": list(entry.tags), "note": entry.note}
@@ -121,7 +123,7 @@ def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
         finite(beside["target"])
         # `entry` is this program's word for what is no provenance: a file from outside does not choose an id
         provenance.pop("entry", None)
-        SoftPrompt.from_summary(provenance, vectors, **beside)
+        check_source_size(SoftPrompt.from_summary(provenance, vectors, **beside).source)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, binascii.Error) as error:
         raise FileRefused(
             f"its provenance is not as this program writes it ({type(error).__name__}: {str(error)[:80]})"

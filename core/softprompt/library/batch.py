@@ -2,74 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from softprompt.errors import HomeError
+from softprompt.errors import EntryDamaged, HomeError, LibraryError
 from softprompt.library.names import check_name, check_tags, numbered, same
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
+    from softprompt.library.revisions import Revisions
     from softprompt.library.store import Library
 
 
-def save_all(library: Library, made: Sequence[Entry]) -> list[Entry]:
-    """Saves new entries under the ids that they have, all of them or none; returns them as they are now, in the same order.
+class Known:
+    """What a library has, by id, as of when this was made; each entry is read once, when it is asked for."""
 
-    A crash can leave some of them, and doing it again adds the others: what is there under an id already stays as it is. Raises BadName,
-    HomeError, LibraryError, EntryDamaged.
+    def __init__(self, revisions: Revisions) -> None:
+        self._revisions = revisions
+        self._numbers: dict[str, list[int]] = {}
+        for name in revisions.scan():
+            self._numbers.setdefault(name[:16], []).append(int(name.split(".")[1]))
+        self._read: dict[str, tuple[Entry | None, str]] = {}
+
+    def get(self, entry_id: str) -> tuple[Entry | None, str]:
+        """(the newest whole revision with vectors, "saved", "trashed" or "damaged" for what is newest), or (None, "")."""
+        if entry_id not in self._read:
+            self._read[entry_id] = self._found(entry_id)
+        return self._read[entry_id]
+
+    def next_number(self, entry_id: str) -> int:
+        """The revision that comes next. What was purged leaves its tombstone, and with it the numbers up to that."""
+        return max(self._numbers.get(entry_id, ()), default=0) + 1
+
+    def _found(self, entry_id: str) -> tuple[Entry | None, str]:
+        from softprompt.library.entry import Tombstone
+
+        state = ""
+        for number in sorted(self._numbers.get(entry_id, ()), reverse=True):
+            try:
+                found = self._revisions.read(entry_id, number)
+            except EntryDamaged:
+                state = state or "damaged"
+                continue
+            except FileNotFoundError:  # purged meanwhile
+                continue
+            if not isinstance(found, Tombstone):
+                return found, state or "saved"
+            state = state or "trashed"
+        return (None, "damaged") if state == "damaged" else (None, "")  # a tombstone alone: what was there is purged
+
+
+def save_all(
+    library: Library, made: Sequence[Entry], known: Known, failed: dict[str, LibraryError] | None = None
+) -> dict[str, Entry]:
+    """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
+
+    A crash can leave some of them, and doing it again adds the others: what is there under an id already stays as it is. What is damaged
+    there is mended: with its last whole revision, or else with the new entry. With `failed`, an entry that cannot be saved is put there,
+    and the others are saved. Raises BadName, HomeError, LibraryError.
     """
     library.prepare()
-    numbers = _numbers(library, {entry.id for entry in made})
-    saved = {entry_id: there for entry_id, (there, _) in known(library, numbers).items()}
-    new = {entry.id: replace(entry, tags=check_tags(entry.tags)) for entry in reversed(made) if entry.id not in saved}
-    fresh = list(reversed(new.values()))
-    wished = [check_name(entry.prompt.name) for entry in fresh]
+    saved: dict[str, Entry] = {}
+    new: dict[str, Entry] = {}
+    for entry in made:
+        there, state = known.get(entry.id)
+        if there and state != "damaged":
+            saved[entry.id] = there
+        elif entry.id not in new:
+            new[entry.id] = there or replace(entry, tags=check_tags(entry.tags))
+    wished = [check_name(entry.prompt.name) for entry in new.values()]
     names = library.free_names(lambda taken: _free_names(wished, taken))
     written: list[Entry] = []
     try:
-        for entry, name in zip(fresh, names, strict=True):
-            # what was purged leaves its tombstone, and with it the numbers up to that
-            number = max(numbers.get(entry.id, ()), default=0) + 1
-            saved[entry.id] = replace(entry, revision=number, prompt=entry.prompt.named(name))
-            library.revisions.write(saved[entry.id])
-            written.append(saved[entry.id])
+        for entry, name in zip(new.values(), names, strict=True):
+            entry = replace(entry, revision=known.next_number(entry.id), prompt=entry.prompt.named(name))
+            try:
+                library.revisions.write(entry)
+            except HomeError:
+                raise
+            except LibraryError as error:  # this one's own fault
+                if failed is None:
+                    raise LibraryError(f"{name}: {error}") from error
+                failed[entry.id] = error
+                continue
+            written.append(entry)
+            saved[entry.id] = entry
     except FileExistsError as error:
-        _take_back(library, written)
-        raise HomeError(f"another process is saving the same ({error.filename}): do it again") from error
-    except BaseException:  # also Ctrl-C leaves none of them; it goes on as it came
-        _take_back(library, written)
+        left = _take_back(library, written)
+        raise HomeError(f"another process is saving the same ({error.filename}): do it again{left}") from error
+    except BaseException as error:  # also Ctrl-C leaves none of them; it goes on as it came
+        if left := _take_back(library, written):
+            error.args = (f"{error}{left}",)
         raise
-    return [saved[entry.id] for entry in made]
+    return saved
 
 
-def known(library: Library, ids: Collection[str]) -> dict[str, tuple[Entry, bool]]:
-    """(what was saved under an id, whether it is in the trash) of those under which something is. Raises EntryDamaged for what cannot be read."""
-    from softprompt.library.entry import Tombstone
-
-    found: dict[str, tuple[Entry, bool]] = {}
-    for entry_id, numbers in _numbers(library, ids).items():
-        head = library.revisions.read(entry_id, numbers[-1])
-        content = library.content(entry_id) if isinstance(head, Tombstone) else head
-        if content:
-            found[entry_id] = content, isinstance(head, Tombstone)
-    return found
-
-
-def _numbers(library: Library, ids: Collection[str]) -> dict[str, list[int]]:
-    """The revisions of each id that there is, ascending; the folder is read once."""
-    numbers: dict[str, list[int]] = {}
-    for name in library.revisions.scan():
-        if name[:16] in ids:
-            numbers.setdefault(name[:16], []).append(int(name.split(".")[1]))
-    return {entry_id: sorted(revisions) for entry_id, revisions in numbers.items()}
-
-
-def _take_back(library: Library, written: Sequence[Entry]) -> None:
+def _take_back(library: Library, written: Sequence[Entry]) -> str:
+    """Removes what was written; returns what is to be said of those that could not be removed, or ""."""
+    left = []
     for entry in written:
         if library.revisions.newest(entry.id, entry.revision) == entry.revision:  # else somebody has changed it meanwhile
-            library.revisions.take_back(entry)
+            try:
+                library.revisions.take_back(entry)
+            except HomeError:  # the others can perhaps be
+                left.append(entry.id)
+    return f". What was saved before could not be taken back: `softprompt-tui rm {' '.join(left)}`" if left else ""
 
 
 def _free_names(wished: Sequence[str], taken: Container[str]) -> list[str]:

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from softprompt.errors import EntryDamaged
 from softprompt.library.header import digest_at, header_length, read_header, strict_json
 from softprompt.prompt import Array, SoftPrompt
+from softprompt.provenance import check_time
 
 FORMAT = 1
 BLANK = "0" * 64
@@ -86,13 +87,15 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
             return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
         tensors = {name: _tensor(header[name], data) for name in TENSORS}
         _check_shapes(**tensors)
+        if changed := str(provenance.get("changed", "")):
+            check_time(changed)
         return Entry(
             provenance["id"],
             provenance["revision"],
             SoftPrompt.from_summary(provenance, **tensors),
             tuple(map(str, provenance.get("tags", ()))),
             str(provenance.get("note", "")),
-            str(provenance.get("changed", "")),
+            changed,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error

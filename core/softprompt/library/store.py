@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
+from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, LibraryError
 from softprompt.files import PARTIAL
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.library import batch, listing, trash
+from softprompt.library.batch import Known
 from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
@@ -83,17 +84,20 @@ class Library:
             return saved
         return entry
 
-    def save_all(self, made: Sequence[Entry]) -> list[Entry]:
-        """Saves new entries under the ids that they have, all of them or none; returns them as they are now, in the same order.
+    def known(self) -> Known:
+        """What there is by id, for a batch: the folder is read once. Raises HomeError."""
+        return Known(self.revisions)
 
-        What is there under an id already stays as it is (see `known`), so that doing it again after a crash adds what is missing. A name
-        that is taken gets a number. Raises BadName, HomeError, LibraryError, EntryDamaged.
+    def save_all(
+        self, made: Sequence[Entry], known: Known | None = None, failed: dict[str, LibraryError] | None = None
+    ) -> dict[str, Entry]:
+        """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
+
+        What is there under an id already stays as it is (see `known`), so that doing it again after a crash adds what is missing; what is
+        damaged is mended. A name that is taken gets a number. With `failed`, those that cannot be saved are put there, and the others
+        are saved. Raises BadName, HomeError, LibraryError.
         """
-        return batch.save_all(self, made)
-
-    def known(self, ids: Collection[str]) -> dict[str, tuple[Entry, bool]]:
-        """(what was saved under an id, whether it is in the trash) of those under which something is. Raises EntryDamaged."""
-        return batch.known(self, ids)
+        return batch.save_all(self, made, known or self.known(), failed)
 
     def open(self, name: str) -> Entry:
         """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
