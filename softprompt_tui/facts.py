@@ -10,14 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from softprompt.config import TrainConfig
-from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin
+from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-
-DEFAULTS = TrainConfig().as_dict()
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def in_full(entry: Entry) -> Facts:
             if made.device
             else "",
         ),
-        ("settings", _settings(made.config) if made.device else ""),
+        ("settings", unusual(made.config) if made.device else ""),
         *told_of_origin(made),
         ("created", when(made.created)),
         ("changed", f"{when(entry.changed)}, revision {entry.revision}" if entry.changed else ""),
@@ -124,20 +121,6 @@ def when(time: str) -> str:
         return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
     except (ValueError, OverflowError):
         return time
-
-
-def _settings(config: dict[str, Any]) -> str:
-    """Those that are not the usual ones; steps and tokens stand elsewhere."""
-    unusual = {
-        key: value
-        for key, value in config.items()
-        if key not in ("steps", "tokens") and value != DEFAULTS.get(key) and value != []
-    }
-    if "contexts" in unusual:
-        unusual["contexts"] = f"{len(unusual['contexts'])} of its own"
-    elif config.get("contexts") == []:
-        unusual["contexts"] = "none"
-    return ", ".join(f"{key} {value}" for key, value in unusual.items())
 
 
 def _word(words: list[str], i: int) -> str:

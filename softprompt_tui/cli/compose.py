@@ -9,17 +9,19 @@ import click
 
 from softprompt.catalogue import MINI
 from softprompt.config import TrainConfig
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, PromptError
+from softprompt.families import Family
 from softprompt.job import job_of_sentence
 from softprompt_tui.cli.common import complete_entry, complete_model, device_option, json_option, library, load, print_json
 from softprompt_tui.cli.report import UNKNOWN, line
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.cli.train import train_here
+from softprompt_tui.cli.train import choice, train_here
 
 if TYPE_CHECKING:
     from softprompt.composing import Figures
     from softprompt.sentence import Sentence
 
+OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
 TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two long ones stand in it, against .9990 and .995 with 3 (measured)
 
 
@@ -31,6 +33,15 @@ TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two lo
 @click.option("--against", multiple=True, metavar="TEXT", help="A text to compare it with; repeatable.")
 @click.option("--save", metavar="NAME", help="Train a soft prompt that means the whole composition, and save it.")
 @click.option("--tokens", "-k", type=int, metavar="N", help=f"How many soft tokens the saved one has; {TOKENS} unless given.")
+@click.option("--steps", type=int, help="Optimizer steps of the saved one, as in `train`.")
+@click.option("--seed", type=int, help="Seed of the saved one, as in `train`.")
+@click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    help="What the saved one is trained towards, as in `train`; a mix takes cosine only.",
+)
+@click.option("--family", type=choice(Family), help="Whose hidden states: hidden, mixed.")
+@click.option("--hidden-share", type=float, help="The hidden states' part of mixed.")
 @click.option(
     "--model", metavar="NAME", shell_complete=complete_model, help="The text encoder; that of the soft prompts unless given."
 )
@@ -49,6 +60,7 @@ def compose(
     background: bool,
     as_json: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
     """Use soft prompts as words, and show how near TEMPLATE comes to the same sentence with their hard prompts written out.
 
@@ -62,8 +74,11 @@ def compose(
       softprompt-tui compose "[landscape*.6 + night*.4]" --save evening
       softprompt-tui compose "[v1][v2] at night" --with landscape
     """  # fmt: skip
-    if save is None and (tokens is not None or background):
-        raise ConfigError("--tokens and --background say how a composition is saved: --save NAME is missing")
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if save is None and (tokens is not None or background or settings):
+        raise ConfigError(
+            "--tokens, --background and settings of a training say how a composition is saved: --save NAME is missing"
+        )
     if save is not None and against:
         raise ConfigError("--against compares a composition, and --save trains one: `compose` once without --save, please")
     from softprompt.sentence import read_sentence
@@ -74,7 +89,18 @@ def compose(
     sentence = read_sentence(template, find, open_one)
     model = resolved(model) if model else _model_of(sentence)
     if save is not None:
-        _save(sentence, here.free_name(save), TrainConfig(tokens=tokens or TOKENS), model, device, background, as_json, quiet)
+        if not sentence.words:
+            raise PromptError("there is no soft prompt in it: [name] is one; `train` trains a text")
+        _save(
+            sentence,
+            here.free_name(save),
+            TrainConfig(tokens=TOKENS if tokens is None else tokens, **settings),
+            model,
+            device,
+            background,
+            as_json,
+            quiet,
+        )
         return
     encoder = load(model, device)
     from softprompt.composing import compose, figures, pooled

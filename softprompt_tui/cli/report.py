@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from softprompt.config import TrainConfig
 from softprompt.families import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
@@ -45,6 +46,8 @@ def print_entry(entry: Entry, path: Path) -> None:
             "trained",
             f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {STOPPED.get(prompt.stopped, prompt.stopped)}",
         )
+    if prompt.device and (settings := unusual(prompt.config)):
+        line("settings", settings)
     for label, words in told_of_origin(prompt):
         line(label, words)
     if entry.tags:
@@ -88,6 +91,19 @@ def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
     said = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in OF_THE_FILE)
     told += [(key, f"{known[key]}") for key in OF_THE_FILE if key in known]
     return told + [("file says", said)] * bool(said)
+
+
+def unusual(config: dict[str, Any]) -> str:
+    """The settings that are not the usual ones; steps and tokens stand elsewhere."""
+    usual = TrainConfig().as_dict()
+    unusual = {
+        key: value for key, value in config.items() if key not in ("steps", "tokens") and value != usual.get(key) and value != []
+    }
+    if "contexts" in unusual:
+        unusual["contexts"] = f"{len(unusual['contexts'])} of its own"
+    elif config.get("contexts") == []:
+        unusual["contexts"] = "none"
+    return ", ".join(f"{key} {value}" for key, value in unusual.items())
 
 
 STOPPED = {

@@ -129,6 +129,18 @@ def test_a_saved_mix_is_trained_and_can_be_a_word_again(run: Run, made: dict[str
     assert " at 0.75" in shown
 
 
+def test_a_composition_is_saved_with_the_settings_of_a_training(run: Run) -> None:
+    args = ("--objective", "mixed", "--hidden-share", ".4", "--steps", "20", "--seed", "3", "-k", "2")
+    said = told(run("compose", "[red fox] at night", "--save", "night fox", *args))
+    assert said["settings"] == "objective mixed, hidden_share 0.4, seed 3"
+    made = Library().open("night fox").prompt
+    assert (made.config["objective"], made.config["steps"], made.tokens) == ("mixed", 20, 2)
+    assert run("compose", "[red fox] at night", "--steps", "20").returncode == 2
+    done = run("compose", "no soft prompt here", "--save", "nothing")
+    assert (done.returncode, Library().list("nothing").total) == (2, 0)
+    assert "there is no soft prompt in it" in done.stderr
+
+
 def test_port_trains_the_same_meaning_for_another_model(run: Run, made: dict[str, SoftPrompt], tmp_path: Path) -> None:
     name, _ = local_dir(tmp_path / "tiny")
     mixed = replace(made["fox"], name="mixed", hard_prompt="a sum", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))
