@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
+from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -27,12 +28,7 @@ class Facts:
 
     def drawn(self, most: int = 600) -> Group:
         """As text under each other, a value's lines under its first; at most so many characters of each, since files may say anything."""
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, value in self.rows:
-            if value:
-                grid.add_row(Text(inert(label)), Text(_cut(value, most)))
+        grid = labelled((label, _cut(value, most)) for label, value in self.rows if value)
         head = [Text(inert(self.name), "bold")] * bool(self.name)
         return Group(*head, Text(_cut(self.prompt, 2 * most), "italic"), Text(), grid)
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
 from softprompt_tui.outside import CommandFailed, command
 from softprompt_tui.screens.ask import AskKey
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in a table
+STATES = {"added": "", "present": "it was in the library already", "trashed": "it is in the trash, and left there"}
 IN_THE_WAY = "is there already"  # how the refusal to replace a file reads
 
 
@@ -111,24 +113,13 @@ class Files:
         return done
 
 
-def _grid() -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    return grid
-
-
 def _written(done: dict[str, Any]) -> Group:
-    grid = _grid()
-    for path in done["paths"]:
-        grid.add_row("written", Text(inert(path), "bold"))
-    for line in done["line"].split("\n"):
-        grid.add_row("use", Text(inert(line), "bold"))
+    rows = [("written", Text(inert(path), "bold")) for path in done["paths"]]
+    rows += [("use", Text(inert(line), "bold")) for line in done["line"].split("\n")]
     if done["word"]:
-        grid.add_row("in a prompt", Text(inert(f"a photo of {done['word']} at night")))
-    for note in done["notes"]:
-        grid.add_row("note", Text(inert(note)))
-    return Group(grid, Text("\nThe line to use is copied by the terminal (OSC 52).", "dim"))
+        rows.append(("in a prompt", Text(inert(f"a photo of {done['word']} at night"))))
+    rows += [("note", Text(inert(note))) for note in done["notes"]]
+    return Group(labelled(rows), Text("\nThe line to use is copied by the terminal (OSC 52).", "dim"))
 
 
 def _listed(made: list[dict[str, Any]]) -> Group:
@@ -147,19 +138,14 @@ def _told(made: list[dict[str, Any]]) -> Group:
         return _listed(made)
     grids: list[RenderableType] = []
     for one in made:
-        grid = _grid()
-        grid.add_row("name", Text(inert(one["name"]), "bold"))
-        grid.add_row("from", Text(inert(f"{one['file']} ({one['format']})")))
-        grid.add_row("soft tokens", Text(f"{one['tokens']} of width {one['width']}"))
-        grid.add_row("model", Text(inert(one["model"] or "unknown")))
-        if one["unknown"]:
-            grid.add_row("unknown", Text(", ".join(one["unknown"])))
-        if one["state"] != "added":
-            grid.add_row(
-                "state",
-                Text({"present": "it was in the library already", "trashed": "it is in the trash, and left there"}[one["state"]]),
-            )
-        for note in one["notes"]:
-            grid.add_row("note", Text(inert(note)))
-        grids += [grid, Text()]
+        rows = (
+            ("name", Text(inert(one["name"]), "bold")),
+            ("from", f"{one['file']} ({one['format']})"),
+            ("soft tokens", f"{one['tokens']} of width {one['width']}"),
+            ("model", one["model"] or "unknown"),
+            ("unknown", ", ".join(one["unknown"])),
+            ("state", STATES[one["state"]]),
+            *(("note", note) for note in one["notes"]),
+        )
+        grids += [labelled((label, value) for label, value in rows if value), Text()]
     return Group(*grids)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from softprompt_tui.grid import labelled
 
 Keys = tuple[tuple[str, str], ...]
 
@@ -111,19 +112,10 @@ class HelpScreen(ModalScreen[None]):
         text = Group(
             Text(self.pane.capitalize(), "bold"),
             Text(f"\n{about}\n"),
-            _table(keys),
+            labelled(keys, "bold"),
             Text("\nEverywhere\n", "bold"),
-            _table(EVERYWHERE),
+            labelled(EVERYWHERE, "bold"),
         )
         with Vertical(), VerticalScroll():
             yield Static(text, id="help-text", markup=False)
             yield Static("escape goes back", classes="keys", markup=False)
-
-
-def _table(keys: Keys) -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="bold")
-    grid.add_column()
-    for key, words in keys:
-        grid.add_row(Text(key), Text(words))
-    return grid
