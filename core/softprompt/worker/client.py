@@ -42,7 +42,7 @@ class Client:
         self.worker = said
         if p.is_newer(said, p.hello()) and said.get("protocol") != p.PROTOCOL:
             raise WorkerError(
-                f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or `worker stop`"
+                f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or end it with that version's `worker stop`"
             )
         self.making_way: str | None = None  # an older worker's last run, "" where it has none and is about to end
         self.runs: list[dict[str, Any]] = []
