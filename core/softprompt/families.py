@@ -37,13 +37,25 @@ READS: dict[Family, Reads] = {
     "flux": Reads(last=True, normed=True, pooled=True),
 }
 
-# the very weights that the families' programs have, and the (width, layers) of their text towers: CLIP-L, ViT-H, ViT-bigG
-_ENCODERS: dict[str, tuple[tuple[int, int], tuple[Family, ...]]] = {
-    "ViT-L-14-quickgelu/openai": ((768, 12), ("sd1", "sdxl", "flux")),
-    "ViT-H-14/laion2b_s32b_b79k": ((1024, 24), ("sd2",)),
-    "ViT-bigG-14/laion2b_s39b_b160k": ((1280, 32), ("sdxl",)),
+
+@dataclass(frozen=True)
+class Encoder:
+    """The very weights that programs of these families have, as open_clip names them, and the layers of the text tower."""
+
+    model: str
+    layers: int
+    families: tuple[Family, ...]
+    used_by: str
+
+
+CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
+ENCODERS = {  # by width
+    CLIP_L: Encoder(
+        "ViT-L-14-quickgelu/openai", 12, ("sd1", "sdxl", "flux"), "Stable Diffusion 1.x, Flux, and the first encoder of SDXL"
+    ),
+    CLIP_H: Encoder("ViT-H-14/laion2b_s32b_b79k", 24, ("sd2",), "Stable Diffusion 2.x"),
+    CLIP_G: Encoder("ViT-bigG-14/laion2b_s39b_b160k", 32, ("sdxl",), "the second encoder of SDXL"),
 }
-_SHAPES = dict(_ENCODERS.values())
 
 
 def families_of(width: int, layers: int) -> tuple[Family, ...]:
@@ -51,9 +63,10 @@ def families_of(width: int, layers: int) -> tuple[Family, ...]:
 
     That the programs read this encoder does not follow: see `is_stand_in`.
     """
-    return _SHAPES.get((width, layers), ALL)
+    own = ENCODERS.get(width)
+    return own.families if own and own.layers == layers else ALL
 
 
 def is_stand_in(model: str) -> bool:
     """Whether the model of this name is none that the programs have, and only stands in for it: `mini`, a folder, other weights."""
-    return model not in _ENCODERS
+    return model not in {one.model for one in ENCODERS.values()}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError
+from softprompt.families import ENCODERS
 from softprompt.formats.found import Found
 from softprompt.formats.reading import read
 from softprompt.library.batch import Known
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = min(4, os.cpu_count() or 1)  # files read at once, a child process each
 MOST_HELD = 64 << 20  # numbers in the files of one batch, which are all read before any is saved: 256 MB
-# which model a width mostly means among diffusion models, and where it is used
-USUAL = {
-    768: ("ViT-L-14-quickgelu/openai", "Stable Diffusion 1.x, SDXL's first encoder, Flux's CLIP"),
-    1024: ("ViT-H-14/laion2b_s32b_b79k", "Stable Diffusion 2.x"),
-    1280: ("ViT-bigG-14/laion2b_s39b_b160k", "SDXL's second encoder"),
-}
 MINI_WIDTH = 256
 _NOT_KEPT_TWICE = ("file", "format", "sha256", "part", "with")  # a file's own words for what is written beside them here
 
@@ -160,7 +155,7 @@ def check_width(what: str, vectors: Array, encoder: TextEncoder) -> None:
     """Raises ConfigError where the model takes vectors of another width."""
     width = vectors.shape[1]
     if width != encoder.width:
-        usual = f"; {USUAL[width][0]} is of that width" if width in USUAL else ""
+        usual = f"; {ENCODERS[width].model} is of that width" if width in ENCODERS else ""
         raise ConfigError(
             f"the vectors of {what} are {width} wide, and {encoder.name} takes {encoder.width}: they belong to another model{usual}"
         )
@@ -173,7 +168,7 @@ def candidates(width: int) -> list[str]:
     """
     from softprompt.catalogue import MINI, is_kept, list_models
 
-    usual = USUAL.get(width, ("", ""))[0]
+    usual = ENCODERS[width].model if width in ENCODERS else ""
     if not is_kept():
         return [usual] if usual else [MINI] if width == MINI_WIDTH else []
     fitting = [info for info in list_models() if info.width == width and not info.refused]

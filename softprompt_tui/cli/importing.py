@@ -176,13 +176,15 @@ def _unknown(prompt: SoftPrompt) -> list[str]:
 def _candidates(width: int) -> tuple[list[str], str]:
     """(names of models of this width, a line about them)."""
     from softprompt.catalogue import is_kept
-    from softprompt.importing import USUAL, candidates
+    from softprompt.families import ENCODERS
+    from softprompt.importing import candidates
 
     names = candidates(width)
     if not names:
         none = "no model is that wide: it can be kept and exported, but not used here"
         return names, none if is_kept() else "`softprompt-tui models` lists the models with their widths"
-    first = f"{names[0]} ({USUAL[width][1]})" if width in USUAL and names[0] == USUAL[width][0] else names[0]
+    usual = ENCODERS.get(width)
+    first = f"{names[0]} ({usual.used_by})" if usual and names[0] == usual.model else names[0]
     more = f"; {len(names) - NAMED} more: `softprompt-tui models`" if len(names) > NAMED else ""
     return names, ", ".join([first, *names[1:NAMED]]) + more
 

@@ -13,7 +13,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from softprompt.formats.export_programs import ENCODERS, PROGRAMS
+from softprompt.families import ENCODERS
+from softprompt.formats.export_programs import PROGRAMS
 from softprompt_tui.inert import inert, without_steering
 from softprompt_tui.screens.files import FilesScreen, shortened
 from softprompt_tui.widgets.table import Column, Table
@@ -102,6 +103,6 @@ def _fit(name: str, width: int) -> str:
     if not widths:
         return "fits: vectors of any width"
     if width in widths:
-        return f"fits {ENCODERS[width][0].partition('/')[0]}"
+        return f"fits {ENCODERS[width].model.partition('/')[0]}"
     *all_but_last, last = map(str, widths)
     return f"needs width {', '.join(all_but_last)} or {last}"

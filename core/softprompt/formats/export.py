@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from softprompt.errors import ExportRefused
+from softprompt.families import CLIP_G, CLIP_L, ENCODERS
 from softprompt.formats import export_bytes
 from softprompt.formats.export_files import place, safe_stem, write_file, write_folder
-from softprompt.formats.export_programs import CLIP_G, CLIP_L, EMB_PARAMS, ENCODERS, PROGRAMS, Program
+from softprompt.formats.export_programs import EMB_PARAMS, PROGRAMS, Program
 from softprompt.formats.export_words import notes, told
 from softprompt.prompt import SoftPrompt
 
@@ -101,7 +102,7 @@ def _pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPrompt, S
     by_width = {one.vectors.shape[1]: one for one in (prompt, other)}
     if by_width.keys() != {CLIP_L, CLIP_G}:
         raise ExportRefused(
-            f"a pair for SDXL has one of width {CLIP_L} ({ENCODERS[CLIP_L][0]}) and one of width {CLIP_G} ({ENCODERS[CLIP_G][0]}); "
+            f"a pair for SDXL has one of width {CLIP_L} ({ENCODERS[CLIP_L].model}) and one of width {CLIP_G} ({ENCODERS[CLIP_G].model}); "
             f"{_called(prompt)} has width {prompt.vectors.shape[1]}, {_called(other)} has {other.vectors.shape[1]}"
         )
     if prompt.tokens != other.tokens:
@@ -122,10 +123,10 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
             f"Give the one of width {CLIP_L} too, with --sdxl"
         )
     if prompt.hard_prompt:
-        advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L][0]}` makes it anew for the first"
+        advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L].model}` makes it anew for the first"
     else:
         advice = "Its hard prompt is not known, so it cannot be made anew for another"
-    usable = "; ".join(f"{one} ({ENCODERS[one][0]}: {ENCODERS[one][1]})" for one in program.widths)
+    usable = "; ".join(f"{one} ({ENCODERS[one].model}: {ENCODERS[one].used_by})" for one in program.widths)
     anything = ", ".join(name for name, one in PROGRAMS.items() if not one.widths)
     raise ExportRefused(
         f"{program.title} cannot use {_called(prompt)}, of width {width}; the widths that it can use are {usable}. {advice}; "

@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
+from softprompt.families import CLIP_G, CLIP_H, CLIP_L
+
 SDXL = "sdxl"
 EMB_PARAMS = "emb_params"  # the key of the one tensor of the default file
-ENCODERS = {
-    CLIP_L: ("ViT-L-14-quickgelu/openai", "Stable Diffusion 1.x, Flux, and the first encoder of SDXL"),
-    CLIP_H: ("ViT-H-14/laion2b_s32b_b79k", "Stable Diffusion 2.x"),
-    CLIP_G: ("ViT-bigG-14/laion2b_s39b_b160k", "the second encoder of SDXL"),
-}
 
 
 @dataclass(frozen=True)

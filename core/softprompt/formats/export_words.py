@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from softprompt.formats.export_programs import EMB_PARAMS, ENCODERS, PROGRAMS, SDXL
+from softprompt.families import ENCODERS
+from softprompt.formats.export_programs import EMB_PARAMS, PROGRAMS, SDXL
 from softprompt.prompt import SoftPrompt
 
 _READS = {
@@ -121,7 +122,7 @@ def _model(prompt: SoftPrompt) -> str:
 def _other_model(prompt: SoftPrompt) -> str:
     """A warning where the width fits and the model is another, or is not known; else ""."""
     width = prompt.vectors.shape[1]
-    model, users = ENCODERS[width]
+    model, users = ENCODERS[width].model, ENCODERS[width].used_by
     if prompt.model == model:
         return ""
     whose = f"was made on {prompt.model}" if prompt.model else "comes from a model that is not known"
