@@ -13,8 +13,11 @@ from softprompt.families import Family
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
 Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
 Long = Literal["refuse", "chunk", "cut"]
+Method = Literal["exchange", "pez"]
+Words = Literal["any", "ascii", "dictionary"]
 
 MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
+MOST_HARD_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,54 @@ class TrainConfig:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
         plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**plain)
+
+
+@dataclass(frozen=True)
+class HardConfig:
+    """How a hard readout is looked for: real tokens whose typed text means the hard prompt. Raises ConfigError for what cannot work.
+
+    tokens: how many; None for as many as the soft prompt has.
+    method: exchange of single tokens, which the gradient proposes and the encoder judges, or PEZ (Wen et al. 2023).
+    steps: rounds of the one, optimizer steps of the other; None for the method's own number.
+    seconds: end after so long, whatever the steps; None for no such end, and the same result for the same seed.
+    words: any token that survives being typed, those in ASCII, or those that are whole words of letters.
+    block: texts that must not stand in it.
+    """
+
+    tokens: int | None = None
+    method: Method = "exchange"
+    steps: int | None = None
+    restarts: int = 4
+    seconds: float | None = None
+    words: Words = "any"
+    block: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None:
+            _whole("tokens of the hard readout", self.tokens, 1, MOST_HARD_TOKENS, "8 are usual")
+        if self.steps is not None:
+            _whole("steps of the hard readout", self.steps, 1, MOST_STEPS, "leave it out for the method's own number")
+        _whole("restarts of the hard readout", self.restarts, 1, MOST_RESTARTS, "4 are usual")
+        _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
+        if self.seconds is not None:
+            _number("seconds of the hard readout", self.seconds, 0.0, 86_400.0, "10, for example")
+        for name, allowed in (("method", Method), ("words", Words)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {**vars(self), "block": list(self.block)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HardConfig:
+        """The inverse of `as_dict`; raises ConfigError or TypeError for other values."""
+        block = tuple(values.get("block", ()))
+        if not all(isinstance(text, str) for text in block):
+            raise ConfigError("block is not a list of texts")
+        return cls(**{**values, "block": block})
 
 
 def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:

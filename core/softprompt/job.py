@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.catalogue import MINI
-from softprompt.config import TrainConfig
+from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library.names import check_name
 from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from softprompt.training import Interval, Report, TrainState
 
 
+Kind = Literal["train", "hard", "sweep"]
+
+
 @dataclass(frozen=True)
 class Job:
     """One training: hard prompt, settings, model, device, and the name to save under ("" for one made from the prompt).
 
-    `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName and ConfigError for what cannot work on any model.
+    With `hard`, a hard readout is looked for too; with `entry`, an entry's id, for that one, and nothing is trained. With `sweep`, so many
+    numbers of tokens are trained at once, and nothing is saved before it is chosen. `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName and ConfigError for what cannot work on any model.
     """
 
     prompt: str
@@ -37,8 +41,19 @@ class Job:
     name: str = ""
     meanings: tuple[Meaning, ...] = ()
     ancestry: tuple[Ancestor, ...] = ()
+    hard: HardConfig | None = None
+    entry: str = ""
+    sweep: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return "sweep" if self.sweep else "hard" if self.entry else "train"
 
     def __post_init__(self) -> None:
+        if self.entry and self.hard is None:
+            raise ConfigError("a hard readout of an entry is asked for without its settings")
+        if self.sweep and (self.hard or self.config.tokens == "auto"):
+            raise ConfigError("a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it")
         if not self.prompt.strip():
             raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
         check_meanings(self.prompt, self.meanings)
@@ -48,7 +63,8 @@ class Job:
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         made = {"meanings": [vars(one).copy() for one in self.meanings], "ancestry": [vars(one).copy() for one in self.ancestry]}
-        return {**vars(self), "config": self.config.as_dict(), **made}
+        hard = None if self.hard is None else self.hard.as_dict()
+        return {**vars(self), "config": self.config.as_dict(), "hard": hard, "sweep": list(self.sweep), **made}
 
     @classmethod
     def from_dict(cls, values: Any) -> Job:
@@ -57,10 +73,19 @@ class Job:
             texts = {key: values[key] for key in ("prompt", "model", "device", "precision", "name")}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise TypeError("a text is expected")
-            # jobs of before there were mixes have neither
+            # jobs of before these were known have none of them
             meanings = meanings_of(values.get("meanings", ()))
             ancestry = tuple(map(ancestor_of, values.get("ancestry", ())))
-            return cls(config=TrainConfig.from_dict(values["config"]), meanings=meanings, ancestry=ancestry, **texts)
+            hard, entry, sweep = values.get("hard"), values.get("entry", ""), tuple(values.get("sweep", ()))
+            if not isinstance(entry, str) or not all(type(k) is int for k in sweep):
+                raise TypeError("an entry's id and whole numbers of tokens are expected")
+            made_of: dict[str, Any] = {"meanings": meanings, "ancestry": ancestry, "entry": entry, "sweep": sweep}
+            return cls(
+                config=TrainConfig.from_dict(values["config"]),
+                hard=None if hard is None else HardConfig.from_dict(hard),
+                **made_of,
+                **texts,
+            )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"this is no training job: {type(error).__name__} {error}") from error
 

@@ -34,6 +34,23 @@ class ReadoutToken:
 
 
 @dataclass(frozen=True)
+class HardReadout:
+    """Real tokens whose typed text means the hard prompt: gibberish that can be pasted anywhere.
+
+    `similarity` is that of `text`, tokenised again into `tokens` tokens; `composed` its mean composition fidelity, None where no context
+    has room. `evaluated` counts the texts that were scored.
+    """
+
+    text: str
+    tokens: int
+    similarity: float
+    composed: float | None
+    method: str
+    evaluated: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ContextGrade:
     """One context: similarity of the composition to the sentence written out, and the floor: the hard prompt alone to it."""
 
@@ -98,6 +115,7 @@ class SoftPrompt:
     ancestry: tuple[Ancestor, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
     meanings: tuple[Meaning, ...] = ()
+    hard: HardReadout | None = None
 
     @property
     def written_out(self) -> tuple[Meaning, ...]:
@@ -152,6 +170,7 @@ class SoftPrompt:
             "ancestry": [vars(one).copy() for one in self.ancestry],
             "source": self.source,
             "meanings": [vars(one).copy() for one in self.meanings],
+            "hard": None if self.hard is None else vars(self.hard).copy(),
         }
 
     @classmethod
@@ -204,8 +223,19 @@ class SoftPrompt:
             ancestry=tuple(ancestor_of(one) for one in values.get("ancestry", ())),
             source=source,
             meanings=meanings,
+            hard=None if values.get("hard") is None else _hard_of(values["hard"]),
             **{key: values[key] for key in _PLAIN},
         )
+
+
+def _hard_of(values: dict[str, Any]) -> HardReadout:
+    check_texts("a hard readout's text and method", {key: values[key] for key in ("text", "method")})
+    tokens, evaluated = values["tokens"], values["evaluated"]
+    if type(tokens) is not int or type(evaluated) is not int or min(tokens, evaluated) < 0:
+        raise TypeError("a hard readout's counts are no whole numbers")
+    composed = None if values["composed"] is None else number(values["composed"])
+    similarity, seconds = number(values["similarity"]), number(values["seconds"])
+    return HardReadout(values["text"], tokens, similarity, composed, values["method"], evaluated, seconds)
 
 
 _TEXT, _NUMBER, _MAYBE = (str,), (int, float), (int, float, type(None))

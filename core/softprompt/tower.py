@@ -96,21 +96,32 @@ class Tower:
         loose = [value for value in vars(self).values() if isinstance(value, Tensor)]
         return sum(tensor.numel() for tensor in [*loose, *(weight for block in self.blocks for weight in block)])
 
-    def states(self, x: Tensor, mask: Tensor | None = None, layers: int | None = None) -> Tensor:
+    def states(self, x: Tensor, mask: Tensor | None = None, layers: int | None = None, past: Past | None = None) -> Tensor:
         """(b, n, w) hidden states after the first `layers` blocks (all of them by default), before the final norm.
 
         `x` (b, n, w) is embedded tokens with their positions added. `mask` (b, 1, n, n), True where attention may look, stands
-        in for the causal one.
+        in for the causal one. With the `past` of p positions before them, which it must come with, the mask is (b, 1, n, p + n).
         """
-        for block in self.blocks[:layers]:
-            x = block_forward(x, block, self.config, mask)
+        for i, block in enumerate(self.blocks[:layers]):
+            x = block_forward(x, block, self.config, mask, past=past[i] if past else None)
         return x
 
-    def outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,). `x` and `mask` as for `states`."""
-        return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1), at, mask))
+    def past(self, x: Tensor) -> Past:
+        """What positions `x` (b, p, w) at the beginning of a causal tower's context hand on to all that come after them.
 
-    def pooled(self, before: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
+        Each row's own positions must come first; what is computed for pads behind them is for a mask to leave out.
+        """
+        found = []
+        for block in self.blocks:
+            found.append(keys_values(F.layer_norm(x, (self.config.width,), *block[:2], self.config.norm_eps), block, self.config))
+            x = block_forward(x, block, self.config)
+        return found
+
+    def outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+        """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,) of `x`. The others as for `states`."""
+        return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1, past), at, mask, past))
+
+    def pooled(self, before: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
         """(b, w) normed states at positions `at`, from the states `before` the last block, which computes nothing else."""
         b, n, _ = before.shape
         rows = torch.arange(b, device=before.device)
@@ -118,7 +129,8 @@ class Tower:
             mask = mask[rows, :, at].unsqueeze(2)
         elif self.config.causal:
             mask = (torch.arange(n, device=before.device) <= at.unsqueeze(1)).view(b, 1, 1, n)
-        x = block_forward(before, self.blocks[-1], self.config, mask, before[rows, at].unsqueeze(1))
+        last = past[-1] if past else None
+        x = block_forward(before, self.blocks[-1], self.config, mask, before[rows, at].unsqueeze(1), last)
         return self.final_norm(x.squeeze(1))
 
     def final_norm(self, x: Tensor) -> Tensor:
@@ -132,12 +144,30 @@ class Tower:
         return x if self.projection_bias is None else x + self.projection_bias
 
 
+KeysValues = tuple[Tensor, Tensor]  # (b, h, p, w / h) each
+Past = Sequence[KeysValues]  # of every block, for p positions that never change
+
+
+def keys_values(normed: Tensor, block: Block, config: TowerConfig) -> KeysValues:
+    """What positions `normed` (b, n, w) are to attention: keys and values (b, h, n, w / h)."""
+    b, n, w = normed.shape
+    kv = F.linear(normed, block.qkv_weight[w:], block.qkv_bias[w:])
+    k, v = kv.view(b, n, 2, config.heads, w // config.heads).permute(2, 0, 3, 1, 4)
+    return k, v
+
+
 def block_forward(
-    x: Tensor, block: Block, config: TowerConfig, mask: Tensor | None = None, queries: Tensor | None = None
+    x: Tensor,
+    block: Block,
+    config: TowerConfig,
+    mask: Tensor | None = None,
+    queries: Tensor | None = None,
+    past: KeysValues | None = None,
 ) -> Tensor:
     """One block over `x` (b, n, w): attention, then the MLP, each on the normed input and added to it.
 
-    With `queries` (b, m, w), only these positions are computed, and returned: `mask` (b, 1, m, n) says what they see.
+    With `queries` (b, m, w), only these positions are computed, and returned. Attention sees the p positions of `past` as well.
+    `mask` (b, 1, n or m, p + n) says what they see.
     """
     w, h = config.width, config.heads
     b, n = x.shape[:2]
@@ -153,8 +183,9 @@ def block_forward(
     else:
         q = F.linear(norm(queries, block.norm1_weight, block.norm1_bias), block.qkv_weight[:w], block.qkv_bias[:w])
         q = q.view(b, -1, h, w // h).transpose(1, 2)
-        kv = F.linear(normed, block.qkv_weight[w:], block.qkv_bias[w:])
-        k, v = kv.view(b, n, 2, h, w // h).permute(2, 0, 3, 1, 4)
+        k, v = keys_values(normed, block, config)
+    if past is not None:
+        k, v = (torch.cat([before, ours], dim=2) for before, ours in zip(past, (k, v), strict=True))
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=config.causal and mask is None)
     x = queries + F.linear(attended.transpose(1, 2).reshape(b, -1, w), block.out_weight, block.out_bias)
     inner = F.linear(norm(x, block.norm2_weight, block.norm2_bias), block.fc_weight, block.fc_bias)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from softprompt.errors import WorkerError
 
-PROTOCOL = 2  # 2: jobs may mean several texts together
+PROTOCOL = 3  # 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts
 LONGEST_LINE = 4 << 20  # bytes; a prompt may have a million characters
 MOST_TEXTS = 64
 
@@ -135,6 +135,18 @@ class Shutdown(Request):
 
 
 @dataclass(frozen=True)
+class Keep(Request):
+    """Saves those of a sweep's soft prompts that have these numbers of tokens, each once however often it is asked.
+
+    The reply's `kept` has for each its `tokens`, `entry` (an id) and `name`.
+    """
+
+    do = "keep"
+    run: str
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
 class Similarity(Request):
     """Similarities of texts, which may be compositions, and of each to itself with the hard prompts written out.
 
@@ -172,9 +184,10 @@ class Models(Request):
 QUERIES = (Similarity, Neighbours)  # answered by the thread that trains, between two steps
 NEEDS_OURS = (Submit, Resume, Similarity)  # an older worker trains no further run, and may take jobs and compositions for others
 _REQUESTS: dict[str, type[Request]] = {
-    kind.do: kind for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Similarity, Neighbours, Models)
+    kind.do: kind
+    for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Keep, Similarity, Neighbours, Models)
 }
-_KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict[str, Any]": dict, "list[str]": list}
+_KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict[str, Any]": dict, "list[str]": list, "list[int]": list}
 
 
 def request_of(message: dict[str, Any]) -> Request:
@@ -187,8 +200,9 @@ def request_of(message: dict[str, Any]) -> Request:
         value = message.get(field.name, field.default)
         if value is MISSING or type(value) is not _KINDS[str(field.type)]:
             raise WorkerError(f"{kind.do} needs {field.name} as {field.type}, and got {str(value)[:40]!r}")
-        if isinstance(value, list) and (len(value) > MOST_TEXTS or not all(isinstance(one, str) for one in value)):
-            raise WorkerError(f"{kind.do} takes up to {MOST_TEXTS} texts as {field.name}")
+        of, words = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
+        if isinstance(value, list) and (len(value) > MOST_TEXTS or not all(type(one) is of for one in value)):
+            raise WorkerError(f"{kind.do} takes up to {MOST_TEXTS} {words} as {field.name}")
         values[field.name] = value
     return kind(**values)
 

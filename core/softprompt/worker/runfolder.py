@@ -47,6 +47,7 @@ class Record:
     name: str = ""
     stopping: bool = False
     pausing: bool = False
+    results: list[dict[str, Any]] = field(default_factory=list)  # of a sweep: what each number of tokens came to
     latest: dict[str, Any] = field(default_factory=dict)  # the last report
     points: list[Point] = field(default_factory=list)
 
@@ -75,6 +76,7 @@ class Record:
                 self.state, self.ended, self.error = state, event["at"], event.get("error", "")
                 self.began = event.get("began", self.began)
                 self.entry, self.name = event.get("entry", ""), event.get("name", "")
+                self.results = event.get("results", [])
                 self.latest = event.get("latest") or self.latest
 
     def left(self) -> None:
@@ -88,6 +90,7 @@ class Record:
         return {
             "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
             "steps": job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
+            "kind": job.kind, "sweep": list(job.sweep), "results": self.results, "of_entry": job.entry,
             "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
             **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
         }  # fmt: skip
