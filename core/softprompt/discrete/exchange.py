@@ -76,8 +76,13 @@ class Exchange:
         m = candidates.shape[-1]
         tried = wide.unsqueeze(2).repeat(1, 1, m, 1)
         tried.scatter_(3, at.view(1, -1, 1, 1).expand(chains, -1, m, 1), candidates.unsqueeze(-1))
-        scores = torch.stack([self.scorer.scores(tried[:, i], gap).view(chains, m) for i, gap in enumerate(gaps)], dim=1)
-        return self._best_of(tried.flatten(1, 2), scores.flatten(1))
+        # neighbouring gaps go into one batch, which shares what stands before the first of them
+        together = max(1, self.scorer.batch // (chains * m))
+        parts = [tried[:, i : i + together] for i in range(0, len(gaps), together)]
+        scores = [
+            self.scorer.scores(part.flatten(0, 1), gaps[i * together]).view(chains, -1) for i, part in enumerate(parts)
+        ]
+        return self._best_of(tried.flatten(1, 2), torch.cat(scores, dim=1))
 
     def _proposed(self, wide: Tensor, at: Tensor) -> Tensor:
         """(r, g, m) tokens for the gaps `at` (g,) of `wide` (r, g, l + 1)."""

@@ -37,7 +37,7 @@ class Scorer:
     def slopes(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(similarities (b,), their gradients (b, l, w)) at input embeddings (b, l, w)."""
         similarities, slopes = [], []
-        for part in vectors.split(self.batch):
+        for part in torch.split(vectors, self.batch):
             part = part.detach().requires_grad_()
             similarity = self.of_vectors(part)
             slopes.append(torch.autograd.grad(similarity.sum(), part)[0])
@@ -52,10 +52,10 @@ class Scorer:
             shared = 0
         self.evaluated += rows.shape[0] * rows.shape[1]
         groups = max(1, self.batch // rows.shape[1])
-        return torch.cat([self._scores(part, shared) for part in rows.split(groups)])
+        return torch.cat([self._scores(part, shared) for part in torch.split(rows, groups)])
 
     def _scores(self, rows: Tensor, shared: int) -> Tensor:
-        g, m, count = rows.shape
+        g, m = rows.shape[:2]
         table, positions, specials = self.tower.table, self.tower.positions, self.encoder.specials
         if not self.shares:
             return self.of_vectors(table[rows.flatten(0, 1)])

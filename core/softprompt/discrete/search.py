@@ -94,10 +94,13 @@ def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConf
 class Finder(Protocol):
     """A method at work."""
 
-    best: Found
-    evaluated: int
+    @property
+    def best(self) -> Found: ...
 
-    def step(self, progress: float) -> None: ...
+    @property
+    def evaluated(self) -> int: ...
+
+    def step(self, progress: float, /) -> None: ...
 
 
 class _Exchange:
@@ -105,7 +108,7 @@ class _Exchange:
         self, encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, target: Tensor
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
-        start, own = _start(encoder, prompt, k, config, typist, rng)
+        start, own = _start(prompt, k, config, typist, rng)
         self.exchange = Exchange(Scorer(encoder, target), typist, start, rng, own)
 
     def step(self, progress: float) -> None:
@@ -125,13 +128,13 @@ class _Pez:
         self, encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, target: Tensor
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
-        start, _ = _start(encoder, prompt, k, config, typist, rng)
+        start, _ = _start(prompt, k, config, typist, rng)
         self.pez = Pez(encoder, target.expand(len(start), -1), start, typist.ids)
         self.typist = typist
         self.best = Found(None, -math.inf)
         self.evaluated = 0
 
-    def step(self, progress: float) -> None:
+    def step(self, _progress: float) -> None:
         tokens, similarities = self.pez.step()
         self.evaluated += len(tokens)
         for row, similarity in zip(tokens, similarities.tolist(), strict=True):
@@ -144,9 +147,7 @@ def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tens
     return ids[torch.randint(len(ids), (count, k), generator=rng).to(ids.device)]
 
 
-def _start(
-    encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, rng: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def _start(prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """(tokens (r, k) to begin from, of which the first are the prompt's own where `config` says so; these own tokens, each once)."""
     start = random_tokens(typist.ids, config.restarts, k, rng)
     if config.init == "random":
