@@ -106,16 +106,18 @@ def bench(
     parts = _parts(only, bool(tower))
     if tower and model != DEFAULT_MODEL:
         raise ConfigError("--model and --tower exclude each other: give one of them")
-    narrate("loading …")
-    from softprompt.bench import Plan, measure
-    from softprompt.bench.machine import describe
+    from softprompt.bench.plan import Plan
     from softprompt.bench.prompts import from_file
-    from softprompt.bench.towers import random_encoder
 
     given: dict[str, Any] = {"parts": parts, "count": count, "hard_count": count, "seconds": seconds, "batches": batches}
     given["texts"] = tuple(from_file(prompts)) if prompts else None
     chosen = {name: value for name, value in given.items() if value is not None}
     plan = Plan.quick(**chosen) if quick else Plan.full(**chosen)
+    narrate("loading the model …")
+    from softprompt.bench.machine import describe
+    from softprompt.bench.run import measure
+    from softprompt.bench.towers import random_encoder
+
     encoder = random_encoder(tower, device, precision) if tower else load(model, device, precision)
     machine = describe(encoder)
     if not as_json:
@@ -261,7 +263,7 @@ def _plot(title: str, rows: Sequence[Any], point: Callable[[Any], tuple[int, flo
     width = min(WIDEST, shutil.get_terminal_size().columns)
     text = drawn(curves, width, HEIGHT, methods, title)
     if text:
-        click.echo(text if sys.stdout.isatty() else without_colour(text))
+        click.echo(text.rstrip() if sys.stdout.isatty() else without_colour(text).rstrip())
 
 
 TABLES: dict[str, Callable[[Any], None]] = {

@@ -30,6 +30,7 @@ class Plan:
     seconds: float = 5.0
     watch: float = 10.0
     patience: float = 60.0
+    step_batches: tuple[int, ...] = (1, 64)
     batches: tuple[int, ...] = ()
     step_tokens: tuple[int, ...] = (1, 2, 4, 16)
     soft_tokens: tuple[int, ...] = (1, 2, 3, 4, 8)
@@ -40,7 +41,11 @@ class Plan:
         for part in self.parts:
             if part not in PARTS:
                 raise ConfigError(f"{part!r} is nothing that is measured; there are {', '.join(PARTS)}")
-        for name, count in (("count", self.count), ("hard_count", self.hard_count), *(("batch", size) for size in self.batches)):
+        for name, count in (
+            ("count", self.count),
+            ("hard_count", self.hard_count),
+            *(("batch", size) for size in (*self.step_batches, *self.batches)),
+        ):
             if count < 1:
                 raise ConfigError(f"{name} is {count}; it must be at least 1")
         for name in ("seconds", "watch", "patience"):

@@ -1,12 +1,15 @@
-"""The prompts that are measured with: those that come with the package, or a user's file."""
+"""The prompts that are measured with: those that come with the package, or a user's file. Needs no torch."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from softprompt.encoder import TextEncoder
 from softprompt.errors import PromptError
+
+if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
 
 LARGEST_FILE = 4 << 20  # bytes
 LEAST_TOKENS = 8  # of a prompt, whatever k is

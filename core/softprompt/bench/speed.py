@@ -23,7 +23,6 @@ from softprompt.pool import Pool
 from softprompt.targets import ALONE, hard_prompt, targets_in
 from softprompt.training import start_vectors
 
-BATCHES = (1, 64)  # of the step ratio
 SIZES_ON_CPU = (1, 4, 16, 64)
 QUARTER = 4
 STEPS = TrainConfig().steps
@@ -50,7 +49,7 @@ def speed_rows(setting: Setting) -> Iterator[Row]:
     encoder, plan, say = setting.encoder, setting.plan, setting.say
     yield from _batches(setting)  # first: what came before would be in the memory that a cpu's rows tell
     whole = len(encoder.ordinary_ids)
-    for batch in BATCHES:
+    for batch in plan.step_batches:
         say(f"a step of each method, batch {batch}")
         yield step_row(encoder, plan, batch, TOKENS, whole)
     for tokens in plan.step_tokens:
