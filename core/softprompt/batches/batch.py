@@ -51,6 +51,7 @@ class Batch:
             self.close()
             raise FileRefused("there is no prompt in it")
         self.unused = tuple(keys.unused)
+        self.place = place
         # an edited file is the same batch, so that what was under way is found; what comes by a pipe is known by what it is
         asked = json.dumps([place or self.spool.content, self.defaults.as_dict()], sort_keys=True)
         self.id = hashlib.sha256(asked.encode()).hexdigest()[:16]
@@ -91,6 +92,8 @@ class Batch:
             file = None
             if out is not None:
                 path = Path(os.path.realpath(out))
+                if str(path) == self.place:
+                    raise FileRefused(f"{out} is the file of the prompts: give the results another name")
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
                     Held(self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name").release
