@@ -183,8 +183,8 @@ class Frame:
         # (b, m) which of the positions after the start tokens are a row's own, neither end nor pad
         self.words = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         self.first = len(specials.start)
-        self.at = _pooled_position(ids, tower, specials)
-        self.mask = _cls_mask(ids, specials.pad) if config.pooling == "cls" else None
+        self.at = pooled_position(ids, tower, specials)
+        self.mask = cls_mask(ids, specials.pad) if config.pooling == "cls" else None
         soft = ids < 0
         self.slots = soft.nonzero()  # (number of slots, 2): row and position
         self.which = -1 - ids[soft]  # which soft token stands there
@@ -222,26 +222,13 @@ class Frame:
 
         `soft` (r, k, w) as for `outputs`; gradients flow to it.
         """
-        tower, (b, m) = self.tower, self.words.shape
         x, r = self._fill(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        at = self.at.repeat(r)
-        states = tower.states(x, mask, len(tower.blocks) - 1)
-        if reads.last and not reads.pooled:
-            states = block_forward(states, tower.blocks[-1], tower.config, mask)
-            pooled = tower.final_norm(states[torch.arange(r * b, device=at.device), at])
-        else:
-            pooled = tower.pooled(states, at, mask)
-        outputs = tower.project(pooled).float().view(r, b, -1)
-        if reads.pooled:
-            return Read(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(self.words[:, :1]))
-        states = states[:, self.first : self.first + m]
-        states = tower.final_norm(states) if reads.normed else states
-        return Read(outputs, states.float().reshape(r, b, m, -1), self.words)
+        return read_states(self.tower, x, self.at.repeat(r), mask, reads, (r, len(self.words)), self.words, self.first)
 
 
 class Read(NamedTuple):
-    """outputs (r, b, e) as of `Frame.outputs`; states (r, b, m, w), of which `words` (b, m) says which are a row's own.
+    """outputs (r, b, e) as of `Frame.outputs`; states (r, b, m, w), of which `words` (b, m) or (r, b, m) says which are a row's own.
 
     Start, end and pads are left out. A family that reads one vector has one state, at the end token.
     """
@@ -251,7 +238,26 @@ class Read(NamedTuple):
     words: Tensor
 
 
-def _pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:
+def read_states(
+    tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None, reads: Reads, shape: tuple[int, int], words: Tensor, first: int
+) -> Read:
+    """What a family `reads` of embedded rows `x` (r x b, n, w), `shape` being (r, b), whose own positions begin at `first`."""
+    (r, b), m = shape, words.shape[-1]
+    states = tower.states(x, mask, len(tower.blocks) - 1)
+    if reads.last and not reads.pooled:
+        states = block_forward(states, tower.blocks[-1], tower.config, mask)
+        pooled = tower.final_norm(states[torch.arange(r * b, device=at.device), at])
+    else:
+        pooled = tower.pooled(states, at, mask)
+    outputs = tower.project(pooled).float().view(r, b, -1)
+    if reads.pooled:
+        return Read(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(words[..., :1]))
+    states = states[:, first : first + m]
+    states = tower.final_norm(states) if reads.normed else states
+    return Read(outputs, states.float().reshape(r, b, m, -1), words)
+
+
+def pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:
     """(b,) where open_clip reads the pooled embedding of each row of ids (b, n); text may hold an end token of its own."""
     rows, n = ids.shape
     match tower.config.pooling:
@@ -267,7 +273,7 @@ def _pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:
             return torch.full((rows,), n)
 
 
-def _cls_mask(ids: Tensor, pad: int) -> Tensor:
+def cls_mask(ids: Tensor, pad: int) -> Tensor:
     """(b, 1, n + 1, n + 1) causal mask of CoCa, whose padding mask is shifted by one position, as its weights were trained."""
     b, n = ids.shape
     keys = torch.cat([torch.ones(b, 1, dtype=torch.bool), ids != pad], dim=1)

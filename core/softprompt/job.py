@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
+    from softprompt.pool import TrainState
     from softprompt.prompt import SoftPrompt
     from softprompt.sentence import Sentence
-    from softprompt.training import Interval, Report, TrainState
+    from softprompt.training import Interval, Report
 
 
 Kind = Literal["train", "hard", "sweep"]

@@ -100,10 +100,14 @@ def soft_rows(encoder: TextEncoder, contexts: Sequence[str], tokens: int) -> lis
     return [row for context in contexts for row in rows_in(encoder, context, [slots])]
 
 
+def with_room(encoder: TextEncoder, contexts: Sequence[str], tokens: int) -> list[str]:
+    """Those contexts in which so many tokens fit."""
+    return [context for context in contexts if len(rows_in(encoder, context, [[0] * tokens])[0]) <= encoder.room]
+
+
 def fitting(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], tokens: int) -> list[str]:
     """Those contexts in which both the hard prompt and `tokens` soft tokens fit."""
-    longest = max(tokens, *map(len, prompt.pieces))
-    return [context for context in contexts if len(rows_in(encoder, context, [[0] * longest])[0]) <= encoder.room]
+    return with_room(encoder, contexts, max(tokens, *map(len, prompt.pieces)))
 
 
 def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:

@@ -156,6 +156,13 @@ def keys_values(normed: Tensor, block: Block, config: TowerConfig) -> KeysValues
     return k, v
 
 
+def _joined(before: Tensor, ours: Tensor) -> Tensor:
+    """(r x b, h, p + n, d) of what stands before (b, h, p, d) and ours (r x b, h, n, d)."""
+    b = before.shape[0]
+    ours = ours.view(-1, b, *ours.shape[1:])
+    return torch.cat([before.expand(len(ours), *before.shape), ours], dim=3).flatten(0, 1)
+
+
 def block_forward(
     x: Tensor,
     block: Block,
@@ -166,7 +173,8 @@ def block_forward(
 ) -> Tensor:
     """One block over `x` (b, n, w): attention, then the MLP, each on the normed input and added to it.
 
-    With `queries` (b, m, w), only these positions are computed, and returned. Attention sees the p positions of `past` as well.
+    With `queries` (b, m, w), only these positions are computed, and returned. Attention sees the p positions of `past` as well, whose
+    rows serve those of `x` in turn where there are more of these.
     `mask` (b, 1, n or m, p + n) says what they see.
     """
     w, h = config.width, config.heads
@@ -185,7 +193,7 @@ def block_forward(
         q = q.view(b, -1, h, w // h).transpose(1, 2)
         k, v = keys_values(normed, block, config)
     if past is not None:
-        k, v = (torch.cat([before, ours], dim=2) for before, ours in zip(past, (k, v), strict=True))
+        k, v = (_joined(before, ours) for before, ours in zip(past, (k, v), strict=True))
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=config.causal and mask is None)
     x = queries + F.linear(attended.transpose(1, 2).reshape(b, -1, w), block.out_weight, block.out_bias)
     inner = F.linear(norm(x, block.norm2_weight, block.norm2_bias), block.fc_weight, block.fc_bias)

@@ -20,10 +20,11 @@ from softprompt.grading import grade
 from softprompt.hidden import hidden_similarities
 from softprompt.models import load_encoder
 from softprompt.origin import Meaning
+from softprompt.pool import Trained, TrainState
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in
-from softprompt.training import Interval, Report, Trained, TrainState, descend, device_failure
+from softprompt.training import Interval, Report, descend, device_failure
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 

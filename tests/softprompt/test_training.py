@@ -292,15 +292,15 @@ def test_more_tokens_than_the_context_has_room_for_are_refused(encoder: TextEnco
 
 
 def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt import training
+    from softprompt import pool
 
-    real, calls = training.row_losses, []
+    real, calls = pool.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (math.nan if len(calls) > 25 else 1)
 
-    monkeypatch.setattr(training, "row_losses", failing)
+    monkeypatch.setattr(pool, "row_losses", failing)
     with pytest.raises(TrainingFailed, match=r"stopped being a number by step 30: try a rate below 0\.5") as caught:
         train(encoder)
     best = caught.value.best
@@ -311,9 +311,9 @@ def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEnc
 
 
 def test_a_loss_that_never_is_a_number_leaves_nothing(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt import training
+    from softprompt import pool
 
-    monkeypatch.setattr(training, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
+    monkeypatch.setattr(pool, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
     with pytest.raises(TrainingFailed) as caught:
         train(encoder)
     assert caught.value.best is None
@@ -330,9 +330,10 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     """A device that is gone answers nothing any more, not even where the best vectors stand."""
-    from softprompt import training
+    from softprompt import pool
+    from softprompt.descent import Descent
 
-    real, read_back, calls = training.row_losses, training._Run._read_back, []
+    real, read, calls = pool.row_losses, Descent.read, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -341,8 +342,8 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     def gone() -> Any:
         raise error
 
-    monkeypatch.setattr(training, "row_losses", failing)
-    monkeypatch.setattr(training._Run, "_read_back", lambda run, steps: read_back(run, steps) if len(calls) <= 25 else gone())
+    monkeypatch.setattr(pool, "row_losses", failing)
+    monkeypatch.setattr(Descent, "read", lambda rows: read(rows) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
     best = caught.value.best
@@ -352,12 +353,12 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
 
 
 def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt import training
+    from softprompt import pool
 
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "targets_in", full)
+    monkeypatch.setattr(pool, "targets_in", full)
     with pytest.raises(TrainingFailed, match="out of memory"):
         train(encoder)
 

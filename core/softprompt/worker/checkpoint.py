@@ -9,10 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from softprompt.descent import Descent
 from softprompt.errors import EntryDamaged
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.library.header import read_header
-from softprompt.training import STATE, TrainState
+from softprompt.pool import TrainState
 
 _DIGEST = 64
 _BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes
@@ -37,7 +38,7 @@ def from_bytes(data: bytes, where: str) -> TrainState:
         numbers = json.loads(read_header(raw, where)["__metadata__"]["state"])
         best = tensors.pop(_BEST, None)
         return TrainState(
-            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in STATE},
+            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in (*Descent.STATE, "history")},
             None if best is None else unpack(best.numpy().tobytes(), where).prompt,
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError) as error:

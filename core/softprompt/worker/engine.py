@@ -24,8 +24,9 @@ from softprompt.worker.protocol import Request
 from softprompt.worker.runfolder import CHECKPOINT, Record, RunFolder
 
 if TYPE_CHECKING:
+    from softprompt.pool import TrainState
     from softprompt.prompt import SoftPrompt
-    from softprompt.training import Report, TrainState
+    from softprompt.training import Report
     from softprompt.worker.warm import Warm
 
 CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over

@@ -1,0 +1,337 @@
+"""Many trainings in one batch: each has its rows in it, and those that are over leave their place to the next.
+
+A training alone, its restarts, a sweep over numbers of tokens and thousands of prompts are all pools. Shapes: R rows (the restarts of all
+members, one after another), r of one member, k soft tokens, w width, b contexts (the prompt alone first), e embed_dim.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softprompt.config import TrainConfig
+from softprompt.contexts import split_context
+from softprompt.descent import CHECK_STEPS, Descent, Figures, Schedule, fresh, held
+from softprompt.encoder import Read, TextEncoder
+from softprompt.errors import ConfigError
+from softprompt.families import READS
+from softprompt.hidden import HiddenTarget, best_match
+from softprompt.objective import row_losses
+from softprompt.softrows import SoftRows
+from softprompt.targets import ALONE, HardPrompt, fitting, targets_in, with_room
+
+if TYPE_CHECKING:
+    from softprompt.prompt import SoftPrompt
+
+GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
+ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """Everything that a training is at a step: on the cpu, going on from it alone gives the bits of one never interrupted.
+
+    `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
+    """
+
+    step: int
+    seconds: float
+    tokens: int
+    tensors: dict[str, Tensor]
+    best: SoftPrompt | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to: the best vectors of the best restart, and that restart's history."""
+
+    vectors: Tensor  # (k, w) float32 on the cpu
+    losses: Tensor  # (steps,) float32 on the cpu
+    similarities: Tensor  # (steps,) of the prompt alone
+    loss: float
+    steps: int
+    seconds: float
+    stopped: str  # steps | stop_at | patience | interrupted | failed
+    skipped: tuple[str, ...]  # contexts in which the prompt does not fit
+    device: str  # and the tower's precision on it, such as "cpu, float32"
+    failure: str = ""
+
+
+def plan_of(config: TrainConfig) -> Hashable:
+    """What trainings must have in common to be in one pool; rate, steps, restarts, seed and ends are each one's own."""
+    return (config.tokens, config.contexts, config.objective, config.against, config.family, config.hidden_share)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one turn compares a member with: targets (b, e), weights of the loss and of the mean in contexts (b,), hidden states."""
+
+    targets: Tensor
+    weights: Tensor
+    composed: Tensor
+    hidden: Read | None
+
+
+class Member:
+    """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
+
+    def __init__(self, prompt: HardPrompt, config: TrainConfig, looks: list[_Look], skipped: tuple[str, ...]) -> None:
+        assert config.tokens != "auto"  # only train and iter_train find the number
+        self.prompt, self.config, self.looks, self.skipped = prompt, config, looks, skipped
+        self.tokens = config.tokens
+        self.step, self.before = 0, 0.0
+        self.began = time.perf_counter()
+        self.stopped = self.failure = ""
+        r = config.restarts
+        self.history: list[Tensor] = []  # (steps, 3, r) in parts
+        self.read_to = 0
+        none = torch.full((r,), math.inf)
+        self.at = Figures(
+            torch.empty(r, self.tokens, 0), none, -none, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
+        )  # as of the last read
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.began
+
+    @property
+    def leader(self) -> int:
+        """The restart with the least loss."""
+        return int(self.at.best_loss.argmin())
+
+    @property
+    def vectors(self) -> Tensor:
+        """(k, w) the best so far."""
+        return self.at.best[self.leader, : self.tokens].clone()
+
+    def figures(self) -> Tensor:
+        """(steps, 3, r) loss, similarity alone and mean similarity in contexts, as far as they were read back."""
+        if len(self.history) > 1:
+            self.history = [torch.cat(self.history)]
+        return self.history[0] if self.history else torch.empty(0, 3, self.config.restarts)
+
+    def trained(self, device: str) -> Trained:
+        """What it came to by what was read back last."""
+        history = self.figures()[:, :, self.leader]
+        history = history[history[:, 0].isfinite()]
+        return Trained(
+            vectors=self.vectors,
+            losses=history[:, 0].clone(),
+            similarities=history[:, 1].clone(),
+            loss=float(self.at.best_loss[self.leader]),
+            steps=self.step,
+            seconds=self.seconds,
+            stopped=self.stopped or "interrupted",
+            skipped=self.skipped,
+            device=device,
+            failure=self.failure,
+        )
+
+
+class Pool:
+    """Trainings of one plan on one encoder. `tokens` are the numbers of soft tokens that its members have.
+
+    Raises ConfigError for more soft tokens than fit; torch's RuntimeError where the device fails.
+    """
+
+    def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
+        self.encoder, self.config, self.tokens = encoder, config, sorted(set(tokens))
+        most = self.tokens[-1]
+        check_tokens(encoder, most)
+        self.contexts = with_room(encoder, config.contexts, most)
+        self.groups = _groups(encoder, self.contexts)
+        whole = bool(config.share_of_hidden)
+        self.rows = [SoftRows(encoder, [ALONE, *group], self.tokens, whole) for group in self.groups]
+        self.others = encoder.encode(config.against) if config.against else None
+        self.descent = Descent(encoder.device, most, encoder.width, len(self.groups))
+        self.members: list[Member] = []
+        self.clock = 0
+        self._together: list[_Look] = []
+
+    @property
+    def device(self) -> str:
+        return f"{self.encoder.device}, {str(self.encoder.tower.table.dtype).removeprefix('torch.')}"
+
+    def look_at(self, prompt: HardPrompt, config: TrainConfig) -> Member:
+        """A member that is not yet in: all that has to be computed for it before its first step."""
+        fits = set(fitting(self.encoder, prompt, self.contexts, self.tokens[-1]))
+        looks = [self._look(prompt, config, group, fits) for group in self.groups]
+        return Member(prompt, config, looks, tuple(context for context in config.contexts if context not in fits))
+
+    def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], fits: set[str]) -> _Look:
+        encoder = self.encoder
+        # where the hard prompt has no room, what it means alone stands in, and weighs nothing
+        around = [ALONE, *(context if context in fits else ALONE for context in group)]
+        there = torch.tensor([1.0, *(float(context in fits) for context in group)], device=encoder.device)
+        inside = there.clone()
+        inside[0] = 0.0
+        count = inside.sum()
+        share = ALONE_SHARE if bool(count) else 1.0
+        weights = inside * (1 - share) / count.clamp(min=1)
+        weights[0] = share
+        composed = inside / count if bool(count) else there
+        hidden = HiddenTarget(encoder, prompt, around, config.family).read if config.share_of_hidden else None
+        return _Look(targets_in(encoder, prompt, around), weights, composed, hidden)
+
+    def add(self, member: Member, start: Tensor, resume: TrainState | None = None) -> None:
+        """Lets a member in, which begins at `start` (r, k, w) or goes on from `resume`."""
+        config, turns = member.config, len(self.groups)
+        if resume is not None:
+            member.step, member.before, member.read_to = resume.step, resume.seconds, resume.step
+            member.history = [resume.tensors["history"].clone()]
+            if not self.members:
+                self.clock = resume.step  # alone it sees the contexts in the order in which it would have
+        rate = config.rate * self.encoder.token_std
+        ceiling = self.encoder.token_norm if config.project_norm else math.inf
+        rows = fresh(held(start, ceiling), turns) if resume is None else resume.tensors
+        each = (member.step, config.steps, rate, ceiling)
+        r = config.restarts
+        self.descent.add(rows, Schedule(*(torch.full((r,), value) for value in each)))
+        member.began = time.perf_counter()
+        self.members.append(member)
+        self._reseat()
+        self.read_back([member])
+        if member.step and self.is_due():  # the state may have been taken at the very step that ended it
+            self._decide(member)
+
+    def leave(self, gone: Sequence[Member]) -> None:
+        """Lets members go."""
+        kept: list[Member] = []
+        rows: list[int] = []
+        at = 0
+        for member in self.members:
+            end = at + member.config.restarts
+            if member not in gone:
+                kept.append(member)
+                rows += range(at, end)
+            at = end
+        self.members = kept
+        self.descent.keep(rows)
+        self._reseat()
+
+    def _reseat(self) -> None:
+        """Puts together what the members are compared with."""
+        if not self.members:
+            return
+        each = [(member.looks, member.config.restarts) for member in self.members]
+        self._together = []
+        for i in range(len(self.groups)):
+            targets, weights, composed = (
+                torch.cat([getattr(looks[i], name).expand(r, *getattr(looks[i], name).shape) for looks, r in each])
+                for name in ("targets", "weights", "composed")
+            )
+            hidden = _joined([(read, r) for looks, r in each if (read := looks[i].hidden)])
+            self._together.append(_Look(targets, weights, composed, hidden))
+        tokens = [member.tokens for member in self.members for _ in range(member.config.restarts)]
+        for rows in self.rows:
+            rows.seat(tokens)
+
+    def advance(self) -> None:
+        """One step of every member. Waits for nothing."""
+        turn = self.clock % len(self.groups)
+        self.descent.set_numbers(self.clock)
+        self.descent.step(*self._looked(turn))
+        self.clock += 1
+        self.descent.schedule.step.add_(1)
+        for member in self.members:
+            member.step += 1
+
+    def _looked(self, turn: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(R,) each: losses, and similarities alone and in the contexts of this turn on the average."""
+        config, look, rows, soft = self.config, self._together[turn], self.rows[turn], self.descent.vectors
+        share = config.share_of_hidden
+        if look.hidden is None:
+            outputs = rows.outputs(soft)
+            losses = row_losses(config.objective, outputs, look.targets, self.others)
+        else:
+            read = rows.read(soft, READS[config.family])
+            outputs = read.outputs
+            losses = share * (1 - best_match(read.states, look.hidden.states, read.words, look.hidden.words))
+            if share < 1:
+                losses = losses + (1 - share) * row_losses(config.objective, outputs, look.targets, self.others)
+        similarities = F.cosine_similarity(outputs.detach(), look.targets, dim=-1)
+        return (losses * look.weights).sum(-1), similarities[:, 0], (similarities * look.composed).sum(-1)
+
+    def is_due(self) -> bool:
+        """Whether the members have to be looked at: at fixed steps, so that the same seed stops at the same one."""
+        # on the cpu a look costs a fiftieth of a step, and one that stops at a similarity may do so after a dozen steps
+        eager = self.encoder.device.type == "cpu" and any(member.config.stop_at is not None for member in self.members)
+        every = 1 if eager else CHECK_STEPS
+        return self.clock % every == 0 or any(member.step == member.config.steps for member in self.members)
+
+    def check(self) -> list[Member]:
+        """Reads the device, and returns the members that are over by their own rules, `stopped` saying why."""
+        self.read_back(self.members)
+        for member in self.members:
+            self._decide(member)
+        return [member for member in self.members if member.stopped]
+
+    def read_back(self, wanted: Sequence[Member]) -> None:
+        """Brings members' figures up to this step. Waits for the device."""
+        figures, at = self.descent.read(), 0
+        for member in self.members:
+            rows = slice(at, at + member.config.restarts)
+            at = rows.stop
+            if member not in wanted:
+                continue
+            member.at = Figures(*(values[rows] for values in figures))
+            new = member.step - member.read_to
+            if new:
+                places = [(self.clock - new + i) % CHECK_STEPS for i in range(new)]
+                member.history.append(member.at.window[:, places].permute(1, 2, 0))
+                member.read_to = member.step
+
+    def _decide(self, member: Member) -> None:
+        config, at = member.config, member.at
+        if bool(member.history[-1][-1, 0].isnan().all()):
+            member.stopped = "failed"
+            member.failure = f"the loss stopped being a number by step {member.step}: try a rate below {config.rate:g}"
+        elif config.stop_at is not None and float(at.best_reached[member.leader]) >= config.stop_at:
+            member.stopped = "stop_at"
+        elif config.patience is not None and member.step - 1 - int(at.last_fall.max()) >= config.patience:
+            member.stopped = "patience"
+        elif member.step >= config.steps:
+            member.stopped = "steps"
+
+    def state(self, member: Member) -> TrainState:
+        """Where a member is, right after `check`. Waits for the device."""
+        at = sum(one.config.restarts for one in self.members[: self.members.index(member)])
+        tensors = self.descent.taken(slice(at, at + member.config.restarts), member.tokens)
+        tensors["history"] = member.figures().clone()
+        return TrainState(member.step, member.seconds, member.tokens, tensors)
+
+
+def check_tokens(encoder: TextEncoder, tokens: int) -> None:
+    """Raises ConfigError for more soft tokens than the context has room for."""
+    if tokens > encoder.room:
+        raise ConfigError(
+            f"tokens is {tokens}; {encoder.name} has room for 1 to {encoder.room} (10 are usual, 3 are often enough)"
+        )
+
+
+def _groups(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[str]]:
+    """The contexts in as many groups as take turns. Those of a group have ends of like length: rows are as long as the longest."""
+    count = max(1, min(GROUPS, len(contexts)))
+    ordered = sorted(contexts, key=lambda context: len(encoder.tokenizer.encode(split_context(context)[1])))
+    return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
+
+
+def _joined(reads: Sequence[tuple[Read, int]]) -> Read | None:
+    """What members read of their hard prompts, each as often as it has rows: states (R, b, n, w), n being the longest's."""
+    if not reads:
+        return None
+    longest = max(read.words.shape[-1] for read, _ in reads)
+    states, words, outputs = [], [], []
+    for read, r in reads:
+        missing = longest - read.words.shape[-1]
+        states.append(F.pad(read.states, (0, 0, 0, missing)).expand(r, -1, -1, -1))
+        words.append(F.pad(read.words, (0, missing)).expand(r, -1, -1))
+        outputs.append(read.outputs.expand(r, -1, -1))
+    return Read(torch.cat(outputs), torch.cat(states), torch.cat(words))
