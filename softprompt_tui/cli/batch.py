@@ -14,7 +14,7 @@ import click
 from softprompt.batches.asking import Defaults
 from softprompt.batches.reading import Format
 from softprompt.library.names import check_tags
-from softprompt_tui.cli.common import FAILED, INTERRUPTED, PROGRAM, json_option, library, load, narrate, stderr_console
+from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
 from softprompt_tui.cli.runs import resolved
 from softprompt_tui.cli.train import ENDING
@@ -176,9 +176,9 @@ class Watch:
         told += [f"{progress.before:,} from before"] * bool(progress.before)
         told += [f"{progress.failed:,} failed"] * bool(progress.failed)
         narrate(f"{progress.done:,} of {self.total:,} prompts: {', '.join(told)}")
-        if self.interrupted and progress.done < self.total:
-            narrate(f"{PROGRAM}: interrupted; {again} goes on from here")
-            raise SystemExit(INTERRUPTED)
+        if progress.done < self.total:
+            why, code = ("interrupted", INTERRUPTED) if self.interrupted else ("the device gave up", FAILED)
+            fail(f"{why}; {again} goes on from here", code)
         if progress.failed:
             raise SystemExit(FAILED)
 

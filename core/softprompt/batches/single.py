@@ -10,9 +10,9 @@ from softprompt.trainer import iter_train
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
-    from softprompt.pool import Task
+    from softprompt.pool import Task, TrainState
     from softprompt.prompt import SoftPrompt
-    from softprompt.training import Report, TrainState
+    from softprompt.training import Report
 
 LOOK_EVERY = 10  # steps
 

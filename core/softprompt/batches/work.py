@@ -20,9 +20,8 @@ from softprompt.library.names import name_for
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.library.entry import Entry
-    from softprompt.pool import Pool, Task
+    from softprompt.pool import Pool, Task, TrainState
     from softprompt.prompt import SoftPrompt
-    from softprompt.training import TrainState
 
 CHECKPOINT_EVERY = 10.0  # seconds
 CHECKPOINT_SHARE = 0.05  # of the time at most
@@ -69,7 +68,7 @@ class Work:
         if todo:
             self.left = self.under_way.read()
             yield from self._trained(todo, places)
-        if not self.stopped:
+        if self.progress.done == self.progress.total:  # else it was stopped, or the device was lost
             self.under_way.forget()
         if self.file:
             self.file.sync()
