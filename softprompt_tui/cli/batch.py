@@ -39,7 +39,10 @@ NAME, FIGURE = 24, 6  # columns
     "--out", type=click.Path(path_type=Path), help="Write the results to this file, a line of JSON for each prompt, once."
 )
 @click.option(
-    "--together", type=click.IntRange(min=1), metavar="N", help="Train this many at once; by the device's memory unless given."
+    "--together",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train this many at once, restarts counted; by the device's memory unless given.",
 )
 @click.option("--tag", "tags", multiple=True, help="Give what is saved this tag; repeatable.")
 @training_options

@@ -75,7 +75,8 @@ class Batch:
         what cannot be trained, in the order of the file, then of the others as they finish.
 
         With `out` each is also written to that file as a line of JSON, once, and those whose line is there are not yielded. `places` is how
-        many are trained together; None for as many as the device's memory has room for. `on_progress` is called a few times a second; by
+        many are trained together, restarts counted; None for as many as the device's memory has room for. Of a training that fails nothing
+        is kept. `on_progress` is called a few times a second; by
         returning True it ends this with what is under way written down. `load` is `load_encoder`. Raises RunRefused where another process
         trains this batch or writes to `out`, FileRefused, HomeError, and what loading the usual model raises.
         """
