@@ -59,14 +59,14 @@ class Descent:
 
     def add(self, rows: dict[str, Tensor], schedule: Schedule) -> None:
         """Adds rows, as `fresh` makes them or as `taken` found them."""
-        k = self.vectors.shape[1]
+        k, joined = self.vectors.shape[1], {}
         for name, mine in self.tensors.items():
             theirs = rows[name].to(self.device)
             if theirs.ndim == 3 and name != "recent" and theirs.shape[1] < k:  # fewer soft tokens than others have
                 theirs = torch.cat([theirs, theirs.new_zeros(len(theirs), k - theirs.shape[1], theirs.shape[2])], dim=1)
-            self.tensors[name] = torch.cat([mine.detach(), theirs])
+            joined[name] = torch.cat([mine.detach(), theirs])
         added = self.window.new_full((len(rows["vectors"]), CHECK_STEPS, 3), math.nan)
-        self.window = torch.cat([self.window, added])
+        self.window, self.tensors = torch.cat([self.window, added]), joined
         self.schedule = Schedule(*(torch.cat(pair) for pair in zip(self.schedule, schedule, strict=True)))
         self._reseat()
 

@@ -66,6 +66,11 @@ class TextEncoder:
         return self.tower.table.device
 
     @property
+    def arithmetic(self) -> str:
+        """Where it computes and how, such as "cpu, float32"."""
+        return f"{self.device}, {str(self.tower.table.dtype).removeprefix('torch.')}"
+
+    @property
     def width(self) -> int:
         return self.config.width
 

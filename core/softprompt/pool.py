@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ from softprompt.errors import ConfigError
 from softprompt.families import READS
 from softprompt.hidden import HiddenTarget, best_match
 from softprompt.objective import row_losses
+from softprompt.origin import Meaning
 from softprompt.softrows import SoftRows
 from softprompt.targets import ALONE, HardPrompt, fitting, targets_in, with_room
 
@@ -82,10 +83,12 @@ class _Look:
 class Member:
     """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
 
-    def __init__(self, prompt: HardPrompt, config: TrainConfig, looks: list[_Look], skipped: tuple[str, ...]) -> None:
+    def __init__(
+        self, prompt: HardPrompt, config: TrainConfig, looks: list[_Look], skipped: tuple[str, ...], key: str = ""
+    ) -> None:
         assert config.tokens != "auto"  # only train and iter_train find the number
         self.prompt, self.config, self.looks, self.skipped = prompt, config, looks, skipped
-        self.tokens = config.tokens
+        self.tokens, self.key = config.tokens, key
         self.step, self.before = 0, 0.0
         self.began = time.perf_counter()
         self.stopped = self.failure = ""
@@ -135,6 +138,21 @@ class Member:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A training to be done in a pool: a hard prompt, or the `meanings` it has together, and a `key` to know it by.
+
+    `start` (k, w) is what init "soft" begins from; `resume` a state to go on from.
+    """
+
+    text: str
+    config: TrainConfig = field(default_factory=TrainConfig)
+    meanings: tuple[Meaning, ...] = ()
+    start: Tensor | None = None
+    resume: TrainState | None = None
+    key: str = ""
+
+
 class Pool:
     """Trainings of one plan on one encoder. `tokens` are the numbers of soft tokens that its members have.
 
@@ -155,15 +173,11 @@ class Pool:
         self.clock = 0
         self._together: list[_Look] = []
 
-    @property
-    def device(self) -> str:
-        return f"{self.encoder.device}, {str(self.encoder.tower.table.dtype).removeprefix('torch.')}"
-
-    def look_at(self, prompt: HardPrompt, config: TrainConfig) -> Member:
+    def look_at(self, prompt: HardPrompt, config: TrainConfig, key: str = "") -> Member:
         """A member that is not yet in: all that has to be computed for it before its first step."""
         fits = set(fitting(self.encoder, prompt, self.contexts, self.tokens[-1]))
         looks = [self._look(prompt, config, group, fits) for group in self.groups]
-        return Member(prompt, config, looks, tuple(context for context in config.contexts if context not in fits))
+        return Member(prompt, config, looks, tuple(context for context in config.contexts if context not in fits), key)
 
     def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], fits: set[str]) -> _Look:
         encoder = self.encoder
@@ -299,6 +313,11 @@ class Pool:
             member.stopped = "patience"
         elif member.step >= config.steps:
             member.stopped = "steps"
+
+    def states(self) -> dict[str, TrainState]:
+        """Where all members are, by their keys. Waits for the device."""
+        self.read_back(self.members)
+        return {member.key: self.state(member) for member in self.members}
 
     def state(self, member: Member) -> TrainState:
         """Where a member is, right after `check`. Waits for the device."""

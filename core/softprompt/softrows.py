@@ -87,6 +87,11 @@ class SoftRows:
         )
         return past, torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf")).unsqueeze(1)
 
+    @property
+    def positions(self) -> int:
+        """How many are run for one soft prompt."""
+        return self._const.shape[1]
+
     def seat(self, tokens: Sequence[int]) -> None:
         """Says which soft prompts there are: how many soft tokens each has, one of `counts`."""
         which = torch.tensor([self.counts.index(k) for k in tokens], device=self._at.device)

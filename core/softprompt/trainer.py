@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
-from softprompt.errors import TrainingFailed
+from softprompt.errors import SoftPromptError, TrainingFailed
 from softprompt.grading import grade
 from softprompt.hidden import hidden_similarities
+from softprompt.many import descend_many
 from softprompt.models import load_encoder
 from softprompt.origin import Meaning
-from softprompt.pool import Trained, TrainState
+from softprompt.pool import Pool, Task, Trained, TrainState
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in
@@ -75,8 +76,31 @@ def iter_train(
     vectors = _start_vectors(encoder, start)
     if config.tokens != "auto":
         trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
-        return _finish(encoder, prompt, config, trained)
+        return finish(encoder, prompt, config, trained)
     return (yield from _fewest(encoder, prompt, config, vectors, interval, resume))
+
+
+def train_many(
+    encoder: TextEncoder,
+    tasks: Iterable[Task],
+    *,
+    places: int | None = None,
+    on_step: Callable[[Pool], bool | None] | None = None,
+) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
+    """Trains tasks of one plan (`pool.plan_of`) together, and yields each with what it came to as soon as it is over, or with its error.
+
+    Tasks are drawn as places get free, so that there may be any number of them; `places`, on how many restarts at once, is by default as the
+    device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
+    and nothing more is yielded. Raises TrainingFailed where the device fails.
+    """
+    for task, done in descend_many(encoder, tasks, places=places, on_step=on_step):
+        if isinstance(done, SoftPromptError):
+            yield task, done
+            continue
+        try:
+            yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.arithmetic))
+        except SoftPromptError as error:
+            yield task, error
 
 
 def _fewest(
@@ -101,7 +125,7 @@ def _fewest(
             going_on = resume if tokens == first else None
             training = descend(encoder, prompt, once, start=start, interval=interval, resume=going_on)
             trained = yield from _remembering(training, best)
-            made = replace(_finish(encoder, prompt, once, trained), config=config.as_dict())
+            made = replace(finish(encoder, prompt, once, trained), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
         if best is None or _reached(made, config) > _reached(best, config):
@@ -147,7 +171,7 @@ def _start_vectors(encoder: TextEncoder, start: SoftPrompt | Array | Tensor | No
     return None if start is None else torch.asarray(start, copy=True)
 
 
-def _finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
     """Grades and reads out what a training came to; raises TrainingFailed with it where the training failed."""
     if not math.isfinite(trained.loss):
         raise TrainingFailed(trained.failure or "the training ended before its first step")

@@ -106,7 +106,7 @@ def descend(
                     member.stopped = "interrupted"
     except RuntimeError as error:
         member.stopped, member.failure = "failed", device_failure(error, encoder.device)
-    return member.trained(pool.device)
+    return member.trained(encoder.arithmetic)
 
 
 def report_of(pool: Pool, member: Member) -> Report:

@@ -1,0 +1,142 @@
+"""Many trainings, each as soon as there is a place for it: as many at once as the device has memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+import torch
+
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
+from softprompt.pool import Member, Pool, Task, plan_of
+from softprompt.targets import meant_prompt
+from softprompt.training import device_failure, start_vectors
+
+MOST_PLACES = 1024
+POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)
+SHARE_OF_MEMORY = 0.5  # of what is free on a GPU
+KEPT_OF_A_POSITION = 40  # times the width: numbers that a block keeps of a position for its gradient, at the most
+
+Done = tuple[Task, Member | SoftPromptError]
+
+
+def places_for(encoder: TextEncoder, config: TrainConfig) -> int:
+    """How many rows (restarts counted) train at once: what a GPU's memory holds, or what keeps a cpu busy."""
+    assert config.tokens != "auto"
+    positions = max(rows.positions for rows in Pool(encoder, config, [config.tokens]).rows)
+    if encoder.device.type != "cuda":
+        return max(1, min(MOST_PLACES, POSITIONS_ON_CPU // positions))
+    free, _ = torch.cuda.mem_get_info(encoder.device)
+    size = KEPT_OF_A_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
+    return max(1, min(MOST_PLACES, int(free * SHARE_OF_MEMORY / (positions * size))))
+
+
+def descend_many(
+    encoder: TextEncoder,
+    tasks: Iterable[Task],
+    *,
+    places: int | None = None,
+    on_step: Callable[[Pool], bool | None] | None = None,
+) -> Iterator[Done]:
+    """Trains tasks of one plan, drawn as places get free; yields each with the member it was when it is over, or why it could not begin.
+
+    `places` counts rows: a task takes as many as it has restarts. `on_step` is called after every step; returning True ends all, and nothing
+    more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
+    ends those that train with the best so far and `failure` set. Raises TrainingFailed where it gives nothing back any more.
+    """
+    waiting: Iterator[Task] = iter(tasks)
+    most = places
+    while True:
+        first = next(waiting, None)
+        if first is None:
+            return
+        if first.config.tokens == "auto":
+            yield first, ConfigError("tokens is auto, which finds the number one after another: give a number")
+            continue
+        try:
+            pool = Pool(encoder, first.config, [first.config.tokens])
+            most = most or places_for(encoder, first.config)
+        except SoftPromptError as error:  # more soft tokens than fit: true of every task of this plan, and said of each
+            yield first, error
+            continue
+        round_ = _Round(pool, chain([first], waiting), most)
+        yield from round_.run(on_step)
+        if round_.stopped:
+            return
+        if round_.left:
+            most = max(1, most // 2)
+            waiting = chain(round_.left, waiting)
+
+
+class _Round:
+    """A pool that is fed until nothing is left to be trained, or memory runs out: then `left` has what goes on in the next one."""
+
+    def __init__(self, pool: Pool, tasks: Iterator[Task], most: int) -> None:
+        self.pool, self.tasks, self.most = pool, tasks, most
+        self.plan = plan_of(pool.config)
+        self.of: dict[Member, Task] = {}
+        self.left: list[Task] = []
+        self.next: Task | None = None
+        self.stopped = False
+
+    def run(self, on_step: Callable[[Pool], bool | None] | None) -> Iterator[Done]:
+        pool = self.pool
+        try:
+            yield from self._fill()
+            while pool.members:
+                pool.advance()
+                if on_step and on_step(pool):
+                    self.stopped = True
+                    return
+                if pool.is_due() and (over := pool.check()):
+                    pool.leave(over)
+                    for member in over:
+                        yield self.of.pop(member), member
+                    yield from self._fill()
+        except RuntimeError as error:
+            yield from self._failed(error)
+
+    def _fill(self) -> Iterator[Done]:
+        """Lets in as many as there are places for; a task with more restarts than places gets in alone."""
+        while True:
+            self.next = self.next or next(self.tasks, None)
+            taken = sum(member.config.restarts for member in self.pool.members)
+            if self.next is None or (taken and taken + self.next.config.restarts > self.most):
+                return
+            task, self.next = self.next, None
+            try:
+                self._let_in(task)
+            except SoftPromptError as error:
+                yield task, error
+                continue
+            except RuntimeError:
+                self.next = task
+                raise
+
+    def _let_in(self, task: Task) -> None:
+        if plan_of(task.config) != self.plan:
+            raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
+        encoder, config = self.pool.encoder, task.config
+        prompt = meant_prompt(encoder, task.text, task.meanings, config.long)
+        member = self.pool.look_at(prompt, config, task.key)
+        assert config.tokens != "auto"
+        self.pool.add(member, start_vectors(encoder, prompt, config, config.tokens, task.start), task.resume)
+        self.of[member] = task
+
+    def _failed(self, error: RuntimeError) -> Iterator[Done]:
+        """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
+        pool, lacks_memory = self.pool, isinstance(error, torch.OutOfMemoryError)
+        if lacks_memory and len(pool.members) > 1:
+            pool.read_back(pool.members)
+            self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.members]
+            self.left += [self.next] if self.next else []
+            return
+        for member in pool.members:
+            member.stopped, member.failure = "failed", device_failure(error, pool.encoder.device)
+            yield self.of[member], member
+        if not lacks_memory or not pool.members:
+            raise TrainingFailed(device_failure(error, pool.encoder.device)) from error
+        self.left += [self.next] if self.next else []

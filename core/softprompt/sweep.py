@@ -1,0 +1,108 @@
+"""Tokens against fidelity: soft prompts of several numbers of tokens for one hard prompt, trained in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.origin import Meaning
+from softprompt.pool import Member, Pool
+from softprompt.prompt import SoftPrompt
+from softprompt.targets import meant_prompt
+from softprompt.trainer import finish
+from softprompt.training import Interval, device_failure, start_vectors
+
+USUAL = tuple(range(1, 17))
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """How far a sweep is. `results` has for each number of tokens: it, the similarity alone, and the mean in the training contexts."""
+
+    step: int
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+    results: tuple[tuple[int, float, float], ...]
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.step / self.seconds if self.seconds else 0.0
+
+
+def sweep(
+    encoder: TextEncoder,
+    text: str,
+    ks: Sequence[int] = USUAL,
+    config: TrainConfig | None = None,
+    *,
+    meanings: Sequence[Meaning] = (),
+    interval: Interval = 10,
+) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
+    """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns the soft prompts by their tokens.
+
+    `config` is theirs but for `tokens`. Sending True stops it with the best so far. Raises PromptError, ConfigError, and TrainingFailed.
+    """
+    ks = check_sweep(ks)
+    config = replace(config or TrainConfig(), tokens=ks[-1])
+    prompt = meant_prompt(encoder, text, meanings, config.long)
+    if config.init == "soft":
+        raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
+    try:
+        pool = Pool(encoder, config, ks)
+        for k in ks:
+            once = replace(config, tokens=k)
+            pool.add(pool.look_at(prompt, once, str(k)), start_vectors(encoder, prompt, once, k, None))
+        members = list(pool.members)
+        due = interval if callable(interval) else lambda step: step % interval == 0
+        while pool.members:
+            pool.advance()
+            over = pool.check() if pool.is_due() else []
+            if over:
+                pool.leave(over)
+            if due(pool.clock) or not pool.members:
+                pool.read_back(pool.members)
+                if (yield _report(members)):
+                    break
+    except RuntimeError as error:  # torch's type for a lost or full device
+        raise TrainingFailed(device_failure(error, encoder.device)) from error
+    return [finish(encoder, prompt, member.config, member.trained(encoder.arithmetic)) for member in members]
+
+
+def check_sweep(ks: Sequence[int]) -> list[int]:
+    """The numbers of tokens in their order; raises ConfigError for others than a few different ones from 1 on."""
+    found = sorted(set(ks))
+    if not found or found[0] < 1 or len(found) > 64:
+        raise ConfigError("a sweep needs from one to 64 numbers of tokens from 1 on: 1-16, or 1,2,4,8")
+    return found
+
+
+def knee(points: Sequence[tuple[int, float]]) -> int:
+    """The number of tokens after which more of them give little, of (tokens, fidelity) pairs: farthest above the line from the first to the last.
+
+    Source: Satopää et al. 2011 (Kneedle). Where fidelity does not rise, it is the first.
+    """
+    ordered = sorted(points)
+    best, rising = -2.0, []
+    for k, value in ordered:
+        best = max(best, value)
+        rising.append((k, best))
+    (first, low), (last, high) = rising[0], rising[-1]
+    if high <= low or last == first:
+        return first
+    above = [(value - low) / (high - low) - (k - first) / (last - first) for k, value in rising]
+    return rising[above.index(max(above))][0]
+
+
+def _report(members: Sequence[Member]) -> SweepReport:
+    latest = max(members, key=lambda member: member.step)
+    losses, results = [], []
+    for member in members:
+        figures, leader = member.figures()[:, :, member.leader], member.leader
+        best = figures[int(member.at.best_step[leader])]
+        losses.append(float(figures[-1, 0]))
+        results.append((member.tokens, float(best[1]), float(best[2])))
+    return SweepReport(latest.step, latest.config.steps, latest.seconds, tuple(losses), tuple(results))

@@ -1,0 +1,173 @@
+"""Many trainings at once: each comes to what it would alone, whoever it shares the batch with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import softprompt
+from softprompt import SoftPrompt, TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError, TrainingFailed
+from softprompt.pool import Pool, Task, TrainState
+from softprompt.trainer import train_many
+from tests.conftest import BOAT, FOX
+
+PROMPTS = (
+    FOX,
+    BOAT,
+    "an old lighthouse keeper reading a letter by candle light",
+    "three red kites over a green hill in the wind",
+    "a bowl of ripe figs on a blue table cloth",
+    "the inside of a clock with brass wheels and tiny screws",
+    "a night train crossing a long bridge over a black lake",
+)
+SHORT = TrainConfig(tokens=2, steps=40)
+
+
+def all_of(encoder: TextEncoder, tasks: list[Task], **settings: Any) -> dict[str, SoftPrompt | SoftPromptError]:
+    return {task.key: done for task, done in train_many(encoder, tasks, **settings)}
+
+
+def test_each_comes_to_what_it_would_alone(encoder: TextEncoder) -> None:
+    done = all_of(encoder, [Task(text, SHORT, key=text) for text in PROMPTS], places=3)
+    assert set(done) == set(PROMPTS)
+    for text, made in done.items():
+        alone = softprompt.train(encoder, text, SHORT)
+        assert isinstance(made, SoftPrompt)
+        assert made.similarity == pytest.approx(alone.similarity, abs=2e-3)
+        assert (made.steps, made.stopped, made.hard_prompt) == (40, "steps", text)
+        # those that were in from the beginning saw the contexts in the same order
+        if text in PROMPTS[:3]:
+            np.testing.assert_allclose(made.losses[:20], alone.losses[:20], rtol=1e-2, atol=1e-3)
+
+
+def test_each_has_its_own_settings_and_end(encoder: TextEncoder) -> None:
+    configs = {
+        "long": replace(SHORT, steps=60),
+        "short": replace(SHORT, steps=7),
+        "restarts": replace(SHORT, restarts=3, steps=25),
+        "reached": replace(SHORT, stop_at=0.6),
+        "impatient": replace(SHORT, patience=3, rate=30.0),
+    }
+    done = all_of(encoder, [Task(FOX, config, key=key) for key, config in configs.items()], places=4)
+    ends = {key: (made.stopped, made.steps) for key, made in done.items() if isinstance(made, SoftPrompt)}
+    assert ends["long"] == ("steps", 60)
+    assert ends["short"] == ("steps", 7)
+    assert ends["restarts"] == ("steps", 25)
+    assert ends["reached"][0] == "stop_at"
+    assert ends["impatient"][0] == "patience"
+    assert all(len(made.losses) == made.steps for made in done.values() if isinstance(made, SoftPrompt))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "hidden"},
+        {"objective": "mixed", "family": "sdxl"},
+        {"objective": "mse"},
+        {"objective": "contrastive", "against": (BOAT,)},
+    ],
+)
+def test_every_objective_can_be_shared(encoder: TextEncoder, settings: dict[str, Any]) -> None:
+    config = replace(SHORT, steps=12, **settings)
+    done = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:3]])
+    for text, made in done.items():
+        assert isinstance(made, SoftPrompt)
+        alone = softprompt.train(encoder, text, config)
+        np.testing.assert_allclose(made.losses, alone.losses, rtol=1e-2, atol=1e-3)
+
+
+def test_tasks_are_drawn_as_places_get_free(encoder: TextEncoder) -> None:
+    drawn: list[str] = []
+
+    def tasks() -> Iterator[Task]:
+        for i, text in enumerate(PROMPTS):
+            drawn.append(text)
+            yield Task(text, replace(SHORT, steps=3 + i, contexts=()), key=text)
+
+    for i, _ in enumerate(train_many(encoder, tasks(), places=2)):
+        assert len(drawn) <= i + 3
+
+
+def test_what_cannot_be_trained_is_said_and_the_others_go_on(encoder: TextEncoder) -> None:
+    tasks = [
+        Task(FOX, SHORT, key="fox"),
+        Task("word " * 100, SHORT, key="long"),
+        Task(FOX, replace(SHORT, tokens=3), key="other"),
+        Task(BOAT, SHORT, key="boat"),
+    ]
+    done = all_of(encoder, tasks, places=1)
+    assert isinstance(done["long"], PromptTooLong)
+    assert isinstance(done["other"], ConfigError)
+    assert isinstance(done["fox"], SoftPrompt)
+    assert isinstance(done["boat"], SoftPrompt)
+
+
+def test_more_tokens_than_fit_are_refused_for_each(encoder: TextEncoder) -> None:
+    done = all_of(encoder, [Task(text, replace(SHORT, tokens=100), key=text) for text in PROMPTS[:2]])
+    assert all(isinstance(error, ConfigError) for error in done.values())
+    assert len(done) == 2
+
+
+def test_it_goes_on_from_the_states_of_all(encoder: TextEncoder) -> None:
+    whole = all_of(encoder, [Task(text, SHORT, key=text) for text in PROMPTS[:3]])
+    states: dict[str, TrainState] = {}
+
+    def stop_at_20(pool: Pool) -> bool:
+        if pool.clock == 20:
+            states.update(pool.states())
+        return pool.clock == 20
+
+    assert all_of(encoder, [Task(text, SHORT, key=text) for text in PROMPTS[:3]], on_step=stop_at_20) == {}
+    again = all_of(encoder, [Task(text, SHORT, key=text, resume=states[text]) for text in PROMPTS[:3]])
+    for text, made in again.items():
+        before = whole[text]
+        assert isinstance(made, SoftPrompt)
+        assert isinstance(before, SoftPrompt)
+        assert made.vectors.tobytes() == before.vectors.tobytes()
+        assert made.losses.tobytes() == before.losses.tobytes()
+
+
+def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import pool
+
+    real, at_once = pool.row_losses, []
+
+    def small(objective: Any, outputs: torch.Tensor, *rest: Any) -> torch.Tensor:
+        at_once.append(len(outputs))
+        if len(outputs) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(objective, outputs, *rest)
+
+    monkeypatch.setattr(pool, "row_losses", small)
+    done = all_of(encoder, [Task(text, replace(SHORT, steps=10), key=text) for text in PROMPTS], places=6)
+    assert set(done) == set(PROMPTS)
+    assert all(isinstance(made, SoftPrompt) and made.steps == 10 for made in done.values())
+    assert max(at_once) == 6
+    assert at_once.count(6) == 1
+
+
+def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import pool
+
+    real, calls = pool.row_losses, []
+
+    def failing(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > 25:
+            raise RuntimeError("CUDA error: gone")
+        return real(*args)
+
+    monkeypatch.setattr(pool, "row_losses", failing)
+    done: dict[str, Any] = {}
+    together = train_many(encoder, [Task(text, SHORT, key=text) for text in PROMPTS], places=2)
+    with pytest.raises(TrainingFailed, match="gone"):
+        done.update((task.key, made) for task, made in together)
+    assert set(done) == set(PROMPTS[:2])
+    assert all(isinstance(error, TrainingFailed) and error.best is not None and error.best.steps == 25 for error in done.values())
