@@ -13,6 +13,7 @@ import click
 
 from softprompt.batches.asking import Defaults
 from softprompt.batches.reading import Format
+from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
@@ -94,11 +95,15 @@ def batch(
     with closing(Batch(sys.stdin.buffer if file == "-" else file, defaults, format=format, column=column)) as work:
         if work.unused:
             narrate(f"note: not used: {', '.join(work.unused)}")
-        with Watch(len(work), quiet) as watch:
-            for result in work.train(here, out=out, places=together, on_progress=watch, load=watch.load):
-                if out is None:
-                    watch.print(_words(result) if shown else result.as_line().decode().rstrip())
-    watch.finish(again="the same input again" if file == "-" else "the same command")
+        again = f"{'the same input' if file == '-' else 'the same command'} again goes on from here"
+        try:
+            with Watch(len(work), quiet) as watch:
+                for result in work.train(here, out=out, places=together, on_progress=watch, load=watch.load):
+                    if out is None:
+                        watch.print(_words(result) if shown else result.as_line().decode().rstrip())
+        except TrainingFailed as error:  # the device is gone
+            fail(f"{error}; {again}", FAILED)
+    watch.finish(again)
 
 
 def _words(result: Result) -> str:
@@ -180,8 +185,7 @@ class Watch:
         told += [f"{progress.failed:,} failed"] * bool(progress.failed)
         narrate(f"{progress.done:,} of {self.total:,} prompts: {', '.join(told)}")
         if progress.done < self.total:
-            why, code = ("interrupted", INTERRUPTED) if self.interrupted else ("the device gave up", FAILED)
-            fail(f"{why}; {again} goes on from here", code)
+            fail(f"interrupted; {again}", INTERRUPTED)
         if progress.failed:
             raise SystemExit(FAILED)
 

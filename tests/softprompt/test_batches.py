@@ -15,7 +15,7 @@ from softprompt import Library, TrainConfig, train_batch
 from softprompt.batches import Batch, Defaults, Progress, Result
 from softprompt.batches.asking import OF_A_ROW
 from softprompt.batches.reading import LONGEST_LINE, Keys, Row, read_rows
-from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, UnknownModel
+from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, TrainingFailed, UnknownModel
 
 SHORT = TrainConfig(tokens=2, steps=4)
 PROMPTS = ["a red fox asleep in deep snow", "a boat on a lake at dawn", "an old lighthouse above a stormy sea"]
@@ -280,6 +280,27 @@ def test_what_was_under_way_goes_on_where_it_was(home: Path) -> None:
     with closing(Batch(PROMPTS, Defaults(long))) as batch:
         assert list(batch.train(on_progress=further)) == []
     assert next(filter(None, reached)) < 0.05
+
+
+def test_a_device_that_is_lost_costs_no_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt import pool
+
+    real, calls = pool.row_losses, []
+
+    def failing(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 6:
+            raise RuntimeError("CUDA error: gone")
+        return real(*args)
+
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "row_losses", failing)
+        with pytest.raises(TrainingFailed, match="gone"):
+            list(train_batch(PROMPTS, SHORT, out=out, places=1))
+    assert [(line["line"], line["state"]) for line in lines_of(out)] == [(1, "trained"), (2, "failed")]
+    assert sorted(result.line for result in train_batch(PROMPTS, SHORT, out=out)) == [2, 3]
+    assert [(line["line"], line["error"]) for line in lines_of(out)] == [(1, None), (2, None), (3, None)]
 
 
 def test_a_batch_is_one_process_s_at_a_time(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
         pass
     assert process.wait() == 130
     assert "0 of 2 prompts" in seen
-    assert "interrupted; the same command goes on from here" in seen
+    assert "interrupted; the same command again goes on from here" in seen
     assert len(list((home / "data" / "batches").glob("*.state"))) == 1
     os.close(master)
 

@@ -78,7 +78,8 @@ class Batch:
         many are trained together, restarts counted; None for as many as the device's memory has room for. Of a training that fails nothing
         is kept. `on_progress` is called a few times a second; by
         returning True it ends this with what is under way written down. `load` is `load_encoder`. Raises RunRefused where another process
-        trains this batch or writes to `out`, FileRefused, HomeError, and what loading the usual model raises.
+        trains this batch or writes to `out`, TrainingFailed where the device is lost, FileRefused, HomeError, and what loading the usual
+        model raises.
         """
         from softprompt.batches.work import Work
         from softprompt.library import Library

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from softprompt.pool import Pool, Task, TrainState
     from softprompt.prompt import SoftPrompt
 
-CHECKPOINT_EVERY = 10.0  # seconds
+CHECKPOINT_FIRST, CHECKPOINT_EVERY = 1.0, 10.0  # seconds; sooner at first: who is killed often gets on all the same
 CHECKPOINT_SHARE = 0.05  # of the time at most
 TELL_EVERY = 0.1  # seconds
 Load = Callable[[str, str, str], "TextEncoder"]
@@ -53,7 +53,7 @@ class Work:
         self.left: dict[str, bytes] = {}  # states of an earlier run that no training has gone on from yet
         self.stopped = False
         self.began = self.told = self.saved = time.monotonic()
-        self.checkpoint_after = CHECKPOINT_EVERY
+        self.checkpoint_after = CHECKPOINT_FIRST
 
     def results(self, places: int | None) -> Iterator[Result]:
         todo: dict[int, array[int]] = {}
@@ -68,7 +68,7 @@ class Work:
         if todo:
             self.left = self.under_way.read()
             yield from self._trained(todo, places)
-        if self.progress.done == self.progress.total:  # else it was stopped, or the device was lost
+        if self.progress.done == self.progress.total:  # else it was stopped
             self.under_way.forget()
         if self.file:
             self.file.sync()
@@ -214,7 +214,7 @@ class Work:
         except OSError as error:  # a full disk: the training goes on, and the next one is another file
             log.warning("what is under way was not written down: %s", error)
         self.saved = time.monotonic()
-        self.checkpoint_after = max(CHECKPOINT_EVERY, (self.saved - began) / CHECKPOINT_SHARE)
+        self.checkpoint_after = max(min(2 * self.checkpoint_after, CHECKPOINT_EVERY), (self.saved - began) / CHECKPOINT_SHARE)
 
 
 def _state_in(raw: bytes, encoder: TextEncoder) -> TrainState | None:
