@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from softprompt_tui.cli.batch import batch
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
@@ -51,7 +52,7 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    train, list_, show, readout, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
+    train, batch, list_, show, readout, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
     runs, attach, stop, worker, completion,
 )  # fmt: skip
 for command in COMMANDS:
