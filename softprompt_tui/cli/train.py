@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.config import Init, Long, Objective, TrainConfig
+from softprompt.config import HardConfig, Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.families import Family
 from softprompt.job import Job, carry_out
 from softprompt_tui.cli.common import (
     FAILED,
+    INTERRUPTED,
     complete_entry,
     device_option,
     fail,
@@ -22,20 +21,18 @@ from softprompt_tui.cli.common import (
     library,
     load,
     model_option,
-    stderr_console,
 )
+from softprompt_tui.cli.harden import choice, hard_config, hard_options
+from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.result import finish
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.prompt import SoftPrompt
-    from softprompt.training import Report
 
 DEFAULT = TrainConfig()
 AUTO_STOP_AT = 0.99
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends a training early: what it has reached is saved
 LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may never end
 
 
@@ -49,10 +46,6 @@ class TokenCount(click.ParamType):  # type: ignore[type-arg]  # generic in newer
             return int(str(value))
         except ValueError:
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
-
-
-def choice(values: Any) -> click.Choice[str]:
-    return click.Choice(list(values.__args__))
 
 
 @click.command(short_help="Train a soft prompt for PROMPT and save it.")
@@ -159,6 +152,12 @@ def choice(values: Any) -> click.Choice[str]:
     help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.",
 )
 @click.option(
+    "--hard",
+    is_flag=True,
+    help="Then look for its hard readout too: real tokens whose typed text means the prompt, to paste anywhere (see `harden`).",
+)
+@hard_options("hard-")
+@click.option(
     "--background",
     "-b",
     is_flag=True,
@@ -175,6 +174,7 @@ def train(
     start_name: str | None,
     no_contexts: bool,
     no_norm_projection: bool,
+    hard: bool,
     background: bool,
     as_json: bool,
     quiet: bool,
@@ -188,6 +188,7 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow" -k auto --name fox
       softprompt-tui train "a red fox asleep in deep snow" -k 2 --init prompt
       softprompt-tui train "a red fox asleep in deep snow" -k 4 --objective mixed --family sdxl
+      softprompt-tui train "a red fox asleep in deep snow" -k 4 --hard --hard-words dictionary
       softprompt-tui train "a red fox asleep in deep snow" --background
 
     Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up ends it the same way; with
@@ -196,8 +197,19 @@ def train(
     if prompt == "-":
         prompt = _standard_input()
     here = library()
+    wanted = hard_config(settings, seed=settings["seed"])
+    if not hard and wanted != HardConfig(seed=settings["seed"]):
+        raise ConfigError("the --hard-… settings are those of the hard readout, which only --hard looks for")
     config = _config(settings, no_contexts, no_norm_projection, start_name)
-    job = Job(prompt, config, resolved(model), device, precision, here.free_name(name) if name is not None else "")
+    job = Job(
+        prompt,
+        config,
+        resolved(model),
+        device,
+        precision,
+        here.free_name(name) if name is not None else "",
+        hard=wanted if hard else None,
+    )
     here.prepare()
     start = here.open(start_name) if start_name else None
     if background:
@@ -210,11 +222,13 @@ def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, e
     """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = encoder or load(job.model, job.device, job.precision)
-    with Progress(job.config, quiet) as progress:
-        outcome = carry_out(job, encoder, library(), start=start, on_report=progress)
+    with Progress(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
+        outcome = carry_out(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     finish(job.name, outcome.entry, outcome.failure, as_json)
+    if job.hard and progress.interrupted:  # while it looked for the hard readout
+        raise SystemExit(INTERRUPTED)
 
 
 def _standard_input() -> str:
@@ -238,47 +252,3 @@ def _config(settings: dict[str, Any], no_contexts: bool, no_norm_projection: boo
     if settings["tokens"] == "auto" and settings["stop_at"] is None:
         settings["stop_at"] = AUTO_STOP_AT
     return TrainConfig(project_norm=not no_norm_projection, **settings)
-
-
-class Progress:
-    """A progress bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the training, a second the program."""
-
-    def __init__(self, config: TrainConfig, quiet: bool) -> None:
-        self.config = config
-        self.interrupted = False
-        self.shown = sys.stderr.isatty() and not quiet
-
-    def __enter__(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
-        )
-        self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
-        self.task = self.bar.add_task("starting", total=self.config.steps)
-        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
-        if self.shown:
-            self.bar.start()
-        return self
-
-    def __call__(self, report: Report) -> bool:
-        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
-        tokens = f"{len(report.vectors)} tokens  " if self.config.tokens == "auto" else ""
-        self.bar.update(self.task, completed=report.step, description=tokens + figures)
-        return self.interrupted
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.bar.stop()
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self.bar.update(self.task, description=inert("stopping; the best so far is kept"))

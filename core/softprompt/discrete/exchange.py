@@ -79,9 +79,7 @@ class Exchange:
         # neighbouring gaps go into one batch, which shares what stands before the first of them
         together = max(1, self.scorer.batch // (chains * m))
         parts = [tried[:, i : i + together] for i in range(0, len(gaps), together)]
-        scores = [
-            self.scorer.scores(part.flatten(0, 1), gaps[i * together]).view(chains, -1) for i, part in enumerate(parts)
-        ]
+        scores = [self.scorer.scores(part.flatten(0, 1), gaps[i * together]).view(chains, -1) for i, part in enumerate(parts)]
         return self._best_of(tried.flatten(1, 2), torch.cat(scores, dim=1))
 
     def _proposed(self, wide: Tensor, at: Tensor) -> Tensor:
