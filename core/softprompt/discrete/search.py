@@ -23,7 +23,7 @@ from softprompt.errors import ConfigError
 from softprompt.prompt import HardReadout
 from softprompt.targets import ALONE, HardPrompt, fitting, rows_in, targets_in
 
-ROUNDS, PEZ_STEPS = 100, 600  # 5 to 10 s on two cores for k=8 on `mini`
+ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report
 MOST_OWN = 32  # of the prompt's own tokens
 
