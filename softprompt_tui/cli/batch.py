@@ -17,8 +17,8 @@ from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
+from softprompt_tui.cli.progress import ENDING
 from softprompt_tui.cli.runs import resolved
-from softprompt_tui.cli.train import ENDING
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:

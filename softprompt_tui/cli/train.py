@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.config import TrainConfig
+from softprompt.config import HardConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job, carry_out
 from softprompt_tui.cli.common import (
     FAILED,
+    INTERRUPTED,
     complete_entry,
     fail,
     json_option,
     library,
     load,
-    stderr_console,
 )
+from softprompt_tui.cli.harden import hard_config, hard_options
 from softprompt_tui.cli.options import config_of, training_options
+from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.result import finish
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.prompt import SoftPrompt
-    from softprompt.training import Report
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends a training early: what it has reached is saved
 LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may never end
 
 
@@ -47,6 +44,12 @@ LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may
     help="The saved soft prompt to begin from; sets --init soft.",
 )
 @click.option(
+    "--hard",
+    is_flag=True,
+    help="Then look for its hard readout too: real tokens whose typed text means the prompt, to paste anywhere (see `harden`).",
+)
+@hard_options("hard-")
+@click.option(
     "--background",
     "-b",
     is_flag=True,
@@ -61,6 +64,7 @@ def train(
     device: str,
     precision: str,
     start_name: str | None,
+    hard: bool,
     background: bool,
     as_json: bool,
     quiet: bool,
@@ -74,6 +78,7 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow" -k auto --name fox
       softprompt-tui train "a red fox asleep in deep snow" -k 2 --init prompt
       softprompt-tui train "a red fox asleep in deep snow" -k 4 --objective mixed --family sdxl
+      softprompt-tui train "a red fox asleep in deep snow" -k 4 --hard --hard-words dictionary
       softprompt-tui train "a red fox asleep in deep snow" --background
 
     Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up ends it the same way; with
@@ -82,12 +87,22 @@ def train(
     if prompt == "-":
         prompt = _standard_input()
     here = library()
+    wanted = hard_config(settings, seed=settings["seed"])
+    if not hard and wanted != HardConfig(seed=settings["seed"]):
+        raise ConfigError("the --hard-… settings are those of the hard readout, which only --hard looks for")
     if start_name:
         settings["init"] = "soft"
     elif settings["init"] == "soft":
         raise ConfigError("--init soft needs the soft prompt to begin from: --from NAME")
-    config = config_of(settings)
-    job = Job(prompt, config, resolved(model), device, precision, here.free_name(name) if name is not None else "")
+    job = Job(
+        prompt,
+        config_of(settings),
+        resolved(model),
+        device,
+        precision,
+        here.free_name(name) if name is not None else "",
+        hard=wanted if hard else None,
+    )
     here.prepare()
     start = here.open(start_name) if start_name else None
     if background:
@@ -100,11 +115,13 @@ def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, e
     """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = encoder or load(job.model, job.device, job.precision)
-    with Progress(job.config, quiet) as progress:
-        outcome = carry_out(job, encoder, library(), start=start, on_report=progress)
+    with Progress(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
+        outcome = carry_out(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     finish(job.name, outcome.entry, outcome.failure, as_json)
+    if job.hard and progress.interrupted:  # while it looked for the hard readout
+        raise SystemExit(INTERRUPTED)
 
 
 def _standard_input() -> str:
@@ -113,47 +130,3 @@ def _standard_input() -> str:
         return raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise PromptError(f"standard input is no UTF-8 text ({error.reason} at byte {error.start})") from error
-
-
-class Progress:
-    """A progress bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the training, a second the program."""
-
-    def __init__(self, config: TrainConfig, quiet: bool) -> None:
-        self.config = config
-        self.interrupted = False
-        self.shown = sys.stderr.isatty() and not quiet
-
-    def __enter__(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
-        )
-        self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
-        self.task = self.bar.add_task("starting", total=self.config.steps)
-        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
-        if self.shown:
-            self.bar.start()
-        return self
-
-    def __call__(self, report: Report) -> bool:
-        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
-        tokens = f"{len(report.vectors)} tokens  " if self.config.tokens == "auto" else ""
-        self.bar.update(self.task, completed=report.step, description=tokens + figures)
-        return self.interrupted
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.bar.stop()
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self.bar.update(self.task, description=inert("stopping; the best so far is kept"))
