@@ -6,6 +6,6 @@
 What is returned was tokenised again from its text, and that is what its figures are of.
 """
 
-from softprompt.discrete.search import HardReport, find_hard, iter_hard
+from softprompt.discrete.search import HardReport, check_hard, find_hard, iter_hard
 
-__all__ = ["HardReport", "find_hard", "iter_hard"]
+__all__ = ["HardReport", "check_hard", "find_hard", "iter_hard"]

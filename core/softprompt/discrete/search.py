@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import HardConfig
+from softprompt.config import MOST_STEPS, HardConfig
 from softprompt.contexts import GRADING_CONTEXTS
 from softprompt.discrete.exchange import WARMTH, Exchange, Found
 from softprompt.discrete.pez import Pez
@@ -23,7 +23,7 @@ from softprompt.errors import ConfigError
 from softprompt.prompt import HardReadout
 from softprompt.targets import ALONE, HardPrompt, fitting, rows_in, targets_in
 
-ROUNDS, PEZ_STEPS = 100, 600  # 5 to 10 s on two cores for k=8 on `mini`
+ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report
 MOST_OWN = 32  # of the prompt's own tokens
 
@@ -37,6 +37,18 @@ class HardReport:
     similarity: float
     text: str
     seconds: float
+
+
+def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
+    """Raises ConfigError for more tokens than the context has room for, and where the settings leave no token."""
+    if config.tokens is not None:
+        _check_room(encoder, config.tokens)
+    Typist.of(encoder, config)
+
+
+def _check_room(encoder: TextEncoder, k: int) -> None:
+    if not 1 <= k <= encoder.room:
+        raise ConfigError(f"a hard readout of {k} tokens was asked for; {encoder.name} has room for 1 to {encoder.room}")
 
 
 Searching = Generator[HardReport, bool | None, HardReadout]
@@ -67,15 +79,12 @@ def find_hard(
 def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> Searching:
     """As `find_hard`, but yields a HardReport each round (each tenth step of PEZ) and returns the readout; sending True stops it."""
     config = config or HardConfig()
-    if not 1 <= k <= encoder.room:
-        raise ConfigError(f"a hard readout of {k} tokens was asked for; {encoder.name} has room for 1 to {encoder.room}")
+    _check_room(encoder, k)
     typist = Typist.of(encoder, config)
     target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1)
-    finder: Finder
-    if config.method == "pez":
-        finder, steps, every = _Pez(encoder, prompt, k, config, typist, target), config.steps or PEZ_STEPS, PEZ_EVERY
-    else:
-        finder, steps, every = _Exchange(encoder, prompt, k, config, typist, target), config.steps or ROUNDS, 1
+    make, usual, every = (_Pez, PEZ_STEPS, PEZ_EVERY) if config.method == "pez" else (_Exchange, ROUNDS, 1)
+    finder: Finder = make(encoder, prompt, k, config, typist, target)
+    steps = config.steps or (MOST_STEPS if config.seconds else usual)
     began = time.perf_counter()
     step, stop = 0, False
     while step < steps and not stop:
@@ -87,7 +96,12 @@ def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConf
         if step % every == 0 or ends:
             row, similarity = finder.best
             text = "" if row is None else typist.text(row)
-            stop = bool((yield HardReport(step, steps, similarity if row is not None else 0.0, text, passed))) or ends
+            # where the time decides, the steps in all are an estimate
+            most = min(steps, max(step, round(step * config.seconds / passed))) if config.seconds else steps
+            stop = (
+                bool((yield HardReport(step, step if ends else most, similarity if row is not None else 0.0, text, passed)))
+                or ends
+            )
     return _readout(encoder, prompt, config, typist, finder, time.perf_counter() - began)
 
 

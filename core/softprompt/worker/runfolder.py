@@ -6,6 +6,7 @@ makes void what was reported beyond that step.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from softprompt.errors import HomeError, RunNotFound
 from softprompt.files import sync_folder, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
+from softprompt.library.names import LONGEST
 from softprompt.worker.leases import is_free, take_lease
 
 FORMAT = 1
@@ -89,7 +91,7 @@ class Record:
         job = self.job
         return {
             "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
-            "steps": job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
+            "steps": self.latest.get("steps") or job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
             "kind": job.kind, "sweep": list(job.sweep), "results": self.results, "of_entry": job.entry,
             "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
             **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
@@ -199,6 +201,21 @@ class RunFolder:
         gone = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
         self.path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def swept_file(tokens: int) -> str:
+    """The file of a sweep's soft prompt of so many tokens."""
+    return f"tokens-{tokens}.safetensors"
+
+
+def swept_id(run: str, tokens: int) -> str:
+    """The id under which it is kept."""
+    return hashlib.sha256(f"{run} {tokens} tokens".encode()).hexdigest()[: len(run)]
+
+
+def swept_name(stem: str, tokens: int) -> str:
+    """The name under which it is kept, where that is free."""
+    return f"{stem[: LONGEST - 8]}-k{tokens}"
 
 
 def runs_folder(home: Path | None = None) -> Path:
