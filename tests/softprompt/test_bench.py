@@ -137,7 +137,7 @@ def test_a_row_at_k_is_of_prompts_of_twice_as_many_tokens(encoder: TextEncoder) 
 
 def test_prompts_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
-    path.write_text(f"{FOX}\n\n  {BOAT} \n{FOX}\n", encoding="utf-8")
+    path.write_text(f"# mine\n{FOX}\n\n  {BOAT} \n{FOX}\n", encoding="utf-8")
     assert from_file(path) == [FOX, BOAT]
     path.write_bytes(b"\xff\xfe")
     for wrong in (path, tmp_path / "none.txt"):

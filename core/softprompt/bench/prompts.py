@@ -26,7 +26,7 @@ def tuning() -> list[str]:
 
 
 def from_file(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, each once. Raises PromptError."""
+    """The lines of a text file, each once; empty ones and comments (#) are left out. Raises PromptError."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise PromptError(f"{path} is larger than {LARGEST_FILE >> 20} MB: give a text file with a prompt on each line")
@@ -53,4 +53,5 @@ def least_tokens(tokens: int) -> int:
 
 
 def _lines(text: str) -> list[str]:
-    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    lines = (line.strip() for line in text.splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
