@@ -46,17 +46,25 @@ def hard_rows(setting: Setting) -> Iterator[HardRow]:
         cold = HardConfig(steps=MOST_STEPS, seconds=plan.seconds, init="random")
         warm = HardConfig(steps=MOST_STEPS, seconds=plan.seconds)
         found: dict[str, list[Found]] = {method: [] for method in (OURS, WARM, FAST, STOCK, COPY)}
-        for i, prompt in enumerate(prompts, 1):
-            setting.say(f"hard quality: {tokens} tokens, {plan.seconds:g} s a method, prompt {i} of {len(prompts)}")
-            target = targets_in(encoder, prompt, [ALONE])[0]
-            found[OURS].append(_ours(encoder, prompt, tokens, cold, target))
-            found[WARM].append(_ours(encoder, prompt, tokens, warm, target))
-            seconds = max(found[OURS][-1].seconds, found[WARM][-1].seconds)
-            found[FAST].append(_pez(encoder, prompt, tokens, seconds, stock=False))
-            found[STOCK].append(_pez(encoder, prompt, tokens, seconds, stock=True))
-            found[COPY].append(_copied(encoder, prompt, tokens, target))
+        interrupted: KeyboardInterrupt | None = None
+        try:
+            for i, prompt in enumerate(prompts, 1):
+                setting.say(f"hard quality: {tokens} tokens, {plan.seconds:g} s a method, prompt {i} of {len(prompts)}")
+                target = targets_in(encoder, prompt, [ALONE])[0]
+                found[OURS].append(_ours(encoder, prompt, tokens, cold, target))
+                found[WARM].append(_ours(encoder, prompt, tokens, warm, target))
+                seconds = max(found[OURS][-1].seconds, found[WARM][-1].seconds)
+                found[FAST].append(_pez(encoder, prompt, tokens, seconds, stock=False))
+                found[STOCK].append(_pez(encoder, prompt, tokens, seconds, stock=True))
+                found[COPY].append(_copied(encoder, prompt, tokens, target))
+        except KeyboardInterrupt as error:
+            interrupted = error
+        whole = len(found[COPY])  # prompts that every method has had
         for method, each in found.items():
-            yield _row(method, tokens, each, found[COPY])
+            if whole:
+                yield _row(method, tokens, each[:whole], found[COPY])
+        if interrupted:
+            raise interrupted
 
 
 def _row(method: str, tokens: int, found: list[Found], copies: list[Found]) -> HardRow:

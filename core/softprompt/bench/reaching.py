@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 from softprompt.bench.inversion import DEFAULT_RATE, Reached, reach
@@ -26,30 +27,45 @@ GRADE_EVERY = 5  # steps
 
 
 def time_rows(setting: Setting) -> Iterator[TimeRow]:
-    """TimeRows of every method, all from the same start but for the warm one."""
-    encoder, plan, say, ours = setting.encoder, setting.plan, setting.say, TOWARDS
+    """TimeRows of every method, all from the same start but for the warm one. On each prompt the methods take turns."""
+    encoder, plan, say = setting.encoder, setting.plan, setting.say
     texts = setting.texts(TOKENS, plan.count)
     if not texts:
         return
     goal = f"{ALONE_GOAL:g} alone"
-    say(f"time to {goal}: {len(texts)} prompts one at a time, ours")
-    _our_reach(encoder, texts[0], ours)  # what is made at the first step ever
-    yield _row(OURS, goal, (_our_reach(encoder, text, ours) for text in texts))
-    say(f"time to {goal}: warm start from the prompt's words")
-    yield _row(WARM, goal, (_our_reach(encoder, text, replace(ours, init="prompt")) for text in texts))
-    say(f"time to {goal}: {len(texts)} prompts with {SEEDS} seeds each, together")
-    yield _together(encoder, texts, ours, goal)
-    say(f"time to {goal} and {COMPOSED_GOAL:g} composed: the shipped default")
     both = f"{goal}, {COMPOSED_GOAL:g} composed"
-    yield _row(DEFAULT, both, (_composed_reach(encoder, text, TrainConfig(tokens=TOKENS)) for text in texts))
-    for method, rate in ((TUNED, setting.tuned_rate), (INVERSION, DEFAULT_RATE)):
-        say(f"time to {goal}: {method}, rate {rate:g}")
-        found = (reach(encoder, text, ours, rate, ALONE_GOAL, MOST_STEPS, plan.patience) for text in texts)
-        yield _row(method, goal, found)
+    inversion = partial(reach, encoder, config=TOWARDS, at_least=ALONE_GOAL, steps=MOST_STEPS, seconds=plan.patience)
+    methods: dict[str, tuple[str, Callable[[str], Reached]]] = {
+        OURS: (goal, partial(_our_reach, encoder, config=TOWARDS)),
+        WARM: (goal, partial(_our_reach, encoder, config=replace(TOWARDS, init="prompt"))),
+        DEFAULT: (both, partial(_composed_reach, encoder, config=TrainConfig(tokens=TOKENS))),
+        TUNED: (goal, partial(inversion, rate=setting.tuned_rate)),
+        INVERSION: (goal, partial(inversion, rate=DEFAULT_RATE)),
+    }
+    _our_reach(encoder, texts[0], TOWARDS)  # what is made at the first step ever
+    found: dict[str, list[Reached]] = {method: [] for method in methods}
+    together: TimeRow | None = None
+    interrupted: KeyboardInterrupt | None = None
+    try:
+        for i, text in enumerate(texts):
+            if i == len(texts) // 2:  # in the middle, so that a machine that gets busier slows it no more than the others
+                say(f"time to {goal}: {len(texts)} prompts with {SEEDS} seeds each, together")
+                together = _together(encoder, texts, TOWARDS, goal)
+            say(f"time to {goal}: each method one at a time, prompt {i + 1} of {len(texts)}")
+            for method, (_, run) in methods.items():
+                found[method].append(run(text))
+    except KeyboardInterrupt as error:
+        interrupted = error
+    for method, each in found.items():
+        if each:
+            yield _row(method, methods[method][0], each)
+    if together:
+        yield together
+    if interrupted:
+        raise interrupted
 
 
-def _row(method: str, goal: str, found: Iterable[Reached]) -> TimeRow:
-    each = list(found)
+def _row(method: str, goal: str, each: list[Reached]) -> TimeRow:
     seconds = [one.seconds for one in each]
     return TimeRow(
         method=method,
