@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -94,6 +95,11 @@ class TrainConfig:
     def share_of_hidden(self) -> float:
         """Which share of the loss is the hidden states'."""
         return {"hidden": 1.0, "mixed": self.hidden_share}.get(self.objective, 0.0)
+
+    @property
+    def plan(self) -> Hashable:
+        """What trainings must have in common to be one batch; rate, steps, restarts, seed and ends are each one's own."""
+        return (self.tokens, self.contexts, self.objective, self.against, self.family, self.hidden_share)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +49,13 @@ class Job:
     @property
     def kind(self) -> Kind:
         return "sweep" if self.sweep else "hard" if self.entry else "train"
+
+    @property
+    def batch(self) -> Hashable | None:
+        """What jobs have in common that can be trained in one batch; None for one that is trained by itself."""
+        if self.kind != "train" or self.hard or self.config.tokens == "auto":
+            return None
+        return (self.model.lower(), self.device, self.precision, self.config.plan)
 
     def __post_init__(self) -> None:
         if self.entry and self.hard is None:
@@ -153,6 +160,11 @@ def carry_out(
         if error.best is None:
             return Outcome(None, failure)
         made = error.best
+    return kept(job, made, library, entry_id, failure)
+
+
+def kept(job: Job, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
+    """Saves what a job made, as `carry_out` does; raises LibraryError."""
     if failure and entry_id:  # that id is for what the job was to make, should it be tried again
         entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)

@@ -11,7 +11,7 @@ import torch
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
-from softprompt.pool import Member, Pool, Task, plan_of
+from softprompt.pool import Member, Pool, Task
 from softprompt.targets import meant_prompt
 from softprompt.training import device_failure, start_vectors
 
@@ -43,8 +43,8 @@ def descend_many(
 ) -> Iterator[Done]:
     """Trains tasks of one plan, drawn as places get free; yields each with the member it was when it is over, or why it could not begin.
 
-    `places` counts rows: a task takes as many as it has restarts. `on_step` is called after every step; returning True ends all, and nothing
-    more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
+    `places` counts rows: a task takes as many as it has restarts. `on_step` is called after every step; it may let members leave, or say of
+    one that is read back that it is `stopped`, and returning True ends all, so that nothing more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
     ends those that train with the best so far and `failure` set. Raises TrainingFailed where it gives nothing back any more.
     """
     waiting: Iterator[Task] = iter(tasks)
@@ -76,7 +76,7 @@ class _Round:
 
     def __init__(self, pool: Pool, tasks: Iterator[Task], most: int) -> None:
         self.pool, self.tasks, self.most = pool, tasks, most
-        self.plan = plan_of(pool.config)
+        self.plan = pool.config.plan
         self.of: dict[Member, Task] = {}
         self.left: list[Task] = []
         self.next: Task | None = None
@@ -85,17 +85,20 @@ class _Round:
     def run(self, on_step: Callable[[Pool], bool | None] | None) -> Iterator[Done]:
         pool = self.pool
         try:
-            yield from self._fill()
-            while pool.members:
+            while True:
+                yield from self._fill()
+                if not pool.members:
+                    return
                 pool.advance()
                 if on_step and on_step(pool):
                     self.stopped = True
                     return
-                if pool.is_due() and (over := pool.check()):
+                if pool.is_due():
+                    pool.check()
+                if over := [member for member in pool.members if member.stopped]:
                     pool.leave(over)
                     for member in over:
                         yield self.of.pop(member), member
-                    yield from self._fill()
         except RuntimeError as error:
             yield from self._failed(error)
 
@@ -120,7 +123,7 @@ class _Round:
                 yield self.of.pop(member), member
 
     def _let_in(self, task: Task) -> Member:
-        if plan_of(task.config) != self.plan:
+        if task.config.plan != self.plan:
             raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
         encoder, config = self.pool.encoder, task.config
         prompt = meant_prompt(encoder, task.text, task.meanings, config.long)

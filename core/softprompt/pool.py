@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,11 +63,6 @@ class Trained:
     skipped: tuple[str, ...]  # contexts in which the prompt does not fit
     device: str  # and the tower's precision on it, such as "cpu, float32"
     failure: str = ""
-
-
-def plan_of(config: TrainConfig) -> Hashable:
-    """What trainings must have in common to be in one pool; rate, steps, restarts, seed and ends are each one's own."""
-    return (config.tokens, config.contexts, config.objective, config.against, config.family, config.hidden_share)
 
 
 @dataclass(frozen=True)
@@ -217,6 +212,8 @@ class Pool:
 
     def leave(self, gone: Sequence[Member]) -> None:
         """Lets members go."""
+        if not gone:
+            return
         kept: list[Member] = []
         rows: list[int] = []
         at = 0
@@ -280,12 +277,11 @@ class Pool:
         every = 1 if eager else CHECK_STEPS
         return self.clock % every == 0 or any(member.step == member.config.steps for member in self.members)
 
-    def check(self) -> list[Member]:
-        """Reads the device, and returns the members that are over by their own rules, `stopped` saying why."""
+    def check(self) -> None:
+        """Reads the device, and says of the members that are over by their own rules why they are `stopped`."""
         self.read_back(self.members)
         for member in self.members:
             self._decide(member)
-        return [member for member in self.members if member.stopped]
 
     def read_back(self, wanted: Sequence[Member]) -> None:
         """Brings members' figures up to this step. Waits for the device."""

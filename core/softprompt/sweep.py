@@ -60,9 +60,9 @@ def sweep(
         due = interval if callable(interval) else lambda step: step % interval == 0
         while pool.members:
             pool.advance()
-            over = pool.check() if pool.is_due() else []
-            if over:
-                pool.leave(over)
+            if pool.is_due():
+                pool.check()
+                pool.leave([member for member in pool.members if member.stopped])
             if due(pool.clock) or not pool.members:
                 pool.read_back(pool.members)
                 if (yield _report(members)):

@@ -25,7 +25,7 @@ from softprompt.pool import Pool, Task, Trained, TrainState
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in
-from softprompt.training import Interval, Report, descend, device_failure
+from softprompt.training import Interval, Report, descend, device_failure, start_tensor
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 
@@ -73,7 +73,7 @@ def iter_train(
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
     prompt = meant_prompt(encoder, text, meanings, config.long)
-    vectors = _start_vectors(encoder, start)
+    vectors = start_tensor(encoder, start)
     if config.tokens != "auto":
         trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
         return finish(encoder, prompt, config, trained)
@@ -87,7 +87,7 @@ def train_many(
     places: int | None = None,
     on_step: Callable[[Pool], bool | None] | None = None,
 ) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
-    """Trains tasks of one plan (`pool.plan_of`) together, and yields each with what it came to as soon as it is over, or with its error.
+    """Trains tasks of one plan (`TrainConfig.plan`) together, and yields each with what it came to as soon as it is over, or with its error.
 
     Tasks are drawn as places get free, so that there may be any number of them; `places`, on how many restarts at once, is by default as the
     device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
@@ -161,14 +161,6 @@ def _reached(made: SoftPrompt, config: TrainConfig) -> float:
     assert made.similarity is not None  # it was graded just now
     composed = made.composition.mean if made.composition and config.contexts else made.similarity
     return min(made.similarity, composed)
-
-
-def _start_vectors(encoder: TextEncoder, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
-    """(k, width) on the cpu. Raises ConfigError for a soft prompt of other weights, whose vectors mean nothing here."""
-    if isinstance(start, SoftPrompt):
-        encoder.check_belongs(start)
-        start = start.vectors
-    return None if start is None else torch.asarray(start, copy=True)
 
 
 def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:

@@ -16,6 +16,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.pool import Member, Pool, Trained, TrainState, check_tokens
+from softprompt.prompt import Array, SoftPrompt
 from softprompt.targets import HardPrompt
 
 # every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
@@ -43,6 +44,14 @@ class Report:
     @property
     def steps_per_second(self) -> float:
         return self.step / self.seconds if self.seconds else 0.0
+
+
+def start_tensor(encoder: TextEncoder, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
+    """(k, width) on the cpu. Raises ConfigError for a soft prompt of other weights, whose vectors mean nothing here."""
+    if isinstance(start, SoftPrompt):
+        encoder.check_belongs(start)
+        start = start.vectors
+    return None if start is None else torch.asarray(start, copy=True)
 
 
 def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, k: int, soft: Tensor | None) -> Tensor:

@@ -159,6 +159,54 @@ def test_runs_are_trained_in_their_order_which_can_be_changed(shared: Client) ->
     assert ended == [first, fourth, third, second]
 
 
+def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Home, encoder: TextEncoder) -> None:
+    """Behind a run of another plan three wait: they train at once, one is paused meanwhile, one stopped, and a kill loses nothing."""
+    first = worker.submit(FOX, tokens=1, steps=100_000)
+    going, paused, stopped = (worker.submit(text, tokens=2, steps=1500, contexts=()) for text in (FOX, BOAT, "a green hill"))
+    with worker.client() as client:
+        training(client, first)
+        client.request(p.Stop(first))
+        for run in (going, paused, stopped):
+            training(client, run)
+        assert set(client.request(p.Status())["running"].split(", ")) == {going, paused, stopped}
+        client.request(p.Pause(paused))
+        client.request(p.Stop(stopped))
+        state(client, paused, "paused")
+        state(client, stopped, "stopped")
+    worker.kill()
+    assert worker.ended(going).state == "done"
+    with worker.client() as client:
+        client.request(p.Resume(paused))
+        state(client, paused, "done")
+    for run, text in ((going, FOX), (paused, BOAT)):
+        alone = softprompt.train(encoder, text, TrainConfig(tokens=2, steps=1500, contexts=()))
+        assert saved(run).steps == 1500
+        assert saved(run).similarity == pytest.approx(alone.similarity, abs=2e-3)
+    assert saved(stopped).stopped == "interrupted"
+
+
+def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(worker: Home, encoder: TextEncoder) -> None:
+    with worker.client() as client:
+        run = client.request(p.Submit(Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="fox").as_dict()))["id"]
+        told = training(client, run)
+        assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
+        assert len(told["restarts"]) == 3
+        ended = state(client, run, "done")
+        assert (ended["kind"], ended["sweep"], ended["entry"]) == ("sweep", [1, 2, 4], "")
+        assert [one["tokens"] for one in ended["results"]] == [1, 2, 4]
+        assert sum(one["knee"] for one in ended["results"]) == 1
+        assert Library().list().total == 0
+        kept = client.request(p.Keep(run, [4, 2]))["kept"]
+        assert [(one["tokens"], one["name"]) for one in kept] == [(4, "fox-k4"), (2, "fox-k2")]
+        assert client.request(p.Keep(run, [2]))["kept"] == kept[1:]
+        with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
+            client.request(p.Keep(run, [3]))
+    assert Library().list().total == 2
+    alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
+    assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
+    assert worker.record(run).results == ended["results"]  # as the next worker reads it
+
+
 def test_a_paused_run_lets_the_next_one_train_and_goes_on_where_it_was(shared: Client) -> None:
     first = submit(shared, **LONG)
     training(shared, first)
@@ -421,8 +469,11 @@ def test_there_is_never_more_than_one_worker(worker: Home) -> None:
 
 
 def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: TextEncoder) -> None:
-    settings = {"tokens": 2, "steps": 200}
-    first, second = worker.submit(FOX, **settings), worker.submit(BOAT, **settings)
+    settings, others = (
+        {"tokens": 2, "steps": 200},
+        {"tokens": 3, "steps": 200},
+    )  # others, so that neither shares the other's batch
+    first, second = worker.submit(FOX, **settings), worker.submit(BOAT, **others)
     with worker.client() as client:
         training(client, first)
     worker.kill()
@@ -435,9 +486,9 @@ def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: T
     worker.kill()
     assert worker.record(first).state == "queued"
     assert (RunFolder(runs_folder() / first).path / CHECKPOINT).exists()
-    for run, prompt in ((first, FOX), (second, BOAT)):
+    for run, prompt, asked in ((first, FOX, settings), (second, BOAT, others)):
         assert worker.ended(run).state == "done"
-        assert same_bits(saved(run), softprompt.train(encoder, prompt, TrainConfig(**settings)))  # type: ignore[arg-type]
+        assert same_bits(saved(run), softprompt.train(encoder, prompt, TrainConfig(**asked)))  # type: ignore[arg-type]
 
 
 def test_a_damaged_checkpoint_and_a_torn_event_cost_time_and_nothing_else(worker: Home, encoder: TextEncoder) -> None:

@@ -100,13 +100,12 @@ class Work:
     def _trained(self, todo: dict[int, array[int]], places: int | None) -> Iterator[Result]:
         """Trains, those of one model and one plan together; each model is loaded once."""
         from softprompt.batches.single import train_singly
-        from softprompt.pool import plan_of
         from softprompt.trainer import train_many
 
         groups: dict[str, dict[Any, list[int]]] = {}
         for how, indices in todo.items():
             model, config = self.spool.hows[how].model, self.spool.hows[how].config
-            plan = "auto" if config.tokens == "auto" else plan_of(config)
+            plan = "auto" if config.tokens == "auto" else config.plan
             groups.setdefault(model, {}).setdefault(plan, []).extend(indices)
         for model, plans in groups.items():
             self.progress.phase, self.progress.model = "loading", model

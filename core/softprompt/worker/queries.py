@@ -35,7 +35,7 @@ def _encoder(engine: Engine, model: str, device: str) -> TextEncoder:
     from softprompt.worker.engine import Busy
 
     assert engine.warm is not None
-    if engine.training is not None and model.lower() != MINI and not engine.warm.has(model, device):
+    if engine.training and model.lower() != MINI and not engine.warm.has(model, device):
         raise Busy(f"{model} is not loaded, and a training is under way: ask again when it is done")
     return engine.warm.get(model, device)
 
@@ -73,8 +73,8 @@ def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
     from softprompt.readout import read_out, readout_similarity
 
     if request.run:
-        training = engine.training
-        if training is None or training.folder.id != request.run or training.vectors is None:
+        training = engine.training.get(request.run)
+        if training is None or training.vectors is None:
             raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry when it is done")
         encoder, vectors = training.vectors
         target: Tensor | Array | None = _target(training, encoder)

@@ -5,20 +5,35 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from softprompt.catalogue import MINI
 from softprompt.errors import RunNotFound, RunRefused
 from softprompt.job import Job
 from softprompt.library import Library
+from softprompt.library.names import name_for
 from softprompt.models import LOCAL, resolve
-from softprompt.worker.engine import Training
+from softprompt.worker.engine import Training, Wish
 from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, take_lease, unheard_for
-from softprompt.worker.runfolder import ENDED, Record, RunFolder, folders, in_order, named, runs_folder
+from softprompt.worker.runfolder import (
+    ENDED,
+    Record,
+    RunFolder,
+    folders,
+    in_order,
+    named,
+    runs_folder,
+    swept_file,
+    swept_id,
+    swept_name,
+)
 
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away
+MOST_TOGETHER = 16  # rows of a batch that forms by itself
 SHOWN_ENDED = 100  # ended runs that a snapshot has
 
 
@@ -30,7 +45,7 @@ class Queue:
         self.library = Library(home)
         self.records: dict[str, Record] = {}
         self.leases: dict[str, Lease] = {}
-        self.training: Training | None = None
+        self.training: dict[str, Training] = {}  # what the engine has, by run
 
     def scan(self) -> None:
         """Looks at the folders: new runs are read, and those whose holder on this host is dead are taken up."""
@@ -81,18 +96,27 @@ class Queue:
         self.leases[record.id] = Lease(folder.path, 1)
         return record
 
-    def next(self) -> Training | None:
-        """The run whose turn it is, made ready for training."""
+    def next(self) -> list[Training]:
+        """The run whose turn it is, made ready for training, and those behind it that can share its batch: they take little longer together.
+
+        What comes later waits, so that who watches a run does not see it slow down.
+        """
         waiting = [record for record in self.records.values() if record.state == "queued" and record.id in self.leases]
-        if not waiting:
-            return None
-        record = min(waiting, key=lambda record: (not record.stopping, record.position, record.id))
-        self.training = Training(record, self.folder(record), self.leases[record.id], "stop" if record.stopping else "")
-        return self.training
+        waiting.sort(key=lambda record: (not record.stopping, record.position, record.id))
+        together: list[Record] = []
+        for record in waiting:
+            first = together[0].job.batch if together else None
+            rows = sum(one.job.config.restarts for one in (*together, record))
+            if together and (first is None or record.job.batch != first or rows > MOST_TOGETHER):
+                break
+            together.append(record)
+        ready = [Training(one, self.folder(one), self.leases[one.id], "stop" if one.stopping else "") for one in together]
+        self.training = {one.folder.id: one for one in ready}
+        return ready
 
     def ended(self, run: str) -> None:
         """The engine is done with a run, one way or another."""
-        self.training = None
+        self.training.pop(run, None)
         record = self.records[run]
         record.left()
         if record.state in ENDED:
@@ -110,8 +134,8 @@ class Queue:
                 if not isinstance(error, FileNotFoundError):
                     continue
             del self.leases[run]
-            if self.training is not None and self.training.folder.id == run:
-                self._wish("leave")
+            if run in self.training:
+                self._wish(run, "leave")
             else:
                 del self.records[run]
 
@@ -128,7 +152,7 @@ class Queue:
         if record.state in ENDED:
             raise RunRefused(f"run {record.id} is over already: {record.state}")
         if self._is_training(record):
-            self._wish("stop")
+            self._wish(record.id, "stop")
         elif not record.began:  # nothing has been done, so there is nothing to save
             self._write(record, {"event": "stopped"})
             self.folder(record).forget_progress()
@@ -146,7 +170,7 @@ class Queue:
             )
         if self._is_training(record):
             self._write(record, {"event": "pausing"})
-            self._wish("pause")
+            self._wish(record.id, "pause")
         else:
             self._write(record, {"event": "paused"})
         return record
@@ -186,6 +210,27 @@ class Queue:
         self._write(record, {"event": "moved", "position": position})
         return record
 
+    def keep(self, run: str, tokens: Sequence[int]) -> dict[str, Any]:
+        """Saves soft prompts of a sweep under ids made of the run's and their tokens, so that each is there once."""
+        from softprompt.library.entry import unpack  # numpy
+
+        record, saved = self.find(run), []
+        there = {result["tokens"] for result in record.results}
+        if missing := [k for k in tokens if k not in there]:
+            raise RunRefused(
+                f"run {record.id} has no soft prompt of {missing[0]} tokens; it has {', '.join(map(str, sorted(there))) or 'none'}"
+            )
+        for k in tokens:
+            name = swept_file(k)
+            try:
+                made = unpack(self.folder(record).bytes_of(name), str(self.runs / record.id / name)).prompt
+            except OSError as error:
+                raise RunRefused(f"what run {record.id} came to cannot be read ({error.strerror}): sweep again") from error
+            wished = swept_name(record.job.name or name_for(made.hard_prompt, ()), k)
+            entry = self.library.save(made.named(wished), swept_id(record.id, k))
+            saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
+        return {"kept": saved}
+
     def drop(self, run: str) -> Record:
         record = self.find(run)
         if self._is_training(record):
@@ -220,11 +265,10 @@ class Queue:
         raise RunRefused(f"run {record.id} was taken by another process just now: look again")
 
     def _is_training(self, record: Record) -> bool:
-        return self.training is not None and self.training.folder.id == record.id
+        return record.id in self.training
 
-    def _wish(self, wish: str) -> None:
-        assert self.training is not None
-        self.training.wish = wish  # type: ignore[assignment]
+    def _wish(self, run: str, wish: Wish) -> None:
+        self.training[run].wish = wish
 
     def _write(self, record: Record, event: dict[str, object]) -> None:
         """Durable before it counts. Raises OSError."""

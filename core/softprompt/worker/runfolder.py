@@ -6,6 +6,7 @@ makes void what was reported beyond that step.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from softprompt.errors import HomeError, RunNotFound
 from softprompt.files import sync_folder, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
+from softprompt.library.names import LONGEST
 from softprompt.worker.leases import is_free, take_lease
 
 FORMAT = 1
@@ -199,6 +201,21 @@ class RunFolder:
         gone = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
         self.path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def swept_file(tokens: int) -> str:
+    """The file of a sweep's soft prompt of so many tokens."""
+    return f"tokens-{tokens}.safetensors"
+
+
+def swept_id(run: str, tokens: int) -> str:
+    """The id under which it is kept."""
+    return hashlib.sha256(f"{run} {tokens} tokens".encode()).hexdigest()[: len(run)]
+
+
+def swept_name(stem: str, tokens: int) -> str:
+    """The name under which it is kept, where that is free."""
+    return f"{stem[: LONGEST - 8]}-k{tokens}"
 
 
 def runs_folder(home: Path | None = None) -> Path:

@@ -169,10 +169,13 @@ class Server:
                     record = await self._in_thread(queue.folder(record).read)
                 points = reduced(record.points, min(max(request.points, 2), MOST_POINTS))
                 return {"run": record.id, "points": points}
+            case p.Keep():
+                kept: dict[str, Any] = await self._in_thread(partial(queue.keep, request.run, request.tokens))
+                return kept
             case p.Status():
                 return self._status()
             case p.Shutdown():
-                running = queue.training.folder.id if queue.training else ""
+                running = self._longest()
                 if request.finish:
                     self._making_way = True
                     self._end_if_idle()
@@ -192,7 +195,7 @@ class Server:
         return {
             "pid": os.getpid(), **{key: self.hello[key] for key in ("version", "protocol")}, "home": str(self.place.home), "socket": str(self.place.socket),
             "clients": len(self.clients), "ready": self._ready, "models": self._loaded(),
-            "running": self.queue.training.folder.id if self.queue.training else "", "queued": states.count("queued"), "paused": states.count("paused"),
+            "running": ", ".join(self.queue.training), "queued": states.count("queued"), "paused": states.count("paused"),
         }  # fmt: skip
 
     def _changed(self, record: Record) -> dict[str, Any]:
@@ -208,8 +211,8 @@ class Server:
 
     def _next(self) -> None:
         """Gives the engine the run whose turn it is, if it has none."""
-        if self.queue.training is None and not self._making_way and not self._over.is_set() and (training := self.queue.next()):
-            self.engine.begin(training)
+        if not self.queue.training and not self._making_way and not self._over.is_set() and (trainings := self.queue.next()):
+            self.engine.begin(trainings)
         self._end_if_idle()
 
     def _from_engine(self, kind: str, run: str, values: dict[str, Any]) -> None:
@@ -244,30 +247,37 @@ class Server:
                     log.warning("the device of run %s is lost to this process, which starts afresh", run)
                     self.again = True
                     self._over.set()
-                elif self._leaving:
+                elif self._leaving and not self.queue.training:
                     self._over.set()
                 self._next()
 
     def _leave(self) -> None:
         """Ends soon; a run under way is kept as it is for the next worker."""
-        if self.queue.training is None:
+        if not self.queue.training:
             self._over.set()
         else:
             self._leaving = True
-            self.queue.training.wish = "leave"
+            for training in self.queue.training.values():
+                training.wish = "leave"
             self._loop.call_later(LEAVES_WITHIN, self._over.set)
 
     def _make_way(self, client: Client) -> None:
         """A newer program wants a worker of its own version: the run under way is finished, and no other begun."""
-        running = self.queue.training.folder.id if self.queue.training else ""
+        running = self._longest()
         client.send({"type": "making_way", "run": running})
         log.info("making way for a newer version")
         self._making_way = True
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._making_way and self.queue.training is None:
+        if self._making_way and not self.queue.training:
             self._over.set()
+
+    def _longest(self) -> str:
+        """The run under way with the most left to do, or ""."""
+        trainings = self.queue.training.values()
+        left = {one.folder.id: one.record.job.config.steps - (one.record.latest.get("step") or 0) for one in trainings}
+        return max(left, key=lambda run: left[run], default="")
 
     # time
 
@@ -285,7 +295,7 @@ class Server:
                 await self._in_thread(self.queue.renew)
                 await self._scan()
                 self._next()
-            idle = not self.clients and self.queue.training is None
+            idle = not self.clients and not self.queue.training
             if idle and time.monotonic() - self._since > self.end_after:
                 log.info("nothing to do: the worker ends")
                 self._over.set()

@@ -1,0 +1,195 @@
+"""Carrying out runs, each in its kind: one training, several in one batch, a sweep, a hard readout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import SoftPromptError, TrainingFailed
+from softprompt.files import replace_file
+from softprompt.job import carry_out, kept
+from softprompt.library.entry import Entry, pack, unpack
+from softprompt.pool import Pool, Task
+from softprompt.prompt import SoftPrompt
+from softprompt.sweep import SweepReport, knee, sweep
+from softprompt.trainer import train_many
+from softprompt.training import report_of, start_tensor
+from softprompt.worker.engine import QUERIES_A_STEP, Left, Training
+from softprompt.worker.progress import Progress, losses, numbers
+from softprompt.worker.runfolder import swept_file
+
+if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
+    from softprompt.worker.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Carrying:
+    """Carries runs out that were given to the engine; several are trainings that can share a batch."""
+
+    def __init__(self, engine: Engine, trainings: list[Training]) -> None:
+        self.engine = engine
+        self.runs = [Progress(engine, training) for training in trainings]
+
+    def run(self) -> None:
+        """Returns when none of them is under way any more."""
+        try:
+            if len(self.runs) > 1:
+                self._together()
+            else:
+                kind = {"train": self._train, "sweep": self._sweep, "hard": self._train}[self.runs[0].job.kind]
+                kind(self.runs[0])
+        except Left:
+            self._end_all(Progress.leave)
+        except SoftPromptError as error:
+            failed = {"event": "failed", "error": str(error)}
+            self._end_all(lambda run: run.end(failed))
+        except Exception as error:  # whatever it is, the next run must train
+            log.exception("run %s failed", " ".join(run.folder.id for run in self.runs))
+            failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. The worker's log tells more"}
+            self._end_all(lambda run: run.end(failed))
+
+    def _end_all(self, end: Callable[[Progress], None]) -> None:
+        """Ends those that are still under way."""
+        for run in self.runs:
+            if run.folder.id in self.engine.training:
+                end(run)
+
+    def _encoder(self) -> TextEncoder:
+        """The model that they are on, which may have to be fetched first. Raises Left where one of them is not to go on."""
+        job, training = self.runs[0].job, [run.training for run in self.runs]
+
+        def loading(here: int, size: int) -> None:
+            self.engine.answer(QUERIES_A_STEP)
+            for run in self.runs:
+                self.engine.post("loading", run.folder.id, {"bytes": here, "of": size})
+            if any(one.wish for one in training):
+                raise Left
+
+        assert self.engine.warm is not None
+        return self.engine.warm.get(job.model, job.device, job.precision, loading)
+
+    def _train(self, run: Progress) -> None:
+        state = run.begin()
+        encoder = self._encoder()
+
+        def due(step: int) -> bool:
+            self.engine.answer(QUERIES_A_STEP)
+            return run.is_due(step)
+
+        outcome = carry_out(
+            run.job,
+            encoder,
+            self.engine.library,
+            start=_start(run),
+            entry_id=run.folder.id,
+            interval=due,
+            resume=state,
+            on_report=lambda report: run.report(encoder, report),
+        )
+        run.end_with(outcome)
+
+    def _together(self) -> None:
+        states = {run.folder.id: run.begin() for run in self.runs}
+        encoder = self._encoder()
+        by_key = {run.folder.id: run for run in self.runs}
+
+        def tasks() -> list[Task]:
+            made = []
+            for run in self.runs:
+                key = run.folder.id
+                start = start_tensor(encoder, _start(run))
+                made.append(Task(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key))
+            return made
+
+        def on_step(pool: Pool) -> None:
+            self.engine.answer(QUERIES_A_STEP)
+            due = [member for member in pool.members if by_key[member.key].is_due(member.step)]
+            if not due:
+                return
+            pool.read_back(due)
+            left = []
+            for member in due:
+                try:
+                    if by_key[member.key].report(encoder, report_of(pool, member)):
+                        member.stopped = "interrupted"
+                except Left:
+                    left.append(member)
+            pool.leave(left)
+            for member in left:
+                by_key[member.key].leave()
+
+        rows = sum(run.job.config.restarts for run in self.runs)
+        for task, made in train_many(encoder, tasks(), places=rows, on_step=on_step):
+            self._end(by_key[task.key], made)
+
+    def _end(self, run: Progress, made: SoftPrompt | SoftPromptError) -> None:
+        """Saves what one of several came to."""
+        failure = str(made) if isinstance(made, SoftPromptError) else ""
+        best = made.best if isinstance(made, TrainingFailed) else None if isinstance(made, SoftPromptError) else made
+        if best is None:
+            run.end({"event": "failed", "error": failure})
+            return
+        run.end_with(kept(run.job, best, self.engine.library, run.folder.id, failure))
+
+    def _sweep(self, run: Progress) -> None:
+        """What it comes to stays with the run, until it is said which of it is to be kept."""
+        run.begin()
+        encoder, job = self._encoder(), run.job
+
+        def due(step: int) -> bool:
+            self.engine.answer(QUERIES_A_STEP)
+            return run.is_due(step)
+
+        going = sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=due)
+        stop = False
+        while True:
+            try:
+                report = going.send(stop or None)
+            except StopIteration as finished:
+                made: list[SoftPrompt] = finished.value
+                break
+            run.heed(event_of_sweep(report))
+            run.leave_if_wished()
+            stop = run.training.wish == "stop"
+        for one in made:
+            replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))
+        ended = "stopped" if any(one.stopped == "interrupted" for one in made) else "done"
+        run.end({"event": ended, "results": results(made), "latest": run.latest, "began": run.training.record.began})
+
+
+def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
+    """What each number of tokens came to, as plain values; at one of them is the knee."""
+    at = knee([(one.tokens, _fidelity(one)) for one in made])
+    told = []
+    for one in made:
+        composed = one.composition
+        told.append({
+            "tokens": one.tokens, "similarity": one.similarity, "composed": composed.mean if composed else None,
+            "worst": composed.worst if composed else None, "floor": composed.floor if composed else None,
+            "readout_text": one.readout_text, "readout_similarity": one.readout_similarity, "knee": one.tokens == at,
+        })  # fmt: skip
+    return told
+
+
+def _fidelity(made: SoftPrompt) -> float:
+    return made.composition.mean if made.composition else made.similarity or 0.0
+
+
+def event_of_sweep(report: SweepReport) -> dict[str, Any]:
+    """A report as an event: the loss and similarity of the most tokens, and of all of them."""
+    tokens, similarity, _ = report.results[-1]
+    figures = {
+        "loss": report.losses[-1], "similarity": similarity, "best_loss": report.losses[-1], "best_similarity": similarity,
+        "seconds": round(report.seconds, 3), "steps_per_second": round(report.steps_per_second, 1),
+    }  # fmt: skip
+    rows = [[k, *numbers({"similarity": alone, "composed": composed}).values()] for k, alone, composed in report.results]
+    event: dict[str, Any] = {"event": "report", "step": report.step, "tokens": tokens, **numbers(figures)}
+    return event | {"restarts": losses(report.losses), "sweep": rows}
+
+
+def _start(run: Progress) -> SoftPrompt | None:
+    raw = run.folder.start()
+    return unpack(raw, str(run.folder.path)).prompt if raw else None
