@@ -7,13 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 import softprompt
-from softprompt.encoder import TextEncoder
+from softprompt.threads import share_the_cpu
 from softprompt_tui.cli import entry
+
+if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
+
+share_the_cpu()  # before torch: the tests and the workers that they start are many at once
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -71,3 +72,12 @@ def test_starting_up_is_quick(args: list[str], most: float) -> None:
     bare = min(seconds("-c", "pass") for _ in range(3))
     took = min(seconds(*args) for _ in range(5))
     assert took - (bare if args[0] == "-c" else 0) < most
+
+
+def test_two_trainings_at_once_do_not_stall_each_other() -> None:
+    """What is said of OpenMP's threads is said before torch is there to hear it, and the user's own word stands."""
+    said = "import os, softprompt_tui.cli as cli; cli.main = lambda **_: None; cli.run = lambda _: print(os.environ.get('GOMP_SPINCOUNT')); cli.entry()"
+    for environment, wanted in (({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
+        plain = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        done = subprocess.run([sys.executable, "-c", said], env=plain | environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == wanted

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from softprompt.threads import share_the_cpu
 from softprompt_tui.cli.batch import batch
 from softprompt_tui.cli.bench import bench
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
@@ -63,4 +64,5 @@ for command in COMMANDS:
 
 def entry() -> None:
     """What the installed command calls."""
+    share_the_cpu()
     run(main)
