@@ -84,7 +84,7 @@ def test_the_library(width: int, height: int) -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4", "down", "space", "up")
-        await d.shows("●", "soft tokens 0.9971" if width > 60 else "fox")
+        await d.shows("●", "soft    0.9971" if width > 60 else "fox")
         await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
         looks_like("library", d)
         await d.pilot.press("c")
