@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softprompt_tui.sweeps import Sweeps
 
 NO_PLOT = "The plot begins when there are two points to draw."
-MEANWHILE = "composed: in the contexts of the training, until it is done"
+MEANWHILE = "composed: in training contexts"
 
 
 def _quality(cell: str) -> str:
@@ -50,9 +50,9 @@ class SweepScreen(ModalScreen[None]):
     """Shows one run as `sweeps` knows it; who changes it calls `show`. Leaving loses nothing: the run stays."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "choose", "Keep or drop"),
+        Binding("space", "choose", "Keep/drop"),
         Binding("a", "all", "All"),
-        Binding("enter", "keep", "Save the kept", priority=True),
+        Binding("enter", "keep", "Save", priority=True),
         Binding("s", "stop", "Stop"),
         Binding("f1,question_mark", "help", "Help", key_display="F1", priority=True),
         Binding("escape,f7", "dismiss", "Back", key_display="esc", priority=True),
@@ -200,8 +200,8 @@ def _state(run: dict[str, Any], news: str) -> Text:
         words = {"queued": "waiting for its turn", "running": "loading the model", "paused": "paused: p in runs goes on with it"}
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
     knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
-    at = "" if knee is None else f"the knee is at {knee}: more tokens give little. "
-    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves what is chosen")
+    at = "" if knee is None else f"knee at {knee}: more tokens give little. "
+    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves")
 
 
 def _told(row: Swept, name: str) -> Text:

@@ -93,9 +93,9 @@ class ReadoutPane(VerticalScroll):
     def _draw(self) -> None:
         assert self._shown is not None
         width = max(20, self.size.width - 3)
-        compared = self._compared(self._shown, width) if self.size.height >= LOW else [_in_short(self._shown)]
+        compared = self._compared(self._shown, width) if self.size.height >= LOW else [_in_short(self._shown, width)]
         lines = compared + self._tokens(self._shown, width)
-        text = Text("\n", no_wrap=True, overflow="crop").join(lines)
+        text = Text("\n").join(lines)
         self.query_one("#readout", Static).update(text, layout=len(lines) != self._lines)
         self._lines = len(lines)
 
@@ -104,7 +104,7 @@ class ReadoutPane(VerticalScroll):
         count = len(shown.rows)
         soft = Text(f"{count} soft token{'s' * (count != 1)}", "dim")
         typed = Text(_cut(shown.text))
-        hard = Text(_cut(shown.hard.text), "bold")
+        hard = Text().append(_cut(shown.hard.text), "bold")
         if shown.hard.words:
             hard.append("\n" * bool(hard)).append(_cut(shown.hard.words), "dim")
         return [
@@ -142,12 +142,13 @@ class ReadoutPane(VerticalScroll):
         return lines
 
 
-def _in_short(shown: Readout) -> Text:
+def _in_short(shown: Readout, width: int) -> Text:
     """The three similarities in one line."""
-    line = Text(no_wrap=True)
+    line = Text()
     for label, similarity in (("soft", shown.soft), ("as text", shown.as_text), ("hard", shown.hard.similarity)):
         line.append(f"{label} ", "dim").append("-" if similarity is None else f"{similarity:.4f}", "bold").append("  ")
-    return line.append(_cut(shown.hard.text or shown.text))
+    line.append(_cut(shown.hard.text or shown.text)).truncate(width, overflow="ellipsis")
+    return line
 
 
 def _cut(text: str) -> str:
