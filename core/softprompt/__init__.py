@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import SoftPromptError
 
 if TYPE_CHECKING:
+    from softprompt.batches import train_batch
     from softprompt.catalogue import ModelInfo, list_models
     from softprompt.config import TrainConfig
     from softprompt.encoder import TextEncoder
@@ -39,11 +40,13 @@ _HOMES = {
     "load_encoder": "models",
     "read_out": "readout",
     "train": "trainer",
+    "train_batch": "batches",
 }
 
 __all__ = [
     "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig", "grade",
     "iter_train", "list_models", "load_encoder", "read_out", "train",
+    "train_batch",
 ]  # fmt: skip
 
 

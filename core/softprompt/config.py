@@ -16,6 +16,7 @@ Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
 Long = Literal["refuse", "chunk", "cut"]
 Method = Literal["exchange", "pez"]
 Words = Literal["any", "ascii", "dictionary"]
+HardInit = Literal["words", "random"]
 
 MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
 MOST_HARD_TOKENS = 64
@@ -123,7 +124,8 @@ class HardConfig:
     method: exchange of single tokens, which the gradient proposes and the encoder judges, or PEZ (Wen et al. 2023).
     steps: rounds of the one, optimizer steps of the other; None for the method's own number.
     seconds: end after so long, whatever the steps; None for no such end, and the same result for the same seed.
-    words: any token that survives being typed, those in ASCII, or those that are whole words of letters.
+    init: the prompt's own words beside random tokens, or random tokens only.
+    words: any token that survives being typed, those in ASCII, or those that are whole words of ASCII letters.
     block: texts that must not stand in it.
     """
 
@@ -132,6 +134,7 @@ class HardConfig:
     steps: int | None = None
     restarts: int = 4
     seconds: float | None = None
+    init: HardInit = "words"
     words: Words = "any"
     block: tuple[str, ...] = ()
     seed: int = 0
@@ -145,7 +148,7 @@ class HardConfig:
         _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
         if self.seconds is not None:
             _number("seconds of the hard readout", self.seconds, 0.0, 86_400.0, "10, for example")
-        for name, allowed in (("method", Method), ("words", Words)):
+        for name, allowed in (("method", Method), ("init", HardInit), ("words", Words)):
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")

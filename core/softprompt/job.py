@@ -14,11 +14,12 @@ from softprompt.library.names import check_name
 from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
 
 if TYPE_CHECKING:
+    from softprompt.discrete import HardReport
     from softprompt.encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
     from softprompt.pool import TrainState
-    from softprompt.prompt import SoftPrompt
+    from softprompt.prompt import HardReadout, SoftPrompt
     from softprompt.sentence import Sentence
     from softprompt.training import Interval, Report
 
@@ -125,6 +126,9 @@ class Outcome:
     failure: str = ""
 
 
+OnHard = Callable[["HardReport"], "bool | None"]
+
+
 def carry_out(
     job: Job,
     encoder: TextEncoder,
@@ -135,14 +139,23 @@ def carry_out(
     interval: Interval = 10,
     resume: TrainState | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
+    on_hard: OnHard | None = None,
 ) -> Outcome:
-    """Trains and saves; where the training fails, the best until then is saved.
+    """Trains and saves; where the training fails, the best until then is saved. Of a job for an entry's hard readout: see `harden`.
 
-    With `entry_id` it is saved once under that id, however often this is called; what a failure left, under another. The other arguments are `train`'s. Raises
-    PromptError, ConfigError, LibraryError.
+    With `job.hard` a hard readout of what was trained is saved with it, unless the training failed or was interrupted; `on_hard` is
+    called each round of looking for it, and ends that by returning True. With `entry_id` it is saved once under that id, however
+    often this is called; what a failure left, under another. The other arguments are `train`'s. Raises PromptError, ConfigError,
+    LibraryError.
     """
+    if job.kind == "hard":
+        return harden(job, encoder, library, on_hard)
     from softprompt.trainer import train
 
+    if job.hard:
+        from softprompt.discrete import check_hard
+
+        check_hard(encoder, job.hard)
     failure = ""
     try:
         made = train(
@@ -160,7 +173,14 @@ def carry_out(
         if error.best is None:
             return Outcome(None, failure)
         made = error.best
-    return kept(job, made, library, entry_id, failure)
+    unfinished = failure
+    if job.hard and not failure and made.stopped != "interrupted":
+        try:
+            made = replace(made, hard=_hard_readout(encoder, made, job.hard, on_hard))
+        except (TrainingFailed, ConfigError) as error:  # what was trained is not lost for that
+            failure = str(error)
+    outcome = kept(job, made, library, entry_id, unfinished)
+    return replace(outcome, failure=failure)
 
 
 def kept(job: Job, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
@@ -168,3 +188,40 @@ def kept(job: Job, made: SoftPrompt, library: Library, entry_id: str | None = No
     if failure and entry_id:  # that id is for what the job was to make, should it be tried again
         entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)
+
+
+def harden(job: Job, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None) -> Outcome:
+    """Looks for the hard readout of the entry `job.entry` and saves it as the entry's next revision.
+
+    Raises PromptError where what the entry means is not known, ConfigError, EntryNotFound and the other LibraryErrors.
+    """
+    assert job.hard is not None  # Job sees to it
+    entry = library.open(job.entry)
+    try:
+        hard = _hard_readout(encoder, entry.prompt, job.hard, on_hard)
+    except TrainingFailed as error:
+        return Outcome(None, str(error))
+    return Outcome(library.harden(entry.id, hard))
+
+
+def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Job:
+    """The job that looks for a saved soft prompt's hard readout. Raises PromptError where its hard prompt is not known."""
+    if not entry.prompt.hard_prompt:
+        raise PromptError(
+            f"what {entry.prompt.name} means is not known, since the file that it came from does not say: nothing can be looked for"
+        )
+    return Job(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)
+
+
+def _hard_readout(encoder: TextEncoder, made: SoftPrompt, config: HardConfig, on_hard: OnHard | None) -> HardReadout:
+    """Raises TrainingFailed where the device fails, and what `find_hard` raises."""
+    from softprompt.discrete import find_hard
+    from softprompt.targets import meant_prompt
+    from softprompt.training import device_failure
+
+    encoder.check_belongs(made)
+    prompt = meant_prompt(encoder, made.hard_prompt, made.meanings, made.config.get("long", TrainConfig.long))
+    try:
+        return find_hard(encoder, prompt, config.tokens or made.tokens, config, on_hard)
+    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+        raise TrainingFailed(device_failure(error, encoder.device)) from error

@@ -111,15 +111,18 @@ class _Round:
                 return
             task, self.next = self.next, None
             try:
-                self._let_in(task)
+                member = self._let_in(task)
             except SoftPromptError as error:
                 yield task, error
                 continue
             except RuntimeError:
                 self.next = task
                 raise
+            if member.stopped:  # the state that it goes on from was taken at the very step that ended it
+                self.pool.leave([member])
+                yield self.of.pop(member), member
 
-    def _let_in(self, task: Task) -> None:
+    def _let_in(self, task: Task) -> Member:
         if task.config.plan != self.plan:
             raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
         encoder, config = self.pool.encoder, task.config
@@ -128,6 +131,7 @@ class _Round:
         assert config.tokens != "auto"
         self.pool.add(member, start_vectors(encoder, prompt, config, config.tokens, task.start), task.resume)
         self.of[member] = task
+        return member
 
     def _failed(self, error: RuntimeError) -> Iterator[Done]:
         """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""

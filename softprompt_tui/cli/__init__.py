@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from softprompt_tui.cli.batch import batch
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
@@ -13,6 +14,7 @@ from softprompt_tui.cli.compose import compose
 from softprompt_tui.cli.diff import diff
 from softprompt_tui.cli.editing import duplicate, note, rename, tag
 from softprompt_tui.cli.export import export
+from softprompt_tui.cli.harden import harden
 from softprompt_tui.cli.importing import assign, import_
 from softprompt_tui.cli.library import list_, show
 from softprompt_tui.cli.models import models
@@ -51,7 +53,7 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    train, list_, show, readout, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
+    train, batch, list_, show, readout, harden, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
     runs, attach, stop, worker, completion,
 )  # fmt: skip
 for command in COMMANDS:

@@ -13,9 +13,10 @@ from softprompt.errors import ConfigError, PromptError
 from softprompt.families import Family
 from softprompt.job import job_of_sentence
 from softprompt_tui.cli.common import complete_entry, complete_model, device_option, json_option, library, load, print_json
+from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.report import UNKNOWN, line
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.cli.train import choice, train_here
+from softprompt_tui.cli.train import train_here
 
 if TYPE_CHECKING:
     from softprompt.composing import Figures

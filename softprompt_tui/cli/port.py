@@ -10,8 +10,9 @@ from softprompt.errors import PromptError
 from softprompt.families import Family
 from softprompt.job import Job
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
+from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.runs import resolved, submit
-from softprompt_tui.cli.train import choice, train_here
+from softprompt_tui.cli.train import train_here
 from softprompt_tui.jobs import settings_of
 
 

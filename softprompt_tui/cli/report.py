@@ -57,10 +57,24 @@ def print_entry(entry: Entry, path: Path) -> None:
     if prompt.readout:
         typed = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
         line("readout", f"{prompt.readout_text}   (typed as text: similarity {typed})")
+    if prompt.hard:
+        print_hard(prompt)
+    if prompt.readout:
         click.echo()
         print_readout(prompt)
         click.echo()
     line("saved", f"{path}  (id {entry.id})")
+
+
+def print_hard(prompt: SoftPrompt) -> None:
+    """The hard readout, and how it compares: three similarities side by side."""
+    hard = prompt.hard
+    assert hard is not None
+    line("hard readout", hard.text)
+    composed = "" if hard.composed is None else f", {hard.composed:.4f} composed"
+    line("", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts judged in {hard.seconds:.1f} s{composed}")
+    each = (("soft", prompt.similarity), ("readout", prompt.readout_similarity), ("hard readout", hard.similarity))
+    line("similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in each))
 
 
 def unassigned(prompt: SoftPrompt) -> str:

@@ -171,3 +171,17 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
         done.update((task.key, made) for task, made in together)
     assert set(done) == set(PROMPTS[:2])
     assert all(isinstance(error, TrainingFailed) and error.best is not None and error.best.steps == 25 for error in done.values())
+
+
+def test_a_state_of_the_last_step_ends_there(encoder: TextEncoder) -> None:
+    states: dict[tuple[str, int], TrainState] = {}
+
+    def keep(pool: Pool) -> None:
+        states.update(((key, state.step), state) for key, state in pool.states().items())
+
+    config = replace(SHORT, steps=10)
+    whole = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:2]], on_step=keep)
+    resumed = [Task(text, config, key=text, resume=states[text, 10]) for text in PROMPTS[:2]]
+    for text, made in all_of(encoder, resumed).items():
+        assert (made.steps, made.stopped) == (10, "steps")
+        assert made.vectors.tobytes() == whole[text].vectors.tobytes()

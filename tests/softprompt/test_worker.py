@@ -19,10 +19,10 @@ import pytest
 
 import softprompt
 from softprompt import Library
-from softprompt.config import TrainConfig
+from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
-from softprompt.job import Job
+from softprompt.job import Job, hard_job
 from softprompt.origin import LONGEST_PROMPT, Ancestor, Meaning
 from softprompt.readout import readout_similarity
 from softprompt.worker import protocol as p
@@ -205,6 +205,29 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(worker: Home, encod
     alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
     assert worker.record(run).results == ended["results"]  # as the next worker reads it
+
+
+def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(worker: Home) -> None:
+    with worker.client() as client:
+        run = client.request(
+            p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict())
+        )["id"]
+        assert state(client, run, "done")["entry"] == run
+        found = saved(run).hard
+        assert found is not None
+        assert found.tokens == 2
+        asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
+        again = client.request(p.Submit(asked.as_dict()))["id"]
+        told = training(client, again)
+        assert told["text"]
+        assert (told["step"], told["steps"]) == (1, 3)
+        assert told["loss"] == pytest.approx(1 - told["similarity"])
+        ended = state(client, again, "done")
+        assert (ended["kind"], ended["of_entry"], ended["entry"]) == ("hard", run, run)
+    entry = Library().open(run)
+    assert entry.revision == 2
+    assert entry.prompt.hard is not None
+    assert entry.prompt.hard.tokens == 3
 
 
 def test_a_paused_run_lets_the_next_one_train_and_goes_on_where_it_was(shared: Client) -> None:

@@ -28,14 +28,19 @@ class Known:
     def get(self, entry_id: str) -> tuple[Entry | None, str]:
         """(the newest whole revision with vectors, "saved", "trashed" or "damaged" for what is newest), or (None, "")."""
         if entry_id not in self._read:
-            self._read[entry_id] = self._found(entry_id)
+            self._read[entry_id] = self.look(entry_id)
         return self._read[entry_id]
+
+    def has(self, entry_id: str) -> bool:
+        """Whether there is anything of that id, a tombstone alone too; reads nothing."""
+        return entry_id in self._numbers
 
     def next_number(self, entry_id: str) -> int:
         """The revision that comes next. What was purged leaves its tombstone, and with it the numbers up to that."""
         return max(self._numbers.get(entry_id, ()), default=0) + 1
 
-    def _found(self, entry_id: str) -> tuple[Entry | None, str]:
+    def look(self, entry_id: str) -> tuple[Entry | None, str]:
+        """As `get`, but the entry is not kept: for who goes through thousands."""
         from softprompt.library.entry import Tombstone
 
         state = ""

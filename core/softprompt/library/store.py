@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.archive import Archived, Progress
     from softprompt.library.checking import Checked
     from softprompt.library.entry import Entry
-    from softprompt.prompt import SoftPrompt
+    from softprompt.prompt import HardReadout, SoftPrompt
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -198,6 +198,10 @@ class Library:
         note = check_note(note)
         return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
 
+    def harden(self, name: str, hard: HardReadout, revision: int | None = None) -> Entry:
+        """Sets the hard readout of an entry. For `revision` and errors see `_change`."""
+        return self._change(self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision)
+
     def assign(self, name: str, assigned: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
         """Sets the model of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
         return self._change(self.find(name), lambda entry: replace(entry, prompt=assigned(entry.prompt)), None)
@@ -322,7 +326,7 @@ class Library:
 
 def _editable(entry: Entry) -> tuple[object, ...]:
     """What a change may change."""
-    return entry.prompt.name, entry.prompt.model_fingerprint, entry.tags, entry.note
+    return entry.prompt.name, entry.prompt.model_fingerprint, entry.prompt.hard, entry.tags, entry.note
 
 
 class _Taken:

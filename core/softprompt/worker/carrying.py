@@ -20,6 +20,7 @@ from softprompt.worker.progress import Progress, losses, numbers
 from softprompt.worker.runfolder import swept_file
 
 if TYPE_CHECKING:
+    from softprompt.discrete import HardReport
     from softprompt.encoder import TextEncoder
     from softprompt.worker.engine import Engine
 
@@ -72,12 +73,20 @@ class Carrying:
         return self.engine.warm.get(job.model, job.device, job.precision, loading)
 
     def _train(self, run: Progress) -> None:
+        """A training, a hard readout, or the one and then the other."""
         state = run.begin()
         encoder = self._encoder()
+        trained = run.training.record.job.config.steps if run.job.kind == "train" else 0
 
         def due(step: int) -> bool:
             self.engine.answer(QUERIES_A_STEP)
             return run.is_due(step)
+
+        def hard(report: HardReport) -> bool:
+            self.engine.answer(QUERIES_A_STEP)
+            run.heed(event_of_hard(report, run.latest, trained))
+            run.leave_if_wished()
+            return run.training.wish == "stop"
 
         outcome = carry_out(
             run.job,
@@ -88,6 +97,7 @@ class Carrying:
             interval=due,
             resume=state,
             on_report=lambda report: run.report(encoder, report),
+            on_hard=hard,
         )
         run.end_with(outcome)
 
@@ -176,6 +186,27 @@ def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
 
 def _fidelity(made: SoftPrompt) -> float:
     return made.composition.mean if made.composition else made.similarity or 0.0
+
+
+def event_of_hard(report: HardReport, latest: dict[str, Any], trained: int) -> dict[str, Any]:
+    """A report as an event; of a training that is over by then, its own figures stay beside the text that is looked for."""
+    found = {
+        "text": report.text,
+        "hard_similarity": report.similarity if report.text else None,
+        "hard_step": report.step,
+        "hard_steps": report.steps,
+    }
+    if trained:
+        return {**latest, "event": "report", **found}
+    speed = report.step / report.seconds if report.seconds else 0.0
+    figures = {
+        "loss": 1 - report.similarity,
+        "similarity": report.similarity,
+        "best_loss": 1 - report.similarity,
+        "best_similarity": report.similarity,
+    }
+    told = {"event": "report", "step": report.step, "steps": report.steps, "tokens": 0, "seconds": round(report.seconds, 3)}
+    return {**told, "steps_per_second": round(speed, 1), **numbers(figures), **found}
 
 
 def event_of_sweep(report: SweepReport) -> dict[str, Any]:

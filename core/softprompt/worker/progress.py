@@ -92,7 +92,7 @@ class Progress:
         ended: dict[str, Any] = {"event": "failed" if outcome.failure else "done", "error": outcome.failure}
         if outcome.entry is not None:
             made = outcome.entry.prompt
-            if made.stopped == "interrupted" and not outcome.failure:
+            if made.stopped == "interrupted" and not outcome.failure and self.job.kind == "train":
                 ended["event"] = "stopped"
             ended |= {"entry": outcome.entry.id, "name": made.name, "similarity": made.similarity}
         self.end(ended | {"latest": self.latest, "began": self.training.record.began})

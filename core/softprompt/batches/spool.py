@@ -1,0 +1,109 @@
+"""The rows of a batch on disk, and the little that is kept of each in memory: 20 bytes, and as many of a set again.
+
+The source is read once, into a file without a name that is gone with the process. So standard input can be gone through several times, a
+file that is edited meanwhile changes nothing, and a thousand prompts take no more memory than ten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompt.batches.asking import Defaults, digest_of, entry_id, job_of
+from softprompt.batches.reading import Row
+from softprompt.config import TrainConfig
+from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
+from softprompt.job import Job
+
+MOST = 1_000_000  # prompts; 60 MB of memory
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row made a job with the id of its entry, or what is wrong with it."""
+
+    line: int
+    id: str
+    job: Job | None
+    prompt: str = ""
+    error: tuple[str, str] = ("", "")  # kind, message
+
+
+@dataclass(frozen=True)
+class How:
+    """What rows must have in common to be trained with one encoder and one configuration."""
+
+    model: str
+    config: TrainConfig
+
+
+class Spool:
+    """All rows of a batch, in the order of the file. Raises FileRefused, HomeError."""
+
+    def __init__(self, rows: Iterable[Row], defaults: Defaults, folder: Path) -> None:
+        self.defaults = defaults
+        self.hows: list[How] = []
+        self.at, self.ids, self.how = array("Q"), array("Q"), array("l")  # of each row; how is -1 where it is no job
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as this
+        text, known, times = hashlib.sha256(), dict[How, int](), dict[bytes, int]()
+        try:
+            for row in rows:
+                self._add(row, known, times, text)
+        except OSError as error:
+            raise HomeError(f"{folder} cannot be written to ({error.strerror}): free it") from error
+        except BaseException:
+            self.close()
+            raise
+        self.content = text.hexdigest()
+
+    def _add(self, row: Row, known: dict[How, int], times: dict[bytes, int], text: Any) -> None:
+        if len(self.at) == MOST:
+            raise FileRefused(f"these are more than {MOST:,} prompts, the most that one batch takes: split the file")
+        number, how = 0, -1
+        if not row.error:
+            try:
+                job = job_of(row.values, self.defaults)
+            except (PromptError, ConfigError, LibraryError):
+                pass  # found again, and told, when the row is read back
+            else:
+                digest = digest_of(job)
+                times[digest] = times.get(digest, 0) + 1
+                number = int(entry_id(digest, times[digest]), 16)
+                how = known.setdefault(How(job.model, job.config), len(known))
+                if how == len(self.hows):
+                    self.hows.append(How(job.model, job.config))
+        line = json.dumps([row.line, row.values, row.error], default=str).encode() + b"\n"
+        text.update(line)
+        self.at.append(self.file.tell())
+        self.ids.append(number)
+        self.how.append(how)
+        self.file.write(line)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, index: int) -> Asked:
+        self.file.seek(self.at[index])
+        line, values, error = json.loads(self.file.readline())
+        prompt = values.get("prompt")
+        # what is no UTF-8 is told with marks in its place
+        prompt = prompt.strip().encode(errors="surrogateescape").decode(errors="replace") if isinstance(prompt, str) else ""
+        if error:
+            return Asked(line, "", None, prompt, (PromptError.__name__, error))
+        try:
+            job = job_of(values, self.defaults)
+        except SoftPromptError as wrong:
+            return Asked(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
+        return Asked(line, f"{self.ids[index]:016x}", job, prompt)
+
+    def __iter__(self) -> Iterator[Asked]:
+        return (self[index] for index in range(len(self)))
+
+    def close(self) -> None:
+        self.file.close()

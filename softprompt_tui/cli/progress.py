@@ -1,0 +1,66 @@
+"""The progress bar of what is computed in this process: a training, the search for a hard readout, or the one and then the other."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from softprompt_tui.cli.common import stderr_console
+from softprompt_tui.inert import inert
+
+if TYPE_CHECKING:
+    from softprompt.discrete import HardReport
+    from softprompt.training import Report
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: what it has reached is saved
+
+
+class Progress:
+    """A bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the work, a second the program."""
+
+    def __init__(self, quiet: bool, steps: int | None = None, auto: bool = False) -> None:
+        self.steps, self.auto = steps, auto
+        self.interrupted = False
+        self.shown = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeRemainingColumn(),
+        )
+        self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
+        self.task = self.bar.add_task("starting", total=self.steps)
+        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
+        if self.shown:
+            self.bar.start()
+        return self
+
+    def training(self, report: Report) -> bool:
+        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
+        tokens = f"{len(report.vectors)} tokens  " if self.auto else ""
+        self.bar.update(self.task, completed=report.step, description=tokens + figures)
+        return self.interrupted
+
+    def hard(self, report: HardReport) -> bool:
+        words = f"hard readout {report.similarity:.4f}  {report.text}"
+        self.bar.update(self.task, completed=report.step, total=report.steps, description=inert(words))
+        return self.interrupted
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self.bar.stop()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.bar.update(self.task, description=inert("stopping; the best so far is kept"))
