@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import TrainConfig
-from softprompt.errors import BadName, ConfigError, PromptError, SoftPromptError
-from softprompt.job import Job
+from softprompt.errors import BadName, PromptError, SoftPromptError
+from softprompt.job import Job, hard_job
 from softprompt.library.names import check_name
 from softprompt.worker import protocol as p
 from softprompt_tui.inert import inert
-from softprompt_tui.jobs import hard_of, settings_of
+from softprompt_tui.jobs import hard_of
 from softprompt_tui.widgets.readout import HardShown
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Hard:
 
     def of_run(self, run: dict[str, Any]) -> HardShown:
         """That of a training under way, which may look for one itself at its end."""
-        if run.get("text"):
-            return HardShown(run["text"], run["similarity"], "is being looked for")
+        if words := _round(run):
+            return HardShown(run.get("text") or "", run.get("hard_similarity"), words)
         return HardShown(words=AFTERWARDS)
 
     def _run(self, entry: str) -> dict[str, Any] | None:
@@ -105,22 +105,21 @@ class Hard:
         self.app.say(f"{text} is copied by the terminal (OSC 52)")
 
 
+def _round(run: dict[str, Any]) -> str:
+    return f"round {run['hard_step']} of {run['hard_steps']}" if run.get("hard_step") else ""
+
+
 def _job(entry: Entry, more: dict[str, str], device: str) -> Job:
     """Raises ConfigError, PromptError."""
     made = entry.prompt
     if why := _why_not(entry):
         raise PromptError(f"a hard readout of {made.name} cannot be looked for: {why}")
     try:
-        config = settings_of(made)
-    except ConfigError:  # it says how long prompts are read, and little else that matters here
-        config = TrainConfig()
-    try:
         name = check_name(made.name)
     except BadName:  # a file's own
         name = ""
-    precision = made.device.rpartition(", ")[2] or "float32"
     hard = hard_of(more, seed=entry.revision - 1)  # with the same seed another search would come to the same text
-    return Job(made.hard_prompt, config, made.model, device, precision, name, made.meanings, hard=hard, entry=entry.id)
+    return replace(hard_job(entry, hard, device), name=name, precision=made.device.rpartition(", ")[2] or "float32")
 
 
 def _why_not(entry: Entry) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
 NAMES = {"sweep": "swept"}
-LIVE = ("text", "swept")  # only reports have them
+LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
 _FIRST = {"running": 0, "queued": 1, "paused": 2}
 
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt import Library
@@ -158,7 +158,11 @@ class FakeWorker:
 
     def search(self, run: str, step: int, text: str, similarity: float) -> None:
         """Reports how far the search for a hard readout is."""
-        self._report(run, {**_figures(step, 1 - similarity), "steps": 100, "text": text})
+        found = {"text": text, "hard_similarity": similarity if text else None, "hard_step": step, "hard_steps": 100}
+        record = self.records[run]
+        trained = {key: value for key, value in record.latest.items() if key not in ("at", "event")}
+        own = _figures(step, 1 - similarity) | {"steps": 100, "tokens": 0}
+        self._report(run, (trained if record.job.kind == "train" else own) | found)
 
     def sweep(self, run: str, step: int, results: list[tuple[int, float | None, float | None]]) -> None:
         """Reports how far a sweep is: numbers of tokens, similarities alone, and in the contexts of the training."""
@@ -181,11 +185,7 @@ class FakeWorker:
             self._event(record, {"event": "done", "results": results, "latest": record.latest})
             return
         if record.job.kind == "hard":
-            library = Library()
-            entry = library.open(record.job.entry)
-            library.revisions.write(
-                replace(entry, revision=entry.revision + 1, prompt=replace(entry.prompt, **changes), changed=now())
-            )
+            entry = Library().harden(record.job.entry, changes["hard"])
             self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
             return
         entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
