@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 ASK = "not looked for yet: x looks for it"
-AFTERWARDS = "can be looked for when the training is done"
+COMES = "is looked for when the training is done"
+LATER = "can be looked for when the training is done"
 _WAITING = {"queued": "waits for its turn", "paused": "paused: p in runs goes on with it"}
 
 
@@ -50,7 +51,7 @@ class Hard:
         """That of a training under way, which may look for one itself at its end."""
         if words := _round(run):
             return HardShown(run.get("text") or "", run.get("hard_similarity"), words)
-        return HardShown(words=AFTERWARDS)
+        return HardShown(words=COMES if run.get("hard") else LATER)
 
     def _run(self, entry: str) -> dict[str, Any] | None:
         """The last run that looked for one."""
@@ -64,7 +65,7 @@ class Hard:
         if shown.read is not None:
             await self.look_for(shown.read.id)
         elif shown.run:
-            self.app.say(f"a hard readout {AFTERWARDS}")
+            self.app.say(f"a hard readout {LATER}")
         else:
             self.app.say("nothing is shown that a hard readout could be looked for")
 

@@ -61,7 +61,7 @@ class SweepScreen(ModalScreen[None]):
     def __init__(self, sweeps: Sweeps, run: str) -> None:
         super().__init__()
         self.sweeps, self.run_id = sweeps, run
-        self.saved: dict[int, str] = {}  # names in the library, by tokens
+        self.saved: dict[int, str] | None = None  # names in the library, by tokens; None until that is known
         self._news = ""
         self._rows: list[Swept] = []
         self._cells: list[tuple[str, tuple[str, ...]]] = []
@@ -100,10 +100,11 @@ class SweepScreen(ModalScreen[None]):
         self._rows = rows_of(run)
         self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run["name"] or run["prompt"]), no_wrap=True))
         self._update("sweep-state", _state(run, self._news))
-        if run["results"] and not self._proposed:
+        if run["results"] and self.saved is not None and not self._proposed:
             self._proposed = True  # once: who drops it has decided
             if not self.table.marked and not self.saved:
                 self.table.marked = {str(row.tokens) for row in self._rows if row.knee}
+                self.table.refresh()
         cells = [(str(row.tokens), self._row(row)) for row in self._rows]
         if len(cells) != self.table.total:
             self.table.reset(len(cells))
@@ -120,7 +121,7 @@ class SweepScreen(ModalScreen[None]):
             target.update(text)
 
     def _row(self, row: Swept) -> tuple[str, ...]:
-        standing = "saved" if row.tokens in self.saved else "knee" if row.knee else ""
+        standing = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
         figures = (figure(value) for value in (row.similarity, row.composed, row.worst, row.as_text))
         return (f"{row.tokens:>2} {standing}", *figures, row.readout)
 
@@ -143,7 +144,8 @@ class SweepScreen(ModalScreen[None]):
         """What is known of the row under the cursor."""
         at = self.table.cursor
         if 0 <= at < len(self._rows):
-            self._update("sweep-row", _told(self._rows[at], self.saved.get(self._rows[at].tokens, "")))
+            row = self._rows[at]
+            self._update("sweep-row", Text() if row.similarity is None else _told(row, (self.saved or {}).get(row.tokens, "")))
 
     # keys
 
