@@ -15,9 +15,8 @@ from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from softprompt.errors import HomeError
 from softprompt.library import Library
-from softprompt_tui import keys
+from softprompt_tui import keys, leaving
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
 from softprompt_tui.entries import Entries
@@ -37,8 +36,7 @@ from softprompt_tui.palette import commands
 from softprompt_tui.panes import Pane, titled
 from softprompt_tui.questions import Questions
 from softprompt_tui.runs import Runs
-from softprompt_tui.screens.ask import AskKey
-from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.help import HelpScreen, pane_of
 from softprompt_tui.screens.more import MoreScreen
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.shown import Shown
@@ -287,15 +285,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return commands(self)
 
     def action_help(self) -> None:
-        pane = next(
-            (
-                node.id
-                for node in (self.focused.ancestors_with_self if self.focused else ())
-                if node.id and "pane" in getattr(node, "classes", ())
-            ),
-            "",
-        )
-        self.push_screen(HelpScreen((pane or "prompt-pane").removesuffix("-pane")))
+        self.push_screen(HelpScreen(pane_of(self.focused)))
 
     def action_plot(self) -> None:
         self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves))
@@ -303,20 +293,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     @work
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
-        going = self.runs.count("running") + self.runs.count("queued")
-        if going and self.line.state == "up":
-            what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
-            answer = await self.push_screen_wait(
-                AskKey(
-                    f"{what}.",
-                    [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")],
-                )
-            )
-            if not answer:
-                return
-            if answer == "s":
-                await self.runs.stop_all()
-        self.leave_now()
+        if await leaving.is_meant(self):
+            self.leave_now()
 
     def leave_now(self) -> None:
         """Quits without asking; what trains goes on."""
@@ -324,17 +302,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.exit()
 
     def save_settings(self) -> None:
-        pane = self.prompt_pane
-        self.settings.theme, self.settings.pane, self.settings.sort = self.theme, self.below, self.library_pane.order
-        self.settings.prompt, self.settings.train, self.settings.compose = (
-            pane.editor.text,
-            pane.fields,
-            self.compose_pane.composition,
-        )
-        try:
-            kept.save(self.settings)
-        except (OSError, HomeError) as error:
-            self.log(f"settings not saved: {error}")
+        leaving.save_settings(self)
 
 
 def main() -> None:

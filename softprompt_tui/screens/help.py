@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.grid import labelled
@@ -120,6 +121,13 @@ EVERYWHERE: Keys = (
     ("escape", "puts notices away"),
     ("ctrl+q", "quit; asks first where something trains, which then goes on or stops"),
 )
+
+
+def pane_of(focused: Widget | None) -> str:
+    """The pane that one is in, by the name that ABOUT gives it."""
+    around = focused.ancestors_with_self if focused else ()
+    pane = next((node.id for node in around if node.id and "pane" in getattr(node, "classes", ())), "prompt-pane")
+    return pane.removesuffix("-pane")
 
 
 class HelpScreen(ModalScreen[None]):
