@@ -41,8 +41,7 @@ class Hard:
                 return HardShown(run.get("text") or "", run["similarity"] if run.get("text") else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")
         if kept is not None:
-            composed = "" if kept.composed is None else f"composed {kept.composed:.4f}; "
-            return HardShown(kept.text, kept.similarity, f"{composed}y copies it, x looks for another")
+            return HardShown(kept.text, kept.similarity, "" if kept.composed is None else f"composed {kept.composed:.4f}")
         if run and run["state"] == "failed":
             return HardShown(words=f"failed: {run['error']}; x tries again")
         return HardShown(words=_why_not(entry) or ASK)

@@ -145,7 +145,10 @@ class SweepScreen(ModalScreen[None]):
         at = self.table.cursor
         if 0 <= at < len(self._rows):
             row = self._rows[at]
-            self._update("sweep-row", Text() if row.similarity is None else _told(row, (self.saved or {}).get(row.tokens, "")))
+            self._update(
+                "sweep-row",
+                Text() if row.worst is None and not row.readout else _told(row, (self.saved or {}).get(row.tokens, "")),
+            )
 
     # keys
 
@@ -202,17 +205,18 @@ def _state(run: dict[str, Any], news: str) -> Text:
         words = {"queued": "waiting for its turn", "running": "loading the model", "paused": "paused: p in runs goes on with it"}
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
     knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
-    at = "" if knee is None else f"knee at {knee}: more tokens give little. "
+    at = "" if knee is None else f"knee at {knee}: more give little. "
     return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves")
 
 
 def _told(row: Swept, name: str) -> Text:
-    text = Text.assemble(f"{row.tokens} token{'s' * (row.tokens != 1)}  ", no_wrap=False)
-    if name:
-        text.append("saved as ", "dim").append(f"{inert(name)}  ", "bold")
-    for label, value in (("similarity", row.similarity), ("composed", row.composed), ("worst", row.worst), ("floor", row.floor)):
+    """What has no room in the table."""
+    text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
+    for label, value in (("worst", row.worst), ("without their words", row.floor)):
         if value is not None:
             text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
+    if name:
+        text.append("saved as ", "dim").append(inert(name), "bold")
     if row.readout:
         text.append("\nas text ", "dim").append(f"{figure(row.as_text)}  ").append(inert(row.readout[:600]), "bold")
     return text

@@ -16,9 +16,11 @@ from softprompt_tui.inert import inert
 from softprompt_tui.panes import titled
 
 WIDE = 60  # cells from which the alternatives have their cosines beside them
-LABEL, FIGURE = 8, 8  # cells of the columns before the texts
+LABEL, FIGURE = 8, 7  # cells of the columns before the texts
 LOW = 3  # lines under which the three similarities stand in one
 MOST = 600  # characters of a text that are shown: files may say anything
+KEY_X = titled("x", "hard readout", "harden", chosen=False)
+KEY_Y = titled("y", "copy it", "copy_hard", chosen=False)
 NOTHING = "The nearest words of every soft token will stand here."
 
 
@@ -84,6 +86,7 @@ class ReadoutPane(VerticalScroll):
 
     def nothing(self, why: str = "") -> None:
         self._of, self._shown, self._lines = "", None, -1
+        self.border_subtitle = ""
         self.query_one("#readout", Static).update(why or NOTHING)
 
     def on_resize(self) -> None:
@@ -92,10 +95,11 @@ class ReadoutPane(VerticalScroll):
 
     def _draw(self) -> None:
         assert self._shown is not None
-        width = max(20, self.size.width - 3)
+        width = max(20, self.size.width - 1)  # beside the scrollbar, be it there or not
         compared = self._compared(self._shown, width) if self.size.height >= LOW else [_in_short(self._shown, width)]
         lines = compared + self._tokens(self._shown, width)
         text = Text("\n").join(lines)
+        self.border_subtitle = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
         self.query_one("#readout", Static).update(text, layout=len(lines) != self._lines)
         self._lines = len(lines)
 

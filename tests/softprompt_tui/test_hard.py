@@ -50,7 +50,7 @@ def test_a_hard_readout_is_looked_for_live_and_stays_with_its_entry() -> None:
         await d.shows("it is being looked for already")
         d.worker.begin(run)
         d.worker.search(run, 7, "dawn pier", 0.91)
-        await d.shows("hard    0.9100  dawn pier", "round 7 of 100", "live: lake")
+        await d.shows("hard    0.9100 dawn pier", "round 7 of 100", "live: lake")
         await d.pilot.press("y")
         await d.until(lambda: d.app.clipboard == "dawn pier")  # the best so far
         d.worker.end(run, hard=FOUND)
@@ -80,7 +80,7 @@ def test_an_entry_shows_the_search_for_it_wherever_the_cursor_was_meanwhile() ->
     async def scene(d: Desk) -> None:
         await at_the_entry(d)
         await d.pilot.press("j")
-        await d.shows("hard    0.9713", "composed 0.9544; y copies")
+        await d.shows("hard    0.9713", "composed 0.9544", "y copy it")
         await d.pilot.press("x")
         await d.until(lambda: d.worker.records)
         (run,) = d.worker.records
@@ -169,7 +169,7 @@ def test_on_a_small_screen_the_readout_has_room_while_it_is_read() -> None:
         await at_the_entry(d)
         await d.shows("soft 0.9971  as text 0.8000  hard 0.9713  dawn")
         await d.pilot.press("f9")
-        await d.shows("hard    0.9713  dawn lakeside pines mist", "[v1]", "y copies it")
+        await d.shows("hard    0.9713 dawn lakeside pines mist", "[v1]", "y copy it")
         await d.pilot.press("f4")
         await d.shows("soft 0.9971  as text")
 

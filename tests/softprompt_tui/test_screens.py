@@ -159,7 +159,7 @@ def test_a_hard_readout(width: int, height: int) -> None:
         await d.pilot.press("f4")
         await d.until(lambda: d.app.shown.read)
         await d.pilot.press("f9")
-        await d.shows("hard    0.9713", "composed 0.9544", "[v3]")
+        await d.shows("hard    0.9713", "composed 0.9544", "[v2]")
         looks_like("hard", d)
 
     works(scene, width, height)
