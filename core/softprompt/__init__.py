@@ -17,7 +17,8 @@ from softprompt.errors import SoftPromptError
 if TYPE_CHECKING:
     from softprompt.batches import train_batch
     from softprompt.catalogue import ModelInfo, list_models
-    from softprompt.config import TrainConfig
+    from softprompt.config import HardConfig, TrainConfig
+    from softprompt.discrete import find_hard
     from softprompt.encoder import TextEncoder
     from softprompt.grading import grade
     from softprompt.library import Library
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from softprompt.training import Report
 
 _HOMES = {
+    "HardConfig": "config",
     "Library": "library",
     "ModelInfo": "catalogue",
     "Report": "training",
     "SoftPrompt": "prompt",
     "TextEncoder": "encoder",
     "TrainConfig": "config",
+    "find_hard": "discrete",
     "grade": "grading",
     "iter_train": "trainer",
     "list_models": "catalogue",
@@ -44,7 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig", "grade",
+    "HardConfig", "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig", "find_hard", "grade",
     "iter_train", "list_models", "load_encoder", "read_out", "train",
     "train_batch",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ class TrainConfig:
 
     tokens: int | Literal["auto"] = 10
     steps: int = 300
-    rate: float = 0.5
+    rate: float = 1.0
     init: Init = "noise"
     objective: Objective = "cosine"
     against: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class TrainConfig:
         _whole("steps", self.steps, 1, MOST_STEPS, "300 are usual")
         _whole("restarts", self.restarts, 1, MOST_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
         _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
-        _number("rate", self.rate, 0.0, 100.0, "0.5 is usual; it is given in standard deviations of the token table")
+        _number("rate", self.rate, 0.0, 100.0, "1 is usual; it is given in standard deviations of the token table")
         if self.stop_at is not None:
             _number("stop_at", self.stop_at, -1.0, 1.0, "a similarity such as 0.99")
         if self.patience is not None:

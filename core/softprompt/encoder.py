@@ -49,8 +49,9 @@ class Specials:
 class TextEncoder:
     """A frozen text tower with its tokenizer, on one device. `softprompt.load_encoder` makes one."""
 
-    def __init__(self, name: str, tower: Tower, tokenizer: PromptTokenizer, specials: Specials) -> None:
+    def __init__(self, name: str, tower: Tower, tokenizer: PromptTokenizer, specials: Specials, graphs: bool = False) -> None:
         self.name = name
+        self.graphs = graphs  # whether training on cuda records its steps (softprompt.graphs)
         self.tower = tower
         self.config = tower.config
         self.tokenizer = tokenizer
@@ -59,7 +60,7 @@ class TextEncoder:
     def moved(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEncoder:
         """This encoder on another device, or in another precision."""
         tower = self.tower.to(torch.device(device), dtype or self.tower.table.dtype)
-        return TextEncoder(self.name, tower, self.tokenizer, self.specials)
+        return TextEncoder(self.name, tower, self.tokenizer, self.specials, self.graphs)
 
     @property
     def device(self) -> torch.device:

@@ -25,19 +25,27 @@ QUICK_GELU = "-quickgelu"
 
 
 def load_encoder(
-    name: str = MINI, device: str = "auto", precision: str = "float32", on_progress: Progress | None = None
+    name: str = MINI,
+    device: str = "auto",
+    precision: str = "float32",
+    on_progress: Progress | None = None,
+    graphs: bool | None = None,
 ) -> TextEncoder:
     """Loads a text encoder by name onto a device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
-    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). Raises
+    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). `graphs` lets training on
+    cuda record its steps (softprompt.graphs); None for as the environment says. Raises
     UnknownModel, ModelRefused, ModelUnavailable, DeviceError.
     """
     import torch
+
+    from softprompt.graphs import wanted_here
 
     place = pick_device(device)
     if precision not in ("float32", "bfloat16"):
         raise DeviceError(f"precision is {precision!r}; it can be float32 or bfloat16")
     encoder = _mini() if name.lower() == MINI else _from_open_clip(name, on_progress)
+    encoder.graphs = wanted_here() if graphs is None else graphs
     try:
         return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch's type for a lost or full device

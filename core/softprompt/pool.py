@@ -22,6 +22,7 @@ from softprompt.descent import CHECK_STEPS, Descent, Figures, Schedule, fresh, h
 from softprompt.encoder import Read, TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.families import READS
+from softprompt.graphs import Graphs
 from softprompt.hidden import HiddenTarget, best_match
 from softprompt.objective import row_losses
 from softprompt.origin import Meaning
@@ -164,6 +165,7 @@ class Pool:
         self.rows = [SoftRows(encoder, [ALONE, *group], self.tokens, whole) for group in self.groups]
         self.others = encoder.encode(config.against) if config.against else None
         self.descent = Descent(encoder.device, most, encoder.width, len(self.groups))
+        self.graphs = Graphs(encoder.device) if encoder.graphs and encoder.device.type == "cuda" else None
         self.members: list[Member] = []
         self.clock = 0
         self._together: list[_Look] = []
@@ -229,6 +231,8 @@ class Pool:
 
     def _reseat(self) -> None:
         """Puts together what the members are compared with."""
+        if self.graphs is not None:
+            self.graphs.forget()
         if not self.members:
             return
         each = [(member.looks, member.config.restarts) for member in self.members]
@@ -248,7 +252,10 @@ class Pool:
         """One step of every member. Waits for nothing."""
         turn = self.clock % len(self.groups)
         self.descent.set_numbers(self.clock)
-        self.descent.step(*self._looked(turn))
+        if self.graphs is None:
+            self.descent.step(*self._looked(turn))
+        else:
+            self.graphs.run(turn, lambda: self.descent.step(*self._looked(turn)))
         self.clock += 1
         self.descent.schedule.step.add_(1)
         for member in self.members:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from softprompt_tui.cli.batch import batch
+from softprompt_tui.cli.bench import bench
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
@@ -55,7 +56,7 @@ def main(context: click.Context) -> None:
 
 COMMANDS = (
     train, batch, sweep, list_, show, readout, harden, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
-    runs, attach, stop, worker, completion,
+    runs, attach, stop, worker, bench, completion,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

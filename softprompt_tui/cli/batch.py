@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from softprompt.batches.asking import Defaults
-from softprompt.batches.reading import Format
+from softprompt.batches import Format
 from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
@@ -87,9 +86,9 @@ def batch(
     goes on where it was and trains nothing twice; of an edited file it trains what is new. What is in the library already, be it in the
     trash, is told at once. A prompt that fails is a line with its error, ends the command with 1, and is tried again the next time.
     """  # fmt: skip
-    defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags))
-    from softprompt.batches.batch import Batch
+    from softprompt.batches import Batch, Defaults
 
+    defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags))
     here = library()
     shown = sys.stdout.isatty() and not as_json
     with closing(Batch(sys.stdin.buffer if file == "-" else file, defaults, format=format, column=column)) as work:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from softprompt.prompt import Array
 
 HEIGHT, WIDEST = 14, 100
-COLORS = ("cyan", "magenta")
+COLORS = ("cyan", "magenta", "yellow", "green", "red")
 Point = tuple[int, float]  # step, loss
 
 
@@ -25,7 +25,7 @@ def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
     width = min(WIDEST, shutil.get_terminal_size().columns)
     text = drawn([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
     if text:
-        click.echo(text if sys.stdout.isatty() else plain(text))
+        click.echo(text if sys.stdout.isatty() else without_colour(text))
 
 
 def drawn(
@@ -93,7 +93,7 @@ def _marks(least: float, most: float) -> list[float]:
     return marks
 
 
-def plain(text: str) -> str:
+def without_colour(text: str) -> str:
     import plotext
 
     return str(plotext.uncolorize(text))

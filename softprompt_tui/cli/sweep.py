@@ -14,7 +14,7 @@ from softprompt.library.names import name_for
 from softprompt.worker.runfolder import swept_name
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
-from softprompt_tui.cli.curve import HEIGHT, WIDEST, plain
+from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
 from softprompt_tui.cli.options import config_of, other_options
 from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.runs import resolved
@@ -173,4 +173,4 @@ def _show(rows: Sequence[Swept]) -> None:
     drawn = plot(rows, min(WIDEST, shutil.get_terminal_size().columns), HEIGHT + 2)
     if drawn:
         click.echo()
-        click.echo(drawn if sys.stdout.isatty() else plain(drawn))
+        click.echo(drawn if sys.stdout.isatty() else without_colour(drawn))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 import softprompt
 from softprompt import SoftPrompt, TrainConfig
+from softprompt.descent import Descent
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError, TrainingFailed
 from softprompt.pool import Pool, Task, TrainState
@@ -185,3 +186,38 @@ def test_a_state_of_the_last_step_ends_there(encoder: TextEncoder) -> None:
     for text, made in all_of(encoder, resumed).items():
         assert (made.steps, made.stopped) == (10, "steps")
         assert made.vectors.tobytes() == whole[text].vectors.tobytes()
+
+
+def test_a_step_can_be_recorded_and_replayed(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph launches what it recorded on the tensors of then: here the recorded step is run again, and nothing else of the host."""
+    from softprompt.graphs import Graphs
+
+    class Again:
+        def __init__(self, step: Callable[[], None]) -> None:
+            self.replay = step
+
+    prompts = [Task(text, replace(SHORT, steps=20 + 7 * i), key=text) for i, text in enumerate(PROMPTS[:4])]
+    plain = all_of(encoder, prompts, places=2)
+    monkeypatch.setattr(Graphs, "_record", lambda _, step: Again(step))
+    real = Pool.__init__
+
+    def with_graphs(self: Pool, *args: Any) -> None:
+        real(self, *args)
+        self.graphs = Graphs(encoder.device)
+
+    step = Descent.step
+
+    def in_place(self: Descent, *figures: torch.Tensor) -> None:
+        before = [tensor.data_ptr() for tensor in (*self.tensors.values(), self.window, self.numbers, self.at)]
+        step(self, *figures)
+        assert before == [tensor.data_ptr() for tensor in (*self.tensors.values(), self.window, self.numbers, self.at)]
+
+    monkeypatch.setattr(Pool, "__init__", with_graphs)
+    monkeypatch.setattr(Descent, "step", in_place)
+    recorded = all_of(encoder, prompts, places=2)
+    for text, made in plain.items():
+        again = recorded[text]
+        assert isinstance(made, SoftPrompt)
+        assert isinstance(again, SoftPrompt)
+        assert made.vectors.tobytes() == again.vectors.tobytes()
+        assert made.losses.tobytes() == again.losses.tobytes()

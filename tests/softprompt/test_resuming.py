@@ -27,7 +27,7 @@ def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:
     "settings",
     [
         {"tokens": 2, "steps": 30, "restarts": 3, "interval": 7},
-        {"tokens": 2, "steps": 60, "stop_at": 0.97, "interval": 10},
+        {"tokens": 2, "steps": 60, "stop_at": 0.97, "interval": 4},
         {"tokens": 2, "steps": 40, "patience": 5, "rate": 20.0, "interval": 10},
         {"tokens": 1, "steps": 20, "contexts": (), "objective": "mse", "interval": 3},
         {"tokens": "auto", "steps": 10, "stop_at": 0.9, "interval": 6},

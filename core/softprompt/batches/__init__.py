@@ -4,9 +4,25 @@ reading: a file's rows -> asking: a job and its id -> spool: all of them on disk
 what a kill leaves: how far the trainings were, and the lines that were told.
 """
 
-from softprompt.batches.asking import Defaults
-from softprompt.batches.batch import Batch, train_batch
-from softprompt.batches.reading import Format
-from softprompt.batches.results import Progress, Result
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from softprompt.batches.asking import Defaults
+    from softprompt.batches.batch import Batch, train_batch
+    from softprompt.batches.results import Progress, Result
+
+Format = Literal["text", "csv", "jsonl"]
+
+# imported when they are used: the command line knows the formats without the 8 ms that all of it costs
+_HOMES = {"Batch": "batch", "Defaults": "asking", "Progress": "results", "Result": "results", "train_batch": "batch"}
 
 __all__ = ["Batch", "Defaults", "Format", "Progress", "Result", "train_batch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

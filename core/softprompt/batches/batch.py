@@ -16,9 +16,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from softprompt.batches import Format
 from softprompt.batches.asking import OF_A_ROW, Defaults
 from softprompt.batches.outfile import OutFile
-from softprompt.batches.reading import Format, Keys, Row, read_rows, row_of
+from softprompt.batches.reading import Keys, Row, read_rows, row_of
 from softprompt.batches.results import Progress, Result
 from softprompt.batches.spool import Spool
 from softprompt.batches.underway import Held, UnderWay, batches_folder, sweep_forgotten

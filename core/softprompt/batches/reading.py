@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
+from softprompt.batches import Format
 from softprompt.errors import FileRefused
 
-Format = Literal["text", "csv", "jsonl"]
 ENDINGS: dict[str, Format] = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LARGEST = 1 << 30  # bytes of a file; standard input may never end
 LONGEST_LINE = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB

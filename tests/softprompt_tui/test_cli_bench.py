@@ -1,0 +1,81 @@
+"""`softprompt-tui bench`: tables for people, one document for scripts, and what is there when it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
+
+
+def test_scripts_get_one_document_with_every_table(run: Run) -> None:
+    done = run("bench", *SHORT, "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert set(made) == {"machine", "plan", "steps", "batches", "time", "soft", "pairs", "hard", "figures", "complete"}
+    assert made["complete"] is True
+    assert made["machine"]["model"] == "mini"
+    assert made["machine"]["gflops"] > 0
+    assert made["plan"]["parts"] == ["hard"]
+    assert [(row["tokens"], row["method"]) for row in made["hard"]] == [
+        (k, method) for k in (4, 8) for method in ("ours", "ours, warm start", "fast PEZ", "stock PEZ", "copy of the first k")
+    ]
+    assert {row["kept"] for row in made["hard"] if row["method"].startswith("ours")} == {1}
+    assert "hard error to stock PEZ's, k 8" in made["figures"]
+    assert "hard quality: 8 tokens" in done.stderr
+
+
+def test_people_get_a_table_and_a_users_own_prompts_are_measured_with(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("a red fox asleep in deep snow under tall pine trees at dusk\n")
+    done = run("bench", *SHORT, "--prompts", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "GFLOP/s" in done.stdout
+    assert "hard readouts" in done.stdout
+    assert "stock PEZ" in done.stdout
+    assert "k 8 is left out: no prompt has 16 to 75 tokens" in done.stderr
+
+
+def test_what_was_measured_until_ctrl_c_is_printed(home: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "softprompt_tui", "bench", *SHORT, "--json"],
+        env=os.environ | {"SOFTPROMPT_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "8 tokens" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    made = json.loads(stdout)
+    assert made["complete"] is False
+    assert {row["tokens"] for row in made["hard"]} == {4}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--only", "speeed"), "there are speed, time, soft, hard"),
+        (("--count", "0"), "at least 1"),
+        (("--seconds", "-1"), "over 0"),
+        (("--batch", "1,many"), "no list of whole numbers"),
+        (("--prompts", "/nowhere/at-all.txt"), "cannot be read"),
+        (("--tower", "ViT-B32"), "Close: ViT-B-32"),
+        (("--tower", "ViT-B-32", "--model", "ViT-L-14"), "exclude each other"),
+        (("--model", "minni"), "no model is named"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_measured(run: Run, args: tuple[str, ...], said: str) -> None:
+    done = run("bench", "--quick", *args)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
