@@ -8,19 +8,20 @@ from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from softprompt.errors import HomeError
 from softprompt.library import Library
+from softprompt_tui import keys, leaving
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
 from softprompt_tui.entries import Entries
 from softprompt_tui.guard import Guard
+from softprompt_tui.hard import Hard
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import (
     CompositionChanged,
@@ -35,11 +36,11 @@ from softprompt_tui.palette import commands
 from softprompt_tui.panes import Pane, titled
 from softprompt_tui.questions import Questions
 from softprompt_tui.runs import Runs
-from softprompt_tui.screens.ask import AskKey
-from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.help import HelpScreen, pane_of
 from softprompt_tui.screens.more import MoreScreen
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.shown import Shown
+from softprompt_tui.sweeps import Sweeps
 from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.candidates import Composition
 from softprompt_tui.widgets.compose import ComposePane
@@ -52,7 +53,6 @@ from softprompt_tui.widgets.runs import RunsPane
 from softprompt_tui.widgets.title import TitleLine
 
 GUARD, NO_COLOR = Guard(), NoColor()
-UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train"}
 NOTICE_FOR = 12.0  # seconds
 NARROW = 72  # columns under which the panes lie over each other
 HUGE = 170  # columns from which library, compose and runs stand side by side
@@ -67,24 +67,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     CSS_PATH = "app.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-normal"), (120, "-wide"), (HUGE, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-tall")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", show=False),
-        Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
-        Binding("f3", "plot", "Plot", show=False, priority=True),
-        Binding("f4", "pane('library')", "Library", show=False, priority=True),
-        Binding("f5", "pane('compose')", "Compose", show=False, priority=True),
-        Binding("f6", "pane('runs')", "Runs", show=False, priority=True),
-        Binding("ctrl+t", "train", "Train"),
-        Binding("f1", "help", "Help", key_display="F1", priority=True),
-        Binding("ctrl+q", "leave", "Quit", priority=True),
-        Binding("f8", "more", "Settings", show=False, priority=True),
-        Binding("ctrl+r", "mend", "Start worker", show=False),
-        Binding("ctrl+c", "help_quit", show=False, system=True),
-        Binding("escape", "quiet", "Put notices away", show=False),
-        # at once, not when what has the focus has had its turn: a letter typed right after is meant for the next field
-        Binding("tab", "field(1)", "Next field", show=False, priority=True),
-        Binding("shift+tab", "field(-1)", "Field before", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
     title_line = Pane(TitleLine)
     prompt_pane = Pane(PromptPane)
@@ -100,6 +83,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.settings, self._notice = kept.load()
         self.runs = Runs(self)
         self.questions = Questions(self)
+        self.sweeps, self.hard = Sweeps(self), Hard(self)
         self.library = library or Library(say=self._say_later)
         self.line = line or Line(self.runs.heard)
         self.line.tell = self.runs.heard
@@ -162,7 +146,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
         if action == "field" and isinstance(self.focused, Composition):
             return not self.focused.names.display
-        return action not in UNDER_NOTHING or len(self.screen_stack) == 1
+        return action not in keys.UNDER_NOTHING or len(self.screen_stack) == 1
 
     def action_field(self, way: int) -> None:
         self.screen.focus_next() if way > 0 else self.screen.focus_previous()
@@ -186,13 +170,14 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.screen_stack[0].query_one(Footer).compact = self.size.width < NARROW
 
     def on_descendant_focus(self) -> None:
-        """On a narrow terminal the prompt is low while one does something else."""
+        """On a narrow terminal the prompt is low while one does something else, and the readout while one does not read it."""
         if len(self.screen_stack) == 1:
             self.screen.set_class(self.prompt_pane.has_focus_within, "-writing")
+            self.screen.set_class(self.readout.has_focus, "-reading")
 
     def action_pane(self, name: str) -> None:
-        if name == "prompt":
-            self.screen.set_focus(self.prompt_pane.editor)
+        if name in ("prompt", "readout"):
+            self.screen.set_focus(self.prompt_pane.editor if name == "prompt" else self.readout)
             return
         self._show_below(name)
         if name == "runs":
@@ -245,6 +230,15 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def action_train(self) -> None:
         self.begin(self.runs.train, group="train", exclusive=True)
 
+    def action_sweep(self) -> None:
+        self.begin(self.sweeps.begin, group="train", exclusive=True)
+
+    def action_harden(self) -> None:
+        self.begin(self.hard.look_for_shown, group="requests")
+
+    def action_copy_hard(self) -> None:
+        self.hard.copy_shown()
+
     @on(PromptChanged)
     def _prompt_changed(self) -> None:
         self.questions.count()
@@ -291,36 +285,16 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return commands(self)
 
     def action_help(self) -> None:
-        pane = next(
-            (
-                node.id
-                for node in (self.focused.ancestors_with_self if self.focused else ())
-                if node.id and "pane" in getattr(node, "classes", ())
-            ),
-            "",
-        )
-        self.push_screen(HelpScreen((pane or "prompt-pane").removesuffix("-pane")))
+        self.push_screen(HelpScreen(pane_of(self.focused)))
 
     def action_plot(self) -> None:
-        self.push_screen(PlotScreen(self.shown.title, self.shown.series))
+        self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves))
 
     @work
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
-        going = self.runs.count("running") + self.runs.count("queued")
-        if going and self.line.state == "up":
-            what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
-            answer = await self.push_screen_wait(
-                AskKey(
-                    f"{what}.",
-                    [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")],
-                )
-            )
-            if not answer:
-                return
-            if answer == "s":
-                await self.runs.stop_all()
-        self.leave_now()
+        if await leaving.is_meant(self):
+            self.leave_now()
 
     def leave_now(self) -> None:
         """Quits without asking; what trains goes on."""
@@ -328,17 +302,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.exit()
 
     def save_settings(self) -> None:
-        pane = self.prompt_pane
-        self.settings.theme, self.settings.pane, self.settings.sort = self.theme, self.below, self.library_pane.order
-        self.settings.prompt, self.settings.train, self.settings.compose = (
-            pane.editor.text,
-            pane.fields,
-            self.compose_pane.composition,
-        )
-        try:
-            kept.save(self.settings)
-        except (OSError, HomeError) as error:
-            self.log(f"settings not saved: {error}")
+        leaving.save_settings(self)
 
 
 def main() -> None:

@@ -160,6 +160,12 @@ class Entries:
         self.app.say(f"[{found.name}] is copied by the terminal (OSC 52), and put into the composition")
         self.app.compose_pane.insert(f"[{found.name}]")
 
+    async def _harden(self, entry: str) -> None:
+        await self.app.hard.look_for(entry)
+
+    async def _copy_hard(self, entry: str) -> None:
+        await self.app.hard.copy_of(entry)
+
     async def _export(self, entry: str) -> None:
         await self.files.export(await self._thread(self.app.library.open, entry))
 

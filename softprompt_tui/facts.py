@@ -16,6 +16,7 @@ from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
+    from softprompt.prompt import HardReadout
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def in_full(entry: Entry) -> Facts:
         ),
         *told_of_hidden(made),
         ("readout", f"{made.readout_text}; typed as text {typed}" if made.readout else ""),
+        ("hard readout", _told_of_hard(made.hard) if made.hard else ""),
         (
             "trained",
             f"{made.steps} steps in {made.seconds:.1f} s on {made.device}; {STOPPED.get(made.stopped, made.stopped)}"
@@ -69,9 +71,15 @@ def in_full(entry: Entry) -> Facts:
 
 def of_run(run: dict[str, Any]) -> Facts:
     """What was asked for; how far it is stands in the panes of loss and runs."""
+    numbers = run["sweep"]
     rows = (
         ("model", f"{run['model']} on {run['device']}"),
-        ("soft tokens", f"{run['tokens']}, in {run['steps']} steps"),
+        ("soft tokens", "" if numbers or run["of_entry"] else f"{run['tokens']}, in {run['steps']} steps"),
+        (
+            "sweep",
+            f"{len(numbers)} numbers of tokens from {numbers[0]} to {numbers[-1]}, in {run['steps']} steps" if numbers else "",
+        ),
+        ("hard readout", f"of the soft prompt {run['of_entry']}" if run["of_entry"] else ""),
         ("state", run["state"]),
         ("queued", when(run["created"])),
         ("began", when(run["began"])),
@@ -80,6 +88,11 @@ def of_run(run: dict[str, Any]) -> Facts:
         ("error", run["error"] or ""),
     )
     return Facts(run["name"], run["prompt"], rows)
+
+
+def _told_of_hard(hard: HardReadout) -> str:
+    composed = "" if hard.composed is None else f", composed {hard.composed:.4f}"
+    return f"{hard.text}; {hard.tokens} tokens, similarity {hard.similarity:.4f}{composed}; {hard.method}, {hard.evaluated:,} texts in {hard.seconds:.1f} s"
 
 
 def compared(a: Entry, b: Entry) -> Group:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import TrainConfig
+from softprompt.config import HardConfig, TrainConfig
 from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 AUTO_STOP_AT = 0.99
 BETWEEN = " | "  # what parts several texts in one field
 YES, NO = ("yes", "y", "on", "1", "true", ""), ("no", "n", "off", "0", "false")
+SWEEP = "1-16"
+MOST_SWEPT = 64  # numbers of tokens in one sweep
 
 
 def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
-    """The job for a prompt and the fields as they are typed. Raises ConfigError, PromptError, BadName."""
+    """The training for a prompt and the fields as they are typed. Raises ConfigError, PromptError, BadName."""
     settings: dict[str, Any] = {}
     tokens = fields["tokens"].lower()
     settings["tokens"] = "auto" if tokens == "auto" else _whole("tokens", fields["tokens"] or "10")
@@ -59,7 +63,40 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"model is {model!r}: there is no such folder ({error})") from error
     precision = more.get("precision") or "float32"
-    return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""))
+    hard = None if more.get("hard", "no").lower() in (*NO, "") else hard_of(more)
+    return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""), hard=hard)
+
+
+def sweep_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
+    """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
+    numbers = numbers_of(more.get("sweep") or SWEEP)
+    stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""  # what auto is to reach ends no training early
+    job = job_of(prompt, fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}, more | {"hard": ""})
+    return replace(job, sweep=numbers)
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """Numbers of tokens, as 1-16 or 1,2,4,8 or both say them, in their order. Raises ConfigError."""
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d{1,4})(?:\s*-\s*(\d{1,4}))?", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last:
+            raise ConfigError(f"numbers of tokens are {text!r}: 1-16 is a range from 1 on, 1,2,4,8 are some")
+        found.update(range(first, last + 1))
+    if not 1 <= len(found) <= MOST_SWEPT:
+        raise ConfigError(
+            f"numbers of tokens are {text!r}: a sweep takes from one to {MOST_SWEPT} of them, such as 1-16 or 1,2,4,8"
+        )
+    return tuple(sorted(found))
+
+
+def hard_of(more: dict[str, str], seed: int = 0) -> HardConfig:
+    """How a hard readout is looked for, by the fields that say so. Raises ConfigError."""
+    tokens = more.get("hard", "").lower()
+    counted = None if tokens in (*YES, *NO) and tokens != "1" else _whole("hard", tokens)
+    words: Any = more.get("words") or "any"
+    return HardConfig(tokens=counted, words=words, block=_several(more.get("block", "")), seed=seed)
 
 
 def settings_of(made: SoftPrompt) -> TrainConfig:

@@ -22,7 +22,8 @@ class EntryHighlighted(Message):
 
 
 class EntryAction(Message):
-    """Something is to be done with entries: open, rename, tag, note, delete, undo, vary, copy, compare, export, import."""
+    """Something is to be done with entries: open, rename, tag, note, delete, undo, vary, copy, compare, export,
+    import, harden, copy_hard."""
 
     def __init__(self, action: str, entries: tuple[str, ...]) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class EntryAction(Message):
 
 
 class RunAction(Message):
-    """Something is to be done with a run: show, stop, pause, up, down, retry, drop."""
+    """Something is to be done with a run: show, stop, pause, up, down, retry, drop, harden."""
 
     def __init__(self, action: str, run: str) -> None:
         super().__init__()

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def commands(app: SoftPromptApp) -> Iterable[SystemCommand]:
     yield SystemCommand("Train the prompt", "ctrl+t", app.action_train)
-    for name, key in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6")):
+    yield SystemCommand("Sweep the prompt", "F7: 1 to 16 soft tokens at once, to choose from", app.action_sweep)
+    yield SystemCommand(
+        "Look for a hard readout", "x in readout: of what is shown, real words that can be pasted", app.action_harden
+    )
+    yield SystemCommand("Copy the hard readout", "y in readout", app.action_copy_hard)
+    for name, key in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6"), ("readout", "F9")):
         yield SystemCommand(f"Go to {name}", key, partial(app.action_pane, name))
     yield SystemCommand("Show the curve in full", "F3", app.action_plot)
     yield SystemCommand("All settings of a training", "F8", app.action_more)

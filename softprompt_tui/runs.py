@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
+NAMES = {"sweep": "swept"}
+LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
 _FIRST = {"running": 0, "queued": 1, "paused": 2}
 
 
@@ -55,7 +57,7 @@ class Runs:
                 if self._gone:  # what was said of that is over
                     app.clear_notifications()
                 self._gone = False
-                self.known = {run["id"]: run for run in message["runs"]}
+                self.known = {run["id"]: _whole(run, self.known.get(run["id"])) for run in message["runs"]}
                 self.show()
                 app.shown.changed()
                 running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
@@ -68,10 +70,11 @@ class Runs:
             case "run":
                 self.changed(message["run"])
             case "report" if message["run"] in self.known:
-                self.known[message["run"]] |= {
-                    key: value for key, value in message.items() if key not in ("type", "run", "tokens")
-                }
+                # what a sweep has come to is told under the name of what it was asked for
+                told = {NAMES.get(key, key): value for key, value in message.items() if key not in ("type", "run", "tokens")}
+                self.known[message["run"]] |= told
                 app.shown.report(message)
+                app.sweeps.changed(message["run"])
                 self._show_soon()
             case "dropped":
                 self.known.pop(message["run"], None)
@@ -79,21 +82,28 @@ class Runs:
 
     def changed(self, run: dict[str, Any]) -> None:
         app, before = self.app, self.known.get(run["id"])
-        self.known[run["id"]] = run
+        run = self.known[run["id"]] = _whole(run, before)
         self.show()
         begins = run["state"] == "running" and (before is None or before["state"] != "running")
         if begins and not self.is_training(app.shown.run):
             app.shown.show_run(run["id"])
-        if run["id"] == app.shown.run:
-            app.shown.changed()
+        app.shown.told(run)
+        app.sweeps.changed(run["id"])
         if run["state"] in ENDED and before is not None and before["state"] not in ENDED:
-            what = run["name"] or run["prompt"][:40]
-            if run["state"] == "failed":
-                app.say(f"{what} failed: {run['error']}", "error")
-            elif run["entry"]:
-                similarity = run.get("best_similarity")
-                app.say(f"{what} is in the library" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
-                app.entries.changed("" if app.library_pane.table.has_focus else run["entry"])
+            self._ended(run)
+
+    def _ended(self, run: dict[str, Any]) -> None:
+        app, what = self.app, run["name"] or run["prompt"][:40]
+        if run["state"] == "failed":
+            app.say(f"{what} failed: {run['error']}", "error")
+        elif run["kind"] == "sweep":
+            if run["results"] and not app.sweeps.is_open(run["id"]):
+                app.say(f"the sweep of {what} is done: enter in runs (F6) shows it, and keeps what is chosen")
+        elif run["entry"]:
+            similarity = run.get("best_similarity")
+            told = "has a hard readout" if run["kind"] == "hard" else "is in the library"
+            app.say(f"{what} {told}" + (f", similarity {similarity:.4f}" if similarity is not None else ""))
+            app.entries.changed("" if app.library_pane.table.has_focus else run["entry"])
 
     def is_training(self, run: str) -> bool:
         return run in self.known and self.known[run]["state"] == "running"
@@ -121,18 +131,22 @@ class Runs:
         """Hands the prompt in the editor to the worker."""
         app, pane = self.app, self.app.prompt_pane
         try:
-            job = job_of(pane.prompt, pane.fields, app.settings.more)
-            run = await app.line.ask(p.Submit(job.as_dict()))
+            await self.submit(job_of(pane.prompt, pane.fields, app.settings.more))
         except SoftPromptError as error:
             app.say(str(error), "error")
-            return
+
+    async def submit(self, job: Job) -> str:
+        """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
+        app, pane = self.app, self.app.prompt_pane
+        run = await app.line.ask(p.Submit(job.as_dict()))
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
         pane.remembered(app.settings.prompts)
-        self._submitted(run)
+        self.submitted(run)
         app.save_settings()
+        return str(run["id"])
 
-    def _submitted(self, run: dict[str, Any]) -> None:
+    def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
         if run["id"] not in self.known:
             self.changed(run)
@@ -154,7 +168,7 @@ class Runs:
                     break
                 except BadName as error:  # asked again, with what was typed
                     question, name = inert(str(error)), typed
-            self._submitted(await app.line.ask(p.Submit(replace(job, name=name).as_dict())))
+            self.submitted(await app.line.ask(p.Submit(replace(job, name=name).as_dict())))
             app.say(f"{name} is handed to the worker")
         except SoftPromptError as error:
             app.say(str(error), "error")
@@ -168,8 +182,8 @@ class Runs:
                 "there is no soft prompt in the composition: [name] is one; ctrl+t trains what stands in the prompt"
             )
         usual = job_of(composition, pane.fields, self.app.settings.more | {"name": ""})
-        config, device, precision = usual.config, usual.device, usual.precision
-        return job_of_sentence(sentence, config=config, model=usual.model, device=device, precision=precision)
+        settings = {name: getattr(usual, name) for name in ("config", "model", "device", "precision", "hard")}
+        return job_of_sentence(sentence, **settings)
 
     def act(self, action: str, run_id: str) -> None:
         run = self.known.get(run_id)
@@ -178,6 +192,12 @@ class Runs:
         match action:
             case "show":
                 self.app.shown.show_run(run_id)
+                if run["kind"] == "sweep":
+                    self.app.sweeps.open(run_id)
+            case "harden" if run["entry"]:
+                self.app.begin(partial(self.app.hard.look_for, run["entry"]), group="requests")
+            case "harden":
+                self.app.say("a hard readout is looked for of what is in the library: when the training is done")
             case "stop":
                 self._ask(p.Stop(run_id))
             case "pause":
@@ -216,3 +236,9 @@ class Runs:
             await self.app.line.ask(request)
         except SoftPromptError as error:
             self.app.say(str(error), "error")
+
+
+def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """A run as the worker tells it, with what only its reports have told, and with what an older worker does not tell."""
+    live = {key: value for key, value in (before or {}).items() if key in LIVE}
+    return {"kind": "train", "sweep": [], "results": [], "of_entry": ""} | live | run

@@ -52,18 +52,29 @@ class Shown:
         self.entry = ""
         self.series = Series()
         self.title = ""
+        self.read: Entry | None = None  # the entry whose readout is shown
         self._figures: dict[str, Any] = {}
         self._painted = self._read = 0.0
         self._waiting = self._reading = False
         self._tokens: object = None
 
+    @property
+    def curves(self) -> str:
+        """What the several curves of a training are of."""
+        return "numbers of tokens" if self.app.runs.known.get(self.run, {}).get("sweep") else "restarts"
+
     def show_run(self, run: str) -> None:
         """Follows a run, with its whole curve so far."""
         if self.run == run:
             return
-        self.run, self.entry, self.series, self._tokens = run, "", Series(), None
-        self.app.readout.nothing()
+        self.run, self.entry, self.series, self._tokens, self.read = run, "", Series(), None, None
+        known = self.app.runs.known.get(run, {})
+        self.app.readout.nothing(
+            "What its soft tokens read stands in the sweep: enter in runs (F6)." if known.get("sweep") else ""
+        )
         self.app.begin(partial(self._fetch_curve, run), group="curve", exclusive=True)
+        if known.get("of_entry"):
+            self.app.begin(partial(self._open, known["of_entry"], run), group="read", exclusive=True)
         self.changed()
 
     def show_entry(self, entry: str) -> None:
@@ -73,13 +84,21 @@ class Shown:
             self.app.begin(partial(self._open, entry), group="curve", exclusive=True)
 
     def report(self, report: dict[str, Any]) -> None:
+        self.told(self.app.runs.known[report["run"]])
         if report["run"] != self.run:
             return
+        if "text" in report and not self.app.runs.known[self.run].get("of_entry"):
+            return  # the soft prompt is there, its hard readout is looked for: no point of the curve
         if self._tokens not in (None, report["tokens"]):
             self.series = Series()  # "auto" goes on to the next number of tokens
         self._tokens = report["tokens"]
         self.series.add(report["step"], report["loss"], report["similarity"], report.get("restarts", ()))
         self.changed()
+
+    def told(self, run: dict[str, Any]) -> None:
+        """A run is another: it may be the one that is followed, or the search for what stands in the readout."""
+        if run["id"] == self.run or (self.read is not None and run.get("of_entry") == self.read.id):
+            self.changed()
 
     def changed(self) -> None:
         """Paints soon; nothing is waited for while nothing changes."""
@@ -99,14 +118,22 @@ class Shown:
                 words = "loading the model"
             self._figures = run | {"words": words}
             self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
-            self.app.detail.show(self.run, of_run(run))
-            if run["state"] == "running" and run["step"] and time.monotonic() - self._read > READ_EVERY and not self._reading:
+            if run["state"] not in ENDED and not run.get("of_entry"):
+                self.read = None  # it is not there yet
+            if self.read is None:
+                self.app.detail.show(self.run, of_run(run))
+            read_out = run["kind"] == "train" and run["state"] == "running" and run["step"]
+            if read_out and time.monotonic() - self._read > READ_EVERY and not self._reading:
                 self._reading, self._read = True, time.monotonic()
                 self.app.begin(partial(self._read_out, run), group="readout")
             if run["state"] in ENDED and run["entry"]:
-                self.app.begin(partial(self._open, run["entry"], of_run=True), group="curve", exclusive=True)
+                self.app.begin(partial(self._open, run["entry"], run["id"]), group="read", exclusive=True)
+        if self.read is not None:
+            self.app.readout.show_hard(self.app.hard.of_entry(self.read))
+        elif run is not None:
+            self.app.readout.show_hard(self.app.hard.of_run(run))
         if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series)
+            self.app.screen.follow(self.title, self.series, self.curves)
 
     async def _fetch_curve(self, run: str) -> None:
         try:
@@ -126,13 +153,15 @@ class Shown:
             rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in found["neighbours"])
             as_text = found.get("readout_similarity")  # an older worker does not say
             if self.run == run["id"]:
-                self.app.readout.show(run["id"], Readout(found["readout_text"], rows, as_text, run["best_similarity"]))
+                hard = self.app.hard.of_run(self.app.runs.known.get(run["id"], run))
+                self.app.readout.show(run["id"], Readout(found["readout_text"], rows, as_text, run["best_similarity"], hard))
         except SoftPromptError:
             pass  # the training ended meanwhile; the entry's readout is shown then
         finally:
             self._reading = False
 
-    async def _open(self, entry_id: str, of_run: bool = False) -> None:
+    async def _open(self, entry_id: str, of_run: str = "") -> None:
+        """Shows an entry: the one that the cursor is on, or what the followed run is about or came to."""
         if not of_run:
             await asyncio.sleep(OPEN_AFTER)
         try:
@@ -141,10 +170,27 @@ class Shown:
             if not of_run:
                 self.app.loss.show(entry_id, Series(), {"error": str(error)})
             return
-        if of_run or self.entry == entry_id:
+        if self.run == of_run if of_run else self.entry == entry_id:
             self._show(entry)
 
     def _show(self, entry: Entry) -> None:
+        self.read = entry
+        if not self.app.runs.known.get(self.run, {}).get("of_entry"):  # that one's curve is of another search
+            self._show_training(entry)
+        made = entry.prompt
+        rows = tuple(
+            ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
+        )
+        if rows:
+            hard = self.app.hard.of_entry(entry)
+            self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity, hard))
+        else:
+            self.app.readout.nothing("Its model is not known, so it cannot be read out." if not made.model else "")
+        self.app.detail.show(entry.id, in_full(entry))
+        if isinstance(self.app.screen, PlotScreen):
+            self.app.screen.follow(self.title, self.series, self.curves)
+
+    def _show_training(self, entry: Entry) -> None:
         made = entry.prompt
         losses, similarities = made.losses.tolist(), made.similarities.tolist()
         if not (self.run and self.series.restarts):  # an entry holds the best restart's curve only
@@ -157,19 +203,10 @@ class Shown:
             "composed": made.composition.mean if made.composition else None, "words": entry.note or ("" if made.similarity is not None else FROM_A_FILE),
         }  # fmt: skip
         self.app.loss.show(made.name, self.series, self._figures)
-        rows = tuple(
-            ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
-        )
-        if rows:
-            self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
-        else:
-            self.app.readout.nothing("Its model is not known, so it cannot be read out." if not made.model else "")
-        self.app.detail.show(entry.id, in_full(entry))
-        if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series)
 
     def nothing(self) -> None:
         self.run = self.entry = ""
+        self.read = None
         self.app.loss.nothing()
         self.app.readout.nothing()
         self.app.detail.nothing()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt import Library
-from softprompt.errors import SoftPromptError
+from softprompt.errors import RunRefused, SoftPromptError
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Record, now
+from softprompt.worker.runfolder import Record, now, swept_id, swept_name
 from tests.library_model import a_prompt
 
 
@@ -98,6 +99,16 @@ class FakeWorker:
                 record = self.records.pop(request.run)
                 self._tell({"type": "dropped", "run": record.id})
                 return record.as_dict()
+            case p.Keep():
+                record = self.records[request.run]
+                if missing := set(request.tokens) - {result["tokens"] for result in record.results}:
+                    raise RunRefused(f"run {record.id} has no soft prompt of {min(missing)} tokens")
+                kept = []
+                for k in request.tokens:
+                    made = a_prompt(hard_prompt=record.job.prompt, name=swept_name(record.job.name or "swept", k))
+                    entry = Library().save(made, swept_id(record.id, k))
+                    kept.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
+                return {"kept": kept}
             case p.Curve():
                 return {"run": request.run, "points": self.records[request.run].points}
             case p.Similarity():
@@ -143,18 +154,54 @@ class FakeWorker:
         self._event(self.records[run], {"event": "began", "step": 0, "tokens": 0})
 
     def report(self, run: str, step: int, loss: float = 0.5, restarts: tuple[float, ...] = ()) -> None:
-        figures = {
-            "step": step, "tokens": 3, "loss": loss, "similarity": 1 - loss, "best_loss": loss, "best_similarity": 1 - loss, "seconds": step / 100, "steps_per_second": 100.0,
-        }  # fmt: skip
-        figures |= {"restarts": list(restarts)} if restarts else {}
+        self._report(run, _figures(step, loss) | ({"restarts": list(restarts)} if restarts else {}))
+
+    def search(self, run: str, step: int, text: str, similarity: float) -> None:
+        """Reports how far the search for a hard readout is."""
+        found = {"text": text, "hard_similarity": similarity if text else None, "hard_step": step, "hard_steps": 100}
+        record = self.records[run]
+        trained = {key: value for key, value in record.latest.items() if key not in ("at", "event")}
+        own = _figures(step, 1 - similarity) | {"steps": 100, "tokens": 0}
+        self._report(run, (trained if record.job.kind == "train" else own) | found)
+
+    def sweep(self, run: str, step: int, results: list[tuple[int, float | None, float | None]]) -> None:
+        """Reports how far a sweep is: numbers of tokens, similarities alone, and in the contexts of the training."""
+        tokens, similarity, _ = results[-1]
+        told = [list(result) for result in results]
+        losses = [None if alone is None else 1 - alone for _, alone, _ in results][:16]
+        self._report(run, {**_figures(step, 1 - (similarity or 0)), "tokens": tokens, "restarts": losses, "sweep": told})
+
+    def _report(self, run: str, figures: dict[str, Any]) -> None:
         self.records[run].apply({"at": now(), "event": "report", **figures})
         self._tell({"type": "report", "run": run, **figures})
 
-    def end(self, run: str, error: str = "", **changes: Any) -> None:
-        """Ends a run: saves an entry under its id, or fails with `error`."""
+    def end(self, run: str, error: str = "", results: list[dict[str, Any]] | None = None, **changes: Any) -> None:
+        """Ends a run: saves an entry under its id, a hard readout with the entry that it is of, or fails with `error`."""
         record = self.records[run]
         if error:
             self._event(record, {"event": "failed", "error": error})
             return
+        if record.job.kind == "sweep":
+            self._event(record, {"event": "done", "results": results, "latest": record.latest})
+            return
+        if record.job.kind == "hard":
+            entry = Library().harden(record.job.entry, changes["hard"])
+            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+            return
         entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
         self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+
+
+def _figures(step: int, loss: float) -> dict[str, Any]:
+    return {
+        "step": step, "tokens": 3, "loss": loss, "similarity": 1 - loss, "best_loss": loss, "best_similarity": 1 - loss, "seconds": step / 100, "steps_per_second": 100.0,
+    }  # fmt: skip
+
+
+def swept(k: int, knee: int = 3) -> dict[str, Any]:
+    """What a sweep might tell of so many soft tokens."""
+    near = math.exp(-0.9 * k)
+    return {
+        "tokens": k, "similarity": 0.9998 - 0.2 * near, "composed": 0.998 - 0.25 * math.sqrt(near), "worst": 0.996 - 0.3 * math.sqrt(near), "floor": 0.928,
+        "readout_text": " ".join(["sunrise", "landscape", "terrace", "lake", "hills"][:k]), "readout_similarity": 0.8, "knee": k == knee,
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README from the real program: python -m tests.screenshots. Trains for real on `mini`; takes a minute."""
+"""Makes the pictures of the README from the real program: python -m tests.screenshots. Trains for real on `mini`; takes some minutes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPTS = (
 FIRST = "image of serene landscape at sunrise with trees mountains and lake"
 
 
-async def until(pilot: object, there: Callable[[], object], seconds: float = 90) -> None:
+async def until(pilot: object, there: Callable[[], object], seconds: float = 240) -> None:
     for _ in range(int(seconds / 0.05)):
         if there():
             return
@@ -70,7 +70,18 @@ async def pictures() -> None:
         await pilot.press("f4", "j")
         await pilot.pause(1)
         save("library")
-        await pilot.press("e")
+        await pilot.press("x")
+        await until(pilot, lambda: app.shown.read and app.shown.read.prompt.hard)
+        await pilot.press("f9")
+        await pilot.pause(1)
+        save("hard")
+        app.prompt_pane.set(FIRST, {"steps": "300"})
+        await pilot.press("f2", "f7")
+        await until(pilot, partial(_is_swept, app))
+        await pilot.press("j", "j", "j", "j", "space")
+        await pilot.pause(1)
+        save("sweep")
+        await pilot.press("escape", "f4", "e")
         await pilot.pause(0.5)
         save("export")
         await pilot.press("escape", "f1")
@@ -97,6 +108,10 @@ async def pictures() -> None:
 
 def _is_done(app: SoftPromptApp, name: str) -> bool:
     return any(run["state"] == "done" and run["name"] == name for run in app.runs.known.values())
+
+
+def _is_swept(app: SoftPromptApp) -> bool:
+    return any(run["kind"] == "sweep" and run["results"] for run in app.runs.known.values())
 
 
 def _waiting(prompt: str, name: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
@@ -95,6 +96,24 @@ def knee(points: Sequence[tuple[int, float]]) -> int:
         return first
     above = [(value - low) / (high - low) - (k - first) / (last - first) for k, value in rising]
     return rising[above.index(max(above))][0]
+
+
+def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
+    """What each number of tokens came to, as plain values; at one of them is the knee."""
+    at = knee([(one.tokens, _fidelity(one)) for one in made])
+    told = []
+    for one in made:
+        composed = one.composition
+        told.append({
+            "tokens": one.tokens, "similarity": one.similarity, "composed": composed.mean if composed else None,
+            "worst": composed.worst if composed else None, "floor": composed.floor if composed else None,
+            "readout_text": one.readout_text, "readout_similarity": one.readout_similarity, "knee": one.tokens == at,
+        })  # fmt: skip
+    return told
+
+
+def _fidelity(made: SoftPrompt) -> float:
+    return made.composition.mean if made.composition else made.similarity or 0.0
 
 
 def _report(members: Sequence[Member]) -> SweepReport:

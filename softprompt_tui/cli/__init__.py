@@ -23,6 +23,7 @@ from softprompt_tui.cli.models import models
 from softprompt_tui.cli.port import port
 from softprompt_tui.cli.readout import readout
 from softprompt_tui.cli.runs import attach, runs, stop
+from softprompt_tui.cli.sweep import sweep
 from softprompt_tui.cli.train import train
 from softprompt_tui.cli.trash import purge, restore, rm
 from softprompt_tui.cli.upkeep import library
@@ -55,7 +56,7 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    train, batch, list_, show, readout, harden, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
+    train, batch, sweep, list_, show, readout, harden, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
     runs, attach, stop, worker, bench, completion,
 )  # fmt: skip
 for command in COMMANDS:

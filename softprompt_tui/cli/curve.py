@@ -48,10 +48,7 @@ def drawn(
     points = [point for curve in shown for point in curve]
     if len(points) < 2 or height < 4:
         return ""
-    plotext.clear_figure()
-    plotext.limit_size(False, False)  # the size is asked for, whatever plotext takes for the terminal's
-    plotext.theme("clear")
-    plotext.plot_size(width, height)
+    begin_figure(width, height)
     plotext.title(title)
     for i, curve in enumerate(shown, start=-len(behind)):
         # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
@@ -63,12 +60,27 @@ def drawn(
             color=COLORS[i % len(COLORS)] if i >= 0 else "gray",
             label=labels[i] if labels and i >= 0 else None,
         )
-    values = [loss for _, loss in points]
-    marks = _marks(min(values), max(values))
-    plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
+    mark_logs([loss for _, loss in points])
     last = max(step for step, _ in points)
     plotext.xticks([round(last * i / 4) for i in range(5)])
     return str(plotext.build())
+
+
+def begin_figure(width: int, height: int) -> None:
+    import plotext
+
+    plotext.clear_figure()
+    plotext.limit_size(False, False)  # the size is asked for, whatever plotext takes for the terminal's
+    plotext.theme("clear")
+    plotext.plot_size(width, height)
+
+
+def mark_logs(values: Sequence[float]) -> None:
+    """Ticks for values of which the logarithms are drawn."""
+    import plotext
+
+    marks = _marks(min(values), max(values))
+    plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
 
 
 def _marks(least: float, most: float) -> list[float]:

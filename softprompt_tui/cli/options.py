@@ -33,18 +33,18 @@ def choice(values: Any) -> click.Choice[str]:
     return click.Choice(list(values.__args__))
 
 
-OPTIONS = (
+TOKENS = click.option(
+    "--tokens",
+    "-k",
+    type=TokenCount(),
+    metavar="N|auto",
+    default=DEFAULT.tokens,
+    show_default=True,
+    help="How many soft tokens. auto tries 1, 2, … up to 16, each a whole training, and keeps the first whose similarity, alone and on average in contexts it was not trained in, reaches --stop-at (0.99 unless given), else the closest.",
+)
+OTHERS = (
     model_option,
     device_option,
-    click.option(
-        "--tokens",
-        "-k",
-        type=TokenCount(),
-        metavar="N|auto",
-        default=DEFAULT.tokens,
-        show_default=True,
-        help="How many soft tokens. auto tries 1, 2, … up to 16, each a whole training, and keeps the first whose similarity, alone and on average in contexts it was not trained in, reaches --stop-at (0.99 unless given), else the closest.",
-    ),
     click.option(
         "--precision",
         type=click.Choice(["float32", "bfloat16"]),
@@ -137,7 +137,12 @@ OPTIONS = (
 
 def training_options(command: Command) -> Command:
     """Gives a command the settings of a training. `config_of` takes them, but for model, device and precision."""
-    for option in reversed(OPTIONS):
+    return TOKENS(other_options(command))
+
+
+def other_options(command: Command) -> Command:
+    """Those but for the number of tokens."""
+    for option in reversed(OTHERS):
         command = option(command)
     return command
 

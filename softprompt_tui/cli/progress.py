@@ -1,4 +1,4 @@
-"""The progress bar of what is computed in this process: a training, the search for a hard readout, or the one and then the other."""
+"""The progress bar of what is computed in this process: a training, the search for a hard readout, the one and then the other, or a sweep."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
+    from softprompt.sweep import SweepReport
     from softprompt.training import Report
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: what it has reached is saved
@@ -51,6 +52,14 @@ class Progress:
     def hard(self, report: HardReport) -> bool:
         words = f"hard readout {report.similarity:.4f}  {report.text}"
         self.bar.update(self.task, completed=report.step, total=report.steps, description=inert(words))
+        return self.interrupted
+
+    def sweep(self, report: SweepReport) -> bool:
+        first, last = report.results[0], report.results[-1]
+        figures = (
+            f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  {report.steps_per_second:.0f} steps/s"
+        )
+        self.bar.update(self.task, completed=report.step, description=figures)
         return self.interrupted
 
     def __exit__(self, *_: object) -> None:

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.grid import labelled
@@ -24,6 +25,7 @@ ABOUT: dict[str, tuple[str, Keys]] = {
             ("ctrl+t", "trains it"),
             ("up down", "in the first and last line: earlier prompts and back"),
             ("tab", "to the fields"),
+            ("F7", "sweeps it: 1 to 16 soft tokens at once, as a table and a plot, each kept or dropped by choice"),
             ("F8", "all other settings; how many are not the usual stands at the lower edge"),
         ),
     ),
@@ -33,9 +35,13 @@ ABOUT: dict[str, tuple[str, Keys]] = {
         (("F3 enter", "the curve in full"), ("z", "in it: the last part only"), ("s", "in it: 1 - similarity")),
     ),
     "readout": (
-        "The words nearest to each soft token. They look like gibberish, and typed as text they carry only part of the meaning: that is the similarity "
-        "'as text'. The soft tokens themselves are the vectors. A word that has just changed is shown reversed.",
-        (),
+        "How much of the meaning three things carry: the soft tokens, which are vectors; their nearest words typed as text, which look like gibberish and carry only "
+        "part of it; and a hard readout: real words, looked for so that typed anywhere they come as near as words can. A word that has just changed is shown reversed.",
+        (
+            ("x", "looks for a hard readout, or for another; F8 says of how many tokens, and which words"),
+            ("y", "copies it"),
+            ("F9", "comes here"),
+        ),
     ),
     "detail": ("All that is known of what loss and readout show.", ()),
     "library": (
@@ -55,6 +61,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
             ("y", "copies it as a word, and puts it into the composition"),
             ("space", "marks it; escape unmarks all"),
             ("c", "compares two that are marked"),
+            ("x", "looks for a hard readout: real words that carry its meaning"),
+            ("Y", "copies the hard readout"),
             ("e", "writes a file for ComfyUI, AUTOMATIC1111, diffusers, …"),
             ("f", "takes in files of other programs"),
         ),
@@ -74,15 +82,28 @@ ABOUT: dict[str, tuple[str, Keys]] = {
     "runs": (
         "Trainings one after another; they go on when you leave.",
         (
-            ("enter", "shows its curve and readout"),
+            ("enter", "shows its curve and readout; of a sweep, the table and the plot to choose from"),
             ("s", "stops it, and saves the best so far"),
             ("p", "pauses it, and resumes it"),
             ("K J", "earlier, later"),
             ("r", "tries a failed one again"),
             ("d", "drops it"),
+            ("x", "looks for a hard readout of what it made"),
         ),
     ),
 }
+ABOUT["sweep"] = (
+    "The prompt with many numbers of soft tokens, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
+    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is in the library before it is saved here, and leaving loses nothing: the "
+    "sweep stays in runs (F6).",
+    (
+        ("space", "keeps this one, or drops it"),
+        ("a", "keeps all, or none"),
+        ("enter", "saves what is kept"),
+        ("s", "stops it with the best so far"),
+        ("escape F7", "goes back; enter in runs comes here again"),
+    ),
+)
 EVERYWHERE: Keys = (
     ("F1 ?", "help"),
     ("F2", "prompt"),
@@ -90,7 +111,9 @@ EVERYWHERE: Keys = (
     ("F4", "library"),
     ("F5", "compose"),
     ("F6", "runs"),
+    ("F7", "sweep the prompt"),
     ("F8", "all settings of a training"),
+    ("F9", "readout"),
     ("ctrl+t", "train"),
     ("tab", "next field or pane"),
     ("ctrl+p", "every command by its name, and the themes"),
@@ -98,6 +121,13 @@ EVERYWHERE: Keys = (
     ("escape", "puts notices away"),
     ("ctrl+q", "quit; asks first where something trains, which then goes on or stops"),
 )
+
+
+def pane_of(focused: Widget | None) -> str:
+    """The pane that one is in, by the name that ABOUT gives it."""
+    around = focused.ancestors_with_self if focused else ()
+    pane = next((node.id for node in around if node.id and "pane" in getattr(node, "classes", ())), "prompt-pane")
+    return pane.removesuffix("-pane")
 
 
 class HelpScreen(ModalScreen[None]):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
@@ -26,6 +26,10 @@ MORE = {  # name: (default, what it is)
     "seed": ("0", "decides noise and choice"),
     "long": ("refuse", "prompt too long: refuse, chunk, cut"),
     "precision": ("float32", "float32 or bfloat16"),
+    "hard": ("no", "hard readout too: no, yes, or its tokens"),
+    "words": ("any", "hard: any, ascii or dictionary words"),
+    "block": ("", "hard: not in it; | between"),
+    "sweep": ("1-16", "F7: numbers of tokens, as 1,2,4 or 1-16"),
 }
 
 
@@ -42,17 +46,17 @@ class MoreScreen(ModalScreen[dict[str, str] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            for name, (default, meaning) in MORE.items():
-                with Horizontal(classes="fields"):
-                    label = Label(name)
-                    label.styles.width = 10
-                    yield label
-                    field = Input(
-                        without_steering(self.values.get(name, default)), id=f"more-{name}", compact=True, select_on_focus=True
-                    )
-                    field.styles.width = 12
-                    yield field
-                    yield Label(meaning, classes="meaning")
+            with VerticalScroll(can_focus=False):
+                for name, (default, meaning) in MORE.items():
+                    with Horizontal(classes="fields"):
+                        label = Label(name)
+                        label.styles.width = 10
+                        yield label
+                        value = without_steering(self.values.get(name, default))
+                        field = Input(value, id=f"more-{name}", compact=True, select_on_focus=True)
+                        field.styles.width = 12
+                        yield field
+                        yield Label(meaning, classes="meaning")
             yield Static("", id="meaning", markup=False)
             yield Static("tab goes on, enter takes them, ctrl+d the usual, escape leaves", classes="keys", markup=False)
 

@@ -26,9 +26,9 @@ class PlotScreen(ModalScreen[None]):
         Binding("s", "similarity", "Loss/similarity"),
     ]
 
-    def __init__(self, title: str, series: Series) -> None:
+    def __init__(self, title: str, series: Series, curves: str = "restarts") -> None:
         super().__init__()
-        self.caption, self.series = title, series
+        self.caption, self.series, self.curves = title, series, curves
         self.zoomed, self.similarity = 0, False
 
     def compose(self) -> ComposeResult:
@@ -42,9 +42,9 @@ class PlotScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
-    def follow(self, title: str, series: Series) -> None:
-        """Shows that curve from now on."""
-        self.caption, self.series = title, series
+    def follow(self, title: str, series: Series, curves: str) -> None:
+        """Shows that curve from now on; several are of so many `curves`."""
+        self.caption, self.series, self.curves = title, series, curves
         self.draw()
 
     def draw(self) -> None:
@@ -68,7 +68,7 @@ class PlotScreen(ModalScreen[None]):
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
         what = "1 - similarity" if self.similarity else "loss"
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
-        restarts = f" of {len(others)} restarts" if others else ""
+        restarts = f" of {len(others)} {self.curves}" if others else ""
         self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}{restarts}, {part}"))
 
     def action_zoom(self) -> None:

@@ -20,6 +20,7 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
     Column("state", 8, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
+    Column("kind", 5),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),
     Column("age", 6, right=True, from_width=58),
@@ -32,6 +33,7 @@ ACTIONS = {
     "J": ("down", "Later"),
     "r": ("retry", "Retry"),
     "d": ("drop", "Drop"),
+    "x": ("harden", "Hard readout"),
 }
 
 
@@ -94,4 +96,4 @@ def _row(run: dict[str, Any], now: datetime) -> tuple[str, ...]:
     if state == "running":
         state = "stopping" if run["stopping"] else "pausing" if run.get("pausing") else state
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
-    return (state, step, figure(run["best_similarity"]), age(run["created"], now), run["name"] or run["prompt"])
+    return (state, run["kind"], step, figure(run["best_similarity"]), age(run["created"], now), run["name"] or run["prompt"])

@@ -12,16 +12,17 @@ import pytest
 from textual.widgets import Input, Static
 
 from softprompt import Library
-from softprompt.prompt import Neighbour, ReadoutToken
+from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.screens.text import TextScreen
 from softprompt_tui.widgets.library import ACTIONS as LIBRARY
 from softprompt_tui.widgets.runs import ACTIONS as RUNS
 from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
-from tests.fake_worker import FakeWorker
+from tests.fake_worker import FakeWorker, swept
 from tests.library_model import a_prompt
 
 HOSTILE = (
@@ -449,7 +450,8 @@ def test_help_is_of_the_pane_one_is_in() -> None:
 def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
     library = Library()
     for text in HOSTILE:
-        library.save(a_prompt(name="odd", hard_prompt=text, readout_text=text, model=text[:300], warnings=(text,)))
+        found = HardReadout(text, 2, 0.5, None, text, 1, 0.1)
+        library.save(a_prompt(name="odd", hard_prompt=text, readout_text=text, model=text[:300], warnings=(text,), hard=found))
         library.annotate(library.list(limit=1).entries[0].id, text)
 
     async def scene(d: Desk) -> None:
@@ -472,8 +474,21 @@ def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
             await d.pilot.press("j", "enter")
             await d.pilot.pause(0.02)
             assert inert()
+            await d.pilot.press("f9", "y", "f4")
+            assert d.app.clipboard.isprintable()
             await d.pilot.press("i")
             await d.until(lambda: isinstance(d.app.screen, TextScreen))
+            assert inert()
+            await d.pilot.press("escape")
+        for text in HOSTILE:
+            d.app.prompt_pane.set(text)
+            await d.pilot.press("f7")
+            await d.until(lambda: isinstance(d.app.screen, SweepScreen))
+            run = list(d.worker.records)[-1]
+            d.worker.end(run, results=[swept(1) | {"readout_text": text}])
+            await d.until(lambda run=run: d.app.runs.known[run]["results"])
+            d.app.screen.show()  # type: ignore[attr-defined]
+            await d.pilot.pause(0.02)
             assert inert()
             await d.pilot.press("escape")
         d.app.compose_pane.show(None, HOSTILE[2])

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from softprompt.config import TrainConfig
-from softprompt.job import Job
+from softprompt import Library
+from softprompt.config import HardConfig, TrainConfig
+from softprompt.job import Job, hard_job
+from softprompt.prompt import HardReadout
 from softprompt.worker import protocol as p
 from softprompt.worker.place import Place
 from tests.conftest import FOX
-from tests.fake_worker import FakeWorker
+from tests.fake_worker import FakeWorker, swept
 from tests.worker_process import Home
 
 
@@ -37,7 +39,7 @@ def shape(value: Any) -> Any:
 
 
 async def talk(fake: FakeWorker | None) -> dict[str, Any]:
-    """The shapes of all that a client hears over one training that is asked for twice and dropped once."""
+    """The shapes of all that a client hears over a training that is asked for twice and dropped once, a sweep and a hard readout."""
     reader, writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_LINE)
     heard: dict[str, Any] = {}
 
@@ -73,6 +75,39 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     await ask(p.Similarity("mini", [f"[{run}] at night"]), 6)
     heard["reply to a composition"] = heard.pop("reply to similarity")
     await ask(p.Neighbours(entry=run), 7)
+
+    async def another(kind: str, job: Job, number: int, figures: Any, end: Any) -> str:
+        """Carries a run of another kind out; what is told of it is heard under its kind."""
+        told = dict(heard)
+        heard.clear()
+        made = str((await ask(p.Submit(job.as_dict()), number))["result"]["id"])
+        if fake:
+            fake.begin(made)
+            figures(made)
+        await listen(lambda message: message["type"] == "report")
+        if fake:
+            end(made)
+        await listen(lambda message: message["type"] == "run" and message["run"]["state"] == "done")
+        told |= {f"{kind}: {key}": value for key, value in heard.items() if key in ("report", "run done")}
+        heard.clear()
+        heard.update(told)
+        return made
+
+    sweep = Job(FOX, TrainConfig(steps=20), device="cpu", sweep=(1, 2))
+    rows = [(1, 0.9, 0.8), (2, 0.95, 0.9)]
+    made = await another(
+        "sweep",
+        sweep,
+        8,
+        lambda one: fake and fake.sweep(one, 10, rows),
+        lambda one: fake and fake.end(one, results=[swept(1, 2), swept(2, 2)]),
+    )
+    await ask(p.Keep(made, [2]), 9)
+    hard = hard_job(Library().open(run), HardConfig(tokens=2, steps=2, restarts=1), "cpu")
+    found = HardReadout("fox dusk", 2, 0.9, None, "exchange", 9, 0.1)
+    await another(
+        "hard", hard, 10, lambda one: fake and fake.search(one, 1, "fox", 0.8), lambda one: fake and fake.end(one, hard=found)
+    )
     writer.close()
     return heard
 

@@ -14,7 +14,10 @@ import pytest
 from textual.widgets import Input
 
 from softprompt import Library
+from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
+from softprompt_tui.screens.sweep import SweepScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.fake_worker import swept
 from tests.library_model import a_prompt
 
 FOLDER = Path(__file__).parent / "screens"
@@ -84,7 +87,7 @@ def test_the_library(width: int, height: int) -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4", "down", "space", "up")
-        await d.shows("●", "soft tokens 0.9971" if width > 60 else "fox")
+        await d.shows("●", "soft    0.9971" if width > 60 else "fox")
         await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
         looks_like("library", d)
         await d.pilot.press("c")
@@ -122,6 +125,42 @@ def test_runs(width: int, height: int) -> None:
         d.app.screen.refresh()
         await d.until(lambda: "wit failed:" not in d.text())
         looks_like("runs", d)
+
+    works(scene, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_sweep(width: int, height: int) -> None:
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f7")
+        await d.until(lambda: d.worker.records and isinstance(d.app.screen, SweepScreen))
+        (run,) = d.worker.records
+        d.worker.begin(run)
+        d.worker.sweep(run, 150, [(k, swept(k)["similarity"], swept(k)["composed"]) for k in range(1, 17)])
+        await d.shows("step 150 of 300", "0.9864", "1 - composed")
+        looks_like("sweeping", d)
+        d.worker.end(run, results=[swept(k) for k in range(1, 17)])
+        await d.shows("knee at 3", "knee 3", "●")
+        await d.pilot.press("down", "down")
+        await d.shows("3 tokens", "worst 0.9182", "sunrise landscape terrace")
+        looks_like("sweep", d)
+
+    works(scene, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_hard_readout(width: int, height: int) -> None:
+    found = HardReadout("dawn lakeside pines mist valley hills", 6, 0.9713, 0.9544, "exchange", 12_345, 6.3)
+    rows = ("landscapephotography", "sunrise", "terrace")
+    readout = tuple(ReadoutToken(word, 0.4, (Neighbour("scenery", 0.3), Neighbour("hills", 0.28))) for word in rows)
+    Library().save(a_prompt(name="landscape", readout=readout, readout_text=" ".join(rows), hard=found))
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.shown.read)
+        await d.pilot.press("f9")
+        await d.shows("hard    0.9713", "composed 0.9544", "[v2]")
+        looks_like("hard", d)
 
     works(scene, width, height)
 

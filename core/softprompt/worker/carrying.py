@@ -12,7 +12,7 @@ from softprompt.job import carry_out, kept
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.pool import Pool, Task
 from softprompt.prompt import SoftPrompt
-from softprompt.sweep import SweepReport, knee, sweep
+from softprompt.sweep import SweepReport, results, sweep
 from softprompt.trainer import train_many
 from softprompt.training import report_of, start_tensor
 from softprompt.worker.engine import QUERIES_A_STEP, Left, Training
@@ -168,24 +168,6 @@ class Carrying:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))
         ended = "stopped" if any(one.stopped == "interrupted" for one in made) else "done"
         run.end({"event": ended, "results": results(made), "latest": run.latest, "began": run.training.record.began})
-
-
-def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
-    """What each number of tokens came to, as plain values; at one of them is the knee."""
-    at = knee([(one.tokens, _fidelity(one)) for one in made])
-    told = []
-    for one in made:
-        composed = one.composition
-        told.append({
-            "tokens": one.tokens, "similarity": one.similarity, "composed": composed.mean if composed else None,
-            "worst": composed.worst if composed else None, "floor": composed.floor if composed else None,
-            "readout_text": one.readout_text, "readout_similarity": one.readout_similarity, "knee": one.tokens == at,
-        })  # fmt: skip
-    return told
-
-
-def _fidelity(made: SoftPrompt) -> float:
-    return made.composition.mean if made.composition else made.similarity or 0.0
 
 
 def event_of_hard(report: HardReport, latest: dict[str, Any], trained: int) -> dict[str, Any]:

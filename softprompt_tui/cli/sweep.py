@@ -1,0 +1,176 @@
+"""`softprompt-tui sweep`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softprompt.errors import ConfigError
+from softprompt.library.names import name_for
+from softprompt.worker.runfolder import swept_name
+from softprompt_tui.cli.cells import figure
+from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
+from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
+from softprompt_tui.cli.options import config_of, other_options
+from softprompt_tui.cli.progress import Progress
+from softprompt_tui.cli.runs import resolved
+from softprompt_tui.jobs import SWEEP, numbers_of
+from softprompt_tui.swept import plot, swept_of
+
+if TYPE_CHECKING:
+    from softprompt.config import TrainConfig
+    from softprompt.encoder import TextEncoder
+    from softprompt.library import Library
+    from softprompt.library.entry import Entry
+    from softprompt.prompt import SoftPrompt
+    from softprompt_tui.swept import Swept
+
+NONE = "none"
+
+
+@click.command(short_help="Train PROMPT with 1 to 16 soft tokens at once, and choose.")
+@click.argument("prompt")
+@click.option(
+    "--tokens",
+    "-k",
+    metavar="NUMBERS",
+    default=SWEEP,
+    show_default=True,
+    help="The numbers of soft tokens to try: a range, or some such as 1,2,4,8.",
+)
+@click.option(
+    "--keep",
+    metavar="knee|all|NUMBERS",
+    help="Save these without asking: the one at the knee, all, or some such as 3,5. Without a terminal nothing is saved unless this is given.",
+)
+@click.option("--name", help="Name of what is saved, before -k and the number; made from the prompt's words unless given.")
+@other_options
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+def sweep(
+    prompt: str,
+    tokens: str,
+    keep: str | None,
+    name: str | None,
+    model: str,
+    device: str,
+    precision: str,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train soft prompts of 1 to 16 tokens for PROMPT in one batch, show what each comes to, and save those that are chosen.
+
+    Similarity is of the soft tokens alone, composed the mean inside sentences that none was trained in, worst the least of these.
+    At the knee more tokens begin to give little: the point that lies farthest above the line from the first to the last.
+
+    \b
+    Examples:
+      softprompt-tui sweep "a red fox asleep in deep snow under pine trees"
+      softprompt-tui sweep "a red fox asleep in deep snow" --tokens 1,2,4,8 --keep knee
+      softprompt-tui sweep "a red fox asleep in deep snow" --steps 600 --keep 3,5 --name fox --json
+
+    Ctrl-C ends it and shows the best so far.
+    """  # fmt: skip
+    numbers = numbers_of(tokens)
+    wished = None if keep is None else _wished(keep, numbers)
+    config = config_of({**settings, "tokens": numbers[-1]})
+    here = library()
+    here.prepare()
+    stem = here.free_name(name) if name else name_for(prompt, ())
+    model = resolved(model)
+    # imports torch, 2-4 s: not before what was asked for is known to make sense
+    encoder = load(model, device, precision)
+    with Progress(quiet, config.steps) as progress:
+        made = _swept(encoder, prompt, numbers, config, progress)
+    from softprompt.sweep import results
+
+    told = results(made)
+    rows = [swept_of(result) for result in told]
+    knee = next(row.tokens for row in rows if row.knee)
+    if not as_json:
+        _show(rows)
+    if wished is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        wished = _asked(numbers, knee)
+    chosen = [knee] if wished == "knee" else [*numbers] if wished == "all" else [*(wished or ())]
+    saved = {one.tokens: _save(here, one, stem) for one in made if one.tokens in chosen}
+    if as_json:
+        kept = {k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()}
+        nothing = {"id": None, "name": None}
+        print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**one, **kept.get(one["tokens"], nothing)} for one in told]})  # fmt: skip
+    for k, entry in saved.items():
+        narrate(f"{k} tokens saved as {entry.prompt.name}  (id {entry.id})")
+    if wished is None:
+        narrate(f"nothing was saved; --keep knee, --keep all or --keep {knee} saves")
+    if progress.interrupted:
+        raise SystemExit(INTERRUPTED)
+
+
+def _swept(
+    encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: Progress
+) -> list[SoftPrompt]:
+    from softprompt.sweep import sweep
+
+    going = sweep(encoder, prompt, numbers, config)
+    stop: bool | None = None
+    while True:
+        try:
+            stop = progress.sweep(going.send(stop)) or None
+        except StopIteration as finished:
+            made: list[SoftPrompt] = finished.value
+            return made
+
+
+def _wished(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:
+    """What is to be kept, in words or numbers. Raises ConfigError for others than are tried."""
+    words = keep.strip().lower()
+    if words in ("knee", "all"):
+        return words
+    if words in (NONE, ""):
+        return ()
+    chosen = numbers_of(words)
+    if missing := [k for k in chosen if k not in numbers]:
+        raise ConfigError(
+            f"{missing[0]} tokens are to be kept, but are not among those that are tried: {', '.join(map(str, numbers))}"
+        )
+    return chosen
+
+
+def _asked(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
+    """Asks which are to be kept, until the answer makes sense."""
+    while True:
+        typed = click.prompt(f"Keep which? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True)
+        try:
+            return _wished(typed, numbers)
+        except ConfigError as error:
+            narrate(str(error))
+
+
+def _save(here: Library, made: SoftPrompt, stem: str) -> Entry:
+    return here.save(made.named(swept_name(stem, made.tokens)))
+
+
+def _show(rows: Sequence[Swept]) -> None:
+    """The table and the plot."""
+    headings = ("tokens", "", "similarity", "composed", "worst", "as text", "readout")
+    cells = [
+        (
+            str(row.tokens),
+            "knee" if row.knee else "",
+            *(figure(value) for value in (row.similarity, row.composed, row.worst, row.as_text)),
+            row.readout,
+        )
+        for row in rows
+    ]
+    print_table(headings, cells, right=(0, 2, 3, 4, 5), stretch=6)
+    floor = next((row.floor for row in rows if row.floor is not None), None)
+    if floor is not None:
+        click.echo(f"composed without their words: {floor:.4f}")
+    drawn = plot(rows, min(WIDEST, shutil.get_terminal_size().columns), HEIGHT + 2)
+    if drawn:
+        click.echo()
+        click.echo(drawn if sys.stdout.isatty() else without_colour(drawn))

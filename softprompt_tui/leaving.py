@@ -1,0 +1,36 @@
+"""Leaving the interface: what is asked before, and what it remembers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softprompt.errors import HomeError
+from softprompt_tui import settings as kept
+from softprompt_tui.screens.ask import AskKey
+
+if TYPE_CHECKING:
+    from softprompt_tui.app import SoftPromptApp
+
+
+async def is_meant(app: SoftPromptApp) -> bool:
+    """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says."""
+    going = app.runs.count("running") + app.runs.count("queued")
+    if not going or app.line.state != "up":
+        return True
+    what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
+    answers = [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")]
+    answer = await app.push_screen_wait(AskKey(f"{what}.", answers))
+    if answer == "s":
+        await app.runs.stop_all()
+    return bool(answer)
+
+
+def save_settings(app: SoftPromptApp) -> None:
+    """Remembers what is typed and chosen; where it cannot be written it is only logged."""
+    pane, settings = app.prompt_pane, app.settings
+    settings.theme, settings.pane, settings.sort = app.theme, app.below, app.library_pane.order
+    settings.prompt, settings.train, settings.compose = pane.editor.text, pane.fields, app.compose_pane.composition
+    try:
+        kept.save(settings)
+    except (OSError, HomeError) as error:
+        app.log(f"settings not saved: {error}")

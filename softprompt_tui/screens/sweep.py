@@ -1,0 +1,222 @@
+"""A sweep: what each number of soft tokens comes to, as a table and as a plot, live; what is chosen of it is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Static
+
+from softprompt.errors import SoftPromptError
+from softprompt.worker.runfolder import ENDED
+from softprompt_tui.cli.cells import duration, figure
+from softprompt_tui.inert import inert
+from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.swept import Swept, plot, rows_of
+from softprompt_tui.widgets.library import GOOD
+from softprompt_tui.widgets.table import PAGE, Column, Table
+
+if TYPE_CHECKING:
+    from softprompt_tui.sweeps import Sweeps
+
+NO_PLOT = "The plot begins when there are two points to draw."
+MEANWHILE = "composed: in training contexts"
+
+
+def _quality(cell: str) -> str:
+    return "good" if cell[:1].isdigit() and float(cell) >= GOOD else ""
+
+
+def _standing(cell: str) -> str:
+    return "going" if cell.endswith("knee") else "good" if cell.endswith("saved") else ""
+
+
+COLUMNS = (
+    Column("k", 8, tone=_standing),
+    Column("similar", 7, right=True, tone=_quality),
+    Column("composed", 8, right=True, tone=_quality),
+    Column("worst", 7, right=True, from_width=44),
+    Column("as text", 7, right=True, from_width=35),
+    Column("readout", 0, from_width=56),
+)
+
+
+class SweepScreen(ModalScreen[None]):
+    """Shows one run as `sweeps` knows it; who changes it calls `show`. Leaving loses nothing: the run stays."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "choose", "Keep/drop"),
+        Binding("a", "all", "All"),
+        Binding("enter", "keep", "Save", priority=True),
+        Binding("s", "stop", "Stop"),
+        Binding("f1,question_mark", "help", "Help", key_display="F1", priority=True),
+        Binding("escape,f7", "dismiss", "Back", key_display="esc", priority=True),
+    ]
+
+    def __init__(self, sweeps: Sweeps, run: str) -> None:
+        super().__init__()
+        self.sweeps, self.run_id = sweeps, run
+        self.saved: dict[int, str] | None = None  # names in the library, by tokens; None until that is known
+        self._news = ""
+        self._rows: list[Swept] = []
+        self._cells: list[tuple[str, tuple[str, ...]]] = []
+        self._drawn: object = None
+        self._proposed = False
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="sweep-title", markup=False)
+        yield Static("", id="sweep-state", markup=False)
+        with Horizontal(id="sweep-body"):
+            yield Table(COLUMNS, id="swept")
+            yield Static("", id="sweep-plot", markup=False)
+        yield Static("", id="sweep-row", markup=False)
+        yield Footer(compact=self.app.size.width < 72)
+
+    def on_mount(self) -> None:
+        self.table.focus()
+        self.call_after_refresh(self.show)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.show)
+
+    @property
+    def table(self) -> Table:
+        return self.query_one(Table)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return self.sweeps.known(self.run_id) or {}
+
+    def show(self) -> None:
+        """Draws what has changed."""
+        run = self.run
+        if not run or not self.query("#swept"):  # dropped by another client, or only about to be there
+            return
+        self._rows = rows_of(run)
+        self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run["name"] or run["prompt"]), no_wrap=True))
+        self._update("sweep-state", _state(run, self._news))
+        if run["results"] and self.saved is not None and not self._proposed:
+            self._proposed = True  # once: who drops it has decided
+            if not self.table.marked and not self.saved:
+                self.table.marked = {str(row.tokens) for row in self._rows if row.knee}
+                self.table.refresh()
+        cells = [(str(row.tokens), self._row(row)) for row in self._rows]
+        if len(cells) != self.table.total:
+            self.table.reset(len(cells))
+        if cells != self._cells:
+            self._cells = cells
+            for page in range(0, len(cells), PAGE):
+                self.table.fill(page // PAGE, cells[page : page + PAGE])
+        self._explain()
+        self._plot()
+
+    def _update(self, name: str, text: Text) -> None:
+        target = self.query_one(f"#{name}", Static)
+        if text != target.content:
+            target.update(text)
+
+    def _row(self, row: Swept) -> tuple[str, ...]:
+        standing = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
+        figures = (figure(value) for value in (row.similarity, row.composed, row.worst, row.as_text))
+        return (f"{row.tokens:>2} {standing}", *figures, row.readout)
+
+    def _plot(self) -> None:
+        target = self.query_one("#sweep-plot", Static)
+        wanted = (self._rows, target.size)
+        if wanted != self._drawn:
+            self._drawn = wanted
+            drawn = plot(self._rows, target.size.width, target.size.height)
+            target.update(Text.from_ansi(drawn) if drawn else Text(NO_PLOT, "dim"))
+
+    @on(Table.Moved)
+    def _moved(self, event: Table.Moved) -> None:
+        event.stop()
+        if isinstance(event, Table.Chosen):  # a second click
+            self.table.toggle_mark()
+        self._explain()
+
+    def _explain(self) -> None:
+        """What is known of the row under the cursor."""
+        at = self.table.cursor
+        if 0 <= at < len(self._rows):
+            row = self._rows[at]
+            self._update(
+                "sweep-row",
+                Text() if row.worst is None and not row.readout else _told(row, (self.saved or {}).get(row.tokens, "")),
+            )
+
+    # keys
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpScreen("sweep"))
+
+    def action_choose(self) -> None:
+        self.table.toggle_mark()
+        self.table.cursor += 1
+
+    def action_all(self) -> None:
+        """Marks all, or none where all are marked."""
+        every = {str(row.tokens) for row in self._rows}
+        self.table.marked = set() if self.table.marked == every else every
+        self.table.refresh()
+
+    def action_stop(self) -> None:
+        if self.run.get("state") not in ENDED:
+            self.sweeps.stop(self.run_id)
+
+    @work(exclusive=True, group="keep")
+    async def action_keep(self) -> None:
+        numbers = [int(key) for key in self.table.marked]
+        if not self.run.get("results"):
+            self._say("there is nothing to be kept before it is done; s stops it with the best so far")
+        elif not numbers:
+            self._say("nothing is marked: space marks what is to be kept")
+        else:
+            try:
+                self._say(await self.sweeps.keep(self.run_id, numbers))
+                self.table.marked = set()
+                self.table.refresh()
+            except SoftPromptError as error:
+                self._say(str(error))
+
+    def _say(self, words: str) -> None:
+        self._news = words
+        self.show()
+
+
+def _state(run: dict[str, Any], news: str) -> Text:
+    """How far it is, or what to do next."""
+    if news:
+        return Text(inert(news), "bold")
+    state = run["state"]
+    if state == "running" and run["step"]:
+        speed = run.get("steps_per_second") or 0
+        left = f"  {duration((run['steps'] - run['step']) / speed)} left" if speed else ""
+        step = Text.assemble(("step ", "dim"), f"{run['step']} of {run['steps']}{left}", no_wrap=True)
+        return step.append(f"   {MEANWHILE}", "dim")
+    if state == "failed":
+        return Text(inert(run["error"]), "bold red")
+    if not run["results"]:
+        words = {"queued": "waiting for its turn", "running": "loading the model", "paused": "paused: p in runs goes on with it"}
+        return Text(words.get(state, "stopped before there was anything to keep"), "italic")
+    knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
+    at = "" if knee is None else f"knee at {knee}: more give little. "
+    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves")
+
+
+def _told(row: Swept, name: str) -> Text:
+    """What has no room in the table."""
+    text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
+    for label, value in (("worst", row.worst), ("without their words", row.floor)):
+        if value is not None:
+            text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
+    if name:
+        text.append("saved as ", "dim").append(inert(name), "bold")
+    if row.readout:
+        text.append("\nas text ", "dim").append(f"{figure(row.as_text)}  ").append(inert(row.readout[:600]), "bold")
+    return text
