@@ -7,10 +7,12 @@ Shapes: R rows, k soft tokens, w width, t turns of contexts that take their turn
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHECK_STEPS = 10  # how often the device is asked how far it is; on cuda each question waits for it
 BETAS, EPSILON = (0.9, 0.98), 1e-8
@@ -57,17 +59,21 @@ class Descent:
         """(R, k, w), which gradients are taken of."""
         return self.tensors["vectors"]
 
-    def add(self, rows: dict[str, Tensor], schedule: Schedule) -> None:
+    def add(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[Schedule]) -> None:
         """Adds rows, as `fresh` makes them or as `taken` found them."""
         k, joined = self.vectors.shape[1], {}
         for name, mine in self.tensors.items():
-            theirs = rows[name].to(self.device)
-            if theirs.ndim == 3 and name != "recent" and theirs.shape[1] < k:  # fewer soft tokens than others have
-                theirs = torch.cat([theirs, theirs.new_zeros(len(theirs), k - theirs.shape[1], theirs.shape[2])], dim=1)
-            joined[name] = torch.cat([mine.detach(), theirs])
-        added = self.window.new_full((len(rows["vectors"]), CHECK_STEPS, 3), math.nan)
+            parts = [mine.detach()]
+            for one in rows:
+                theirs = one[name].to(self.device)
+                if theirs.ndim == 3 and name != "recent":  # fewer soft tokens than others have, perhaps
+                    theirs = F.pad(theirs, (0, 0, 0, k - theirs.shape[1]))
+                parts.append(theirs)
+            joined[name] = torch.cat(parts)
+        count = len(joined["vectors"]) - len(self.window)
+        added = self.window.new_full((count, CHECK_STEPS, 3), math.nan)
         self.window, self.tensors = torch.cat([self.window, added]), joined
-        self.schedule = Schedule(*(torch.cat(pair) for pair in zip(self.schedule, schedule, strict=True)))
+        self.schedule = Schedule(*(torch.cat(parts) for parts in zip(self.schedule, *schedules, strict=True)))
         self._reseat()
 
     def keep(self, rows: list[int]) -> None:

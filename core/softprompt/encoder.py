@@ -166,11 +166,16 @@ class TextEncoder:
     @torch.no_grad()
     def encode_rows(self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64) -> Tensor:
         """(len(rows), e) pooled embeddings of rows, their soft tokens taken from `soft` (k, w)."""
-        parts = []
-        for i in range(0, len(rows), batch):
-            outputs = self.frame(rows[i : i + batch]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
-            parts.append(F.normalize(outputs, dim=-1) if unit else outputs)
-        return torch.cat(parts) if parts else torch.empty(0, self.config.embed_dim, device=self.device)
+        if not rows:
+            return torch.empty(0, self.config.embed_dim, device=self.device)
+        # rows of like length together: each batch is as long as its longest
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if len(rows) > batch else list(range(len(rows)))
+        found = torch.empty(len(rows), self.config.embed_dim, device=self.device)
+        for start in range(0, len(rows), batch):
+            part = order[start : start + batch]
+            outputs = self.frame([rows[i] for i in part]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
+            found[part] = F.normalize(outputs, dim=-1) if unit else outputs
+        return found
 
 
 class Frame:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
 from softprompt.pool import Member, Pool, Task
-from softprompt.targets import meant_prompt
+from softprompt.targets import HardPrompt, meant_prompt
 from softprompt.training import device_failure, start_vectors
 
 MOST_PLACES = 1024
@@ -71,6 +73,14 @@ def descend_many(
             waiting = chain(round_.left, waiting)
 
 
+class _Ready(NamedTuple):
+    """A task that can be let in."""
+
+    task: Task
+    prompt: HardPrompt
+    start: Tensor
+
+
 class _Round:
     """A pool that is fed until nothing is left to be trained, or memory runs out: then `left` has what goes on in the next one."""
 
@@ -80,6 +90,7 @@ class _Round:
         self.of: dict[Member, Task] = {}
         self.left: list[Task] = []
         self.next: Task | None = None
+        self.drawn: list[Task] = []  # that are about to be let in
         self.stopped = False
 
     def run(self, on_step: Callable[[Pool], bool | None] | None) -> Iterator[Done]:
@@ -104,34 +115,48 @@ class _Round:
 
     def _fill(self) -> Iterator[Done]:
         """Lets in as many as there are places for; a task with more restarts than places gets in alone."""
+        ready: list[_Ready] = []
+        taken = sum(member.config.restarts for member in self.pool.members)
         while True:
             self.next = self.next or next(self.tasks, None)
-            taken = sum(member.config.restarts for member in self.pool.members)
             if self.next is None or (taken and taken + self.next.config.restarts > self.most):
-                return
+                break
             task, self.next = self.next, None
+            self.drawn.append(task)
             try:
-                member = self._let_in(task)
+                ready.append(self._prepared(task))
+                taken += task.config.restarts
             except SoftPromptError as error:
+                self.drawn.remove(task)
                 yield task, error
-                continue
-            except RuntimeError:
-                self.next = task
-                raise
-            if member.stopped:  # the state that it goes on from was taken at the very step that ended it
-                self.pool.leave([member])
-                yield self.of.pop(member), member
+        yield from self._let_in(ready)
+        self.drawn.clear()
 
-    def _let_in(self, task: Task) -> Member:
-        if task.config.plan != self.plan:
-            raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
+    def _prepared(self, task: Task) -> _Ready:
         encoder, config = self.pool.encoder, task.config
-        prompt = meant_prompt(encoder, task.text, task.meanings, config.long)
-        member = self.pool.look_at(prompt, config, task.key)
+        if config.plan != self.plan:
+            raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
         assert config.tokens != "auto"
-        self.pool.add(member, start_vectors(encoder, prompt, config, config.tokens, task.start), task.resume)
-        self.of[member] = task
-        return member
+        prompt = meant_prompt(encoder, task.text, task.meanings, config.long)
+        return _Ready(task, prompt, start_vectors(encoder, prompt, config, config.tokens, task.start))
+
+    def _let_in(self, ready: list[_Ready]) -> Iterator[Done]:
+        pool = self.pool
+        try:
+            members = pool.look_at([(one.prompt, one.task.config, one.task.key) for one in ready]) if ready else []
+        except SoftPromptError as error:  # of one of them
+            if len(ready) == 1:
+                yield ready[0].task, error
+            else:
+                for one in ready:
+                    yield from self._let_in([one])
+            return
+        self.of |= {member: one.task for member, one in zip(members, ready, strict=True)}
+        pool.add([(member, one.start, one.task.resume) for member, one in zip(members, ready, strict=True)])
+        over = [member for member in members if member.stopped]  # its state was taken at the very step that ended it
+        pool.leave(over)
+        for member in over:
+            yield self.of.pop(member), member
 
     def _failed(self, error: RuntimeError) -> Iterator[Done]:
         """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
@@ -139,11 +164,17 @@ class _Round:
         if lacks_memory and len(pool.members) > 1:
             pool.read_back(pool.members)
             self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.members]
-            self.left += [self.next] if self.next else []
+            self._leave_the_rest()
             return
         for member in pool.members:
             member.stopped, member.failure = "failed", device_failure(error, pool.encoder.device)
             yield self.of[member], member
         if not lacks_memory or not pool.members:
             raise TrainingFailed(device_failure(error, pool.encoder.device)) from error
+        self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        """What was drawn already, and is not in, is drawn again."""
+        inside = {id(self.of[member]) for member in self.pool.members}
+        self.left += [task for task in self.drawn if id(task) not in inside]
         self.left += [self.next] if self.next else []

@@ -27,7 +27,7 @@ from softprompt.hidden import HiddenTarget, best_match
 from softprompt.objective import row_losses
 from softprompt.origin import Meaning
 from softprompt.softrows import SoftRows
-from softprompt.targets import ALONE, HardPrompt, fitting, targets_in, with_room
+from softprompt.targets import ALONE, HardPrompt, fitting, targets_of, with_room
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
@@ -170,17 +170,23 @@ class Pool:
         self.clock = 0
         self._together: list[_Look] = []
 
-    def look_at(self, prompt: HardPrompt, config: TrainConfig, key: str = "") -> Member:
-        """A member that is not yet in: all that has to be computed for it before its first step."""
-        fits = set(fitting(self.encoder, prompt, self.contexts, self.tokens[-1]))
-        looks = [self._look(prompt, config, group, fits) for group in self.groups]
-        return Member(prompt, config, looks, tuple(context for context in config.contexts if context not in fits), key)
+    def look_at(self, wanted: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[Member]:
+        """Members that are not yet in, of hard prompts with their settings and keys: all that is computed before a first step, in one pass."""
+        most = self.tokens[-1]
+        fits = [fitting(self.encoder, prompt, self.contexts, most) for prompt, _, _ in wanted]
+        found = targets_of(self.encoder, [(prompt, [ALONE, *some]) for (prompt, _, _), some in zip(wanted, fits, strict=True)])
+        members = []
+        for (prompt, config, key), some, targets in zip(wanted, fits, found, strict=True):
+            by_context = dict(zip([ALONE, *some], targets, strict=True))
+            looks = [self._look(prompt, config, group, by_context) for group in self.groups]
+            members.append(Member(prompt, config, looks, tuple(one for one in config.contexts if one not in by_context), key))
+        return members
 
-    def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], fits: set[str]) -> _Look:
+    def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], targets: dict[str, Tensor]) -> _Look:
         encoder = self.encoder
         # where the hard prompt has no room, what it means alone stands in, and weighs nothing
-        around = [ALONE, *(context if context in fits else ALONE for context in group)]
-        there = torch.tensor([1.0, *(float(context in fits) for context in group)], device=encoder.device)
+        around = [ALONE, *(context if context in targets else ALONE for context in group)]
+        there = torch.tensor([1.0, *(float(context in targets) for context in group)])
         inside = there.clone()
         inside[0] = 0.0
         count = inside.sum()
@@ -189,39 +195,48 @@ class Pool:
         weights[0] = share
         composed = inside / count if bool(count) else there
         hidden = HiddenTarget(encoder, prompt, around, config.family).read if config.share_of_hidden else None
-        return _Look(targets_in(encoder, prompt, around), weights, composed, hidden)
+        return _Look(
+            torch.stack([targets[one] for one in around]), weights.to(encoder.device), composed.to(encoder.device), hidden
+        )
 
-    def add(self, member: Member, start: Tensor, resume: TrainState | None = None) -> None:
-        """Lets a member in, which begins at `start` (r, k, w) or goes on from `resume`."""
-        config, turns = member.config, len(self.groups)
-        if resume is not None:
-            member.step, member.before, member.read_to = resume.step, resume.seconds, resume.step
-            member.history = [resume.tensors["history"].clone()]
-            if not self.members:
-                self.clock = resume.step  # alone it sees the contexts in the order in which it would have
-        rate = config.rate * self.encoder.token_std
-        ceiling = self.encoder.token_norm if config.project_norm else math.inf
-        rows = fresh(held(start, ceiling), turns) if resume is None else resume.tensors
-        each = (member.step, config.steps, rate, ceiling)
-        r = config.restarts
-        self.descent.add(rows, Schedule(*(torch.full((r,), value) for value in each)))
-        member.began = time.perf_counter()
-        self.members.append(member)
+    def add(self, newcomers: Sequence[tuple[Member, Tensor, TrainState | None]]) -> None:
+        """Lets members in, which begin at a start (r, k, w) or go on from a state."""
+        if not newcomers:
+            return
+        turns = len(self.groups)
+        rows, schedules = [], []
+        for member, start, resume in newcomers:
+            config, r = member.config, member.config.restarts
+            if resume is not None:
+                member.step, member.before, member.read_to = resume.step, resume.seconds, resume.step
+                member.history = [resume.tensors["history"].clone()]
+                if not self.members:
+                    self.clock = resume.step  # alone it sees the contexts in the order in which it would have
+            ceiling = self.encoder.token_norm if config.project_norm else math.inf
+            rows.append(fresh(held(start, ceiling), turns) if resume is None else resume.tensors)
+            each = (member.step, config.steps, config.rate * self.encoder.token_std, ceiling)
+            schedules.append(Schedule(*(torch.full((r,), value) for value in each)))
+            member.began = time.perf_counter()
+            self.members.append(member)
+        self.descent.add(rows, schedules)
         self._reseat()
-        self.read_back([member])
-        if member.step and self.is_due():  # the state may have been taken at the very step that ended it
-            self._decide(member)
+        new = [member for member, _, _ in newcomers]
+        self.read_back(new)
+        for member in new:
+            if member.step and self.is_due():  # the state may have been taken at the very step that ended it
+                self._decide(member)
 
     def leave(self, gone: Sequence[Member]) -> None:
         """Lets members go."""
         if not gone:
             return
+        left = set(gone)
         kept: list[Member] = []
         rows: list[int] = []
         at = 0
         for member in self.members:
             end = at + member.config.restarts
-            if member not in gone:
+            if member not in left:
                 kept.append(member)
                 rows += range(at, end)
             at = end
@@ -244,6 +259,13 @@ class Pool:
             )
             hidden = _joined([(read, r) for looks, r in each if (read := looks[i].hidden)])
             self._together.append(_Look(targets, weights, composed, hidden))
+        self._limits = torch.cat(
+            [
+                torch.full((r,), math.inf if (limit := member.config.stop_at) is None else limit)
+                for member in self.members
+                for r in (member.config.restarts,)
+            ]
+        )
         tokens = [member.tokens for member in self.members for _ in range(member.config.restarts)]
         for rows in self.rows:
             rows.seat(tokens)
@@ -279,10 +301,10 @@ class Pool:
 
     def is_due(self) -> bool:
         """Whether the members have to be looked at: at fixed steps, so that the same seed stops at the same one."""
-        # on the cpu a look costs a fiftieth of a step, and one that stops at a similarity may do so after a dozen steps
-        eager = self.encoder.device.type == "cpu" and any(member.config.stop_at is not None for member in self.members)
-        every = 1 if eager else CHECK_STEPS
-        return self.clock % every == 0 or any(member.step == member.config.steps for member in self.members)
+        if self.clock % CHECK_STEPS == 0 or any(member.step == member.config.steps for member in self.members):
+            return True
+        # on the cpu nothing has to be waited for, and one that stops at a similarity may do so after a dozen steps
+        return self.encoder.device.type == "cpu" and bool((self.descent.tensors["best_reached"] >= self._limits).any())
 
     def check(self) -> None:
         """Reads the device, and says of the members that are over by their own rules why they are `stopped`."""

@@ -54,10 +54,9 @@ def sweep(
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
     try:
         pool = Pool(encoder, config, ks)
-        for k in ks:
-            once = replace(config, tokens=k)
-            pool.add(pool.look_at(prompt, once, str(k)), start_vectors(encoder, prompt, once, k, None))
-        members = list(pool.members)
+        members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
+        starts = [start_vectors(encoder, prompt, member.config, member.tokens, None) for member in members]
+        pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])
         due = interval if callable(interval) else lambda step: step % interval == 0
         while pool.members:
             pool.advance()

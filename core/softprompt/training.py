@@ -98,8 +98,8 @@ def descend(
     check_tokens(encoder, config.tokens)
     try:
         pool = Pool(encoder, config, [config.tokens])
-        member = pool.look_at(prompt, config)
-        pool.add(member, start_vectors(encoder, prompt, config, config.tokens, start), resume)
+        (member,) = pool.look_at([(prompt, config, "")])
+        pool.add([(member, start_vectors(encoder, prompt, config, config.tokens, start), resume)])
     except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
         raise TrainingFailed(device_failure(error, encoder.device)) from error
 

@@ -358,7 +358,7 @@ def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncode
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pool, "targets_in", full)
+    monkeypatch.setattr(pool, "targets_of", full)
     with pytest.raises(TrainingFailed, match="out of memory"):
         train(encoder)
 

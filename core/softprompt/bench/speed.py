@@ -36,7 +36,8 @@ class OurStep:
         self.pool = Pool(encoder, config, [config.tokens])
         for text in texts:
             prompt = hard_prompt(encoder, text, "cut")
-            self.pool.add(self.pool.look_at(prompt, config), start_vectors(encoder, prompt, config, config.tokens, None))
+            (member,) = self.pool.look_at([(prompt, config, "")])
+            self.pool.add([(member, start_vectors(encoder, prompt, config, config.tokens, None), None)])
 
     def __call__(self) -> None:
         self.pool.advance()
