@@ -10,12 +10,13 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
+from softprompt.config import TrainConfig
 from softprompt_tui.inert import without_steering
 
 MORE = {  # name: (default, what it is)
     "name": ("", "in the library; empty: from the prompt"),
     "restarts": ("1", "trained at once; the best is kept"),
-    "rate": ("0.5", "learning rate, in token deviations"),
+    "rate": (f"{TrainConfig.rate:g}", "learning rate, in token deviations"),
     "init": ("noise", "noise, vocabulary or prompt"),
     "objective": ("cosine", "cosine, hidden, mixed, mse, contrastive"),
     "family": ("sd1", "sd1, sd2, sdxl or flux: hidden, mixed"),
