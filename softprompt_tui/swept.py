@@ -65,7 +65,7 @@ def plot(rows: Sequence[Swept], width: int, height: int) -> str:
         way = "left" if knee <= (rows[0].tokens + rows[-1].tokens) / 2 else "right"
         plotext.text(f" knee {knee} ", knee, max(logs) + line, alignment=way, color="default")
     upper = max(curves, key=lambda name: curves[name][-1][1] if curves[name] else 0.0)
-    for color, (name, curve) in zip(COLORS, curves.items(), strict=True):
+    for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
         if curve:
             at = [math.log10(value) for _, value in curve]
             plotext.plot([k for k, _ in curve], at, marker="braille", color=color)

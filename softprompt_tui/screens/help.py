@@ -25,8 +25,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
             ("ctrl+t", "trains it"),
             ("up down", "in the first and last line: earlier prompts and back"),
             ("tab", "to the fields"),
-            ("F7", "sweeps it: 1 to 16 soft tokens at once, as a table and a plot, each kept or dropped by choice"),
-            ("F8", "all other settings; how many are not the usual stands at the lower edge"),
+            ("F7", "sweeps it: 1 to 16 soft tokens at once"),
+            ("F8", "all other settings, counted below"),
         ),
     ),
     "loss": (
