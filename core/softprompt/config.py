@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -169,9 +168,15 @@ class HardConfig:
 def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:
     bound = f"at least {least:,}" if most is None else f"from {least:,} to {most:,}"
     if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number {bound} ({advice})")
+        raise ConfigError(f"{name} is {_shown(value)}; it must be a whole number {bound} ({advice})")
+
+
+def _shown(value: object) -> str:
+    """A value in a message: of a number with thousands of digits, which Python would not even print, only that it is large."""
+    return "a number of very many digits" if isinstance(value, int) and value.bit_length() > 300 else repr(value)[:80]
 
 
 def _number(name: str, value: object, over: float, most: float, advice: str) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not over < value <= most:
-        raise ConfigError(f"{name} is {value!r}; it must be over {over:g} and at most {most:g} ({advice})")
+    # a comparison refuses what is no number as well, and takes whole numbers of any length
+    if not isinstance(value, int | float) or isinstance(value, bool) or not over < value <= most:
+        raise ConfigError(f"{name} is {_shown(value)}; it must be over {over:g} and at most {most:g} ({advice})")

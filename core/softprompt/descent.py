@@ -43,7 +43,19 @@ class Descent:
     """Rows that descend together. `tensors` has for each name of STATE one tensor, whose first dimension are the rows."""
 
     # what a row is: with it, a descent goes on to the same bits
-    STATE = ("vectors", "first", "second", "recent", "best", "best_loss", "best_reached", "best_step", "fallen_to", "last_fall")
+    STATE = (
+        "vectors",
+        "first",
+        "second",
+        "recent",
+        "seen",
+        "best",
+        "best_loss",
+        "best_reached",
+        "best_step",
+        "fallen_to",
+        "last_fall",
+    )
 
     def __init__(self, device: torch.device, k: int, width: int, turns: int) -> None:
         self.device, self.turns = device, turns
@@ -92,7 +104,7 @@ class Descent:
 
     def _reseat(self) -> None:
         self.ceiling = self.schedule.ceiling.to(self.device).view(-1, 1, 1)
-        self.numbers = torch.zeros(4, len(self.vectors), device=self.device)
+        self.numbers = torch.zeros(3, len(self.vectors), device=self.device)
         self.at = torch.zeros(2, dtype=torch.long, device=self.device)  # the turn, and the place in the window
         self.vectors.requires_grad_()
 
@@ -101,8 +113,7 @@ class Descent:
         step, steps, rate, _ = self.schedule
         rates = rate * (1 + torch.cos(math.pi * step / steps)) / 2
         first, second = (1 - beta ** (step + 1.0) for beta in BETAS)
-        seen = (step + 1).clamp(max=self.turns)
-        self.numbers.copy_(torch.stack([rates / first, 1 / second, 1 / seen, step.float()]), non_blocking=True)
+        self.numbers.copy_(torch.stack([rates / first, 1 / second, step.float()]), non_blocking=True)
         self.at.copy_(torch.tensor([clock % self.turns, clock % CHECK_STEPS]), non_blocking=True)
 
     def step(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
@@ -115,9 +126,10 @@ class Descent:
 
     def _remember(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
         t = self.tensors
-        _, _, of_seen, step = self.numbers
+        step = self.numbers[2]
         t["recent"].index_copy_(1, self.at[:1], torch.stack([losses, alone, composed], dim=-1).unsqueeze(1))
-        smooth = t["recent"].sum(1) * of_seen.unsqueeze(1)  # over the turns, so that all contexts count
+        t["seen"].index_fill_(1, self.at[:1], 1.0)
+        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # over the turns, so that all contexts count
         smooth[:, 1] = alone
         self.window.index_copy_(1, self.at[1:], smooth.unsqueeze(1))
         loss = smooth[:, 0]
@@ -162,6 +174,7 @@ def fresh(start: Tensor, turns: int) -> dict[str, Tensor]:
         "first": torch.zeros_like(start),
         "second": torch.zeros_like(start),
         "recent": start.new_zeros(r, turns, 3),  # the figures of each turn's last step
+        "seen": start.new_zeros(r, turns),  # 1 for those that there was one of
         "best": start.clone(),
         "best_loss": none,
         "best_reached": -none,

@@ -161,7 +161,7 @@ class _Round:
     def _failed(self, error: RuntimeError) -> Iterator[Done]:
         """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
         pool, lacks_memory = self.pool, isinstance(error, torch.OutOfMemoryError)
-        if lacks_memory and len(pool.members) > 1:
+        if lacks_memory and len(pool.members) + len(self.drawn) > 1:
             pool.read_back(pool.members)
             self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.members]
             self._leave_the_rest()

@@ -86,7 +86,7 @@ class Member:
         self.prompt, self.config, self.looks, self.skipped = prompt, config, looks, skipped
         self.tokens, self.key = config.tokens, key
         self.step, self.before = 0, 0.0
-        self.began = time.perf_counter()
+        self.began, self.ended = time.perf_counter(), 0.0
         self.stopped = self.failure = ""
         r = config.restarts
         self.history: list[Tensor] = []  # (steps, 3, r) in parts
@@ -98,7 +98,7 @@ class Member:
 
     @property
     def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.began
+        return self.before + (self.ended or time.perf_counter()) - self.began
 
     @property
     def leader(self) -> int:
@@ -216,11 +216,12 @@ class Pool:
             rows.append(fresh(held(start, ceiling), turns) if resume is None else resume.tensors)
             each = (member.step, config.steps, config.rate * self.encoder.token_std, ceiling)
             schedules.append(Schedule(*(torch.full((r,), value) for value in each)))
-            member.began = time.perf_counter()
-            self.members.append(member)
-        self.descent.add(rows, schedules)
-        self._reseat()
+        self.descent.add(rows, schedules)  # what lacks memory for it leaves all as it was
         new = [member for member, _, _ in newcomers]
+        for member in new:
+            member.began = time.perf_counter()
+        self.members += new
+        self._reseat()
         self.read_back(new)
         for member in new:
             if member.step and self.is_due():  # the state may have been taken at the very step that ended it
@@ -240,6 +241,8 @@ class Pool:
                 kept.append(member)
                 rows += range(at, end)
             at = end
+        for member in left:
+            member.ended = time.perf_counter()
         self.members = kept
         self.descent.keep(rows)
         self._reseat()
@@ -301,6 +304,8 @@ class Pool:
 
     def is_due(self) -> bool:
         """Whether the members have to be looked at: at fixed steps, so that the same seed stops at the same one."""
+        if not self.members:
+            return False
         if self.clock % CHECK_STEPS == 0 or any(member.step == member.config.steps for member in self.members):
             return True
         # on the cpu nothing has to be waited for, and one that stops at a similarity may do so after a dozen steps

@@ -52,6 +52,7 @@ def sweep(
     prompt = meant_prompt(encoder, text, meanings, config.long)
     if config.init == "soft":
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
+    members: list[Member] = []
     try:
         pool = Pool(encoder, config, ks)
         members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
@@ -68,8 +69,24 @@ def sweep(
                 if (yield _report(members)):
                     break
     except RuntimeError as error:  # torch's type for a lost or full device
-        raise TrainingFailed(device_failure(error, encoder.device)) from error
-    return [finish(encoder, prompt, member.config, member.trained(encoder.arithmetic)) for member in members]
+        lost = device_failure(error, encoder.device)
+        if not any(member.step for member in members):
+            raise TrainingFailed(lost) from error
+        for member in pool.members:
+            member.stopped, member.failure = "failed", lost
+    trained = [member.trained(encoder.arithmetic) for member in members]
+    made: list[SoftPrompt] = []
+    failure: TrainingFailed | None = None
+    for member, one in zip(members, trained, strict=True):
+        try:
+            made.append(finish(encoder, prompt, member.config, one))
+        except TrainingFailed as error:  # the others are whole; of this one the best until then is left
+            failure = error
+            if error.best is not None:
+                made.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
+    if not made:
+        raise failure or TrainingFailed("the sweep ended before its first step")
+    return made
 
 
 def check_sweep(ks: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
-from softprompt_tui.cli.progress import ENDING
+from softprompt_tui.cli.progress import heed_endings
 from softprompt_tui.cli.runs import resolved
 from softprompt_tui.inert import inert
 
@@ -133,7 +133,7 @@ class Watch:
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True, redirect_stdout=False)
         self.task = self.bar.add_task("reading", total=self.total)
-        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
+        self.before = heed_endings(self._interrupt)
         if self.shown:
             self.bar.start()
         return self

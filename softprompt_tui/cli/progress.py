@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softprompt_tui.cli.common import stderr_console
 from softprompt_tui.inert import inert
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from softprompt.training import Report
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: what it has reached is saved
+
+
+def heed_endings(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Lets `handler` hear of them, but for what is to be ignored, as under nohup; returns who heard of them before."""
+    return {number: signal.signal(number, handler) for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN}
 
 
 class Progress:
@@ -38,7 +44,7 @@ class Progress:
         )
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
         self.task = self.bar.add_task("starting", total=self.steps)
-        self.before = {number: signal.signal(number, self._interrupt) for number in ENDING}
+        self.before = heed_endings(self._interrupt)
         if self.shown:
             self.bar.start()
         return self

@@ -221,3 +221,50 @@ def test_a_step_can_be_recorded_and_replayed(encoder: TextEncoder, monkeypatch: 
         assert isinstance(again, SoftPrompt)
         assert made.vectors.tobytes() == again.vectors.tobytes()
         assert made.losses.tobytes() == again.losses.tobytes()
+
+
+@pytest.mark.parametrize("where", ["targets_of", "fresh"])
+def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from softprompt import pool
+
+    real, calls = getattr(pool, where), []
+
+    def full(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args)
+
+    monkeypatch.setattr(pool, where, full)
+    done = all_of(encoder, [Task(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]], places=4)
+    assert set(done) == set(PROMPTS[:4])
+    assert all(isinstance(made, SoftPrompt) and made.steps == 5 for made in done.values())
+
+
+def test_where_all_leave_the_next_ones_come_in(encoder: TextEncoder) -> None:
+    def leave_at_2(pool: Pool) -> None:
+        if pool.clock == 2:
+            pool.leave(list(pool.members))
+
+    tasks = [Task(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]]
+    assert set(all_of(encoder, tasks, places=2, on_step=leave_at_2)) == set(PROMPTS[2:4])
+
+
+def test_one_that_joined_late_goes_on_from_its_state_with_the_same_figures(encoder: TextEncoder) -> None:
+    """It saw the turns of contexts in another order than it would have alone, and none of them counts twice or as nothing."""
+    states: dict[str, TrainState] = {}
+
+    def watch(pool: Pool) -> bool:
+        late = [member for member in pool.members if member.key == "late" and member.step == 2]
+        if late:
+            states.update(pool.states())
+        return bool(late)
+
+    tasks = [Task(FOX, replace(SHORT, steps=5), key="first"), Task(BOAT, SHORT, key="late")]
+    list(train_many(encoder, tasks, places=1, on_step=watch))
+    made = softprompt.train(encoder, BOAT, SHORT, resume=states["late"])
+    assert float(states["late"].tensors["seen"].sum()) == 2
+    assert (np.diff(made.losses[:5]) > -0.5).all()
+    assert made.losses[2] > 0.5 * made.losses[1]

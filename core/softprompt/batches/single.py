@@ -23,10 +23,10 @@ class Single:
     def __init__(self, task: Task, report: Report) -> None:
         self.config, self.step = task.config, report.step
         self.members = (self,)
-        self._key, self._report = task.key, report
+        self.key, self._report = task.key, report
 
     def states(self) -> dict[str, TrainState]:
-        return {self._key: self._report.state()}
+        return {self.key: self._report.state()}
 
 
 def train_singly(

@@ -93,7 +93,7 @@ class Spool:
         line, values, error = json.loads(self.file.readline())
         prompt = values.get("prompt")
         # what is no UTF-8 is told with marks in its place
-        prompt = prompt.strip().encode(errors="surrogateescape").decode(errors="replace") if isinstance(prompt, str) else ""
+        prompt = prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""
         if error:
             return Asked(line, "", None, prompt, (PromptError.__name__, error))
         try:

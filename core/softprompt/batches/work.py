@@ -51,6 +51,8 @@ class Work:
         self.load = load
         self.progress = Progress(len(spool))
         self.left: dict[str, bytes] = {}  # states of an earlier run that no training has gone on from yet
+        self.begun: dict[str, bytes] = {}  # the last known ones of those drawn and not done, in their places or waiting for one
+        self.from_step: dict[str, int] = {}  # where those of an earlier run went on
         self.stopped = False
         self.began = self.told = self.saved = time.monotonic()
         self.checkpoint_after = CHECKPOINT_FIRST
@@ -142,6 +144,8 @@ class Work:
             asked[one.id] = one
             state = self.left.pop(one.id, None)
             resume = None if state is None else _state_in(state, encoder)
+            if state is not None and resume is not None:
+                self.begun[one.id], self.from_step[one.id] = state, resume.step
             yield Task(one.job.prompt, one.job.config, resume=resume, key=one.id)
 
     def _result(self, asked: Asked, outcome: SoftPrompt | SoftPromptError) -> Result:
@@ -181,6 +185,8 @@ class Work:
         self.progress.done += 1
         self.progress.before += result.state in ("before", "trashed")
         self.progress.failed += result.state == "failed"
+        self.begun.pop(result.id, None)
+        self.from_step.pop(result.id, None)
         if self.file:
             self.file.add(result.as_line())
         return result
@@ -196,7 +202,9 @@ class Work:
 
     def _on_step(self, pool: Pool) -> bool:
         if time.monotonic() - self.told >= TELL_EVERY:
-            self.progress.under_way = sum(member.step / member.config.steps for member in pool.members)
+            self.progress.under_way = sum(
+                (member.step - self.from_step.get(member.key, 0)) / member.config.steps for member in pool.members
+            )
             self._tell(now=True)
         if self.stopped or time.monotonic() - self.saved >= self.checkpoint_after:
             self._checkpoint(pool)
@@ -207,7 +215,8 @@ class Work:
 
         began = time.monotonic()
         try:
-            self.under_way.write(self.left | {key: to_bytes(state) for key, state in pool.states().items()})
+            self.begun |= {key: to_bytes(state) for key, state in pool.states().items()}
+            self.under_way.write(self.left | self.begun)
             if self.file:
                 self.file.sync()
         except OSError as error:  # a full disk: the training goes on, and the next one is another file

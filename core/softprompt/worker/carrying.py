@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError, TrainingFailed
@@ -16,7 +16,7 @@ from softprompt.sweep import SweepReport, results, sweep
 from softprompt.trainer import train_many
 from softprompt.training import report_of, start_tensor
 from softprompt.worker.engine import QUERIES_A_STEP, Left, Training
-from softprompt.worker.progress import Progress, losses, numbers
+from softprompt.worker.progress import Progress, event_of_made, losses, numbers
 from softprompt.worker.runfolder import swept_file
 
 if TYPE_CHECKING:
@@ -60,14 +60,15 @@ class Carrying:
 
     def _encoder(self) -> TextEncoder:
         """The model that they are on, which may have to be fetched first. Raises Left where one of them is not to go on."""
-        job, training = self.runs[0].job, [run.training for run in self.runs]
+        job = self.runs[0].job
 
         def loading(here: int, size: int) -> None:
             self.engine.answer(QUERIES_A_STEP)
             for run in self.runs:
                 self.engine.post("loading", run.folder.id, {"bytes": here, "of": size})
-            if any(one.wish for one in training):
-                raise Left
+            wishes = [(run.training.wish, run.state) for run in self.runs]
+            if any(wish in ("pause", "leave") or (wish == "stop" and state is None) for wish, state in wishes):
+                raise Left  # who has come somewhere needs the model to save it, also when it is to stop
 
         assert self.engine.warm is not None
         return self.engine.warm.get(job.model, job.device, job.precision, loading)
@@ -83,6 +84,7 @@ class Carrying:
             return run.is_due(step)
 
         def hard(report: HardReport) -> bool:
+            run.is_trained()
             self.engine.answer(QUERIES_A_STEP)
             run.heed(event_of_hard(report, run.latest, trained))
             run.leave_if_wished()
@@ -106,13 +108,15 @@ class Carrying:
         encoder = self._encoder()
         by_key = {run.folder.id: run for run in self.runs}
 
-        def tasks() -> list[Task]:
-            made = []
+        def tasks() -> Iterator[Task]:
             for run in self.runs:
                 key = run.folder.id
-                start = start_tensor(encoder, _start(run))
-                made.append(Task(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key))
-            return made
+                try:
+                    start = start_tensor(encoder, _start(run))
+                except SoftPromptError as error:  # the others have nothing to do with it
+                    run.end({"event": "failed", "error": str(error)})
+                    continue
+                yield Task(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key)
 
         def on_step(pool: Pool) -> None:
             self.engine.answer(QUERIES_A_STEP)
@@ -133,7 +137,10 @@ class Carrying:
 
         rows = sum(run.job.config.restarts for run in self.runs)
         for task, made in train_many(encoder, tasks(), places=rows, on_step=on_step):
-            self._end(by_key[task.key], made)
+            try:
+                self._end(by_key[task.key], made)
+            except SoftPromptError as error:  # it cannot be saved
+                by_key[task.key].end({"event": "failed", "error": str(error)})
 
     def _end(self, run: Progress, made: SoftPrompt | SoftPromptError) -> None:
         """Saves what one of several came to."""
@@ -142,7 +149,10 @@ class Carrying:
         if best is None:
             run.end({"event": "failed", "error": failure})
             return
-        run.end_with(kept(run.job, best, self.engine.library, run.folder.id, failure))
+        outcome = kept(run.job, best, self.engine.library, run.folder.id, failure)
+        if len(best.losses):
+            run.heed(event_of_made(best))
+        run.end_with(outcome)
 
     def _sweep(self, run: Progress) -> None:
         """What it comes to stays with the run, until it is said which of it is to be kept."""

@@ -18,6 +18,7 @@ from softprompt.worker.runfolder import CHECKPOINT, RunFolder
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.pool import TrainState
+    from softprompt.prompt import SoftPrompt
     from softprompt.training import Report
     from softprompt.worker.engine import Engine
 
@@ -34,20 +35,22 @@ class Progress:
     def __init__(self, engine: Engine, training: Training) -> None:
         self.engine, self.training = engine, training
         self.folder, self.job = training.folder, training.record.job
-        self.latest: dict[str, Any] = {}
+        self.latest = dict(training.record.latest)
+        self.state: TrainState | None = None  # where it went on
+        self._ended: Callable[[], TrainState] | None = None
         self.reported = self.saved = time.monotonic()
 
     def begin(self) -> TrainState | None:
         """Tells that it begins, and returns where it can go on: None for the beginning, which comes to the same bits."""
-        state = None
         try:
-            state = from_bytes(self.folder.bytes_of(CHECKPOINT), str(self.folder.path / CHECKPOINT))
+            self.state = from_bytes(self.folder.bytes_of(CHECKPOINT), str(self.folder.path / CHECKPOINT))
         except FileNotFoundError:
             pass
         except (OSError, EntryDamaged) as error:
             log.warning("run %s begins anew: %s", self.folder.id, error)
-        self.tell({"event": "began", "step": state.step if state else 0, "tokens": state.tokens if state else 0}, durable=True)
-        return state
+        step, tokens = (self.state.step, self.state.tokens) if self.state else (0, 0)
+        self.tell({"event": "began", "step": step, "tokens": tokens}, durable=True)
+        return self.state
 
     def is_due(self, step: int) -> bool:
         return step % 10 == 0 or bool(self.training.wish) or time.monotonic() - self.reported >= REPORT_EVERY
@@ -56,6 +59,7 @@ class Progress:
         """Tells a report, saves the state where that is due, and returns whether to stop. Raises Left where the run is to be left as it is."""
         self.training.vectors = (encoder, report.vectors)
         self.heed(event_of(report))
+        self._ended = report.state
         wish = self.training.wish
         if wish in ("pause", "leave") or self.reported - self.saved >= CHECKPOINT_EVERY:
             self._save(report.state)
@@ -68,6 +72,12 @@ class Progress:
         self.reported = time.monotonic()
         self.latest = event
         self.tell(event, durable=False)
+
+    def is_trained(self) -> None:
+        """What comes now goes on from where the training ended."""
+        if self._ended is not None:
+            self._save(self._ended)
+            self._ended = None
 
     def leave_if_wished(self) -> None:
         if self.training.wish in ("pause", "leave"):
@@ -85,7 +95,10 @@ class Progress:
         self.engine.ended(self.training, event)
 
     def leave(self) -> None:
-        self.end({"event": "paused"} if self.training.wish == "pause" else {})
+        """As it is; one that is to stop and has done nothing yet is over."""
+        states = {"pause": "paused"} | ({} if self.state else {"stop": "stopped"})
+        state = states.get(self.training.wish)
+        self.end({"event": state} if state else {})
 
     def end_with(self, outcome: Outcome) -> None:
         """What a job came to; all that is shown of a run stands in its last event."""
@@ -127,6 +140,15 @@ def event_of(report: Report) -> dict[str, Any]:
     if report.restarts:
         event["restarts"] = losses(report.restarts)
     return event
+
+
+def event_of_made(made: SoftPrompt) -> dict[str, Any]:
+    """The last report of a training, from what it came to."""
+    figures = {
+        "loss": float(made.losses[-1]), "similarity": float(made.similarities[-1]), "best_loss": made.loss or 0.0, "best_similarity": made.similarity or 0.0,
+        "seconds": round(made.seconds, 3), "steps_per_second": round(made.steps_per_second, 1),
+    }  # fmt: skip
+    return {"event": "report", "step": made.steps, "tokens": made.tokens, **numbers(figures)}
 
 
 def numbers(figures: dict[str, float]) -> dict[str, float | None]:

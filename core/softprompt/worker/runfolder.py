@@ -72,7 +72,8 @@ class Record:
                 if event["tokens"] != self.latest.get("tokens", event["tokens"]):
                     self.points = []  # "auto" goes on to the next number of tokens
                 self.latest = event
-                if event["loss"] is not None and event["similarity"] is not None:
+                looks = "hard_step" in event and self.job.kind == "train"  # the training is over, and these are its last figures
+                if event["loss"] is not None and event["similarity"] is not None and not looks:
                     self.points.append((event["step"], event["loss"], event["similarity"], *event.get("restarts", ())))
             case state if state in ENDED:
                 self.state, self.ended, self.error = state, event["at"], event.get("error", "")
