@@ -39,6 +39,7 @@ from softprompt_tui.runs import Runs
 from softprompt_tui.screens.help import HelpScreen, pane_of
 from softprompt_tui.screens.more import MoreScreen
 from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.shown import Shown
 from softprompt_tui.sweeps import Sweeps
 from softprompt_tui.themes import THEMES
@@ -146,6 +147,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
         if action == "field" and isinstance(self.focused, Composition):
             return not self.focused.names.display
+        if action == "leave" and isinstance(self.screen, SweepScreen):  # a screen of its own, over nothing that would be unseen
+            return True
         return action not in keys.UNDER_NOTHING or len(self.screen_stack) == 1
 
     def action_field(self, way: int) -> None:

@@ -98,7 +98,8 @@ class Runs:
             app.say(f"{what} failed: {run['error']}", "error")
         elif run["kind"] == "sweep":
             if run["results"] and not app.sweeps.is_open(run["id"]):
-                app.say(f"the sweep of {what} is done: enter in runs (F6) shows it, and keeps what is chosen")
+                ended = "stopped" if run["state"] == "stopped" else "done"
+                app.say(f"sweep {ended}: enter in runs (F6) shows it and keeps what is chosen. {what}")
         elif run["entry"]:
             similarity = run.get("best_similarity")
             told = "has a hard readout" if run["kind"] == "hard" else "is in the library"

@@ -114,6 +114,8 @@ class Shown:
         if run is not None:
             self.title = run["name"] or run["prompt"][:40]
             words = _WORDS.get(run["state"], "") if run["state"] != "running" or not run["step"] else ""
+            if run["state"] == "stopped" and run["kind"] == "sweep":
+                words = "stopped; enter in runs chooses what is kept"
             if run["state"] == "running" and not run["step"]:
                 words = "loading the model"
             self._figures = run | {"words": words}

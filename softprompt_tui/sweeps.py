@@ -15,6 +15,7 @@ from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.shown import PAINT_EVERY
 
 if TYPE_CHECKING:
+    from softprompt.job import Job
     from softprompt_tui.app import SoftPromptApp
 
 SLOWER = 2  # times: table and plot are several times what a curve's figures are
@@ -26,16 +27,25 @@ class Sweeps:
     def __init__(self, app: SoftPromptApp) -> None:
         self.app = app
         self._painted, self._waiting = 0.0, False
+        self._going: dict[Job, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
 
     async def begin(self) -> None:
         """Sweeps the prompt in the editor, with its settings but for the tokens."""
         app, pane = self.app, self.app.prompt_pane
         try:
-            run = await app.runs.submit(sweep_of(pane.prompt, pane.fields, app.settings.more))
+            job = sweep_of(pane.prompt, pane.fields, app.settings.more)
+            before = self._going.get(job, "")
+            run = before if before and self._is_good(before) else await app.runs.submit(job)
         except SoftPromptError as error:
             app.say(str(error), "error")
             return
+        self._going = {known: one for known, one in self._going.items() if self._is_good(one)} | {job: run}
         self.open(run)
+
+    def _is_good(self, run: str) -> bool:
+        """Whether a sweep that was begun here is there still, and has not failed."""
+        known = self.known(run)
+        return known is not None and known["state"] not in ("failed", "stopped")
 
     def open(self, run: str) -> None:
         if len(self.app.screen_stack) == 1 and run in self.app.runs.known:

@@ -182,6 +182,7 @@ class Watch:
         told = [f"{progress.trained:,} trained{rate}"]
         told += [f"{progress.before:,} from before"] * bool(progress.before)
         told += [f"{progress.failed:,} failed"] * bool(progress.failed)
+        told += ["what is under way goes on from its checkpoint"] * (progress.done < self.total)
         narrate(f"{progress.done:,} of {self.total:,} prompts: {', '.join(told)}")
         if progress.done < self.total:
             fail(f"interrupted; {again}", INTERRUPTED)

@@ -19,6 +19,7 @@ from softprompt_tui.cli.common import (
     json_option,
     library,
     load,
+    narrate,
     print_json,
 )
 from softprompt_tui.cli.options import choice
@@ -80,7 +81,7 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
 def harden(name: str, device: str, as_json: bool, quiet: bool, init: str, restarts: int, seed: int, **settings: Any) -> None:
     """Look for the hard readout of NAME: real tokens whose typed text means what its hard prompt means, and save it with it.
 
-    Unlike the readout, which is what its soft tokens are near to, this text is made to be pasted anywhere: typed again, it is
+    An entry has one, and looking again replaces it. Unlike the readout, which is what its soft tokens are near to, this text is made to be pasted anywhere: typed again, it is
     the very tokens that were judged.
 
     \b
@@ -102,6 +103,8 @@ def harden(name: str, device: str, as_json: bool, quiet: bool, init: str, restar
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     saved = outcome.entry
+    if before := entry.prompt.hard:
+        narrate(f"this takes the place of '{before.text}', {before.similarity:.4f}, which the revision before has")
     if as_json:
         print_json(entry_json(saved, here.path(saved.id, saved.revision)))
     else:

@@ -77,7 +77,7 @@ OTHERS = (
         type=choice(Init),
         default=DEFAULT.init,
         show_default=True,
-        help="Begin from noise, from random vocabulary tokens, from the prompt's own words, or from a saved soft prompt (--from).",
+        help="Begin from noise, from random vocabulary tokens, from the prompt's own words, or (with train's --from) from a saved soft prompt.",
     ),
     click.option(
         "--objective",

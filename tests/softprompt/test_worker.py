@@ -756,7 +756,7 @@ def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
     import torch
 
     from softprompt.training import Report
-    from softprompt.worker.engine import event_of
+    from softprompt.worker.progress import event_of
 
     nothing = float("nan")
     report = Report(

@@ -113,7 +113,7 @@ def test_a_failure_and_an_early_stop_are_said() -> None:
         await d.pilot.press("escape")
         d.worker.begin(second)
         d.worker.end(second, results=[swept(k) for k in (1, 2)])
-        await d.shows("the sweep of image of serene landscape")
+        await d.shows("enter in runs (F6) shows it")
 
     works(scene)
 
