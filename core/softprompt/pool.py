@@ -299,7 +299,9 @@ class Pool:
             losses = share * (1 - best_match(read.states, look.hidden.states, read.words, look.hidden.words))
             if share < 1:
                 losses = losses + (1 - share) * row_losses(config.objective, outputs, look.targets, self.others)
-        similarities = F.cosine_similarity(outputs.detach(), look.targets, dim=-1)
+        # of the usual objective the losses tell it already
+        plain = config.objective == "cosine" and self.others is None
+        similarities = 1 - losses.detach() if plain else F.cosine_similarity(outputs.detach(), look.targets, dim=-1)
         return (losses * look.weights).sum(-1), similarities[:, 0], (similarities * look.composed).sum(-1)
 
     def is_due(self) -> bool:
