@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
-    from softprompt.pool import TrainState
+    from softprompt.member import TrainState
     from softprompt.prompt import HardReadout, SoftPrompt
     from softprompt.sentence import Sentence
     from softprompt.training import Interval, Report

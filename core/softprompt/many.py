@@ -13,7 +13,8 @@ from torch import Tensor
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
-from softprompt.pool import Member, Pool, Task
+from softprompt.member import Member, Task
+from softprompt.pool import Pool
 from softprompt.targets import HardPrompt, meant_prompt
 from softprompt.training import device_failure, start_vectors
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,129 +22,13 @@ from softprompt.errors import ConfigError
 from softprompt.families import READS
 from softprompt.graphs import Graphs
 from softprompt.hidden import HiddenTarget, best_match
+from softprompt.member import Look, Member, TrainState
 from softprompt.objective import row_losses
-from softprompt.origin import Meaning
 from softprompt.softrows import SoftRows
 from softprompt.targets import ALONE, HardPrompt, fitting, targets_of, with_room
 
-if TYPE_CHECKING:
-    from softprompt.prompt import SoftPrompt
-
 GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
 ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
-
-
-@dataclass(frozen=True, eq=False)
-class TrainState:
-    """Everything that a training is at a step: on the cpu, going on from it alone gives the bits of one never interrupted.
-
-    `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
-    """
-
-    step: int
-    seconds: float
-    tokens: int
-    tensors: dict[str, Tensor]
-    best: SoftPrompt | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training came to: the best vectors of the best restart, and that restart's history."""
-
-    vectors: Tensor  # (k, w) float32 on the cpu
-    losses: Tensor  # (steps,) float32 on the cpu
-    similarities: Tensor  # (steps,) of the prompt alone
-    loss: float
-    steps: int
-    seconds: float
-    stopped: str  # steps | stop_at | patience | interrupted | failed
-    skipped: tuple[str, ...]  # contexts in which the prompt does not fit
-    device: str  # and the tower's precision on it, such as "cpu, float32"
-    failure: str = ""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one turn compares a member with: targets (b, e), weights of the loss and of the mean in contexts (b,), hidden states."""
-
-    targets: Tensor
-    weights: Tensor
-    composed: Tensor
-    hidden: Read | None
-
-
-class Member:
-    """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
-
-    def __init__(
-        self, prompt: HardPrompt, config: TrainConfig, looks: list[_Look], skipped: tuple[str, ...], key: str = ""
-    ) -> None:
-        assert config.tokens != "auto"  # only train and iter_train find the number
-        self.prompt, self.config, self.looks, self.skipped = prompt, config, looks, skipped
-        self.tokens, self.key = config.tokens, key
-        self.step, self.before = 0, 0.0
-        self.began, self.ended = time.perf_counter(), 0.0
-        self.stopped = self.failure = ""
-        r = config.restarts
-        self.history: list[Tensor] = []  # (steps, 3, r) in parts
-        self.read_to = 0
-        none = torch.full((r,), math.inf)
-        self.at = Figures(
-            torch.empty(r, self.tokens, 0), none, -none, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
-        )  # as of the last read
-
-    @property
-    def seconds(self) -> float:
-        return self.before + (self.ended or time.perf_counter()) - self.began
-
-    @property
-    def leader(self) -> int:
-        """The restart with the least loss."""
-        return int(self.at.best_loss.argmin())
-
-    @property
-    def vectors(self) -> Tensor:
-        """(k, w) the best so far."""
-        return self.at.best[self.leader, : self.tokens].clone()
-
-    def figures(self) -> Tensor:
-        """(steps, 3, r) loss, similarity alone and mean similarity in contexts, as far as they were read back."""
-        if len(self.history) > 1:
-            self.history = [torch.cat(self.history)]
-        return self.history[0] if self.history else torch.empty(0, 3, self.config.restarts)
-
-    def trained(self, device: str) -> Trained:
-        """What it came to by what was read back last."""
-        history = self.figures()[:, :, self.leader]
-        history = history[history[:, 0].isfinite()]
-        return Trained(
-            vectors=self.vectors,
-            losses=history[:, 0].clone(),
-            similarities=history[:, 1].clone(),
-            loss=float(self.at.best_loss[self.leader]),
-            steps=self.step,
-            seconds=self.seconds,
-            stopped=self.stopped or "interrupted",
-            skipped=self.skipped,
-            device=device,
-            failure=self.failure,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A training to be done in a pool: a hard prompt, or the `meanings` it has together, and a `key` to know it by.
-
-    `start` (k, w) is what init "soft" begins from; `resume` a state to go on from.
-    """
-
-    text: str
-    config: TrainConfig = field(default_factory=TrainConfig)
-    meanings: tuple[Meaning, ...] = ()
-    start: Tensor | None = None
-    resume: TrainState | None = None
-    key: str = ""
 
 
 class Pool:
@@ -168,7 +50,7 @@ class Pool:
         self.graphs = Graphs(encoder.device) if encoder.graphs and encoder.device.type == "cuda" else None
         self.members: list[Member] = []
         self.clock = 0
-        self._together: list[_Look] = []
+        self._together: list[Look] = []
 
     def look_at(self, wanted: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[Member]:
         """Members that are not yet in, of hard prompts with their settings and keys: all that is computed before a first step, in one pass."""
@@ -182,7 +64,7 @@ class Pool:
             members.append(Member(prompt, config, looks, tuple(one for one in config.contexts if one not in by_context), key))
         return members
 
-    def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], targets: dict[str, Tensor]) -> _Look:
+    def _look(self, prompt: HardPrompt, config: TrainConfig, group: list[str], targets: dict[str, Tensor]) -> Look:
         encoder = self.encoder
         # where the hard prompt has no room, what it means alone stands in, and weighs nothing
         around = [ALONE, *(context if context in targets else ALONE for context in group)]
@@ -195,7 +77,7 @@ class Pool:
         weights[0] = share
         composed = inside / count if bool(count) else there
         hidden = HiddenTarget(encoder, prompt, around, config.family).read if config.share_of_hidden else None
-        return _Look(
+        return Look(
             torch.stack([targets[one] for one in around]), weights.to(encoder.device), composed.to(encoder.device), hidden
         )
 
@@ -261,7 +143,7 @@ class Pool:
                 for name in ("targets", "weights", "composed")
             )
             hidden = _joined([(read, r) for looks, r in each if (read := looks[i].hidden)])
-            self._together.append(_Look(targets, weights, composed, hidden))
+            self._together.append(Look(targets, weights, composed, hidden))
         self._limits = torch.cat(
             [
                 torch.full((r,), math.inf if (limit := member.config.stop_at) is None else limit)

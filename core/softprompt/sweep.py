@@ -9,8 +9,9 @@ from typing import Any
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.member import Member
 from softprompt.origin import Meaning
-from softprompt.pool import Member, Pool
+from softprompt.pool import Pool
 from softprompt.prompt import SoftPrompt
 from softprompt.targets import meant_prompt
 from softprompt.trainer import finish

@@ -19,9 +19,10 @@ from softprompt.errors import SoftPromptError, TrainingFailed
 from softprompt.grading import grade
 from softprompt.hidden import hidden_similarities
 from softprompt.many import descend_many
+from softprompt.member import Task, Trained, TrainState
 from softprompt.models import load_encoder
 from softprompt.origin import Meaning
-from softprompt.pool import Pool, Task, Trained, TrainState
+from softprompt.pool import Pool
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
 from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in

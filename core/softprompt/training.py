@@ -15,7 +15,8 @@ from torch import Tensor
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, TrainingFailed
-from softprompt.pool import Member, Pool, Trained, TrainState, check_tokens
+from softprompt.member import Member, Trained, TrainState
+from softprompt.pool import Pool, check_tokens
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.targets import HardPrompt
 

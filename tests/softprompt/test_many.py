@@ -15,7 +15,8 @@ from softprompt import SoftPrompt, TrainConfig
 from softprompt.descent import Descent
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError, TrainingFailed
-from softprompt.pool import Pool, Task, TrainState
+from softprompt.member import Task, TrainState
+from softprompt.pool import Pool
 from softprompt.trainer import train_many
 from tests.conftest import BOAT, FOX
 

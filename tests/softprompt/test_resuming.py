@@ -11,7 +11,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
 from softprompt.job import Job, carry_out
-from softprompt.pool import TrainState
+from softprompt.member import TrainState
 from softprompt.trainer import iter_train, train
 from softprompt.worker.checkpoint import from_bytes, to_bytes
 from tests.conftest import FOX

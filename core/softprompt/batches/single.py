@@ -10,7 +10,7 @@ from softprompt.trainer import iter_train
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
-    from softprompt.pool import Task, TrainState
+    from softprompt.member import Task, TrainState
     from softprompt.prompt import SoftPrompt
     from softprompt.training import Report
 

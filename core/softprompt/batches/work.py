@@ -20,7 +20,8 @@ from softprompt.library.names import name_for
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.library.entry import Entry
-    from softprompt.pool import Pool, Task, TrainState
+    from softprompt.member import Task, TrainState
+    from softprompt.pool import Pool
     from softprompt.prompt import SoftPrompt
 
 CHECKPOINT_FIRST, CHECKPOINT_EVERY = 1.0, 10.0  # seconds; sooner at first: who is killed often gets on all the same
@@ -134,7 +135,7 @@ class Work:
 
     def _tasks(self, indices: list[int], encoder: TextEncoder, asked: dict[str, Asked]) -> Iterator[Task]:
         """What is to be trained, drawn when there is a place for it; those that were under way first."""
-        from softprompt.pool import Task
+        from softprompt.member import Task
 
         begun = {int(key, 16) for key in self.left}
         order = sorted(indices, key=lambda index: (self.spool.ids[index] not in begun, index))

@@ -18,7 +18,7 @@ from softprompt.encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.grading import grade
 from softprompt.many import descend_many
-from softprompt.pool import Task
+from softprompt.member import Task
 from softprompt.targets import hard_prompt
 from softprompt.training import descend
 

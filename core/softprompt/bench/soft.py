@@ -21,7 +21,7 @@ from softprompt.encoder import Row, TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.grading import grade
 from softprompt.many import descend_many
-from softprompt.pool import Task
+from softprompt.member import Task
 from softprompt.prompt import Composition
 from softprompt.targets import hard_prompt
 

@@ -10,7 +10,8 @@ from softprompt.errors import SoftPromptError, TrainingFailed
 from softprompt.files import replace_file
 from softprompt.job import carry_out, kept
 from softprompt.library.entry import Entry, pack, unpack
-from softprompt.pool import Pool, Task
+from softprompt.member import Task
+from softprompt.pool import Pool
 from softprompt.prompt import SoftPrompt
 from softprompt.sweep import SweepReport, results, sweep
 from softprompt.trainer import train_many

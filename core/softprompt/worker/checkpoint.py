@@ -13,7 +13,7 @@ from softprompt.descent import Descent
 from softprompt.errors import EntryDamaged
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.library.header import read_header
-from softprompt.pool import TrainState
+from softprompt.member import TrainState
 
 _DIGEST = 64
 _BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes

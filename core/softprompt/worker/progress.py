@@ -17,7 +17,7 @@ from softprompt.worker.runfolder import CHECKPOINT, RunFolder
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
-    from softprompt.pool import TrainState
+    from softprompt.member import TrainState
     from softprompt.prompt import SoftPrompt
     from softprompt.training import Report
     from softprompt.worker.engine import Engine
