@@ -30,7 +30,8 @@ def test_from_the_first_start_to_the_last_key(worker: Home, width: int, height: 
         t.shows(r"step \d+ of 300", r"similarity 0\.\d{4}", r"\[v1\]", within=60)
         t.shows(r"serene-lands", "composed", r"similarity 0\.99", within=120)
         t.press("f4")
-        t.shows("Rename")
+        t.shows("Rename", r"serene-lands\S* +3 ")
+        t.settle()  # the row is there when the list has been read anew: a key before that is for no entry
         t.press("r")
         t.shows("Another name")
         t.press("landscape", "enter")
