@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.byhand import outputs
 from softprompt.errors import ConfigError, PromptError
 from softprompt.families import Reads
 from softprompt.tower import Tower, block_forward
@@ -226,7 +227,7 @@ class Frame:
         """(r, b, e) in float32 for `soft` (r, k, w), not of unit length; gradients flow to `soft`."""
         x, r = self._fill(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        return self.tower.outputs(x, self.at.repeat(r), mask).float().view(r, len(self.words), -1)
+        return outputs(self.tower, x, self.at.repeat(r), mask).float().view(r, len(self.words), -1)
 
     def read(self, soft: Tensor | None, reads: Reads) -> Read:
         """`outputs`, and what a family of diffusion models `reads` beside them, in one pass that computes no more than that.

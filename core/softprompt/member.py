@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.descent import Figures
@@ -55,12 +57,20 @@ class Trained:
 
 @dataclass(frozen=True)
 class Look:
-    """What one turn compares a member with: targets (b, e), weights of the loss and of the mean in contexts (b,), hidden states."""
+    """What one turn compares a member with: targets (b, e), weights of the loss and of the mean in contexts (b,), hidden states.
+
+    Of several rows at once, each has one dimension more before these.
+    """
 
     targets: Tensor
     weights: Tensor
     composed: Tensor
     hidden: Read | None
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """The targets, of unit length."""
+        return F.normalize(self.targets, dim=-1)
 
 
 class Member:

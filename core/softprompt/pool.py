@@ -23,7 +23,7 @@ from softprompt.families import READS
 from softprompt.graphs import Graphs
 from softprompt.hidden import HiddenTarget, best_match
 from softprompt.member import Look, Member, TrainState
-from softprompt.objective import row_losses
+from softprompt.objective import cosines, row_losses
 from softprompt.softrows import SoftRows
 from softprompt.targets import ALONE, HardPrompt, fitting, targets_of, with_room
 
@@ -164,26 +164,21 @@ class Pool:
         else:
             self.graphs.run(turn, lambda: self.descent.step(*self._looked(turn)))
         self.clock += 1
-        self.descent.schedule.step.add_(1)
         for member in self.members:
             member.step += 1
 
     def _looked(self, turn: int) -> tuple[Tensor, Tensor, Tensor]:
         """(R,) each: losses, and similarities alone and in the contexts of this turn on the average."""
         config, look, rows, soft = self.config, self._together[turn], self.rows[turn], self.descent.vectors
+        read = rows.read(soft, READS[config.family]) if look.hidden else None
+        outputs = read.outputs if read else rows.outputs(soft)
+        cosine = cosines(outputs, look.directions)
         share = config.share_of_hidden
-        if look.hidden is None:
-            outputs = rows.outputs(soft)
-            losses = row_losses(config.objective, outputs, look.targets, self.others)
-        else:
-            read = rows.read(soft, READS[config.family])
-            outputs = read.outputs
-            losses = share * (1 - best_match(read.states, look.hidden.states, read.words, look.hidden.words))
-            if share < 1:
-                losses = losses + (1 - share) * row_losses(config.objective, outputs, look.targets, self.others)
-        # of the usual objective the losses tell it already
-        plain = config.objective == "cosine" and self.others is None
-        similarities = 1 - losses.detach() if plain else F.cosine_similarity(outputs.detach(), look.targets, dim=-1)
+        losses = row_losses(config.objective, outputs, cosine, look.targets, self.others) if share < 1 else 0
+        if read and look.hidden:
+            of_hidden = 1 - best_match(read.states, look.hidden.states, read.words, look.hidden.words)
+            losses = share * of_hidden + (1 - share) * losses
+        similarities = cosine.detach()
         return (losses * look.weights).sum(-1), similarities[:, 0], (similarities * look.composed).sum(-1)
 
     def is_due(self) -> bool:

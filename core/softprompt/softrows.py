@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.byhand import outputs
 from softprompt.encoder import Read, TextEncoder, cls_mask, pooled_position, read_states
 from softprompt.families import Reads
 from softprompt.targets import soft_rows
@@ -108,8 +109,8 @@ class SoftRows:
 
     def outputs(self, soft: Tensor) -> Tensor:
         """(r, b, e) in float32 for `soft` (r, most k, w), not of unit length; gradients flow to `soft`."""
-        outputs = self.tower.outputs(self._filled(soft), self.at, self.mask, self.past)
-        return outputs.float().view(len(soft), self.contexts, -1)
+        pooled = outputs(self.tower, self._filled(soft), self.at, self.mask, self.past)
+        return pooled.float().view(len(soft), self.contexts, -1)
 
     def read(self, soft: Tensor, reads: Reads) -> Read:
         """As `Frame.read`; only for rows that are run whole."""

@@ -124,14 +124,18 @@ class Tower:
     def pooled(self, before: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
         """(b, w) normed states at positions `at`, from the states `before` the last block, which computes nothing else."""
         b, n, _ = before.shape
-        rows = torch.arange(b, device=before.device)
-        if mask is not None:
-            mask = mask[rows, :, at].unsqueeze(2)
-        elif self.config.causal:
-            mask = (torch.arange(n, device=before.device) <= at.unsqueeze(1)).view(b, 1, 1, n)
+        ends = before[torch.arange(b, device=before.device), at].unsqueeze(1)
         last = past[-1] if past else None
-        x = block_forward(before, self.blocks[-1], self.config, mask, before[rows, at].unsqueeze(1), last)
+        x = block_forward(before, self.blocks[-1], self.config, self.seen_at(at, n, mask), ends, last)
         return self.final_norm(x.squeeze(1))
+
+    def seen_at(self, at: Tensor, n: int, mask: Tensor | None) -> Tensor | None:
+        """(b, 1, 1, p + n) the part of `mask`, or of the causal one, that says what positions `at` (b,) see; None where they see all."""
+        if mask is not None:
+            return mask[torch.arange(len(at), device=at.device), :, at].unsqueeze(2)
+        if self.config.causal:
+            return (torch.arange(n, device=at.device) <= at.unsqueeze(1)).view(-1, 1, 1, n)
+        return None
 
     def final_norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.config.width,), self.norm_weight, self.norm_bias, self.config.norm_eps)
@@ -144,23 +148,22 @@ class Tower:
         return x if self.projection_bias is None else x + self.projection_bias
 
 
-KeysValues = tuple[Tensor, Tensor]  # (b, h, p, w / h) each
+KeysValues = Tensor  # (2, b, h, p, w / h): keys, values
 Past = Sequence[KeysValues]  # of every block, for p positions that never change
 
 
 def keys_values(normed: Tensor, block: Block, config: TowerConfig) -> KeysValues:
-    """What positions `normed` (b, n, w) are to attention: keys and values (b, h, n, w / h)."""
+    """What positions `normed` (b, n, w) are to attention."""
     b, n, w = normed.shape
     kv = F.linear(normed, block.qkv_weight[w:], block.qkv_bias[w:])
-    k, v = kv.view(b, n, 2, config.heads, w // config.heads).permute(2, 0, 3, 1, 4)
-    return k, v
+    return kv.view(b, n, 2, config.heads, w // config.heads).permute(2, 0, 3, 1, 4)
 
 
-def _joined(before: Tensor, ours: Tensor) -> Tensor:
-    """(r x b, h, p + n, d) of what stands before (b, h, p, d) and ours (r x b, h, n, d)."""
-    b = before.shape[0]
-    ours = ours.view(-1, b, *ours.shape[1:])
-    return torch.cat([before.expand(len(ours), *before.shape), ours], dim=3).flatten(0, 1)
+def joined(before: KeysValues, ours: KeysValues) -> KeysValues:
+    """(2, r x b, h, p + n, d) of what stands before (2, b, h, p, d), which serves the rows of ours (2, r x b, h, n, d) in turn."""
+    b = before.shape[1]
+    ours = ours.view(2, -1, b, *ours.shape[2:])
+    return torch.cat([before.unsqueeze(1).expand(-1, ours.shape[1], -1, -1, -1, -1), ours], dim=4).flatten(1, 2)
 
 
 def block_forward(
@@ -185,15 +188,14 @@ def block_forward(
 
     normed = norm(x, block.norm1_weight, block.norm1_bias)
     if queries is None:
-        qkv = F.linear(normed, block.qkv_weight, block.qkv_bias)
-        q, k, v = qkv.view(b, n, 3, h, w // h).permute(2, 0, 3, 1, 4)
+        qkv = F.linear(normed, block.qkv_weight, block.qkv_bias).view(b, n, 3, h, w // h).permute(2, 0, 3, 1, 4)
+        q, kv = qkv[0], qkv[1:]
         queries = x
     else:
         q = F.linear(norm(queries, block.norm1_weight, block.norm1_bias), block.qkv_weight[:w], block.qkv_bias[:w])
         q = q.view(b, -1, h, w // h).transpose(1, 2)
-        k, v = keys_values(normed, block, config)
-    if past is not None:
-        k, v = (_joined(before, ours) for before, ours in zip(past, (k, v), strict=True))
+        kv = keys_values(normed, block, config)
+    k, v = kv if past is None else joined(past, kv)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=config.causal and mask is None)
     x = queries + F.linear(attended.transpose(1, 2).reshape(b, -1, w), block.out_weight, block.out_bias)
     inner = F.linear(norm(x, block.norm2_weight, block.norm2_bias), block.fc_weight, block.fc_bias)

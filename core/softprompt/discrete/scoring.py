@@ -67,7 +67,7 @@ class Scorer:
         after = torch.cat([rows[:, :, shared:].flatten(0, 1), end], dim=1)
         n = after.shape[1]
         x = table[after] + positions[first + shared : first + shared + n]
-        past = [(k.repeat_interleave(m, dim=0), v.repeat_interleave(m, dim=0)) for k, v in past]
+        past = [both.repeat_interleave(m, dim=1) for both in past]
         mask = torch.ones(n, first + shared + n, dtype=torch.bool, device=x.device).tril(first + shared)
         at = torch.full((g * m,), n - 1, device=x.device)
         return self._similarity(self.tower.outputs(x, at, mask.expand(g * m, 1, -1, -1), past))
