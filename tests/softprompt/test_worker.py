@@ -642,6 +642,17 @@ def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:
         client.request(p.Stop(run))
 
 
+def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
+    Place().prepare()
+    reading, writing = os.pipe()
+    os.close(reading)
+    subprocess.run([sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)], check=True, pass_fds=(writing,))
+    os.close(writing)
+    pid = worker.pid()
+    with worker.client() as client:
+        assert client.request(p.Status())["pid"] == pid
+
+
 def test_without_clients_and_runs_it_ends(worker: Home) -> None:
     Place().prepare()
     subprocess.run([sys.executable, "-m", "softprompt.worker", "--end-after", "0.2"], check=True)
