@@ -185,45 +185,45 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
     assert saved(stopped).stopped == "interrupted"
 
 
-def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(worker: Home, encoder: TextEncoder) -> None:
-    with worker.client() as client:
-        run = client.request(p.Submit(Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="fox").as_dict()))["id"]
-        told = training(client, run)
-        assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
-        assert len(told["restarts"]) == 3
-        ended = state(client, run, "done")
-        assert (ended["kind"], ended["sweep"], ended["entry"]) == ("sweep", [1, 2, 4], "")
-        assert [one["tokens"] for one in ended["results"]] == [1, 2, 4]
-        assert sum(one["knee"] for one in ended["results"]) == 1
-        assert Library().list().total == 0
-        kept = client.request(p.Keep(run, [4, 2]))["kept"]
-        assert [(one["tokens"], one["name"]) for one in kept] == [(4, "fox-k4"), (2, "fox-k2")]
-        assert client.request(p.Keep(run, [2]))["kept"] == kept[1:]
-        with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
-            client.request(p.Keep(run, [3]))
-    assert Library().list().total == 2
+def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, encoder: TextEncoder) -> None:
+    before = Library().list().total
+    job = Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="swept fox")
+    run = shared.request(p.Submit(job.as_dict()))["id"]
+    told = training(shared, run)
+    assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
+    assert len(told["restarts"]) == 3
+    ended = state(shared, run, "done")
+    assert (ended["kind"], ended["sweep"], ended["entry"]) == ("sweep", [1, 2, 4], "")
+    assert [one["tokens"] for one in ended["results"]] == [1, 2, 4]
+    assert sum(one["knee"] for one in ended["results"]) == 1
+    assert Library().list().total == before
+    kept = shared.request(p.Keep(run, [4, 2]))["kept"]
+    assert [(one["tokens"], one["name"]) for one in kept] == [(4, "swept fox-k4"), (2, "swept fox-k2")]
+    assert shared.request(p.Keep(run, [2]))["kept"] == kept[1:]
+    with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
+        shared.request(p.Keep(run, [3]))
+    assert Library().list().total == before + 2
     alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
-    assert worker.record(run).results == ended["results"]  # as the next worker reads it
+    assert RunFolder(runs_folder() / run).read().results == ended["results"]  # as the next worker reads it
 
 
-def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(worker: Home) -> None:
-    with worker.client() as client:
-        run = client.request(
-            p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict())
-        )["id"]
-        assert state(client, run, "done")["entry"] == run
-        found = saved(run).hard
-        assert found is not None
-        assert found.tokens == 2
-        asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
-        again = client.request(p.Submit(asked.as_dict()))["id"]
-        told = training(client, again)
-        assert told["text"]
-        assert (told["step"], told["steps"]) == (1, 3)
-        assert told["loss"] == pytest.approx(1 - told["similarity"])
-        ended = state(client, again, "done")
-        assert (ended["kind"], ended["of_entry"], ended["entry"]) == ("hard", run, run)
+def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
+    run = shared.request(p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict()))[
+        "id"
+    ]
+    assert state(shared, run, "done")["entry"] == run
+    found = saved(run).hard
+    assert found is not None
+    assert found.tokens == 2
+    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
+    again = shared.request(p.Submit(asked.as_dict()))["id"]
+    told = training(shared, again)
+    assert told["text"]
+    assert (told["step"], told["steps"]) == (1, 3)
+    assert told["loss"] == pytest.approx(1 - told["similarity"])
+    ended = state(shared, again, "done")
+    assert (ended["kind"], ended["of_entry"], ended["entry"]) == ("hard", run, run)
     entry = Library().open(run)
     assert entry.revision == 2
     assert entry.prompt.hard is not None
