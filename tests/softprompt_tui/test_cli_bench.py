@@ -8,12 +8,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from softprompt.bench import hard
+from softprompt.config import HardConfig
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
+
+
+@pytest.fixture(autouse=True)
+def one_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches from one start, not four: each method has as long as a round of ours takes, and what is printed is the same."""
+    monkeypatch.setattr(hard, "HardConfig", partial(HardConfig, restarts=1))
 
 
 def test_scripts_get_one_document_with_every_table(run: Run) -> None:
