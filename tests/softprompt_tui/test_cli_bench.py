@@ -17,6 +17,15 @@ from softprompt.bench import hard
 from softprompt.config import HardConfig
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+ONE_START = (
+    "from softprompt_tui.cli import entry\n"
+    "from softprompt.threads import share_the_cpu\n"
+    "share_the_cpu()\n"
+    "from functools import partial\n"
+    "from softprompt.bench import hard\n"
+    "hard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
+    "entry()\n"
+)
 SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
 
 
@@ -56,7 +65,7 @@ def test_people_get_a_table_and_a_users_own_prompts_are_measured_with(run: Run, 
 
 def test_what_was_measured_until_ctrl_c_is_printed(home: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "softprompt_tui", "bench", *SHORT, "--json"],
+        [sys.executable, "-c", ONE_START, "bench", *SHORT, "--json"],
         env=os.environ | {"SOFTPROMPT_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
