@@ -29,7 +29,7 @@ class Line:
         self._writer: asyncio.StreamWriter | None = None
         self._number = 0
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._mend = asyncio.Event()
+        self._mend, self._settled = asyncio.Event(), asyncio.Event()
         self._last = ""  # the run that a worker of an older version finishes
 
     async def run(self) -> None:
@@ -53,6 +53,12 @@ class Line:
         """Connects again, where the line is down."""
         if self.state == "gone":
             self._mend.set()
+
+    async def comes_up(self) -> bool:
+        """Waits while the line is being made; whether it is there then."""
+        while self.state == "starting":
+            await self._settled.wait()
+        return self.state == "up"
 
     async def ask(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """The worker's reply. Raises what the worker raised, and WorkerError where there is no line or no answer."""
@@ -141,4 +147,8 @@ class Line:
 
     def _say(self, state: str, why: str) -> None:
         self.state = state
+        if state == "starting":
+            self._settled.clear()
+        else:
+            self._settled.set()
         self.tell({"type": "link", "state": state, "why": why})

@@ -13,14 +13,21 @@ if TYPE_CHECKING:
 
 
 async def is_meant(app: SoftPromptApp) -> bool:
-    """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says."""
+    """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
+
+    A worker that is only being started will train it, so that is asked too; where it cannot be told to stop, nobody leaves unasked.
+    """
     going = app.runs.count("running") + app.runs.count("queued")
-    if not going or app.line.state != "up":
+    if not going or app.line.state == "gone":
         return True
     what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
     answers = [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")]
     answer = await app.push_screen_wait(AskKey(f"{what}.", answers))
     if answer == "s":
+        if app.line.state == "starting":
+            app.say("all is stopped as soon as the worker is there")
+        if not await app.line.comes_up():
+            return False  # why it is not there has been said
         await app.runs.stop_all()
     return bool(answer)
 

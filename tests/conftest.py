@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import hypothesis
 import pytest
 
 import softprompt
+from softprompt import models
 from softprompt.threads import share_the_cpu
 from softprompt_tui.cli import entry
 
@@ -29,8 +31,24 @@ hypothesis.settings.load_profile("quiet")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the download path set their own
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_mini() -> Iterator[None]:
+    """The built-in model is read once for all tests, and what is made of its vocabulary too: both took half a second a command."""
+    load = models._mini
+
+    @functools.cache
+    def kept() -> TextEncoder:
+        encoder = load()
+        encoder.moved = functools.cache(encoder.moved)  # type: ignore[method-assign]
+        return encoder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "_mini", kept)
+        yield
+
+
 @pytest.fixture(scope="session")
-def encoder() -> TextEncoder:
+def encoder(kept_mini: None) -> TextEncoder:
     return softprompt.load_encoder("mini", device="cpu")
 
 

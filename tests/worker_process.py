@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from softprompt import Library, SoftPrompt
 from softprompt.config import TrainConfig
@@ -69,10 +71,8 @@ class Home:
         """kill -9, and waits until the process is gone."""
         pid = self.pid()
         if pid is not None:
-            descriptor = os.pidfd_open(pid)
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            until(lambda: self.pid() != pid, 10)
-            os.close(descriptor)
+            os.kill(pid, signal.SIGKILL)
+            gone(pid)
 
     def record(self, run: str) -> Record:
         (found,) = [record for record in records(runs_folder()) if record.id == run]
@@ -89,27 +89,43 @@ class Home:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def wait_for(client: Client, run: str, wanted: Callable[[dict[str, object]], bool], within: float = 60) -> dict[str, object]:
+def events(client: Client, within: float = 60) -> Iterator[dict[str, Any]]:
+    """What happens, for so many seconds: raises WorkerError then, and WorkerGone at the worker's end."""
+    end = time.monotonic() + within
+    while True:
+        yield client._events.popleft() if client._events else client._next(end - time.monotonic())
+
+
+def wait_for(client: Client, run: str, wanted: Callable[[dict[str, Any]], bool], within: float = 60) -> dict[str, Any]:
     """The run as the worker tells it, once it is as wanted: by its events, not by asking again and again."""
-    client._socket.settimeout(within)
     known = {one["id"]: one for one in client.runs}
     if run in known and wanted(known[run]):
         return known[run]
-    began = time.monotonic()
-    for event in client.events():
+    for event in events(client, within):
         if event["type"] == "run" and event["run"]["id"] == run and wanted(event["run"]):
-            told: dict[str, object] = event["run"]
+            told: dict[str, Any] = event["run"]
             return told
-        assert time.monotonic() - began < within, f"run {run} is not as wanted after {within} s"
     raise AssertionError("events do not end")
 
 
-def until(there: Callable[[], object], within: float) -> None:
-    """Waits for something of another process that tells nobody of itself."""
+def gone(pid: int, within: float = 60) -> None:
+    """Waits for the end of a process that is nobody's child here."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], within)[0], f"process {pid} has not ended after {within} s"
+    finally:
+        os.close(descriptor)
+
+
+def until(there: Callable[[], object], within: float = 60) -> None:
+    """Waits for something of another process that tells nobody of itself, leaving that process the cores meanwhile."""
     began = time.monotonic()
     while not there():
         assert time.monotonic() - began < within, f"not there after {within} s"
-        os.sched_yield()
+        select.select([], [], [], 0.01)
 
 
 def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:

@@ -113,10 +113,11 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
 def pull(name: str, on_progress: Progress | None = None) -> Path:
     """Fetches all that loading the model of this name needs, its tokenizer too; returns the file of its weights."""
     from softprompt.download import fetch
-    from softprompt.openclip import tokenizer_of
 
     info = resolve(name)
     if info.tokenizer:
+        from softprompt.openclip import tokenizer_of  # torch, which fetching needs for nothing else
+
         tokenizer_of(info.name, info.name.partition("/")[0], _known_config(info)[0])
     return fetch(info, on_progress)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from softprompt.bench import reaching, soft
 from softprompt.bench.inversion import DECAY, Inversion, after_steps, tuned_rate
 from softprompt.bench.limit import positions_of, step_flops
 from softprompt.bench.machine import describe, in_turns
@@ -62,8 +65,13 @@ def tiny() -> TextEncoder:
 
 @pytest.fixture(scope="module")
 def rows(tiny: TextEncoder) -> list[Any]:
+    """All rows, of trainings of a few steps: which there are does not depend on how long they train."""
     said: list[str] = []
-    found = list(measure(tiny, Plan.quick(**TINY), said.append))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (soft, reaching):
+            patch.setattr(module, "TrainConfig", partial(TrainConfig, steps=20))
+        patch.setattr(reaching, "TOWARDS", replace(reaching.TOWARDS, steps=20))
+        found = list(measure(tiny, Plan.quick(**TINY), said.append))
     assert said
     return found
 

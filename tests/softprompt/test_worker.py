@@ -30,7 +30,7 @@ from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.place import Place
 from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, runs_folder
 from tests.conftest import BOAT, FOX
-from tests.worker_process import Home, same_bits, saved, until, wait_for
+from tests.worker_process import Home, events, same_bits, saved, until, wait_for
 
 LONG = {"tokens": 2, "steps": 50_000}  # a training that a test ends itself
 SHORT = {"tokens": 1, "steps": 20}
@@ -78,12 +78,12 @@ def submit(client: Client, prompt: str = FOX, **settings: Any) -> str:
 
 
 def state(client: Client, run: str, wanted: str) -> dict[str, Any]:
-    return wait_for(client, run, lambda told: told["state"] == wanted)  # type: ignore[return-value]
+    return wait_for(client, run, lambda told: told["state"] == wanted)
 
 
 def training(client: Client, run: str) -> dict[str, Any]:
     """The first report of a run."""
-    for event in client.events():
+    for event in events(client):
         if event["type"] == "report" and event["run"] == run:
             return event
     raise AssertionError
@@ -151,7 +151,7 @@ def test_runs_are_trained_in_their_order_which_can_be_changed(shared: Client) ->
         assert [run["id"] for run in other.runs[:4]] == [first, fourth, third, second]
     shared.request(p.Stop(first))
     ended = []
-    for event in shared.events():
+    for event in events(shared):
         if event["type"] == "run" and event["run"]["state"] in ("done", "stopped"):
             ended.append(event["run"]["id"])
             if len(ended) == 4:
@@ -161,9 +161,9 @@ def test_runs_are_trained_in_their_order_which_can_be_changed(shared: Client) ->
 
 def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Home, encoder: TextEncoder) -> None:
     """Behind a run of another plan three wait: they train at once, one is paused meanwhile, one stopped, and a kill loses nothing."""
-    first = worker.submit(FOX, tokens=1, steps=100_000)
-    going, paused, stopped = (worker.submit(text, tokens=2, steps=700, contexts=()) for text in (FOX, BOAT, "a green hill"))
     with worker.client() as client:
+        first = submit(client, tokens=1, steps=100_000)
+        going, paused, stopped = (submit(client, text, tokens=2, steps=700, contexts=()) for text in (FOX, BOAT, "a green hill"))
         training(client, first)
         client.request(p.Stop(first))
         for run in (going, paused, stopped):
@@ -185,45 +185,45 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
     assert saved(stopped).stopped == "interrupted"
 
 
-def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(worker: Home, encoder: TextEncoder) -> None:
-    with worker.client() as client:
-        run = client.request(p.Submit(Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="fox").as_dict()))["id"]
-        told = training(client, run)
-        assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
-        assert len(told["restarts"]) == 3
-        ended = state(client, run, "done")
-        assert (ended["kind"], ended["sweep"], ended["entry"]) == ("sweep", [1, 2, 4], "")
-        assert [one["tokens"] for one in ended["results"]] == [1, 2, 4]
-        assert sum(one["knee"] for one in ended["results"]) == 1
-        assert Library().list().total == 0
-        kept = client.request(p.Keep(run, [4, 2]))["kept"]
-        assert [(one["tokens"], one["name"]) for one in kept] == [(4, "fox-k4"), (2, "fox-k2")]
-        assert client.request(p.Keep(run, [2]))["kept"] == kept[1:]
-        with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
-            client.request(p.Keep(run, [3]))
-    assert Library().list().total == 2
+def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, encoder: TextEncoder) -> None:
+    before = Library().list().total
+    job = Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="swept fox")
+    run = shared.request(p.Submit(job.as_dict()))["id"]
+    told = training(shared, run)
+    assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
+    assert len(told["restarts"]) == 3
+    ended = state(shared, run, "done")
+    assert (ended["kind"], ended["sweep"], ended["entry"]) == ("sweep", [1, 2, 4], "")
+    assert [one["tokens"] for one in ended["results"]] == [1, 2, 4]
+    assert sum(one["knee"] for one in ended["results"]) == 1
+    assert Library().list().total == before
+    kept = shared.request(p.Keep(run, [4, 2]))["kept"]
+    assert [(one["tokens"], one["name"]) for one in kept] == [(4, "swept fox-k4"), (2, "swept fox-k2")]
+    assert shared.request(p.Keep(run, [2]))["kept"] == kept[1:]
+    with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
+        shared.request(p.Keep(run, [3]))
+    assert Library().list().total == before + 2
     alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
-    assert worker.record(run).results == ended["results"]  # as the next worker reads it
+    assert RunFolder(runs_folder() / run).read().results == ended["results"]  # as the next worker reads it
 
 
-def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(worker: Home) -> None:
-    with worker.client() as client:
-        run = client.request(
-            p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict())
-        )["id"]
-        assert state(client, run, "done")["entry"] == run
-        found = saved(run).hard
-        assert found is not None
-        assert found.tokens == 2
-        asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
-        again = client.request(p.Submit(asked.as_dict()))["id"]
-        told = training(client, again)
-        assert told["text"]
-        assert (told["step"], told["steps"]) == (1, 3)
-        assert told["loss"] == pytest.approx(1 - told["similarity"])
-        ended = state(client, again, "done")
-        assert (ended["kind"], ended["of_entry"], ended["entry"]) == ("hard", run, run)
+def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
+    run = shared.request(p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict()))[
+        "id"
+    ]
+    assert state(shared, run, "done")["entry"] == run
+    found = saved(run).hard
+    assert found is not None
+    assert found.tokens == 2
+    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
+    again = shared.request(p.Submit(asked.as_dict()))["id"]
+    told = training(shared, again)
+    assert told["text"]
+    assert (told["step"], told["steps"]) == (1, 3)
+    assert told["loss"] == pytest.approx(1 - told["similarity"])
+    ended = state(shared, again, "done")
+    assert (ended["kind"], ended["of_entry"], ended["entry"]) == ("hard", run, run)
     entry = Library().open(run)
     assert entry.revision == 2
     assert entry.prompt.hard is not None
@@ -496,8 +496,8 @@ def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: T
         {"tokens": 2, "steps": 200},
         {"tokens": 3, "steps": 200},
     )  # others, so that neither shares the other's batch
-    first, second = worker.submit(FOX, **settings), worker.submit(BOAT, **others)
     with worker.client() as client:
+        first, second = submit(client, **settings), submit(client, BOAT, **others)
         training(client, first)
     worker.kill()
     with worker.client() as client:
@@ -515,8 +515,8 @@ def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: T
 
 
 def test_a_damaged_checkpoint_and_a_torn_event_cost_time_and_nothing_else(worker: Home, encoder: TextEncoder) -> None:
-    run = worker.submit(FOX, tokens=1, steps=200)
     with worker.client() as client:
+        run = submit(client, tokens=1, steps=200)
         training(client, run)
         client.request(p.Pause(run))
         state(client, run, "paused")
@@ -540,8 +540,8 @@ def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
         training(client, run)
         assert client.request(p.Shutdown()) == {"running": run}
         with pytest.raises(WorkerGone):
-            list(client.events())
-    until(lambda: worker.pid() is None, 10)
+            list(events(client))
+    until(lambda: worker.pid() is None)
     assert not Place().socket.exists()
     step = worker.record(run).latest["step"]
     with worker.client() as client:
@@ -551,26 +551,24 @@ def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
 
 
 def test_told_to_finish_it_ends_with_the_run(worker: Home) -> None:
-    run = worker.submit(FOX, tokens=1, steps=100)
-    left = worker.submit(BOAT, **SHORT)
     with worker.client() as client:
+        run, left = submit(client, tokens=1, steps=200), submit(client, BOAT, **SHORT)
         training(client, run)
         client.request(p.Shutdown(finish=True))
         with pytest.raises(WorkerGone):
-            list(client.events())
+            list(events(client))
     assert (worker.record(run).state, worker.record(left).state) == ("done", "queued")
 
 
 def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
-    run = worker.submit(FOX, tokens=1, steps=150)
-    left = worker.submit(BOAT, **SHORT)
     with worker.client() as client:
-        training(client, run)
+        run, left = submit(client, tokens=1, steps=200), submit(client, BOAT, **SHORT)
         pid = worker.pid()
+        training(client, run)
         newer = Raw(p.hello() | {"version": "99.0"})
         assert newer.hear("making_way")["run"] == run
         with pytest.raises(WorkerGone):
-            list(client.events())
+            list(events(client))
     newer.close()
     assert worker.record(run).state == "done"
     assert worker.record(left).state == "queued"
@@ -607,7 +605,7 @@ def test_an_older_worker_is_spoken_to_while_it_finishes_its_run(older: tuple[Hom
                 client.request(request)
         client.request(p.Stop(run))
         with pytest.raises(WorkerGone):
-            list(client.events())
+            list(events(client))
     assert worker.record(run).state == "stopped"
     with worker.client() as client:
         assert client.making_way is None
@@ -636,17 +634,28 @@ def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:
     for path in worker.runtime.iterdir():
         path.unlink()
     worker.runtime.rmdir()
-    until(Place().socket.exists, 10)
+    until(Place().socket.exists)
     with worker.client() as client:
         assert client.request(p.Status())["pid"] == pid
         client.request(p.Stop(run))
 
 
+def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
+    Place().prepare()
+    reading, writing = os.pipe()
+    os.close(reading)
+    subprocess.run([sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)], check=True, pass_fds=(writing,))
+    os.close(writing)
+    pid = worker.pid()
+    with worker.client() as client:
+        assert client.request(p.Status())["pid"] == pid
+
+
 def test_without_clients_and_runs_it_ends(worker: Home) -> None:
     Place().prepare()
     subprocess.run([sys.executable, "-m", "softprompt.worker", "--end-after", "0.2"], check=True)
-    until(lambda: worker.pid() is not None, 10)
-    until(lambda: worker.pid() is None, 20)
+    until(lambda: worker.pid() is not None)
+    until(lambda: worker.pid() is None)
 
 
 def test_it_leaves_no_trace_on_the_terminal_and_a_private_log(
@@ -675,11 +684,11 @@ def test_a_device_that_is_lost_fails_its_run_and_the_next_one_trains(worker: Hom
     )
     Place().prepare()
     subprocess.run([sys.executable, "-c", failing], check=True)
-    until(Place().socket.exists, 10)
-    run = worker.submit(FOX, **SHORT)
-    second = worker.submit(BOAT, **SHORT)
-    with worker.client() as client, pytest.raises(WorkerGone):
-        list(client.events())
+    until(Place().socket.exists)
+    with worker.client() as client:  # there before the first run fails, so that the next process is not taken for this one
+        run, second = submit(client, **SHORT), submit(client, BOAT, **SHORT)
+        with pytest.raises(WorkerGone):
+            list(events(client))
     assert (worker.record(run).state, worker.record(run).error) == ("failed", "cuda:0 failed: unspecified launch failure")
     assert worker.ended(second).state == "done"
     with worker.client() as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from textual.widgets import Input, Static
 
 from softprompt import Library
+from softprompt.errors import WorkerError
 from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
+from softprompt.worker.client import Client
+from softprompt_tui import client
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
@@ -94,6 +98,10 @@ def test_entries_are_renamed_tagged_noted_deleted_and_brought_back() -> None:
     fox = Library().save(a_prompt(name="fox")).id
 
     async def scene(d: Desk) -> None:
+        def done(name: str) -> bool:
+            """Whether the change is written and the next dialog can be asked for; the typed name alone stands in the old one."""
+            return not d.app.entries._asking and name in {one.name for one in Library().list().entries}
+
         await d.pilot.press("f4")
         await d.shows("fox", "lake")
         await d.until(lambda: d.app.library_pane.table.total == 2)
@@ -102,15 +110,16 @@ def test_entries_are_renamed_tagged_noted_deleted_and_brought_back() -> None:
         await d.pilot.press("r")
         await d.until(lambda: isinstance(d.app.screen, AskText))
         await d.pilot.press(*"wolf", "enter")
+        await d.until(lambda: done("wolf"))
         await d.shows("wolf")
         await d.pilot.press("t")
         await d.until(lambda: isinstance(d.app.screen, AskText))
         await d.pilot.press(*"red", "space", *"dusk", "enter")
-        await d.until(lambda: Library().open("wolf").tags == ("dusk", "red"))
+        await d.until(lambda: done("wolf") and Library().open("wolf").tags == ("dusk", "red"))
         await d.pilot.press("N")
         await d.until(lambda: isinstance(d.app.screen, AskText))
         await d.pilot.press(*"good", "enter")
-        await d.until(lambda: Library().open("wolf").note == "good")
+        await d.until(lambda: done("wolf") and Library().open("wolf").note == "good")
         await d.pilot.press("i")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
         await d.shows("norms", "dusk  red")
@@ -312,6 +321,43 @@ def test_quitting_asks_once_where_something_trains() -> None:
         await d.pilot.press("s")
         await d.until(lambda: d.worker.records[run].state == "stopped")
 
+    works(scene)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It will train what is left; what is to be stopped is stopped once it is there, and where it does not come nobody leaves."""
+    begun = threading.Event()
+
+    def connect(**settings: bool) -> Client | None:
+        begun.wait()
+        if not comes:
+            raise WorkerError("no process can be started")
+        return real(**settings)
+
+    async def scene(d: Desk) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
+        d.worker.die()
+        await d.shows("no worker: ctrl+r starts it")
+        monkeypatch.setattr(client, "connect", connect)
+        async with FakeWorker(d.worker.records) as another:
+            await d.pilot.press("ctrl+r")
+            await d.shows("starting the worker")
+            await d.pilot.press("ctrl+q")
+            await d.shows("keep training")
+            await d.pilot.press("s")
+            await d.shows("as soon as the worker is there")
+            begun.set()
+            if comes:
+                await d.until(lambda: another.records[run].state == "stopped")
+            else:
+                await d.shows("no process can be started", "no worker: ctrl+r starts it")
+                assert d.app.is_there()
+                assert not another.asked
+
+    real = client.connect
     works(scene)
 
 

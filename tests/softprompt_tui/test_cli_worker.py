@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,9 +42,10 @@ def on_a_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:
     return process, master
 
 
-def seen_until(master: int, pattern: str) -> str:
-    seen = ""
+def seen_until(master: int, pattern: str, within: float = 60) -> str:
+    seen, end = "", time.monotonic() + within
     while not re.search(pattern, seen):
+        assert select.select([master], [], [], max(0, end - time.monotonic()))[0], f"{pattern} not there after {within} s: {seen}"
         seen += os.read(master, 4096).decode(errors="replace")
     return seen
 

@@ -8,6 +8,7 @@ import faulthandler
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
@@ -72,16 +73,16 @@ def main() -> None:
 
 
 class _Told:
-    """Who started this process waits for one line."""
+    """Who started this process waits for one line, unless they have left meanwhile; their runs are trained all the same."""
 
     def __init__(self, descriptor: int | None) -> None:
         self.descriptor = descriptor
 
     def tell(self, line: str) -> None:
         if self.descriptor is not None:
-            with os.fdopen(self.descriptor, "w") as pipe:
+            descriptor, self.descriptor = self.descriptor, None
+            with suppress(BrokenPipeError), os.fdopen(descriptor, "w") as pipe:
                 pipe.write(line)
-            self.descriptor = None
 
 
 if __name__ == "__main__":
