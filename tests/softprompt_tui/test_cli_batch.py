@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
+from softprompt.catalogue import MINI_FOLDER
 from tests.conftest import BOAT, FOX
 from tests.worker_process import until
 
@@ -94,6 +96,7 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
         (["FILE", "--out", "FILE"], "is the file of the prompts"),
         (["FILE", "--format", "csv"], "no column 'prompt'"),
         (["FILE", "--format", "xml"], "is not one of"),
+        ([str(MINI_FOLDER / "model.safetensors")], "model.safetensors is no text: byte 3 is a NUL"),
         ([], "Missing argument 'FILE'"),
     ],
 )
@@ -148,7 +151,7 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
     os.close(master)
 
 
-def test_on_a_terminal_results_are_words(home: Path, file: Path) -> None:
+def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path) -> None:
     file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
     master, slave = pty.openpty()
     process = subprocess.Popen(command(file, *SHORT, "--quiet"), stdout=slave, stderr=subprocess.DEVNULL)
@@ -162,6 +165,11 @@ def test_on_a_terminal_results_are_words(home: Path, file: Path) -> None:
     os.close(master)
     assert process.wait() == 1
     words = seen.decode()
+    head, *rows = (re.sub(r"\x1b\[[0-9]*m", "", line) for line in words.splitlines())
+    (row,) = (row for row in rows if FOX in row)
+    assert head.split() == ["similarity", "composed", "name", "prompt"]
+    assert [row.index(text) for text in ("red-fox-asleep", FOX)] == [head.index("name"), head.index("prompt")]
+    assert words.count("similarity") == 1
     assert f"red-fox-asleep            {FOX}" in words
     assert "line 2: the prompt has " in words
     assert "\x1b[31m" not in words
