@@ -146,6 +146,7 @@ class Runs:
         self.submitted(run)
         app.save_settings()
         return str(run["id"])
+        await asyncio.to_thread(_check_fits, job)
 
     def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
@@ -243,3 +244,10 @@ def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]
     """A run as the worker tells it, with what only its reports have told, and with what an older worker does not tell."""
     live = {key: value for key, value in (before or {}).items() if key in LIVE}
     return {"kind": "train", "sweep": [], "results": [], "of_entry": ""} | live | run
+def _check_fits(job: Job) -> None:
+    """Refuses at once what the worker would refuse when its turn comes."""
+    from softprompt.room import check_fits  # 0.1 s, for CLIP's vocabulary
+
+    check_fits(job)
+
+

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL
+from softprompt.room import check_fits
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
 from softprompt_tui.cli.cells import age, figure
@@ -49,7 +50,8 @@ def resolved(model: str) -> str:
 
 
 def submit(job: Job, start: str, as_json: bool) -> None:
-    """Hands a job to the worker and prints the run's id."""
+    """Hands a job to the worker, unless its model would refuse it, and prints the run's id."""
+    check_fits(job)
     with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
     if as_json:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import ConfigError
+from softprompt.job import Job
 from softprompt.library.names import name_for
+from softprompt.room import check_fits
 from softprompt.worker.runfolder import swept_name
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
@@ -82,9 +84,10 @@ def sweep(
     here = library()
     here.prepare()
     stem = here.free_name(name) if name else name_for(prompt, ())
-    model = resolved(model)
+    job = Job(prompt, config, resolved(model), device, precision, sweep=numbers)
+    check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
-    encoder = load(model, device, precision)
+    encoder = load(job.model, device, precision)
     with Progress(quiet, config.steps) as progress:
         made = _swept(encoder, prompt, numbers, config, progress)
     from softprompt.sweep import results

@@ -120,6 +120,20 @@ def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run) -> 
 def test_an_older_worker_is_ended_at_once(worker: Home, run: Run) -> None:
     worker.begin_an_older_one()
     with pytest.MonkeyPatch.context() as patch:
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [((FOX, "-k", "76"), "mini has room for 1 to 75"), (("fox " * 80,), "the prompt has 80 tokens, mini takes 75"),
+     ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 1 to 75"), (("",), "the prompt is empty")],
+)  # fmt: skip
+def test_what_has_no_room_is_refused_before_anything_is_queued(worker: Home, run: Run, args: tuple[str, ...], said: str) -> None:
+    done = run("train", *args, "--background")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert json.loads(run("runs", "--json").stdout) == []
+    assert worker.pid() is None  # nothing was started for it
+    assert run("train", *args).stderr == done.stderr  # and nothing is loaded
+
+
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
         first = worker.submit(FOX, tokens=2, steps=50_000)
     assert f"run {first[:8]} goes on when it starts again" in run("worker", "stop").stderr
