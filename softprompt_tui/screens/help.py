@@ -93,8 +93,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
     ),
 }
 ABOUT["sweep"] = (
-    "The prompt with many numbers of soft tokens, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
-    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is in the library before it is saved here, and leaving loses nothing: the "
+    "The prompt with 1 to 16 soft tokens, or the numbers that F8 names, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
+    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is saved that is not chosen, and leaving loses nothing: the "
     "sweep stays in runs (F6).",
     (
         ("space", "keeps this one, or drops it"),

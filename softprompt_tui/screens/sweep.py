@@ -37,7 +37,7 @@ def _standing(cell: str) -> str:
 
 
 COLUMNS = (
-    Column("k", 8, tone=_standing),
+    Column("tokens", 8, tone=_standing),
     Column("similar", 7, right=True, tone=_quality),
     Column("composed", 8, right=True, tone=_quality),
     Column("worst", 7, right=True, from_width=44),
@@ -205,8 +205,8 @@ def _state(run: dict[str, Any], news: str) -> Text:
         words = {"queued": "waiting for its turn", "running": "loading the model", "paused": "paused: p in runs goes on with it"}
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
     knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
-    at = "" if knee is None else f"knee at {knee}: more give little. "
-    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves")
+    at = "" if knee is None else f"knee at {knee}: more begin to give little; "
+    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}enter saves")
 
 
 def _told(row: Swept, name: str) -> Text:
