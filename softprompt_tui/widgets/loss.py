@@ -18,7 +18,7 @@ from softprompt_tui.panes import titled
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.spark import Spark
 
-NOTHING = "Nothing trains yet.\nctrl+t trains the prompt."
+NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
 
 
 class LossPane(Vertical, can_focus=True):
