@@ -291,7 +291,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.push_screen(HelpScreen(pane_of(self.focused)))
 
     def action_plot(self) -> None:
-        self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves))
+        self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves, self.shown.measure))
 
     @work
     async def action_leave(self) -> None:

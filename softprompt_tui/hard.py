@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ASK = "not looked for yet: x looks for it"
 COMES = "is looked for when the training is done"
 LATER = "can be looked for when the training is done"
-_WAITING = {"queued": "waits for its turn", "paused": "paused: p in runs goes on with it"}
+PAUSED = "paused: p in runs goes on with it"
 
 
 class Hard:
@@ -34,9 +34,8 @@ class Hard:
         """What is known of its hard readout: the search under way, what was found, or why there is none."""
         kept, run = entry.prompt.hard, self._run(entry.id)
         if run and run["state"] in ("queued", "running", "paused"):
-            words = _WAITING.get(run["state"]) or (
-                f"round {run['step']} of {run['steps']}" if run["step"] else "loading the model"
-            )
+            words = PAUSED if run["state"] == "paused" else self.app.runs.waits(run) if run["state"] == "queued" else ""
+            words = words or (_round(run["step"], run["steps"]) if run["step"] else "loading the model")
             if run.get("text") or kept is None:
                 return HardShown(run.get("text") or "", run["similarity"] if run.get("text") else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")
@@ -48,8 +47,8 @@ class Hard:
 
     def of_run(self, run: dict[str, Any]) -> HardShown:
         """That of a training under way, which may look for one itself at its end."""
-        if words := _round(run):
-            return HardShown(run.get("text") or "", run.get("hard_similarity"), words)
+        if run.get("hard_step"):
+            return HardShown(run.get("text") or "", run.get("hard_similarity"), _round(run["hard_step"], run["hard_steps"]))
         return HardShown(words=COMES if run.get("hard") else LATER)
 
     def _run(self, entry: str) -> dict[str, Any] | None:
@@ -105,8 +104,13 @@ class Hard:
         self.app.say(f"{text} is copied by the terminal (OSC 52)")
 
 
-def _round(run: dict[str, Any]) -> str:
-    return f"round {run['hard_step']} of {run['hard_steps']}" if run.get("hard_step") else ""
+def round_of(run: dict[str, Any]) -> str:
+    """How far the search at the end of a training is, in words; "" where there is none."""
+    return f"hard readout: {_round(run['hard_step'], run['hard_steps'])}" if run.get("hard_step") else ""
+
+
+def _round(step: int, steps: int) -> str:
+    return f"round {step} of {steps}"
 
 
 def _job(entry: Entry, more: dict[str, str], device: str) -> Job:

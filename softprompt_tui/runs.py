@@ -17,6 +17,7 @@ from softprompt.worker.runfolder import ENDED
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import job_of
 from softprompt_tui.screens.ask import AskKey, AskText
+from softprompt_tui.waiting import told
 
 if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
@@ -109,6 +110,10 @@ class Runs:
     def is_training(self, run: str) -> bool:
         return run in self.known and self.known[run]["state"] == "running"
 
+    def waits(self, run: dict[str, Any]) -> str:
+        """What a run that waits for its turn waits for, in words."""
+        return told(run, [self.known[one] for one in self.order])
+
     def show(self) -> None:
         runs = self.known.values()
         going = sorted((run for run in runs if run["state"] in _FIRST), key=lambda run: (_FIRST[run["state"]], run["position"]))
@@ -116,6 +121,8 @@ class Runs:
         self.order = [run["id"] for run in (*going, *over)]
         self.app.runs_pane.show([*going, *over])
         self.app.show_title()
+        self.app.shown.queue_moved()
+        self.app.sweeps.queue_moved()
 
     def _show_soon(self) -> None:
         if self.app.runs_pane.display and not self._rows_waiting:
@@ -139,6 +146,7 @@ class Runs:
     async def submit(self, job: Job) -> str:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         app, pane = self.app, self.app.prompt_pane
+        await asyncio.to_thread(_check_fits, job)
         run = await app.line.ask(p.Submit(job.as_dict()))
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
@@ -146,7 +154,6 @@ class Runs:
         self.submitted(run)
         app.save_settings()
         return str(run["id"])
-        await asyncio.to_thread(_check_fits, job)
 
     def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
@@ -240,10 +247,6 @@ class Runs:
             self.app.say(str(error), "error")
 
 
-def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """A run as the worker tells it, with what only its reports have told, and with what an older worker does not tell."""
-    live = {key: value for key, value in (before or {}).items() if key in LIVE}
-    return {"kind": "train", "sweep": [], "results": [], "of_entry": ""} | live | run
 def _check_fits(job: Job) -> None:
     """Refuses at once what the worker would refuse when its turn comes."""
     from softprompt.room import check_fits  # 0.1 s, for CLIP's vocabulary
@@ -251,3 +254,7 @@ def _check_fits(job: Job) -> None:
     check_fits(job)
 
 
+def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """A run as the worker tells it, with what only its reports have told, and with what an older worker does not tell."""
+    live = {key: value for key, value in (before or {}).items() if key in LIVE}
+    return {"kind": "train", "sweep": [], "results": [], "of_entry": ""} | live | run

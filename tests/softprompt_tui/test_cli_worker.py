@@ -65,7 +65,13 @@ def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: 
 
     listed = {one["id"]: one for one in json.loads(run("runs", "--json").stdout)}
     assert (listed[first]["state"], listed[second]["state"], listed[first]["prompt"]) == ("running", "queued", FOX)
-    assert "running" in run("runs").stdout
+    assert (listed[first]["place"], listed[second]["place"]) == (None, 1)
+    table = run("runs")
+    rows = [line.split() for line in table.stdout.splitlines()]
+    assert rows[0][:4] == ["run", "state", "kind", "step"]
+    assert rows[1][1:3] == ["running", "train"]
+    assert rows[2][1:4] == ["queued", "1", "train"]
+    assert table.stderr == f"1 run waits behind {first[:8]} (fox)\n"
     assert json.loads(run("worker", "status", "--json").stdout)["running"] == first
 
     stopped = run("stop", first[:8])
