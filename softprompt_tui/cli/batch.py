@@ -14,6 +14,7 @@ import click
 from softprompt.batches import Format
 from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
+from softprompt.priority import BATCH, make_way
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
 from softprompt_tui.cli.progress import heed_endings
@@ -90,6 +91,7 @@ def batch(
     """  # fmt: skip
     from softprompt.batches import Batch, Defaults
 
+    make_way(BATCH)
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags))
     here = library()
     shown = sys.stdout.isatty() and not as_json

@@ -17,8 +17,9 @@ import pytest
 
 from softprompt import Library
 from softprompt.catalogue import MINI_FOLDER
+from softprompt.priority import BATCH
 from tests.conftest import BOAT, FOX
-from tests.worker_process import until
+from tests.worker_process import nicenesses, until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("-k", "2", "--steps", "4")
@@ -128,6 +129,19 @@ def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path) -> 
     saved = Library().list().entries
     assert sorted(one.id for one in saved) == sorted(result["id"] for result in results)
     assert sorted(Library().open(one.id).prompt.hard_prompt for one in saved) == sorted(prompts)
+
+
+def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, tmp_path: Path) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    for i, (started, found) in enumerate(((0, usual or BATCH), (3, usual + 3))):
+        out = tmp_path / f"{i}.jsonl"
+        args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--out", out)
+        file.write_text("\n".join(f"a fox number {i} {k}" for k in range(3000)))
+        process = subprocess.Popen(["nice", "-n", f"{started}", *args], stderr=subprocess.DEVNULL)
+        until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
+        assert nicenesses(process.pid) == {found}  # of torch's threads too
+        process.kill()
+        process.wait()
 
 
 def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path) -> None:
