@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ASK = "not looked for yet: x looks for it"
 COMES = "is looked for when the training is done"
 LATER = "can be looked for when the training is done"
+READY_SOON = "getting ready: the model, and which tokens can be typed"
 PAUSED = "paused: p in runs goes on with it"
 
 
@@ -35,7 +36,7 @@ class Hard:
         kept, run = entry.prompt.hard, self._run(entry.id)
         if run and run["state"] in ("queued", "running", "paused"):
             words = PAUSED if run["state"] == "paused" else self.app.runs.waits(run) if run["state"] == "queued" else ""
-            words = words or (_round(run["step"], run["steps"]) if run["step"] else "loading the model")
+            words = words or (_round(run["step"], run["steps"]) if run["step"] else READY_SOON)
             if run.get("text") or kept is None:
                 return HardShown(run.get("text") or "", run["similarity"] if run.get("text") else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")

@@ -13,7 +13,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
 from softprompt_tui.facts import in_full, of_run
-from softprompt_tui.hard import round_of
+from softprompt_tui.hard import READY_SOON, round_of
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.readout import Readout
@@ -152,7 +152,7 @@ class Shown:
             return "stopped; enter in runs chooses what is kept"
         if state == "running":
             if not run["step"]:
-                return "loading the model"
+                return READY_SOON if run["kind"] == "hard" else "loading the model"
             if run["kind"] == "hard":
                 return OF_A_SEARCH
             return f"trained; {found}" if (found := round_of(run)) else ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from softprompt.catalogue import MINI, ModelInfo, is_kept, list_models
+from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
 from softprompt.errors import ConfigError, PromptError, PromptTooLong, UnknownModel
 from softprompt.job import Job
 from softprompt.models import LOCAL, resolve
-from softprompt.text import Tokenizer
+
+if TYPE_CHECKING:
+    from softprompt.text import Tokenizer
 
 AROUND = 2  # start and end, where the tokenizer is CLIP's
 
@@ -16,6 +19,8 @@ AROUND = 2  # start and end, where the tokenizer is CLIP's
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> Tokenizer:
     """One for all that only count. Takes 0.1 s the first time."""
+    from softprompt.text import Tokenizer  # a command that counts nothing does not wait for it
+
     return Tokenizer()
 
 
@@ -24,7 +29,7 @@ def known_model(name: str) -> ModelInfo | None:
     if name.startswith(LOCAL) or not (name.lower() == MINI or is_kept()):
         return None
     try:
-        info = list_models()[0] if name.lower() == MINI else resolve(name)
+        info = mini_model() if name.lower() == MINI else resolve(name)
     except UnknownModel:
         return None
     return None if info.tokenizer or info.refused else info
