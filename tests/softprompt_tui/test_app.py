@@ -138,6 +138,15 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
     works(scene, 120, 40)
 
 
+def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("ctrl+t", "ctrl+t", "f7")
+        await d.until(lambda: len(d.worker.records) == 3 and isinstance(d.app.screen, SweepScreen))
+        assert sorted(record.job.kind for record in d.worker.records.values()) == ["sweep", "train", "train"]
+
+    works(scene)
+
+
 def test_f7_is_found_wherever_one_looks_for_it() -> None:
     async def scene(d: Desk) -> None:
         await d.shows("F7 sweep ─", "^t Train  F7 Sweep  F8 Settings", "F7 with 1 to 16 soft tokens at once")
