@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.job import Job, hard_job
 from softprompt.library.names import check_name
-from softprompt.worker import protocol as p
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import hard_of
 from softprompt_tui.widgets.readout import HardShown
@@ -77,7 +76,7 @@ class Hard:
         try:
             found = await asyncio.to_thread(self.app.library.open, entry)
             job = _job(found, self.app.settings.more, self.app.prompt_pane.fields["device"] or "auto")
-            self.app.runs.submitted(await self.app.line.ask(p.Submit(job.as_dict())))
+            self.app.runs.submitted(await self.app.runs.hand_in(job))
         except SoftPromptError as error:
             self.app.say(str(error), "error")
         else:

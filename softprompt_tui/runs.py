@@ -146,14 +146,18 @@ class Runs:
     async def submit(self, job: Job) -> str:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         app, pane = self.app, self.app.prompt_pane
-        await asyncio.to_thread(_check_fits, job)
-        run = await app.line.ask(p.Submit(job.as_dict()))
+        run = await self.hand_in(job)
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
         pane.remembered(app.settings.prompts)
         self.submitted(run)
         app.save_settings()
         return str(run["id"])
+
+    async def hand_in(self, job: Job) -> dict[str, Any]:
+        """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
+        await asyncio.to_thread(_check_fits, job)
+        return await self.app.line.ask(p.Submit(job.as_dict()))
 
     def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
@@ -167,6 +171,7 @@ class Runs:
         app = self.app
         try:
             job = await asyncio.to_thread(self._job_of_composition, app.compose_pane.composition)
+            await asyncio.to_thread(_check_fits, job)  # before a name is asked for
             question, name = "A soft prompt that means all of it is trained; its name", ""
             while True:
                 typed = await app.push_screen_wait(AskText(question, name))
@@ -177,7 +182,7 @@ class Runs:
                     break
                 except BadName as error:  # asked again, with what was typed
                     question, name = inert(str(error)), typed
-            self.submitted(await app.line.ask(p.Submit(replace(job, name=name).as_dict())))
+            self.submitted(await self.hand_in(replace(job, name=name)))
             app.say(f"{name} is handed to the worker")
         except SoftPromptError as error:
             app.say(str(error), "error")
@@ -248,7 +253,6 @@ class Runs:
 
 
 def _check_fits(job: Job) -> None:
-    """Refuses at once what the worker would refuse when its turn comes."""
     from softprompt.room import check_fits  # 0.1 s, for CLIP's vocabulary
 
     check_fits(job)

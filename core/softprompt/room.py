@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
 from softprompt.errors import ConfigError, PromptError, PromptTooLong, UnknownModel
-from softprompt.job import Job
 from softprompt.models import LOCAL, resolve
 
 if TYPE_CHECKING:
+    from softprompt.job import Job
     from softprompt.text import Tokenizer
 
 AROUND = 2  # start and end, where the tokenizer is CLIP's

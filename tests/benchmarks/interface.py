@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,7 +28,7 @@ from pathlib import Path
 from softprompt.bench.prompts import shipped
 from softprompt.worker import protocol as p
 from tests.pty_screen import Terminal
-from tests.worker_process import Home, until
+from tests.worker_process import Home
 
 TIMES = 50  # that the batch is given the shipped prompts: more than it can train meanwhile
 
@@ -75,21 +76,35 @@ def processor_seconds(pid: int) -> float:
 @contextmanager
 def batch_beside(folder: Path) -> Iterator[None]:
     """A batch of the shipped prompts that has begun to train, ended with the context."""
-    prompts, out, log = folder / "prompts.txt", folder / "results.jsonl", folder / "batch.log"
+    prompts, log = folder / "prompts.txt", folder / "batch.log"
     prompts.write_text("\n".join(shipped() * TIMES))
-    batch = [sys.executable, "-m", "softprompt_tui", "batch", str(prompts), "-k", "3", "--out", str(out)]
+    batch = [sys.executable, "-m", "softprompt_tui", "batch", str(prompts), "-k", "3"]
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # the session is the shell's: kernels that share by session know no other
+    results, begun = list[bytes](), threading.Event()
     with log.open("wb") as told:
-        process = subprocess.Popen([*shell, *batch], stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True)
+        process = subprocess.Popen(
+            [*shell, *batch], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told, start_new_session=True
+        )
+
+    def count() -> None:
+        for line in process.stdout or ():
+            results.append(line)
+            begun.set()
+        begun.set()
+
+    counting = threading.Thread(target=count)
+    counting.start()
     try:
-        until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 300)
+        begun.wait()
         assert process.poll() is None, f"the batch has ended: {log.read_text()}"
+        before = len(results)
         yield
         assert process.poll() is None, f"the batch has ended before the measurement: {log.read_text()}"
-        print(f"{'prompts that the batch trained meanwhile':<44} {len(out.read_bytes().splitlines())}")
+        print(f"{'prompts that the batch trained meanwhile':<44} {len(results) - before}")
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its home goes with it
         process.wait()
+        counting.join()
 
 
 def main() -> None:

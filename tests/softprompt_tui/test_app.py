@@ -630,6 +630,20 @@ def test_a_composition_is_trained_with_the_settings_and_a_name_that_is_free() ->
     works(scene)
 
 
+def test_a_composition_that_has_no_room_is_refused_before_it_is_queued() -> None:
+    Library().save(a_prompt(name="fox", hard_prompt="a red fox"))
+
+    async def scene(d: Desk) -> None:
+        d.app.prompt_pane.set("x", {"tokens": "76"})
+        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        await d.pilot.press("f5", "ctrl+s")
+        await d.shows("room for 1 to 75")
+        assert not isinstance(d.app.screen, AskText)
+        assert not d.worker.records
+
+    works(scene, 120, 40)
+
+
 def test_a_composition_becomes_a_job_of_all_its_meaning() -> None:
     Library().save(a_prompt(name="fox", hard_prompt="a red fox"))
 
