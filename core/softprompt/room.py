@@ -72,7 +72,7 @@ def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
 def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:
     return PromptTooLong(
         f"the prompt has {tokens:,} tokens, {model} takes {room}; what does not fit: '{shortened(beyond.strip())}'. "
-        "Shorten it, or choose by --long (in the interface: F8): chunk trains on the mean of its chunks, cut drops what does not fit"
+        "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit (in the interface: F8)"
     )
 
 
