@@ -231,10 +231,10 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     @on(TrainAsked)
     def action_train(self) -> None:
-        self.begin(self.runs.train, group="train", exclusive=True)
+        self.begin(self.runs.train, group="train")  # who asks twice gets two
 
     def action_sweep(self) -> None:
-        self.begin(self.sweeps.begin, group="train", exclusive=True)
+        self.begin(self.sweeps.begin, group="sweep", exclusive=True)
 
     def action_harden(self) -> None:
         self.begin(self.hard.look_for_shown, group="requests")
@@ -291,7 +291,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.push_screen(HelpScreen(pane_of(self.focused)))
 
     def action_plot(self) -> None:
-        self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves))
+        self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves, self.shown.measure))
 
     @work
     async def action_leave(self) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.job import Job, hard_job
 from softprompt.library.names import check_name
-from softprompt.worker import protocol as p
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import hard_of
 from softprompt_tui.widgets.readout import HardShown
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 ASK = "not looked for yet: x looks for it"
 COMES = "is looked for when the training is done"
 LATER = "can be looked for when the training is done"
-_WAITING = {"queued": "waits for its turn", "paused": "paused: p in runs goes on with it"}
+READY_SOON = "getting ready: the model, and which tokens can be typed"
+PAUSED = "paused: p in runs goes on with it"
 
 
 class Hard:
@@ -34,9 +34,8 @@ class Hard:
         """What is known of its hard readout: the search under way, what was found, or why there is none."""
         kept, run = entry.prompt.hard, self._run(entry.id)
         if run and run["state"] in ("queued", "running", "paused"):
-            words = _WAITING.get(run["state"]) or (
-                f"round {run['step']} of {run['steps']}" if run["step"] else "loading the model"
-            )
+            words = PAUSED if run["state"] == "paused" else self.app.runs.waits(run) if run["state"] == "queued" else ""
+            words = words or (_round(run["step"], run["steps"]) if run["step"] else READY_SOON)
             if run.get("text") or kept is None:
                 return HardShown(run.get("text") or "", run["similarity"] if run.get("text") else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")
@@ -48,8 +47,8 @@ class Hard:
 
     def of_run(self, run: dict[str, Any]) -> HardShown:
         """That of a training under way, which may look for one itself at its end."""
-        if words := _round(run):
-            return HardShown(run.get("text") or "", run.get("hard_similarity"), words)
+        if run.get("hard_step"):
+            return HardShown(run.get("text") or "", run.get("hard_similarity"), _round(run["hard_step"], run["hard_steps"]))
         return HardShown(words=COMES if run.get("hard") else LATER)
 
     def _run(self, entry: str) -> dict[str, Any] | None:
@@ -77,7 +76,7 @@ class Hard:
         try:
             found = await asyncio.to_thread(self.app.library.open, entry)
             job = _job(found, self.app.settings.more, self.app.prompt_pane.fields["device"] or "auto")
-            self.app.runs.submitted(await self.app.line.ask(p.Submit(job.as_dict())))
+            self.app.runs.submitted(await self.app.runs.hand_in(job))
         except SoftPromptError as error:
             self.app.say(str(error), "error")
         else:
@@ -105,8 +104,13 @@ class Hard:
         self.app.say(f"{text} is copied by the terminal (OSC 52)")
 
 
-def _round(run: dict[str, Any]) -> str:
-    return f"round {run['hard_step']} of {run['hard_steps']}" if run.get("hard_step") else ""
+def round_of(run: dict[str, Any]) -> str:
+    """How far the search at the end of a training is, in words; "" where there is none."""
+    return f"hard readout: {_round(run['hard_step'], run['hard_steps'])}" if run.get("hard_step") else ""
+
+
+def _round(step: int, steps: int) -> str:
+    return f"round {step} of {steps}"
 
 
 def _job(entry: Entry, more: dict[str, str], device: str) -> Job:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import HardConfig, TrainConfig
+from softprompt.answers import BETWEEN, NO, YES, parted
+from softprompt.config import AUTO_STOP_AT, HardConfig, TrainConfig
 from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
@@ -16,9 +17,6 @@ from softprompt.models import LOCAL
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
-AUTO_STOP_AT = 0.99
-BETWEEN = " | "  # what parts several texts in one field
-YES, NO = ("yes", "y", "on", "1", "true", ""), ("no", "n", "off", "0", "false")
 SWEEP = "1-16"
 MOST_SWEPT = 64  # numbers of tokens in one sweep
 
@@ -36,8 +34,8 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
     contexts = fields["contexts"]
     if contexts.lower() in NO:
         settings["contexts"] = ()
-    elif contexts.lower() not in YES:
-        settings["contexts"] = _several(contexts)
+    elif contexts.lower() not in (*YES, ""):
+        settings["contexts"] = parted(contexts)
         if not all("{}" in one for one in settings["contexts"]):
             raise ConfigError(
                 f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
@@ -51,7 +49,7 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
         settings["hidden_share"] = _number("share", more["share"])
     settings |= {name: more[name] for name in ("init", "objective", "family", "long") if more.get(name)}
     if more.get("against"):
-        settings["against"] = _several(more["against"])
+        settings["against"] = parted(more["against"])
     norms = more.get("norms", "held")
     if norms not in ("held", "free"):
         raise ConfigError(f"norms is {norms!r}: held keeps every soft token at or under a usual word's length, free lets it grow")
@@ -94,9 +92,9 @@ def numbers_of(text: str) -> tuple[int, ...]:
 def hard_of(more: dict[str, str], seed: int = 0) -> HardConfig:
     """How a hard readout is looked for, by the fields that say so. Raises ConfigError."""
     tokens = more.get("hard", "").lower()
-    counted = None if tokens in (*YES, *NO) and tokens != "1" else _whole("hard", tokens)
+    counted = None if tokens in (*YES, *NO, "") and tokens != "1" else _whole("hard", tokens)
     words: Any = more.get("words") or "any"
-    return HardConfig(tokens=counted, words=words, block=_several(more.get("block", "")), seed=seed)
+    return HardConfig(tokens=counted, words=words, block=parted(more.get("block", "")), seed=seed)
 
 
 def settings_of(made: SoftPrompt) -> TrainConfig:
@@ -114,7 +112,7 @@ def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
             f"{made.name} means several texts together: `softprompt-tui compose TEMPLATE --save NAME` makes such ones"
         )
     config = settings_of(made)
-    contexts = "yes" if config.contexts == TRAINING_CONTEXTS else BETWEEN.join(config.contexts) or "no"
+    contexts = "yes" if config.contexts == TRAINING_CONTEXTS else _joined(config.contexts) or "no"
     fields = {
         "tokens": f"{config.tokens}",
         "steps": f"{config.steps}",
@@ -129,7 +127,7 @@ def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
         "objective": config.objective,
         "family": config.family,
         "share": f"{config.hidden_share:g}",
-        "against": BETWEEN.join(config.against),
+        "against": _joined(config.against),
         "patience": "" if config.patience is None else f"{config.patience}",
         "norms": "held" if config.project_norm else "free",
         "seed": f"{config.seed + 1}",
@@ -139,8 +137,8 @@ def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
     return fields, more
 
 
-def _several(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (one.strip() for one in text.split(BETWEEN.strip()))))
+def _joined(texts: tuple[str, ...]) -> str:
+    return f" {BETWEEN} ".join(texts)
 
 
 def _where(name: str) -> str:

@@ -17,6 +17,7 @@ from softprompt.worker.runfolder import ENDED
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import job_of
 from softprompt_tui.screens.ask import AskKey, AskText
+from softprompt_tui.waiting import told
 
 if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
@@ -109,6 +110,10 @@ class Runs:
     def is_training(self, run: str) -> bool:
         return run in self.known and self.known[run]["state"] == "running"
 
+    def waits(self, run: dict[str, Any]) -> str:
+        """What a run that waits for its turn waits for, in words."""
+        return told(run, [self.known[one] for one in self.order])
+
     def show(self) -> None:
         runs = self.known.values()
         going = sorted((run for run in runs if run["state"] in _FIRST), key=lambda run: (_FIRST[run["state"]], run["position"]))
@@ -116,6 +121,8 @@ class Runs:
         self.order = [run["id"] for run in (*going, *over)]
         self.app.runs_pane.show([*going, *over])
         self.app.show_title()
+        self.app.shown.queue_moved()
+        self.app.sweeps.queue_moved()
 
     def _show_soon(self) -> None:
         if self.app.runs_pane.display and not self._rows_waiting:
@@ -139,13 +146,18 @@ class Runs:
     async def submit(self, job: Job) -> str:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         app, pane = self.app, self.app.prompt_pane
-        run = await app.line.ask(p.Submit(job.as_dict()))
+        run = await self.hand_in(job)
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
         pane.remembered(app.settings.prompts)
         self.submitted(run)
         app.save_settings()
         return str(run["id"])
+
+    async def hand_in(self, job: Job) -> dict[str, Any]:
+        """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
+        await asyncio.to_thread(_check_fits, job)
+        return await self.app.line.ask(p.Submit(job.as_dict()))
 
     def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
@@ -159,6 +171,7 @@ class Runs:
         app = self.app
         try:
             job = await asyncio.to_thread(self._job_of_composition, app.compose_pane.composition)
+            await asyncio.to_thread(_check_fits, job)  # before a name is asked for
             question, name = "A soft prompt that means all of it is trained; its name", ""
             while True:
                 typed = await app.push_screen_wait(AskText(question, name))
@@ -169,7 +182,7 @@ class Runs:
                     break
                 except BadName as error:  # asked again, with what was typed
                     question, name = inert(str(error)), typed
-            self.submitted(await app.line.ask(p.Submit(replace(job, name=name).as_dict())))
+            self.submitted(await self.hand_in(replace(job, name=name)))
             app.say(f"{name} is handed to the worker")
         except SoftPromptError as error:
             app.say(str(error), "error")
@@ -237,6 +250,12 @@ class Runs:
             await self.app.line.ask(request)
         except SoftPromptError as error:
             self.app.say(str(error), "error")
+
+
+def _check_fits(job: Job) -> None:
+    from softprompt.room import check_fits  # 0.1 s, for CLIP's vocabulary
+
+    check_fits(job)
 
 
 def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
 from softprompt_tui.facts import in_full, of_run
+from softprompt_tui.hard import READY_SOON, round_of
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.readout import Readout
@@ -27,14 +28,12 @@ READ_EVERY = 2.0 if REMOTE else 1.0
 POINTS = 1000
 OPEN_AFTER = 0.08  # seconds that the cursor rests on an entry before it is read: who scrolls passes over many
 _WORDS = {
-    "queued": "waiting for its turn",
     "paused": "paused",
     "done": "done",
     "stopped": "stopped; the best was saved",
     "failed": "failed",
 }
-
-
+OF_A_SEARCH = "1 - similarity of the best text"
 FROM_A_FILE = "It came from a file, which does not say what it was trained on, nor how."
 
 
@@ -62,6 +61,11 @@ class Shown:
     def curves(self) -> str:
         """What the several curves of a training are of."""
         return "numbers of tokens" if self.app.runs.known.get(self.run, {}).get("sweep") else "restarts"
+
+    @property
+    def measure(self) -> str:
+        """What the curve is of."""
+        return OF_A_SEARCH if self.app.runs.known.get(self.run, {}).get("kind") == "hard" else "loss"
 
     def show_run(self, run: str) -> None:
         """Follows a run, with its whole curve so far."""
@@ -100,6 +104,11 @@ class Shown:
         if run["id"] == self.run or (self.read is not None and run.get("of_entry") == self.read.id):
             self.changed()
 
+    def queue_moved(self) -> None:
+        """What is waited for may be another."""
+        if self.app.runs.known.get(self.run, {}).get("state") == "queued":
+            self.changed()
+
     def changed(self) -> None:
         """Paints soon; nothing is waited for while nothing changes."""
         if not self._waiting:
@@ -112,12 +121,9 @@ class Shown:
             return
         run = self.app.runs.known.get(self.run)
         if run is not None:
-            self.title = run["name"] or run["prompt"][:40]
-            words = _WORDS.get(run["state"], "") if run["state"] != "running" or not run["step"] else ""
-            if run["state"] == "stopped" and run["kind"] == "sweep":
-                words = "stopped; enter in runs chooses what is kept"
-            if run["state"] == "running" and not run["step"]:
-                words = "loading the model"
+            name = run["name"] or run["prompt"][:40]
+            self.title = f"hard readout of {name}" if run["kind"] == "hard" else name
+            words = self._words(run)
             self._figures = run | {"words": words}
             self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
             if run["state"] not in ENDED and not run.get("of_entry"):
@@ -135,7 +141,23 @@ class Shown:
         elif run is not None:
             self.app.readout.show_hard(self.app.hard.of_run(run))
         if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series, self.curves)
+            self.app.screen.follow(self.title, self.series, self.curves, self.measure)
+
+    def _words(self, run: dict[str, Any]) -> str:
+        """What the figures of a run do not say."""
+        state = run["state"]
+        if state == "queued":
+            return self.app.runs.waits(run)
+        if state == "stopped" and run["kind"] == "sweep":
+            return "stopped; enter in runs chooses what is kept"
+        if state == "running":
+            if not run["step"]:
+                return READY_SOON if run["kind"] == "hard" else "loading the model"
+            if run["kind"] == "hard":
+                return OF_A_SEARCH
+            return f"trained; {found}" if (found := round_of(run)) else ""
+        words = _WORDS.get(state, "")
+        return f"{words}: {OF_A_SEARCH}" if run["kind"] == "hard" and run["step"] and state != "failed" else words
 
     async def _fetch_curve(self, run: str) -> None:
         try:
@@ -190,7 +212,7 @@ class Shown:
             self.app.readout.nothing("Its model is not known, so it cannot be read out." if not made.model else "")
         self.app.detail.show(entry.id, in_full(entry))
         if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series, self.curves)
+            self.app.screen.follow(self.title, self.series, self.curves, self.measure)
 
     def _show_training(self, entry: Entry) -> None:
         made = entry.prompt

@@ -66,6 +66,14 @@ class Sweeps:
             self._waiting = True
             self.app.set_timer(max(0.01, self._painted + SLOWER * PAINT_EVERY - time.monotonic()), self._paint)
 
+    def queue_moved(self) -> None:
+        """What the sweep that is open waits for may be another."""
+        if (screen := self._screen) and screen.run.get("state") == "queued":
+            self.changed(screen.run_id)
+
+    def waits(self, run: dict[str, Any]) -> str:
+        return self.app.runs.waits(run)
+
     def _paint(self) -> None:
         self._waiting, self._painted = False, time.monotonic()
         screen = self._screen

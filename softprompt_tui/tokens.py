@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-from softprompt.catalogue import MINI, is_kept, list_models
 from softprompt.errors import PromptError
-from softprompt.text import Tokenizer
+from softprompt.room import AROUND, clip_tokenizer, known_model
 
 
 @dataclass(frozen=True)
@@ -21,12 +19,12 @@ class Count:
 
 def count(text: str, model: str) -> Count | None:
     """The count for a model with CLIP's own tokenizer; None for others, and for a text too long to count. Takes 0.1 s the first time."""
-    context = _context(model)
-    if context is None:
+    info = known_model(model)
+    if info is None:
         return None
     try:
-        tokens = len(_tokenizer().encode(text)) + 2
-        return Count(tokens, context, None if tokens <= context else _cut(text, context - 2))
+        tokens = len(clip_tokenizer().encode(text)) + AROUND
+        return Count(tokens, info.context, None if tokens <= info.context else _cut(text, info.context - AROUND))
     except PromptError:
         return None
 
@@ -36,20 +34,8 @@ def _cut(text: str, room: int) -> int:
     fits, over = 0, len(text)
     while over - fits > 1:
         middle = (fits + over) // 2
-        if len(_tokenizer().encode(text[:middle])) <= room:
+        if len(clip_tokenizer().encode(text[:middle])) <= room:
             fits = middle
         else:
             over = middle
     return fits
-
-
-@lru_cache(maxsize=1)
-def _tokenizer() -> Tokenizer:
-    return Tokenizer()
-
-
-def _context(model: str) -> int | None:
-    if not is_kept():  # the list would have to be read from open_clip, which takes 5-8 s
-        return 77 if model.lower() == MINI else None
-    found = next((info for info in list_models() if info.name.lower() == model.lower()), None)
-    return found.context if found and not found.tokenizer and not found.refused else None

@@ -81,6 +81,7 @@ def run(
             for name, value in ({"COLUMNS": "100"} | environment).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["softprompt-tui", *args])
+            patch.setattr(sys.modules["softprompt_tui.cli.batch"], "make_way", lambda _: None)  # would slow what follows
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
                 entry()

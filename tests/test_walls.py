@@ -33,6 +33,15 @@ def test_the_whole_engine_imports_no_interface_library() -> None:
     assert imported(code) & {"textual", "rich", "click", "plotext", "open_clip", "softprompt_tui"} == set()
 
 
+def test_counting_and_checking_a_prompt_load_no_model_library(home: Path) -> None:
+    """In a home where the list of models is not kept yet, either."""
+    code = (
+        "from softprompt.job import Job; from softprompt.room import check_fits; from softprompt_tui.tokens import count\n"
+        "assert count('a lake', 'mini').context == 77; check_fits(Job('a lake')); check_fits(Job('a lake', model='ViT-L-14/openai'))"
+    )
+    assert imported(code) & {"torch", "open_clip", "textual"} == set()
+
+
 def test_the_command_line_imports_no_torch_and_no_textual() -> None:
     assert imported("import softprompt_tui.cli") & {"torch", "numpy", "open_clip", "textual", "plotext", "rich"} == set()
 

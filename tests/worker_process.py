@@ -128,6 +128,12 @@ def until(there: Callable[[], object], within: float = 60) -> None:
         select.select([], [], [], 0.01)
 
 
+def nicenesses(pid: int) -> set[int]:
+    """Those of all the threads of a process."""
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {int(fields[16]) for fields in stats}
+
+
 def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
     """Whether two trainings came to the same, but for when and how fast."""
     apart = {"seconds", "steps_per_second", "created", "name"}

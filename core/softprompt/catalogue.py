@@ -67,7 +67,7 @@ def list_models() -> tuple[ModelInfo, ...]:
     path = _kept()
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return _mini(), *(ModelInfo(**row | {"files": tuple(row["files"])}) for row in rows)
+        return mini_model(), *(ModelInfo(**row | {"files": tuple(row["files"])}) for row in rows)
     except (OSError, ValueError, TypeError, KeyError):  # not there yet, or broken: it can be made again
         pass
     found = _read_open_clip()
@@ -78,14 +78,15 @@ def list_models() -> tuple[ModelInfo, ...]:
         partial.replace(path)
     except OSError:  # a cache that cannot be written costs seconds next time, nothing else
         pass
-    return _mini(), *found
+    return mini_model(), *found
 
 
 def _kept() -> Path:
     return cache_folder() / f"models-{FORMAT}-{version('open_clip_torch')}.json"
 
 
-def _mini() -> ModelInfo:
+def mini_model() -> ModelInfo:
+    """The built-in one, which needs no list."""
     config = json.loads((MINI_FOLDER / "config.json").read_text(encoding="utf-8"))
     size = _size(
         config["width"], config["layers"], config["mlp_width"], config["vocabulary"], config["context"], config["embed_dim"]

@@ -19,6 +19,7 @@ HardInit = Literal["words", "random"]
 
 MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
 MOST_HARD_TOKENS = 64
+AUTO_STOP_AT = 0.99  # what "auto" is to reach where nothing else is said
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from softprompt.config import TrainConfig
 from softprompt.contexts import split_context
 from softprompt.descent import CHECK_STEPS, Descent, Figures, Schedule, fresh, held
 from softprompt.encoder import Read, TextEncoder
-from softprompt.errors import ConfigError
 from softprompt.families import READS
 from softprompt.graphs import Graphs
 from softprompt.hidden import HiddenTarget, best_match
 from softprompt.member import Look, Member, TrainState
 from softprompt.objective import cosines, row_losses
+from softprompt.room import too_many
 from softprompt.softrows import SoftRows
 from softprompt.targets import ALONE, HardPrompt, fitting, targets_of, with_room
 
@@ -239,9 +239,7 @@ class Pool:
 def check_tokens(encoder: TextEncoder, tokens: int) -> None:
     """Raises ConfigError for more soft tokens than the context has room for."""
     if tokens > encoder.room:
-        raise ConfigError(
-            f"tokens is {tokens}; {encoder.name} has room for 1 to {encoder.room} (10 are usual, 3 are often enough)"
-        )
+        raise too_many(tokens, encoder.name, encoder.room)
 
 
 def _groups(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[str]]:

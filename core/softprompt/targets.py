@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from softprompt.config import Long
 from softprompt.contexts import SLOT, split_context
 from softprompt.encoder import Row, TextEncoder
-from softprompt.errors import PromptError, PromptTooLong
 from softprompt.origin import Meaning
+from softprompt.room import no_prompt, too_long
 
 ALONE = SLOT  # the context with nothing around
 
@@ -49,7 +49,7 @@ def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardP
     """The prompt's tokens; one longer than the context is refused, chunked or cut. Raises PromptError, PromptTooLong."""
     ids = encoder.tokenizer.encode(text)
     if not ids:
-        raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+        raise no_prompt()
     if len(ids) <= encoder.room:
         return HardPrompt(text, (tuple(ids),))
     beyond = encoder.tokenizer.decode(ids[encoder.room :]).strip()
@@ -59,10 +59,7 @@ def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardP
         case "chunk":
             return HardPrompt(text, _chunks(ids, encoder.room))
         case "refuse":
-            raise PromptTooLong(
-                f"the prompt has {len(ids):,} tokens, {encoder.name} takes {encoder.room}; what does not fit: '{shortened(beyond)}'. "
-                "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit"
-            )
+            raise too_long(len(ids), encoder.name, encoder.room, beyond)
 
 
 def weighted_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning], long: Long = "refuse") -> HardPrompt:
@@ -75,10 +72,6 @@ def weighted_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning]
 def meant_prompt(encoder: TextEncoder, text: str, meanings: Sequence[Meaning], long: Long = "refuse") -> HardPrompt:
     """What a training is on: `meanings` together, or `text` itself where there are none. Raises what `hard_prompt` raises."""
     return weighted_prompt(encoder, text, meanings, long) if meanings else hard_prompt(encoder, text, long)
-
-
-def shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:

@@ -25,7 +25,8 @@ from softprompt.origin import Meaning
 from softprompt.pool import Pool
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
-from softprompt.targets import ALONE, HardPrompt, meant_prompt, shortened, targets_in
+from softprompt.room import shortened
+from softprompt.targets import ALONE, HardPrompt, meant_prompt, targets_in
 from softprompt.training import Interval, Report, descend, device_failure, start_tensor
 
 MOST_AUTO = 16  # soft tokens that "auto" tries

@@ -14,6 +14,7 @@ import click
 from softprompt.batches import Format
 from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
+from softprompt.priority import BATCH, make_way
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, training_options
 from softprompt_tui.cli.progress import heed_endings
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from softprompt.batches import Progress, Result
 
 LONGEST_SHOWN = 60  # characters of a prompt in a line for people
-NAME, FIGURE = 24, 6  # columns
+COLUMNS = ("similarity", "composed", f"{'name':<24}", "prompt")
+WIDTHS = tuple(map(len, COLUMNS))
+HEAD = click.style("  ".join(COLUMNS), bold=True)
 
 
 @click.command(short_help="Train every prompt of FILE, many together.")
@@ -82,12 +85,13 @@ def batch(
       softprompt-tui batch captions.tsv --column caption --together 64
       grep fox captions.txt | softprompt-tui batch - -k 2 | jq .similarity
 
-    Every prompt gives one line on standard output as it finishes: JSON, or words on a terminal. Killed or interrupted, the same command
+    Every prompt gives one line on standard output as it finishes: JSON, or on a terminal a row of a table. Killed or interrupted, the same command
     goes on where it was and trains nothing twice; of an edited file it trains what is new. What is in the library already, be it in the
     trash, is told at once. A prompt that fails is a line with its error, ends the command with 1, and is tried again the next time.
     """  # fmt: skip
     from softprompt.batches import Batch, Defaults
 
+    make_way(BATCH)
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags))
     here = library()
     shown = sys.stdout.isatty() and not as_json
@@ -99,7 +103,7 @@ def batch(
             with Watch(len(work), quiet) as watch:
                 for result in work.train(here, out=out, places=together, on_progress=watch, load=watch.load):
                     if out is None:
-                        watch.print(_words(result) if shown else result.as_line().decode().rstrip())
+                        watch.print(_words(result) if shown else result.as_line().decode().rstrip(), HEAD if shown else "")
         except TrainingFailed as error:  # the device is gone
             fail(f"{error}; {again}", FAILED)
     watch.finish(again)
@@ -109,11 +113,10 @@ def _words(result: Result) -> str:
     prompt = inert(result.prompt if len(result.prompt) <= LONGEST_SHOWN else result.prompt[: LONGEST_SHOWN - 1] + "…")
     if result.error is not None:
         return f"line {result.line}: {inert(result.error[1])}"
-    similarity, composed = (
-        f"{'':{FIGURE}}" if value is None else f"{value:.4f}" for value in (result.similarity, result.composed)
-    )
+    figures = ("" if value is None else f"{value:.4f}" for value in (result.similarity, result.composed))
+    similarity, composed = (f"{value:>{width}}" for value, width in zip(figures, WIDTHS, strict=False))
     there = {"before": "  (from before)", "trashed": "  (in the trash)"}.get(result.state, "")
-    return f"{similarity}  {composed}  {inert(result.name):<{NAME}}  {prompt}{there}"
+    return f"{similarity}  {composed}  {inert(result.name):<{WIDTHS[2]}}  {prompt}{there}"
 
 
 class Watch:
@@ -123,7 +126,7 @@ class Watch:
         self.total = total
         self.shown = sys.stderr.isatty() and not quiet
         self.both = sys.stdout.isatty()
-        self.interrupted = False
+        self.interrupted = self.printed = False
         self.latest: Progress | None = None
 
     def __enter__(self) -> Watch:
@@ -150,10 +153,13 @@ class Watch:
             self.bar.update(self.task, completed=progress.done, description=inert(_told(progress)))
         return self.interrupted
 
-    def print(self, line: str) -> None:
-        """A line on stdout; where that is the bar's terminal too, above the bar."""
+    def print(self, line: str, head: str = "") -> None:
+        """A line on stdout, the first one under its `head`; where that is the bar's terminal too, above the bar."""
         if self.shown and self.both:
             self.bar.stop()
+        if head and not self.printed:
+            click.echo(head)
+        self.printed = True
         click.echo(line)
         if self.shown and self.both:
             self.bar.start()

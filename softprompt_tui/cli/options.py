@@ -7,13 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
-from softprompt.config import Init, Long, Objective, TrainConfig
+from softprompt.config import AUTO_STOP_AT, Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError
 from softprompt.families import Family
 from softprompt_tui.cli.common import device_option, model_option
 
 DEFAULT = TrainConfig()
-AUTO_STOP_AT = 0.99
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -40,7 +39,7 @@ TOKENS = click.option(
     metavar="N|auto",
     default=DEFAULT.tokens,
     show_default=True,
-    help="How many soft tokens. auto tries 1, 2, … up to 16, each a whole training, and keeps the first whose similarity, alone and on average in contexts it was not trained in, reaches --stop-at (0.99 unless given), else the closest.",
+    help=f"How many soft tokens. auto tries 1, 2, … up to 16, each a whole training, and keeps the first whose similarity, alone and on average in contexts it was not trained in, reaches --stop-at ({AUTO_STOP_AT:g} unless given), else the closest.",
 )
 OTHERS = (
     model_option,

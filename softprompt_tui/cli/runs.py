@@ -11,11 +11,13 @@ from click.shell_completion import CompletionItem
 
 from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL
+from softprompt.room import check_fits
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
+from softprompt.worker.runfolder import ENDED, records, runs_folder
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.follow import follow, show_result
+from softprompt_tui.waiting import before, called, places, state_of
 
 if TYPE_CHECKING:
     from softprompt.job import Job
@@ -49,7 +51,8 @@ def resolved(model: str) -> str:
 
 
 def submit(job: Job, start: str, as_json: bool) -> None:
-    """Hands a job to the worker and prints the run's id."""
+    """Hands a job to the worker, unless its model would refuse it, and prints the run's id."""
+    check_fits(job)
     with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
     if as_json:
@@ -69,6 +72,8 @@ def submit(job: Job, start: str, as_json: bool) -> None:
 def runs(ctx: click.Context, as_json: bool) -> None:
     """List the runs: those under way and to come, in their order, then those that are over. A run is named by the first letters of its id.
 
+    KIND is train, sweep, or hard, which looks for a hard readout of what is saved. A queued run has its place in the queue beside its state.
+
     \b
     Examples:
       softprompt-tui runs
@@ -78,33 +83,36 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    found = records(runs_folder())
+    found = [record.as_dict() for record in records(runs_folder())]
+    place = places(found)
     if as_json:
-        print_json([record.as_dict() for record in found])
+        print_json([run | {"place": place.get(run["id"])} for run in found])
     elif not found:
         narrate('There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background')
     else:
         now = datetime.now(UTC)
-        headings = ("run", "state", "step", "similarity", "age", "name or prompt")
-        print_table(headings, [_row(record, now) for record in found], right=(2, 3, 4), stretch=5)
-        _say_if_nobody_trains(found)
+        headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
+        print_table(headings, [_row(run, place, now) for run in found], right=(3, 4, 5), stretch=6)
+        _say_what_is_waited_for(found)
 
 
-def _row(record: Record, now: datetime) -> tuple[str, ...]:
-    values = record.as_dict()
-    step = "-" if values["step"] is None else f"{values['step']}/{values['steps']}"
-    state = record.state
-    if state == "running":
-        state = "stopping" if record.stopping else "pausing" if record.pausing else state
-    called = values["name"] or record.job.prompt
-    return (record.id[:8], state, step, figure(values["best_similarity"]), age(record.created, now), called)
+def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
+    step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
+    figures = (step, figure(run["best_similarity"]), age(run["created"], now))
+    return (run["id"][:8], state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])
 
 
-def _say_if_nobody_trains(found: list[Record]) -> None:
+def _say_what_is_waited_for(found: list[dict[str, Any]]) -> None:
     from softprompt.worker.client import connect
 
-    waiting = [record for record in found if record.state == "queued"]
-    if waiting and not any(record.state == "running" for record in found):
+    waiting = [run for run in found if run["state"] == "queued"]
+    if not waiting:
+        return
+    if ahead := before(waiting[0], found):
+        wait = "1 run waits" if len(waiting) == 1 else f"{len(waiting)} runs wait"
+        training = ", ".join(f"{run['id'][:8]} ({called(run)})" for run in ahead)
+        narrate(f"{wait} behind {training}")
+    else:
         client = connect(start=False, older=True)
         if client is None:
             narrate("No worker is there to train them: `softprompt-tui worker start` goes on")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import ConfigError
+from softprompt.job import Job
 from softprompt.library.names import name_for
+from softprompt.room import check_fits
 from softprompt.worker.runfolder import swept_name
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
@@ -63,10 +65,18 @@ def sweep(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train soft prompts of 1 to 16 tokens for PROMPT in one batch, show what each comes to, and save those that are chosen.
+    """Train PROMPT with 1 to 16 soft tokens in one batch, show what each number comes to, and save what is chosen.
 
-    Similarity is of the soft tokens alone, composed the mean inside sentences that none was trained in, worst the least of these.
-    At the knee more tokens begin to give little: the point that lies farthest above the line from the first to the last.
+    \b
+    similarity  of the soft tokens alone to PROMPT
+    composed    its mean inside sentences that none was trained in
+    worst       the least of these
+    as text     of the readout, their nearest words, when it is typed as text
+    knee        where more tokens begin to give little: the point farthest above the
+                line from the first number to the last
+
+    Nothing is saved that is not chosen: a terminal is asked, --keep says it in scripts. --json has a result for each number, with the id
+    and name under which it was saved, or null. In the interface F7 does the same, live.
 
     \b
     Examples:
@@ -82,9 +92,10 @@ def sweep(
     here = library()
     here.prepare()
     stem = here.free_name(name) if name else name_for(prompt, ())
-    model = resolved(model)
+    job = Job(prompt, config, resolved(model), device, precision, sweep=numbers)
+    check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
-    encoder = load(model, device, precision)
+    encoder = load(job.model, device, precision)
     with Progress(quiet, config.steps) as progress:
         made = _swept(encoder, prompt, numbers, config, progress)
     from softprompt.sweep import results
@@ -103,7 +114,7 @@ def sweep(
         nothing = {"id": None, "name": None}
         print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**one, **kept.get(one["tokens"], nothing)} for one in told]})  # fmt: skip
     for k, entry in saved.items():
-        narrate(f"{k} tokens saved as {entry.prompt.name}  (id {entry.id})")
+        narrate(f"{k} token{'s' * (k != 1)} saved as {entry.prompt.name}  (id {entry.id})")
     if wished is None:
         narrate(f"nothing was saved; --keep knee, --keep all or --keep {knee} saves")
     if progress.interrupted:

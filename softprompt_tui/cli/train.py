@@ -10,6 +10,7 @@ import click
 from softprompt.config import HardConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job, carry_out
+from softprompt.room import check_fits
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -113,6 +114,7 @@ def train(
 
 def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None) -> None:
     """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
+    check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = encoder or load(job.model, job.device, job.precision)
     with Progress(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:

@@ -30,7 +30,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
         ),
     ),
     "loss": (
-        "The loss of the training, or of what the library's cursor is on; lower is better, and the axis is a logarithm. Similarity 1 would mean: the text "
+        "The loss of the training, or of what the library's cursor is on; lower is better, and the axis is a logarithm. While a hard readout is looked for it is "
+        "1 - similarity of the best text so far. Similarity 1 would mean: the text "
         "encoder cannot tell the soft prompt from your prompt.",
         (("F3 enter", "the curve in full"), ("z", "in it: the last part only"), ("s", "in it: 1 - similarity")),
     ),
@@ -80,7 +81,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
         ),
     ),
     "runs": (
-        "Trainings one after another; they go on when you leave.",
+        "Trainings (train), sweeps and searches for hard readouts (hard), one after another; they go on when you leave. A queued one has its place in the queue, "
+        "and below the table stands behind what it waits.",
         (
             ("enter", "shows its curve and readout; of a sweep, the table and the plot to choose from"),
             ("s", "stops it, and saves the best so far"),
@@ -93,8 +95,8 @@ ABOUT: dict[str, tuple[str, Keys]] = {
     ),
 }
 ABOUT["sweep"] = (
-    "The prompt with many numbers of soft tokens, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
-    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is in the library before it is saved here, and leaving loses nothing: the "
+    "The prompt with 1 to 16 soft tokens, or the numbers that F8 names, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
+    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is saved that is not chosen, and leaving loses nothing: the "
     "sweep stays in runs (F6).",
     (
         ("space", "keeps this one, or drops it"),

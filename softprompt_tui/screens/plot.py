@@ -26,9 +26,9 @@ class PlotScreen(ModalScreen[None]):
         Binding("s", "similarity", "Loss/similarity"),
     ]
 
-    def __init__(self, title: str, series: Series, curves: str = "restarts") -> None:
+    def __init__(self, title: str, series: Series, curves: str = "restarts", measure: str = "loss") -> None:
         super().__init__()
-        self.caption, self.series, self.curves = title, series, curves
+        self.caption, self.series, self.curves, self.measure = title, series, curves, measure
         self.zoomed, self.similarity = 0, False
 
     def compose(self) -> ComposeResult:
@@ -42,9 +42,9 @@ class PlotScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
-    def follow(self, title: str, series: Series, curves: str) -> None:
-        """Shows that curve from now on; several are of so many `curves`."""
-        self.caption, self.series, self.curves = title, series, curves
+    def follow(self, title: str, series: Series, curves: str, measure: str) -> None:
+        """Shows that curve of a `measure` from now on; several are of so many `curves`."""
+        self.caption, self.series, self.curves, self.measure = title, series, curves, measure
         self.draw()
 
     def draw(self) -> None:
@@ -60,13 +60,9 @@ class PlotScreen(ModalScreen[None]):
         curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity, *_ in shown]
         first = shown[0][0] if shown else 0
         others = [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
-        text = (
-            drawn([curve], width, height, title="1 - similarity" if self.similarity else "loss", behind=others)
-            if width > 20 and height > 4
-            else ""
-        )
+        what = "1 - similarity" if self.similarity else self.measure
+        text = drawn([curve], width, height, title=what, behind=others) if width > 20 and height > 4 else ""
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
-        what = "1 - similarity" if self.similarity else "loss"
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
         restarts = f" of {len(others)} {self.curves}" if others else ""
         self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}{restarts}, {part}"))

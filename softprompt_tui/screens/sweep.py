@@ -37,7 +37,7 @@ def _standing(cell: str) -> str:
 
 
 COLUMNS = (
-    Column("k", 8, tone=_standing),
+    Column("tokens", 8, tone=_standing),
     Column("similar", 7, right=True, tone=_quality),
     Column("composed", 8, right=True, tone=_quality),
     Column("worst", 7, right=True, from_width=44),
@@ -99,7 +99,8 @@ class SweepScreen(ModalScreen[None]):
             return
         self._rows = rows_of(run)
         self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run["name"] or run["prompt"]), no_wrap=True))
-        self._update("sweep-state", _state(run, self._news))
+        waits = self.sweeps.waits(run) if run["state"] == "queued" else ""
+        self._update("sweep-state", Text(inert(self._news), "bold") if self._news else _state(run, waits))
         if run["results"] and self.saved is not None and not self._proposed:
             self._proposed = True  # once: who drops it has decided
             if not self.table.marked and not self.saved:
@@ -189,10 +190,8 @@ class SweepScreen(ModalScreen[None]):
         self.show()
 
 
-def _state(run: dict[str, Any], news: str) -> Text:
-    """How far it is, or what to do next."""
-    if news:
-        return Text(inert(news), "bold")
+def _state(run: dict[str, Any], waits: str) -> Text:
+    """How far it is, or what to do next; `waits` says what a sweep in the queue waits for."""
     state = run["state"]
     if state == "running" and run["step"]:
         speed = run.get("steps_per_second") or 0
@@ -202,11 +201,11 @@ def _state(run: dict[str, Any], news: str) -> Text:
     if state == "failed":
         return Text(inert(run["error"]), "bold red")
     if not run["results"]:
-        words = {"queued": "waiting for its turn", "running": "loading the model", "paused": "paused: p in runs goes on with it"}
+        words = {"queued": inert(waits), "running": "loading the model", "paused": "paused: p in runs goes on with it"}
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
     knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
-    at = "" if knee is None else f"knee at {knee}: more give little. "
-    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}space chooses, enter saves")
+    at = "" if knee is None else f"knee at {knee}: more begin to give little; "
+    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}enter saves")
 
 
 def _told(row: Swept, name: str) -> Text:

@@ -18,7 +18,7 @@ from softprompt_tui.panes import titled
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.spark import Spark
 
-NOTHING = "Nothing trains yet.\nctrl+t trains the prompt."
+NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
 
 
 class LossPane(Vertical, can_focus=True):
@@ -37,7 +37,7 @@ class LossPane(Vertical, can_focus=True):
         yield Static(NOTHING, id="figures", markup=False)
 
     def show(self, title: str, series: Series, figures: dict[str, Any]) -> None:
-        """`figures`: state, step, steps, loss, similarity, best_similarity, steps_per_second, seconds; those that are known."""
+        """`figures`: kind, state, step, steps, loss, similarity, best_similarity, steps_per_second, seconds; those that are known."""
         if (subtitle := title.replace("[", r"\[")) != self.border_subtitle:
             self.border_subtitle = subtitle
         self._series = series
@@ -55,7 +55,7 @@ class LossPane(Vertical, can_focus=True):
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
         spark = self.query_one(Spark)
-        spark.display = len(logs) > 1
+        spark.display = max(logs, default=0.0) > low  # a level line says nothing: a search may find no better text for long
         spark.show([log - low for log in logs])
 
     def on_resize(self) -> None:
@@ -72,10 +72,12 @@ class LossPane(Vertical, can_focus=True):
 def _figures(f: dict[str, Any], width: int) -> Text:
     """As many lines as it takes, a label and a figure in each cell of a grid."""
     cells = []
+    a_search = f.get("kind") == "hard"  # of it only the best so far is told
     if f.get("step") is not None:
-        cells.append(("step", f"{f['step']} of {f['steps']}" if f.get("steps") else f"{f['step']}"))
+        label = "round" if a_search else "step"
+        cells.append((label, f"{f['step']} of {f['steps']}" if f.get("steps") else f"{f['step']}"))
     for label, key in (("similarity", "similarity"), ("best", "best_similarity"), ("loss", "loss"), ("composed", "composed")):
-        if f.get(key) is not None:
+        if f.get(key) is not None and not (a_search and label in ("best", "loss")):
             cells.append((label, figure(f[key])))
     if f.get("steps_per_second"):
         cells.append(("speed", f"{f['steps_per_second']:.0f}/s"))

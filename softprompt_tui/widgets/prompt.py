@@ -32,6 +32,8 @@ FIELDS = {  # name: (label, what it is)
     "model": ("model", "mini, local-dir:FOLDER, or a MODEL/TAG of open_clip"),
 }
 
+PROMPT = "pane('prompt')"
+
 
 class Editor(TextArea):
     """The editor: up in the first line and down in the last go through the prompts before; what would be cut is struck through."""
@@ -46,6 +48,10 @@ class Editor(TextArea):
             self.way = way
 
     cut: int | None = None
+
+    def on_mount(self) -> None:
+        # the application's F7 holds everywhere; a text area's own would only give it the first place in the footer, before training
+        self._bindings.key_to_bindings.pop("f7", None)
 
     def get_line(self, line_index: int) -> Text:
         line = super().get_line(line_index)
@@ -95,11 +101,16 @@ class Editor(TextArea):
 class PromptPane(Vertical):
     """Editor and settings; `prompt` and `fields` are what is typed."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f8", "app.more", "Settings", key_display="F8", priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "f7", "app.sweep", "Sweep", key_display="F7", priority=True, tooltip="1 to 16 soft tokens at once, to choose from"
+        ),
+        Binding("f8", "app.more", "Settings", key_display="F8", priority=True),
+    ]
 
     def __init__(self, prompt: str, fields: dict[str, str], history: list[str]) -> None:
         super().__init__(id="prompt-pane", classes="pane")
-        self.border_title = titled("F2", "Prompt", "pane('prompt')")
+        self.border_title = f"{titled('F2', 'Prompt', PROMPT)}  {titled('F7', 'sweep', 'sweep', chosen=False)}"
         self._first = prompt, fields
         self.history = history
         self._at = len(history)

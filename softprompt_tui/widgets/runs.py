@@ -15,12 +15,13 @@ from textual.widgets import Static
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.inert import inert
 from softprompt_tui.messages import RunAction
+from softprompt_tui.waiting import places, state_of, told
 from softprompt_tui.widgets.table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
     Column("state", 8, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
-    Column("kind", 5),
+    Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),
     Column("age", 6, right=True, from_width=58),
@@ -53,7 +54,7 @@ class RunsPane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS, EMPTY, id="run-table")
-        yield Static("", id="run-error", markup=False)
+        yield Static("", id="run-words", markup=False)
 
     @property
     def table(self) -> Table:
@@ -63,12 +64,12 @@ class RunsPane(Vertical):
         """The runs as they are; the cursor stays with its run."""
         table, current = self.table, self.table.current
         self._runs = runs
-        now = datetime.now(UTC)
+        now, place = datetime.now(UTC), places(runs)
         # who is elsewhere finds it on what trains; who is here, on the run that it was on
         cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
         for page in range(0, len(runs), PAGE):
-            table.fill(page // PAGE, [(run["id"], _row(run, now)) for run in runs[page : page + PAGE]])
+            table.fill(page // PAGE, [(run["id"], _row(run, place, now)) for run in runs[page : page + PAGE]])
         going = sum(run["state"] in ("running", "queued") for run in runs)
         self.border_subtitle = f"{going} under way or waiting" if going else ""
         self._explain()
@@ -85,15 +86,17 @@ class RunsPane(Vertical):
             self.post_message(RunAction("show", self.table.current))
 
     def _explain(self) -> None:
+        """Why it failed, or what it waits for."""
         run = next((one for one in self._runs if one["id"] == self.table.current), None)
         words = Text(inert(run["error"]), "red") if run and run["error"] else Text()
-        self.query_one("#run-error", Static).update(words)
-        self.query_one("#run-error", Static).display = bool(words)
+        if run and run["state"] == "queued":
+            words = Text(inert(told(run, self._runs)), "dim")
+        shown = self.query_one("#run-words", Static)
+        shown.update(words)
+        shown.display = bool(words)
 
 
-def _row(run: dict[str, Any], now: datetime) -> tuple[str, ...]:
-    state = run["state"]
-    if state == "running":
-        state = "stopping" if run["stopping"] else "pausing" if run.get("pausing") else state
+def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
-    return (state, run["kind"], step, figure(run["best_similarity"]), age(run["created"], now), run["name"] or run["prompt"])
+    figures = (step, figure(run["best_similarity"]), age(run["created"], now))
+    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])

@@ -93,6 +93,74 @@ def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
     works(scene)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "tokens", "said"),
+    [
+        ("a lake", "76", "room for 1 to 75 (10 are usual"),
+        ("fox " * 80, "3", "takes 75; what does not fit: 'fox fox fox fox fox'. Shorten it"),
+    ],
+)
+@pytest.mark.parametrize("key", ["ctrl+t", "f7"])
+def test_what_the_model_has_no_room_for_is_refused_before_it_is_queued(prompt: str, tokens: str, said: str, key: str) -> None:
+    async def scene(d: Desk) -> None:
+        d.app.prompt_pane.set(prompt, {"tokens": tokens})
+        d.app.settings.more = {"sweep": f"1,{tokens}"}
+        await d.pilot.press(key)
+        await d.until(
+            lambda: said in " ".join("".join(line.partition("▌")[2].rstrip("│") for line in d.text().splitlines()).split())
+        )
+        assert not d.worker.records
+        if "fox" in prompt:
+            assert "F8" in d.text()
+            d.app.settings.more["long"] = "chunk"
+            await d.pilot.press("escape", key)
+            await d.until(lambda: d.worker.records)
+
+    works(scene, 120, 40)
+
+
+def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
+    entry = Library().save(a_prompt(name="lake")).id
+
+    async def scene(d: Desk) -> None:
+        d.app.prompt_pane.set("a red fox")
+        first = await d.train()
+        d.app.begin(lambda: d.app.hard.look_for(entry), group="requests")
+        await d.until(lambda: len(d.worker.records) == 2)
+        d.app.prompt_pane.set("a blue boat")
+        last = await d.train()
+        d.worker.begin(first)
+        await d.pilot.press("f6", "G")
+        await d.shows("queued 1 hard", "queued 2 train", "waiting behind a red fox and 1 more")
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.shown.run == last)
+        d.worker.end(first)
+        await d.until(lambda: d.text().count("waiting behind the hard readout of lake") == 2)  # in the loss pane too
+        await d.pilot.press("K")
+        await d.until(lambda: [one for one in d.worker.asked if isinstance(one, p.Move)])
+
+    works(scene, 120, 40)
+
+
+def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("ctrl+t", "ctrl+t", "f7")
+        await d.until(lambda: len(d.worker.records) == 3 and isinstance(d.app.screen, SweepScreen))
+        assert sorted(record.job.kind for record in d.worker.records.values()) == ["sweep", "train", "train"]
+
+    works(scene)
+
+
+def test_f7_is_found_wherever_one_looks_for_it() -> None:
+    async def scene(d: Desk) -> None:
+        await d.shows("F7 sweep ─", "^t Train  F7 Sweep  F8 Settings", "F7 with 1 to 16 soft tokens at once")
+        assert "Sweep the prompt" in [command.title for command in d.app.get_system_commands(d.app.screen)]
+        await d.pilot.press("f1")
+        await d.shows("F7", "sweeps it")
+
+    works(scene)
+
+
 def test_entries_are_renamed_tagged_noted_deleted_and_brought_back() -> None:
     Library().save(a_prompt(name="lake"))
     fox = Library().save(a_prompt(name="fox")).id
@@ -504,8 +572,9 @@ def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
         def inert() -> bool:
             return not any(char in d.text() for char in "\x1b\x07\x9b\u202e")
 
+        d.app.settings.more = {"long": "cut"}
         for text in HOSTILE:
-            d.app.prompt_pane.set(text)
+            d.app.prompt_pane.set(text[:3_000])  # longer words are refused before they are queued
             run = await d.train()
             d.worker.begin(run)
             d.worker.report(run, 5)
@@ -527,7 +596,7 @@ def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
             assert inert()
             await d.pilot.press("escape")
         for text in HOSTILE:
-            d.app.prompt_pane.set(text)
+            d.app.prompt_pane.set(text[:3_000])
             await d.pilot.press("f7")
             await d.until(lambda: isinstance(d.app.screen, SweepScreen))
             run = list(d.worker.records)[-1]
@@ -605,6 +674,20 @@ def test_a_composition_is_trained_with_the_settings_and_a_name_that_is_free() ->
         assert d.app.compose_pane.composition == "[fox] at night"
 
     works(scene)
+
+
+def test_a_composition_that_has_no_room_is_refused_before_it_is_queued() -> None:
+    Library().save(a_prompt(name="fox", hard_prompt="a red fox"))
+
+    async def scene(d: Desk) -> None:
+        d.app.prompt_pane.set("x", {"tokens": "76"})
+        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        await d.pilot.press("f5", "ctrl+s")
+        await d.shows("room for 1 to 75")
+        assert not isinstance(d.app.screen, AskText)
+        assert not d.worker.records
+
+    works(scene, 120, 40)
 
 
 def test_a_composition_becomes_a_job_of_all_its_meaning() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
+from softprompt.catalogue import MINI_FOLDER
+from softprompt.priority import BATCH
 from tests.conftest import BOAT, FOX
-from tests.worker_process import until
+from tests.worker_process import nicenesses, until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("-k", "2", "--steps", "4")
@@ -94,6 +97,7 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
         (["FILE", "--out", "FILE"], "is the file of the prompts"),
         (["FILE", "--format", "csv"], "no column 'prompt'"),
         (["FILE", "--format", "xml"], "is not one of"),
+        ([str(MINI_FOLDER / "model.safetensors")], "model.safetensors is no text: byte 3 is a NUL"),
         ([], "Missing argument 'FILE'"),
     ],
 )
@@ -127,6 +131,19 @@ def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path) -> 
     assert sorted(Library().open(one.id).prompt.hard_prompt for one in saved) == sorted(prompts)
 
 
+def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, tmp_path: Path) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    for i, (started, found) in enumerate(((0, usual or BATCH), (3, usual + 3))):
+        out = tmp_path / f"{i}.jsonl"
+        args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--out", out)
+        file.write_text("\n".join(f"a fox number {i} {k}" for k in range(3000)))
+        process = subprocess.Popen(["nice", "-n", f"{started}", *args], stderr=subprocess.DEVNULL)
+        until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
+        assert nicenesses(process.pid) == {found}  # of torch's threads too
+        process.kill()
+        process.wait()
+
+
 def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path) -> None:
     master, slave = pty.openpty()
     args = command(file, "-k", "2", "--steps", "50000")
@@ -148,7 +165,7 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
     os.close(master)
 
 
-def test_on_a_terminal_results_are_words(home: Path, file: Path) -> None:
+def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path) -> None:
     file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
     master, slave = pty.openpty()
     process = subprocess.Popen(command(file, *SHORT, "--quiet"), stdout=slave, stderr=subprocess.DEVNULL)
@@ -162,6 +179,11 @@ def test_on_a_terminal_results_are_words(home: Path, file: Path) -> None:
     os.close(master)
     assert process.wait() == 1
     words = seen.decode()
+    head, *rows = (re.sub(r"\x1b\[[0-9]*m", "", line) for line in words.splitlines())
+    (row,) = (row for row in rows if FOX in row)
+    assert head.split() == ["similarity", "composed", "name", "prompt"]
+    assert [row.index(text) for text in ("red-fox-asleep", FOX)] == [head.index("name"), head.index("prompt")]
+    assert words.count("similarity") == 1
     assert f"red-fox-asleep            {FOX}" in words
     assert "line 2: the prompt has " in words
     assert "\x1b[31m" not in words

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
+from softprompt.priority import WORKER
 from softprompt.worker import protocol as p
 from tests.conftest import BOAT, FOX
-from tests.worker_process import Home
+from tests.worker_process import Home, nicenesses, until, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,7 +69,13 @@ def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: 
 
     listed = {one["id"]: one for one in json.loads(run("runs", "--json").stdout)}
     assert (listed[first]["state"], listed[second]["state"], listed[first]["prompt"]) == ("running", "queued", FOX)
-    assert "running" in run("runs").stdout
+    assert (listed[first]["place"], listed[second]["place"]) == (None, 1)
+    table = run("runs")
+    rows = [line.split() for line in table.stdout.splitlines()]
+    assert rows[0][:4] == ["run", "state", "kind", "step"]
+    assert rows[1][1:3] == ["running", "train"]
+    assert rows[2][1:4] == ["queued", "1", "train"]
+    assert table.stderr == f"1 run waits behind {first[:8]} (fox)\n"
     assert json.loads(run("worker", "status", "--json").stdout)["running"] == first
 
     stopped = run("stop", first[:8])
@@ -81,6 +88,20 @@ def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: 
     assert run("worker", "stop").stderr == "the worker has ended\n"
     assert run("worker", "status").returncode == 1
     assert run("worker", "stop").stderr == "no worker is running\n"
+
+
+def test_the_worker_makes_way_for_who_types(worker: Home, run: Run) -> None:
+    run("train", FOX, "-k", "1", "--steps", "50000", "--background")
+    with worker.client() as client:
+        training = client.request(p.Status())["running"]
+        wait_for(client, training, lambda one: one["state"] == "running")
+    pid = worker.pid()
+    assert pid is not None
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    until(lambda: len(list(Path(f"/proc/{pid}/task").iterdir())) > 2, 60)  # torch is there
+    assert nicenesses(pid) == {usual or WORKER}
+    autogroup = Path(f"/proc/{pid}/autogroup")  # of the session, where the kernel has such
+    assert usual or not autogroup.exists() or autogroup.read_text().split()[-2:] == ["nice", f"{WORKER}"]
 
 
 def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run) -> None:
@@ -100,6 +121,20 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
     said = run("worker", "stop").stderr
     assert f"run {runs[0][:8]} goes on when it starts again" in said
     assert "No worker is there to train them" in run("runs").stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [((FOX, "-k", "76"), "mini has room for 1 to 75"), (("fox " * 80,), "the prompt has 80 tokens, mini takes 75"),
+     ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 1 to 75"), (("",), "the prompt is empty")],
+)  # fmt: skip
+def test_what_has_no_room_is_refused_before_anything_is_queued(worker: Home, run: Run, args: tuple[str, ...], said: str) -> None:
+    done = run("train", *args, "--background")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert json.loads(run("runs", "--json").stdout) == []
+    assert worker.pid() is None  # nothing was started for it
+    assert run("train", *args).stderr == done.stderr  # and nothing is loaded
 
 
 def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run) -> None:

@@ -11,6 +11,7 @@ from softprompt.worker import protocol as p
 from softprompt_tui.facts import in_full
 from softprompt_tui.jobs import hard_of, job_of
 from softprompt_tui.screens.more import MORE
+from softprompt_tui.widgets.spark import Spark
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
@@ -45,17 +46,27 @@ def test_a_hard_readout_is_looked_for_live_and_stays_with_its_entry() -> None:
         assert (job.kind, job.entry, job.prompt, job.name) == ("hard", entry, "a lake at dawn", "lake")
         assert job.hard is not None
         assert (job.hard.tokens, job.hard.words, job.hard.block, job.hard.seed) == (4, "ascii", ("sunrise", "dusk"), 0)
-        await d.shows("waits for its turn")
+        await d.shows("waiting for its turn")
         await d.pilot.press("x")
         await d.shows("it is being looked for already")
         d.worker.begin(run)
         d.worker.search(run, 7, "dawn pier", 0.91)
-        await d.shows("hard    0.9100 dawn pier", "round 7 of 100", "live: lake")
+        await d.shows(
+            "hard    0.9100 dawn pier", "round 7 of 100", "live: hard readout of lake", "1 - similarity of the best text"
+        )
+        assert not d.app.loss.query_one(Spark).display  # one text is no curve
+        d.worker.search(run, 8, "dawn pier", 0.91)
+        d.worker.search(run, 9, "dawn lakeside", 0.93)
+        await d.until(lambda: d.app.loss.query_one(Spark).display)
+        d.worker.search(run, 10, "dawn pier", 0.91)
+        await d.pilot.press("f3")
+        await d.shows("hard readout of lake", "1 - similarity of the best text, all steps")
+        await d.pilot.press("escape", "f9")
         await d.pilot.press("y")
         await d.until(lambda: d.app.clipboard == "dawn pier")  # the best so far
         d.worker.end(run, hard=FOUND)
         await d.shows("hard    0.9713", "lake has a hard readout")
-        await d.until(lambda: "composed" in d.text() and "round" not in d.text())
+        await d.shows("composed 0.9544", "done: 1 - similarity of the best text")
         await d.pilot.press("y")
         await d.until(lambda: d.app.clipboard == FOUND.text)
         await d.pilot.press("f6")
@@ -144,7 +155,7 @@ def test_a_training_that_looks_for_one_at_its_end_shows_it_and_keeps_its_curve()
         await d.pilot.press("f9", "x")
         await d.shows("when the training is done")
         d.worker.search(run, 5, "dawn pier", 0.91)
-        await d.shows("hard    0.9100", "dawn pier", "round 5 of 100", "step 300 of 300")
+        await d.shows("hard    0.9100", "dawn pier", "hard readout: round 5 of 100", "step 300 of 300", "trained;")
         assert [point[0] for point in d.app.shown.series.points] == [10, 20, 300]
         d.worker.end(run, hard=FOUND)
         await d.shows("hard    0.9713")

@@ -7,14 +7,12 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from softprompt.answers import BETWEEN, NO, YES, parted
 from softprompt.catalogue import MINI
-from softprompt.config import TrainConfig
+from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job
 
-AUTO_STOP_AT = 0.99
-BETWEEN = "|"  # what parts several texts in one cell
-YES, NO = ("yes", "y", "on", "1", "true"), ("no", "n", "off", "0", "false", "none")
 LISTS = ("contexts", "against")
 WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
 NUMBERS = ("rate", "stop_at", "hidden_share")
@@ -118,7 +116,7 @@ def _several(key: str, value: Any) -> tuple[str, ...]:
     if value is False or (isinstance(value, str) and value.strip().lower() in NO):
         return ()
     if isinstance(value, str):
-        value = [text for one in value.split(BETWEEN) if (text := one.strip())]
+        value = [*parted(value)]
     elif not isinstance(value, list):
         raise ConfigError(f"{key} is {value!r:.40}: a list of texts is expected, or texts with {BETWEEN} between them")
     return tuple(_text(key, one) for one in value)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain
 from pathlib import PurePath
 from typing import Any, BinaryIO, NoReturn
@@ -23,6 +24,7 @@ from softprompt.errors import FileRefused
 ENDINGS: dict[str, Format] = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LARGEST = 1 << 30  # bytes of a file; standard input may never end
 LONGEST_LINE = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB
+LOOKED_AT = 1 << 16  # bytes, from which it is seen whether a file is text at all
 DELIMITERS = ",;\t"
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 MOST_TOLD = 8  # columns that are not used, in a note
@@ -85,15 +87,15 @@ def recognised(name: str, head: str, keys: Keys) -> Format:
 
 def _lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
     """(number from 1, text) of every line, None for one that is too long; bytes that are no UTF-8 become surrogates, which rows refuse."""
-    number = total = 0
-    while raw := source.readline(LONGEST_LINE + 1):
-        number += 1
+    head, size = list[bytes](), 0
+    while size < LOOKED_AT and (raw := source.readline(LONGEST_LINE + 1)):
+        head.append(raw)
+        size += len(raw)
+    _check_is_text(head, name)
+    total = 0
+    for number, raw in enumerate(chain(head, iter(partial(source.readline, LONGEST_LINE + 1), b"")), 1):
         total += len(raw)
         if number == 1:
-            if raw.startswith(WIDE_MARKS):
-                raise FileRefused(f"{name} is UTF-16 or UTF-32: save it as UTF-8")
-            if raw.count(0) > len(raw) // 8:
-                raise FileRefused(f"{name} is no text: there are NUL bytes in it. Text, CSV or JSON Lines in UTF-8 is expected")
             raw = raw.removeprefix(codecs.BOM_UTF8)
         too_long = len(raw) > LONGEST_LINE
         while too_long and raw and not raw.endswith(b"\n"):  # the rest of it is passed over, a piece at a time
@@ -102,6 +104,36 @@ def _lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
             _check_size(total, name)
         _check_size(total, name)
         yield number, None if too_long else raw.decode("utf-8", "surrogateescape")
+
+
+def _check_is_text(head: list[bytes], name: str) -> None:
+    """Raises FileRefused by the file's first lines: a bad one among good ones is a row's error, but what is no text has no rows."""
+    if not head:
+        return
+    if head[0].startswith(WIDE_MARKS):
+        raise FileRefused(f"{name} is UTF-16 or UTF-32: save it as UTF-8")
+    told = [line for line in head if line.strip()]
+    if b"\0" not in head[0] and 2 * sum(map(_is_bad, told)) <= len(told):
+        return
+    raw = b"".join(head)
+    found, at = ("a NUL", raw.find(0)) if b"\0" in raw else ("no UTF-8", _first_bad(raw))
+    raise FileRefused(
+        f"{name} is no text: byte {at + 1:,} is {found}. A text file, CSV or JSON Lines is expected; "
+        "one in another encoding must be saved as UTF-8 first"
+    )
+
+
+def _is_bad(line: bytes) -> bool:
+    return b"\0" in line or _first_bad(line) >= 0
+
+
+def _first_bad(raw: bytes) -> int:
+    """The place of the first byte that is no UTF-8, -1 where there is none; where a line that is too long was cut, a character may be too."""
+    try:
+        codecs.utf_8_decode(raw, "strict", False)
+    except UnicodeDecodeError as error:
+        return error.start
+    return -1
 
 
 def _check_size(total: int, name: str) -> None:

@@ -21,6 +21,7 @@ from softprompt.discrete.typed import Typist
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.prompt import HardReadout
+from softprompt.room import too_many_hard
 from softprompt.targets import ALONE, HardPrompt, fitting, rows_in, targets_in
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
@@ -48,7 +49,7 @@ def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
 
 def _check_room(encoder: TextEncoder, k: int) -> None:
     if not 1 <= k <= encoder.room:
-        raise ConfigError(f"a hard readout of {k} tokens was asked for; {encoder.name} has room for 1 to {encoder.room}")
+        raise too_many_hard(k, encoder.name, encoder.room)
 
 
 Searching = Generator[HardReport, bool | None, HardReadout]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
+from softprompt.priority import WORKER, make_way
 from softprompt.threads import share_the_cpu
 from softprompt.worker import log as logs
 from softprompt.worker.client import ANOTHER, READY, SAFELY
@@ -38,6 +39,7 @@ def main() -> None:
     for variable in FOLDERS:  # they were meant from where the user is
         if (value := os.environ.get(variable)) and not value.startswith("~"):
             os.environ[variable] = str(Path(value).absolute())
+    make_way(WORKER)  # as the leader of its session
     share_the_cpu()
     os.chdir("/")
     os.umask(0o077)

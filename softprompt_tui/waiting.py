@@ -1,0 +1,43 @@
+"""What a run that waits is waiting for: what trains, and what stands before it in the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LONGEST = 28  # characters of a name or prompt in a sentence
+
+Run = dict[str, Any]
+
+
+def places(runs: Sequence[Run]) -> dict[str, int]:
+    """The place in the queue, from 1, of each that waits for its turn; `runs` are in the worker's order."""
+    return {run["id"]: place for place, run in enumerate((run for run in runs if run["state"] == "queued"), 1)}
+
+
+def before(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """What must be over before a waiting run begins, in that order."""
+    ahead = [one for one in runs if one["state"] in ("running", "queued")]
+    return ahead[: next((i for i, one in enumerate(ahead) if one["id"] == run["id"]), 0)]
+
+
+def state_of(run: Run, place: int | None) -> str:
+    """Its state in a table: of one that waits its place in the queue too."""
+    if run["state"] == "running":
+        return "stopping" if run["stopping"] else "pausing" if run.get("pausing") else "running"
+    return f"{run['state']} {place}" if place else str(run["state"])
+
+
+def told(run: Run, runs: Sequence[Run]) -> str:
+    """A sentence for one that waits."""
+    ahead = before(run, runs)
+    if not ahead:
+        return "waiting for its turn"
+    return f"waiting behind {called(ahead[0])}" + (f" and {len(ahead) - 1} more" if len(ahead) > 1 else "")
+
+
+def called(run: Run) -> str:
+    """What it is and its name, or the beginning of its prompt."""
+    name = str(run["name"] or run["prompt"])
+    kind = {"hard": "the hard readout of ", "sweep": "the sweep of "}.get(run["kind"], "")
+    return kind + (name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
