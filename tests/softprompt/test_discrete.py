@@ -63,9 +63,10 @@ def test_of_any_tokens_it_is_known_whether_they_survive(encoder: TextEncoder, ty
 
 
 def test_every_token_that_may_be_used_survives_alone(encoder: TextEncoder) -> None:
-    ids = typeable(encoder)
-    assert len(ids) > 30_000
-    assert all(encoder.tokenizer.encode(encoder.tokenizer.decode([i]).strip()) == [i] for i in ids[::50])
+    texts = typeable(encoder)
+    assert len(texts) > 30_000
+    assert all(encoder.tokenizer.decode([i]).strip() == texts[i] for i in list(texts)[::50])
+    assert all(encoder.tokenizer.encode(texts[i]) == [i] for i in list(texts)[::50])
 
 
 @pytest.mark.parametrize(("words", "least"), [("ascii", 30_000), ("dictionary", 30_000)])
@@ -176,6 +177,21 @@ def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts
     for _ in range(100):
         pez.step()
     assert 1 - reached[-1] < 1 - float(pez.best_similarity.max())
+
+
+def test_several_chains_are_built_once_and_then_part(encoder: TextEncoder, typist: Typist) -> None:
+    made = []
+    for chains in (1, 3):
+        scorer, rng = Scorer(encoder, target_of(encoder, BOAT)), torch.Generator().manual_seed(0)
+        exchange = Exchange(scorer, typist, random_tokens(typist.ids, chains, 4, torch.Generator().manual_seed(1)), rng)
+        exchange.step(0.003)
+        assert len(exchange.rows.unique(dim=0)) == 1
+        made.append((scorer.evaluated - chains, exchange))
+    (one, _), (three, exchange) = made
+    assert one == three
+    for _ in range(3):
+        exchange.step(0.1)
+    assert len(exchange.rows.unique(dim=0)) > 1
 
 
 def test_a_start_from_the_prompts_words_is_kept_where_nothing_is_better(encoder: TextEncoder) -> None:
