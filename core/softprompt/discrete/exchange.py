@@ -18,7 +18,7 @@ from torch import Tensor
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.typed import Typist
 
-CANDIDATES = 4  # a gap: with 8, as many rounds take 1.4 times as long and end no better
+CANDIDATES = 4  # a gap: with 8, as many rounds take 1.3 times as long and end no better
 TAKEN_OUT = (1, 2, 3)  # tokens a round
 MOST_GAPS = 16  # looked at for one token; a longer text has others looked at each time
 WARMTH = 0.003  # of similarity: by how much worse a round may end, at first
