@@ -119,15 +119,20 @@ class Descent:
         self.schedule.step.add_(1)
 
     def _look_ahead(self, clock: int) -> list[tuple[Tensor, Tensor]]:
-        """The numbers of the next steps, on the device, the first of them last: computed one by one they took 3 % of a small step."""
+        """The numbers of the steps until the next look at the device, there, the first of them last: one by one they took 3 % of a small step.
+
+        They are always computed from one look to the next, whichever step is the first that is needed: where in a tensor a number stands decides
+        how it is rounded, and going on from a state must come to the same bits.
+        """
         _, steps, rate, _ = self.schedule
-        after = torch.arange(CHECK_STEPS).unsqueeze(1)
+        begun = clock % CHECK_STEPS
+        after = torch.arange(-begun, CHECK_STEPS - begun).unsqueeze(1)
         step = self.schedule.step + after
         rates = rate * (1 + torch.cos(math.pi * step / steps)) / 2
         first, second = (1 - beta ** (step + 1.0) for beta in BETAS)
-        numbers = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device)
-        at = torch.cat([(clock + after) % self.turns, (clock + after) % CHECK_STEPS], dim=1).to(self.device)
-        return list(zip(numbers, at, strict=True))[::-1]
+        numbers = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device, non_blocking=True)
+        at = torch.cat([(clock + after) % self.turns, (clock + after) % CHECK_STEPS], dim=1).to(self.device, non_blocking=True)
+        return list(zip(numbers[begun:], at[begun:], strict=True))[::-1]
 
     def step(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
         """One update from the present vectors' `losses`, similarities `alone` and means `composed` in contexts, (R,) each."""

@@ -27,6 +27,8 @@ def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:
     "settings",
     [
         {"tokens": 2, "steps": 30, "restarts": 3, "interval": 7},
+        # many numbers at once: what is computed of them must not depend on where among them a step begins
+        {"tokens": 1, "steps": 60, "restarts": 8, "contexts": (), "interval": 7},
         {"tokens": 2, "steps": 60, "stop_at": 0.97, "interval": 4},
         {"tokens": 2, "steps": 40, "patience": 5, "rate": 20.0, "interval": 10},
         {"tokens": 1, "steps": 20, "contexts": (), "objective": "mse", "interval": 3},
