@@ -163,7 +163,7 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
     """Behind a run of another plan three wait: they train at once, one is paused meanwhile, one stopped, and a kill loses nothing."""
     with worker.client() as client:
         first = submit(client, tokens=1, steps=100_000)
-        going, paused, stopped = (submit(client, text, tokens=2, steps=700, contexts=()) for text in (FOX, BOAT, "a green hill"))
+        going, paused, stopped = (submit(client, text, tokens=2, steps=400, contexts=()) for text in (FOX, BOAT, "a green hill"))
         training(client, first)
         client.request(p.Stop(first))
         for run in (going, paused, stopped):
@@ -179,8 +179,8 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
         client.request(p.Resume(paused))
         state(client, paused, "done")
     for run, text in ((going, FOX), (paused, BOAT)):
-        alone = softprompt.train(encoder, text, TrainConfig(tokens=2, steps=700, contexts=()))
-        assert saved(run).steps == 700
+        alone = softprompt.train(encoder, text, TrainConfig(tokens=2, steps=400, contexts=()))
+        assert saved(run).steps == 400
         assert saved(run).similarity == pytest.approx(alone.similarity, abs=2e-3)
     assert saved(stopped).stopped == "interrupted"
 
