@@ -17,12 +17,14 @@ async def is_meant(app: SoftPromptApp) -> bool:
 
     A worker that is only being started will train it, so that is asked too; where it cannot be told to stop, nobody leaves unasked.
     """
-    going = app.runs.count("running") + app.runs.count("queued")
+    going = app.runs.count("running") + app.runs.count("queued") + app.runs.on_their_way
     if not going or app.line.state == "gone":
         return True
     what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
     answers = [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")]
     answer = await app.push_screen_wait(AskKey(f"{what}.", answers))
+    if answer:
+        await app.runs.all_handed_in()  # leaving would take back what is still on its way
     if answer == "s":
         if app.line.state == "starting":
             app.say("all is stopped as soon as the worker is there")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input, Static
 
 from softprompt import Library
@@ -17,7 +18,7 @@ from softprompt.errors import WorkerError
 from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
-from softprompt_tui import client
+from softprompt_tui import client, runs
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
@@ -142,9 +143,19 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
     works(scene, 120, 40)
 
 
+def typed_at_once(d: Desk, *keys: str) -> None:
+    """Keys that one read of the terminal has: a pilot would wait between them until nothing is left to do."""
+    driver = d.app._driver
+    assert driver is not None
+    for key in keys:
+        event = events.Key(key, None)
+        event.set_sender(d.app)
+        driver.send_message(event)
+
+
 def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
     async def scene(d: Desk) -> None:
-        await d.pilot.press("ctrl+t", "ctrl+t", "f7")
+        typed_at_once(d, "ctrl+t", "ctrl+t", "f7")
         await d.until(lambda: len(d.worker.records) == 3 and isinstance(d.app.screen, SweepScreen))
         assert sorted(record.job.kind for record in d.worker.records.values()) == ["sweep", "train", "train"]
 
@@ -389,6 +400,26 @@ def test_quitting_asks_once_where_something_trains() -> None:
         await d.pilot.press("s")
         await d.until(lambda: d.worker.records[run].state == "stopped")
 
+    works(scene)
+
+
+@pytest.mark.parametrize(("answer", "becomes"), [("k", "queued"), ("s", "stopped")])
+def test_what_is_still_being_handed_in_is_asked_about_and_not_lost(
+    answer: str, becomes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = threading.Event()
+
+    async def scene(d: Desk) -> None:
+        typed_at_once(d, "ctrl+t", "ctrl+q")
+        await d.shows("A training is under way")
+        await d.pilot.press(answer)
+        await d.until(lambda: not isinstance(d.app.screen, AskKey))
+        assert not d.worker.records
+        assert d.app.is_running
+        checked.set()
+        await d.until(lambda: [run.state for run in d.worker.records.values()] == [becomes] and not d.app.is_running)
+
+    monkeypatch.setattr(runs, "check_fits", lambda _: checked.wait())
     works(scene)
 
 
