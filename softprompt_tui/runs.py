@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
 NAMES = {"sweep": "swept"}
 LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
+GOING = ("running", "queued")
 _FIRST = {"running": 0, "queued": 1, "paused": 2}
 
 
@@ -64,7 +64,7 @@ class Runs:
                 self.known = {run["id"]: _whole(run, self.known.get(run["id"])) for run in message["runs"]}
                 self.show()
                 app.shown.changed()
-                running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
+                running = next((run["id"] for run in message["runs"] if run["state"] in GOING), "")
                 if running:
                     app.shown.run = ""
                     app.shown.show_run(running)
@@ -245,11 +245,17 @@ class Runs:
         if await self.app.push_screen_wait(AskKey(what, [("d", "drop it all the same")])) == "d":
             await self._asked(p.Drop(run["id"]))
 
-    async def stop_all(self) -> None:
-        """Ends what trains, with the best so far saved, and what waits."""
-        for run in [run["id"] for run in self.known.values() if run["state"] in ("running", "queued")]:
-            with suppress(SoftPromptError):
+    async def stop_all(self) -> list[str]:
+        """Ends what trains, with the best so far saved, and what waits; says what could not be stopped, and why."""
+        refused = []
+        for run in [run["id"] for run in self.known.values() if run["state"] in GOING]:
+            try:
                 await self.app.line.ask(p.Stop(run), within=10)
+            except SoftPromptError as error:
+                now = self.known.get(run, {})
+                if now.get("state") in GOING:  # else it was over meanwhile
+                    refused.append(f"{now['name'] or now['prompt'][:40]} is not stopped: {error}")
+        return refused
 
     def _move(self, run: str, way: int) -> None:
         waiting = [one for one in self.order if self.known[one]["state"] in ("queued", "paused")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -14,11 +15,14 @@ from textual import events
 from textual.widgets import Input, Static
 
 from softprompt import Library
-from softprompt.errors import WorkerError
+from softprompt.errors import RunRefused, WorkerError
+from softprompt.job import Job
 from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
+from softprompt.worker.runfolder import RunFolder, runs_folder
 from softprompt_tui import client, runs
+from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
@@ -458,6 +462,61 @@ def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, m
 
     real = client.connect
     works(scene)
+
+
+def test_a_first_start_asks_too_about_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that is being started has told nothing yet."""
+    begun = threading.Event()
+    RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+    monkeypatch.setattr(client, "connect", lambda **_: begun.wait() and None)
+
+    async def look() -> None:
+        app = SoftPromptApp()
+        async with app.run_test(notifications=True) as pilot:
+            d = Desk(app, pilot, FakeWorker())
+            await d.shows("starting the worker")
+            await pilot.press("ctrl+q")
+            await d.shows("A training is under way", "keep training")
+            await pilot.press("k")
+            await d.until(lambda: not app.is_running)
+
+    asyncio.run(look())
+    begun.set()
+
+
+def test_who_stops_all_stays_where_something_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what is over meanwhile, or gone, keeps nobody."""
+
+    def do(self: FakeWorker, request: p.Request) -> dict[str, object]:
+        if isinstance(request, p.Stop):
+            how = self.records[request.run].job.prompt
+            if how == "over":
+                self.end(request.run)
+            elif how == "gone":
+                real(self, p.Drop(request.run))
+            if how != "fox" or not let:
+                raise RunRefused(f"no stop for {how}")
+        return real(self, request)
+
+    async def scene(d: Desk) -> None:
+        for prompt in ("over", "fox", "gone"):
+            d.app.prompt_pane.set(prompt)
+            d.worker.begin(await d.train())
+        await d.pilot.press("ctrl+q")
+        await d.shows("3 trainings", "keep training")
+        await d.pilot.press("s")
+        await d.shows("fox is not stopped: no stop for fox")
+        assert d.app.is_running
+        let.append(True)
+        await d.pilot.press("ctrl+q")
+        await d.shows("A training is under way")
+        await d.pilot.press("s")
+        await d.until(lambda: not d.app.is_running)
+
+    let: list[bool] = []
+    real = FakeWorker._do
+    monkeypatch.setattr(FakeWorker, "_do", do)
+    works(scene, 120, 40)
 
 
 def test_the_workers_death_is_said_and_mended_by_one_key() -> None:
