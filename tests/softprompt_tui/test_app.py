@@ -136,13 +136,23 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
         last = await d.train()
         d.worker.begin(first)
         await d.pilot.press("f6", "G")
-        await d.shows("queued 1 hard", "queued 2 train", "waiting behind a red fox and 1 more")
+        await d.shows("queued 1  hard", "queued 2  train", "waiting behind a red fox and 1 more")
         await d.pilot.press("enter")
         await d.until(lambda: d.app.shown.run == last)
         d.worker.end(first)
         await d.until(lambda: d.text().count("waiting behind the hard readout of lake") == 2)  # in the loss pane too
         await d.pilot.press("K")
         await d.until(lambda: [one for one in d.worker.asked if isinstance(one, p.Move)])
+
+    works(scene, 120, 40)
+
+
+def test_a_long_queue_tells_every_place() -> None:
+    async def scene(d: Desk) -> None:
+        for i in range(11):
+            d.app.runs.submitted(await d.app.line.ask(p.Submit(Job(f"fox {i}").as_dict())))
+        await d.pilot.press("f6")
+        await d.shows("queued 1 ", "queued 10 ", "queued 11 ")
 
     works(scene, 120, 40)
 
