@@ -293,7 +293,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def action_plot(self) -> None:
         self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves, self.shown.measure))
 
-    @work
+    @work(group="leave", exclusive=True)
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
         if await leaving.is_meant(self):

@@ -16,7 +16,7 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+t", "train", "Train"),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
-    Binding("ctrl+q", "leave", "Quit", priority=True),
+    Binding("ctrl+q", "leave", "Quit"),  # in its turn: what ctrl+t asked for right before is asked about
     Binding("f8", "more", "Settings", show=False, priority=True),
     Binding("ctrl+r", "mend", "Start worker", show=False),
     Binding("ctrl+c", "help_quit", show=False, system=True),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from softprompt.errors import HomeError
+from softprompt.worker.leases import is_here
+from softprompt.worker.runfolder import records, runs_folder
 from softprompt_tui import settings as kept
+from softprompt_tui.runs import GOING
 from softprompt_tui.screens.ask import AskKey
 
 if TYPE_CHECKING:
@@ -15,21 +19,36 @@ if TYPE_CHECKING:
 async def is_meant(app: SoftPromptApp) -> bool:
     """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
 
-    A worker that is only being started will train it, so that is asked too; where it cannot be told to stop, nobody leaves unasked.
+    A worker that is only being started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
     """
-    going = app.runs.count("running") + app.runs.count("queued")
+    going = app.runs.count("running") + app.runs.count("queued") + app.runs.on_their_way
+    if not going and app.line.state == "starting":  # the worker has not told yet
+        going = await asyncio.to_thread(_left_to_train)
     if not going or app.line.state == "gone":
         return True
     what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
     answers = [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")]
     answer = await app.push_screen_wait(AskKey(f"{what}.", answers))
+    if answer:
+        await app.runs.all_handed_in()  # leaving would take back what is still on its way
     if answer == "s":
         if app.line.state == "starting":
             app.say("all is stopped as soon as the worker is there")
         if not await app.line.comes_up():
             return False  # why it is not there has been said
-        await app.runs.stop_all()
+        if refused := await app.runs.stop_all():
+            app.say("\n".join(refused), "error")
+            return False
     return bool(answer)
+
+
+def _left_to_train() -> int:
+    """How many runs this host's worker will go on with once it is there."""
+    runs = runs_folder()
+    try:
+        return sum(one.state in GOING and is_here(runs / one.id) for one in records(runs))
+    except HomeError:  # nor will the worker read them
+        return 0
 
 
 def save_settings(app: SoftPromptApp) -> None:

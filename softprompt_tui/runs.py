@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.catalogue import MINI
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.job import Job, job_of_sentence
+from softprompt.room import check_fits
 from softprompt.sentence import read_sentence
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
 NAMES = {"sweep": "swept"}
 LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
+GOING = ("running", "queued")
 _FIRST = {"running": 0, "queued": 1, "paused": 2}
 
 
@@ -35,6 +36,8 @@ class Runs:
         self.app = app
         self.known: dict[str, dict[str, Any]] = {}
         self.order: list[str] = []
+        self.on_their_way = 0  # what was asked for and is not known yet
+        self._arrived = asyncio.Event()
         self._rows_waiting = self._gone = False
 
     def count(self, state: str) -> int:
@@ -61,7 +64,7 @@ class Runs:
                 self.known = {run["id"]: _whole(run, self.known.get(run["id"])) for run in message["runs"]}
                 self.show()
                 app.shown.changed()
-                running = next((run["id"] for run in message["runs"] if run["state"] in ("running", "queued")), "")
+                running = next((run["id"] for run in message["runs"] if run["state"] in GOING), "")
                 if running:
                     app.shown.run = ""
                     app.shown.show_run(running)
@@ -156,8 +159,20 @@ class Runs:
 
     async def hand_in(self, job: Job) -> dict[str, Any]:
         """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
-        await asyncio.to_thread(_check_fits, job)
-        return await self.app.line.ask(p.Submit(job.as_dict()))
+        self.on_their_way += 1
+        self._arrived.clear()
+        try:
+            await asyncio.to_thread(check_fits, job)  # the first time 0.1 s, for CLIP's vocabulary
+            return await self.app.line.ask(p.Submit(job.as_dict()))
+        finally:
+            self.on_their_way -= 1
+            if not self.on_their_way:
+                self._arrived.set()
+
+    async def all_handed_in(self) -> None:
+        """Waits until the worker has all that was asked for, or has refused it."""
+        while self.on_their_way:
+            await self._arrived.wait()
 
     def submitted(self, run: dict[str, Any]) -> None:
         """The worker has taken a run. What it said of it since, before this answer was read, is newer."""
@@ -171,7 +186,7 @@ class Runs:
         app = self.app
         try:
             job = await asyncio.to_thread(self._job_of_composition, app.compose_pane.composition)
-            await asyncio.to_thread(_check_fits, job)  # before a name is asked for
+            await asyncio.to_thread(check_fits, job)  # before a name is asked for
             question, name = "A soft prompt that means all of it is trained; its name", ""
             while True:
                 typed = await app.push_screen_wait(AskText(question, name))
@@ -230,11 +245,17 @@ class Runs:
         if await self.app.push_screen_wait(AskKey(what, [("d", "drop it all the same")])) == "d":
             await self._asked(p.Drop(run["id"]))
 
-    async def stop_all(self) -> None:
-        """Ends what trains, with the best so far saved, and what waits."""
-        for run in [run["id"] for run in self.known.values() if run["state"] in ("running", "queued")]:
-            with suppress(SoftPromptError):
+    async def stop_all(self) -> list[str]:
+        """Ends what trains, with the best so far saved, and what waits; says what could not be stopped, and why."""
+        refused = []
+        for run in [run["id"] for run in self.known.values() if run["state"] in GOING]:
+            try:
                 await self.app.line.ask(p.Stop(run), within=10)
+            except SoftPromptError as error:
+                now = self.known.get(run, {})
+                if now.get("state") in GOING:  # else it was over meanwhile
+                    refused.append(f"{now['name'] or now['prompt'][:40]} is not stopped: {error}")
+        return refused
 
     def _move(self, run: str, way: int) -> None:
         waiting = [one for one in self.order if self.known[one]["state"] in ("queued", "paused")]
@@ -250,12 +271,6 @@ class Runs:
             await self.app.line.ask(request)
         except SoftPromptError as error:
             self.app.say(str(error), "error")
-
-
-def _check_fits(job: Job) -> None:
-    from softprompt.room import check_fits  # 0.1 s, for CLIP's vocabulary
-
-    check_fits(job)
 
 
 def _whole(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:

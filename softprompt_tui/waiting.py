@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from softprompt.worker.together import together
+
 LONGEST = 28  # characters of a name or prompt in a sentence
 
 Run = dict[str, Any]
@@ -16,9 +18,16 @@ def places(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def before(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """What must be over before a waiting run begins, in that order."""
-    ahead = [one for one in runs if one["state"] in ("running", "queued")]
-    return ahead[: next((i for i, one in enumerate(ahead) if one["id"] == run["id"]), 0)]
+    """What must be over before a waiting run begins, in that order: all that trains, and what waits ahead of it and not in its batch."""
+    queued = [one for one in runs if one["state"] == "queued"]
+    at = next((i for i, one in enumerate(queued) if one["id"] == run["id"]), 0)
+    begins = 0
+    # an older worker does not tell what runs share a batch by
+    while (
+        queued and (end := begins + together([(one.get("batch") or None, one.get("rows", 1)) for one in queued[begins:]])) <= at
+    ):
+        begins = end
+    return [one for one in runs if one["state"] == "running"] + queued[:begins]
 
 
 def state_of(run: Run, place: int | None) -> str:

@@ -166,8 +166,9 @@ class Picture:
         r = self.latest
         tokens = f"{r['tokens']} tokens  " if self.run["tokens"] == "auto" else ""
         left = (self.run["steps"] - r["step"]) / r["steps_per_second"] if r["steps_per_second"] else 0
-        of = "" if self.run["kind"] == "hard" else f"loss {figure(r['loss'])}  "
-        text = " of the best text" if self.run["kind"] == "hard" else ""
+        hard = self.run.get("kind", "train") == "hard"  # an older worker does not tell
+        of = "" if hard else f"loss {figure(r['loss'])}  "
+        text = " of the best text" if hard else ""
         return (
             f"{tokens}{r['step']}/{self.run['steps']}  {of}similarity{text} {figure(r['similarity'])}  "
             f"{r['steps_per_second'] or 0:.0f}/s  {duration(left)} left"

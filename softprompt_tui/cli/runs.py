@@ -13,6 +13,7 @@ from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL
 from softprompt.room import check_fits
 from softprompt.worker import protocol as p
+from softprompt.worker.leases import is_here
 from softprompt.worker.runfolder import ENDED, records, runs_folder
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
@@ -83,8 +84,10 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    found = [record.as_dict() for record in records(runs_folder())]
-    place = places(found)
+    folder = runs_folder()
+    found = [record.as_dict() for record in records(folder)]
+    here = [run for run in found if run["state"] in ("running", "queued") and is_here(folder / run["id"])]
+    place = places(here)
     if as_json:
         print_json([run | {"place": place.get(run["id"])} for run in found])
     elif not found:
@@ -93,7 +96,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
         print_table(headings, [_row(run, place, now) for run in found], right=(3, 4, 5), stretch=6)
-        _say_what_is_waited_for(found)
+        _say_what_is_waited_for(here)
 
 
 def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
@@ -102,13 +105,14 @@ def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str
     return (run["id"][:8], state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])
 
 
-def _say_what_is_waited_for(found: list[dict[str, Any]]) -> None:
+def _say_what_is_waited_for(here: list[dict[str, Any]]) -> None:
+    """Of this host's runs: those of others wait for nothing that is done here."""
     from softprompt.worker.client import connect
 
-    waiting = [run for run in found if run["state"] == "queued"]
+    waiting = [run for run in here if run["state"] == "queued"]
     if not waiting:
         return
-    if ahead := before(waiting[0], found):
+    if ahead := before(waiting[0], here):
         wait = "1 run waits" if len(waiting) == 1 else f"{len(waiting)} runs wait"
         training = ", ".join(f"{run['id'][:8]} ({called(run)})" for run in ahead)
         narrate(f"{wait} behind {training}")

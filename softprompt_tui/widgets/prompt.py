@@ -78,8 +78,9 @@ class Editor(TextArea):
     def on_focus(self) -> None:
         self.call_after_refresh(self.scroll_cursor_visible)
 
-    def action_train(self) -> None:
-        self.post_message(TrainAsked())
+    async def action_train(self) -> None:
+        """At once: a message would be read after the next key, which may be ctrl+q."""
+        await self.app.run_action("train")
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = without_steering(event.text)

@@ -20,7 +20,7 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
-    Column("state", 8, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
+    Column("state", 9, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),

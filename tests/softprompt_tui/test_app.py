@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -10,14 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input, Static
 
 from softprompt import Library
-from softprompt.errors import WorkerError
+from softprompt.errors import RunRefused, WorkerError
+from softprompt.job import Job
 from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
-from softprompt_tui import client
+from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt_tui import client, runs
+from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.plot import PlotScreen
@@ -131,7 +136,7 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
         last = await d.train()
         d.worker.begin(first)
         await d.pilot.press("f6", "G")
-        await d.shows("queued 1 hard", "queued 2 train", "waiting behind a red fox and 1 more")
+        await d.shows("queued 1  hard", "queued 2  train", "waiting behind a red fox and 1 more")
         await d.pilot.press("enter")
         await d.until(lambda: d.app.shown.run == last)
         d.worker.end(first)
@@ -142,9 +147,29 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
     works(scene, 120, 40)
 
 
+def test_a_long_queue_tells_every_place() -> None:
+    async def scene(d: Desk) -> None:
+        for i in range(11):
+            d.app.runs.submitted(await d.app.line.ask(p.Submit(Job(f"fox {i}").as_dict())))
+        await d.pilot.press("f6")
+        await d.shows("queued 1 ", "queued 10 ", "queued 11 ")
+
+    works(scene, 120, 40)
+
+
+def typed_at_once(d: Desk, *keys: str) -> None:
+    """Keys that one read of the terminal has: a pilot would wait between them until nothing is left to do."""
+    driver = d.app._driver
+    assert driver is not None
+    for key in keys:
+        event = events.Key(key, None)
+        event.set_sender(d.app)
+        driver.send_message(event)
+
+
 def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
     async def scene(d: Desk) -> None:
-        await d.pilot.press("ctrl+t", "ctrl+t", "f7")
+        typed_at_once(d, "ctrl+t", "ctrl+t", "f7")
         await d.until(lambda: len(d.worker.records) == 3 and isinstance(d.app.screen, SweepScreen))
         assert sorted(record.job.kind for record in d.worker.records.values()) == ["sweep", "train", "train"]
 
@@ -392,6 +417,26 @@ def test_quitting_asks_once_where_something_trains() -> None:
     works(scene)
 
 
+@pytest.mark.parametrize(("answer", "becomes"), [("k", "queued"), ("s", "stopped")])
+def test_what_is_still_being_handed_in_is_asked_about_and_not_lost(
+    answer: str, becomes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = threading.Event()
+
+    async def scene(d: Desk) -> None:
+        typed_at_once(d, "ctrl+t", "ctrl+q")
+        await d.shows("A training is under way")
+        await d.pilot.press(answer)
+        await d.until(lambda: not isinstance(d.app.screen, AskKey))
+        assert not d.worker.records
+        assert d.app.is_running
+        checked.set()
+        await d.until(lambda: [run.state for run in d.worker.records.values()] == [becomes] and not d.app.is_running)
+
+    monkeypatch.setattr(runs, "check_fits", lambda _: checked.wait())
+    works(scene)
+
+
 @pytest.mark.parametrize("comes", [True, False])
 def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It will train what is left; what is to be stopped is stopped once it is there, and where it does not come nobody leaves."""
@@ -427,6 +472,61 @@ def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, m
 
     real = client.connect
     works(scene)
+
+
+def test_a_first_start_asks_too_about_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that is being started has told nothing yet."""
+    begun = threading.Event()
+    RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+    monkeypatch.setattr(client, "connect", lambda **_: begun.wait() and None)
+
+    async def look() -> None:
+        app = SoftPromptApp()
+        async with app.run_test(notifications=True) as pilot:
+            d = Desk(app, pilot, FakeWorker())
+            await d.shows("starting the worker")
+            await pilot.press("ctrl+q")
+            await d.shows("A training is under way", "keep training")
+            await pilot.press("k")
+            await d.until(lambda: not app.is_running)
+
+    asyncio.run(look())
+    begun.set()
+
+
+def test_who_stops_all_stays_where_something_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what is over meanwhile, or gone, keeps nobody."""
+
+    def do(self: FakeWorker, request: p.Request) -> dict[str, object]:
+        if isinstance(request, p.Stop):
+            how = self.records[request.run].job.prompt
+            if how == "over":
+                self.end(request.run)
+            elif how == "gone":
+                real(self, p.Drop(request.run))
+            if how != "fox" or not let:
+                raise RunRefused(f"no stop for {how}")
+        return real(self, request)
+
+    async def scene(d: Desk) -> None:
+        for prompt in ("over", "fox", "gone"):
+            d.app.prompt_pane.set(prompt)
+            d.worker.begin(await d.train())
+        await d.pilot.press("ctrl+q")
+        await d.shows("3 trainings", "keep training")
+        await d.pilot.press("s")
+        await d.shows("fox is not stopped: no stop for fox")
+        assert d.app.is_running
+        let.append(True)
+        await d.pilot.press("ctrl+q")
+        await d.shows("A training is under way")
+        await d.pilot.press("s")
+        await d.until(lambda: not d.app.is_running)
+
+    let: list[bool] = []
+    real = FakeWorker._do
+    monkeypatch.setattr(FakeWorker, "_do", do)
+    works(scene, 120, 40)
 
 
 def test_the_workers_death_is_said_and_mended_by_one_key() -> None:

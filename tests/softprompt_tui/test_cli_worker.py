@@ -12,13 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from softprompt import Library
+from softprompt.job import Job
 from softprompt.priority import WORKER
 from softprompt.worker import protocol as p
+from softprompt.worker.leases import Holder
+from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt_tui.cli.follow import Picture
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home, nicenesses, until, wait_for
 
@@ -121,6 +126,24 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
     said = run("worker", "stop").stderr
     assert f"run {runs[0][:8]} goes on when it starts again" in said
     assert "No worker is there to train them" in run("runs").stderr
+
+
+def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worker: Home, run: Run) -> None:
+    there, here = (RunFolder.create(runs_folder(), Job(prompt), 1.0)[0] for prompt in ("a lake", FOX))
+    there.append({"event": "began", "step": 0})
+    (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.me(), host="elsewhere", boot="another"))))
+    listed = run("runs")
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [[there.id[:8], "running"], [here.id[:8], "queued"]]
+    assert listed.stderr == "No worker is there to train them: `softprompt-tui worker start` goes on\n"
+    assert {one["id"]: one["place"] for one in json.loads(run("runs", "--json").stdout)} == {there.id: None, here.id: 1}
+
+
+def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"tokens": 2, "step": 20, "loss": 0.25, "similarity": 0.75, "steps_per_second": 10.0}
+    with Picture() as picture:
+        picture.begin({"id": "3f2a", "state": "running", "tokens": 2, "steps": 30}, [])
+        picture.report(report)
+        assert picture._figures() == "20/30  loss 0.2500  similarity 0.7500  10/s  1 s left"
 
 
 @pytest.mark.parametrize(

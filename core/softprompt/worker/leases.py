@@ -98,6 +98,12 @@ def is_free(folder: Path) -> bool:
     return lives is False or holder == Holder.me()
 
 
+def is_here(folder: Path) -> bool:
+    """Whether a run is this host's to train: its holder lives here, or a process of this host may take it unasked."""
+    holder = holder_of(folder)
+    return holder is not None and (holder.lives() is True or is_free(folder))
+
+
 def unheard_for(folder: Path) -> float:
     """Seconds since the newest lease was renewed, by the clock of the disk it lies on: hosts' clocks differ."""
     probe = folder / f".{secrets.token_hex(8)}.partial"

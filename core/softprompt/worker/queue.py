@@ -30,10 +30,10 @@ from softprompt.worker.runfolder import (
     swept_id,
     swept_name,
 )
+from softprompt.worker.together import together
 
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away
-MOST_TOGETHER = 16  # rows of a batch that forms by itself
 SHOWN_ENDED = 100  # ended runs that a snapshot has
 
 
@@ -103,14 +103,8 @@ class Queue:
         """
         waiting = [record for record in self.records.values() if record.state == "queued" and record.id in self.leases]
         waiting.sort(key=lambda record: (not record.stopping, record.position, record.id))
-        together: list[Record] = []
-        for record in waiting:
-            first = together[0].job.batch if together else None
-            rows = sum(one.job.config.restarts for one in (*together, record))
-            if together and (first is None or record.job.batch != first or rows > MOST_TOGETHER):
-                break
-            together.append(record)
-        ready = [Training(one, self.folder(one), self.leases[one.id], "stop" if one.stopping else "") for one in together]
+        beginning = waiting[: together([(one.job.batch, one.job.config.restarts) for one in waiting])]
+        ready = [Training(one, self.folder(one), self.leases[one.id], "stop" if one.stopping else "") for one in beginning]
         self.training = {one.folder.id: one for one in ready}
         return ready
 

@@ -94,6 +94,7 @@ class Record:
             "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
             "steps": self.latest.get("steps") or job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
             "kind": job.kind, "sweep": list(job.sweep), "results": self.results, "of_entry": job.entry, "hard": job.hard is not None,
+            "batch": "" if job.batch is None else hashlib.sha256(repr(job.batch).encode()).hexdigest()[:16], "rows": job.config.restarts,
             "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
             **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
         }  # fmt: skip
