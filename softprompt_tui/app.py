@@ -234,7 +234,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.begin(self.runs.train, group="train")  # who asks twice gets two
 
     def action_sweep(self) -> None:
-        self.begin(self.sweeps.begin, group="sweep", exclusive=True)
+        self.begin(self.sweeps.begin, group="sweep")
 
     def action_harden(self) -> None:
         self.begin(self.hard.look_for_shown, group="requests")

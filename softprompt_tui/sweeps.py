@@ -27,6 +27,7 @@ class Sweeps:
     def __init__(self, app: SoftPromptApp) -> None:
         self.app = app
         self._painted, self._waiting = 0.0, False
+        self._on_their_way: set[Job] = set()
         self._going: dict[Job, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
 
     async def begin(self) -> None:
@@ -34,11 +35,20 @@ class Sweeps:
         app, pane = self.app, self.app.prompt_pane
         try:
             job = sweep_of(pane.prompt, pane.fields, app.settings.more)
+        except SoftPromptError as error:
+            app.say(str(error), "error")
+            return
+        if job in self._on_their_way:  # the key again, before the worker has answered
+            return
+        self._on_their_way.add(job)
+        try:
             before = self._going.get(job, "")
             run = before if before and self._is_good(before) else await app.runs.submit(job)
         except SoftPromptError as error:
             app.say(str(error), "error")
             return
+        finally:
+            self._on_their_way.discard(job)
         self._going = {known: one for known, one in self._going.items() if self._is_good(one)} | {job: run}
         self.open(run)
 

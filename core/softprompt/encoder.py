@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.byhand import outputs
-from softprompt.errors import ConfigError, PromptError
+from softprompt.errors import ConfigError
 from softprompt.families import Reads
+from softprompt.refusals import without_room
 from softprompt.tower import Tower, block_forward
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class TextEncoder:
 
     def check_length(self, tokens: int) -> None:
         if tokens > self.room:
-            raise PromptError(f"{tokens} tokens do not fit: {self.name} takes at most {self.room} beside start and end")
+            raise without_room(tokens, self.name, self.room)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """(len(ids), w) token embeddings, float32."""

@@ -12,6 +12,7 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library.names import check_name
 from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
+from softprompt.refusals import no_prompt
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
@@ -64,7 +65,7 @@ class Job:
         if self.sweep and (self.hard or self.config.tokens == "auto"):
             raise ConfigError("a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it")
         if not self.prompt.strip():
-            raise PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+            raise no_prompt()
         check_meanings(self.prompt, self.meanings)
         if self.name:
             check_name(self.name)

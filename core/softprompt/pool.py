@@ -23,7 +23,7 @@ from softprompt.graphs import Graphs
 from softprompt.hidden import HiddenTarget, best_match
 from softprompt.member import Look, Member, TrainState
 from softprompt.objective import cosines, row_losses
-from softprompt.room import too_many
+from softprompt.refusals import too_many
 from softprompt.softrows import SoftRows
 from softprompt.targets import ALONE, HardPrompt, fitting, targets_of, with_room
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 WORKER, BATCH = 5, 10  # what one watches goes before what one comes back to
+AGAIN = 0.12  # seconds
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -22,4 +24,8 @@ def make_way(niceness: int) -> None:
     with suppress(OSError):  # forbidden, or a kernel without autogroups: nothing is lost but some politeness
         os.nice(niceness)
         if os.getsid(0) == os.getpid():
-            AUTOGROUP.write_text(f"{niceness}")
+            try:
+                AUTOGROUP.write_text(f"{niceness}")
+            except BlockingIOError:  # the kernel takes one such write in 0.1 s from all processes without privileges
+                time.sleep(AGAIN)
+                AUTOGROUP.write_text(f"{niceness}")

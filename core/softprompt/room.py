@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
-from softprompt.errors import ConfigError, PromptError, PromptTooLong, UnknownModel
+from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL, resolve
+from softprompt.refusals import no_prompt, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:
     from softprompt.job import Job
@@ -37,7 +38,7 @@ def known_model(name: str) -> ModelInfo | None:
 
 def check_fits(job: Job) -> None:
     """Raises ConfigError for more soft tokens than the job's model has room for, PromptTooLong for a prompt that it is to refuse, and
-    PromptError for one that is no text to it. Of a model that it does not know, nothing is said."""
+    PromptError for one that is no text to it, and for another prompt without room, which is never cut. Of a model that it does not know, nothing is said."""
     info = known_model(job.model)
     if info is None:
         return
@@ -55,26 +56,6 @@ def check_fits(job: Job) -> None:
             raise no_prompt()
         if len(ids) > room and config.long == "refuse":
             raise too_long(len(ids), info.name, room, clip_tokenizer().decode(ids[room:]))
-
-
-def no_prompt() -> PromptError:
-    return PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
-
-
-def too_many(tokens: int, model: str, room: int) -> ConfigError:
-    return ConfigError(f"tokens is {tokens}; {model} has room for 1 to {room} (10 are usual, 3 are often enough)")
-
-
-def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
-    return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
-
-
-def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:
-    return PromptTooLong(
-        f"the prompt has {tokens:,} tokens, {model} takes {room}; what does not fit: '{shortened(beyond.strip())}'. "
-        "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit (in the interface: F8)"
-    )
-
-
-def shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    for text in config.against:
+        if (length := len(clip_tokenizer().encode(text))) > room:
+            raise without_room(length, info.name, room)

@@ -17,7 +17,7 @@ from softprompt.config import Long
 from softprompt.contexts import SLOT, split_context
 from softprompt.encoder import Row, TextEncoder
 from softprompt.origin import Meaning
-from softprompt.room import no_prompt, too_long
+from softprompt.refusals import no_prompt, too_long
 
 ALONE = SLOT  # the context with nothing around
 

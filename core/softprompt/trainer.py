@@ -25,7 +25,7 @@ from softprompt.origin import Meaning
 from softprompt.pool import Pool
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.readout import read_out, readout_similarity
-from softprompt.room import shortened
+from softprompt.refusals import shortened
 from softprompt.targets import ALONE, HardPrompt, meant_prompt, targets_in
 from softprompt.training import Interval, Report, descend, device_failure, start_tensor
 

@@ -176,6 +176,26 @@ def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
     works(scene)
 
 
+def test_a_sweep_asked_for_again_before_the_worker_answers_is_one_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(d: Desk) -> None:
+        async def ask(request: p.Request, **settings: float) -> dict[str, object]:
+            answer = await real(request, **settings)
+            if isinstance(request, p.Submit):
+                await answered.wait()
+            return answer
+
+        answered, real = asyncio.Event(), d.app.line.ask
+        monkeypatch.setattr(d.app.line, "ask", ask)
+        await d.pilot.press("f7")
+        await d.until(lambda: d.worker.records)
+        await d.pilot.press("f7")
+        answered.set()
+        await d.until(lambda: isinstance(d.app.screen, SweepScreen))
+        assert len([one for one in d.worker.asked if isinstance(one, p.Submit)]) == 1
+
+    works(scene)
+
+
 def test_f7_is_found_wherever_one_looks_for_it() -> None:
     async def scene(d: Desk) -> None:
         await d.shows("F7 sweep ─", "^t Train  F7 Sweep  F8 Settings", "F7 with 1 to 16 soft tokens at once")

@@ -21,7 +21,7 @@ from softprompt.discrete.typed import Typist
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.prompt import HardReadout
-from softprompt.room import too_many_hard
+from softprompt.refusals import too_many_hard
 from softprompt.targets import ALONE, HardPrompt, fitting, rows_in, targets_in
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`

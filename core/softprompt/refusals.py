@@ -1,0 +1,32 @@
+"""What is refused before a model is loaded and by the model itself, in the same words."""
+
+from __future__ import annotations
+
+from softprompt.errors import ConfigError, PromptError, PromptTooLong
+
+
+def no_prompt() -> PromptError:
+    return PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+
+
+def without_room(tokens: int, model: str, room: int) -> PromptError:
+    return PromptError(f"{tokens} tokens do not fit: {model} takes at most {room} beside start and end")
+
+
+def too_many(tokens: int, model: str, room: int) -> ConfigError:
+    return ConfigError(f"tokens is {tokens}; {model} has room for 1 to {room} (10 are usual, 3 are often enough)")
+
+
+def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
+    return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
+
+
+def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:
+    return PromptTooLong(
+        f"the prompt has {tokens:,} tokens, {model} takes {room}; what does not fit: '{shortened(beyond.strip())}'. "
+        "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit (in the interface: F8)"
+    )
+
+
+def shortened(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
