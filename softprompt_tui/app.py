@@ -293,9 +293,11 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def action_plot(self) -> None:
         self.push_screen(PlotScreen(self.shown.title, self.shown.series, self.shown.curves, self.shown.measure))
 
-    @work(group="leave", exclusive=True)
+    @work(group="leave")
     async def action_leave(self) -> None:
         """Quits; asks once where something trains."""
+        if sum(one.group == "leave" and not one.is_finished for one in self.workers) > 1:
+            return  # it is being asked already
         if await leaving.is_meant(self):
             self.leave_now()
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from softprompt_tui.app import SoftPromptApp
@@ -24,6 +25,15 @@ class Desk:
     app: SoftPromptApp
     pilot: Pilot[None]
     worker: FakeWorker
+
+    def typed_at_once(self, *keys: str) -> None:
+        """Keys that one read of the terminal has: a pilot would wait between them until nothing is left to do."""
+        driver = self.app._driver
+        assert driver is not None
+        for key in keys:
+            event = events.Key(key, None)
+            event.set_sender(self.app)
+            driver.send_message(event)
 
     async def until(self, there: Callable[[], object]) -> None:
         """Waits until the interface is as wanted."""

@@ -56,6 +56,7 @@ class SweepScreen(ModalScreen[None]):
         Binding("s", "stop", "Stop"),
         Binding("f1,question_mark", "help", "Help", key_display="F1", priority=True),
         Binding("escape,f7", "dismiss", "Back", key_display="esc", priority=True),
+        Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
     def __init__(self, sweeps: Sweeps, run: str) -> None:

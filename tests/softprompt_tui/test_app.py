@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual import events
 from textual.widgets import Input, Static
 
 from softprompt import Library
@@ -157,19 +156,9 @@ def test_a_long_queue_tells_every_place() -> None:
     works(scene, 120, 40)
 
 
-def typed_at_once(d: Desk, *keys: str) -> None:
-    """Keys that one read of the terminal has: a pilot would wait between them until nothing is left to do."""
-    driver = d.app._driver
-    assert driver is not None
-    for key in keys:
-        event = events.Key(key, None)
-        event.set_sender(d.app)
-        driver.send_message(event)
-
-
 def test_keys_that_follow_at_once_each_get_what_they_asked_for() -> None:
     async def scene(d: Desk) -> None:
-        typed_at_once(d, "ctrl+t", "ctrl+t", "f7")
+        d.typed_at_once("ctrl+t", "ctrl+t", "f7")
         await d.until(lambda: len(d.worker.records) == 3 and isinstance(d.app.screen, SweepScreen))
         assert sorted(record.job.kind for record in d.worker.records.values()) == ["sweep", "train", "train"]
 
@@ -444,7 +433,7 @@ def test_what_is_still_being_handed_in_is_asked_about_and_not_lost(
     checked = threading.Event()
 
     async def scene(d: Desk) -> None:
-        typed_at_once(d, "ctrl+t", "ctrl+q")
+        d.typed_at_once("ctrl+t", "ctrl+q")
         await d.shows("A training is under way")
         await d.pilot.press(answer)
         await d.until(lambda: not isinstance(d.app.screen, AskKey))

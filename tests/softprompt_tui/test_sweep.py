@@ -102,6 +102,20 @@ def test_all_are_marked_and_none_and_a_sweep_is_stopped() -> None:
     works(scene)
 
 
+def test_one_leaves_from_a_sweeps_screen_and_is_asked_once() -> None:
+    async def scene(d: Desk) -> None:
+        run = await begun(d)
+        d.worker.begin(run)
+        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
+        d.typed_at_once("ctrl+q", "ctrl+q")
+        await d.shows("A training is under way")
+        await d.pilot.press("escape")
+        await d.until(lambda: isinstance(d.app.screen, SweepScreen))
+        assert d.app.is_running
+
+    works(scene)
+
+
 def test_a_failure_and_an_early_stop_are_said() -> None:
     async def scene(d: Desk) -> None:
         run = await begun(d)
