@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from softprompt.threads import SPINS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -86,7 +88,7 @@ def test_starting_up_is_quick(args: list[str], most: float) -> None:
 def test_two_trainings_at_once_do_not_stall_each_other() -> None:
     """What is said of OpenMP's threads is said before torch is there to hear it, and the user's own word stands."""
     said = "import os, softprompt_tui.cli as cli; cli.main = lambda **_: None; cli.run = lambda _: print(os.environ.get('GOMP_SPINCOUNT')); cli.entry()"
-    for environment, wanted in (({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
+    for environment, wanted in (({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
         plain = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
         done = subprocess.run([sys.executable, "-c", said], env=plain | environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == wanted
