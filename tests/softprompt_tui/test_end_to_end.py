@@ -81,7 +81,7 @@ def test_killed_in_the_middle_of_a_training_it_comes_back_with_the_whole_curve(w
     with Terminal() as t:
         t.shows(r"step \d{2,} of 100000", TRAINING, within=60)
         worker.kill()
-        t.shows("no worker: ctrl\\+r starts it")
+        t.shows("no worker: ctrl\\+r starts it", within=2.5)
         t.press("ctrl+r")
         t.shows(TRAINING, within=60)
         t.shows(r"step \d{2,} of 100000")
