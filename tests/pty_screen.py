@@ -101,7 +101,7 @@ class Terminal:
         while self.read(0.15):
             pass
 
-    def ends(self, within: float = 30) -> int:
+    def ends(self, within: float = 10) -> int:
         """Waits for the program's end, reading on; its exit code."""
         until = time.monotonic() + within
         while self.process.poll() is None:

@@ -88,7 +88,7 @@ def test_killed_in_the_middle_of_a_training_it_comes_back_with_the_whole_curve(w
         t.press("ctrl+q")
         t.shows("keep training")
         t.press("s")
-        assert t.ends() == 0
+        assert t.ends(20) == 0
     until(lambda: Library().list().total == 1)
     assert Library().list().entries[0].stopped == "interrupted"
 
@@ -98,7 +98,7 @@ def test_a_signal_ends_it_and_leaves_the_terminal_sane(idle: Home, number: signa
     with Terminal() as t:
         t.shows("worker ready", within=60)
         t.signal(number)
-        t.ends()
+        t.ends(2)
         assert t.modes() == t.before
         assert not t.screen.cursor.hidden
     pid = idle.pid()
