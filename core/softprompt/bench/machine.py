@@ -87,22 +87,19 @@ def synchronise(device: torch.device) -> None:
 def in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) -> dict[str, float]:
     """Median seconds of one call of each, the calls taking turns so that a busy machine slows all alike.
 
-    A turn is a burst of calls, after one that is not counted unless calls are slow: what ran before has emptied the caches and given the
-    memory back. The device is waited for at a burst's ends only, as a training does.
+    A turn is a burst of calls, after one that is not counted: what ran before has emptied the caches and given the memory back. The device
+    is waited for at a burst's ends only, as a training does.
     """
-    bursts, slow = {}, set()
+    bursts = {}
     for name, call in calls.items():
         first = _timed(call, 1, device)  # with allocations, and what is made at the first call
         again = _timed(call, 1, device) if first < SLOW else first
         bursts[name] = max(1, min(MOST_BURST, int(BURST / max(1e-9, again))))
-        if again >= SLOW:
-            slow.add(name)
     found: dict[str, list[float]] = {name: [] for name in calls}
     ends = time.perf_counter() + seconds
     while time.perf_counter() < ends or len(next(iter(found.values()))) < LEAST_TURNS:
         for name, call in calls.items():
-            if name not in slow:
-                call()
+            call()
             found[name].append(_timed(call, bursts[name], device))
     return {name: median(times) for name, times in found.items()}
 
