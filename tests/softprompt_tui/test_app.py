@@ -670,7 +670,9 @@ def test_help_is_of_the_pane_one_is_in() -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 20), (120, 40)])
-def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
+def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "check_fits", lambda _: None)  # another client may have queued what is refused here
+
     library = Library()
     for text in HOSTILE:
         found = HardReadout(text, 2, 0.5, None, text, 1, 0.1)
@@ -681,9 +683,8 @@ def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
         def inert() -> bool:
             return not any(char in d.text() for char in "\x1b\x07\x9b\u202e")
 
-        d.app.settings.more = {"long": "cut"}
         for text in HOSTILE:
-            d.app.prompt_pane.set(text[:3_000])  # longer words are refused before they are queued
+            d.app.prompt_pane.set(text)
             run = await d.train()
             d.worker.begin(run)
             d.worker.report(run, 5)
@@ -706,7 +707,7 @@ def test_hostile_text_is_inert_on_every_screen(size: tuple[int, int]) -> None:
             assert inert()
             await d.pilot.press("escape")
         for text in HOSTILE:
-            d.app.prompt_pane.set(text[:3_000])
+            d.app.prompt_pane.set(text)
             await d.pilot.press("f7")
             await d.until(lambda: isinstance(d.app.screen, SweepScreen))
             run = list(d.worker.records)[-1]

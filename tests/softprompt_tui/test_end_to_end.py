@@ -112,7 +112,7 @@ def test_a_terminal_that_vanishes_ends_it(idle: Home) -> None:
         os.close(t.slave)
         os.close(t.master)
         t.slave = t.master = -1
-        t.process.wait(30)
+        t.process.wait(3)
     assert idle.pid() is not None
 
 
