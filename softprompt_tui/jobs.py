@@ -13,12 +13,23 @@ from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
 from softprompt.models import LOCAL
+from softprompt.prompt_syntax import PreparedPrompt, prepare_prompt
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
 SWEEP = "1-16"
 MOST_SWEPT = 64  # numbers of tokens in one sweep
+
+
+def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
+    """The prompt to train, and what image programs would read as syntax in it. Raises ConfigError."""
+    plain = more.get("plain", "no").lower()
+    if plain not in (*YES, *NO, ""):
+        raise ConfigError(
+            f"plain is {more['plain']!r}: yes removes weights, LoRA tags and wildcards, no leaves them{_where('plain')}"
+        )
+    return prepare_prompt(prompt, plain in YES)
 
 
 def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
@@ -40,6 +51,7 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
             raise ConfigError(
                 f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
             )
+    prompt = typed_prompt(prompt, more).text
     for name in ("restarts", "seed", "patience"):
         if more.get(name):
             settings[name] = _whole(name, more[name])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.catalogue import MINI
 from softprompt.errors import SoftPromptError
+from softprompt.prompt_syntax import find_syntax
 from softprompt.worker import protocol as p
 from softprompt_tui.shown import literal
 
@@ -46,8 +47,9 @@ class Questions:
 
         await asyncio.sleep(COUNT_AFTER)
         pane = self.app.prompt_pane
-        found = await asyncio.to_thread(count, pane.editor.text, pane.fields["model"] or "mini")
-        pane.show_count(found, len(self.app.settings.more))
+        text, model = pane.editor.text, pane.fields["model"] or "mini"
+        found, syntax = await asyncio.to_thread(lambda: (count(text, model), find_syntax(text)))
+        pane.show_count(found, len(self.app.settings.more), syntax)
         chosen = (pane.fields["model"], pane.fields["device"])
         if chosen != self._composed_on:  # the composition is of the chosen model too
             self._composed_on = chosen

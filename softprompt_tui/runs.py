@@ -7,15 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from softprompt.answers import YES
 from softprompt.catalogue import MINI
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.job import Job, job_of_sentence
+from softprompt.prompt_syntax import describe_syntax
 from softprompt.room import check_fits
 from softprompt.sentence import read_sentence
 from softprompt.worker import protocol as p
 from softprompt.worker.runfolder import ENDED
 from softprompt_tui.inert import inert
-from softprompt_tui.jobs import job_of
+from softprompt_tui.jobs import job_of, typed_prompt
 from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.waiting import told
 
@@ -150,12 +152,20 @@ class Runs:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         app, pane = self.app, self.app.prompt_pane
         run = await self.hand_in(job)
+        self._say_syntax(pane.prompt)
         app.settings.more.pop("name", None)  # a name is for one
         app.settings.remember(pane.prompt)
         pane.remembered(app.settings.prompts)
         self.submitted(run)
         app.save_settings()
         return str(run["id"])
+
+    def _say_syntax(self, prompt: str) -> None:
+        """Say once of a prompt that it has what image programs read as syntax."""
+        kinds, more = typed_prompt(prompt, self.app.settings.more).kinds, self.app.settings.more
+        if kinds and prompt not in self.app.settings.prompts:
+            is_plain = more.get("plain", "").lower() in YES
+            self.app.say(describe_syntax(kinds, is_plain, "plain: yes in the settings (F8)"), "warning")
 
     async def hand_in(self, job: Job) -> dict[str, Any]:
         """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""

@@ -18,6 +18,7 @@ from softprompt.families import READS, Family
 from softprompt.hidden import check_family
 from softprompt.origin import Meaning
 from softprompt.sentence import Sentence, Word, read_sentence
+from softprompt.text import encode_prompt
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -70,7 +71,7 @@ def compose(encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], En
         row: list[int] = []
         for part in sentence.parts:
             if isinstance(part, str):
-                row += encoder.tokenizer.encode(part)
+                row += encode_prompt(encoder.tokenizer, part)
                 continue
             for vector in _vectors(encoder, part):
                 vectors.append(vector)

@@ -8,10 +8,10 @@ changing soft tokens. Shapes: r sets of soft tokens, k soft tokens, w width, b r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,22 +21,13 @@ from softprompt.byhand import outputs
 from softprompt.errors import ConfigError
 from softprompt.families import Reads
 from softprompt.refusals import without_room
+from softprompt.text import PromptTokenizer, encode_prompt
 from softprompt.tower import Tower, block_forward
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
 Row = Sequence[int]
-
-
-class PromptTokenizer(Protocol):
-    """What a text encoder asks of its tokenizer; ids never include the start, end and padding tokens."""
-
-    special_ids: frozenset[int]
-
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
-    def piece(self, token: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -141,8 +132,8 @@ class TextEncoder:
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text` as one row; raises PromptError where it does not fit into the context."""
-        ids = self.tokenizer.encode(text)
+        """Token ids of `text` as one row; raises PromptError where it does not fit, or holds a special token."""
+        ids = encode_prompt(self.tokenizer, text)
         self.check_length(len(ids))
         return ids
 

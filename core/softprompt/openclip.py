@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softprompt.encoder import PromptTokenizer, Specials, TextEncoder
+from softprompt.encoder import Specials, TextEncoder
 from softprompt.errors import ModelRefused, ModelUnavailable
-from softprompt.text import Tokenizer
+from softprompt.text import PromptTokenizer, Tokenizer
 from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
@@ -117,6 +117,7 @@ class TransformersTokenizer:
             raise refuse(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
         self._inner, self._clean = wrapped.tokenizer, wrapped.clean_fn
         self.special_ids = frozenset(self._inner.all_special_ids)
+        self.reserved_ids = self.special_ids - {self._inner.unk_token_id}
 
     def encode(self, text: str) -> list[int]:
         return list(self._inner(self._clean(text), add_special_tokens=False).input_ids)

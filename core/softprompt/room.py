@@ -50,12 +50,14 @@ def check_fits(job: Job) -> None:
         raise too_many_hard(job.hard.tokens or 0, info.name, room)
     if job.entry:  # its prompt was trained on already
         return
+    from softprompt.text import encode_prompt
+
     for text in [one.text for one in job.meanings] or [job.prompt]:
-        ids = clip_tokenizer().encode(text)
+        ids = encode_prompt(clip_tokenizer(), text)
         if not ids:
             raise no_prompt()
         if len(ids) > room and config.long == "refuse":
             raise too_long(len(ids), info.name, room, clip_tokenizer().decode(ids[room:]))
     for text in config.against:
-        if (length := len(clip_tokenizer().encode(text))) > room:
+        if (length := len(encode_prompt(clip_tokenizer(), text))) > room:
             raise without_room(length, info.name, room)

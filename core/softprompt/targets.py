@@ -18,6 +18,7 @@ from softprompt.contexts import SLOT, split_context
 from softprompt.encoder import Row, TextEncoder
 from softprompt.origin import Meaning
 from softprompt.refusals import no_prompt, too_long
+from softprompt.text import encode_prompt
 
 ALONE = SLOT  # the context with nothing around
 
@@ -47,7 +48,7 @@ class HardPrompt:
 
 def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardPrompt:
     """The prompt's tokens; one longer than the context is refused, chunked or cut. Raises PromptError, PromptTooLong."""
-    ids = encoder.tokenizer.encode(text)
+    ids = encode_prompt(encoder.tokenizer, text)
     if not ids:
         raise no_prompt()
     if len(ids) <= encoder.room:
@@ -83,7 +84,7 @@ def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
 
 def rows_in(encoder: TextEncoder, context: str, inside: Sequence[Row]) -> list[list[int]]:
     """The context's tokens around each of these rows; the context "{}" is nothing around."""
-    before, after = (encoder.tokenizer.encode(words) if words else [] for words in split_context(context))
+    before, after = (encode_prompt(encoder.tokenizer, words) if words else [] for words in split_context(context))
     return [[*before, *row, *after] for row in inside]
 
 

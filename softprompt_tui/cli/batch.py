@@ -15,8 +15,9 @@ from softprompt.batches import Format
 from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
 from softprompt.priority import BATCH, make_way
+from softprompt.prompt_syntax import describe_syntax
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
-from softprompt_tui.cli.options import config_of, training_options
+from softprompt_tui.cli.options import config_of, plain_option, training_options
 from softprompt_tui.cli.progress import heed_endings
 from softprompt_tui.cli.runs import resolved
 from softprompt_tui.inert import inert
@@ -48,6 +49,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
     help="Train this many at once, restarts counted; by the device's memory unless given.",
 )
 @click.option("--tag", "tags", multiple=True, help="Give what is saved this tag; repeatable.")
+@plain_option
 @training_options
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
@@ -58,6 +60,7 @@ def batch(
     out: Path | None,
     together: int | None,
     tags: tuple[str, ...],
+    plain: bool,
     model: str,
     device: str,
     precision: str,
@@ -92,12 +95,14 @@ def batch(
     from softprompt.batches import Batch, Defaults
 
     make_way(BATCH)
-    defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags))
+    defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags), plain)
     here = library()
     shown = sys.stdout.isatty() and not as_json
     with closing(Batch(sys.stdin.buffer if file == "-" else file, defaults, format=format, column=column)) as work:
         if work.unused:
             narrate(f"note: not used: {', '.join(work.unused)}")
+        if work.syntax:
+            narrate(f"note: {describe_syntax(work.syntax, plain, several=True)}")
         again = f"{'the same input' if file == '-' else 'the same command'} again goes on from here"
         try:
             with Watch(len(work), quiet) as watch:

@@ -10,7 +10,8 @@ import click
 from softprompt.config import AUTO_STOP_AT, Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError
 from softprompt.families import Family
-from softprompt_tui.cli.common import device_option, model_option
+from softprompt.prompt_syntax import describe_syntax, prepare_prompt
+from softprompt_tui.cli.common import device_option, model_option, narrate
 
 DEFAULT = TrainConfig()
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -132,6 +133,22 @@ OTHERS = (
         help="A prompt longer than the model's context: refuse it, train on the mean of its chunks, or cut it.",
     ),
 )
+
+
+plain_option = click.option(
+    "--plain",
+    is_flag=True,
+    help="Remove what image programs read as syntax from the prompt: weights such as (fox:1.3), BREAK, LoRA tags, wildcards; "
+    "of {a|b} the first is left.",
+)
+
+
+def prepared(prompt: str, plain: bool) -> str:
+    """The prompt to train. Says once on stderr what image programs would read as syntax in it."""
+    result = prepare_prompt(prompt, plain)
+    if result.kinds:
+        narrate(f"note: {describe_syntax(result.kinds, plain)}")
+    return result.text
 
 
 def training_options(command: Command) -> Command:

@@ -17,7 +17,7 @@ from softprompt.worker.runfolder import swept_name
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
-from softprompt_tui.cli.options import config_of, other_options
+from softprompt_tui.cli.options import config_of, other_options, plain_option, prepared
 from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.runs import resolved
 from softprompt_tui.jobs import SWEEP, numbers_of
@@ -50,6 +50,7 @@ NONE = "none"
     help="Save these without asking: the one at the knee, all, or some such as 3,5. Without a terminal nothing is saved unless this is given.",
 )
 @click.option("--name", help="Name of what is saved, before -k and the number; made from the prompt's words unless given.")
+@plain_option
 @other_options
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
@@ -58,6 +59,7 @@ def sweep(
     tokens: str,
     keep: str | None,
     name: str | None,
+    plain: bool,
     model: str,
     device: str,
     precision: str,
@@ -86,6 +88,7 @@ def sweep(
 
     Ctrl-C ends it and shows the best so far.
     """  # fmt: skip
+    prompt = prepared(prompt, plain)
     numbers = numbers_of(tokens)
     wished = None if keep is None else _wished(keep, numbers)
     config = config_of({**settings, "tokens": numbers[-1]})

@@ -21,7 +21,7 @@ from softprompt_tui.cli.common import (
     load,
 )
 from softprompt_tui.cli.harden import hard_config, hard_options
-from softprompt_tui.cli.options import config_of, training_options
+from softprompt_tui.cli.options import config_of, plain_option, prepared, training_options
 from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.result import finish
 from softprompt_tui.cli.runs import resolved, submit
@@ -36,6 +36,7 @@ LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may
 @click.command(short_help="Train a soft prompt for PROMPT and save it.")
 @click.argument("prompt")
 @click.option("--name", help="Name in the library; made from the prompt's words unless given.")
+@plain_option
 @training_options
 @click.option(
     "--from",
@@ -61,6 +62,7 @@ LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may
 def train(
     prompt: str,
     name: str | None,
+    plain: bool,
     model: str,
     device: str,
     precision: str,
@@ -87,6 +89,7 @@ def train(
     """  # fmt: skip
     if prompt == "-":
         prompt = _standard_input()
+    prompt = prepared(prompt, plain)
     here = library()
     wanted = hard_config(settings, seed=settings["seed"])
     if not hard and wanted != HardConfig(seed=settings["seed"]):

@@ -19,8 +19,8 @@ Keys = tuple[tuple[str, str], ...]
 
 ABOUT: dict[str, tuple[str, Keys]] = {
     "prompt": (
-        "What the soft prompt should mean. What is struck through does not fit into the model. Below it how many soft tokens, how many steps, where to stop, "
-        "whether to train inside sentences too, device and model.",
+        "What the soft prompt should mean. The model does not read what is struck through, and reads as words what is underlined: "
+        "image programs' syntax. Below: soft tokens, steps, where to stop, sentences, device, model.",
         (
             ("ctrl+t", "trains it"),
             ("up down", "in the first and last line: earlier prompts and back"),

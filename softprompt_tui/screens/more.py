@@ -25,6 +25,7 @@ MORE = {  # name: (default, what it is)
     "patience": ("", "steps without progress; empty: any"),
     "norms": ("held", "held at a usual word's length, or free"),
     "seed": ("0", "decides noise and choice"),
+    "plain": ("no", "yes: without weights, LoRA tags, wildcards"),
     "long": ("refuse", "prompt too long: refuse, chunk, cut"),
     "precision": ("float32", "float32 or bfloat16"),
     "hard": ("no", "hard readout too: no, yes, or its tokens"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from rich.text import Text
@@ -15,6 +16,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
+from softprompt.prompt_syntax import SyntaxSpan
 from softprompt_tui.inert import without_steering
 from softprompt_tui.messages import PromptChanged, TrainAsked
 from softprompt_tui.panes import titled
@@ -48,6 +50,7 @@ class Editor(TextArea):
             self.way = way
 
     cut: int | None = None
+    syntax: Sequence[SyntaxSpan] = ()
 
     def on_mount(self) -> None:
         # the application's F7 holds everywhere; a text area's own would only give it the first place in the footer, before training
@@ -55,14 +58,20 @@ class Editor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         line = super().get_line(line_index)
+        if self.cut is None and not self.syntax:
+            return line
+        before = cast(Document, self.document).get_index_from_location((line_index, 0))
+        for span in self.syntax:
+            style = "strike dim" if span.kind == "infotext" else "underline"
+            line.stylize(style, max(0, span.start - before), max(0, span.end - before))
         if self.cut is not None:
-            before = cast(Document, self.document).get_index_from_location((line_index, 0))
             line.stylize("strike dim", max(0, self.cut - before), max(0, len(line)))
         return line
 
-    def mark_cut(self, cut: int | None) -> None:
-        if cut != self.cut:
-            self.cut = cut
+    def mark(self, cut: int | None, syntax: Sequence[SyntaxSpan]) -> None:
+        """Strike through what the model does not read, from `cut` on, and underline what image programs read as syntax."""
+        if (cut, syntax) != (self.cut, self.syntax):
+            self.cut, self.syntax = cut, syntax
             self._line_cache.clear()
             self.refresh()
 
@@ -162,17 +171,19 @@ class PromptPane(Vertical):
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
 
-    def show_count(self, count: Count | None, more: int) -> None:
-        """The prompt's tokens, and how many of the other settings are not the usual ones."""
+    def show_count(self, count: Count | None, more: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
+        """Show the prompt's tokens, how many of the other settings are not the usual ones, and where syntax stands."""
         if count is None:
             words = "tokens are not counted for this model"
+        elif count.reserved:
+            words = f"{count.reserved} ends what is read"
         elif count.cut is None:
             words = f"{count.tokens} of {count.context} tokens"
         else:
             words = f"{count.tokens} tokens, {count.context} fit"
         self.border_subtitle = f"[$accent]F8[/] {more} set · {words}" if more else words
         self.set_class(count is not None and count.cut is not None, "-over")
-        self.editor.mark_cut(count.cut if count else None)
+        self.editor.mark(count.cut if count else None, syntax)
 
     @on(TextArea.Changed)
     @on(Input.Changed)

@@ -22,13 +22,17 @@ _UNASKED = Job("-")
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a prompt is trained whose row says nothing else. `tags` are given to what is saved."""
+    """How a prompt is trained whose row says nothing else.
+
+    `tags` are given to what is saved. `plain` removes what image programs read as syntax from every prompt.
+    """
 
     config: TrainConfig = field(default_factory=TrainConfig)
     model: str = MINI
     device: str = "auto"
     precision: str = "float32"
     tags: tuple[str, ...] = ()
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.config.init == "soft":

@@ -36,7 +36,8 @@ Source = str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]]
 class Batch:
     """The prompts of `source`: the path of a file, a binary stream, or an iterable of prompts and of mappings with a prompt and settings.
 
-    It is read when this is made. `unused` are the columns that say nothing here. Close it. Raises FileRefused, HomeError.
+    It is read when this is made. `unused` are the columns that say nothing here, `syntax` the kinds of
+    image programs' syntax that the prompts hold. Close it. Raises FileRefused, HomeError.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Batch:
             self.close()
             raise FileRefused("there is no prompt in it")
         self.unused = tuple(keys.unused)
+        self.syntax = frozenset(self.spool.syntax)
         self.place = place
         # an edited file is the same batch, so that what was under way is found; what comes by a pipe is known by what it is
         asked = json.dumps([place or self.spool.content, self.defaults.as_dict()], sort_keys=True)
@@ -120,7 +122,7 @@ def train_batch(
 ) -> Iterator[Result]:
     """Trains every prompt of `source` (see Batch) and saves it; yields a Result each (see Batch.train).
 
-    `config` and `defaults` (model, device, precision, tags) hold where a row says nothing else. The same call again trains what is missing.
+    `config` and `defaults` (model, device, precision, tags, plain) hold where a row says nothing else. The same call again trains what is missing.
     """
     with closing(Batch(source, Defaults(config or TrainConfig(), **defaults), format=format, column=column)) as batch:
         yield from batch.train(library, out=out, places=places, on_progress=on_progress)

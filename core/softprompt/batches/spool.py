@@ -20,6 +20,7 @@ from softprompt.batches.reading import Row
 from softprompt.config import TrainConfig
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
 from softprompt.job import Job
+from softprompt.prompt_syntax import SyntaxKind, prepare_prompt
 
 MOST = 1_000_000  # prompts; 60 MB of memory
 
@@ -44,11 +45,15 @@ class How:
 
 
 class Spool:
-    """All rows of a batch, in the order of the file. Raises FileRefused, HomeError."""
+    """All rows of a batch, in the order of the file. Raises FileRefused, HomeError.
+
+    `syntax` are the kinds of syntax that their prompts hold.
+    """
 
     def __init__(self, rows: Iterable[Row], defaults: Defaults, folder: Path) -> None:
         self.defaults = defaults
         self.hows: list[How] = []
+        self.syntax: set[SyntaxKind] = set()
         self.at, self.ids, self.how = array("Q"), array("Q"), array("l")  # of each row; how is -1 where it is no job
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as this
         text, known, times = hashlib.sha256(), dict[How, int](), dict[bytes, int]()
@@ -65,10 +70,10 @@ class Spool:
     def _add(self, row: Row, known: dict[How, int], times: dict[bytes, int], text: Any) -> None:
         if len(self.at) == MOST:
             raise FileRefused(f"these are more than {MOST:,} prompts, the most that one batch takes: split the file")
-        number, how = 0, -1
+        number, how, values = 0, -1, self._with_prepared_prompt(row.values)
         if not row.error:
             try:
-                job = job_of(row.values, self.defaults)
+                job = job_of(values, self.defaults)
             except (PromptError, ConfigError, LibraryError):
                 pass  # found again, and told, when the row is read back
             else:
@@ -78,12 +83,20 @@ class Spool:
                 how = known.setdefault(How(job.model, job.config), len(known))
                 if how == len(self.hows):
                     self.hows.append(How(job.model, job.config))
-        line = json.dumps([row.line, row.values, row.error], default=str).encode() + b"\n"
+        line = json.dumps([row.line, values, row.error], default=str).encode() + b"\n"
         text.update(line)
         self.at.append(self.file.tell())
         self.ids.append(number)
         self.how.append(how)
         self.file.write(line)
+
+    def _with_prepared_prompt(self, values: dict[str, Any]) -> dict[str, Any]:
+        prompt = values.get("prompt")
+        if not isinstance(prompt, str):
+            return values
+        prepared = prepare_prompt(prompt, self.defaults.plain)
+        self.syntax |= prepared.kinds
+        return values | {"prompt": prepared.text} if prepared.kinds else values
 
     def __len__(self) -> int:
         return len(self.at)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from softprompt.config import HardConfig, Words
-from softprompt.encoder import PromptTokenizer, TextEncoder
+from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.readout import readable
+from softprompt.text import PromptTokenizer
 
 LEAST_WORD = 2  # letters of a dictionary word; single ones are `a`, `i`, and the alphabet
 
