@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from softprompt.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.errors import ConfigError
 from softprompt.families import Family
+from softprompt.refusals import check_text
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
 Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
@@ -78,7 +79,9 @@ class TrainConfig:
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
         for context in self.contexts:
-            check_context(context)
+            check_context(check_text("context", context, ConfigError))
+        for other in self.against:
+            check_text("text of against", other, ConfigError)
         if self.objective == "contrastive" and not self.against:
             raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: --against TEXT")
         if self.objective != "contrastive" and self.against:
@@ -152,6 +155,8 @@ class HardConfig:
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
+        for text in self.block:
+            check_text("text of block", text, ConfigError)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
+
+# a disk that is full, over its quota, read-only or broken, or a process without descriptors: nobody's input is at fault
+STORAGE_FAILURES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.EFBIG}
+)
 
 
 class SoftPromptError(Exception):
     """Base of every error this package raises on purpose; `bad_input` is true where the caller's input is at fault."""
 
     bad_input = False
+
+
+def is_bad_input(error: SoftPromptError) -> bool:
+    """Return whether the caller's input is at fault. Never for an error that a failing disk caused, whatever its type."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in STORAGE_FAILURES:
+            return False
+        cause = cause.__cause__
+    return error.bad_input
 
 
 class PromptError(SoftPromptError):

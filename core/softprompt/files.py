@@ -7,7 +7,8 @@ import os
 import secrets
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
@@ -27,28 +28,40 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     A private temporary file in the same folder, synced, then given its name; then the folder is synced. Only after that does
     it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
     """
-    partial = _written(path, data, mode)
-    try:
-        name_new(partial, path)
-    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
-        partial.unlink(missing_ok=True)
-        raise
-    try:
-        sync_folder(path.parent)
-    except OSError:  # whether the name would outlive a crash is not known: better none, and said so
-        path.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        partial = _written(path, data, mode)
+        try:
+            name_new(partial, path)
+        except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+            partial.unlink(missing_ok=True)
+            raise
+        try:
+            sync_folder(path.parent)
+        except OSError:  # whether the name would outlive a crash is not known: better none, and said so
+            path.unlink(missing_ok=True)
+            raise
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
-    partial = _written(path, data, mode)
+    with naming(path):
+        partial = _written(path, data, mode)
+        try:
+            partial.replace(path)
+        except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let every OSError inside name `path`: a failed write names no file, and a failed rename names a temporary one."""
     try:
-        partial.replace(path)
-    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = os.fspath(path), None
         raise
-    sync_folder(path.parent)
 
 
 def _written(path: Path, data: bytes, mode: int) -> Path:

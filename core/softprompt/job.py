@@ -12,7 +12,7 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library.names import check_name
 from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
-from softprompt.refusals import no_prompt
+from softprompt.refusals import check_text, no_prompt
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
@@ -66,6 +66,11 @@ class Job:
             raise ConfigError("a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it")
         if not self.prompt.strip():
             raise no_prompt()
+        check_text("prompt", self.prompt)
+        for meaning in self.meanings:
+            check_text("prompt", meaning.text)
+        for key in ("model", "device", "precision", "entry"):
+            check_text(key, getattr(self, key), ConfigError)
         check_meanings(self.prompt, self.meanings)
         if self.name:
             check_name(self.name)

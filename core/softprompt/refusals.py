@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from softprompt.errors import ConfigError, PromptError, PromptTooLong
+from softprompt.errors import ConfigError, PromptError, PromptTooLong, SoftPromptError
+
+
+def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) -> str:
+    """Return `text`; raise an error of `kind` if it holds a NUL or half of a surrogate pair.
+
+    Python decodes a byte that is no UTF-8 to such a half, whether it comes from an argument, standard input or a file.
+    """
+    if text.isprintable():  # cheaper than encoding, and true of most prompts
+        return text
+    if "\0" in text:
+        raise kind(f"there is a NUL in the {what}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise kind(f"the {what} is no UTF-8 text: character {error.start + 1} cannot be read") from None
+    return text
 
 
 def no_prompt() -> PromptError:

@@ -17,7 +17,7 @@ from softprompt.config import Long
 from softprompt.contexts import SLOT, split_context
 from softprompt.encoder import Row, TextEncoder
 from softprompt.origin import Meaning
-from softprompt.refusals import no_prompt, too_long
+from softprompt.refusals import check_text, no_prompt, too_long
 from softprompt.text import encode_prompt
 
 ALONE = SLOT  # the context with nothing around
@@ -48,7 +48,7 @@ class HardPrompt:
 
 def hard_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardPrompt:
     """The prompt's tokens; one longer than the context is refused, chunked or cut. Raises PromptError, PromptTooLong."""
-    ids = encode_prompt(encoder.tokenizer, text)
+    ids = encode_prompt(encoder.tokenizer, check_text("prompt", text))
     if not ids:
         raise no_prompt()
     if len(ids) <= encoder.room:

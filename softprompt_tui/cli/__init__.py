@@ -7,6 +7,7 @@ import sys
 import click
 
 from softprompt.threads import share_the_cpu
+from softprompt_tui.cli.arguments import check_arguments
 from softprompt_tui.cli.batch import batch
 from softprompt_tui.cli.bench import bench
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
@@ -61,6 +62,7 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
+check_arguments(main)
 
 
 def entry() -> None:

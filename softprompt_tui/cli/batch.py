@@ -20,6 +20,7 @@ from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, li
 from softprompt_tui.cli.options import config_of, plain_option, training_options
 from softprompt_tui.cli.progress import heed_endings
 from softprompt_tui.cli.runs import resolved
+from softprompt_tui.cli.streams import output_failure, standard_input
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def batch(
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags), plain)
     here = library()
     shown = sys.stdout.isatty() and not as_json
-    with closing(Batch(sys.stdin.buffer if file == "-" else file, defaults, format=format, column=column)) as work:
+    with closing(Batch(standard_input("prompt") if file == "-" else file, defaults, format=format, column=column)) as work:
         if work.unused:
             narrate(f"note: not used: {', '.join(work.unused)}")
         if work.syntax:
@@ -156,7 +157,7 @@ class Watch:
         self.latest = progress
         if self.shown:
             self.bar.update(self.task, completed=progress.done, description=inert(_told(progress)))
-        return self.interrupted
+        return self.interrupted or output_failure() is not None  # what nobody can read need not be trained now
 
     def print(self, line: str, head: str = "") -> None:
         """A line on stdout, the first one under its `head`; where that is the bar's terminal too, above the bar."""
@@ -195,7 +196,9 @@ class Watch:
         told += [f"{progress.failed:,} failed"] * bool(progress.failed)
         told += ["what is under way goes on from its checkpoint"] * (progress.done < self.total)
         narrate(f"{progress.done:,} of {self.total:,} prompts: {', '.join(told)}")
-        if progress.done < self.total:
+        if progress.done < self.total and not self.interrupted:
+            narrate(f"nobody reads the results any more; {again}")
+        elif progress.done < self.total:
             fail(f"interrupted; {again}", INTERRUPTED)
         if progress.failed:
             raise SystemExit(FAILED)

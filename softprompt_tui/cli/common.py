@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.errors import EntryDamaged, SoftPromptError
+from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input
+from softprompt_tui.cli import streams
+from softprompt_tui.cli.arguments import leave_deleted_folder
+from softprompt_tui.crash_report import report
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -31,28 +34,56 @@ GAP, LEAST_STRETCH = "  ", 8
 
 def run(program: click.Command) -> NoReturn:
     """Runs the command line; every error ends with one line on stderr and the right exit code, never with a traceback."""
+    threading.excepthook = _report_thread
     try:
+        streams.prepare()
+        leave_deleted_folder()
         code = program.main(prog_name=PROGRAM, standalone_mode=False)
-    except SoftPromptError as error:
-        fail(str(error), BAD_INPUT if error.bad_input else FAILED)
-    except click.exceptions.NoArgsIsHelpError as error:  # no error to who asks what there is
-        click.echo(error.format_message())
-        raise SystemExit(0) from None
-    except click.ClickException as error:  # click would print what the user typed as it is
-        fail(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # `softprompt-tui list | head` is no failure
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGPIPE)
-    except OSError as error:  # a full disk behind stdout, a working folder that is gone
-        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED)
-    raise SystemExit(code if isinstance(code, int) else 0)
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        code = _explain(error)
+    except KeyboardInterrupt:
+        code = _say("interrupted", INTERRUPTED)
+    code = code if isinstance(code, int) else 0
+    failure = streams.output_failure()
+    if failure and not streams.is_reader_gone(failure):
+        code = _say(f"standard output cannot be written: {failure.strerror}", code or FAILED)
+    raise SystemExit(code)
+
+
+def _explain(error: Exception) -> int:
+    """Say in one line why a command failed; return its exit code. What nobody expected goes into a report."""
+    match error:
+        case SoftPromptError():
+            return _say(str(error), BAD_INPUT if is_bad_input(error) else FAILED)
+        case click.exceptions.NoArgsIsHelpError():  # no error to who asks what there is
+            click.echo(error.format_message())
+            return 0
+        case click.ClickException():  # click would print what the user typed as it is
+            return _say(error.format_message(), error.exit_code)
+        case click.Abort():
+            return _say("interrupted", INTERRUPTED)
+        case OSError() if error.filename is not None or error.errno in STORAGE_FAILURES:
+            return _say(f"{error.strerror}{f': {error.filename}' if error.filename is not None else ''}", FAILED)
+        case MemoryError():
+            return _say("there is not enough memory: end other programs, or ask for less at once", FAILED)
+        case _:
+            return _say(report(error), FAILED)
+
+
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None and failed.exc_type is not SystemExit:
+        _say(report(failed.exc_value), FAILED)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"{PROGRAM}: {inert(message)}", err=True)
+    return code
 
 
 def fail(message: str, code: int) -> NoReturn:
-    click.echo(f"{PROGRAM}: {inert(message)}", err=True)
-    raise SystemExit(code)
+    raise SystemExit(_say(message, code))
 
 
 def narrate(message: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from softprompt_tui.cli.common import entry_argument, json_option, library, narrate, print_json
+from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -74,10 +74,8 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
     """
     if clear == (text is not None):
         raise click.UsageError("note takes either a text or --clear")
-    if text == "-" and sys.stdin is None:
-        raise click.UsageError("standard input is closed: there is no note in it")
     if text == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+        text = read_text("note", LONGEST_INPUT)
     entry = library().annotate(name, text or "")
     _done(entry, f"{entry.prompt.name}: {'noted' if entry.note else 'no note'}", as_json)
 

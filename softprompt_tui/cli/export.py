@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from softprompt.formats.export_programs import PROGRAMS
+from softprompt_tui.cli.arguments import check_working_folder
 from softprompt_tui.cli.common import complete_entry, entry_argument, json_option, library, narrate, print_json
 from softprompt_tui.cli.report import line
 
@@ -33,6 +34,8 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
       softprompt-tui export landscape --to diffusers --token "<lake>"
       softprompt-tui export landscape-l --to a1111 --sdxl landscape-g
     """
+    if out is None:
+        check_working_folder("an export without --out")
     here = library()
     prompt = here.open(name).prompt
     pair = here.open(other).prompt if other else None

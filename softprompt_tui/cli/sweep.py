@@ -106,12 +106,17 @@ def sweep(
     told = results(made)
     rows = [swept_of(result) for result in told]
     knee = next(row.tokens for row in rows if row.knee)
+
+    def save(wished: str | tuple[int, ...]) -> dict[int, Entry]:
+        chosen = [knee] if wished == "knee" else [*numbers] if wished == "all" else [*wished]
+        return {one.tokens: _save(here, one, stem) for one in made if one.tokens in chosen}
+
+    saved = save(wished or ())  # before anything is drawn
     if not as_json:
         _show(rows)
     if wished is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         wished = _asked(numbers, knee)
-    chosen = [knee] if wished == "knee" else [*numbers] if wished == "all" else [*(wished or ())]
-    saved = {one.tokens: _save(here, one, stem) for one in made if one.tokens in chosen}
+        saved = save(wished)
     if as_json:
         kept = {k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()}
         nothing = {"id": None, "name": None}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from softprompt.config import HardConfig
-from softprompt.errors import ConfigError, PromptError
+from softprompt.errors import ConfigError
 from softprompt.job import Job, carry_out
 from softprompt.room import check_fits
 from softprompt_tui.cli.common import (
@@ -25,12 +24,11 @@ from softprompt_tui.cli.options import config_of, plain_option, prepared, traini
 from softprompt_tui.cli.progress import Progress
 from softprompt_tui.cli.result import finish
 from softprompt_tui.cli.runs import resolved, submit
+from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.prompt import SoftPrompt
-
-LONGEST_INPUT = 1 << 20  # bytes; no prompt is that long, and standard input may never end
 
 
 @click.command(short_help="Train a soft prompt for PROMPT and save it.")
@@ -88,7 +86,7 @@ def train(
     --background the training goes on (`runs` lists it, `attach` shows it).
     """  # fmt: skip
     if prompt == "-":
-        prompt = _standard_input()
+        prompt = read_text("prompt", LONGEST_INPUT)
     prompt = prepared(prompt, plain)
     here = library()
     wanted = hard_config(settings, seed=settings["seed"])
@@ -127,11 +125,3 @@ def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, e
     finish(job.name, outcome.entry, outcome.failure, as_json)
     if job.hard and progress.interrupted:  # while it looked for the hard readout
         raise SystemExit(INTERRUPTED)
-
-
-def _standard_input() -> str:
-    raw = sys.stdin.buffer.read(LONGEST_INPUT)
-    try:
-        return raw.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise PromptError(f"standard input is no UTF-8 text ({error.reason} at byte {error.start})") from error

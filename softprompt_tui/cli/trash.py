@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from softprompt.errors import SoftPromptError
+from softprompt.errors import SoftPromptError, is_bad_input
 from softprompt_tui.cli.common import BAD_INPUT, complete_entry, complete_trashed, json_option, library, narrate, print_json
 
 
@@ -65,7 +65,7 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
         narrate("The trash is empty.")
         return
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
+        if not sys.stdin.isatty():
             raise click.UsageError("purge asks before it removes for good, and there is nobody to ask: give --yes")
         click.confirm(f"Remove {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True)
     if everything:
@@ -83,7 +83,7 @@ def _each(names: tuple[str, ...], do: Callable[[str], str], said: bool = True) -
             if said:
                 narrate(words)
         except SoftPromptError as error:
-            if len(names) == 1 or not error.bad_input:
+            if len(names) == 1 or not is_bad_input(error):
                 raise
             narrate(f"softprompt-tui: {error}")
             failed = True

@@ -129,7 +129,7 @@ def _say_damaged(damaged: list[EntryDamaged]) -> None:
 
 def _bar(what: str) -> AbstractContextManager[Any]:
     """A context that gives a callback for (done, of all) and draws it, on a terminal."""
-    return _Bar(what) if sys.stderr and sys.stderr.isatty() else nullcontext(None)
+    return _Bar(what) if sys.stderr.isatty() else nullcontext(None)
 
 
 class _Bar:

@@ -186,7 +186,7 @@ def test_standard_input_that_is_no_text_is_bad_input(home: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert b"standard input is no UTF-8 text" in done.stderr
+    assert done.stderr == b"softprompt-tui: the prompt is no UTF-8 text: character 1 cannot be read\n"
 
 
 def test_settings_reach_the_training(run: Run) -> None:

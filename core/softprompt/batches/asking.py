@@ -12,6 +12,7 @@ from softprompt.catalogue import MINI
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job
+from softprompt.refusals import check_text
 
 LISTS = ("contexts", "against")
 WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
@@ -81,14 +82,7 @@ def _text(key: str, value: Any) -> str:
         return ""
     if not isinstance(value, str):
         raise PromptError(f"{key} is {value!r:.40}: a text is expected")
-    if not value.isprintable():  # the check costs more than most prompts need
-        if "\0" in value:
-            raise PromptError(f"there is a NUL in the {key}")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"the {key} is no UTF-8 text: character {error.start + 1} cannot be read") from None
-    return value
+    return check_text(key, value)
 
 
 def _setting(key: str, value: Any) -> Any:

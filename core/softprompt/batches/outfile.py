@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from softprompt.errors import FileRefused
-from softprompt.files import PARTIAL, sweep, sync_folder
+from softprompt.files import PARTIAL, naming, sweep, sync_folder
 
 BEGINS = b'{"line": '  # how each of its lines begins, by which a torn one is known
 LONGEST = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
@@ -55,11 +55,13 @@ class OutFile:
     def add(self, line: bytes) -> None:
         """Adds a line in one piece. Raises OSError; what is left of the line then is cut the next time."""
         view = memoryview(line)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        with naming(self.path):
+            while view:
+                view = view[os.write(self._descriptor, view) :]
 
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        with naming(self.path):
+            os.fsync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:

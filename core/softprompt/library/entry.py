@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged
-from softprompt.library.header import digest_at, header_length, read_header, strict_json
+from softprompt.errors import EntryDamaged, PromptError
+from softprompt.library.header import digest_at, header_length, read_header, strict_json, without_halves
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.provenance import check_time
 
@@ -46,7 +46,7 @@ class Tombstone:
 
 
 def pack(entry: Entry | Tombstone) -> bytes:
-    """The entry as the bytes of its file. Raises ValueError for a figure that is not finite."""
+    """The entry as the bytes of its file. Raises ValueError for a figure that is not finite, PromptError for what is no text."""
     provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
     tensors: dict[str, Array] = {}
     if isinstance(entry, Tombstone):
@@ -55,12 +55,24 @@ def pack(entry: Entry | Tombstone) -> bytes:
         tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
         provenance |= entry.prompt.summary() | {key: value for key, value in added.items() if value}
-    raw: bytes = save(
-        tensors, {"softprompt": json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False), "sha256": BLANK}
-    )
+    source = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
+    if without_halves(provenance, source) is not provenance:
+        _check_texts(provenance)
+    raw: bytes = save(tensors, {"softprompt": source, "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
     at = digest_at(raw)
     return raw[:at] + digest.encode() + raw[at + 64 :]
+
+
+def _check_texts(provenance: dict[str, Any]) -> None:
+    """Raise PromptError for text that is no UTF-8, naming what holds it."""
+    for key, value in provenance.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise PromptError(
+                f"the {key.replace('_', ' ')} of this soft prompt is no UTF-8 text: it holds half of a surrogate pair"
+            ) from None
 
 
 def unpack(raw: bytes, path: str) -> Entry:
@@ -78,7 +90,8 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
     if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum")
     try:
-        provenance = strict_json(header["__metadata__"]["softprompt"])
+        source = header["__metadata__"]["softprompt"]
+        provenance = without_halves(strict_json(source), source)
         if provenance["format"] != FORMAT:
             raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
         if "trashed" in provenance:

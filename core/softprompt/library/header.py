@@ -7,27 +7,38 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from typing import Any
 
 from softprompt.errors import EntryDamaged
 
 LONGEST_HEADER = 16 << 20  # bytes
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # of a surrogate pair, or a whole one
 
 
 def provenance_of(start: bytes, path: str) -> dict[str, Any]:
     """The provenance in the first bytes of a file, unchecked: for listing. Raises EntryDamaged where there is none."""
     try:
         # without the look at every number, which takes as long as all the rest: what lists it passes over those that are infinite
-        provenance = json.loads(
-            read_header(start, path)["__metadata__"]["softprompt"], object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
+        source = read_header(start, path)["__metadata__"]["softprompt"]
+        provenance = without_halves(json.loads(source, object_pairs_hook=_no_duplicates, parse_constant=_no_constant), source)
         said = provenance["trashed" if "trashed" in provenance else "name"]
         if not isinstance(said, str) or not said:
             raise TypeError("a provenance without a name")
         return dict(provenance)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+
+
+def without_halves(value: Any, source: str) -> Any:
+    """Return the value of the JSON text `source` with U+FFFD for each half of a surrogate pair.
+
+    Version 0.1 saved such halves, which stand for bytes that are no UTF-8. Nothing can print or encode them.
+    """
+    if not _HALF.search(source):
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def header_length(raw: bytes) -> int:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Container, Iterable
 
 from softprompt.errors import BadName
+from softprompt.refusals import check_text
 
 LONGEST = 80
 LONGEST_TAG, MOST_TAGS, LONGEST_NOTE = 40, 50, 10_000
@@ -98,4 +99,4 @@ def check_note(note: str) -> str:
     """The note without outer spaces; raises BadName for one that is too long."""
     if len(note := note.strip()) > LONGEST_NOTE:
         raise BadName(f"the note has {len(note):,} characters; at most {LONGEST_NOTE:,} fit")
-    return note.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text
+    return check_text("note", note, BadName)

@@ -115,7 +115,7 @@ class Revisions:
             raise
         except OSError as error:
             raise HomeError(
-                f"{self.folder} cannot be written to ({error.strerror}); nothing was saved. Free it, or set {VARIABLE}"
+                f"{path} cannot be written ({error.strerror}); nothing was saved. Make room, or set {VARIABLE} to another folder"
             ) from error
 
     def take_back(self, entry: Entry) -> None:

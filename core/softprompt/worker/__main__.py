@@ -19,7 +19,8 @@ from softprompt.worker.client import ANOTHER, READY, SAFELY
 from softprompt.worker.place import Place, take
 from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
 
-FOLDERS = ("SOFTPROMPT_HOME", "SOFTPROMPT_RUNTIME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+# not SOFTPROMPT_RUNTIME, which is taken from the data folder
+FOLDERS = ("SOFTPROMPT_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 log = logging.getLogger("softprompt.worker")
 
 

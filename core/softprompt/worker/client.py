@@ -206,4 +206,6 @@ def raised(message: dict[str, Any]) -> SoftPromptError:
     kind = getattr(errors, str(message.get("kind")), WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
         kind = WorkerError
-    return kind(str(message.get("message")))
+    error = kind(str(message.get("message")))
+    error.bad_input = error.bad_input and message.get("bad_input") is not False  # the cause of it stays with the worker
+    return error

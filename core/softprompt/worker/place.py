@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softprompt.errors import WorkerError
-from softprompt.home import APP, data_folder, why_not_ours
+from softprompt.home import APP, data_folder, make_folder, why_not_ours
 
 VARIABLE = "SOFTPROMPT_RUNTIME"
 LONGEST_PATH = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
@@ -22,11 +22,14 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place:
-    """The meeting place of the worker that serves the data folder `home`; `prepare` makes it."""
+    """The meeting place of the worker that serves the data folder `home`; `prepare` makes it.
+
+    A relative SOFTPROMPT_RUNTIME is taken from the data folder, so that it is the same place wherever a command is run.
+    """
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = home or data_folder()
-        self.folder = Path(os.environ.get(VARIABLE) or f"/tmp/{APP}-{os.geteuid()}")
+        self.folder = _runtime_folder(self.home)
         key = hashlib.sha256(os.fsencode(os.path.realpath(self.home))).hexdigest()[:16]
         self.socket = self.folder / f"{key}.sock"
         self.start_lock = self.folder / f"{key}.start"
@@ -37,6 +40,8 @@ class Place:
         if len(os.fsencode(self.socket)) > LONGEST_PATH:
             raise WorkerError(f"{self.socket} is too long for a socket: set {VARIABLE} to a shorter folder, such as /tmp/me")
         try:
+            if self.folder.is_relative_to(self.home.absolute()):
+                make_folder(self.folder.parent)
             self.folder.mkdir(mode=0o700)
             self.folder.chmod(0o700)  # whatever the umask
         except FileExistsError:
@@ -53,6 +58,15 @@ class Place:
             raise WorkerError(
                 f"{self.folder} {wrong}, and will not be used: remove it, or set {VARIABLE} to a short folder of yours"
             )
+
+
+def _runtime_folder(home: Path) -> Path:
+    """Raise WorkerError for the home of a user who does not exist."""
+    given = os.environ.get(VARIABLE) or f"/tmp/{APP}-{os.geteuid()}"
+    try:
+        return home.absolute() / Path(given).expanduser()
+    except RuntimeError as error:
+        raise WorkerError(f"{VARIABLE} is {given!r}, and there is no such user: set it to a folder") from error
 
 
 def take(path: Path) -> int | None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from softprompt.errors import WorkerError
+from softprompt.refusals import check_text
 
 PROTOCOL = 3  # 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts
 LONGEST_LINE = 4 << 20  # bytes; a prompt may have a million characters
@@ -191,7 +192,7 @@ _KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict[str, Any]
 
 
 def request_of(message: dict[str, Any]) -> Request:
-    """The request in a message, its fields checked; raises WorkerError."""
+    """The request in a message, its fields checked; raises WorkerError, and PromptError for what is no text."""
     kind = _REQUESTS.get(str(message.get("do")))
     if kind is None:
         raise WorkerError(f"{str(message.get('do'))[:40]!r} is no request; there are {', '.join(_REQUESTS)}")
@@ -203,6 +204,9 @@ def request_of(message: dict[str, Any]) -> Request:
         of, words = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
         if isinstance(value, list) and (len(value) > MOST_TEXTS or not all(type(one) is of for one in value)):
             raise WorkerError(f"{kind.do} takes up to {MOST_TEXTS} {words} as {field.name}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                check_text(field.name, text)
         values[field.name] = value
     return kind(**values)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from softprompt.catalogue import list_models
 from softprompt.curves import reduced
-from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.errors import SoftPromptError, WorkerError, is_bad_input
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.clients import Client, is_ours
@@ -336,7 +336,7 @@ def _shown(record: Record) -> dict[str, Any]:
 
 
 def _error(number: object, error: Exception) -> dict[str, Any]:
-    bad_input = isinstance(error, SoftPromptError) and error.bad_input
+    bad_input = isinstance(error, SoftPromptError) and is_bad_input(error)
     return {
         "type": "error",
         "id": number,
