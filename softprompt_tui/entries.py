@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from softprompt.errors import PromptError, SoftPromptError
+from softprompt_tui.clipboard import copy
 from softprompt_tui.facts import compared, in_full
 from softprompt_tui.files import Files
 from softprompt_tui.inert import inert
@@ -156,9 +157,8 @@ class Entries:
 
     async def _copy(self, entry: str) -> None:
         found = await self._thread(self.app.library.find, entry)
-        self.app.copy_to_clipboard(f"[{found.name}]")
-        self.app.say(f"[{found.name}] is copied by the terminal (OSC 52), and put into the composition")
         self.app.compose_pane.insert(f"[{found.name}]")
+        self.app.say(f"[{found.name}] is put into the composition, and {await copy(self.app, f'[{found.name}]')}")
 
     async def _harden(self, entry: str) -> None:
         await self.app.hard.look_for(entry)

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from softprompt_tui.clipboard import copy
 from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
 from softprompt_tui.outside import CommandFailed, command
@@ -97,8 +98,7 @@ class Files:
                 return
             done = await self._written(entry, wanted, "--force")
         self.app.settings.folder = str(Path(done["paths"][0]).parent)
-        self.app.copy_to_clipboard(done["line"])
-        await self.app.push_screen_wait(TextScreen(_written(done)))
+        await self.app.push_screen_wait(TextScreen(_written(done, await copy(self.app, done["line"]))))
 
     async def _written(self, entry: Entry, wanted: Export, *more: str) -> dict[str, Any]:
         options = {"--out": wanted.out, "--sdxl": wanted.other, "--token": wanted.token}
@@ -113,13 +113,13 @@ class Files:
         return done
 
 
-def _written(done: dict[str, Any]) -> Group:
+def _written(done: dict[str, Any], copied: str) -> Group:
     rows = [("written", Text(inert(path), "bold")) for path in done["paths"]]
     rows += [("use", Text(inert(line), "bold")) for line in done["line"].split("\n")]
     if done["word"]:
         rows.append(("in a prompt", Text(inert(f"a photo of {done['word']} at night"))))
     rows += [("note", Text(inert(note))) for note in done["notes"]]
-    return Group(labelled(rows), Text("\nThe line to use is copied by the terminal (OSC 52).", "dim"))
+    return Group(labelled(rows), Text(f"\nThe line to use {copied}.", "dim"))
 
 
 def _listed(made: list[dict[str, Any]]) -> Group:

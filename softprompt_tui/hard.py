@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.job import Job, hard_job
 from softprompt.library.names import check_name
+from softprompt_tui.clipboard import copy
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import hard_of
 from softprompt_tui.widgets.readout import HardShown
@@ -100,8 +102,10 @@ class Hard:
         if not text:
             self.app.say("there is no hard readout to copy: x looks for one")
             return
-        self.app.copy_to_clipboard(inert(text))
-        self.app.say(f"{text} is copied by the terminal (OSC 52)")
+        self.app.begin(partial(self._copy, text), group="copying")
+
+    async def _copy(self, text: str) -> None:
+        self.app.say(f"{text} {await copy(self.app, inert(text))}")
 
 
 def round_of(run: dict[str, Any]) -> str:

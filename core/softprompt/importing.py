@@ -241,7 +241,11 @@ def _foreign(
     for part, vectors in found.vectors.items():
         wished, notes = _name(path, found, part, name)
         kept = {key: value for key, value in found.said.items() if key not in _NOT_KEPT_TWICE}
-        own: dict[str, Any] = {"file": path.name, "format": found.format, "sha256": found.sha256}
+        own: dict[str, Any] = {
+            "file": os.fsencode(path.name).decode("utf-8", "replace"),
+            "format": found.format,
+            "sha256": found.sha256,
+        }
         if part:
             own["part"] = part
         if len(ids) > 1:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from softprompt.threads import share_the_cpu
@@ -49,10 +47,10 @@ def main(context: click.Context) -> None:
     cache (HF_HOME).
     """
     if context.invoked_subcommand is None:
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            fail("the interface needs a terminal; `softprompt-tui --help` lists the commands that do not", BAD_INPUT)
-        from softprompt_tui.terminal import open_interface
+        from softprompt_tui.terminal import cannot_open, open_interface
 
+        if why := cannot_open():
+            fail(why, BAD_INPUT)
         raise SystemExit(open_interface())
 
 

@@ -60,7 +60,9 @@ def check_arguments(command: click.Command) -> None:
 
 
 def _checked(then: Callable[..., Any] | None, context: click.Context, param: click.Parameter, value: Any) -> Any:
-    what = str(param.name) if isinstance(param, click.Argument) else f"value of {param.opts[0]}"
+    what = f"value of {param.opts[0]}"
+    if isinstance(param, click.Argument):
+        what = "prompt" if param.name == "prompt" else f"argument {str(param.name).upper()}"
     for text in _texts(value):
         if isinstance(param.type, click.Path):  # a file's name may hold any bytes
             if text != "-" and not Path(text).is_absolute():

@@ -13,6 +13,7 @@ import click
 from softprompt.errors import EntryDamaged
 from softprompt_tui.cli.common import FAILED, json_option, narrate, print_json, stderr_console
 from softprompt_tui.cli.common import library as the_library
+from softprompt_tui.inert import inert
 
 
 @click.group("library", short_help="Check, back up and bring back the whole library.")
@@ -95,7 +96,7 @@ def backup(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file.absolute()), "files": done.files, "damaged": [str(error) for error in done.damaged]})
     else:
-        click.echo(f"{done.files:,} files in {file.absolute()}, each verified")
+        click.echo(inert(f"{done.files:,} files in {file.absolute()}, each verified"))
     if done.damaged:
         raise SystemExit(FAILED)
 
