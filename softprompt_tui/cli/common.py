@@ -34,7 +34,7 @@ GAP, LEAST_STRETCH = "  ", 8
 
 def run(program: click.Command) -> NoReturn:
     """Runs the command line; every error ends with one line on stderr and the right exit code, never with a traceback."""
-    threading.excepthook = _report_thread
+    thread_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         streams.prepare()
         leave_deleted_folder()
@@ -45,6 +45,8 @@ def run(program: click.Command) -> NoReturn:
         code = _explain(error)
     except KeyboardInterrupt:
         code = _say("interrupted", INTERRUPTED)
+    finally:
+        threading.excepthook = thread_hook
     code = code if isinstance(code, int) else 0
     failure = streams.output_failure()
     if failure and not streams.is_reader_gone(failure):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +107,54 @@ def test_a_signal_ends_it_and_leaves_the_terminal_sane(idle: Home, number: signa
     pid = idle.pid()
     assert pid is not None
     os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, False), (signal.SIGHUP, True)])
+def test_a_signal_ends_it_on_a_terminal_that_takes_no_output(idle: Home, number: signal.Signals, stop: bool) -> None:
+    """A stalled link, of which nothing is read any more, and a terminal that was stopped by XOFF."""
+    with Terminal(width=200, height=60) as t:
+        t.shows("worker ready", within=60)
+        if stop:
+            termios.tcflow(t.slave, termios.TCOOFF)
+        until(lambda: t.press("f5", "f6") or is_full(t.slave))  # each is drawn, and nobody reads
+        t.signal(number)
+        t.process.wait(2)
+        drawn = t.bytes
+        t.settle()
+        assert t.modes() == t.before
+        left = bytes(t.sent[drawn:])
+        for mode in (b"?1049l", b"?7h", b"?25h", b"?1000l", b"?1003l", b"?2004l", b"?1004l", b"?2026l", b"<u"):
+            assert b"\x1b[" + mode in left
+
+
+def is_full(slave: int) -> bool:
+    """Whether a terminal takes no more output."""
+    return not select.select([], [slave], [], 0)[1]
+
+
+def test_a_dumb_terminal_gets_one_line(home: Path) -> None:
+    for term in ("dumb", ""):
+        with Terminal(TERM=term) as t:
+            assert t.ends(20) == 2
+            assert t.sent.count(b"\n") <= 3  # one line, which may be longer than the terminal is wide
+            assert b"the interface needs a terminal that can place text, and TERM is" in t.sent
+            assert b"\x1b[" not in t.sent
+
+
+def test_standard_error_may_be_a_file_and_gnu_screen_gets_no_mouse(idle: Home, tmp_path: Path) -> None:
+    """While the mouse is on, GNU screen 4.9 holds an Esc until the next key comes, and then sends alt and that key."""
+    command = f"exec '{sys.executable}' -m softprompt_tui 2>'{tmp_path}/errors'"
+    with Terminal("sh", "-c", command, TERM="screen-256color", STY="1.pts-0.here") as t:
+        t.shows("worker ready", within=60)
+        t.press("f3")
+        t.shows("Loss/similarity")
+        t.press("escape")
+        t.shows("Settings")
+        t.press("ctrl+q")
+        assert t.ends() == 0
+        assert not re.search(rb"\x1b\[\?100[0-9]h", bytes(t.sent).replace(b"\x1b[?1004h", b""))
+        assert t.modes() == t.before
+    assert (tmp_path / "errors").read_text() == ""
 
 
 def test_a_terminal_that_vanishes_ends_it(idle: Home) -> None:
