@@ -160,7 +160,7 @@ def test_characters_that_the_locale_lacks_are_replaced(run: Run, encoding: str, 
 
 def test_a_sweep_saves_before_it_draws(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, _text: str) -> int:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "stdout", Broken())
