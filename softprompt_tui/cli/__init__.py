@@ -43,6 +43,8 @@ def main(context: click.Context) -> None:
       softprompt-tui list
       softprompt-tui show serene-landscape-sunrise
 
+    Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
     Soft prompts lie in the platform's data folder; SOFTPROMPT_HOME moves them. Models' weights lie in the Hugging Face
     cache (HF_HOME).
     """
