@@ -26,7 +26,6 @@ from softprompt.worker.place import Place
 from softprompt.worker.protocol import Shutdown, Status
 from softprompt_tui.crash_report import MOST_REPORTS, write_report
 from tests.library_model import a_prompt
-from tests.worker_process import Home
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -215,7 +214,6 @@ def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
 
 
 def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = Home(monkeypatch.setenv)
     with tempfile.TemporaryDirectory(prefix="sp") as short:
         monkeypatch.setenv("SOFTPROMPT_HOME", short)
         monkeypatch.setenv("SOFTPROMPT_RUNTIME", "rt")
@@ -229,9 +227,8 @@ def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(tmp_path
         assert second is not None
         with first, second:
             status = second.request(Status())
-            assert status["socket"] == str(Place().socket) == str(Path(short, "data", "rt", Place().socket.name))
             second.request(Shutdown())
             with pytest.raises(Exception, match="the worker is gone"):
                 list(second.events())
+        assert status["socket"] == str(Place().socket) == str(Path(short, "data", "rt", Place().socket.name))
         assert not list((tmp_path / "a").iterdir())
-    home.close()
