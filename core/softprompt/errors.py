@@ -116,6 +116,12 @@ class WorkerError(SoftPromptError):
     """The worker cannot be started, reached or understood."""
 
 
+class MessageTooLong(WorkerError):
+    """A message over the longest line of the worker's protocol."""
+
+    bad_input = True
+
+
 class RunNotFound(SoftPromptError):
     """No run of that id; the message says which there are."""
 

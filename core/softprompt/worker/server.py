@@ -9,16 +9,18 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from softprompt.catalogue import list_models
 from softprompt.curves import reduced
-from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.errors import MessageTooLong, SoftPromptError, WorkerError
 from softprompt.job import Job
+from softprompt.worker import messages
 from softprompt.worker import protocol as p
-from softprompt.worker.clients import Client, is_ours
+from softprompt.worker.clients import MOST_ASKED, Client, is_ours
 from softprompt.worker.engine import Engine
 from softprompt.worker.place import Place, leads_to, take
 from softprompt.worker.queue import Queue
@@ -30,7 +32,6 @@ TICK, RENEW_EVERY = 1.0, 30.0  # seconds
 RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
 MOST_POINTS = 2000  # of a curve in a reply
-LONGEST_SHOWN = 400  # characters of a prompt
 LEAVES_WITHIN = 10.0  # seconds; a step or a load that takes longer is cut off, and costs what came after the last checkpoint
 
 
@@ -47,7 +48,6 @@ class Server:
         self.hello = p.hello()
         self.again = False
         self._making_way = self._leaving = self._ready = False
-        self._asking: set[asyncio.Task[None]] = set()
         self._numbers = iter(range(1, sys.maxsize))
         self._since = time.monotonic()  # of the last client or training
 
@@ -93,23 +93,23 @@ class Server:
     # clients
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = Client(next(self._numbers), writer)
+        client = Client(next(self._numbers), reader, writer)
         try:
             if not is_ours(writer.get_extra_info("socket")) or len(self.clients) >= MOST_CLIENTS:
                 return
-            said = p.decode(await asyncio.wait_for(reader.readline(), HELLO_WITHIN))
-            client.send(self.hello)
+            said = p.decode(await asyncio.wait_for(p.read_line(reader), HELLO_WITHIN))
+            client.send(p.encode(self.hello))
             if p.is_newer(said, self.hello):
                 self._make_way(client)
             elif said.get("type") != "hello" or said.get("protocol") != p.PROTOCOL:
-                client.send({"type": "bye", "reason": f"this worker speaks protocol {p.PROTOCOL}: update softprompt-tui here"})
+                reason = f"this worker speaks protocol {p.PROTOCOL}: update softprompt-tui here"
+                client.send(p.encode({"type": "bye", "reason": reason}))
                 return
             await self._scanned.wait()
-            client.send({"type": "snapshot", "runs": [_shown(record) for record in self.queue.in_order()], "ready": self._ready})
+            self._begin_list(client)
             self.clients[client.number] = client
-            while line := await reader.readline():
-                await self._heed(client, line)
-        except (TimeoutError, ValueError, ConnectionError, WorkerError) as error:  # ValueError: a line without end
+            await self._listen_to(client)
+        except (TimeoutError, ConnectionError, WorkerError) as error:
             log.info("a client is dropped: %s", error)
             client.drop()
         finally:
@@ -117,33 +117,94 @@ class Server:
             self._since = time.monotonic()
             client.close()
 
+    async def _listen_to(self, client: Client) -> None:
+        """Carry out what a client asks for, one request after another, and only as fast as it reads the answers."""
+        while True:
+            await client.gets_room()
+            try:
+                line = await p.read_line(client.reader)
+            except MessageTooLong as error:
+                client.send(messages.error(None, error))
+                continue
+            if not line:
+                return
+            await self._heed(client, line)
+
+    def _begin_list(self, client: Client) -> None:
+        """Send the first of the runs: those that train, then those that wait, in their order. The rest follows as the client reads."""
+        client.listed = deque(record.id for record in self.queue.in_order())
+        self._send_page(client, {"type": "snapshot", "ready": self._ready})
+        self._catch_up(client)
+
+    def _send_page(self, client: Client, head: dict[str, Any]) -> None:
+        """Send the next runs of the list, each as it is now. One that is gone by now is left out."""
+        runs, size = [], 0
+        while client.listed and size < messages.PAGE_BYTES:
+            record = self.queue.records.get(client.listed.popleft())
+            if record is not None:
+                runs.append(messages.shown(record))
+                size += len(p.encode(runs[-1]))
+        client.send(p.encode({**head, "runs": runs, "more": bool(client.listed)}))
+
+    def _catch_up(self, client: Client) -> None:
+        if client.catching_up is None and (client.behind or client.listed):
+            client.catching_up = asyncio.create_task(self._bring_up_to_date(client))
+
+    async def _bring_up_to_date(self, client: Client) -> None:
+        """Send what a client is behind with as fast as it reads; what changes meanwhile is sent as it is then."""
+        try:
+            while client.behind or client.listed:
+                await client.gets_room()
+                if client.behind:
+                    run = next(iter(client.behind))
+                    del client.behind[run]
+                    client.send(self._news_of(run))
+                else:
+                    self._send_page(client, {"type": "page"})
+                await asyncio.sleep(0)  # the other clients' turn
+        except ConnectionError:
+            client.drop()
+        finally:
+            client.catching_up = None
+
+    def _news_of(self, run: str) -> bytes:
+        record = self.queue.records.get(run)
+        return p.encode({"type": "dropped", "run": run} if record is None else {"type": "run", "run": messages.shown(record)})
+
     async def _heed(self, client: Client, line: bytes) -> None:
         """Carries out one request. Questions wait in a task of their own, so that a newer one can overtake them."""
         message = p.decode(line)
-        number = message.get("id")
+        number: int | None = None
         try:
+            number = p.number_of(message)
             request = p.request_of(message)
             if isinstance(request, (*p.QUERIES, p.Models)):
+                if len(client.asking) >= MOST_ASKED:
+                    await asyncio.wait(client.asking, return_when=asyncio.FIRST_COMPLETED)
                 task = asyncio.create_task(self._answer(client, number, request))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
+                client.asking.add(task)
+                task.add_done_callback(client.asking.discard)
                 return
-            client.send({"type": "reply", "id": number, "result": await self._do(request)})
+            result = await self._do(request)
+            client.send(messages.reply(number, result))
         except (SoftPromptError, OSError) as error:
-            client.send(_error(number, error))
+            client.send(messages.error(number, error))
+        except Exception as error:  # who asked is told, and nobody else is harmed
+            log.exception("a request failed: %s", line[:200])
+            client.send(messages.error(number, error))
         if self._over.is_set():
             return
         self._next()
 
-    async def _answer(self, client: Client, number: object, request: p.Request) -> None:
+    async def _answer(self, client: Client, number: int | None, request: p.Request) -> None:
         try:
             if isinstance(request, p.Models):
                 result = await self._in_thread(self._models)
             else:
                 result = await asyncio.wrap_future(self.engine.ask(client.number, request))
-            client.send({"type": "reply", "id": number, "result": result})
+            client.send(messages.reply(number, result))
         except Exception as error:  # to whom asked; the engine has logged what was not foreseen
-            client.send(_error(number, error))
+            client.send(messages.error(number, error))
 
     async def _do(self, request: p.Request) -> dict[str, Any]:
         queue = self.queue
@@ -161,14 +222,14 @@ class Server:
                 return self._changed(queue.move(request.run, request.before))
             case p.Drop():
                 record = queue.drop(request.run)
-                self._tell_all({"type": "dropped", "run": record.id})
-                return _shown(record)
+                self._tell_of(record.id)
+                return messages.shown(record)
             case p.Curve():
                 record = queue.find(request.run)
                 if not record.points:
                     record = await self._in_thread(queue.folder(record).read)
                 points = reduced(record.points, min(max(request.points, 2), MOST_POINTS))
-                return {"run": record.id, "points": points}
+                return {"run": record.id, "points": [point[: messages.FIGURES_OF_A_POINT] for point in points]}
             case p.Keep():
                 kept: dict[str, Any] = await self._in_thread(partial(queue.keep, request.run, request.tokens))
                 return kept
@@ -199,13 +260,25 @@ class Server:
         }  # fmt: skip
 
     def _changed(self, record: Record) -> dict[str, Any]:
-        values = _shown(record)
-        self._tell_all({"type": "run", "run": values})
-        return values
+        self._tell_of(record.id)
+        return messages.shown(record)
+
+    def _tell_of(self, run: str) -> None:
+        """Tell every client that a run has changed or is gone: at once, or when a client that is behind has read on."""
+        news = b""
+        for client in list(self.clients.values()):
+            if client.has_room:
+                client.behind.pop(run, None)
+                news = news or self._news_of(run)
+                client.send(news)
+            else:
+                client.behind[run] = None
+                self._catch_up(client)
 
     def _tell_all(self, message: dict[str, Any], replaceable: bool = False) -> None:
+        line = p.encode(message)
         for client in list(self.clients.values()):
-            (client.send_if_read if replaceable else client.send)(message)
+            (client.send_if_read if replaceable else client.send)(line)
 
     # runs
 
@@ -264,7 +337,7 @@ class Server:
     def _make_way(self, client: Client) -> None:
         """A newer program wants a worker of its own version: the run under way is finished, and no other begun."""
         running = self._longest()
-        client.send({"type": "making_way", "run": running})
+        client.send(p.encode({"type": "making_way", "run": running}))
         log.info("making way for a newer version")
         self._making_way = True
         self._end_if_idle()
@@ -327,20 +400,3 @@ class Server:
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await self._loop.run_in_executor(None, call)
-
-
-def _shown(record: Record) -> dict[str, Any]:
-    """A run as clients are told it: a prompt may be longer than all else together, and stands whole in the run's folder."""
-    values = record.as_dict()
-    return values if len(values["prompt"]) <= LONGEST_SHOWN else values | {"prompt": values["prompt"][: LONGEST_SHOWN - 1] + "…"}
-
-
-def _error(number: object, error: Exception) -> dict[str, Any]:
-    bad_input = isinstance(error, SoftPromptError) and error.bad_input
-    return {
-        "type": "error",
-        "id": number,
-        "kind": type(error).__name__,
-        "bad_input": bad_input,
-        "message": str(error) or type(error).__name__,
-    }
