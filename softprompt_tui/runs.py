@@ -13,7 +13,7 @@ from softprompt.job import Job, job_of_sentence
 from softprompt.room import check_fits
 from softprompt.sentence import read_sentence
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import job_of
 from softprompt_tui.screens.ask import AskKey, AskText

@@ -14,7 +14,7 @@ from softprompt.errors import RunRefused, SoftPromptError
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Record, now, swept_id, swept_name
+from softprompt.worker.runfolder import Run, now, swept_id, swept_name
 from tests.library_model import a_prompt
 
 
@@ -22,7 +22,7 @@ from tests.library_model import a_prompt
 class FakeWorker:
     """Serves `Place().socket`. A submitted run is running at once, and goes on as the test tells it: `report`, `end`."""
 
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, Run] = field(default_factory=dict)
     asked: list[p.Request] = field(default_factory=list)
     begins_at_once: bool = False  # a submitted run, before the submission is answered
 
@@ -81,9 +81,7 @@ class FakeWorker:
     def _do(self, request: p.Request) -> dict[str, Any]:
         match request:
             case p.Submit():
-                record = Record(
-                    f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0
-                )
+                record = Run(f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0)
                 self.records[record.id] = record
                 answer = self._event(record, {"event": "queued", "position": record.position})
                 if self.begins_at_once:
@@ -143,8 +141,8 @@ class FakeWorker:
                 }
         return {}
 
-    def _event(self, record: Record, event: dict[str, Any]) -> dict[str, Any]:
-        record.apply({"at": now(), **event})
+    def _event(self, record: Run, event: dict[str, Any]) -> dict[str, Any]:
+        record = self.records[record.id] = record.apply({"at": now(), **event})
         self._tell({"type": "run", "run": record.as_dict()})
         return record.as_dict()
 
@@ -172,7 +170,7 @@ class FakeWorker:
         self._report(run, {**_figures(step, 1 - (similarity or 0)), "tokens": tokens, "restarts": losses, "sweep": told})
 
     def _report(self, run: str, figures: dict[str, Any]) -> None:
-        self.records[run].apply({"at": now(), "event": "report", **figures})
+        self.records[run] = self.records[run].apply({"at": now(), "event": "report", **figures})
         self._tell({"type": "report", "run": run, **figures})
 
     def end(self, run: str, error: str = "", results: list[dict[str, Any]] | None = None, **changes: Any) -> None:
@@ -182,14 +180,14 @@ class FakeWorker:
             self._event(record, {"event": "failed", "error": error})
             return
         if record.job.kind == "sweep":
-            self._event(record, {"event": "done", "results": results, "latest": record.latest})
+            self._event(record, {"event": "done", "results": results, "latest": dict(record.latest)})
             return
         if record.job.kind == "hard":
             entry = Library().harden(record.job.entry, changes["hard"])
-            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
             return
         entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
-        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
 
 
 def _figures(step: int, loss: float) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from softprompt.config import TrainConfig
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
+from softprompt.worker.events import ENDED
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
+from softprompt.worker.runfolder import Run, all_runs, runs_folder
 
 
 class Home:
@@ -74,11 +75,12 @@ class Home:
             os.kill(pid, signal.SIGKILL)
             gone(pid)
 
-    def record(self, run: str) -> Record:
-        (found,) = [record for record in records(runs_folder()) if record.id == run]
+    def record(self, run: str) -> Run:
+        (found,) = [known for known in all_runs(runs_folder()) if known.id == run]
+        assert isinstance(found, Run)
         return found
 
-    def ended(self, run: str, within: float = 120) -> Record:
+    def ended(self, run: str, within: float = 120) -> Run:
         """The run once it is over, the worker being started again where it is not there."""
         with self.client() as client:
             wait_for(client, run, lambda record: record["state"] in ENDED, within)

@@ -128,6 +128,10 @@ class RunNotFound(SoftPromptError):
     bad_input = True
 
 
+class RunUnreadable(SoftPromptError):
+    """A run folder whose files cannot be understood; the message says which of them, and why."""
+
+
 class RunRefused(SoftPromptError):
     """What was asked of a run that is not in a state for it."""
 

@@ -9,6 +9,7 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
 NO_LINKS = (
@@ -102,14 +103,23 @@ def _is_same(a: Path, b: Path) -> bool:
 
 def read_file(path: Path, most: int) -> bytes:
     """The bytes of a regular file of at most `most` bytes; raises OSError for a link, another kind of file, or a longer one."""
+    with open_file(path, most) as file:
+        return file.read(most)
+
+
+def open_file(path: Path, most: int) -> BinaryIO:
+    """Open a regular file of at most `most` bytes for reading; raises OSError for a link, another kind of file, or a longer one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file")
         if found.st_size > most:
             raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
-        return file.read(most)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn

@@ -20,7 +20,8 @@ STALLED = 10.0  # seconds without reading anything of what waits, after which a 
 class Client:
     """A connection. Sending never waits, and what waits is bounded: a slow client is told later, of how things are then.
 
-    `listed` are the runs of the list that it has not been sent yet, `behind` those that changed while it had no room.
+    `listed` are the runs of the list that it has not been sent yet, `behind` those that changed while it had no room;
+    `waits_for_more` until it has been sent the last page of the list.
     """
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,6 +29,7 @@ class Client:
         self.reader = reader
         self.listed: deque[str] = deque()
         self.behind: dict[str, None] = {}
+        self.waits_for_more = False
         self.catching_up: asyncio.Task[None] | None = None
         self.asking: set[asyncio.Task[None]] = set()
         self._writer = writer

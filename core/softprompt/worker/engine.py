@@ -18,7 +18,7 @@ from softprompt.library import Library
 from softprompt.worker import queries
 from softprompt.worker.leases import Lease
 from softprompt.worker.protocol import Request
-from softprompt.worker.runfolder import Record, RunFolder
+from softprompt.worker.runfolder import Run, RunFolder
 
 if TYPE_CHECKING:
     from softprompt.worker.warm import Warm
@@ -43,9 +43,9 @@ class Busy(SoftPromptError):
 
 @dataclass
 class Training:
-    """A run that is being trained, as both threads see it: the main thread sets the wish, the engine `vectors`."""
+    """A run that is being trained: the queue's thread sets the wish, the engine `vectors`. `run` is as it was before it began."""
 
-    record: Record
+    run: Run
     folder: RunFolder
     lease: Lease
     wish: Wish = ""
@@ -120,7 +120,7 @@ class Engine(threading.Thread):
         if event.get("event") == "failed" and self.warm is not None:
             if not self.training:
                 self.warm.release()  # out of memory: what is kept must not be the next run's trouble
-            lost = not self.warm.device_works(training.record.job.device)
+            lost = not self.warm.device_works(training.run.job.device)
         self.post("ended", training.folder.id, {"event": event, "device_lost": lost})
 
     # questions

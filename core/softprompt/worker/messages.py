@@ -10,7 +10,7 @@ from softprompt.refusals import shortened
 from softprompt.worker.protocol import encode
 
 if TYPE_CHECKING:
-    from softprompt.worker.runfolder import Record
+    from softprompt.worker.runfolder import AnyRun
 
 PAGE_BYTES = 64 << 10  # of runs in a page, after which it is sent; a client paints after the first
 LONGEST_SHOWN = 400  # characters of a text: a prompt stands whole in the run's folder
@@ -21,9 +21,9 @@ FIGURES_OF_A_POINT = 3 + 16  # step, loss, similarity, and the losses of restart
 log = logging.getLogger(__name__)
 
 
-def shown(record: Record) -> dict[str, Any]:
+def shown(run: AnyRun) -> dict[str, Any]:
     """A run as clients are told it: its texts may be longer than all else together."""
-    values = record.as_dict()
+    values = run.as_dict()
     error, results = shortened(values["error"], LONGEST_ERROR), [_cut(result) for result in values["results"][:MOST_RESULTS]]
     return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MOST_RESULTS]}
 
