@@ -25,6 +25,11 @@ class FakeWorker:
     records: dict[str, Run] = field(default_factory=dict)
     asked: list[p.Request] = field(default_factory=list)
     begins_at_once: bool = False  # a submitted run, before the submission is answered
+    page: int = 1000  # runs in a page of the list
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)  # the list, after its first page
+
+    def __post_init__(self) -> None:
+        self.may_go_on.set()
 
     async def __aenter__(self) -> FakeWorker:
         place = Place()
@@ -50,10 +55,12 @@ class FakeWorker:
         with suppress(ConnectionError):
             await reader.readline()
             self._write(writer, p.hello())
-            self._write(
-                writer, {"type": "snapshot", "runs": [record.as_dict() for record in self.records.values()], "ready": True}
-            )
+            listed = list(self.records)
+            self._write_page(writer, {"type": "snapshot", "ready": True}, listed)
             self._writers.append(writer)
+            while listed:
+                await self.may_go_on.wait()
+                self._write_page(writer, {"type": "page"}, listed)
             while line := await reader.readline():
                 message = p.decode(line)
                 try:
@@ -70,6 +77,12 @@ class FakeWorker:
                     }
                     self._write(writer, said)
         writer.close()
+
+    def _write_page(self, writer: asyncio.StreamWriter, head: dict[str, Any], listed: list[str]) -> None:
+        """Takes the next runs off the list."""
+        page = [self.records[run].as_dict() for run in listed[: self.page] if run in self.records]
+        del listed[: self.page]
+        self._write(writer, {**head, "runs": page, "more": bool(listed)})
 
     def _write(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
         writer.write(p.encode(message))

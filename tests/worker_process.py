@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.events import ENDED
+from softprompt.worker.leases import Holder
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Run, all_runs, runs_folder
+from softprompt.worker.runfolder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
 
 
 class Home:
@@ -89,6 +92,21 @@ class Home:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def left_runs(count: int, job: Job, state: str) -> list[str]:
+    """Run folders as a worker that was killed left them, in their order; written without syncing, since there may be thousands."""
+    dead = json.dumps(asdict(replace(Holder.me(), started="1")))
+    spec = json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()})
+    runs = [f"{i:016x}" for i in range(1, count + 1)]
+    for position, run in enumerate(runs, 1):
+        folder = runs_folder() / run
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / SPEC).write_text(spec)
+        events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (state != "queued")
+        (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
+        (folder / "lease.1").write_text(dead)
+    return runs
 
 
 def events(client: Client, within: float = 60) -> Iterator[dict[str, Any]]:

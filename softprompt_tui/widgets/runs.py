@@ -51,6 +51,7 @@ class RunsPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="runs", classes="pane below")
         self._runs: list[dict[str, Any]] = []
+        self._places: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS, EMPTY, id="run-table")
@@ -63,16 +64,24 @@ class RunsPane(Vertical):
     def show(self, runs: list[dict[str, Any]]) -> None:
         """The runs as they are; the cursor stays with its run."""
         table, current = self.table, self.table.current
-        self._runs = runs
-        now, place = datetime.now(UTC), places(runs)
+        self._runs, self._places = runs, places(runs)
         # who is elsewhere finds it on what trains; who is here, on the run that it was on
         cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
-        for page in range(0, len(runs), PAGE):
-            table.fill(page // PAGE, [(run["id"], _row(run, place, now)) for run in runs[page : page + PAGE]])
+        for page in {table.cursor // PAGE, *table.pages_in_sight}:
+            self._fill(page)
         going = sum(run["state"] in ("running", "queued") for run in runs)
         self.border_subtitle = f"{going} under way or waiting" if going else ""
         self._explain()
+
+    @on(Table.Wanted)
+    def _wanted(self, event: Table.Wanted) -> None:
+        event.stop()
+        self._fill(event.page)
+
+    def _fill(self, page: int) -> None:
+        runs, now = self._runs[page * PAGE : (page + 1) * PAGE], datetime.now(UTC)
+        self.table.fill(page, [(run["id"], _row(run, self._places, now)) for run in runs])
 
     def action_act(self, action: str) -> None:
         if self.table.current:
