@@ -78,6 +78,8 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
                 picture.say(_STATES.get(now["state"], ""))
             case "dropped" if event["run"] == run:
                 raise RunRefused(f"run {run[:8]} was dropped meanwhile")
+            case "bye" if event.get("reason"):
+                raise WorkerError(f"the worker has ended: {event['reason']}")
             case "bye" if not (event.get("again") or made_way):
                 return None
     return None

@@ -108,6 +108,8 @@ class Client:
     def _heard(self, within: float, kind: str) -> dict[str, Any]:
         """The next message, which must be of this kind."""
         message = self._next(within)
+        if self._last_words:
+            raise self._gone("")
         if message["type"] != kind:
             raise WorkerError(f"the worker said {message['type']} where {kind} was expected: update both sides")
         return message

@@ -25,10 +25,12 @@ from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, Worke
 from softprompt.job import Job
 from softprompt.library import Library
 from softprompt.models import LOCAL, resolve
+from softprompt.refusals import shortened
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.clients import MOST_ASKED, Client, is_ours
 from softprompt.worker.engine import Engine, Training
+from softprompt.worker.log import log_path
 from softprompt.worker.place import Place, leads_to, take
 from softprompt.worker.queue import Queue, keep_swept
 from softprompt.worker.runfolder import AnyRun, Run, RunFolder, in_order, runs_folder
@@ -39,6 +41,7 @@ TICK, RENEW_EVERY, SCAN_EVERY = 1.0, 30.0, 30.0  # seconds
 SHOWN_ENDED = 100  # ended runs that a newcomer is told of
 RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
+SAYS_WHY_SECONDS = 1.0  # in which a worker that cannot train tells newcomers so: who has started it is about to connect
 LISTED_WITHIN = 0.3  # seconds that a newcomer waits for the runs to be known; later ones follow in pages
 MOST_POINTS = 2000  # of a curve in a reply
 _END = object()
@@ -46,7 +49,10 @@ LEAVES_WITHIN = 10.0  # seconds; a step or a load that takes longer is cut off, 
 
 
 class Server:
-    """Serves one data folder. `run` returns when it is to end; `again` then says whether the process should start afresh."""
+    """Serves one data folder. `run` returns when it is to end.
+
+    `again` then says whether the process should start afresh, `broken` why nothing can be trained in this process, or "".
+    """
 
     def __init__(self, place: Place, lock: int, release_after: float = RELEASE_AFTER, end_after: float = END_AFTER) -> None:
         self.place = place
@@ -59,8 +65,10 @@ class Server:
         self._queue_thread = ThreadPoolExecutor(1, "queue")
         self.engine = Engine(self.library, self._from_engine, release_after)
         self.clients: dict[int, Client] = {}
+        self._newcomers: set[Client] = set()  # who have not been sent the first runs yet
         self.hello = p.hello()
         self.again = False
+        self.broken = ""
         self._making_way = self._leaving = self._ready = False
         self._beside: set[asyncio.Task[None]] = set()
         self._numbers = iter(range(1, sys.maxsize))
@@ -75,20 +83,31 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from is of no concern
-        self.engine.start()
+        try:
+            self.engine.start()
+        except RuntimeError as error:  # "can't start new thread"
+            log.critical("the thread that trains cannot be started: %s", error)
+            self._break(f"{type(error).__name__}: {error}", {})
         self._begin(self._tick())
         self._begin(self._watch_folders())
         await self._over.wait()
         for task in list(self._beside):
             task.cancel()
         self.engine.end()
-        self._tell_all({"type": "bye", "again": self.again})
+        leaving, bye = [*self.clients.values(), *self._newcomers], self._bye()
+        for client in leaving:
+            client.send(bye)
+        if self.broken:
+            await asyncio.sleep(SAYS_WHY_SECONDS)
         self._server.close()
-        for client in list(self.clients.values()):
+        for client in leaving:
             client.close()
         await asyncio.sleep(0.05)  # the last words go out; who does not read them sees the end of the line
         if self._is_listening():
             self.place.socket.unlink(missing_ok=True)
+
+    def _bye(self) -> bytes:
+        return p.encode({"type": "bye", "again": self.again, "reason": self.broken})
 
     def _is_listening(self) -> bool:
         try:
@@ -119,15 +138,21 @@ class Server:
                 reason = f"this worker speaks protocol {p.PROTOCOL}: update softprompt-tui here"
                 client.send(p.encode({"type": "bye", "reason": reason}))
                 return
+            if self.broken:
+                client.send(self._bye())
+                return
+            self._newcomers.add(client)
             with suppress(TimeoutError):  # few runs are told whole and in their order
                 await asyncio.wait_for(self._scanned.wait(), LISTED_WITHIN)
             self._begin_list(client)
+            self._newcomers.discard(client)
             self.clients[client.number] = client
             await self._listen_to(client)
         except (TimeoutError, ConnectionError, WorkerError) as error:
             log.info("a client is dropped: %s", error)
             client.drop()
         finally:
+            self._newcomers.discard(client)
             self.clients.pop(client.number, None)
             self._since = time.monotonic()
             client.close()
@@ -335,7 +360,7 @@ class Server:
         self._end_if_idle()
 
     def _is_ending(self) -> bool:
-        return self._making_way or self._leaving or self._over.is_set()
+        return self._making_way or self._leaving or bool(self.broken) or self._over.is_set()
 
     def _from_queue(self, changed: Collection[AnyRun], gone: Collection[str]) -> None:
         self._loop.call_soon_threadsafe(self._heed_queue, changed, gone)
@@ -375,6 +400,8 @@ class Server:
             case "ready":
                 self._ready = True
                 self._tell_all({"type": "ready"})
+            case "died":
+                self._break(values["why"], values["left"])
             case "loading":
                 self._tell_all({"type": "loading", "run": run, **values}, replaceable=True)
             case "event":
@@ -405,6 +432,24 @@ class Server:
         elif self._leaving and not self.training:
             self._over.set()
         await self._next()
+
+    def _break(self, why: str, left: dict[str, dict[str, Any]]) -> None:
+        """The thread that trains is gone, and with it this process, which could train nothing any more.
+
+        Args:
+            left: for each run that the thread had, the event that ended it; empty for one that waits for the next worker.
+        """
+        self.broken = f"nothing can be trained here ({shortened(why, messages.LONGEST_SHOWN)}); its log: {log_path()}"
+        self._ready = False
+        self._begin(self._end_broken(left))
+
+    async def _end_broken(self, left: dict[str, dict[str, Any]]) -> None:
+        try:
+            for run, event in left.items():
+                await self._on_queue(self._queue.ended, run, event)
+        finally:
+            self.training.clear()
+            self._over.set()
 
     def _leave(self) -> None:
         """Ends soon; a run under way is kept as it is for the next worker."""
@@ -440,6 +485,8 @@ class Server:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
+            if not self.engine.is_alive() and not self.broken:
+                self._break("the thread that trains ended without a word", {})
             for client in list(self.clients.values()):
                 if client.is_stalled():
                     log.info("client %d has stopped reading, and is dropped", client.number)
