@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,14 @@ class Home:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def left_runs(count: int, job: Job, state: str) -> list[str]:
+def left_runs(jobs: Sequence[Job], state: str) -> list[str]:
     """Run folders as a worker that was killed left them, in their order; written without syncing, since there may be thousands."""
     dead = json.dumps(asdict(replace(Holder.me(), started="1")))
-    spec = json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()})
-    runs = [f"{i:016x}" for i in range(1, count + 1)]
-    for position, run in enumerate(runs, 1):
+    runs = [f"{i:016x}" for i in range(1, len(jobs) + 1)]
+    for position, (run, job) in enumerate(zip(runs, jobs, strict=True), 1):
         folder = runs_folder() / run
         folder.mkdir(parents=True, mode=0o700)
-        (folder / SPEC).write_text(spec)
+        (folder / SPEC).write_text(json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()}))
         events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (state != "queued")
         (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
         (folder / "lease.1").write_text(dead)

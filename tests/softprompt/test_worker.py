@@ -21,15 +21,17 @@ import softprompt
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoder import TextEncoder
-from softprompt.errors import ConfigError, EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
+from softprompt.errors import EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
 from softprompt.job import Job, hard_job
 from softprompt.origin import LONGEST_PROMPT, Ancestor, Meaning
 from softprompt.readout import readout_similarity
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
+from softprompt.worker.log import log_path
 from softprompt.worker.place import Place
 from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, runs_folder
 from tests.conftest import BOAT, FOX
+from tests.library_model import a_prompt
 from tests.worker_process import Home, events, same_bits, saved, until, wait_for
 
 LONG = {"tokens": 2, "steps": 50_000}  # a training that a test ends itself
@@ -288,30 +290,60 @@ def test_what_cannot_be_done_to_a_run_that_is_over(shared: Client, request_: Any
 
 
 def test_a_run_that_fails_says_why_and_the_next_one_trains(shared: Client) -> None:
-    failing = [
-        (Job(FOX, TrainConfig(tokens=76)), "room for 1 to 75"),
-        (Job("fox " * 200), "the prompt has 200 tokens, mini takes 75"),
-        (Job(FOX, device="cuda:7"), "'cuda:7' is not on this machine"),
-        (Job(FOX, model="local-dir:/nowhere"), "there is no folder /nowhere"),
-        (Job(FOX, TrainConfig(init="soft")), "none was given"),
-    ]
-    runs = [shared.request(p.Submit(job.as_dict()))["id"] for job, _ in failing]
+    foreign = Library().save(a_prompt(name="of another model"))
+    bad = shared.request(p.Submit(Job(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))["id"]
     good = submit(shared, **SHORT)
+    assert "belongs to" in state(shared, bad, "failed")["error"]
     state(shared, good, "done")
-    with connect() as other:  # type: ignore[union-attr]
-        errors = {run["id"]: (run["state"], run["error"]) for run in other.runs}
-    for run, (_, said) in zip(runs, failing, strict=True):
-        assert errors[run][0] == "failed"
-        assert said in errors[run][1]
 
 
-def test_a_job_that_can_never_train_is_refused_at_once(shared: Client) -> None:
-    with pytest.raises(UnknownModel, match="Close: mini"):
-        shared.request(p.Submit(Job(FOX, model="minni").as_dict()))
-    with pytest.raises(ConfigError, match="this is no training job"):
-        shared.request(p.Submit({"prompt": FOX}))
+IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
+    ({"precision": "x"}, "ConfigError", "precision is 'x'; it can be float32 or bfloat16"),
+    ({"precision": ""}, "ConfigError", "precision is ''"),
+    *(({"device": name}, "DeviceError", f"device is '{name}'; it can be auto, cpu, cuda, cuda:1 or mps")
+      for name in ("cuda:²", "cuda:-1", "cuda:99999999999", "", "tpu", "cuda:", "cuda:٣")),
+    ({"device": "cuda:7"}, "DeviceError", "'cuda:7' is not on this machine"),
+    ({"device": "c" * 10**6}, "DeviceError", "device is 'ccc"),
+    ({"sweep": [10**30]}, "ConfigError", "from 1 to 4,096"),
+    ({"sweep": [0]}, "ConfigError", "a number of tokens is 0"),
+    ({"sweep": list(range(1, 100))}, "ConfigError", "it takes from 1 to 64 of them"),
+    ({"sweep": [1, 76]}, "ConfigError", "tokens is 76; mini has room for 1 to 75"),
+    ({"sweep": 5}, "ConfigError", "this is no training job"),
+    ({"config": {"tokens": 76}}, "ConfigError", "tokens is 76; mini has room for 1 to 75"),
+    ({"config": {"tokens": 10**30}}, "ConfigError", "from 1 to 4,096"),
+    ({"config": {"against": [1], "objective": "contrastive"}}, "ConfigError", "against"),
+    ({"config": {"init": "soft"}}, "ConfigError", "none was given"),
+    ({"config": []}, "ConfigError", "this is no training job"),
+    ({"prompt": "fox " * 200}, "PromptTooLong", "the prompt has 200 tokens, mini takes 75"),
+    ({"prompt": "🦊" * LONGEST_PROMPT}, "PromptError", "can be tokenised"),
+    ({"prompt": " "}, "PromptError", "the prompt is empty"),
+    ({"prompt": 7}, "ConfigError", "this is no training job"),
+    ({"model": "minni"}, "UnknownModel", "Close: mini"),
+    ({"model": "m" * 10**6}, "ConfigError", "model is a name of 1,000,000 characters"),
+    ({"model": "local-dir:/nowhere"}, "UnknownModel", "there is no folder /nowhere"),
+    ({"model": "local-dir:/\0"}, "UnknownModel", "there is no folder /"),
+    ({"entry": "nobody", "hard": {}}, "EntryNotFound", "nobody"),
+    ({"hard": {"tokens": 10**30}}, "ConfigError", "from 1 to 64"),
+]  # fmt: skip
+
+
+def test_what_can_never_train_is_refused_when_it_is_submitted(shared: Client) -> None:
+    """Whatever a client sends: a typed error, nothing in the queue, and no word of it in the log but for what was not foreseen."""
+    raw, usual = Raw(p.hello()), Job(FOX, TrainConfig(tokens=1), device="cpu").as_dict()
+    for number, (changes, kind, said) in enumerate(IMPOSSIBLE):
+        raw.say({"do": "submit", "id": number, "job": {**usual, **changes}})
+        answer = raw.hear("error")
+        assert (answer["id"], answer["kind"], answer["bad_input"]) == (number, kind, True), (changes, answer["message"])
+        assert said in answer["message"]
+    for job in ({"prompt": FOX}, {}, {**usual, "config": {"tokens": [[1]]}}):
+        raw.say({"do": "submit", "id": 1, "job": job})
+        assert raw.hear("error")["kind"] == "ConfigError"
+    raw.close()
     with pytest.raises(EntryNotFound):
         shared.request(p.Submit(Job(FOX).as_dict(), start="nobody"))
+    status = shared.request(p.Status())
+    assert (status["running"], status["queued"]) == ("", 0)
+    assert "Traceback" not in log_path().read_text()
 
 
 def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: Client, encoder: TextEncoder) -> None:
@@ -752,13 +784,13 @@ def test_any_number_of_moves_into_one_gap_finds_a_place(shared: Client) -> None:
 
 
 def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:
-    prompt = "🦊" * LONGEST_PROMPT
-    run = shared.request(p.Submit(Job(prompt).as_dict()))
+    prompt = "fox " * (LONGEST_PROMPT // 4)
+    run = shared.request(p.Submit(Job(prompt, TrainConfig(long="cut", **SHORT), device="cpu").as_dict()))
     assert len(run["prompt"]) == 400
     with connect() as other:  # type: ignore[union-attr]
         assert max(len(one["prompt"]) for one in other.runs) == 400
     assert RunFolder(runs_folder() / run["id"]).read().job.prompt == prompt
-    assert "tokenise" in state(shared, run["id"], "failed")["error"]
+    state(shared, run["id"], "done")
 
 
 def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
 from softprompt.worker.clients import Client as Connection
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Record
+from softprompt.worker.runfolder import Run
 from tests.worker_process import Home, left_runs
 
 WIDE = "🦊"  # JSON takes 12 bytes for it
@@ -38,7 +38,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path
         home = tmp_path_factory.mktemp("crowd")
         patch.setenv("SOFTPROMPT_HOME", str(home))
         process = Home(patch.setenv)
-        runs = left_runs(MOST_RUNS, Job(WIDE * 400, TrainConfig(long="cut")), "paused")
+        runs = left_runs([Job(WIDE * 400, TrainConfig(long="cut"))] * MOST_RUNS, "paused")
         with process.client():
             yield process, home, runs
         process.close()
@@ -154,8 +154,8 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     endless = WIDE * 100_000
     job = Job("fox", TrainConfig(steps=100_000), model=endless, device=endless, precision=endless, hard=HardConfig())
     result = {"tokens": 1, "readout_text": endless, "similarity": -0.12345678901234567, "knee": True}
-    record = Record(
-        "f" * 16, replace(job, prompt=endless), "2026", error=endless, entry=endless, name=endless, results=[result] * 1000
+    record = Run(
+        "f" * 16, replace(job, prompt=endless), "2026", error=endless, entry=endless, name=endless, results=(result,) * 1000
     )
     object.__setattr__(record.job, "sweep", tuple(range(1000)))
     number, figure = (1 << 63) - 1, -0.12345678901234567

@@ -194,6 +194,9 @@ def _reached(place: Place) -> Client | None:
     except (FileNotFoundError, ConnectionRefusedError, WorkerGone):
         connection.close()
         return None
+    except WorkerError:
+        connection.close()
+        raise
     except OSError as error:
         connection.close()
         raise WorkerError(f"{place.socket} cannot be reached: {error.strerror}") from error

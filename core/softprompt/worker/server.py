@@ -24,8 +24,9 @@ from softprompt.curves import reduced
 from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError
 from softprompt.job import Job
 from softprompt.library import Library
-from softprompt.models import LOCAL, resolve
-from softprompt.refusals import shortened
+from softprompt.models import LOCAL, pick_device
+from softprompt.refusals import no_start, shortened
+from softprompt.room import check_fits
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.clients import MOST_ASKED, Client, is_ours
@@ -77,7 +78,7 @@ class Server:
     async def run(self, listening: Callable[[], None]) -> None:
         """Listens until it is told to end, or has had nothing to do for long. Calls `listening` once clients can come."""
         self._loop = asyncio.get_running_loop()
-        self._over, self._scanned = asyncio.Event(), asyncio.Event()
+        self._over, self._scanned, self._knows_devices = asyncio.Event(), asyncio.Event(), asyncio.Event()
         await self._listen()
         listening()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -256,6 +257,7 @@ class Server:
         match request:
             case p.Submit():
                 job = Job.from_dict(request.job)
+                await self._check_device(job.device)
                 start = await self._in_thread(partial(self._prepare, job, request.start))
                 return messages.shown(await self._on_queue(queue.submit, job, start))
             case p.Stop():
@@ -293,12 +295,26 @@ class Server:
         raise WorkerError(f"{request.do} is not answered here")
 
     def _prepare(self, job: Job, start: str) -> bytes:
-        """The entry that a job begins from, "" for none. Raises UnknownModel and LibraryError for what cannot be trained."""
+        """The entry that a job begins from, b"" for none. Raises what `check_fits` raises, and LibraryError."""
         from softprompt.library.entry import pack  # numpy
 
         if job.model.lower() != MINI and not job.model.startswith(LOCAL):
-            resolve(job.model)
+            list_models()  # read once, so that the check knows them
+        check_fits(job)
+        if job.config.init == "soft" and not (start or job.entry):
+            raise no_start()
+        if job.entry:
+            self.library.find(job.entry)
         return pack(self.library.open(start)) if start else b""
+
+    async def _check_device(self, name: str) -> None:
+        """Raises DeviceError for a device that this machine does not have, which only torch knows."""
+        if name in ("auto", "cpu"):
+            return
+        await self._knows_devices.wait()
+        if self.broken:
+            raise WorkerError(self.broken)
+        await self._in_thread(partial(pick_device, name))
 
     async def _find(self, name: str) -> Run:
         """The run whose id begins so; raises RunNotFound, and RunRefused for one that cannot be read."""
@@ -399,6 +415,7 @@ class Server:
         match kind:
             case "ready":
                 self._ready = True
+                self._knows_devices.set()
                 self._tell_all({"type": "ready"})
             case "died":
                 self._break(values["why"], values["left"])
@@ -441,6 +458,7 @@ class Server:
         """
         self.broken = f"nothing can be trained here ({shortened(why, messages.LONGEST_SHOWN)}); its log: {log_path()}"
         self._ready = False
+        self._knows_devices.set()  # who waits for it is told
         self._begin(self._end_broken(left))
 
     async def _end_broken(self, left: dict[str, dict[str, Any]]) -> None:
