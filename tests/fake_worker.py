@@ -35,6 +35,7 @@ class FakeWorker:
         place = Place()
         place.prepare()
         self._writers: list[asyncio.StreamWriter] = []
+        self._rests: list[asyncio.Task[None]] = []  # of lists
         place.socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, os.fspath(place.socket), limit=p.LONGEST_LINE)
         return self
@@ -46,6 +47,8 @@ class FakeWorker:
     def die(self) -> None:
         """As a kill would look from the other end."""
         self._server.close()
+        for rest in self._rests:
+            rest.cancel()
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
@@ -58,9 +61,7 @@ class FakeWorker:
             listed = list(self.records)
             self._write_page(writer, {"type": "snapshot", "ready": True}, listed)
             self._writers.append(writer)
-            while listed:
-                await self.may_go_on.wait()
-                self._write_page(writer, {"type": "page"}, listed)
+            self._rests.append(asyncio.create_task(self._send_rest(writer, listed)))
             while line := await reader.readline():
                 message = p.decode(line)
                 try:
@@ -77,6 +78,11 @@ class FakeWorker:
                     }
                     self._write(writer, said)
         writer.close()
+
+    async def _send_rest(self, writer: asyncio.StreamWriter, listed: list[str]) -> None:
+        while listed:
+            await self.may_go_on.wait()
+            self._write_page(writer, {"type": "page"}, listed)
 
     def _write_page(self, writer: asyncio.StreamWriter, head: dict[str, Any], listed: list[str]) -> None:
         """Takes the next runs off the list."""
