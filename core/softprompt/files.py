@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
 NO_LINKS = (
@@ -101,14 +101,14 @@ def _is_same(a: Path, b: Path) -> bool:
         return False
 
 
-def read_file(path: Path, most: int) -> bytes:
+def read_file(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file of at most `most` bytes; raises OSError for a link, another kind of file, or a longer one."""
     with open_file(path, most) as file:
-        return file.read(most)
+        return file.readall()[:most]
 
 
-def open_file(path: Path, most: int) -> BinaryIO:
-    """Open a regular file of at most `most` bytes for reading; raises OSError for a link, another kind of file, or a longer one."""
+def open_file(path: Path | str, most: int) -> io.FileIO:
+    """Open a regular file of at most `most` bytes for reading, without a buffer; raises OSError for a link, another kind of file, or a longer one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
     try:
         found = os.fstat(descriptor)
@@ -116,7 +116,7 @@ def open_file(path: Path, most: int) -> BinaryIO:
             raise OSError(0, "it is no regular file")
         if found.st_size > most:
             raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
-        return os.fdopen(descriptor, "rb")
+        return io.FileIO(descriptor)
     except BaseException:
         os.close(descriptor)
         raise

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.log import log_path
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, runs_folder
+from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 from tests.worker_process import Home, events, same_bits, saved, until, wait_for
@@ -207,7 +208,7 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, enc
     assert Library().list().total == before + 2
     alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
-    assert RunFolder(runs_folder() / run).read().results == ended["results"]  # as the next worker reads it
+    assert list(RunFolder(runs_folder() / run).read().results) == ended["results"]  # as the next worker reads it
 
 
 def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
@@ -781,6 +782,26 @@ def test_any_number_of_moves_into_one_gap_finds_a_place(shared: Client) -> None:
     shared.request(p.Move(runs[0], before=order[0] if order[0] != runs[0] else order[1]))
     with connect() as other:  # type: ignore[union-attr]
         assert next(run["id"] for run in other.runs if run["state"] == "queued") == runs[0]
+
+
+def test_many_clients_that_submit_at_once_get_a_position_each(shared: Client) -> None:
+    """While the list is scanned and read, and runs come and go."""
+    first = submit(shared, **LONG)
+    training(shared, first)
+
+    def submit_some(_: int) -> list[str]:
+        with connect() as client:  # type: ignore[union-attr]
+            return [submit(client, **LONG) for _ in range(8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        each = list(pool.map(submit_some, range(8)))
+    positions = {run.id: run.position for run in all_runs(runs_folder())}
+    assert len({positions[run] for runs in each for run in runs}) == 64
+    for runs in each:
+        assert [positions[run] for run in runs] == sorted(positions[run] for run in runs)
+        for run in runs:
+            shared.request(p.Stop(run))
+    shared.request(p.Stop(first))
 
 
 def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:

@@ -73,7 +73,7 @@ def holder_of(folder: Path, number: int | None = None) -> Holder | None:
     """Who holds the run, by its newest lease or that of a `number`; None where nobody does, or the lease is not readable."""
     try:
         number = newest(folder) if number is None else number
-        values = json.loads(read_file(folder / f"lease.{number}", MAX_LEASE_BYTES))
+        values = json.loads(read_file(f"{folder}/lease.{number}", MAX_LEASE_BYTES))
         return Holder(str(values["host"]), str(values["boot"]), str(values["pids"]), int(values["pid"]), str(values["started"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

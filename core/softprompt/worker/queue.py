@@ -440,7 +440,7 @@ def _signature(folder: Path) -> tuple[int, ...]:
     """What changes when something is added to a run's folder, or to its events. Raises OSError where there is no folder."""
     changed = os.lstat(folder).st_ctime_ns
     try:
-        events = os.lstat(folder / EVENTS)
+        events = os.lstat(f"{folder}/{EVENTS}")
     except OSError:
         return (changed,)
     return (changed, events.st_ctime_ns, events.st_size)

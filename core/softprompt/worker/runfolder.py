@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -118,7 +119,7 @@ class Run:
         if loss is None or similarity is None or is_search:
             return points
         points = (*points, (report["step"], loss, similarity, *report.get("restarts", ())))
-        return points if len(points) < MAX_POINTS else tuple(reduced(points, MAX_POINTS // 2))
+        return points if len(points) < MAX_POINTS else tuple(reduced(points, MAX_POINTS // 2 + 1))
 
     def left(self) -> Run:
         """Its training was left as it was, by its worker's death or on purpose: its turn comes again, unless it was to be paused."""
@@ -225,7 +226,7 @@ class RunFolder:
 
     def glance(self) -> Run:
         """As `read`, but only the end of the events is read where that tells that the run is over; there is no curve then."""
-        with self._reasons(EVENTS), open_file(self.path / EVENTS, MAX_EVENTS_BYTES) as file:
+        with self._reasons(EVENTS), open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
             lines = file.read(TAIL).split(b"\n")
@@ -244,7 +245,7 @@ class RunFolder:
             raise RunUnreadable("it is no folder")
         with self._reasons(SPEC):
             try:
-                spec = e.decode(read_file(self.path / SPEC, MAX_SPEC_BYTES))
+                spec = e.decode(read_file(f"{self.path}/{SPEC}", MAX_SPEC_BYTES))
                 if spec["format"] != FORMAT:
                     raise ValueError(
                         f"its format is {str(spec['format'])[:20]}, and this version reads {FORMAT}. Update softprompt-tui"
@@ -257,7 +258,7 @@ class RunFolder:
 
     def _events(self) -> Iterator[bytes]:
         """Its lines; one that is longer than an event can be is left out."""
-        with open_file(self.path / EVENTS, MAX_EVENTS_BYTES) as file:
+        with io.BufferedReader(open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES)) as file:
             whole = True
             while line := file.readline(MAX_LINE_BYTES):
                 begins, whole = whole, line.endswith(b"\n")

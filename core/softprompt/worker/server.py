@@ -43,6 +43,7 @@ SHOWN_ENDED = 100  # ended runs that a newcomer is told of
 RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
 SAYS_WHY_SECONDS = 1.0  # in which a worker that cannot train tells newcomers so: who has started it is about to connect
+ENGINE_WITHIN = 2.0  # seconds; nothing can be trained before the runs are known
 LISTED_WITHIN = 0.3  # seconds that a newcomer waits for the runs to be known; later ones follow in pages
 MOST_POINTS = 2000  # of a curve in a reply
 _END = object()
@@ -84,11 +85,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from is of no concern
-        try:
-            self.engine.start()
-        except RuntimeError as error:  # "can't start new thread"
-            log.critical("the thread that trains cannot be started: %s", error)
-            self._break(f"{type(error).__name__}: {error}", {})
+        self._begin(self._start_engine())
         self._begin(self._tick())
         self._begin(self._watch_folders())
         await self._over.wait()
@@ -536,6 +533,16 @@ class Server:
             log.warning("the socket had vanished, and is made again: %s", self.place.socket)
         except (OSError, WorkerError) as error:
             log.warning("the socket has vanished and cannot be made again: %s", error)
+
+    async def _start_engine(self) -> None:
+        """Importing torch takes seconds of a core, so the runs are listed first, unless that takes longer."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._scanned.wait(), ENGINE_WITHIN)
+        try:
+            self.engine.start()
+        except RuntimeError as error:  # "can't start new thread"
+            log.critical("the thread that trains cannot be started: %s", error)
+            self._break(f"{type(error).__name__}: {error}", {})
 
     async def _watch_folders(self) -> None:
         """Finds the runs, and what other hosts make of them; nothing is trained before all have been looked at once."""
