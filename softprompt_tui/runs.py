@@ -28,7 +28,7 @@ CHANGES_EVERY = 0.25  # seconds between two drawings while runs change: thousand
 NAMES = {"sweep": "swept"}
 LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
 GOING = ("running", "queued")
-_FIRST = {"running": 0, "queued": 1, "paused": 2}
+_FIRST = {"running": 0, "queued": 1, "paused": 2, "unreadable": 3}
 
 
 class Runs:

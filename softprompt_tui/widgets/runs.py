@@ -20,7 +20,9 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
-    Column("state", 9, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
+    Column(
+        "state", 10, tone=lambda state: {"running": "going", "done": "good", "failed": "bad", "unreadable": "bad"}.get(state, "")
+    ),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),
@@ -108,4 +110,4 @@ class RunsPane(Vertical):
 def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
     figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])
+    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"] or run["error"])

@@ -5,32 +5,43 @@ A mender makes checksums right again, so that a change reaches what lies behind 
 
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import hashlib
 import io
 import json
+import math
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, FileRefused, TemplateError, WorkerError
+from softprompt.config import HardConfig, TrainConfig
+from softprompt.errors import EntryDamaged, FileRefused, RunUnreadable, TemplateError, WorkerError
 from softprompt.formats import child, pngfile, recognise
 from softprompt.formats.layouts import found_in
 from softprompt.formats.reading import _checked
+from softprompt.job import Job
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
+from softprompt.origin import Meaning
 from softprompt.template import parse
 from softprompt.worker import protocol
+from softprompt.worker.runfolder import EVENTS, SPEC, RunFolder
 from softprompt_tui import settings
 from tests.fuzz import template
 from tests.library_model import NUMBERS, a_prompt
 
+RUN_TIME = "2026-01-01T00:00:00+00:00"
 TYPES = [b'"F32"', b'"F16"', b'"BF16"', b'"F64"', b'"I64"', b'"dtype":', b'"shape":', b'"data_offsets":', b'"__metadata__":']
 
 
@@ -160,6 +171,54 @@ def _with_length(raw: bytes) -> bytes:
     return with_digest(struct.pack("<Q", max(0, end - 8)) + raw[8:])
 
 
+@functools.cache
+def _run_folder() -> RunFolder:
+    """A folder that every input fills anew."""
+    folder = tempfile.mkdtemp(prefix="softprompt-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return RunFolder.create(Path(folder), Job("a lake"), 1.0)[0]
+
+
+def _run(raw: bytes) -> None:
+    """A specification and, behind a zero, events. What is read at a glance is what is read in full, and can be told to a client."""
+    folder = _run_folder()
+    spec, _, events = raw.partition(b"\0")
+    (folder.path / SPEC).write_bytes(spec)
+    (folder.path / EVENTS).write_bytes(events)
+    run = folder.glance()
+    in_full = folder.read()
+    if run.lease == in_full.lease:  # else an event bears the number of a lease that there never was
+        assert (run.state, run.entry, run.error) == (in_full.state, in_full.entry, in_full.error)
+    for told in (run, in_full):
+        protocol.encode({"type": "run", "run": told.as_dict(), "points": told.points, "latest": dict(told.latest)})
+        assert math.isfinite(told.position)
+
+
+def _runs() -> list[bytes]:
+    job = Job("a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",)))
+    mixed = Job("(a + b)", meanings=(Meaning("a", 0.5), Meaning("b", 0.5)), sweep=(1, 2))
+    specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": one.as_dict()}).encode() for one in (job, mixed)]
+    report = {
+        "event": "report",
+        "step": 3,
+        "tokens": 2,
+        "loss": 0.5,
+        "similarity": 0.5,
+        "restarts": [0.5, None],
+        "text": "x",
+        "hard_step": 1,
+    }
+    happened: list[dict[str, Any]] = [
+        {"event": "queued", "position": 1.5, "lease": 1}, {"event": "began", "step": 0, "lease": 1}, report | {"sweep": [[1, 0.5, None]]},
+        {"event": "pausing"}, {"event": "paused", "lease": 2}, {"event": "moved", "position": 2}, {"event": "stopping"},
+        {"event": "done", "entry": "0" * 16, "name": "fox", "results": [{"tokens": 1, "knee": True}], "latest": report, "began": RUN_TIME},
+        {"event": "failed", "error": "x" * 20, "lease": 1},
+    ]  # fmt: skip
+    lines = [json.dumps({"at": RUN_TIME} | event).encode() + b"\n" for event in happened]
+    long = b"".join([lines[0], *lines[1:3] * 30, lines[7]])  # only its end is looked at
+    return [specs[i % 2] + b"\0" + events for i, events in enumerate((b"".join(lines), lines[0], b"".join(lines[:5]), long))]
+
+
 def _embedding(values: str) -> bytes:
     return b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":' + values.encode() + b'}},"name":"x","step":3}'
 
@@ -243,6 +302,7 @@ _ALL = (
     Target("protocol", _request, (WorkerError,), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
     Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
+    Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),
     Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
     Target("torch-stream", recognise.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
     Target("zip", recognise.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
