@@ -446,6 +446,20 @@ def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others
     assert [run.id for run in all_runs(queue.folder)] == order
 
 
+def test_a_run_that_the_engine_has_just_been_given_waits_no_more(queue: Queue) -> None:
+    """Whatever is asked of it before the engine tells that it began."""
+    first, second = (queue.submit(replace(JOB, prompt=prompt, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
+    (training,) = queue.next()
+    for moved, before in ((first, second), (first, ""), (second, first)):
+        with pytest.raises(RunRefused, match=f"run {first} is training"):
+            queue.move(moved, before)
+    with pytest.raises(RunRefused, match="is training: stop or pause it first"):
+        queue.drop(first)
+    queue.pause(first)
+    assert training.wish == "pause"
+    assert queue.next() == []
+
+
 def test_a_planted_position_takes_no_places_from_others(home: Path, runs: Path) -> None:
     folder = create(runs, 2.0**52)
     queue = scanned(home)

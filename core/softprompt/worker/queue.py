@@ -256,13 +256,13 @@ class Queue:
     def move(self, name: str, before: str) -> Run:
         """Gives a waiting run a position before another's, or the last one."""
         run = self._changeable(name)
-        if run.state not in ("queued", "paused"):
-            raise RunRefused(f"run {run.id} is {run.state}: only a waiting run has a place in the queue")
+        if not self._waits(run):
+            raise RunRefused(f"run {run.id} is {self._state(run)}: only a waiting run has a place in the queue")
         if not before:
             return self._write(run, {"event": "moved", "position": self._last + 1})
         other = self._changeable(before)
-        if other.state not in ("queued", "paused"):
-            raise RunRefused(f"run {other.id} is {other.state}: name a waiting run to be put before")
+        if not self._waits(other):
+            raise RunRefused(f"run {other.id} is {self._state(other)}: name a waiting run to be put before")
         if other.id == run.id:
             return run
         waiting = [known for known in self._waiting() if known.id != run.id]
@@ -364,9 +364,16 @@ class Queue:
 
     def _waiting(self) -> list[Run]:
         """The runs of this host that wait, in their order."""
-        runs = (self.runs[run] for run in self._here if run not in self.training)
-        waiting = [run for run in runs if isinstance(run, Run) and run.state in ("queued", "paused")]
+        runs = map(self.runs.__getitem__, self._here)
+        waiting = [run for run in runs if isinstance(run, Run) and self._waits(run)]
         return sorted(waiting, key=lambda run: (run.position, run.id))
+
+    def _waits(self, run: Run) -> bool:
+        return run.state in ("queued", "paused") and run.id not in self.training
+
+    def _state(self, run: Run) -> str:
+        """The state of a run in a message: the engine has not told yet of a run that it has been given just now."""
+        return "training" if run.id in self.training else run.state
 
     def _folder(self, run: AnyRun) -> RunFolder:
         return RunFolder(self.folder / run.id)

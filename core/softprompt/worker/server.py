@@ -500,7 +500,7 @@ class Server:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
-            if not self.engine.is_alive() and not self.broken:
+            if self.engine.ident is not None and not self.engine.is_alive() and not self.broken:
                 self._break("the thread that trains ended without a word", {})
             for client in list(self.clients.values()):
                 if client.is_stalled():
