@@ -237,7 +237,7 @@ class RunFolder:
             run = _replayed(self._specified(), lines)
             # what a process that lost the run wrote is told from what counts by the events before, which were not read
             if run.is_over and (not run.lease or run.lease == newest(self.path)):
-                return run
+                return replace(run, points=())
         return self.read()
 
     def _specified(self) -> Run:
