@@ -64,7 +64,7 @@ def shared(lasting: tuple[Home, Path], monkeypatch: pytest.MonkeyPatch, kept_mod
     monkeypatch.setenv("SOFTPROMPT_RUNTIME", str(made.runtime))
     if not (home / "cache").exists():
         (home / "cache").mkdir()
-        for kept in kept_models.iterdir():
+        for kept in kept_models.glob("models-*"):  # not the log of another test's worker
             (home / "cache" / kept.name).symlink_to(kept)
     with made.client() as client:
         yield client

@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,9 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path
         patch.setenv("SOFTPROMPT_HOME", str(home))
         process = Home(patch.setenv)
         runs = left_runs([Job(WIDE * 400, TrainConfig(long="cut"))] * MOST_RUNS, "paused")
-        with process.client():
-            yield process, home, runs
+        with process.client() as client:
+            assert len(client.runs) == MOST_RUNS  # all of them have been looked at
+        yield process, home, runs
         process.close()
 
 
@@ -152,12 +152,11 @@ def test_a_request_over_the_limit_is_answered_and_the_client_stays(runs: list[st
 def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     """The worst of every kind; what can be of any length is made as long as a hostile folder or request could."""
     endless = WIDE * 100_000
-    job = Job("fox", TrainConfig(steps=100_000), model=endless, device=endless, precision=endless, hard=HardConfig())
+    job = Job("fox", TrainConfig(steps=100_000), hard=HardConfig())
     result = {"tokens": 1, "readout_text": endless, "similarity": -0.12345678901234567, "knee": True}
-    record = Run(
-        "f" * 16, replace(job, prompt=endless), "2026", error=endless, entry=endless, name=endless, results=(result,) * 1000
-    )
-    object.__setattr__(record.job, "sweep", tuple(range(1000)))
+    for name, value in {"prompt": endless, "model": endless, "device": endless, "sweep": tuple(range(1000))}.items():
+        object.__setattr__(job, name, value)  # past its own checks
+    record = Run("f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(result,) * 1000)
     number, figure = (1 << 63) - 1, -0.12345678901234567
     run = messages.shown(record)
     pages = json.loads(json.dumps({"runs": [run], "more": True}))

@@ -56,9 +56,8 @@ class Client:
     @property
     def runs(self) -> list[dict[str, Any]]:
         """The runs as the worker lists them to a newcomer; waits for the pages that are still to come."""
-        until = time.monotonic() + ANSWER_WITHIN
         while self._more:
-            message = self._receive(until)
+            message = self._receive(time.monotonic() + ANSWER_WITHIN)
             if message["type"] not in ("page", "reply", "error"):
                 self._events.append(message)
         return self._runs
