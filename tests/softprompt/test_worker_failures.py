@@ -109,6 +109,23 @@ def test_under_a_limit_of_memory_it_says_so_and_ends(worker: Home) -> None:
     assert worker.record(waiting).state == "queued"
 
 
+@pytest.mark.parametrize("broken", ["engine.Engine.start", "queue.Queue.scan"])
+def test_where_no_thread_can_be_started_it_says_so_and_ends(worker: Home, broken: str) -> None:
+    failing = (
+        "import sys, softprompt.worker.engine as engine, softprompt.worker.queue as queue\n"
+        'def fail(self): raise RuntimeError("can\'t start new thread")\n'
+        f"{broken} = fail\n"
+        "sys.argv[1:] = []\n"
+        "from softprompt.worker.__main__ import main\n"
+        "main()\n"
+    )
+    Place().prepare()
+    subprocess.run([sys.executable, "-c", failing, "softprompt.worker"], check=True)
+    until(Place().socket.exists)
+    _, said = heard_until_it_ended()
+    assert "nothing can be trained here (RuntimeError: can't start new thread)" in said
+
+
 def test_a_run_that_kills_the_thread_fails_and_the_next_one_waits(worker: Home) -> None:
     """Else every worker that is started would die of the same run."""
     first, second = left_runs([Job(FOX, SHORT), Job(FOX, TrainConfig(tokens=2))], "queued")  # of two batches
@@ -139,8 +156,8 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     """The first process takes torch's meta device, which computes nothing, for its GPU; its probe must notice, and nothing else be begun there."""
     failing = (
         "import torch, softprompt.models as m, softprompt.worker.warm as w\n"
-        "known = m.pick_device\n"
-        "m.pick_device = w.pick_device = lambda name: torch.device('meta') if name == 'cuda' else known(name)\n"
+        "known, m.check_device = m.pick_device, lambda name: None\n"
+        "m.pick_device = w.pick_device = lambda name: torch.device('meta') if name in ('cuda', 'meta') else known(name)\n"
         "def empty_cache(): raise RuntimeError('CUDA error: an illegal memory access was encountered')\n"
         "torch.cuda.is_available, torch.cuda.empty_cache = lambda: True, empty_cache\n"
         "from softprompt.worker.__main__ import main\n"
@@ -159,7 +176,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
             heard.extend(events(client))
     assert heard[-1] == {"type": "bye", "again": True, "reason": ""}
     assert worker.record(bad).state == "failed"
-    assert "meta" in worker.record(bad).error
+    assert "meta" in worker.record(bad).error  # torch's own words
     assert not [event for event in heard if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]]
     assert worker.ended(good).state == "done"
     (log,) = (home / "cache").glob("worker-*.log")

@@ -538,11 +538,7 @@ class Server:
         """Importing torch takes seconds of a core, so the runs are listed first, unless that takes longer."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._scanned.wait(), ENGINE_WITHIN)
-        try:
-            self.engine.start()
-        except RuntimeError as error:  # "can't start new thread"
-            log.critical("the thread that trains cannot be started: %s", error)
-            self._break(f"{type(error).__name__}: {error}", {})
+        self.engine.start()
 
     async def _watch_folders(self) -> None:
         """Finds the runs, and what other hosts make of them; nothing is trained before all have been looked at once."""
@@ -564,7 +560,7 @@ class Server:
         return await self._loop.run_in_executor(self._queue_thread, call, *arguments)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside everything else; what goes wrong with it is logged."""
+        """Do something beside everything else; what goes wrong with it ends the worker."""
         task = asyncio.create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._finished)
@@ -573,6 +569,8 @@ class Server:
         self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("something failed that should not", exc_info=error)
+            if not self.broken:  # better no worker than one that does half of its work: the next one begins with what is on disk
+                self._break(f"{type(error).__name__}: {error}", {})
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await self._loop.run_in_executor(None, call)
