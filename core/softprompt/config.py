@@ -183,14 +183,15 @@ class HardConfig:
 
 def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
     """The numbers of tokens of a sweep, each once and in order. Raises ConfigError, also for a range without end."""
-    given = list(islice(numbers, MOST_TOKENS + 1))
+    given = set(islice(numbers, MOST_TOKENS + 1))
+    if not 1 <= len(given) <= MOST_SWEPT:
+        more = " or more" if len(given) > MOST_TOKENS else ""
+        raise ConfigError(
+            f"a sweep of {len(given):,}{more} numbers of tokens; it takes from 1 to {MOST_SWEPT} of them: 1-16, or 1,2,4,8"
+        )
     for number in given:
         _whole("a number of tokens", number, 1, MOST_TOKENS, "1 to 16 are usual")
-    if not 1 <= len(set(given)) <= MOST_SWEPT:
-        raise ConfigError(
-            f"a sweep of {len(set(given)):,} numbers of tokens; it takes from 1 to {MOST_SWEPT} of them: 1-16, or 1,2,4,8"
-        )
-    return tuple(sorted(set(given)))
+    return tuple(sorted(given))
 
 
 def check_device(name: str) -> None:

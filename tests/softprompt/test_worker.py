@@ -294,7 +294,7 @@ def test_a_run_that_fails_says_why_and_the_next_one_trains(shared: Client) -> No
     foreign = Library().save(a_prompt(name="of another model"))
     bad = shared.request(p.Submit(Job(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))["id"]
     good = submit(shared, **SHORT)
-    assert "belongs to" in state(shared, bad, "failed")["error"]
+    assert "was trained on other weights" in state(shared, bad, "failed")["error"]
     state(shared, good, "done")
 
 

@@ -218,8 +218,9 @@ def test_a_client_that_reads_slowly_stays_and_one_that_reads_nothing_is_dropped(
             assert not stalled[0]
         assert stalled == [False, True]
         assert connections[0].unread > 2 << 20  # the slow one is still far from the end
-        for connection in connections:
+        for connection, client in zip(connections, (slow, silent), strict=True):
             connection.drop()
+            client.close()
         server.close()
 
     asyncio.run(scene())
