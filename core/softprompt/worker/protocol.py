@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from importlib.metadata import version
 from typing import Any, ClassVar, NoReturn
 
@@ -76,8 +77,11 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
     raise ConnectionAbortedError(f"a line of more than {MOST_SKIPPED:,} bytes")
 
 
+_version = cache(version)  # milliseconds: the package's metadata is looked for on the disk
+
+
 def hello() -> dict[str, Any]:
-    return {"type": "hello", "protocol": PROTOCOL, "version": version("softprompt-tui")}
+    return {"type": "hello", "protocol": PROTOCOL, "version": _version("softprompt-tui")}
 
 
 def is_newer(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
