@@ -704,31 +704,6 @@ def test_it_leaves_no_trace_on_the_terminal_and_a_private_log(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_device_that_is_lost_fails_its_run_and_the_next_one_trains(worker: Home) -> None:
-    """The first process is made to fail as one does whose GPU is gone; it must start itself afresh."""
-    failing = (
-        "import softprompt.trainer as t\n"
-        "from softprompt.errors import TrainingFailed\n"
-        "from softprompt.worker.warm import Warm\n"
-        "def train(*args, **kwargs): raise TrainingFailed('cuda:0 failed: unspecified launch failure')\n"
-        "t.train, Warm.device_works = train, lambda self, device: False\n"
-        "from softprompt.worker.__main__ import main\n"
-        "main()\n"
-    )
-    Place().prepare()
-    subprocess.run([sys.executable, "-c", failing], check=True)
-    until(Place().socket.exists)
-    with worker.client() as client:  # there before the first run fails, so that the next process is not taken for this one
-        run, second = submit(client, **SHORT), submit(client, BOAT, **SHORT)
-        with pytest.raises(WorkerGone):
-            list(events(client))
-    assert (worker.record(run).state, worker.record(run).error) == ("failed", "cuda:0 failed: unspecified launch failure")
-    assert worker.ended(second).state == "done"
-    with worker.client() as client:
-        client.request(p.Resume(run))
-        state(client, run, "done")
-
-
 def test_where_nothing_can_be_written_nothing_is_acknowledged(worker: Home, home: Path) -> None:
     (home / "data").mkdir(parents=True)
     (home / "data" / "runs").write_text("in the way")

@@ -19,7 +19,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
 from softprompt.worker.place import Place, take
 from tests.conftest import BOAT, FOX
-from tests.worker_process import Home, events, gone, left_runs, until
+from tests.worker_process import Home, events, gone, left_runs, until, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = TrainConfig(tokens=1, steps=20)
@@ -157,7 +157,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     failing = (
         "import torch, softprompt.models as m, softprompt.worker.warm as w\n"
         "known, m.check_device = m.pick_device, lambda name: None\n"
-        "m.pick_device = w.pick_device = lambda name: torch.device('meta') if name in ('cuda', 'meta') else known(name)\n"
+        "m.pick_device = w.pick_device = lambda name: torch.device('meta') if name in ('auto', 'meta') else known(name)\n"
         "def empty_cache(): raise RuntimeError('CUDA error: an illegal memory access was encountered')\n"
         "torch.cuda.is_available, torch.cuda.empty_cache = lambda: True, empty_cache\n"
         "from softprompt.worker.__main__ import main\n"
@@ -169,7 +169,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     with worker.client() as client:
         bad, good = (
             client.request(p.Submit(Job(text, SHORT, device=device).as_dict()))["id"]
-            for text, device in ((FOX, "cuda"), (BOAT, "cpu"))
+            for text, device in ((FOX, "auto"), (BOAT, "cpu"))
         )
         heard: list[dict[str, Any]] = []
         with pytest.raises(WorkerGone):
@@ -179,5 +179,8 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     assert "meta" in worker.record(bad).error  # torch's own words
     assert not [event for event in heard if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]]
     assert worker.ended(good).state == "done"
+    with worker.client() as client:  # of the fresh process, which has no such device
+        client.request(p.Resume(bad))
+        wait_for(client, bad, lambda told: told["state"] == "done")
     (log,) = (home / "cache").glob("worker-*.log")
     assert "is lost to this process, which starts afresh" in log.read_text()
