@@ -169,7 +169,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return self.size.width >= HUGE
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._show_below, self.below)
+        self.call_after_refresh(lambda: self._show_below(self.below))  # a key may choose another pane meanwhile
         self.screen_stack[0].query_one(Footer).compact = self.size.width < NARROW
 
     def on_descendant_focus(self) -> None:

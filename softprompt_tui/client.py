@@ -42,7 +42,7 @@ class Line:
                 await self._started()
                 again = await self._listen()
                 self._say("gone", "the worker has ended")
-            except (SoftPromptError, OSError, ValueError) as error:  # ValueError: a line without end
+            except (SoftPromptError, OSError) as error:
                 self._say("gone", str(error))
             finally:
                 self._hang_up()
@@ -68,9 +68,10 @@ class Line:
             raise too_old(self._last)
         self._number += 1
         number, answer = self._number, asyncio.get_running_loop().create_future()
+        line = p.encode(p.as_message(request, number))
         self._waiting[number] = answer
         try:
-            self._writer.write(p.encode(p.as_message(request, number)))
+            self._writer.write(line)
             return dict(await asyncio.wait_for(answer, within))
         except TimeoutError as error:
             raise WorkerError(f"the worker has not answered for {within:.0f} s") from error
@@ -105,15 +106,17 @@ class Line:
 
     async def _listen(self) -> bool:
         """True where another worker is about to take this one's place."""
-        reader, self._writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_LINE)
+        reader, self._writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_READ)
         self._writer.write(p.encode(p.hello()))
         again = False
-        while line := await reader.readline():
-            message = p.decode(line)
+        while line := await p.read_line(reader):
+            message = p.message_of(line)
             again = again or p.makes_way(message, self._last)
-            match message.get("type"):
+            match message["type"]:
                 case "reply" | "error":
                     self._answer(message)
+                case "bye" if message.get("reason"):
+                    raise WorkerError(message["reason"])
                 case "bye":
                     again = again or bool(message.get("again"))
                 case "making_way":
@@ -127,8 +130,7 @@ class Line:
         return again
 
     def _answer(self, message: dict[str, Any]) -> None:
-        number = message.get("id")
-        answer = self._waiting.get(number) if isinstance(number, int) else None
+        answer = self._waiting.get(message["id"])
         if answer is None or answer.done():
             return
         if message["type"] == "reply":

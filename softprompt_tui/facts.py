@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from softprompt.worker.runfolder import UnreadableRun
 from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
 from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
@@ -72,6 +73,8 @@ def in_full(entry: Entry) -> Facts:
 def of_run(run: dict[str, Any]) -> Facts:
     """What was asked for; how far it is stands in the panes of loss and runs."""
     numbers = run["sweep"]
+    if run["state"] == UnreadableRun.state:
+        return Facts("", "", (("state", run["state"]), ("run", run["id"]), ("error", run["error"])))
     rows = (
         ("model", f"{run['model']} on {run['device']}"),
         ("soft tokens", "" if numbers or run["of_entry"] else f"{run['tokens']}, in {run['steps']} steps"),

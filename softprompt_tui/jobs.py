@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.answers import BETWEEN, NO, YES, parted
-from softprompt.config import AUTO_STOP_AT, HardConfig, TrainConfig
+from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
 from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
 SWEEP = "1-16"
-MOST_SWEPT = 64  # numbers of tokens in one sweep
 
 
 def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:

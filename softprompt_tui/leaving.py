@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import HomeError
 from softprompt.worker.leases import is_here
-from softprompt.worker.runfolder import records, runs_folder
+from softprompt.worker.runfolder import all_runs, runs_folder
 from softprompt_tui import settings as kept
 from softprompt_tui.runs import GOING
 from softprompt_tui.screens.ask import AskKey
@@ -46,7 +46,7 @@ def _left_to_train() -> int:
     """How many runs this host's worker will go on with once it is there."""
     runs = runs_folder()
     try:
-        return sum(one.state in GOING and is_here(runs / one.id) for one in records(runs))
+        return sum(run.state in GOING and is_here(runs / run.id) for run in all_runs(runs))
     except HomeError:  # nor will the worker read them
         return 0
 

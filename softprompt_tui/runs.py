@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from softprompt.prompt_syntax import describe_syntax
 from softprompt.room import check_fits
 from softprompt.sentence import read_sentence
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.inert import inert
 from softprompt_tui.jobs import job_of, typed_prompt
 from softprompt_tui.screens.ask import AskKey, AskText
@@ -25,22 +26,24 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 ROWS_EVERY = 1.0  # seconds between two drawings of the list while something trains
+CHANGES_EVERY = 0.25  # seconds between two drawings while runs change: thousands may at once
 NAMES = {"sweep": "swept"}
 LIVE = ("text", "hard_similarity", "hard_step", "hard_steps", "swept")  # only reports have them
 GOING = ("running", "queued")
-_FIRST = {"running": 0, "queued": 1, "paused": 2}
+_FIRST = {"running": 0, "queued": 1, "paused": 2, "unreadable": 3}
 
 
 class Runs:
-    """`known` by their ids, and their `order` on the screen: what trains, what waits, what is over."""
+    """`known` by their ids."""
 
     def __init__(self, app: SoftPromptApp) -> None:
         self.app = app
         self.known: dict[str, dict[str, Any]] = {}
-        self.order: list[str] = []
         self.on_their_way = 0  # what was asked for and is not known yet
         self._arrived = asyncio.Event()
-        self._rows_waiting = self._gone = False
+        self._gone = False
+        self._unlisted: set[str] = set()  # known from an earlier connection, and not told of again yet
+        self._shown_at = self._shows_at = 0.0  # when the list was drawn, and will be
 
     def count(self, state: str) -> int:
         return sum(run["state"] == state for run in self.known.values())
@@ -63,8 +66,9 @@ class Runs:
                 if self._gone:  # what was said of that is over
                     app.clear_notifications()
                 self._gone = False
-                self.known = {run["id"]: _whole(run, self.known.get(run["id"])) for run in message["runs"]}
-                self.show()
+                self._unlisted = set(self.known)
+                self._take_page(message)
+                self._show_now()
                 app.shown.changed()
                 running = next((run["id"] for run in message["runs"] if run["state"] in GOING), "")
                 if running:
@@ -73,6 +77,9 @@ class Runs:
                 if (app.prompt_pane.fields["model"] or MINI).lower() == MINI:
                     app.questions.warm()
                 app.questions.compose()
+            case "page":
+                self._take_page(message)
+                self.show()
             case "run":
                 self.changed(message["run"])
             case "report" if message["run"] in self.known:
@@ -81,14 +88,30 @@ class Runs:
                 self.known[message["run"]] |= told
                 app.shown.report(message)
                 app.sweeps.changed(message["run"])
-                self._show_soon()
+                if app.runs_pane.display:
+                    self._show_within(ROWS_EVERY)
             case "dropped":
                 self.known.pop(message["run"], None)
+                self._unlisted.discard(message["run"])
                 self.show()
+
+    def _take_page(self, message: dict[str, Any]) -> None:
+        """What the last page leaves unlisted is gone: it was dropped while there was no connection."""
+        for run in message["runs"]:
+            self._know(run)
+        if not message.get("more"):
+            for gone in self._unlisted:
+                del self.known[gone]
+            self._unlisted.clear()
+
+    def _know(self, run: dict[str, Any]) -> dict[str, Any]:
+        self._unlisted.discard(run["id"])
+        known = self.known[run["id"]] = _whole(run, self.known.get(run["id"]))
+        return known
 
     def changed(self, run: dict[str, Any]) -> None:
         app, before = self.app, self.known.get(run["id"])
-        run = self.known[run["id"]] = _whole(run, before)
+        run = self._know(run)
         self.show()
         begins = run["state"] == "running" and (before is None or before["state"] != "running")
         if begins and not self.is_training(app.shown.run):
@@ -117,26 +140,39 @@ class Runs:
 
     def waits(self, run: dict[str, Any]) -> str:
         """What a run that waits for its turn waits for, in words."""
-        return told(run, [self.known[one] for one in self.order])
+        return told(run, self.in_order())
 
-    def show(self) -> None:
+    def in_order(self) -> list[dict[str, Any]]:
+        """What trains, what waits, what is over, the latest first."""
         runs = self.known.values()
         going = sorted((run for run in runs if run["state"] in _FIRST), key=lambda run: (_FIRST[run["state"]], run["position"]))
         over = sorted((run for run in runs if run["state"] not in _FIRST), key=lambda run: run["ended"], reverse=True)
-        self.order = [run["id"] for run in (*going, *over)]
-        self.app.runs_pane.show([*going, *over])
+        return [*going, *over]
+
+    def show(self) -> None:
+        """Draw the list: now, or soon when it was drawn a moment ago."""
+        self._show_within(max(0.0, self._shown_at + CHANGES_EVERY - time.monotonic()))
+
+    def _show_within(self, seconds: float) -> None:
+        if not seconds:
+            self._show_now()
+        elif not self._shows_at or self._shows_at > time.monotonic() + seconds:
+            self._shows_at = time.monotonic() + seconds
+            self.app.set_timer(seconds, self._show_due)
+
+    def _show_due(self) -> None:
+        if self._shows_at:  # else it has been drawn meanwhile
+            self._show_now()
+
+    def _show_now(self) -> None:
+        self._shows_at = 0.0
+        if not self.app.is_there():
+            return
+        self._shown_at = time.monotonic()
+        self.app.runs_pane.show(self.in_order())
         self.app.show_title()
         self.app.shown.queue_moved()
         self.app.sweeps.queue_moved()
-
-    def _show_soon(self) -> None:
-        if self.app.runs_pane.display and not self._rows_waiting:
-            self._rows_waiting = True
-            self.app.set_timer(ROWS_EVERY, self._show_now)
-
-    def _show_now(self) -> None:
-        self._rows_waiting = False
-        self.show()
 
     # what is asked
 
@@ -268,7 +304,7 @@ class Runs:
         return refused
 
     def _move(self, run: str, way: int) -> None:
-        waiting = [one for one in self.order if self.known[one]["state"] in ("queued", "paused")]
+        waiting = [one["id"] for one in self.in_order() if one["state"] in ("queued", "paused")]
         if run in waiting and 0 <= (at := waiting.index(run) + way) < len(waiting):
             before = waiting[at] if way < 0 else waiting[at + 1] if at + 1 < len(waiting) else ""
             self._ask(p.Move(run, before))

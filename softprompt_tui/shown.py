@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.facts import in_full, of_run
 from softprompt_tui.hard import READY_SOON, round_of
 from softprompt_tui.screens.plot import PlotScreen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from softprompt.worker.together import together
+from softprompt.worker.together import MOST, together
 
 LONGEST = 28  # characters of a name or prompt in a sentence
 
@@ -22,10 +22,9 @@ def before(run: Run, runs: Sequence[Run]) -> list[Run]:
     queued = [one for one in runs if one["state"] == "queued"]
     at = next((i for i, one in enumerate(queued) if one["id"] == run["id"]), 0)
     begins = 0
-    # an older worker does not tell what runs share a batch by
-    while (
-        queued and (end := begins + together([(one.get("batch") or None, one.get("rows", 1)) for one in queued[begins:]])) <= at
-    ):
+    # an older worker does not tell what runs share a batch by; each run has a row at least, so that no more than MOST share one
+    batches = [(one.get("batch") or None, one.get("rows", 1)) for one in queued]
+    while queued and (end := begins + together(batches[begins : begins + MOST + 1])) <= at:
         begins = end
     return [one for one in runs if one["state"] == "running"] + queued[:begins]
 

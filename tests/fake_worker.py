@@ -14,7 +14,7 @@ from softprompt.errors import RunRefused, SoftPromptError
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Record, now, swept_id, swept_name
+from softprompt.worker.runfolder import Run, now, swept_id, swept_name
 from tests.library_model import a_prompt
 
 
@@ -22,14 +22,20 @@ from tests.library_model import a_prompt
 class FakeWorker:
     """Serves `Place().socket`. A submitted run is running at once, and goes on as the test tells it: `report`, `end`."""
 
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, Run] = field(default_factory=dict)
     asked: list[p.Request] = field(default_factory=list)
     begins_at_once: bool = False  # a submitted run, before the submission is answered
+    page: int = 1000  # runs in a page of the list
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)  # the list, after its first page
+
+    def __post_init__(self) -> None:
+        self.may_go_on.set()
 
     async def __aenter__(self) -> FakeWorker:
         place = Place()
         place.prepare()
         self._writers: list[asyncio.StreamWriter] = []
+        self._rests: list[asyncio.Task[None]] = []  # of lists
         place.socket.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, os.fspath(place.socket), limit=p.LONGEST_LINE)
         return self
@@ -41,6 +47,8 @@ class FakeWorker:
     def die(self) -> None:
         """As a kill would look from the other end."""
         self._server.close()
+        for rest in self._rests:
+            rest.cancel()
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
@@ -50,10 +58,10 @@ class FakeWorker:
         with suppress(ConnectionError):
             await reader.readline()
             self._write(writer, p.hello())
-            self._write(
-                writer, {"type": "snapshot", "runs": [record.as_dict() for record in self.records.values()], "ready": True}
-            )
+            listed = list(self.records)
+            self._write_page(writer, {"type": "snapshot", "ready": True}, listed)
             self._writers.append(writer)
+            self._rests.append(asyncio.create_task(self._send_rest(writer, listed)))
             while line := await reader.readline():
                 message = p.decode(line)
                 try:
@@ -71,6 +79,17 @@ class FakeWorker:
                     self._write(writer, said)
         writer.close()
 
+    async def _send_rest(self, writer: asyncio.StreamWriter, listed: list[str]) -> None:
+        while listed:
+            await self.may_go_on.wait()
+            self._write_page(writer, {"type": "page"}, listed)
+
+    def _write_page(self, writer: asyncio.StreamWriter, head: dict[str, Any], listed: list[str]) -> None:
+        """Takes the next runs off the list."""
+        page = [self.records[run].as_dict() for run in listed[: self.page] if run in self.records]
+        del listed[: self.page]
+        self._write(writer, {**head, "runs": page, "more": bool(listed)})
+
     def _write(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
         writer.write(p.encode(message))
 
@@ -81,9 +100,7 @@ class FakeWorker:
     def _do(self, request: p.Request) -> dict[str, Any]:
         match request:
             case p.Submit():
-                record = Record(
-                    f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0
-                )
+                record = Run(f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0)
                 self.records[record.id] = record
                 answer = self._event(record, {"event": "queued", "position": record.position})
                 if self.begins_at_once:
@@ -143,8 +160,8 @@ class FakeWorker:
                 }
         return {}
 
-    def _event(self, record: Record, event: dict[str, Any]) -> dict[str, Any]:
-        record.apply({"at": now(), **event})
+    def _event(self, record: Run, event: dict[str, Any]) -> dict[str, Any]:
+        record = self.records[record.id] = record.apply({"at": now(), **event})
         self._tell({"type": "run", "run": record.as_dict()})
         return record.as_dict()
 
@@ -172,7 +189,7 @@ class FakeWorker:
         self._report(run, {**_figures(step, 1 - (similarity or 0)), "tokens": tokens, "restarts": losses, "sweep": told})
 
     def _report(self, run: str, figures: dict[str, Any]) -> None:
-        self.records[run].apply({"at": now(), "event": "report", **figures})
+        self.records[run] = self.records[run].apply({"at": now(), "event": "report", **figures})
         self._tell({"type": "report", "run": run, **figures})
 
     def end(self, run: str, error: str = "", results: list[dict[str, Any]] | None = None, **changes: Any) -> None:
@@ -182,14 +199,14 @@ class FakeWorker:
             self._event(record, {"event": "failed", "error": error})
             return
         if record.job.kind == "sweep":
-            self._event(record, {"event": "done", "results": results, "latest": record.latest})
+            self._event(record, {"event": "done", "results": results, "latest": dict(record.latest)})
             return
         if record.job.kind == "hard":
             entry = Library().harden(record.job.entry, changes["hard"])
-            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
             return
         entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
-        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": record.latest})
+        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
 
 
 def _figures(step: int, loss: float) -> dict[str, Any]:

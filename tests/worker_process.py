@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from softprompt.config import TrainConfig
 from softprompt.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
+from softprompt.worker.events import ENDED
+from softprompt.worker.leases import Holder
 from softprompt.worker.place import Place
-from softprompt.worker.runfolder import ENDED, Record, records, runs_folder
+from softprompt.worker.runfolder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
 
 
 class Home:
@@ -74,11 +78,12 @@ class Home:
             os.kill(pid, signal.SIGKILL)
             gone(pid)
 
-    def record(self, run: str) -> Record:
-        (found,) = [record for record in records(runs_folder()) if record.id == run]
+    def record(self, run: str) -> Run:
+        (found,) = [known for known in all_runs(runs_folder()) if known.id == run]
+        assert isinstance(found, Run)
         return found
 
-    def ended(self, run: str, within: float = 120) -> Record:
+    def ended(self, run: str, within: float = 120) -> Run:
         """The run once it is over, the worker being started again where it is not there."""
         with self.client() as client:
             wait_for(client, run, lambda record: record["state"] in ENDED, within)
@@ -87,6 +92,20 @@ class Home:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def left_runs(jobs: Sequence[Job], state: str) -> list[str]:
+    """Run folders as a worker that was killed left them, in their order; written without syncing, since there may be thousands."""
+    dead = json.dumps(asdict(replace(Holder.me(), started="1")))
+    runs = [f"{i:016x}" for i in range(1, len(jobs) + 1)]
+    for position, (run, job) in enumerate(zip(runs, jobs, strict=True), 1):
+        folder = runs_folder() / run
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / SPEC).write_text(json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()}))
+        events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (state != "queued")
+        (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
+        (folder / "lease.1").write_text(dead)
+    return runs
 
 
 def events(client: Client, within: float = 60) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Iterable
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any, Literal, get_args
 
 from softprompt.contexts import TRAINING_CONTEXTS, check_context
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, DeviceError
 from softprompt.families import Family
 from softprompt.refusals import check_text
 
@@ -20,6 +22,10 @@ HardInit = Literal["words", "random"]
 
 MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
 MOST_HARD_TOKENS = 64
+MOST_TOKENS = 4096  # no text encoder's context is nearly that long
+MOST_SWEPT = 64  # numbers of tokens in one sweep
+PRECISIONS = ("float32", "bfloat16")
+_DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
 AUTO_STOP_AT = 0.99  # what "auto" is to reach where nothing else is said
 
 
@@ -61,7 +67,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.tokens != "auto":
-            _whole("tokens", self.tokens, 1, None, "10 soft tokens are usual, 3 are often enough")
+            _whole("tokens", self.tokens, 1, MOST_TOKENS, "10 soft tokens are usual, 3 are often enough")
         elif self.stop_at is None:
             raise ConfigError(
                 "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it; --stop-at 0.99, for example"
@@ -78,8 +84,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
-        for context in self.contexts:
-            check_context(check_text("context", context, ConfigError))
+        if self.contexts is not TRAINING_CONTEXTS:  # a tenth of the time to read a run, of which there may be thousands
+            for context in self.contexts:
+                check_context(check_text("context", context, ConfigError))
         for other in self.against:
             check_text("text of against", other, ConfigError)
         if self.objective == "contrastive" and not self.against:
@@ -114,8 +121,16 @@ class TrainConfig:
         """The inverse of `as_dict`; settings that this version does not know are an error."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+            raise ConfigError(
+                f"unknown settings: {', '.join(sorted(unknown))[:200]}; a newer version may know them: update softprompt-tui"
+            )
         plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        for name in ("contexts", "against"):
+            texts = plain.get(name, ())
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"{name} is {_shown(texts)}; it must be a list of texts")
+        if plain.get("contexts") == TRAINING_CONTEXTS:
+            plain["contexts"] = TRAINING_CONTEXTS
         return cls(**plain)
 
 
@@ -169,6 +184,31 @@ class HardConfig:
         if not all(isinstance(text, str) for text in block):
             raise ConfigError("block is not a list of texts")
         return cls(**{**values, "block": block})
+
+
+def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
+    """The numbers of tokens of a sweep, each once and in order. Raises ConfigError, also for a range without end."""
+    given = set(islice(numbers, MOST_TOKENS + 1))
+    if not 1 <= len(given) <= MOST_SWEPT:
+        more = " or more" if len(given) > MOST_TOKENS else ""
+        raise ConfigError(
+            f"a sweep of {len(given):,}{more} numbers of tokens; it takes from 1 to {MOST_SWEPT} of them: 1-16, or 1,2,4,8"
+        )
+    for number in given:
+        _whole("a number of tokens", number, 1, MOST_TOKENS, "1 to 16 are usual")
+    return tuple(sorted(given))
+
+
+def check_device(name: str) -> None:
+    """Raises DeviceError for what is the name of a device on no machine."""
+    if not _DEVICE.fullmatch(name):
+        raise DeviceError(f"device is {name[:40]!r}; it can be auto, cpu, cuda, cuda:1 or mps: auto finds the best one here")
+
+
+def check_precision(name: str) -> None:
+    """Raises ConfigError for a precision that no model is run in."""
+    if name not in PRECISIONS:
+        raise ConfigError(f"precision is {name[:40]!r}; it can be {' or '.join(PRECISIONS)}: float32 is usual")
 
 
 def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from softprompt.catalogue import ModelInfo
-from softprompt.errors import ModelRefused, ModelUnavailable
+from softprompt.errors import ModelUnavailable
+from softprompt.refusals import refuse_model
 
 TRIES = 5  # that bring nothing
 WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds; the first is doubled at every vain try
@@ -26,7 +27,7 @@ Progress = Callable[[int, int], None]
 def fetch(info: ModelInfo, on_progress: Progress | None = None) -> Path:
     """The file of a model's weights, fetched if it is not on disk. Raises ModelRefused, ModelUnavailable."""
     if info.refused:
-        raise ModelRefused(f"{info.name} is not supported: {info.refused}. `softprompt-tui models` lists those that are")
+        raise refuse_model(info.name, info.refused)
     here = info.on_disk
     if here is not None:
         return here

@@ -132,10 +132,20 @@ class WorkerError(SoftPromptError):
     """The worker cannot be started, reached or understood."""
 
 
+class MessageTooLong(WorkerError):
+    """A message over the longest line of the worker's protocol."""
+
+    bad_input = True
+
+
 class RunNotFound(SoftPromptError):
     """No run of that id; the message says which there are."""
 
     bad_input = True
+
+
+class RunUnreadable(SoftPromptError):
+    """A run folder whose files cannot be understood; the message says which of them, and why."""
 
 
 class RunRefused(SoftPromptError):

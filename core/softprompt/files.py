@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
@@ -113,16 +114,25 @@ def _is_same(a: Path, b: Path) -> bool:
         return False
 
 
-def read_file(path: Path, most: int) -> bytes:
+def read_file(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file of at most `most` bytes; raises OSError for a link, another kind of file, or a longer one."""
+    with open_file(path, most) as file:
+        return file.readall()[:most]
+
+
+def open_file(path: Path | str, most: int) -> io.FileIO:
+    """Open a regular file of at most `most` bytes for reading, without a buffer; raises OSError for a link, another kind of file, or a longer one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no regular file")
         if found.st_size > most:
             raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
-        return file.read(most)
+        return io.FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

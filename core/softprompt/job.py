@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.catalogue import MINI
-from softprompt.config import HardConfig, TrainConfig
+from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.errors import ConfigError, PromptError, TrainingFailed
 from softprompt.library.names import check_name
 from softprompt.origin import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["train", "hard", "sweep"]
+LONGEST_MODEL = 5000  # characters of a model's name: as many as a path may have, and some
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Job:
     """One training: hard prompt, settings, model, device, and the name to save under ("" for one made from the prompt).
 
     With `hard`, a hard readout is looked for too; with `entry`, an entry's id, for that one, and nothing is trained. With `sweep`, so many
-    numbers of tokens are trained at once, and nothing is saved before it is chosen. `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName and ConfigError for what cannot work on any model.
+    numbers of tokens are trained at once, and nothing is saved before it is chosen. `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName, ConfigError and DeviceError for what cannot work on any model
+    or machine.
     """
 
     prompt: str
@@ -64,6 +66,8 @@ class Job:
             raise ConfigError("a hard readout of an entry is asked for without its settings")
         if self.sweep and (self.hard or self.config.tokens == "auto"):
             raise ConfigError("a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it")
+        if self.sweep:
+            check_sweep(self.sweep)
         if not self.prompt.strip():
             raise no_prompt()
         check_text("prompt", self.prompt)
@@ -71,6 +75,12 @@ class Job:
             check_text("prompt", meaning.text)
         for key in ("model", "device", "precision", "entry"):
             check_text(key, getattr(self, key), ConfigError)
+        check_device(self.device)
+        check_precision(self.precision)
+        if len(self.model) > LONGEST_MODEL:
+            raise ConfigError(
+                f"model is a name of {len(self.model):,} characters; `softprompt-tui models` lists those that there are"
+            )
         check_meanings(self.prompt, self.meanings)
         if self.name:
             check_name(self.name)

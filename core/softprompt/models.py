@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.catalogue import MINI, MINI_FOLDER, list_models
+from softprompt.config import check_device, check_precision
 from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
+from softprompt.files import read_file
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from softprompt.tower import Tower
 
 LOCAL = "local-dir:"
+LARGEST_CONFIG = 1 << 20  # bytes
 QUICK_GELU = "-quickgelu"
 
 
@@ -35,15 +38,15 @@ def load_encoder(
 
     Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). `graphs` lets training on
     cuda record its steps (softprompt.graphs); None for as the environment says. Raises
-    UnknownModel, ModelRefused, ModelUnavailable, DeviceError.
+    UnknownModel, ModelRefused, ModelUnavailable, ConfigError, DeviceError.
     """
+    check_precision(precision)
+    check_device(device)
     import torch
 
     from softprompt.graphs import wanted_here
 
     place = pick_device(device)
-    if precision not in ("float32", "bfloat16"):
-        raise DeviceError(f"precision is {precision!r}; it can be float32 or bfloat16")
     encoder = _mini() if name.lower() == MINI else _from_open_clip(name, on_progress)
     encoder.graphs = wanted_here() if graphs is None else graphs
     try:
@@ -55,14 +58,15 @@ def load_encoder(
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name, if this machine has it; "auto" is the first cuda device, else mps, else the cpu."""
+    """The device of this name, if this machine has it; "auto" is the first cuda device, else mps, else the cpu. Raises DeviceError."""
+    check_device(name)
     import torch
 
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
         return torch.device("cuda:0" if counts["cuda"] else "mps" if counts["mps"] else "cpu")
     kind, _, index = name.partition(":")
-    if counts.get(kind, 0) > (int(index) if index.isdecimal() else 0) and (not index or index.isdecimal()):
+    if counts[kind] > int(index or 0):
         return torch.device(f"cuda:{index or 0}" if kind == "cuda" else kind)
     here = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
     raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(here)}")
@@ -100,11 +104,9 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     from softprompt.download import fetch
 
     if name.startswith(LOCAL):
-        folder = Path(name.removeprefix(LOCAL))
-        with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
-            folder = folder.expanduser()
-        text_cfg, quick_gelu = _local_config(folder.absolute())
-        return openclip.load(f"{LOCAL}{folder.absolute()}", f"{LOCAL}{folder.absolute()}", text_cfg, quick_gelu)
+        folder = local_folder(name)
+        text_cfg, quick_gelu = local_config(folder)
+        return openclip.load(f"{LOCAL}{folder}", f"{LOCAL}{folder}", text_cfg, quick_gelu)
     info = resolve(name)
     text_cfg, quick_gelu = _known_config(info)
     return openclip.load(info.name, info.name.partition("/")[0], text_cfg, quick_gelu, lambda: fetch(info, on_progress))
@@ -132,15 +134,24 @@ def _known_config(info: ModelInfo) -> tuple[dict[str, Any], bool]:
     return config["text_cfg"], bool(config.get("quick_gelu") or get_pretrained_cfg(model, tag).get("quick_gelu"))
 
 
-def _local_config(folder: Path) -> tuple[dict[str, Any], bool]:
+def local_folder(name: str) -> Path:
+    """The folder that a `local-dir:` name means."""
+    folder = Path(name.removeprefix(LOCAL))
+    with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
+        folder = folder.expanduser()
+    return folder.absolute()
+
+
+def local_config(folder: Path) -> tuple[dict[str, Any], bool]:
     """(text configuration, quickgelu?) of a `local-dir:` folder; raises UnknownModel, ModelUnavailable."""
     if not folder.is_dir():
         raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
     path = folder / "open_clip_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        # a hub's cache has links to its files
+        config = json.loads(read_file(path.resolve(), LARGEST_CONFIG).decode("utf-8"))["model_cfg"]
         return dict(config["text_cfg"]), bool(config.get("quick_gelu"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise ModelUnavailable(
             f"{path} is not an open_clip configuration with a model_cfg ({type(error).__name__}: {error})"
         ) from error

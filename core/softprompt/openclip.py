@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softprompt.encoder import Specials, TextEncoder
-from softprompt.errors import ModelRefused, ModelUnavailable
+from softprompt.errors import ModelUnavailable
+from softprompt.refusals import refuse_model
 from softprompt.text import PromptTokenizer, Tokenizer
 from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
 
@@ -23,21 +24,17 @@ TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward a
 EXTRA = "pip install transformers"
 
 
-def refuse(name: str, why: str) -> ModelRefused:
-    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
-
-
 def tower_of(name: str, model: nn.Module) -> Tower:
     """The text tower of an open_clip model, as views of its weights. Raises ModelRefused for one built otherwise than ours."""
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
-        raise refuse(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
+        raise refuse_model(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
     blocks = list(transformer.resblocks)
     if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
-        raise refuse(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
+        raise refuse_model(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
     if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
-        raise refuse(name, "its attention is masked by padding")
+        raise refuse_model(name, "its attention is masked by padding")
     projection: Any = text.text_projection
     bias: Tensor | None = None
     if isinstance(projection, nn.Linear):
@@ -75,14 +72,14 @@ def _activation(name: str, module: nn.Module) -> Activation:
         return "quick_gelu"
     if isinstance(module, nn.GELU):
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    raise refuse(name, f"its activation is {type(module).__name__}")
+    raise refuse_model(name, f"its activation is {type(module).__name__}")
 
 
 def _causal(name: str, mask: Tensor | None) -> bool:
     if mask is None:
         return False
     if not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
-        raise refuse(name, "its attention mask is neither causal nor none")
+        raise refuse_model(name, "its attention mask is neither causal nor none")
     return True
 
 
@@ -90,14 +87,14 @@ def _pooling(name: str, text: Any) -> Pooling:
     # open_clip's CLIP class keeps the tower's fields under other names
     pooling: Pooling = getattr(text, "text_pool_type", None) or text.pool_type
     if pooling not in ("argmax", "eos", "first", "last"):
-        raise refuse(name, f"its pooling is {pooling!r}")
+        raise refuse_model(name, f"its pooling is {pooling!r}")
     return pooling
 
 
 def _block(name: str, block: Any) -> Block:
     attention, mlp = block.attn, block.mlp
     if attention.in_proj_weight is None or attention.bias_k is not None:
-        raise refuse(name, "its attention has separate or added key and value weights")
+        raise refuse_model(name, "its attention has separate or added key and value weights")
     scales = [getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2)]
     outs = []
     for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
@@ -114,7 +111,7 @@ class TransformersTokenizer:
 
     def __init__(self, name: str, wrapped: Any) -> None:
         if wrapped.tokenizer_mode:
-            raise refuse(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
+            raise refuse_model(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
         self._inner, self._clean = wrapped.tokenizer, wrapped.clean_fn
         self.special_ids = frozenset(self._inner.all_special_ids)
         self.reserved_ids = self.special_ids - {self._inner.unk_token_id}
@@ -141,7 +138,7 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
         row = [*specials.start, *tokenizer.encode(text), *specials.end]
         row += [specials.pad] * (context - len(row))
         if len(row) == context and row != wrapped(text, context_length=context)[0].tolist():
-            raise refuse(name, "its tokenizer arranges a prompt in a way that is not known here")
+            raise refuse_model(name, "its tokenizer arranges a prompt in a way that is not known here")
     return specials
 
 
@@ -152,12 +149,12 @@ def tokenizer_of(name: str, model_name: str, text_cfg: dict[str, Any]) -> tuple[
     # others would drop words at random, or reach transformers, where trust_remote_code runs what stands in a folder
     unknown = set(settings) - {"clean", "additional_special_tokens" if own else "strip_sep_token"}
     if unknown:
-        raise refuse(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
+        raise refuse_model(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
     if own:
         try:
             tokenizer = Tokenizer(settings.get("clean", "lower"), settings.get("additional_special_tokens", ()))
         except ValueError as error:
-            raise refuse(name, f"its tokenizer has a setting that is not known here: {error}") from error
+            raise refuse_model(name, f"its tokenizer has a setting that is not known here: {error}") from error
         return tokenizer, Specials((tokenizer.start,), (tokenizer.end,))
     try:
         import transformers  # noqa: F401
@@ -189,7 +186,7 @@ def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials
         ours = encoder.frame(rows).outputs().squeeze(0)
     difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(ours, dim=-1)).abs().max())
     if not difference <= TOLERANCE:
-        raise refuse(name, f"its embeddings differ from open_clip's by {difference:.1g}")
+        raise refuse_model(name, f"its embeddings differ from open_clip's by {difference:.1g}")
     return encoder
 
 
@@ -201,7 +198,7 @@ def load(
     `weights` is asked for last: it may download gigabytes, and what else is missing is known by then.
     """
     if text_cfg.get("hf_model_name"):
-        raise refuse(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
+        raise refuse_model(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
     tokenizer, specials = tokenizer_of(name, model_name, text_cfg)
     import open_clip
 

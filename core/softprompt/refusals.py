@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softprompt.errors import ConfigError, PromptError, PromptTooLong, SoftPromptError
+from softprompt.errors import ConfigError, ModelRefused, PromptError, PromptTooLong, SoftPromptError
 
 
 def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) -> str:
@@ -35,6 +35,16 @@ def too_many(tokens: int, model: str, room: int) -> ConfigError:
 
 def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
     return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
+
+
+def refuse_model(name: str, why: str) -> ModelRefused:
+    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
+
+
+def no_start(had: str = "none was given") -> ConfigError:
+    return ConfigError(
+        f"init is 'soft', which starts from a soft prompt of the model's width; {had}: name one, or choose another init"
+    )
 
 
 def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:

@@ -1,4 +1,7 @@
-"""What has room in a model's context, before the model is loaded: what a training would refuse, refused before anything waits for it."""
+"""What is refused before a model is loaded: what no training could do, whether it is to begin now, in the worker or in a sweep.
+
+`Job` itself refuses what works on no model and no machine.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
+from softprompt.config import MOST_TOKENS
 from softprompt.errors import UnknownModel
-from softprompt.models import LOCAL, resolve
-from softprompt.refusals import no_prompt, too_long, too_many, too_many_hard, without_room
+from softprompt.models import LOCAL, local_config, local_folder, resolve
+from softprompt.refusals import no_prompt, refuse_model, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:
     from softprompt.job import Job
@@ -36,19 +40,47 @@ def known_model(name: str) -> ModelInfo | None:
     return None if info.tokenizer or info.refused else info
 
 
+def _model_of(name: str) -> ModelInfo | None:
+    """What is known of a job's model; None where finding out would take seconds. Raises UnknownModel and ModelUnavailable."""
+    if name.lower() == MINI:
+        return mini_model()
+    if not name.startswith(LOCAL):
+        return resolve(name) if is_kept() else None
+    text, _ = local_config(local_folder(name))
+    context, refused = text.get("context_length", 77), text.get("hf_model_name")
+    if not isinstance(context, int) or not AROUND < context <= MOST_TOKENS:
+        return None  # loading it says what is wrong
+    own = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
+    return ModelInfo(
+        name, 0, 0, context, 0, tokenizer=own, refused=f"its text tower is the Hugging Face model {refused}" * bool(refused)
+    )
+
+
 def check_fits(job: Job) -> None:
-    """Raises ConfigError for more soft tokens than the job's model has room for, PromptTooLong for a prompt that it is to refuse, and
-    PromptError for one that is no text to it, and for another prompt without room, which is never cut. Of a model that it does not know, nothing is said."""
-    info = known_model(job.model)
+    """Refuse a job that its model could never train.
+
+    Where a model's tokenizer is not CLIP's, its prompt cannot be counted before it is loaded, and nothing is said of a model whose
+    context is not known without loading it.
+
+    Raises:
+        UnknownModel, ModelUnavailable, ModelRefused: there is no such model, or none that can be trained on.
+        ConfigError: more soft tokens than there is room for.
+        PromptTooLong: the prompt has no room, and is not to be cut or chunked.
+        PromptError: the prompt is no text to the model, or another prompt, which is never cut, has no room.
+    """
+    info = _model_of(job.model)
     if info is None:
         return
-    room, config = info.context - AROUND, job.config
+    if info.refused:
+        raise refuse_model(info.name, info.refused)
+    counted = not info.tokenizer
+    room, config = info.context - (AROUND if counted else 0), job.config
     tokens = max(job.sweep, default=0) or (0 if config.tokens == "auto" or job.entry else config.tokens)
     if tokens > room:
         raise too_many(tokens, info.name, room)
     if job.hard and (job.hard.tokens or 0) > room:
         raise too_many_hard(job.hard.tokens or 0, info.name, room)
-    if job.entry:  # its prompt was trained on already
+    if job.entry or not counted:  # the prompt of an entry was trained on already
         return
     from softprompt.text import encode_prompt
 

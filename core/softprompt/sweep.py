@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softprompt.config import TrainConfig
+from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.member import Member
@@ -88,14 +88,6 @@ def sweep(
     if not made:
         raise failure or TrainingFailed("the sweep ended before its first step")
     return made
-
-
-def check_sweep(ks: Sequence[int]) -> list[int]:
-    """The numbers of tokens in their order; raises ConfigError for others than a few different ones from 1 on."""
-    found = sorted(set(ks))
-    if not found or found[0] < 1 or len(found) > 64:
-        raise ConfigError("a sweep needs from one to 64 numbers of tokens from 1 on: 1-16, or 1,2,4,8")
-    return found
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int:

@@ -18,6 +18,7 @@ from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.member import Member, Trained, TrainState
 from softprompt.pool import Pool, check_tokens
 from softprompt.prompt import Array, SoftPrompt
+from softprompt.refusals import no_start
 from softprompt.targets import HardPrompt
 
 # every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
@@ -72,7 +73,7 @@ def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig,
             soft = soft[torch.linspace(0, len(soft) - 1, k).round().long().to(soft.device)]
     elif soft is None or soft.ndim != 2 or soft.shape[-1] != encoder.width:
         had = "none was given" if soft is None else f"the one given has the shape {tuple(soft.shape)}"
-        raise ConfigError(f"init is 'soft', which starts from a soft prompt of width {encoder.width}; {had}")
+        raise no_start(had)
     start = noise.clone()  # soft tokens beyond those given begin as noise
     start[:, : len(soft)] = soft[:k].to(start)
     start[1:, : len(soft)] += 0.3 * noise[1:, : len(soft)]  # restarts beside the first must differ from it

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn
@@ -78,6 +78,8 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
                 picture.say(_STATES.get(now["state"], ""))
             case "dropped" if event["run"] == run:
                 raise RunRefused(f"run {run[:8]} was dropped meanwhile")
+            case "bye" if event.get("reason"):
+                raise WorkerError(f"the worker has ended: {event['reason']}")
             case "bye" if not (event.get("again") or made_way):
                 return None
     return None

@@ -13,8 +13,9 @@ from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL
 from softprompt.room import check_fits
 from softprompt.worker import protocol as p
+from softprompt.worker.events import ENDED
 from softprompt.worker.leases import is_here
-from softprompt.worker.runfolder import ENDED, records, runs_folder
+from softprompt.worker.runfolder import UnreadableRun, all_runs, folders, runs_folder
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.follow import follow, show_result
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(record.id) for record in records(runs_folder()) if record.id.startswith(incomplete)]
+    return [CompletionItem(folder.id) for folder in folders(runs_folder()) if folder.id.startswith(incomplete)]
 
 
 run_argument = click.argument("run", shell_complete=complete_run)
@@ -73,7 +74,7 @@ def submit(job: Job, start: str, as_json: bool) -> None:
 def runs(ctx: click.Context, as_json: bool) -> None:
     """List the runs: those under way and to come, in their order, then those that are over. A run is named by the first letters of its id.
 
-    KIND is train, sweep, or hard, which looks for a hard readout of what is saved. A queued run has its place in the queue beside its state.
+    A run whose files cannot be read is listed as unreadable, with the reason; `runs drop` removes it. KIND is train, sweep, or hard, which looks for a hard readout of what is saved. A queued run has its place in the queue beside its state.
 
     \b
     Examples:
@@ -85,7 +86,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     folder = runs_folder()
-    found = [record.as_dict() for record in records(folder)]
+    found = [run.as_dict() for run in all_runs(folder)]
     here = [run for run in found if run["state"] in ("running", "queued") and is_here(folder / run["id"])]
     place = places(here)
     if as_json:
@@ -96,13 +97,16 @@ def runs(ctx: click.Context, as_json: bool) -> None:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
         print_table(headings, [_row(run, place, now) for run in found], right=(3, 4, 5), stretch=6)
+        if unreadable := next((run for run in found if run["state"] == UnreadableRun.state), None):
+            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {unreadable['id'][:8]}` removes it")
         _say_what_is_waited_for(here)
 
 
 def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
     figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    return (run["id"][:8], state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])
+    words = run["error"] if run["state"] == UnreadableRun.state else run["name"] or run["prompt"]
+    return (run["id"][:8], state_of(run, place.get(run["id"])), run["kind"], *figures, words)
 
 
 def _say_what_is_waited_for(here: list[dict[str, Any]]) -> None:

@@ -44,7 +44,11 @@ def status(as_json: bool) -> None:
 
     client = connect(start=False, older=True)
     if client is None:
-        fail("no worker is running; `softprompt-tui train … --background` or `softprompt-tui worker start` starts it", FAILED)
+        fail(
+            "no worker is running; `softprompt-tui train … --background` or `softprompt-tui worker start` starts it, "
+            "`softprompt-tui worker logs` tells how the last one ended",
+            FAILED,
+        )
     with client:
         found = client.request(p.Status())
     if as_json:

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from softprompt.errors import SoftPromptError
-from softprompt.worker.runfolder import ENDED
+from softprompt.worker.events import ENDED
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.inert import inert
 from softprompt_tui.screens.help import HelpScreen

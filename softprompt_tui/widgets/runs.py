@@ -20,7 +20,9 @@ from softprompt_tui.widgets.table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
-    Column("state", 9, tone=lambda state: {"running": "going", "done": "good", "failed": "bad"}.get(state, "")),
+    Column(
+        "state", 10, tone=lambda state: {"running": "going", "done": "good", "failed": "bad", "unreadable": "bad"}.get(state, "")
+    ),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),
     Column("similar", 7, right=True),
@@ -51,6 +53,7 @@ class RunsPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="runs", classes="pane below")
         self._runs: list[dict[str, Any]] = []
+        self._places: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS, EMPTY, id="run-table")
@@ -63,16 +66,24 @@ class RunsPane(Vertical):
     def show(self, runs: list[dict[str, Any]]) -> None:
         """The runs as they are; the cursor stays with its run."""
         table, current = self.table, self.table.current
-        self._runs = runs
-        now, place = datetime.now(UTC), places(runs)
+        self._runs, self._places = runs, places(runs)
         # who is elsewhere finds it on what trains; who is here, on the run that it was on
         cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
-        for page in range(0, len(runs), PAGE):
-            table.fill(page // PAGE, [(run["id"], _row(run, place, now)) for run in runs[page : page + PAGE]])
+        for page in {table.cursor // PAGE, *table.pages_in_sight}:
+            self._fill(page)
         going = sum(run["state"] in ("running", "queued") for run in runs)
         self.border_subtitle = f"{going} under way or waiting" if going else ""
         self._explain()
+
+    @on(Table.Wanted)
+    def _wanted(self, event: Table.Wanted) -> None:
+        event.stop()
+        self._fill(event.page)
+
+    def _fill(self, page: int) -> None:
+        runs, now = self._runs[page * PAGE : (page + 1) * PAGE], datetime.now(UTC)
+        self.table.fill(page, [(run["id"], _row(run, self._places, now)) for run in runs])
 
     def action_act(self, action: str) -> None:
         if self.table.current:
@@ -99,4 +110,4 @@ class RunsPane(Vertical):
 def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
     figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"])
+    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"] or run["error"])

@@ -136,6 +136,11 @@ class Table(ScrollView, can_focus=True):
     def current(self) -> str:
         return self.key_at(self.cursor)
 
+    @property
+    def pages_in_sight(self) -> range:
+        first = self.scroll_offset.y
+        return range(first // PAGE, (first + self.size.height) // PAGE + 1)
+
     def toggle_mark(self) -> None:
         if self.current:
             self.marked ^= {self.current}

@@ -5,32 +5,52 @@ A mender makes checksums right again, so that a change reaches what lies behind 
 
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import hashlib
 import io
 import json
+import math
+import shutil
+import socket
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, FileRefused, TemplateError, WorkerError
+from softprompt.config import HardConfig, TrainConfig
+from softprompt.errors import EntryDamaged, FileRefused, RunUnreadable, SoftPromptError, TemplateError, WorkerError
 from softprompt.formats import child, pngfile, recognise
 from softprompt.formats.layouts import found_in
 from softprompt.formats.reading import _checked
+from softprompt.job import Job
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
+from softprompt.origin import Ancestor, Meaning
+from softprompt.room import check_fits
 from softprompt.template import parse
-from softprompt.worker import protocol
-from softprompt_tui import settings
+from softprompt.worker import messages, protocol
+from softprompt.worker.client import Client, WorkerGone
+from softprompt.worker.runfolder import EVENTS, SPEC, Run, RunFolder
+from softprompt_tui import settings, waiting
+from softprompt_tui.facts import of_run
+from softprompt_tui.runs import _whole as whole
+from softprompt_tui.swept import rows_of
+from softprompt_tui.widgets.runs import _row as row_of
 from tests.fuzz import template
 from tests.library_model import NUMBERS, a_prompt
 
+RUN_TIME = "2026-01-01T00:00:00+00:00"
 TYPES = [b'"F32"', b'"F16"', b'"BF16"', b'"F64"', b'"I64"', b'"dtype":', b'"shape":', b'"data_offsets":', b'"__metadata__":']
 
 
@@ -73,6 +93,66 @@ def _requests() -> list[bytes]:
         protocol.Similarity("mini", ["a", "[b] c"]), protocol.Neighbours(entry="0123"), protocol.Move("1", "2"), protocol.Status(),
     )  # fmt: skip
     return [protocol.encode(protocol.as_message(request, number)) for number, request in enumerate(made)]
+
+
+def _submit(raw: bytes) -> None:
+    """A request as the worker reads it, up to where the job would be written into a folder."""
+    message = protocol.decode(raw)
+    protocol.number_of(message)
+    request = protocol.request_of(message)
+    if isinstance(request, protocol.Submit):
+        check_fits(Job.from_dict(request.job))
+
+
+def _submits() -> list[bytes]:
+    jobs = (
+        Job("a lake at night", TrainConfig(tokens="auto", stop_at=0.9)),
+        Job("a lake", TrainConfig(objective="contrastive", against=("a sea",)), hard=HardConfig(tokens=3), device="cuda:1"),
+        Job("a lake + a fox", sweep=(1, 2), meanings=(Meaning("a lake", 0.5),), model="local-dir:/nowhere"),
+        Job("a lake", ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),), precision="bfloat16", name="Lake"),
+    )
+    return [protocol.encode(protocol.as_message(protocol.Submit(job.as_dict()), 1)) for job in jobs]
+
+
+def _said(raw: bytes) -> None:
+    """All that a worker says to a client before it is gone, and what the interface shows of it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(raw)
+        theirs.shutdown(socket.SHUT_WR)
+        client = Client(ours)
+        for run in client.runs:
+            _shown(run)
+        with suppress(WorkerGone):  # the end of what it says
+            for event in client.events():
+                if event["type"] == "run":
+                    _shown(event["run"])
+
+
+def _shown(run: dict[str, Any]) -> None:
+    run = whole(run, None)
+    row_of(run, waiting.places([run]), datetime.now(UTC))
+    of_run(run)
+    waiting.told(run, [run])
+    rows_of(run)
+
+
+def _said_all() -> list[bytes]:
+    result = {"tokens": 2, "similarity": 0.5, "composed": 0.5, "worst": None, "floor": 0.1, "readout_text": "x", "knee": True}
+    job = Job("a lake", TrainConfig(tokens=2), sweep=(1, 2))
+    run = Run("0123456789abcdef", job, "2026-01-01T00:00:00+00:00", "running", 1.0, latest={"step": 1}, results=(result,))
+    told = messages.shown(run)
+    report = {"step": 2, "tokens": 2, "loss": 0.5, "similarity": 0.5, "restarts": [0.5, None], "sweep": [[1, 0.5, None]]}
+    said: list[dict[str, Any]] = [
+        {"type": "snapshot", "ready": True, "runs": [told], "more": True}, {"type": "loading", "run": run.id, "bytes": 1, "of": 2},
+        {"type": "run", "run": told}, {"type": "report", "run": run.id, **report}, {"type": "page", "runs": [told], "more": False},
+        {"type": "reply", "id": 1, "result": {}}, {"type": "dropped", "run": run.id}, {"type": "bye", "again": False, "reason": ""},
+    ]  # fmt: skip
+    older = {"type": "hello", "protocol": protocol.PROTOCOL - 1, "version": "0.0"}
+    making_way = {"type": "making_way", "run": run.id}
+    streams = ([protocol.hello(), *said], [older, making_way, *said[:3]], [protocol.hello(), said[0], said[-1] | {"reason": "x"}])
+    lines = [b"".join(map(protocol.encode, stream)) for stream in streams]
+    return [*lines, lines[0] + messages.error(1, ValueError("x"))]
 
 
 PICKLED = [bytes([code]) for code in b"cRbQ\x93\x94qrhjgpt()]}us\x85\x86\x87\x81ioI0125.NMKJX\x8c\x8aF"] + [
@@ -160,6 +240,54 @@ def _with_length(raw: bytes) -> bytes:
     return with_digest(struct.pack("<Q", max(0, end - 8)) + raw[8:])
 
 
+@functools.cache
+def _run_folder() -> RunFolder:
+    """A folder that every input fills anew."""
+    folder = tempfile.mkdtemp(prefix="softprompt-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return RunFolder.create(Path(folder), Job("a lake"), 1.0)[0]
+
+
+def _run(raw: bytes) -> None:
+    """A specification and, behind a zero, events. What is read at a glance is what is read in full, and can be told to a client."""
+    folder = _run_folder()
+    spec, _, events = raw.partition(b"\0")
+    (folder.path / SPEC).write_bytes(spec)
+    (folder.path / EVENTS).write_bytes(events)
+    run = folder.glance()
+    in_full = folder.read()
+    if run.lease == in_full.lease:  # else an event bears the number of a lease that there never was
+        assert (run.state, run.entry, run.error) == (in_full.state, in_full.entry, in_full.error)
+    for told in (run, in_full):
+        protocol.encode({"type": "run", "run": told.as_dict(), "points": told.points, "latest": dict(told.latest)})
+        assert math.isfinite(told.position)
+
+
+def _runs() -> list[bytes]:
+    job = Job("a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",)))
+    mixed = Job("(a + b)", meanings=(Meaning("a", 0.5), Meaning("b", 0.5)), sweep=(1, 2))
+    specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": one.as_dict()}).encode() for one in (job, mixed)]
+    report = {
+        "event": "report",
+        "step": 3,
+        "tokens": 2,
+        "loss": 0.5,
+        "similarity": 0.5,
+        "restarts": [0.5, None],
+        "text": "x",
+        "hard_step": 1,
+    }
+    happened: list[dict[str, Any]] = [
+        {"event": "queued", "position": 1.5, "lease": 1}, {"event": "began", "step": 0, "lease": 1}, report | {"sweep": [[1, 0.5, None]]},
+        {"event": "pausing"}, {"event": "paused", "lease": 2}, {"event": "moved", "position": 2}, {"event": "stopping"},
+        {"event": "done", "entry": "0" * 16, "name": "fox", "results": [{"tokens": 1, "knee": True}], "latest": report, "began": RUN_TIME},
+        {"event": "failed", "error": "x" * 20, "lease": 1},
+    ]  # fmt: skip
+    lines = [json.dumps({"at": RUN_TIME} | event).encode() + b"\n" for event in happened]
+    long = b"".join([lines[0], *lines[1:3] * 30, lines[7]])  # only its end is looked at
+    return [specs[i % 2] + b"\0" + events for i, events in enumerate((b"".join(lines), lines[0], b"".join(lines[:5]), long))]
+
+
 def _embedding(values: str) -> bytes:
     return b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":' + values.encode() + b'}},"name":"x","step":3}'
 
@@ -240,9 +368,12 @@ _ALL = (
     Target("entry", lambda raw: unpack_any(raw, "x"), (EntryDamaged,), _entries, tuple(TYPES), with_digest),
     Target("settings", _settings, (ValueError, TypeError, RecursionError),
            lambda: [json.dumps(asdict(settings.Settings(prompts=["a", "b"]))).encode()], (b'"train":', b'"prompts":')),
+    Target("submit", _submit, (SoftPromptError,), _submits, (b'"job":', b'"config":', b'"sweep":', b'"device":', b'"hard":', b'"auto"')),
+    Target("worker", _said, (WorkerError,), _said_all, (b'"type":', b'"runs":', b'"run":', b'"more":', b'"state":', b"\n", b"null")),
     Target("protocol", _request, (WorkerError,), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
     Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
+    Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),
     Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
     Target("torch-stream", recognise.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
     Target("zip", recognise.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),

@@ -389,13 +389,13 @@ def test_runs_are_stopped_paused_dropped_and_their_errors_read() -> None:
         d.worker.end(second, error="out of memory: fewer restarts need less")
         await d.pilot.press("f6")
         await d.shows("running", "failed")
-        await d.until(lambda: len(d.app.runs.order) == 3)
-        assert d.app.runs.order == [first, third, second]
+        await d.until(lambda: len(d.app.runs.known) == 3)
+        assert [run["id"] for run in d.app.runs.in_order()] == [first, third, second]
         await d.pilot.press("G")
         await d.shows("out of memory: fewer restarts")
         await d.pilot.press("r", "g", "p")
         await d.until(lambda: d.worker.records[first].state == "paused")
-        await d.until(lambda: d.app.runs.order[-1] == first)
+        await d.until(lambda: d.app.runs.in_order()[-1]["id"] == first)
         await d.pilot.press("g")
         while d.app.runs_pane.table.current != third:
             await d.pilot.press("j")

@@ -150,7 +150,10 @@ def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.C
     ("args", "said"),
     [((FOX, "-k", "76"), "mini has room for 1 to 75"), (("fox " * 80,), "the prompt has 80 tokens, mini takes 75"),
      ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 1 to 75"), (("",), "the prompt is empty"),
-     ((FOX, "--objective", "contrastive", "--against", "fox " * 80), "80 tokens do not fit: mini takes at most 75")],
+     ((FOX, "--objective", "contrastive", "--against", "fox " * 80), "80 tokens do not fit: mini takes at most 75"),
+     ((FOX, "--device", "cuda:²"), "device is 'cuda:²'; it can be auto, cpu, cuda, cuda:1 or mps"),
+     ((FOX, "-k", "1" + "0" * 30), "it must be a whole number from 1 to 4,096"), ((FOX, "--model", "local-dir:/nowhere"), "no folder /nowhere"),
+     ((FOX, "--model", "local-dir:" + __file__), "there is no folder")],
 )  # fmt: skip
 def test_what_has_no_room_is_refused_before_anything_is_queued(worker: Home, run: Run, args: tuple[str, ...], said: str) -> None:
     done = run("train", *args, "--background")

@@ -6,7 +6,7 @@ from typing import Any
 
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.job import Job
-from softprompt.worker.runfolder import Record
+from softprompt.worker.runfolder import Run
 from softprompt_tui.waiting import before, told
 
 ONE, FOUR = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)
@@ -14,7 +14,7 @@ ONE, FOUR = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)
 
 def in_a_queue(*jobs: Job) -> list[dict[str, Any]]:
     """As the worker tells them; the first trains."""
-    runs = [Record(f"{i}", job, "", position=float(i)).as_dict() for i, job in enumerate(jobs)]
+    runs = [Run(f"{i}", job, "", position=float(i)).as_dict() for i, job in enumerate(jobs)]
     return [runs[0] | {"state": "running"}, *runs[1:]]
 
 

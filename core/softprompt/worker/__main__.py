@@ -68,6 +68,8 @@ def main() -> None:
         raise SystemExit(1) from error
     log.info("ends")
     logging.shutdown()
+    if server.broken:
+        os._exit(1)
     if server.again:  # in place, and the lock is kept: nobody can come between
         os.set_inheritable(server.lock, True)
         times = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]

@@ -78,7 +78,7 @@ class Carrying:
         """A training, a hard readout, or the one and then the other."""
         state = run.begin()
         encoder = self._encoder()
-        trained = run.training.record.job.config.steps if run.job.kind == "train" else 0
+        trained = run.job.config.steps if run.job.kind == "train" else 0
 
         def due(step: int) -> bool:
             self.engine.answer(QUERIES_A_STEP)
@@ -175,10 +175,11 @@ class Carrying:
             run.heed(event_of_sweep(report))
             run.leave_if_wished()
             stop = run.training.wish == "stop"
+        run.leave_if_lost()
         for one in made:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))
         ended = "stopped" if any(one.stopped == "interrupted" for one in made) else "done"
-        run.end({"event": ended, "results": results(made), "latest": run.latest, "began": run.training.record.began})
+        run.end({"event": ended, "results": results(made), "latest": run.latest, "began": run.began})
 
 
 def event_of_hard(report: HardReport, latest: dict[str, Any], trained: int) -> dict[str, Any]:

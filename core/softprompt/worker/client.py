@@ -37,19 +37,30 @@ class Client:
         self._buffer = bytearray()
         self._events: deque[dict[str, Any]] = deque()
         self._number = 0
+        self._runs: list[dict[str, Any]] = []
+        self._more = False  # pages of runs are still to come
+        self._last_words = ""  # why the worker says that it ends
         self._send(p.hello())
-        said = self._next(ANSWER_WITHIN)
+        said = self._heard(ANSWER_WITHIN, "hello")
         self.worker = said
         if p.is_newer(said, p.hello()) and said.get("protocol") != p.PROTOCOL:
             raise WorkerError(
                 f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or end it with that version's `worker stop`"
             )
         self.making_way: str | None = None  # an older worker's last run, "" where it has none and is about to end
-        self.runs: list[dict[str, Any]] = []
         if p.is_newer(p.hello(), said):
-            self.making_way = str(self._next(ANSWER_WITHIN).get("run", ""))
+            self.making_way = str(self._heard(ANSWER_WITHIN, "making_way")["run"])
         if self.making_way != "":
-            self.runs = self._next(ANSWER_WITHIN).get("runs", [])
+            self._take_page(self._heard(ANSWER_WITHIN, "snapshot"))
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs as the worker lists them to a newcomer; waits for the pages that are still to come."""
+        while self._more:
+            message = self._receive(time.monotonic() + ANSWER_WITHIN)
+            if message["type"] not in ("page", "reply", "error"):
+                self._events.append(message)
+        return self._runs
 
     def request(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """The worker's reply. Raises the error that the worker raised, WorkerGone, and WorkerError where no answer comes in time."""
@@ -60,11 +71,11 @@ class Client:
         until = time.monotonic() + within
         while True:
             message = self._next(until - time.monotonic())
-            match message.get("type"), message.get("id"):
+            match message["type"], message.get("id"):
                 case "reply", self._number:
                     result: dict[str, Any] = message["result"]
                     return result
-                case "error", self._number:
+                case "error", (self._number | None):
                     raise raised(message)
                 case (("reply" | "error"), _):
                     pass  # of a question that was given up
@@ -86,29 +97,66 @@ class Client:
         self.close()
 
     def _send(self, message: dict[str, Any]) -> None:
+        line = p.encode(message)
         try:
             self._socket.settimeout(ANSWER_WITHIN)
-            self._socket.sendall(p.encode(message))
+            self._socket.sendall(line)
         except OSError as error:
             raise WorkerGone(f"the worker is gone ({error.strerror or error}): try again, and it is started anew") from error
 
+    def _heard(self, within: float, kind: str) -> dict[str, Any]:
+        """The next message, which must be of this kind."""
+        message = self._next(within)
+        if self._last_words:
+            raise self._gone("")
+        if message["type"] != kind:
+            raise WorkerError(f"the worker said {message['type']} where {kind} was expected: update both sides")
+        return message
+
+    def _take_page(self, message: dict[str, Any]) -> None:
+        self._runs += message["runs"]
+        self._more = bool(message.get("more"))
+
     def _next(self, within: float | None) -> dict[str, Any]:
-        """The next message; raises WorkerGone, and WorkerError where none comes within so many seconds."""
+        """The next message but for pages; raises WorkerGone, and WorkerError where none comes within so many seconds."""
         until = None if within is None else time.monotonic() + within
-        while (end := self._buffer.find(b"\n")) < 0:
+        while (message := self._receive(until))["type"] == "page":
+            pass
+        return message
+
+    def _receive(self, until: float | None) -> dict[str, Any]:
+        message = p.message_of(self._line(until))
+        if message["type"] == "page":
+            self._take_page(message)
+        elif message["type"] == "bye":
+            self._last_words = str(message.get("reason", ""))
+        return message
+
+    def _line(self, until: float | None) -> bytes:
+        begin = 0
+        while (end := self._buffer.find(b"\n", begin)) < 0:
+            if len(self._buffer) > p.LONGEST_READ:
+                raise WorkerError(f"the worker said a line of more than {p.LONGEST_READ:,} bytes: update both sides")
+            begin = len(self._buffer)
             try:
                 self._socket.settimeout(None if until is None else max(0.001, until - time.monotonic()))
                 more = self._socket.recv(1 << 16)
             except TimeoutError as error:
                 raise WorkerError(f"the worker does not answer; its log: {log_path()}") from error
             except OSError as error:
-                raise WorkerGone(f"the worker is gone ({error.strerror}): its runs go on when it is started again") from error
+                raise self._gone(error.strerror or str(error)) from error
             if not more:
-                raise WorkerGone("the worker is gone: its runs go on when it is started again")
+                raise self._gone("")
             self._buffer += more
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        return p.decode(line)
+        return line
+
+    def _gone(self, why: str) -> WorkerError:
+        """What a cut connection means: a worker that said why it ends would end again for the same reason."""
+        if self._last_words:
+            return WorkerError(f"the worker has ended: {self._last_words}")
+        return WorkerGone(f"the worker is gone{f' ({why})' if why else ''}: its runs go on when it is started again")
 
 
 def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, older: bool = False) -> Client | None:
@@ -145,6 +193,9 @@ def _reached(place: Place) -> Client | None:
     except (FileNotFoundError, ConnectionRefusedError, WorkerGone):
         connection.close()
         return None
+    except WorkerError:
+        connection.close()
+        raise
     except OSError as error:
         connection.close()
         raise WorkerError(f"{place.socket} cannot be reached: {error.strerror}") from error

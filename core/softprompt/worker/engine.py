@@ -1,6 +1,7 @@
 """The thread that owns torch: it carries out runs (carrying.py) and answers questions between two steps.
 
-It tells the main thread what happens through `post`, and reads what is wished of it from the training's `wish`.
+It tells the main thread what happens through `post`, and reads what is wished of it from the training's `wish`. Whatever ends the
+thread before it was told to end is posted as "died".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from softprompt.library import Library
 from softprompt.worker import queries
 from softprompt.worker.leases import Lease
 from softprompt.worker.protocol import Request
-from softprompt.worker.runfolder import Record, RunFolder
+from softprompt.worker.runfolder import Run, RunFolder
 
 if TYPE_CHECKING:
     from softprompt.worker.warm import Warm
@@ -43,9 +44,9 @@ class Busy(SoftPromptError):
 
 @dataclass
 class Training:
-    """A run that is being trained, as both threads see it: the main thread sets the wish, the engine `vectors`."""
+    """A run that is being trained: the queue's thread sets the wish, the engine `vectors`. `run` is as it was before it began."""
 
-    record: Record
+    run: Run
     folder: RunFolder
     lease: Lease
     wish: Wish = ""
@@ -72,7 +73,7 @@ class Engine(threading.Thread):
         self._questions: dict[tuple[int, str], Question] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._ending = False
+        self._ending = self._is_carrying = False
 
     def begin(self, trainings: list[Training]) -> None:
         """Gives it runs to train, several only where they can share a batch; there must be none under way."""
@@ -96,6 +97,29 @@ class Engine(threading.Thread):
         self._wake.set()
 
     def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # a broken torch, no memory: nobody else would hear of it
+            log.critical("the thread that trains has died", exc_info=error)
+            why = f"{type(error).__name__}: {error}"
+            self.post("died", "", {"why": why, "left": {run: self._left(run, why) for run in self.training}})
+
+    def _left(self, run: str, why: str) -> dict[str, Any]:
+        """The event that ends a run of which this thread died: the next worker would die of it too. It can be resumed.
+
+        Nothing ends a run that had not begun: it waits for a worker that can train.
+        """
+        training = self.training[run]
+        if not self._is_carrying:
+            return {}
+        event, lease = {"event": "failed", "error": f"the thread that trained it died ({why})"}, training.lease.number
+        try:
+            return training.folder.append(event, lease)
+        except OSError as error:
+            log.warning("run %s: its failure was not written: %s", run, error)
+            return training.folder.stamped(event, lease)
+
+    def _work(self) -> None:
         import softprompt.trainer  # noqa: F401  # torch, 2-4 s, while the main thread answers already
         from softprompt.worker.carrying import Carrying
         from softprompt.worker.warm import Warm
@@ -108,7 +132,9 @@ class Engine(threading.Thread):
             self._wake.clear()
             self.answer()
             if self.training:
+                self._is_carrying = True
                 Carrying(self, list(self.training.values())).run()
+                self._is_carrying = False
             elif not woken:
                 self.warm.release()
             used = time.monotonic()
@@ -120,7 +146,7 @@ class Engine(threading.Thread):
         if event.get("event") == "failed" and self.warm is not None:
             if not self.training:
                 self.warm.release()  # out of memory: what is kept must not be the next run's trouble
-            lost = not self.warm.device_works(training.record.job.device)
+            lost = not self.warm.device_works(training.run.job.device)
         self.post("ended", training.folder.id, {"event": event, "device_lost": lost})
 
     # questions

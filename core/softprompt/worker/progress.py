@@ -13,7 +13,7 @@ from softprompt.files import replace_file
 from softprompt.job import Outcome
 from softprompt.worker.checkpoint import from_bytes, to_bytes
 from softprompt.worker.engine import Left, Training
-from softprompt.worker.runfolder import CHECKPOINT, RunFolder
+from softprompt.worker.runfolder import CHECKPOINT
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -34,8 +34,9 @@ class Progress:
 
     def __init__(self, engine: Engine, training: Training) -> None:
         self.engine, self.training = engine, training
-        self.folder, self.job = training.folder, training.record.job
-        self.latest = dict(training.record.latest)
+        self.folder, self.job = training.folder, training.run.job
+        self.latest = dict(training.run.latest)
+        self.began = training.run.began
         self.state: TrainState | None = None  # where it went on
         self._ended: Callable[[], TrainState] | None = None
         self.reported = self.saved = time.monotonic()
@@ -49,7 +50,8 @@ class Progress:
         except (OSError, EntryDamaged) as error:
             log.warning("run %s begins anew: %s", self.folder.id, error)
         step, tokens = (self.state.step, self.state.tokens) if self.state else (0, 0)
-        self.tell({"event": "began", "step": step, "tokens": tokens}, durable=True)
+        event = self.tell({"event": "began", "step": step, "tokens": tokens}, durable=True)
+        self.began = self.began or event["at"]
         return self.state
 
     def is_due(self, step: int) -> bool:
@@ -83,14 +85,16 @@ class Progress:
         if self.training.wish in ("pause", "leave"):
             raise Left
 
-    def tell(self, event: dict[str, Any], durable: bool) -> None:
-        self.engine.post("event", self.folder.id, _written(self.folder, event, durable))
+    def tell(self, event: dict[str, Any], durable: bool) -> dict[str, Any]:
+        event = self._written(event, durable)
+        self.engine.post("event", self.folder.id, event)
+        return event
 
     def end(self, event: dict[str, Any]) -> None:
         """Writes down what became of the run; {} for nothing, since it is left for the next worker."""
         if event:
-            event = _written(self.folder, event)
-        if event.get("event") in ("done", "stopped"):
+            event = self._written(event)
+        if event.get("event") in ("done", "stopped") and self.is_ours():
             self.folder.forget_progress()
         self.engine.ended(self.training, event)
 
@@ -108,26 +112,37 @@ class Progress:
             if made.stopped == "interrupted" and not outcome.failure and self.job.kind == "train":
                 ended["event"] = "stopped"
             ended |= {"entry": outcome.entry.id, "name": made.name, "similarity": made.similarity}
-        self.end(ended | {"latest": self.latest, "began": self.training.record.began})
+        self.end(ended | {"latest": self.latest, "began": self.began})
 
     def _save(self, state: Callable[[], TrainState]) -> None:
         """Writes a checkpoint; leaves the run where another process has taken it."""
         try:
-            if not self.training.lease.is_ours():
-                log.warning("run %s was taken by another host", self.folder.id)
-                self.training.wish = "leave"
-                raise Left
+            self.leave_if_lost()
             replace_file(self.folder.path / CHECKPOINT, to_bytes(state()))
         except OSError as error:  # a full disk: the training goes on, and the next checkpoint is another file
             log.warning("run %s: no checkpoint: %s", self.folder.id, error)
 
+    def leave_if_lost(self) -> None:
+        """Leaves the run where another process has taken it. Raises Left."""
+        if not self.is_ours():
+            log.warning("run %s was taken by another host", self.folder.id)
+            self.training.wish = "leave"
+            raise Left
 
-def _written(folder: RunFolder, event: dict[str, Any], durable: bool = True) -> dict[str, Any]:
-    try:
-        return folder.append(event, durable)
-    except OSError as error:  # a full disk, or a folder that was removed: the training goes on
-        log.warning("run %s: an event was not written: %s", folder.id, error)
-        return folder.stamped(event)
+    def is_ours(self) -> bool:
+        """Whether the run is still this process's to change."""
+        try:
+            return self.training.lease.is_ours()
+        except OSError:
+            return False
+
+    def _written(self, event: dict[str, Any], durable: bool = True) -> dict[str, Any]:
+        number = self.training.lease.number
+        try:
+            return self.folder.append(event, number, durable)
+        except OSError as error:  # a full disk, or a folder that was removed: the training goes on
+            log.warning("run %s: an event was not written: %s", self.folder.id, error)
+            return self.folder.stamped(event, number)
 
 
 def event_of(report: Report) -> dict[str, Any]:

@@ -1,33 +1,51 @@
 """What the worker and its clients say to each other: JSON, a line a message, over a Unix socket.
 
-A client begins with `hello`; the worker answers with its own `hello`, a `snapshot` of the runs, and then events (`run`, `report`,
-`loading`, `bye`) as they happen. A request has a `do` and an `id`; its `reply` or `error` bears the same id.
+A client begins with `hello`; the worker answers with its own `hello`, a `snapshot` with the first of the runs, `page`s with the rest of
+them as the client reads, and events (`run`, `dropped`, `report`, `loading`, `bye`) as they happen, also between two pages. A page tells a
+run as it is when the page is sent. A request has a `do` and an `id`; its `reply` or `error` bears the same id.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-from softprompt.errors import WorkerError
+from softprompt.errors import MessageTooLong, WorkerError
 from softprompt.refusals import check_text
 
-PROTOCOL = 3  # 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts
-LONGEST_LINE = 4 << 20  # bytes; a prompt may have a million characters
+# 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts; 4: the runs are told in pages
+PROTOCOL = 4
+LONGEST_LINE = 4 << 20  # bytes; a prompt may have 200,000 characters, and JSON may need 12 bytes for one
+LONGEST_READ = 64 << 20  # bytes of a line that a client reads: older workers tell all their runs in one message
+MOST_SKIPPED = 64 << 20  # bytes of a line over the limit that are read past before the client is given up
 MOST_TEXTS = 64
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    """The line of a message. Raises MessageTooLong for one that the other side would not read."""
+    line = json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    if len(line) > LONGEST_LINE:
+        raise too_long(len(line))
+    return line
+
+
+def too_long(size: int) -> MessageTooLong:
+    return MessageTooLong(
+        f"a message of {size:,} bytes; at most {LONGEST_LINE:,} are read. Shorten the prompt and what is compared with it"
+    )
 
 
 def decode(line: bytes) -> dict[str, Any]:
     """The message in a line; raises WorkerError for what is none."""
     try:
-        message = json.loads(line)
+        message = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise WorkerError(f"a line that is no message: {error}") from error
     if not isinstance(message, dict):
@@ -35,8 +53,36 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+async def read_line(reader: asyncio.StreamReader) -> bytes:
+    """The next line, b"" at the end. Raises MessageTooLong for a line over the reader's limit, having read past it."""
+    try:
+        return await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError:
+        return b""
+    except asyncio.LimitOverrunError as error:
+        skipped, unread = 0, error.consumed
+    while skipped < MOST_SKIPPED:
+        await reader.readexactly(unread)
+        skipped += unread
+        try:
+            await reader.readuntil(b"\n")
+            raise too_long(skipped + 1)
+        except asyncio.IncompleteReadError:
+            return b""
+        except asyncio.LimitOverrunError as error:
+            unread = error.consumed
+    raise ConnectionAbortedError(f"a line of more than {MOST_SKIPPED:,} bytes")
+
+
+_version = cache(version)  # milliseconds: the package's metadata is looked for on the disk
+
+
 def hello() -> dict[str, Any]:
-    return {"type": "hello", "protocol": PROTOCOL, "version": version("softprompt-tui")}
+    return {"type": "hello", "protocol": PROTOCOL, "version": _version("softprompt-tui")}
 
 
 def is_newer(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
@@ -53,6 +99,91 @@ def _age(said: dict[str, Any]) -> tuple[int, list[int]]:
 def makes_way(message: dict[str, Any], last: str | None) -> bool:
     """Whether a message says that the last run of an older worker is out of its hands, so that it ends for a newer one."""
     return message.get("type") == "run" and message["run"]["id"] == last and message["run"]["state"] not in ("running", "queued")
+
+
+Check = Callable[[Any], bool]
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _object(needed: dict[str, Check], known: dict[str, Check]) -> Check:
+    """An object that has the needed fields; those that are known have the right kind, others are nobody's business."""
+
+    def check(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and needed.keys() <= value.keys()
+            and all(fits(value[name]) for name, fits in (needed | known).items() if name in value)
+        )
+
+    return check
+
+
+_FIGURE = _or_none(_number)
+_RESULT = _object(
+    {"tokens": _whole},
+    dict.fromkeys(("similarity", "composed", "worst", "floor", "readout_similarity"), _FIGURE)
+    | {"readout_text": _or_none(_text)},
+)
+_REPORTED = dict.fromkeys(("best_loss", "best_similarity", "seconds", "steps_per_second", "hard_similarity"), _FIGURE) | {
+    "text": _text, "hard_step": _whole, "hard_steps": _whole, "steps": _whole, "restarts": _list_of(_FIGURE),
+    "sweep": _list_of(lambda row: isinstance(row, list) and len(row) == 3 and _whole(row[0]) and all(map(_FIGURE, row[1:]))),
+}  # fmt: skip
+_RUN = _object(
+    dict.fromkeys(("id", "prompt", "model", "name", "created", "began", "ended", "error", "entry"), _text)
+    | dict.fromkeys(("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second"), _FIGURE)
+    | {"state": _text, "stopping": _flag, "position": _number, "steps": _whole,
+       "tokens": lambda value: value == "auto" or _whole(value)},
+    # an older worker does not tell these
+    {"device": _text, "kind": _text, "sweep": _list_of(_whole), "results": _list_of(_RESULT), "of_entry": _text, "hard": _flag,
+     "batch": _text, "rows": lambda value: _whole(value) and value > 0, "pausing": _flag},
+)  # fmt: skip
+MESSAGES: dict[str, Check] = {
+    "hello": _object({}, {}),  # whoever it is; see `is_newer`
+    "making_way": _object({"run": _text}, {}),
+    "snapshot": _object({"runs": _list_of(_RUN)}, {"ready": _flag, "more": _flag}),
+    "page": _object({"runs": _list_of(_RUN)}, {"more": _flag}),
+    "ready": _object({}, {}),
+    "loading": _object({"run": _text, "bytes": _whole, "of": _whole}, {}),
+    "run": _object({"run": _RUN}, {}),
+    "report": _object({"run": _text, "step": _whole, "tokens": _whole, "loss": _FIGURE, "similarity": _FIGURE}, _REPORTED),
+    "dropped": _object({"run": _text}, {}),
+    "bye": _object({}, {"again": _flag, "reason": _text}),
+    "reply": _object({"id": _whole, "result": _object({}, {})}, {}),
+    "error": _object({"id": _or_none(_whole), "kind": _text, "message": _text}, {"bad_input": _flag}),
+}
+
+
+def message_of(line: bytes) -> dict[str, Any]:
+    """What a worker says in a line, its fields checked. Raises WorkerError."""
+    message = decode(line)
+    kind = message.get("type")
+    fits = MESSAGES.get(kind) if isinstance(kind, str) else None
+    if fits is None or not fits(message):
+        raise WorkerError(f"the worker said what is no message of protocol {PROTOCOL}: {str(message)[:80]}. Update both sides")
+    return message
 
 
 class Request:
@@ -209,6 +340,14 @@ def request_of(message: dict[str, Any]) -> Request:
                 check_text(field.name, text)
         values[field.name] = value
     return kind(**values)
+
+
+def number_of(message: dict[str, Any]) -> int | None:
+    """What the answer to a request is known by. Raises WorkerError."""
+    number = message.get("id")
+    if number is not None and not _whole(number):
+        raise WorkerError(f"id is {str(number)[:40]!r}; it must be a whole number below 2**63")
+    return number
 
 
 def as_message(request: Request, number: int) -> dict[str, Any]:

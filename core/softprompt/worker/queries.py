@@ -96,7 +96,7 @@ def _target(training: Training, encoder: TextEncoder) -> Tensor:
     from softprompt.targets import ALONE, meant_prompt, targets_in
 
     if training.target is None:
-        job = training.record.job
+        job = training.run.job
         training.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
     target: Tensor = training.target
     return target

@@ -1,29 +1,37 @@
-"""The worker's runs: which there are, whose turn it is, and what may be asked of each. Lives on the main thread."""
+"""The worker's runs: which there are, whose turn it is, and what may be asked of each.
+
+One thread owns the queue and calls all its methods, since most of them wait for the disk. Others get runs, which never change, through
+`tell`. A run that waits costs nothing but its folder: its lease is taken when its turn comes, or when it is to be changed.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from softprompt.catalogue import MINI
 from softprompt.errors import RunNotFound, RunRefused
 from softprompt.job import Job
 from softprompt.library import Library
 from softprompt.library.names import name_for
-from softprompt.models import LOCAL, resolve
 from softprompt.worker.engine import Training, Wish
-from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, take_lease, unheard_for
+from softprompt.worker.events import MAX_NUMBER
+from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, newest, sign_of_life, take_lease, unheard_for
 from softprompt.worker.runfolder import (
-    ENDED,
-    Record,
+    EVENTS,
+    FIRST_LEASE,
+    AnyRun,
+    Run,
     RunFolder,
+    UnreadableRun,
     folders,
     in_order,
+    look,
     named,
     runs_folder,
     swept_file,
@@ -34,242 +42,415 @@ from softprompt.worker.together import together
 
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away
-SHOWN_ENDED = 100  # ended runs that a snapshot has
+PIECE_SECONDS = 0.05  # of a scan, between which other things are asked of the queue
+MAX_POSITION = MAX_NUMBER / 2  # of a run that others are put behind; who wrote a higher one is last, and leaves room for more
+MIN_GAP = 1e-6  # between two positions; a smaller one is widened before a run is put into it
+
+Tell = Callable[[Collection[AnyRun], Collection[str]], None]
 
 
 class Queue:
-    """The runs of a data folder, as far as they are this process's to train; others are shown."""
+    """The runs of a data folder, as far as they are this process's to train; others are shown.
 
-    def __init__(self, home: Path) -> None:
-        self.runs = runs_folder(home)
-        self.library = Library(home)
-        self.records: dict[str, Record] = {}
-        self.leases: dict[str, Lease] = {}
+    `tell` is called with runs as they have become, and with the ids of those that are gone.
+    """
+
+    def __init__(self, home: Path, tell: Tell) -> None:
+        self.folder = runs_folder(home)
+        self.runs: dict[str, AnyRun] = {}
         self.training: dict[str, Training] = {}  # what the engine has, by run
+        self._tell = tell
+        self._here: set[str] = set()  # runs that wait on this host: taken by this process, or free to be
+        self._leases: dict[str, Lease] = {}
+        self._seen: dict[str, tuple[int, ...]] = {}  # the state of a folder on disk when its run was read
+        self._last = 0.0  # the highest position ever given
 
-    def scan(self) -> None:
-        """Looks at the folders: new runs are read, and those whose holder on this host is dead are taken up."""
-        for folder in folders(self.runs):
-            with suppress(RunNotFound, OSError):
-                record = self.records.get(folder.id)
-                if record is None or (folder.id not in self.leases and record.state not in ENDED):
-                    record = self.records[folder.id] = folder.glance()
-                if record.state not in ENDED and folder.id not in self.leases and is_free(folder.path):
-                    self._take_up(folder)
+    # what there is
+
+    def scan(self) -> Iterator[None]:
+        """Look at all folders, in pieces of `PIECE_SECONDS`. Raises HomeError where they cannot be listed."""
+        listed = folders(self.folder)
+        there = {folder.id for folder in listed}
+        if gone := [run for run in self.runs if run not in there and run not in self.training]:
+            self._forget(gone)
+        began, changed = time.monotonic(), list[AnyRun]()
+        for folder in listed:
+            with suppress(OSError):
+                changed += self._look(folder)
+            if time.monotonic() - began > PIECE_SECONDS:
+                self._tell(changed, ())
+                yield
+                began, changed = time.monotonic(), []
+        self._tell(changed, ())
         self._sweep()
 
-    def _take_up(self, folder: RunFolder) -> None:
-        lease = take_lease(folder.path)
-        if lease is None:
-            return
-        record = folder.read()  # anew: its last holder may have written until it died
-        if record.state in ENDED:
-            self.records[folder.id] = record
-            return
-        record.left()
-        self.leases[folder.id], self.records[folder.id] = lease, record
-        log.info("run %s is taken up, %s", folder.id, record.state)
+    def _look(self, folder: RunFolder) -> list[AnyRun]:
+        """The run in a folder, if it is another than is known."""
+        known, seen = self.runs.get(folder.id), _signature(folder.path)
+        is_settled = isinstance(known, Run) and (known.is_over or folder.id in self._here)
+        if folder.id in self.training or (is_settled and self._seen.get(folder.id) == seen):
+            return []
+        with suppress(RunNotFound):
+            run = self._placed(folder, look(folder))
+            self._seen[folder.id] = seen
+            return [run] if run != known else []
+        return []
+
+    def _placed(self, folder: RunFolder, run: AnyRun) -> AnyRun:
+        """A run as it is on disk becomes what is known of it."""
+        self._here.discard(run.id)
+        if isinstance(run, Run):
+            self._count(run.position)
+            if not run.is_over and (self._holds(run.id) or is_free(folder.path)):
+                self._here.add(run.id)
+                run = run.left()
+        self.runs[run.id] = run
+        return run
+
+    def _holds(self, run: str) -> bool:
+        lease = self._leases.get(run)
+        if lease is None or lease.is_ours():
+            return lease is not None
+        del self._leases[run]
+        return False
+
+    def _forget(self, runs: Sequence[str]) -> None:
+        for run in runs:
+            self.runs.pop(run, None)
+            self._leases.pop(run, None)
+            self._seen.pop(run, None)
+            self._here.discard(run)
+        self._tell((), runs)
 
     def _sweep(self) -> None:
-        if not self.runs.is_dir():
+        if not self.folder.is_dir():
             return
-        for path in self.runs.glob(".*.partial"):
+        for path in self.folder.glob(".*.partial"):
             with suppress(OSError):
                 if time.time() - path.lstat().st_mtime > STALE:
                     shutil.rmtree(path)
 
-    def in_order(self) -> list[Record]:
-        """What clients are shown: all that are not over, and the latest of those that are."""
-        ordered = in_order(list(self.records.values()))
-        going = [record for record in ordered if record.state not in ENDED]
-        return ordered[: len(going) + SHOWN_ENDED]
+    def find(self, name: str) -> AnyRun:
+        """The run whose id begins so; raises RunNotFound."""
+        return self.runs[name] if name in self.runs else named(in_order(self.runs.values()), name)
 
-    def submit(self, job: Job, start: str) -> Record:
-        """Makes a run, durably. Raises UnknownModel, and LibraryError."""
-        from softprompt.library.entry import pack  # numpy
-
-        if job.model.lower() != MINI and not job.model.startswith(LOCAL):
-            resolve(job.model)
-        raw = pack(self.library.open(start)) if start else b""
-        folder, record = RunFolder.create(self.runs, job, self._last() + 1, raw)
-        self.records[record.id] = record
-        self.leases[record.id] = Lease(folder.path, 1)
-        return record
+    # training
 
     def next(self) -> list[Training]:
-        """The run whose turn it is, made ready for training, and those behind it that can share its batch: they take little longer together.
+        """The run whose turn it is, taken for training, and those behind it that can share its batch: they take little longer together.
 
-        What comes later waits, so that who watches a run does not see it slow down.
+        Nothing where something trains already. What comes later waits, so that who watches a run does not see it slow down.
         """
-        waiting = [record for record in self.records.values() if record.state == "queued" and record.id in self.leases]
-        waiting.sort(key=lambda record: (not record.stopping, record.position, record.id))
-        beginning = waiting[: together([(one.job.batch, one.job.config.restarts) for one in waiting])]
-        ready = [Training(one, self.folder(one), self.leases[one.id], "stop" if one.stopping else "") for one in beginning]
-        self.training = {one.folder.id: one for one in ready}
-        return ready
+        beginning: list[Run] = []
+        while not self.training:
+            queued = [run for run in self._waiting() if run.state == "queued"]
+            queued.sort(key=lambda run: (not run.stopping, run.position, run.id))
+            beginning = queued[: together([(run.job.batch, run.job.config.restarts) for run in queued])]
+            beginning = [self._taken_up(run) or run for run in beginning]
+            if all(run.id in self._here and self.runs[run.id] is run and run.state == "queued" for run in beginning):
+                break
+        for run in beginning:
+            self.training[run.id] = Training(run, self._folder(run), self._leases[run.id], "stop" if run.stopping else "")
+        return list(self.training.values()) if beginning else []
 
-    def ended(self, run: str) -> None:
-        """The engine is done with a run, one way or another."""
+    def _taken_up(self, run: Run) -> Run | None:
+        """A waiting run with its lease taken, or None where it is not this host's any more."""
+        try:
+            return self._held(run)
+        except (RunRefused, RunNotFound, OSError) as error:
+            log.warning("run %s is not trained here now: %s", run.id, error)
+            self._here.discard(run.id)
+            return None
+
+    def put_back(self) -> None:
+        """What was taken for training has not begun, and waits again."""
+        self.training.clear()
+
+    def record(self, run: str, event: dict[str, Any]) -> Run | None:
+        """What the engine did, as it has written it down; the run after it, None where it is gone."""
+        known = self.runs.get(run)
+        if not isinstance(known, Run):
+            return None
+        self.runs[run] = known = known.apply(event)
+        if event["event"] != "report":
+            self._tell([known], ())
+        return known
+
+    def ended(self, run: str, event: dict[str, Any]) -> None:
+        """The engine is done with a run, one way or another; `event` is empty where it was left for another worker."""
         self.training.pop(run, None)
-        record = self.records[run]
-        record.left()
-        if record.state in ENDED:
-            self.leases.pop(run, None)
+        known = self.runs.get(run)
+        if not isinstance(known, Run):
+            return
+        with suppress(OSError):
+            if not self._holds(run):  # what its new holder makes of it stands on disk
+                self._refreshed(run)
+                return
+        known = (known.apply(event) if event else known).left()
+        self._become(known)
 
     def renew(self) -> None:
-        """A sign of life for other hosts; what they have taken, or somebody removed, is not ours any more."""
-        for run, lease in list(self.leases.items()):
+        """A sign of life for other hosts; what they have taken, or somebody removed, is trained no further."""
+        try:
+            if self.folder.is_dir():
+                sign_of_life(self.folder)
+        except OSError as error:
+            log.warning("other hosts cannot be told that this one is there: %s", error)
+        for run, training in self.training.items():
             try:
-                if lease.is_ours():
-                    lease.renew()
+                if training.lease.is_ours():
+                    training.lease.renew()
                     continue
             except OSError as error:
                 log.warning("run %s: its lease cannot be renewed: %s", run, error)
                 if not isinstance(error, FileNotFoundError):
                     continue
-            del self.leases[run]
-            if run in self.training:
-                self._wish(run, "leave")
-            else:
-                del self.records[run]
+            training.wish = "leave"
 
-    def folder(self, record: Record) -> RunFolder:
-        return RunFolder(self.runs / record.id)
+    # what a client may ask for
 
-    def find(self, run: str) -> Record:
-        return named(self.in_order(), run)
+    def submit(self, job: Job, start: bytes) -> Run:
+        """Makes a run, durably; `start` is the entry that it begins from. Raises HomeError."""
+        folder, run = RunFolder.create(self.folder, job, self._last + 1, start)
+        self._last = run.position
+        self._leases[run.id] = Lease(folder.path, FIRST_LEASE)
+        self._here.add(run.id)
+        self._become(run)
+        return run
 
-    # what a client may ask of a run
+    def stop(self, name: str) -> Run:
+        run = self._changeable(name)
+        if run.is_over:
+            raise RunRefused(f"run {run.id} is over already: {run.state}")
+        if not self._wish(run, "stop") and not run.began:  # nothing has been done, so there is nothing to save
+            run = self._write(run, {"event": "stopped"})
+            self._folder(run).forget_progress()
+            return run
+        if run.state == "paused":
+            run = self._write(run, {"event": "queued"})
+        return self._write(run, {"event": "stopping"})
 
-    def stop(self, run: str) -> Record:
-        record = self._held(run)
-        if record.state in ENDED:
-            raise RunRefused(f"run {record.id} is over already: {record.state}")
-        if self._is_training(record):
-            self._wish(record.id, "stop")
-        elif not record.began:  # nothing has been done, so there is nothing to save
-            self._write(record, {"event": "stopped"})
-            self.folder(record).forget_progress()
-            return record
-        if record.state == "paused":
-            self._write(record, {"event": "queued"})
-        self._write(record, {"event": "stopping"})
-        return record
-
-    def pause(self, run: str) -> Record:
-        record = self._held(run)
-        if record.state not in ("queued", "running") or record.stopping:
+    def pause(self, name: str) -> Run:
+        run = self._changeable(name)
+        if run.state not in ("queued", "running") or run.stopping:
             raise RunRefused(
-                f"run {record.id} is {'stopping' if record.stopping else record.state}: only a run to come or under way can be paused"
+                f"run {run.id} is {'stopping' if run.stopping else run.state}: only a run to come or under way can be paused"
             )
-        if self._is_training(record):
-            self._write(record, {"event": "pausing"})
-            self._wish(record.id, "pause")
+        if run.id not in self.training:
+            return self._write(run, {"event": "paused"})
+        run = self._write(run, {"event": "pausing"})
+        self._wish(run, "pause")
+        return run
+
+    def resume(self, name: str) -> Run:
+        run = self._readable(name)
+        if run.id not in self._here and not run.is_over:
+            return self._taken_over(run)
+        if run.state not in ("paused", "failed"):
+            raise RunRefused(f"run {run.id} is {run.state}: only a paused or failed run can be resumed")
+        if run.state == "paused":
+            return self._write(self._held(run), {"event": "queued"})
+        run = self._held(run, whoever=True)
+        return self._write(run, {"event": "queued", "position": self._last + 1})
+
+    def move(self, name: str, before: str) -> Run:
+        """Gives a waiting run a position before another's, or the last one."""
+        run = self._changeable(name)
+        if not self._waits(run):
+            raise RunRefused(f"run {run.id} is {self._state(run)}: only a waiting run has a place in the queue")
+        if not before:
+            return self._write(run, {"event": "moved", "position": self._last + 1})
+        other = self._changeable(before)
+        if not self._waits(other):
+            raise RunRefused(f"run {other.id} is {self._state(other)}: name a waiting run to be put before")
+        if other.id == run.id:
+            return run
+        waiting = [known for known in self._waiting() if known.id != run.id]
+        for neighbour, position in _spread(waiting, waiting.index(other)):
+            self._write(run if neighbour is None else self._held(neighbour), {"event": "moved", "position": position})
+        return self._readable(run.id)
+
+    def drop(self, name: str) -> AnyRun:
+        """Removes a run that is not training here, nor anywhere else."""
+        run = self.find(name)
+        if run.id in self.training:
+            raise RunRefused(f"run {run.id} is training: stop or pause it first")
+        if isinstance(run, Run):
+            self._held(run, whoever=run.is_over)
         else:
-            self._write(record, {"event": "paused"})
-        return record
+            self._check_abandoned(run)
+        self._folder(run).remove()
+        self._forget([run.id])
+        return run
 
-    def resume(self, run: str) -> Record:
-        record = self.find(run)
-        if record.id not in self.leases and record.state not in ENDED:
-            self._take_over(record)
-            return self.records[record.id]
-        if record.state not in ("paused", "failed"):
-            raise RunRefused(f"run {record.id} is {record.state}: only a paused or failed run can be resumed")
-        if record.state == "paused":
-            self._write(record, {"event": "queued"})
-            return record
-        self.leases[record.id] = take_lease(self.folder(record).path) or self._refuse_taken(record)
-        self._write(record, {"event": "queued", "position": self._last() + 1})
-        return record
+    # taking runs
 
-    def move(self, run: str, before: str) -> Record:
-        record = self._held(run)
-        if record.state not in ("queued", "paused"):
-            raise RunRefused(f"run {record.id} is {record.state}: only a waiting run has a place in the queue")
-        others = [one for one in in_order(list(self.records.values())) if one.state in ("queued", "paused") and one is not record]
-        if before:
-            other = self._held(before)
-            if other not in others:
-                raise RunRefused(f"run {other.id} is {other.state}: name a waiting run to be put before")
-            place = others.index(other)
-            earlier = others[place - 1].position if place else other.position - 1
-            position = (earlier + other.position) / 2
-            if not earlier < position < other.position:  # after some 50 moves into one gap there is no number left in it
-                for i, one in enumerate(others):
-                    self._write(one, {"event": "moved", "position": float(i + 1)})
-                position = place + 0.5
-        else:
-            position = max((one.position for one in others), default=record.position) + 1
-        self._write(record, {"event": "moved", "position": position})
-        return record
+    def _readable(self, name: str) -> Run:
+        run = self.find(name)
+        if isinstance(run, UnreadableRun):
+            raise RunRefused(f"run {run.id} cannot be read ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` removes it")
+        return run
 
-    def keep(self, run: str, tokens: Sequence[int]) -> dict[str, Any]:
-        """Saves soft prompts of a sweep under ids made of the run's and their tokens, so that each is there once."""
-        from softprompt.library.entry import unpack  # numpy
+    def _changeable(self, name: str) -> Run:
+        """The run of this name, held by this process unless it is over. Raises RunRefused where it is another host's."""
+        run = self._readable(name)
+        return run if run.is_over or run.id in self.training else self._held(run)
 
-        record, saved = self.find(run), []
-        there = {result["tokens"] for result in record.results}
-        if missing := [k for k in tokens if k not in there]:
+    def _held(self, run: Run, whoever: bool = False) -> Run:
+        """Take a run's lease, unless it is held; return the run as its last holder left it.
+
+        Args:
+            whoever: also of another host, which has no use for a run that is over.
+
+        Raises:
+            RunRefused: it is another host's, or was taken by another process just now.
+        """
+        if self._holds(run.id):
+            return run
+        folder = self._folder(run)
+        number = newest(folder.path)
+        if not whoever and not is_free(folder.path, number):
+            self._refreshed(run.id)
+            raise RunRefused(f"run {run.id} is {_whose(folder.path)}: say so there, or resume it here once it is not heard of")
+        return self._take(run, number, run.is_over)
+
+    def _take(self, run: Run, number: int, expected_over: bool) -> Run:
+        """Take the lease after `number`, and read what the run has become since it was looked at."""
+        folder = self._folder(run)
+        lease = take_lease(folder.path, number)
+        if lease is None:
+            self._refreshed(run.id)
+            raise RunRefused(f"run {run.id} was taken by another process just now: look again")
+        self._leases[run.id] = lease
+        self._refreshed(run.id)  # anew: its last holder may have written until it died
+        run = self._readable(run.id)
+        if run.is_over != expected_over:
+            raise RunRefused(f"run {run.id} is {run.state} by now: look again")
+        return run
+
+    def _taken_over(self, run: Run) -> Run:
+        """Take a run of another host that is no longer heard of."""
+        folder = self._folder(run)
+        number = newest(folder.path)
+        free = is_free(folder.path, number)
+        if not free and holder_of(folder.path, number) is not None and unheard_for(folder.path) < UNHEARD:
             raise RunRefused(
-                f"run {record.id} has no soft prompt of {missing[0]} tokens; it has {', '.join(map(str, sorted(there))) or 'none'}"
+                f"run {run.id} is {_whose(folder.path)}, which was heard of less than {UNHEARD:.0f} seconds ago: stop the worker there first"
             )
-        for k in tokens:
-            name = swept_file(k)
-            try:
-                made = unpack(self.folder(record).bytes_of(name), str(self.runs / record.id / name)).prompt
-            except OSError as error:
-                raise RunRefused(f"what run {record.id} came to cannot be read ({error.strerror}): sweep again") from error
-            wished = swept_name(record.job.name or name_for(made.hard_prompt, ()), k)
-            entry = self.library.save(made.named(wished), swept_id(record.id, k))
-            saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
-        return {"kept": saved}
+        run = self._take(run, number, expected_over=False)
+        return self._write(run, {"event": run.state})  # what the other one may still write counts for nothing from here on
 
-    def drop(self, run: str) -> Record:
-        record = self.find(run)
-        if self._is_training(record):
-            raise RunRefused(f"run {record.id} is training: stop or pause it first")
-        if record.id not in self.leases and record.state not in ENDED:
-            raise RunRefused(f"run {record.id} is {_whose(self.folder(record).path)}: drop it there")
-        self.folder(record).remove()
-        self.leases.pop(record.id, None)
-        del self.records[record.id]
-        return record
+    def _check_abandoned(self, run: UnreadableRun) -> None:
+        """Raises RunRefused where another process may be training a run that is unreadable here only."""
+        folder = self._folder(run).path
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        number = newest(folder)
+        holder = holder_of(folder, number)
+        if holder is not None and not is_free(folder, number) and unheard_for(folder) < UNHEARD:
+            raise RunRefused(f"run {run.id} is {_whose(folder)}: drop it there")
+        if number and take_lease(folder, number) is None:
+            raise RunRefused(f"run {run.id} was taken by another process just now: look again")
 
-    def _held(self, run: str) -> Record:
-        record = self.find(run)
-        if record.id not in self.leases and record.state not in ENDED:
-            raise RunRefused(
-                f"run {record.id} is {_whose(self.folder(record).path)}: say so there, or resume it here once it is not heard of"
-            )
-        return record
+    def _refreshed(self, run: str) -> None:
+        """What is known of a run becomes what its folder tells."""
+        folder = RunFolder(self.folder / run)
+        try:
+            self._tell([self._placed(folder, look(folder))], ())
+        except RunNotFound:
+            self._forget([run])
 
-    def _take_over(self, record: Record) -> None:
-        folder = self.folder(record)
-        holder = holder_of(folder.path)
-        if not is_free(folder.path) and holder is not None and unheard_for(folder.path) < UNHEARD:
-            raise RunRefused(
-                f"run {record.id} is {_whose(folder.path)}, which was heard of less than {UNHEARD:.0f} seconds ago: stop the worker there first"
-            )
-        self._take_up(folder)
-        if record.id not in self.leases:
-            self._refuse_taken(record)
+    # helpers
 
-    def _refuse_taken(self, record: Record) -> Lease:
-        raise RunRefused(f"run {record.id} was taken by another process just now: look again")
+    def _waiting(self) -> list[Run]:
+        """The runs of this host that wait, in their order."""
+        runs = map(self.runs.__getitem__, self._here)
+        waiting = [run for run in runs if isinstance(run, Run) and self._waits(run)]
+        return sorted(waiting, key=lambda run: (run.position, run.id))
 
-    def _is_training(self, record: Record) -> bool:
-        return record.id in self.training
+    def _waits(self, run: Run) -> bool:
+        return run.state in ("queued", "paused") and run.id not in self.training
 
-    def _wish(self, run: str, wish: Wish) -> None:
-        self.training[run].wish = wish
+    def _state(self, run: Run) -> str:
+        """The state of a run in a message: the engine has not told yet of a run that it has been given just now."""
+        return "training" if run.id in self.training else run.state
 
-    def _write(self, record: Record, event: dict[str, object]) -> None:
+    def _folder(self, run: AnyRun) -> RunFolder:
+        return RunFolder(self.folder / run.id)
+
+    def _wish(self, run: Run, wish: Wish) -> bool:
+        """Tell the engine what is wished of a run, where it has it."""
+        if run.id in self.training:
+            self.training[run.id].wish = wish
+        return run.id in self.training
+
+    def _write(self, run: Run, event: dict[str, Any]) -> Run:
         """Durable before it counts. Raises OSError."""
-        record.apply(self.folder(record).append(event))
+        number = self.training[run.id].lease.number if run.id in self.training else self._leases[run.id].number
+        return self._become(run.apply(self._folder(run).append(event, number)))
 
-    def _last(self) -> float:
-        return max((record.position for record in self.records.values()), default=0.0)
+    def _become(self, run: Run) -> Run:
+        """A run as this process has changed it."""
+        self._count(run.position)
+        self.runs[run.id] = run
+        if run.is_over:
+            self._leases.pop(run.id, None)
+            self._here.discard(run.id)
+        else:
+            self._here.add(run.id)
+        with suppress(OSError):
+            self._seen[run.id] = _signature(self._folder(run).path)
+        self._tell([run], ())
+        return run
+
+    def _count(self, position: float) -> None:
+        if position < MAX_POSITION:
+            self._last = max(self._last, position)
+
+
+def keep_swept(library: Library, folder: RunFolder, run: Run, tokens: Sequence[int]) -> dict[str, Any]:
+    """Saves soft prompts of a sweep under ids made of the run's and their tokens, so that each is there once."""
+    from softprompt.library.entry import unpack  # numpy
+
+    there, saved = {result["tokens"] for result in run.results}, []
+    if missing := [k for k in tokens if k not in there]:
+        raise RunRefused(
+            f"run {run.id} has no soft prompt of {missing[0]} tokens; it has {', '.join(map(str, sorted(there))) or 'none'}"
+        )
+    for k in tokens:
+        name = swept_file(k)
+        try:
+            made = unpack(folder.bytes_of(name), str(folder.path / name)).prompt
+        except OSError as error:
+            raise RunRefused(f"what run {run.id} came to cannot be read ({error.strerror}): sweep again") from error
+        wished = swept_name(run.job.name or name_for(made.hard_prompt, ()), k)
+        entry = library.save(made.named(wished), swept_id(run.id, k))
+        saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
+    return {"kept": saved}
+
+
+def _spread(waiting: Sequence[Run], place: int) -> list[tuple[Run | None, float]]:
+    """Positions for a run before `waiting[place]`, which is None here, and for as many neighbours as have to make room for it."""
+    width = 0
+    while True:
+        first, end = max(0, place - width), min(len(waiting), place + width)
+        moved = [*waiting[first:place], None, *waiting[place:end]]
+        low = waiting[first - 1].position if first else waiting[0].position - len(moved) - 1
+        high = waiting[end].position if end < len(waiting) else waiting[-1].position + len(moved) + 1
+        gap = (high - low) / (len(moved) + 1)
+        if gap > MIN_GAP or len(moved) > len(waiting):
+            return [(run, low + gap * i) for i, run in enumerate(moved, 1)]
+        width = 2 * width or 1
+
+
+def _signature(folder: Path) -> tuple[int, ...]:
+    """What changes when something is added to a run's folder, or to its events. Raises OSError where there is no folder."""
+    changed = os.lstat(folder).st_ctime_ns
+    try:
+        events = os.lstat(f"{folder}/{EVENTS}")
+    except OSError:
+        return (changed,)
+    return (changed, events.st_ctime_ns, events.st_size)
 
 
 def _whose(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from typing import TYPE_CHECKING
 
 from softprompt.errors import DeviceError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from softprompt.download import Progress
     from softprompt.encoder import TextEncoder
 
+log = logging.getLogger(__name__)
 MOST = 2  # encoders kept at once: the one in training, and another that is asked about
 
 
@@ -63,5 +65,8 @@ class Warm:
         import torch
 
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        try:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        except RuntimeError as error:  # a GPU that failed refuses this too; `device_works` is what finds out
+            log.warning("the GPU's memory cannot be given back: %s", error)

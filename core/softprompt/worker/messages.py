@@ -1,0 +1,46 @@
+"""What the worker tells its clients of a run and of a request, each message far below the protocol's longest line."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import MessageTooLong, SoftPromptError, is_bad_input
+from softprompt.refusals import shortened
+from softprompt.worker.protocol import encode
+
+if TYPE_CHECKING:
+    from softprompt.worker.runfolder import AnyRun
+
+PAGE_BYTES = 64 << 10  # of runs in a page, after which it is sent; a client paints after the first
+LONGEST_SHOWN = 400  # characters of a text: a prompt stands whole in the run's folder
+LONGEST_ERROR = 2000  # characters
+MOST_RESULTS = 64  # of a sweep
+FIGURES_OF_A_POINT = 3 + 16  # step, loss, similarity, and the losses of restarts
+
+log = logging.getLogger(__name__)
+
+
+def shown(run: AnyRun) -> dict[str, Any]:
+    """A run as clients are told it: its texts may be longer than all else together."""
+    values = run.as_dict()
+    error, results = shortened(values["error"], LONGEST_ERROR), [_cut(result) for result in values["results"][:MOST_RESULTS]]
+    return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MOST_RESULTS]}
+
+
+def _cut(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: shortened(value, LONGEST_SHOWN) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def reply(number: int | None, result: dict[str, Any]) -> bytes:
+    try:
+        return encode({"type": "reply", "id": number, "result": result})
+    except MessageTooLong as too_long:
+        log.warning("an answer is not sent: %s", too_long)
+        return error(number, too_long)
+
+
+def error(number: int | None, raised: Exception) -> bytes:
+    bad_input = isinstance(raised, SoftPromptError) and is_bad_input(raised)
+    message = shortened(str(raised) or type(raised).__name__, LONGEST_ERROR)
+    return encode({"type": "error", "id": number, "kind": type(raised).__name__, "bad_input": bad_input, "message": message})
