@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, LibraryError
-from softprompt.files import PARTIAL
+from softprompt.files import PARTIAL, with_room
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.library import batch, listing, trash
 from softprompt.library.batch import Known
@@ -21,6 +21,7 @@ from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
 from softprompt.library.revisions import Revisions, now
+from softprompt.mounts import open_to_others
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.archive import Archived, Progress
@@ -43,15 +44,24 @@ class Library:
         self.entries = self.folder / "entries"
         self.revisions = Revisions(self.entries)
         self.index = Index(self.revisions, say)
+        self.say = say
+        self._said_open = False
 
     # saving and opening
 
     def prepare(self) -> None:
-        """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it."""
+        """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it.
+
+        What is saved is for its user alone. Where the file system keeps no modes and its mount lets others read, that is
+        the choice of who mounted it and chose it: it is said, and nothing is refused.
+        """
         make_folder(self.entries)
         probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL}"
         try:
-            probe.touch(mode=0o600, exist_ok=False)
+            with_room(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
+            if open_to_others(probe) and not self._said_open:
+                self._said_open = True
+                self.say(f"other users may read what is saved in {self.folder}: its file system keeps no modes")
         except OSError as error:
             raise HomeError(
                 f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder"

@@ -6,6 +6,7 @@ makes void what was reported beyond that step.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import HomeError, RunNotFound
-from softprompt.files import sync_folder, write_new
+from softprompt.files import sync_folder, with_room, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
 from softprompt.library.names import LONGEST
+from softprompt.mounts import set_mode, sync
 from softprompt.worker.leases import is_free, take_lease
 
 FORMAT = 1
@@ -115,8 +117,8 @@ class RunFolder:
         making = runs / f".{final.name}.partial"
         created = now()
         try:
-            making.mkdir(mode=0o700)
-            making.chmod(0o700)
+            with_room(runs, lambda: making.mkdir(mode=0o700))
+            set_mode(making, 0o700)
             folder = cls(making)
             if start:
                 write_new(making / START, start)
@@ -137,18 +139,22 @@ class RunFolder:
         """Adds an event, with its time, in one write; returns it as it was written."""
         event = self.stamped(event)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        with_room(self.path, lambda: self._append(line, durable))
+        return event
+
+    def _append(self, line: bytes, durable: bool) -> None:
         descriptor = os.open(self.path / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.fchmod(descriptor, 0o600)
+            set_mode(descriptor, 0o600)
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a torn line keeps to itself
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):  # the disk is full: what is there of the line is torn
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
-                os.fsync(descriptor)
+                sync(descriptor)
         finally:
             os.close(descriptor)
-        return event
 
     def stamped(self, event: dict[str, Any]) -> dict[str, Any]:
         return {"at": now(), **event}

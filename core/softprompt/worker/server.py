@@ -17,6 +17,7 @@ from softprompt.catalogue import list_models
 from softprompt.curves import reduced
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.job import Job
+from softprompt.mounts import set_mode
 from softprompt.worker import protocol as p
 from softprompt.worker.clients import Client, is_ours
 from softprompt.worker.engine import Engine
@@ -86,7 +87,7 @@ class Server:
         self.place.socket.unlink(missing_ok=True)  # a dead worker's: we hold the lock
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.fspath(self.place.socket))
-        self.place.socket.chmod(0o600)
+        set_mode(self.place.socket, 0o600)  # its folder keeps others out in any case
         self._inode = os.lstat(self.place.socket).st_ino
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=p.LONGEST_LINE)
 
