@@ -10,6 +10,9 @@ import termios
 import threading
 from contextlib import suppress
 
+from softprompt.home import data_folder, make_folder
+from softprompt.library import Library
+
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 ENDS_WITHIN = 1.5  # seconds for the interface to end by itself
 WATCH_EVERY = 0.5  # seconds between looks whether the terminal is still there
@@ -18,9 +21,14 @@ _RESET = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b
 
 
 def open_interface() -> int:
-    """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds."""
+    """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds.
+
+    Raises HomeError, before anything is drawn, where the user's files cannot be read.
+    """
     from softprompt_tui.app import SoftPromptApp
 
+    make_folder(data_folder())
+    Library().revisions.check_readable()
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     app = SoftPromptApp()

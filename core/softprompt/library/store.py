@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, LibraryError
+from softprompt.errors import BadName, ConfigError, EntryChanged, EntryDamaged, EntryNotFound, HomeError, LibraryError
 from softprompt.files import PARTIAL, with_room
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.library import batch, listing, trash
@@ -187,11 +187,23 @@ class Library:
     # changing: each is a new revision
 
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
-        """Gives an entry another name. For `revision` and errors see `_change`; raises BadName for a name that is taken."""
+        """Gives an entry another name.
+
+        With `revision`, the one that the caller has seen, an entry whose name is no longer the one it had then is left as
+        it is: unlike a note, a second name is worth no second entry. Raises EntryChanged then, BadName for a name that is
+        taken, and as `_change` does.
+        """
         new, found = check_name(new), self.find(name)
+        seen = None if revision is None else self._at(found.id, revision).prompt.name
         if same(new) != same(found.name):
             self.free_name(new)
-        return self._change(found, lambda entry: replace(entry, prompt=entry.prompt.named(new)), revision)
+
+        def change(entry: Entry) -> Entry:
+            if seen is not None and entry.prompt.name not in (seen, new):
+                raise EntryChanged(f"{seen} was renamed to {entry.prompt.name} meanwhile, and keeps that name: rename it again")
+            return replace(entry, prompt=entry.prompt.named(new))
+
+        return self._change(found, change, None)
 
     def tag(self, name: str, add: Collection[str] = (), remove: Collection[str] = (), revision: int | None = None) -> Entry:
         """Adds and removes tags. For `revision` and errors see `_change`."""
@@ -282,16 +294,21 @@ class Library:
 
     # the trash
 
-    def delete(self, name: str) -> str:
-        """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
-        return trash.delete(self, name)
+    def delete(self, name: str, revision: int | None = None) -> str:
+        """Moves an entry to the trash, also one that is damaged, and returns its id.
 
-    def restore(self, name: str) -> Entry:
+        With `revision`, the one that the caller has seen, an entry of which there is a newer one stays. Raises EntryChanged
+        then, EntryNotFound, HomeError.
+        """
+        return trash.delete(self, name, revision)
+
+    def restore(self, name: str, revision: int | None = None) -> Entry:
         """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
 
-        Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
+        With `revision`, only what has been in the trash since that revision. Raises EntryChanged otherwise, EntryNotFound,
+        EntryDamaged where no whole revision is left, HomeError.
         """
-        return trash.restore(self, name)
+        return trash.restore(self, name, revision)
 
     def purge(self, name: str | None = None) -> int:
         """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.

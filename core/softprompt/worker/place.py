@@ -51,7 +51,9 @@ class Place:
     def check(self) -> None:
         """Raises WorkerError where the folder is a link, another user's, or open to others."""
         if wrong := why_not_ours(self.folder):
-            raise WorkerError(f"{self.folder} {wrong}, and will not be used: start again with {VARIABLE}={self._another()}")
+            raise WorkerError(
+                f"{self.folder} {wrong}, and will not be used: `export {VARIABLE}={self._another()}`, then start again"
+            )
 
     def _another(self) -> Path:
         """A folder that would do: its name is short and not taken, and whose it is does not depend on anybody else."""
