@@ -15,6 +15,7 @@ from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.widgets import Footer
 
+from softprompt.errors import SoftPromptError
 from softprompt.library import Library
 from softprompt_tui import keys, leaving
 from softprompt_tui import settings as kept
@@ -54,7 +55,7 @@ from softprompt_tui.widgets.runs import RunsPane
 from softprompt_tui.widgets.title import TitleLine
 
 GUARD, NO_COLOR = Guard(), NoColor()
-NOTICE_FOR = 12.0  # seconds
+NOTICE_FOR, FOR_GOOD = 12.0, 1e6  # seconds
 NARROW = 72  # columns under which the panes lie over each other
 HUGE = 170  # columns from which library, compose and runs stand side by side
 BELOW = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
@@ -132,6 +133,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     async def _begun(self, work: Callable[[], Any]) -> None:
         try:
             await work()
+        except (SoftPromptError, OSError) as error:  # a home that another user took, a full disk: the rest works
+            if self.is_there():
+                self.say(str(error), "error")
         except (NoMatches, IndexError, ScreenStackError):
             if self.is_there():
                 raise
@@ -192,10 +196,13 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         }
         self.screen.set_focus(focus[name])  # at once: what is typed next is meant for it
 
-    def say(self, words: str, severity: Literal["information", "warning", "error"] = "information") -> None:
-        """News stand in the first line for a while; what went wrong lies over the panes for longer."""
+    def say(self, words: str, severity: Literal["information", "warning", "error"] = "information", stays: bool = False) -> None:
+        """News stand in the first line for a while; what went wrong lies over the panes for longer, or until it is put away."""
         if severity == "information":
             self.title_line.say(words)
+            return
+        if stays:
+            self.notify(inert(words), severity=severity, markup=False, timeout=FOR_GOOD)
             return
         self.notify(inert(words), severity=severity, markup=False, timeout=NOTICE_FOR)
         # a notice that goes is not always painted over by itself

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from softprompt.errors import PromptError, SoftPromptError
+from softprompt.errors import EntryChanged, EntryNotFound, PromptError, SoftPromptError
 from softprompt_tui.clipboard import copy
 from softprompt_tui.facts import compared, in_full
 from softprompt_tui.files import Files
@@ -18,9 +19,11 @@ from softprompt_tui.screens.more import beside_defaults
 from softprompt_tui.screens.text import TextScreen
 
 if TYPE_CHECKING:
+    from softprompt.library import Listed
     from softprompt_tui.app import SoftPromptApp
 
 Result = TypeVar("Result")
+CHANGING = ("rename", "tag", "note", "delete", "undo", "import")  # actions that change the library
 ASKING = ("rename", "tag", "note", "export", "import", "detail", "compare")  # actions with a dialog
 
 
@@ -29,7 +32,9 @@ class Entries:
 
     def __init__(self, app: SoftPromptApp) -> None:
         self.app = app
-        self.deleted: list[tuple[str, ...]] = []  # what undo brings back, the last first
+        self.deleted: list[dict[str, Listed]] = []  # what undo brings back, the last first, as it is in the trash
+        self._ours: dict[str, int] = {}  # the revisions that were made here, which the list may not show yet
+        self._in_turn = asyncio.Lock()  # a key acts on what the one before it has made
         self.opened = self.opened_name = ""  # the entry whose tokens [v1], [v2], … are
         self._seen = app.library.revisions.changed_at()
         self.files = Files(app)
@@ -41,7 +46,8 @@ class Entries:
                 return
             self._asking = True
         try:
-            await getattr(self, f"_{action}")(*entries)
+            async with self._in_turn if action in CHANGING else nullcontext():
+                await getattr(self, f"_{action}")(*entries)
         except SoftPromptError as error:
             self.app.say(str(error), "error")
         except GivenUp:
@@ -60,18 +66,23 @@ class Entries:
 
     async def _look_at_opened(self) -> None:
         """What is open may have another name by now, or be deleted."""
+        before = self.opened, self.opened_name
         try:
             self.opened_name = (await self._thread(self.app.library.find, self.opened)).name
-        except SoftPromptError:
+        except EntryNotFound:
             self.opened = ""
-        self.app.show_title()
+        except SoftPromptError as error:  # nothing is known of it
+            self.app.say(str(error), "error")
+        if before != (self.opened, self.opened_name):
+            self.app.show_title()
+            self.app.questions.compose()
 
     def watch(self) -> None:
         """Looks whether another program has changed the library."""
         changed = self.app.library.revisions.changed_at()
         if changed != self._seen:
             self._seen = changed
-            self.app.library_pane.reload(self.app.library_pane.table.current)
+            self.changed(self.app.library_pane.table.current)
 
     async def _thread(self, call: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.to_thread(call, *args)
@@ -91,8 +102,10 @@ class Entries:
         found = await self._thread(self.app.library.find, entry)
         name = await self.app.push_screen_wait(AskText(f"Another name for {inert(found.name)}", found.name))
         if name and name != found.name:
-            await self._thread(self.app.library.rename, entry, name)
-            self.changed(entry)
+            try:
+                self._ours[entry] = (await self._thread(self.app.library.rename, entry, name, found.revision)).revision
+            finally:  # where another one renamed it, that name is to be seen
+                self.changed(entry)
 
     async def _tag(self, *entries: str) -> None:
         found = [await self._thread(self.app.library.find, entry) for entry in entries]
@@ -101,9 +114,10 @@ class Entries:
         typed = await self.app.push_screen_wait(AskText(f"Tags of {inert(what)}, with spaces between", " ".join(tags)))
         if typed is not None:
             wanted = typed.split()
+            added = [tag for tag in wanted if tag not in tags]  # what another program does to the other tags meanwhile, holds
             removed = [tag for tag in tags if tag not in wanted]
             for entry in entries:
-                await self._thread(self.app.library.tag, entry, wanted, removed)
+                self._ours[entry] = (await self._thread(self.app.library.tag, entry, added, removed)).revision
             self.changed(entries[0])
 
     async def _note(self, entry: str) -> None:
@@ -111,36 +125,53 @@ class Entries:
         note = await self.app.push_screen_wait(AskText(f"A note to {inert(found.name)}", found.note))
         if note is not None and note != found.note:
             kept = await self._thread(self.app.library.annotate, entry, note, found.revision)
+            self._ours[kept.id] = kept.revision
             if kept.id != entry:
                 self.app.say("it was changed elsewhere meanwhile: yours is kept beside it, under the same name", "warning")
             self.changed(kept.id)
 
     async def _delete(self, *entries: str) -> None:
-        names: list[str] = []
-        gone: list[str] = []
+        gone: dict[str, Listed] = {}
         try:
             for entry in entries:
                 found = await self._thread(self.app.library.find, entry)
-                await self._thread(self.app.library.delete, entry)
-                names.append(found.name)
-                gone.append(entry)
+                try:
+                    await self._thread(self.app.library.delete, entry, self._shown_revision(found))
+                except EntryChanged as error:  # the others are as they were shown
+                    self.app.say(str(error), "warning")
+                    continue
+                gone[entry] = await self._thread(self.app.library.find, entry, True)
         finally:
             self.app.library_pane.table.marked.clear()
             if gone:
-                self.deleted.append(tuple(gone))
+                self.deleted.append(gone)
+                names = [one.name for one in gone.values()]
                 self.app.say(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back")
             self.changed("")
+
+    def _shown_revision(self, found: Listed) -> int:
+        """The revision that its user has seen: the list's, or what was changed here since."""
+        return max(self.app.library_pane.revision_of(found.id), self._ours.get(found.id, 0)) or found.revision
 
     async def _undo(self, *_: str) -> None:
         if not self.deleted:
             self.app.say("nothing was deleted here; softprompt-tui list --trash shows what was before")
             return
-        entries = self.deleted[-1]
-        for entry in entries:
-            restored = await self._thread(self.app.library.restore, entry)
+        entries, names = self.deleted[-1], []
+        for entry, trashed in tuple(entries.items()):
+            try:
+                restored = await self._thread(self.app.library.restore, entry, trashed.revision)
+                names.append(restored.prompt.name)
+                self._ours[entry] = restored.revision
+            except (EntryChanged, EntryNotFound):
+                self.app.say(
+                    f"{trashed.name} was restored or purged by another program meanwhile, and is left as it is", "warning"
+                )
+            del entries[entry]  # where one cannot be written, undo goes on from there
         self.deleted.pop()
-        self.app.say(f"{restored.prompt.name} is back" if len(entries) == 1 else f"{len(entries)} soft prompts are back")
-        self.changed(entries[0])
+        if names:
+            self.app.say(f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back")
+        self.changed(entry)
 
     async def _vary(self, entry: str) -> None:
         made = (await self._thread(self.app.library.open, entry)).prompt

@@ -19,27 +19,39 @@ if TYPE_CHECKING:
 async def is_meant(app: SoftPromptApp) -> bool:
     """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
 
-    A worker that is only being started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
+    What another interface or a command has started is stopped only by an answer that says so. A worker that is only being
+    started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
     """
-    going = app.runs.count("running") + app.runs.count("queued") + app.runs.on_their_way
-    if not going and app.line.state == "starting":  # the worker has not told yet
-        going = await asyncio.to_thread(_left_to_train)
-    if not going or app.line.state == "gone":
+    runs = app.runs
+    ours = sum(run in runs.ours for run in runs.going()) + runs.on_their_way
+    others = len(runs.going()) + runs.on_their_way - ours
+    if not others and app.line.state == "starting":  # the worker has not told yet
+        others = await asyncio.to_thread(_left_to_train)
+    if not (ours or others) or app.line.state == "gone":
         return True
-    what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
-    answers = [("k", "keep training; the next start shows it"), ("s", "stop all of it, save the best so far, and quit")]
-    answer = await app.push_screen_wait(AskKey(f"{what}.", answers))
+    answer = await app.push_screen_wait(AskKey(*_question(ours, others)))
     if answer:
-        await app.runs.all_handed_in()  # leaving would take back what is still on its way
-    if answer == "s":
+        await runs.all_handed_in()  # leaving would take back what is still on its way
+    if answer in ("s", "a"):
         if app.line.state == "starting":
-            app.say("all is stopped as soon as the worker is there")
+            app.say("it is stopped as soon as the worker is there")
         if not await app.line.comes_up():
             return False  # why it is not there has been said
-        if refused := await app.runs.stop_all():
+        if refused := await runs.stop([run for run in runs.going() if answer == "a" or run in runs.ours]):
             app.say("\n".join(refused), "error")
             return False
     return bool(answer)
+
+
+def _question(ours: int, others: int) -> tuple[str, list[tuple[str, str]]]:
+    """What is asked, and the answers."""
+    going = ours + others
+    what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
+    whose = "" if not others else ", not started here" if not ours else f", {others} of them not started here"
+    keep = ("k", "keep training; the next start shows it")
+    stop_ours = ("s", f"stop {'what was started here' if others else 'all of it'}, save the best so far, and quit")
+    stop_all = ("a", "stop all of it, also what another interface or a command started, and quit")
+    return f"{what}{whose}.", [keep, *[stop_ours] * bool(ours), *[stop_all] * bool(others)]
 
 
 def _left_to_train() -> int:

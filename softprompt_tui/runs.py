@@ -40,6 +40,7 @@ class Runs:
         self.app = app
         self.known: dict[str, dict[str, Any]] = {}
         self.on_their_way = 0  # what was asked for and is not known yet
+        self.ours: set[str] = set()  # the runs that were started here: the worker's others are another interface's or a command's
         self._arrived = asyncio.Event()
         self._gone = False
         self._unlisted: set[str] = set()  # known from an earlier connection, and not told of again yet
@@ -58,7 +59,8 @@ class Runs:
             case "link":
                 self._gone = self._gone or message["state"] == "gone"
                 if message["state"] == "gone" and message["why"]:
-                    app.say(f"{message['why']}. What it trained is kept; ctrl+r starts it again", "error")
+                    app.clear_notifications()  # the one before says why the try before failed
+                    app.say(f"{message['why']}. What it trained is kept; ctrl+r starts it again", "error", stays=True)
                 elif message["state"] == "starting" and message["why"]:
                     app.say(message["why"])
                 app.show_title()
@@ -209,7 +211,9 @@ class Runs:
         self._arrived.clear()
         try:
             await asyncio.to_thread(check_fits, job)  # the first time 0.1 s, for CLIP's vocabulary
-            return await self.app.line.ask(p.Submit(job.as_dict()))
+            run = await self.app.line.ask(p.Submit(job.as_dict()))
+            self.ours.add(run["id"])
+            return run
         finally:
             self.on_their_way -= 1
             if not self.on_their_way:
@@ -291,10 +295,14 @@ class Runs:
         if await self.app.push_screen_wait(AskKey(what, [("d", "drop it all the same")])) == "d":
             await self._asked(p.Drop(run["id"]))
 
-    async def stop_all(self) -> list[str]:
-        """Ends what trains, with the best so far saved, and what waits; says what could not be stopped, and why."""
+    def going(self) -> list[str]:
+        """The runs that train or wait."""
+        return [run["id"] for run in self.known.values() if run["state"] in GOING]
+
+    async def stop(self, runs: list[str]) -> list[str]:
+        """Ends what trains of them, with the best so far saved, and what waits; says what could not be stopped, and why."""
         refused = []
-        for run in [run["id"] for run in self.known.values() if run["state"] in GOING]:
+        for run in runs:
             try:
                 await self.app.line.ask(p.Stop(run), within=10)
             except SoftPromptError as error:

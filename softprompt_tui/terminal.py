@@ -12,6 +12,9 @@ import threading
 import time
 from contextlib import suppress
 
+from softprompt.home import data_folder, make_folder
+from softprompt.library import Library
+
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 ENDS_WITHIN = 1.4  # seconds for the interface to end by itself
 SHUTS_DOWN_WITHIN = 0.3  # seconds for Python to end its threads after that
@@ -42,11 +45,16 @@ def cannot_open() -> str:
 
 def open_interface() -> int:
     """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds,
-    also while the terminal takes no output and the main thread waits for that."""
+    also while the terminal takes no output and the main thread waits for that.
+
+    Raises HomeError, before anything is drawn, where the user's files cannot be read.
+    """
     if not os.isatty(sys.__stderr__.fileno() if sys.__stderr__ else -1):  # Textual draws there
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
     from softprompt_tui.app import SoftPromptApp
 
+    make_folder(data_folder())
+    Library().revisions.check_readable()
     terminal = _Terminal(sys.stdin.fileno(), sys.__stderr__.fileno())  # type: ignore[union-attr]
     app = SoftPromptApp()
     ended = threading.Event()

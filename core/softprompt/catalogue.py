@@ -58,7 +58,10 @@ class ModelInfo:
 
 def is_kept() -> bool:
     """Whether `list_models` can answer without importing open_clip, which takes 5-8 s."""
-    return _kept().is_file()
+    try:
+        return _kept().is_file()
+    except OSError:  # the cache folder is not for us to see
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.errors import PromptError
 from softprompt.families import READS, Family
 from softprompt.hidden import check_family
 from softprompt.origin import Meaning
@@ -82,8 +83,22 @@ def compose(encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], En
 
 
 def pooled(encoder: TextEncoder, composed: Composed) -> Tensor:
-    """(compositions, e) unit vectors."""
-    return encoder.encode_rows(composed.rows, composed.vectors)
+    """Encode compositions as (compositions, e) unit vectors.
+
+    Raises PromptError where the model makes no finite numbers of one: a file from outside can hold soft tokens that are
+    finite themselves, and too large to compute with.
+    """
+    embeddings = encoder.encode_rows(composed.rows, composed.vectors)
+    for sentence, embedding in zip(composed.sentences, embeddings, strict=True):
+        if not embedding.isfinite().all():
+            prompts = {entry.prompt.name: entry.prompt for word in sentence.words for entry in word.entries}
+            name, largest = max(((name, abs(prompt.vectors).max()) for name, prompt in prompts.items()), key=lambda pair: pair[1])
+            usual = float(encoder.tower.table.abs().max())
+            raise PromptError(
+                f"{encoder.name} cannot compute with the soft tokens of {name}: their largest value is {largest:.2g}, and that of "
+                f"its words is {usual:.2g}. Train it again, or import another file"
+            )
+    return embeddings
 
 
 def hidden(encoder: TextEncoder, composed: Composed, family: Family) -> list[Tensor]:

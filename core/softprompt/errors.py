@@ -106,6 +106,10 @@ class EntryNotFound(LibraryError):
     bad_input = True
 
 
+class EntryChanged(LibraryError):
+    """An entry that another program has changed since it was looked at; it is as that one left it."""
+
+
 class EntryDamaged(LibraryError):
     """A file whose bytes are not what was saved."""
 

@@ -8,19 +8,30 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+from softprompt.home import free_cache
+from softprompt.mounts import UNSUPPORTED, set_mode, sync
+
+Result = TypeVar("Result")
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
-NO_LINKS = (
-    errno.EPERM,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-)  # a file system without hard links: exFAT, some network mounts
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or what this user may have of it
 PRIVATE, PUBLIC = 0o600, 0o666  # modes: for the user alone; for whomever the umask lets
 STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
+
+
+def with_room(folder: Path, write: Callable[[], Result]) -> Result:
+    """Call `write`; where no space is left in `folder`, delete what can be made again, and call it once more."""
+    try:
+        return write()
+    except OSError as error:
+        if error.errno not in NO_SPACE or not free_cache(folder):
+            raise
+    return write()
 
 
 def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -30,29 +41,37 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
     """
     with naming(path):
-        partial = _written(path, data, mode)
-        try:
-            name_new(partial, path)
-        except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
-            partial.unlink(missing_ok=True)
-            raise
-        try:
-            sync_folder(path.parent)
-        except OSError:  # whether the name would outlive a crash is not known: better none, and said so
-            path.unlink(missing_ok=True)
-            raise
+        with_room(path.parent, lambda: _write_new(path, data, mode))
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    partial = _written(path, data, mode)
+    try:
+        name_new(partial, path)
+    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+        partial.unlink(missing_ok=True)
+        raise
+    try:
+        sync_folder(path.parent)
+    except OSError:  # whether the name would outlive a crash is not known: better none, and said so
+        path.unlink(missing_ok=True)
+        raise
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
     with naming(path):
-        partial = _written(path, data, mode)
-        try:
-            partial.replace(path)
-        except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
-            partial.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with_room(path.parent, lambda: _replace_file(path, data, mode))
+
+
+def _replace_file(path: Path, data: bytes, mode: int) -> None:
+    partial = _written(path, data, mode)
+    try:
+        partial.replace(path)
+    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -72,11 +91,11 @@ def _written(path: Path, data: bytes, mode: int) -> Path:
     try:
         try:
             if mode == PRIVATE:  # a umask may have taken even the user's own rights away
-                os.fchmod(descriptor, mode)
+                set_mode(descriptor, mode)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
@@ -94,7 +113,7 @@ def name_new(partial: Path, path: Path) -> None:
         if not _is_same(partial, path):
             raise
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in UNSUPPORTED:  # else a file system without hard links: exFAT, some network mounts
             raise
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "it exists already", str(path)) from None
@@ -138,7 +157,7 @@ def open_file(path: Path | str, most: int) -> io.FileIO:
 def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 

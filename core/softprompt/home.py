@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import platformdirs
 
 from softprompt.errors import HomeError
+from softprompt.mounts import open_to_others, set_mode
 
 APP = "softprompt-tui"
 VARIABLE = "SOFTPROMPT_HOME"
+INDEX = re.compile(r"(library-[0-9a-f]{16})\.(\d{1,9})\.sqlite(?:-wal|-shm|-journal)?")  # the files of all indexes
 
 
 def data_folder() -> Path:
@@ -24,6 +27,39 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """What can be made again."""
     return _under("cache") or Path(platformdirs.user_cache_dir(APP, appauthor=False))
+
+
+def local_cache_folder() -> Path:
+    """Stands in for the cache folder where that is shared by hosts. Anyone could have made it: see `why_not_ours`."""
+    return Path(f"/var/tmp/{APP}-{os.geteuid()}")
+
+
+def free_cache(near: Path) -> bool:
+    """Delete the libraries' indexes, which can be made again, on the file system of `near`; return whether there were any.
+
+    Each leaves an empty one of the next number: SQLite finds the files beside a database by name, so that a program
+    that still has the old one open would take a new one of the same name for its own.
+    """
+    freed = False
+    for folder in (cache_folder(), local_cache_folder()):
+        try:
+            if folder.stat().st_dev != near.stat().st_dev or (folder == local_cache_folder() and why_not_ours(folder)):
+                continue
+            names = sorted(path.name for path in folder.iterdir())  # a database before what belongs to it
+            matches = [match for match in map(INDEX.fullmatch, names) if match]
+            sizes = [(folder / match[0]).lstat().st_size for match in matches]
+        except OSError:
+            continue
+        highest: dict[str, int] = {}
+        for match in matches if any(sizes) else ():
+            highest[match[1]] = max(highest.get(match[1], 0), int(match[2]))
+            with suppress(OSError):
+                (folder / match[0]).unlink()
+                freed = True
+        for library, number in highest.items():
+            with suppress(OSError):
+                (folder / f"{library}.{number + 1}.sqlite").touch(mode=0o600, exist_ok=False)
+    return freed
 
 
 def _under(part: str) -> Path | None:
@@ -43,7 +79,7 @@ def why_not_ours(folder: Path) -> str:
         return "is a link, or no folder"
     if found.st_uid != os.geteuid():
         return "belongs to another user"
-    return "is open to other users (chmod 700 closes it)" if found.st_mode & 0o077 else ""
+    return "is open to other users (chmod 700 closes it)" if open_to_others(folder) else ""
 
 
 def make_folder(folder: Path) -> Path:
@@ -56,7 +92,7 @@ def make_folder(folder: Path) -> Path:
             if not part.exists():
                 with suppress(FileExistsError):  # another process was quicker
                     part.mkdir(mode=0o700)
-                    part.chmod(0o700)
+                    set_mode(part, 0o700)
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
         if folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):

@@ -1,14 +1,45 @@
-"""What kind of file system a folder lies on: SQLite's locks and shared memory do not work on one that is shared by hosts."""
+"""What the file system under a folder can do: not all keep modes, sync folders, or have locks that hold between hosts."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
+# how file systems say that they cannot do something: FUSE, vfat, CIFS, 9p and DrvFs each in their own way
+UNSUPPORTED = (errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
 _SHARED = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|ocfs2|gfs2?|panfs|pvfs2|orangefs|wekafs|fuse\..+|fuse"
 )
+
+
+def set_mode(target: Path | int, mode: int) -> None:
+    """Set the mode of a path or descriptor, where its file system keeps modes.
+
+    Where it keeps none, the options of its mount say who may read, and nothing here can change that: refusing would
+    mean that nothing can be saved there at all. `open_to_others` tells what a mount allows.
+    """
+    try:
+        os.fchmod(target, mode) if isinstance(target, int) else target.chmod(mode)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def open_to_others(path: Path) -> bool:
+    """Return whether other users may do anything with a file or folder, by its mode. Raises OSError."""
+    return bool(path.lstat().st_mode & 0o077)
+
+
+def sync(descriptor: int) -> None:
+    """Sync an open file or folder; some file systems cannot sync folders, and that is no failure. Raises OSError."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def is_shared(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> bool:

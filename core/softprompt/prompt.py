@@ -109,7 +109,7 @@ class SoftPrompt:
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     name: str = ""
     hidden: dict[str, float] = field(default_factory=dict)
     ancestry: tuple[Ancestor, ...] = ()

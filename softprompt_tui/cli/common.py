@@ -157,6 +157,8 @@ class download_bar:
         return self
 
     def __call__(self, here: int, size: int) -> None:
+        if not size:  # the hub is busy, and has not said it
+            return
         if self.bar is None:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -65,12 +65,12 @@ def _similarity(a: Entry, b: Entry, device: str) -> float | None:
     try:
         encoder = load(a.prompt.model, device)
         encoder.check_belongs(a.prompt)
+        from softprompt.composing import compose, pooled
+
+        first, second = pooled(encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__))
     except SoftPromptError as error:
         narrate(f"note: without the similarity of the two: {error}")
         return None
-    from softprompt.composing import compose, pooled
-
-    first, second = pooled(encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__))
     return float((first @ second).clamp(-1, 1))
 
 

@@ -86,6 +86,10 @@ class LibraryPane(Vertical):
     def current(self) -> Listed | None:
         return self._entries.get(self.table.current)
 
+    def revision_of(self, entry: str) -> int:
+        """The revision of an entry that the list shows; 0 where it has not been shown."""
+        return self._entries[entry].revision if entry in self._entries else 0
+
     @work(exclusive=True, group="library")
     async def reload(self, to: str = "") -> None:
         """Reads the list anew; the cursor goes to the entry `to`, or stays on its own."""

@@ -1,4 +1,4 @@
-"""Makes every system call of a save fail in turn, and fills a small file system: python -m tests.benchmarks.library_faults.
+"""Makes every system call of a save fail in turn, and fills small file systems: python -m tests.benchmarks.library_faults.
 
 Needs strace, which makes the calls fail in the kernel's name; and, for the small file system, the right to mount one (root).
 """
@@ -15,6 +15,10 @@ from pathlib import Path
 
 from softprompt import Library
 from softprompt.errors import HomeError
+from softprompt.files import replace_file
+from softprompt.job import Job
+from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt_tui import settings
 from tests.library_model import a_prompt, found_in
 
 CALLS = "open,openat,write,fsync,fdatasync,close,link,linkat,unlink,unlinkat,rename,renameat,renameat2,fchmod,chmod,mkdir,fstat,lseek,ftruncate"
@@ -79,6 +83,16 @@ def main() -> None:
             tried[name] += 1
         print(f"{len(calls)} system calls of a save made to fail in turn: {dict(tried)}")
         small(Path(scratch) / "small")
+        nearly_full(Path(scratch) / "full")
+
+
+def mounted(mount: Path, kilobytes: int) -> bool:
+    """Mount an empty file system of this size; return whether that can be done here."""
+    options = f"size={kilobytes}k,mode=700"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)], capture_output=True, text=True)
+    if done.returncode:
+        print(f"no small file system: {done.stderr.strip()}")
+    return done.returncode == 0
 
 
 def small(mount: Path) -> None:
@@ -86,11 +100,7 @@ def small(mount: Path) -> None:
     mount.mkdir()
     refused = saved = 0
     for pages in range(1, 40):  # tmpfs counts in pages of 4 kB
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={pages * 4}k,mode=700", "tmpfs", str(mount)], capture_output=True, text=True
-        )
-        if done.returncode:
-            print(f"no small file system: {done.stderr.strip()}")
+        if not mounted(mount, pages * 4):
             return
         os.environ["SOFTPROMPT_HOME"] = str(mount)
         try:
@@ -109,6 +119,44 @@ def small(mount: Path) -> None:
     print(
         f"a file system of 4 to 156 kB, a page more each time: {refused} saves refused with nothing left behind, then {saved} made"
     )
+
+
+def nearly_full(mount: Path) -> None:
+    """A disk on which an index has been made, filled up to the last page by something else: all is saved all the same."""
+    mount.mkdir()
+    home = mount / "home"
+    os.environ["SOFTPROMPT_HOME"] = str(home)
+    writes = {
+        "a training": lambda: Library(say=said.append).save(a_prompt(name="new", hard_prompt="a lake " * 1000)),
+        "a rename": lambda: Library(say=said.append).rename("fox-7", "wolf"),
+        "rm": lambda: Library(say=said.append).delete("fox-7"),
+        "rm and purge": lambda: (Library(say=said.append).delete("fox-7"), Library(say=said.append).purge()),
+        "settings": lambda: settings.save(settings.Settings(prompt="a draft " * 500)),
+        "a run": lambda: RunFolder.create(runs_folder(), Job("a lake " * 500), 1.0),
+        "a checkpoint": lambda: replace_file(home / "data" / "checkpoint", bytes(20_000)),
+    }
+    for what, write in writes.items():
+        for left in range(6):  # pages
+            if not mounted(mount, 32 << 10):
+                return
+            said: list[str] = []
+            library = Library(say=said.append)
+            for i in range(40):
+                library.save(a_prompt(name=f"fox-{i}"))
+            assert library.list().total == 40
+            index = sum(path.stat().st_size for path in (home / "cache").glob("library-*"))
+            assert index > 50_000
+            free = os.statvfs(mount).f_bavail - left
+            (mount / "other").write_bytes(bytes(free * os.statvfs(mount).f_frsize))
+            write()
+            assert Library(say=said.append).check().damaged == []
+            assert len(said) <= 3, said
+            left_over = list(home.rglob("*.partial"))
+            assert not left_over, left_over
+            total = Library(say=said.append).list().total
+            assert total == {"a training": 41, "rm": 39, "rm and purge": 39}.get(what, 40), (what, left, total)
+            subprocess.run(["umount", str(mount)], check=True)
+    print(f"a disk with an index and up to 5 pages free: {', '.join(writes)} saved each time, and nothing lost")
 
 
 if __name__ == "__main__":

@@ -203,9 +203,9 @@ def test_the_index_is_private_and_lies_on_local_storage(
     local = Path(f"/var/tmp/softprompt-tui-{os.geteuid()}")
     try:
         assert names(remote) == names(library)
-        assert [path for path in local.iterdir() if remote.index._name.fullmatch(path.name)]
+        assert [path for path in local.iterdir() if path.name.startswith(remote.index._stem)]
     finally:
-        for path in local.glob(f"library-{remote.index._key}.*"):
+        for path in local.glob(f"{remote.index._stem}.*"):
             path.unlink()
 
 

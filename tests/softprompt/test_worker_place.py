@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -63,8 +64,13 @@ def test_a_folder_that_another_user_made_first_is_refused(runtime: Path, monkeyp
         os.chown(runtime, 65534, 65534)
     else:  # only root can give a folder away, but there are folders of root's
         monkeypatch.setenv("SOFTPROMPT_RUNTIME", "/usr")
-    with pytest.raises(WorkerError, match="belongs to another user, and will not be used"):
+    with pytest.raises(WorkerError, match="belongs to another user, and will not be used") as refused:
         Place().prepare()
+    advice = re.search(r"`export SOFTPROMPT_RUNTIME=(\S+)`", str(refused.value))
+    assert advice
+    monkeypatch.setenv("SOFTPROMPT_RUNTIME", advice[1])
+    Place().prepare()
+    Path(advice[1]).rmdir()
 
 
 def test_a_path_that_no_socket_can_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,22 @@ def test_bad_input_ends_with_2_and_says_what_would_be_right(run: Run, args: list
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_soft_tokens_too_large_to_compute_with_are_said_to_be_and_no_nan_is_printed(
+    run: Run, made: dict[str, SoftPrompt]
+) -> None:
+    """A file from outside may hold any finite numbers; their sums need not be finite."""
+    huge = made["fox"].vectors / abs(made["fox"].vectors).max() * 3e38
+    Library().save(replace(made["fox"], name="huge", vectors=huge.astype("float32")))
+    done = run("compose", "[huge] at night")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot compute with the soft tokens of huge: their largest value is 3e+38" in done.stderr
+    done = run("diff", "red fox", "huge")
+    assert done.returncode == 0
+    assert "without the similarity of the two: mini cannot compute with the soft tokens of huge" in done.stderr
+    assert "nan" not in done.stdout
+    assert "1.00" in done.stdout  # their directions are the same, however long they are
+
+
 def test_soft_prompts_of_two_models_do_not_stand_in_one_sentence(run: Run, made: dict[str, SoftPrompt]) -> None:
     Library().save(replace(made["fox"], name="other", model="ViT-L-14-quickgelu/openai", model_fingerprint="0123"))
     done = run("compose", "[boat] and [other]")

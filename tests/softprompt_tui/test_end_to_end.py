@@ -89,8 +89,8 @@ def test_killed_in_the_middle_of_a_training_it_comes_back_with_the_whole_curve(w
         t.shows(TRAINING, within=60)
         t.shows(r"step \d{2,} of 100000")
         t.press("ctrl+q")
-        t.shows("keep training")
-        t.press("s")
+        t.shows("not started here", "keep training")  # by the one that was killed
+        t.press("a")
         assert t.ends(20) == 0
     until(lambda: Library().list().total == 1)
     assert Library().list().entries[0].stopped == "interrupted"

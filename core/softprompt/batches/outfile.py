@@ -11,6 +11,7 @@ from pathlib import Path
 
 from softprompt.errors import FileRefused
 from softprompt.files import PARTIAL, naming, sweep, sync_folder
+from softprompt.mounts import sync
 
 BEGINS = b'{"line": '  # how each of its lines begins, by which a torn one is known
 LONGEST = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
@@ -61,7 +62,7 @@ class OutFile:
 
     def sync(self) -> None:
         with naming(self.path):
-            os.fsync(self._descriptor)
+            sync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -88,7 +89,7 @@ class OutFile:
                         seen.add(entry)
                         file.write(raw)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             partial.replace(self.path)
         except BaseException:
             partial.unlink(missing_ok=True)

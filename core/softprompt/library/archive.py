@@ -22,6 +22,7 @@ from softprompt.files import PARTIAL, name_new, read_file, sync_folder, write_ne
 from softprompt.home import make_folder
 from softprompt.library.header import strict_json
 from softprompt.library.revisions import LARGEST, NAME
+from softprompt.mounts import set_mode, sync
 
 if TYPE_CHECKING:
     from softprompt.library.revisions import Revisions
@@ -60,7 +61,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = Non
             raise FileExistsError(0, "there is a file of that name already")
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w+b") as file:
-            os.fchmod(descriptor, 0o600)
+            set_mode(descriptor, 0o600)
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for i, name in enumerate(names):
                     entry_id, number, _ = name.split(".")
@@ -79,7 +80,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = Non
                 manifest = {"format": FORMAT, "entries": digests}
                 archive.writestr(zipfile.ZipInfo(MANIFEST, _EPOCH), json.dumps(manifest, sort_keys=True).encode())
             file.flush()
-            os.fsync(descriptor)
+            sync(descriptor)
             file.seek(0)
             for _ in _verified(file, str(path)):
                 done.files += 1

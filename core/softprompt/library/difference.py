@@ -54,5 +54,6 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _unit(vectors: Array) -> Array:
-    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # in float32 those of a file may be infinite
+    unit: Array = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

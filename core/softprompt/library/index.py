@@ -1,7 +1,8 @@
 """The index: what the heads of all entries say, in SQLite with full-text search. The files are the truth; it can be lost at any time.
 
 It lies in the cache folder, or on local storage where that is shared by hosts. Where it is broken another's beside it takes its place;
-where it is held by another program, or cannot be written, the entries are read into one in memory, and that is said.
+where it is held by another program, or cannot be written, the entries are read into one in memory, and that is said. The last space of
+a disk is not for it: what runs out of space can delete it (softprompt.home.free_cache).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-import re
+import shutil
 import sqlite3
 import stat
 import time
@@ -21,15 +22,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from softprompt.errors import EntryDamaged, HomeError
-from softprompt.home import APP, cache_folder, make_folder, why_not_ours
+from softprompt.files import NO_SPACE
+from softprompt.home import INDEX, cache_folder, free_cache, local_cache_folder, make_folder, why_not_ours
 from softprompt.library.names import same
 from softprompt.library.revisions import Revisions
 from softprompt.library.words import words
-from softprompt.mounts import is_shared
+from softprompt.mounts import is_shared, set_mode
 
 FORMAT = 1
 APPLICATION = 0x736F6674  # "soft": tells our index from another program's database
 WAIT, HELD_FOR = 2.0, 30.0  # seconds: for another program's lock, and until it is tried again
+RESERVE = 8 << 20  # bytes of its disk that the index leaves free, for what cannot be made again
 READERS, AT_ONCE = 16, 2000  # threads that read entries; entries read before they are written down
 SETTLED, SETTLED_SHARED = 0.2, 5.0  # seconds after which a folder's time of change is sure to differ from that of a later change
 
@@ -72,16 +75,19 @@ class Foreign(Exception):
     """A file in the index's place that is none of ours."""
 
 
+class NearlyFull(Exception):
+    """The index's disk has no space left but for what cannot be made again."""
+
+
 class Index:
     """The index of the entries in `revisions`; `say` is told when it cannot be used as it should."""
 
     def __init__(self, revisions: Revisions, say: Callable[[str], None]) -> None:
         self.revisions = revisions
         self.say = say
-        key = hashlib.sha256(os.fsencode(os.path.realpath(revisions.folder))).hexdigest()[:16]
-        self._name = re.compile(rf"library-{key}\.(\d{{1,9}})\.sqlite")
-        self._key = key
+        self._stem = f"library-{hashlib.sha256(os.fsencode(os.path.realpath(revisions.folder))).hexdigest()[:16]}"
         self._shared = is_shared(revisions.folder)
+        self._said: set[str] = set()
         self._held_until = 0.0  # another program has the index; it is not waited for again until then
 
     def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
@@ -90,20 +96,25 @@ class Index:
             return self._asked_in_memory(question)
         try:
             return self._asked(self._kept(), question)
-        except sqlite3.OperationalError as error:
-            if not _is_locked(error):
-                return self._asked_beside(question, error)
-            self._held_until = time.monotonic() + HELD_FOR
-            self.say("the index is held by another program: the entries are read from their files")
+        except NearlyFull as error:
+            self._say_once(f"{error}: what has changed since is read from the entries' files. Free some space")
         except (sqlite3.Error, Foreign, OSError) as error:
-            return self._asked_beside(question, error)
+            if _is_full(error):
+                self._drop()
+            elif _is_locked(error):
+                self._held_until = time.monotonic() + HELD_FOR
+                self.say("the index is held by another program: the entries are read from their files")
+            else:
+                return self._asked_beside(question, error)
         return self._asked_in_memory(question)
 
     def rebuild(self) -> int:
         """Makes the index anew from the entries' files; returns how many there are. Raises HomeError."""
         try:
             return self._asked(self._beside(), _count)
-        except (sqlite3.Error, Foreign, OSError) as error:
+        except (sqlite3.Error, Foreign, NearlyFull, OSError) as error:
+            if _is_full(error):
+                self._drop()
             raise HomeError(
                 f"the index cannot be rebuilt in {cache_folder()} ({error}): free it. All else works without it"
             ) from error
@@ -113,22 +124,23 @@ class Index:
     def _folder(self) -> Path:
         folder = cache_folder()
         if is_shared(folder):
-            folder = Path(f"/var/tmp/{APP}-{os.geteuid()}")
+            folder = local_cache_folder()
         try:
             make_folder(folder)
         except HomeError as error:
             raise Foreign(str(error)) from error
-        if folder.parent == Path("/var/tmp") and (wrong := why_not_ours(folder)):
+        if folder == local_cache_folder() and (wrong := why_not_ours(folder)):
             raise Foreign(f"{folder} {wrong}")
         return folder
 
     def _numbers(self, folder: Path) -> list[int]:
-        return sorted(int(match[1]) for path in folder.iterdir() if (match := self._name.fullmatch(path.name)))
+        matches = filter(None, (INDEX.fullmatch(path.name) for path in folder.iterdir()))
+        return sorted({int(match[2]) for match in matches if match[1] == self._stem and match[0].endswith(".sqlite")})
 
     def _kept(self) -> Path:
         """The index in use: the one of the highest number."""
         folder = self._folder()
-        return folder / f"library-{self._key}.{max(self._numbers(folder), default=1)}.sqlite"
+        return folder / f"{self._stem}.{max(self._numbers(folder), default=1)}.sqlite"
 
     def _beside(self) -> Path:
         """A new one's place. The older ones go: who has one open keeps it until he closes it."""
@@ -137,29 +149,47 @@ class Index:
         for number in numbers:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 with suppress(OSError):
-                    (folder / f"library-{self._key}.{number}.sqlite{suffix}").unlink(missing_ok=True)
-        return folder / f"library-{self._key}.{max(numbers, default=0) + 1}.sqlite"
+                    (folder / f"{self._stem}.{number}.sqlite{suffix}").unlink(missing_ok=True)
+        return folder / f"{self._stem}.{max(numbers, default=0) + 1}.sqlite"
+
+    def _drop(self) -> None:
+        """Gives its space back."""
+        folder = self._folder()
+        free_cache(folder)
+        self._say_once(
+            f"no space is left in {folder}: the index is dropped, and the entries are read from their files. Free some space"
+        )
+
+    def _say_once(self, notice: str) -> None:
+        if notice not in self._said:
+            self._said.add(notice)
+            self.say(notice)
 
     # asking
 
     def _asked_beside(self, question: Callable[[sqlite3.Connection], Answer], why: Exception) -> Answer:
         self.say(f"the index could not be used ({why}): the entries are read from their files, into another one")
-        with suppress(sqlite3.Error, Foreign, OSError):
+        try:
             return self._asked(self._beside(), question)
+        except (sqlite3.Error, Foreign, NearlyFull, OSError) as error:
+            if _is_full(error):
+                self._drop()
         self.say(f"an index cannot be kept in {cache_folder()}: what takes long without it will take long each time")
         return self._asked_in_memory(question)
 
     def _asked(self, where: Path, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         with closing(_connected(where)) as db:
-            self._refresh(db)
+            self._refresh(db, where.parent)
             return question(db)
 
     def _asked_in_memory(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Of the index that is kept, what can be read of it, brought up to date in memory."""
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            with suppress(sqlite3.Error, Foreign, OSError), closing(_connected(self._kept(), 0.1)) as kept:
-                _known_change(kept)
-                kept.backup(db)
+            with suppress(sqlite3.Error, Foreign, OSError):
+                if (path := self._kept()).stat().st_size:  # to open an empty one would write to it
+                    with closing(_connected(path, 0.1)) as kept:
+                        _known_change(kept)
+                        kept.backup(db)
             try:
                 self._refresh(db)
                 return question(db)
@@ -169,17 +199,19 @@ class Index:
             self._refresh(db)
             return question(db)
 
-    def _refresh(self, db: sqlite3.Connection) -> None:
+    def _refresh(self, db: sqlite3.Connection, disk: Path | None = None) -> None:
+        """Brings an index up to date; raises NearlyFull where it lies in the folder `disk` and that has too little space left."""
         changed_at = self.revisions.changed_at()
         known = _known_change(db)
         if known == changed_at and not self._some_are_mended(db):
             return
+        _check_space(disk)
         db.execute("BEGIN IMMEDIATE")
         try:
             if _known_change(db) is None:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
-            self._read_anew(db)
+            self._read_anew(db, disk)
             # a change within the clock's grain of this one would leave the same time: such a time is not trusted
             settled = time.time_ns() - changed_at > (SETTLED_SHARED if self._shared else SETTLED) * 1e9
             db.execute("UPDATE scanned SET changed_at = ?", (changed_at if settled else -1,))
@@ -197,7 +229,7 @@ class Index:
                 return True
         return False
 
-    def _read_anew(self, db: sqlite3.Connection) -> None:
+    def _read_anew(self, db: sqlite3.Connection, disk: Path | None) -> None:
         """Reads the heads of the entries of which a file has come or gone, and again those that could not be read."""
         found = self.revisions.scan()
         if self._shared:  # numbers of files are made up anew on some such systems
@@ -222,6 +254,7 @@ class Index:
             READERS
         ) as pool:  # files that are not in memory take a millisecond each, and do not wait for each other
             for at in range(0, len(heads), AT_ONCE):
+                _check_space(disk)
                 part = heads[at : at + AT_ONCE]
                 for read in pool.map(self._read_head, part) if len(part) > READERS else map(self._read_head, part):
                     _write_down(db, read)
@@ -262,7 +295,7 @@ def _connected(path: Path, wait: float | None = None) -> sqlite3.Connection:
     """The database in a private file of ours, made where there is none. Raises Foreign, OSError, sqlite3.Error."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)  # whatever the umask; SQLite gives its other files the same mode
+        set_mode(path, 0o600)  # whatever the umask; SQLite gives its other files the same mode
     except FileExistsError:  # it is not opened here: to close it would drop the locks that SQLite holds in other threads
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
@@ -333,5 +366,17 @@ def _count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM head").fetchone()[0])
 
 
-def _is_locked(error: sqlite3.OperationalError) -> bool:
+def _check_space(folder: Path | None) -> None:
+    """Raises NearlyFull where a folder's disk has less free than is to stay free."""
+    if folder is not None and shutil.disk_usage(folder).free < RESERVE:
+        raise NearlyFull(f"less than {RESERVE >> 20} MB are free in {folder}, which are not for the index")
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in NO_SPACE
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _is_locked(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -48,8 +48,20 @@ class Revisions:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise HomeError(f"{self.folder} cannot be read: {error.strerror}. Set {VARIABLE} to a folder of yours") from error
+            raise self._unreadable(error) from error
         return found
+
+    def check_readable(self) -> None:
+        """Raise HomeError where the folder is there and cannot be read."""
+        try:
+            os.scandir(self.folder).close()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> HomeError:
+        return HomeError(f"{self.folder} cannot be read: {error.strerror}. Set {VARIABLE} to a folder of yours")
 
     def changed_at(self) -> int:
         """When a name was last added or removed, in nanoseconds; 0 where there is no folder."""
@@ -161,5 +173,5 @@ def _check_name(path: Path, entry_id: object, revision: object) -> None:
 
 
 def now() -> str:
-    """The time that changes bear."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time for a change; precise enough that what is saved within a second keeps its order."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

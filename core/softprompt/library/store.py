@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, LibraryError
-from softprompt.files import PARTIAL
+from softprompt.errors import BadName, ConfigError, EntryChanged, EntryDamaged, EntryNotFound, HomeError, LibraryError
+from softprompt.files import PARTIAL, with_room
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.library import batch, listing, trash
 from softprompt.library.batch import Known
@@ -21,6 +21,7 @@ from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
 from softprompt.library.revisions import Revisions, now
+from softprompt.mounts import open_to_others
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.archive import Archived, Progress
@@ -43,15 +44,24 @@ class Library:
         self.entries = self.folder / "entries"
         self.revisions = Revisions(self.entries)
         self.index = Index(self.revisions, say)
+        self.say = say
+        self._said_open = False
 
     # saving and opening
 
     def prepare(self) -> None:
-        """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it."""
+        """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it.
+
+        What is saved is for its user alone. Where the file system keeps no modes and its mount lets others read, that is
+        the choice of who mounted it and chose it: it is said, and nothing is refused.
+        """
         make_folder(self.entries)
         probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL}"
         try:
-            probe.touch(mode=0o600, exist_ok=False)
+            with_room(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
+            if open_to_others(probe) and not self._said_open:
+                self._said_open = True
+                self.say(f"other users may read what is saved in {self.folder}: its file system keeps no modes")
         except OSError as error:
             raise HomeError(
                 f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder"
@@ -177,11 +187,23 @@ class Library:
     # changing: each is a new revision
 
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
-        """Gives an entry another name. For `revision` and errors see `_change`; raises BadName for a name that is taken."""
+        """Gives an entry another name.
+
+        With `revision`, the one that the caller has seen, an entry whose name is no longer the one it had then is left as
+        it is: unlike a note, a second name is worth no second entry. Raises EntryChanged then, BadName for a name that is
+        taken, and as `_change` does.
+        """
         new, found = check_name(new), self.find(name)
+        seen = None if revision is None else self._at(found.id, revision).prompt.name
         if same(new) != same(found.name):
             self.free_name(new)
-        return self._change(found, lambda entry: replace(entry, prompt=entry.prompt.named(new)), revision)
+
+        def change(entry: Entry) -> Entry:
+            if seen is not None and entry.prompt.name not in (seen, new):
+                raise EntryChanged(f"{seen} was renamed to {entry.prompt.name} meanwhile, and keeps that name: rename it again")
+            return replace(entry, prompt=entry.prompt.named(new))
+
+        return self._change(found, change, None)
 
     def tag(self, name: str, add: Collection[str] = (), remove: Collection[str] = (), revision: int | None = None) -> Entry:
         """Adds and removes tags. For `revision` and errors see `_change`."""
@@ -272,16 +294,21 @@ class Library:
 
     # the trash
 
-    def delete(self, name: str) -> str:
-        """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
-        return trash.delete(self, name)
+    def delete(self, name: str, revision: int | None = None) -> str:
+        """Moves an entry to the trash, also one that is damaged, and returns its id.
 
-    def restore(self, name: str) -> Entry:
+        With `revision`, the one that the caller has seen, an entry of which there is a newer one stays. Raises EntryChanged
+        then, EntryNotFound, HomeError.
+        """
+        return trash.delete(self, name, revision)
+
+    def restore(self, name: str, revision: int | None = None) -> Entry:
         """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
 
-        Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
+        With `revision`, only what has been in the trash since that revision. Raises EntryChanged otherwise, EntryNotFound,
+        EntryDamaged where no whole revision is left, HomeError.
         """
-        return trash.restore(self, name)
+        return trash.restore(self, name, revision)
 
     def purge(self, name: str | None = None) -> int:
         """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from softprompt.errors import EntryDamaged, EntryNotFound
+from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound
 from softprompt.library import listing
 from softprompt.library.revisions import now
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from softprompt.library.store import Library
 
 
-def delete(library: Library, name: str) -> str:
-    """Moves an entry to the trash, also one that is damaged, and returns its id. Raises EntryNotFound, HomeError."""
+def delete(library: Library, name: str, revision: int | None = None) -> str:
+    """Moves an entry to the trash, also one that is damaged, and returns its id. For `revision` and errors see `Library.delete`."""
     from softprompt.library.entry import Tombstone
 
     entry_id, number = _found_or_damaged(library, name)
@@ -23,6 +23,10 @@ def delete(library: Library, name: str) -> str:
         number = library.revisions.newest(entry_id, number)
         if _is_trashed(library, entry_id, number):
             return entry_id
+        if revision not in (None, number):
+            raise EntryChanged(
+                f"{library.find(entry_id).name} was changed by another program meanwhile, and is not deleted: look again"
+            )
         try:
             library.revisions.write(Tombstone(entry_id, number + 1, now()))
             return entry_id
@@ -30,10 +34,10 @@ def delete(library: Library, name: str) -> str:
             number += 1
 
 
-def restore(library: Library, name: str) -> Entry:
+def restore(library: Library, name: str, revision: int | None = None) -> Entry:
     """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
 
-    Raises EntryNotFound, EntryDamaged where no whole revision is left, HomeError.
+    For `revision` and errors see `Library.restore`.
     """
     try:
         found = library.find(name, trashed=True)
@@ -45,6 +49,10 @@ def restore(library: Library, name: str) -> Entry:
         ((entry_id, number, _),) = damaged
     while True:
         number = library.revisions.newest(entry_id, number)
+        if revision not in (None, number):
+            raise EntryChanged(
+                f"{name} was restored, and perhaps deleted again, by another program meanwhile: it is as that one left it"
+            )
         content = library.content(entry_id)
         if content is None:
             raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from softprompt.home import cache_folder, make_folder
+from softprompt.mounts import set_mode
 
 SIZE, KEPT = 1_000_000, 3  # bytes of a file; older files
 
@@ -47,7 +48,7 @@ class StreamsFollow(RotatingFileHandler):
     def _lead(self) -> None:
         assert self.stream is not None
         descriptor = self.stream.fileno()
-        os.fchmod(descriptor, 0o600)
+        set_mode(descriptor, 0o600)
         for standard in (1, 2):
             os.dup2(descriptor, standard)
 

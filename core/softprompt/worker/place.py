@@ -15,6 +15,7 @@ from pathlib import Path
 
 from softprompt.errors import WorkerError
 from softprompt.home import APP, data_folder, make_folder, why_not_ours
+from softprompt.mounts import set_mode
 
 VARIABLE = "SOFTPROMPT_RUNTIME"
 LONGEST_PATH = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
@@ -43,7 +44,7 @@ class Place:
             if self.folder.is_relative_to(self.home.absolute()):
                 make_folder(self.folder.parent)
             self.folder.mkdir(mode=0o700)
-            self.folder.chmod(0o700)  # whatever the umask
+            set_mode(self.folder, 0o700)  # whatever the umask
         except FileExistsError:
             pass
         except OSError as error:
@@ -56,8 +57,13 @@ class Place:
         """Raises WorkerError where the folder is a link, another user's, or open to others."""
         if wrong := why_not_ours(self.folder):
             raise WorkerError(
-                f"{self.folder} {wrong}, and will not be used: remove it, or set {VARIABLE} to a short folder of yours"
+                f"{self.folder} {wrong}, and will not be used: `export {VARIABLE}={self._another()}`, then start again"
             )
+
+    def _another(self) -> Path:
+        """A folder that would do: its name is short and not taken, and whose it is does not depend on anybody else."""
+        names = (Path(f"/tmp/{APP}-{os.geteuid()}-{number}") for number in range(2, 100))
+        return next((path for path in names if not os.path.lexists(path) or not why_not_ours(path)), Path("/tmp/me"))
 
 
 def _runtime_folder(home: Path) -> Path:
@@ -78,6 +84,9 @@ def take(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:  # Lustre and NFS can be mounted without locks
+            os.close(descriptor)
+            raise OSError(error.errno, f"no locks there: {error.strerror}", str(path)) from error
         if leads_to(path, descriptor):
             return descriptor
         os.close(descriptor)  # it was removed meanwhile: a lock that nobody else would find
@@ -87,10 +96,15 @@ def take(path: Path) -> int | None:
 def held(path: Path, within: float) -> Iterator[None]:
     """Waits for a lock and holds it; raises WorkerError where it is not free within so many seconds."""
     until = time.monotonic() + within
-    while (descriptor := take(path)) is None:
-        if time.monotonic() > until:
-            raise WorkerError(f"another program has been starting the worker for {within:.0f} s ({path}): end it, or try again")
-        time.sleep(0.05)  # flock cannot wait for a time
+    try:
+        while (descriptor := take(path)) is None:
+            if time.monotonic() > until:
+                raise WorkerError(
+                    f"another program has been starting the worker for {within:.0f} s ({path}): end it, or try again"
+                )
+            time.sleep(0.05)  # flock cannot wait for a time
+    except OSError as error:
+        raise WorkerError(f"{path} cannot be locked ({error.strerror}): set {VARIABLE} to a folder on a local disk") from error
     try:
         yield
     finally:

@@ -26,10 +26,11 @@ from typing import Any, ClassVar
 
 from softprompt.curves import reduced
 from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptError
-from softprompt.files import open_file, read_file, sync_folder, write_new
+from softprompt.files import open_file, read_file, sync_folder, with_room, write_new
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.job import Job
 from softprompt.library.names import LONGEST
+from softprompt.mounts import set_mode, sync
 from softprompt.worker import events as e
 from softprompt.worker.events import ENDED, MAX_LINE_BYTES, WHOLE, BadEvent
 from softprompt.worker.leases import is_free, newest, take_lease
@@ -178,8 +179,8 @@ class RunFolder:
         making = runs / f".{final.name}.partial"
         created = now()
         try:
-            making.mkdir(mode=0o700)
-            making.chmod(0o700)
+            with_room(runs, lambda: making.mkdir(mode=0o700))
+            set_mode(making, 0o700)
             folder = cls(making)
             if start:
                 write_new(making / START, start)
@@ -200,21 +201,25 @@ class RunFolder:
         """Adds an event, with its time and the number of the writer's lease, in one write; returns it as it was written."""
         event = self.stamped(event, lease)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        with_room(self.path, lambda: self._append(line, durable))
+        return event
+
+    def _append(self, line: bytes, durable: bool) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self.path / EVENTS, flags, 0o600)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, "it is no regular file", str(self.path / EVENTS))
-            os.fchmod(descriptor, 0o600)
+            set_mode(descriptor, 0o600)
             if status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n":
                 line = b"\n" + line  # a torn line keeps to itself
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):  # the disk is full: what is there of the line is torn
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
-                os.fsync(descriptor)
+                sync(descriptor)
         finally:
             os.close(descriptor)
-        return event
 
     def stamped(self, event: dict[str, Any], lease: int = 0) -> dict[str, Any]:
         return {"at": now(), **({"lease": lease} if lease else {}), **event}

@@ -25,6 +25,7 @@ from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, Worke
 from softprompt.job import Job
 from softprompt.library import Library
 from softprompt.models import LOCAL, pick_device
+from softprompt.mounts import set_mode
 from softprompt.refusals import no_start, shortened
 from softprompt.room import check_fits
 from softprompt.worker import messages
@@ -117,7 +118,7 @@ class Server:
         self.place.socket.unlink(missing_ok=True)  # a dead worker's: we hold the lock
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.fspath(self.place.socket))
-        self.place.socket.chmod(0o600)
+        set_mode(self.place.socket, 0o600)  # its folder keeps others out in any case
         self._inode = os.lstat(self.place.socket).st_ino
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=p.LONGEST_LINE)
 
