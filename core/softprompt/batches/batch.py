@@ -20,6 +20,7 @@ from softprompt.batches import Format
 from softprompt.batches.asking import OF_A_ROW, Defaults
 from softprompt.batches.outfile import OutFile
 from softprompt.batches.reading import Keys, Row, read_rows, row_of
+from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import Progress, Result
 from softprompt.batches.spool import Spool
 from softprompt.batches.underway import Held, UnderWay, batches_folder, sweep_forgotten
@@ -103,7 +104,8 @@ class Batch:
                 stack.callback(
                     Held(self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name").release
                 )
-                file = stack.enter_context(closing(OutFile(path)))
+                record = self.folder / f"out-{name}{SUFFIX}"
+                file = stack.enter_context(closing(OutFile(path, os.fspath(out), self.spool, record, self.id)))
             work = Work(self.spool, library, UnderWay(self.folder, self.id), file, on_progress or _untold, load or load_encoder)
             yield from work.results(places)
 

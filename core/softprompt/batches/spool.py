@@ -104,9 +104,7 @@ class Spool:
     def __getitem__(self, index: int) -> Asked:
         self.file.seek(self.at[index])
         line, values, error = json.loads(self.file.readline())
-        prompt = values.get("prompt")
-        # what is no UTF-8 is told with marks in its place
-        prompt = prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""
+        prompt = _shown(values)
         if error:
             return Asked(line, "", None, prompt, (PromptError.__name__, error))
         try:
@@ -115,8 +113,21 @@ class Spool:
             return Asked(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
         return Asked(line, f"{self.ids[index]:016x}", job, prompt)
 
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield the line and the prompt of every row, as its result gives them."""
+        self.file.seek(0)
+        for raw in self.file:
+            line, values, _ = json.loads(raw)
+            yield line, _shown(values)
+
     def __iter__(self) -> Iterator[Asked]:
         return (self[index] for index in range(len(self)))
 
     def close(self) -> None:
         self.file.close()
+
+
+def _shown(values: dict[str, Any]) -> str:
+    """Return the prompt of a row, with marks in the place of what is no UTF-8; "" where it has none."""
+    prompt = values.get("prompt")
+    return prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""

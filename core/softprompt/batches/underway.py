@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from softprompt.batches.record import SUFFIX
 from softprompt.errors import HomeError, RunRefused
 from softprompt.files import PARTIAL, read_file, replace_file, sweep
 from softprompt.home import VARIABLE, data_folder, make_folder
@@ -88,7 +89,7 @@ def sweep_forgotten(folder: Path) -> None:
         for path in folder.iterdir():
             if path.suffix == PARTIAL:
                 sweep(path)
-            elif path.suffix in (STATE, LOCK) and time.time() - path.stat().st_mtime > FORGOTTEN:
+            elif path.suffix in (STATE, LOCK, SUFFIX) and time.time() - path.stat().st_mtime > FORGOTTEN:
                 with suppress(RunRefused, HomeError):
                     lock = Held(path.with_suffix(LOCK), "")
                     path.unlink(missing_ok=True)
