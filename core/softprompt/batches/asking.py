@@ -12,6 +12,7 @@ from softprompt.catalogue import MINI
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job
+from softprompt.library.names import listed_tags
 
 LISTS = ("contexts", "against")
 WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
@@ -35,6 +36,7 @@ class Defaults:
     plain: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", tuple(listed_tags(self.tags)))
         if self.config.init == "soft":
             raise ConfigError(
                 "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"

@@ -13,6 +13,7 @@ from typing import Any
 from softprompt.errors import EntryDamaged
 
 LONGEST_HEADER = 16 << 20  # bytes
+LARGEST = 256 << 20  # bytes of a file; an entry of a thousand tokens and a million steps has 20 MB
 
 
 def provenance_of(start: bytes, path: str) -> dict[str, Any]:
