@@ -19,6 +19,7 @@ WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
 NUMBERS = ("rate", "stop_at", "hidden_share")
 OF_A_ROW = frozenset({one.name for one in fields(TrainConfig)} | {"name", "model"})
 _UNASKED = Job("-")
+_USUAL = _UNASKED.config.as_dict()
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def digest_of(job: Job) -> bytes:
     """What is asked for, as 8 bytes. Settings that have their usual values do not count, so that a setting that a later version adds
     changes nothing; nor does the device, so that a batch can go on on another."""
     asked = {key: value for key, value in job.as_dict().items() if value != getattr(_UNASKED, key, None)}
-    usual = _UNASKED.config.as_dict()
-    asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != usual[key]}
+    asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != _USUAL[key]}
     for key in ("device", "meanings", "ancestry", "sweep"):
         asked.pop(key, None)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()[:8]

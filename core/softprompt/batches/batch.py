@@ -38,7 +38,7 @@ class Batch:
     """The prompts of `source`: the path of a file, a binary stream, or an iterable of prompts and of mappings with a prompt and settings.
 
     It is read when this is made. `unused` are the columns that say nothing here, `syntax` the kinds of
-    image programs' syntax that the prompts hold. Close it. Raises FileRefused, HomeError.
+    image programs' syntax that the prompts hold, `notes` what else to tell. Close it. Raises FileRefused, HomeError.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Batch:
         if not len(self.spool):
             self.close()
             raise FileRefused("there is no prompt in it")
-        self.unused = tuple(keys.unused)
+        self.unused, self.notes = tuple(keys.unused), tuple(keys.notes)
         self.syntax = frozenset(self.spool.syntax)
         self.place = place
         # an edited file is the same batch, so that what was under way is found; what comes by a pipe is known by what it is

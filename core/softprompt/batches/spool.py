@@ -10,14 +10,13 @@ import hashlib
 import json
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softprompt.batches.asking import Defaults, digest_of, entry_id, job_of
 from softprompt.batches.reading import Row
-from softprompt.config import TrainConfig
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
 from softprompt.job import Job
 from softprompt.prompt_syntax import SyntaxKind, prepare_prompt
@@ -38,10 +37,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class How:
-    """What rows must have in common to be trained with one encoder and one configuration."""
+    """What rows must have in common to be trained together. Settings that a row has for itself, such as its seed, are not
+    in it: each would keep a configuration in memory."""
 
     model: str
-    config: TrainConfig
+    plan: Hashable
 
 
 class Spool:
@@ -80,9 +80,10 @@ class Spool:
                 digest = digest_of(job)
                 times[digest] = times.get(digest, 0) + 1
                 number = int(entry_id(digest, times[digest]), 16)
-                how = known.setdefault(How(job.model, job.config), len(known))
+                common = How(job.model, job.config.plan)
+                how = known.setdefault(common, len(known))
                 if how == len(self.hows):
-                    self.hows.append(How(job.model, job.config))
+                    self.hows.append(common)
         line = json.dumps([row.line, values, row.error], default=str).encode() + b"\n"
         text.update(line)
         self.at.append(self.file.tell())
