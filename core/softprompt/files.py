@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import time
@@ -11,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
+_PARTIAL_NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{16}\.partial", re.DOTALL)
 NO_LINKS = (
     errno.EPERM,
     errno.ENOTSUP,
@@ -120,8 +122,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_partial(name: str) -> bool:
+    """Return whether this program named the file so while it was writing it. Other programs have names that end alike."""
+    return _PARTIAL_NAME.fullmatch(name) is not None
+
+
 def sweep(partial: Path) -> None:
-    """Removes a half-written file that a crash left; one that may still be written stays."""
+    """Removes a half-written file that a crash left; one that may still be written stays, and so does what is not ours."""
     with suppress(OSError):
-        if time.time() - partial.lstat().st_mtime > STALE:
+        status = partial.lstat()
+        is_ours = is_partial(partial.name) and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if is_ours and time.time() - status.st_mtime > STALE:
             partial.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -110,6 +111,25 @@ def test_the_trash_gives_back_or_forgets(library: Library) -> None:
     with pytest.raises(EntryNotFound):
         library.restore(fox.id)
     assert len(list(library.entries.iterdir())) == 2  # the tombstones
+
+
+def test_only_a_whole_tombstone_lets_go_what_is_below_it(library: Library) -> None:
+    entry = library.open("fox")
+    library.delete("fox")
+    assert [listed.id for listed in library.list(trashed=True).entries] == [entry.id]
+    with library.path(entry.id, 2).open("r+b") as file:  # the index does not notice
+        file.write(b"damaged")
+    assert library.purge() == 0
+    assert library.path(entry.id, 1).exists()
+
+
+def test_old_files_of_other_programs_in_the_folder_are_not_swept(library: Library) -> None:
+    names = ["x.1.safetensors.a1b2c3d4.partial", ".fox.partial", "0123456789abcdef.partial"]
+    for name in (*names, ".0123456789abcdef.partial"):
+        (library.entries / name).write_text("mine")
+        os.utime(library.entries / name, (0, 0))
+    library.list()
+    assert sorted(path.name for path in library.entries.iterdir() if path.name.endswith(".partial")) == sorted(names)
 
 
 def test_nothing_late_brings_back_what_was_purged(library: Library) -> None:

@@ -331,8 +331,9 @@ class _CsvLines:
 
 def _style_of(values: dict[str, Any], keys: Keys) -> dict[str, Any]:
     """Return a row of AUTOMATIC1111's styles with a name that can be given, and without the place for another prompt."""
-    prompt = " ".join(PLACE.sub(" ", values["prompt"]).split()).strip(" ,")
-    if "{prompt}" in values["prompt"] and prompt:
+    text = values.get("prompt", "")
+    prompt = " ".join(PLACE.sub(" ", text).split()).strip(" ,")
+    if "{prompt}" in text and prompt:
         _note(keys, "{prompt} in a style stands for another prompt and is left out")
     if not prompt:
         _note(keys, "styles without a prompt of their own are passed over")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from softprompt.batches.record import SUFFIX
 from softprompt.errors import HomeError, RunRefused
-from softprompt.files import PARTIAL, read_file, replace_file, sweep
+from softprompt.files import is_partial, read_file, replace_file, sweep
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.worker.place import take
 
@@ -87,7 +87,7 @@ def sweep_forgotten(folder: Path) -> None:
     """Removes what batches left that nobody went on with, and what a crash left half-written."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.suffix == PARTIAL:
+            if is_partial(path.name):
                 sweep(path)
             elif path.suffix in (STATE, LOCK, SUFFIX) and time.time() - path.stat().st_mtime > FORGOTTEN:
                 with suppress(RunRefused, HomeError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.files import PARTIAL, read_file, sweep, sync_folder, write_new
+from softprompt.files import is_partial, read_file, sweep, sync_folder, write_new
 from softprompt.home import VARIABLE, make_folder
 from softprompt.library.header import LARGEST, LONGEST_HEADER, header_length, provenance_of
 
@@ -42,7 +42,7 @@ class Revisions:
                 for file in files:
                     if NAME.fullmatch(file.name):
                         found[file.name] = file.inode()
-                    elif file.name.endswith(PARTIAL):
+                    elif is_partial(file.name):
                         sweep(Path(file.path))
         except FileNotFoundError:
             return {}
