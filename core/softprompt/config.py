@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, get_args
 
@@ -66,6 +66,8 @@ class TrainConfig:
     long: Long = "refuse"
 
     def __post_init__(self) -> None:
+        for name in ("against", "contexts"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
         if self.tokens != "auto":
             _whole("tokens", self.tokens, 1, MOST_TOKENS, "10 soft tokens are usual, 3 are often enough")
         elif self.stop_at is None:
@@ -114,7 +116,7 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -158,6 +160,7 @@ class HardConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "block", _texts("block", self.block))
         if self.tokens is not None:
             _whole("tokens of the hard readout", self.tokens, 1, MOST_HARD_TOKENS, "8 are usual")
         if self.steps is not None:
@@ -180,10 +183,15 @@ class HardConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HardConfig:
         """The inverse of `as_dict`; raises ConfigError or TypeError for other values."""
-        block = tuple(values.get("block", ()))
-        if not all(isinstance(text, str) for text in block):
-            raise ConfigError("block is not a list of texts")
-        return cls(**{**values, "block": block})
+        return cls(**values)
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    """Return the texts of a setting. One text is a list of one, not of its letters."""
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not all(isinstance(text, str) for text in texts) or (not texts and value not in ((), [])):
+        raise ConfigError(f"{name} is {value!r:.80}; it must be a text or a list of texts")
+    return texts
 
 
 def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:

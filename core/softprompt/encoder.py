@@ -152,8 +152,9 @@ class TextEncoder:
         return Frame(self, rows)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: str | Sequence[str]) -> Tensor:
         """(len(texts), e) pooled embeddings, float32 unit vectors. Raises PromptError for a text longer than the context."""
+        texts = [texts] if isinstance(texts, str) else texts
         return self.encode_rows([self.tokenize(text) for text in texts])
 
     @torch.no_grad()

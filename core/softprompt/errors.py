@@ -114,6 +114,12 @@ class EntryDamaged(LibraryError):
     """A file whose bytes are not what was saved."""
 
 
+class EntryRefused(LibraryError):
+    """A soft prompt that could not be opened again if it were saved; the message names what is wrong. Nothing was written."""
+
+    bad_input = True
+
+
 class ArchiveError(LibraryError):
     """A backup that cannot be written, or is not whole; the library is as it was."""
 

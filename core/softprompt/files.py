@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 import stat
 import time
@@ -20,6 +21,7 @@ Result = TypeVar("Result")
 
 PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or what this user may have of it
+_PARTIAL_NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{16}\.partial", re.DOTALL)
 PRIVATE, PUBLIC = 0o600, 0o666  # modes: for the user alone; for whomever the umask lets
 STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
 
@@ -162,8 +164,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_partial(name: str) -> bool:
+    """Return whether this program named the file so while it was writing it. Other programs have names that end alike."""
+    return _PARTIAL_NAME.fullmatch(name) is not None
+
+
 def sweep(partial: Path) -> None:
-    """Removes a half-written file that a crash left; one that may still be written stays."""
+    """Removes a half-written file that a crash left; one that may still be written stays, and so does what is not ours."""
     with suppress(OSError):
-        if time.time() - partial.lstat().st_mtime > STALE:
+        status = partial.lstat()
+        is_ours = is_partial(partial.name) and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if is_ours and time.time() - status.st_mtime > STALE:
             partial.unlink()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.contexts import GRADING_CONTEXTS
+from softprompt.contexts import GRADING_CONTEXTS, check_context
 from softprompt.encoder import TextEncoder
 from softprompt.prompt import Array, Composition, ContextGrade
 from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
@@ -14,10 +16,13 @@ from softprompt.targets import ALONE, HardPrompt, fitting, soft_rows, targets_in
 
 @torch.no_grad()
 def grade(
-    encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: tuple[str, ...] = GRADING_CONTEXTS
+    encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: str | Sequence[str] = GRADING_CONTEXTS
 ) -> tuple[float, Composition | None]:
     """(similarity alone, composition over those contexts in which both the prompt and `vectors` (k, w) fit)."""
     vectors = torch.asarray(vectors, copy=True)
+    contexts = (contexts,) if isinstance(contexts, str) else contexts
+    for context in contexts:
+        check_context(context)
     around = [ALONE, *fitting(encoder, prompt, contexts, len(vectors))]
     targets = F.normalize(targets_in(encoder, prompt, around), dim=-1)
     ours = encoder.encode_rows(soft_rows(encoder, around, len(vectors)), vectors.to(encoder.device))

@@ -64,7 +64,7 @@ def import_files(
     encoder: TextEncoder | None = None,
     *,
     name: str = "",
-    tags: Collection[str] = (),
+    tags: str | Collection[str] = (),
     keep_going: bool = False,
 ) -> Batch:
     """Reads and checks all files, then saves what is in them; where one is refused nothing is saved, unless `keep_going`.

@@ -65,6 +65,10 @@ class Composition:
 
     contexts: tuple[ContextGrade, ...]
 
+    def __post_init__(self) -> None:
+        if not self.contexts:
+            raise ValueError("a composition without contexts")
+
     @property
     def mean(self) -> float:
         return float(np.mean([grade.similarity for grade in self.contexts]))
@@ -179,15 +183,12 @@ class SoftPrompt:
     ) -> SoftPrompt:
         """The inverse of `summary`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
         composition = values["composition"]
-        if composition is not None and not composition["contexts"]:
-            raise ValueError("a composition without contexts")
         for key, kinds in _PLAIN.items():
             if not isinstance(values[key], kinds) or isinstance(values[key], bool):
                 raise TypeError(f"{key} is {str(values[key])[:40]}")
             if kinds != _TEXT and isinstance(values[key], (int, float)) and not abs(values[key]) < 1e300:
                 raise ValueError(f"{key} is out of bounds")
-        if losses.ndim != 1 or losses.shape != similarities.shape:
-            raise ValueError("its losses and similarities are not one of each for every step")
+        check_tensors(vectors, target, losses, similarities)
         if min(values["steps"], values["seconds"]) < 0:
             raise ValueError("its steps or seconds are below 0")
         check_time(values["created"])
@@ -226,6 +227,21 @@ class SoftPrompt:
             hard=None if values.get("hard") is None else _hard_of(values["hard"]),
             **{key: values[key] for key in _PLAIN},
         )
+
+
+def check_tensors(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
+    """Check the four tensors of a soft prompt: their shapes, and that every number is finite. Raises ValueError, naming one."""
+    if vectors.ndim != 2 or not vectors.size:
+        raise ValueError(f"vectors has the shape {vectors.shape}; (tokens, width) is expected")
+    for name, array in (("target", target), ("losses", losses), ("similarities", similarities)):
+        if array.ndim != 1:
+            raise ValueError(f"{name} has the shape {array.shape}; one dimension is expected")
+    if losses.shape != similarities.shape:
+        counts = f"losses has {len(losses):,} values, similarities {len(similarities):,}"
+        raise ValueError(f"{counts}: there must be one of each for every step")
+    for name, array in (("vectors", vectors), ("target", target), ("losses", losses), ("similarities", similarities)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds a number that is not finite")
 
 
 def _hard_of(values: dict[str, Any]) -> HardReadout:

@@ -74,8 +74,10 @@ def batch(
     \b
     FILE is one of
       text   a prompt a line; blank lines and lines that begin with # are passed over
-             (\\# begins a prompt with that sign)
-      CSV    a header with a prompt column; commas, semicolons or tabs
+             (\\# begins a prompt with that sign); of lines such as
+             --prompt "a fox" --steps 20, AUTOMATIC1111's, only the prompt is taken
+      CSV    a header with a prompt column; commas, semicolons, tabs, or what Excel's
+             first line sep=X names; AUTOMATIC1111's styles.csv
       JSONL  an object or a string a line
 
     Beside prompt, a column or key can be name, model, or a setting for its row alone: tokens, steps, stop_at, rate, init, objective,
@@ -104,6 +106,8 @@ def batch(
             narrate(f"note: not used: {', '.join(work.unused)}")
         if work.syntax:
             narrate(f"note: {describe_syntax(work.syntax, plain, several=True)}")
+        for note in work.notes:
+            narrate(f"note: {note}")
         again = f"{'the same input' if file == '-' else 'the same command'} again goes on from here"
         try:
             with Watch(len(work), quiet) as watch:

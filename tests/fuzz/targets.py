@@ -28,8 +28,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from softprompt.batches.asking import OF_A_ROW, Defaults, job_of
+from softprompt.batches.outfile import is_start_of_result, parse_result
+from softprompt.batches.reading import Keys, read_rows
+from softprompt.batches.record import Record, Written, parse_record
+from softprompt.batches.results import Result
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.errors import EntryDamaged, FileRefused, RunUnreadable, SoftPromptError, TemplateError, WorkerError
+from softprompt.errors import (
+    ConfigError,
+    EntryDamaged,
+    FileRefused,
+    LibraryError,
+    PromptError,
+    RunUnreadable,
+    SoftPromptError,
+    TemplateError,
+    WorkerError,
+)
 from softprompt.formats import child, pngfile, recognise
 from softprompt.formats.layouts import found_in
 from softprompt.formats.reading import _checked
@@ -62,6 +77,50 @@ class Target:
     seeds: Callable[[], Iterable[bytes]]
     words: tuple[bytes, ...] = ()
     mend: Callable[[bytes], bytes] | None = None
+
+
+NAMES = ("-", "x.txt", "x.csv", "x.jsonl")
+
+
+def _rows(raw: bytes) -> None:
+    """The first byte chooses the file's name. Rows come in the order of their lines, each a prompt or an error."""
+    keys, last = Keys(OF_A_ROW), 0
+    for row in read_rows(io.BytesIO(raw[1:]), NAMES[raw[0] % len(NAMES) if raw else 0], keys):
+        assert row.line > last
+        last = row.line
+        if not row.error:
+            with suppress(PromptError, ConfigError, LibraryError):
+                job_of(row.values, Defaults())
+
+
+def _row_files() -> list[bytes]:
+    texts = (
+        "a fox\n# no\n\\# a sign\n", '--prompt "a fox" --seed 3 --negative_prompt "x"\n--prompt=a\n', "a fox\ra boat\r",
+        "sep=;\r\nprompt;tokens\r\n\"a; fox\";3\r\n", '\ufeffname,prompt,negative_prompt\r\nx,"a {prompt},\r\nb",c\r\n',
+        'prompt,seed,stop-at\r"a ""red"" fox\n2",1,.9\r', '{"prompt": "a fox", "tokens": 3, "contexts": ["a {}"]}\n"a boat"\n',
+    )  # fmt: skip
+    return [bytes([number]) + text.encode() for number in range(len(NAMES)) for text in texts]
+
+
+def _result_lines(raw: bytes) -> None:
+    """A line, a start of one, and a record: what is read as a result is written as it was, but for the order of its keys."""
+    if raw[:1] == b"{" and b'"files"' in raw[:12]:
+        parse_record(raw)
+        return
+    line = parse_result(raw)
+    assert not (line and is_start_of_result(raw)), "a whole line is no start of one"
+    assert parse_result(raw, is_noted=True) == line or line is None
+    if line is None and not is_start_of_result(raw):
+        raise ValueError("neither a result nor the start of one")
+
+
+def _results() -> list[bytes]:
+    results = (
+        Result(3, "trained", "a fox \u96ea", "0123456789abcdef", "fox", "mini", 3, 0.9),
+        Result(4, "failed", "", error=("A", "b")),
+    )
+    lines = [result.as_line() for result in results]
+    return [*lines, lines[0][:60], lines[1][:20], json.dumps(asdict(Record((Written(1, 2, 3),), "0123456789abcdef"))).encode()]
 
 
 def _entries() -> list[bytes]:
@@ -365,6 +424,10 @@ def _templates() -> list[bytes]:
 _REFUSED = (FileRefused,)
 _KEYS = [b'"emb_params"', b'"clip_l"', b'"clip_g"', b'"softprompt"', b'"string_to_param"', b'"TORCHTENSOR":', b'"state_dict"']
 _ALL = (
+    Target("rows", _rows, _REFUSED, _row_files,
+           (b'"', b'"";', b",", b";", b"\t", b"\r", b"\r\n", b"\n", b"sep=", b"--prompt ", b"--steps ", b"'", b"\\", b"{prompt}", b"\xef\xbb\xbf",
+            b"prompt", b"name", b"negative_prompt", b"auto", b"1-3")),
+    Target("results", _result_lines, (ValueError,), _results, (b'{"line": ', b'"state": "', b'"id": "', b'"error": null', b'"files":', b'"length":')),
     Target("entry", lambda raw: unpack_any(raw, "x"), (EntryDamaged,), _entries, tuple(TYPES), with_digest),
     Target("settings", _settings, (ValueError, TypeError, RecursionError),
            lambda: [json.dumps(asdict(settings.Settings(prompts=["a", "b"]))).encode()], (b'"train":', b'"prompts":')),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -80,6 +81,102 @@ def test_json_lines_are_objects_or_strings() -> None:
 )
 def test_the_format_is_known_by_the_name_or_the_first_line(name: str, text: str, first: tuple[int, str]) -> None:
     assert prompts(text, name)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("x.csv", "sep=;\r\nprompt;name\r\na castle, old;c1\r\n", [(3, "a castle, old")]),
+        ("x.csv", '\ufeff"sep=|"\n\nprompt|name\n\na castle|c1\n', [(5, "a castle")]),
+        ("-", "SEP=\t\nurl\tprompt\nx\ta castle\n", [(3, "a castle")]),
+        ("x.csv", 'prompt\r"a castle"\r', [(2, "a castle")]),
+        ("x.csv", 'name;prompt\rc1;"a castle\nby the ""sea"""\rc2;a hut', [(2, 'a castle\nby the "sea"'), (4, "a hut")]),
+        ("x.txt", "a castle\r\r# no\ra hut\r", [(1, "a castle"), (4, "a hut")]),
+        ("x.txt", "\ufeffa castle\r" + "a hut\r" * 40_000, [(1, "a castle"), *((n, "a hut") for n in range(2, 40_002))]),
+        ("x.jsonl", '"a castle"\r"a hut"\r', [(1, "a castle"), (2, "a hut")]),
+        ("x.txt", "a castle\rred\na hut\nx\n", [(1, "a castle\rred"), (2, "a hut"), (3, "x")]),  # here LF ends the lines
+    ],
+)
+def test_what_excel_and_old_programs_write_is_read(name: str, text: str, found: list[tuple[int, str]]) -> None:
+    assert prompts(text, name) == found
+
+
+def test_styles_of_automatic1111_are_prompts_with_names() -> None:
+    text = (
+        '\ufeffname,prompt,negative_prompt\r\nNone,,\r\nFilm | 35 mm,"film still of {prompt}, grain,\nsoft light",blurry\r\n'
+        'Sea,"{prompt}, at sea",\r\nOnly place,{prompt},\r\nBad hands,,"extra fingers"\r\nno more\r\nEnd,"oil painting, {prompt}",x\r\n'
+    )
+    keys = Keys(OF_A_ROW)
+    assert [row.values for row in read_rows(io.BytesIO(text.encode()), "styles.csv", keys)] == [
+        {"name": "Film-35 mm", "prompt": "film still of grain, soft light"},
+        {"name": "Sea", "prompt": "at sea"},
+        {"name": "End", "prompt": "oil painting"},
+    ]
+    assert keys.unused == ["negative_prompt"]
+    assert keys.notes == [
+        "styles without a prompt of their own are passed over",
+        "{prompt} in a style stands for another prompt and is left out",
+    ]
+
+
+def test_of_lines_of_options_only_the_prompt_counts() -> None:
+    text = (
+        '--prompt "a fox, red" --seed 3 --steps 20 --negative_prompt "blurry --steps 5"\n--steps=20 --prompt a  fox in snow --width 512\n'
+        "--prompt='it''s --steps' --tiling\n--prompt --ar 16:9\n-- a prompt\n--prompted a cat\na --prompt\n--prompt\n"
+        '--prompt "no end\n--prompt "' + "a" * (1 << 18) + '"\n'
+    )
+    keys = Keys(OF_A_ROW)
+    found = list(read_rows(io.BytesIO(text.encode()), "-", keys))
+    assert [row.values for row in found[:8]] == [
+        {"prompt": text}
+        for text in (
+            "a fox, red", "a fox in snow", "its --steps", "--ar 16:9", "-- a prompt", "--prompted a cat", "a --prompt", "",
+        )
+    ]  # fmt: skip
+    assert [row.error[:30] for row in found[8:]] == ["its options cannot be parted (", "the line has more than 262,144"]
+    assert keys.unused == ["--seed", "--steps", "--negative_prompt", "--width", "--tiling"]
+
+
+@pytest.mark.parametrize(
+    ("rows_after", "said"),
+    [
+        (
+            "a fox number {};5\n",
+            "a quotation mark opens in line 4 and is not closed: the row from line 4 on has more than 131,072",
+        ),
+        ('";"\n', "the row from line 4 on has more than 131,072 characters. Close it, or double"),
+    ],
+)
+def test_a_quotation_mark_that_is_never_closed_is_refused_where_it_opened(rows_after: str, said: str) -> None:
+    read = 0
+
+    class Lines(io.BytesIO):
+        def readline(self, size: int | None = -1) -> bytes:
+            nonlocal read
+            line = super().readline(size)
+            read += len(line)
+            return line
+
+    raw = ('prompt;seed\na;1\nb;2\n"no end;3\n' + rows_after * 300_000).encode()
+    with pytest.raises(FileRefused, match=r"x\.csv: .*" + re.escape(said)):
+        list(read_rows(Lines(raw), "x.csv", Keys(OF_A_ROW)))
+    assert read < 400_000  # bytes: it is not read to its end
+    (row,) = rows('prompt\n"a\nb\n', "x.csv")
+    assert "is a quotation mark missing" in row.error
+    assert "The one in line 2 is not closed" in row.error
+
+
+def test_a_row_with_settings_of_its_own_costs_no_memory_for_them() -> None:
+    config = TrainConfig(contexts=())
+    few, many = (
+        Batch(
+            [{"prompt": "a fox", "seed": n, "steps": 1 + n, "rate": 1 + n / 99, "patience": 1 + n} for n in range(count)],
+            Defaults(config),
+        )
+        for count in (1, 40)
+    )
+    with closing(few), closing(many):
+        assert len(few.spool.hows) == len(many.spool.hows) == 1
 
 
 def test_columns_of_another_meaning_are_not_used_and_another_can_hold_the_prompts() -> None:

@@ -8,10 +8,14 @@ import sys
 import pytest
 import torch
 
+from softprompt import HardConfig, Library, TrainConfig, grade
+from softprompt.batches import Defaults
 from softprompt.encoder import TextEncoder
-from softprompt.errors import PromptError
+from softprompt.errors import ConfigError, PromptError
 from softprompt.families import READS
+from softprompt.targets import meant_prompt
 from tests.conftest import BOAT, FOX
+from tests.library_model import a_prompt
 
 
 def test_it_knows_what_words_mean(encoder: TextEncoder) -> None:
@@ -104,3 +108,24 @@ def test_the_built_in_model_is_small_enough_to_ship() -> None:
     files = {file.name: len(file.read_bytes()) for file in MINI_FOLDER.iterdir()}
     assert set(files) == {"config.json", "model.safetensors", "README.md"}
     assert sum(files.values()) < 40_000_000
+
+
+def test_one_text_is_a_list_of_one_and_not_of_its_letters(encoder: TextEncoder) -> None:
+    assert torch.equal(encoder.encode("a fox"), encoder.encode(["a fox"]))
+    vectors = torch.zeros(1, encoder.width)
+    prompt = meant_prompt(encoder, "a fox", (), "refuse")
+    assert grade(encoder, prompt, vectors, "{} at night") == grade(encoder, prompt, vectors, ["{} at night"])
+    with pytest.raises(ConfigError, match=r"must hold \{\} once"):
+        grade(encoder, prompt, vectors, "at night")
+    config = TrainConfig(contexts="a photo of {}", against=["a cat"], objective="contrastive")  # type: ignore[arg-type]
+    assert (config.contexts, config.against) == (("a photo of {}",), ("a cat",))
+    assert HardConfig(block="fox").block == ("fox",)  # type: ignore[arg-type]
+    for wrong in (5, None, {"a": 1}, [5]):
+        with pytest.raises(ConfigError, match=r"against is .*; it must be a text or a list of texts"):
+            TrainConfig(against=wrong, objective="contrastive")  # type: ignore[arg-type]
+    library = Library()
+    library.save(a_prompt(name="fox"))
+    assert library.tag("fox", "animal").tags == ("animal",)
+    assert [entry.name for entry in library.list(tags="animal").entries] == ["fox"]
+    assert library.tag("fox", ["red"], "animal").tags == ("red",)
+    assert Defaults(tags="animal").tags == ("animal",)  # type: ignore[arg-type]

@@ -330,6 +330,24 @@ def test_a_folder_that_bears_the_name_of_a_file_to_be_written_is_never_removed(h
     assert (inner / "thesis.txt").read_text() == "years of work"
 
 
+def test_what_appears_in_a_folder_while_it_is_replaced_is_not_lost(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = export(soft(), "peft", None).paths[0].parent
+    real = export_files.write_new
+
+    def slow(path: Path, data: bytes, mode: int) -> None:
+        real(path, data, mode)
+        (folder / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(export_files, "write_new", slow)
+    with pytest.raises(ExportRefused, match=r"red-fox-peft holds other files \(notes.txt\)"):
+        export(soft(), "peft", None, force=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(left_in(here)) == 4
+    os.mkfifo(here / "fifo.safetensors")
+    with pytest.raises(ExportRefused, match="is no regular file"):
+        export(soft(), "safetensors", here / "fifo.safetensors", force=True)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_appears_whole_or_not_at_all(here: Path, monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
     before = [path.read_bytes() for path in export(soft(), "peft", None).paths] if force else []

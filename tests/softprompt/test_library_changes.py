@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
+import re
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from softprompt import Library
-from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound, LibraryError, SoftPromptError
+from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound, EntryRefused, LibraryError, SoftPromptError
 from softprompt.library.difference import difference
+from softprompt.library.entry import Entry, pack
+from softprompt.prompt import Composition, ContextGrade
 from tests.library_model import a_prompt, found_in
 
 
@@ -105,6 +111,25 @@ def test_the_trash_gives_back_or_forgets(library: Library) -> None:
     with pytest.raises(EntryNotFound):
         library.restore(fox.id)
     assert len(list(library.entries.iterdir())) == 2  # the tombstones
+
+
+def test_only_a_whole_tombstone_lets_go_what_is_below_it(library: Library) -> None:
+    entry = library.open("fox")
+    library.delete("fox")
+    assert [listed.id for listed in library.list(trashed=True).entries] == [entry.id]
+    with library.path(entry.id, 2).open("r+b") as file:  # the index does not notice
+        file.write(b"damaged")
+    assert library.purge() == 0
+    assert library.path(entry.id, 1).exists()
+
+
+def test_old_files_of_other_programs_in_the_folder_are_not_swept(library: Library) -> None:
+    names = ["x.1.safetensors.a1b2c3d4.partial", ".fox.partial", "0123456789abcdef.partial"]
+    for name in (*names, ".0123456789abcdef.partial"):
+        (library.entries / name).write_text("mine")
+        os.utime(library.entries / name, (0, 0))
+    library.list()
+    assert sorted(path.name for path in library.entries.iterdir() if path.name.endswith(".partial")) == sorted(names)
 
 
 def test_nothing_late_brings_back_what_was_purged(library: Library) -> None:
@@ -386,8 +411,51 @@ def test_settings_of_other_versions_stay(library: Library) -> None:
 
 @pytest.mark.parametrize(("losses", "similarities"), [(3, 1), (0, 2)])
 def test_losses_and_similarities_are_one_of_each_for_every_step(library: Library, losses: int, similarities: int) -> None:
-    made = library.save(
-        a_prompt(name="odd", losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
-    )
+    odd = a_prompt(name="odd", losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
+    library.path("ab" * 8, 1).write_bytes(pack(Entry("ab" * 8, 1, odd)))
     with pytest.raises(EntryDamaged, match="one of each for every step"):
-        library.open(made.id)
+        library.open("ab" * 8)
+
+
+V = np.ones((2, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"losses": V[0, :3]}, "losses has 3 values, similarities 5"),
+        ({"losses": V[0] * np.inf, "similarities": V[0]}, "losses holds a number that is not finite"),
+        ({"losses": V[0], "similarities": V[0] * np.nan}, "similarities holds a number that is not finite"),
+        ({"vectors": V * np.nan}, "vectors holds a number that is not finite"),
+        ({"vectors": V.astype(np.float64) * 1e300}, "vectors holds a number that is not finite"),
+        ({"target": V[0] * np.inf}, "target holds a number that is not finite"),
+        ({"target": V}, "target has the shape (2, 4); one dimension"),
+        ({"vectors": V[0]}, "vectors has the shape (4,)"),
+        ({"vectors": V[:0]}, "vectors has the shape (0, 4)"),
+        ({"vectors": V.astype(int)}, "vectors holds int64; float32"),
+        ({"vectors": [["a"]]}, "vectors holds <U1; float32"),
+        ({"vectors": V * 1j}, "vectors holds complex64; float32"),
+        ({"similarity": float("nan")}, "similarity is nan, which is not finite"),
+        ({"similarity": np.float32(1)}, "similarity is np.float32(1.0); a text, a number"),
+        ({"hidden": {"sd1": float("inf")}}, "hidden.sd1 is inf, which is not finite"),
+        ({"composition": Composition((ContextGrade("{} x", float("nan"), 0.1),))}, "composition.mean is nan"),
+        ({"steps": -1}, "steps or seconds"),
+        ({"created": "yesterday"}, "'yesterday' is no time"),
+        ({"config": {"steps": "many"}}, "the setting steps is many"),
+        ({"config": {"x": {1: 2, "1": 3}}}, "config.x has the key 1; a text"),
+        ({"source": {"x": object()}}, "source.x is <object"),
+        ({"source": {"x": [1]}}, "its source holds a list"),
+        ({"model": None}, "model is None"),
+        ({"warnings": ("a" * (16 << 20),)}, "cut short"),
+        ({"config": {"x": functools.reduce(lambda inner, _: [inner], range(3000), [])}}, "recursion"),  # type: ignore[arg-type, return-value]
+    ],
+)
+def test_what_could_not_be_opened_again_is_not_saved(library: Library, changes: dict[str, Any], said: str) -> None:
+    before = sorted(library.entries.iterdir())
+    prompt = a_prompt(**changes)
+    entry = Entry("ab" * 8, 1, prompt.named("odd"))
+    for save in (lambda: library.save(prompt), lambda: library.save_all([entry]), lambda: library.revisions.write(entry)):
+        with pytest.raises(EntryRefused, match="cannot be saved.*" + re.escape(said)):
+            save()
+    assert sorted(library.entries.iterdir()) == before
+    assert library.check().damaged == []

@@ -12,6 +12,7 @@ from softprompt.catalogue import MINI
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.job import Job
+from softprompt.library.names import listed_tags
 from softprompt.refusals import check_text
 
 LISTS = ("contexts", "against")
@@ -19,6 +20,7 @@ WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
 NUMBERS = ("rate", "stop_at", "hidden_share")
 OF_A_ROW = frozenset({one.name for one in fields(TrainConfig)} | {"name", "model"})
 _UNASKED = Job("-")
+_USUAL = _UNASKED.config.as_dict()
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Defaults:
     plain: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", tuple(listed_tags(self.tags)))
         if self.config.init == "soft":
             raise ConfigError(
                 "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"
@@ -65,8 +68,7 @@ def digest_of(job: Job) -> bytes:
     """What is asked for, as 8 bytes. Settings that have their usual values do not count, so that a setting that a later version adds
     changes nothing; nor does the device, so that a batch can go on on another."""
     asked = {key: value for key, value in job.as_dict().items() if value != getattr(_UNASKED, key, None)}
-    usual = _UNASKED.config.as_dict()
-    asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != usual[key]}
+    asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != _USUAL[key]}
     for key in ("device", "meanings", "ancestry", "sweep"):
         asked.pop(key, None)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()[:8]

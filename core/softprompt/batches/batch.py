@@ -20,6 +20,7 @@ from softprompt.batches import Format
 from softprompt.batches.asking import OF_A_ROW, Defaults
 from softprompt.batches.outfile import OutFile
 from softprompt.batches.reading import Keys, Row, read_rows, row_of
+from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import Progress, Result
 from softprompt.batches.spool import Spool
 from softprompt.batches.underway import Held, UnderWay, batches_folder, sweep_forgotten
@@ -37,7 +38,7 @@ class Batch:
     """The prompts of `source`: the path of a file, a binary stream, or an iterable of prompts and of mappings with a prompt and settings.
 
     It is read when this is made. `unused` are the columns that say nothing here, `syntax` the kinds of
-    image programs' syntax that the prompts hold. Close it. Raises FileRefused, HomeError.
+    image programs' syntax that the prompts hold, `notes` what else to tell. Close it. Raises FileRefused, HomeError.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Batch:
         if not len(self.spool):
             self.close()
             raise FileRefused("there is no prompt in it")
-        self.unused = tuple(keys.unused)
+        self.unused, self.notes = tuple(keys.unused), tuple(keys.notes)
         self.syntax = frozenset(self.spool.syntax)
         self.place = place
         # an edited file is the same batch, so that what was under way is found; what comes by a pipe is known by what it is
@@ -103,7 +104,8 @@ class Batch:
                 stack.callback(
                     Held(self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name").release
                 )
-                file = stack.enter_context(closing(OutFile(path)))
+                record = self.folder / f"out-{name}{SUFFIX}"
+                file = stack.enter_context(closing(OutFile(path, os.fspath(out), self.spool, record, self.id)))
             work = Work(self.spool, library, UnderWay(self.folder, self.id), file, on_progress or _untold, load or load_encoder)
             yield from work.results(places)
 

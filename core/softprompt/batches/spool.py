@@ -10,14 +10,13 @@ import hashlib
 import json
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softprompt.batches.asking import Defaults, digest_of, entry_id, job_of
 from softprompt.batches.reading import Row
-from softprompt.config import TrainConfig
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
 from softprompt.job import Job
 from softprompt.prompt_syntax import SyntaxKind, prepare_prompt
@@ -38,10 +37,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class How:
-    """What rows must have in common to be trained with one encoder and one configuration."""
+    """What rows must have in common to be trained together. Settings that a row has for itself, such as its seed, are not
+    in it: each would keep a configuration in memory."""
 
     model: str
-    config: TrainConfig
+    plan: Hashable
 
 
 class Spool:
@@ -80,9 +80,10 @@ class Spool:
                 digest = digest_of(job)
                 times[digest] = times.get(digest, 0) + 1
                 number = int(entry_id(digest, times[digest]), 16)
-                how = known.setdefault(How(job.model, job.config), len(known))
+                common = How(job.model, job.config.plan)
+                how = known.setdefault(common, len(known))
                 if how == len(self.hows):
-                    self.hows.append(How(job.model, job.config))
+                    self.hows.append(common)
         line = json.dumps([row.line, values, row.error], default=str).encode() + b"\n"
         text.update(line)
         self.at.append(self.file.tell())
@@ -104,9 +105,7 @@ class Spool:
     def __getitem__(self, index: int) -> Asked:
         self.file.seek(self.at[index])
         line, values, error = json.loads(self.file.readline())
-        prompt = values.get("prompt")
-        # what is no UTF-8 is told with marks in its place
-        prompt = prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""
+        prompt = _shown(values)
         if error:
             return Asked(line, "", None, prompt, (PromptError.__name__, error))
         try:
@@ -115,8 +114,21 @@ class Spool:
             return Asked(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
         return Asked(line, f"{self.ids[index]:016x}", job, prompt)
 
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield the line and the prompt of every row, as its result gives them."""
+        self.file.seek(0)
+        for raw in self.file:
+            line, values, _ = json.loads(raw)
+            yield line, _shown(values)
+
     def __iter__(self) -> Iterator[Asked]:
         return (self[index] for index in range(len(self)))
 
     def close(self) -> None:
         self.file.close()
+
+
+def _shown(values: dict[str, Any]) -> str:
+    """Return the prompt of a row, with marks in the place of what is no UTF-8; "" where it has none."""
+    prompt = values.get("prompt")
+    return prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""

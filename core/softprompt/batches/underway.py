@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from softprompt.batches.record import SUFFIX
 from softprompt.errors import HomeError, RunRefused
-from softprompt.files import PARTIAL, read_file, replace_file, sweep
+from softprompt.files import is_partial, read_file, replace_file, sweep
 from softprompt.home import VARIABLE, data_folder, make_folder
 from softprompt.worker.place import take
 
@@ -86,9 +87,9 @@ def sweep_forgotten(folder: Path) -> None:
     """Removes what batches left that nobody went on with, and what a crash left half-written."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.suffix == PARTIAL:
+            if is_partial(path.name):
                 sweep(path)
-            elif path.suffix in (STATE, LOCK) and time.time() - path.stat().st_mtime > FORGOTTEN:
+            elif path.suffix in (STATE, LOCK, SUFFIX) and time.time() - path.stat().st_mtime > FORGOTTEN:
                 with suppress(RunRefused, HomeError):
                     lock = Held(path.with_suffix(LOCK), "")
                     path.unlink(missing_ok=True)

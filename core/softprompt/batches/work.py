@@ -7,7 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softprompt.batches.outfile import OutFile
 from softprompt.batches.results import Progress, Result, State
@@ -105,10 +105,9 @@ class Work:
         from softprompt.batches.single import train_singly
         from softprompt.trainer import train_many
 
-        groups: dict[str, dict[Any, list[int]]] = {}
+        groups: dict[str, list[array[int]]] = {}
         for how, indices in todo.items():
-            model, config = self.spool.hows[how].model, self.spool.hows[how].config
-            groups.setdefault(model, {}).setdefault(config.plan, []).extend(indices)
+            groups.setdefault(self.spool.hows[how].model, []).append(indices)
         for model, plans in groups.items():
             self.progress.phase, self.progress.model = "loading", model
             self._tell(now=True)
@@ -117,12 +116,12 @@ class Work:
             except SoftPromptError as error:
                 if model == self.spool.defaults.model:
                     raise
-                yield from map(self._told, (self._failed(self.spool[i], error) for plan in plans.values() for i in plan))
+                yield from map(self._told, (self._failed(self.spool[i], error) for plan in plans for i in plan))
                 continue
             self.progress.phase = "training"
             if not self.progress.trained:
                 self.began = time.monotonic()
-            for together in plans.values():
+            for together in plans:
                 asked: dict[str, Asked] = {}
                 first = self.spool[together[0]].job
                 train = train_singly if first and first.config.tokens == "auto" else train_many
@@ -133,7 +132,7 @@ class Work:
                     return
             del encoder
 
-    def _tasks(self, indices: list[int], encoder: TextEncoder, asked: dict[str, Asked]) -> Iterator[Task]:
+    def _tasks(self, indices: array[int], encoder: TextEncoder, asked: dict[str, Asked]) -> Iterator[Task]:
         """What is to be trained, drawn when there is a place for it; those that were under way first."""
         from softprompt.member import Task
 

@@ -57,6 +57,8 @@ def place(out: Path | None, stem: str, suffix: str) -> Path:
 def write_file(path: Path, data: bytes, force: bool) -> None:
     """Writes the export; raises ExportRefused where it cannot be written, or there is one and `force` is not given."""
     try:
+        if force and (path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket()):
+            raise ExportRefused(f"{path} is no regular file, so it is not replaced: give another with --out")
         (replace_file if force else write_new)(path, data, PUBLIC)
     except OSError as error:
         raise _unwritten(path, error) from error
@@ -70,16 +72,20 @@ def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
     token = secrets.token_hex(8)
     partial = path.with_name(f".{path.name}.{token}{PARTIAL}")
     old = path.with_name(f".{path.name}.{token}.old{PARTIAL}")
+    is_replaced = False
     try:
         if os.path.lexists(path):
-            _check_replaceable(path, files, force)
+            _check_replaceable(path, path, files, force)
         partial.mkdir()
         for name, data in files.items():
             write_new(partial / name, data, PUBLIC)
         if os.path.lexists(path):
             path.rename(old)
         try:
+            if old.exists():  # under a name that nobody else knows, nothing is added to it any more
+                _check_replaceable(old, path, files, force)
             partial.rename(path)
+            is_replaced = True
         except BaseException:  # also Ctrl-C must not take away what was there; it goes on as it came
             if old.exists():
                 old.rename(path)
@@ -88,19 +94,19 @@ def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
     except OSError as error:
         raise _unwritten(path, error) from error
     finally:
-        for left in (partial, old):
+        for left in (partial, old) if is_replaced else (partial,):
             with suppress(OSError):  # the export is there, or its failure is already on its way to the user
-                if path.exists() or left is partial:
-                    shutil.rmtree(left)
+                shutil.rmtree(left)
 
 
-def _check_replaceable(path: Path, files: dict[str, bytes], force: bool) -> None:
+def _check_replaceable(found: Path, path: Path, files: dict[str, bytes], force: bool) -> None:
+    """Check the folder `found`, which has or had the name `path`. Raises ExportRefused, FileExistsError."""
     if not force:
         raise FileExistsError
-    if path.is_symlink() or not path.is_dir():
+    if found.is_symlink() or not found.is_dir():
         raise ExportRefused(f"{path} is no folder, so it is not replaced by one: give another with --out")
     # what bears such a name and is no file, a folder for example, would be lost with all that is in it
-    others = {found.name for found in path.iterdir() if found.name not in files or found.is_symlink() or not found.is_file()}
+    others = {inner.name for inner in found.iterdir() if inner.name not in files or inner.is_symlink() or not inner.is_file()}
     if others:
         raise ExportRefused(
             f"{path} holds other files ({', '.join(sorted(others)[:3])}), so it is not replaced: give another with --out"

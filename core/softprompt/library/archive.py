@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from softprompt.errors import ArchiveError, EntryDamaged
 from softprompt.files import PARTIAL, name_new, read_file, sync_folder, write_new
 from softprompt.home import make_folder
-from softprompt.library.header import strict_json
-from softprompt.library.revisions import LARGEST, NAME
+from softprompt.library.header import LARGEST, strict_json
+from softprompt.library.revisions import NAME
 from softprompt.mounts import set_mode, sync
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def save_all(
                 raise
             except LibraryError as error:  # this one's own fault
                 if failed is None:
-                    raise LibraryError(f"{name}: {error}") from error
+                    raise type(error)(f"{name}: {error}") from error
                 failed[entry.id] = error
                 continue
             written.append(entry)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryDamaged
-from softprompt.files import PARTIAL
+from softprompt.files import is_partial
 from softprompt.library.revisions import NAME
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None =
         if on_progress:
             on_progress(i + 1, len(names))
     for name in sorted(path.name for path in revisions.folder.iterdir()) if revisions.folder.is_dir() else ():
-        if name.endswith(PARTIAL):
+        if is_partial(name):
             done.unfinished += 1  # by a process that is at it, or was killed: swept when it is older than any write takes
         elif not NAME.fullmatch(name):
             done.strangers.append(name)

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, PromptError
-from softprompt.library.header import digest_at, header_length, read_header, strict_json, without_halves
+from softprompt.errors import EntryDamaged, EntryRefused, PromptError
+from softprompt.library.header import LARGEST, digest_at, header_length, read_header, strict_json, without_halves
 from softprompt.prompt import Array, SoftPrompt
 from softprompt.provenance import check_time
 
 FORMAT = 1
 BLANK = "0" * 64
 TENSORS = ("vectors", "target", "losses", "similarities")
+
+
+# what bytes and values of another shape raise
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +51,26 @@ class Tombstone:
 
 
 def pack(entry: Entry | Tombstone) -> bytes:
-    """The entry as the bytes of its file. Raises ValueError for a figure that is not finite, PromptError for what is no text."""
+    """The entry as the bytes of its file.
+
+    Raises TypeError or ValueError for values that such a file cannot hold, PromptError for text that is no UTF-8.
+    """
     provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
     tensors: dict[str, Array] = {}
     if isinstance(entry, Tombstone):
         provenance["trashed"] = entry.trashed
     else:
-        tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name), dtype=np.float32) for name in TENSORS}
+        tensors = {name: _as_float32(name, getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
         provenance |= entry.prompt.summary() | {key: value for key, value in added.items() if value}
-    source = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    if without_halves(provenance, source) is not provenance:
+    try:
+        text = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError):
+        _check_plain("", provenance)  # says which value it is
+        raise
+    if without_halves(provenance, text) is not provenance:
         _check_texts(provenance)
-    raw: bytes = save(tensors, {"softprompt": source, "sha256": BLANK})
+    raw: bytes = save(tensors, {"softprompt": text, "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
     at = digest_at(raw)
     return raw[:at] + digest.encode() + raw[at + 64 :]
@@ -75,6 +87,32 @@ def _check_texts(provenance: dict[str, Any]) -> None:
             ) from None
 
 
+def _check_plain(name: str, value: Any) -> None:
+    """Raise TypeError or ValueError, naming the value, for one that JSON cannot hold."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{name or 'provenance'} has the key {key!r:.40}; a text is expected")
+            _check_plain(f"{name}.{key}" if name else key, inner)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_plain(f"{name}[{number}]", inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which is not finite")
+    elif not isinstance(value, str | int | float | None):
+        raise TypeError(f"{name} is {value!r:.40}; a text, a number, yes, no or nothing is expected")
+
+
+def pack_openable(entry: Entry | Tombstone) -> bytes:
+    """As `pack`, but read the bytes again as opening does. Raises EntryRefused for what could not be opened."""
+    try:
+        raw = pack(entry)
+        _read(raw)
+    except (*_WRONG, EntryDamaged) as error:
+        raise EntryRefused(f"it cannot be saved, because it could not be opened again: {error}. Nothing was written") from error
+    return raw
+
+
 def unpack(raw: bytes, path: str) -> Entry:
     """The entry that `raw` holds; raises EntryDamaged, naming `path`, for bytes that are not as they were written."""
     entry = unpack_any(raw, path)
@@ -85,41 +123,45 @@ def unpack(raw: bytes, path: str) -> Entry:
 
 def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
     """As `unpack`, for tombstones too."""
+    try:
+        return _read(raw, path)
+    except _WRONG as error:
+        raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+
+
+def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
+    """Check every byte and every value of an entry. Saving and opening both come by here. Raises EntryDamaged or one of `_WRONG`."""
+    if len(raw) > LARGEST:
+        raise ValueError(f"it has {len(raw):,} bytes; at most {LARGEST:,} are read")
     header, data = read_header(raw, path), raw[8 + header_length(raw) :]
     at = digest_at(raw)
     if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum")
-    try:
-        source = header["__metadata__"]["softprompt"]
-        provenance = without_halves(strict_json(source), source)
-        if provenance["format"] != FORMAT:
-            raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
-        if "trashed" in provenance:
-            if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
-                raise TypeError("a tombstone without a time")
-            return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
-        tensors = {name: _tensor(header[name], data) for name in TENSORS}
-        _check_shapes(**tensors)
-        if changed := str(provenance.get("changed", "")):
-            check_time(changed)
-        return Entry(
-            provenance["id"],
-            provenance["revision"],
-            SoftPrompt.from_summary(provenance, **tensors),
-            tuple(map(str, provenance.get("tags", ()))),
-            str(provenance.get("note", "")),
-            changed,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+    source = header["__metadata__"]["softprompt"]
+    provenance = without_halves(strict_json(source), source)
+    if provenance["format"] != FORMAT:
+        raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
+    if "trashed" in provenance:
+        if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
+            raise TypeError("a tombstone without a time")
+        return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
+    tensors = {name: _tensor(header[name], data) for name in TENSORS}
+    if changed := str(provenance.get("changed", "")):
+        check_time(changed)
+    prompt = SoftPrompt.from_summary(provenance, **tensors)
+    if not prompt.name:
+        raise ValueError("name is empty")
+    tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
+    return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
 
 
-def _check_shapes(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
-    """Raises ValueError for tensors that are no soft prompt's."""
-    if (vectors.ndim, target.ndim, losses.ndim, similarities.ndim) != (2, 1, 1, 1) or not vectors.size:
-        raise ValueError("its tensors are not a soft prompt's")
-    if not (np.isfinite(vectors).all() and np.isfinite(target).all()):
-        raise ValueError("its vectors are not finite")
+def _as_float32(name: str, values: Any) -> Array:
+    """Return a tensor as it is saved. Raises TypeError, naming it, for anything but floating-point numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} holds {array.dtype}; float32 is expected")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return np.asarray(array, dtype=np.float32, order="C")
 
 
 def _tensor(info: dict[str, Any], data: bytes) -> Array:

@@ -15,6 +15,7 @@ from softprompt.errors import EntryDamaged
 
 LONGEST_HEADER = 16 << 20  # bytes
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # of a surrogate pair, or a whole one
+LARGEST = 256 << 20  # bytes of a file; an entry of a thousand tokens and a million steps has 20 MB
 
 
 def provenance_of(start: bytes, path: str) -> dict[str, Any]:

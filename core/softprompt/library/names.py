@@ -77,9 +77,14 @@ def numbered(name: str, taken: Container[str]) -> str:
     return free
 
 
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+def listed_tags(tags: str | Iterable[str]) -> list[str]:
+    """Return the tags as a list: one text is one tag, not its letters."""
+    return [tags] if isinstance(tags, str) else list(tags)
+
+
+def check_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """The tags, tidied, each once, in order of the alphabet; raises BadName for one that cannot be given, or too many."""
-    kept = {same(tag): tag for tag in map(_tag, tags)}
+    kept = {same(tag): tag for tag in map(_tag, listed_tags(tags))}
     if len(kept) > MOST_TAGS:
         raise BadName(f"these are {len(kept)} tags; a soft prompt can have {MOST_TAGS}")
     return tuple(kept[key] for key in sorted(kept))

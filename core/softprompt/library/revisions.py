@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.files import PARTIAL, read_file, sweep, sync_folder, write_new
+from softprompt.files import is_partial, read_file, sweep, sync_folder, write_new
 from softprompt.home import VARIABLE, make_folder
-from softprompt.library.header import LONGEST_HEADER, header_length, provenance_of
+from softprompt.library.header import LARGEST, LONGEST_HEADER, header_length, provenance_of
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.entry import Entry, Tombstone
 
 NAME = re.compile(r"([0-9a-f]{16})\.([1-9][0-9]{0,8})\.safetensors")
-LARGEST = 256 << 20  # bytes; an entry of a thousand tokens and a million steps has 20 MB
 _FIRST_READ = 1 << 15  # bytes; most headers are shorter
 
 
@@ -43,7 +42,7 @@ class Revisions:
                 for file in files:
                     if NAME.fullmatch(file.name):
                         found[file.name] = file.inode()
-                    elif file.name.endswith(PARTIAL):
+                    elif is_partial(file.name):
                         sweep(Path(file.path))
         except FileNotFoundError:
             return {}
@@ -108,18 +107,15 @@ class Revisions:
         return provenance
 
     def write(self, entry: Entry | Tombstone) -> None:
-        """Creates the file of a revision, durably. Raises FileExistsError where that revision is taken, HomeError."""
-        from softprompt.library.entry import pack
+        """Creates the file of a revision, durably. Raises FileExistsError where that revision is taken, EntryRefused, HomeError."""
+        from softprompt.library.entry import pack_openable
 
         path = self.path(entry.id, entry.revision)
         if not NAME.fullmatch(path.name):
             raise LibraryError(
                 f"{path.name} cannot be saved: no number is left for another revision. `duplicate` makes a new entry of it"
             )
-        try:
-            raw = pack(entry)
-        except ValueError as error:
-            raise LibraryError(f"it cannot be saved: a figure in it is not finite ({error}). Train it again") from error
+        raw = pack_openable(entry)
         make_folder(self.folder)
         try:
             write_new(path, raw)

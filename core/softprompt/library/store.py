@@ -19,7 +19,7 @@ from softprompt.library import batch, listing, trash
 from softprompt.library.batch import Known
 from softprompt.library.index import Index
 from softprompt.library.listing import SORTS, Listed, Listing, Wanted
-from softprompt.library.names import check_name, check_note, check_tags, name_for, numbered, same
+from softprompt.library.names import check_name, check_note, check_tags, listed_tags, name_for, numbered, same
 from softprompt.library.revisions import Revisions, now
 from softprompt.mounts import open_to_others
 
@@ -128,7 +128,7 @@ class Library:
         self,
         words: str = "",
         *,
-        tags: Collection[str] = (),
+        tags: str | Collection[str] = (),
         model: str = "",
         sort: str = "created",
         reverse: bool = False,
@@ -144,7 +144,7 @@ class Library:
         """
         if sort not in SORTS:
             raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
-        wanted = Wanted(words, tuple(tags), model, trashed)
+        wanted = Wanted(words, tuple(listed_tags(tags)), model, trashed)
         return self.index.ask(lambda db: listing.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
 
     def find(self, name: str, trashed: bool = False) -> Listed:
@@ -205,9 +205,11 @@ class Library:
 
         return self._change(found, change, None)
 
-    def tag(self, name: str, add: Collection[str] = (), remove: Collection[str] = (), revision: int | None = None) -> Entry:
+    def tag(
+        self, name: str, add: str | Collection[str] = (), remove: str | Collection[str] = (), revision: int | None = None
+    ) -> Entry:
         """Adds and removes tags. For `revision` and errors see `_change`."""
-        added, removed = check_tags(add), {same(tag.strip()) for tag in remove}
+        added, removed = check_tags(add), {same(tag.strip()) for tag in listed_tags(remove)}
 
         def change(entry: Entry) -> Entry:
             kept = [tag for tag in entry.tags if same(tag) not in removed]

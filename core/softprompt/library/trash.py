@@ -73,7 +73,12 @@ def purge(library: Library, name: str | None = None) -> int:
     The tombstone stays, so that no process that is late can bring it back.
     """
     doomed = library.list(trashed=True).entries if name is None else [library.find(name, trashed=True)]
-    below = {one.id: one.revision for one in doomed if library.revisions.newest(one.id, one.revision) == one.revision}
+    # the index says what is in the trash, but only the tombstone itself is proof enough to remove what is below it
+    below = {
+        entry.id: entry.revision
+        for entry in doomed
+        if library.revisions.newest(entry.id, entry.revision) == entry.revision and _is_trashed(library, entry.id, entry.revision)
+    }
     library.revisions.remove(below)
     return len(below)
 
