@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from softprompt.encoder import Specials, TextEncoder
 from softprompt.errors import ModelUnavailable, SoftPromptError
 from softprompt.modelfolder import ModelFolder, check_weights, holds_code, named_code
+from softprompt.readout import readable
 from softprompt.refusals import not_supported, reason, shortened, typed_reason
 from softprompt.text import PromptTokenizer, Tokenizer
 from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
@@ -248,6 +249,8 @@ def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials
     """A text encoder of `model`'s text tower that was seen to agree with `model.encode_text`. Raises ModelRefused."""
     tower = tower_of(name, model).to(torch.device("cpu"), torch.float32)
     encoder = TextEncoder(name, tower, tokenizer, specials)
+    if not any(readable(tokenizer.piece(i)) for i in encoder.ordinary_ids.tolist()):
+        raise not_supported(name, "its tokenizer has no token that can be read and typed")
     ids = encoder.ordinary_ids[:: max(1, len(encoder.ordinary_ids) // 64)].tolist()
     rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.room]]
     full = [[*specials.start, *row, *specials.end] for row in rows]

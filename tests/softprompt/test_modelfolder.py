@@ -191,6 +191,13 @@ def test_what_does_not_fit_together_is_refused_when_it_is_loaded(folder: Path, t
     assert "\n" not in str(refused.value)
 
 
+def test_a_tokenizer_without_words_is_refused_before_a_training(folder: Path) -> None:
+    change(folder, hf_tokenizer_name="its own")
+    write(folder, config={"model_type": "bert"}, tokenizer_config={})
+    with pytest.raises(ModelRefused, match="its tokenizer has no token that can be read and typed"):
+        softprompt.load_encoder(f"local-dir:{folder}")
+
+
 def test_a_tower_that_open_clip_4_calls_clip_is_open_clip_3s(folder: Path) -> None:
     change(folder, text_arch="clip")
     assert softprompt.load_encoder(f"local-dir:{folder}", device="cpu").width == 64
