@@ -15,6 +15,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import click
@@ -95,7 +96,7 @@ def native_errors_logged() -> Iterator[None]:
     try:
         log = log_file(PROGRAM)
     except (HomeError, OSError):
-        log = open(os.devnull, "ab")  # noqa: SIM115
+        log = Path(os.devnull).open("ab")  # noqa: SIM115
     elsewhere = os.dup(STDERR)
     output.move_to(elsewhere)
     with log:
