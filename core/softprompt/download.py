@@ -22,7 +22,7 @@ from filelock import FileLock, SoftFileLock
 
 from softprompt.catalogue import ModelInfo
 from softprompt.errors import ModelUnavailable
-from softprompt.refusals import refuse_model
+from softprompt.refusals import not_supported
 
 TRIES = 5  # that bring nothing
 WAIT, LONGEST_WAIT = 0.25, 600.0  # seconds; the first is doubled at every vain try; a busy hub may ask for more
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def fetch(info: ModelInfo, on_progress: Progress | None = None) -> Path:
     """The file of a model's weights, fetched if it is not on disk. Raises ModelRefused, ModelUnavailable."""
     if info.refused:
-        raise refuse_model(info.name, info.refused)
+        raise not_supported(info.name, info.refused)
     here = info.on_disk
     if here is not None:
         return here

@@ -22,12 +22,13 @@ from softprompt.errors import ConfigError
 from softprompt.families import Reads
 from softprompt.refusals import without_room
 from softprompt.text import PromptTokenizer, encode_prompt
-from softprompt.tower import Tower, block_forward
+from softprompt.tower import Pooling, Tower, block_forward
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
 Row = Sequence[int]
+AT_THE_END: tuple[Pooling, ...] = ("argmax", "eos")  # towers that are pooled at the end token
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,10 @@ class TextEncoder:
 
     @cached_property
     def ordinary_ids(self) -> Tensor:
-        """(m,) ids of the vocabulary that are no special tokens."""
-        special = [
-            i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < self.config.vocabulary
-        ]
-        keep = torch.ones(self.config.vocabulary, dtype=torch.bool)
+        """(m,) ids that text can become, special tokens aside. Rows beyond the tokenizer's tokens mean nothing."""
+        rows = min(self.config.vocabulary, len(self.tokenizer))
+        special = [i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < rows]
+        keep = torch.ones(rows, dtype=torch.bool)
         keep[special] = False
         return keep.nonzero().squeeze(1).to(self.device)
 
@@ -256,6 +256,9 @@ def read_states(
         pooled = tower.pooled(states, at, mask)
     outputs = tower.project(pooled).float().view(r, b, -1)
     if reads.pooled:
+        if tower.config.pooling not in AT_THE_END:
+            end = first + words.sum(-1)  # the end token stands right behind a row's own
+            pooled = tower.pooled(states, end.expand(r, b).flatten(), mask)
         return Read(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(words[..., :1]))
     states = states[:, first : first + m]
     states = tower.final_norm(states) if reads.normed else states

@@ -71,12 +71,18 @@ class HiddenTarget:
         return best_match(read.states, self.read.states, read.words, self.read.words)
 
 
+def measured_families(encoder: TextEncoder) -> tuple[Family, ...]:
+    """List the families that can be measured: flux reads the end token, which not every tokenizer writes."""
+    fitting = families_of(encoder.width, encoder.config.layers)
+    return tuple(family for family in fitting if encoder.specials.end or not READS[family].pooled)
+
+
 def check_family(encoder: TextEncoder, family: Family) -> None:
     """Raises ConfigError for a family of diffusion models that reads an encoder of another shape.
 
     Other weights of the right shape may stand in for those that it reads.
     """
-    fitting = families_of(encoder.width, encoder.config.layers)
+    fitting = measured_families(encoder)
     if family not in fitting:
         raise ConfigError(
             f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} layers); "
@@ -92,7 +98,7 @@ def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tenso
     vectors = torch.asarray(vectors, copy=True).to(encoder.device)
     frame = encoder.frame(soft_rows(encoder, [ALONE], len(vectors)))
     found = {}
-    for family in families_of(encoder.width, encoder.config.layers):
+    for family in measured_families(encoder):
         target = HiddenTarget(encoder, prompt, [ALONE], family)
         found[str(family)] = float(target.similarities(frame.read(vectors.unsqueeze(0), target.reads)))
     return found

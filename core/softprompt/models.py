@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from softprompt.catalogue import MINI, MINI_FOLDER, list_models
 from softprompt.config import check_device, check_precision
 from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
-from softprompt.files import read_file
+from softprompt.modelfolder import find_weights, read_folder
+from softprompt.refusals import reason
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from softprompt.tower import Tower
 
 LOCAL = "local-dir:"
-LARGEST_CONFIG = 1 << 20  # bytes
 QUICK_GELU = "-quickgelu"
 
 
@@ -52,9 +52,7 @@ def load_encoder(
     try:
         return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch's type for a lost or full device
-        raise ModelUnavailable(
-            f"{encoder.name} cannot be put on {place}: {str(error).splitlines()[0]}. Try --device cpu"
-        ) from error
+        raise ModelUnavailable(f"{encoder.name} cannot be put on {place}: {reason(error)}. Try --device cpu") from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -104,12 +102,11 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     from softprompt.download import fetch
 
     if name.startswith(LOCAL):
-        folder = local_folder(name)
-        text_cfg, quick_gelu = local_config(folder)
-        return openclip.load(f"{LOCAL}{folder}", f"{LOCAL}{folder}", text_cfg, quick_gelu)
+        path = local_folder(name)
+        folder = read_folder(f"{LOCAL}{path}", path)
+        return openclip.load(folder.name, folder.config, lambda: find_weights(folder), folder)
     info = resolve(name)
-    text_cfg, quick_gelu = _known_config(info)
-    return openclip.load(info.name, info.name.partition("/")[0], text_cfg, quick_gelu, lambda: fetch(info, on_progress))
+    return openclip.load(info.name, _known_config(info), lambda: fetch(info, on_progress))
 
 
 def pull(name: str, on_progress: Progress | None = None) -> Path:
@@ -120,18 +117,20 @@ def pull(name: str, on_progress: Progress | None = None) -> Path:
     if info.tokenizer:
         from softprompt.openclip import tokenizer_of  # torch, which fetching needs for nothing else
 
-        tokenizer_of(info.name, info.name.partition("/")[0], _known_config(info)[0])
+        tokenizer_of(info.name, _known_config(info)["text_cfg"])
     return fetch(info, on_progress)
 
 
-def _known_config(info: ModelInfo) -> tuple[dict[str, Any], bool]:
-    """(text configuration, quickgelu?) of a model that open_clip knows by name."""
+def _known_config(info: ModelInfo) -> dict[str, Any]:
+    """open_clip's configuration of a model that it knows by name, with the activation of its weights."""
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 
     model, _, tag = info.name.partition("/")
-    config = get_model_config(model)
-    return config["text_cfg"], bool(config.get("quick_gelu") or get_pretrained_cfg(model, tag).get("quick_gelu"))
+    config: dict[str, Any] = get_model_config(model)
+    if get_pretrained_cfg(model, tag).get("quick_gelu"):
+        config["quick_gelu"] = True
+    return config
 
 
 def local_folder(name: str) -> Path:
@@ -140,21 +139,6 @@ def local_folder(name: str) -> Path:
     with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
         folder = folder.expanduser()
     return folder.absolute()
-
-
-def local_config(folder: Path) -> tuple[dict[str, Any], bool]:
-    """(text configuration, quickgelu?) of a `local-dir:` folder; raises UnknownModel, ModelUnavailable."""
-    if not folder.is_dir():
-        raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
-    path = folder / "open_clip_config.json"
-    try:
-        # a hub's cache has links to its files
-        config = json.loads(read_file(path.resolve(), LARGEST_CONFIG).decode("utf-8"))["model_cfg"]
-        return dict(config["text_cfg"]), bool(config.get("quick_gelu"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise ModelUnavailable(
-            f"{path} is not an open_clip configuration with a model_cfg ({type(error).__name__}: {error})"
-        ) from error
 
 
 def resolve(name: str) -> ModelInfo:

@@ -1,12 +1,23 @@
 """open_clip's models as text encoders: their text tower taken out, checked against open_clip itself, and the rest let go.
 
-Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded.
+Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded. No library may run code that comes
+with a model: each is told so, and none can ask.
+
+pyproject.toml keeps open_clip 4 out. Support for it needs a tower for `text_arch: "modern"` (rotary positions, RMSNorm,
+gated MLPs, masked pooling), its new text settings in modelfolder.py, and a look at every function of open_clip's that is
+used here; `load_openai_model`, which it removes, is not one of them.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
+import io
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softprompt.encoder import Specials, TextEncoder
-from softprompt.errors import ModelUnavailable
-from softprompt.refusals import refuse_model
+from softprompt.errors import ModelUnavailable, SoftPromptError
+from softprompt.modelfolder import ModelFolder, check_weights, holds_code, named_code
+from softprompt.readout import readable
+from softprompt.refusals import not_supported, reason, shortened, typed_reason
 from softprompt.text import PromptTokenizer, Tokenizer
 from softprompt.tower import Activation, Block, Pooling, Tower, TowerConfig
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
 EXTRA = "pip install transformers"
+RUNS_PICKLES = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def tower_of(name: str, model: nn.Module) -> Tower:
@@ -29,12 +43,12 @@ def tower_of(name: str, model: nn.Module) -> Tower:
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
-        raise refuse_model(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
+        raise not_supported(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
     blocks = list(transformer.resblocks)
     if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
-        raise refuse_model(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
+        raise not_supported(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
     if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
-        raise refuse_model(name, "its attention is masked by padding")
+        raise not_supported(name, "its attention is masked by padding")
     projection: Any = text.text_projection
     bias: Tensor | None = None
     if isinstance(projection, nn.Linear):
@@ -72,14 +86,14 @@ def _activation(name: str, module: nn.Module) -> Activation:
         return "quick_gelu"
     if isinstance(module, nn.GELU):
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    raise refuse_model(name, f"its activation is {type(module).__name__}")
+    raise not_supported(name, f"its activation is {type(module).__name__}")
 
 
 def _causal(name: str, mask: Tensor | None) -> bool:
     if mask is None:
         return False
     if not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
-        raise refuse_model(name, "its attention mask is neither causal nor none")
+        raise not_supported(name, "its attention mask is neither causal nor none")
     return True
 
 
@@ -87,14 +101,14 @@ def _pooling(name: str, text: Any) -> Pooling:
     # open_clip's CLIP class keeps the tower's fields under other names
     pooling: Pooling = getattr(text, "text_pool_type", None) or text.pool_type
     if pooling not in ("argmax", "eos", "first", "last"):
-        raise refuse_model(name, f"its pooling is {pooling!r}")
+        raise not_supported(name, f"its pooling is {pooling!r}")
     return pooling
 
 
 def _block(name: str, block: Any) -> Block:
     attention, mlp = block.attn, block.mlp
     if attention.in_proj_weight is None or attention.bias_k is not None:
-        raise refuse_model(name, "its attention has separate or added key and value weights")
+        raise not_supported(name, "its attention has separate or added key and value weights")
     scales = [getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2)]
     outs = []
     for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
@@ -111,10 +125,15 @@ class TransformersTokenizer:
 
     def __init__(self, name: str, wrapped: Any) -> None:
         if wrapped.tokenizer_mode:
-            raise refuse_model(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
+            raise not_supported(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
         self._inner, self._clean = wrapped.tokenizer, wrapped.clean_fn
         self.special_ids = frozenset(self._inner.all_special_ids)
         self.reserved_ids = self.special_ids - {self._inner.unk_token_id}
+        ordinary = (i for i in self._inner.get_vocab().values() if i not in self.reserved_ids)
+        self._length = max(ordinary, default=-1) + 1
+
+    def __len__(self) -> int:
+        return self._length
 
     def encode(self, text: str) -> list[int]:
         return list(self._inner(self._clean(text), add_special_tokens=False).input_ids)
@@ -138,45 +157,100 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
         row = [*specials.start, *tokenizer.encode(text), *specials.end]
         row += [specials.pad] * (context - len(row))
         if len(row) == context and row != wrapped(text, context_length=context)[0].tolist():
-            raise refuse_model(name, "its tokenizer arranges a prompt in a way that is not known here")
+            raise not_supported(name, "its tokenizer arranges a prompt in a way that is not known here")
     return specials
 
 
-def tokenizer_of(name: str, model_name: str, text_cfg: dict[str, Any]) -> tuple[PromptTokenizer, Specials]:
-    """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt."""
+def tokenizer_of(name: str, text_cfg: dict[str, Any], folder: Path | None = None) -> tuple[PromptTokenizer, Specials]:
+    """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt.
+
+    A `folder` is where a model of its own has its tokenizer's files, if it needs any.
+    """
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
     own = not text_cfg.get("hf_tokenizer_name")
     # others would drop words at random, or reach transformers, where trust_remote_code runs what stands in a folder
     unknown = set(settings) - {"clean", "additional_special_tokens" if own else "strip_sep_token"}
     if unknown:
-        raise refuse_model(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
+        raise not_supported(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
     if own:
         try:
+            _check_special(settings.get("additional_special_tokens", ()))
             tokenizer = Tokenizer(settings.get("clean", "lower"), settings.get("additional_special_tokens", ()))
         except ValueError as error:
-            raise refuse_model(name, f"its tokenizer has a setting that is not known here: {error}") from error
+            raise not_supported(name, f"its tokenizer has a setting that is not known here: {error}") from error
         return tokenizer, Specials((tokenizer.start,), (tokenizer.end,))
+    source = folder or text_cfg["hf_tokenizer_name"]
+    if folder and (file := named_code(folder)):
+        raise not_supported(name, f"its {file} names Python code (auto_map), and code in a model is never run")
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise ModelUnavailable(f"{name} has a tokenizer that needs the package transformers: {EXTRA}") from error
-    import open_clip
+    from open_clip.tokenizer import HFTokenizer
 
+    context = text_cfg.get("context_length", 77)
     try:
-        wrapped = open_clip.get_tokenizer(model_name)
+        with unattended():
+            wrapped = HFTokenizer(
+                str(source), context, tokenizer_mode=text_cfg.get("tokenizer_mode"), trust_remote_code=False, **settings
+            )
+            adapted = TransformersTokenizer(name, wrapped)
+            return adapted, _specials(name, wrapped, adapted, context)
+    except SoftPromptError:
+        raise
     except Exception as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
+        if "trust_remote_code" in str(error):
+            raise not_supported(name, "its tokenizer is Python code, and code in a model is never run") from error
+        pull = f"with a network, `softprompt-tui models pull {name}` fetches it"
+        hint = "its files belong into the same folder" if folder else pull
         raise ModelUnavailable(
-            f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: {_first_line(error)}. "
-            f"With a network, `softprompt-tui models pull {name}` fetches it"
+            f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: {typed_reason(error)}; {hint}"
         ) from error
-    adapted = TransformersTokenizer(name, wrapped)
-    return adapted, _specials(name, wrapped, adapted, text_cfg.get("context_length", 77))
+
+
+def _check_special(tokens: object) -> None:
+    """Raise ValueError for special tokens that open_clip, which makes a pattern of them as they are, would misread."""
+    if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) and re.fullmatch(r"[\w<>/-]+", t) for t in tokens):
+        raise ValueError(f"additional_special_tokens is {shortened(repr(tokens))}; it can be a list of words such as <mask>")
+
+
+@contextmanager
+def unattended() -> Iterator[None]:
+    """Let a library read a model without asking anybody: standard input is at its end, and what it prints is dropped.
+
+    Parts of transformers load other tokenizers without passing on what they were told, and would ask. The environment
+    variable that makes torch run pickles where a caller says nothing does not count meanwhile.
+    """
+    stdin, sys.stdin = sys.stdin, io.StringIO()
+    forced = os.environ.pop(RUNS_PICKLES, None)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        sys.stdin = stdin
+        if forced is not None:
+            os.environ[RUNS_PICKLES] = forced
+
+
+def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: Specials) -> None:
+    """Raise ModelRefused for a tower that cannot read what its tokenizer writes."""
+    rows, context = text_cfg.get("vocab_size", 49408), text_cfg.get("context_length", 77)
+    if rows < len(tokenizer):
+        raise not_supported(name, f"the model has {rows:,} token rows, its tokenizer {len(tokenizer):,}")
+    highest = max(*specials.start, *specials.end, specials.pad)
+    if highest >= rows:
+        raise not_supported(name, f"the model has {rows:,} token rows, and its start, end or padding token is {highest:,}")
+    around = len(specials.start) + len(specials.end)
+    if context <= around:
+        raise not_supported(name, f"its context of {context} has no room for a prompt beside {around} start and end tokens")
 
 
 def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: Specials) -> TextEncoder:
     """A text encoder of `model`'s text tower that was seen to agree with `model.encode_text`. Raises ModelRefused."""
     tower = tower_of(name, model).to(torch.device("cpu"), torch.float32)
     encoder = TextEncoder(name, tower, tokenizer, specials)
+    if not any(readable(tokenizer.piece(i)) for i in encoder.ordinary_ids.tolist()):
+        raise not_supported(name, "its tokenizer has no token that can be read and typed")
     ids = encoder.ordinary_ids[:: max(1, len(encoder.ordinary_ids) // 64)].tolist()
     rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.room]]
     full = [[*specials.start, *row, *specials.end] for row in rows]
@@ -186,33 +260,45 @@ def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials
         ours = encoder.frame(rows).outputs().squeeze(0)
     difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(ours, dim=-1)).abs().max())
     if not difference <= TOLERANCE:
-        raise refuse_model(name, f"its embeddings differ from open_clip's by {difference:.1g}")
+        raise not_supported(name, f"its embeddings differ from open_clip's by {difference:.1g}")
     return encoder
 
 
-def load(
-    name: str, model_name: str, text_cfg: dict[str, Any], quick_gelu: bool, weights: Callable[[], Path] | None = None
-) -> TextEncoder:
-    """Loads an open_clip model (a name with a way to its weights, or a `local-dir:` name) and keeps its text tower only.
+def load(name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None) -> TextEncoder:
+    """Load an open_clip model from its `config` and keep its text tower only.
 
     `weights` is asked for last: it may download gigabytes, and what else is missing is known by then.
     """
+    text_cfg = config["text_cfg"]
     if text_cfg.get("hf_model_name"):
-        raise refuse_model(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
-    tokenizer, specials = tokenizer_of(name, model_name, text_cfg)
-    import open_clip
-
-    path = str(weights()) if weights else None
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mismatch of activations that it warns of is settled by force_quick_gelu
-        try:
-            model = open_clip.create_model(model_name, path, force_quick_gelu=quick_gelu, require_pretrained=True).eval()
-        except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
-            raise ModelUnavailable(f"{name} cannot be loaded: {_first_line(error)}") from error
+        raise not_supported(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
+    tokenizer, specials = tokenizer_of(name, text_cfg, folder.path if folder else None)
+    check_fits(name, text_cfg, tokenizer, specials)
+    path = weights()
+    try:
+        with unattended():
+            if folder:
+                check_weights(folder, path)
+            model = _model(config, path)
+    except SoftPromptError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise holds_code(name, path) from error
+    except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
+        if "loading state_dict" in str(error):
+            raise not_supported(name, f"its weights do not fit its configuration ({reason(error)})") from error
+        raise ModelUnavailable(f"{name} cannot be loaded: {typed_reason(error)}") from error
     return encoder_of(name, model, tokenizer, specials)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _model(config: dict[str, Any], path: Path) -> nn.Module:
+    """The whole model as open_clip builds it of this configuration, with the weights in `path`."""
+    import open_clip
+
+    config = deepcopy(config)
+    config["vision_cfg"]["timm_model_pretrained"] = False  # weights of its own would be fetched, and then replaced
+    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    classes = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
+    model: nn.Module = classes(**config).eval()
+    open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    return model

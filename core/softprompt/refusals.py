@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from softprompt.errors import ConfigError, ModelRefused, PromptError, PromptTooLong, SoftPromptError
 
+LONGEST_REASON = 300  # characters
+
 
 def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) -> str:
     """Return `text`; raise an error of `kind` if it holds a NUL or half of a surrogate pair.
@@ -19,6 +21,10 @@ def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) 
     except UnicodeEncodeError as error:
         raise kind(f"the {what} is no UTF-8 text: character {error.start + 1} cannot be read") from None
     return text
+
+
+def not_supported(name: str, why: str) -> ModelRefused:
+    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
 
 
 def no_prompt() -> PromptError:
@@ -37,10 +43,6 @@ def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
     return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
 
 
-def refuse_model(name: str, why: str) -> ModelRefused:
-    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
-
-
 def no_start(had: str = "none was given") -> ConfigError:
     return ConfigError(
         f"init is 'soft', which starts from a soft prompt of the model's width; {had}: name one, or choose another init"
@@ -56,3 +58,16 @@ def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:
 
 def shortened(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def reason(error: BaseException) -> str:
+    """What a library says of its error, in one bounded line: the first one, or the first two where they belong together."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return shortened(text, LONGEST_REASON) or type(error).__name__
+
+
+def typed_reason(error: BaseException) -> str:
+    """The same, with the type of the error before it."""
+    name, said = type(error).__name__, reason(error)
+    return name if said == name else f"{name}: {said}"

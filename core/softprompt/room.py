@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
 from softprompt.config import MOST_TOKENS
 from softprompt.errors import UnknownModel
-from softprompt.models import LOCAL, local_config, local_folder, resolve
-from softprompt.refusals import no_prompt, refuse_model, too_long, too_many, too_many_hard, without_room
+from softprompt.modelfolder import read_folder
+from softprompt.models import LOCAL, local_folder, resolve
+from softprompt.refusals import no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:
     from softprompt.job import Job
@@ -46,7 +47,7 @@ def _model_of(name: str) -> ModelInfo | None:
         return mini_model()
     if not name.startswith(LOCAL):
         return resolve(name) if is_kept() else None
-    text, _ = local_config(local_folder(name))
+    text = read_folder(name, local_folder(name)).text
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
     if not isinstance(context, int) or not AROUND < context <= MOST_TOKENS:
         return None  # loading it says what is wrong
@@ -72,7 +73,7 @@ def check_fits(job: Job) -> None:
     if info is None:
         return
     if info.refused:
-        raise refuse_model(info.name, info.refused)
+        raise not_supported(info.name, info.refused)
     counted = not info.tokenizer
     room, config = info.context - (AROUND if counted else 0), job.config
     tokens = max(job.sweep, default=0) or (0 if config.tokens == "auto" or job.entry else config.tokens)

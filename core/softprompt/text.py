@@ -37,12 +37,14 @@ class PromptTokenizer(Protocol):
     """What a text encoder asks of its tokenizer; ids never include the start, end and padding tokens.
 
     `reserved_ids` are the special tokens that stand around a text, so that no text may spell them. The unknown token,
-    which is special too, is none of them: it stands for a character outside the vocabulary.
+    which is special too, is none of them: it stands for a character outside the vocabulary. The length is one more than
+    the highest id that is not reserved.
     """
 
     special_ids: frozenset[int]
     reserved_ids: frozenset[int]
 
+    def __len__(self) -> int: ...
     def encode(self, text: str) -> list[int]: ...
     def decode(self, ids: Iterable[int]) -> str: ...
     def piece(self, token: int) -> str: ...

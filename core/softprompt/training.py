@@ -18,7 +18,7 @@ from softprompt.errors import ConfigError, TrainingFailed
 from softprompt.member import Member, Trained, TrainState
 from softprompt.pool import Pool, check_tokens
 from softprompt.prompt import Array, SoftPrompt
-from softprompt.refusals import no_start
+from softprompt.refusals import no_start, reason
 from softprompt.targets import HardPrompt
 
 # every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
@@ -142,4 +142,4 @@ def report_of(pool: Pool, member: Member) -> Report:
 def device_failure(error: RuntimeError, device: torch.device) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return f"{device} is out of memory: fewer restarts, fewer contexts or another device need less"
-    return f"{device} failed: {str(error).splitlines()[0]}"
+    return f"{device} failed: {reason(error)}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from softprompt.threads import share_the_cpu
+from softprompt.worker.log import PROGRAM as PROGRAM_LOG
+from softprompt.worker.log import Log, collect
 from softprompt_tui.cli.arguments import check_arguments
 from softprompt_tui.cli.batch import batch
 from softprompt_tui.cli.bench import bench
-from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, fail, run
+from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, Narrator, fail, run
 from softprompt_tui.cli.compare import compare
 from softprompt_tui.cli.completion import completion
 from softprompt_tui.cli.compose import compose
@@ -48,6 +50,7 @@ def main(context: click.Context) -> None:
     Soft prompts lie in the platform's data folder; SOFTPROMPT_HOME moves them. Models' weights lie in the Hugging Face
     cache (HF_HOME).
     """
+    collect(Log(PROGRAM_LOG), *([Narrator()] if context.invoked_subcommand else []))
     if context.invoked_subcommand is None:
         from softprompt_tui.terminal import cannot_open, open_interface
 

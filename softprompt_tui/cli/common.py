@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import sys
@@ -93,6 +94,17 @@ def narrate(message: str) -> None:
     click.echo(inert(message), err=True)
 
 
+class Narrator(logging.Handler):
+    """Tells people what this program itself warns of; what its libraries say stands in the log only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(logging.Filter("softprompt"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        narrate(f"warning: {record.getMessage()}")
+
+
 def print_json(value: object) -> None:
     """One JSON document, in ASCII, so that nothing in it can steer a terminal."""
     try:
@@ -142,7 +154,7 @@ def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
     """The text encoder, with a progress bar on stderr where its weights must be fetched first."""
     import softprompt
 
-    with download_bar(model) as on_progress:
+    with streams.native_errors_logged(), download_bar(model) as on_progress:
         return softprompt.load_encoder(model, device, precision, on_progress)
 
 

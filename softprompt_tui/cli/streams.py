@@ -13,12 +13,16 @@ import os
 import select
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from softprompt.errors import PromptError
+from softprompt.errors import HomeError, PromptError
 from softprompt.refusals import check_text
+from softprompt.worker.log import PROGRAM, log_file
 
 LONGEST_INPUT = 1 << 20  # bytes; no prompt or note is that long, and standard input may never end
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -44,6 +48,9 @@ class Output(io.RawIOBase):
 
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
+
+    def move_to(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def write(self, data: object) -> int:
         with memoryview(data) as view:  # type: ignore[arg-type]  # typeshed has no public name for a buffer
@@ -77,6 +84,29 @@ def prepare() -> None:
             setattr(sys, name, _safe(stream, descriptor))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=NEAREST)
+
+
+@contextmanager
+def native_errors_logged() -> Iterator[None]:
+    """Send what compiled libraries write to standard error to the log; this program's own lines go where they went."""
+    output = _outputs.get(STDERR)
+    if output is None:
+        yield
+        return
+    try:
+        log = log_file(PROGRAM)
+    except (HomeError, OSError):
+        log = Path(os.devnull).open("ab")  # noqa: SIM115
+    elsewhere = os.dup(STDERR)
+    output.move_to(elsewhere)
+    with log:
+        os.dup2(log.fileno(), STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(elsewhere, STDERR)
+        output.move_to(STDERR)
+        os.close(elsewhere)
 
 
 def output_failure() -> OSError | None:

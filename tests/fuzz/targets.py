@@ -39,6 +39,7 @@ from softprompt.errors import (
     EntryDamaged,
     FileRefused,
     LibraryError,
+    ModelRefused,
     PromptError,
     RunUnreadable,
     SoftPromptError,
@@ -51,6 +52,7 @@ from softprompt.formats.reading import _checked
 from softprompt.job import Job
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
+from softprompt.modelfolder import checked_text, parse_config, parse_json
 from softprompt.origin import Ancestor, Meaning
 from softprompt.room import check_fits
 from softprompt.template import parse
@@ -140,6 +142,27 @@ def with_digest(raw: bytes) -> bytes:
 
 def _settings(raw: bytes) -> None:
     settings._checked(json.loads(raw))
+
+
+def _model_config(raw: bytes) -> None:
+    checked_text("local-dir:/m", parse_config(parse_json(raw)))
+
+
+def _model_configs() -> list[bytes]:
+    text = {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 2,
+        "layers": 2,
+        "tokenizer_kwargs": {"clean": "lower"},
+    }
+    vision = {"image_size": 32, "patch_size": 16, "width": 64, "timm_model_name": "vit_tiny"}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
+    return [
+        json.dumps({"model_cfg": config, "preprocess_cfg": {}}).encode(),
+        b'{"model_cfg": {"text_cfg": {}, "vision_cfg": {}}}',
+    ]
 
 
 def _request(raw: bytes) -> None:
@@ -433,6 +456,8 @@ _ALL = (
            lambda: [json.dumps(asdict(settings.Settings(prompts=["a", "b"]))).encode()], (b'"train":', b'"prompts":')),
     Target("submit", _submit, (SoftPromptError,), _submits, (b'"job":', b'"config":', b'"sweep":', b'"device":', b'"hard":', b'"auto"')),
     Target("worker", _said, (WorkerError,), _said_all, (b'"type":', b'"runs":', b'"run":', b'"more":', b'"state":', b"\n", b"null")),
+    Target("model-config", _model_config, (ValueError, ModelRefused), _model_configs,
+           (b'"text_cfg":', b'"vision_cfg":', b'"vocab_size":', b'"text_arch":', b'"modern"', b'"tokenizer_kwargs":', b"1e9", b"null", b"[")),
     Target("protocol", _request, (WorkerError,), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
     Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),

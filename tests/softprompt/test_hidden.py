@@ -185,6 +185,30 @@ def test_it_is_what_a_naive_reading_of_transformers_gives(layers: int) -> None:
                 assert ours[family] == pytest.approx(naive_similarity(*theirs), abs=1e-5), family
 
 
+@pytest.mark.parametrize("pooling", ["cls", "first", "last"])
+@torch.no_grad()
+def test_flux_reads_the_end_token_of_towers_that_are_pooled_elsewhere(pooling: Pooling) -> None:
+    encoder = random_encoder(pooling=pooling)
+    c = encoder.config
+    at_the_end = replace(
+        encoder.tower, config=replace(c, pooling="eos"), cls=None, positions=encoder.tower.positions[: c.context]
+    )
+    model = hugging_face(TextEncoder("the same", at_the_end, encoder.tokenizer, encoder.specials))
+    words, soft = [5, 6, 7, 8, 9, 10, 11], [900, 901]
+    theirs = [read_by_hugging_face(model, row, "flux", 0) for row in (soft, words)]
+    ours = hidden_similarities(encoder, HardPrompt("words", (tuple(words),)), encoder.embed(soft))
+    assert ours["flux"] == pytest.approx(naive_similarity(*theirs), abs=1e-5)
+
+
+def test_flux_is_left_out_where_a_tokenizer_writes_no_end_token() -> None:
+    encoder = random_encoder(pooling="last")
+    endless = TextEncoder("random", encoder.tower, encoder.tokenizer, Specials((998,), ()))
+    prompt = HardPrompt("words", ((5, 6, 7, 8),))
+    assert set(hidden_similarities(endless, prompt, endless.embed([900]))) == {"sd1", "sd2", "sdxl"}
+    with pytest.raises(ConfigError, match="family is flux"):
+        HiddenTarget(endless, prompt, [ALONE], "flux")
+
+
 @pytest.mark.parametrize("family", ALL)
 def test_the_prompts_own_words_are_at_1_and_another_prompts_below(encoder: TextEncoder, family: Family) -> None:
     prompt = hard_prompt(encoder, FOX)

@@ -22,6 +22,7 @@ import pytest
 from softprompt import Library
 from softprompt.errors import HomeError, is_bad_input
 from softprompt.worker.client import connect, raised
+from softprompt.worker.log import PROGRAM, log_path
 from softprompt.worker.place import Place
 from softprompt.worker.protocol import Shutdown, Status
 from softprompt_tui.crash_report import MOST_REPORTS, write_report
@@ -232,3 +233,24 @@ def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(tmp_path
                 list(second.events())
         assert status["socket"] == str(Place().socket) == str(Path(short, "data", "rt", Place().socket.name))
         assert not list((tmp_path / "a").iterdir())
+
+
+NATIVE = """
+import os, sys
+from softprompt_tui.cli import streams
+streams.prepare()
+with streams.native_errors_logged():
+    os.write(2, b"a library \\x1b[2J\\n")
+    print("a progress bar", file=sys.stderr, flush=True)
+os.write(2, b"afterwards\\n")
+"""
+
+
+@pytest.mark.parametrize("can_log", [True, False])
+def test_what_compiled_libraries_print_goes_to_the_log_while_a_model_is_loaded(can_log: bool, home: Path) -> None:
+    if not can_log:  # then it is dropped
+        home.mkdir()
+        (home / "cache").touch()
+    done = subprocess.run([sys.executable, "-c", NATIVE], capture_output=True, check=True)
+    assert done.stderr == b"a progress bar\nafterwards\n"
+    assert not can_log or log_path(PROGRAM).read_bytes() == b"a library \x1b[2J\n"
