@@ -60,7 +60,7 @@ def changes(runs: list[str], seconds: float) -> int:
     end, moved = time.monotonic() + seconds, 0
     with _client() as client:
         while time.monotonic() < end:
-            client.request(p.Move(runs[-1 - moved % 500]))
+            client.request(p.Move(runs[-1 - moved % min(500, len(runs))]))
             client._events.clear()
             moved += 1
     return moved

@@ -220,6 +220,8 @@ def test_a_client_that_reads_slowly_stays_and_one_that_reads_nothing_is_dropped(
         for connection, client in zip(connections, (slow, silent), strict=True):
             connection.drop()
             client.close()
+        await asyncio.sleep(0)
+        assert not any(connection.is_stalled() for connection in connections[:1])  # nor does it stumble over one that is gone
         server.close()
 
     asyncio.run(scene())
