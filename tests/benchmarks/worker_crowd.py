@@ -60,7 +60,7 @@ def changes(runs: list[str], seconds: float) -> int:
     end, moved = time.monotonic() + seconds, 0
     with _client() as client:
         while time.monotonic() < end:
-            client.request(p.Move(runs[-1 - moved % min(500, len(runs))]))
+            client.request(p.Move(runs[-1 - moved % 500]))
             client._events.clear()
             moved += 1
     return moved
@@ -89,7 +89,7 @@ def painted() -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=10_000, help="600 at least")
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
