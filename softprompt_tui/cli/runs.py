@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(folder.id) for folder in folders(runs_folder()) if folder.id.startswith(incomplete)]
 
+
+SHORT = 8  # letters of an id, where they name one run
 
 run_argument = click.argument("run", shell_complete=complete_run)
 
@@ -96,9 +99,11 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
-        print_table(headings, [_row(run, place, now) for run in found], right=(3, 4, 5), stretch=6)
+        sharing = Counter(run["id"][:SHORT] for run in found)
+        shown = {run["id"]: run["id"] if sharing[run["id"][:SHORT]] > 1 else run["id"][:SHORT] for run in found}
+        print_table(headings, [(shown[run["id"]], *_row(run, place, now)) for run in found], right=(3, 4, 5), stretch=6)
         if unreadable := next((run for run in found if run["state"] == UnreadableRun.state), None):
-            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {unreadable['id'][:8]}` removes it")
+            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {shown[unreadable['id']]}` removes it")
         _say_what_is_waited_for(here)
 
 
@@ -106,7 +111,7 @@ def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
     figures = (step, figure(run["best_similarity"]), age(run["created"], now))
     words = run["error"] if run["state"] == UnreadableRun.state else run["name"] or run["prompt"]
-    return (run["id"][:8], state_of(run, place.get(run["id"])), run["kind"], *figures, words)
+    return (state_of(run, place.get(run["id"])), run["kind"], *figures, words)
 
 
 def _say_what_is_waited_for(here: list[dict[str, Any]]) -> None:

@@ -341,7 +341,10 @@ def _run(raw: bytes) -> None:
     if run.lease == in_full.lease:  # else an event bears the number of a lease that there never was
         assert (run.state, run.entry, run.error) == (in_full.state, in_full.entry, in_full.error)
     for told in (run, in_full):
-        protocol.encode({"type": "run", "run": told.as_dict(), "points": told.points, "latest": dict(told.latest)})
+        protocol.message_of(protocol.encode({"type": "run", "run": messages.shown(told)}))
+        protocol.message_of(
+            protocol.encode({"type": "reply", "id": 1, "result": {"points": told.points, "latest": dict(told.latest)}})
+        )
         assert math.isfinite(told.position)
 
 

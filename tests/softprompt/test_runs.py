@@ -19,12 +19,15 @@ from hypothesis import strategies as st
 from softprompt.config import TrainConfig
 from softprompt.errors import RunRefused, RunUnreadable
 from softprompt.job import Job
+from softprompt.worker import messages
+from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder, holder_of, newest, take_lease
 from softprompt.worker.queue import Queue
 from softprompt.worker.runfolder import (
     EVENTS,
     MAX_POINTS,
     SPEC,
+    AnyRun,
     Run,
     RunFolder,
     all_runs,
@@ -60,6 +63,12 @@ def create(runs: Path, position: float = 1.0, job: Job = JOB) -> RunFolder:
 def write_events(folder: RunFolder, *events: Any) -> None:
     lines = [event if isinstance(event, str) else json.dumps({"at": TIME, **event}) for event in events]
     (folder.path / EVENTS).write_text("".join(f"{line}\n" for line in lines))
+
+
+def tell(run: AnyRun) -> dict[str, Any]:
+    """The run as a client takes it."""
+    told: dict[str, Any] = p.message_of(p.encode({"type": "run", "run": messages.shown(run)}))["run"]
+    return told
 
 
 def change_spec(folder: RunFolder, change: Callable[[dict[str, Any]], object]) -> None:
@@ -115,6 +124,12 @@ UNREADABLE: list[tuple[str, Callable[[RunFolder], Any], str]] = [
     ("a setting of a newer version", set_config(from_a_newer_version=1), "unknown settings: from_a_newer_version.*update"),
     ("a format of a newer version", lambda folder: change_spec(folder, lambda spec: spec.update(format=2)), "Update"),
     ("a setting out of its bounds", set_config(steps=0), "steps is 0"),
+    ("more tokens than there are numbers", set_config(tokens=10**30), "tokens is 1000"),
+    (
+        "a result of a sweep that is none",
+        set_events(QUEUED, {"event": "done", "results": [{"tokens": 1, "similarity": "x"}]}),
+        "similarity",
+    ),
     ("a setting of another type", set_config(contexts=5), "contexts is 5"),
     ("a huge number", set_config(steps=10**400), "very many digits"),
     ("a number that Python does not read", set_spec(b'{"format": 1, "created": ' + b"9" * 5000 + b"}"), "spec.json"),
@@ -173,10 +188,8 @@ def test_a_run_that_cannot_be_read_says_why_and_harms_no_other(
     for request in (queue.stop, queue.pause, queue.resume, lambda name: queue.move(name, "")):
         with pytest.raises(RunRefused, match=f"run {bad.id} cannot be read"):
             request(bad.id)
-    told = queue.runs[bad.id].as_dict()
-    assert told.keys() == queue.runs[good.id].as_dict().keys()
-    assert json.loads(json.dumps(told, allow_nan=False))["error"]
-    assert len(told["error"]) < 400
+    assert tell(queue.runs[bad.id]).keys() == tell(queue.runs[good.id]).keys()
+    assert 0 < len(tell(queue.runs[bad.id])["error"]) < 400
     queue.drop(bad.id)
     assert not os.path.lexists(bad.path)
 
@@ -255,7 +268,7 @@ def test_whatever_the_events_hold_a_run_comes_of_it_that_can_be_told(
     folder = create(tmp_path_factory.mktemp("runs"))
     write_events(folder, QUEUED, *(json.dumps({**GOOD, "event": kind, **values}) for kind, values in changes))
     run = look(folder)
-    json.dumps(run.as_dict(), allow_nan=False).encode()
+    tell(run)
     assert run.state in ("queued", "running", "paused", "done", "stopped", "failed", "unreadable")
     if isinstance(run, Run):
         assert folder.read() == run

@@ -384,7 +384,7 @@ def test_nothing_is_printed_or_written(encoder: TextEncoder, capfd: pytest.Captu
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"tokens": 0}, "tokens is 0; it must be a whole number at least 1"),
+        ({"tokens": 0}, "tokens is 0; it must be a whole number from 1 to 4,096"),
         ({"tokens": 2.5}, "tokens is 2.5"),
         ({"tokens": "auto"}, "stop_at is not set"),
         ({"steps": 0}, "steps is 0"),

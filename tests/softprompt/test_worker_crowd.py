@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import time
@@ -159,15 +158,15 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     record = Run("f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(result,) * 1000)
     number, figure = (1 << 63) - 1, -0.12345678901234567
     run = messages.shown(record)
-    pages = json.loads(json.dumps({"runs": [run], "more": True}))
+    lines_of_runs = messages.RunLines()
     found: dict[str, list[bytes]] = {
         "hello": [p.encode(p.hello())],
         "making_way": [p.encode({"type": "making_way", "run": "f" * 16})],
-        "snapshot": [p.encode({"type": "snapshot", "ready": True, **pages})],
-        "page": [p.encode({"type": "page", **pages}) + b" " * messages.PAGE_BYTES],  # a run more than fills it
+        "snapshot": [lines_of_runs.page({"type": "snapshot", "ready": True}, [record], True)],
+        "page": [lines_of_runs.page({"type": "page"}, [record], True) + b" " * messages.PAGE_BYTES],  # a run more than fills it
         "ready": [p.encode({"type": "ready"})],
         "loading": [p.encode({"type": "loading", "run": "f" * 16, "bytes": number, "of": number})],
-        "run": [p.encode({"type": "run", "run": run})],
+        "run": [lines_of_runs.news(record)],
         "report": [p.encode({"type": "report", "run": "f" * 16, "step": number, "tokens": number, "loss": figure, "similarity": figure,
                              "text": WIDE * 64 * 20, "restarts": [figure] * 16, "sweep": [[number, figure, figure]] * 64})],
         "dropped": [p.encode({"type": "dropped", "run": "f" * 16})],
@@ -221,6 +220,8 @@ def test_a_client_that_reads_slowly_stays_and_one_that_reads_nothing_is_dropped(
         for connection, client in zip(connections, (slow, silent), strict=True):
             connection.drop()
             client.close()
+        await asyncio.sleep(0)
+        assert not any(connection.is_stalled() for connection in connections[:1])  # nor does it stumble over one that is gone
         server.close()
 
     asyncio.run(scene())

@@ -116,7 +116,7 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
     [
         (["train", ""], "the prompt is empty"),
         (["train", "   "], "the prompt is empty"),
-        (["train", "a", "--tokens", "0"], "tokens is 0; it must be a whole number at least 1"),
+        (["train", "a", "--tokens", "0"], "tokens is 0; it must be a whole number from 1 to 4,096"),
         (["train", "a", "--tokens", "76"], "tokens is 76; mini has room for 1 to 75"),
         (["train", "a", "--tokens", "many"], "neither a whole number nor auto"),
         (["train", "a", "--model", "minni"], "Close: mini"),

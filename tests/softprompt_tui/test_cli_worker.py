@@ -138,6 +138,29 @@ def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worke
     assert {one["id"]: one["place"] for one in json.loads(run("runs", "--json").stdout)} == {there.id: None, here.id: 1}
 
 
+def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dropped(worker: Home, run: Run) -> None:
+    """Beside others of the same first letters; the worker lists it too, and trains the next one."""
+    good = run("train", FOX, "-k", "1", "--steps", "3", "--background").stdout.strip()
+    unreadable = [f"{good[:8]}{i:08x}" for i in range(2)]
+    for name in unreadable:
+        (runs_folder() / name).mkdir()
+        os.mkfifo(runs_folder() / name / "spec.json")
+    listed = run("runs")
+    assert (listed.returncode, listed.stdout.count("events.jsonl is missing")) == (0, 2)
+    assert all(f"{name}  unreadable" in listed.stdout for name in (*unreadable,))
+    assert f"`softprompt-tui runs drop {unreadable[0]}` removes it" in listed.stderr.replace(unreadable[1], unreadable[0])
+    states = {one["id"]: (one["state"], one["error"]) for one in json.loads(run("runs", "--json").stdout)}
+    assert states[unreadable[0]] == ("unreadable", "events.jsonl is missing")
+    run("worker", "stop")  # the next one finds them when it starts
+    assert json.loads(run("attach", good, "--json").stdout)["id"] == good
+    with worker.client() as client:
+        assert {one["id"] for one in client.runs if one["state"] == "unreadable"} == set(unreadable)
+    assert "cannot be read" in run("attach", unreadable[0]).stderr
+    for name in unreadable:
+        assert run("runs", "drop", name).returncode == 0
+    assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [good]
+
+
 def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     report = {"tokens": 2, "step": 20, "loss": 0.25, "similarity": 0.75, "steps_per_second": 10.0}
     with Picture() as picture:

@@ -75,7 +75,7 @@ class Client:
         """Bytes that the socket has taken and the client has not; it counts some more for itself."""
         try:
             return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
-        except (OSError, AttributeError):  # a system that does not tell
+        except (OSError, AttributeError, ValueError):  # a system that does not tell, or a socket that is closed by now
             return 0
 
     def drop(self) -> None:

@@ -152,14 +152,14 @@ def _results(value: Any) -> tuple[dict[str, Any], ...]:
     for result in _listed(value):
         if not isinstance(result, dict) or "tokens" not in result:
             raise ValueError("a list of objects with tokens is expected")
-        results.append(
-            {"tokens": count(result["tokens"]), **{key: _scalar(part) for key, part in result.items() if key != "tokens"}}
-        )
+        results.append({key: _checked(key, check, result[key]) for key, check in _RESULT.items() if key in result})
     return tuple(results)
 
 
-def _scalar(value: Any) -> Any:
-    return text(value) if isinstance(value, str) else value if isinstance(value, bool) else figure(value)
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false is expected")
+    return value
 
 
 def _report(value: Any) -> dict[str, Any]:
@@ -169,6 +169,10 @@ def _report(value: Any) -> dict[str, Any]:
     return {key: _checked(key, check, value[key]) for key, check in _REPORT.items() if value.get(key) is not None}
 
 
+_RESULT: dict[str, Check] = {
+    "tokens": count, "similarity": figure, "composed": figure, "worst": figure, "floor": figure,
+    "readout_text": text, "readout_similarity": figure, "knee": _flag,
+}  # fmt: skip
 _REPORT: dict[str, Check] = {
     "step": count, "steps": count, "tokens": count, "loss": figure, "similarity": figure, "best_loss": figure, "best_similarity": figure,
     "seconds": figure, "steps_per_second": figure, "restarts": _figures, "sweep": _rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import MessageTooLong, SoftPromptError, is_bad_input
@@ -26,6 +27,38 @@ def shown(run: AnyRun) -> dict[str, Any]:
     values = run.as_dict()
     error, results = shortened(values["error"], LONGEST_ERROR), [_cut(result) for result in values["results"][:MOST_RESULTS]]
     return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MOST_RESULTS]}
+
+
+class RunLines:
+    """Messages with runs in them. What a run looks like is made once, though many clients are told it."""
+
+    def __init__(self) -> None:
+        self._encoded: dict[str, tuple[AnyRun, bytes]] = {}
+
+    def page(self, head: dict[str, Any], runs: Sequence[AnyRun], more: bool) -> bytes:
+        """A snapshot or page, `head` being what stands in it beside its runs."""
+        return _with({**head, "more": more}, b'"runs":[' + b",".join(map(self._of, runs)) + b"]")
+
+    def news(self, run: AnyRun) -> bytes:
+        return _with({"type": "run"}, b'"run":' + self._of(run))
+
+    def size(self, run: AnyRun) -> int:
+        return len(self._of(run))
+
+    def forget(self, run: str) -> None:
+        self._encoded.pop(run, None)
+
+    def _of(self, run: AnyRun) -> bytes:
+        known, encoded = self._encoded.get(run.id, (None, b""))
+        if known is not run:
+            encoded = encode(shown(run)).rstrip()
+            self._encoded[run.id] = run, encoded
+        return encoded
+
+
+def _with(head: dict[str, Any], member: bytes) -> bytes:
+    """A message with one more member, which is encoded already."""
+    return encode(head)[:-2] + b"," + member + b"}\n"
 
 
 def _cut(values: dict[str, Any]) -> dict[str, Any]:

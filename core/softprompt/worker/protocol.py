@@ -152,12 +152,12 @@ _REPORTED = dict.fromkeys(("best_loss", "best_similarity", "seconds", "steps_per
     "sweep": _list_of(lambda row: isinstance(row, list) and len(row) == 3 and _whole(row[0]) and all(map(_FIGURE, row[1:]))),
 }  # fmt: skip
 _RUN = _object(
-    dict.fromkeys(("id", "prompt", "model", "name", "created", "began", "ended", "error", "entry"), _text)
+    dict.fromkeys(("id", "prompt", "model", "device", "name", "created", "began", "ended", "error", "entry"), _text)
     | dict.fromkeys(("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second"), _FIGURE)
     | {"state": _text, "stopping": _flag, "position": _number, "steps": _whole,
        "tokens": lambda value: value == "auto" or _whole(value)},
     # an older worker does not tell these
-    {"device": _text, "kind": _text, "sweep": _list_of(_whole), "results": _list_of(_RESULT), "of_entry": _text, "hard": _flag,
+    {"kind": _text, "sweep": _list_of(_whole), "results": _list_of(_RESULT), "of_entry": _text, "hard": _flag,
      "batch": _text, "rows": lambda value: _whole(value) and value > 0, "pausing": _flag},
 )  # fmt: skip
 MESSAGES: dict[str, Check] = {

@@ -154,9 +154,9 @@ class UnreadableRun:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the fields of a readable run."""
         texts = ("prompt", "model", "device", "name", "created", "began", "ended", "entry", "of_entry", "batch")
-        unknown = ("tokens", "steps", "step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")
+        unknown = ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")
         return {
-            "id": self.id, "state": self.state, "error": self.reason, "kind": "", "position": 0.0, "rows": 1, "sweep": [], "results": [],
+            "id": self.id, "state": self.state, "error": self.reason, "kind": "", "position": 0.0, "tokens": 0, "steps": 0, "rows": 1, "sweep": [], "results": [],
             "hard": False, "stopping": False, "pausing": False, **dict.fromkeys(texts, ""), **dict.fromkeys(unknown),
         }  # fmt: skip
 

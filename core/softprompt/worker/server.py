@@ -68,6 +68,7 @@ class Server:
         self._queue_thread = ThreadPoolExecutor(1, "queue")
         self.engine = Engine(self.library, self._from_engine, release_after)
         self.clients: dict[int, Client] = {}
+        self._lines = messages.RunLines()
         self._newcomers: set[Client] = set()  # who have not been sent the first runs yet
         self.hello = p.hello()
         self.again = False
@@ -181,10 +182,10 @@ class Server:
         while client.listed and size < messages.PAGE_BYTES:
             run = self.runs.get(client.listed.popleft())
             if run is not None:
-                runs.append(messages.shown(run))
-                size += len(p.encode(runs[-1]))
+                runs.append(run)
+                size += self._lines.size(run)
         client.waits_for_more = bool(client.listed) or not self._scanned.is_set()
-        client.send(p.encode({**head, "runs": runs, "more": client.waits_for_more}))
+        client.send(self._lines.page(head, runs, client.waits_for_more))
 
     def _catch_up(self, client: Client) -> None:
         if client.catching_up is None and (client.behind or self._has_page(client)):
@@ -213,7 +214,7 @@ class Server:
 
     def _news_of(self, run: str) -> bytes:
         known = self.runs.get(run)
-        return p.encode({"type": "dropped", "run": run} if known is None else {"type": "run", "run": messages.shown(known)})
+        return p.encode({"type": "dropped", "run": run}) if known is None else self._lines.news(known)
 
     async def _heed(self, client: Client, line: bytes) -> None:
         """Carries out one request. Questions wait in a task of their own, so that a newer one can overtake them."""
@@ -389,6 +390,7 @@ class Server:
                 for client in self.clients.values():
                     client.listed.append(run.id)
         for run_id in gone:
+            self._lines.forget(run_id)
             if self.runs.pop(run_id, None) is not None:
                 self._tell_of(run_id)
         self._catch_all_up()
