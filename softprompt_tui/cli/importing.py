@@ -143,7 +143,7 @@ def _print_one(one: Imported) -> None:
     prompt = one.entry.prompt
     line("name", prompt.name)
     line("soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}")
-    if not prompt.source:
+    if "format" not in prompt.source:
         line("format", one.format)
     for label, said in told_of_origin(prompt):
         line(label, said if len(said) <= SAID else f"{said[:SAID]}…")

@@ -206,13 +206,12 @@ def test_what_this_program_wrote_comes_back_with_everything() -> None:
     metadata = {"softprompt": json.dumps(prompt.summary()), "softprompt_tensors": json.dumps(beside)}
     export = found_in_file(save({"emb_params": prompt.vectors}, metadata))
     for found in (entry, export):
-        assert found.provenance is not None
-        said = dict(found.provenance)
+        said = dict(found.provenance[""])
         said.pop("entry", None)
         assert said == json.loads(json.dumps(prompt.summary()))
         assert bits(found.vectors[""]) == bits(prompt.vectors)
-        assert {key: bits(found.beside[key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
-    assert entry.provenance["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}
+        assert {key: bits(found.beside[""][key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
+    assert entry.provenance[""]["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}
 
 
 def test_files_are_known_by_what_is_in_them_and_not_by_their_names(tmp_path: Path) -> None:
@@ -305,7 +304,7 @@ def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Pat
 
 
 def _head(**changes: object) -> bytes:
-    head = {"format": "x", "said": {}, "provenance": None, "vectors": [["", [2, 4]]], "beside": []} | changes
+    head = {"format": "x", "said": {}, "provenance": {}, "named": False, "vectors": [["", [2, 4]]], "beside": {}} | changes
     raw = json.dumps(head).encode()
     return struct.pack("<Q", len(raw)) + raw
 
@@ -315,7 +314,9 @@ def _head(**changes: object) -> bytes:
     [
         b"", b"\xff" * 8, _head(), _head() + bytes(28), _head() + bytes(36), _head(vectors=[]) + b"", _head(vectors=[["", [8]]]) + bytes(32),
         _head(vectors=[["", [-2, -4]]]) + bytes(32), _head(vectors=[["", [2, 4]], ["", [0]]]) + bytes(32), _head(vectors=[[1, [2, 4]]]) + bytes(32),
-        _head(said=[]) + bytes(32), _head(format=1) + bytes(32), _head(provenance=1) + bytes(32), _head(vectors=7) + bytes(32),
+        _head(said=[]) + bytes(32), _head(format=1) + bytes(32), _head(provenance=1) + bytes(32), _head(named=1) + bytes(32), _head(provenance={"": 1}, beside={"": []}) + bytes(32),
+        _head(provenance={"x": {}}, beside={"x": []}) + bytes(32), _head(provenance={"": {}}) + bytes(32), _head(beside={"": []}) + bytes(32),
+        _head(beside={"": [["a", [1]], ["a", [1]]]}, provenance={"": {}}) + bytes(40), _head(beside=[]) + bytes(32), _head(vectors=7) + bytes(32),
         _head() + np.full(8, np.nan, "<f4").tobytes(), struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 3) + b"{}{",
     ],
 )  # fmt: skip
