@@ -349,7 +349,8 @@ def every_kind() -> list[bytes]:
     ]
     read_by_one = [target for target in TARGETS.values() if target.parse is found_in_file]
     others = (hostile_files.named_badly(), hostile_files.bytes_of_all(Path("canary")))
-    return zips + [raw for target in read_by_one for raw in target.seeds()] + [raw for files in others for _, raw in files]
+    short = [raw for files in others for _, raw in files if len(raw) < 50_000]  # the long ones take seconds, in the same code
+    return zips + [raw for target in read_by_one for raw in target.seeds()] + short
 
 
 def test_the_child_imports_and_opens_nothing_once_it_is_locked_up() -> None:
