@@ -22,6 +22,8 @@ from softprompt import Library, SoftPrompt, importing
 from softprompt.encoder import TextEncoder
 from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError
 from softprompt.formats import child, reading
+from softprompt.formats.export import export
+from softprompt.formats.export_bytes import two_tensors
 from softprompt.importing import assigned, import_files
 from softprompt.library.entry import Entry, pack
 from softprompt.library.names import check_name, tidied
@@ -79,6 +81,70 @@ def test_the_two_of_sdxl_are_linked(tmp_path: Path) -> None:
     assert names(library) == ["fox clip_g", "fox clip_l"]
     assert (first.prompt.source["with"], second.prompt.source["with"]) == (second.id, first.id)
     assert {first.prompt.source["part"], second.prompt.source["part"]} == {"clip_l", "clip_g"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said", "name", "wished"),
+    [
+        ({"clip_l": V, "t5": V}, {}, "", ["my dog"]),
+        ({"clip_l": V, "t5": V}, {"name": "dog"}, "", ["dog"]),
+        ({"text_encoders_0": V}, {}, "", ["my dog"]),
+        ({"text_encoders_0": V, "text_encoders_1": V}, {}, "", ["my dog clip_g", "my dog clip_l"]),
+        ({"t5": V}, {}, "", ["my dog"]),
+        ({"<fox>": V}, {}, "", ["fox"]),
+        ({"<fox>": V, "<lake>": V[0]}, {"name": "dog"}, "", ["fox", "lake"]),
+        ({"<fox>": V, "<lake>": V[0]}, {}, "pets", ["pets-fox", "pets-lake"]),
+        ({"bundle_emb.fox.clip_l": V, "bundle_emb.fox.clip_g": V}, {}, "", ["fox clip_g", "fox clip_l"]),
+    ],
+)  # fmt: skip
+def test_a_part_is_named_after_its_file_and_a_token_after_itself(
+    tmp_path: Path, tensors: dict[str, np.ndarray], said: dict[str, str], name: str, wished: list[str]
+) -> None:
+    path = tmp_path / "my dog.safetensors"
+    path.write_bytes(save(tensors, said or None))
+    library = Library()
+    imported = import_files(library, [path], name=name).imported
+    assert names(library) == wished
+    if "t5" in tensors and len(tensors) > 1:
+        (one,) = imported
+        assert one.format == "Flux embedding (clip_l, t5), safetensors"
+        assert one.notes == ("left out of it: t5, which is for a T5 encoder",)
+
+
+def test_each_half_of_an_exported_pair_comes_back_with_what_it_knew_and_the_others_id(tmp_path: Path) -> None:
+    vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
+    halves = {
+        key: a_prompt(name=f"lake {key}", hard_prompt=f"a lake for {key}", model=f"m {key}", vectors=array, hidden={"sdxl": 0.5})
+        for key, array in vectors.items()
+    }
+    (path,) = export(halves["clip_g"], "comfyui", tmp_path, other=halves["clip_l"]).paths
+    library = Library()
+    batch = import_files(library, [path])
+    made = {key: library.open(f"lake {key}") for key in halves}
+    assert [one.format for one in batch.imported] == ["export of softprompt-tui"] * 2
+    for key, other in (("clip_l", "clip_g"), ("clip_g", "clip_l")):
+        of_pair = {"part": key, "with": made[other].id}
+        assert made[key].prompt.summary() == halves[key].summary() | {"source": of_pair}
+        for name in ("vectors", "target", "losses", "similarities"):
+            assert getattr(made[key].prompt, name).tobytes() == getattr(halves[key], name).tobytes()
+    assert [one.state for one in import_files(library, [path]).imported] == ["present"] * 2
+    import_files(Library(tmp_path / "renamed"), [path], name="sea")
+    assert names(Library(tmp_path / "renamed")) == ["sea clip_g", "sea clip_l"]
+    again = export(made["clip_l"].prompt, "safetensors", tmp_path / "again.safetensors", other=made["clip_g"].prompt)
+    other_home = Library(tmp_path / "other")
+    import_files(other_home, again.paths)
+    assert other_home.open("lake clip_l").prompt.source["with"] == other_home.find("lake clip_g").id
+
+
+def test_half_of_an_exported_pair_can_be_given_to_its_model(tmp_path: Path, encoder: TextEncoder) -> None:
+    mine = a_prompt(name="l", vectors=np.ones((2, 256), np.float32), model="", model_fingerprint="", steps=0, source={"file": "x"})
+    path = tmp_path / "pair.safetensors"
+    path.write_bytes(two_tensors(mine, a_prompt(name="g", vectors=np.ones((2, 8), np.float32))))
+    first, second = import_files(Library(), [path], encoder).imported
+    assert (first.entry.prompt.model, second.entry.prompt.model) == (encoder.name, "mini")
+    assert second.notes == (f"clip_g is 8 wide and {encoder.name} takes 256: it is not assigned to that model",)
+    path.write_bytes(two_tensors(*[a_prompt(name=name) for name in "lg"]))
+    assert "takes 256" in str(import_files(Library(), [path], encoder).refused[0])
 
 
 def test_with_a_model_it_belongs_to_it_and_has_a_readout(tmp_path: Path, encoder: TextEncoder) -> None:
