@@ -27,7 +27,9 @@ from softprompt.library.entry import Entry, pack
 from tests.library_model import a_prompt
 
 V = np.linspace(-1, 1, 8, dtype=np.float32)
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9408\n"  # what git keeps in a large file's place
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9408\n"
+)  # what git keeps in a large file's place
 Made = Iterator[tuple[str, bytes]]
 
 # pickles, put together by hand

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softprompt.config import Long, TrainConfig
 from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError
 from softprompt.families import ENCODERS
 from softprompt.formats.found import Found
@@ -26,8 +27,10 @@ from softprompt.formats.reading import read
 from softprompt.library.batch import Known
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, tidied
+from softprompt.origin import check_meanings
 from softprompt.prompt import SoftPrompt
 from softprompt.provenance import bounded, check_source_size
+from softprompt.refusals import check_text, no_prompt, shortened
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -130,27 +133,78 @@ def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
     return out
 
 
-def check_assignable(prompt: SoftPrompt, again: bool = False) -> None:
-    """Raises ConfigError for a soft prompt whose model is known; with `again`, only where that is what it was trained on."""
-    if not prompt.model_fingerprint:
-        return
-    whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
-    if not prompt.source or prompt.steps:
-        raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
-    if not again:
-        raise ConfigError(
-            f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
-        )
+def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: bool = False, again: bool = False) -> None:
+    """Raises ConfigError where the model or the hard prompt is known already; with `again`, only where it was trained with them here."""
+    trained = not prompt.source or prompt.steps > 0
+    if model and prompt.model_fingerprint:
+        whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
+        if trained:
+            raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
+        if not again:
+            raise ConfigError(
+                f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
+            )
+    if hard_prompt and prompt.hard_prompt:
+        means = f"the hard prompt of {prompt.name} is {shortened(prompt.hard_prompt)!r}"
+        if trained:
+            raise ConfigError(f"{means}, which it was trained for: `train` trains a soft prompt for another")
+        if not again:
+            raise ConfigError(
+                f"{means}: a hard prompt is assigned where it is unknown. If that one was a mistake, --again gives it another"
+            )
 
 
-def assigned(prompt: SoftPrompt, encoder: TextEncoder, again: bool = False) -> SoftPrompt:
-    """The soft prompt as one of this model, with its readout. Raises ConfigError for one of another width, and as `check_assignable`."""
-    from softprompt.readout import read_out
+def assigned(
+    prompt: SoftPrompt,
+    encoder: TextEncoder | None = None,
+    *,
+    hard_prompt: str = "",
+    long: Long = TrainConfig.long,
+    again: bool = False,
+) -> SoftPrompt:
+    """Return the soft prompt as one of this model with its readout, or with the hard prompt that it stands for, or both.
 
-    check_assignable(prompt, again)
+    Its similarity to the hard prompt is measured where both are known.
+
+    Args:
+        long: what is done with a hard prompt longer than a model's context, now and when it is trained for another model.
+
+    Raises:
+        ConfigError: as `check_assignable`, and for a model of another width.
+        PromptError: the hard prompt cannot be one, or is too long for the model.
+    """
+    is_restated = bool(hard_prompt and encoder and encoder.fingerprint == prompt.model_fingerprint)
+    check_assignable(prompt, model=encoder is not None and not is_restated, hard_prompt=bool(hard_prompt), again=again)
+    if hard_prompt:
+        check_hard_prompt(hard_prompt)
+        prompt = replace(
+            prompt, hard_prompt=hard_prompt, config=prompt.config | {"long": long}, target=np.empty(0, np.float32), similarity=None,
+            composition=None, hidden={}, readout_similarity=None,
+        )  # fmt: skip
+    if encoder is None:
+        return prompt
     check_width(prompt.name or "the soft prompt", prompt.vectors, encoder)
-    readout, text = read_out(encoder, prompt.vectors)
-    return replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint, readout=readout, readout_text=text)
+    return _with_figures(replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint), encoder)
+
+
+def check_hard_prompt(text: str) -> None:
+    """Raises PromptError for a text that no soft prompt can stand for."""
+    if not text.strip():
+        raise no_prompt()
+    check_meanings(check_text("prompt", text), ())
+
+
+def _with_figures(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
+    """The soft prompt with its readout on this encoder, and how near it comes to its hard prompt where that is known."""
+    from softprompt.readout import read_out
+    from softprompt.targets import meant_prompt
+    from softprompt.trainer import measured
+
+    if not prompt.written_out or prompt.tokens > encoder.room:
+        readout, text = read_out(encoder, prompt.vectors)
+        return replace(prompt, readout=readout, readout_text=text)
+    target = meant_prompt(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
+    return replace(prompt, **measured(encoder, target, prompt.vectors))
 
 
 def check_width(what: str, vectors: Array, encoder: TextEncoder) -> None:

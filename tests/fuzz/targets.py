@@ -157,7 +157,11 @@ def _safetensors() -> list[bytes]:
         {"clip_l": v[None], "t5": v},
     ]
     pair = [a_prompt(name="L"), a_prompt(name="G")]
-    return [export_bytes.two_tensors(*pair)] + [save(one, {"format": "pt", "name": "x"}) for one in made] + [save({"emb_params": v}, ours), *_entries()[:2]]
+    return (
+        [export_bytes.two_tensors(*pair)]
+        + [save(one, {"format": "pt", "name": "x"}) for one in made]
+        + [save({"emb_params": v}, ours), *_entries()[:2]]
+    )
 
 
 def _with_length(raw: bytes) -> bytes:
@@ -241,7 +245,18 @@ def _templates() -> list[bytes]:
 
 
 _REFUSED = (FileRefused,)
-_KEYS = [b'"emb_params"', b'"text_encoders_0"', b'"t5"', b'"<b>_1"', b'"clip_l"', b'"clip_g"', b'"softprompt"', b'"string_to_param"', b'"TORCHTENSOR":', b'"state_dict"']
+_KEYS = [
+    b'"emb_params"',
+    b'"text_encoders_0"',
+    b'"t5"',
+    b'"<b>_1"',
+    b'"clip_l"',
+    b'"clip_g"',
+    b'"softprompt"',
+    b'"string_to_param"',
+    b'"TORCHTENSOR":',
+    b'"state_dict"',
+]
 _ALL = (
     Target("entry", lambda raw: unpack_any(raw, "x"), (EntryDamaged,), _entries, tuple(TYPES), with_digest),
     Target("settings", _settings, (ValueError, TypeError, RecursionError),

@@ -345,7 +345,9 @@ def every_kind() -> list[bytes]:
     codecs = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
     zips = [
         hostile_files.zipped({"tensor.npy": hostile_files.npy(), "meta.json": '{"name": "Füchse"}'.encode(codec)}, packing)
-        for codec, packing in zip(codecs, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) * 2, strict=True)
+        for codec, packing in zip(
+            codecs, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) * 2, strict=True
+        )
     ]
     read_by_one = [target for target in TARGETS.values() if target.parse is found_in_file]
     others = (hostile_files.named_badly(), hostile_files.bytes_of_all(Path("canary")))

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from softprompt import Library, SoftPrompt, importing
 from softprompt.encoder import TextEncoder
-from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError
+from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError, PromptError
 from softprompt.formats import child, reading
 from softprompt.formats.export import export
 from softprompt.formats.export_bytes import two_tensors
@@ -137,7 +137,9 @@ def test_each_half_of_an_exported_pair_comes_back_with_what_it_knew_and_the_othe
 
 
 def test_half_of_an_exported_pair_can_be_given_to_its_model(tmp_path: Path, encoder: TextEncoder) -> None:
-    mine = a_prompt(name="l", vectors=np.ones((2, 256), np.float32), model="", model_fingerprint="", steps=0, source={"file": "x"})
+    mine = a_prompt(
+        name="l", vectors=np.ones((2, 256), np.float32), model="", model_fingerprint="", steps=0, source={"file": "x"}
+    )
     path = tmp_path / "pair.safetensors"
     path.write_bytes(two_tensors(mine, a_prompt(name="g", vectors=np.ones((2, 8), np.float32))))
     first, second = import_files(Library(), [path], encoder).imported
@@ -477,6 +479,64 @@ def test_taking_back_goes_on_after_a_failure_and_says_what_is_left(tmp_path: Pat
     with pytest.raises(HomeError, match=r"the disk is full.*could not be taken back: `softprompt-tui rm") as raised:
         import_files(library, paths)
     assert (names(library), tried[0] in str(raised.value)) == (["0"], True)
+
+
+def test_a_hard_prompt_is_told_once_and_measured_where_the_model_is_known(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "fox.npy"
+    np.save(path, encoder.tower.table[encoder.tokenizer.encode("a red fox")].float().cpu().numpy())
+    (one,) = import_files(Library(), [path]).imported
+    told = assigned(one.entry.prompt, hard_prompt="a red fox")
+    assert (told.hard_prompt, told.model, told.similarity, told.composition, told.hidden, told.target.size) == (
+        "a red fox",
+        "",
+        None,
+        None,
+        {},
+        0,
+    )
+    for both in (assigned(told, encoder), assigned(assigned(one.entry.prompt, encoder), encoder, hard_prompt="a red fox")):
+        assert both.similarity == pytest.approx(1, abs=1e-5)  # these very words
+        assert both.composition is not None
+        assert both.composition.mean > 0.999
+        assert both.hidden["sd1"] == pytest.approx(1, abs=1e-4)
+        assert (both.readout_text, both.readout_similarity) == ("a red fox", pytest.approx(1, abs=1e-5))
+        assert both.target.shape == (encoder.config.embed_dim,)
+    with pytest.raises(ConfigError, match=r"the hard prompt of fox is 'a red fox'.*--again"):
+        assigned(both, hard_prompt="a boat")
+    other = assigned(both, encoder, hard_prompt="a boat", again=True)
+    assert other.similarity is not None
+    assert other.similarity < 0.9
+    unmeasured = assigned(both, hard_prompt="a boat", again=True)
+    assert (unmeasured.similarity, unmeasured.composition, unmeasured.readout_similarity, unmeasured.hidden) == (
+        None,
+        None,
+        None,
+        {},
+    )
+    with pytest.raises(ConfigError, match="which it was trained for"):
+        assigned(a_prompt(name="Fox"), hard_prompt="a boat", again=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [(" ", "is empty"), ("a\udc80b", "no UTF-8"), ("fox " * 80, "Shorten it"), ("x" * 200_001, "at most 200,000")],
+)
+def test_a_text_that_no_soft_prompt_can_stand_for_is_refused(encoder: TextEncoder, tmp_path: Path, text: str, wrong: str) -> None:
+    path = tmp_path / "fox.npy"
+    np.save(path, np.ones((2, 256), np.float32))
+    (one,) = import_files(Library(), [path]).imported
+    with pytest.raises(PromptError, match=wrong):
+        assigned(one.entry.prompt, encoder, hard_prompt=text)
+    cut = assigned(one.entry.prompt, encoder, hard_prompt="fox " * 80, long="cut")
+    assert (cut.config["long"], cut.similarity is None) == ("cut", False)
+
+
+def test_one_of_more_tokens_than_the_model_takes_has_a_readout_and_no_figures(encoder: TextEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "many.npy"
+    np.save(path, np.ones((100, 256), np.float32))
+    (one,) = import_files(Library(), [path]).imported
+    made = assigned(one.entry.prompt, encoder, hard_prompt="a red fox")
+    assert (len(made.readout), made.similarity, made.composition) == (100, None, None)
 
 
 def test_only_an_imported_one_is_given_another_model(tmp_path: Path, encoder: TextEncoder) -> None:

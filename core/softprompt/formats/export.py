@@ -127,7 +127,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     if prompt.hard_prompt:
         advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L].model}` makes it anew for the first"
     else:
-        advice = "Its hard prompt is not known, so it cannot be made anew for another"
+        advice = f"Its hard prompt is not known, so it cannot be made anew for another; `softprompt-tui assign '{prompt.name}' --prompt TEXT` says it"
     usable = "; ".join(f"{one} ({ENCODERS[one].model}: {ENCODERS[one].used_by})" for one in program.widths)
     anything = ", ".join(name for name, one in PROGRAMS.items() if not one.widths)
     raise ExportRefused(
@@ -169,7 +169,9 @@ def _check_stem(to: str, stem: str, tokens: int) -> None:
         return
     fitting = typeable_stem(to, stem, tokens)
     advice = f"call it {fitting}" if not objection(to, fitting, tokens) else "name the file with --out"
-    raise ExportRefused(f"in {PROGRAMS[to].title} the file's name {stem!r} is what is typed, and {PROGRAMS[to].title} {why}: {advice}")
+    raise ExportRefused(
+        f"in {PROGRAMS[to].title} the file's name {stem!r} is what is typed, and {PROGRAMS[to].title} {why}: {advice}"
+    )
 
 
 def _called(prompt: SoftPrompt) -> str:

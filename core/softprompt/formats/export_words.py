@@ -95,7 +95,12 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
 def _loaded_by(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
     """Which programs take the default file as it is, and by what word; which take it under another name."""
     tokens, width, pair = prompts[0].tokens, prompts[0].vectors.shape[1], len(prompts) == 2
-    words = {"a1111": "AUTOMATIC1111 and Forge ({})", "comfyui": "ComfyUI (embedding:{})", "kohya": "kohya ({})", "invokeai": "InvokeAI (<{}>)"}
+    words = {
+        "a1111": "AUTOMATIC1111 and Forge ({})",
+        "comfyui": "ComfyUI (embedding:{})",
+        "kohya": "kohya ({})",
+        "invokeai": "InvokeAI (<{}>)",
+    }
     usable = {name: word for name, word in words.items() if pair or width in PROGRAMS[name].widths}
     fits = [word.format(stem) for name, word in usable.items() if not objection(name, stem, tokens)]
     if not pair:
