@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from safetensors.numpy import save
 import softprompt
 from softprompt.importing import candidates
 from softprompt.job import Job
-from softprompt_tui.cli import port
 from softprompt_tui.cli.report import line
 from softprompt_tui.screens.text import TextScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
@@ -85,7 +85,7 @@ def test_an_imported_one_is_told_its_hard_prompt_and_ported(card: Path, run: Run
     nothing = run("assign", "red fox")
     assert (nothing.returncode, "give --model NAME, --prompt TEXT, or both" in nothing.stderr) == (2, True)
     jobs: list[Job] = []
-    monkeypatch.setattr(port, "train_here", lambda job, *_: jobs.append(job))
+    monkeypatch.setattr(sys.modules["softprompt_tui.cli.port"], "train_here", lambda job, *_: jobs.append(job))
     assert run("port", "red fox", "--model", "mini").returncode == 0
     assert (jobs[0].prompt, jobs[0].config.tokens, jobs[0].ancestry[0].name) == ("a boat", 2, "red fox")
 
