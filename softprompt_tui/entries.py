@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from softprompt_tui.app import SoftPromptApp
 
 Result = TypeVar("Result")
-CHANGING = ("rename", "tag", "note", "delete", "undo", "import")  # actions that change the library
-ASKING = ("rename", "tag", "note", "export", "import", "detail", "compare")  # actions with a dialog
+CHANGING = ("rename", "tag", "note", "hard_prompt", "delete", "undo", "import")  # actions that change the library
+ASKING = ("rename", "tag", "note", "hard_prompt", "export", "import", "detail", "compare")  # actions with a dialog
 
 
 class Entries:
@@ -176,7 +176,7 @@ class Entries:
     async def _vary(self, entry: str) -> None:
         made = (await self._thread(self.app.library.open, entry)).prompt
         if not made.hard_prompt:
-            raise PromptError(f"the hard prompt of {made.name} is not known: there is nothing to vary")
+            raise PromptError(f"the hard prompt of {made.name} is not known: there is nothing to vary. H says what it is")
         self.app.settings.remember(self.app.prompt_pane.prompt)  # what stood there comes back with up
         self.app.prompt_pane.remembered(self.app.settings.prompts)
         fields, more = variation_of(made)
@@ -199,6 +199,9 @@ class Entries:
 
     async def _export(self, entry: str) -> None:
         await self.files.export(await self._thread(self.app.library.open, entry))
+
+    async def _hard_prompt(self, entry: str) -> None:
+        await self.files.ask_hard_prompt(await self._thread(self.app.library.open, entry))
 
     async def _import(self, *_: str) -> None:
         await self.files.bring_in()

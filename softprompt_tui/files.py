@@ -14,7 +14,7 @@ from softprompt_tui.clipboard import copy
 from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
 from softprompt_tui.outside import CommandFailed, command
-from softprompt_tui.screens.ask import AskKey
+from softprompt_tui.screens.ask import AskKey, AskText
 from softprompt_tui.screens.busy import BusyScreen
 from softprompt_tui.screens.export import Export, ExportScreen
 from softprompt_tui.screens.files import FilesScreen, typed_path
@@ -82,6 +82,23 @@ class Files:
         await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *(one["id"] for one in made))
         self.app.entries.changed(made[0]["id"])
         self.app.say(f"{whose} of {model}")
+
+    async def ask_hard_prompt(self, entry: Entry) -> None:
+        """Asks which hard prompt an imported soft prompt stands for, and has its similarity measured where its model is known."""
+        from softprompt.importing import check_assignable
+
+        prompt = entry.prompt
+        check_assignable(prompt, model=False, hard_prompt=True, again=True)
+        text = await self.app.push_screen_wait(
+            AskText(
+                f"The hard prompt that {inert(prompt.name)} stands for; `port` trains it for other models", prompt.hard_prompt
+            )
+        )
+        if text and text != prompt.hard_prompt:
+            again = ["--again"] if prompt.hard_prompt else []
+            await self._command(f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id)
+            self.app.entries.changed(entry.id)
+            self.app.say(f"{prompt.name} stands for {text}")
 
     async def export(self, entry: Entry) -> None:
         """Asks where to, writes the file, and says what to type in the other program."""

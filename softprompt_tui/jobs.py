@@ -109,9 +109,12 @@ def hard_of(more: dict[str, str], seed: int = 0) -> HardConfig:
 
 
 def settings_of(made: SoftPrompt) -> TrainConfig:
-    """The settings that it was trained with; raises ConfigError for those of another version, or of another program."""
+    """The settings that it was trained with, the usual ones and its number of tokens for one from a file.
+
+    Raises ConfigError for those of another version, or of another program.
+    """
     try:
-        return TrainConfig.from_dict(made.config)
+        return TrainConfig.from_dict({"tokens": made.tokens} | made.config)
     except (ConfigError, TypeError, AttributeError) as error:
         raise ConfigError(f"the settings of {made.name} are not of this version: {error}") from error
 

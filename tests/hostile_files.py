@@ -27,6 +27,9 @@ from softprompt.library.entry import Entry, pack
 from tests.library_model import a_prompt
 
 V = np.linspace(-1, 1, 8, dtype=np.float32)
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9408\n"
+)  # what git keeps in a large file's place
 Made = Iterator[tuple[str, bytes]]
 
 # pickles, put together by hand
@@ -205,8 +208,43 @@ def tensors() -> Made:
     yield "seventeen-dimensions", tensor((1,) * 17, (1,) * 17)
 
 
+def numpy_arrays() -> Made:
+    """Arrays of numpy in a pickle that are none, or would have to be made by running something."""
+
+    def pickled(array: object, *changes: tuple[bytes, bytes]) -> bytes:
+        raw = pickle.dumps(array, 2)[2:-1]
+        for old, new in changes:
+            assert old in raw
+            raw = raw.replace(old, new)
+        return raw
+
+    good = V.reshape(2, 4)
+    shape = b"K\x02K\x04\x86"
+    reconstruct = b"c" + pickled(V).split(b"c", 1)[1].split(b"\nq", 1)[0] + b"\n"
+    yield "numpy-objects", pickled(np.array([[1, "a"]], dtype=object))
+    yield "numpy-records", pickled(np.zeros(2, [("a", "<f4")]))
+    yield "numpy-big-endian", pickled(good.astype(">f4"))
+    yield "numpy-text", pickled(np.array(["a"]))
+    yield "numpy-complex", pickled(good.astype("c8"))
+    yield "numpy-more-than-there-are", pickled(good, (shape, b"K\x03K\x04\x86"))
+    yield "numpy-fewer-than-there-are", pickled(good, (shape, b"K\x01K\x04\x86"))
+    yield "numpy-negative", pickled(good, (shape, b"J\xfe\xff\xff\xffJ\xfc\xff\xff\xff\x86"))
+    yield "numpy-huge", pickled(good, (shape, number(1 << 47) + number(1 << 47) + b"\x86"))
+    yield "numpy-no-shape", pickled(good, (shape, b"N"))
+    yield "numpy-no-bytes", pickled(good, (b"X\x06\x00\x00\x00latin1", text("utf-16")))
+    yield "numpy-beyond-latin-1", pickled(np.zeros((1, 1), np.float32), (b"X\x04\x00\x00\x00" + bytes(4), text("雪雪雪雪")))
+    yield "numpy-unbuilt", reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R"
+    yield "numpy-of-another-class", holding(reconstruct + named("os", "system") + b"K\x00\x85" + text("b") + b"\x87R")
+    yield "numpy-of-a-known-class", holding(reconstruct + named("torch", "Size") + b"K\x00\x85" + text("b") + b"\x87R")
+    yield "numpy-built-of-nothing", holding(reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R}b")
+    yield "numpy-scalar-of-objects", holding(pickled(np.float32(1), (b"f4", b"O8")))
+    yield "numpy-scalar-cut", holding(pickled(np.float32(0), (b"f4", b"f8")))
+    yield "numpy-infinite", pickled(np.full((2, 4), np.inf, np.float32))
+    yield "numpy-three-dimensions", pickled(np.zeros((2, 2, 2), np.float32))
+
+
 def torch_files(canary: Path) -> Made:
-    for name, program in (*programs(canary), *tensors()):
+    for name, program in (*programs(canary), *tensors(), *numpy_arrays()):
         yield f"{name}.pt", in_zip(program)
         yield f"{name}.old.pt", in_stream(program)
     for name, program in list(programs(canary))[:4]:
@@ -368,6 +406,9 @@ def safetensors() -> Made:
     yield "metadata.safetensors", safe({"emb_params": one, "__metadata__": {"a": {"b": 1}}})
     yield "trailing.safetensors", safe({"emb_params": one}, V.tobytes() + b"more")
     yield "many.safetensors", save({f"layer.{i}.weight": V.reshape(2, 4) for i in range(200)})
+    yield "two-widths.safetensors", save({"<a>": V, "<b>": V[:4].copy()})
+    yield "tokens-not-finite.safetensors", save({"<a>": V, "<b>": np.full(8, np.nan, "<f4")})
+    yield "half-a-token.safetensors", save({"clip_l": V.reshape(2, 4), "clip_g": np.zeros((0, 4), "<f4")})
     yield "nan.safetensors", save({"emb_params": np.full((2, 4), np.nan, "<f4")})
     yield "infinity16.safetensors", save({"emb_params": np.full((2, 4), np.inf, "<f2")})
     yield "too-large64.safetensors", save({"emb_params": np.full((2, 4), 1e300)})
@@ -378,6 +419,19 @@ def safetensors() -> Made:
     for name, said in (("text", "x"), ("list", "[]"), ("deep", "[" * 100_000), ("nothing", "{}"), ("nan", '{"a":NaN}')):
         yield f"provenance-{name}.safetensors", save({"emb_params": V.reshape(2, 4)}, {"softprompt": said})
     said = json.dumps(a_prompt(name="Fox").summary())
+    halves = {"clip_l": V.reshape(2, 4), "clip_g": V.reshape(2, 4)}
+    for name, both in (
+        ("one-for-two", json.loads(said)),
+        ("half", {"clip_l": json.loads(said)}),
+        ("of-others", {"clip_l": json.loads(said), "t5": json.loads(said)}),
+        ("list", []),
+        ("nothing", {"clip_l": {}, "clip_g": {}}),
+    ):
+        packed = json.dumps({"clip_l": {}, "clip_g": {}})
+        yield (
+            f"pair-{name}.safetensors",
+            save(halves, {"softprompt": json.dumps(both), "softprompt_tensors": packed}),
+        )
     for name, beside in (
         ("text", "x"),
         ("odd", '{"target":"AAA="}'),
@@ -441,6 +495,7 @@ def strangers() -> Made:
         ("hdf.npy", b"\x89HDF\r\n\x1a\n"), ("empty.pt", b""), ("one-byte.bin", b"\x80"), ("nine-zeros.safetensors", bytes(9)), ("script.pt", b"#!/bin/sh\nrm -rf /\n"),
         ("mkultra.json", b'{"metadata":{"name":"x"},"tensor":"gASVKAAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"}'),
         ("list.json", b"[" * 100_000), ("plain.json", b'{"a":1}'), ("webp.png", b"RIFF\x24\x00\x00\x00WEBPVP8 "), ("text.pt", "ein weicher Prompt ☃".encode() * 100),
+        ("pointer.safetensors", POINTER), ("answer.pt", b'{"error":"Unauthorized"}'), ("notice.bin", b"Invalid username or password."),
         ("protocol-0.pt", b"cos\nsystem\n(S'true'\ntR."), ("sqlite.pt", b"SQLite format 3\0" + bytes(80)),
     ):  # fmt: skip
         yield f"stranger-{name}", raw

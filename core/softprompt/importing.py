@@ -18,15 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softprompt.config import Long, TrainConfig
 from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError
 from softprompt.families import ENCODERS
 from softprompt.formats.found import Found
+from softprompt.formats.layouts import LEFT_OUT
 from softprompt.formats.reading import read
 from softprompt.library.batch import Known
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, tidied
+from softprompt.origin import check_meanings
 from softprompt.prompt import SoftPrompt
 from softprompt.provenance import bounded, check_source_size
+from softprompt.refusals import check_text, no_prompt, shortened
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
@@ -114,7 +118,8 @@ def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
         for i, path in enumerate(paths):
             found = waiting.popleft().result()
             if isinstance(found, Found):
-                size = sum(array.size for array in (*found.vectors.values(), *found.beside.values()))
+                beside = (array for tensors in found.beside.values() for array in tensors.values())
+                size = sum(array.size for array in (*found.vectors.values(), *beside))
                 if held + size > MOST_HELD:
                     found = FileRefused(
                         f"{path} is not read: with it, this import would hold more than {MOST_HELD:,} numbers ({4 * MOST_HELD >> 20} MB) "
@@ -128,27 +133,78 @@ def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
     return out
 
 
-def check_assignable(prompt: SoftPrompt, again: bool = False) -> None:
-    """Raises ConfigError for a soft prompt whose model is known; with `again`, only where that is what it was trained on."""
-    if not prompt.model_fingerprint:
-        return
-    whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
-    if not prompt.source or prompt.steps:
-        raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
-    if not again:
-        raise ConfigError(
-            f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
-        )
+def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: bool = False, again: bool = False) -> None:
+    """Raises ConfigError where the model or the hard prompt is known already; with `again`, only where it was trained with them here."""
+    trained = not prompt.source or prompt.steps > 0
+    if model and prompt.model_fingerprint:
+        whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
+        if trained:
+            raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
+        if not again:
+            raise ConfigError(
+                f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
+            )
+    if hard_prompt and prompt.hard_prompt:
+        means = f"the hard prompt of {prompt.name} is {shortened(prompt.hard_prompt)!r}"
+        if trained:
+            raise ConfigError(f"{means}, which it was trained for: `train` trains a soft prompt for another")
+        if not again:
+            raise ConfigError(
+                f"{means}: a hard prompt is assigned where it is unknown. If that one was a mistake, --again gives it another"
+            )
 
 
-def assigned(prompt: SoftPrompt, encoder: TextEncoder, again: bool = False) -> SoftPrompt:
-    """The soft prompt as one of this model, with its readout. Raises ConfigError for one of another width, and as `check_assignable`."""
-    from softprompt.readout import read_out
+def assigned(
+    prompt: SoftPrompt,
+    encoder: TextEncoder | None = None,
+    *,
+    hard_prompt: str = "",
+    long: Long = TrainConfig.long,
+    again: bool = False,
+) -> SoftPrompt:
+    """Return the soft prompt as one of this model with its readout, or with the hard prompt that it stands for, or both.
 
-    check_assignable(prompt, again)
+    Its similarity to the hard prompt is measured where both are known.
+
+    Args:
+        long: what is done with a hard prompt longer than a model's context, now and when it is trained for another model.
+
+    Raises:
+        ConfigError: as `check_assignable`, and for a model of another width.
+        PromptError: the hard prompt cannot be one, or is too long for the model.
+    """
+    is_restated = bool(hard_prompt and encoder and encoder.fingerprint == prompt.model_fingerprint)
+    check_assignable(prompt, model=encoder is not None and not is_restated, hard_prompt=bool(hard_prompt), again=again)
+    if hard_prompt:
+        check_hard_prompt(hard_prompt)
+        prompt = replace(
+            prompt, hard_prompt=hard_prompt, config=prompt.config | {"long": long}, target=np.empty(0, np.float32), similarity=None,
+            composition=None, hidden={}, readout_similarity=None,
+        )  # fmt: skip
+    if encoder is None:
+        return prompt
     check_width(prompt.name or "the soft prompt", prompt.vectors, encoder)
-    readout, text = read_out(encoder, prompt.vectors)
-    return replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint, readout=readout, readout_text=text)
+    return _with_figures(replace(prompt, model=encoder.name, model_fingerprint=encoder.fingerprint), encoder)
+
+
+def check_hard_prompt(text: str) -> None:
+    """Raises PromptError for a text that no soft prompt can stand for."""
+    if not text.strip():
+        raise no_prompt()
+    check_meanings(check_text("prompt", text), ())
+
+
+def _with_figures(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
+    """The soft prompt with its readout on this encoder, and how near it comes to its hard prompt where that is known."""
+    from softprompt.readout import read_out
+    from softprompt.targets import meant_prompt
+    from softprompt.trainer import measured
+
+    if not prompt.written_out or prompt.tokens > encoder.room:
+        readout, text = read_out(encoder, prompt.vectors)
+        return replace(prompt, readout=readout, readout_text=text)
+    target = meant_prompt(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
+    return replace(prompt, **measured(encoder, target, prompt.vectors))
 
 
 def check_width(what: str, vectors: Array, encoder: TextEncoder) -> None:
@@ -187,38 +243,47 @@ def _entries(
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     """The entries that a file makes, with what is to be said of each. Raises FileRefused."""
     try:
-        if found.provenance is not None:
-            return [_own(known, path, found, encoder, name, tags)]
-        return _foreign(path, found, encoder, name, tags)
+        if not found.provenance:
+            return _foreign(path, found, encoder, name, tags)
+        if encoder and len(found.vectors) > 1:
+            check_some_width(path, found, encoder)
+        return [_own(known, path, found, key, encoder, name, tags) for key in found.vectors]
     except (ConfigError, BadName) as error:
         raise FileRefused(f"{path} is refused: {error}") from error
 
 
 def _own(
-    known: Known, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    known: Known, path: Path, found: Found, key: str, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> tuple[Entry, tuple[str, ...]]:
-    """What this program wrote comes back with all that it knew."""
-    said = dict(found.provenance or {})
+    """What this program wrote comes back with all that it knew; each half of a pair with the other's id as well."""
+    said = dict(found.provenance[key])
     kept = said.pop("entry", {})
+    vectors = found.vectors[key]
     try:
-        (vectors,) = found.vectors.values()
-        prompt = SoftPrompt.from_summary(said, vectors, **found.beside)
+        prompt = SoftPrompt.from_summary(said, vectors, **found.beside[key])
         check_source_size(prompt.source)
         json.dumps(
             prompt.summary(), allow_nan=False
         )  # as it is saved: nothing may be infinite in what is not looked at here, either
-        entry = Entry(_id(found, ""), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
+        entry = Entry(_id(found, key), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
         entry_id = str(kept.get("id", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileRefused(f"{path} is refused: its provenance is damaged ({type(error).__name__} {error})") from error
-    if encoder and prompt.model_fingerprint:
+    notes: tuple[str, ...] = ()
+    if encoder and len(found.vectors) > 1 and vectors.shape[1] != encoder.width:
+        notes = (*notes, _other_width(key, vectors, encoder))
+    elif encoder and prompt.model_fingerprint:
         encoder.check_belongs(prompt)
     elif encoder:
         prompt = assigned(prompt, encoder)
-    notes: tuple[str, ...] = ()
-    wished = name or tidied(prompt.name) or tidied(path.stem) or "imported"
+    own = name or tidied(prompt.name) or tidied(path.stem) or "imported"
+    wished = tidied(f"{own[:40]} {key}") if key and (name or not tidied(prompt.name)) else own
     if not name and prompt.name and wished != prompt.name:
-        notes = (f"the file calls it {prompt.name[:60]!r}, which is no name here: {wished}",)
+        notes = (*notes, f"the file calls it {prompt.name[:60]!r}, which is no name here: {wished}")
+    if key:
+        others = [_id(found, other) for other in found.vectors if other != key]
+        of_pair = {"part": key, "with": ", ".join(others)}
+        prompt = replace(prompt, source=bounded(of_pair | prompt.source | of_pair))
     entry = replace(entry, prompt=prompt.named(wished), tags=check_tags([*entry.tags, *tags]))
     if entry_id and _is_here(known, entry_id, vectors):
         entry = replace(entry, id=entry_id)
@@ -235,11 +300,13 @@ def _foreign(
     path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     ids = {part: _id(found, part) for part in found.vectors}
-    if encoder and not any(vectors.shape[1] == encoder.width for vectors in found.vectors.values()):
-        check_width(str(path), next(iter(found.vectors.values())), encoder)
+    if encoder:
+        check_some_width(path, found, encoder)
     out = []
     for part, vectors in found.vectors.items():
         wished, notes = _name(path, found, part, name)
+        if left := found.said.get(LEFT_OUT):
+            notes = (*notes, f"left out of it: {left}")
         kept = {key: value for key, value in found.said.items() if key not in _NOT_KEPT_TWICE}
         own: dict[str, Any] = {
             "file": os.fsencode(path.name).decode("utf-8", "replace"),
@@ -258,12 +325,19 @@ def _foreign(
         if encoder and vectors.shape[1] == encoder.width:
             prompt = assigned(prompt, encoder)
         elif encoder:
-            notes = (
-                *notes,
-                f"{part} is {vectors.shape[1]} wide and {encoder.name} takes {encoder.width}: its model stays unknown",
-            )
+            notes = (*notes, _other_width(part, vectors, encoder))
         out.append((Entry(ids[part], 1, prompt, check_tags(tags)), notes))
     return out
+
+
+def check_some_width(path: Path, found: Found, encoder: TextEncoder) -> None:
+    """Raises ConfigError where the model takes vectors of another width than all in the file."""
+    if not any(vectors.shape[1] == encoder.width for vectors in found.vectors.values()):
+        check_width(str(path), next(iter(found.vectors.values())), encoder)
+
+
+def _other_width(part: str, vectors: Array, encoder: TextEncoder) -> str:
+    return f"{part} is {vectors.shape[1]} wide and {encoder.name} takes {encoder.width}: it is not assigned to that model"
 
 
 def _id(found: Found, part: str) -> str:
@@ -274,9 +348,11 @@ def _name(path: Path, found: Found, part: str, name: str) -> tuple[str, tuple[st
     """A name as near as can be to what the file calls it, else what the file is called; and a note where that had to be changed."""
     said = found.said.get("name")
     alone = len(found.vectors) == 1
-    own = name or (said if isinstance(said, str) else "") or (part if alone else "")
+    own, suffix = name or (said if isinstance(said, str) else ""), "" if alone else part
+    if found.named and not name and not (alone and own):
+        own, suffix = part, ""
     stem = tidied(own) or tidied(path.stem) or tidied(path.name) or "imported"
-    wished = stem if alone else tidied(f"{stem[:40]} {part}") or stem
+    wished = (tidied(f"{stem[:40]} {suffix}") or stem) if suffix else stem
     changed = own and not name and stem != own
     return wished, ((f"the file calls it {own[:60]!r}, which is no name here: {wished}",) if changed else ())
 

@@ -224,7 +224,8 @@ def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Job:
     """The job that looks for a saved soft prompt's hard readout. Raises PromptError where its hard prompt is not known."""
     if not entry.prompt.hard_prompt:
         raise PromptError(
-            f"what {entry.prompt.name} means is not known, since the file that it came from does not say: nothing can be looked for"
+            f"what {entry.prompt.name} means is not known, since the file that it came from does not say: nothing can be looked for. "
+            f"`softprompt-tui assign '{entry.prompt.name}' --prompt TEXT` says it"
         )
     return Job(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)
 

@@ -181,33 +181,40 @@ def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, traine
 
 
 def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
-    similarity, composition = grade(encoder, prompt, trained.vectors)
-    readout, readout_text = read_out(encoder, trained.vectors)
-    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
     return SoftPrompt(
         hard_prompt=prompt.text,
         meanings=prompt.meanings,
         model=encoder.name,
         model_fingerprint=encoder.fingerprint,
         vectors=trained.vectors.numpy(),
-        target=target.numpy(),
         losses=trained.losses.numpy(),
         similarities=trained.similarities.numpy(),
-        similarity=similarity,
-        composition=composition,
         loss=trained.loss,
         steps=trained.steps,
         seconds=trained.seconds,
         stopped=trained.stopped,
-        readout=readout,
-        readout_text=readout_text,
-        readout_similarity=readout_similarity(encoder, readout_text, target),
         config=config.as_dict(),
         device=trained.device,
         warnings=_warnings(prompt, config, trained),
-        hidden=hidden_similarities(encoder, prompt, trained.vectors),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
+        **measured(encoder, prompt, trained.vectors),
     )
+
+
+def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
+    """Return the fields of a SoftPrompt that say how near `vectors` (k, w) come to the hard prompt on this encoder, and how they read."""
+    similarity, composition = grade(encoder, prompt, vectors)
+    readout, readout_text = read_out(encoder, vectors)
+    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
+    return {
+        "target": target.numpy(),
+        "similarity": similarity,
+        "composition": composition,
+        "readout": readout,
+        "readout_text": readout_text,
+        "readout_similarity": readout_similarity(encoder, readout_text, target),
+        "hidden": hidden_similarities(encoder, prompt, vectors),
+    }
 
 
 def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tuple[str, ...]:

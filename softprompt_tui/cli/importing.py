@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from softprompt.config import Long
+from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import (
     BAD_INPUT,
     complete_entry,
@@ -20,9 +22,12 @@ from softprompt_tui.cli.common import (
     print_json,
     print_table,
 )
+from softprompt_tui.cli.options import DEFAULT, choice, prepared
 from softprompt_tui.cli.report import UNKNOWN, entry_json, line, print_entry, told_of_origin
+from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
 
 if TYPE_CHECKING:
+    from softprompt.encoder import TextEncoder
     from softprompt.importing import Imported
     from softprompt.prompt import SoftPrompt
 
@@ -78,36 +83,58 @@ def import_(
         raise SystemExit(BAD_INPUT)
 
 
-@click.command(short_help="Say which model imported soft prompts belong to.")
+@click.command(short_help="Say which model imported soft prompts belong to, and which hard prompt they stand for.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
+@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to.")
 @click.option(
-    "--model", required=True, metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to."
+    "--prompt",
+    metavar="TEXT",
+    help="The hard prompt that they stand for, so that `port` and `harden` can be used; - reads standard input.",
 )
+@click.option("--long", type=choice(Long), default=DEFAULT.long, show_default=True,
+              help="A --prompt longer than a model's context: refuse it, take the mean of its chunks, or cut it.")  # fmt: skip
 @click.option(
-    "--again", is_flag=True, help="Also those that were given a model before, by mistake; not those that were trained here."
+    "--again", is_flag=True, help="Also those that were given another before, by mistake; not those that were trained here."
 )
 @device_option
 @json_option
-def assign(names: tuple[str, ...], model: str, again: bool, device: str, as_json: bool) -> None:
-    """Say which text encoder the soft prompts NAMES belong to, of which that is unknown. Their width must be the model's; then they can be
-    read out and composed. That one was made for this model, and not for another of the same width, cannot be checked. Those that are refused
-    are said, and the others assigned (exit code 2 all the same). --json prints a list.
+def assign(names: tuple[str, ...], model: str, prompt: str | None, long: Long, again: bool, device: str, as_json: bool) -> None:
+    """Say which text encoder the soft prompts NAMES belong to, or which hard prompt they stand for, where that is unknown.
+
+    With a model, whose width must be theirs, they can be read out and composed. That one was made for this model, and not for another of
+    the same width, cannot be checked. With a hard prompt they can be trained for other models; their similarity to it is measured where
+    the model is known. Those that are refused are said, and the others assigned (exit code 2 all the same). --json prints a list.
 
     \b
     Examples:
       softprompt-tui assign my-style my-other-style --model ViT-L-14-quickgelu/openai
+      softprompt-tui assign my-style --prompt "oil painting with thick strokes, muted colours"
       softprompt-tui assign my-style --model ViT-L-14/laion2b_s32b_b82k --again
       softprompt-tui models
     """
     from softprompt.errors import DeviceError, HomeError, ModelRefused, ModelUnavailable, SoftPromptError, UnknownModel
-    from softprompt.importing import assigned, check_assignable
+    from softprompt.importing import assigned, check_assignable, check_hard_prompt
 
-    here, encoder, done = library(), None, []
+    if not model and prompt is None:
+        raise ConfigError("nothing is assigned: give --model NAME, --prompt TEXT, or both")
+    if prompt is not None:
+        prompt = prepared(read_text("prompt", LONGEST_INPUT) if prompt == "-" else prompt, plain=False)
+        check_hard_prompt(prompt)
+    here, done = library(), []
+    encoders: dict[str, TextEncoder] = {}
     for name in names:
         try:
-            check_assignable(here.open(name).prompt, again)  # before a model is loaded for nothing
-            encoder = encoder or load(model, device)
-            entry = here.assign(name, partial(assigned, encoder=encoder, again=again))
+            known = here.open(name).prompt
+            # before a model is loaded for nothing
+            is_new = bool(model) and (prompt is None or model != known.model)
+            check_assignable(known, model=is_new, hard_prompt=prompt is not None, again=again)
+            of_model = model or (known.model if known.model_fingerprint else "")
+            if of_model and of_model not in encoders:
+                encoders[of_model] = load(of_model, device)
+            encoder = encoders.get(of_model)
+            if encoder and not model:
+                encoder.check_belongs(known)
+            entry = here.assign(name, partial(assigned, encoder=encoder, hard_prompt=prompt or "", long=long, again=again))
         except (HomeError, UnknownModel, ModelRefused, ModelUnavailable, DeviceError):  # nothing that another one would be spared
             raise
         except SoftPromptError as error:
@@ -143,7 +170,7 @@ def _print_one(one: Imported) -> None:
     prompt = one.entry.prompt
     line("name", prompt.name)
     line("soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}")
-    if not prompt.source:
+    if "format" not in prompt.source:
         line("format", one.format)
     for label, said in told_of_origin(prompt):
         line(label, said if len(said) <= SAID else f"{said[:SAID]}…")
@@ -151,12 +178,14 @@ def _print_one(one: Imported) -> None:
         line("readout", prompt.readout_text)
     if unknown := _unknown(prompt):
         line("unknown", ", ".join(unknown))
+    quoted = f"'{prompt.name}'" if " " in prompt.name else prompt.name
     if not prompt.model:
         names, words = _candidates(prompt.vectors.shape[1])
         line("candidates", words)
         if names:
-            quoted = f"'{prompt.name}'" if " " in prompt.name else prompt.name
             line("to assign", f"softprompt-tui assign {quoted} --model {names[0]}")
+    if not prompt.hard_prompt:
+        line("its meaning", f"softprompt-tui assign {quoted} --prompt TEXT")
     line(STATES[one.state].partition(";")[0] if one.state == "added" else "state", _where(one))
 
 

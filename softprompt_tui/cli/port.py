@@ -50,7 +50,7 @@ def port(
     if not made.written_out:
         raise PromptError(
             f"{made.name} cannot be trained for another model: what it means is not known, since the file that it came from does "
-            "not say. `softprompt-tui train` trains a text"
+            f"not say. `softprompt-tui assign '{made.name}' --prompt TEXT` says it"
         )
     from softprompt.sentence import ancestor
 

@@ -64,6 +64,7 @@ ABOUT: dict[str, tuple[str, Keys]] = {
             ("c", "compares two that are marked"),
             ("x", "looks for a hard readout: real words that carry its meaning"),
             ("Y", "copies the hard readout"),
+            ("H", "says which hard prompt one stands for that came from a file"),
             ("e", "writes a file for ComfyUI, AUTOMATIC1111, diffusers, …"),
             ("f", "takes in files of other programs"),
         ),

@@ -46,7 +46,7 @@ COLUMNS = (
     Column("age", 6, right=True),
 )
 ACTIONS = {"r": ("rename", "Rename"), "t": ("tag", "Tag"), "N": ("note", "Note"), "d": ("delete", "Delete"), "u": ("undo", "Undo"), "n": ("vary", "Vary"),
-           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail"), "e": ("export", "Export"), "f": ("import", "From files"), "x": ("harden", "Hard readout"), "Y": ("copy_hard", "Copy hard readout")}  # fmt: skip
+           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail"), "e": ("export", "Export"), "f": ("import", "From files"), "H": ("hard_prompt", "Hard prompt"), "x": ("harden", "Hard readout"), "Y": ("copy_hard", "Copy hard readout")}  # fmt: skip
 
 
 SHOWN = ("rename", "delete")

@@ -46,7 +46,7 @@ from softprompt.errors import (
     TemplateError,
     WorkerError,
 )
-from softprompt.formats import child, pngfile, recognise
+from softprompt.formats import child, export_bytes, pngfile, recognise
 from softprompt.formats.layouts import found_in
 from softprompt.formats.reading import _checked
 from softprompt.job import Job
@@ -239,6 +239,8 @@ def _said_all() -> list[bytes]:
 
 PICKLED = [bytes([code]) for code in b"cRbQ\x93\x94qrhjgpt()]}us\x85\x86\x87\x81ioI0125.NMKJX\x8c\x8aF"] + [
     b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n", b"X\x07\x00\x00\x00storage",
+    b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"c_codecs\nencode\n",
+    b"cnumpy._core.numeric\n_frombuffer\n", b"X\x02\x00\x00\x00f4", b"X\x06\x00\x00\x00latin1", b"\x96\x04\x00\x00\x00\x00\x00\x00\x00",
     b"\x80\x02", b"ctorch.optim.sgd\nSGD\n)\x81", b"c__builtin__\nset\n",
 ]  # fmt: skip
 
@@ -253,7 +255,7 @@ def _saved(legacy: bool) -> list[bytes]:
     a1111 = {"string_to_token": {"*": 265}, "string_to_param": {"*": v}, "name": "x", "step": 3, "sd_checkpoint": "a"}
     values = [
         a1111, a1111 | {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(v)})}, {"<a>": v[0].half()}, v.double(),
-        {"a": v[0], "a_1": v[1]}, {"clip_l": v, "clip_g": v.bfloat16()}, [{"a": v}], {"x": v.T}, {"state_dict": module.state_dict(), "epoch": 3},
+        {"a": v[0], "a_1": v[1]}, {"<a>": v, "<b>": v[0]}, {"x": v.numpy(), "step": np.float64(3)}, v.numpy().T, {"x": v[None]}, {"clip_l": v, "clip_g": v.bfloat16()}, [{"a": v}], {"x": v.T}, {"state_dict": module.state_dict(), "epoch": 3},
     ]  # fmt: skip
     out = []
     for value in values:
@@ -279,11 +281,11 @@ def _in_zip(raw: bytes) -> None:
 
 def _zips() -> list[bytes]:
     out = _saved(legacy=False)[:3]
-    for packing in (zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED):
+    for packing, codec in ((zipfile.ZIP_LZMA, "utf-8"), (zipfile.ZIP_DEFLATED, "utf-8-sig"), (zipfile.ZIP_DEFLATED, "utf-16-le")):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", packing) as made:
             made.writestr("tensor.npy", _arrays()[0])
-            made.writestr("meta.json", b'{"name": "x", "supported": ["a"]}')
+            made.writestr("meta.json", '{"name": "x", "supported": ["a"]}'.encode(codec))
         out.append(file.getvalue())
     return out
 
@@ -312,8 +314,16 @@ def _safetensors() -> list[bytes]:
         {"<a>": v[0], "<a>_1": v[1]},
         {"bundle_emb.x.clip_l": v, "y": v},
         {"a": v.astype("<f2")},
+        {"<a>": v, "<b>": v[0], "<b>_1": v[1]},
+        {"text_encoders_0": v, "text_encoders_1": v},
+        {"clip_l": v[None], "t5": v},
     ]
-    return [save(one, {"format": "pt", "name": "x"}) for one in made] + [save({"emb_params": v}, ours), *_entries()[:2]]
+    pair = [a_prompt(name="L"), a_prompt(name="G")]
+    return (
+        [export_bytes.two_tensors(*pair)]
+        + [save(one, {"format": "pt", "name": "x"}) for one in made]
+        + [save({"emb_params": v}, ours), *_entries()[:2]]
+    )
 
 
 def _with_length(raw: bytes) -> bytes:
@@ -448,7 +458,18 @@ def _templates() -> list[bytes]:
 
 
 _REFUSED = (FileRefused,)
-_KEYS = [b'"emb_params"', b'"clip_l"', b'"clip_g"', b'"softprompt"', b'"string_to_param"', b'"TORCHTENSOR":', b'"state_dict"']
+_KEYS = [
+    b'"emb_params"',
+    b'"text_encoders_0"',
+    b'"t5"',
+    b'"<b>_1"',
+    b'"clip_l"',
+    b'"clip_g"',
+    b'"softprompt"',
+    b'"string_to_param"',
+    b'"TORCHTENSOR":',
+    b'"state_dict"',
+]
 _ALL = (
     Target("rows", _rows, _REFUSED, _row_files,
            (b'"', b'"";', b",", b";", b"\t", b"\r", b"\r\n", b"\n", b"sep=", b"--prompt ", b"--steps ", b"'", b"\\", b"{prompt}", b"\xef\xbb\xbf",

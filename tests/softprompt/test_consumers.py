@@ -335,6 +335,40 @@ def test_invokeai_recognises_the_model_and_finds_the_trigger(tmp_path: Path) -> 
     assert base(safetensors.torch.load_file(one(export(soft(768), "diffusers", tmp_path)))) == 3
 
 
+SYNTAX = (
+    "AND", "BREAK", "and", "Break", "cats AND dogs", "salt-AND-pepper", "BREAKFAST", "_AND_", "__fox__", "a__b__c", "fox_", "_fox", "a|b", "(fox:1.2)", "[fox]",
+    "<lora:x:1>", "fox, lake", "{a|b}", "embedding:fox", "_CON", "__", "--n 4", "a:1.3", "fox\\", "",
+)  # fmt: skip
+
+
+def is_found(to: str, word: str, text: str) -> bool:
+    """Whether the program finds the word in a prompt, as its parser takes the prompt apart."""
+    match to:
+        case "a1111" | "a1111-png":
+            tokenizer = Tokenizer()
+            parts = [part for part in re.split(r"\bAND\b|\bBREAK\b|[()\[\]\\:]", re.sub(r"<\w+:[^>]+>", "", text)) if part]
+            needle = tokenizer.encode(word)
+            rows = [tokenizer.encode(part) for part in parts]
+            return any(row[i : i + len(needle)] == needle for row in rows for i in range(len(row)))
+        case "comfyui":
+            segments = [re.sub(r":[\d.]+$", "", segment) for segment in re.split(r"[()]", text)]
+            names = [found.split()[0].strip(",") for segment in segments for found in f" {segment}".split(" embedding:")[1:]]
+            return names == [word.removeprefix("embedding:")]
+        case "invokeai":
+            return re.findall(r"<[a-zA-Z0-9., _-]+>", text) == [word] and not re.search("__.+__", text)
+        case _:  # kohya adds the word to its tokenizer, which finds it anywhere
+            return "BREAK" not in text and " AND " not in text and not re.search(r"[()\[\]:{}|\\ ]", word) and "--" not in word
+
+
+@pytest.mark.parametrize("name", SYNTAX)
+def test_no_program_takes_an_exports_word_for_syntax(tmp_path: Path, name: str) -> None:
+    for to in ("comfyui", "a1111", "a1111-png", "invokeai", "kohya"):
+        made = export(soft(768, name=name), to, tmp_path)
+        for prompt in ("{}", "a photo of {} at night", "{}, oil painting", "a sea ({}:1.3)"):
+            assert is_found(to, made.word, prompt.format(made.word)), (to, made.word, prompt)
+        assert export(soft(768, name=name), to, one(made), force=True).word == made.word
+
+
 @pytest.mark.parametrize("name", ["red fox", "fox"])
 def test_kohya_can_add_the_files_name_to_its_tokenizer(tmp_path: Path, name: str) -> None:
     prompt = soft(768, name=name)

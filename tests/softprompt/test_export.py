@@ -23,6 +23,7 @@ from softprompt.formats import export_files
 from softprompt.formats.card import draw
 from softprompt.formats.export import export
 from softprompt.formats.export_files import LONGEST_STEM, safe_stem
+from softprompt.formats.export_names import objection, typeable_stem
 from softprompt.formats.export_programs import PROGRAMS
 from softprompt.prompt import Neighbour, ReadoutToken
 from tests.library_model import a_prompt
@@ -82,8 +83,9 @@ def test_the_default_file_has_one_tensor_and_all_provenance_in_its_header(here: 
 
 @pytest.mark.parametrize("to", ["comfyui", "invokeai", "kohya"])
 def test_programs_that_take_the_default_file_get_it(here: Path, to: str) -> None:
-    export(soft(), "safetensors", here / "a.safetensors")
-    made = export(soft(), to, here / "sp-b.safetensors").paths[0]
+    prompt = soft()
+    export(prompt, "safetensors", here / "a.safetensors")
+    made = export(prompt, to, here / "sp-b.safetensors").paths[0]
     with safe_open(here / "a.safetensors", "numpy") as one, safe_open(made, "numpy") as other:
         assert (one.metadata(), list(one.keys())) == (other.metadata(), list(other.keys()))
 
@@ -294,11 +296,35 @@ def test_out_is_a_file_or_a_folder(here: Path) -> None:
         ("a1111", "fox[x].pt", "call it fox-x"),
         ("invokeai", "дом.safetensors", "only names of ASCII letters"),
         ("kohya", "fox.safetensors", "call it sp-fox"),
+        ("a1111", "AND.pt", "reads AND in a prompt as syntax: call it sp-and"),
+        ("a1111-png", "salt-BREAK-pepper.png", "reads BREAK in a prompt as syntax: call it salt-break-pepper"),
+        ("a1111", "fox_.pt", "beside a comma or a quote: call it fox"),
+        ("kohya", "BREAKFAST.safetensors", "reads BREAK in a prompt as syntax: call it breakFAST"),
+        ("invokeai", "__fox__.safetensors", "as a wildcard: call it _fox_"),
     ],
 )
 def test_a_files_name_that_cannot_be_typed_is_refused(here: Path, to: str, name: str, said: str) -> None:
     with pytest.raises(ExportRefused, match=said):
         export(soft(), to, here / name)
+
+
+def test_a_name_that_is_syntax_somewhere_is_written_otherwise_there_and_that_is_said(here: Path) -> None:
+    made = export(soft(name="AND"), "a1111", None)
+    assert (made.paths, made.word) == ((here / "sp-and.pt",), "sp-and")
+    assert made.notes[0] == "the file is called sp-and, since AUTOMATIC1111 reads AND in a prompt as syntax"
+    assert export(soft(name="AND"), "comfyui", None).word == "embedding:AND"
+    (loaded,) = [
+        note for note in export(soft(name="AND"), "safetensors", None, force=True).notes if note.startswith("the file loads")
+    ]
+    assert "as it is in ComfyUI (embedding:AND), InvokeAI (<AND>), diffusers" in loaded
+    assert loaded.endswith("; in AUTOMATIC1111 and Forge (sp-and) as sp-and.safetensors, kohya (sp-and) as sp-and.safetensors")
+
+
+@given(st.text(string.ascii_letters + "_- ", max_size=12), st.sampled_from([name for name in PROGRAMS if PROGRAMS[name].by_stem]))
+def test_a_stem_that_was_made_typeable_stays_so(name: str, to: str) -> None:
+    stem = typeable_stem(to, safe_stem(name), 3)
+    assert typeable_stem(to, stem, 3) == stem
+    assert objection(to, stem, 3) == ""
 
 
 @pytest.mark.parametrize("to", PROGRAMS)

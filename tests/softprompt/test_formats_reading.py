@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -67,6 +69,7 @@ def coop(context: torch.Tensor) -> dict[str, Any]:
     }
 
 
+SHARED, T5 = V.numpy(), torch.zeros(2, 4096)
 CONTEXT, CLASSES = V.clone(), torch.stack([V, V + 1])
 TORCH: dict[str, tuple[Callable[[], object], dict[str, torch.Tensor], dict[str, Any]]] = {
     "A1111": (lambda: A1111, {"": V}, SAID),
@@ -86,6 +89,25 @@ TORCH: dict[str, tuple[Callable[[], object], dict[str, torch.Tensor], dict[str, 
     "a part of a larger tensor": (lambda: {"x": torch.cat([LEFT, LEFT])[1:4]}, {"x": torch.cat([LEFT, LEFT])[1:4]}, {}),
     "turned": (lambda: {"x": V.T}, {"x": V.T}, {}),
     "ComfyUI's list": (lambda: [{"a": V[:1]}, {"b": V[1:]}], {"": V}, {}),
+    "a leading 1": (lambda: {"x": V[None]}, {"x": V}, {}),
+    "numpy": (lambda: {"x": V.numpy(), "step": np.int64(3), "rate": np.float64(0.5)}, {"x": V}, {"step": 3, "rate": 0.5}),
+    "numpy, of A1111's layout": (lambda: A1111 | {"string_to_param": {"*": V.numpy()}}, {"": V}, SAID),
+    "numpy, one array twice": (lambda: {"state_dict": {"ctx": SHARED, "copy": SHARED}}, {"": V}, {}),
+    "numpy in Fortran's order": (lambda: np.asfortranarray(V.numpy()), {"": V}, {}),
+    "numpy's halves with a leading 1": (lambda: {"x": V.half().numpy()[None]}, {"x": V.half()}, {}),
+    "diffusers, several tokens": (lambda: {"<fox>": V, "<lake>": V[0], "step": 3}, {"<fox>": V, "<lake>": V[:1]}, {"step": 3}),
+    "diffusers, several tokens of several keys": (
+        lambda: {"<b>_1": V[1], "<a>": V[0], "<b>": V[0], "<b>_1_1": V[2], "<b>_2": V[2]}, {"<a>": V[:1], "<b>": V, "<b>_1_1": V[2:]}, {},
+    ),
+    "pivotal tuning's first": (lambda: {"text_encoders_0": V, "text_encoders_1": LEFT}, {"clip_l": V, "clip_g": LEFT}, {}),
+    "pivotal tuning, one encoder": (lambda: {"text_encoders_0": V}, {"clip_l": V}, {}),
+    "Flux": (lambda: {"clip_l": V, "t5": LEFT}, {"clip_l": V}, {"left out": "t5, which is for a T5 encoder"}),
+    "Flux's first": (lambda: {"text_encoders_0": V, "text_encoders_1": T5}, {"clip_l": V}, {"left out": "t5, which is for a T5 encoder"}),
+    "T5 alone": (lambda: {"t5": LEFT}, {"t5": LEFT}, {}),
+    "Stable Diffusion 3": (
+        lambda: {"t5xxl": V, "clip_g": LEFT, "clip_l": V, "x": 1}, {"clip_l": V, "clip_g": LEFT},
+        {"left out": "t5xxl, which is for a T5 encoder; 1 other tensor of the file"},
+    ),
     "CoOp": (lambda: coop(CONTEXT), {"": CONTEXT}, {"epoch": 50, "val_result": 71.5}),
     "CoOp, a context a class": (lambda: {"state_dict": {"ctx": CLASSES}, "epoch": 1}, {"class 1": V, "class 2": V + 1}, {"epoch": 1}),
 }  # fmt: skip
@@ -206,13 +228,12 @@ def test_what_this_program_wrote_comes_back_with_everything() -> None:
     metadata = {"softprompt": json.dumps(prompt.summary()), "softprompt_tensors": json.dumps(beside)}
     export = found_in_file(save({"emb_params": prompt.vectors}, metadata))
     for found in (entry, export):
-        assert found.provenance is not None
-        said = dict(found.provenance)
+        said = dict(found.provenance[""])
         said.pop("entry", None)
         assert said == json.loads(json.dumps(prompt.summary()))
         assert bits(found.vectors[""]) == bits(prompt.vectors)
-        assert {key: bits(found.beside[key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
-    assert entry.provenance["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}
+        assert {key: bits(found.beside[""][key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
+    assert entry.provenance[""]["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}
 
 
 def test_files_are_known_by_what_is_in_them_and_not_by_their_names(tmp_path: Path) -> None:
@@ -241,8 +262,6 @@ def test_no_hostile_file_is_read_and_no_code_in_one_runs(tmp_path: Path) -> None
 
 def test_the_hostile_code_would_run_if_it_were_unpickled(tmp_path: Path) -> None:
     """Else the test above would show nothing."""
-    import pickle
-
     canary = tmp_path / "canary"
     programs = dict(hostile_files.programs(canary))
     program = programs["call-os.system"].replace(hostile_files.tensor(), b"N")
@@ -261,9 +280,33 @@ def test_pipes_devices_links_and_folders_are_refused_through_the_child_too(tmp_p
             print(path, read(path))
 
 
+PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html><title>Sign in</title></html>"
+INSTEAD = {
+    PAGE: "it is a web page, and not the file itself: the download went wrong",
+    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>': "it is a web page",
+    hostile_files.POINTER: "it is a Git LFS pointer, and not the file itself: run `git lfs pull`",
+    b'{"error":"Unauthorized","message":"log in"}': "it is a site's error message",
+    b"Invalid username or password.": "it is the text 'Invalid username or password.'",
+}
+
+
+@pytest.mark.parametrize("raw", INSTEAD)
+def test_what_a_site_or_git_left_in_a_files_place_is_named(raw: bytes) -> None:
+    with pytest.raises(FileRefused, match=re.escape(INSTEAD[raw])):
+        found_in_file(raw)
+    config = b'{"peft_type":"PROMPT_TUNING"}'
+    for parts in (
+        {"adapter_config.json": config, "adapter_model.safetensors": raw},
+        {"adapter_config.json": config, "adapter_model.bin": raw},
+    ):
+        with pytest.raises(FileRefused, match=re.escape(INSTEAD[raw])):
+            found_in_folder(parts)
+
+
 @pytest.mark.parametrize(
     ("files", "wrong"),
     [
+        ({"adapter_config.json": PAGE}, "it is a web page"),
         ({}, "without adapter_config.json"),
         ({"adapter_config.json": b'{"peft_type":"LORA"}'}, "LORA"),
         ({"adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}'}, "without adapter_model"),
@@ -297,6 +340,38 @@ def test_the_child_can_open_nothing_and_has_little_memory() -> None:
     assert done.stdout.split("\n")[:3] == ["OSError", "MemoryError", "True (0, 0)"]
 
 
+def every_kind() -> list[bytes]:
+    """Files of every kind that is read, and of every kind that is refused; a KoboldAI zip in every encoding that JSON has."""
+    codecs = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+    zips = [
+        hostile_files.zipped({"tensor.npy": hostile_files.npy(), "meta.json": '{"name": "Füchse"}'.encode(codec)}, packing)
+        for codec, packing in zip(
+            codecs, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) * 2, strict=True
+        )
+    ]
+    read_by_one = [target for target in TARGETS.values() if target.parse is found_in_file]
+    others = (hostile_files.named_badly(), hostile_files.bytes_of_all(Path("canary")))
+    short = [raw for files in others for _, raw in files if len(raw) < 50_000]  # the long ones take seconds, in the same code
+    return zips + [raw for target in read_by_one for raw in target.seeds()] + short
+
+
+def test_the_child_imports_and_opens_nothing_once_it_is_locked_up() -> None:
+    """What a reader needs has to be imported before: later it cannot be, and the file would be refused for that."""
+    code = (
+        "import pickle, sys\nfrom softprompt.formats import child\nfiles = pickle.load(sys.stdin.buffer)\n"
+        "child.SECONDS = 60\nchild.lock_up()\nevents, answers = [], []\n"
+        "sys.addaudithook(lambda event, args: events.append(str(args[0])) if event in ('import', 'open') else None)\n"
+        "for raw in files:\n    answers.append(child.answer(False, {'': raw})[0])\n"
+        "print(events, [answer['refused'] for answer in answers if 'reader failed' in answer.get('refused', '')])\n"
+        "print([answer.get('said') for answer in answers[:8]])"
+    )
+    files = pickle.dumps(every_kind())
+    done = subprocess.run([sys.executable, "-c", code], input=files, capture_output=True, check=True)
+    problems, zips, _ = done.stdout.decode().split("\n")
+    assert problems == "[] []"
+    assert zips == str([{"name": "Füchse"}] * 8)
+
+
 def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.safetensors").write_bytes(save_torch({"emb_params": V}))
     monkeypatch.setattr(reading, "WALL", 0.001)
@@ -305,7 +380,7 @@ def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Pat
 
 
 def _head(**changes: object) -> bytes:
-    head = {"format": "x", "said": {}, "provenance": None, "vectors": [["", [2, 4]]], "beside": []} | changes
+    head = {"format": "x", "said": {}, "provenance": {}, "named": False, "vectors": [["", [2, 4]]], "beside": {}} | changes
     raw = json.dumps(head).encode()
     return struct.pack("<Q", len(raw)) + raw
 
@@ -315,7 +390,9 @@ def _head(**changes: object) -> bytes:
     [
         b"", b"\xff" * 8, _head(), _head() + bytes(28), _head() + bytes(36), _head(vectors=[]) + b"", _head(vectors=[["", [8]]]) + bytes(32),
         _head(vectors=[["", [-2, -4]]]) + bytes(32), _head(vectors=[["", [2, 4]], ["", [0]]]) + bytes(32), _head(vectors=[[1, [2, 4]]]) + bytes(32),
-        _head(said=[]) + bytes(32), _head(format=1) + bytes(32), _head(provenance=1) + bytes(32), _head(vectors=7) + bytes(32),
+        _head(said=[]) + bytes(32), _head(format=1) + bytes(32), _head(provenance=1) + bytes(32), _head(named=1) + bytes(32), _head(provenance={"": 1}, beside={"": []}) + bytes(32),
+        _head(provenance={"x": {}}, beside={"x": []}) + bytes(32), _head(provenance={"": {}}) + bytes(32), _head(beside={"": []}) + bytes(32),
+        _head(beside={"": [["a", [1]], ["a", [1]]]}, provenance={"": {}}) + bytes(40), _head(beside=[]) + bytes(32), _head(vectors=7) + bytes(32),
         _head() + np.full(8, np.nan, "<f4").tobytes(), struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 3) + b"{}{",
     ],
 )  # fmt: skip

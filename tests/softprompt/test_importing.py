@@ -20,8 +20,10 @@ from safetensors.numpy import save
 
 from softprompt import Library, SoftPrompt, importing
 from softprompt.encoder import TextEncoder
-from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError
+from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError, PromptError
 from softprompt.formats import child, reading
+from softprompt.formats.export import export
+from softprompt.formats.export_bytes import two_tensors
 from softprompt.importing import assigned, import_files
 from softprompt.library.entry import Entry, pack
 from softprompt.library.names import check_name, tidied
@@ -79,6 +81,72 @@ def test_the_two_of_sdxl_are_linked(tmp_path: Path) -> None:
     assert names(library) == ["fox clip_g", "fox clip_l"]
     assert (first.prompt.source["with"], second.prompt.source["with"]) == (second.id, first.id)
     assert {first.prompt.source["part"], second.prompt.source["part"]} == {"clip_l", "clip_g"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said", "name", "wished"),
+    [
+        ({"clip_l": V, "t5": V}, {}, "", ["my dog"]),
+        ({"clip_l": V, "t5": V}, {"name": "dog"}, "", ["dog"]),
+        ({"text_encoders_0": V}, {}, "", ["my dog"]),
+        ({"text_encoders_0": V, "text_encoders_1": V}, {}, "", ["my dog clip_g", "my dog clip_l"]),
+        ({"t5": V}, {}, "", ["my dog"]),
+        ({"<fox>": V}, {}, "", ["fox"]),
+        ({"<fox>": V, "<lake>": V[0]}, {"name": "dog"}, "", ["fox", "lake"]),
+        ({"<fox>": V, "<lake>": V[0]}, {}, "pets", ["pets-fox", "pets-lake"]),
+        ({"bundle_emb.fox.clip_l": V, "bundle_emb.fox.clip_g": V}, {}, "", ["fox clip_g", "fox clip_l"]),
+    ],
+)  # fmt: skip
+def test_a_part_is_named_after_its_file_and_a_token_after_itself(
+    tmp_path: Path, tensors: dict[str, np.ndarray], said: dict[str, str], name: str, wished: list[str]
+) -> None:
+    path = tmp_path / "my dog.safetensors"
+    path.write_bytes(save(tensors, said or None))
+    library = Library()
+    imported = import_files(library, [path], name=name).imported
+    assert names(library) == wished
+    if "t5" in tensors and len(tensors) > 1:
+        (one,) = imported
+        assert one.format == "Flux embedding (clip_l, t5), safetensors"
+        assert one.notes == ("left out of it: t5, which is for a T5 encoder",)
+
+
+def test_each_half_of_an_exported_pair_comes_back_with_what_it_knew_and_the_others_id(tmp_path: Path) -> None:
+    vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
+    halves = {
+        key: a_prompt(name=f"lake {key}", hard_prompt=f"a lake for {key}", model=f"m {key}", vectors=array, hidden={"sdxl": 0.5})
+        for key, array in vectors.items()
+    }
+    (path,) = export(halves["clip_g"], "comfyui", tmp_path, other=halves["clip_l"]).paths
+    library = Library()
+    batch = import_files(library, [path])
+    made = {key: library.open(f"lake {key}") for key in halves}
+    assert [one.format for one in batch.imported] == ["export of softprompt-tui"] * 2
+    for key, other in (("clip_l", "clip_g"), ("clip_g", "clip_l")):
+        of_pair = {"part": key, "with": made[other].id}
+        assert made[key].prompt.summary() == halves[key].summary() | {"source": of_pair}
+        for name in ("vectors", "target", "losses", "similarities"):
+            assert getattr(made[key].prompt, name).tobytes() == getattr(halves[key], name).tobytes()
+    assert [one.state for one in import_files(library, [path]).imported] == ["present"] * 2
+    import_files(Library(tmp_path / "renamed"), [path], name="sea")
+    assert names(Library(tmp_path / "renamed")) == ["sea clip_g", "sea clip_l"]
+    again = export(made["clip_l"].prompt, "safetensors", tmp_path / "again.safetensors", other=made["clip_g"].prompt)
+    other_home = Library(tmp_path / "other")
+    import_files(other_home, again.paths)
+    assert other_home.open("lake clip_l").prompt.source["with"] == other_home.find("lake clip_g").id
+
+
+def test_half_of_an_exported_pair_can_be_given_to_its_model(tmp_path: Path, encoder: TextEncoder) -> None:
+    mine = a_prompt(
+        name="l", vectors=np.ones((2, 256), np.float32), model="", model_fingerprint="", steps=0, source={"file": "x"}
+    )
+    path = tmp_path / "pair.safetensors"
+    path.write_bytes(two_tensors(mine, a_prompt(name="g", vectors=np.ones((2, 8), np.float32))))
+    first, second = import_files(Library(), [path], encoder).imported
+    assert (first.entry.prompt.model, second.entry.prompt.model) == (encoder.name, "mini")
+    assert second.notes == (f"clip_g is 8 wide and {encoder.name} takes 256: it is not assigned to that model",)
+    path.write_bytes(two_tensors(*[a_prompt(name=name) for name in "lg"]))
+    assert "takes 256" in str(import_files(Library(), [path], encoder).refused[0])
 
 
 def test_with_a_model_it_belongs_to_it_and_has_a_readout(tmp_path: Path, encoder: TextEncoder) -> None:
@@ -411,6 +479,64 @@ def test_taking_back_goes_on_after_a_failure_and_says_what_is_left(tmp_path: Pat
     with pytest.raises(HomeError, match=r"the disk is full.*could not be taken back: `softprompt-tui rm") as raised:
         import_files(library, paths)
     assert (names(library), tried[0] in str(raised.value)) == (["0"], True)
+
+
+def test_a_hard_prompt_is_told_once_and_measured_where_the_model_is_known(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "fox.npy"
+    np.save(path, encoder.tower.table[encoder.tokenizer.encode("a red fox")].float().cpu().numpy())
+    (one,) = import_files(Library(), [path]).imported
+    told = assigned(one.entry.prompt, hard_prompt="a red fox")
+    assert (told.hard_prompt, told.model, told.similarity, told.composition, told.hidden, told.target.size) == (
+        "a red fox",
+        "",
+        None,
+        None,
+        {},
+        0,
+    )
+    for both in (assigned(told, encoder), assigned(assigned(one.entry.prompt, encoder), encoder, hard_prompt="a red fox")):
+        assert both.similarity == pytest.approx(1, abs=1e-5)  # these very words
+        assert both.composition is not None
+        assert both.composition.mean > 0.999
+        assert both.hidden["sd1"] == pytest.approx(1, abs=1e-4)
+        assert (both.readout_text, both.readout_similarity) == ("a red fox", pytest.approx(1, abs=1e-5))
+        assert both.target.shape == (encoder.config.embed_dim,)
+    with pytest.raises(ConfigError, match=r"the hard prompt of fox is 'a red fox'.*--again"):
+        assigned(both, hard_prompt="a boat")
+    other = assigned(both, encoder, hard_prompt="a boat", again=True)
+    assert other.similarity is not None
+    assert other.similarity < 0.9
+    unmeasured = assigned(both, hard_prompt="a boat", again=True)
+    assert (unmeasured.similarity, unmeasured.composition, unmeasured.readout_similarity, unmeasured.hidden) == (
+        None,
+        None,
+        None,
+        {},
+    )
+    with pytest.raises(ConfigError, match="which it was trained for"):
+        assigned(a_prompt(name="Fox"), hard_prompt="a boat", again=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [(" ", "is empty"), ("a\udc80b", "no UTF-8"), ("fox " * 80, "Shorten it"), ("x" * 200_001, "at most 200,000")],
+)
+def test_a_text_that_no_soft_prompt_can_stand_for_is_refused(encoder: TextEncoder, tmp_path: Path, text: str, wrong: str) -> None:
+    path = tmp_path / "fox.npy"
+    np.save(path, np.ones((2, 256), np.float32))
+    (one,) = import_files(Library(), [path]).imported
+    with pytest.raises(PromptError, match=wrong):
+        assigned(one.entry.prompt, encoder, hard_prompt=text)
+    cut = assigned(one.entry.prompt, encoder, hard_prompt="fox " * 80, long="cut")
+    assert (cut.config["long"], cut.similarity is None) == ("cut", False)
+
+
+def test_one_of_more_tokens_than_the_model_takes_has_a_readout_and_no_figures(encoder: TextEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "many.npy"
+    np.save(path, np.ones((100, 256), np.float32))
+    (one,) = import_files(Library(), [path]).imported
+    made = assigned(one.entry.prompt, encoder, hard_prompt="a red fox")
+    assert (len(made.readout), made.similarity, made.composition) == (100, None, None)
 
 
 def test_only_an_imported_one_is_given_another_model(tmp_path: Path, encoder: TextEncoder) -> None:

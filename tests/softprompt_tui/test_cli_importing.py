@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save
 
 import softprompt
 from softprompt.importing import candidates
+from softprompt.job import Job
 from softprompt_tui.cli.report import line
 from softprompt_tui.screens.text import TextScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
@@ -59,6 +61,33 @@ def test_assign_makes_it_usable_once(card: Path, run: Run) -> None:
     again = run("assign", "red fox", "--model", "mini")
     assert (again.returncode, again.stdout) == (2, "")
     assert "red fox belongs to mini" in again.stderr
+
+
+def test_an_imported_one_is_told_its_hard_prompt_and_ported(card: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = run("import", str(card))
+    assert "its meaning  softprompt-tui assign 'red fox' --prompt TEXT" in imported.stdout
+    unknown = run("port", "red fox", "--model", "mini")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "`softprompt-tui assign 'red fox' --prompt TEXT` says it" in unknown.stderr
+    told = run("assign", "red fox", "--prompt", "a red fox in snow")
+    assert told.returncode == 0
+    assert "hard prompt  a red fox in snow" in told.stdout
+    assert "similarity   unknown" in told.stdout
+    again = run("assign", "red fox", "--prompt", "a boat")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--again gives it another" in again.stderr
+    (both,) = json.loads(run("assign", "red fox", "--model", "mini", "--prompt", "a red fox", "--again", "--json").stdout)
+    assert (both["hard_prompt"], both["model"], both["revision"]) == ("a red fox", "mini", 3)
+    assert both["similarity"] < 0.99
+    assert [one["name"] for one in json.loads(run("list", "a red fox", "--json").stdout)] == ["red fox"]
+    (other,) = json.loads(run("assign", "red fox", "--prompt", "a boat", "--again", "--json").stdout)
+    assert other["similarity"] not in (None, both["similarity"])
+    nothing = run("assign", "red fox")
+    assert (nothing.returncode, "give --model NAME, --prompt TEXT, or both" in nothing.stderr) == (2, True)
+    jobs: list[Job] = []
+    monkeypatch.setattr(sys.modules["softprompt_tui.cli.port"], "train_here", lambda job, *_: jobs.append(job))
+    assert run("port", "red fox", "--model", "mini").returncode == 0
+    assert (jobs[0].prompt, jobs[0].config.tokens, jobs[0].ancestry[0].name) == ("a boat", 2, "red fox")
 
 
 def test_with_a_model_it_is_assigned_at_once_and_json_has_it_all(card: Path, run: Run) -> None:

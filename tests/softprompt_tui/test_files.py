@@ -9,6 +9,7 @@ import pytest
 
 from softprompt import Library
 from softprompt.formats.reading import read
+from softprompt_tui.screens.ask import AskText
 from softprompt_tui.screens.export import ExportScreen
 from softprompt_tui.screens.files import FilesScreen
 from softprompt_tui.screens.pick import PickScreen
@@ -46,6 +47,28 @@ def test_a_file_is_found_imported_and_given_to_a_model(tmp_path: Path, monkeypat
     assert (made.vectors == VECTORS).all()
     assert made.readout
     assert made.similarity is None
+
+
+def test_an_imported_one_is_told_its_hard_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.empty(0, np.float32)
+    unknown = a_prompt(
+        name="stranger", vectors=VECTORS, hard_prompt="", model="", model_fingerprint="", target=nothing, losses=nothing, similarities=nothing,
+        similarity=None, composition=None, loss=None, steps=0, readout=(), readout_text="", readout_similarity=None, config={}, device="",
+        source={"file": "x.pt"},
+    )  # fmt: skip
+    Library().save(unknown)
+    monkeypatch.chdir(tmp_path)
+
+    async def scene(d: Desk) -> None:
+        await d.pilot.press("f4", "H")
+        await d.until(lambda: isinstance(d.app.screen, AskText))
+        await d.shows("The hard prompt that stranger stands for")
+        await d.pilot.press(*"a fox", "enter")
+        await d.until(lambda: Library().open("stranger").prompt.hard_prompt == "a fox")
+        await d.shows("stands for a fox")
+
+    works(scene)
+    assert Library().open("stranger").prompt.similarity is None
 
 
 def test_what_cannot_be_read_is_said_and_nothing_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

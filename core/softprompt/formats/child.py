@@ -6,6 +6,7 @@ float32 numbers; see `reading` for both.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -16,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softprompt.formats.found import Found
+    from softprompt.prompt import Array
 
 MEMORY, SECONDS = 1 << 30, 7  # bytes of address space, seconds of a processor
+# What Python would import while a file is read: the reader itself; the codecs of names in a zip, of texts in a pickle, and those that
+# `json.loads` finds out from a text's first bytes; what zlib, bz2 and lzma unpack with.
+READERS_IMPORT = (
+    "softprompt.formats.recognise", "lzma", "bz2", "zlib", *(f"encodings.{codec}" for codec in (
+        "ascii", "latin_1", "cp437", "raw_unicode_escape", "unicode_escape",
+        "utf_8", "utf_8_sig", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be",
+    )),
+)  # fmt: skip
 
 
 def limit(kind: int, most: int) -> None:
@@ -44,15 +54,21 @@ def answer(folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[
 def packed(found: Found) -> tuple[dict[str, Any], list[Any]]:
     import numpy as np
 
-    arrays = [np.ascontiguousarray(array, "<f4") for array in (*found.vectors.values(), *found.beside.values())]
+    beside = [array for tensors in found.beside.values() for array in tensors.values()]
+    numbers = [np.ascontiguousarray(array, "<f4") for array in (*found.vectors.values(), *beside)]
     head = {
         "format": found.format,
         "said": found.said,
         "provenance": found.provenance,
-        "vectors": [[name, list(array.shape)] for name, array in found.vectors.items()],
-        "beside": [[name, list(array.shape)] for name, array in found.beside.items()],
+        "named": found.named,
+        "vectors": _shapes(found.vectors),
+        "beside": {key: _shapes(tensors) for key, tensors in found.beside.items()},
     }
-    return head, arrays
+    return head, numbers
+
+
+def _shapes(arrays: dict[str, Array]) -> list[list[Any]]:
+    return [[key, list(array.shape)] for key, array in arrays.items()]
 
 
 def lock_up() -> None:
@@ -62,14 +78,8 @@ def lock_up() -> None:
     limit(resource.RLIMIT_FSIZE, 0)
     limit(resource.RLIMIT_CORE, 0)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a buffer for each of many cores would not fit into the memory
-    import encodings.cp437  # the names in a zip; nothing can be imported once no file can be opened
-    import encodings.raw_unicode_escape
-    import encodings.unicode_escape
-    import lzma
-
-    from softprompt.formats import recognise
-
-    del encodings, lzma, recognise
+    for module in READERS_IMPORT:  # nothing can be imported once no file can be opened
+        importlib.import_module(module)
     limit(resource.RLIMIT_NPROC, 0)
     limit(resource.RLIMIT_NOFILE, 3)  # stdin, stdout and stderr are there already
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from softprompt.errors import ExportRefused
 from softprompt.families import CLIP_G, CLIP_L, ENCODERS
 from softprompt.formats import export_bytes
 from softprompt.formats.export_files import place, safe_stem, write_file, write_folder
+from softprompt.formats.export_names import objection, typeable_stem, vocabulary
 from softprompt.formats.export_programs import EMB_PARAMS, PROGRAMS, Program
 from softprompt.formats.export_words import notes, told
 from softprompt.prompt import SoftPrompt
@@ -50,9 +50,8 @@ def export(
         _check_vectors(to, one)
     stem = safe_stem(prompt.name)
     word = _token(program, token, stem)
-    target = place(
-        path, _unlike_words(stem, prompt.tokens) if to == "kohya" else stem, ".safetensors" if pair else program.suffix
-    )
+    wished = typeable_stem(to, stem, prompt.tokens) if program.by_stem else stem
+    target = place(path, wished, ".safetensors" if pair else program.suffix)
     if program.by_stem:
         _check_stem(to, target.stem, prompt.tokens)
     try:
@@ -62,7 +61,10 @@ def export(
             f"{prompt.name or 'the soft prompt'} has a figure that is not finite ({error}): train it again"
         ) from error
     line, typed = told(to, target, word, pair is not None)
-    return Exported(written, line, typed, notes(to, pair or (prompt,), target.stem, word))
+    renamed: tuple[str, ...] = ()
+    if wished != stem and target.stem == wished:
+        renamed = (f"the file is called {wished}, since {program.title} {objection(to, stem, prompt.tokens)}",)
+    return Exported(written, line, typed, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
 
 
 _ONE_FILE: dict[str, Callable[[SoftPrompt, str], bytes]] = {
@@ -125,7 +127,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     if prompt.hard_prompt:
         advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L].model}` makes it anew for the first"
     else:
-        advice = "Its hard prompt is not known, so it cannot be made anew for another"
+        advice = f"Its hard prompt is not known, so it cannot be made anew for another; `softprompt-tui assign '{prompt.name}' --prompt TEXT` says it"
     usable = "; ".join(f"{one} ({ENCODERS[one].model}: {ENCODERS[one].used_by})" for one in program.widths)
     anything = ", ".join(name for name, one in PROGRAMS.items() if not one.widths)
     raise ExportRefused(
@@ -154,7 +156,7 @@ def _token(program: Program, token: str, stem: str) -> str:
         raise ExportRefused(
             f"{token!r} has capital letters, and diffusers would use the first vector alone: give {token.lower()!r}"
         )
-    if token in _vocabulary():
+    if token in vocabulary():
         raise ExportRefused(
             f"{token!r} is in CLIP's vocabulary, and diffusers refuses such a token: put it into brackets, <{token}>"
         )
@@ -163,34 +165,13 @@ def _token(program: Program, token: str, stem: str) -> str:
 
 def _check_stem(to: str, stem: str, tokens: int) -> None:
     """Raises ExportRefused for a file's name that cannot be typed in the program."""
-    title, plain = PROGRAMS[to].title, safe_stem(stem)
-    if stem != plain:
-        raise ExportRefused(
-            f"in {title} the file's name is what is typed, and {stem!r} has characters that end a word: call it {plain}"
-        )
-    if to == "invokeai" and not stem.isascii():
-        raise ExportRefused(
-            f"InvokeAI finds only names of ASCII letters in a prompt, and {stem!r} has others: name the file with --out"
-        )
-    if to == "kohya" and _unlike_words(stem, tokens) != stem:
-        raise ExportRefused(
-            f"kohya refuses names that are in CLIP's vocabulary, as {stem!r} is: call it {_unlike_words(stem, tokens)}"
-        )
-
-
-def _unlike_words(stem: str, tokens: int) -> str:
-    """`stem`, or one like it that kohya can add to CLIP's vocabulary, with the names that it makes for the further vectors."""
-    names = {stem, *(f"{stem}{i}" for i in range(1, tokens))}
-    return f"sp-{stem}" if names & _vocabulary() else stem
-
-
-@lru_cache(maxsize=1)
-def _vocabulary() -> frozenset[str]:
-    """CLIP's tokens as its vocabulary spells them, which is what programs look a new word up in."""
-    from softprompt.text import Tokenizer
-
-    tokenizer = Tokenizer()
-    return frozenset(map(tokenizer.symbols, range(len(tokenizer))))
+    if not (why := objection(to, stem, tokens)):
+        return
+    fitting = typeable_stem(to, stem, tokens)
+    advice = f"call it {fitting}" if not objection(to, fitting, tokens) else "name the file with --out"
+    raise ExportRefused(
+        f"in {PROGRAMS[to].title} the file's name {stem!r} is what is typed, and {PROGRAMS[to].title} {why}: {advice}"
+    )
 
 
 def _called(prompt: SoftPrompt) -> str:

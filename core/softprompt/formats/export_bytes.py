@@ -28,21 +28,29 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip
 
 def one_tensor(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
     """safetensors with the vectors as its one tensor: a second breaks A1111 and diffusers. Provenance is in the metadata."""
-    kept = {name: base64.b64encode(_plain(getattr(prompt, name)).tobytes()).decode() for name in TENSORS}
-    metadata = {"format": "pt", "softprompt": _json(prompt.summary()), "softprompt_tensors": _json(kept)}
+    metadata = {"format": "pt", "softprompt": _json(prompt.summary()), "softprompt_tensors": _json(_tensors(prompt))}
     raw: bytes = save({key: _plain(prompt.vectors)}, metadata)
     return raw
 
 
 def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
-    """safetensors with the two soft prompts of a pair for SDXL; the metadata says in words what each is."""
+    """safetensors with the two soft prompts of a pair for SDXL; the metadata has the provenance of both, and in words what each is."""
     both = dict(zip(PAIR, (clip_l, clip_g), strict=True))
     words = {
         key: f"{one.name or 'a soft prompt'} on {one.model or 'an unknown model'}: {one.hard_prompt}" for key, one in both.items()
     }
-    metadata = {"format": "pt"} | {key: text.encode("utf-8", "replace").decode() for key, text in words.items()}
+    metadata = {
+        "format": "pt",
+        "softprompt": _json({key: prompt.summary() for key, prompt in both.items()}),
+        "softprompt_tensors": _json({key: _tensors(prompt) for key, prompt in both.items()}),
+    } | {key: text.encode("utf-8", "replace").decode() for key, text in words.items()}
     raw: bytes = save({key: _plain(prompt.vectors) for key, prompt in both.items()}, metadata)
     return raw
+
+
+def _tensors(prompt: SoftPrompt) -> dict[str, str]:
+    """What has no place among an export's tensors, as base64."""
+    return {name: base64.b64encode(_plain(getattr(prompt, name)).tobytes()).decode() for name in TENSORS}
 
 
 def a1111(prompt: SoftPrompt, stem: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softprompt.families import ENCODERS
+from softprompt.formats.export_names import objection, typeable_stem
 from softprompt.formats.export_programs import EMB_PARAMS, PROGRAMS, SDXL
 from softprompt.prompt import SoftPrompt
 
@@ -74,7 +75,7 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     families = (SDXL,) if len(prompts) == 2 else readers.widths.get(width, ())
     found = [_FOLDERS[to]] if to in _FOLDERS else []
     if to == "safetensors" and families:
-        found.append(_loaded_by(width, len(prompts) == 2, stem, token))
+        found.append(_loaded_by(prompts, stem, token))
     found += [f"{_READS[family]}: {_nearness(prompts, family)}" for family in families]
     if not families:
         found.append(f"this is an exchange of vectors: they mean something to {_model(prompts[0])} alone")
@@ -91,15 +92,26 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     return tuple(found)
 
 
-def _loaded_by(width: int, pair: bool, stem: str, token: str) -> str:
-    """Which programs take the default file as it is, and by what word."""
-    words = {"a1111": f"AUTOMATIC1111 and Forge ({stem})", "comfyui": f"ComfyUI (embedding:{stem})", "kohya": f"kohya ({stem})"}
-    if stem.isascii():
-        words["invokeai"] = f"InvokeAI (<{stem}>)"
-    fits = [word for name, word in words.items() if pair or width in PROGRAMS[name].widths]
+def _loaded_by(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
+    """Which programs take the default file as it is, and by what word; which take it under another name."""
+    tokens, width, pair = prompts[0].tokens, prompts[0].vectors.shape[1], len(prompts) == 2
+    words = {
+        "a1111": "AUTOMATIC1111 and Forge ({})",
+        "comfyui": "ComfyUI (embedding:{})",
+        "kohya": "kohya ({})",
+        "invokeai": "InvokeAI (<{}>)",
+    }
+    usable = {name: word for name, word in words.items() if pair or width in PROGRAMS[name].widths}
+    fits = [word.format(stem) for name, word in usable.items() if not objection(name, stem, tokens)]
     if not pair:
         fits.append(f"diffusers (load_textual_inversion with token={_python(token)})")
-    return f"the file loads as it is in {', '.join(fits)}"
+    stems = {name: typeable_stem(name, stem, tokens) for name in usable}
+    renamed = [
+        f"{usable[name].format(other)} as {other}.safetensors"
+        for name, other in stems.items()
+        if other != stem and not objection(name, other, tokens)
+    ]
+    return f"the file loads as it is in {', '.join(fits)}" + (f"; in {', '.join(renamed)}" if renamed else "")
 
 
 def _nearness(prompts: Sequence[SoftPrompt], family: str) -> str:

@@ -10,17 +10,22 @@ from softprompt.prompt import Array
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The vectors of one file and all that it says of them.
+    """The soft prompts of one file and all that the file says of them.
 
-    `vectors`: (k, width) float32 each, by what they are called in the file: "" where there is one without a name, the token in
-    diffusers' files, "clip_l" and "clip_g" for SDXL. `said`: plain values that JSON can hold, such as name, step, checkpoint,
-    description, author; and `provenance`, where the file was written by this program, with the other tensors of a soft prompt `beside`
-    its vectors: target, losses, similarities. `sha256` is the file's.
+    Attributes:
+        vectors: (k, width) float32 each, by the key that the file gives them: "" where it gives none, the token in diffusers' files,
+            "clip_l" and "clip_g" for SDXL.
+        said: plain values that JSON can hold, such as name, step, checkpoint, description, author.
+        provenance: what this program wrote about each soft prompt, by the same keys; empty for files of other programs.
+        beside: the other tensors of such a soft prompt, by the same keys: target, losses, similarities.
+        named: whether each key is a name of its own, such as a token, and not a part of what the file is called.
+        sha256: of the file.
     """
 
     format: str
     vectors: dict[str, Array]
     said: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] | None = None
-    beside: dict[str, Array] = field(default_factory=dict)
+    provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
+    beside: dict[str, dict[str, Array]] = field(default_factory=dict)
+    named: bool = False
     sha256: str = ""

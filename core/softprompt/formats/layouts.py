@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -14,9 +15,17 @@ from softprompt.formats.tensors import MOST_NUMBERS, MOST_VECTORS, Data, Tensor,
 from softprompt.prompt import Array
 
 LONGEST_SAID, LONGEST_KEY, MOST_SAID = 4000, 200, 60  # characters, characters, values
+LEFT_OUT = "left out"
 _RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
-_ENCODERS = ("clip_l", "clip_g")
+_PARAMETER = re.compile(r"[\w-]+(\.[\w-]+)+")  # as modules name their parameters; no file of several tokens has such keys
+# Encoders that have a tensor each in one file. kohya-ss/sd-scripts, sdxl_train_textual_inversion.py: clip_l and clip_g; diffusers'
+# pivotal tuning, examples/advanced_diffusion_training: the same for SDXL, clip_l and t5 for Flux, and in its first versions
+# text_encoders_0 and _1 for either, a row for each of the tokens <s0>, <s1>, … that stand for one thing; ComfyUI, comfy/text_encoders:
+# clip_l, clip_g, clip_h and t5xxl.
+_CLIP, _T5 = ("clip_l", "clip_g", "clip_h"), ("t5", "t5xxl")
+_PIVOTAL = ("text_encoders_0", "text_encoders_1")
+_T5_WIDTH = 4096
 
 
 def found_in(value: Any, data: Data, said: dict[str, Any]) -> Found:
@@ -30,7 +39,7 @@ def found_in(value: Any, data: Data, said: dict[str, Any]) -> Found:
         raise FileRefused("it holds no tensor, and no dict of tensors")
     if "string_to_param" in value:
         return read.a1111(value)
-    if any(isinstance(value.get(key), Tensor) for key in _ENCODERS):
+    if any(isinstance(value.get(key), Tensor) for key in (*_CLIP, *_T5, *_PIVOTAL)):
         return read.encoders(value)
     bundled = {match: value[key] for key in value if isinstance(key, str) and (match := _BUNDLED.fullmatch(key))}
     if bundled:
@@ -61,14 +70,14 @@ class _Reader:
     def matrix(self, tensor: Any) -> Array:
         if not isinstance(tensor, Tensor):
             raise FileRefused("there is something else where its tensor should be")
-        if len(tensor.shape) == 3:
+        if len(tensor.shape) == 3 and tensor.shape[0] != 1:
             raise FileRefused("its tensor has three dimensions: a soft prompt's is (tokens, width)")
         return vectors_of(tensor, self.data, self.said)
 
-    def found(self, format: str, left_out: int = 0) -> Found:
+    def found(self, format: str, left_out: int = 0, named: bool = False) -> Found:
         if left_out:
-            self.said["left out"] = f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
-        return Found(format, self.vectors, self.said)
+            self.said[LEFT_OUT] = f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
+        return Found(format, self.vectors, self.said, named=named)
 
     def one(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> Found:
         self.add(name, self.matrix(tensor))
@@ -86,16 +95,26 @@ class _Reader:
         return self.found("AUTOMATIC1111 embedding")
 
     def encoders(self, value: dict[Any, Any]) -> Found:
-        for key in _ENCODERS:
-            if key in value:
-                self.add(key, self.matrix(value[key]))
-        return self.found("SDXL embedding (clip_l, clip_g)", len(value) - len(self.vectors))
+        """One soft prompt for each CLIP encoder. T5's is left out where there are others: no text encoder here could use it."""
+        tensors = {key: value[key] for key in (*_CLIP, *_T5) if key in value}
+        for key, encoder in zip(_PIVOTAL, ("clip_l", "clip_g"), strict=True):
+            if isinstance(tensor := value.get(key), Tensor):
+                tensors.setdefault("t5" if tensor.shape[-1:] == (_T5_WIDTH,) else encoder, tensor)
+        wanted = [key for key in tensors if key in _CLIP] or list(tensors)
+        for key in wanted:
+            self.add(key, self.matrix(tensors[key]))
+        found = self.found(_by_encoders(list(tensors)), len(value) - len(tensors))
+        if left := [key for key in tensors if key not in wanted]:
+            more = self.said.get(LEFT_OUT)
+            words = f"{' and '.join(left)}, which is for a T5 encoder"
+            self.said[LEFT_OUT] = f"{words}; {more}" if more else words
+        return found
 
     def bundled(self, bundled: dict[re.Match[str], Any]) -> Found:
         for match, tensor in bundled.items():
             name, part = match[1], match[2]
-            self.add(_key(f"{name} {part}" if part in _ENCODERS else name), self.matrix(tensor))
-        return self.found("embeddings bundled with a LoRA (bundle_emb)")
+            self.add(_key(f"{name} {part}" if part in _CLIP else name), self.matrix(tensor))
+        return self.found("embeddings bundled with a LoRA (bundle_emb)", named=True)
 
     def coop(self, value: dict[Any, Any]) -> Found:
         """CoOp's prompt learner: one context for all classes, (n, width), or one for each, (classes, n, width)."""
@@ -125,32 +144,60 @@ class _Reader:
         return self.found("a list of tensors (ComfyUI)")
 
     def tokens(self, value: dict[Any, Any]) -> Found:
-        """What diffusers writes: {token: vectors}, or {token: vector, token_1: vector, …}."""
+        """What diffusers writes: {token: vectors}, or {token: vector, token_1: vector, …}; of several tokens each is a soft prompt."""
         tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
         if not tensors:
             raise FileRefused("it holds no tensor where a soft prompt's vectors would be")
-        first = next(iter(tensors))
-        if len(tensors) == 1:
-            say(self.said, {key: inner for key, inner in value.items() if key != first})
-            return self.one("a token and its vectors (diffusers)", _key(first), tensors[first])
-        series = _in_order(list(tensors))
-        if series is None:
-            some = ", ".join(_key(key)[:40] for key in list(tensors)[:4])
-            raise FileRefused(f"it holds {len(tensors)} tensors, and which of them is the soft prompt is not said ({some}, …)")
-        arrays = [self.matrix(tensors[key]) for key in series]
-        if {array.shape for array in arrays} != {(1, arrays[0].shape[1])}:
-            raise FileRefused("its tokens are not one vector each, of one width")
-        self.add(_key(series[0]), np.concatenate(arrays))
-        return self.found("a token and its vectors (diffusers)")
+        if len(tensors) > 1:
+            _check_tokens(tensors)
+        for key, series in _in_series(tensors).items():
+            self.add(_key(key), np.concatenate([self.matrix(tensors[one]) for one in series]))
+        say(self.said, {key: inner for key, inner in value.items() if key not in tensors})
+        several = "several tokens, each with" if len(self.vectors) > 1 else "a token and"
+        return self.found(f"{several} its vectors (diffusers)", named=True)
 
 
-def _in_order(keys: list[Any]) -> list[str] | None:
-    """token, token_1, token_2, … in that order; None where they are not such a series."""
-    if not all(isinstance(key, str) for key in keys):
-        return None
-    first = min(keys, key=len)
-    wanted = [first, *(f"{first}_{i}" for i in range(1, len(keys)))]
-    return wanted if set(wanted) == set(keys) else None
+def _by_encoders(keys: list[str]) -> str:
+    """What a file is called that has a tensor for each of these encoders."""
+    t5 = any(key in _T5 for key in keys)
+    match ("clip_l" in keys, "clip_g" in keys, t5):
+        case (True, True, False):
+            kind = "SDXL embedding"
+        case (True, True, True):
+            kind = "Stable Diffusion 3 embedding"
+        case (True, False, True):
+            kind = "Flux embedding"
+        case _:
+            kind = "embedding of one text encoder" if len(keys) == 1 else "embedding of several text encoders"
+    return f"{kind} ({', '.join(keys)})"
+
+
+def _check_tokens(tensors: dict[Any, Tensor]) -> None:
+    """Raises FileRefused for tensors that are a model's or a LoRA's, and not the vectors of several tokens."""
+    widths = {tensor.shape[-1:] for tensor in tensors.values()}
+    if len(widths) > 1 or any(isinstance(key, str) and _PARAMETER.fullmatch(key) for key in tensors):
+        some = ", ".join(_key(key)[:40] for key in list(tensors)[:4])
+        raise FileRefused(
+            f"it holds {len(tensors)} tensors that are not the vectors of tokens for one encoder ({some}, …): it may be a model or a LoRA"
+        )
+
+
+def _in_series(tensors: dict[Any, Tensor]) -> dict[Any, list[Any]]:
+    """The keys of each soft prompt by its first: token, token_1, token_2, … where each is one vector."""
+
+    def is_vector(key: Any) -> bool:
+        return key in tensors and tensors[key].shape[-1:] == (math.prod(tensors[key].shape),)
+
+    series: dict[Any, list[Any]] = {}
+    further = set()
+    for key in sorted(tensors, key=lambda key: len(str(key))):  # a series' first token is its shortest
+        if key in further:
+            continue
+        series[key] = [key]
+        while isinstance(key, str) and is_vector(key) and is_vector(following := f"{key}_{len(series[key])}"):
+            series[key].append(following)
+            further.add(following)
+    return {key: series[key] for key in tensors if key in series}
 
 
 def _key(key: Any) -> str:

@@ -6,14 +6,16 @@ the reading. Instructions are taken apart by `pickletools`, which runs nothing. 
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.tensors import Tensor, check_layout
+from softprompt.formats.tensors import SIZES, Tensor, check_layout
 
 MOST_INSTRUCTIONS = 300_000  # a second; CoOp's checkpoints, the longest met with, have 3000
 DEEPEST = 100_000  # values on the stack
@@ -23,8 +25,21 @@ _DTYPES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
 }  # fmt: skip
+_NUMPY = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL"}
+_CODES = {
+    "F64": "d",
+    "F32": "f",
+    "F16": "e",
+    "I64": "q",
+    "I32": "i",
+    "I16": "h",
+    "I8": "b",
+    "U8": "B",
+    "BOOL": "?",
+}  # of `struct`
 # what stands in for objects of which nothing is needed: the optimizer and schedule in a checkpoint, the module around its parameters
 _OBJECTS = re.compile(r"torch\.optim\.[a-z_.]+ [A-Za-z]+|torch\.nn\.modules\.container ParameterDict|(__builtin__|builtins) set")
+_NDARRAY = "numpy ndarray"
 _CONTAINERS = ("collections OrderedDict", "collections defaultdict", "__builtin__ dict", "builtins dict")
 
 
@@ -54,6 +69,24 @@ class Thing:
     state: Any = None
 
 
+@dataclass(eq=False)
+class _Dtype:
+    """The kind of number of a numpy array, as SIZES names it; its byte order comes later, in the pickle's next instruction."""
+
+    kind: str
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "=", "|"):
+            raise FileRefused("its pickle has a numpy array whose numbers are big-endian, or records")
+
+
+@dataclass(eq=False)
+class _EmptyArray:
+    """A numpy array before its shape and numbers are read; `places` are where the memo has it."""
+
+    places: list[int] = field(default_factory=list)
+
+
 class _Mark:
     """Where a run of values on the stack begins."""
 
@@ -72,7 +105,7 @@ def values_of(file: IO[bytes], storages: dict[str, Storage] | None = None) -> An
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise FileRefused(f"its pickle is damaged ({type(error).__name__}: {str(error)[:80]})") from error
     raise FileRefused("its pickle has no end")
 
@@ -141,6 +174,8 @@ class _Machine:
         if isinstance(value, _Mark):
             raise ValueError("a value was expected")
         self.memo[index] = value
+        if isinstance(value, _EmptyArray):
+            value.places.append(index)
 
     def named(self) -> None:
         name, module = self.pop(), self.pop()
@@ -168,6 +203,14 @@ class _Machine:
         what, state = self.pair()
         if isinstance(what, Thing):
             what.state = state
+        elif isinstance(what, _Dtype):
+            what.build(state)
+        elif isinstance(what, _EmptyArray):
+            array = _array(state)
+            for index in what.places:
+                if self.memo.get(index) is what:
+                    self.memo[index] = array
+            what = array
         elif not isinstance(what, dict):  # a state dict has its modules' versions as an attribute: passed over
             raise FileRefused("its pickle sets what no soft prompt has (BUILD)")
         self.stack.append(what)
@@ -198,7 +241,7 @@ def _fill(target: dict[Any, Any], pairs: list[Any]) -> None:
 
 
 def _name(text: str) -> Name:
-    if text in _CALLS or text in _CONTAINERS or _OBJECTS.fullmatch(text) or _dtype_of(text):
+    if text in _CALLS or text in _CONTAINERS or text == _NDARRAY or _OBJECTS.fullmatch(text) or _dtype_of(text):
         return Name(text)
     raise FileRefused(
         f"its pickle names {text.replace(' ', '.')[:80]!r}, which no soft prompt needs; it would be run, and never is"
@@ -274,6 +317,53 @@ def _parameter(data: Any, *_: Any) -> Tensor:
     return data
 
 
+def _dtype(code: Any, *_: Any) -> _Dtype:
+    kind = _NUMPY.get(code) if isinstance(code, str) else None
+    if kind is None:
+        raise FileRefused(f"its pickle has a numpy array of {str(code)[:20]!r}: arrays of f4, f2 and f8 are read")
+    return _Dtype(kind)
+
+
+def _empty_array(kind: Any, _shape: Any, _code: Any) -> _EmptyArray:
+    if kind != Name(_NDARRAY):
+        raise TypeError("a numpy array was expected")
+    return _EmptyArray()
+
+
+def _array(state: Any) -> Tensor:
+    """The array that BUILD describes: (version, shape, dtype, whether in Fortran's order, numbers)."""
+    _, shape, dtype, is_fortran, numbers = state if isinstance(state, tuple) else ()
+    return _filled(numbers, dtype, shape, "F" if is_fortran else "C")
+
+
+def _filled(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
+    """A numpy array with its numbers."""
+    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or len(shape) > 16 or not all(map(_is_size, shape)):
+        raise FileRefused("its pickle has a numpy array of an unknown kind")
+    count = math.prod(shape)
+    if not isinstance(numbers, (bytes, bytearray, str)) or len(numbers) != count * SIZES[dtype.kind]:
+        raise FileRefused("its pickle has a numpy array of objects, or of more or fewer numbers than it says")
+    before = order == "F"  # the first index runs fastest
+    strides = tuple(math.prod(shape[:i] if before else shape[i + 1 :]) for i in range(len(shape)))
+    return Tensor(dtype.kind, shape, "", count, 0, strides, numbers)
+
+
+def _scalar(dtype: Any, numbers: Any) -> Any:
+    """A single number of numpy's as Python's."""
+    if not isinstance(dtype, _Dtype) or not isinstance(numbers, (bytes, str)):
+        raise TypeError("a number of numpy was expected")
+    start = numbers[: SIZES[dtype.kind]]
+    (value,) = struct.unpack(f"<{_CODES[dtype.kind]}", start.encode("latin-1") if isinstance(start, str) else start)
+    return value
+
+
+def _latin_1(text: Any, codec: Any) -> str:
+    """The bytes that a pickle of protocol 2 holds as a text; they stay one until they are read, so that none is made twice."""
+    if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
+        raise TypeError("bytes were expected")
+    return text
+
+
 def _size(numbers: Any) -> tuple[Any, ...]:
     if not isinstance(numbers, tuple):
         raise TypeError("a size was expected")
@@ -286,6 +376,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_parameter": _parameter,
     "torch.nn.parameter Parameter": _parameter,
     "torch Size": _size,
+    "numpy dtype": _dtype,
+    "_codecs encode": _latin_1,
+    **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array),  # numpy 1 and 2
+    **dict.fromkeys(("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"), _scalar),
+    **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _filled),
 }
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple, "EMPTY_LIST": list,
@@ -293,7 +388,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 _LITERALS = frozenset(
     "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE "
-    "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _IGNORED = frozenset(("PROTO", "FRAME"))
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {

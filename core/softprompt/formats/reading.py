@@ -132,14 +132,19 @@ def _checked(raw: bytes, sha256: str) -> Found:
             raise FileRefused(str(head["refused"])[:1000])
         numbers = np.frombuffer(raw, "<f4", offset=8 + length)
         vectors, after = _arrays(head["vectors"], numbers, 0)
-        beside, end = _arrays(head["beside"], numbers, after)
-        if end != len(numbers) or not vectors or not all(_is_soft_prompt(array) for array in vectors.values()):
+        beside: dict[str, dict[str, Array]] = {}
+        for key, listed in head["beside"].items():
+            beside[key], after = _arrays(listed, numbers, after)
+        if after != len(numbers) or not vectors or not all(_is_soft_prompt(array) for array in vectors.values()):
             raise ValueError("other vectors than a soft prompt's")
-        if not (isinstance(head["said"], dict) and isinstance(head["format"], str)):
+        if not (isinstance(head["said"], dict) and isinstance(head["format"], str) and isinstance(head["named"], bool)):
             raise TypeError("something else than texts")
-        if head["provenance"] is not None and not isinstance(head["provenance"], dict):
+        provenance = head["provenance"]
+        if not all(isinstance(summary, dict) for summary in provenance.values()):
             raise TypeError("something else than a provenance")
-        return Found(head["format"], vectors, head["said"], head["provenance"], beside, sha256)
+        if provenance.keys() != beside.keys() or (provenance and provenance.keys() != vectors.keys()):
+            raise ValueError("a provenance of other soft prompts")
+        return Found(head["format"], vectors, head["said"], provenance, beside, head["named"], sha256)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError, OverflowError) as error:
         raise FileRefused(f"its reader broke off ({type(error).__name__}: {str(error)[:80]})") from error
 

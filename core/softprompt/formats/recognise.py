@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from softprompt.formats.tensors import Data, Tensor, finite, vectors_of
 from softprompt.formats.zips import Zip
 from softprompt.library.entry import TENSORS, unpack
 from softprompt.library.header import strict_json
-from softprompt.prompt import SoftPrompt
+from softprompt.prompt import Array, SoftPrompt
 from softprompt.provenance import check_source_size
 
 OURS = "softprompt"
 OUR_TENSORS = "softprompt_tensors"  # in the metadata of an export: what has no place among its tensors
+LONGEST_NOTICE = 2000  # bytes of a text that is quoted
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"  # of a PEFT folder
 _KNOWN = {
     b"\xff\xd8\xff": "a JPEG picture", b"RIFF": "a WebP picture", b"GIF8": "a GIF picture", b"\x1f\x8b": "a gzip archive", b"GGUF": "a GGUF model",
@@ -56,6 +58,8 @@ def found_in_folder(parts: dict[str, bytes]) -> Found:
     """What a PEFT folder holds; `parts` are the files of interest in it."""
     if CONFIG not in parts:
         raise FileRefused(f"it is a folder without {CONFIG}: of folders, those of PEFT's prompt tuning are read")
+    if instead := _downloaded_instead(parts[CONFIG]):
+        raise FileRefused(f"its {CONFIG} cannot be read: {instead}")
     try:
         config = strict_json(parts[CONFIG])
     except (ValueError, TypeError, RecursionError) as error:
@@ -64,6 +68,8 @@ def found_in_folder(parts: dict[str, bytes]) -> Found:
     if kind != "PROMPT_TUNING":
         raise FileRefused(f"its {CONFIG} is of the type {str(kind)[:40]!r}: PROMPT_TUNING is read")
     if WEIGHTS in parts:
+        if not safefile.looks_so(parts[WEIGHTS]):
+            raise FileRefused(f"its {WEIGHTS} is no safetensors file: {_what_else(parts[WEIGHTS])}")
         tensors, _, data = safefile.tensors_of(parts[WEIGHTS])
         value: Any = tensors
     elif OLD_WEIGHTS in parts:
@@ -94,7 +100,7 @@ def _from_safetensors(raw: bytes) -> Found:
         metadata.pop("format")
     say(said, metadata)
     found = found_in(tensors, data, said)
-    if OURS in ours and len(found.vectors) == 1:
+    if OURS in ours:
         return _with_provenance(found, ours)
     return _named(f"{found.format}, safetensors", found)
 
@@ -108,27 +114,38 @@ def _from_entry(raw: bytes) -> Found:
         raise FileRefused(str(error)) from error
     prompt = entry.prompt
     kept = {"id": entry.id, "revision": entry.revision, "tags": list(entry.tags), "note": entry.note}
-    beside = {key: getattr(prompt, key) for key in TENSORS[1:]}
-    return Found("entry of a softprompt-tui library", {"": prompt.vectors}, {}, prompt.summary() | {"entry": kept}, beside)
+    beside = {name: getattr(prompt, name) for name in TENSORS[1:]}
+    provenance = prompt.summary() | {"entry": kept}
+    return Found("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, {"": beside})
 
 
 def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
     """An export of this program, with everything it knew."""
-    (vectors,) = found.vectors.values()
     try:
         provenance, packed = strict_json(ours[OURS]), strict_json(ours.get(OUR_TENSORS, "{}"))
-        if not isinstance(provenance, dict) or not isinstance(packed, dict):
-            raise TypeError("no object")
-        beside = {key: np.frombuffer(base64.b64decode(packed.get(key, ""), validate=True), "<f4") for key in TENSORS[1:]}
-        finite(beside["target"])
-        # `entry` is this program's word for what is no provenance: a file from outside does not choose an id
-        provenance.pop("entry", None)
-        check_source_size(SoftPrompt.from_summary(provenance, vectors, **beside).source)
+        if len(found.vectors) == 1:
+            (vectors,) = found.vectors.values()
+            found, provenance, packed = replace(found, vectors={"": vectors}), {"": provenance}, {"": packed}
+        elif provenance.keys() != found.vectors.keys():
+            raise ValueError("of other soft prompts")
+        beside = {key: _checked_tensors(provenance[key], vectors, packed[key]) for key, vectors in found.vectors.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, binascii.Error) as error:
         raise FileRefused(
             f"its provenance is not as this program writes it ({type(error).__name__}: {str(error)[:80]})"
         ) from error
-    return Found("export of softprompt-tui", {"": vectors}, found.said, provenance, beside)
+    return replace(found, format="export of softprompt-tui", provenance=provenance, beside=beside)
+
+
+def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, Array]:
+    """The other tensors of a soft prompt, out of the metadata; raises what `from_summary` raises where its provenance is damaged."""
+    if not isinstance(provenance, dict) or not isinstance(packed, dict):
+        raise TypeError("no object")
+    tensors = {name: np.frombuffer(base64.b64decode(packed.get(name, ""), validate=True), "<f4") for name in TENSORS[1:]}
+    finite(tensors["target"])
+    # `entry` is this program's word for what is no provenance: a file from outside does not choose an id
+    provenance.pop("entry", None)
+    check_source_size(SoftPrompt.from_summary(provenance, vectors, **tensors).source)
+    return tensors
 
 
 def _from_zip(raw: bytes) -> Found:
@@ -149,7 +166,7 @@ def _torch_value(raw: bytes) -> tuple[Any, Data]:
     if raw.startswith(torchfile.LEGACY):
         return torchfile.from_stream(raw)
     if not raw.startswith(b"PK"):
-        raise FileRefused(f"its {OLD_WEIGHTS} is no file of torch")
+        raise FileRefused(f"its {OLD_WEIGHTS} is no file of torch: {_what_else(raw)}")
     zipped = Zip(raw)
     archive = torchfile.archive_name(zipped)
     if archive is None:
@@ -163,10 +180,27 @@ def _from_torch(value: Any, data: Data, kind: str) -> Found:
 
 
 def _named(format: str, found: Found) -> Found:
-    return Found(format, found.vectors, found.said)
+    return replace(found, format=format)
+
+
+def _downloaded_instead(raw: bytes) -> str:
+    """What a site or git left in the place of the file, "" where that is not so."""
+    start = raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml", b"<error")):
+        return (
+            "it is a web page, and not the file itself: the download went wrong. Download it again, signed in where the site asks "
+            "for it, by the link that gives the file and not the page about it"
+        )
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "it is a Git LFS pointer, and not the file itself: run `git lfs pull` in the repository that it comes from"
+    if start.startswith(b"{") and b'"error"' in start:
+        return "it is a site's error message in JSON, and not the file itself: the download went wrong. Download it again"
+    return ""
 
 
 def _what_else(raw: bytes) -> str:
+    if instead := _downloaded_instead(raw):
+        return instead
     if raw[8:9] == b"{" and raw[:8].rstrip(b"\0"):
         return "it looks like a safetensors file, with a header of impossible length"
     if raw[:1] == b"\x80":
@@ -181,4 +215,15 @@ def _what_else(raw: bytes) -> str:
     for beginning, what in _KNOWN.items():
         if raw.startswith(beginning):
             return f"it is {what}"
+    if len(raw) <= LONGEST_NOTICE and (words := _as_text(raw)):  # "Invalid username or password.", say
+        return f"it is the text {words[:80]!r}, and no soft prompt: a site may have answered that instead of the file"
     return "what it is, is not known here"
+
+
+def _as_text(raw: bytes) -> str:
+    """The bytes as printable text, "" where they are none."""
+    try:
+        words = " ".join(raw.decode().split())
+    except UnicodeDecodeError:
+        return ""
+    return words if words.isprintable() else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ _READ = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has n
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor that is not read yet: `count` numbers of `dtype` lie under `key` in its file, and `offset` and `strides` say which are meant."""
+    """A tensor that is not read yet: `count` numbers of `dtype` lie under `key` in its file, and `offset` and `strides` say which are meant.
+
+    A numpy array in a pickle has its numbers `inline`, as bytes or as a text of so many characters in Latin-1.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,6 +35,7 @@ class Tensor:
     count: int
     offset: int
     strides: tuple[int, ...]
+    inline: bytes | bytearray | str | None = field(default=None, repr=False)
 
 
 Data = Callable[[Tensor], "bytes | memoryview"]  # all numbers under a tensor's key
@@ -62,11 +66,13 @@ def check_layout(tensor: Tensor) -> Tensor:
 
 
 def vectors_of(tensor: Tensor, data: Data, said: dict[str, Any]) -> Array:
-    """(k, width) float32, or (cls, k, width) where the tensor has three dimensions; a single vector is (1, width).
+    """(k, width) float32, or (cls, k, width) where the tensor has three dimensions and the first is not 1; a single vector is (1, width).
 
     float32, float16 and bfloat16 keep every bit; what float64 loses is told in `said`. Raises FileRefused.
     """
     shape = tensor.shape if len(tensor.shape) != 1 else (1, *tensor.shape)
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
     if tensor.dtype not in _READ:
         raise FileRefused(f"its tensor is of {tensor.dtype}: vectors are F32, F16, BF16 or F64")
     if not 2 <= len(shape) <= 3 or not all(shape):
@@ -75,13 +81,23 @@ def vectors_of(tensor: Tensor, data: Data, said: dict[str, Any]) -> Array:
         raise FileRefused(
             f"its tensor has the shape {_shown(tensor.shape)}: at most {MOST_TOKENS} tokens of width {WIDEST} are read"
         )
-    raw, size = data(check_layout(tensor)), SIZES[tensor.dtype]
+    size = SIZES[tensor.dtype]
+    raw = _inline(check_layout(tensor)) if tensor.inline is not None else data(check_layout(tensor))
     if len(raw) != tensor.count * size:
         raise FileRefused("the numbers of its tensor are not as many as it says")
     stored = np.frombuffer(raw, dtype=_READ[tensor.dtype])[tensor.offset :]
     strides = [size * stride for stride in tensor.strides]
     numbers = np.lib.stride_tricks.as_strided(stored, tensor.shape, strides, writeable=False).reshape(shape)
     return finite(_float32(numbers, tensor.dtype == "BF16", said))
+
+
+def _inline(tensor: Tensor) -> bytes | bytearray:
+    if not isinstance(tensor.inline, str):
+        return tensor.inline or b""
+    try:
+        return tensor.inline.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise FileRefused("the numbers of its numpy array are no bytes") from error
 
 
 def _float32(numbers: Any, is_bfloat16: bool, said: dict[str, Any]) -> Array:

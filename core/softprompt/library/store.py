@@ -227,7 +227,7 @@ class Library:
         return self._change(self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision)
 
     def assign(self, name: str, assigned: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
-        """Sets the model of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
+        """Sets the model or the hard prompt of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
         return self._change(self.find(name), lambda entry: replace(entry, prompt=assigned(entry.prompt)), None)
 
     def duplicate(self, name: str, new: str | None = None) -> Entry:
@@ -355,7 +355,8 @@ class Library:
 
 def _editable(entry: Entry) -> tuple[object, ...]:
     """What a change may change."""
-    return entry.prompt.name, entry.prompt.model_fingerprint, entry.prompt.hard, entry.tags, entry.note
+    prompt = entry.prompt
+    return prompt.name, prompt.model_fingerprint, prompt.hard_prompt, prompt.similarity, prompt.hard, entry.tags, entry.note
 
 
 class _Taken:
