@@ -18,7 +18,10 @@ _RESET = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b
 
 
 def open_interface() -> int:
-    """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds."""
+    """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds.
+
+    Raises what ended it, once the terminal is as it was before.
+    """
     from softprompt_tui.app import SoftPromptApp
 
     descriptor = sys.stdin.fileno()
@@ -59,6 +62,8 @@ def open_interface() -> int:
     finally:
         ended.set()
         put_back()
+    if app.crash is not None:
+        raise app.crash
     return app.return_code or 0
 
 

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from softprompt.errors import EntryDamaged, SoftPromptError
+from softprompt_tui.crash_report import report
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def run(program: click.Command) -> NoReturn:
         signal.raise_signal(signal.SIGPIPE)
     except OSError as error:  # a full disk behind stdout, a working folder that is gone
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED)
+    except Exception as error:
+        fail(report(error), FAILED)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
