@@ -70,7 +70,7 @@ class Entries:
         changed = self.app.library.revisions.changed_at()
         if changed != self._seen:
             self._seen = changed
-            self.app.library_pane.reload(self.app.library_pane.table.current)
+            self.app.library_pane.reload()
 
     async def _thread(self, call: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.to_thread(call, *args)
