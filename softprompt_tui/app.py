@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +22,7 @@ from softprompt.library import Library
 from softprompt_tui import keys, leaving
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
+from softprompt_tui.draft import Draft
 from softprompt_tui.entries import ASKING, Entries
 from softprompt_tui.guard import Guard
 from softprompt_tui.hard import Hard
@@ -86,6 +88,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def __init__(self, library: Library | None = None, line: Line | None = None) -> None:
         super().__init__()
         self.settings, self._notice = kept.load()
+        self.draft = Draft()
+        self.draft.restore(self.settings)
         self.input_queue = InputQueue(self)
         self.runs = Runs(self)
         self.questions = Questions(self)
@@ -277,6 +281,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     @on(PromptChanged)
     def _prompt_changed(self) -> None:
         self.questions.count()
+        self.begin(partial(leaving.keep_draft, self), group="draft", exclusive=True)
 
     @work(group="dialogs")
     async def action_more(self) -> None:
@@ -310,6 +315,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     @on(CompositionChanged)
     def _composition_changed(self) -> None:
         self.questions.compose()
+        self.begin(partial(leaving.keep_draft, self), group="draft", exclusive=True)
 
     @on(CompositionKept)
     def _composition_kept(self) -> None:
@@ -347,6 +353,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def panic(self, *renderables: object) -> None:  # noqa: ARG002
         """End at once, without a traceback on the terminal: who opened the interface reports `crash`."""
         self._return_code = 1
+        with suppress(Exception):  # whatever is broken, the terminal must be put back
+            leaving.save_settings(self)
         self._close_messages_no_wait()
 
     def _fatal_error(self) -> None:

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
+from textual.dom import DOMNode
 from textual.events import AppBlur, AppFocus, InputEvent, Key, Paste
 from textual.message import Message
-from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Input, TextArea
 from textual.worker import Worker
 
@@ -46,13 +47,19 @@ class InputQueue:
         self.app = app
         self._events: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self._current: Message | None = None
+        self._admitted: set[Message] = set()  # handed on, and not handled yet
+        self._written_in: Widget | None = None  # the field that the last event went to as text
         self._dialogs: dict[Worker[Any], Screen[Any]] = {}  # which dialog a worker waits for
         self._overdue: set[Worker[Any]] = set()
 
     def takes(self, event: Message) -> bool:
-        """Queue an event of the terminal; false if it is its turn, or if it is no such event."""
-        if not isinstance(event, ORDERED) or event.is_forwarded or event is self._current:
+        """Queue an event of the terminal; return false if it is its turn, or if it is no such event."""
+        if not isinstance(event, ORDERED):
+            return False
+        if not self.app.screen_stack:  # the interface is being left, and nothing is there that could take it
+            return True
+        if event.is_forwarded or event in self._admitted:
+            self._admitted.discard(event)
             return False
         self._events.append(event)
         self._arrived.set()
@@ -68,10 +75,19 @@ class InputQueue:
             while not self._events:
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._settle()
+            if not self._is_more_text():
+                await self._settle()
             if self._events:
-                self._current = self._events.popleft()
-                self.app.post_message(self._current)
+                event = self._events.popleft()
+                self._written_in = self.app.focused if _is_text(event, self.app.focused) else None
+                self._admitted.add(event)
+                self.app.post_message(event)
+
+    def _is_more_text(self) -> bool:
+        """Return whether the first event follows others as text of one field: the field itself keeps their order."""
+        return (
+            self._written_in is not None and _is_text(self._events[0], self._written_in) and self.app.focused is self._written_in
+        )
 
     async def _settle(self) -> None:
         """Wait until the first event of the queue can be handled."""
@@ -92,12 +108,7 @@ class InputQueue:
 
     def _is_busy(self) -> bool:
         """Return whether a message waits, or a widget is being mounted."""
-        return any(
-            pump.message_queue_size or pump._pending_message is not None or not pump._is_mounted
-            for screen in self.app.screen_stack
-            for pump in _pumps(self.app, screen)
-            if not pump._closing
-        )
+        return any(map(_is_working, filter(None, (self.app, self.app.focused)))) or any(map(_is_working, _nodes(self.app)))
 
     def _is_held(self, event: Message) -> bool:
         """Return whether `event` depends on a layout or on work that is not done."""
@@ -132,16 +143,26 @@ class InputQueue:
             self.app.say("this takes long; what was typed meanwhile is dropped", "warning")
 
 
-def _pumps(app: SoftPromptApp, screen: Screen[Any]) -> Iterator[MessagePump]:
-    yield app
-    yield from screen.walk_children(with_self=True)
+def _nodes(app: SoftPromptApp) -> Iterator[DOMNode]:
+    nodes: list[DOMNode] = [*app.screen_stack]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        nodes.extend(node.children)
 
 
-def _is_typing(event: Message, focused: object) -> bool:
-    """Return whether an event only changes the text of the field that has the focus."""
-    if not isinstance(focused, (Input, TextArea)):
-        return False
-    if isinstance(event, Paste):
-        return True
-    keys = IN_TEXT_AREA if isinstance(focused, TextArea) else IN_INPUT
-    return isinstance(event, Key) and (event.is_printable or event.key in keys)
+def _is_working(node: DOMNode) -> bool:
+    waits = node.message_queue_size or node._pending_message is not None or not node._is_mounted
+    return bool(waits) and not node._closing
+
+
+def _is_text(event: Message, focused: Widget | None) -> bool:
+    """Return whether the focused field takes an event as text, without a binding."""
+    is_text = isinstance(event, Paste) or (isinstance(event, Key) and event.is_printable)
+    return is_text and isinstance(focused, (Input, TextArea))
+
+
+def _is_typing(event: Message, focused: Widget | None) -> bool:
+    """Return whether an event only changes the text of the focused field, or moves in it."""
+    keys = IN_TEXT_AREA if isinstance(focused, TextArea) else IN_INPUT if isinstance(focused, Input) else ()
+    return _is_text(event, focused) or (isinstance(event, Key) and event.key in keys)

@@ -90,9 +90,7 @@ class InputDecoder:
                 if not isinstance(message, Paste):  # the parser has seen a paste's two ends only
                     yield message
         except Exception:  # it cannot go on after any
-            failed, self._parser = self._parser, XTermParser()
-            for state in ("mouse_pixels", "terminal_size", "terminal_pixel_size"):
-                setattr(self._parser, state, getattr(failed, state))
+            self._parser = XTermParser()
 
 
 class TerminalDriver(LinuxDriver):

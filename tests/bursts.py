@@ -30,7 +30,22 @@ KEYS = {
 # Without keys that quit, start work or go by the clock: ctrl+q, ctrl+t, F7, ctrl+s, x, e, f, ctrl+z.
 LETTERS = "rtNduncijkgGoabvy/1[]"
 MOVES = ("f2", "f3", "f4", "f4", "f4", "f5", "f6", "f8", "f9", "f1", "tab", "shift+tab")
-EDITS = ("enter", "enter", "escape", "escape", "backspace", "space", "up", "down", "left", "right", "home", "end", "pageup", "pagedown")
+EDITS = (
+    "enter",
+    "enter",
+    "escape",
+    "escape",
+    "backspace",
+    "space",
+    "up",
+    "down",
+    "left",
+    "right",
+    "home",
+    "end",
+    "pageup",
+    "pagedown",
+)
 # Whole gestures, so that a random burst opens the search, a rename and a field often enough, and types into them.
 GESTURES = (
     ("f4", "r", "d", "u", "s", "k", "enter"), ("f4", "/", "f", "o", "x", "enter"), ("f4", "/", "d", "u", "escape"), ("f4", "d", "u"), ("f4", "t", "r", "a", "enter"),
@@ -56,14 +71,14 @@ def random_keys(seed: int, length: int = 40) -> list[str]:
     return keys[:length]
 
 
-
 def fill(home: Path) -> None:
     """Make the home that both copies begin with."""
     os.environ["SOFTPROMPT_HOME"] = str(home)
     library = Library()
     for i, words in zip(range(ENTRIES), ("fox", "dusk", "mill", "lake") * ENTRIES, strict=False):
         library.save(
-            a_prompt(name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"), f"{i:016x}"
+            a_prompt(name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"),
+            f"{i:016x}",
         )
     prompts = ["an older prompt", "a later prompt"]
     (home / "data" / "interface.json").write_text(json.dumps({"prompt": "a red fox", "prompts": prompts}))
@@ -97,7 +112,9 @@ class Pair:
         if drawn(self.burst) != drawn(self.slow):
             return f"the burst came to\n{self.burst.text}\nand key by key to\n{self.slow.text}"
         libraries = [contents(home) for home in self.homes]
-        return "" if libraries[0] == libraries[1] else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
+        return (
+            "" if libraries[0] == libraries[1] else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
+        )
 
     def leave(self) -> None:
         """Quit both; their settings must be equal too."""
