@@ -56,7 +56,7 @@ class InputQueue:
         """Queue an event of the terminal; return false if it is its turn, or if it is no such event."""
         if not isinstance(event, ORDERED):
             return False
-        if not self.app.screen_stack:  # the interface is being left, and nothing is there that could take it
+        if self.app._exit or not self.app.screen_stack:  # the interface is being left
             return True
         if event.is_forwarded or event in self._admitted:
             self._admitted.discard(event)
