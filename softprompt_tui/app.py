@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.css.query import NoMatches
+from textual.driver import Driver
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Input
+from textual.worker import WorkerFailed, get_current_worker
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library
 from softprompt_tui import keys, leaving
 from softprompt_tui import settings as kept
 from softprompt_tui.client import Line
-from softprompt_tui.entries import Entries
+from softprompt_tui.draft import Draft
+from softprompt_tui.entries import ASKING, Entries
 from softprompt_tui.guard import Guard
 from softprompt_tui.hard import Hard
-from softprompt_tui.inert import inert
+from softprompt_tui.inert import inert, pasted
+from softprompt_tui.input_queue import InputQueue
 from softprompt_tui.messages import (
     CompositionChanged,
     CompositionKept,
@@ -43,6 +48,7 @@ from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.shown import Shown
 from softprompt_tui.sweeps import Sweeps
+from softprompt_tui.terminal_input import with_our_input
 from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.candidates import Composition
 from softprompt_tui.widgets.compose import ComposePane
@@ -83,6 +89,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def __init__(self, library: Library | None = None, line: Line | None = None) -> None:
         super().__init__()
         self.settings, self._notice = kept.load()
+        self.draft = Draft()
+        self.draft.restore(self.settings)
+        self.input_queue = InputQueue(self)
         self.runs = Runs(self)
         self.questions = Questions(self)
         self.sweeps, self.hard = Sweeps(self), Hard(self)
@@ -99,6 +108,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         filters = [one for one in super().get_line_filters() if not isinstance(one, Monochrome)]
         # where no colours are wanted Textual sends greys, which are colours too
         return [*filters, *[NO_COLOR] * self.no_color, GUARD]
+
+    def get_driver_class(self) -> type[Driver]:
+        return with_our_input(super().get_driver_class())
 
     def compose(self) -> ComposeResult:
         yield TitleLine()
@@ -121,6 +133,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.show_title()
         if self._notice:
             self.say(self._notice, "warning")
+        self.begin(self.input_queue.run, group="keys")
         self.begin(self.line.run, group="line")
         self.questions.count()
         self.questions.models()
@@ -146,6 +159,29 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             return bool(self.screen_stack[0].query(TitleLine))
         except (IndexError, ScreenStackError):
             return False
+
+    # what is typed
+
+    async def on_event(self, event: events.Event) -> None:
+        """Handle an event when its turn has come."""
+        if self.input_queue.takes(event):
+            return
+        if isinstance(event, events.Paste) and not event.is_forwarded:
+            event.text = self._as_pasted(event.text)
+        await super().on_event(event)
+
+    @property
+    def clipboard(self) -> str:
+        """What ctrl+v inserts."""
+        return self._as_pasted(super().clipboard)
+
+    def _as_pasted(self, text: str) -> str:
+        return pasted(text, on_one_line=isinstance(self.focused, Input))
+
+    async def push_screen_wait(self, screen: Screen[Any] | str, *, mode: str | None = None) -> Any:
+        if isinstance(screen, Screen):
+            self.input_queue.waits_for(get_current_worker(), screen)
+        return await super().push_screen_wait(screen, mode=mode)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """While something lies over the panes, its own keys hold: nothing under it is reached unseen."""
@@ -252,8 +288,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     @on(PromptChanged)
     def _prompt_changed(self) -> None:
         self.questions.count()
+        self.begin(partial(leaving.keep_draft, self), group="draft", exclusive=True)
 
-    @work
+    @work(group="dialogs")
     async def action_more(self) -> None:
         typed = await self.push_screen_wait(MoreScreen(self.settings.more))
         if typed is not None:
@@ -277,13 +314,15 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     @on(EntryAction)
     def _act_on_entry(self, event: EntryAction) -> None:
-        self.begin(partial(self.entries.do, event.action, event.entries), group="entries")
+        group = "dialogs" if event.action in ASKING else "entries"
+        self.begin(partial(self.entries.do, event.action, event.entries), group=group)
 
     # composing
 
     @on(CompositionChanged)
     def _composition_changed(self) -> None:
         self.questions.compose()
+        self.begin(partial(leaving.keep_draft, self), group="draft", exclusive=True)
 
     @on(CompositionKept)
     def _composition_kept(self) -> None:
@@ -312,6 +351,21 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         """Quits without asking; what trains goes on."""
         self.save_settings()
         self.exit()
+
+    @property
+    def crash(self) -> BaseException | None:
+        """What ended the interface, or None."""
+        return self._exception.error if isinstance(self._exception, WorkerFailed) else self._exception
+
+    def panic(self, *renderables: object) -> None:  # noqa: ARG002
+        """End at once, without a traceback on the terminal: who opened the interface reports `crash`."""
+        self._return_code = 1
+        with suppress(Exception):  # whatever is broken, the terminal must be put back
+            leaving.save_settings(self)
+        self._close_messages_no_wait()
+
+    def _fatal_error(self) -> None:
+        self.panic()
 
     def save_settings(self) -> None:
         leaving.save_settings(self)

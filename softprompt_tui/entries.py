@@ -82,7 +82,7 @@ class Entries:
         changed = self.app.library.revisions.changed_at()
         if changed != self._seen:
             self._seen = changed
-            self.changed(self.app.library_pane.table.current)
+            self.changed("")
 
     async def _thread(self, call: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.to_thread(call, *args)

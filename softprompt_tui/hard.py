@@ -62,8 +62,8 @@ class Hard:
 
     async def look_for_shown(self) -> None:
         shown = self.app.shown
-        if shown.read is not None:
-            await self.look_for(shown.read.id)
+        if shown.entry_id:
+            await self.look_for(shown.entry_id)
         elif shown.run:
             self.app.say(f"a hard readout {LATER}")
         else:
@@ -95,8 +95,12 @@ class Hard:
 
     def copy_shown(self) -> None:
         """Copies what the pane shows, be it the best so far of a search under way."""
-        shown = self.app.readout.hard
-        self.copy(shown.text if shown else "")
+        shown, read = self.app.shown, self.app.shown.read
+        if shown.entry and (read is None or read.id != shown.entry):  # the cursor has only just come to it
+            self.app.begin(partial(self.copy_of, shown.entry), group="entries")
+            return
+        hard = self.app.readout.hard
+        self.copy(hard.text if hard else "")
 
     def copy(self, text: str) -> None:
         if not text:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _PICTURES = 0x2400  # the control characters' own pictures, from U+2400 on
+_LINE_END = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -25,6 +27,18 @@ def _visible(char: str) -> str:
     if code == 0x7F:
         return "␡"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def pasted(text: str, on_one_line: bool) -> str:
+    """Return pasted text as an editor takes it, or a field that has one line: there line breaks become spaces.
+
+    tmux, xterm and VTE send a line break as CR.
+    """
+    text = without_steering(_LINE_END.sub("\n", text))
+    if not on_one_line:
+        return text
+    text = text.replace("\t", " ")
+    return " ".join(line.strip() for line in text.split("\n") if line.strip()) if "\n" in text else text
 
 
 def without_steering(text: str) -> str:

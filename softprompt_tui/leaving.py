@@ -9,6 +9,7 @@ from softprompt.errors import HomeError
 from softprompt.worker.leases import is_here
 from softprompt.worker.runfolder import all_runs, runs_folder
 from softprompt_tui import settings as kept
+from softprompt_tui.draft import QUIET_SECONDS
 from softprompt_tui.runs import GOING
 from softprompt_tui.screens.ask import AskKey
 
@@ -65,6 +66,8 @@ def _left_to_train() -> int:
 
 def save_settings(app: SoftPromptApp) -> None:
     """Remembers what is typed and chosen; where it cannot be written it is only logged."""
+    if not app.is_there():
+        return
     pane, settings = app.prompt_pane, app.settings
     settings.theme, settings.pane, settings.sort = app.theme, app.below, app.library_pane.order
     settings.prompt, settings.train, settings.compose = pane.editor.text, pane.fields, app.compose_pane.composition
@@ -72,3 +75,15 @@ def save_settings(app: SoftPromptApp) -> None:
         kept.save(settings)
     except (OSError, HomeError) as error:
         app.log(f"settings not saved: {error}")
+    else:
+        app.draft.discard()
+
+
+async def keep_draft(app: SoftPromptApp) -> None:
+    """Writes what is typed to disk once the keys have come to rest."""
+    await asyncio.sleep(QUIET_SECONDS)
+    pane = app.prompt_pane
+    try:
+        await asyncio.to_thread(app.draft.save, pane.editor.text, pane.fields, app.compose_pane.composition)
+    except (OSError, HomeError) as error:
+        app.log(f"draft not saved: {error}")

@@ -284,7 +284,7 @@ class Runs:
             case "retry":
                 self._ask(p.Resume(run_id))
             case "drop" if run["step"] and run["state"] in ("paused", "failed"):
-                self.app.begin(partial(self._drop, run), group="requests")
+                self.app.begin(partial(self._drop, run), group="dialogs")
             case "drop":
                 self._ask(p.Drop(run_id))
             case "up" | "down":

@@ -67,6 +67,11 @@ class Shown:
         """What the curve is of."""
         return OF_A_SEARCH if self.app.runs.known.get(self.run, {}).get("kind") == "hard" else "loss"
 
+    @property
+    def entry_id(self) -> str:
+        """The entry that is shown, or about to be: the cursor rests on it, but it has not been read yet; "" for a run."""
+        return self.entry or (self.read.id if self.read else "")
+
     def show_run(self, run: str) -> None:
         """Follows a run, with its whole curve so far."""
         if self.run == run:

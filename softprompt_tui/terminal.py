@@ -47,7 +47,8 @@ def open_interface() -> int:
     """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds,
     also while the terminal takes no output and the main thread waits for that.
 
-    Raises HomeError, before anything is drawn, where the user's files cannot be read.
+    Raises HomeError, before anything is drawn, where the user's files cannot be read, and what ended the interface, once
+    the terminal is as it was before.
     """
     if not os.isatty(sys.__stderr__.fileno() if sys.__stderr__ else -1):  # Textual draws there
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
@@ -94,6 +95,8 @@ def open_interface() -> int:
         signal.set_wakeup_fd(-1)
         for number, handler in before:
             signal.signal(number, handler)
+    if app.crash is not None:
+        raise app.crash
     return app.return_code or 0
 
 

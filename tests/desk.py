@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from softprompt_tui.app import SoftPromptApp
@@ -31,7 +32,8 @@ class Desk:
         driver = self.app._driver
         assert driver is not None
         for key in keys:
-            event = events.Key(key, None)
+            is_sign = len(key) == 1 and not key.isalnum()
+            event = events.Key(_character_to_key(key) if is_sign else key, key if len(key) == 1 else None)
             event.set_sender(self.app)
             driver.send_message(event)
 

@@ -31,7 +31,7 @@ class BusyScreen(ModalScreen[None]):
             yield Static("escape gives it up", classes="keys", markup=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self._run(), exclusive=True)
+        self.run_worker(self._run(), group="busy", exclusive=True)
 
     async def _run(self) -> None:
         try:

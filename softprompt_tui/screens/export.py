@@ -80,7 +80,7 @@ class ExportScreen(ModalScreen[Export | None]):
         event.stop()
         self.action_take()
 
-    @work
+    @work(group="dialogs")
     async def action_folder(self) -> None:
         chosen = await self.app.push_screen_wait(FilesScreen("Where to", self.folder, only_folders=True))
         if chosen:

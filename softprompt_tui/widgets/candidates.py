@@ -29,7 +29,7 @@ class Composition(Input):
 
     async def _on_key(self, event: events.Key) -> None:
         if self.names.display and event.key in ("up", "down", "tab", "enter", "escape"):
-            event.prevent_default()
+            event.prevent_default()  # else Textual gives the key to Input as well
             event.stop()
             match event.key:
                 case "up":
@@ -40,8 +40,6 @@ class Composition(Input):
                     self.names.display = False
                 case _:
                     self.names.action_select()
-            return
-        await super()._on_key(event)
 
 
 def _told(one: Listed) -> str:

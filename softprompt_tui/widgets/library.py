@@ -68,6 +68,7 @@ class LibraryPane(Vertical):
         self.order = order if order in ORDERS else "created"
         self.words = ""
         self._entries: dict[str, Listed] = {}
+        self._to = ""  # the entry that the cursor goes to when the list has been read
 
     def compose(self) -> ComposeResult:
         search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
@@ -90,13 +91,22 @@ class LibraryPane(Vertical):
         """The revision of an entry that the list shows; 0 where it has not been shown."""
         return self._entries[entry].revision if entry in self._entries else 0
 
-    @work(exclusive=True, group="library")
-    async def reload(self, to: str = "") -> None:
+    def reload(self, to: str = "") -> None:
         """Reads the list anew; the cursor goes to the entry `to`, or stays on its own."""
+        self._to = to or self._to  # a reading that is superseded leaves its destination to the next
+        self._reload()
+
+    @work(exclusive=True, group="library")
+    async def _reload(self) -> None:
         words, order, table = self.words, self.order, self.table
-        found = await self._fetched(words, order, 0, to or table.current)
-        if found is None:
-            return
+        while True:
+            destination = self._to or table.current
+            found = await self._fetched(words, order, 0, destination)
+            if found is None:
+                return
+            if destination == (self._to or table.current):  # else the cursor has moved while the list was read
+                break
+        self._to = ""
         table.empty = NOT_FOUND if words else EMPTY
         table.reset(found.total, found.at)
         table.fill(0, self._rows(found.entries))

@@ -91,10 +91,6 @@ class Editor(TextArea):
         """At once: a message would be read after the next key, which may be ctrl+q."""
         await self.app.run_action("train")
 
-    async def _on_paste(self, event: events.Paste) -> None:
-        event.text = without_steering(event.text)
-        await super()._on_paste(event)
-
     async def _on_key(self, event: events.Key) -> None:
         row = self.wrapped_document.location_to_offset(self.cursor_location).y
         if event.key == "up" and row == 0:
@@ -102,9 +98,8 @@ class Editor(TextArea):
         elif event.key == "down" and row == self.wrapped_document.height - 1:
             self.post_message(self.Recalled(1))
         else:
-            await super()._on_key(event)
             return
-        event.prevent_default()
+        event.prevent_default()  # else Textual gives the key to TextArea as well
         event.stop()
 
 

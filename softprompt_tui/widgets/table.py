@@ -127,14 +127,14 @@ class Table(ScrollView, can_focus=True):
             del self._pages[max(self._pages, key=lambda number: abs(number - page))]
         self.refresh()
 
-    def key_at(self, row: int) -> str:
+    def row_key(self, row: int) -> str:
         """What identifies a row, "" where it has not been fetched."""
         rows = self._pages.get(row // PAGE, ())
         return rows[row % PAGE][0] if 0 <= row < self.total and row % PAGE < len(rows) else ""
 
     @property
     def current(self) -> str:
-        return self.key_at(self.cursor)
+        return self.row_key(self.cursor)
 
     @property
     def pages_in_sight(self) -> range:

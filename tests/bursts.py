@@ -1,0 +1,202 @@
+"""The same keys in one burst and key by key: two interfaces side by side, each with its own copy of one home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from softprompt import Library
+from tests.fake_worker import FakeWorker
+from tests.library_model import a_prompt
+from tests.pty_screen import Terminal
+
+KEYS = {
+    "enter": "\r", "tab": "\t", "shift+tab": "\x1b[Z", "backspace": "\x7f", "space": " ", "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D",
+    "home": "\x1b[H", "end": "\x1b[F", "pageup": "\x1b[5~", "pagedown": "\x1b[6~", "f1": "\x1bOP", "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS", "f5": "\x1b[15~",
+    "f6": "\x1b[17~", "f8": "\x1b[19~", "f9": "\x1b[20~",
+    "escape": "\x1b[27u",  # a bare ESC and the next letter of a burst would be alt+letter, as on every terminal
+}  # fmt: skip
+# Without keys that quit, start work or go by the clock: ctrl+q, ctrl+t, F7, ctrl+s, x, e, f, ctrl+z.
+LETTERS = "rtNduncijkgGoabvy/1[]"
+MOVES = ("f2", "f3", "f4", "f4", "f4", "f5", "f6", "f8", "f9", "f1", "tab", "shift+tab")
+EDITS = (
+    "enter",
+    "enter",
+    "escape",
+    "escape",
+    "backspace",
+    "space",
+    "up",
+    "down",
+    "left",
+    "right",
+    "home",
+    "end",
+    "pageup",
+    "pagedown",
+)
+# Whole gestures, so that a random burst opens the search, a rename and a field often enough, and types into them.
+GESTURES = (
+    ("f4", "r", "d", "u", "s", "k", "enter"), ("f4", "/", "f", "o", "x", "enter"), ("f4", "/", "d", "u", "escape"), ("f4", "d", "u"), ("f4", "t", "r", "a", "enter"),
+    ("f2", "tab", "1", "tab", "2"), ("f5", "[", "f", "o", "tab"), ("f4", "n", "a", "b"), ("f4", "N", "d", "space", "u", "enter"), ("f8", "a", "tab", "1", "enter"),
+)  # fmt: skip
+ENTRIES = 24
+FIRST_LINE = 1  # news and what is open: news goes by the clock
+EQUAL_WITHIN = 30.0  # seconds: the longest that a notice lies over the panes, and a busy machine
+
+
+def random_keys(seed: int, length: int = 40) -> list[str]:
+    """Return the names of keys, or the letters that they type."""
+    chance = random.Random(seed)
+    keys: list[str] = []
+    while len(keys) < length:
+        kind = chance.random()
+        if kind < 0.3:
+            keys += chance.choice(GESTURES)
+        elif kind < 0.5:
+            keys.append(chance.choice(MOVES))
+        else:
+            keys.append(chance.choice(EDITS if kind < 0.7 else LETTERS))
+    return keys[:length]
+
+
+def fill(home: Path) -> None:
+    """Make the home that both copies begin with."""
+    os.environ["SOFTPROMPT_HOME"] = str(home)
+    library = Library()
+    for i, words in zip(range(ENTRIES), ("fox", "dusk", "mill", "lake") * ENTRIES, strict=False):
+        library.save(
+            a_prompt(name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"),
+            f"{i:016x}",
+        )
+    prompts = ["an older prompt", "a later prompt"]
+    (home / "data" / "interface.json").write_text(json.dumps({"prompt": "a red fox", "prompts": prompts}))
+
+
+class Pair:
+    """Two interfaces: `burst` gets all keys at once, `slow` one after another."""
+
+    def __init__(self, burst: Terminal, slow: Terminal, homes: tuple[Path, Path]) -> None:
+        self.burst, self.slow, self.homes = burst, slow, homes
+
+    def type(self, keys: list[str]) -> None:
+        """Type the keys in both, and wait until both have come to rest."""
+        for key in keys:
+            os.write(self.slow.master, sent(key))
+            self.slow.settle()
+        os.write(self.burst.master, b"".join(map(sent, keys)))
+        self.burst.settle()
+
+    def difference(self) -> str:
+        """Wait until both are in one state; what still differs after that, "" if nothing does."""
+        until = time.monotonic() + EQUAL_WITHIN
+        while (found := self._difference()) and time.monotonic() < until:
+            self.burst.read(0.1)
+            self.slow.read(0.1)
+        return found
+
+    def _difference(self) -> str:
+        for terminal in (self.burst, self.slow):
+            assert terminal.process.poll() is None, f"it has ended:\n{terminal.text}"
+        if drawn(self.burst) != drawn(self.slow):
+            return f"the burst came to\n{self.burst.text}\nand key by key to\n{self.slow.text}"
+        libraries = [contents(home) for home in self.homes]
+        return (
+            "" if libraries[0] == libraries[1] else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
+        )
+
+    def leave(self) -> None:
+        """Quit both; their settings must be equal too."""
+        for terminal in (self.burst, self.slow):
+            for _ in range(4):  # out of dialogs
+                os.write(terminal.master, sent("escape"))
+                terminal.settle()
+            terminal.press("ctrl+q")
+            terminal.settle()
+            if terminal.process.poll() is None:
+                terminal.press("k")
+            assert terminal.ends() == 0, terminal.text
+            assert b"Traceback" not in terminal.sent
+        settings = [json.loads((home / "data" / "interface.json").read_text()) for home in self.homes]
+        assert settings[0] == settings[1]
+
+
+def sent(key: str) -> bytes:
+    return KEYS.get(key, key).encode()
+
+
+def drawn(terminal: Terminal) -> list[Any]:
+    """What stands on the screen, and how: the colours tell what has the focus. Ages go by the clock."""
+    buffer, width = terminal.screen.buffer, terminal.screen.columns
+    rows = []
+    for y in range(FIRST_LINE, terminal.screen.lines):
+        cells = [buffer[y][x] for x in range(width)]
+        text = re.sub(r"\b\d+ s\b|\d\d:\d\d:\d\d", "", "".join(cell.data for cell in cells))
+        rows.append((text, [(cell.fg, cell.bg, cell.reverse, cell.bold) for cell in cells]))
+    return rows
+
+
+def contents(home: Path) -> dict[str, Any]:
+    """The library and the trash of a home."""
+    os.environ["SOFTPROMPT_HOME"] = str(home)
+    library = Library()
+    return {
+        "entries": sorted((one.id, one.name, one.tags, one.note) for one in library.list(limit=1000).entries),
+        "trash": sorted((one.id, one.name) for one in library.list(trashed=True, limit=1000).entries),
+    }
+
+
+@contextmanager
+def workers(homes: tuple[Path, Path]) -> Iterator[None]:
+    """A worker that trains nothing for each home, in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    serving = []
+    for home in homes:
+        os.environ["SOFTPROMPT_HOME"] = str(home)
+        serving.append(asyncio.run_coroutine_threadsafe(FakeWorker().__aenter__(), loop).result())
+    try:
+        yield
+    finally:
+        for worker in serving:
+            asyncio.run_coroutine_threadsafe(worker.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def pair(folder: Path) -> Iterator[Pair]:
+    """Start both interfaces in homes under `folder`."""
+    environment = {name: os.environ.get(name) for name in ("SOFTPROMPT_HOME", "SOFTPROMPT_RUNTIME")}
+    with ExitStack() as stack:
+        runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="sp"))
+        os.environ["SOFTPROMPT_RUNTIME"] = runtime
+        homes = (folder / "burst", folder / "slow.")
+        fill(homes[0])
+        shutil.copytree(homes[0], homes[1])
+        stack.enter_context(workers(homes))
+        terminals = [stack.enter_context(Terminal(SOFTPROMPT_HOME=str(home))) for home in homes]
+        for terminal in terminals:
+            terminal.shows("worker ready", "fox-00|mill-22|lake-23", within=60)
+            terminal.settle()
+        try:
+            yield Pair(*terminals, homes)
+        finally:
+            for name, value in environment.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
