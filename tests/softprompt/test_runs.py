@@ -463,6 +463,9 @@ def test_a_run_that_the_engine_has_just_been_given_waits_no_more(queue: Queue) -
     """Whatever is asked of it before the engine tells that it began."""
     first, second = (queue.submit(replace(JOB, prompt=prompt, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
     (training,) = queue.next()
+    third = queue.submit(JOB, b"").id
+    queue.move(third, before=second)
+    assert [run.id for run in all_runs(queue.folder)] == [first, third, second]
     for moved, before in ((first, second), (first, ""), (second, first)):
         with pytest.raises(RunRefused, match=f"run {first} is training"):
             queue.move(moved, before)

@@ -363,9 +363,9 @@ class Queue:
     # helpers
 
     def _waiting(self) -> list[Run]:
-        """The runs of this host that wait, in their order."""
+        """The runs of this host that have not begun, in their order; the engine may have been given the first of them."""
         runs = map(self.runs.__getitem__, self._here)
-        waiting = [run for run in runs if isinstance(run, Run) and self._waits(run)]
+        waiting = [run for run in runs if isinstance(run, Run) and run.state in ("queued", "paused")]
         return sorted(waiting, key=lambda run: (run.position, run.id))
 
     def _waits(self, run: Run) -> bool:
