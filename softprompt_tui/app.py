@@ -15,7 +15,7 @@ from textual.css.query import NoMatches
 from textual.driver import Driver
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
-from textual.widgets import Footer, Input
+from textual.widgets import Footer, Input, TextArea
 from textual.worker import WorkerFailed, get_current_worker
 
 from softprompt.errors import SoftPromptError
@@ -214,6 +214,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def on_descendant_focus(self) -> None:
         """On a narrow terminal the prompt is low while one does something else, and the readout while one does not read it."""
+        if isinstance(self.focused, (Input, TextArea)):
+            self.focused.cursor_blink = False  # 1.5 KB/s over a slow link, for nothing
         if len(self.screen_stack) == 1:
             self.screen.set_class(self.prompt_pane.has_focus_within, "-writing")
             self.screen.set_class(self.readout.has_focus, "-reading")

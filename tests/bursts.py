@@ -29,7 +29,7 @@ KEYS = {
 }  # fmt: skip
 # Without keys that quit, start work or go by the clock: ctrl+q, ctrl+t, F7, ctrl+s, x, e, f, ctrl+z.
 LETTERS = "rtNduncijkgGoabvy/1[]"
-MOVES = ("f2", "f3", "f4", "f4", "f4", "f5", "f6", "f8", "f9", "f1", "tab", "shift+tab")
+MOVES = ("f2", "f3", "f4", "f4", "f4", "f5", "f6", "f9", "f1", "tab", "shift+tab")
 EDITS = (
     "enter",
     "enter",
@@ -62,12 +62,12 @@ def random_keys(seed: int, length: int = 40) -> list[str]:
     keys: list[str] = []
     while len(keys) < length:
         kind = chance.random()
-        if kind < 0.3:
+        if kind < 0.2:
             keys += chance.choice(GESTURES)
-        elif kind < 0.5:
+        elif kind < 0.3:
             keys.append(chance.choice(MOVES))
         else:
-            keys.append(chance.choice(EDITS if kind < 0.7 else LETTERS))
+            keys.append(chance.choice(EDITS if kind < 0.6 else LETTERS))
     return keys[:length]
 
 
@@ -92,18 +92,21 @@ class Pair:
 
     def type(self, keys: list[str]) -> None:
         """Type the keys in both, and wait until both have come to rest."""
+        os.write(self.burst.master, b"".join(map(sent, keys)))
         for key in keys:
             os.write(self.slow.master, sent(key))
             self.slow.settle()
-        os.write(self.burst.master, b"".join(map(sent, keys)))
+            self.burst.read(0)
         self.burst.settle()
 
     def difference(self) -> str:
         """Wait until both are in one state; what still differs after that, "" if nothing does."""
         until = time.monotonic() + EQUAL_WITHIN
         while (found := self._difference()) and time.monotonic() < until:
-            self.burst.read(0.1)
-            self.slow.read(0.1)
+            while not (self.burst.read(0.05) or self.slow.read(0.05)) and time.monotonic() < until:
+                pass
+            self.burst.settle()
+            self.slow.settle()
         return found
 
     def _difference(self) -> str:

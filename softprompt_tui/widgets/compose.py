@@ -37,7 +37,6 @@ class ComposePane(Vertical):
 
     def on_mount(self) -> None:
         for field in self.query(Input):
-            field.cursor_blink = False
             field.select_on_focus = False  # what is typed after it was come to is added
 
     @property

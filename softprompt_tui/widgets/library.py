@@ -73,7 +73,6 @@ class LibraryPane(Vertical):
     def compose(self) -> ComposeResult:
         search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
         search.display = False
-        search.cursor_blink = False
         yield search
         yield Table(COLUMNS, EMPTY, id="entries")
 

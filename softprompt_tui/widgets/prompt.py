@@ -140,8 +140,6 @@ class PromptPane(Vertical):
         yield field
 
     def on_mount(self) -> None:
-        for field in (self.editor, *self.query(Input)):
-            field.cursor_blink = False  # 1.5 KB/s over a slow link, for nothing
         self.editor.move_cursor(self.editor.document.end)
 
     @property
