@@ -363,7 +363,8 @@ def is_found(to: str, word: str, text: str) -> bool:
 @pytest.mark.parametrize("name", SYNTAX)
 def test_no_program_takes_an_exports_word_for_syntax(tmp_path: Path, name: str) -> None:
     for to in ("comfyui", "a1111", "a1111-png", "invokeai", "kohya"):
-        made = export(soft(768, name=name), to, tmp_path)
+        (tmp_path / to).mkdir()
+        made = export(soft(768, name=name), to, tmp_path / to)
         for prompt in ("{}", "a photo of {} at night", "{}, oil painting", "a sea ({}:1.3)"):
             assert is_found(to, made.word, prompt.format(made.word)), (to, made.word, prompt)
         assert export(soft(768, name=name), to, one(made), force=True).word == made.word
