@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from softprompt.catalogue import list_models, mini_model
+from softprompt.catalogue import mini_model
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import MessageTooLong
 from softprompt.job import Job
@@ -176,7 +176,7 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
             messages.reply(number, run),
             messages.reply(number, {"run": "f" * 16, "points": [[number, *[figure] * (messages.FIGURES_OF_A_POINT - 1)]] * 2001}),
             messages.reply(number, {"kept": [{"tokens": number, "entry": "f" * 16, "name": WIDE * LONGEST_NAME}] * p.MOST_TEXTS}),
-            messages.reply(number, {"models": [info.as_dict() for info in list_models()] * 2, "loaded": [mini_model().name]}),
+            messages.reply(number, {"models": [mini_model().as_dict() | {"name": "m" * 80, "refused": "r" * 80}] * 500, "loaded": ["m" * 80] * 2}),
             messages.reply(number, {"similarities": [[figure] * 64] * 64, "written_out": [{"text": WIDE * 2000}] * 64}),
             messages.reply(number, {"neighbours": [[{"token": WIDE * 8, "cosine": figure}] * 100] * 77}),
             messages.reply(number, {"text": endless * 9}),  # whatever else: it is refused in its place
