@@ -49,7 +49,7 @@ def _model_of(name: str) -> ModelInfo | None:
         return resolve(name) if is_kept() else None
     text = read_folder(name, local_folder(name)).text
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
-    if not isinstance(context, int) or not AROUND < context <= MOST_TOKENS:
+    if not AROUND < context <= MOST_TOKENS:
         return None  # loading it says what is wrong
     own = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
     return ModelInfo(
