@@ -1,0 +1,55 @@
+"""Random keys in bursts and one by one, side by side: python -m tests.benchmarks.key_bursts [--bursts 60] [--first 0]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bursts import pair, random_keys
+
+PER_HOME = 10  # bursts before both interfaces start again from a whole library
+LETTERS = 400
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bursts", type=int, default=60)
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first burst")
+    options = parser.parse_args()
+    began, different, seeds = time.monotonic(), 0, range(options.first, options.first + options.bursts)
+    for start in range(0, len(seeds), PER_HOME):
+        with tempfile.TemporaryDirectory(prefix="sp") as folder, pair(Path(folder)) as both:
+            for seed in seeds[start : start + PER_HOME]:
+                keys = random_keys(seed)
+                both.type(keys)
+                if difference := both.difference():
+                    different += 1
+                    print(f"seed {seed}: {' '.join(keys)}\n{difference}", flush=True)
+                    break  # what follows would differ too
+            else:
+                both.leave()
+    print(f"{letters_a_second():.0f} letters a second in a burst into the prompt")
+    print(f"{len(seeds)} bursts of 40 keys, {different} came to something else; {time.monotonic() - began:.0f} s")
+    sys.exit(bool(different))
+
+
+def letters_a_second() -> float:
+    """The median of five bursts."""
+    with tempfile.TemporaryDirectory(prefix="sp") as folder, pair(Path(folder)) as both:
+        speeds = []
+        for turn in range(5):
+            end = f"Z{turn}Q"
+            began = time.monotonic()
+            both.burst.press("ab cd " * (LETTERS // 6) + end)
+            both.burst.shows(end)
+            speeds.append(LETTERS / (time.monotonic() - began))
+            both.burst.press("ctrl+u")
+            both.burst.settle()
+    return sorted(speeds)[len(speeds) // 2]
+
+
+if __name__ == "__main__":
+    main()
