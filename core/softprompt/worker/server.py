@@ -231,13 +231,14 @@ class Server:
                 task.add_done_callback(client.asking.discard)
                 return
             result = await self._do(request)
+            if not isinstance(request, (p.Status, p.Curve, p.Keep)):
+                await self._next()  # before the answer: who asks for the status then is told what trains
             client.send(messages.reply(number, result))
         except (SoftPromptError, OSError) as error:
             client.send(messages.error(number, error))
         except Exception as error:  # who asked is told, and nobody else is harmed
             log.exception("a request failed: %s", line[:200])
             client.send(messages.error(number, error))
-        await self._next()
 
     async def _answer(self, client: Client, number: int | None, request: p.Request) -> None:
         try:
