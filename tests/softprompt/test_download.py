@@ -360,5 +360,6 @@ def test_pull_tells_that_a_hub_is_busy(hub: Hub, home: Path) -> None:
     done = pull(hub, home)
     assert done.returncode == 0, done.stderr
     assert (
-        done.stderr.rstrip() == f"{hub.address.removeprefix('http://')} is busy, and asks to wait 1 s: waiting (Ctrl-C ends it)"
+        done.stderr.rstrip()
+        == f"warning: {hub.address.removeprefix('http://')} is busy, and asks to wait 1 s: waiting (Ctrl-C ends it)"
     )

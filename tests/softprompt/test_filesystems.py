@@ -21,7 +21,7 @@ from softprompt.files import replace_file
 from softprompt.home import INDEX
 from softprompt.job import Job
 from softprompt.library import index
-from softprompt.worker.log import StreamsFollow
+from softprompt.worker.log import StreamsFollow, log_path
 from softprompt.worker.place import Place, held
 from softprompt.worker.runfolder import EVENTS, RunFolder, runs_folder
 from softprompt_tui import settings
@@ -73,11 +73,11 @@ def test_without_modes_links_and_synced_folders_everything_is_saved_all_the_same
     assert {path.stat().st_mode & 0o077 for path in [home, *home.rglob("*")]} == {0}  # made private, where it was made
 
 
-def test_the_workers_log_needs_no_modes_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_log_needs_no_modes_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     with lacking(errno.ENOSYS, "chmod", "fchmod"):
-        StreamsFollow(tmp_path / "worker.log").close()
-    assert (tmp_path / "worker.log").exists()
+        StreamsFollow().close()
+    assert log_path().exists()
 
 
 def test_that_others_may_read_what_is_saved_is_said_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
