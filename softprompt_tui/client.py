@@ -12,6 +12,7 @@ from typing import Any
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
+from softprompt.worker.lines import read_line
 from softprompt.worker.place import Place
 
 Tell = Callable[[dict[str, Any]], None]
@@ -109,7 +110,7 @@ class Line:
         reader, self._writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_READ)
         self._writer.write(p.encode(p.hello()))
         again = False
-        while line := await p.read_line(reader):
+        while line := await read_line(reader):
             message = p.message_of(line)
             again = again or p.makes_way(message, self._last)
             match message["type"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import secrets
 import sys
 import tempfile
@@ -55,6 +54,8 @@ def report(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
+    import platform  # 3 ms, which no command waits for that goes well
+
     facts = {
         "version": version("softprompt-tui"),
         "python": sys.version.replace("\n", " "),

@@ -13,16 +13,18 @@ from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
 from softprompt.models import LOCAL
-from softprompt.prompt_syntax import PreparedPrompt, prepare_prompt
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
+    from softprompt.prompt_syntax import PreparedPrompt
 
 SWEEP = "1-16"
 
 
 def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     """The prompt to train, and what image programs would read as syntax in it. Raises ConfigError."""
+    from softprompt.prompt_syntax import prepare_prompt  # commands that read no prompt do not wait for its patterns
+
     plain = more.get("plain", "no").lower()
     if plain not in (*YES, *NO, ""):
         raise ConfigError(

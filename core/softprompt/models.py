@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from softprompt.catalogue import MINI, MINI_FOLDER, list_models
 from softprompt.config import check_device, check_precision
 from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
-from softprompt.modelfolder import find_weights, read_folder
 from softprompt.refusals import reason
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def _from_open_clip(name: str, on_progress: Progress | None) -> TextEncoder:
     from softprompt.download import fetch
 
     if name.startswith(LOCAL):
+        from softprompt.modelfolder import find_weights, read_folder
+
         path = local_folder(name)
         folder = read_folder(f"{LOCAL}{path}", path)
         return openclip.load(folder.name, folder.config, lambda: find_weights(folder), folder)

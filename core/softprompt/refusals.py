@@ -43,10 +43,8 @@ def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
     return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
 
 
-def no_start(had: str = "none was given") -> ConfigError:
-    return ConfigError(
-        f"init is 'soft', which starts from a soft prompt of the model's width; {had}: name one, or choose another init"
-    )
+def no_start(had: str = "none was given", width: str = "the model's width") -> ConfigError:
+    return ConfigError(f"init is 'soft', which starts from a soft prompt of {width}; {had}: name one, or choose another init")
 
 
 def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
 from softprompt.config import MOST_TOKENS
 from softprompt.errors import UnknownModel
-from softprompt.modelfolder import read_folder
 from softprompt.models import LOCAL, local_folder, resolve
 from softprompt.refusals import no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
 
@@ -47,6 +46,8 @@ def _model_of(name: str) -> ModelInfo | None:
         return mini_model()
     if not name.startswith(LOCAL):
         return resolve(name) if is_kept() else None
+    from softprompt.modelfolder import read_folder  # 5 ms, for folders only
+
     text = read_folder(name, local_folder(name)).text
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
     if not AROUND < context <= MOST_TOKENS:

@@ -73,7 +73,7 @@ def start_vectors(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig,
             soft = soft[torch.linspace(0, len(soft) - 1, k).round().long().to(soft.device)]
     elif soft is None or soft.ndim != 2 or soft.shape[-1] != encoder.width:
         had = "none was given" if soft is None else f"the one given has the shape {tuple(soft.shape)}"
-        raise no_start(had)
+        raise no_start(had, f"width {encoder.width}")
     start = noise.clone()  # soft tokens beyond those given begin as noise
     start[:, : len(soft)] = soft[:k].to(start)
     start[1:, : len(soft)] += 0.3 * noise[1:, : len(soft)]  # restarts beside the first must differ from it

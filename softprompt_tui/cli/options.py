@@ -10,7 +10,6 @@ import click
 from softprompt.config import AUTO_STOP_AT, Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError
 from softprompt.families import Family
-from softprompt.prompt_syntax import describe_syntax, prepare_prompt
 from softprompt_tui.cli.common import device_option, model_option, narrate
 
 DEFAULT = TrainConfig()
@@ -145,6 +144,8 @@ plain_option = click.option(
 
 def prepared(prompt: str, plain: bool) -> str:
     """The prompt to train. Says once on stderr what image programs would read as syntax in it."""
+    from softprompt.prompt_syntax import describe_syntax, prepare_prompt  # 7 ms of patterns to compile
+
     result = prepare_prompt(prompt, plain)
     if result.kinds:
         narrate(f"note: {describe_syntax(result.kinds, plain)}")

@@ -106,6 +106,8 @@ def _check_plain(name: str, value: Any) -> None:
 def pack_openable(entry: Entry | Tombstone) -> bytes:
     """As `pack`, but read the bytes again as opening does. Raises EntryRefused for what could not be opened."""
     try:
+        if isinstance(entry, Entry) and not entry.prompt.name:
+            raise ValueError("name is empty")
         raw = pack(entry)
         _read(raw)
     except (*_WRONG, EntryDamaged) as error:
@@ -149,8 +151,6 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     if changed := str(provenance.get("changed", "")):
         check_time(changed)
     prompt = SoftPrompt.from_summary(provenance, **tensors)
-    if not prompt.name:
-        raise ValueError("name is empty")
     tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
     return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
 

@@ -7,7 +7,6 @@ run as it is when the page is sent. A request has a `do` and an `id`; its `reply
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -24,7 +23,6 @@ from softprompt.refusals import check_text
 PROTOCOL = 4
 LONGEST_LINE = 4 << 20  # bytes; a prompt may have 200,000 characters, and JSON may need 12 bytes for one
 LONGEST_READ = 64 << 20  # bytes of a line that a client reads: older workers tell all their runs in one message
-MOST_SKIPPED = 64 << 20  # bytes of a line over the limit that are read past before the client is given up
 MOST_TEXTS = 64
 
 
@@ -55,27 +53,6 @@ def decode(line: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-async def read_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line, b"" at the end. Raises MessageTooLong for a line over the reader's limit, having read past it."""
-    try:
-        return await reader.readuntil(b"\n")
-    except asyncio.IncompleteReadError:
-        return b""
-    except asyncio.LimitOverrunError as error:
-        skipped, unread = 0, error.consumed
-    while skipped < MOST_SKIPPED:
-        await reader.readexactly(unread)
-        skipped += unread
-        try:
-            await reader.readuntil(b"\n")
-            raise too_long(skipped + 1)
-        except asyncio.IncompleteReadError:
-            return b""
-        except asyncio.LimitOverrunError as error:
-            unread = error.consumed
-    raise ConnectionAbortedError(f"a line of more than {MOST_SKIPPED:,} bytes")
 
 
 _version = cache(version)  # milliseconds: the package's metadata is looked for on the disk

@@ -32,6 +32,7 @@ from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.clients import MOST_ASKED, Client, is_ours
 from softprompt.worker.engine import Engine, Training
+from softprompt.worker.lines import read_line
 from softprompt.worker.log import log_path
 from softprompt.worker.place import Place, leads_to, take
 from softprompt.worker.queue import Queue, keep_swept
@@ -130,7 +131,7 @@ class Server:
         try:
             if not is_ours(writer.get_extra_info("socket")) or len(self.clients) >= MOST_CLIENTS:
                 return
-            said = p.decode(await asyncio.wait_for(p.read_line(reader), HELLO_WITHIN))
+            said = p.decode(await asyncio.wait_for(read_line(reader), HELLO_WITHIN))
             client.send(p.encode(self.hello))
             if p.is_newer(said, self.hello):
                 self._make_way(client)
@@ -162,7 +163,7 @@ class Server:
         while True:
             await client.gets_room()
             try:
-                line = await p.read_line(client.reader)
+                line = await read_line(client.reader)
             except MessageTooLong as error:
                 client.send(messages.error(None, error))
                 continue
@@ -439,10 +440,10 @@ class Server:
         self._tell_all({"type": "report", "run": run.id, **figures}, replaceable=True)
 
     async def _ended(self, run: str, values: dict[str, Any]) -> None:
+        if values["event"]:  # before any client is told: whoever hears of the end finds it in the log
+            log.info("run %s: %s %s", run, values["event"]["event"], values["event"].get("error", ""))
         await self._on_queue(self._queue.ended, run, values["event"])
         self.training.pop(run, None)
-        if values["event"]:
-            log.info("run %s: %s %s", run, values["event"]["event"], values["event"].get("error", ""))
         if values["device_lost"]:
             log.warning("the device of run %s is lost to this process, which starts afresh", run)
             self.again = True
