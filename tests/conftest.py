@@ -14,14 +14,19 @@ import hypothesis
 import pytest
 
 import softprompt
-from softprompt import models
+from softprompt import catalogue, models
 from softprompt.threads import share_the_cpu
+from softprompt.worker import client
 from softprompt_tui.cli import entry
+from tests.nursery import Nursery
 
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
 
 share_the_cpu()  # before torch: the tests and the workers that they start are many at once
+# a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
+# quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"
@@ -47,6 +52,33 @@ def kept_mini() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[Nursery]:
+    """Workers that a test starts from this process are forked, with torch imported already."""
+    made = Nursery()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "subprocess", made.as_subprocess())
+        yield made
+    made.close()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch computes with two threads, as it does for users."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as they are for users."""
+    monkeypatch.setattr(client, "subprocess", subprocess)
+
+
 @pytest.fixture(scope="session")
 def encoder(kept_mini: None) -> TextEncoder:
     return softprompt.load_encoder("mini", device="cpu")
@@ -63,8 +95,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which open_clip's list of models is kept already: reading it takes seconds."""
     folder = tmp_path_factory.mktemp("kept")
-    environment = os.environ | {"SOFTPROMPT_HOME": str(folder)}
-    subprocess.run([sys.executable, "-m", "softprompt_tui", "models"], env=environment, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTPROMPT_HOME", str(folder))
+        catalogue.list_models.cache_clear()
+        catalogue.list_models()  # here, where the tests of real models need open_clip anyway
     return folder / "cache"
 
 

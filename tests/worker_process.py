@@ -60,15 +60,15 @@ class Home:
         until(Place().socket.exists, 30)
 
     def pid(self) -> int | None:
-        """The worker's process, found without talking to it."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                environment = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"softprompt.worker" in words and f"SOFTPROMPT_RUNTIME={self.runtime}".encode() in environment:
-                return int(folder.name)
+        """The worker's process, found without talking to it: the one that holds its lock."""
+        try:
+            locks = {f"{lock.stat().st_ino}" for lock in self.runtime.glob("*.worker")}
+        except OSError:
+            return None
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, *_, pid, file, _, _ = line.split()
+            if kind == "FLOCK" and file.rpartition(":")[2] in locks:
+                return int(pid)
         return None
 
     def kill(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from softprompt import Library
 from softprompt.config import TrainConfig
@@ -23,6 +25,10 @@ def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:
     return [report.state() for report in iter_train(encoder, FOX, **settings)]
 
 
+def same_tensor(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -36,12 +42,19 @@ def states(encoder: TextEncoder, **settings: Any) -> list[TrainState]:
     ],
 )
 def test_from_every_state_it_comes_to_the_same_bits(encoder: TextEncoder, settings: dict[str, Any]) -> None:
-    whole = train(encoder, FOX, **settings)
     taken = states(encoder, **settings)
     assert len(taken) >= 2
-    for state in taken:
+    # each state leads to the next one's bits, and the last to the end's: so all of them lead to the same end
+    for state, following in pairwise(taken):
         again = from_bytes(to_bytes(state), "checkpoint")  # as the disk gives it back
-        assert same_bits(train(encoder, FOX, resume=again, **settings), whole)
+        reached = next(iter_train(encoder, FOX, resume=again, **settings)).state()
+        assert (reached.step, reached.tokens) == (following.step, following.tokens)
+        assert reached.tensors.keys() == following.tensors.keys()
+        assert all(same_tensor(tensor, following.tensors[name]) for name, tensor in reached.tensors.items())
+        assert (reached.best is None) == (following.best is None)
+        assert reached.best is None or same_bits(reached.best, following.best)
+    last = from_bytes(to_bytes(taken[-1]), "checkpoint")
+    assert same_bits(train(encoder, FOX, resume=last, **settings), train(encoder, FOX, **settings))
 
 
 def test_the_caller_says_when_a_report_is_due(encoder: TextEncoder) -> None:

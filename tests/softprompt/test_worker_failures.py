@@ -24,6 +24,8 @@ from tests.worker_process import Home, events, gone, left_runs, until, wait_for
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = TrainConfig(tokens=1, steps=20)
 
+pytestmark = pytest.mark.usefixtures("real_start")  # what is wrong with a process is wrong from its start
+
 
 @pytest.fixture
 def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
