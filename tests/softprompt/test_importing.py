@@ -318,7 +318,7 @@ def test_a_process_killed_between_two_of_a_batch_has_added_whole_ones_only(tmp_p
 def test_a_disk_that_fails_in_the_middle_leaves_none_of_a_batch(tmp_path: Path) -> None:
     paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(3)], Library()
     for number in range(3):
-        with failing(number, OSError(errno.ENOSPC, "No space left on device"), "/data/library", "link"), pytest.raises(HomeError):
+        with failing(number, OSError(errno.EIO, "Input/output error"), "/data/library", "link"), pytest.raises(HomeError):
             import_files(library, paths)
         assert names(library) == []
         assert library.check().files == 0

@@ -232,4 +232,6 @@ def test_notes_and_tags_have_bounds() -> None:
         check_note("x" * 10_001)
     with pytest.raises(BadName, match="51 tags"):
         check_tags(str(i) for i in range(51))
-    assert check_note(" two\nlines \ud800") == "two\nlines ?"
+    assert check_note(" two\nlines ") == "two\nlines"
+    with pytest.raises(BadName, match="the note is no UTF-8 text: character 11 cannot be read"):
+        check_note(" two\nlines \ud800")

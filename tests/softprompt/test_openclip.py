@@ -185,7 +185,13 @@ def test_the_catalogues_sizes_are_the_towers(tmp_path: Path) -> None:
     assert (info.width, info.layers, info.context, info.parameters) == (512, 12, 77, tower.parameters)
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cuda:x", "cpu:1", ""])
-def test_a_device_that_is_not_there_is_said(device: str) -> None:
-    with pytest.raises(DeviceError, match="is not on this machine; it has cpu"):
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        *((name, "is not on this machine; it has cpu") for name in ("cuda:99", "cpu:1")),
+        *((name, "it can be auto, cpu, cuda, cuda:1 or mps") for name in ("tpu", "cuda:x", "")),
+    ],
+)
+def test_a_device_that_is_not_there_is_said(device: str, said: str) -> None:
+    with pytest.raises(DeviceError, match=said):
         softprompt.load_encoder("mini", device=device)

@@ -72,8 +72,13 @@ def test_the_same_seed_gives_the_same_bits(encoder: TextEncoder) -> None:
     assert first.vectors.tobytes() == again.vectors.tobytes()
     assert first.losses.tobytes() == again.losses.tobytes()
     assert first.vectors.tobytes() != other.vectors.tobytes()
-    many, again = (train(encoder, tokens=60, steps=6) for _ in range(2))  # sums over many tokens run on all threads
-    assert many.vectors.tobytes() == again.vectors.tobytes()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_same_seed_gives_the_same_bits_with_several_threads(encoder: TextEncoder) -> None:
+    for settings in ({"steps": 20}, {"tokens": 60, "steps": 6}):  # sums over many tokens run on all threads
+        first, again = (train(encoder, **settings) for _ in range(2))
+        assert first.vectors.tobytes() == again.vectors.tobytes()
 
 
 def test_norms_stay_at_the_vocabularys_unless_let_go(encoder: TextEncoder) -> None:

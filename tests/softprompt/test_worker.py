@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from softprompt.errors import EntryNotFound, HomeError, RunNotFound, RunRefused,
 from softprompt.job import Job, hard_job
 from softprompt.origin import LONGEST_PROMPT, Ancestor, Meaning
 from softprompt.readout import readout_similarity
+from softprompt.worker import client as worker_client
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
 from softprompt.worker.log import log_path
@@ -33,7 +35,7 @@ from softprompt.worker.place import Place
 from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
-from tests.worker_process import Home, events, same_bits, saved, until, wait_for
+from tests.worker_process import Home, events, nicenesses, same_bits, saved, until, wait_for
 
 LONG = {"tokens": 2, "steps": 50_000}  # a training that a test ends itself
 SHORT = {"tokens": 1, "steps": 20}
@@ -322,7 +324,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "minni"}, "UnknownModel", "Close: mini"),
     ({"model": "m" * 10**6}, "ConfigError", "model is a name of 1,000,000 characters"),
     ({"model": "local-dir:/nowhere"}, "UnknownModel", "there is no folder /nowhere"),
-    ({"model": "local-dir:/\0"}, "UnknownModel", "there is no folder /"),
+    ({"model": "local-dir:/\0"}, "ConfigError", "there is a NUL in the model"),
     ({"entry": "nobody", "hard": {}}, "EntryNotFound", "nobody"),
     ({"hard": {"tokens": 10**30}}, "ConfigError", "from 1 to 64"),
 ]  # fmt: skip
@@ -679,6 +681,7 @@ def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
     os.close(reading)
     subprocess.run([sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)], check=True, pass_fds=(writing,))
     os.close(writing)
+    until(worker.pid)
     pid = worker.pid()
     with worker.client() as client:
         assert client.request(p.Status())["pid"] == pid
@@ -691,6 +694,7 @@ def test_without_clients_and_runs_it_ends(worker: Home) -> None:
     until(lambda: worker.pid() is None)
 
 
+@pytest.mark.usefixtures("real_start")
 def test_it_leaves_no_trace_on_the_terminal_and_a_private_log(
     worker: Home, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -713,6 +717,34 @@ def test_where_nothing_can_be_written_nothing_is_acknowledged(worker: Home, home
         assert client.request(p.Status())["queued"] == 0
 
 
+def facts_of(pid: int) -> dict[str, Any]:
+    """What the kernel knows of a process that depends on how it was started."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    facts: dict[str, Any] = {name: status[name] for name in ("Umask", "SigBlk", "SigIgn", "SigCgt", "NoNewPrivs")}
+    kinds = [re.sub(r"\d+|sp\w+", "", os.readlink(path)) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115
+    return facts | {
+        "folder": os.readlink(f"/proc/{pid}/cwd"),  # noqa: PTH115
+        "leads its session": os.getsid(pid) == pid,
+        "nicenesses": nicenesses(pid),
+        "descriptors": sorted(kinds),
+    }
+
+
+def test_a_worker_that_is_forked_is_like_one_that_is_started(worker: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests start their workers from tests/nursery.py. The kernel sees no difference between those and real ones."""
+    facts = []
+    for module in (worker_client.subprocess, subprocess):
+        monkeypatch.setattr(worker_client, "subprocess", module)
+        with worker.client() as connection:
+            connection.request(p.Similarity("mini", [FOX]))  # by then all of its threads are there
+            pid = connection.request(p.Status())["pid"]
+            assert pid == worker.pid()
+            facts.append(facts_of(pid))
+        worker.kill()
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.usefixtures("real_start")
 def test_a_module_that_lies_where_the_user_is_is_not_imported(
     worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -724,6 +756,7 @@ def test_a_module_that_lies_where_the_user_is_is_not_imported(
     assert not (tmp_path / "planted").exists()
 
 
+@pytest.mark.usefixtures("real_start")
 def test_a_relative_home_is_the_same_one_for_the_worker(worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOFTPROMPT_HOME", "relative")
@@ -799,7 +832,7 @@ def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
     report = Report(
         7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), (nothing, 0.5), lambda: pytest.fail("not asked for")
     )
-    folder, record = RunFolder.create(tmp_path, Job(FOX), 1.0)
-    record.apply(folder.append(event_of(report)))
-    assert (record.as_dict()["step"], record.as_dict()["loss"], record.points) == (7, None, [])
-    assert folder.read().as_dict() == record.as_dict()
+    folder, waiting = RunFolder.create(tmp_path, Job(FOX), 1.0)
+    run = waiting.apply(folder.append(event_of(report)))
+    assert (run.as_dict()["step"], run.as_dict()["loss"], run.points) == (7, None, ())
+    assert folder.read().as_dict() == run.as_dict()

@@ -135,7 +135,7 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
         last = await d.train()
         d.worker.begin(first)
         await d.pilot.press("f6", "G")
-        await d.shows("queued 1  hard", "queued 2  train", "waiting behind a red fox and 1 more")
+        await d.shows("queued 1   hard", "queued 2   train", "waiting behind a red fox and 1 more")
         await d.pilot.press("enter")
         await d.until(lambda: d.app.shown.run == last)
         d.worker.end(first)

@@ -211,7 +211,7 @@ def test_an_older_worker_is_ended_at_once(worker: Home, run: Run) -> None:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
         first = worker.submit(FOX, tokens=2, steps=50_000)
     assert f"run {first[:8]} goes on when it starts again" in run("worker", "stop").stderr
-    assert worker.pid() is None
+    until(lambda: worker.pid() is None)
 
 
 def test_foreground_and_background_come_to_the_same_bits(worker: Home, run: Run) -> None:

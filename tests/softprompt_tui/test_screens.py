@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def test_a_training_under_way(width: int, height: int) -> None:
     async def scene(d: Desk) -> None:
         run = await d.train()
         d.worker.begin(run)
-        d.worker.records[run].created = d.worker.records[run].began = "2026-01-01T00:00:00+00:00"
+        long_ago = "2026-01-01T00:00:00+00:00"
+        d.worker.records[run] = replace(d.worker.records[run], created=long_ago, began=long_ago)
         for step in range(1, 200):
             d.worker.report(run, step, loss=1 / step)
         await d.shows("step 199 of 300", "similarity 0.9950", "landscape")
