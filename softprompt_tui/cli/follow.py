@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
-from softprompt.worker.events import ENDED
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn
@@ -55,6 +54,8 @@ def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _
 
 
 def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
+    from softprompt.worker.events import ENDED
+
     curve = client.request(p.Curve(run))
     run = curve["run"]
     now = next((one for one in client.runs if one["id"] == run), None)

@@ -14,9 +14,6 @@ from softprompt.errors import UnknownModel
 from softprompt.models import LOCAL
 from softprompt.room import check_fits
 from softprompt.worker import protocol as p
-from softprompt.worker.events import ENDED
-from softprompt.worker.leases import is_here
-from softprompt.worker.runfolder import UnreadableRun, all_runs, folders, runs_folder
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.follow import follow, show_result
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from softprompt.worker.runfolder import folders, runs_folder
+
     return [CompletionItem(folder.id) for folder in folders(runs_folder()) if folder.id.startswith(incomplete)]
 
 
@@ -88,6 +87,9 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from softprompt.worker.leases import is_here
+    from softprompt.worker.runfolder import UnreadableRun, all_runs, runs_folder  # 15 ms, for this command alone
+
     folder = runs_folder()
     found = [run.as_dict() for run in all_runs(folder)]
     here = [run for run in found if run["state"] in ("running", "queued") and is_here(folder / run["id"])]
@@ -101,16 +103,17 @@ def runs(ctx: click.Context, as_json: bool) -> None:
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
         sharing = Counter(run["id"][:SHORT] for run in found)
         shown = {run["id"]: run["id"] if sharing[run["id"][:SHORT]] > 1 else run["id"][:SHORT] for run in found}
-        print_table(headings, [(shown[run["id"]], *_row(run, place, now)) for run in found], right=(3, 4, 5), stretch=6)
-        if unreadable := next((run for run in found if run["state"] == UnreadableRun.state), None):
-            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {shown[unreadable['id']]}` removes it")
+        rows = [(shown[run["id"]], *_row(run, place, now, run["state"] == UnreadableRun.state)) for run in found]
+        print_table(headings, rows, right=(3, 4, 5), stretch=6)
+        if unreadable := next((run["id"] for run in found if run["state"] == UnreadableRun.state), ""):
+            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {shown[unreadable]}` removes it")
         _say_what_is_waited_for(here)
 
 
-def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
+def _row(run: dict[str, Any], place: dict[str, int], now: datetime, is_unreadable: bool) -> tuple[str, ...]:
     step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
     figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    words = run["error"] if run["state"] == UnreadableRun.state else run["name"] or run["prompt"]
+    words = run["error"] if is_unreadable else run["name"] or run["prompt"]
     return (state_of(run, place.get(run["id"])), run["kind"], *figures, words)
 
 
@@ -218,6 +221,8 @@ def stop(run: str, as_json: bool) -> None:
     Example:
       softprompt-tui stop 3f2a
     """
+    from softprompt.worker.events import ENDED
+
     with worker() as client:
         stopped = client.request(p.Stop(run))
     if stopped["state"] in ENDED:

@@ -13,7 +13,6 @@ from softprompt.errors import ConfigError
 from softprompt.job import Job
 from softprompt.library.names import name_for
 from softprompt.room import check_fits
-from softprompt.worker.runfolder import swept_name
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
@@ -170,6 +169,8 @@ def _asked(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
 
 
 def _save(here: Library, made: SoftPrompt, stem: str) -> Entry:
+    from softprompt.worker.runfolder import swept_name
+
     return here.save(made.named(swept_name(stem, made.tokens)))
 
 

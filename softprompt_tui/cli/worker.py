@@ -8,7 +8,6 @@ from collections import deque
 import click
 
 from softprompt.worker import protocol as p
-from softprompt.worker.leases import started as started_at
 from softprompt.worker.log import log_path
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json
 from softprompt_tui.cli.report import line
@@ -91,6 +90,7 @@ def stop(finish: bool) -> None:
       softprompt-tui worker stop --finish
     """
     from softprompt.worker.client import WorkerGone, connect
+    from softprompt.worker.leases import started as started_at
 
     client = connect(start=False, older=True)
     if client is None:
