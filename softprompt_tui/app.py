@@ -91,7 +91,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.settings, self._notice = kept.load()
         self.draft = Draft()
         self.draft.restore(self.settings)
-        self.input_queue = InputQueue(self)
+        self.input_queue = InputQueue(self, partial(self.say, severity="warning"))
         self.runs = Runs(self)
         self.questions = Questions(self)
         self.sweeps, self.hard = Sweeps(self), Hard(self)

@@ -6,16 +6,15 @@ import asyncio
 import os
 from base64 import b64encode
 from subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from softprompt_tui.app import SoftPromptApp
+from textual.app import App
 
 TMUX_WITHIN = 2.0  # seconds
 MOST_IN_SCREEN = 400  # bytes that GNU screen passes on in one piece
 
 
-async def copy(app: SoftPromptApp, text: str) -> str:
+async def copy(app: App[Any], text: str) -> str:
     """Copy `text` and return where it is now, as the end of a sentence.
 
     tmux takes no OSC 52 from the programs in it unless `set-clipboard` is on, which is not its default; its own command

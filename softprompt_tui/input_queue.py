@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
+from textual.app import App
 from textual.dom import DOMNode
 from textual.events import AppBlur, AppFocus, InputEvent, Key, Paste
 from textual.message import Message
@@ -15,9 +16,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 from textual.worker import Worker
-
-if TYPE_CHECKING:
-    from softprompt_tui.app import SoftPromptApp
 
 ORDERED = (InputEvent, Paste, AppFocus, AppBlur)
 # Groups of background work that ends in a dialog or moves the focus: whatever is typed waits for it.
@@ -43,8 +41,9 @@ class InputQueue:
     anywhere, no widget is being mounted, no layout is due, and no background work runs that a key could depend on.
     """
 
-    def __init__(self, app: SoftPromptApp) -> None:
+    def __init__(self, app: App[Any], warn: Callable[[str], None]) -> None:
         self.app = app
+        self._warn = warn
         self._events: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._admitted: set[Message] = set()  # handed on, and not handled yet
@@ -140,10 +139,10 @@ class InputQueue:
         if any(worker.group in OPENING for worker in late):
             while self._events and not (isinstance(event := self._events[0], Key) and event.key == QUIT):
                 self._events.popleft()
-            self.app.say("this takes long; what was typed meanwhile is dropped", "warning")
+            self._warn("this takes long; what was typed meanwhile is dropped")
 
 
-def _nodes(app: SoftPromptApp) -> Iterator[DOMNode]:
+def _nodes(app: App[Any]) -> Iterator[DOMNode]:
     nodes: list[DOMNode] = [*app.screen_stack]
     while nodes:
         node = nodes.pop()

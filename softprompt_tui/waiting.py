@@ -22,7 +22,7 @@ def before(run: Run, runs: Sequence[Run]) -> list[Run]:
     queued = [one for one in runs if one["state"] == "queued"]
     at = next((i for i, one in enumerate(queued) if one["id"] == run["id"]), 0)
     begins = 0
-    # an older worker does not tell what runs share a batch by; each run has a row at least, so that no more than MOST share one
+    # older workers do not say which runs share a batch; every run has at least one row, so at most MOST share one
     batches = [(one.get("batch") or None, one.get("rows", 1)) for one in queued]
     while queued and (end := begins + together(batches[begins : begins + MOST + 1])) <= at:
         begins = end

@@ -142,7 +142,10 @@ def read_file(path: Path | str, most: int) -> bytes:
 
 
 def open_file(path: Path | str, most: int) -> io.FileIO:
-    """Open a regular file of at most `most` bytes for reading, without a buffer; raises OSError for a link, another kind of file, or a longer one."""
+    """Open a regular file for reading, without a buffer.
+
+    Raises OSError for a link, for anything that is not a regular file, and for a file of more than `most` bytes.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
     try:
         found = os.fstat(descriptor)

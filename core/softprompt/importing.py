@@ -136,21 +136,19 @@ def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
 def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: bool = False, again: bool = False) -> None:
     """Raises ConfigError where the model or the hard prompt is known already; with `again`, only where it was trained with them here."""
     trained = not prompt.source or prompt.steps > 0
+    known = []  # what is assigned, what is known of it, and what to do where it was trained with that
     if model and prompt.model_fingerprint:
-        whose = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
-        if trained:
-            raise ConfigError(f"{whose}, which it was trained on: `port` trains it for another model")
-        if not again:
-            raise ConfigError(
-                f"{whose}: a model is assigned where it is unknown. If that one was a mistake, --again gives it another"
-            )
+        fact = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
+        known.append(("a model", fact, "which it was trained on: `port` trains it for another model"))
     if hard_prompt and prompt.hard_prompt:
-        means = f"the hard prompt of {prompt.name} is {shortened(prompt.hard_prompt)!r}"
+        fact = f"the hard prompt of {prompt.name} is {shortened(prompt.hard_prompt)!r}"
+        known.append(("a hard prompt", fact, "which it was trained for: `train` trains a soft prompt for another"))
+    for what, fact, advice in known:
         if trained:
-            raise ConfigError(f"{means}, which it was trained for: `train` trains a soft prompt for another")
+            raise ConfigError(f"{fact}, {advice}")
         if not again:
             raise ConfigError(
-                f"{means}: a hard prompt is assigned where it is unknown. If that one was a mistake, --again gives it another"
+                f"{fact}: {what} is assigned where it is unknown. If that one was a mistake, --again gives it another"
             )
 
 

@@ -101,9 +101,10 @@ def import_(
 def assign(names: tuple[str, ...], model: str, prompt: str | None, long: Long, again: bool, device: str, as_json: bool) -> None:
     """Say which text encoder the soft prompts NAMES belong to, or which hard prompt they stand for, where that is unknown.
 
-    With a model, whose width must be theirs, they can be read out and composed. That one was made for this model, and not for another of
-    the same width, cannot be checked. With a hard prompt they can be trained for other models; their similarity to it is measured where
-    the model is known. Those that are refused are said, and the others assigned (exit code 2 all the same). --json prints a list.
+    With --model they can be read out and composed. The width must match; nothing can check that they were made for this
+    model and not for another of the same width. With --prompt they can be trained for other models, and their similarity
+    is measured where the model is known. A soft prompt that is refused is reported and the others are assigned; the exit
+    code is then 2. --json prints a list.
 
     \b
     Examples:

@@ -460,7 +460,7 @@ def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others
 
 
 def test_a_run_that_the_engine_has_just_been_given_waits_no_more(queue: Queue) -> None:
-    """Whatever is asked of it before the engine tells that it began."""
+    """It counts as training even before the engine reports that it began."""
     first, second = (queue.submit(replace(JOB, prompt=prompt, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
     (training,) = queue.next()
     third = queue.submit(JOB, b"").id

@@ -35,10 +35,18 @@ def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def broken_torch(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every Python that is started find a torch that does this."""
+    """Put a package named torch on the path that runs this statement when it is imported."""
     (folder / "torch").mkdir()
     (folder / "torch" / "__init__.py").write_text(statement)
     monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def start_worker(changes: str) -> None:
+    """Start a worker after this code, which changes what it will find."""
+    code = f"{changes}import sys\nsys.argv[1:] = []\nfrom softprompt.worker.__main__ import main\nmain()\n"
+    Place().prepare()
+    subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
+    until(Place().socket.exists)
 
 
 def heard_until_it_ended() -> tuple[list[dict[str, Any]], str]:
@@ -117,13 +125,8 @@ def test_where_no_thread_can_be_started_it_says_so_and_ends(worker: Home, broken
         "import sys, softprompt.worker.engine as engine, softprompt.worker.queue as queue\n"
         'def fail(self): raise RuntimeError("can\'t start new thread")\n'
         f"{broken} = fail\n"
-        "sys.argv[1:] = []\n"
-        "from softprompt.worker.__main__ import main\n"
-        "main()\n"
     )
-    Place().prepare()
-    subprocess.run([sys.executable, "-c", failing, "softprompt.worker"], check=True)
-    until(Place().socket.exists)
+    start_worker(failing)
     _, said = heard_until_it_ended()
     assert "nothing can be trained here (RuntimeError: can't start new thread)" in said
 
@@ -138,13 +141,8 @@ def test_a_run_that_kills_the_thread_fails_and_the_next_one_waits(worker: Home) 
         "module('softprompt.trainer')\n"
         "module('softprompt.worker.carrying', Carrying=type('C', (), {'__init__': lambda self, *_: None, 'run': carry}))\n"
         "module('softprompt.worker.warm', Warm=type('W', (), {'names': list}))\n"
-        "sys.argv[1:] = []\n"
-        "from softprompt.worker.__main__ import main\n"
-        "main()\n"
     )
-    Place().prepare()
-    subprocess.run([sys.executable, "-c", dying, "softprompt.worker"], check=True)
-    until(Place().socket.exists)
+    start_worker(dying)
     _, said = heard_until_it_ended()
     assert "KeyboardInterrupt: out of a C library" in said
     if pid := worker.pid():

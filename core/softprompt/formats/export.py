@@ -50,8 +50,8 @@ def export(
         _check_vectors(to, one)
     stem = safe_stem(prompt.name)
     word = _token(program, token, stem)
-    wished = typeable_stem(to, stem, prompt.tokens) if program.by_stem else stem
-    target = place(path, wished, ".safetensors" if pair else program.suffix)
+    default_stem = typeable_stem(to, stem, prompt.tokens) if program.by_stem else stem
+    target = place(path, default_stem, ".safetensors" if pair else program.suffix)
     if program.by_stem:
         _check_stem(to, target.stem, prompt.tokens)
     try:
@@ -62,8 +62,8 @@ def export(
         ) from error
     line, typed = told(to, target, word, pair is not None)
     renamed: tuple[str, ...] = ()
-    if wished != stem and target.stem == wished:
-        renamed = (f"the file is called {wished}, since {program.title} {objection(to, stem, prompt.tokens)}",)
+    if default_stem != stem and target.stem == default_stem:
+        renamed = (f"the file is called {default_stem}, since {program.title} {objection(to, stem, prompt.tokens)}",)
     return Exported(written, line, typed, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
 
 

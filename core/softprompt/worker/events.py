@@ -18,7 +18,7 @@ WHOLE = ("queued", "paused", *ENDED)  # events that set the state of a run, what
 
 
 class BadEvent(ValueError):
-    """An event that decides about its run, with a value that it cannot have."""
+    """An event that changes its run's state holds a value it cannot have, so the run cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -390,7 +390,7 @@ class Queue:
         return self._become(run.apply(self._folder(run).append(event, number)))
 
     def _become(self, run: Run) -> Run:
-        """A run as this process has changed it."""
+        """Take over a run that this process has just changed."""
         self._count(run.position)
         self.runs[run.id] = run
         if run.is_over:
