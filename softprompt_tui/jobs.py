@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.answers import BETWEEN, NO, YES, parted
+from softprompt.catalogue import LOCAL
 from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
 from softprompt.contexts import TRAINING_CONTEXTS
 from softprompt.errors import ConfigError
 from softprompt.job import Job
-from softprompt.models import LOCAL
 
 if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt

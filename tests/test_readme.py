@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from softprompt import Library
-from softprompt_tui.cli import main
+from softprompt_tui.cli import COMMANDS
+from tests.commands import all_commands
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +24,7 @@ def test_the_python_example_runs(capsys: object) -> None:
 def test_every_command_is_in_the_readme_and_the_other_way_round() -> None:
     table = README.split("## Commands")[1].split("\n\n")[1]
     named = {cell.split()[0] for row in table.splitlines()[2:] for cell in re.findall(r"`([^`]*)`", row.split(" | ")[0])}
-    assert named == set(main.commands)
+    assert named == set(COMMANDS)
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:
@@ -42,6 +43,6 @@ def test_the_examples_of_the_commands_use_options_that_exist() -> None:
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
     named = set(re.findall(r"softprompt-tui (\w+)", blocks))
     assert named
-    assert named <= set(main.commands)
-    options = {opt for command in main.commands.values() for parameter in command.params for opt in parameter.opts}
+    assert named <= set(COMMANDS)
+    options = {opt for command in all_commands().values() for parameter in command.params for opt in parameter.opts}
     assert set(re.findall(r"(?<=[ `])--[a-z-]+", README)) - options <= {"--help"}

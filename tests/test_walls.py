@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from softprompt.threads import SPINS
+from softprompt_tui.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +46,18 @@ def test_counting_and_checking_a_prompt_load_no_model_library(home: Path) -> Non
 
 
 def test_the_command_line_imports_no_torch_and_no_textual() -> None:
-    assert imported("import softprompt_tui.cli") & {"torch", "numpy", "open_clip", "textual", "plotext", "rich"} == set()
+    code = "from tests.commands import all_commands; assert len(all_commands()) > 20"
+    assert imported(code) & {"torch", "numpy", "open_clip", "textual", "plotext", "rich"} == set()
+
+
+def test_a_command_imports_its_own_module_only() -> None:
+    code = "import sys; from softprompt_tui.cli import main\n"
+    for name, module in (("--help", None), ("list", "library"), ("completion", "completion")):
+        ask = f"main.main([{name!r}, '--help'], standalone_mode=False); print('MODULES', *sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code + ask], capture_output=True, text=True, check=True)
+        loaded = set(done.stdout.split("MODULES")[1].split())
+        commands = {where.split(":")[0] for where, _ in COMMANDS.values()}
+        assert {one for one in commands if f"softprompt_tui.cli.{one}" in loaded} == ({module} if module else set())
 
 
 @pytest.mark.parametrize(

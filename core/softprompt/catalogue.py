@@ -6,7 +6,6 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from softprompt.home import cache_folder
 
 MINI = "mini"
 MINI_FOLDER = files("softprompt") / "data" / "mini"
+LOCAL = "local-dir:"  # before the path of a model in a folder
 FORMAT = 1  # of the kept list
 
 
@@ -85,6 +85,8 @@ def list_models() -> tuple[ModelInfo, ...]:
 
 
 def _kept() -> Path:
+    from importlib.metadata import version
+
     return cache_folder() / f"models-{FORMAT}-{version('open_clip_torch')}.json"
 
 

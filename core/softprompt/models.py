@@ -9,7 +9,7 @@ from importlib.resources import as_file
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.catalogue import MINI, MINI_FOLDER, list_models
+from softprompt.catalogue import LOCAL, MINI, MINI_FOLDER, list_models
 from softprompt.config import check_device, check_precision
 from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
 from softprompt.refusals import reason
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
     from softprompt.tower import Tower
 
-LOCAL = "local-dir:"
 QUICK_GELU = "-quickgelu"
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from softprompt.catalogue import MINI, ModelInfo, is_kept, mini_model
+from softprompt.catalogue import LOCAL, MINI, ModelInfo, is_kept, mini_model
 from softprompt.config import MOST_TOKENS
 from softprompt.errors import UnknownModel
-from softprompt.models import LOCAL, local_folder, resolve
+from softprompt.models import local_folder, resolve
 from softprompt.refusals import no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:

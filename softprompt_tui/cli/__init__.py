@@ -2,36 +2,77 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
+from click.shell_completion import CompletionItem
 
 from softprompt.threads import share_the_cpu
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
 from softprompt.worker.log import Log, collect
 from softprompt_tui.cli.arguments import check_arguments
-from softprompt_tui.cli.batch import batch
-from softprompt_tui.cli.bench import bench
 from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, Narrator, fail, run
-from softprompt_tui.cli.compare import compare
-from softprompt_tui.cli.completion import completion
-from softprompt_tui.cli.compose import compose
-from softprompt_tui.cli.diff import diff
-from softprompt_tui.cli.editing import duplicate, note, rename, tag
-from softprompt_tui.cli.export import export
-from softprompt_tui.cli.harden import harden
-from softprompt_tui.cli.importing import assign, import_
-from softprompt_tui.cli.library import list_, show
-from softprompt_tui.cli.models import models
-from softprompt_tui.cli.port import port
-from softprompt_tui.cli.readout import readout
-from softprompt_tui.cli.runs import attach, runs, stop
-from softprompt_tui.cli.sweep import sweep
-from softprompt_tui.cli.train import train
-from softprompt_tui.cli.trash import purge, restore, rm
-from softprompt_tui.cli.upkeep import library
-from softprompt_tui.cli.worker import worker
+
+COMMANDS = {
+    "assign": ("importing:assign", "Say which model imported soft prompts belong to, and which hard prompt they stand for."),
+    "attach": ("runs:attach", "Show a training in the background until it ends."),
+    "batch": ("batch:batch", "Train every prompt of FILE, many together."),
+    "bench": ("bench:bench", "Measure speed and quality on this machine, beside PEZ and textual inversion."),
+    "compare": ("compare:compare", "Show how alike texts are to the encoder."),
+    "completion": ("completion:completion", "Print a completion script for a shell."),
+    "compose": ("compose:compose", "Use soft prompts as words of a prompt."),
+    "diff": ("diff:diff", "Show what tells two soft prompts apart."),
+    "duplicate": ("editing:duplicate", "Save a soft prompt a second time, under another name."),
+    "export": ("export:export", "Write a soft prompt as a file for another program."),
+    "harden": ("harden:harden", "Find real words that carry its meaning, to paste anywhere."),
+    "import": ("importing:import_", "Take soft prompts from the files of other programs."),
+    "library": ("upkeep:library", "Check, back up and bring back the whole library."),
+    "list": ("library:list_", "List and search the saved soft prompts."),
+    "models": ("models:models", "List the models, or fetch one."),
+    "note": ("editing:note", "Write a note to a soft prompt."),
+    "port": ("port:port", "Train a saved soft prompt again for another model."),
+    "purge": ("trash:purge", "Remove what is in the trash for good."),
+    "readout": ("readout:readout", "Show the words nearest to its soft tokens."),
+    "rename": ("editing:rename", "Give a soft prompt another name."),
+    "restore": ("trash:restore", "Bring soft prompts back from the trash."),
+    "rm": ("trash:rm", "Move soft prompts to the trash."),
+    "runs": ("runs:runs", "List the trainings in the background."),
+    "show": ("library:show", "Show a saved soft prompt and its loss curve."),
+    "stop": ("runs:stop", "End a training in the background; its best so far is saved."),
+    "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens at once, and choose."),
+    "tag": ("editing:tag", "Add tags to a soft prompt, or remove them."),
+    "train": ("train:train", "Train a soft prompt for PROMPT and save it."),
+    "worker": ("worker:worker", "See to the process that trains in the background."),
+}  # where each command is defined, and its line in the list of commands
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """The commands. Each module is imported when its command is asked for: all of them take .2 s."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, name = COMMANDS[cmd_name][0].split(":")
+            command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+            check_arguments(command)
+            self.add_command(command)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in names] + options
+
+
+@click.group(
+    cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="softprompt-tui", prog_name=PROGRAM)
 @click.pass_context
 def main(context: click.Context) -> None:
@@ -57,15 +98,6 @@ def main(context: click.Context) -> None:
         if why := cannot_open():
             fail(why, BAD_INPUT)
         raise SystemExit(open_interface())
-
-
-COMMANDS = (
-    train, batch, sweep, list_, show, readout, harden, compose, port, diff, rename, tag, note, duplicate, rm, restore, purge, import_, assign, export, library, compare, models,
-    runs, attach, stop, worker, bench, completion,
-)  # fmt: skip
-for command in COMMANDS:
-    main.add_command(command)
-check_arguments(main)
 
 
 def entry() -> None:

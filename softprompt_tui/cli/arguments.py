@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from softprompt.catalogue import LOCAL
 from softprompt.errors import ConfigError, HomeError
 from softprompt.home import VARIABLE
-from softprompt.models import LOCAL
 from softprompt.refusals import check_text
 
 GONE = "the working folder was deleted"

@@ -31,7 +31,7 @@ WIDTHS = tuple(map(len, COLUMNS))
 HEAD = click.style("  ".join(COLUMNS), bold=True)
 
 
-@click.command(short_help="Train every prompt of FILE, many together.")
+@click.command()
 @click.argument("file", type=click.Path())
 @click.option(
     "--format",

@@ -34,7 +34,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
             self.fail(f"{value!r} is no list of whole numbers such as 1,16,64", param, ctx)
 
 
-@click.command(short_help="Measure speed and quality on this machine, beside PEZ and textual inversion.")
+@click.command()
 @model_option
 @device_option
 @click.option(

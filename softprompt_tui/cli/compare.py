@@ -9,7 +9,7 @@ from softprompt_tui.cli.common import device_option, json_option, load, model_op
 from softprompt_tui.cli.report import line
 
 
-@click.command(short_help="Show how alike texts are to the encoder.")
+@click.command()
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT TEXT...")
 @model_option
 @device_option

@@ -10,7 +10,7 @@ from softprompt_tui.cli.common import PROGRAM
 _VARIABLE = "_SOFTPROMPT_TUI_COMPLETE"
 
 
-@click.command(short_help="Print a completion script for a shell.")
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -26,7 +26,7 @@ OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
 TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two long ones stand in it, against .9990 and .995 with 3 (measured)
 
 
-@click.command(short_help="Use soft prompts as words of a prompt.")
+@click.command()
 @click.argument("template")
 @click.option(
     "--with", "opened", metavar="NAME", shell_complete=complete_entry, help="The soft prompt whose tokens [v1], [v2], … are."

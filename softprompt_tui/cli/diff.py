@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDEST = 40  # characters of a value in the table
 
 
-@click.command(short_help="Show what tells two soft prompts apart.")
+@click.command()
 @click.argument("first", shell_complete=complete_entry)
 @click.argument("second", shell_complete=complete_entry)
 @device_option

@@ -22,7 +22,7 @@ def _done(entry: Entry, said: str, as_json: bool) -> None:
         narrate(said)
 
 
-@click.command(short_help="Give a soft prompt another name.")
+@click.command()
 @entry_argument
 @click.argument("new")
 @json_option
@@ -37,7 +37,7 @@ def rename(name: str, new: str, as_json: bool) -> None:
     _done(entry, f"{name} is now {entry.prompt.name}", as_json)
 
 
-@click.command(short_help="Add tags to a soft prompt, or remove them.")
+@click.command()
 @entry_argument
 @click.argument("tags", nargs=-1)
 @click.option("--remove", "-r", multiple=True, metavar="TAG", help="Take this tag away; may be given several times.")
@@ -58,7 +58,7 @@ def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], as_json: bool
         click.echo(one if one.isprintable() else ascii(one))
 
 
-@click.command(short_help="Write a note to a soft prompt.")
+@click.command()
 @entry_argument
 @click.argument("text", required=False)
 @click.option("--clear", is_flag=True, help="Remove the note.")
@@ -80,7 +80,7 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
     _done(entry, f"{entry.prompt.name}: {'noted' if entry.note else 'no note'}", as_json)
 
 
-@click.command(short_help="Save a soft prompt a second time, under another name.")
+@click.command()
 @entry_argument
 @click.argument("new", required=False)
 @json_option

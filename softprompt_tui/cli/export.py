@@ -12,7 +12,7 @@ from softprompt_tui.cli.common import complete_entry, entry_argument, json_optio
 from softprompt_tui.cli.report import line
 
 
-@click.command(short_help="Write a soft prompt as a file for another program.")
+@click.command()
 @entry_argument
 @click.option("--to", type=click.Choice(list(PROGRAMS)), default="safetensors", show_default=True, metavar="FORMAT", help=f"What to write: {', '.join(PROGRAMS)}.")  # fmt: skip
 @click.option("--sdxl", "other", default="", metavar="OTHER", shell_complete=complete_entry, help="The other half of a pair for SDXL: the name of one of width 768, or 1280.")  # fmt: skip

@@ -63,7 +63,7 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
     return HardConfig(**given, **more)
 
 
-@click.command(short_help="Find real words that carry its meaning, to paste anywhere.")
+@click.command()
 @entry_argument
 @hard_options("")
 @click.option(

@@ -41,7 +41,7 @@ STATES = {
 }
 
 
-@click.command("import", short_help="Take soft prompts from the files of other programs.")
+@click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--model", default=None, metavar="NAME", shell_complete=complete_model,
               help="The text encoder that they belong to, where it is known; `assign` says so later.")  # fmt: skip
@@ -83,7 +83,7 @@ def import_(
         raise SystemExit(BAD_INPUT)
 
 
-@click.command(short_help="Say which model imported soft prompts belong to, and which hard prompt they stand for.")
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
 @click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to.")
 @click.option(

@@ -30,7 +30,7 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
     return [CompletionItem(tag) for tag in sorted(tags) if tag.isprintable() and tag.casefold().startswith(incomplete.casefold())]
 
 
-@click.command("list", short_help="List and search the saved soft prompts.")
+@click.command("list")
 @click.argument("words", nargs=-1)
 @click.option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tag, help="Only those with this tag; may be given several times.")  # fmt: skip
 @click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only those of this model.")
@@ -111,7 +111,7 @@ def _row(one: Listed, now: datetime, tagged: bool) -> tuple[str, ...]:
     )
 
 
-@click.command(short_help="Show a saved soft prompt and its loss curve.")
+@click.command()
 @entry_argument
 @json_option
 def show(name: str, as_json: bool) -> None:

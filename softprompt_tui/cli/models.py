@@ -21,7 +21,7 @@ class QueryGroup(click.Group):
         return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["find", *args])
 
 
-@click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]", short_help="List the models, or fetch one.")
+@click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]")
 def models() -> None:
     """List the built-in model and open_clip's, or those that match every word of QUERY (vitl14 finds ViT-L-14; letters in order are enough).
 

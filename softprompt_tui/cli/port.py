@@ -16,7 +16,7 @@ from softprompt_tui.cli.train import train_here
 from softprompt_tui.jobs import settings_of
 
 
-@click.command(short_help="Train a saved soft prompt again for another model.")
+@click.command()
 @entry_argument
 @click.option(
     "--model",

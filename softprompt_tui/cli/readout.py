@@ -26,7 +26,7 @@ def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
     return ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives))
 
 
-@click.command(short_help="Show the words nearest to its soft tokens.")
+@click.command()
 @entry_argument
 @click.option("--top", type=click.IntRange(1, MOST), default=8, show_default=True, help="Neighbours of each soft token.")
 @device_option

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from softprompt.catalogue import LOCAL
 from softprompt.errors import UnknownModel
-from softprompt.models import LOCAL
 from softprompt.room import check_fits
 from softprompt.worker import protocol as p
 from softprompt_tui.cli.cells import age, figure
@@ -66,11 +66,7 @@ def submit(job: Job, start: str, as_json: bool) -> None:
     narrate(f"it trains in the background: `softprompt-tui attach {run['id'][:6]}` shows it, `runs` lists all")
 
 
-@click.group(
-    invoke_without_command=True,
-    subcommand_metavar="[pause|resume|move|drop RUN]",
-    short_help="List the trainings in the background.",
-)
+@click.group(invoke_without_command=True, subcommand_metavar="[pause|resume|move|drop RUN]")
 @json_option
 @click.pass_context
 def runs(ctx: click.Context, as_json: bool) -> None:
@@ -194,7 +190,7 @@ def drop(run: str) -> None:
     _do(p.Drop(run), "dropped")
 
 
-@click.command(short_help="Show a training in the background until it ends.")
+@click.command()
 @run_argument
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No curve and no progress; only the result.")
@@ -211,7 +207,7 @@ def attach(run: str, as_json: bool, quiet: bool) -> None:
         show_result(ended, as_json)
 
 
-@click.command(short_help="End a training in the background; its best so far is saved.")
+@click.command()
 @run_argument
 @json_option
 def stop(run: str, as_json: bool) -> None:

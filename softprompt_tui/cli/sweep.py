@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NONE = "none"
 
 
-@click.command(short_help="Train PROMPT with 1 to 16 soft tokens at once, and choose.")
+@click.command()
 @click.argument("prompt")
 @click.option(
     "--tokens",

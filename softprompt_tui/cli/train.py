@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from softprompt.prompt import SoftPrompt
 
 
-@click.command(short_help="Train a soft prompt for PROMPT and save it.")
+@click.command()
 @click.argument("prompt")
 @click.option("--name", help="Name in the library; made from the prompt's words unless given.")
 @plain_option

@@ -11,7 +11,7 @@ from softprompt.errors import SoftPromptError, is_bad_input
 from softprompt_tui.cli.common import BAD_INPUT, complete_entry, complete_trashed, json_option, library, narrate, print_json
 
 
-@click.command(short_help="Move soft prompts to the trash.")
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
 def rm(names: tuple[str, ...]) -> None:
     """Move soft prompts to the trash; `restore` brings them back. For one that is damaged give its id.
@@ -23,7 +23,7 @@ def rm(names: tuple[str, ...]) -> None:
     _each(names, lambda name: f"{name} is in the trash: `softprompt-tui restore {library().delete(name)[:8]}` brings it back")
 
 
-@click.command(short_help="Bring soft prompts back from the trash.")
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_trashed)
 @json_option
 def restore(names: tuple[str, ...], as_json: bool) -> None:
@@ -46,7 +46,7 @@ def restore(names: tuple[str, ...], as_json: bool) -> None:
         print_json(made)
 
 
-@click.command(short_help="Remove what is in the trash for good.")
+@click.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_trashed)
 @click.option("--all", "everything", is_flag=True, help="All that is in the trash.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -16,7 +16,7 @@ from softprompt_tui.cli.common import library as the_library
 from softprompt_tui.inert import inert
 
 
-@click.group("library", short_help="Check, back up and bring back the whole library.")
+@click.group("library")
 def library() -> None:
     """Check, back up and bring back the whole library.
 

@@ -17,7 +17,7 @@ from softprompt_tui.inert import inert
 GONE_WITHIN = 5.0  # seconds after its last word
 
 
-@click.group(short_help="See to the process that trains in the background.")
+@click.group()
 def worker() -> None:
     """The worker trains runs one after another, keeps the model loaded, and outlives the terminal. It starts by itself when it is
     needed, and ends after 15 minutes without work. Killed or rebooted, it goes on where it was when it starts again.

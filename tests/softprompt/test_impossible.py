@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import softprompt
+from softprompt.catalogue import LOCAL
 from softprompt.config import TrainConfig
 from softprompt.encoder import TextEncoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
 from softprompt.job import Job
-from softprompt.models import LOCAL, load_encoder
+from softprompt.models import load_encoder
 from softprompt.room import check_fits
 from softprompt.sweep import sweep
 from softprompt_tui.jobs import job_of

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import all_commands
 from tests.conftest import FOX
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -251,31 +252,28 @@ def test_completion_scripts_are_printed(run: Run, shell: str) -> None:
     assert "_SOFTPROMPT_TUI_COMPLETE" in run("completion", shell).stdout
 
 
-def test_saved_names_are_completed(trained: tuple[Path, dict[str, Any]], run: Run) -> None:
-    words = {"COMP_WORDS": "softprompt-tui show f", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
+def completed(line: str, **environment: str) -> list[str]:
+    """What a shell is told when Tab is pressed at the end of `line`."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
     script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import entry; entry()"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | words | {"SOFTPROMPT_HOME": str(trained[0])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["plain,Fox"]
+    surroundings = os.environ | words | environment
+    done = subprocess.run([sys.executable, "-c", script], env=surroundings, capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
-def test_commands_are_completed_also_under_models() -> None:
-    words = {"COMP_WORDS": "softprompt-tui models pu", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
-    script = "import sys; sys.argv = ['softprompt-tui']; from softprompt_tui.cli import entry; entry()"
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ | words, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["plain,pull"]
+def test_saved_names_are_completed(trained: tuple[Path, dict[str, Any]]) -> None:
+    assert completed("softprompt-tui show f", SOFTPROMPT_HOME=str(trained[0])) == ["plain,Fox"]
+
+
+def test_commands_and_options_are_completed() -> None:
+    assert completed("softprompt-tui models pu") == ["plain,pull"]
+    assert completed("softprompt-tui re") == ["plain,readout", "plain,rename", "plain,restore"]
+    assert completed("softprompt-tui --vers") == ["plain,--version"]
 
 
 def test_every_command_teaches_with_an_example(run: Run) -> None:
-    from softprompt_tui.cli import main
-
-    commands = {(name,): command for name, command in main.commands.items()}
-    for name, group in main.commands.items():
+    commands = {(name,): command for name, command in all_commands().items()}
+    for name, group in all_commands().items():
         commands |= {(name, inner): command for inner, command in getattr(group, "commands", {}).items() if not command.hidden}
     for path, command in commands.items():
         assert command.help

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from softprompt.errors import BadName, ConfigError, PromptError
 from softprompt.job import Job
 from softprompt.library import entry as entries
 from softprompt.worker import protocol as p
-from softprompt_tui.cli import main
+from tests.commands import all_commands
 from tests.conftest import FOX
 from tests.library_model import a_prompt
 
@@ -33,22 +33,21 @@ REFUSED = "no UTF-8 text: character 6 cannot be read"
 FILE_NAME = os.fsdecode(b"caf\xe9")
 
 
-def text_parameters(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Parameter]]:
+def text_parameters(
+    commands: Mapping[str, click.Command], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command, click.Parameter]]:
     """Every parameter of every command that takes any text."""
-    if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from text_parameters(below, (*path, name))
-    for param in command.params:
-        if isinstance(param.type, click.types.StringParamType):
-            yield path, param
+    for name, command in commands.items():
+        if isinstance(command, click.Group):
+            yield from text_parameters(command.commands, (*path, name))
+        for param in command.params:
+            if isinstance(param.type, click.types.StringParamType):
+                yield (*path, name), command, param
 
 
 def test_every_text_on_the_command_line_must_be_utf8(run: Run) -> None:
     checked = 0
-    for path, param in text_parameters(main):
-        command = main
-        for name in path:
-            command = command.commands[name]  # type: ignore[attr-defined]
+    for path, command, param in text_parameters(all_commands()):
         others = [[other.opts[0], "x"] if isinstance(other, click.Option) else ["x"]
                   for other in command.params if other.required and other is not param]  # fmt: skip
         typed = [BAD] if isinstance(param, click.Argument) else [param.opts[0], BAD]

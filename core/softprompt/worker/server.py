@@ -19,12 +19,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from softprompt.catalogue import MINI, list_models
+from softprompt.catalogue import LOCAL, MINI, list_models
 from softprompt.curves import reduced
 from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError
 from softprompt.job import Job
 from softprompt.library import Library
-from softprompt.models import LOCAL, pick_device
+from softprompt.models import pick_device
 from softprompt.mounts import set_mode
 from softprompt.refusals import no_start, shortened
 from softprompt.room import check_fits
