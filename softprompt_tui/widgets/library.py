@@ -69,6 +69,8 @@ class LibraryPane(Vertical):
         self.words = ""
         self._entries: dict[str, Listed] = {}
         self._to = ""  # the entry that the cursor goes to when the list has been read
+        self._is_another = False  # list that is being read: other words, or another order
+        self._before = ""  # the entry that the cursor was on before the search
 
     def compose(self) -> ComposeResult:
         search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
@@ -107,7 +109,8 @@ class LibraryPane(Vertical):
                 break
         self._to = ""
         table.empty = NOT_FOUND if words else EMPTY
-        table.reset(found.total, found.at)
+        table.reset(found.total, 0 if found.at is None and self._is_another else found.at, self._is_another)
+        self._is_another = False
         table.fill(0, self._rows(found.entries))
         what = f"{found.total:,}{' with ' + repr(words) if words else ''}, {ORDERS[order]}" if found.total > 1 or words else ""
         self.border_subtitle = what.replace("[", r"\[")
@@ -158,15 +161,17 @@ class LibraryPane(Vertical):
 
     def action_search(self) -> None:
         search = self.query_one("#search", Input)
+        self._before = self.table.current
         search.display = True
         search.focus()
 
     @on(Input.Changed, "#search")
     def _searched(self, event: Input.Changed) -> None:
+        """Read the list with these words. What stands in it must not depend on which words before these were read in time."""
         event.stop()
         if event.value != self.words:
-            self.words = event.value
-            self.reload()
+            self.words, self._is_another = event.value, True
+            self.reload(self._before if event.input.has_focus else self.table.current)
 
     @on(Input.Submitted, "#search")
     def _found(self, event: Input.Submitted) -> None:
@@ -190,7 +195,7 @@ class LibraryPane(Vertical):
 
     def action_order(self) -> None:
         orders = list(ORDERS)
-        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
+        self.order, self._is_another = orders[(orders.index(self.order) + 1) % len(orders)], True
         self.reload()
 
     def action_mark(self) -> None:

@@ -109,8 +109,11 @@ class Table(ScrollView, can_focus=True):
 
     # contents
 
-    def reset(self, total: int, cursor: int | None = None) -> None:
-        """Forgets the rows; there are `total`, to be fetched as they come into sight."""
+    def reset(self, total: int, cursor: int | None = None, is_another: bool = False) -> None:
+        """Forget the rows; there are `total`, to be fetched as they come into sight.
+
+        The cursor stays where it is on the screen, if it can; in another list it comes to the middle.
+        """
         self.total = total
         self._pages.clear()
         self._asked.clear()
@@ -118,7 +121,18 @@ class Table(ScrollView, can_focus=True):
         self._quiet = True  # this is no move of the user's
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
         self._quiet = False
+        self.call_after_refresh(self._show_cursor, is_another)  # the height may be about to change
         self.refresh()
+
+    def _show_cursor(self, in_the_middle: bool = False) -> None:
+        height, top, now = self.size.height - 1, self.scroll_offset.y, self.cursor
+        if height <= 0:
+            return
+        if in_the_middle:
+            top = now - height // 2
+        elif not top <= now < top + height:
+            top = now if now < top else now - height + 1
+        self.scroll_to(y=top, animate=False, force=True, immediate=True)
 
     def fill(self, page: int, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
         self._asked.discard(page)
@@ -208,13 +222,10 @@ class Table(ScrollView, can_focus=True):
         return max(0, min(cursor, self.total - 1))
 
     def watch_cursor(self, before: int, now: int) -> None:
-        height = self.size.height - 1
-        top = self.scroll_offset.y
-        if height > 0 and not top <= now < top + height:
-            self.scroll_to(y=now if now < top else now - height + 1, animate=False, force=True)
         for row in (before, now):
             self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
         if not self._quiet:
+            self._show_cursor()
             self.post_message(self.Moved(self, now))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -243,6 +254,7 @@ class Table(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.row_width, self.total + 1)
+        self.call_after_refresh(self._show_cursor)
         self.refresh()
 
 
