@@ -230,6 +230,7 @@ class Table(ScrollView, can_focus=True):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        self.vertical_scrollbar.position = new_value  # the base class forgets one that is about to be shown
         self.refresh()
 
     def action_move(self, rows: int) -> None:
