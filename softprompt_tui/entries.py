@@ -58,9 +58,12 @@ class Entries:
 
     def changed(self, to: str) -> None:
         """The library is another: its list is read anew, with the cursor on the entry `to`, or where it was."""
+        self._seen = self.app.library.revisions.changed_at()
         self.app.library_pane.reload(to)
-        if not self.app.shown.run:
-            self.app.shown.entry = ""  # it is read anew, or another one is shown where it is gone
+        if to and not self.app.shown.run:
+            self.app.shown.entry = ""  # what the cursor comes to is shown
+        else:
+            self.app.shown.read_again()
         if self.opened:
             self.app.begin(self._look_at_opened, group="opened", exclusive=True)
 
@@ -79,9 +82,7 @@ class Entries:
 
     def watch(self) -> None:
         """Looks whether another program has changed the library."""
-        changed = self.app.library.revisions.changed_at()
-        if changed != self._seen:
-            self._seen = changed
+        if self.app.library.revisions.changed_at() != self._seen:
             self.changed("")
 
     async def _thread(self, call: Callable[..., Result], *args: Any) -> Result:

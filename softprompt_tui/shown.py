@@ -9,11 +9,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import SoftPromptError
+from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.events import ENDED
 from softprompt_tui.facts import in_full, of_run
 from softprompt_tui.hard import READY_SOON, round_of
+from softprompt_tui.messages import EntryHighlighted
 from softprompt_tui.screens.plot import PlotScreen
 from softprompt_tui.series import Series
 from softprompt_tui.widgets.readout import Readout
@@ -91,6 +92,24 @@ class Shown:
         if entry and entry != self.entry:
             self.run, self.entry = "", entry
             self.app.begin(partial(self._open, entry), group="curve", exclusive=True)
+
+    def read_again(self) -> None:
+        """Show the entry as it is now; where it is gone, the one that the library's cursor is on."""
+        if self.entry:
+            self.app.begin(partial(self._open_again, self.entry), group="curve", exclusive=True)
+
+    async def _open_again(self, entry_id: str) -> None:
+        try:
+            await asyncio.to_thread(self.app.library.find, entry_id)
+        except EntryNotFound:
+            if self.entry == entry_id:
+                self.entry = ""  # the list's next reading shows another one, if it has not been read yet
+                if (current := self.app.library_pane.table.current) != entry_id:
+                    self.app.post_message(EntryHighlighted(current, by_hand=False))
+            return
+        except SoftPromptError:
+            pass  # said when it is opened
+        await self._open(entry_id)
 
     def report(self, report: dict[str, Any]) -> None:
         self.told(self.app.runs.known[report["run"]])

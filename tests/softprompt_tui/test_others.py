@@ -126,6 +126,27 @@ def test_the_title_follows_what_is_open_when_another_one_renames_or_deletes_it()
     works(scene)
 
 
+def test_what_is_shown_stays_while_it_is_there_and_a_search_finds_nothing() -> None:
+    async def scene(d: Desk) -> None:
+        await in_library(d, "lake")
+        await in_library(d)
+        await d.shows("─ fox ─")  # the curve's pane says what is shown
+        await d.pilot.press("slash", *"nothing")
+        await d.shows("Nothing is like that.")
+        Library().annotate("lake", "by another one")
+        d.app.entries.watch()
+        await d.until(lambda: not [work for work in d.app.workers if work.group in ("library", "curve")])
+        assert "─ fox ─" in d.text()
+        Library().rename("fox", "wolf")
+        await d.shows("─ wolf ─")
+        Library().delete("wolf")
+        await d.shows("Nothing trains yet.")
+        await d.pilot.press("escape")
+        await d.shows("─ lake ─")
+
+    works(scene)
+
+
 # another one's trainings
 
 
