@@ -17,7 +17,7 @@ import softprompt
 from softprompt import catalogue, models
 from softprompt.threads import share_the_cpu
 from softprompt.worker import client
-from softprompt_tui.cli import entry
+from softprompt_tui.cli import batch, entry
 from tests.nursery import Nursery
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(
             for name, value in ({"COLUMNS": "100"} | environment).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["softprompt-tui", *args])
-            patch.setattr(sys.modules["softprompt_tui.cli.batch"], "make_way", lambda _: None)  # would slow what follows
+            patch.setattr(batch, "make_way", lambda _: None)  # would slow what follows
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
                 entry()

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from softprompt_tui.cli.common import stderr_console
+from softprompt_tui.cli.streams import end_soon
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: w
 
 def heed_endings(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     """Lets `handler` hear of them, but for what is to be ignored, as under nohup; returns who heard of them before."""
-    return {number: signal.signal(number, handler) for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:  # which somebody has typed on a terminal that may be slow
+            end_soon()
+        handler(number, frame)
+
+    return {number: signal.signal(number, end) for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN}
 
 
 class Progress:

@@ -24,6 +24,8 @@ from softprompt.errors import HomeError, PromptError
 from softprompt.refusals import check_text
 from softprompt.worker.log import PROGRAM, log_file
 
+TERMINAL_CHUNK = 256  # bytes
+POLL_SECONDS = 0.1
 LONGEST_INPUT = 1 << 20  # bytes; no prompt or note is that long, and standard input may never end
 STDIN, STDOUT, STDERR = 0, 1, 2
 NEAREST = "softprompt-nearest"  # the name of the error handler that replaces what an encoding lacks
@@ -57,15 +59,26 @@ class Output(io.RawIOBase):
             written = 0
             while written < view.nbytes and self.failure is None:
                 try:
-                    written += os.write(self._descriptor, view[written:])
+                    if self.isatty():  # which takes so much, once it takes any: no write waits where `end_soon` is not seen
+                        self._wait()
+                        written += os.write(self._descriptor, view[written : written + TERMINAL_CHUNK])
+                    else:
+                        written += os.write(self._descriptor, view[written:])
                 except BlockingIOError:  # another program made the terminal or pipe that we share non-blocking
-                    select.select([], [self._descriptor], [])
+                    self._wait()
                 except OSError as error:
                     self.failure = error
             return view.nbytes
 
+    def _wait(self) -> None:
+        """Wait until something can be written. Raises TimeoutError if nothing can, and the program is to end."""
+        while not select.select([], [self._descriptor], [], POLL_SECONDS)[1]:
+            if _is_ending:
+                raise TimeoutError(errno.ETIMEDOUT, "it takes no more output")
+
 
 _outputs: dict[int, Output] = {}
+_is_ending = False
 _closed: set[int] = set()
 
 
@@ -84,6 +97,12 @@ def prepare() -> None:
             setattr(sys, name, _safe(stream, descriptor))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=NEAREST)
+
+
+def end_soon() -> None:
+    """Wait no longer for a terminal or pipe that takes no output: the program has been told to end."""
+    global _is_ending
+    _is_ending = True
 
 
 @contextmanager
