@@ -18,6 +18,7 @@ from textual.pilot import Pilot
 from softprompt_tui.app import SoftPromptApp
 from tests.fake_worker import FakeWorker
 
+LONGEST_PAUSE = 0.2  # seconds: reading the screen anew costs 10 ms of processor time
 WITHIN = 30.0  # seconds; what is waited for comes at once, but where a command must load torch
 
 
@@ -39,12 +40,13 @@ class Desk:
 
     async def until(self, there: Callable[[], object]) -> None:
         """Waits until the interface is as wanted."""
-        latest = time.monotonic() + WITHIN
+        latest, pause = time.monotonic() + WITHIN, 0.01
         while time.monotonic() < latest:
             if there():
                 await self.pilot.pause()
                 return
-            await self.pilot.pause(0.02)
+            await self.pilot.pause(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
         raise AssertionError(f"not there; the screen:\n{self.text()}")
 
     def text(self) -> str:
