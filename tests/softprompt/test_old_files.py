@@ -1,0 +1,105 @@
+"""What version 0.1 wrote still opens, goes on and is read: its library, runs, batches and exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softprompt import Library, train_batch
+from softprompt.config import TrainConfig
+from softprompt.encoder import TextEncoder
+from softprompt.grading import grade
+from softprompt.importing import import_files
+from softprompt.pool import Pool
+from softprompt.targets import meant_prompt
+from softprompt.worker import protocol as p
+from softprompt.worker.leases import Holder
+from softprompt.worker.runfolder import Run, all_runs, runs_folder
+from tests.conftest import BOAT, FOX
+from tests.worker_process import Home
+
+OLD = Path(__file__).parent.parent / "old_files"
+
+
+@pytest.fixture
+def old_home(home: Path) -> Path:
+    """A copy of the old home, whose worker was killed on this machine."""
+    shutil.copytree(OLD / "home", home / "data")
+    dead = json.dumps(asdict(replace(Holder.me(), started="1")))
+    for lease in (home / "data" / "runs").glob("*/lease.*"):
+        lease.write_text(dead)
+    return home
+
+
+@pytest.fixture
+def worker(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(monkeypatch.setenv)
+    yield made
+    made.close()
+
+
+def known() -> dict[str, Run]:
+    """The runs by their prompts; the search for a hard readout of `fox` as "hard"."""
+    runs = [run for run in all_runs(runs_folder()) if isinstance(run, Run)]
+    return {"hard" if run.job.hard else run.job.prompt: run for run in runs}
+
+
+def test_its_library_opens(old_home: Path, encoder: TextEncoder) -> None:
+    library = Library()
+    names = {listed.name for listed in library.list().entries}
+    assert names == {"fox", "fox-2", "old boat", "dusk", "done-run", "queued-run", "stopped-run"}
+    assert [listed.name for listed in library.list(trashed=True).entries] == ["hill"]
+    fox, dusk = library.open("fox"), library.open("dusk")
+    assert (fox.tags, fox.note) == (("animal",), "a note")
+    assert fox.prompt.hard is not None
+    assert [(meaning.text, meaning.share) for meaning in dusk.prompt.meanings] == [(FOX, 0.6), (BOAT, 0.4)]
+    for name in names - {"fox-2"}:
+        prompt = library.open(name).prompt
+        encoder.check_belongs(prompt)
+        target = meant_prompt(encoder, prompt.hard_prompt, prompt.meanings)
+        similarity, _ = grade(encoder, target, prompt.vectors)
+        assert similarity == pytest.approx(prompt.similarity, abs=1e-4)
+    assert library.check().damaged == []
+    assert library.restore("hill").prompt.name == "hill"
+
+
+def test_its_runs_are_listed_and_go_on(worker: Home) -> None:
+    before = known()
+    assert {text: run.state for text, run in before.items()} == {
+        "a done run": "done", "a swept run": "done", "a stopped run": "stopped", FOX: "paused", BOAT: "paused",
+        "a queued run": "done", "hard": "queued",
+    }  # fmt: skip
+    with worker.client() as client:
+        for text in (FOX, BOAT):
+            client.request(p.Resume(before[text].id))
+    for text in ("hard", FOX, BOAT):
+        assert worker.ended(before[text].id).state == "done"
+    resumed = Library().open("paused fox").prompt
+    assert (resumed.steps, resumed.stopped, len(resumed.losses)) == (60, "steps", 60)
+    assert resumed.similarity is not None
+    assert resumed.similarity > 0.98
+
+
+def test_its_batch_goes_on_where_it_was(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, advance = [], Pool.advance
+    monkeypatch.setattr(Pool, "advance", lambda pool: (steps.append(1), advance(pool)))
+    prompts = ["a grey wolf", "a white owl", "a brown bear"]
+    results = list(train_batch(prompts, TrainConfig(tokens=1, steps=40, contexts=()), device="cpu"))
+    assert [result.state for result in results] == ["trained"] * 3
+    assert len(steps) == 20
+
+
+@pytest.mark.parametrize(
+    "file", ["safetensors/fox.safetensors", "kobold/fox.zip", "numpy/fox.npy", "peft/fox-peft/adapter_model.safetensors"]
+)
+def test_its_exports_are_read(old_home: Path, file: str) -> None:
+    library = Library()
+    exported = library.open("fox").prompt.vectors
+    (imported,) = import_files(library, [OLD / "exports" / file]).imported
+    np.testing.assert_array_equal(imported.entry.prompt.vectors, exported)
