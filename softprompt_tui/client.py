@@ -12,8 +12,8 @@ from typing import Any
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
+from softprompt.worker.endpoint import Place
 from softprompt.worker.lines import read_line
-from softprompt.worker.place import Place
 
 Tell = Callable[[dict[str, Any]], None]
 

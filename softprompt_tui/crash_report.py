@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
-from softprompt.files import write_new
-from softprompt.home import cache_folder, make_folder
+from softprompt.system.files import write_new
+from softprompt.system.paths import cache_folder, make_folder
 
 FOLDER, PREFIX = "reports", "crash-"
 MOST_REPORTS = 20

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from softprompt.errors import HomeError
-from softprompt.files import read_file, replace_file
-from softprompt.home import data_folder, make_folder
+from softprompt.system.files import read_file, replace_file
+from softprompt.system.paths import data_folder, make_folder
 from softprompt_tui.settings import Settings
 
 FILE = "draft.json"

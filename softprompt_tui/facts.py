@@ -10,14 +10,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from softprompt.worker.runfolder import UnreadableRun
+from softprompt.worker.run_folder import UnreadableRun
 from softprompt_tui.cli.report import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
 from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.prompt import HardReadout
+    from softprompt.prompts.soft_prompt import HardReadout
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _told_of_hard(hard: HardReadout) -> str:
 
 
 def compared(a: Entry, b: Entry) -> Group:
-    from softprompt.library.difference import difference
+    from softprompt.library.diff import difference
 
     found = difference(a, b)
     head = Text().append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name), "bold").append("\n")

@@ -85,7 +85,7 @@ class Files:
 
     async def ask_hard_prompt(self, entry: Entry) -> None:
         """Asks which hard prompt an imported soft prompt stands for, and has its similarity measured where its model is known."""
-        from softprompt.importing import check_assignable
+        from softprompt.formats.importer import check_assignable
 
         prompt = entry.prompt
         check_assignable(prompt, model=False, hard_prompt=True, again=True)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.job import Job, hard_job
+from softprompt.jobs.job import Job, hard_job
 from softprompt.library.names import check_name
 from softprompt_tui.clipboard import copy
 from softprompt_tui.inert import inert

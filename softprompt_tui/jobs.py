@@ -7,23 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.answers import BETWEEN, NO, YES, parted
-from softprompt.catalogue import LOCAL
 from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
-from softprompt.contexts import TRAINING_CONTEXTS
+from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import ConfigError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
+from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
+from softprompt.prompts.contexts import TRAINING_CONTEXTS
 
 if TYPE_CHECKING:
-    from softprompt.prompt import SoftPrompt
-    from softprompt.prompt_syntax import PreparedPrompt
+    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.prompts.syntax import PreparedPrompt
 
 SWEEP = "1-16"
 
 
 def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     """The prompt to train, and what image programs would read as syntax in it. Raises ConfigError."""
-    from softprompt.prompt_syntax import prepare_prompt  # commands that read no prompt do not wait for its patterns
+    from softprompt.prompts.syntax import prepare_prompt  # commands that read no prompt do not wait for its patterns
 
     plain = more.get("plain", "no").lower()
     if plain not in (*YES, *NO, ""):

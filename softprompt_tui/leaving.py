@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import HomeError
 from softprompt.worker.leases import is_here
-from softprompt.worker.runfolder import all_runs, runs_folder
+from softprompt.worker.run_folder import all_runs, runs_folder
 from softprompt_tui import settings as kept
 from softprompt_tui.draft import QUIET_SECONDS
 from softprompt_tui.runs import GOING

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from softprompt.catalogue import MINI
+from softprompt.encoders.catalog import MINI
 from softprompt.errors import SoftPromptError
-from softprompt.prompt_syntax import find_syntax
+from softprompt.prompts.syntax import find_syntax
 from softprompt.worker import protocol as p
 from softprompt_tui.shown import literal
 
@@ -69,7 +69,7 @@ class Questions:
             pane.show(None, str(error))
 
     async def _models(self) -> None:
-        from softprompt.catalogue import is_kept, list_models
+        from softprompt.encoders.catalog import is_kept, list_models
 
         if is_kept():  # else the list would have to be read from open_clip, which takes 5-8 s
             infos = await asyncio.to_thread(list_models)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from softprompt.answers import YES
-from softprompt.catalogue import MINI
+from softprompt.composition.sentence import read_sentence
+from softprompt.encoders.catalog import MINI
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.job import Job, job_of_sentence
-from softprompt.prompt_syntax import describe_syntax
-from softprompt.room import check_fits
-from softprompt.sentence import read_sentence
+from softprompt.jobs.job import Job, job_of_sentence
+from softprompt.jobs.parsing import YES
+from softprompt.jobs.preflight import check_fits
+from softprompt.prompts.syntax import describe_syntax
 from softprompt.worker import protocol as p
 from softprompt.worker.events import ENDED
 from softprompt_tui.inert import inert

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from softprompt.curves import reduced
+from softprompt.prompts.downsample import reduced
 
 MOST = 4000  # points kept; then every stretch of them is reduced to its least loss
 

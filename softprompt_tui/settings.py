@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from softprompt.files import read_file, replace_file
-from softprompt.home import data_folder, make_folder
+from softprompt.system.files import read_file, replace_file
+from softprompt.system.paths import data_folder, make_folder
 
 FILE = "interface.json"
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"

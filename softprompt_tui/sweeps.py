@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt.worker import protocol as p
-from softprompt.worker.runfolder import swept_id
+from softprompt.worker.run_folder import swept_id
 from softprompt_tui.jobs import sweep_of
 from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.shown import PAINT_EVERY
 
 if TYPE_CHECKING:
-    from softprompt.job import Job
+    from softprompt.jobs.job import Job
     from softprompt_tui.app import SoftPromptApp
 
 SLOWER = 2  # times: table and plot are several times what a curve's figures are

@@ -12,8 +12,8 @@ import threading
 import time
 from contextlib import suppress
 
-from softprompt.home import data_folder, make_folder
 from softprompt.library import Library
+from softprompt.system.paths import data_folder, make_folder
 
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 ENDS_WITHIN = 1.4  # seconds for the interface to end by itself

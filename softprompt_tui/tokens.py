@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softprompt.errors import PromptError
-from softprompt.room import AROUND, clip_tokenizer, known_model
+from softprompt.jobs.preflight import AROUND, clip_tokenizer, known_model
 
 
 @dataclass(frozen=True)

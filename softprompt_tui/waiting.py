@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from softprompt.worker.together import MOST, together
+from softprompt.worker.batching import MOST, together
 
 LONGEST = 28  # characters of a name or prompt in a sentence
 

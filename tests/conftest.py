@@ -14,14 +14,15 @@ import hypothesis
 import pytest
 
 import softprompt
-from softprompt import catalogue, models
-from softprompt.threads import share_the_cpu
+from softprompt.encoders import catalog as catalogue
+from softprompt.encoders import loading as models
+from softprompt.system.threads import share_the_cpu
 from softprompt.worker import client
 from softprompt_tui.cli import batch, entry
 from tests.nursery import Nursery
 
 if TYPE_CHECKING:
-    from softprompt.encoder import TextEncoder
+    from softprompt.encoders.clip.text_encoder import TextEncoder
 
 share_the_cpu()  # before torch: the tests and the workers that they start are many at once
 # a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a

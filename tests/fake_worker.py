@@ -11,10 +11,10 @@ from typing import Any
 
 from softprompt import Library
 from softprompt.errors import RunRefused, SoftPromptError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
-from softprompt.worker.place import Place
-from softprompt.worker.runfolder import Run, now, swept_id, swept_name
+from softprompt.worker.endpoint import Place
+from softprompt.worker.run_folder import Run, now, swept_id, swept_name
 from tests.library_model import a_prompt
 
 

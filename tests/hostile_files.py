@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.formats.torchfile import LEGACY
+from softprompt.formats.readers.torch_file import LEGACY
 from softprompt.library.entry import Entry, pack
 from tests.library_model import a_prompt
 

@@ -67,10 +67,6 @@ class Nursery:
 
 def serve(descriptor: int) -> None:
     """Fork a worker for every request, until there are none any more."""
-    import softprompt.trainer  # torch
-    import softprompt.worker.carrying
-    import softprompt.worker.server
-    import softprompt.worker.warm  # noqa: F401
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

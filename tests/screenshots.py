@@ -115,7 +115,7 @@ def _is_swept(app: SoftPromptApp) -> bool:
 
 
 def _waiting(prompt: str, name: str) -> dict[str, object]:
-    from softprompt.job import Job
+    from softprompt.jobs.job import Job
 
     return Job(prompt, name=f"{name} again").as_dict()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.threads import SPINS
+from softprompt.system.threads import SPINS
 from softprompt_tui.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -31,15 +31,15 @@ def test_the_engine_imports_no_interface_library_and_no_torch() -> None:
 
 
 def test_the_whole_engine_imports_no_interface_library() -> None:
-    modules = sorted(path.stem for path in (ROOT / "core" / "softprompt").glob("*.py") if path.stem != "__init__")
-    code = "\n".join(f"import softprompt.{module}" for module in modules)
+    modules = sorted(path.relative_to(ROOT / "core").with_suffix("") for path in (ROOT / "core" / "softprompt").rglob("*.py"))
+    code = "\n".join(f"import {'.'.join(module.parts)}" for module in modules if "__" not in module.name)
     assert imported(code) & {"textual", "rich", "click", "plotext", "open_clip", "softprompt_tui"} == set()
 
 
 def test_counting_and_checking_a_prompt_load_no_model_library(home: Path) -> None:
     """In a home where the list of models is not kept yet, either."""
     code = (
-        "from softprompt.job import Job; from softprompt.room import check_fits; from softprompt_tui.tokens import count\n"
+        "from softprompt.jobs.job import Job; from softprompt.jobs.preflight import check_fits; from softprompt_tui.tokens import count\n"
         "assert count('a lake', 'mini').context == 77; check_fits(Job('a lake')); check_fits(Job('a lake', model='ViT-L-14/openai'))"
     )
     assert imported(code) & {"torch", "open_clip", "textual"} == set()
@@ -72,7 +72,7 @@ def test_no_file_reaches_over_the_wall(folder: str, forbidden: str) -> None:
 def test_public_names_are_there_and_hide_no_module() -> None:
     import softprompt
 
-    modules = {path.stem for path in (ROOT / "core" / "softprompt").glob("*.py")}
+    modules = {path.stem for path in (ROOT / "core" / "softprompt").iterdir()}
     assert modules & set(softprompt.__all__) == set()
     assert all(getattr(softprompt, name) is not None for name in softprompt.__all__)
     with pytest.raises(AttributeError):

@@ -18,13 +18,13 @@ from typing import Any
 
 from softprompt import Library, SoftPrompt
 from softprompt.config import TrainConfig
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
+from softprompt.worker.endpoint import Place
 from softprompt.worker.events import ENDED
 from softprompt.worker.leases import Holder
-from softprompt.worker.place import Place
-from softprompt.worker.runfolder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
+from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
 
 
 class Home:

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from grade import figures
 from package import STUDENT, save_package
-from softprompt.text import Tokenizer
-from softprompt.tower import Block, Tower, TowerConfig
+from softprompt.encoders.clip.tokenizer import Tokenizer
+from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 
 TOKENS = 6144  # positions a step
 CHECKPOINT_STEPS = 250

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
-from softprompt.text import WORD_END, Tokenizer
+from softprompt.encoders.clip.tokenizer import WORD_END, Tokenizer
 
 SHARD = 8192
 BATCH_TOKENS = 4096

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from softprompt.tower import Block, Tower
+from softprompt.encoders.clip.transformer import Block, Tower
 
 STUDENT = {"width": 256, "heads": 4, "layers": 4, "context": 77, "vocabulary": 49408, "embed_dim": 384, "mlp_width": 1024}
 
 
 def save_package(tower: Tower, folder: Path) -> None:
-    """Writes the tower's shape and its weights in float16; `softprompt.models.read_tower` reads them."""
+    """Writes the tower's shape and its weights in float16; `softprompt.encoders.loading.read_tower` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(tower, name) for name in ("table", "positions", "norm_weight", "norm_bias", "projection")}
     for field in Block._fields:

@@ -16,33 +16,33 @@ from softprompt.errors import SoftPromptError
 
 if TYPE_CHECKING:
     from softprompt.batches import train_batch
-    from softprompt.catalogue import ModelInfo, list_models
     from softprompt.config import HardConfig, TrainConfig
     from softprompt.discrete import find_hard
-    from softprompt.encoder import TextEncoder
-    from softprompt.grading import grade
+    from softprompt.encoders.catalog import ModelInfo, list_models
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.encoders.loading import load_encoder
+    from softprompt.evaluation.fidelity import grade
+    from softprompt.evaluation.readout import read_out
     from softprompt.library import Library
-    from softprompt.models import load_encoder
-    from softprompt.prompt import SoftPrompt
-    from softprompt.readout import read_out
-    from softprompt.trainer import iter_train, train
-    from softprompt.training import Report
+    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.training.loop import Report
+    from softprompt.training.trainer import iter_train, train
 
 _HOMES = {
     "HardConfig": "config",
     "Library": "library",
-    "ModelInfo": "catalogue",
-    "Report": "training",
-    "SoftPrompt": "prompt",
-    "TextEncoder": "encoder",
+    "ModelInfo": "encoders.catalog",
+    "Report": "training.loop",
+    "SoftPrompt": "prompts.soft_prompt",
+    "TextEncoder": "encoders.clip.text_encoder",
     "TrainConfig": "config",
     "find_hard": "discrete",
-    "grade": "grading",
-    "iter_train": "trainer",
-    "list_models": "catalogue",
-    "load_encoder": "models",
-    "read_out": "readout",
-    "train": "trainer",
+    "grade": "evaluation.fidelity",
+    "iter_train": "training.trainer",
+    "list_models": "encoders.catalog",
+    "load_encoder": "encoders.loading",
+    "read_out": "evaluation.readout",
+    "train": "training.trainer",
     "train_batch": "batches",
 }
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from softprompt.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.errors import ConfigError, DeviceError
-from softprompt.families import Family
+from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.refusals import check_text
+from softprompt.text_states import Family
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
 Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
@@ -39,7 +39,7 @@ class TrainConfig:
     init: noise of the token table's deviation, random vocabulary tokens, the prompt's own words, or a given soft prompt.
     objective: cosine distance; mean squared error before normalisation; or cosine distance with a contrastive term (InfoNCE)
         that also pushes away from the prompts in `against`; or hidden, the distance of the states that diffusion models of `family`
-        read (softprompt.hidden), and mixed, `hidden_share` of that and the rest of cosine distance.
+        read (softprompt.objectives.hidden_states), and mixed, `hidden_share` of that and the rest of cosine distance.
     project_norm: hold every soft token at or under the vocabulary's mean norm (a projection after each step).
     contexts: sentences around `{}` that the soft prompt is trained inside as well as alone; () trains it alone.
     restarts: trained at once in one batch, from different noise; the best is kept.

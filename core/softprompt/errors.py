@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from softprompt.prompt import SoftPrompt
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 # a disk that is full, over its quota, read-only or broken, or a process without descriptors: nobody's input is at fault
 STORAGE_FAILURES = frozenset(

@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.threads import share_the_cpu
+from softprompt.system.threads import share_the_cpu
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
 from softprompt.worker.log import Log, collect
 from softprompt_tui.cli.arguments import check_arguments

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from softprompt.catalogue import LOCAL
+from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import ConfigError, HomeError
-from softprompt.home import VARIABLE
 from softprompt.refusals import check_text
+from softprompt.system.paths import VARIABLE
 
 GONE = "the working folder was deleted"
 _is_gone = False

@@ -14,7 +14,7 @@ import click
 from softprompt.batches import Format
 from softprompt.errors import TrainingFailed
 from softprompt.library.names import check_tags
-from softprompt.priority import BATCH, make_way
+from softprompt.system.priority import BATCH, make_way
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, plain_option, training_options
 from softprompt_tui.cli.progress import heed_endings
@@ -95,7 +95,7 @@ def batch(
     trash, is told at once. A prompt that fails is a line with its error, ends the command with 1, and is tried again the next time.
     """  # fmt: skip
     from softprompt.batches import Batch, Defaults
-    from softprompt.prompt_syntax import describe_syntax
+    from softprompt.prompts.syntax import describe_syntax
 
     make_way(BATCH)
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags), plain)

@@ -17,7 +17,7 @@ from softprompt_tui.cli.report import line
 
 if TYPE_CHECKING:
     from softprompt.bench.machine import Machine
-    from softprompt.bench.rows import BatchRow, HardRow, PairRow, Row, SoftRow, StepRow, TimeRow
+    from softprompt.bench.results import BatchRow, HardRow, PairRow, Row, SoftRow, StepRow, TimeRow
 
 DEFAULT_MODEL = "mini"
 FEWEST_FOR_A_PLOT = 3
@@ -115,8 +115,8 @@ def bench(
     plan = Plan.quick(**chosen) if quick else Plan.full(**chosen)
     narrate("loading the model …")
     from softprompt.bench.machine import describe
+    from softprompt.bench.random_towers import random_encoder
     from softprompt.bench.run import measure
-    from softprompt.bench.towers import random_encoder
 
     encoder = random_encoder(tower, device, precision) if tower else load(model, device, precision)
     machine = describe(encoder)
@@ -146,7 +146,7 @@ def _parts(only: str | None, random_weights: bool) -> tuple[str, ...]:
 
 
 def _document(machine: Machine, plan: dict[str, Any], rows: list[Row], complete: bool) -> dict[str, Any]:
-    from softprompt.bench.rows import KINDS, figures
+    from softprompt.bench.results import KINDS, figures
 
     tables = {kind: [row.as_dict() for row in rows if row.kind == kind] for kind in KINDS}
     return {"machine": machine.as_dict(), "plan": plan, **tables, "figures": figures(rows), "complete": complete}
@@ -171,7 +171,7 @@ def _print_rows(rows: list[Row], shown: int) -> int:
 
 
 def _print_figures(rows: list[Row]) -> None:
-    from softprompt.bench.rows import figures
+    from softprompt.bench.results import figures
 
     found = figures(rows)
     if found:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from softprompt.encoder import TextEncoder
+    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
 
 PROGRAM = "softprompt-tui"
@@ -221,7 +221,7 @@ def _unsaid(_notice: str) -> None:
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.catalogue import is_kept, list_models
+    from softprompt.encoders.catalog import is_kept, list_models
 
     names = [info.name for info in list_models()] if is_kept() else ["mini"]
     return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.catalogue import MINI
 from softprompt.config import TrainConfig
+from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError
-from softprompt.families import Family
-from softprompt.job import job_of_sentence
+from softprompt.jobs.job import job_of_sentence
+from softprompt.text_states import Family
 from softprompt_tui.cli.common import complete_entry, complete_model, device_option, json_option, library, load, print_json
 from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.report import UNKNOWN, line
@@ -19,8 +19,8 @@ from softprompt_tui.cli.runs import resolved, submit
 from softprompt_tui.cli.train import train_here
 
 if TYPE_CHECKING:
-    from softprompt.composing import Figures
-    from softprompt.sentence import Sentence
+    from softprompt.composition.composer import Figures
+    from softprompt.composition.sentence import Sentence
 
 OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
 TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two long ones stand in it, against .9990 and .995 with 3 (measured)
@@ -82,7 +82,7 @@ def compose(
         )
     if save is not None and against:
         raise ConfigError("--against compares a composition, and --save trains one: `compose` once without --save, please")
-    from softprompt.sentence import read_sentence
+    from softprompt.composition.sentence import read_sentence
 
     here = library()
     find = cache(here.open)
@@ -104,7 +104,7 @@ def compose(
         )
         return
     encoder = load(model, device)
-    from softprompt.composing import compose, figures, pooled
+    from softprompt.composition.composer import compose, figures, pooled
 
     made = compose(encoder, [template], find, open_one)
     ours = pooled(encoder, made)

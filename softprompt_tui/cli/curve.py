@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from softprompt.curves import reduced
+from softprompt.prompts.downsample import reduced
 
 if TYPE_CHECKING:
-    from softprompt.prompt import Array
+    from softprompt.prompts.soft_prompt import Array
 
 HEIGHT, WIDEST = 14, 100
 COLORS = ("cyan", "magenta", "yellow", "green", "red")

@@ -12,7 +12,7 @@ from softprompt_tui.cli.common import complete_entry, device_option, json_option
 from softprompt_tui.cli.report import UNKNOWN, line
 
 if TYPE_CHECKING:
-    from softprompt.library.difference import Difference
+    from softprompt.library.diff import Difference
     from softprompt.library.entry import Entry
 
 WIDEST = 40  # characters of a value in the table
@@ -33,7 +33,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
     """
     here = library()
     a, b = here.open(first), here.open(second)
-    from softprompt.library.difference import difference
+    from softprompt.library.diff import difference
 
     found = difference(a, b)
     alike = None if found.cosines is None else _similarity(a, b, device)
@@ -65,7 +65,7 @@ def _similarity(a: Entry, b: Entry, device: str) -> float | None:
     try:
         encoder = load(a.prompt.model, device)
         encoder.check_belongs(a.prompt)
-        from softprompt.composing import compose, pooled
+        from softprompt.composition.composer import compose, pooled
 
         first, second = pooled(encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__))
     except SoftPromptError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from softprompt.formats.export_programs import PROGRAMS
+from softprompt.formats.writers.programs import PROGRAMS
 from softprompt_tui.cli.arguments import check_working_folder
 from softprompt_tui.cli.common import complete_entry, entry_argument, json_option, library, narrate, print_json
 from softprompt_tui.cli.report import line
@@ -39,7 +39,7 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
     here = library()
     prompt = here.open(name).prompt
     pair = here.open(other).prompt if other else None
-    from softprompt.formats.export import export as write
+    from softprompt.formats.writers.exporter import export as write
 
     done = write(prompt, to, out, other=pair, token=token, force=force)
     if as_json:

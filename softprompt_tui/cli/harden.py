@@ -9,7 +9,7 @@ import click
 
 from softprompt.config import HardConfig, HardInit, Method, Words
 from softprompt.errors import ConfigError
-from softprompt.job import carry_out, hard_job
+from softprompt.jobs.job import carry_out, hard_job
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,

@@ -27,9 +27,9 @@ from softprompt_tui.cli.report import UNKNOWN, entry_json, line, print_entry, to
 from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
 
 if TYPE_CHECKING:
-    from softprompt.encoder import TextEncoder
-    from softprompt.importing import Imported
-    from softprompt.prompt import SoftPrompt
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.formats.importer import Imported
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 IN_FULL = 4  # soft prompts that are shown line by line; more make a table
 NAMED = 3  # candidates that are named
@@ -67,7 +67,7 @@ def import_(
       softprompt-tui import *.safetensors --model ViT-L-14-quickgelu/openai --tag sd15
       softprompt-tui import card.png --name "red landscape" --json
     """
-    from softprompt.importing import import_files
+    from softprompt.formats.importer import import_files
 
     encoder = load(model, device) if model else None
     batch = import_files(library(), files, encoder, name=name, tags=tags, keep_going=keep_going)
@@ -114,7 +114,7 @@ def assign(names: tuple[str, ...], model: str, prompt: str | None, long: Long, a
       softprompt-tui models
     """
     from softprompt.errors import DeviceError, HomeError, ModelRefused, ModelUnavailable, SoftPromptError, UnknownModel
-    from softprompt.importing import assigned, check_assignable, check_hard_prompt
+    from softprompt.formats.importer import assigned, check_assignable, check_hard_prompt
 
     if not model and prompt is None:
         raise ConfigError("nothing is assigned: give --model NAME, --prompt TEXT, or both")
@@ -205,9 +205,9 @@ def _unknown(prompt: SoftPrompt) -> list[str]:
 
 def _candidates(width: int) -> tuple[list[str], str]:
     """(names of models of this width, a line about them)."""
-    from softprompt.catalogue import is_kept
-    from softprompt.families import ENCODERS
-    from softprompt.importing import candidates
+    from softprompt.encoders.catalog import is_kept
+    from softprompt.formats.importer import candidates
+    from softprompt.text_states import ENCODERS
 
     names = candidates(width)
     if not names:
@@ -220,7 +220,7 @@ def _candidates(width: int) -> tuple[list[str], str]:
 
 
 def _values(one: Imported) -> dict[str, Any]:
-    from softprompt.importing import candidates
+    from softprompt.formats.importer import candidates
 
     prompt = one.entry.prompt
     path = library().path(one.entry.id, one.entry.revision)

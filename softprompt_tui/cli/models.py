@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import click
 
-from softprompt.catalogue import MINI, ModelInfo, is_kept, list_models
+from softprompt.encoders.catalog import MINI, ModelInfo, is_kept, list_models
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.common import complete_model, download_bar, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
@@ -89,7 +89,7 @@ def pull(name: str) -> None:
     if name.lower() == MINI:
         narrate("mini comes with the package: nothing to fetch")
         return
-    from softprompt import models as engine
+    from softprompt.encoders import loading as engine
 
     with streams.native_errors_logged(), download_bar(name) as on_progress:
         path = engine.pull(name, on_progress)

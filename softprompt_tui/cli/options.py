@@ -9,7 +9,7 @@ import click
 
 from softprompt.config import AUTO_STOP_AT, Init, Long, Objective, TrainConfig
 from softprompt.errors import ConfigError
-from softprompt.families import Family
+from softprompt.text_states import Family
 from softprompt_tui.cli.common import device_option, model_option, narrate
 
 DEFAULT = TrainConfig()
@@ -144,7 +144,7 @@ plain_option = click.option(
 
 def prepared(prompt: str, plain: bool) -> str:
     """The prompt to train. Says once on stderr what image programs would read as syntax in it."""
-    from softprompt.prompt_syntax import describe_syntax, prepare_prompt  # 7 ms of patterns to compile
+    from softprompt.prompts.syntax import describe_syntax, prepare_prompt  # 7 ms of patterns to compile
 
     result = prepare_prompt(prompt, plain)
     if result.kinds:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import click
 
 from softprompt.errors import PromptError
-from softprompt.families import Family
-from softprompt.job import Job
+from softprompt.jobs.job import Job
+from softprompt.text_states import Family
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
 from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.runs import resolved, submit
@@ -52,7 +52,7 @@ def port(
             f"{made.name} cannot be trained for another model: what it means is not known, since the file that it came from does "
             f"not say. `softprompt-tui assign '{made.name}' --prompt TEXT` says it"
         )
-    from softprompt.sentence import ancestor
+    from softprompt.composition.sentence import ancestor
 
     config = settings_of(made)
     if config.init == "soft":  # what it began from is not kept, and would be of the other model

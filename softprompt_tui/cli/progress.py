@@ -14,8 +14,8 @@ from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
-    from softprompt.sweep import SweepReport
-    from softprompt.training import Report
+    from softprompt.training.loop import Report
+    from softprompt.training.token_sweep import SweepReport
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: what it has reached is saved
 

@@ -15,7 +15,7 @@ from softprompt_tui.cli.report import line, unassigned
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
-    from softprompt.prompt import ReadoutToken
+    from softprompt.prompts.soft_prompt import ReadoutToken
 
 MOST = 1000
 INDENT = 6
@@ -45,7 +45,7 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
         raise ConfigError(f"{prompt.name} has no readout: {unassigned(prompt)}")
     encoder = load(prompt.model, device)
     encoder.check_belongs(prompt)
-    from softprompt.readout import read_out, readout_similarity
+    from softprompt.evaluation.readout import read_out, readout_similarity
 
     tokens, text = read_out(encoder, prompt.vectors, top - 1)
     similarity = readout_similarity(encoder, text, prompt.target) if prompt.target.size else None

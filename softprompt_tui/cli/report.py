@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.config import TrainConfig
-from softprompt.families import ALL, is_stand_in
+from softprompt.text_states import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
 
@@ -18,7 +18,7 @@ HIDDEN = "hidden-state"
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.prompt import SoftPrompt
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:

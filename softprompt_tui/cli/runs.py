@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.catalogue import LOCAL
+from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import UnknownModel
-from softprompt.room import check_fits
+from softprompt.jobs.preflight import check_fits
 from softprompt.worker import protocol as p
 from softprompt_tui.cli.cells import age, figure
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
@@ -20,12 +20,12 @@ from softprompt_tui.cli.follow import follow, show_result
 from softprompt_tui.waiting import before, called, places, state_of
 
 if TYPE_CHECKING:
-    from softprompt.job import Job
+    from softprompt.jobs.job import Job
     from softprompt.worker.client import Client
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.worker.runfolder import folders, runs_folder
+    from softprompt.worker.run_folder import folders, runs_folder
 
     return [CompletionItem(folder.id) for folder in folders(runs_folder()) if folder.id.startswith(incomplete)]
 
@@ -84,7 +84,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from softprompt.worker.leases import is_here
-    from softprompt.worker.runfolder import UnreadableRun, all_runs, runs_folder  # 15 ms, for this command alone
+    from softprompt.worker.run_folder import UnreadableRun, all_runs, runs_folder  # 15 ms, for this command alone
 
     folder = runs_folder()
     found = [run.as_dict() for run in all_runs(folder)]

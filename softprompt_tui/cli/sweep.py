@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import ConfigError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
+from softprompt.jobs.preflight import check_fits
 from softprompt.library.names import name_for
-from softprompt.room import check_fits
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
@@ -24,10 +24,10 @@ from softprompt_tui.swept import plot, swept_of
 
 if TYPE_CHECKING:
     from softprompt.config import TrainConfig
-    from softprompt.encoder import TextEncoder
+    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
-    from softprompt.prompt import SoftPrompt
+    from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt_tui.swept import Swept
 
 NONE = "none"
@@ -100,7 +100,7 @@ def sweep(
     encoder = load(job.model, device, precision)
     with Progress(quiet, config.steps) as progress:
         made = _swept(encoder, prompt, numbers, config, progress)
-    from softprompt.sweep import results
+    from softprompt.training.token_sweep import results
 
     told = results(made)
     rows = [swept_of(result) for result in told]
@@ -131,7 +131,7 @@ def sweep(
 def _swept(
     encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: Progress
 ) -> list[SoftPrompt]:
-    from softprompt.sweep import sweep
+    from softprompt.training.token_sweep import sweep
 
     going = sweep(encoder, prompt, numbers, config)
     stop: bool | None = None
@@ -169,7 +169,7 @@ def _asked(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
 
 
 def _save(here: Library, made: SoftPrompt, stem: str) -> Entry:
-    from softprompt.worker.runfolder import swept_name
+    from softprompt.worker.run_folder import swept_name
 
     return here.save(made.named(swept_name(stem, made.tokens)))
 

@@ -8,8 +8,8 @@ import click
 
 from softprompt.config import HardConfig
 from softprompt.errors import ConfigError
-from softprompt.job import Job, carry_out
-from softprompt.room import check_fits
+from softprompt.jobs.job import Job, carry_out
+from softprompt.jobs.preflight import check_fits
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -27,8 +27,8 @@ from softprompt_tui.cli.runs import resolved, submit
 from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
 
 if TYPE_CHECKING:
-    from softprompt.encoder import TextEncoder
-    from softprompt.prompt import SoftPrompt
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 @click.command()

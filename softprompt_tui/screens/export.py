@@ -13,8 +13,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from softprompt.families import ENCODERS
-from softprompt.formats.export_programs import PROGRAMS
+from softprompt.formats.writers.programs import PROGRAMS
+from softprompt.text_states import ENCODERS
 from softprompt_tui.inert import inert, without_steering
 from softprompt_tui.screens.files import FilesScreen, shortened
 from softprompt_tui.widgets.table import Column, Table

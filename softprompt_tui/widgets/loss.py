@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from softprompt.curves import reduced
+from softprompt.prompts.downsample import reduced
 from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.inert import inert
 from softprompt_tui.panes import titled

@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
-from softprompt.prompt_syntax import SyntaxSpan
+from softprompt.prompts.syntax import SyntaxSpan
 from softprompt_tui.inert import without_steering
 from softprompt_tui.messages import PromptChanged, TrainAsked
 from softprompt_tui.panes import titled

@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import mean
 
 import softprompt
-from softprompt.composing import Figures, compose, figures, pooled
-from softprompt.encoder import TextEncoder
+from softprompt.composition.composer import Figures, compose, figures, pooled
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.library.entry import Entry
-from softprompt.origin import Meaning
+from softprompt.prompts.lineage import Meaning
 
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
 PROMPTS = (

@@ -12,8 +12,8 @@ import argparse
 from statistics import mean
 
 import softprompt
-from softprompt.hidden import hidden_similarities
-from softprompt.targets import hard_prompt
+from softprompt.objectives.hidden_states import hidden_similarities
+from softprompt.objectives.pooled import hard_prompt
 
 PROMPTS = (
     "a red fox asleep in deep snow under tall pine trees at dusk",

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from softprompt import Library
 from softprompt.errors import HomeError
-from softprompt.files import replace_file
-from softprompt.job import Job
-from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt.jobs.job import Job
+from softprompt.system.files import replace_file
+from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui import settings
 from tests.library_model import a_prompt, found_in
 

@@ -13,8 +13,8 @@ import tempfile
 import time
 
 from softprompt.worker import protocol as p
-from softprompt.worker.place import Place
-from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt.worker.endpoint import Place
+from softprompt.worker.run_folder import RunFolder, runs_folder
 from tests.worker_process import Home, until
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"

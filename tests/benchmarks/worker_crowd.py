@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.config import TrainConfig
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
-from softprompt.worker.place import Place
+from softprompt.worker.endpoint import Place
 from tests.pty_screen import Terminal
 from tests.worker_process import Home, left_runs, until
 

@@ -28,12 +28,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.batches.asking import OF_A_ROW, Defaults, job_of
-from softprompt.batches.outfile import is_start_of_result, parse_result
-from softprompt.batches.reading import Keys, read_rows
+from softprompt.batches.output import is_start_of_result, parse_result
 from softprompt.batches.record import Record, Written, parse_record
 from softprompt.batches.results import Result
+from softprompt.batches.row_job import OF_A_ROW, Defaults, job_of
+from softprompt.batches.rows import Keys, read_rows
+from softprompt.composition.template import parse
 from softprompt.config import HardConfig, TrainConfig
+from softprompt.encoders.model_folder import checked_text, parse_config, parse_json
 from softprompt.errors import (
     ConfigError,
     EntryDamaged,
@@ -46,19 +48,20 @@ from softprompt.errors import (
     TemplateError,
     WorkerError,
 )
-from softprompt.formats import child, export_bytes, pngfile, recognise
-from softprompt.formats.layouts import found_in
-from softprompt.formats.reading import _checked
-from softprompt.job import Job
+from softprompt.formats.readers import detect as recognise
+from softprompt.formats.readers import png_card as pngfile
+from softprompt.formats.readers import sandbox_child as child
+from softprompt.formats.readers.layouts import found_in
+from softprompt.formats.readers.sandbox import _checked
+from softprompt.formats.writers import encode as export_bytes
+from softprompt.jobs.job import Job
+from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
-from softprompt.modelfolder import checked_text, parse_config, parse_json
-from softprompt.origin import Ancestor, Meaning
-from softprompt.room import check_fits
-from softprompt.template import parse
+from softprompt.prompts.lineage import Ancestor, Meaning
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
-from softprompt.worker.runfolder import EVENTS, SPEC, Run, RunFolder
+from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
 from softprompt_tui import settings, waiting
 from softprompt_tui.facts import of_run
 from softprompt_tui.runs import _whole as whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softprompt.template import format, parse
+from softprompt.composition.template import format, parse
 
 
 def one(data: bytes) -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from softprompt import Library, train_batch
 from softprompt.config import TrainConfig
-from softprompt.encoder import TextEncoder
-from softprompt.grading import grade
-from softprompt.importing import import_files
-from softprompt.pool import Pool
-from softprompt.targets import meant_prompt
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.evaluation.fidelity import grade
+from softprompt.formats.importer import import_files
+from softprompt.objectives.pooled import meant_prompt
+from softprompt.training.batch import Pool
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
-from softprompt.worker.runfolder import Run, all_runs, runs_folder
+from softprompt.worker.run_folder import Run, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home
 

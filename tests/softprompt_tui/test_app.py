@@ -15,11 +15,11 @@ from textual.widgets import Input, Static
 
 from softprompt import Library
 from softprompt.errors import RunRefused, WorkerError
-from softprompt.job import Job
-from softprompt.prompt import HardReadout, Neighbour, ReadoutToken
+from softprompt.jobs.job import Job
+from softprompt.prompts.soft_prompt import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
-from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui import client, runs
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.screens.ask import AskKey, AskText

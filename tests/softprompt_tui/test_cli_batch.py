@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
-from softprompt.catalogue import MINI_FOLDER
-from softprompt.priority import BATCH
+from softprompt.encoders.catalog import MINI_FOLDER
+from softprompt.system.priority import BATCH
 from tests.conftest import BOAT, FOX
 from tests.worker_process import nicenesses, until
 

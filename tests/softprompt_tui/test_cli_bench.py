@@ -19,7 +19,7 @@ from softprompt.config import HardConfig
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ONE_START = (
     "from softprompt_tui.cli import entry\n"
-    "from softprompt.threads import share_the_cpu\n"
+    "from softprompt.system.threads import share_the_cpu\n"
     "share_the_cpu()\n"
     "from functools import partial\n"
     "from softprompt.bench import hard\n"

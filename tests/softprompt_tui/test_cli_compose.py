@@ -12,10 +12,10 @@ import pytest
 
 import softprompt
 from softprompt import Library, SoftPrompt
-from softprompt.encoder import TextEncoder
-from softprompt.origin import Meaning
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.prompts.lineage import Meaning
 from tests.conftest import BOAT, FOX
-from tests.softprompt.test_openclip import local_dir
+from tests.softprompt.encoders.test_openclip import local_dir
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 KEYS = "model room template tokens written_out written_out_tokens tokens_saved fidelity floor mixed against".split()

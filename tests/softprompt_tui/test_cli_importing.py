@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import save
 
 import softprompt
-from softprompt.importing import candidates
-from softprompt.job import Job
+from softprompt.formats.importer import candidates
+from softprompt.jobs.job import Job
 from softprompt_tui.cli.report import line
 from softprompt_tui.screens.text import TextScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture

@@ -11,7 +11,7 @@ import pytest
 
 import softprompt
 from softprompt import Library
-from softprompt.encoder import TextEncoder
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 

@@ -11,7 +11,7 @@ import pytest
 
 import softprompt
 from softprompt import Library
-from softprompt.encoder import TextEncoder
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import PromptError
 from softprompt_tui.tokens import count
 from tests.conftest import FOX

@@ -22,8 +22,8 @@ import pytest
 from softprompt import Library
 from softprompt.errors import HomeError, is_bad_input
 from softprompt.worker.client import connect, raised
+from softprompt.worker.endpoint import Place
 from softprompt.worker.log import PROGRAM, log_path
-from softprompt.worker.place import Place
 from softprompt.worker.protocol import Shutdown, Status
 from softprompt_tui.crash_report import MOST_REPORTS, write_report
 from tests.library_model import a_prompt

@@ -18,7 +18,7 @@ import pytest
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import BadName, ConfigError, PromptError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.library import entry as entries
 from softprompt.worker import protocol as p
 from tests.commands import all_commands

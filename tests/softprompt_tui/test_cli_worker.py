@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
-from softprompt.job import Job
-from softprompt.priority import WORKER
+from softprompt.jobs.job import Job
+from softprompt.system.priority import WORKER
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
-from softprompt.worker.runfolder import RunFolder, runs_folder
+from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.cli.follow import Picture
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home, nicenesses, until, wait_for

@@ -13,10 +13,10 @@ import pytest
 
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.job import Job, hard_job
-from softprompt.prompt import HardReadout
+from softprompt.jobs.job import Job, hard_job
+from softprompt.prompts.soft_prompt import HardReadout
 from softprompt.worker import protocol as p
-from softprompt.worker.place import Place
+from softprompt.worker.endpoint import Place
 from tests.conftest import FOX
 from tests.fake_worker import FakeWorker, swept
 from tests.worker_process import Home

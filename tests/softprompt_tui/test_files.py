@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softprompt import Library
-from softprompt.formats.reading import read
+from softprompt.formats.readers.sandbox import read
 from softprompt_tui.screens.ask import AskText
 from softprompt_tui.screens.export import ExportScreen
 from softprompt_tui.screens.files import FilesScreen

@@ -12,7 +12,7 @@ import pytest
 
 from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
 from softprompt_tui.client import Line
 from tests.conftest import FOX

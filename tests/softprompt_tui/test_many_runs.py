@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from softprompt.config import TrainConfig
-from softprompt.job import Job
-from softprompt.worker.runfolder import Run
+from softprompt.jobs.job import Job
+from softprompt.worker.run_folder import Run
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.waiting import before
 from tests.desk import Desk, runtime  # noqa: F401  # runtime is a fixture

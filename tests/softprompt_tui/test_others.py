@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
-from softprompt.worker.place import VARIABLE
+from softprompt.worker.endpoint import VARIABLE
 from softprompt_tui import app as interface
 from softprompt_tui.app import SoftPromptApp
 from tests.desk import Desk, works

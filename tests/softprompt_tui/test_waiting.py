@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.job import Job
-from softprompt.worker.runfolder import Run
+from softprompt.jobs.job import Job
+from softprompt.worker.run_folder import Run
 from softprompt_tui.waiting import before, told
 
 ONE, FOUR = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)

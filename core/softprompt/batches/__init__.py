@@ -1,6 +1,6 @@
 """Thousands of prompts from a file, trained together, each exactly once.
 
-reading: a file's rows -> asking: a job and its id -> spool: all of them on disk -> work: training -> results. underway and outfile are
+rows: a file's rows -> row_job: a job and its id -> spool: all of them on disk -> backends: training -> results. checkpoints and output are
 what a kill leaves: how far the trainings were, and the lines that were told.
 """
 
@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from softprompt.batches.asking import Defaults
     from softprompt.batches.batch import Batch, train_batch
     from softprompt.batches.results import Progress, Result
+    from softprompt.batches.row_job import Defaults
 
 Format = Literal["text", "csv", "jsonl"]
 
 # imported when they are used: the command line knows the formats without the 8 ms that all of it costs
-_HOMES = {"Batch": "batch", "Defaults": "asking", "Progress": "results", "Result": "results", "train_batch": "batch"}
+_HOMES = {"Batch": "batch", "Defaults": "row_job", "Progress": "results", "Result": "results", "train_batch": "batch"}
 
 __all__ = ["Batch", "Defaults", "Format", "Progress", "Result", "train_batch"]
 

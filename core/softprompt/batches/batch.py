@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from softprompt.batches import Format
-from softprompt.batches.asking import OF_A_ROW, Defaults
-from softprompt.batches.outfile import OutFile
-from softprompt.batches.reading import Keys, Row, read_rows, row_of
+from softprompt.batches.checkpoints import Held, UnderWay, batches_folder, sweep_forgotten
+from softprompt.batches.output import OutFile
 from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import Progress, Result
+from softprompt.batches.row_job import OF_A_ROW, Defaults
+from softprompt.batches.rows import Keys, Row, read_rows, row_of
 from softprompt.batches.spool import Spool
-from softprompt.batches.underway import Held, UnderWay, batches_folder, sweep_forgotten
 from softprompt.config import TrainConfig
 from softprompt.errors import FileRefused
 
 if TYPE_CHECKING:
-    from softprompt.batches.work import Load
+    from softprompt.batches.backends.local import Load
     from softprompt.library import Library
 
 Source = str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]]
@@ -85,9 +85,9 @@ class Batch:
         trains this batch or writes to `out`, TrainingFailed where the device is lost, FileRefused, HomeError, and what loading the usual
         model raises.
         """
-        from softprompt.batches.work import Work
+        from softprompt.batches.backends.local import Work
+        from softprompt.encoders.loading import load_encoder
         from softprompt.library import Library
-        from softprompt.models import load_encoder
 
         library = library or Library()
         library.prepare()

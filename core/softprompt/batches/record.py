@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from softprompt.files import read_file, replace_file
+from softprompt.system.files import read_file, replace_file
 
 SUFFIX = ".written"
 LARGEST = 4096  # bytes; a record has about 200

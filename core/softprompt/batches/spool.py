@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.batches.asking import Defaults, digest_of, entry_id, job_of
-from softprompt.batches.reading import Row
+from softprompt.batches.row_job import Defaults, digest_of, entry_id, job_of
+from softprompt.batches.rows import Row
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
-from softprompt.job import Job
-from softprompt.prompt_syntax import SyntaxKind, prepare_prompt
+from softprompt.jobs.job import Job
+from softprompt.prompts.syntax import SyntaxKind, prepare_prompt
 
 MOST = 1_000_000  # prompts; 60 MB of memory
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.bench.environment import Setting
 from softprompt.bench.machine import synchronise
-from softprompt.bench.rows import COPY, FAST, OURS, STOCK, WARM, HardRow
-from softprompt.bench.setting import Setting
+from softprompt.bench.results import COPY, FAST, OURS, STOCK, WARM, HardRow
 from softprompt.config import MOST_STEPS, HardConfig
-from softprompt.descent import CHECK_STEPS
 from softprompt.discrete import HardReport, find_hard
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.search import random_tokens
-from softprompt.discrete.typed import Typist
-from softprompt.encoder import TextEncoder
-from softprompt.targets import ALONE, HardPrompt, hard_prompt, targets_in
+from softprompt.discrete.vocabulary import Typist
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, targets_in
+from softprompt.training.optimizer import CHECK_STEPS
 
 SAME = 1e-4  # two similarities of one text, in float32
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from softprompt.encoder import TextEncoder
+from softprompt.encoders.clip.text_encoder import TextEncoder
 
 Call = Callable[[], object]
 

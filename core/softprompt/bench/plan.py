@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt.bench.prompts import shipped, tuning
-from softprompt.bench.rows import DEFAULT, OURS, TUNED, WARM
+from softprompt.bench.results import DEFAULT, OURS, TUNED, WARM
 from softprompt.errors import ConfigError
 
 PARTS = ("speed", "time", "soft", "hard")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from softprompt.errors import PromptError
 
 if TYPE_CHECKING:
-    from softprompt.encoder import TextEncoder
+    from softprompt.encoders.clip.text_encoder import TextEncoder
 
 LARGEST_FILE = 4 << 20  # bytes
 LEAST_TOKENS = 8  # of a prompt, whatever k is

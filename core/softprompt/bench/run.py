@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from softprompt.bench.environment import Setting
 from softprompt.bench.hard import hard_rows
 from softprompt.bench.plan import Plan
 from softprompt.bench.prompts import least_tokens
-from softprompt.bench.reaching import time_rows
-from softprompt.bench.rows import Row
-from softprompt.bench.setting import Setting
+from softprompt.bench.results import Row
 from softprompt.bench.soft import soft_rows
 from softprompt.bench.speed import speed_rows
-from softprompt.encoder import TextEncoder
+from softprompt.bench.time_to_target import time_rows
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import PromptError
 
 MEASURING: dict[str, Callable[[Setting], Iterator[Row]]] = {

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.bench.inversion import after_steps
-from softprompt.bench.rows import COPY, DEFAULT, OURS, TUNED, WARM, PairRow, SoftRow
-from softprompt.bench.setting import Setting
+from softprompt.bench.environment import Setting
+from softprompt.bench.results import COPY, DEFAULT, OURS, TUNED, WARM, PairRow, SoftRow
+from softprompt.bench.textual_inversion import after_steps
 from softprompt.config import TrainConfig
-from softprompt.encoder import Row, TextEncoder
+from softprompt.encoders.clip.text_encoder import Row, TextEncoder
 from softprompt.errors import SoftPromptError
-from softprompt.grading import grade
-from softprompt.many import descend_many
-from softprompt.member import Task
-from softprompt.prompt import Composition
-from softprompt.targets import hard_prompt
+from softprompt.evaluation.fidelity import grade
+from softprompt.objectives.pooled import hard_prompt
+from softprompt.prompts.soft_prompt import Composition
+from softprompt.training.scheduler import descend_many
+from softprompt.training.slot import Task
 
 PAIR_TOKENS, PAIRS = 3, 40
 # two soft prompts in one sentence; no content word of these stands in a context of the training

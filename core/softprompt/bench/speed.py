@@ -8,20 +8,20 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
-from softprompt.bench.inversion import DEFAULT_RATE, Inversion
-from softprompt.bench.limit import positions_of, step_flops
+from softprompt.bench.environment import TOKENS, Setting
 from softprompt.bench.machine import Call, Matmul, Peak, in_turns
 from softprompt.bench.plan import Plan
-from softprompt.bench.rows import DEFAULT, FAST, INVERSION, OURS, STOCK, BatchRow, Row, StepRow
-from softprompt.bench.setting import TOKENS, Setting
+from softprompt.bench.results import DEFAULT, FAST, INVERSION, OURS, STOCK, BatchRow, Row, StepRow
+from softprompt.bench.roofline import positions_of, step_flops
+from softprompt.bench.textual_inversion import DEFAULT_RATE, Inversion
 from softprompt.config import MOST_STEPS, TrainConfig
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.search import random_tokens
-from softprompt.encoder import TextEncoder
-from softprompt.many import places_for
-from softprompt.pool import Pool
-from softprompt.targets import ALONE, hard_prompt, targets_in
-from softprompt.training import start_vectors
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.objectives.pooled import ALONE, hard_prompt, targets_in
+from softprompt.training.batch import Pool
+from softprompt.training.loop import start_vectors
+from softprompt.training.scheduler import places_for
 
 SIZES_ON_CPU = (1, 4, 16, 64)
 QUARTER = 4

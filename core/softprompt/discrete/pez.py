@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoder import TextEncoder
+from softprompt.encoders.clip.text_encoder import TextEncoder
 
 RATE, DECAY = 0.1, 0.1  # AdamW's, as published
 BETAS, EPSILON = (0.9, 0.999), 1e-8

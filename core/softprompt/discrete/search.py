@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import MOST_STEPS, HardConfig
-from softprompt.contexts import GRADING_CONTEXTS
-from softprompt.discrete.exchange import WARMTH, Exchange, Found
+from softprompt.discrete.coordinate_search import WARMTH, Exchange, Found
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
-from softprompt.discrete.typed import Typist
-from softprompt.encoder import TextEncoder
+from softprompt.discrete.vocabulary import Typist
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.prompt import HardReadout
+from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, rows_in, targets_in
+from softprompt.prompts.contexts import GRADING_CONTEXTS
+from softprompt.prompts.soft_prompt import HardReadout
 from softprompt.refusals import too_many_hard
-from softprompt.targets import ALONE, HardPrompt, fitting, rows_in, targets_in
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 
 from softprompt.errors import EntryDamaged, EntryRefused, PromptError
 from softprompt.library.header import LARGEST, digest_at, header_length, read_header, strict_json, without_halves
-from softprompt.prompt import Array, SoftPrompt
-from softprompt.provenance import check_time
+from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.prompts.validation import check_time
 
 FORMAT = 1
 BLANK = "0" * 64

@@ -2,7 +2,7 @@
 
 It lies in the cache folder, or on local storage where that is shared by hosts. Where it is broken another's beside it takes its place;
 where it is held by another program, or cannot be written, the entries are read into one in memory, and that is said. The last space of
-a disk is not for it: what runs out of space can delete it (softprompt.home.free_cache).
+a disk is not for it: what runs out of space can delete it (softprompt.system.paths.free_cache).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from softprompt.errors import EntryDamaged, HomeError
-from softprompt.files import NO_SPACE
-from softprompt.home import INDEX, cache_folder, free_cache, local_cache_folder, make_folder, why_not_ours
 from softprompt.library.names import same
 from softprompt.library.revisions import Revisions
-from softprompt.library.words import words
-from softprompt.mounts import is_shared, set_mode
+from softprompt.library.search_terms import words
+from softprompt.system.files import NO_SPACE
+from softprompt.system.filesystems import is_shared, set_mode
+from softprompt.system.paths import INDEX, cache_folder, free_cache, local_cache_folder, make_folder, why_not_ours
 
 FORMAT = 1
 APPLICATION = 0x736F6674  # "soft": tells our index from another program's database

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.files import is_partial, read_file, sweep, sync_folder, write_new
-from softprompt.home import VARIABLE, make_folder
 from softprompt.library.header import LARGEST, LONGEST_HEADER, header_length, provenance_of
+from softprompt.system.files import is_partial, read_file, sweep, sync_folder, write_new
+from softprompt.system.paths import VARIABLE, make_folder
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.entry import Entry, Tombstone

@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from softprompt.errors import BadName, ConfigError, EntryChanged, EntryDamaged, EntryNotFound, HomeError, LibraryError
-from softprompt.files import PARTIAL, with_room
-from softprompt.home import VARIABLE, data_folder, make_folder
-from softprompt.library import batch, listing, trash
-from softprompt.library.batch import Known
+from softprompt.library import bulk as batch
+from softprompt.library import queries as listing
+from softprompt.library import trash
+from softprompt.library.bulk import Known
 from softprompt.library.index import Index
-from softprompt.library.listing import SORTS, Listed, Listing, Wanted
 from softprompt.library.names import check_name, check_note, check_tags, listed_tags, name_for, numbered, same
+from softprompt.library.queries import SORTS, Listed, Listing, Wanted
 from softprompt.library.revisions import Revisions, now
-from softprompt.mounts import open_to_others
+from softprompt.system.files import PARTIAL, with_room
+from softprompt.system.filesystems import open_to_others
+from softprompt.system.paths import VARIABLE, data_folder, make_folder
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
-    from softprompt.library.archive import Archived, Progress
-    from softprompt.library.checking import Checked
+    from softprompt.library.backup import Archived, Progress
     from softprompt.library.entry import Entry
-    from softprompt.prompt import HardReadout, SoftPrompt
+    from softprompt.library.verify import Checked
+    from softprompt.prompts.soft_prompt import HardReadout, SoftPrompt
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -274,7 +276,7 @@ class Library:
 
     def check(self, on_progress: Progress | None = None) -> Checked:
         """Verifies every byte of every file. Raises HomeError."""
-        from softprompt.library.checking import check
+        from softprompt.library.verify import check
 
         return check(self.revisions, on_progress)
 
@@ -284,13 +286,13 @@ class Library:
 
     def back_up(self, path: Path, on_progress: Progress | None = None) -> Archived:
         """Writes everything into the new file `path`, verified. Raises ArchiveError."""
-        from softprompt.library.archive import back_up
+        from softprompt.library.backup import back_up
 
         return back_up(self.revisions, path, on_progress)
 
     def bring_back(self, path: Path, on_progress: Progress | None = None) -> Archived:
         """Adds what the backup `path` has and the library has not; what was deleted since is in the trash again. Raises ArchiveError."""
-        from softprompt.library.archive import bring_back
+        from softprompt.library.backup import bring_back
 
         return bring_back(self.revisions, path, self.numbered, on_progress)
 

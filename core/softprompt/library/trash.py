@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound
-from softprompt.library import listing
+from softprompt.library import queries as listing
 from softprompt.library.revisions import now
 
 if TYPE_CHECKING:

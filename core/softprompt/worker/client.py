@@ -16,8 +16,8 @@ from typing import Any
 from softprompt import errors
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
+from softprompt.worker.endpoint import Place, held
 from softprompt.worker.log import log_file, log_path
-from softprompt.worker.place import Place, held
 
 START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
 ANSWER_WITHIN = 60.0  # seconds

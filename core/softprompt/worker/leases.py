@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from softprompt.files import read_file, write_new
+from softprompt.system.files import read_file, write_new
 
 UNHEARD = 120.0  # seconds without a sign of life after which another host's run may be taken over, when asked to
 MAX_LEASE_BYTES = 4096

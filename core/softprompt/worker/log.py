@@ -11,8 +11,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
 
-from softprompt.home import cache_folder, make_folder
-from softprompt.mounts import set_mode
+from softprompt.system.filesystems import set_mode
+from softprompt.system.paths import cache_folder, make_folder
 
 SIZE, KEPT = 1_000_000, 3  # bytes of a file; older files
 WORKER, PROGRAM = "worker", "softprompt-tui"

@@ -11,7 +11,7 @@ from softprompt.refusals import shortened
 from softprompt.worker.protocol import encode
 
 if TYPE_CHECKING:
-    from softprompt.worker.runfolder import AnyRun
+    from softprompt.worker.run_folder import AnyRun
 
 PAGE_BYTES = 64 << 10  # of runs in a page, after which it is sent; a client paints after the first
 LONGEST_SHOWN = 400  # characters of a text: a prompt stands whole in the run's folder

@@ -260,7 +260,7 @@ class Similarity(Request):
     """Similarities of texts, which may be compositions, and of each to itself with the hard prompts written out.
 
     The reply's `written_out` has for a text with soft prompts its `text` written out, "" where that is not known, the `tokens` of it and
-    how many are `saved`, the `similarity` to it beside the `floor`, and `mixed`: as `softprompt.composing.Figures` has them.
+    how many are `saved`, the `similarity` to it beside the `floor`, and `mixed`: as `softprompt.composition.composer.Figures` has them.
     """
 
     do = "similarity"

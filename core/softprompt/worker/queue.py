@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import RunNotFound, RunRefused
-from softprompt.job import Job
+from softprompt.jobs.job import Job
 from softprompt.library import Library
 from softprompt.library.names import name_for
-from softprompt.worker.engine import Training, Wish
+from softprompt.worker.batching import together
 from softprompt.worker.events import MAX_NUMBER
 from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, newest, sign_of_life, take_lease, unheard_for
-from softprompt.worker.runfolder import (
+from softprompt.worker.run_folder import (
     EVENTS,
     FIRST_LEASE,
     AnyRun,
@@ -38,7 +38,7 @@ from softprompt.worker.runfolder import (
     swept_id,
     swept_name,
 )
-from softprompt.worker.together import together
+from softprompt.worker.trainer import Training, Wish
 
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away

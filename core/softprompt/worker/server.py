@@ -19,24 +19,24 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from softprompt.catalogue import LOCAL, MINI, list_models
-from softprompt.curves import reduced
+from softprompt.encoders.catalog import LOCAL, MINI, list_models
+from softprompt.encoders.loading import pick_device
 from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError
-from softprompt.job import Job
+from softprompt.jobs.job import Job
+from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
-from softprompt.models import pick_device
-from softprompt.mounts import set_mode
+from softprompt.prompts.downsample import reduced
 from softprompt.refusals import no_start, shortened
-from softprompt.room import check_fits
+from softprompt.system.filesystems import set_mode
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
-from softprompt.worker.clients import MOST_ASKED, Client, is_ours
-from softprompt.worker.engine import Engine, Training
+from softprompt.worker.connection import MOST_ASKED, Client, is_ours
+from softprompt.worker.endpoint import Place, leads_to, take
 from softprompt.worker.lines import read_line
 from softprompt.worker.log import log_path
-from softprompt.worker.place import Place, leads_to, take
 from softprompt.worker.queue import Queue, keep_swept
-from softprompt.worker.runfolder import AnyRun, Run, RunFolder, in_order, runs_folder
+from softprompt.worker.run_folder import AnyRun, Run, RunFolder, in_order, runs_folder
+from softprompt.worker.trainer import Engine, Training
 
 log = logging.getLogger(__name__)
 MOST_CLIENTS = 64

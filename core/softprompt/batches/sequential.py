@@ -1,0 +1,52 @@
+"""Trainings one after another, as `train_many` trains them together: for those that a batch cannot hold, whose number of tokens is to be found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from softprompt.errors import SoftPromptError
+from softprompt.training.trainer import iter_train
+
+if TYPE_CHECKING:
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.training.loop import Report
+    from softprompt.training.slot import Task, TrainState
+
+LOOK_EVERY = 10  # steps
+
+
+class Single:
+    """A pool of one. `members` are its trainings, of which a batch asks how far they are."""
+
+    def __init__(self, task: Task, report: Report) -> None:
+        self.config, self.step = task.config, report.step
+        self.members = (self,)
+        self.key, self._report = task.key, report
+
+    def states(self) -> dict[str, TrainState]:
+        return {self.key: self._report.state()}
+
+
+def train_singly(
+    encoder: TextEncoder,
+    tasks: Iterable[Task],
+    *,
+    places: int | None = None,  # noqa: ARG001  # there is one
+    on_step: Callable[[Any], bool | None] | None = None,
+) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
+    """As `train_many`, one at a time."""
+    for task in tasks:
+        reports = iter_train(encoder, task.text, task.config, meanings=task.meanings, interval=LOOK_EVERY, resume=task.resume)
+        while True:
+            try:
+                report = next(reports)
+            except StopIteration as finished:
+                yield task, finished.value
+                break
+            except SoftPromptError as error:
+                yield task, error
+                break
+            if on_step is not None and on_step(Single(task, report)):
+                return

@@ -1,0 +1,70 @@
+"""Text towers of random weights with the shapes of well-known ones: what they cost to train on, without fetching them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import torch
+
+from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.clip.tokenizer import Tokenizer
+from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+from softprompt.encoders.loading import pick_device
+from softprompt.errors import UnknownModel
+
+# width, heads, layers, embed_dim; context, vocabulary and activation are those of open_clip's models of these names
+SHAPES = {
+    "ViT-B-32": (512, 8, 12, 512),
+    "ViT-L-14": (768, 12, 12, 768),
+    "ViT-H-14": (1024, 16, 24, 1024),
+    "ViT-bigG-14": (1280, 20, 32, 1280),
+}
+
+
+def random_encoder(name: str, device: str = "auto", precision: str = "float32", seed: int = 0) -> TextEncoder:
+    """A text encoder of this shape with CLIP's tokenizer and weights drawn as CLIP's are at their beginning (Radford et al. 2021).
+
+    Raises UnknownModel, DeviceError.
+    """
+    shape = {known.lower(): known for known in SHAPES}.get(name.lower())
+    if shape is None:
+        close = get_close_matches(name, SHAPES, 1, 0.4)
+        raise UnknownModel(f"no shape is named {name!r}; there are {', '.join(SHAPES)}{f'. Close: {close[0]}' if close else ''}")
+    width, heads, layers, embed_dim = SHAPES[shape]
+    config = TowerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
+    place = pick_device(device)
+    tower = random_tower(config, seed).to(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    tokenizer = Tokenizer()
+    return TextEncoder(f"{shape} (random weights)", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+
+
+def random_tower(config: TowerConfig, seed: int = 0) -> Tower:
+    """A tower of this shape on the cpu."""
+    rng = torch.Generator().manual_seed(seed)
+    w, m = config.width, config.mlp_width
+
+    def drawn(*size: int, std: float) -> torch.Tensor:
+        return torch.randn(*size, generator=rng) * std
+
+    attention, out, inner = w**-0.5, w**-0.5 * (2 * config.layers) ** -0.5, (2 * w) ** -0.5
+    ones, zeros = torch.ones(w), torch.zeros(w)
+    blocks = [
+        Block(
+            norm1_weight=ones, norm1_bias=zeros,
+            qkv_weight=drawn(3 * w, w, std=attention), qkv_bias=torch.zeros(3 * w),
+            out_weight=drawn(w, w, std=out), out_bias=zeros,
+            norm2_weight=ones, norm2_bias=zeros,
+            fc_weight=drawn(m, w, std=inner), fc_bias=torch.zeros(m),
+            proj_weight=drawn(w, m, std=out), proj_bias=zeros,
+        )
+        for _ in range(config.layers)
+    ]  # fmt: skip
+    return Tower(
+        config,
+        table=drawn(config.vocabulary, w, std=0.02),
+        positions=drawn(config.context, w, std=0.01),
+        blocks=blocks,
+        norm_weight=ones,
+        norm_bias=zeros,
+        projection=drawn(w, config.embed_dim, std=attention),
+    )

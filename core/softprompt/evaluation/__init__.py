@@ -1,0 +1,1 @@
+"""How good trained vectors are, and how they read as words."""

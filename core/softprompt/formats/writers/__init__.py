@@ -1,0 +1,1 @@
+"""Soft prompts written as files for other programs."""

@@ -1,0 +1,1 @@
+"""One job, from its specification to a saved entry, wherever it runs."""

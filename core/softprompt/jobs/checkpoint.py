@@ -1,0 +1,45 @@
+"""A training's state as bytes: a SHA-256 of the rest in hex, then safetensors with the numbers in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from softprompt.errors import EntryDamaged
+from softprompt.library.entry import Entry, pack, unpack
+from softprompt.library.header import read_header
+from softprompt.training.optimizer import Descent
+from softprompt.training.slot import TrainState
+
+_DIGEST = 64
+_BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes
+
+
+def to_bytes(state: TrainState) -> bytes:
+    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+    if state.best is not None:
+        tensors[_BEST] = torch.frombuffer(bytearray(pack(Entry("0" * 16, 1, state.best))), dtype=torch.uint8)
+    numbers = {"step": state.step, "seconds": state.seconds, "tokens": state.tokens}
+    raw: bytes = save(tensors, {"state": json.dumps(numbers)})
+    return hashlib.sha256(raw).hexdigest().encode() + raw
+
+
+def from_bytes(data: bytes, where: str) -> TrainState:
+    """The inverse; raises EntryDamaged, naming `where`, for bytes that are not as they were written."""
+    digest, raw = data[:_DIGEST], data[_DIGEST:]
+    if hashlib.sha256(raw).hexdigest().encode() != digest:
+        raise EntryDamaged(f"{where} is damaged: its bytes do not match their checksum")
+    try:
+        tensors = load(raw)
+        numbers = json.loads(read_header(raw, where)["__metadata__"]["state"])
+        best = tensors.pop(_BEST, None)
+        return TrainState(
+            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in (*Descent.STATE, "history")},
+            None if best is None else unpack(best.numpy().tobytes(), where).prompt,
+        )  # fmt: skip
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise EntryDamaged(f"{where} is no checkpoint of this version ({error})") from error

@@ -1,0 +1,1 @@
+"""What a training minimises: a target and its loss, together."""

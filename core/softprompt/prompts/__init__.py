@@ -1,0 +1,1 @@
+"""The soft prompt as data: numpy, no torch."""

@@ -1,0 +1,1 @@
+"""Gradient descent on a few input embeddings of a frozen model."""

@@ -1,0 +1,181 @@
+"""Many trainings, each as soon as there is a place for it: as many at once as the device has memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from softprompt.config import TrainConfig
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
+from softprompt.objectives.pooled import HardPrompt, meant_prompt
+from softprompt.training.batch import Pool
+from softprompt.training.loop import device_failure, start_vectors
+from softprompt.training.slot import Member, Task
+
+MOST_PLACES = 1024
+POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)
+SHARE_OF_MEMORY = 0.5  # of what is free on a GPU
+KEPT_OF_A_POSITION = 40  # times the width: numbers that a block keeps of a position for its gradient, at the most
+
+Done = tuple[Task, Member | SoftPromptError]
+
+
+def places_for(encoder: TextEncoder, config: TrainConfig) -> int:
+    """How many rows (restarts counted) train at once: what a GPU's memory holds, or what keeps a cpu busy."""
+    assert config.tokens != "auto"
+    positions = max(rows.positions for rows in Pool(encoder, config, [config.tokens]).rows)
+    if encoder.device.type != "cuda":
+        return max(1, min(MOST_PLACES, POSITIONS_ON_CPU // positions))
+    free, _ = torch.cuda.mem_get_info(encoder.device)
+    size = KEPT_OF_A_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
+    return max(1, min(MOST_PLACES, int(free * SHARE_OF_MEMORY / (positions * size))))
+
+
+def descend_many(
+    encoder: TextEncoder,
+    tasks: Iterable[Task],
+    *,
+    places: int | None = None,
+    on_step: Callable[[Pool], bool | None] | None = None,
+) -> Iterator[Done]:
+    """Trains tasks of one plan, drawn as places get free; yields each with the member it was when it is over, or why it could not begin.
+
+    `places` counts rows: a task takes as many as it has restarts. `on_step` is called after every step; it may let members leave, or say of
+    one that is read back that it is `stopped`, and returning True ends all, so that nothing more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
+    ends those that train with the best so far and `failure` set. Raises TrainingFailed where it gives nothing back any more.
+    """
+    waiting: Iterator[Task] = iter(tasks)
+    most = places
+    while True:
+        first = next(waiting, None)
+        if first is None:
+            return
+        if first.config.tokens == "auto":
+            yield first, ConfigError("tokens is auto, which finds the number one after another: give a number")
+            continue
+        try:
+            pool = Pool(encoder, first.config, [first.config.tokens])
+            most = most or places_for(encoder, first.config)
+        except SoftPromptError as error:  # more soft tokens than fit: true of every task of this plan, and said of each
+            yield first, error
+            continue
+        round_ = _Round(pool, chain([first], waiting), most)
+        yield from round_.run(on_step)
+        if round_.stopped:
+            return
+        if round_.left:
+            most = max(1, most // 2)
+            waiting = chain(round_.left, waiting)
+
+
+class _Ready(NamedTuple):
+    """A task that can be let in."""
+
+    task: Task
+    prompt: HardPrompt
+    start: Tensor
+
+
+class _Round:
+    """A pool that is fed until nothing is left to be trained, or memory runs out: then `left` has what goes on in the next one."""
+
+    def __init__(self, pool: Pool, tasks: Iterator[Task], most: int) -> None:
+        self.pool, self.tasks, self.most = pool, tasks, most
+        self.plan = pool.config.plan
+        self.of: dict[Member, Task] = {}
+        self.left: list[Task] = []
+        self.next: Task | None = None
+        self.drawn: list[Task] = []  # that are about to be let in
+        self.stopped = False
+
+    def run(self, on_step: Callable[[Pool], bool | None] | None) -> Iterator[Done]:
+        pool = self.pool
+        try:
+            while True:
+                yield from self._fill()
+                if not pool.members:
+                    return
+                pool.advance()
+                if on_step and on_step(pool):
+                    self.stopped = True
+                    return
+                if pool.is_due():
+                    pool.check()
+                if over := [member for member in pool.members if member.stopped]:
+                    pool.leave(over)
+                    for member in over:
+                        yield self.of.pop(member), member
+        except RuntimeError as error:
+            yield from self._failed(error)
+
+    def _fill(self) -> Iterator[Done]:
+        """Lets in as many as there are places for; a task with more restarts than places gets in alone."""
+        ready: list[_Ready] = []
+        taken = sum(member.config.restarts for member in self.pool.members)
+        while True:
+            self.next = self.next or next(self.tasks, None)
+            if self.next is None or (taken and taken + self.next.config.restarts > self.most):
+                break
+            task, self.next = self.next, None
+            self.drawn.append(task)
+            try:
+                ready.append(self._prepared(task))
+                taken += task.config.restarts
+            except SoftPromptError as error:
+                self.drawn.remove(task)
+                yield task, error
+        yield from self._let_in(ready)
+        self.drawn.clear()
+
+    def _prepared(self, task: Task) -> _Ready:
+        encoder, config = self.pool.encoder, task.config
+        if config.plan != self.plan:
+            raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
+        assert config.tokens != "auto"
+        prompt = meant_prompt(encoder, task.text, task.meanings, config.long)
+        return _Ready(task, prompt, start_vectors(encoder, prompt, config, config.tokens, task.start))
+
+    def _let_in(self, ready: list[_Ready]) -> Iterator[Done]:
+        pool = self.pool
+        try:
+            members = pool.look_at([(one.prompt, one.task.config, one.task.key) for one in ready]) if ready else []
+        except SoftPromptError as error:  # of one of them
+            if len(ready) == 1:
+                yield ready[0].task, error
+            else:
+                for one in ready:
+                    yield from self._let_in([one])
+            return
+        self.of |= {member: one.task for member, one in zip(members, ready, strict=True)}
+        pool.add([(member, one.start, one.task.resume) for member, one in zip(members, ready, strict=True)])
+        over = [member for member in members if member.stopped]  # its state was taken at the very step that ended it
+        pool.leave(over)
+        for member in over:
+            yield self.of.pop(member), member
+
+    def _failed(self, error: RuntimeError) -> Iterator[Done]:
+        """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
+        pool, lacks_memory = self.pool, isinstance(error, torch.OutOfMemoryError)
+        if lacks_memory and len(pool.members) + len(self.drawn) > 1:
+            pool.read_back(pool.members)
+            self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.members]
+            self._leave_the_rest()
+            return
+        for member in pool.members:
+            member.stopped, member.failure = "failed", device_failure(error, pool.encoder.device)
+            yield self.of[member], member
+        if not lacks_memory or not pool.members:
+            raise TrainingFailed(device_failure(error, pool.encoder.device)) from error
+        self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        """What was drawn already, and is not in, is drawn again."""
+        inside = {id(self.of[member]) for member in self.pool.members}
+        self.left += [task for task in self.drawn if id(task) not in inside]
+        self.left += [self.next] if self.next else []

@@ -1,0 +1,136 @@
+"""Tokens against fidelity: soft prompts of several numbers of tokens for one hard prompt, trained in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from softprompt.config import TrainConfig, check_sweep
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.objectives.pooled import meant_prompt
+from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.training.batch import Pool
+from softprompt.training.loop import Interval, device_failure, start_vectors
+from softprompt.training.slot import Member
+from softprompt.training.trainer import finish
+
+USUAL = tuple(range(1, 17))
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """How far a sweep is. `results` has for each number of tokens: it, the similarity alone, and the mean in the training contexts."""
+
+    step: int
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+    results: tuple[tuple[int, float, float], ...]
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.step / self.seconds if self.seconds else 0.0
+
+
+def sweep(
+    encoder: TextEncoder,
+    text: str,
+    ks: Sequence[int] = USUAL,
+    config: TrainConfig | None = None,
+    *,
+    meanings: Sequence[Meaning] = (),
+    interval: Interval = 10,
+) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
+    """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns the soft prompts by their tokens.
+
+    `config` is theirs but for `tokens`. Sending True stops it with the best so far. Raises PromptError, ConfigError, and TrainingFailed.
+    """
+    ks = check_sweep(ks)
+    config = replace(config or TrainConfig(), tokens=ks[-1])
+    prompt = meant_prompt(encoder, text, meanings, config.long)
+    if config.init == "soft":
+        raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
+    members: list[Member] = []
+    try:
+        pool = Pool(encoder, config, ks)
+        members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
+        starts = [start_vectors(encoder, prompt, member.config, member.tokens, None) for member in members]
+        pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])
+        due = interval if callable(interval) else lambda step: step % interval == 0
+        while pool.members:
+            pool.advance()
+            if pool.is_due():
+                pool.check()
+                pool.leave([member for member in pool.members if member.stopped])
+            if due(pool.clock) or not pool.members:
+                pool.read_back(pool.members)
+                if (yield _report(members)):
+                    break
+    except RuntimeError as error:  # torch's type for a lost or full device
+        lost = device_failure(error, encoder.device)
+        if not any(member.step for member in members):
+            raise TrainingFailed(lost) from error
+        for member in pool.members:
+            member.stopped, member.failure = "failed", lost
+    trained = [member.trained(encoder.arithmetic) for member in members]
+    made: list[SoftPrompt] = []
+    failure: TrainingFailed | None = None
+    for member, one in zip(members, trained, strict=True):
+        try:
+            made.append(finish(encoder, prompt, member.config, one))
+        except TrainingFailed as error:  # the others are whole; of this one the best until then is left
+            failure = error
+            if error.best is not None:
+                made.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
+    if not made:
+        raise failure or TrainingFailed("the sweep ended before its first step")
+    return made
+
+
+def knee(points: Sequence[tuple[int, float]]) -> int:
+    """The number of tokens after which more of them give little, of (tokens, fidelity) pairs: farthest above the line from the first to the last.
+
+    Source: Satopää et al. 2011 (Kneedle). Where fidelity does not rise, it is the first.
+    """
+    ordered = sorted(points)
+    best, rising = -2.0, []
+    for k, value in ordered:
+        best = max(best, value)
+        rising.append((k, best))
+    (first, low), (last, high) = rising[0], rising[-1]
+    if high <= low or last == first:
+        return first
+    above = [(value - low) / (high - low) - (k - first) / (last - first) for k, value in rising]
+    return rising[above.index(max(above))][0]
+
+
+def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
+    """What each number of tokens came to, as plain values; at one of them is the knee."""
+    at = knee([(one.tokens, _fidelity(one)) for one in made])
+    told = []
+    for one in made:
+        composed = one.composition
+        told.append({
+            "tokens": one.tokens, "similarity": one.similarity, "composed": composed.mean if composed else None,
+            "worst": composed.worst if composed else None, "floor": composed.floor if composed else None,
+            "readout_text": one.readout_text, "readout_similarity": one.readout_similarity, "knee": one.tokens == at,
+        })  # fmt: skip
+    return told
+
+
+def _fidelity(made: SoftPrompt) -> float:
+    return made.composition.mean if made.composition else made.similarity or 0.0
+
+
+def _report(members: Sequence[Member]) -> SweepReport:
+    latest = max(members, key=lambda member: member.step)
+    losses, results = [], []
+    for member in members:
+        figures, leader = member.figures()[:, :, member.leader], member.leader
+        best = figures[int(member.at.best_step[leader])]
+        losses.append(float(figures[-1, 0]))
+        results.append((member.tokens, float(best[1]), float(best[2])))
+    return SweepReport(latest.step, latest.config.steps, latest.seconds, tuple(losses), tuple(results))

@@ -1,0 +1,237 @@
+"""From a hard prompt to a finished soft prompt: train, grade, read out. Prints nothing, writes nothing, keeps no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softprompt.config import TrainConfig
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.loading import load_encoder
+from softprompt.errors import SoftPromptError, TrainingFailed
+from softprompt.evaluation.fidelity import grade
+from softprompt.evaluation.readout import read_out, readout_similarity
+from softprompt.objectives.hidden_states import hidden_similarities
+from softprompt.objectives.pooled import ALONE, HardPrompt, meant_prompt, targets_in
+from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.refusals import shortened
+from softprompt.training.batch import Pool
+from softprompt.training.loop import Interval, Report, descend, device_failure, start_tensor
+from softprompt.training.scheduler import descend_many
+from softprompt.training.slot import Task, Trained, TrainState
+
+MOST_AUTO = 16  # soft tokens that "auto" tries
+
+
+def train(
+    encoder: TextEncoder,
+    text: str,
+    config: TrainConfig | None = None,
+    *,
+    meanings: Sequence[Meaning] = (),
+    start: SoftPrompt | Array | Tensor | None = None,
+    on_report: Callable[[Report], bool | None] | None = None,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
+    **settings: Any,
+) -> SoftPrompt:
+    """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
+
+    With `meanings`, texts with their shares, it is trained on what these mean together, and `text` only says so to people. `on_report` is called every `interval` steps (or when `interval`, asked after each step, says so) and ends the training by
+    returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
+    to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
+    """
+    reports = iter_train(encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings)
+    stop: bool | None = None
+    while True:
+        try:
+            report = reports.send(stop)
+        except StopIteration as finished:
+            result: SoftPrompt = finished.value
+            return result
+        stop = on_report(report) if on_report else None
+
+
+def iter_train(
+    encoder: TextEncoder,
+    text: str,
+    config: TrainConfig | None = None,
+    *,
+    meanings: Sequence[Meaning] = (),
+    start: SoftPrompt | Array | Tensor | None = None,
+    interval: Interval = 10,
+    resume: TrainState | None = None,
+    **settings: Any,
+) -> Generator[Report, bool | None, SoftPrompt]:
+    """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
+    config = replace(config or TrainConfig(), **settings)
+    prompt = meant_prompt(encoder, text, meanings, config.long)
+    vectors = start_tensor(encoder, start)
+    if config.tokens != "auto":
+        trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
+        return finish(encoder, prompt, config, trained)
+    return (yield from _fewest(encoder, prompt, config, vectors, interval, resume))
+
+
+def train_many(
+    encoder: TextEncoder,
+    tasks: Iterable[Task],
+    *,
+    places: int | None = None,
+    on_step: Callable[[Pool], bool | None] | None = None,
+) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
+    """Trains tasks of one plan (`TrainConfig.plan`) together, and yields each with what it came to as soon as it is over, or with its error.
+
+    Tasks are drawn as places get free, so that there may be any number of them; `places`, on how many restarts at once, is by default as the
+    device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
+    and nothing more is yielded. Raises TrainingFailed where the device fails.
+    """
+    for task, done in descend_many(encoder, tasks, places=places, on_step=on_step):
+        if isinstance(done, SoftPromptError):
+            yield task, done
+            continue
+        try:
+            yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.arithmetic))
+        except SoftPromptError as error:
+            yield task, error
+
+
+def _fewest(
+    encoder: TextEncoder,
+    prompt: HardPrompt,
+    config: TrainConfig,
+    start: Tensor | None,
+    interval: Interval,
+    resume: TrainState | None,
+) -> Generator[Report, bool | None, SoftPrompt]:
+    """The soft prompt of fewest tokens that reaches `stop_at` alone and in contexts it was not trained in, else the closest.
+
+    Each number of tokens gets all its steps: a training that stops at `stop_at` is often short of it in other contexts.
+    """
+    wanted = config.stop_at
+    assert wanted is not None  # TrainConfig sees to it
+    first, best = (resume.tokens, resume.best) if resume else (1, None)
+    most = min(MOST_AUTO, encoder.room, prompt.tokens)  # with as many tokens as the prompt's own words, more are no use
+    for tokens in range(first, most + 1):
+        once = replace(config, tokens=tokens, stop_at=None)
+        try:
+            going_on = resume if tokens == first else None
+            training = descend(encoder, prompt, once, start=start, interval=interval, resume=going_on)
+            trained = yield from _remembering(training, best)
+            made = replace(finish(encoder, prompt, once, trained), config=config.as_dict())
+        except TrainingFailed as error:
+            raise TrainingFailed(str(error), best or error.best) from error
+        if best is None or _reached(made, config) > _reached(best, config):
+            best = made
+        if _reached(made, config) >= wanted:
+            return made
+        if made.stopped == "interrupted":
+            return replace(best, stopped="interrupted")
+    assert best is not None
+    missed = f"no soft prompt of up to {most} tokens reached {wanted:g} alone and composed; this one came closest"
+    return replace(best, warnings=(*best.warnings, missed))
+
+
+def _remembering(
+    training: Generator[Report, bool | None, Trained], best: SoftPrompt | None
+) -> Generator[Report, bool | None, Trained]:
+    """The same training, whose reports' states also know the best of the numbers of tokens tried before."""
+    stop: bool | None = None
+    while True:
+        try:
+            report = training.send(stop)
+        except StopIteration as finished:
+            trained: Trained = finished.value
+            return trained
+        stop = yield replace(report, state=partial(_with_best, report.state, best))
+
+
+def _with_best(state: Callable[[], TrainState], best: SoftPrompt | None) -> TrainState:
+    return replace(state(), best=best)
+
+
+def _reached(made: SoftPrompt, config: TrainConfig) -> float:
+    assert made.similarity is not None  # it was graded just now
+    composed = made.composition.mean if made.composition and config.contexts else made.similarity
+    return min(made.similarity, composed)
+
+
+def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+    """Grades and reads out what a training came to; raises TrainingFailed with it where the training failed."""
+    if not math.isfinite(trained.loss):
+        raise TrainingFailed(trained.failure or "the training ended before its first step")
+    try:
+        made = _graded(encoder, prompt, config, trained)
+    except RuntimeError as error:  # the device is lost or full
+        if encoder.device.type == "cpu":
+            raise TrainingFailed(device_failure(error, encoder.device)) from error
+        made = _graded(load_encoder(encoder.name, "cpu"), prompt, config, trained)
+    if trained.failure:
+        raise TrainingFailed(trained.failure, made)
+    return made
+
+
+def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+    return SoftPrompt(
+        hard_prompt=prompt.text,
+        meanings=prompt.meanings,
+        model=encoder.name,
+        model_fingerprint=encoder.fingerprint,
+        vectors=trained.vectors.numpy(),
+        losses=trained.losses.numpy(),
+        similarities=trained.similarities.numpy(),
+        loss=trained.loss,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        stopped=trained.stopped,
+        config=config.as_dict(),
+        device=trained.device,
+        warnings=_warnings(prompt, config, trained),
+        versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
+        **measured(encoder, prompt, trained.vectors),
+    )
+
+
+def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
+    """Return the fields of a SoftPrompt that say how near `vectors` (k, w) come to the hard prompt on this encoder, and how they read."""
+    similarity, composition = grade(encoder, prompt, vectors)
+    readout, readout_text = read_out(encoder, vectors)
+    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
+    return {
+        "target": target.numpy(),
+        "similarity": similarity,
+        "composition": composition,
+        "readout": readout,
+        "readout_text": readout_text,
+        "readout_similarity": readout_similarity(encoder, readout_text, target),
+        "hidden": hidden_similarities(encoder, prompt, vectors),
+    }
+
+
+def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tuple[str, ...]:
+    notes = []
+    tokens = len(trained.vectors)
+    if tokens >= prompt.tokens:
+        notes.append(
+            f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}"
+            + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")
+        )
+    if len(prompt.pieces) > max(1, len(prompt.variants)):
+        notes.append(f"the prompt's {prompt.tokens} tokens were trained on as the mean of {len(prompt.pieces)} chunks")
+    if prompt.dropped:
+        notes.append(f"the prompt was cut to {prompt.tokens} tokens; what was dropped: '{shortened(prompt.dropped)}'")
+    if trained.skipped:
+        notes.append(
+            f"{len(trained.skipped)} of {len(config.contexts)} contexts have no room for this prompt and were left out: "
+            "the soft prompt may lose meaning beside other words"
+        )
+    return tuple(notes)

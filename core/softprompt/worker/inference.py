@@ -1,0 +1,102 @@
+"""Questions that need a text encoder, answered by the thread that trains, between two steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from softprompt.encoders.catalog import MINI
+from softprompt.errors import RunNotFound, WorkerError
+from softprompt.worker.protocol import Neighbours, Request, Similarity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softprompt.composition.composer import Figures
+    from softprompt.composition.sentence import Sentence
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.prompts.soft_prompt import Array
+    from softprompt.worker.trainer import Engine, Training
+
+MOST_NEIGHBOURS = 100
+
+
+def answer(request: Request, engine: Engine) -> dict[str, Any]:
+    """The reply to a question, as plain values. Raises SoftPromptError."""
+    match request:
+        case Similarity():
+            return _similarity(request, engine)
+        case Neighbours():
+            return _neighbours(request, engine)
+    raise WorkerError(f"{request.do} is no question")
+
+
+def _encoder(engine: Engine, model: str, device: str) -> TextEncoder:
+    """The model, if it is loaded or can be without stalling a training; `mini` loads in a quarter of a second."""
+    from softprompt.worker.trainer import Busy
+
+    assert engine.warm is not None
+    if engine.training and model.lower() != MINI and not engine.warm.has(model, device):
+        raise Busy(f"{model} is not loaded, and a training is under way: ask again when it is done")
+    return engine.warm.get(model, device)
+
+
+def _similarity(request: Similarity, engine: Engine) -> dict[str, Any]:
+    from softprompt.composition.composer import compose, figures, pooled
+
+    encoder = _encoder(engine, request.model, request.device)
+    opened = engine.library.open(request.opened) if request.opened else None
+    made = compose(encoder, request.texts, engine.library.open, opened)
+    ours = pooled(encoder, made)
+    told = [_told(sentence, found) if sentence.words else None
+            for sentence, found in zip(made.sentences, figures(encoder, made, ours), strict=True)]  # fmt: skip
+    return {
+        "model": encoder.name,
+        "room": encoder.room,
+        "tokens": [len(row) for row in made.rows],
+        "similarities": (ours @ ours.T).clamp(-1, 1).tolist(),
+        "written_out": told,
+    }
+
+
+def _told(sentence: Sentence, found: Figures) -> dict[str, Any]:
+    return {
+        "text": sentence.readable if sentence.known else "",
+        "tokens": found.written_tokens,
+        "saved": found.saved,
+        "similarity": found.fidelity,
+        "floor": found.floor,
+        "mixed": found.mixed,
+    }
+
+
+def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
+    from softprompt.evaluation.readout import read_out, readout_similarity
+
+    if request.run:
+        training = engine.training.get(request.run)
+        if training is None or training.vectors is None:
+            raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry when it is done")
+        encoder, vectors = training.vectors
+        target: Tensor | Array | None = _target(training, encoder)
+    else:
+        prompt = engine.library.open(request.entry).prompt
+        encoder, vectors = _encoder(engine, prompt.model, "auto"), prompt.vectors
+        encoder.check_belongs(prompt)
+        target = prompt.target if prompt.target.size else None
+    tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MOST_NEIGHBOURS) - 1)
+    readout = [
+        [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)] for read in tokens
+    ]
+    similarity = None if target is None else readout_similarity(encoder, text, target)
+    return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
+
+
+def _target(training: Training, encoder: TextEncoder) -> Tensor:
+    """What a run is trained on, as its entry will have it; the same for all of its run."""
+    from softprompt.objectives.pooled import ALONE, meant_prompt, targets_in
+
+    if training.target is None:
+        job = training.run.job
+        training.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
+    target: Tensor = training.target
+    return target

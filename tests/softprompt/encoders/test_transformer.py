@@ -1,0 +1,168 @@
+"""open_clip is the reference: every text configuration that it has gives its own embeddings here, or is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.factory import get_model_config
+from torch import Tensor
+from torch.nn import functional as F
+
+from softprompt.encoders.clip import openclip
+from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.clip.tokenizer import Tokenizer
+from softprompt.errors import ModelRefused
+
+SMALL_VISION = {"image_size": 32, "patch_size": 16, "width": 64, "head_width": 32, "layers": 1}
+SMALL_DECODER = {"layers": 1, "width": 64, "heads": 2, "vocab_size": 64}
+TOLERANCE = 1e-5  # of unit vectors' components
+WORDS = 2_000  # of a vocabulary; CLIP's two specials are its last words
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    """One model's name for each distinct text configuration, with its configuration made small.
+
+    Few layers, two heads of their own size, a small vision tower, few words: what tells towers apart stays, and making
+    one costs a tenth of what it does at full width.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name in open_clip.list_models():
+        config = get_model_config(name)
+        text = config["text_cfg"]
+        if "hf_model_name" in text:
+            continue
+        text["layers"] = 2
+        text["vocab_size"] = WORDS  # the largest have 901,629 rows of 1,024
+        kept = {key: config[key] for key in ("quick_gelu", "custom_text") if key in config}
+        shape = {**kept, "embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": text}
+        if "multimodal_cfg" in config:  # the caption's decoder, of which nothing is read
+            shape["multimodal_cfg"] = {**config["multimodal_cfg"], **SMALL_DECODER}
+        distinct = json.dumps({**shape, "text_cfg": {**text, "hf_tokenizer_name": None}}, sort_keys=True)
+        text["width"], text["heads"] = 2 * text["width"] // text["heads"], 2
+        if text.get("proj_type") == "none":
+            shape["embed_dim"] = text["width"]
+        found.setdefault(distinct, (name, shape))
+    return dict(found.values())
+
+
+CONFIGURATIONS = configurations()
+PLAIN: dict[str, Any] = {"embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": {"width": 64, "heads": 2, "layers": 2}}
+HF_TOWERS = [name for name in open_clip.list_models() if "hf_model_name" in get_model_config(name)["text_cfg"]]
+
+
+def specials_of(text_cfg: dict[str, Any]) -> Specials:
+    """What the tokenizers of these families put around a prompt."""
+    tokenizer = text_cfg.get("hf_tokenizer_name", "")
+    if "bert" in tokenizer:
+        return Specials((101,), (0,), 0)
+    if "SigLIP2" in tokenizer:
+        return Specials((), (1,), 0)
+    if "SigLIP" in tokenizer or "mt5" in tokenizer:
+        return Specials((), (1,), 1 if "SigLIP" in tokenizer else 0)
+    if "xlm" in tokenizer:
+        return Specials((0,), (2,), 1)
+    return Specials((WORDS - 2,), (WORDS - 1,), 0)
+
+
+def random_model(name: str, config: dict[str, Any], folder: Path) -> Any:
+    """A model of this configuration with all its weights random, also the biases and norms that open_clip starts at 0 or 1."""
+    (folder / f"test-{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"test-{name}").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def encode(model: Any, ids: Tensor) -> Tensor:
+    return F.normalize(model.encode_text(ids), dim=-1)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_path: Path) -> None:
+    config = CONFIGURATIONS[name]
+    model, specials = random_model(name, config, tmp_path), specials_of(config["text_cfg"])
+    tower = openclip.tower_of(name, model)
+    encoder = TextEncoder(name, tower, Tokenizer(), specials)
+    rng = torch.Generator().manual_seed(1)
+    rows = [
+        torch.randint(3, tower.config.vocabulary - 10, (n,), generator=rng).tolist()
+        for n in (1, 4, 9, encoder.room - 1, encoder.room)
+        if n <= encoder.room
+    ]
+    if specials.start == (WORDS - 2,):
+        rows.append([300, WORDS - 1, 301])  # an end token typed into the prompt
+        rows.append([0, 5, 0])  # "!" has the id of the padding
+    context = tower.config.context
+    full = [[*specials.start, *row, *specials.end] for row in rows]
+    padded = torch.tensor([row + [specials.pad] * (context - len(row)) for row in full])
+    with torch.no_grad():
+        reference = encode(model, padded)
+        ids = encoder.encode_rows(rows)
+        # the same from embeddings: each row's tokens stand in the place of soft tokens
+        soft = torch.stack(
+            [
+                encoder.encode_rows([[-1 - i for i in range(len(row))]], encoder.embed(row))[0]
+                for row in rows
+                if WORDS - 1 not in row and 0 not in row
+            ]
+        )
+    torch.testing.assert_close(ids, reference, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(soft, reference[: len(soft)], atol=TOLERANCE, rtol=0)
+
+
+def test_the_configurations_cover_what_makes_towers_differ() -> None:
+    texts = [config["text_cfg"] for config in CONFIGURATIONS.values()]
+    assert {text.get("pool_type", "argmax") for text in texts} == {"argmax", "eos", "last"}
+    assert {text.get("context_length", 77) for text in texts} >= {16, 32, 64, 72, 76, 77}
+    assert any(text.get("embed_cls") for text in texts)
+    assert any(text.get("no_causal_mask") for text in texts)
+    assert len(CONFIGURATIONS) > 25
+
+
+@pytest.mark.parametrize("name", HF_TOWERS)
+def test_hugging_face_towers_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ModelRefused, match=f"{name}/tag is not supported: its text tower is the Hugging Face model"):
+        openclip.load(f"{name}/tag", get_model_config(name), lambda: pytest.fail("its weights are not needed to say so"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda model: setattr(model, "attn_mask", torch.zeros(77, 77)), "neither causal nor none"),
+        (lambda model: setattr(model, "text_pool_type", "none"), "pooling is 'none'"),
+        (lambda model: setattr(model.transformer.resblocks[0].mlp, "gelu", torch.nn.ReLU()), "activation is ReLU"),
+        (
+            lambda model: model.transformer.resblocks[1].register_forward_hook(lambda *_: torch.zeros(3, 77, 64)),
+            "differ from open_clip's",
+        ),
+    ],
+)
+def test_a_tower_that_would_give_other_embeddings_is_refused(change: Any, why: str, tmp_path: Path) -> None:
+    model = random_model("plain", PLAIN, tmp_path)
+    change(model)
+    tokenizer = Tokenizer()
+    with pytest.raises(ModelRefused, match=why):
+        openclip.encoder_of("a-model", model, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+
+
+def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": SMALL_VISION,
+        "text_cfg": {"width": 64, "heads": 2, "layers": 2, "ls_init_value": 0.1},
+    }
+    model = random_model("scaled", config, tmp_path)
+    tokenizer = Tokenizer()
+    encoder = openclip.encoder_of("scaled", model, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    ids = open_clip.SimpleTokenizer()(["a fox in snow"])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.encode(["a fox in snow"]), encode(model, ids), atol=TOLERANCE, rtol=0)

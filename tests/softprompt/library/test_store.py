@@ -1,0 +1,240 @@
+"""The library: what is saved is whole, verified and listed; names are names, never paths."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softprompt import Library, SoftPrompt
+from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
+from softprompt.library.entry import unpack
+from softprompt.library.header import provenance_of
+from softprompt.library.names import check_name, name_for
+from tests.library_model import a_prompt
+
+
+def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
+    return a.summary() == b.summary() and all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
+    )
+
+
+def test_what_is_saved_is_opened_again_to_the_bit() -> None:
+    library = Library()
+    for prompt in (a_prompt(), a_prompt(composition=None, name="second")):
+        entry = library.save(prompt)
+        again = library.open(entry.prompt.name)
+        assert (again.id, again.revision) == (entry.id, 1)
+        assert same_prompt(again.prompt, prompt.named(entry.prompt.name))
+
+
+def test_an_entry_is_a_private_safetensors_file_named_by_its_id(home: Path) -> None:
+    from safetensors.numpy import load_file
+
+    entry = Library().save(a_prompt(name="Red fox"))
+    path = home / "data" / "library" / "entries" / f"{entry.id}.1.safetensors"
+    assert set(load_file(path)) == {"vectors", "target", "losses", "similarities"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_every_changed_byte_and_every_cut_is_noticed() -> None:
+    library = Library()
+    entry = library.save(a_prompt(warnings=()))
+    path = library.path(entry.id, 1)
+    raw = path.read_bytes()
+    for i in range(len(raw)):
+        with pytest.raises(EntryDamaged):
+            unpack(raw[:i] + bytes([raw[i] ^ 1]) + raw[i + 1 :], str(path))
+        with pytest.raises(EntryDamaged):
+            unpack(raw[:i], str(path))
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_being_listed() -> None:
+    library = Library()
+    good = library.save(a_prompt(name="good"))
+    bad = library.save(a_prompt(name="bad"))
+    library.path(bad.id, 1).write_bytes(b"\xff" * 40)
+    found = library.list()
+    assert [one.id for one in found.entries] == [good.id]
+    assert [bad.id in str(error) for error in found.damaged] == [True]
+
+
+def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
+    deep = json.dumps({"__metadata__": {"softprompt": "[" * 200_000}}).encode()
+    nan = json.dumps({"__metadata__": {"softprompt": '{"name": "x", "similarity": NaN}'}}).encode()
+    for header in (b'{"a":1,"a":2}', b"[" * 100_000, b"[1]", b"{}", b'{"__metadata__":[]}', deep, nan):
+        raw = len(header).to_bytes(8, "little") + header
+        for read in (unpack, provenance_of):
+            with pytest.raises(EntryDamaged):
+                read(raw, "file")
+    with pytest.raises(EntryDamaged):
+        unpack((1 << 60).to_bytes(8, "little") + b"{}", "file")
+
+
+@pytest.mark.parametrize("changes", [{"similarity": "high"}, {"steps": 1.5}, {"config": []}, {"hard_prompt": None}])
+def test_a_well_made_file_with_values_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+    from softprompt.library.entry import Entry, pack
+
+    with pytest.raises(EntryDamaged, match="is no entry of this library"):
+        unpack(pack(Entry("ab", 1, a_prompt(**changes))), "file")
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "link"])
+def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch, home: Path, call: str) -> None:
+    library = Library()
+    library.prepare()
+    real = getattr(os, call)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if call == "close":
+            real(*args)
+        if call == "open" and "entries" not in str(args[0]):
+            return real(*args, **kwargs)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, failing)
+    if call == "link":
+        monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(HomeError, match=r"No space left on device.*nothing was saved|cannot be written to \(No space"):
+        library.save(a_prompt())
+    monkeypatch.undo()
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(home))
+    assert list(library.entries.iterdir()) == []
+    assert library.list().entries == library.list().damaged == []
+
+
+def test_a_save_whose_last_tidying_fails_is_no_success(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    real = Path.unlink
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        if not missing_ok:
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    with pytest.raises(HomeError, match="nothing was saved"):
+        Library().save(a_prompt())
+    assert list(Library().entries.iterdir()) == []
+
+
+def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert Library().save(a_prompt()).prompt.name == "red-fox-bold"
+
+
+def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
+    with pytest.raises(HomeError, match=r"cannot be created .*set SOFTPROMPT_HOME to a folder"):
+        Library().prepare()
+
+
+def test_names_are_made_from_the_words_that_tell() -> None:
+    assert name_for("image of serene landscape at sunrise with trees", ()) == "serene-landscape-sunrise"
+    assert name_for("image of serene landscape at sunrise", {"serene-landscape-sunrise"}) == "serene-landscape-sunrise-2"
+    assert name_for("a of the", ()) == "a-of-the"
+    assert name_for("!!! 🙂", ()) == "prompt"
+    assert name_for("v1", ()) == "prompt-v1"
+    assert name_for("雪の中の赤い狐", ()) == "雪の中の赤い狐"
+
+
+def test_a_taken_name_is_refused_before_and_numbered_after_a_training() -> None:
+    library = Library()
+    assert library.free_name(" Fuchs straße ") == "Fuchs straße"
+    library.save(a_prompt(name="Fuchs straße"))
+    with pytest.raises(BadName, match="has a soft prompt named fuchs STRASSE already"):
+        library.free_name("fuchs STRASSE")
+    assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-2"
+    assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-3"
+
+
+def test_a_folder_that_cannot_be_synced_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt.system import files
+
+    def failing(_folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    library = Library()
+    library.prepare()
+    monkeypatch.setattr(files, "sync_folder", failing)
+    with pytest.raises(HomeError, match="nothing was saved"):
+        library.save(a_prompt())
+    assert list(library.entries.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("a" * 81, "81 characters"),
+        ("../x", "'.'"),
+        ("a/b", "'/'"),
+        ("a\x1bb", "x1b"),
+        ("a[b]", r"'\['"),
+        ("🙂" * 3, "'🙂'"),
+        ("v1", "reserved"),
+        ("V12", "reserved"),
+        ("a\u202eb", "u202e"),
+    ],
+)
+def test_names_that_cannot_be_given(name: str, said: str) -> None:
+    with pytest.raises(BadName, match=said):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["landscape", "v1 red", "été", "雪", "a-b_c 9", "हिन्दी", "CON"])
+def test_names_that_can_be_given(name: str) -> None:
+    assert check_name(f" {name} ") == check_name(name)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
+    with suppress(BadName):
+        assert check_name(check_name(text)) == check_name(text)
+    assert check_name(name_for(text, ()))
+
+
+def test_finding_by_name_id_and_beginning_of_an_id() -> None:
+    library = Library()
+    fox = library.save(a_prompt(name="Fox"))
+    library.save(a_prompt(name="forest"))
+    assert library.find("fOX").id == library.find(fox.id).id == library.find(fox.id[:6]).id == fox.id
+    with pytest.raises(EntryNotFound, match=r"no soft prompt is named 'forst'\. Close: forest"):
+        library.find("forst")
+    with pytest.raises(EntryNotFound, match="`softprompt-tui list` shows all"):
+        library.find("qqqqqq")
+
+
+def test_two_of_one_name_are_told_apart_by_id() -> None:
+    library = Library()
+    first = library.save(a_prompt(name="fox"))
+    second = library.save(a_prompt(name="other"))
+    from softprompt.library.entry import Entry, pack
+
+    library.path(second.id, 1).write_bytes(pack(Entry(second.id, 1, a_prompt(name="FOX"))))
+    with pytest.raises(EntryNotFound, match="is the name of several") as caught:
+        library.find("fox")
+    assert first.id in str(caught.value)
+    assert library.find(second.id).id == second.id
+
+
+def test_listing_needs_neither_torch_nor_numpy() -> None:
+    Library().save(a_prompt())
+    code = "import sys; from softprompt.library import Library; print(len(Library().list().entries), sorted({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1 []"
