@@ -485,7 +485,7 @@ _ALL = (
     Target("worker", _said, (WorkerError,), _said_all, (b'"type":', b'"runs":', b'"run":', b'"more":', b'"state":', b"\n", b"null")),
     Target("model-config", _model_config, (ValueError, ModelRefused), _model_configs,
            (b'"text_cfg":', b'"vision_cfg":', b'"vocab_size":', b'"text_arch":', b'"modern"', b'"tokenizer_kwargs":', b"1e9", b"null", b"[")),
-    Target("protocol", _request, (WorkerError,), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
+    Target("protocol", _request, (WorkerError, PromptError), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
     Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
     Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),

@@ -358,7 +358,7 @@ def every_kind() -> list[bytes]:
 def test_the_child_imports_and_opens_nothing_once_it_is_locked_up() -> None:
     """What a reader needs has to be imported before: later it cannot be, and the file would be refused for that."""
     code = (
-        "import pickle, sys\nfrom softprompt.formats import child\nfiles = pickle.load(sys.stdin.buffer)\n"
+        "import pickle, sys\nfrom softprompt.formats.readers import sandbox_child as child\nfiles = pickle.load(sys.stdin.buffer)\n"
         "child.SECONDS = 60\nchild.lock_up()\nevents, answers = [], []\n"
         "sys.addaudithook(lambda event, args: events.append(str(args[0])) if event in ('import', 'open') else None)\n"
         "for raw in files:\n    answers.append(child.answer(False, {'': raw})[0])\n"
