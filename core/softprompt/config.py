@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from softprompt.errors import ConfigError, DeviceError
+from softprompt.errors import ConfigError, DeviceError, check_text
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
-from softprompt.refusals import check_text
 from softprompt.text_states import Family
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]

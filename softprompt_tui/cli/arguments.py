@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from softprompt.encoders.catalog import LOCAL
-from softprompt.errors import ConfigError, HomeError
-from softprompt.refusals import check_text
+from softprompt.errors import ConfigError, HomeError, check_text
 from softprompt.system.paths import VARIABLE
 
 GONE = "the working folder was deleted"

@@ -20,8 +20,7 @@ from typing import BinaryIO
 
 import click
 
-from softprompt.errors import HomeError, PromptError
-from softprompt.refusals import check_text
+from softprompt.errors import HomeError, PromptError, check_text
 from softprompt.worker.log import PROGRAM, log_file
 
 TERMINAL_CHUNK = 256  # bytes

@@ -9,11 +9,10 @@ from typing import Any
 
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.encoders.catalog import MINI
-from softprompt.errors import ConfigError, PromptError
+from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import Job
 from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
 from softprompt.library.names import listed_tags
-from softprompt.refusals import check_text
 
 LISTS = ("contexts", "against")
 WHOLE = ("tokens", "steps", "restarts", "patience", "seed")

@@ -18,11 +18,10 @@ from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.vocabulary import Typist
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, too_many_hard
 from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, rows_in, targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.soft_prompt import HardReadout
-from softprompt.refusals import too_many_hard
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report

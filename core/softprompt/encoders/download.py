@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, SoftFileLock
 
 from softprompt.encoders.catalog import ModelInfo
-from softprompt.errors import ModelUnavailable
-from softprompt.refusals import not_supported
+from softprompt.errors import ModelUnavailable, not_supported
 
 TRIES = 5  # that bring nothing
 WAIT, LONGEST_WAIT = 0.25, 600.0  # seconds; the first is doubled at every vain try; a busy hub may ask for more

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.config import check_device, check_precision
 from softprompt.encoders.catalog import LOCAL, MINI, MINI_FOLDER, list_models
-from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel
-from softprompt.refusals import reason
+from softprompt.errors import DeviceError, ModelUnavailable, UnknownModel, reason
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel
-from softprompt.refusals import not_supported
+from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel, not_supported
 
 if TYPE_CHECKING:
     from torch import Tensor

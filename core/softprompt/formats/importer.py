@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softprompt.config import Long, TrainConfig
-from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError
+from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError, check_text, no_prompt, shortened
 from softprompt.formats.readers.layouts import LEFT_OUT
 from softprompt.formats.readers.parsed_file import Found
 from softprompt.formats.readers.sandbox import read
@@ -29,7 +29,6 @@ from softprompt.library.names import check_name, check_note, check_tags, tidied
 from softprompt.prompts.lineage import check_meanings
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.validation import bounded, check_source_size
-from softprompt.refusals import check_text, no_prompt, shortened
 from softprompt.text_states import ENCODERS
 
 if TYPE_CHECKING:

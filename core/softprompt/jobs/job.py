@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.encoders.catalog import MINI
-from softprompt.errors import ConfigError, PromptError, TrainingFailed
+from softprompt.errors import ConfigError, PromptError, TrainingFailed, check_text, no_prompt
 from softprompt.library.names import check_name
 from softprompt.prompts.lineage import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
-from softprompt.refusals import check_text, no_prompt
 
 if TYPE_CHECKING:
     from softprompt.composition.sentence import Sentence

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from softprompt.config import MOST_TOKENS
 from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model
 from softprompt.encoders.loading import local_folder, resolve
-from softprompt.errors import UnknownModel
-from softprompt.refusals import no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
+from softprompt.errors import UnknownModel, no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.tokenizer import Tokenizer

@@ -6,8 +6,7 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable
 
-from softprompt.errors import BadName
-from softprompt.refusals import check_text
+from softprompt.errors import BadName, check_text
 
 LONGEST = 80
 LONGEST_TAG, MOST_TAGS, LONGEST_NOTE = 40, 50, 10_000

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from softprompt.config import Long
 from softprompt.encoders.clip.text_encoder import Row, TextEncoder
 from softprompt.encoders.clip.tokenizer import encode_prompt
+from softprompt.errors import check_text, no_prompt, too_long
 from softprompt.prompts.contexts import SLOT, split_context
 from softprompt.prompts.lineage import Meaning
-from softprompt.refusals import check_text, no_prompt, too_long
 
 ALONE = SLOT  # the context with nothing around
 

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.context_batch import SoftRows
 from softprompt.encoders.clip.text_encoder import Read, TextEncoder
+from softprompt.errors import too_many
 from softprompt.objectives.hidden_states import HiddenTarget, best_match
 from softprompt.objectives.losses import cosines, row_losses
 from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, targets_of, with_room
 from softprompt.prompts.contexts import split_context
-from softprompt.refusals import too_many
 from softprompt.text_states import READS
 from softprompt.training.cuda_graphs import Graphs
 from softprompt.training.optimizer import CHECK_STEPS, Descent, Figures, Schedule, fresh, held

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.errors import ConfigError, TrainingFailed, no_start, reason
 from softprompt.objectives.pooled import HardPrompt
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
-from softprompt.refusals import no_start, reason
 from softprompt.training.batch import Pool, check_tokens
 from softprompt.training.slot import Member, Trained, TrainState
 

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import MessageTooLong, SoftPromptError, is_bad_input
-from softprompt.refusals import shortened
+from softprompt.errors import MessageTooLong, SoftPromptError, is_bad_input, shortened
 from softprompt.worker.protocol import encode
 
 if TYPE_CHECKING:

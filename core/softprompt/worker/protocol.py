@@ -16,8 +16,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, ClassVar, NoReturn
 
-from softprompt.errors import MessageTooLong, WorkerError
-from softprompt.refusals import check_text
+from softprompt.errors import MessageTooLong, WorkerError, check_text
 
 # 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts; 4: the runs are told in pages
 PROTOCOL = 4

@@ -21,12 +21,11 @@ from typing import Any
 
 from softprompt.encoders.catalog import LOCAL, MINI, list_models
 from softprompt.encoders.loading import pick_device
-from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError
+from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError, no_start, shortened
 from softprompt.jobs.job import Job
 from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
 from softprompt.prompts.downsample import reduced
-from softprompt.refusals import no_start, shortened
 from softprompt.system.filesystems import set_mode
 from softprompt.worker import messages
 from softprompt.worker import protocol as p

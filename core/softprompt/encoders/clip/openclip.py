@@ -29,9 +29,8 @@ from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
 from softprompt.encoders.clip.tokenizer import PromptTokenizer, Tokenizer
 from softprompt.encoders.clip.transformer import Activation, Block, Pooling, Tower, TowerConfig
 from softprompt.encoders.model_folder import ModelFolder, check_weights, holds_code, named_code
-from softprompt.errors import ModelUnavailable, SoftPromptError
+from softprompt.errors import ModelUnavailable, SoftPromptError, not_supported, reason, shortened, typed_reason
 from softprompt.evaluation.readout import readable
-from softprompt.refusals import not_supported, reason, shortened, typed_reason
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
 EXTRA = "pip install transformers"

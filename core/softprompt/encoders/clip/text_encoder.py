@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from softprompt.encoders.clip.cpu_autograd import outputs
 from softprompt.encoders.clip.tokenizer import PromptTokenizer, encode_prompt
 from softprompt.encoders.clip.transformer import Pooling, Tower, block_forward
-from softprompt.errors import ConfigError
-from softprompt.refusals import without_room
+from softprompt.errors import ConfigError, without_room
 from softprompt.text_states import Reads
 
 if TYPE_CHECKING:
