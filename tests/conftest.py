@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 
 import softprompt
-from softprompt.encoders import catalog as catalogue
-from softprompt.encoders import loading as models
+from softprompt.encoders import catalog
+from softprompt.encoders.clip import mini
 from softprompt.system.threads import share_the_cpu
 from softprompt.worker import client
 from softprompt_tui.cli import batch, entry
@@ -40,7 +40,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the 
 @pytest.fixture(scope="session", autouse=True)
 def kept_mini() -> Iterator[None]:
     """The built-in model is read once for all tests, and what is made of its vocabulary too: both took half a second a command."""
-    load = models._mini
+    load = mini.load_mini
 
     @functools.cache
     def kept() -> TextEncoder:
@@ -49,7 +49,7 @@ def kept_mini() -> Iterator[None]:
         return encoder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_mini", kept)
+        patch.setattr(mini, "load_mini", kept)
         yield
 
 
@@ -98,8 +98,8 @@ def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTPROMPT_HOME", str(folder))
-        catalogue.list_models.cache_clear()
-        catalogue.list_models()  # here, where the tests of real models need open_clip anyway
+        catalog.list_models.cache_clear()
+        catalog.list_models()  # here, where the tests of real models need open_clip anyway
     return folder / "cache"
 
 

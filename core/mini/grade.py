@@ -38,8 +38,8 @@ def figures(pooled: Tensor, wanted: Tensor) -> str:
 
 def main() -> None:
     from distill import Texts, encode_rows
+    from softprompt.encoders.clip.mini import read_tower
     from softprompt.encoders.clip.tokenizer import Tokenizer
-    from softprompt.encoders.loading import read_tower
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("mini-work"))
@@ -60,7 +60,8 @@ def main() -> None:
 
     if args.texts:
         from embed import Teacher
-        from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+        from softprompt.encoders.base import Specials
+        from softprompt.encoders.clip.text_encoder import TextEncoder
 
         if not args.teacher:
             parser.error("--texts needs --teacher")

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from softprompt.prompts.soft_prompt import SoftPrompt
+    pass
 
 # a disk that is full, over its quota, read-only or broken, or a process without descriptors: nobody's input is at fault
 STORAGE_FAILURES = frozenset(
@@ -74,14 +74,6 @@ class DeviceError(SoftPromptError):
     """A device that this machine does not have."""
 
     bad_input = True
-
-
-class TrainingFailed(SoftPromptError):
-    """Training that could not go on; `best` is the best soft prompt until then, or None."""
-
-    def __init__(self, message: str, best: SoftPrompt | None = None) -> None:
-        super().__init__(message)
-        self.best = best
 
 
 class LibraryError(SoftPromptError):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from softprompt.batches import Format
-from softprompt.errors import TrainingFailed
+from softprompt.batches.rows import Format
 from softprompt.library.names import check_tags
 from softprompt.system.priority import BATCH, make_way
+from softprompt.training.errors import TrainingFailed
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, plain_option, training_options
 from softprompt_tui.cli.progress import heed_endings

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import click
 
-from softprompt.encoders.catalog import MINI, ModelInfo, is_kept, list_models
+from softprompt.encoders.catalog import MINI, ModelInfo, is_kept, list_models, resolve
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.common import complete_model, download_bar, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
@@ -89,9 +89,9 @@ def pull(name: str) -> None:
     if name.lower() == MINI:
         narrate("mini comes with the package: nothing to fetch")
         return
-    from softprompt.encoders import loading as engine
+    from softprompt.encoders.loading import pull as fetch
 
     with streams.native_errors_logged(), download_bar(name) as on_progress:
-        path = engine.pull(name, on_progress)
-    line("model", engine.resolve(name).name)
+        path = fetch(name, on_progress)
+    line("model", resolve(name).name)
     line("on disk", str(path))

@@ -12,7 +12,7 @@ import argparse
 from statistics import mean
 
 import softprompt
-from softprompt.objectives.hidden_states import hidden_similarities
+from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.objectives.pooled import hard_prompt
 
 PROMPTS = (

@@ -48,12 +48,10 @@ from softprompt.errors import (
     TemplateError,
     WorkerError,
 )
-from softprompt.formats.readers import detect as recognise
-from softprompt.formats.readers import png_card as pngfile
-from softprompt.formats.readers import sandbox_child as child
+from softprompt.formats.readers import detect, png_card, sandbox_child
 from softprompt.formats.readers.layouts import found_in
 from softprompt.formats.readers.sandbox import _checked
-from softprompt.formats.writers import encode as export_bytes
+from softprompt.formats.writers import encode
 from softprompt.jobs.job import Job
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
@@ -279,7 +277,7 @@ def _in_zip(raw: bytes) -> None:
         made.writestr("archive/data.pkl", raw)
         for i in range(4):
             made.writestr(f"archive/data/{i}", NUMBERS.tobytes())
-    recognise.found_in_file(file.getvalue())
+    detect.found_in_file(file.getvalue())
 
 
 def _zips() -> list[bytes]:
@@ -323,7 +321,7 @@ def _safetensors() -> list[bytes]:
     ]
     pair = [a_prompt(name="L"), a_prompt(name="G")]
     return (
-        [export_bytes.two_tensors(*pair)]
+        [encode.two_tensors(*pair)]
         + [save(one, {"format": "pt", "name": "x"}) for one in made]
         + [save({"emb_params": v}, ours), *_entries()[:2]]
     )
@@ -391,12 +389,12 @@ def _embedding(values: str) -> bytes:
 
 
 def _from_json(raw: bytes) -> None:
-    found_in(*pngfile.from_json(raw), {})
+    found_in(*png_card.from_json(raw), {})
 
 
 def _cards() -> list[bytes]:
     text = base64.b64encode(_embedding("[[1.5,2],[3,4e-3]]"))
-    word = pngfile.KEYWORD + b"\0"
+    word = png_card.KEYWORD + b"\0"
     texts = [
         b"tEXt" + word + text,
         b"zTXt" + word + b"\0" + zlib.compress(text),
@@ -407,12 +405,12 @@ def _cards() -> list[bytes]:
 
 def _png(chunks: Iterable[bytes]) -> bytes:
     packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
-    return pngfile.SIGNATURE + b"".join(packed)
+    return png_card.SIGNATURE + b"".join(packed)
 
 
 def _with_crcs(raw: bytes) -> bytes:
     """A picture with the checksums that its chunks should have."""
-    out, at = bytearray(raw), len(pngfile.SIGNATURE)
+    out, at = bytearray(raw), len(png_card.SIGNATURE)
     while at + 12 <= len(out):
         (length,) = struct.unpack_from(">I", out, at)
         end = at + 8 + length
@@ -424,7 +422,7 @@ def _with_crcs(raw: bytes) -> bytes:
 
 
 def _folder(raw: bytes) -> None:
-    recognise.found_in_folder({recognise.CONFIG: raw, recognise.WEIGHTS: save({"prompt_embeddings": NUMBERS.reshape(2, 4)})})
+    detect.found_in_folder({detect.CONFIG: raw, detect.WEIGHTS: save({"prompt_embeddings": NUMBERS.reshape(2, 4)})})
 
 
 def _configs() -> list[bytes]:
@@ -439,7 +437,7 @@ def _configs() -> list[bytes]:
 
 
 def _answers() -> list[bytes]:
-    return [b"".join(child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors())]
+    return [b"".join(sandbox_child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors())]
 
 
 def _template(raw: bytes) -> None:
@@ -490,12 +488,12 @@ _ALL = (
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
     Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),
     Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
-    Target("torch-stream", recognise.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
-    Target("zip", recognise.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
-    Target("safetensors", recognise.found_in_file, _REFUSED, _safetensors, (*TYPES, *_KEYS), _with_length),
-    Target("png", recognise.found_in_file, _REFUSED, _cards, (b"tEXt", b"zTXt", b"iTXt", b"IEND", pngfile.KEYWORD), _with_crcs),
+    Target("torch-stream", detect.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
+    Target("zip", detect.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
+    Target("safetensors", detect.found_in_file, _REFUSED, _safetensors, (*TYPES, *_KEYS), _with_length),
+    Target("png", detect.found_in_file, _REFUSED, _cards, (b"tEXt", b"zTXt", b"iTXt", b"IEND", png_card.KEYWORD), _with_crcs),
     Target("embedding-json", _from_json, _REFUSED, lambda: [_embedding("[[1.5,2],[3,4]]"), _embedding("[1,2]")], tuple(_KEYS)),
-    Target("npy", recognise.found_in_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
+    Target("npy", detect.found_in_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
     Target("peft", _folder, _REFUSED, _configs, (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
     Target("template", _template, (TemplateError,), _templates, (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
     Target("answer", lambda raw: _checked(raw, ""), _REFUSED, _answers, (b'"vectors":', b'"beside":', b'"said":', b"[[")),

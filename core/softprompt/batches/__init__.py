@@ -7,17 +7,23 @@ what a kill leaves: how far the trainings were, and the lines that were told.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softprompt.batches.batch import Batch, train_batch
     from softprompt.batches.results import Progress, Result
     from softprompt.batches.row_job import Defaults
 
-Format = Literal["text", "csv", "jsonl"]
 
 # imported when they are used: the command line knows the formats without the 8 ms that all of it costs
-_HOMES = {"Batch": "batch", "Defaults": "row_job", "Progress": "results", "Result": "results", "train_batch": "batch"}
+_HOMES = {
+    "Batch": "batch",
+    "Defaults": "row_job",
+    "Format": "rows",
+    "Progress": "results",
+    "Result": "results",
+    "train_batch": "batch",
+}
 
 __all__ = ["Batch", "Defaults", "Format", "Progress", "Result", "train_batch"]
 

@@ -16,13 +16,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from softprompt.batches import Format
 from softprompt.batches.checkpoints import Held, UnderWay, batches_folder, sweep_forgotten
 from softprompt.batches.output import OutFile
 from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import Progress, Result
 from softprompt.batches.row_job import OF_A_ROW, Defaults
-from softprompt.batches.rows import Keys, Row, read_rows, row_of
+from softprompt.batches.rows import Format, Keys, Row, read_rows, row_of
 from softprompt.batches.spool import Spool
 from softprompt.config import TrainConfig
 from softprompt.errors import FileRefused

@@ -14,8 +14,8 @@ from pathlib import Path
 from softprompt.batches.record import SUFFIX
 from softprompt.errors import HomeError, RunRefused
 from softprompt.system.files import is_partial, read_file, replace_file, sweep
+from softprompt.system.locks import take
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
-from softprompt.worker.endpoint import take
 
 STATE, LOCK = ".state", ".lock"
 LARGEST = 4 << 30  # bytes

@@ -24,7 +24,7 @@ from softprompt.batches.spool import Spool
 from softprompt.errors import FileRefused
 from softprompt.system.files import PARTIAL, naming, sync_folder
 from softprompt.system.filesystems import sync
-from softprompt.worker.endpoint import leads_to
+from softprompt.system.locks import leads_to
 
 LONGEST = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_APPEND

@@ -23,12 +23,12 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 
-from softprompt.batches import Format
 from softprompt.errors import FileRefused
 from softprompt.library.names import tidied
 
+Format = Literal["text", "csv", "jsonl"]
 ENDINGS: dict[str, Format] = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LARGEST = 1 << 30  # bytes of a file; standard input may never end
 LONGEST_LINE = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
-    from softprompt.training.slot import Task, TrainState
+    from softprompt.training.task import Task, TrainState
 
 LOOK_EVERY = 10  # steps
 

@@ -6,7 +6,8 @@ from difflib import get_close_matches
 
 import torch
 
-from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.base import Specials
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 from softprompt.encoders.loading import pick_device

@@ -6,7 +6,7 @@ skipped (positions that never change, all but one query of the last layer) does 
 
 from __future__ import annotations
 
-from softprompt.encoders.clip.text_encoder import Specials
+from softprompt.encoders.base import Specials
 from softprompt.encoders.clip.transformer import TowerConfig
 
 

@@ -17,13 +17,14 @@ from softprompt.bench.environment import Setting
 from softprompt.bench.results import COPY, DEFAULT, OURS, TUNED, WARM, PairRow, SoftRow
 from softprompt.bench.textual_inversion import after_steps
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.text_encoder import Row, TextEncoder
+from softprompt.encoders.base import Row
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
 from softprompt.objectives.pooled import hard_prompt
 from softprompt.prompts.soft_prompt import Composition
 from softprompt.training.scheduler import descend_many
-from softprompt.training.slot import Task
+from softprompt.training.task import Task
 
 PAIR_TOKENS, PAIRS = 3, 40
 # two soft prompts in one sentence; no content word of these stands in a context of the training

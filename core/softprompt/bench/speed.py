@@ -20,7 +20,7 @@ from softprompt.discrete.search import random_tokens
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.pooled import ALONE, hard_prompt, targets_in
 from softprompt.training.batch import Pool
-from softprompt.training.loop import start_vectors
+from softprompt.training.init import start_vectors
 from softprompt.training.scheduler import places_for
 
 SIZES_ON_CPU = (1, 4, 16, 64)

@@ -18,7 +18,7 @@ from softprompt.bench.machine import synchronise
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, targets_in
-from softprompt.training.loop import start_vectors
+from softprompt.training.init import start_vectors
 from softprompt.training.optimizer import CHECK_STEPS
 
 DEFAULT_RATE = 5e-4  # as diffusers' documentation runs it

@@ -20,7 +20,7 @@ from softprompt.objectives.pooled import hard_prompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.training.loop import descend
 from softprompt.training.scheduler import descend_many
-from softprompt.training.slot import Task
+from softprompt.training.task import Task
 
 SEEDS = 4  # of each prompt, where they are trained together: more than a batch holds, so that places are filled again
 GRADE_EVERY = 5  # steps

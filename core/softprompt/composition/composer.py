@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.composition.sentence import Sentence, Word, read_sentence
-from softprompt.encoders.clip.tokenizer import encode_prompt
+from softprompt.encoders.base import encode_prompt
 from softprompt.errors import PromptError
 from softprompt.objectives.hidden_states import check_family
 from softprompt.prompts.lineage import Meaning

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from softprompt.config import HardConfig, Words
+from softprompt.encoders.base import PromptTokenizer, readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.encoders.clip.tokenizer import PromptTokenizer
 from softprompt.errors import ConfigError
-from softprompt.evaluation.readout import readable
 
 LEAST_WORD = 2  # letters of a dictionary word; single ones are `a`, `i`, and the alphabet
 

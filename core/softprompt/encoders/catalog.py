@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from softprompt.errors import UnknownModel
 from softprompt.system.paths import cache_folder
 
 MINI = "mini"
@@ -136,3 +138,26 @@ def _info(model: str, tag: str, config: dict[str, Any], source: dict[str, Any]) 
         tokenizer="" if hf_model else text.get("hf_tokenizer_name") or "",
         refused=f"its text tower is the Hugging Face model {hf_model}" if hf_model else "",
     )
+
+
+QUICK_GELU = "-quickgelu"
+
+
+def resolve(name: str) -> ModelInfo:
+    """The model of this name as open_clip spells it; where a tag's weights want quickgelu, the model with that activation.
+
+    Raises UnknownModel with close matches.
+    """
+    known = {info.name.lower(): info for info in list_models() if info.name != MINI}
+    model, _, tag = name.lower().partition("/")
+    wanted = f"{model}/{tag.replace('-', '_')}" if tag else model
+    for candidate in (f"{model}{QUICK_GELU}/{tag.replace('-', '_')}", wanted):
+        if candidate in known:
+            return known[candidate]
+    tagged = [info.name for lower, info in known.items() if lower.startswith(f"{model}/")]
+    if tagged:
+        raise UnknownModel(f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}")
+    spelled = {MINI: MINI} | {lower: info.name for lower, info in known.items()}
+    close = [spelled[lower] for lower in get_close_matches(wanted, spelled, 4, 0.5)]
+    hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"
+    raise UnknownModel(f"no model is named {name!r}. {hint}")

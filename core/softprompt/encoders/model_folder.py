@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel, not_supported
 
 if TYPE_CHECKING:
@@ -37,6 +39,14 @@ TEXT_SETTINGS = frozenset(
 )
 LARGEST = {"context_length": 1 << 16, "vocab_size": 1 << 24, "width": 1 << 16, "heads": 1 << 12, "layers": 1 << 10}
 KINDS = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode": str, "tokenizer_kwargs": dict}
+
+
+def local_folder(name: str) -> Path:
+    """The folder that a `local-dir:` name means."""
+    folder = Path(name.removeprefix(LOCAL))
+    with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
+        folder = folder.expanduser()
+    return folder.absolute()
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.encoders.base import readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.prompts.soft_prompt import Array, Neighbour, ReadoutToken
 
 # (ids, unit vectors) of the tokens a readout may show; made once per encoder: normalising 49,408 x 256 takes 15 ms
 _vocabularies: WeakKeyDictionary[TextEncoder, tuple[Tensor, Tensor]] = WeakKeyDictionary()
-
-
-def readable(piece: str) -> bool:
-    """Whether a token's text can be shown and typed: not empty, no part of a character, no control character."""
-    return bool(piece.strip()) and piece.isprintable() and "\ufffd" not in piece
 
 
 def vocabulary(encoder: TextEncoder) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from softprompt.errors import EntryDamaged
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.library.header import read_header
 from softprompt.training.optimizer import Descent
-from softprompt.training.slot import TrainState
+from softprompt.training.task import TrainState
 
 _DIGEST = 64
 _BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.encoders.catalog import MINI
-from softprompt.errors import ConfigError, PromptError, TrainingFailed, check_text, no_prompt
+from softprompt.errors import ConfigError, PromptError, check_text, no_prompt
 from softprompt.library.names import check_name
 from softprompt.prompts.lineage import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
+from softprompt.training.errors import TrainingFailed
 
 if TYPE_CHECKING:
     from softprompt.composition.sentence import Sentence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt.prompts.soft_prompt import HardReadout, SoftPrompt
     from softprompt.training.loop import Interval, Report
-    from softprompt.training.slot import TrainState
+    from softprompt.training.task import TrainState
 
 
 Kind = Literal["train", "hard", "sweep"]

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from softprompt.config import MOST_TOKENS
-from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model
-from softprompt.encoders.loading import local_folder, resolve
+from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model, resolve
+from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import UnknownModel, no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def check_fits(job: Job) -> None:
         raise too_many_hard(job.hard.tokens or 0, info.name, room)
     if job.entry or not counted:  # the prompt of an entry was trained on already
         return
-    from softprompt.encoders.clip.tokenizer import encode_prompt
+    from softprompt.encoders.base import encode_prompt
 
     for text in [one.text for one in job.meanings] or [job.prompt]:
         ids = encode_prompt(clip_tokenizer(), text)

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from softprompt.errors import BadName, ConfigError, EntryChanged, EntryDamaged, EntryNotFound, HomeError, LibraryError
-from softprompt.library import bulk as batch
-from softprompt.library import queries as listing
-from softprompt.library import trash
+from softprompt.library import bulk, queries, trash
 from softprompt.library.bulk import Known
 from softprompt.library.index import Index
 from softprompt.library.names import check_name, check_note, check_tags, listed_tags, name_for, numbered, same
@@ -109,7 +107,7 @@ class Library:
         damaged is mended. A name that is taken gets a number. With `failed`, those that cannot be saved are put there, and the others
         are saved. Raises BadName, HomeError, LibraryError.
         """
-        return batch.save_all(self, made, known or self.known(), failed)
+        return bulk.save_all(self, made, known or self.known(), failed)
 
     def open(self, name: str) -> Entry:
         """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
@@ -147,16 +145,16 @@ class Library:
         if sort not in SORTS:
             raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
         wanted = Wanted(words, tuple(listed_tags(tags)), model, trashed)
-        return self.index.ask(lambda db: listing.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
+        return self.index.ask(lambda db: queries.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
 
     def find(self, name: str, trashed: bool = False) -> Listed:
         """The entry of this name or id, or the one in the trash; raises EntryNotFound with close matches."""
-        matches = self.index.ask(lambda db: listing.matches(db, self.path, name, trashed))
+        matches = self.index.ask(lambda db: queries.matches(db, self.path, name, trashed))
         if len(matches) == 1:
             return matches[0]
         if matches:
             raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
-        damaged = self.index.ask(lambda db: listing.damaged_heads(db, name))
+        damaged = self.index.ask(lambda db: queries.damaged_heads(db, name))
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
@@ -164,9 +162,9 @@ class Library:
             )
         if trashed:
             raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all")
-        if self.index.ask(lambda db: listing.matches(db, self.path, name, True)):
+        if self.index.ask(lambda db: queries.matches(db, self.path, name, True)):
             raise EntryNotFound(f"{name} is in the trash: `softprompt-tui restore {name}` brings it back")
-        names = self.index.ask(lambda db: listing.close_names(db, name))
+        names = self.index.ask(lambda db: queries.close_names(db, name))
         raise EntryNotFound(
             f"no soft prompt is named {name!r}. " + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
         )
@@ -174,7 +172,7 @@ class Library:
     def free_name(self, name: str) -> str:
         """The name, tidied; raises BadName where it cannot be given or is taken. Asked before a training."""
         name = check_name(name)
-        if self.index.ask(lambda db: listing.is_taken(db, same(name))):
+        if self.index.ask(lambda db: queries.is_taken(db, same(name))):
             raise BadName(f"the library has a soft prompt named {name} already: choose another name")
         return name
 
@@ -368,4 +366,4 @@ class _Taken:
         self.db = db
 
     def __contains__(self, key: object) -> bool:
-        return listing.is_taken(self.db, str(key))
+        return queries.is_taken(self.db, str(key))

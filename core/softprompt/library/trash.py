@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound
-from softprompt.library import queries as listing
+from softprompt.library import queries
 from softprompt.library.revisions import now
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def restore(library: Library, name: str, revision: int | None = None) -> Entry:
         found = library.find(name, trashed=True)
         entry_id, number = found.id, found.revision
     except EntryNotFound:
-        damaged = library.index.ask(lambda db: listing.damaged_heads(db, name))
+        damaged = library.index.ask(lambda db: queries.damaged_heads(db, name))
         if len(damaged) != 1:
             raise
         ((entry_id, number, _),) = damaged
@@ -97,5 +97,5 @@ def _found_or_damaged(library: Library, name: str) -> tuple[str, int]:
         found = library.find(name)
         return found.id, found.revision
     except EntryDamaged:
-        ((entry_id, number, _),) = library.index.ask(lambda db: listing.damaged_heads(db, name))
+        ((entry_id, number, _),) = library.index.ask(lambda db: queries.damaged_heads(db, name))
         return entry_id, number

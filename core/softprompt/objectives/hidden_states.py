@@ -27,8 +27,7 @@ from torch.nn import functional as F
 
 from softprompt.encoders.clip.text_encoder import Read, TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.pooled import ALONE, HardPrompt, rows_in, soft_rows
-from softprompt.prompts.soft_prompt import Array
+from softprompt.objectives.pooled import HardPrompt, rows_in
 from softprompt.text_states import READS, Family, families_of
 
 UNMATCHED = -2.0  # below every cosine
@@ -88,17 +87,3 @@ def check_family(encoder: TextEncoder, family: Family) -> None:
             f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} layers); "
             f"what reads one of that shape: {', '.join(fitting)}, as in --family {fitting[0]}"
         )
-
-
-@torch.no_grad()
-def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, float]:
-    """Hidden-state similarity of soft tokens `vectors` (k, w) alone to the hard prompt, by family; {} for one of several texts."""
-    if len(prompt.pieces) != 1:
-        return {}
-    vectors = torch.asarray(vectors, copy=True).to(encoder.device)
-    frame = encoder.frame(soft_rows(encoder, [ALONE], len(vectors)))
-    found = {}
-    for family in measured_families(encoder):
-        target = HiddenTarget(encoder, prompt, [ALONE], family)
-        found[str(family)] = float(target.similarities(frame.read(vectors.unsqueeze(0), target.reads)))
-    return found

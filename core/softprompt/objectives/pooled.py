@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import Long
-from softprompt.encoders.clip.text_encoder import Row, TextEncoder
-from softprompt.encoders.clip.tokenizer import encode_prompt
+from softprompt.encoders.base import Row, encode_prompt
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import check_text, no_prompt, too_long
 from softprompt.prompts.contexts import SLOT, split_context
 from softprompt.prompts.lineage import Meaning

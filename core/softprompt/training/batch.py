@@ -25,7 +25,8 @@ from softprompt.prompts.contexts import split_context
 from softprompt.text_states import READS
 from softprompt.training.cuda_graphs import Graphs
 from softprompt.training.optimizer import CHECK_STEPS, Descent, Figures, Schedule, fresh, held
-from softprompt.training.slot import Look, Member, TrainState
+from softprompt.training.slot import Look, Member
+from softprompt.training.task import TrainState
 
 GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
 ALONE_SHARE = 0.3  # of the loss; the contexts share the rest

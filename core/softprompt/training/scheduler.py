@@ -12,11 +12,14 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, SoftPromptError, TrainingFailed
+from softprompt.errors import ConfigError, SoftPromptError
 from softprompt.objectives.pooled import HardPrompt, meant_prompt
 from softprompt.training.batch import Pool
-from softprompt.training.loop import device_failure, start_vectors
-from softprompt.training.slot import Member, Task
+from softprompt.training.errors import TrainingFailed
+from softprompt.training.init import start_vectors
+from softprompt.training.loop import device_failure
+from softprompt.training.slot import Member
+from softprompt.training.task import Task
 
 MOST_PLACES = 1024
 POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)

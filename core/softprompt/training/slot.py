@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,41 +18,11 @@ from torch.nn import functional as F
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import Read
 from softprompt.objectives.pooled import HardPrompt
-from softprompt.prompts.lineage import Meaning
 from softprompt.training.optimizer import Figures
+from softprompt.training.task import Trained
 
 if TYPE_CHECKING:
-    from softprompt.prompts.soft_prompt import SoftPrompt
-
-
-@dataclass(frozen=True, eq=False)
-class TrainState:
-    """Everything that a training is at a step: on the cpu, going on from it alone gives the bits of one never interrupted.
-
-    `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
-    """
-
-    step: int
-    seconds: float
-    tokens: int
-    tensors: dict[str, Tensor]
-    best: SoftPrompt | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training came to: the best vectors of the best restart, and that restart's history."""
-
-    vectors: Tensor  # (k, w) float32 on the cpu
-    losses: Tensor  # (steps,) float32 on the cpu
-    similarities: Tensor  # (steps,) of the prompt alone
-    loss: float
-    steps: int
-    seconds: float
-    stopped: str  # steps | stop_at | patience | interrupted | failed
-    skipped: tuple[str, ...]  # contexts in which the prompt does not fit
-    device: str  # and the tower's precision on it, such as "cpu, float32"
-    failure: str = ""
+    pass
 
 
 @dataclass(frozen=True)
@@ -129,18 +99,3 @@ class Member:
             device=device,
             failure=self.failure,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A training to be done in a pool: a hard prompt, or the `meanings` it has together, and a `key` to know it by.
-
-    `start` (k, w) is what init "soft" begins from; `resume` a state to go on from.
-    """
-
-    text: str
-    config: TrainConfig = field(default_factory=TrainConfig)
-    meanings: tuple[Meaning, ...] = ()
-    start: Tensor | None = None
-    resume: TrainState | None = None
-    key: str = ""

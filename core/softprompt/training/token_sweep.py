@@ -8,12 +8,14 @@ from typing import Any
 
 from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, TrainingFailed
+from softprompt.errors import ConfigError
 from softprompt.objectives.pooled import meant_prompt
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.batch import Pool
-from softprompt.training.loop import Interval, device_failure, start_vectors
+from softprompt.training.errors import TrainingFailed
+from softprompt.training.init import start_vectors
+from softprompt.training.loop import Interval, device_failure
 from softprompt.training.slot import Member
 from softprompt.training.trainer import finish
 

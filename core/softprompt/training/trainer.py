@@ -16,17 +16,19 @@ from torch.nn import functional as F
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
-from softprompt.errors import SoftPromptError, TrainingFailed, shortened
+from softprompt.errors import SoftPromptError, shortened
 from softprompt.evaluation.fidelity import grade
+from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
-from softprompt.objectives.hidden_states import hidden_similarities
 from softprompt.objectives.pooled import ALONE, HardPrompt, meant_prompt, targets_in
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.training.batch import Pool
-from softprompt.training.loop import Interval, Report, descend, device_failure, start_tensor
+from softprompt.training.errors import TrainingFailed
+from softprompt.training.init import start_tensor
+from softprompt.training.loop import Interval, Report, descend, device_failure
 from softprompt.training.scheduler import descend_many
-from softprompt.training.slot import Task, Trained, TrainState
+from softprompt.training.task import Task, Trained, TrainState
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 

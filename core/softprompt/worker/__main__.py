@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
+from softprompt.system.locks import take
 from softprompt.system.priority import WORKER, make_way
 from softprompt.system.threads import share_the_cpu
 from softprompt.worker import log as logs
 from softprompt.worker.client import ANOTHER, READY, SAFELY
-from softprompt.worker.endpoint import Place, take
+from softprompt.worker.endpoint import Place
 from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
 
 # not SOFTPROMPT_RUNTIME, which is taken from the data folder

@@ -15,6 +15,7 @@ from typing import Any
 
 from softprompt import errors
 from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.training.errors import TrainingFailed
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Place, held
 from softprompt.worker.log import log_file, log_path
@@ -254,9 +255,10 @@ def too_old(run: str) -> WorkerError:
 
 def raised(message: dict[str, Any]) -> SoftPromptError:
     """The worker's error as the type it had there, where this package has it."""
-    kind = getattr(errors, str(message.get("kind")), WorkerError)
+    name = str(message.get("kind"))
+    kind = TrainingFailed if name == TrainingFailed.__name__ else getattr(errors, name, WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
         kind = WorkerError
-    error = kind(str(message.get("message")))
+    error: SoftPromptError = kind(str(message.get("message")))
     error.bad_input = error.bad_input and message.get("bad_input") is not False  # the cause of it stays with the worker
     return error

@@ -5,7 +5,6 @@ Not XDG_RUNTIME_DIR: that is emptied at the last logout, which is just when the 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -15,11 +14,11 @@ from pathlib import Path
 
 from softprompt.errors import WorkerError
 from softprompt.system.filesystems import set_mode
+from softprompt.system.locks import take
 from softprompt.system.paths import APP, data_folder, make_folder, why_not_ours
 
 VARIABLE = "SOFTPROMPT_RUNTIME"
 LONGEST_PATH = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place:
@@ -75,23 +74,6 @@ def _runtime_folder(home: Path) -> Path:
         raise WorkerError(f"{VARIABLE} is {given!r}, and there is no such user: set it to a folder") from error
 
 
-def take(path: Path) -> int | None:
-    """The descriptor of a lock now held, or None where another process holds it. The kernel frees it when its holder dies."""
-    while True:
-        descriptor = os.open(path, _FLAGS, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError as error:  # Lustre and NFS can be mounted without locks
-            os.close(descriptor)
-            raise OSError(error.errno, f"no locks there: {error.strerror}", str(path)) from error
-        if leads_to(path, descriptor):
-            return descriptor
-        os.close(descriptor)  # it was removed meanwhile: a lock that nobody else would find
-
-
 @contextmanager
 def held(path: Path, within: float) -> Iterator[None]:
     """Waits for a lock and holds it; raises WorkerError where it is not free within so many seconds."""
@@ -109,11 +91,3 @@ def held(path: Path, within: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def leads_to(path: Path, descriptor: int) -> bool:
-    """Whether `path` is the file that is open as `descriptor`."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import SoftPromptError, TrainingFailed
+from softprompt.errors import SoftPromptError
 from softprompt.jobs.job import carry_out, kept
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
 from softprompt.training.batch import Pool
-from softprompt.training.loop import report_of, start_tensor
-from softprompt.training.slot import Task
+from softprompt.training.errors import TrainingFailed
+from softprompt.training.init import start_tensor
+from softprompt.training.loop import report_of
+from softprompt.training.task import Task
 from softprompt.training.token_sweep import SweepReport, results, sweep
 from softprompt.training.trainer import train_many
 from softprompt.worker.run_folder import swept_file

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
-    from softprompt.training.slot import TrainState
+    from softprompt.training.task import TrainState
     from softprompt.worker.trainer import Engine
 
 CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over

@@ -27,10 +27,11 @@ from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
 from softprompt.prompts.downsample import reduced
 from softprompt.system.filesystems import set_mode
+from softprompt.system.locks import leads_to, take
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.connection import MOST_ASKED, Client, is_ours
-from softprompt.worker.endpoint import Place, leads_to, take
+from softprompt.worker.endpoint import Place
 from softprompt.worker.lines import read_line
 from softprompt.worker.log import log_path
 from softprompt.worker.queue import Queue, keep_swept

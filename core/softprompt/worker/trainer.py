@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library
-from softprompt.worker import inference as queries
+from softprompt.worker import inference
 from softprompt.worker.leases import Lease
 from softprompt.worker.protocol import Request
 from softprompt.worker.run_folder import Run, RunFolder
@@ -160,7 +160,7 @@ class Engine(threading.Thread):
                     return
                 question = self._questions.pop(key)
             try:
-                question.answer.set_result(queries.answer(question.request, self))
+                question.answer.set_result(inference.answer(question.request, self))
             except Exception as error:  # to whom asked; a question must not end the thread
                 if not isinstance(error, SoftPromptError):
                     log.exception("a question failed: %s", question.request.do)

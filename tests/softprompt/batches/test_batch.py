@@ -16,7 +16,8 @@ from softprompt import Library, TrainConfig, train_batch
 from softprompt.batches import Batch, Defaults, Progress, Result
 from softprompt.batches.row_job import OF_A_ROW
 from softprompt.batches.rows import LONGEST_LINE, Keys, Row, read_rows
-from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, TrainingFailed, UnknownModel
+from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, UnknownModel
+from softprompt.training.errors import TrainingFailed
 
 SHORT = TrainConfig(tokens=2, steps=4)
 PROMPTS = ["a red fox asleep in deep snow", "a boat on a lake at dawn", "an old lighthouse above a stormy sea"]

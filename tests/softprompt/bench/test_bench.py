@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from softprompt.bench import soft
-from softprompt.bench import time_to_target as reaching
+from softprompt.bench import soft, time_to_target
 from softprompt.bench.machine import describe, in_turns
 from softprompt.bench.plan import PARTS, Plan
 from softprompt.bench.prompts import from_file, shipped, suited, tuning
@@ -44,12 +43,13 @@ from softprompt.bench.run import measure
 from softprompt.bench.soft import worst_tenth
 from softprompt.bench.textual_inversion import DECAY, Inversion, after_steps, tuned_rate
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.base import Specials
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import TowerConfig
 from softprompt.errors import ConfigError, PromptError, UnknownModel
 from softprompt.objectives.pooled import ALONE, hard_prompt, targets_in
-from softprompt.training.loop import start_vectors
+from softprompt.training.init import start_vectors
 from tests.conftest import BOAT, FOX
 
 TINY = {"count": 2, "hard_count": 1, "seconds": 0.05, "watch": 0.02, "patience": 0.2, "texts": tuple(shipped()[:2])}
@@ -69,9 +69,9 @@ def rows(tiny: TextEncoder) -> list[Any]:
     """All rows, of trainings of a few steps: which there are does not depend on how long they train."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (soft, reaching):
+        for module in (soft, time_to_target):
             patch.setattr(module, "TrainConfig", partial(TrainConfig, steps=20))
-        patch.setattr(reaching, "TOWARDS", replace(reaching.TOWARDS, steps=20))
+        patch.setattr(time_to_target, "TOWARDS", replace(time_to_target.TOWARDS, steps=20))
         found = list(measure(tiny, Plan.quick(**TINY), said.append))
     assert said
     return found

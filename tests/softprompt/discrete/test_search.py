@@ -17,7 +17,8 @@ from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.search import random_tokens
 from softprompt.discrete.vocabulary import Typist, typeable
-from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.base import Specials
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 from softprompt.errors import ConfigError, PromptError

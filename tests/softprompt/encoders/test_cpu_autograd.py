@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.bench.random_towers import random_tower
-from softprompt.encoders.clip import cpu_autograd as byhand
+from softprompt.encoders.clip import cpu_autograd
 from softprompt.encoders.clip.transformer import Tower, TowerConfig
 from softprompt.objectives.losses import cosines
 
@@ -38,7 +38,7 @@ def some(*shape: int, seed: int = 0) -> Tensor:
 def both(tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Any = None) -> tuple[list[Tensor], list[Tensor]]:
     """(outputs, gradient) by hand and by autograd, of a loss that weighs every number differently."""
     found = []
-    for compute in (byhand.outputs, Tower.outputs):
+    for compute in (cpu_autograd.outputs, Tower.outputs):
         leaf = x.clone().requires_grad_()
         outputs = compute(tower, leaf, at, mask, past)
         (gradient,) = torch.autograd.grad((outputs * some(*outputs.shape, seed=2)).sum(), leaf)
@@ -52,7 +52,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
 
 
 def test_this_torch_has_the_kernels() -> None:
-    assert byhand.HAS_KERNELS
+    assert cpu_autograd.HAS_KERNELS
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
@@ -64,7 +64,7 @@ def test_it_is_autograds(activation: str, causal: bool, rows: int) -> None:
 
 
 def test_it_is_autograds_where_an_mlp_is_too_large_for_the_small_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(byhand, "SMALL", 0)
+    monkeypatch.setattr(cpu_autograd, "SMALL", 0)
     assert_same(*both(a_tower(), some(4, 7, 32), torch.tensor([6, 3, 5, 1])))
 
 
@@ -98,7 +98,7 @@ def test_in_other_precisions_autograd_does_it() -> None:
     tower = a_tower().to(torch.device("cpu"), torch.float64)
     assert_same(*both(tower, some(2, 6, 32).double(), torch.tensor([5, 3])))
     leaf = some(2, 6, 32).double().requires_grad_()
-    assert "Outputs" not in type(byhand.outputs(tower, leaf, torch.tensor([5, 3])).grad_fn).__name__
+    assert "Outputs" not in type(cpu_autograd.outputs(tower, leaf, torch.tensor([5, 3])).grad_fn).__name__
 
 
 def test_the_gradient_of_a_cosine_is_autograds() -> None:

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import softprompt
-from softprompt.encoders import catalog as catalogue
-from softprompt.encoders import loading as models
+from softprompt.encoders import catalog, loading
 from softprompt.encoders.clip import openclip
 from softprompt.errors import DeviceError, ModelRefused, ModelUnavailable, UnknownModel
 
@@ -148,9 +147,9 @@ def test_the_built_in_model_is_known_in_any_case() -> None:
 
 @pytest.mark.usefixtures("_kept")
 def test_names_resolve_as_open_clip_spells_them_and_with_the_right_activation() -> None:
-    assert models.resolve("vit-b-32/laion2b-s34b-b79k").name == "ViT-B-32/laion2b_s34b_b79k"
+    assert loading.resolve("vit-b-32/laion2b-s34b-b79k").name == "ViT-B-32/laion2b_s34b_b79k"
     # open_clip would build the plain gelu for these weights, and only warn
-    assert models.resolve("ViT-L-14/openai").name == "ViT-L-14-quickgelu/openai"
+    assert loading.resolve("ViT-L-14/openai").name == "ViT-L-14-quickgelu/openai"
 
 
 @pytest.mark.parametrize(
@@ -169,19 +168,19 @@ def test_an_unknown_model_is_answered_with_close_matches(name: str, said: str) -
 
 
 def test_the_catalogue_is_kept_and_made_again_when_broken(home: Path) -> None:
-    catalogue.list_models.cache_clear()
-    first = catalogue.list_models()
+    catalog.list_models.cache_clear()
+    first = catalog.list_models()
     kept = next((home / "cache").glob("models-*.json"))
-    catalogue.list_models.cache_clear()
-    assert catalogue.list_models() == first
+    catalog.list_models.cache_clear()
+    assert catalog.list_models() == first
     kept.write_text("[{]")
-    catalogue.list_models.cache_clear()
-    assert catalogue.list_models() == first
+    catalog.list_models.cache_clear()
+    assert catalog.list_models() == first
     assert {info.name for info in first} == {"mini", *(f"{m}/{t}" for m, t in open_clip.list_pretrained())}
 
 
 def test_the_catalogues_sizes_are_the_towers(tmp_path: Path) -> None:
-    info = next(info for info in catalogue.list_models() if info.name == "ViT-B-32/openai")
+    info = next(info for info in catalog.list_models() if info.name == "ViT-B-32/openai")
     model = open_clip.create_model("ViT-B-32")
     tower = openclip.tower_of("ViT-B-32", model)
     assert (info.width, info.layers, info.context, info.parameters) == (512, 12, 77, tower.parameters)

@@ -13,8 +13,9 @@ from open_clip.factory import get_model_config
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.encoders.base import Specials
 from softprompt.encoders.clip import openclip
-from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.errors import ModelRefused
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from softprompt.encoders.base import readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.evaluation.readout import read_out, readable, readout_similarity, vocabulary
+from softprompt.evaluation.readout import read_out, readout_similarity, vocabulary
 from tests.conftest import FOX
 
 

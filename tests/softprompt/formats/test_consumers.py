@@ -33,7 +33,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from softprompt import SoftPrompt, TextEncoder
-from softprompt.encoders.clip.text_encoder import Specials
+from softprompt.encoders.base import Specials
 from softprompt.encoders.clip.tokenizer import Tokenizer, _byte_pairs
 from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 from softprompt.formats.writers.exporter import Exported, export

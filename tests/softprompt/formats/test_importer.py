@@ -21,10 +21,9 @@ from safetensors.numpy import save
 from softprompt import Library, SoftPrompt
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import BadName, ConfigError, EntryDamaged, FileRefused, HomeError, PromptError
-from softprompt.formats import importer as importing
+from softprompt.formats import importer
 from softprompt.formats.importer import assigned, import_files
-from softprompt.formats.readers import sandbox as reading
-from softprompt.formats.readers import sandbox_child as child
+from softprompt.formats.readers import sandbox, sandbox_child
 from softprompt.formats.writers.encode import two_tensors
 from softprompt.formats.writers.exporter import export
 from softprompt.library.entry import Entry, pack
@@ -40,7 +39,7 @@ V = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here it is about what becomes of what is read; that it is read in a child is the matter of test_formats_reading."""
-    monkeypatch.setattr(reading, "_asked", lambda *asked: b"".join(child.reply(*asked)))
+    monkeypatch.setattr(sandbox, "_asked", lambda *asked: b"".join(sandbox_child.reply(*asked)))
 
 
 def file(folder: Path, called: str = "fox.pt", add: float = 0.0, **said: str) -> Path:
@@ -411,7 +410,7 @@ def test_what_a_file_says_is_bounded_as_a_whole_and_that_is_said(tmp_path: Path)
 
 
 def test_a_batch_holds_no_more_numbers_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "MOST_HELD", 3 * V.size)
+    monkeypatch.setattr(importer, "MOST_HELD", 3 * V.size)
     paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(5)], Library()
     batch = import_files(library, paths)
     assert (len(batch.refused), names(library)) == (2, [])

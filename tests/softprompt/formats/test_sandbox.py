@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from safetensors.torch import save as save_torch
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers import sandbox as reading
+from softprompt.formats.readers import sandbox
 from softprompt.formats.readers.detect import found_in_file, found_in_folder
 from softprompt.formats.readers.sandbox import read
 from softprompt.library.entry import Entry, pack
@@ -374,7 +374,7 @@ def test_the_child_imports_and_opens_nothing_once_it_is_locked_up() -> None:
 
 def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.safetensors").write_bytes(save_torch({"emb_params": V}))
-    monkeypatch.setattr(reading, "WALL", 0.001)
+    monkeypatch.setattr(sandbox, "WALL", 0.001)
     with pytest.raises(FileRefused, match="more memory or time"):
         read(tmp_path / "a.safetensors")
 
@@ -398,11 +398,11 @@ def _head(**changes: object) -> bytes:
 )  # fmt: skip
 def test_an_answer_that_a_hostile_file_could_have_made_is_checked_again(answer: bytes) -> None:
     with pytest.raises(FileRefused):
-        reading._checked(answer, "")
+        sandbox._checked(answer, "")
 
 
 def test_an_answer_as_it_should_be_is_taken() -> None:
-    assert reading._checked(_head() + bytes(32), "abc").sha256 == "abc"
+    assert sandbox._checked(_head() + bytes(32), "abc").sha256 == "abc"
     assert len(_answers()) > 3
 
 

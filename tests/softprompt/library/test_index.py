@@ -81,10 +81,10 @@ def test_filters_and_order(library: Library) -> None:
 
 
 def test_lists_of_many_entries_are_the_same_as_of_few(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.library import queries as listing
+    from softprompt.library import queries
 
     few = {sort: names(library, "a", sort=sort) for sort in SORTS}
-    monkeypatch.setattr(listing, "FEW", 0)
+    monkeypatch.setattr(queries, "FEW", 0)
     assert {sort: names(library, "a", sort=sort) for sort in SORTS} == few
 
 

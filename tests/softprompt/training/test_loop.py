@@ -14,8 +14,9 @@ import torch
 import softprompt
 from softprompt import SoftPrompt, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder, similarity
-from softprompt.errors import ConfigError, PromptError, PromptTooLong, TrainingFailed
+from softprompt.errors import ConfigError, PromptError, PromptTooLong
 from softprompt.prompts.contexts import GRADING_CONTEXTS, TRAINING_CONTEXTS
+from softprompt.training.errors import TrainingFailed
 from softprompt.training.loop import Report
 from tests.conftest import BOAT, FOX
 
@@ -215,16 +216,16 @@ def test_auto_says_when_nothing_reaches_it(encoder: TextEncoder) -> None:
 
 
 def test_auto_keeps_the_best_when_a_later_number_fails(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import loop as training
+    from softprompt.training import loop
 
-    real = training.start_vectors
+    real = loop.start_vectors
 
     def full(*args: Any) -> torch.Tensor:
         if args[3] == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args)
 
-    monkeypatch.setattr(training, "start_vectors", full)
+    monkeypatch.setattr(loop, "start_vectors", full)
     with pytest.raises(TrainingFailed, match="out of memory") as caught:
         softprompt.train(encoder, FOX, tokens="auto", stop_at=1.0, steps=20)
     assert caught.value.best is not None
@@ -297,15 +298,15 @@ def test_more_tokens_than_the_context_has_room_for_are_refused(encoder: TextEnco
 
 
 def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
-    real, calls = pool.row_losses, []
+    real, calls = batch.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (math.nan if len(calls) > 25 else 1)
 
-    monkeypatch.setattr(pool, "row_losses", failing)
+    monkeypatch.setattr(batch, "row_losses", failing)
     with pytest.raises(TrainingFailed, match=r"stopped being a number by step 30: try a rate below 1") as caught:
         train(encoder)
     best = caught.value.best
@@ -316,9 +317,9 @@ def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEnc
 
 
 def test_a_loss_that_never_is_a_number_leaves_nothing(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
-    monkeypatch.setattr(pool, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
+    monkeypatch.setattr(batch, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
     with pytest.raises(TrainingFailed) as caught:
         train(encoder)
     assert caught.value.best is None
@@ -335,10 +336,10 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     """A device that is gone answers nothing any more, not even where the best vectors stand."""
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
     from softprompt.training.optimizer import Descent
 
-    real, read, calls = pool.row_losses, Descent.read, []
+    real, read, calls = batch.row_losses, Descent.read, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -347,7 +348,7 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     def gone() -> Any:
         raise error
 
-    monkeypatch.setattr(pool, "row_losses", failing)
+    monkeypatch.setattr(batch, "row_losses", failing)
     monkeypatch.setattr(Descent, "read", lambda rows: read(rows) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
@@ -358,12 +359,12 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
 
 
 def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pool, "targets_of", full)
+    monkeypatch.setattr(batch, "targets_of", full)
     with pytest.raises(TrainingFailed, match="out of memory"):
         train(encoder)
 

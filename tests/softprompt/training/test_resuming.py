@@ -14,7 +14,7 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
 from softprompt.jobs.job import Job, carry_out
-from softprompt.training.slot import TrainState
+from softprompt.training.task import TrainState
 from softprompt.training.trainer import iter_train, train
 from tests.conftest import FOX
 from tests.worker_process import same_bits

@@ -13,10 +13,11 @@ import torch
 import softprompt
 from softprompt import SoftPrompt, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError, TrainingFailed
+from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError
 from softprompt.training.batch import Pool
+from softprompt.training.errors import TrainingFailed
 from softprompt.training.optimizer import Descent
-from softprompt.training.slot import Task, TrainState
+from softprompt.training.task import Task, TrainState
 from softprompt.training.trainer import train_many
 from tests.conftest import BOAT, FOX
 
@@ -137,9 +138,9 @@ def test_it_goes_on_from_the_states_of_all(encoder: TextEncoder) -> None:
 
 
 def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
-    real, at_once = pool.row_losses, []
+    real, at_once = batch.row_losses, []
 
     def small(objective: Any, outputs: torch.Tensor, *rest: Any) -> torch.Tensor:
         at_once.append(len(outputs))
@@ -147,7 +148,7 @@ def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeyp
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(objective, outputs, *rest)
 
-    monkeypatch.setattr(pool, "row_losses", small)
+    monkeypatch.setattr(batch, "row_losses", small)
     done = all_of(encoder, [Task(text, replace(SHORT, steps=10), key=text) for text in PROMPTS], places=6)
     assert set(done) == set(PROMPTS)
     assert all(isinstance(made, SoftPrompt) and made.steps == 10 for made in done.values())
@@ -156,9 +157,9 @@ def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeyp
 
 
 def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
-    real, calls = pool.row_losses, []
+    real, calls = batch.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -166,7 +167,7 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
             raise RuntimeError("CUDA error: gone")
         return real(*args)
 
-    monkeypatch.setattr(pool, "row_losses", failing)
+    monkeypatch.setattr(batch, "row_losses", failing)
     done: dict[str, Any] = {}
     together = train_many(encoder, [Task(text, SHORT, key=text) for text in PROMPTS], places=2)
     with pytest.raises(TrainingFailed, match="gone"):
@@ -228,9 +229,9 @@ def test_a_step_can_be_recorded_and_replayed(encoder: TextEncoder, monkeypatch: 
 def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.training import batch
 
-    real, calls = getattr(pool, where), []
+    real, calls = getattr(batch, where), []
 
     def full(*args: Any) -> Any:
         calls.append(1)
@@ -238,7 +239,7 @@ def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args)
 
-    monkeypatch.setattr(pool, where, full)
+    monkeypatch.setattr(batch, where, full)
     done = all_of(encoder, [Task(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]], places=4)
     assert set(done) == set(PROMPTS[:4])
     assert all(isinstance(made, SoftPrompt) and made.steps == 5 for made in done.values())

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from softprompt.errors import WorkerError
+from softprompt.system.locks import leads_to, take
 from softprompt.worker import leases
-from softprompt.worker.endpoint import Place, held, leads_to, take
+from softprompt.worker.endpoint import Place, held
 from softprompt.worker.leases import Holder, holder_of, is_free, newest, take_lease, unheard_for
 
 

@@ -15,9 +15,10 @@ import pytest
 from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
 from softprompt.jobs.job import Job
+from softprompt.system.locks import take
 from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
-from softprompt.worker.endpoint import Place, take
+from softprompt.worker.endpoint import Place
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home, events, gone, left_runs, until, wait_for
 

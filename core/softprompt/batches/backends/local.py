@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.batch import Pool
-    from softprompt.training.slot import Task, TrainState
+    from softprompt.training.task import Task, TrainState
 
 CHECKPOINT_FIRST, CHECKPOINT_EVERY = 1.0, 10.0  # seconds; sooner at first: who is killed often gets on all the same
 CHECKPOINT_SHARE = 0.05  # of the time at most
@@ -134,7 +134,7 @@ class Work:
 
     def _tasks(self, indices: array[int], encoder: TextEncoder, asked: dict[str, Asked]) -> Iterator[Task]:
         """What is to be trained, drawn when there is a place for it; those that were under way first."""
-        from softprompt.training.slot import Task
+        from softprompt.training.task import Task
 
         begun = {int(key, 16) for key in self.left}
         order = sorted(indices, key=lambda index: (self.spool.ids[index] not in begun, index))

@@ -19,18 +19,31 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softprompt.encoders.clip.text_encoder import Specials, TextEncoder
-from softprompt.encoders.clip.tokenizer import PromptTokenizer, Tokenizer
+from softprompt.encoders.base import PromptTokenizer, Specials, readable
+from softprompt.encoders.catalog import LOCAL, resolve
+from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Activation, Block, Pooling, Tower, TowerConfig
-from softprompt.encoders.model_folder import ModelFolder, check_weights, holds_code, named_code
+from softprompt.encoders.model_folder import (
+    ModelFolder,
+    check_weights,
+    find_weights,
+    holds_code,
+    local_folder,
+    named_code,
+    read_folder,
+)
 from softprompt.errors import ModelUnavailable, SoftPromptError, not_supported, reason, shortened, typed_reason
-from softprompt.evaluation.readout import readable
+
+if TYPE_CHECKING:
+    from softprompt.encoders.catalog import ModelInfo
+    from softprompt.encoders.download import Progress
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
 EXTRA = "pip install transformers"
@@ -301,3 +314,27 @@ def _model(config: dict[str, Any], path: Path) -> nn.Module:
     model: nn.Module = classes(**config).eval()
     open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     return model
+
+
+def load_by_name(name: str, on_progress: Progress | None) -> TextEncoder:
+    """A `MODEL/TAG` of open_clip, fetched if it is not here, or a `local-dir:` folder."""
+    from softprompt.encoders.download import fetch
+
+    if name.startswith(LOCAL):
+        path = local_folder(name)
+        folder = read_folder(f"{LOCAL}{path}", path)
+        return load(folder.name, folder.config, lambda: find_weights(folder), folder)
+    info = resolve(name)
+    return load(info.name, known_config(info), lambda: fetch(info, on_progress))
+
+
+def known_config(info: ModelInfo) -> dict[str, Any]:
+    """open_clip's configuration of a model that it knows by name, with the activation of its weights."""
+    from open_clip.factory import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    model, _, tag = info.name.partition("/")
+    config: dict[str, Any] = get_model_config(model)
+    if get_pretrained_cfg(model, tag).get("quick_gelu"):
+        config["quick_gelu"] = True
+    return config

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.encoders.base import PromptTokenizer, Row, Specials, encode_prompt
 from softprompt.encoders.clip.cpu_autograd import outputs
-from softprompt.encoders.clip.tokenizer import PromptTokenizer, encode_prompt
 from softprompt.encoders.clip.transformer import Pooling, Tower, block_forward
 from softprompt.errors import ConfigError, without_room
 from softprompt.text_states import Reads
@@ -26,17 +25,7 @@ from softprompt.text_states import Reads
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
-Row = Sequence[int]
 AT_THE_END: tuple[Pooling, ...] = ("argmax", "eos")  # towers that are pooled at the end token
-
-
-@dataclass(frozen=True)
-class Specials:
-    """What stands around a prompt in the context: start and end tokens, and the padding after them."""
-
-    start: tuple[int, ...]
-    end: tuple[int, ...]
-    pad: int = 0
 
 
 class TextEncoder:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import regex
 
@@ -31,40 +31,6 @@ LONGEST_WORD = 4_000  # bytes of one unbroken word, for the same reason
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-class PromptTokenizer(Protocol):
-    """What a text encoder asks of its tokenizer; ids never include the start, end and padding tokens.
-
-    `reserved_ids` are the special tokens that stand around a text, so that no text may spell them. The unknown token,
-    which is special too, is none of them: it stands for a character outside the vocabulary. The length is one more than
-    the highest id that is not reserved.
-    """
-
-    special_ids: frozenset[int]
-    reserved_ids: frozenset[int]
-
-    def __len__(self) -> int: ...
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
-    def piece(self, token: int) -> str: ...
-
-
-def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
-    """Token ids of a text that a person typed.
-
-    Raises:
-        PromptError: the text spells a special token. Most models pool at the first end token, so the words after it
-            would be trained on, shown and never read.
-    """
-    ids = tokenizer.encode(text)
-    reserved = next((i for i in ids if i in tokenizer.reserved_ids), None)
-    if reserved is not None:
-        raise PromptError(
-            f"the text has {tokenizer.piece(reserved)}, a special token of the model: what stands after an end token is not "
-            "read. Leave it out"
-        )
-    return ids
 
 
 class Tokenizer:

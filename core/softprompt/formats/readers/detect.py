@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import EntryDamaged, FileRefused
-from softprompt.formats.readers import kobold as koboldfile
-from softprompt.formats.readers import png_card as pngfile
-from softprompt.formats.readers import safetensors_file as safefile
-from softprompt.formats.readers import torch_file as torchfile
+from softprompt.formats.readers import kobold, png_card, safetensors_file, torch_file
 from softprompt.formats.readers.layouts import found_in, say
 from softprompt.formats.readers.parsed_file import Found
 from softprompt.formats.readers.tensors import Data, Tensor, finite, vectors_of
@@ -41,18 +38,18 @@ def found_in_file(raw: bytes) -> Found:
     """What the bytes of a file hold."""
     if not raw:
         raise FileRefused("it is empty")
-    if raw.startswith(pngfile.SIGNATURE):
-        value, data = pngfile.embedding_of(raw)
+    if raw.startswith(png_card.SIGNATURE):
+        value, data = png_card.embedding_of(raw)
         return _named("AUTOMATIC1111 embedding card (PNG)", found_in(value, data, {}))
-    if raw.startswith(koboldfile.MAGIC):
-        tensor, data = koboldfile.from_npy(raw)
+    if raw.startswith(kobold.MAGIC):
+        tensor, data = kobold.from_npy(raw)
         return _named("numpy array (.npy)", found_in(tensor, data, {}))
-    if safefile.looks_so(raw):
+    if safetensors_file.looks_so(raw):
         return _from_safetensors(raw)
     if raw.startswith(b"PK"):
         return _from_zip(raw)
-    if raw.startswith(torchfile.LEGACY):
-        value, data = torchfile.from_stream(raw)
+    if raw.startswith(torch_file.LEGACY):
+        value, data = torch_file.from_stream(raw)
         return _from_torch(value, data, "torch's older format")
     raise FileRefused(_what_else(raw))
 
@@ -71,9 +68,9 @@ def found_in_folder(parts: dict[str, bytes]) -> Found:
     if kind != "PROMPT_TUNING":
         raise FileRefused(f"its {CONFIG} is of the type {str(kind)[:40]!r}: PROMPT_TUNING is read")
     if WEIGHTS in parts:
-        if not safefile.looks_so(parts[WEIGHTS]):
+        if not safetensors_file.looks_so(parts[WEIGHTS]):
             raise FileRefused(f"its {WEIGHTS} is no safetensors file: {_what_else(parts[WEIGHTS])}")
-        tensors, _, data = safefile.tensors_of(parts[WEIGHTS])
+        tensors, _, data = safetensors_file.tensors_of(parts[WEIGHTS])
         value: Any = tensors
     elif OLD_WEIGHTS in parts:
         value, data = _torch_value(parts[OLD_WEIGHTS])
@@ -94,7 +91,7 @@ def found_in_folder(parts: dict[str, bytes]) -> Found:
 
 
 def _from_safetensors(raw: bytes) -> Found:
-    tensors, metadata, data = safefile.tensors_of(raw)
+    tensors, metadata, data = safetensors_file.tensors_of(raw)
     if tensors.keys() == set(TENSORS) and OURS in metadata:
         return _from_entry(raw)
     said: dict[str, Any] = {}
@@ -153,28 +150,28 @@ def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, 
 
 def _from_zip(raw: bytes) -> Found:
     zipped = Zip(raw)
-    if koboldfile.is_kobold(zipped):
-        tensor, data, meta = koboldfile.from_zip(zipped)
+    if kobold.is_kobold(zipped):
+        tensor, data, meta = kobold.from_zip(zipped)
         said: dict[str, Any] = {}
         say(said, meta)
         return _named("KoboldAI soft prompt", found_in(tensor, data, said))
-    archive = torchfile.archive_name(zipped)
+    archive = torch_file.archive_name(zipped)
     if archive is None:
         raise FileRefused("it is a zip, but neither torch's nor KoboldAI's")
-    value, data = torchfile.from_zip(zipped, archive)
+    value, data = torch_file.from_zip(zipped, archive)
     return _from_torch(value, data, "torch")
 
 
 def _torch_value(raw: bytes) -> tuple[Any, Data]:
-    if raw.startswith(torchfile.LEGACY):
-        return torchfile.from_stream(raw)
+    if raw.startswith(torch_file.LEGACY):
+        return torch_file.from_stream(raw)
     if not raw.startswith(b"PK"):
         raise FileRefused(f"its {OLD_WEIGHTS} is no file of torch: {_what_else(raw)}")
     zipped = Zip(raw)
-    archive = torchfile.archive_name(zipped)
+    archive = torch_file.archive_name(zipped)
     if archive is None:
         raise FileRefused(f"its {OLD_WEIGHTS} is no file of torch")
-    return torchfile.from_zip(zipped, archive)
+    return torch_file.from_zip(zipped, archive)
 
 
 def _from_torch(value: Any, data: Data, kind: str) -> Found:

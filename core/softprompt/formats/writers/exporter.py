@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from softprompt.errors import ExportRefused
-from softprompt.formats.writers import encode as export_bytes
+from softprompt.formats.writers import encode
 from softprompt.formats.writers.files import place, safe_stem, write_file, write_folder
 from softprompt.formats.writers.instructions import notes, told
 from softprompt.formats.writers.names import objection, typeable_stem, vocabulary
@@ -68,24 +68,24 @@ def export(
 
 
 _ONE_FILE: dict[str, Callable[[SoftPrompt, str], bytes]] = {
-    "a1111": export_bytes.a1111,
-    "a1111-png": export_bytes.a1111_png,
-    "kobold": export_bytes.kobold,
-    "numpy": export_bytes.npy,
+    "a1111": encode.a1111,
+    "a1111-png": encode.a1111_png,
+    "kobold": encode.kobold,
+    "numpy": encode.npy,
 }
 
 
 def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, force: bool) -> tuple[Path, ...]:
     if to == "peft":
-        files = export_bytes.peft(prompts[0])
+        files = encode.peft(prompts[0])
         write_folder(target, files, force)
         return tuple(target / name for name in files)
     if len(prompts) == 2:
-        data = export_bytes.two_tensors(*prompts)
+        data = encode.two_tensors(*prompts)
     elif to in _ONE_FILE:
         data = _ONE_FILE[to](prompts[0], target.stem)
     else:
-        data = export_bytes.one_tensor(prompts[0], token if to == "diffusers" else EMB_PARAMS)
+        data = encode.one_tensor(prompts[0], token if to == "diffusers" else EMB_PARAMS)
     write_file(target, data, force)
     return (target,)
 

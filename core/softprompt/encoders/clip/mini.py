@@ -1,0 +1,43 @@
+"""The built-in model."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import as_file
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softprompt.encoders.catalog import MINI, MINI_FOLDER
+from softprompt.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.encoders.clip.transformer import Tower
+
+
+def read_tower(folder: Path) -> Tower:
+    """A tower from `config.json` and `model.safetensors` as core/mini/package.py writes them, in float32."""
+    from safetensors.torch import load_file
+
+    from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+
+    config = TowerConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    blocks = [Block(**{field: tensors.pop(f"blocks.{i}.{field}") for field in Block._fields}) for i in range(config.layers)]
+    return Tower(config, blocks=blocks, **tensors)
+
+
+def load_mini() -> TextEncoder:
+    from softprompt.encoders.base import Specials
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.encoders.clip.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer()
+    try:
+        with as_file(MINI_FOLDER) as folder:
+            tower = read_tower(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(
+            f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui"
+        ) from error
+    return TextEncoder(MINI, tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
