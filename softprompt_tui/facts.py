@@ -17,7 +17,7 @@ from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.prompts.soft_prompt import HardReadout
+    from softprompt.prompts.results import HardReadout
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from softprompt import Library, SoftPrompt
 from softprompt.errors import EntryNotFound
-from softprompt.prompts.soft_prompt import Composition, ContextGrade, Neighbour, ReadoutToken
+from softprompt.prompts.results import Composition, ContextGrade, Neighbour, ReadoutToken
 
 NUMBERS = np.linspace(-1, 1, 8, dtype=np.float32)
 OPS = ("save", "rename", "tag", "note", "duplicate", "delete", "restore", "purge")

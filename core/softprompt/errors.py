@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 # a disk that is full, over its quota, read-only or broken, or a process without descriptors: nobody's input is at fault
 STORAGE_FAILURES = frozenset(

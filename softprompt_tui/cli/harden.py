@@ -9,7 +9,8 @@ import click
 
 from softprompt.config import HardConfig, HardInit, Method, Words
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import carry_out, hard_job
+from softprompt.jobs.execute import carry_out
+from softprompt.jobs.job import hard_job
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,

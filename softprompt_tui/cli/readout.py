@@ -15,7 +15,7 @@ from softprompt_tui.cli.report import line, unassigned
 from softprompt_tui.inert import inert
 
 if TYPE_CHECKING:
-    from softprompt.prompts.soft_prompt import ReadoutToken
+    from softprompt.prompts.results import ReadoutToken
 
 MOST = 1000
 INDENT = 6

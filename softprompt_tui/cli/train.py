@@ -8,7 +8,8 @@ import click
 
 from softprompt.config import HardConfig
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import Job, carry_out
+from softprompt.jobs.execute import carry_out
+from softprompt.jobs.job import Job
 from softprompt.jobs.preflight import check_fits
 from softprompt_tui.cli.common import (
     FAILED,

@@ -13,7 +13,7 @@ from statistics import mean
 
 import softprompt
 from softprompt.evaluation.hidden_states import hidden_similarities
-from softprompt.objectives.pooled import hard_prompt
+from softprompt.objectives.hard_prompt import hard_prompt
 
 PROMPTS = (
     "a red fox asleep in deep snow under tall pine trees at dusk",

@@ -16,7 +16,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.evaluation.fidelity import grade
 from softprompt.formats.importer import import_files
-from softprompt.objectives.pooled import meant_prompt
+from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.training.batch import Pool
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder

@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 from softprompt import Library
 from softprompt.errors import RunRefused, WorkerError
 from softprompt.jobs.job import Job
-from softprompt.prompts.soft_prompt import HardReadout, Neighbour, ReadoutToken
+from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
 from softprompt.worker.run_folder import RunFolder, runs_folder

@@ -65,7 +65,7 @@ def test_what_makes_no_sense_is_refused(run: Run, args: tuple[str, ...], words: 
 
 
 def test_a_hard_readout_cannot_steer_the_terminal(run: Run) -> None:
-    from softprompt.prompts.soft_prompt import HardReadout
+    from softprompt.prompts.results import HardReadout
 
     Library().save(a_prompt(name="odd", hard=HardReadout("\x1b[31mred", 1, 0.5, None, "\x1b[2J", 3, 0.1)))
     assert "\x1b[31m" not in run("show", "odd").stdout

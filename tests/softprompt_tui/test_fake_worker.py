@@ -14,7 +14,7 @@ import pytest
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.jobs.job import Job, hard_job
-from softprompt.prompts.soft_prompt import HardReadout
+from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Place
 from tests.conftest import FOX

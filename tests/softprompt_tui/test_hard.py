@@ -6,7 +6,7 @@ import pytest
 
 from softprompt import Library
 from softprompt.errors import ConfigError
-from softprompt.prompts.soft_prompt import HardReadout
+from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt_tui.facts import in_full
 from softprompt_tui.jobs import hard_of, job_of

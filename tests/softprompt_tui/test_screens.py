@@ -15,7 +15,7 @@ import pytest
 from textual.widgets import Input
 
 from softprompt import Library
-from softprompt.prompts.soft_prompt import HardReadout, Neighbour, ReadoutToken
+from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt_tui.screens.sweep import SweepScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import swept

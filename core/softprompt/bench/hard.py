@@ -19,8 +19,11 @@ from softprompt.discrete import HardReport, find_hard
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.search import random_tokens
 from softprompt.discrete.vocabulary import Typist
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, targets_in
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.training.optimizer import CHECK_STEPS
 
 SAME = 1e-4  # two similarities of one text, in float32

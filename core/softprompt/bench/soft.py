@@ -21,8 +21,8 @@ from softprompt.encoders.base import Row
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
-from softprompt.objectives.pooled import hard_prompt
-from softprompt.prompts.soft_prompt import Composition
+from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.prompts.results import Composition
 from softprompt.training.scheduler import descend_many
 from softprompt.training.task import Task
 

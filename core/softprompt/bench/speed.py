@@ -17,8 +17,10 @@ from softprompt.bench.textual_inversion import DEFAULT_RATE, Inversion
 from softprompt.config import MOST_STEPS, TrainConfig
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.search import random_tokens
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.pooled import ALONE, hard_prompt, targets_in
+from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.training.batch import Pool
 from softprompt.training.init import start_vectors
 from softprompt.training.scheduler import places_for

@@ -16,8 +16,11 @@ from torch.nn import functional as F
 
 from softprompt.bench.machine import synchronise
 from softprompt.config import TrainConfig
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, targets_in
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.training.init import start_vectors
 from softprompt.training.optimizer import CHECK_STEPS
 

@@ -16,7 +16,7 @@ from softprompt.config import MOST_STEPS, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
-from softprompt.objectives.pooled import hard_prompt
+from softprompt.objectives.hard_prompt import hard_prompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.training.loop import descend
 from softprompt.training.scheduler import descend_many

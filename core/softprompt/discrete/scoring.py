@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.clip.text_encoder import Frame, TextEncoder
+from softprompt.encoders.clip.rows import Frame
+from softprompt.encoders.clip.text_encoder import TextEncoder
 
 ON_CPU, ON_DEVICE = 64, 4096  # sequences in one batch: what fits into a cpu's caches; what fills a GPU
 

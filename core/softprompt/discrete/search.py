@@ -17,11 +17,14 @@ from softprompt.discrete.coordinate_search import WARMTH, Exchange, Found
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.vocabulary import Typist
+from softprompt.encoders.clip.rows import ALONE, rows_in
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, too_many_hard
-from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, rows_in, targets_in
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import fitting
+from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS
-from softprompt.prompts.soft_prompt import HardReadout
+from softprompt.prompts.results import HardReadout
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report

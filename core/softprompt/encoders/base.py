@@ -1,12 +1,18 @@
-"""What every family of frozen models has in common."""
+"""The contract of a frozen model: training knows no more of it than this."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from softprompt.errors import PromptError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 Row = Sequence[int]
 
@@ -57,3 +63,47 @@ def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
 def readable(piece: str) -> bool:
     """Whether a token's text can be shown and typed: not empty, no part of a character, no control character."""
     return bool(piece.strip()) and piece.isprintable() and "\ufffd" not in piece
+
+
+class FrozenModel(Protocol):
+    """A model that reads embedded tokens, and whose weights stay as they are."""
+
+    name: str
+    tokenizer: PromptTokenizer
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt fit."""
+        ...
+
+    @property
+    def arithmetic(self) -> str:
+        """Where the model computes and how, such as "cpu, float32"."""
+        ...
+
+    @property
+    def ordinary_ids(self) -> Tensor:
+        """(m,) ids that text can become, special tokens aside."""
+        ...
+
+    @property
+    def token_std(self) -> float:
+        """Standard deviation of the ordinary token embeddings' components: the unit of rates and noise."""
+        ...
+
+    @property
+    def token_norm(self) -> float:
+        """Mean L2 norm of the ordinary token embeddings."""
+        ...
+
+    def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
+        """(…, w) token embeddings of `ids` (…), float32."""
+        ...
+
+    def check_belongs(self, prompt: SoftPrompt) -> None:
+        """Raise ConfigError for a soft prompt of another model or of other weights."""
+        ...

@@ -21,19 +21,15 @@ def load_encoder(
     device: str = "auto",
     precision: str = "float32",
     on_progress: Progress | None = None,
-    graphs: bool | None = None,
 ) -> TextEncoder:
     """Loads a text encoder by name onto a device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
-    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). `graphs` lets training on
-    cuda record its steps (softprompt.training.cuda_graphs); None for as the environment says. Raises
+    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). Raises
     UnknownModel, ModelRefused, ModelUnavailable, ConfigError, DeviceError.
     """
     check_precision(precision)
     check_device(device)
     import torch
-
-    from softprompt.training.cuda_graphs import wanted_here
 
     place = pick_device(device)
     if name.lower() == MINI:
@@ -44,7 +40,6 @@ def load_encoder(
         from softprompt.encoders.clip.openclip import load_by_name
 
         encoder = load_by_name(name, on_progress)
-    encoder.graphs = wanted_here() if graphs is None else graphs
     try:
         return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch's type for a lost or full device

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, soft_rows, targets_in
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import fitting
+from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS, check_context
-from softprompt.prompts.soft_prompt import Array, Composition, ContextGrade
+from softprompt.prompts.results import Composition, ContextGrade
+from softprompt.prompts.soft_prompt import Array
 
 
 @torch.no_grad()

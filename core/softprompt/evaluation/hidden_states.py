@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hidden_states import HiddenTarget, measured_families
-from softprompt.objectives.pooled import ALONE, HardPrompt, soft_rows
 from softprompt.prompts.soft_prompt import Array
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from softprompt.encoders.base import readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.prompts.soft_prompt import Array, Neighbour, ReadoutToken
+from softprompt.prompts.results import Neighbour, ReadoutToken
+from softprompt.prompts.soft_prompt import Array
 
 # (ids, unit vectors) of the tokens a readout may show; made once per encoder: normalising 49,408 x 256 takes 15 ms
 _vocabularies: WeakKeyDictionary[TextEncoder, tuple[Tensor, Tensor]] = WeakKeyDictionary()

@@ -194,7 +194,7 @@ def check_hard_prompt(text: str) -> None:
 def _with_figures(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
     """The soft prompt with its readout on this encoder, and how near it comes to its hard prompt where that is known."""
     from softprompt.evaluation.readout import read_out
-    from softprompt.objectives.pooled import meant_prompt
+    from softprompt.objectives.hard_prompt import meant_prompt
     from softprompt.training.trainer import measured
 
     if not prompt.written_out or prompt.tokens > encoder.room:

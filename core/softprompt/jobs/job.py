@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
@@ -12,17 +11,10 @@ from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text, no_prompt
 from softprompt.library.names import check_name
 from softprompt.prompts.lineage import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
-from softprompt.training.errors import TrainingFailed
 
 if TYPE_CHECKING:
     from softprompt.composition.sentence import Sentence
-    from softprompt.discrete import HardReport
-    from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.library import Library
     from softprompt.library.entry import Entry
-    from softprompt.prompts.soft_prompt import HardReadout, SoftPrompt
-    from softprompt.training.loop import Interval, Report
-    from softprompt.training.task import TrainState
 
 
 Kind = Literal["train", "hard", "sweep"]
@@ -134,92 +126,6 @@ def job_of_sentence(sentence: Sentence, **settings: Any) -> Job:
     return Job(sentence.readable, meanings=meanings, ancestry=sentence.ancestry, **settings)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job: the saved entry, or None where there was nothing to save, and why it failed, or ""."""
-
-    entry: Entry | None
-    failure: str = ""
-
-
-OnHard = Callable[["HardReport"], "bool | None"]
-
-
-def carry_out(
-    job: Job,
-    encoder: TextEncoder,
-    library: Library,
-    *,
-    start: SoftPrompt | None = None,
-    entry_id: str | None = None,
-    interval: Interval = 10,
-    resume: TrainState | None = None,
-    on_report: Callable[[Report], bool | None] | None = None,
-    on_hard: OnHard | None = None,
-) -> Outcome:
-    """Trains and saves; where the training fails, the best until then is saved. Of a job for an entry's hard readout: see `harden`.
-
-    With `job.hard` a hard readout of what was trained is saved with it, unless the training failed or was interrupted; `on_hard` is
-    called each round of looking for it, and ends that by returning True. With `entry_id` it is saved once under that id, however
-    often this is called; what a failure left, under another. The other arguments are `train`'s. Raises PromptError, ConfigError,
-    LibraryError.
-    """
-    if job.kind == "hard":
-        return harden(job, encoder, library, on_hard)
-    from softprompt.training.trainer import train
-
-    if job.hard:
-        from softprompt.discrete import check_hard
-
-        check_hard(encoder, job.hard)
-    failure = ""
-    try:
-        made = train(
-            encoder,
-            job.prompt,
-            job.config,
-            meanings=job.meanings,
-            start=start,
-            interval=interval,
-            resume=resume,
-            on_report=on_report,
-        )
-    except TrainingFailed as error:
-        failure = str(error)
-        if error.best is None:
-            return Outcome(None, failure)
-        made = error.best
-    unfinished = failure
-    if job.hard and not failure and made.stopped != "interrupted":
-        try:
-            made = replace(made, hard=_hard_readout(encoder, made, job.hard, on_hard))
-        except (TrainingFailed, ConfigError) as error:  # what was trained is not lost for that
-            failure = str(error)
-    outcome = kept(job, made, library, entry_id, unfinished)
-    return replace(outcome, failure=failure)
-
-
-def kept(job: Job, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
-    """Saves what a job made, as `carry_out` does; raises LibraryError."""
-    if failure and entry_id:  # that id is for what the job was to make, should it be tried again
-        entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
-    return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)
-
-
-def harden(job: Job, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None) -> Outcome:
-    """Looks for the hard readout of the entry `job.entry` and saves it as the entry's next revision.
-
-    Raises PromptError where what the entry means is not known, ConfigError, EntryNotFound and the other LibraryErrors.
-    """
-    assert job.hard is not None  # Job sees to it
-    entry = library.open(job.entry)
-    try:
-        hard = _hard_readout(encoder, entry.prompt, job.hard, on_hard)
-    except TrainingFailed as error:
-        return Outcome(None, str(error))
-    return Outcome(library.harden(entry.id, hard))
-
-
 def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Job:
     """The job that looks for a saved soft prompt's hard readout. Raises PromptError where its hard prompt is not known."""
     if not entry.prompt.hard_prompt:
@@ -228,17 +134,3 @@ def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Job:
             f"`softprompt-tui assign '{entry.prompt.name}' --prompt TEXT` says it"
         )
     return Job(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)
-
-
-def _hard_readout(encoder: TextEncoder, made: SoftPrompt, config: HardConfig, on_hard: OnHard | None) -> HardReadout:
-    """Raises TrainingFailed where the device fails, and what `find_hard` raises."""
-    from softprompt.discrete import find_hard
-    from softprompt.objectives.pooled import meant_prompt
-    from softprompt.training.loop import device_failure
-
-    encoder.check_belongs(made)
-    prompt = meant_prompt(encoder, made.hard_prompt, made.meanings, made.config.get("long", TrainConfig.long))
-    try:
-        return find_hard(encoder, prompt, config.tokens or made.tokens, config, on_hard)
-    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
-        raise TrainingFailed(device_failure(error, encoder.device)) from error

@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
     from softprompt.library.backup import Archived, Progress
     from softprompt.library.entry import Entry
     from softprompt.library.verify import Checked
-    from softprompt.prompts.soft_prompt import HardReadout, SoftPrompt
+    from softprompt.prompts.results import HardReadout
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.clip.text_encoder import Read, TextEncoder
+from softprompt.encoders.clip.rows import Read, rows_in
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.pooled import HardPrompt, rows_in
+from softprompt.objectives.base import HardPrompt
 from softprompt.text_states import READS, Family, families_of
 
 UNMATCHED = -2.0  # below every cosine

@@ -16,14 +16,17 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.context_batch import SoftRows
-from softprompt.encoders.clip.text_encoder import Read, TextEncoder
+from softprompt.encoders.clip.rows import ALONE, Read, with_room
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import too_many
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import fitting
 from softprompt.objectives.hidden_states import HiddenTarget, best_match
 from softprompt.objectives.losses import cosines, row_losses
-from softprompt.objectives.pooled import ALONE, HardPrompt, fitting, targets_of, with_room
+from softprompt.objectives.pooled import targets_of
 from softprompt.prompts.contexts import split_context
 from softprompt.text_states import READS
-from softprompt.training.cuda_graphs import Graphs
+from softprompt.training.cuda_graphs import graphs_for
 from softprompt.training.optimizer import CHECK_STEPS, Descent, Figures, Schedule, fresh, held
 from softprompt.training.slot import Look, Member
 from softprompt.training.task import TrainState
@@ -48,7 +51,7 @@ class Pool:
         self.rows = [SoftRows(encoder, [ALONE, *group], self.tokens, whole) for group in self.groups]
         self.others = encoder.encode(config.against) if config.against else None
         self.descent = Descent(encoder.device, most, encoder.width, len(self.groups))
-        self.graphs = Graphs(encoder.device) if encoder.graphs and encoder.device.type == "cuda" else None
+        self.graphs = graphs_for(encoder.device)
         self.members: list[Member] = []
         self.clock = 0
         self._together: list[Look] = []

@@ -1,6 +1,6 @@
 """CUDA graphs: a step's kernels recorded once and launched as one, for GPUs on which a small step is all launching.
 
-Off unless asked for (`load_encoder(graphs=True)`, or SOFTPROMPT_CUDA_GRAPHS=1): it has not been measured on a GPU yet. Recording needs a step
+Off unless SOFTPROMPT_CUDA_GRAPHS=1: it has not been measured on a GPU yet. Recording needs a step
 that reads nothing of the host and puts nothing at a new place, which a pool's step does not; a test replays steps that way on the cpu.
 """
 
@@ -15,8 +15,10 @@ import torch
 VARIABLE = "SOFTPROMPT_CUDA_GRAPHS"
 
 
-def wanted_here() -> bool:
-    return os.environ.get(VARIABLE, "") not in ("", "0")
+def graphs_for(device: torch.device) -> Graphs | None:
+    """The recorder for a batch on this device, or None if steps are not to be recorded."""
+    wanted = os.environ.get(VARIABLE, "") not in ("", "0")
+    return Graphs(device) if wanted and device.type == "cuda" else None
 
 
 class Recording(Protocol):

@@ -15,7 +15,7 @@ from torch import Tensor
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, reason
-from softprompt.objectives.pooled import HardPrompt
+from softprompt.objectives.base import HardPrompt
 from softprompt.training.batch import Pool, check_tokens
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors

@@ -13,7 +13,8 @@ from torch import Tensor
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, SoftPromptError
-from softprompt.objectives.pooled import HardPrompt, meant_prompt
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors

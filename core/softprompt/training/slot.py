@@ -9,20 +9,16 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.text_encoder import Read
-from softprompt.objectives.pooled import HardPrompt
+from softprompt.encoders.clip.rows import Read
+from softprompt.objectives.base import HardPrompt
 from softprompt.training.optimizer import Figures
 from softprompt.training.task import Trained
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

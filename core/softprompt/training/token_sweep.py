@@ -9,7 +9,7 @@ from typing import Any
 from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.pooled import meant_prompt
+from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.batch import Pool

@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
 from softprompt.errors import SoftPromptError, shortened
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
-from softprompt.objectives.pooled import ALONE, HardPrompt, meant_prompt, targets_in
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import meant_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.training.batch import Pool

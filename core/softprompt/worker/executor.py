@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
-from softprompt.jobs.job import carry_out, kept
+from softprompt.jobs.execute import carry_out, kept
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file

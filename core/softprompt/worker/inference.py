@@ -93,7 +93,9 @@ def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
 
 def _target(training: Training, encoder: TextEncoder) -> Tensor:
     """What a run is trained on, as its entry will have it; the same for all of its run."""
-    from softprompt.objectives.pooled import ALONE, meant_prompt, targets_in
+    from softprompt.encoders.clip.rows import ALONE
+    from softprompt.objectives.hard_prompt import meant_prompt
+    from softprompt.objectives.pooled import targets_in
 
     if training.target is None:
         job = training.run.job

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
-from softprompt.jobs.job import Outcome
+from softprompt.jobs.execute import Outcome
 from softprompt.system.files import replace_file
 from softprompt.worker.run_folder import CHECKPOINT
 from softprompt.worker.trainer import Left, Training

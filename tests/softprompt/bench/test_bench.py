@@ -44,11 +44,13 @@ from softprompt.bench.soft import worst_tenth
 from softprompt.bench.textual_inversion import DECAY, Inversion, after_steps, tuned_rate
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import Specials
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import TowerConfig
 from softprompt.errors import ConfigError, PromptError, UnknownModel
-from softprompt.objectives.pooled import ALONE, hard_prompt, targets_in
+from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.training.init import start_vectors
 from tests.conftest import BOAT, FOX
 

@@ -15,11 +15,15 @@ import softprompt
 from softprompt import Library, TrainConfig
 from softprompt.composition.composer import compose, figures, mixed_vectors, pooled
 from softprompt.composition.sentence import read_sentence
+from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError, PromptTooLong
-from softprompt.jobs.job import Job, carry_out, job_of_sentence
+from softprompt.jobs.execute import carry_out
+from softprompt.jobs.job import Job, job_of_sentence
 from softprompt.library.entry import Entry, pack, unpack
-from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, targets_in, weighted_prompt
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
+from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.lineage import MOST_MEANINGS, Ancestor, Meaning
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt

@@ -22,11 +22,14 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 from softprompt.errors import ConfigError, PromptError
-from softprompt.jobs.job import Job, carry_out, hard_job
+from softprompt.jobs.execute import carry_out
+from softprompt.jobs.job import Job, hard_job
 from softprompt.library.entry import pack, unpack
-from softprompt.objectives.pooled import HardPrompt, hard_prompt, weighted_prompt
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
 from softprompt.prompts.lineage import Meaning
-from softprompt.prompts.soft_prompt import HardReadout, SoftPrompt
+from softprompt.prompts.results import HardReadout
+from softprompt.prompts.soft_prompt import SoftPrompt
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 

@@ -12,7 +12,7 @@ from softprompt import HardConfig, Library, TrainConfig, grade
 from softprompt.batches import Defaults
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError
-from softprompt.objectives.pooled import meant_prompt
+from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.text_states import READS
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt

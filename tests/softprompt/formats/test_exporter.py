@@ -25,7 +25,7 @@ from softprompt.formats.writers.files import LONGEST_STEM, safe_stem
 from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.png_card import draw
 from softprompt.formats.writers.programs import PROGRAMS
-from softprompt.prompts.soft_prompt import Neighbour, ReadoutToken
+from softprompt.prompts.results import Neighbour, ReadoutToken
 from tests.library_model import a_prompt
 
 CLIP_L, CLIP_H, CLIP_G = "ViT-L-14-quickgelu/openai", "ViT-H-14/laion2b_s32b_b79k", "ViT-bigG-14/laion2b_s39b_b160k"

@@ -20,7 +20,7 @@ from softprompt import Library
 from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound, EntryRefused, LibraryError, SoftPromptError
 from softprompt.library.diff import difference
 from softprompt.library.entry import Entry, pack
-from softprompt.prompts.soft_prompt import Composition, ContextGrade
+from softprompt.prompts.results import Composition, ContextGrade
 from tests.library_model import a_prompt, found_in
 
 

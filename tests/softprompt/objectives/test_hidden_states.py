@@ -14,13 +14,15 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import Specials
+from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, Pooling, Tower, TowerConfig
 from softprompt.errors import ConfigError
 from softprompt.evaluation.hidden_states import hidden_similarities
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.hard_prompt import hard_prompt
 from softprompt.objectives.hidden_states import HiddenTarget, best_match
-from softprompt.objectives.pooled import ALONE, HardPrompt, hard_prompt, soft_rows
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import ALL, READS, Family, families_of, is_stand_in
 from softprompt.training.trainer import iter_train, train

@@ -13,7 +13,8 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
-from softprompt.jobs.job import Job, carry_out
+from softprompt.jobs.execute import carry_out
+from softprompt.jobs.job import Job
 from softprompt.training.task import TrainState
 from softprompt.training.trainer import iter_train, train
 from tests.conftest import FOX

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.encoders.clip.cpu_autograd import outputs
-from softprompt.encoders.clip.text_encoder import Read, TextEncoder, cls_mask, pooled_position, read_states
+from softprompt.encoders.clip.rows import Read, pad_rows, read_states, soft_rows
+from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.transformer import Past
-from softprompt.objectives.pooled import soft_rows
 from softprompt.text_states import Reads
 
 
@@ -33,21 +33,15 @@ class SoftRows:
         rows = [row for k in counts for row in soft_rows(encoder, contexts, k)]
         for row in rows:
             encoder.check_length(len(row))
-        full = [[*specials.start, *row, *specials.end] for row in rows]
-        longest = max(map(len, full))
-        if config.pooling == "cls":  # open_clip masks each key by the token before it, so the first pad is seen and must be there
-            longest = min(longest + 1, config.context)
-        n = longest if config.short else config.context
-        ids = torch.tensor([[*row, *[specials.pad] * (n - len(row))] for row in full])
-        at = pooled_position(ids, tower, specials)
+        ids, at, padding_mask, words = pad_rows(tower, specials, rows)
+        n = ids.shape[1]
         cut = config.causal and config.pooling in ("argmax", "eos") and not whole
-        before = (ids < 0).int().argmax(dim=1) if cut else torch.zeros(len(full), dtype=torch.long)
+        before = (ids < 0).int().argmax(dim=1) if cut else torch.zeros(len(ids), dtype=torch.long)
         m = int((at - before).max()) + 1 if cut else n
         positions = (before.unsqueeze(1) + torch.arange(m)).clamp(
             max=n - 1
         )  # (rows, m); those beyond a row's end are not looked at
         own = ids.gather(1, positions)
-        words = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         device, dtype = encoder.device, tower.table.dtype
 
         def by_count(values: Tensor) -> Tensor:
@@ -62,11 +56,11 @@ class SoftRows:
             tower.table[own.clamp(min=0).to(device)] * (own >= 0).unsqueeze(-1).to(device) + tower.positions[positions.to(device)]
         )
         if tower.cls is not None:
-            last = (tower.cls + tower.positions[config.context]).expand(len(full), 1, -1)
+            last = (tower.cls + tower.positions[config.context]).expand(len(ids), 1, -1)
             const, there = torch.cat([const, last], dim=1), F.pad(there, (0, 0, 0, 1))
         self._there, self._const = by_count(there.to(dtype)).flatten(1, 2), by_count(const).flatten(1, 2)
         self.past: Past | None = None
-        mask: Tensor | None = cls_mask(ids, specials.pad) if config.pooling == "cls" else None
+        mask = padding_mask
         if cut:
             self.past, mask = self._past(ids, before, m, len(contexts))
         self._mask = None if mask is None else by_count(mask)
