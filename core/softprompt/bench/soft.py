@@ -25,6 +25,7 @@ from softprompt.objectives.hard_prompt import hard_prompt
 from softprompt.prompts.results import Composition
 from softprompt.training.scheduler import descend_many
 from softprompt.training.task import Task
+from softprompt.training.trainer import objective_for
 
 PAIR_TOKENS, PAIRS = 3, 40
 # two soft prompts in one sentence; no content word of these stands in a context of the training
@@ -68,7 +69,7 @@ Graded = list[tuple[float, Composition | None]]
 def _trained(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig) -> list[Tensor]:
     """(k, w) of each text."""
     found: dict[str, Tensor] = {}
-    for task, member in descend_many(encoder, [Task(text, config) for text in texts]):
+    for task, member in descend_many(encoder, partial(objective_for, encoder), [Task(text, config) for text in texts]):
         if isinstance(member, SoftPromptError):
             raise member
         found[task.text] = member.vectors

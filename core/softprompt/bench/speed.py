@@ -24,6 +24,7 @@ from softprompt.objectives.pooled import targets_in
 from softprompt.training.batch import Pool
 from softprompt.training.init import start_vectors
 from softprompt.training.scheduler import places_for
+from softprompt.training.trainer import objective_for
 
 SIZES_ON_CPU = (1, 4, 16, 64)
 QUARTER = 4
@@ -35,7 +36,7 @@ class OurStep:
 
     def __init__(self, encoder: TextEncoder, texts: list[str], config: TrainConfig) -> None:
         assert config.tokens != "auto"
-        self.pool = Pool(encoder, config, [config.tokens])
+        self.pool = Pool(encoder, objective_for(encoder, config, [config.tokens]), config, [config.tokens])
         for text in texts:
             prompt = hard_prompt(encoder, text, "cut")
             (member,) = self.pool.look_at([(prompt, config, "")])
@@ -114,5 +115,6 @@ def _sizes(encoder: TextEncoder, config: TrainConfig) -> list[int]:
     """Batches worth knowing of: on a GPU up to what a batch of ours would have there."""
     if encoder.device.type != "cuda":
         return list(SIZES_ON_CPU)
-    most = places_for(encoder, config)
+    assert config.tokens != "auto"
+    most = places_for(encoder, objective_for(encoder, config, [config.tokens]))
     return [*(size for size in (1, 4, 16, 64, 256, 1024) if size < most), most]

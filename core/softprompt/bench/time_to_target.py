@@ -21,6 +21,7 @@ from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.training.loop import descend
 from softprompt.training.scheduler import descend_many
 from softprompt.training.task import Task
+from softprompt.training.trainer import objective_for
 
 SEEDS = 4  # of each prompt, where they are trained together: more than a batch holds, so that places are filled again
 GRADE_EVERY = 5  # steps
@@ -82,7 +83,7 @@ def _row(method: str, goal: str, each: list[Reached]) -> TimeRow:
 def _our_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
     synchronise(encoder.device)
     began = time.perf_counter()
-    training = descend(encoder, hard_prompt(encoder, text), config, interval=lambda _: False)
+    training = descend(encoder, partial(objective_for, encoder), hard_prompt(encoder, text), config, interval=lambda _: False)
     while True:
         try:
             next(training)
@@ -95,7 +96,7 @@ def _composed_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Rea
     synchronise(encoder.device)
     began = time.perf_counter()
     prompt = hard_prompt(encoder, text)
-    training = descend(encoder, prompt, config, interval=GRADE_EVERY)
+    training = descend(encoder, partial(objective_for, encoder), prompt, config, interval=GRADE_EVERY)
     seconds = 0.0
     for report in training:
         seconds += time.perf_counter() - began
@@ -115,7 +116,7 @@ def _together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal:
     synchronise(encoder.device)
     began = time.perf_counter()
     steps, reached = [], 0
-    for _, member in descend_many(encoder, tasks):
+    for _, member in descend_many(encoder, partial(objective_for, encoder), tasks):
         if isinstance(member, SoftPromptError):
             raise member
         steps.append(member.step)

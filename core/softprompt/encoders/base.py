@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from softprompt.errors import PromptError
+from softprompt.errors import PromptError, too_many
 
 if TYPE_CHECKING:
     import torch
@@ -107,3 +107,9 @@ class FrozenModel(Protocol):
     def check_belongs(self, prompt: SoftPrompt) -> None:
         """Raise ConfigError for a soft prompt of another model or of other weights."""
         ...
+
+
+def check_tokens(model: FrozenModel, tokens: int) -> None:
+    """Raise ConfigError for more soft tokens than the model has room for."""
+    if tokens > model.room:
+        raise too_many(tokens, model.name, model.room)

@@ -20,15 +20,19 @@ Shapes: r sets of soft tokens, b rows, m and n positions, w width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.config import TrainConfig
 from softprompt.encoders.clip.rows import Read, rows_in
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.base import Evaluation, HardPrompt, Seat
+from softprompt.objectives.losses import cosines, row_losses
+from softprompt.objectives.pooled import PooledObjective, PooledTarget, evaluation
 from softprompt.text_states import READS, Family, families_of
 
 UNMATCHED = -2.0  # below every cosine
@@ -45,6 +49,56 @@ def best_match(ours: Tensor, theirs: Tensor, our_words: Tensor, their_words: Ten
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
     return (values * counted).sum(-1) / counted.sum(-1)
+
+
+@dataclass(frozen=True)
+class MatchedTarget(PooledTarget):
+    """What one training is compared with: pooled embeddings and, turn by turn, hidden states."""
+
+    hidden: tuple[Read, ...]
+
+
+class HiddenStatesObjective(PooledObjective):
+    """The best match of hidden states, alone or mixed with the pooled objective by `config.share_of_hidden`."""
+
+    runs_whole_rows = True
+
+    def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
+        super().__init__(encoder, config, tokens)
+        self.hidden: list[Read] = []
+
+    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
+        prepared: list[PooledTarget] = []
+        for (prompt, config), pooled in zip(prompts, super().prepare(prompts), strict=True):
+            hidden = tuple(HiddenTarget(self.encoder, prompt, around, config.family).read for around in pooled.around)
+            prepared.append(MatchedTarget(pooled.turns, pooled.around, pooled.skipped, hidden))
+        return prepared
+
+    def seat(self, seats: Sequence[Seat]) -> None:
+        super().seat(seats)
+        self.hidden = [joined([(seat.target.hidden[turn], seat.rows) for seat in seats]) for turn in range(self.turns)]
+
+    def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
+        seated, hidden, share = self.seated[turn], self.hidden[turn], self.config.share_of_hidden
+        read = self.rows[turn].read(vectors, READS[self.config.family])
+        cosine = cosines(read.outputs, seated.directions)
+        pooled: Tensor | float = 0
+        if share < 1:
+            pooled = row_losses(self.config.objective, read.outputs, cosine, seated.targets, self.others)
+        matched = 1 - best_match(read.states, hidden.states, read.words, hidden.words)
+        return evaluation(share * matched + (1 - share) * pooled, cosine, seated)
+
+
+def joined(reads: Sequence[tuple[Read, int]]) -> Read:
+    """What trainings read of their hard prompts, each as often as it has rows: states (R, b, n, w), n being the longest's."""
+    longest = max(read.words.shape[-1] for read, _ in reads)
+    states, words, outputs = [], [], []
+    for read, r in reads:
+        missing = longest - read.words.shape[-1]
+        states.append(F.pad(read.states, (0, 0, 0, missing)).expand(r, -1, -1, -1))
+        words.append(F.pad(read.words, (0, missing)).expand(r, -1, -1))
+        outputs.append(read.outputs.expand(r, -1, -1))
+    return Read(torch.cat(outputs), torch.cat(states), torch.cat(words))
 
 
 class HiddenTarget:

@@ -1,6 +1,6 @@
-"""One training: gradient descent on a few input embeddings of a frozen text encoder, watched step by step.
+"""One training: gradient descent on a few input embeddings of a frozen model, watched step by step.
 
-It is a pool of one (softprompt.training.batch). Shapes: r restarts, k soft tokens, w width. Sources: Lester et al. 2021 (prompt tuning), Gal et al.
+It is a batch of one (softprompt.training.batch). Shapes: r restarts, k soft tokens, w width. Sources: Lester et al. 2021 (prompt tuning), Gal et al.
 2022 (textual inversion); norm projection and context training are this project's own.
 """
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.base import FrozenModel, check_tokens
 from softprompt.errors import ConfigError, reason
-from softprompt.objectives.base import HardPrompt
-from softprompt.training.batch import Pool, check_tokens
+from softprompt.objectives.base import HardPrompt, ObjectiveFor
+from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors
 from softprompt.training.slot import Member
@@ -50,7 +50,8 @@ class Report:
 
 
 def descend(
-    encoder: TextEncoder,
+    model: FrozenModel,
+    objective_for: ObjectiveFor,
     prompt: HardPrompt,
     config: TrainConfig,
     *,
@@ -66,13 +67,13 @@ def descend(
     """
     if config.tokens == "auto":
         raise ConfigError("tokens is auto: only train and iter_train find the number")
-    check_tokens(encoder, config.tokens)
+    check_tokens(model, config.tokens)
     try:
-        pool = Pool(encoder, config, [config.tokens])
+        pool = Pool(model, objective_for(config, [config.tokens]), config, [config.tokens])
         (member,) = pool.look_at([(prompt, config, "")])
-        pool.add([(member, start_vectors(encoder, prompt, config, config.tokens, start), resume)])
+        pool.add([(member, start_vectors(model, prompt, config, config.tokens, start), resume)])
     except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
-        raise TrainingFailed(device_failure(error, encoder.device)) from error
+        raise TrainingFailed(device_failure(error, model.device)) from error
 
     due = interval if callable(interval) else lambda step: step % interval == 0
     try:
@@ -85,8 +86,8 @@ def descend(
                 if (yield report_of(pool, member)) and not member.stopped:
                     member.stopped = "interrupted"
     except RuntimeError as error:
-        member.stopped, member.failure = "failed", device_failure(error, encoder.device)
-    return member.trained(encoder.arithmetic)
+        member.stopped, member.failure = "failed", device_failure(error, model.device)
+    return member.trained(model.arithmetic)
 
 
 def report_of(pool: Pool, member: Member) -> Report:

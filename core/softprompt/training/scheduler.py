@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from softprompt.config import TrainConfig
-from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError, SoftPromptError
-from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import meant_prompt
+from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFor
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors
@@ -25,24 +23,21 @@ from softprompt.training.task import Task
 MOST_PLACES = 1024
 POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)
 SHARE_OF_MEMORY = 0.5  # of what is free on a GPU
-KEPT_OF_A_POSITION = 40  # times the width: numbers that a block keeps of a position for its gradient, at the most
 
 Done = tuple[Task, Member | SoftPromptError]
 
 
-def places_for(encoder: TextEncoder, config: TrainConfig) -> int:
+def places_for(model: FrozenModel, objective: Objective) -> int:
     """How many rows (restarts counted) train at once: what a GPU's memory holds, or what keeps a cpu busy."""
-    assert config.tokens != "auto"
-    positions = max(rows.positions for rows in Pool(encoder, config, [config.tokens]).rows)
-    if encoder.device.type != "cuda":
-        return max(1, min(MOST_PLACES, POSITIONS_ON_CPU // positions))
-    free, _ = torch.cuda.mem_get_info(encoder.device)
-    size = KEPT_OF_A_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
-    return max(1, min(MOST_PLACES, int(free * SHARE_OF_MEMORY / (positions * size))))
+    if model.device.type != "cuda":
+        return max(1, min(MOST_PLACES, POSITIONS_ON_CPU // objective.positions))
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(MOST_PLACES, int(free * SHARE_OF_MEMORY / objective.row_bytes)))
 
 
 def descend_many(
-    encoder: TextEncoder,
+    model: FrozenModel,
+    objective_for: ObjectiveFor,
     tasks: Iterable[Task],
     *,
     places: int | None = None,
@@ -64,8 +59,9 @@ def descend_many(
             yield first, ConfigError("tokens is auto, which finds the number one after another: give a number")
             continue
         try:
-            pool = Pool(encoder, first.config, [first.config.tokens])
-            most = most or places_for(encoder, first.config)
+            tokens = [first.config.tokens]
+            pool = Pool(model, objective_for(first.config, tokens), first.config, tokens)
+            most = most or places_for(model, pool.objective)
         except SoftPromptError as error:  # more soft tokens than fit: true of every task of this plan, and said of each
             yield first, error
             continue
@@ -138,12 +134,12 @@ class _Round:
         self.drawn.clear()
 
     def _prepared(self, task: Task) -> _Ready:
-        encoder, config = self.pool.encoder, task.config
+        config = task.config
         if config.plan != self.plan:
             raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
         assert config.tokens != "auto"
-        prompt = meant_prompt(encoder, task.text, task.meanings, config.long)
-        return _Ready(task, prompt, start_vectors(encoder, prompt, config, config.tokens, task.start))
+        prompt = self.pool.objective.tokenize(task.text, task.meanings, config.long)
+        return _Ready(task, prompt, start_vectors(self.pool.model, prompt, config, config.tokens, task.start))
 
     def _let_in(self, ready: list[_Ready]) -> Iterator[Done]:
         pool = self.pool
@@ -172,10 +168,10 @@ class _Round:
             self._leave_the_rest()
             return
         for member in pool.members:
-            member.stopped, member.failure = "failed", device_failure(error, pool.encoder.device)
+            member.stopped, member.failure = "failed", device_failure(error, pool.model.device)
             yield self.of[member], member
         if not lacks_memory or not pool.members:
-            raise TrainingFailed(device_failure(error, pool.encoder.device)) from error
+            raise TrainingFailed(device_failure(error, pool.model.device)) from error
         self._leave_the_rest()
 
     def _leave_the_rest(self) -> None:

@@ -1,52 +1,28 @@
 """One training among many: what it is asked for, what it is compared with, where it is, and what it came to.
 
-Shapes: r restarts, k soft tokens, w width, b contexts (the prompt alone first), e embed_dim.
+Shapes: r restarts, k soft tokens, w width.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.rows import Read
-from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.base import HardPrompt, Target
 from softprompt.training.optimizer import Figures
 from softprompt.training.task import Trained
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one turn compares a member with: targets (b, e), weights of the loss and of the mean in contexts (b,), hidden states.
-
-    Of several rows at once, each has one dimension more before these.
-    """
-
-    targets: Tensor
-    weights: Tensor
-    composed: Tensor
-    hidden: Read | None
-
-    @cached_property
-    def directions(self) -> Tensor:
-        """The targets, of unit length."""
-        return F.normalize(self.targets, dim=-1)
 
 
 class Member:
     """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
 
-    def __init__(
-        self, prompt: HardPrompt, config: TrainConfig, looks: list[Look], skipped: tuple[str, ...], key: str = ""
-    ) -> None:
+    def __init__(self, prompt: HardPrompt, config: TrainConfig, target: Target, key: str = "") -> None:
         assert config.tokens != "auto"  # only train and iter_train find the number
-        self.prompt, self.config, self.looks, self.skipped = prompt, config, looks, skipped
+        self.prompt, self.config, self.target = prompt, config, target
         self.tokens, self.key = config.tokens, key
         self.step, self.before = 0, 0.0
         self.began, self.ended = time.perf_counter(), 0.0
@@ -91,7 +67,7 @@ class Member:
             steps=self.step,
             seconds=self.seconds,
             stopped=self.stopped or "interrupted",
-            skipped=self.skipped,
+            skipped=self.target.skipped,
             device=device,
             failure=self.failure,
         )

@@ -17,7 +17,7 @@ from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors
 from softprompt.training.loop import Interval, device_failure
 from softprompt.training.slot import Member
-from softprompt.training.trainer import finish
+from softprompt.training.trainer import finish, objective_for
 
 USUAL = tuple(range(1, 17))
 
@@ -57,7 +57,7 @@ def sweep(
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
     members: list[Member] = []
     try:
-        pool = Pool(encoder, config, ks)
+        pool = Pool(encoder, objective_for(encoder, config, ks), config, ks)
         members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
         starts = [start_vectors(encoder, prompt, member.config, member.tokens, None) for member in members]
         pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])

@@ -21,9 +21,10 @@ from softprompt.errors import SoftPromptError, shortened
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
-from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.base import HardPrompt, Objective
 from softprompt.objectives.hard_prompt import meant_prompt
-from softprompt.objectives.pooled import targets_in
+from softprompt.objectives.hidden_states import HiddenStatesObjective
+from softprompt.objectives.pooled import PooledObjective, targets_in
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.training.batch import Pool
@@ -81,7 +82,9 @@ def iter_train(
     prompt = meant_prompt(encoder, text, meanings, config.long)
     vectors = start_tensor(encoder, start)
     if config.tokens != "auto":
-        trained = yield from descend(encoder, prompt, config, start=vectors, interval=interval, resume=resume)
+        trained = yield from descend(
+            encoder, partial(objective_for, encoder), prompt, config, start=vectors, interval=interval, resume=resume
+        )
         return finish(encoder, prompt, config, trained)
     return (yield from _fewest(encoder, prompt, config, vectors, interval, resume))
 
@@ -99,7 +102,7 @@ def train_many(
     device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
     and nothing more is yielded. Raises TrainingFailed where the device fails.
     """
-    for task, done in descend_many(encoder, tasks, places=places, on_step=on_step):
+    for task, done in descend_many(encoder, partial(objective_for, encoder), tasks, places=places, on_step=on_step):
         if isinstance(done, SoftPromptError):
             yield task, done
             continue
@@ -107,6 +110,12 @@ def train_many(
             yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.arithmetic))
         except SoftPromptError as error:
             yield task, error
+
+
+def objective_for(encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> Objective:
+    """What trainings of this plan minimise; `tokens` are the numbers of soft tokens in their batch. Raises ConfigError."""
+    kind = HiddenStatesObjective if config.share_of_hidden else PooledObjective
+    return kind(encoder, config, tokens)
 
 
 def _fewest(
@@ -129,7 +138,9 @@ def _fewest(
         once = replace(config, tokens=tokens, stop_at=None)
         try:
             going_on = resume if tokens == first else None
-            training = descend(encoder, prompt, once, start=start, interval=interval, resume=going_on)
+            training = descend(
+                encoder, partial(objective_for, encoder), prompt, once, start=start, interval=interval, resume=going_on
+            )
             trained = yield from _remembering(training, best)
             made = replace(finish(encoder, prompt, once, trained), config=config.as_dict())
         except TrainingFailed as error:

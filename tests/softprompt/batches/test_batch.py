@@ -396,9 +396,9 @@ def test_what_was_under_way_goes_on_where_it_was(home: Path) -> None:
 
 
 def test_a_device_that_is_lost_costs_no_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch as pool
+    from softprompt.objectives import pooled
 
-    real, calls = pool.row_losses, []
+    real, calls = pooled.row_losses, []
 
     def failing(*args: Any) -> Any:
         calls.append(1)
@@ -408,7 +408,7 @@ def test_a_device_that_is_lost_costs_no_prompt(tmp_path: Path, monkeypatch: pyte
 
     out = tmp_path / "out.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "row_losses", failing)
+        patch.setattr(pooled, "row_losses", failing)
         with pytest.raises(TrainingFailed, match="gone"):
             list(train_batch(PROMPTS, SHORT, out=out, places=1))
     assert [(line["line"], line["state"]) for line in lines_of(out)] == [(1, "trained"), (2, "failed")]

@@ -298,15 +298,15 @@ def test_more_tokens_than_the_context_has_room_for_are_refused(encoder: TextEnco
 
 
 def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
-    real, calls = batch.row_losses, []
+    real, calls = pooled.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (math.nan if len(calls) > 25 else 1)
 
-    monkeypatch.setattr(batch, "row_losses", failing)
+    monkeypatch.setattr(pooled, "row_losses", failing)
     with pytest.raises(TrainingFailed, match=r"stopped being a number by step 30: try a rate below 1") as caught:
         train(encoder)
     best = caught.value.best
@@ -317,9 +317,9 @@ def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEnc
 
 
 def test_a_loss_that_never_is_a_number_leaves_nothing(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
-    monkeypatch.setattr(batch, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
+    monkeypatch.setattr(pooled, "row_losses", lambda _o, outputs, *_: outputs.sum(-1) * math.nan)
     with pytest.raises(TrainingFailed) as caught:
         train(encoder)
     assert caught.value.best is None
@@ -336,10 +336,10 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     """A device that is gone answers nothing any more, not even where the best vectors stand."""
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
     from softprompt.training.optimizer import Descent
 
-    real, read, calls = batch.row_losses, Descent.read, []
+    real, read, calls = pooled.row_losses, Descent.read, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -348,7 +348,7 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     def gone() -> Any:
         raise error
 
-    monkeypatch.setattr(batch, "row_losses", failing)
+    monkeypatch.setattr(pooled, "row_losses", failing)
     monkeypatch.setattr(Descent, "read", lambda rows: read(rows) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
@@ -359,12 +359,12 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
 
 
 def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(batch, "targets_of", full)
+    monkeypatch.setattr(pooled, "targets_of", full)
     with pytest.raises(TrainingFailed, match="out of memory"):
         train(encoder)
 

@@ -138,9 +138,9 @@ def test_it_goes_on_from_the_states_of_all(encoder: TextEncoder) -> None:
 
 
 def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
-    real, at_once = batch.row_losses, []
+    real, at_once = pooled.row_losses, []
 
     def small(objective: Any, outputs: torch.Tensor, *rest: Any) -> torch.Tensor:
         at_once.append(len(outputs))
@@ -148,7 +148,7 @@ def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeyp
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(objective, outputs, *rest)
 
-    monkeypatch.setattr(batch, "row_losses", small)
+    monkeypatch.setattr(pooled, "row_losses", small)
     done = all_of(encoder, [Task(text, replace(SHORT, steps=10), key=text) for text in PROMPTS], places=6)
     assert set(done) == set(PROMPTS)
     assert all(isinstance(made, SoftPrompt) and made.steps == 10 for made in done.values())
@@ -157,9 +157,9 @@ def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeyp
 
 
 def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
-    real, calls = batch.row_losses, []
+    real, calls = pooled.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -167,7 +167,7 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
             raise RuntimeError("CUDA error: gone")
         return real(*args)
 
-    monkeypatch.setattr(batch, "row_losses", failing)
+    monkeypatch.setattr(pooled, "row_losses", failing)
     done: dict[str, Any] = {}
     together = train_many(encoder, [Task(text, SHORT, key=text) for text in PROMPTS], places=2)
     with pytest.raises(TrainingFailed, match="gone"):
@@ -229,9 +229,11 @@ def test_a_step_can_be_recorded_and_replayed(encoder: TextEncoder, monkeypatch: 
 def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    from softprompt.objectives import pooled
     from softprompt.training import batch
 
-    real, calls = getattr(batch, where), []
+    place = batch if where == "fresh" else pooled
+    real, calls = getattr(place, where), []
 
     def full(*args: Any) -> Any:
         calls.append(1)
@@ -239,7 +241,7 @@ def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args)
 
-    monkeypatch.setattr(batch, where, full)
+    monkeypatch.setattr(place, where, full)
     done = all_of(encoder, [Task(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]], places=4)
     assert set(done) == set(PROMPTS[:4])
     assert all(isinstance(made, SoftPrompt) and made.steps == 5 for made in done.values())

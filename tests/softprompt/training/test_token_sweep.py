@@ -74,16 +74,16 @@ def test_bad_input_is_said_before_anything_is_trained(encoder: TextEncoder) -> N
 def test_one_number_that_fails_leaves_the_others(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from softprompt.training import batch
+    from softprompt.objectives import pooled
 
-    real, calls = batch.row_losses, []
+    real, calls = pooled.row_losses, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
         losses = real(*args)
         return torch.cat([losses[:1] * float("nan"), losses[1:]]) if len(calls) > 12 and len(losses) == 3 else losses
 
-    monkeypatch.setattr(batch, "row_losses", failing)
+    monkeypatch.setattr(pooled, "row_losses", failing)
     _, made = swept(encoder, (1, 2, 3), TrainConfig(steps=30))
     assert [(one.tokens, one.stopped) for one in made] == [(1, "failed"), (2, "steps"), (3, "steps")]
     assert any("stopped being a number" in warning for warning in made[0].warnings)
