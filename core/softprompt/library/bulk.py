@@ -11,8 +11,8 @@ from softprompt.library.names import check_name, check_tags, numbered, same
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
+    from softprompt.library.lookup import Lookup
     from softprompt.library.revisions import Revisions
-    from softprompt.library.store import Library
 
 
 class Known:
@@ -59,7 +59,7 @@ class Known:
 
 
 def save_all(
-    library: Library, made: Sequence[Entry], known: Known, failed: dict[str, LibraryError] | None = None
+    library: Lookup, made: Sequence[Entry], known: Known, failed: dict[str, LibraryError] | None = None
 ) -> dict[str, Entry]:
     """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
 
@@ -103,7 +103,7 @@ def save_all(
     return saved
 
 
-def _take_back(library: Library, written: Sequence[Entry]) -> str:
+def _take_back(library: Lookup, written: Sequence[Entry]) -> str:
     """Removes what was written; returns what is to be said of those that could not be removed, or ""."""
     left = []
     for entry in written:

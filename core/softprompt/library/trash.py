@@ -11,10 +11,10 @@ from softprompt.library.revisions import now
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.library.store import Library
+    from softprompt.library.lookup import Lookup
 
 
-def delete(library: Library, name: str, revision: int | None = None) -> str:
+def delete(library: Lookup, name: str, revision: int | None = None) -> str:
     """Moves an entry to the trash, also one that is damaged, and returns its id. For `revision` and errors see `Library.delete`."""
     from softprompt.library.entry import Tombstone
 
@@ -34,7 +34,7 @@ def delete(library: Library, name: str, revision: int | None = None) -> str:
             number += 1
 
 
-def restore(library: Library, name: str, revision: int | None = None) -> Entry:
+def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
     """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
 
     For `revision` and errors see `Library.restore`.
@@ -67,7 +67,7 @@ def restore(library: Library, name: str, revision: int | None = None) -> Entry:
             number += 1
 
 
-def purge(library: Library, name: str | None = None) -> int:
+def purge(library: Lookup, name: str | None = None) -> int:
     """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
 
     The tombstone stays, so that no process that is late can bring it back.
@@ -83,7 +83,7 @@ def purge(library: Library, name: str | None = None) -> int:
     return len(below)
 
 
-def _is_trashed(library: Library, entry_id: str, revision: int) -> bool:
+def _is_trashed(library: Lookup, entry_id: str, revision: int) -> bool:
     from softprompt.library.entry import Tombstone
 
     try:
@@ -92,7 +92,7 @@ def _is_trashed(library: Library, entry_id: str, revision: int) -> bool:
         return False
 
 
-def _found_or_damaged(library: Library, name: str) -> tuple[str, int]:
+def _found_or_damaged(library: Lookup, name: str) -> tuple[str, int]:
     try:
         found = library.find(name)
         return found.id, found.revision
