@@ -37,9 +37,9 @@ def figures(pooled: Tensor, wanted: Tensor) -> str:
 
 
 def main() -> None:
-    from distill import Texts, encode_rows
     from softprompt.encoders.clip.mini import read_tower
     from softprompt.encoders.clip.tokenizer import Tokenizer
+    from texts import Texts, encode_rows
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("mini-work"))

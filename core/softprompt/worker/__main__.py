@@ -75,7 +75,7 @@ def main() -> None:
         os.set_inheritable(server.lock, True)
         times = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
         os.execv(sys.executable, [sys.executable, *SAFELY, "softprompt.worker", "--lock-fd", str(server.lock), *times])
-    os._exit(0)  # the engine's thread may still be inside torch, and nothing of it is to be kept
+    os._exit(0)  # the trainer's thread may still be inside torch, and nothing of it is to be kept
 
 
 class _Told:

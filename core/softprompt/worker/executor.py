@@ -18,24 +18,23 @@ from softprompt.training.loop import report_of
 from softprompt.training.task import Task
 from softprompt.training.token_sweep import SweepReport, results, sweep
 from softprompt.training.trainer import train_many
+from softprompt.worker.active_run import QUERIES_A_STEP, ActiveRun, RunInterrupted, Services
 from softprompt.worker.run_folder import swept_file
 from softprompt.worker.run_recorder import Progress, event_of_made, losses, numbers
-from softprompt.worker.trainer import QUERIES_A_STEP, Left, Training
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
     from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.worker.trainer import Engine
 
 log = logging.getLogger(__name__)
 
 
 class Carrying:
-    """Carries runs out that were given to the engine; several are trainings that can share a batch."""
+    """Carries out runs that were given to the trainer; several are trainings that can share a batch."""
 
-    def __init__(self, engine: Engine, trainings: list[Training]) -> None:
-        self.engine = engine
-        self.runs = [Progress(engine, training) for training in trainings]
+    def __init__(self, services: Services, runs: list[ActiveRun]) -> None:
+        self.services = services
+        self.runs = [Progress(services, active) for active in runs]
 
     def run(self) -> None:
         """Returns when none of them is under way any more."""
@@ -45,7 +44,7 @@ class Carrying:
             else:
                 kind = {"train": self._train, "sweep": self._sweep, "hard": self._train}[self.runs[0].job.kind]
                 kind(self.runs[0])
-        except Left:
+        except RunInterrupted:
             self._end_all(Progress.leave)
         except SoftPromptError as error:
             failed = {"event": "failed", "error": str(error)}
@@ -58,23 +57,23 @@ class Carrying:
     def _end_all(self, end: Callable[[Progress], None]) -> None:
         """Ends those that are still under way."""
         for run in self.runs:
-            if run.folder.id in self.engine.training:
+            if run.folder.id in self.services.active:
                 end(run)
 
     def _encoder(self) -> TextEncoder:
-        """The model that they are on, which may have to be fetched first. Raises Left where one of them is not to go on."""
+        """The model that they are on, which may have to be fetched first. Raises RunInterrupted where one of them is not to go on."""
         job = self.runs[0].job
 
         def loading(here: int, size: int) -> None:
-            self.engine.answer(QUERIES_A_STEP)
+            self.services.answer(QUERIES_A_STEP)
             for run in self.runs:
-                self.engine.post("loading", run.folder.id, {"bytes": here, "of": size})
-            wishes = [(run.training.wish, run.state) for run in self.runs]
+                self.services.post("loading", run.folder.id, {"bytes": here, "of": size})
+            wishes = [(run.active.stop_request, run.state) for run in self.runs]
             if any(wish in ("pause", "leave") or (wish == "stop" and state is None) for wish, state in wishes):
-                raise Left  # who has come somewhere needs the model to save it, also when it is to stop
+                raise RunInterrupted  # who has come somewhere needs the model to save it, also when it is to stop
 
-        assert self.engine.warm is not None
-        return self.engine.warm.get(job.model, job.device, job.precision, loading)
+        assert self.services.models is not None
+        return self.services.models.get(job.model, job.device, job.precision, loading)
 
     def _train(self, run: Progress) -> None:
         """A training, a hard readout, or the one and then the other."""
@@ -83,20 +82,20 @@ class Carrying:
         trained = run.job.config.steps if run.job.kind == "train" else 0
 
         def due(step: int) -> bool:
-            self.engine.answer(QUERIES_A_STEP)
+            self.services.answer(QUERIES_A_STEP)
             return run.is_due(step)
 
         def hard(report: HardReport) -> bool:
             run.is_trained()
-            self.engine.answer(QUERIES_A_STEP)
+            self.services.answer(QUERIES_A_STEP)
             run.heed(event_of_hard(report, run.latest, trained))
             run.leave_if_wished()
-            return run.training.wish == "stop"
+            return run.active.stop_request == "stop"
 
         outcome = carry_out(
             run.job,
             encoder,
-            self.engine.library,
+            self.services.library,
             start=_start(run),
             entry_id=run.folder.id,
             interval=due,
@@ -122,7 +121,7 @@ class Carrying:
                 yield Task(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key)
 
         def on_step(pool: Pool) -> None:
-            self.engine.answer(QUERIES_A_STEP)
+            self.services.answer(QUERIES_A_STEP)
             due = [member for member in pool.members if by_key[member.key].is_due(member.step)]
             if not due:
                 return
@@ -132,7 +131,7 @@ class Carrying:
                 try:
                     if by_key[member.key].report(encoder, report_of(pool, member)):
                         member.stopped = "interrupted"
-                except Left:
+                except RunInterrupted:
                     left.append(member)
             pool.leave(left)
             for member in left:
@@ -152,7 +151,7 @@ class Carrying:
         if best is None:
             run.end({"event": "failed", "error": failure})
             return
-        outcome = kept(run.job, best, self.engine.library, run.folder.id, failure)
+        outcome = kept(run.job, best, self.services.library, run.folder.id, failure)
         if len(best.losses):
             run.heed(event_of_made(best))
         run.end_with(outcome)
@@ -163,7 +162,7 @@ class Carrying:
         encoder, job = self._encoder(), run.job
 
         def due(step: int) -> bool:
-            self.engine.answer(QUERIES_A_STEP)
+            self.services.answer(QUERIES_A_STEP)
             return run.is_due(step)
 
         going = sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=due)
@@ -176,7 +175,7 @@ class Carrying:
                 break
             run.heed(event_of_sweep(report))
             run.leave_if_wished()
-            stop = run.training.wish == "stop"
+            stop = run.active.stop_request == "stop"
         run.leave_if_lost()
         for one in made:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))

@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from softprompt.composition.sentence import Sentence
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import Array
-    from softprompt.worker.trainer import Engine, Training
+    from softprompt.worker.active_run import ActiveRun, Services
 
 MOST_NEIGHBOURS = 100
 
 
-def answer(request: Request, engine: Engine) -> dict[str, Any]:
+def answer(request: Request, services: Services) -> dict[str, Any]:
     """The reply to a question, as plain values. Raises SoftPromptError."""
     match request:
         case Similarity():
-            return _similarity(request, engine)
+            return _similarity(request, services)
         case Neighbours():
-            return _neighbours(request, engine)
+            return _neighbours(request, services)
     raise WorkerError(f"{request.do} is no question")
 
 
-def _encoder(engine: Engine, model: str, device: str) -> TextEncoder:
+def _encoder(services: Services, model: str, device: str) -> TextEncoder:
     """The model, if it is loaded or can be without stalling a training; `mini` loads in a quarter of a second."""
-    from softprompt.worker.trainer import Busy
+    from softprompt.worker.active_run import Busy
 
-    assert engine.warm is not None
-    if engine.training and model.lower() != MINI and not engine.warm.has(model, device):
+    assert services.models is not None
+    if services.active and model.lower() != MINI and not services.models.has(model, device):
         raise Busy(f"{model} is not loaded, and a training is under way: ask again when it is done")
-    return engine.warm.get(model, device)
+    return services.models.get(model, device)
 
 
-def _similarity(request: Similarity, engine: Engine) -> dict[str, Any]:
+def _similarity(request: Similarity, services: Services) -> dict[str, Any]:
     from softprompt.composition.composer import compose, figures, pooled
 
-    encoder = _encoder(engine, request.model, request.device)
-    opened = engine.library.open(request.opened) if request.opened else None
-    made = compose(encoder, request.texts, engine.library.open, opened)
+    encoder = _encoder(services, request.model, request.device)
+    opened = services.library.open(request.opened) if request.opened else None
+    made = compose(encoder, request.texts, services.library.open, opened)
     ours = pooled(encoder, made)
     told = [_told(sentence, found) if sentence.words else None
             for sentence, found in zip(made.sentences, figures(encoder, made, ours), strict=True)]  # fmt: skip
@@ -69,18 +69,18 @@ def _told(sentence: Sentence, found: Figures) -> dict[str, Any]:
     }
 
 
-def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
+def _neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
     from softprompt.evaluation.readout import read_out, readout_similarity
 
     if request.run:
-        training = engine.training.get(request.run)
-        if training is None or training.vectors is None:
+        active = services.active.get(request.run)
+        if active is None or active.vectors is None:
             raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry when it is done")
-        encoder, vectors = training.vectors
-        target: Tensor | Array | None = _target(training, encoder)
+        encoder, vectors = active.vectors
+        target: Tensor | Array | None = _target(active, encoder)
     else:
-        prompt = engine.library.open(request.entry).prompt
-        encoder, vectors = _encoder(engine, prompt.model, "auto"), prompt.vectors
+        prompt = services.library.open(request.entry).prompt
+        encoder, vectors = _encoder(services, prompt.model, "auto"), prompt.vectors
         encoder.check_belongs(prompt)
         target = prompt.target if prompt.target.size else None
     tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MOST_NEIGHBOURS) - 1)
@@ -91,14 +91,14 @@ def _neighbours(request: Neighbours, engine: Engine) -> dict[str, Any]:
     return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
 
 
-def _target(training: Training, encoder: TextEncoder) -> Tensor:
+def _target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
     """What a run is trained on, as its entry will have it; the same for all of its run."""
     from softprompt.encoders.clip.rows import ALONE
     from softprompt.objectives.hard_prompt import meant_prompt
     from softprompt.objectives.pooled import targets_in
 
-    if training.target is None:
-        job = training.run.job
-        training.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
-    target: Tensor = training.target
+    if active.target is None:
+        job = active.run.job
+        active.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
+    target: Tensor = active.target
     return target

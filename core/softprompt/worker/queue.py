@@ -19,6 +19,7 @@ from softprompt.errors import RunNotFound, RunRefused
 from softprompt.jobs.job import Job
 from softprompt.library import Library
 from softprompt.library.names import name_for
+from softprompt.worker.active_run import ActiveRun, StopRequest
 from softprompt.worker.batching import together
 from softprompt.worker.events import MAX_NUMBER
 from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, newest, sign_of_life, take_lease, unheard_for
@@ -38,7 +39,6 @@ from softprompt.worker.run_folder import (
     swept_id,
     swept_name,
 )
-from softprompt.worker.trainer import Training, Wish
 
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away
@@ -58,7 +58,7 @@ class Queue:
     def __init__(self, home: Path, tell: Tell) -> None:
         self.folder = runs_folder(home)
         self.runs: dict[str, AnyRun] = {}
-        self.training: dict[str, Training] = {}  # what the engine has, by run
+        self.training: dict[str, ActiveRun] = {}  # what the trainer has, by run
         self._tell = tell
         self._here: set[str] = set()  # runs that wait on this host: taken by this process, or free to be
         self._leases: dict[str, Lease] = {}
@@ -136,7 +136,7 @@ class Queue:
 
     # training
 
-    def next(self) -> list[Training]:
+    def next(self) -> list[ActiveRun]:
         """The run whose turn it is, taken for training, and those behind it that can share its batch: they take little longer together.
 
         Nothing where something trains already. What comes later waits, so that who watches a run does not see it slow down.
@@ -150,7 +150,7 @@ class Queue:
             if all(run.id in self._here and self.runs[run.id] is run and run.state == "queued" for run in beginning):
                 break
         for run in beginning:
-            self.training[run.id] = Training(run, self._folder(run), self._leases[run.id], "stop" if run.stopping else "")
+            self.training[run.id] = ActiveRun(run, self._folder(run), self._leases[run.id], "stop" if run.stopping else "")
         return list(self.training.values()) if beginning else []
 
     def _taken_up(self, run: Run) -> Run | None:
@@ -167,7 +167,7 @@ class Queue:
         self.training.clear()
 
     def record(self, run: str, event: dict[str, Any]) -> Run | None:
-        """What the engine did, as it has written it down; the run after it, None where it is gone."""
+        """What the trainer did, as it has written it down; the run after it, None where it is gone."""
         known = self.runs.get(run)
         if not isinstance(known, Run):
             return None
@@ -177,7 +177,7 @@ class Queue:
         return known
 
     def ended(self, run: str, event: dict[str, Any]) -> None:
-        """The engine is done with a run, one way or another; `event` is empty where it was left for another worker."""
+        """The trainer is done with a run, one way or another; `event` is empty where it was left for another worker."""
         self.training.pop(run, None)
         known = self.runs.get(run)
         if not isinstance(known, Run):
@@ -205,7 +205,7 @@ class Queue:
                 log.warning("run %s: its lease cannot be renewed: %s", run, error)
                 if not isinstance(error, FileNotFoundError):
                     continue
-            training.wish = "leave"
+            training.stop_request = "leave"
 
     # what a client may ask for
 
@@ -222,7 +222,7 @@ class Queue:
         run = self._changeable(name)
         if run.is_over:
             raise RunRefused(f"run {run.id} is over already: {run.state}")
-        if not self._wish(run, "stop") and not run.began:  # nothing has been done, so there is nothing to save
+        if not self._request_stop(run, "stop") and not run.began:  # nothing has been done, so there is nothing to save
             run = self._write(run, {"event": "stopped"})
             self._folder(run).forget_progress()
             return run
@@ -239,7 +239,7 @@ class Queue:
         if run.id not in self.training:
             return self._write(run, {"event": "paused"})
         run = self._write(run, {"event": "pausing"})
-        self._wish(run, "pause")
+        self._request_stop(run, "pause")
         return run
 
     def resume(self, name: str) -> Run:
@@ -363,7 +363,7 @@ class Queue:
     # helpers
 
     def _waiting(self) -> list[Run]:
-        """The runs of this host that have not begun, in their order; the engine may have been given the first of them."""
+        """The runs of this host that have not begun, in their order; the trainer may have been given the first of them."""
         runs = map(self.runs.__getitem__, self._here)
         waiting = [run for run in runs if isinstance(run, Run) and run.state in ("queued", "paused")]
         return sorted(waiting, key=lambda run: (run.position, run.id))
@@ -372,16 +372,16 @@ class Queue:
         return run.state in ("queued", "paused") and run.id not in self.training
 
     def _state(self, run: Run) -> str:
-        """The state of a run in a message: the engine has not told yet of a run that it has been given just now."""
+        """The state of a run in a message: the trainer has not told yet of a run that it has been given just now."""
         return "training" if run.id in self.training else run.state
 
     def _folder(self, run: AnyRun) -> RunFolder:
         return RunFolder(self.folder / run.id)
 
-    def _wish(self, run: Run, wish: Wish) -> bool:
-        """Tell the engine what is wished of a run, where it has it."""
+    def _request_stop(self, run: Run, request: StopRequest) -> bool:
+        """Ask the trainer to stop a run, if it has it; return whether it has."""
         if run.id in self.training:
-            self.training[run.id].wish = wish
+            self.training[run.id].stop_request = request
         return run.id in self.training
 
     def _write(self, run: Run, event: dict[str, Any]) -> Run:

@@ -12,15 +12,14 @@ from softprompt.errors import EntryDamaged
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
 from softprompt.jobs.execute import Outcome
 from softprompt.system.files import replace_file
+from softprompt.worker.active_run import ActiveRun, RunInterrupted, Services
 from softprompt.worker.run_folder import CHECKPOINT
-from softprompt.worker.trainer import Left, Training
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
     from softprompt.training.task import TrainState
-    from softprompt.worker.trainer import Engine
 
 CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over
 REPORT_EVERY = 0.25  # seconds, where ten steps take longer
@@ -32,11 +31,11 @@ log = logging.getLogger(__name__)
 class Progress:
     """What becomes of one run, from `begin` to `end`."""
 
-    def __init__(self, engine: Engine, training: Training) -> None:
-        self.engine, self.training = engine, training
-        self.folder, self.job = training.folder, training.run.job
-        self.latest = dict(training.run.latest)
-        self.began = training.run.began
+    def __init__(self, services: Services, active: ActiveRun) -> None:
+        self.services, self.active = services, active
+        self.folder, self.job = active.folder, active.run.job
+        self.latest = dict(active.run.latest)
+        self.began = active.run.began
         self.state: TrainState | None = None  # where it went on
         self._ended: Callable[[], TrainState] | None = None
         self.reported = self.saved = time.monotonic()
@@ -55,14 +54,14 @@ class Progress:
         return self.state
 
     def is_due(self, step: int) -> bool:
-        return step % 10 == 0 or bool(self.training.wish) or time.monotonic() - self.reported >= REPORT_EVERY
+        return step % 10 == 0 or bool(self.active.stop_request) or time.monotonic() - self.reported >= REPORT_EVERY
 
     def report(self, encoder: TextEncoder, report: Report) -> bool:
-        """Tells a report, saves the state where that is due, and returns whether to stop. Raises Left where the run is to be left as it is."""
-        self.training.vectors = (encoder, report.vectors)
+        """Tells a report, saves the state where that is due, and returns whether to stop. Raises RunInterrupted where the run is to be left as it is."""
+        self.active.vectors = (encoder, report.vectors)
         self.heed(event_of(report))
         self._ended = report.state
-        wish = self.training.wish
+        wish = self.active.stop_request
         if wish in ("pause", "leave") or self.reported - self.saved >= CHECKPOINT_EVERY:
             self._save(report.state)
             self.saved = time.monotonic()
@@ -82,12 +81,12 @@ class Progress:
             self._ended = None
 
     def leave_if_wished(self) -> None:
-        if self.training.wish in ("pause", "leave"):
-            raise Left
+        if self.active.stop_request in ("pause", "leave"):
+            raise RunInterrupted
 
     def tell(self, event: dict[str, Any], durable: bool) -> dict[str, Any]:
         event = self._written(event, durable)
-        self.engine.post("event", self.folder.id, event)
+        self.services.post("event", self.folder.id, event)
         return event
 
     def end(self, event: dict[str, Any]) -> None:
@@ -96,12 +95,12 @@ class Progress:
             event = self._written(event)
         if event.get("event") in ("done", "stopped") and self.is_ours():
             self.folder.forget_progress()
-        self.engine.ended(self.training, event)
+        self.services.finish(self.active, event)
 
     def leave(self) -> None:
         """As it is; one that is to stop and has done nothing yet is over."""
         states = {"pause": "paused"} | ({} if self.state else {"stop": "stopped"})
-        state = states.get(self.training.wish)
+        state = states.get(self.active.stop_request)
         self.end({"event": state} if state else {})
 
     def end_with(self, outcome: Outcome) -> None:
@@ -123,21 +122,21 @@ class Progress:
             log.warning("run %s: no checkpoint: %s", self.folder.id, error)
 
     def leave_if_lost(self) -> None:
-        """Leaves the run where another process has taken it. Raises Left."""
+        """Leaves the run where another process has taken it. Raises RunInterrupted."""
         if not self.is_ours():
             log.warning("run %s was taken by another host", self.folder.id)
-            self.training.wish = "leave"
-            raise Left
+            self.active.stop_request = "leave"
+            raise RunInterrupted
 
     def is_ours(self) -> bool:
         """Whether the run is still this process's to change."""
         try:
-            return self.training.lease.is_ours()
+            return self.active.lease.is_ours()
         except OSError:
             return False
 
     def _written(self, event: dict[str, Any], durable: bool = True) -> dict[str, Any]:
-        number = self.training.lease.number
+        number = self.active.lease.number
         try:
             return self.folder.append(event, number, durable)
         except OSError as error:  # a full disk, or a folder that was removed: the training goes on

@@ -30,13 +30,14 @@ from softprompt.system.filesystems import set_mode
 from softprompt.system.locks import leads_to, take
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
+from softprompt.worker.active_run import ActiveRun, EventKind, Trainer
 from softprompt.worker.connection import MOST_ASKED, Client, is_ours
 from softprompt.worker.endpoint import Place
 from softprompt.worker.lines import read_line
 from softprompt.worker.log import log_path
 from softprompt.worker.queue import Queue, keep_swept
 from softprompt.worker.run_folder import AnyRun, Run, RunFolder, in_order, runs_folder
-from softprompt.worker.trainer import Engine, Training
+from softprompt.worker.trainer import ThreadTrainer
 
 log = logging.getLogger(__name__)
 MOST_CLIENTS = 64
@@ -45,7 +46,7 @@ SHOWN_ENDED = 100  # ended runs that a newcomer is told of
 RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
 SAYS_WHY_SECONDS = 1.0  # in which a worker that cannot train tells newcomers so: who has started it is about to connect
-ENGINE_WITHIN = 2.0  # seconds; nothing can be trained before the runs are known
+TRAINER_WITHIN = 2.0  # seconds; nothing can be trained before the runs are known
 LISTED_WITHIN = 0.3  # seconds that a newcomer waits for the runs to be known; later ones follow in pages
 MOST_POINTS = 2000  # of a curve in a reply
 _END = object()
@@ -64,10 +65,10 @@ class Server:
         self.end_after = end_after
         self.library = Library(place.home)
         self.runs: dict[str, AnyRun] = {}  # as the queue last told
-        self.training: dict[str, Training] = {}  # what the engine has, by run
+        self.training: dict[str, ActiveRun] = {}  # what the trainer has, by run
         self._queue = Queue(place.home, self._from_queue)  # only `_queue_thread` calls it
         self._queue_thread = ThreadPoolExecutor(1, "queue")
-        self.engine = Engine(self.library, self._from_engine, release_after)
+        self.trainer: Trainer = ThreadTrainer(self.library, self._from_trainer, release_after)
         self.clients: dict[int, Client] = {}
         self._lines = messages.RunLines()
         self._newcomers: set[Client] = set()  # who have not been sent the first runs yet
@@ -88,13 +89,13 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from is of no concern
-        self._begin(self._start_engine())
+        self._begin(self._start_trainer())
         self._begin(self._tick())
         self._begin(self._watch_folders())
         await self._over.wait()
         for task in list(self._beside):
             task.cancel()
-        self.engine.end()
+        self.trainer.end()
         leaving, bye = [*self.clients.values(), *self._newcomers], self._bye()
         for client in leaving:
             client.send(bye)
@@ -246,9 +247,9 @@ class Server:
             if isinstance(request, p.Models):
                 result = await self._in_thread(self._models)
             else:
-                result = await asyncio.wrap_future(self.engine.ask(client.number, request))
+                result = await asyncio.wrap_future(self.trainer.ask(client.number, request))
             client.send(messages.reply(number, result))
-        except Exception as error:  # to whom asked; the engine has logged what was not foreseen
+        except Exception as error:  # to whom asked; the trainer has logged what was not foreseen
             client.send(messages.error(number, error))
 
     async def _do(self, request: p.Request) -> dict[str, Any]:
@@ -336,7 +337,7 @@ class Server:
         return {"models": [info.as_dict() for info in list_models()], "loaded": self._loaded()}
 
     def _loaded(self) -> list[str]:
-        return self.engine.warm.names() if self.engine.warm else []
+        return self.trainer.loaded_models()
 
     def _status(self) -> dict[str, Any]:
         states = [run.state for run in self.runs.values()]
@@ -366,14 +367,14 @@ class Server:
     # runs
 
     async def _next(self) -> None:
-        """Gives the engine the run whose turn it is, if it has none."""
+        """Gives the trainer the run whose turn it is, if it has none."""
         if not self.training and self._scanned.is_set() and not self._is_ending():
             trainings = await self._on_queue(self._queue.next)
             if trainings and self._is_ending():
                 await self._on_queue(self._queue.put_back)
             elif trainings:
                 self.training = {training.folder.id: training for training in trainings}
-                self.engine.begin(trainings)
+                self.trainer.begin(trainings)
         self._end_if_idle()
 
     def _is_ending(self) -> bool:
@@ -409,10 +410,10 @@ class Server:
             client.listed.extend(over)
         self._catch_all_up()
 
-    def _from_engine(self, kind: str, run: str, values: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(self._heed_engine, kind, run, values)
+    def _from_trainer(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
+        self._loop.call_soon_threadsafe(self._heed_trainer, kind, run, values)
 
-    def _heed_engine(self, kind: str, run: str, values: dict[str, Any]) -> None:
+    def _heed_trainer(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
         self._since = time.monotonic()
         match kind:
             case "ready":
@@ -478,7 +479,7 @@ class Server:
         else:
             self._leaving = True
             for training in self.training.values():
-                training.wish = "leave"
+                training.stop_request = "leave"
             self._loop.call_later(LEAVES_WITHIN, self._over.set)
 
     def _make_way(self, client: Client) -> None:
@@ -505,7 +506,7 @@ class Server:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
-            if self.engine.ident is not None and not self.engine.is_alive() and not self.broken:
+            if self.trainer.is_dead and not self.broken:
                 self._break("the thread that trains ended without a word", {})
             for client in list(self.clients.values()):
                 if client.is_stalled():
@@ -539,11 +540,11 @@ class Server:
         except (OSError, WorkerError) as error:
             log.warning("the socket has vanished and cannot be made again: %s", error)
 
-    async def _start_engine(self) -> None:
+    async def _start_trainer(self) -> None:
         """Importing torch takes seconds of a core, so the runs are listed first, unless that takes longer."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._scanned.wait(), ENGINE_WITHIN)
-        self.engine.start()
+            await asyncio.wait_for(self._scanned.wait(), TRAINER_WITHIN)
+        self.trainer.start()
 
     async def _watch_folders(self) -> None:
         """Finds the runs, and what other hosts make of them; nothing is trained before all have been looked at once."""

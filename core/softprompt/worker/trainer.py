@@ -1,7 +1,6 @@
-"""The thread that owns torch: it carries out runs (carrying.py) and answers questions between two steps.
+"""The trainer as a thread that owns torch: it carries out runs (executor.py) and answers questions between two steps.
 
-It tells the main thread what happens through `post`, and reads what is wished of it from the training's `wish`. Whatever ends the
-thread before it was told to end is posted as "died".
+Whatever ends the thread before it was told to end is posted as "died".
 """
 
 from __future__ import annotations
@@ -12,46 +11,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library
 from softprompt.worker import inference
-from softprompt.worker.leases import Lease
+from softprompt.worker.active_run import ActiveRun, EventKind, Superseded
 from softprompt.worker.protocol import Request
-from softprompt.worker.run_folder import Run, RunFolder
 
 if TYPE_CHECKING:
     from softprompt.worker.model_cache import Warm
 
-QUERIES_A_STEP = 0.05  # seconds that questions may take of a training between two steps
-
 log = logging.getLogger(__name__)
-Wish = Literal["", "stop", "pause", "leave"]  # "leave": as it is, for the next worker
-
-
-class Left(BaseException):
-    """A training is left where it is; no Exception, so that nothing on the way takes it for a failure."""
-
-
-class Superseded(SoftPromptError):
-    """A question that a newer one of the same kind made pointless."""
-
-
-class Busy(SoftPromptError):
-    """A question about a model that would have to be loaded while another is training."""
-
-
-@dataclass
-class Training:
-    """A run that is being trained: the queue's thread sets the wish, the engine `vectors`. `run` is as it was before it began."""
-
-    run: Run
-    folder: RunFolder
-    lease: Lease
-    wish: Wish = ""
-    vectors: Any = None  # (k, w) the best so far, and the model they belong to
-    target: Any = None  # (e,) what it is trained on, alone; made when it is first asked about
 
 
 @dataclass
@@ -60,28 +31,26 @@ class Question:
     answer: Future[dict[str, Any]] = field(default_factory=Future)
 
 
-class Engine(threading.Thread):
-    """Trains and answers until `end` is called. `post(kind, run id, values)` is called from this thread."""
+class ThreadTrainer(threading.Thread):
+    """A `Trainer` and its `Services`. `post` is called from this thread."""
 
-    def __init__(self, library: Library, post: Callable[[str, str, dict[str, Any]], None], release_after: float) -> None:
-        super().__init__(name="engine", daemon=True)
+    def __init__(self, library: Library, post: Callable[[EventKind, str, dict[str, Any]], None], release_after: float) -> None:
+        super().__init__(name="trainer", daemon=True)
         self.library = library
         self.post = post
         self.release_after = release_after
-        self.training: dict[str, Training] = {}  # by run: given by the main thread, taken back by "ended"
-        self.warm: Warm | None = None
+        self.active: dict[str, ActiveRun] = {}  # by run: given by the main thread, taken back by `finish`
+        self.models: Warm | None = None
         self._questions: dict[tuple[int, str], Question] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = self._is_carrying = False
 
-    def begin(self, trainings: list[Training]) -> None:
-        """Gives it runs to train, several only where they can share a batch; there must be none under way."""
-        self.training = {one.folder.id: one for one in trainings}
+    def begin(self, runs: list[ActiveRun]) -> None:
+        self.active = {active.id: active for active in runs}
         self._wake.set()
 
     def ask(self, client: int, request: Request) -> Future[dict[str, Any]]:
-        """The answer to come; a client's older question of this kind that still waits gets Superseded."""
         question = Question(request)
         with self._lock:
             older = self._questions.pop((client, request.do), None)
@@ -91,8 +60,14 @@ class Engine(threading.Thread):
         self._wake.set()
         return question.answer
 
+    def loaded_models(self) -> list[str]:
+        return self.models.names() if self.models else []
+
+    @property
+    def is_dead(self) -> bool:
+        return self.ident is not None and not self.is_alive()
+
     def end(self) -> None:
-        """Ends the thread; a training is to be told by its wish first."""
         self._ending = True
         self._wake.set()
 
@@ -102,52 +77,51 @@ class Engine(threading.Thread):
         except BaseException as error:  # a broken torch, no memory: nobody else would hear of it
             log.critical("the thread that trains has died", exc_info=error)
             why = f"{type(error).__name__}: {error}"
-            self.post("died", "", {"why": why, "left": {run: self._left(run, why) for run in self.training}})
+            self.post("died", "", {"why": why, "left": {run: self._left(run, why) for run in self.active}})
 
     def _left(self, run: str, why: str) -> dict[str, Any]:
         """The event that ends a run of which this thread died: the next worker would die of it too. It can be resumed.
 
         Nothing ends a run that had not begun: it waits for a worker that can train.
         """
-        training = self.training[run]
+        active = self.active[run]
         if not self._is_carrying:
             return {}
-        event, lease = {"event": "failed", "error": f"the thread that trained it died ({why})"}, training.lease.number
+        event, lease = {"event": "failed", "error": f"the thread that trained it died ({why})"}, active.lease.number
         try:
-            return training.folder.append(event, lease)
+            return active.folder.append(event, lease)
         except OSError as error:
             log.warning("run %s: its failure was not written: %s", run, error)
-            return training.folder.stamped(event, lease)
+            return active.folder.stamped(event, lease)
 
     def _work(self) -> None:
         import softprompt.training.trainer  # noqa: F401  # torch, 2-4 s, while the main thread answers already
         from softprompt.worker.executor import Carrying
         from softprompt.worker.model_cache import Warm
 
-        self.warm = Warm()
+        self.models = Warm()
         self.post("ready", "", {})
         used = time.monotonic()
         while not self._ending:
             woken = self._wake.wait(max(0.01, used + self.release_after - time.monotonic()))
             self._wake.clear()
             self.answer()
-            if self.training:
+            if self.active:
                 self._is_carrying = True
-                Carrying(self, list(self.training.values())).run()
+                Carrying(self, list(self.active.values())).run()
                 self._is_carrying = False
             elif not woken:
-                self.warm.release()
+                self.models.release()
             used = time.monotonic()
 
-    def ended(self, training: Training, event: dict[str, Any]) -> None:
-        """Tells what became of a run, and that it is out of the engine's hands; writes nothing."""
-        self.training.pop(training.folder.id, None)
+    def finish(self, active: ActiveRun, event: dict[str, Any]) -> None:
+        self.active.pop(active.id, None)
         lost = False
-        if event.get("event") == "failed" and self.warm is not None:
-            if not self.training:
-                self.warm.release()  # out of memory: what is kept must not be the next run's trouble
-            lost = not self.warm.device_works(training.run.job.device)
-        self.post("ended", training.folder.id, {"event": event, "device_lost": lost})
+        if event.get("event") == "failed" and self.models is not None:
+            if not self.active:
+                self.models.release()  # out of memory: what is kept must not be the next run's trouble
+            lost = not self.models.device_works(active.run.job.device)
+        self.post("ended", active.id, {"event": event, "device_lost": lost})
 
     # questions
 

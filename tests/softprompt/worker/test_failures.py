@@ -120,10 +120,10 @@ def test_under_a_limit_of_memory_it_says_so_and_ends(worker: Home) -> None:
     assert worker.record(waiting).state == "queued"
 
 
-@pytest.mark.parametrize("broken", ["engine.Engine.start", "queue.Queue.scan"])
+@pytest.mark.parametrize("broken", ["trainer.ThreadTrainer.start", "queue.Queue.scan"])
 def test_where_no_thread_can_be_started_it_says_so_and_ends(worker: Home, broken: str) -> None:
     failing = (
-        "import sys, softprompt.worker.trainer as engine, softprompt.worker.queue as queue\n"
+        "import sys, softprompt.worker.trainer as trainer, softprompt.worker.queue as queue\n"
         'def fail(self): raise RuntimeError("can\'t start new thread")\n'
         f"{broken} = fail\n"
     )

@@ -319,7 +319,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing_any_more(home: Path, runs:
     assert (training.folder.read().state, training.folder.glance().state) == ("paused", "paused")
     assert training.folder.read().position == run.position
     first.renew()
-    assert training.wish == "leave"
+    assert training.stop_request == "leave"
     first.ended(run.id, training.folder.stamped({"event": "done", "entry": "x"}, 1))
     assert first.runs[run.id].state == "paused"
     second.resume(run.id)
@@ -459,8 +459,8 @@ def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others
     assert [run.id for run in all_runs(queue.folder)] == order
 
 
-def test_a_run_that_the_engine_has_just_been_given_waits_no_more(queue: Queue) -> None:
-    """It counts as training even before the engine reports that it began."""
+def test_a_run_that_the_trainer_has_just_been_given_waits_no_more(queue: Queue) -> None:
+    """It counts as training even before the trainer reports that it began."""
     first, second = (queue.submit(replace(JOB, prompt=prompt, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
     (training,) = queue.next()
     third = queue.submit(JOB, b"").id
@@ -472,7 +472,7 @@ def test_a_run_that_the_engine_has_just_been_given_waits_no_more(queue: Queue) -
     with pytest.raises(RunRefused, match="is training: stop or pause it first"):
         queue.drop(first)
     queue.pause(first)
-    assert training.wish == "pause"
+    assert training.stop_request == "pause"
     assert queue.next() == []
 
 
