@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.jobs.job import Job, hard_job
+from softprompt.jobs.job import HardReadoutJob, hard_job
 from softprompt.library.names import check_name
 from softprompt_tui.clipboard import copy
 from softprompt_tui.inert import inert
@@ -121,7 +121,7 @@ def _round(step: int, steps: int) -> str:
     return f"round {step} of {steps}"
 
 
-def _job(entry: Entry, more: dict[str, str], device: str) -> Job:
+def _job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:
     """Raises ConfigError, PromptError."""
     made = entry.prompt
     if why := _why_not(entry):

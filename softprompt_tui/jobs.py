@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import SweepJob, TrainJob
 from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
 
@@ -33,7 +32,7 @@ def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     return prepare_prompt(prompt, plain in YES)
 
 
-def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
+def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> TrainJob:
     """The training for a prompt and the fields as they are typed. Raises ConfigError, PromptError, BadName."""
     settings: dict[str, Any] = {}
     tokens = fields["tokens"].lower()
@@ -75,15 +74,17 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
             raise ConfigError(f"model is {model!r}: there is no such folder ({error})") from error
     precision = more.get("precision") or "float32"
     hard = None if more.get("hard", "no").lower() in (*NO, "") else hard_of(more)
-    return Job(prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""), hard=hard)
+    return TrainJob(
+        prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""), hard=hard
+    )
 
 
-def sweep_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> Job:
+def sweep_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> SweepJob:
     """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
     numbers = numbers_of(more.get("sweep") or SWEEP)
     stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""  # what auto is to reach ends no training early
     job = job_of(prompt, fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}, more | {"hard": ""})
-    return replace(job, sweep=numbers)
+    return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
 
 
 def numbers_of(text: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.composition.sentence import read_sentence
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.jobs.job import Job, job_of_sentence
+from softprompt.jobs.job import AnyJob, TrainJob, job_of_sentence
 from softprompt.jobs.parsing import YES
 from softprompt.jobs.preflight import check_fits
 from softprompt.prompts.syntax import describe_syntax
@@ -186,7 +186,7 @@ class Runs:
         except SoftPromptError as error:
             app.say(str(error), "error")
 
-    async def submit(self, job: Job) -> str:
+    async def submit(self, job: AnyJob) -> str:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         app, pane = self.app, self.app.prompt_pane
         run = await self.hand_in(job)
@@ -205,7 +205,7 @@ class Runs:
             is_plain = more.get("plain", "").lower() in YES
             self.app.say(describe_syntax(kinds, is_plain, "plain: yes in the settings (F8)"), "warning")
 
-    async def hand_in(self, job: Job) -> dict[str, Any]:
+    async def hand_in(self, job: AnyJob) -> dict[str, Any]:
         """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
         self.on_their_way += 1
         self._arrived.clear()
@@ -252,7 +252,7 @@ class Runs:
         except SoftPromptError as error:
             app.say(str(error), "error")
 
-    def _job_of_composition(self, composition: str) -> Job:
+    def _job_of_composition(self, composition: str) -> TrainJob:
         """Raises SoftPromptError for what cannot be trained."""
         library, pane, opened = self.app.library, self.app.prompt_pane, self.app.entries.opened
         sentence = read_sentence(composition, library.open, library.open(opened) if opened else None)

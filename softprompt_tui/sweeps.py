@@ -15,7 +15,7 @@ from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.shown import PAINT_EVERY
 
 if TYPE_CHECKING:
-    from softprompt.jobs.job import Job
+    from softprompt.jobs.job import SweepJob
     from softprompt_tui.app import SoftPromptApp
 
 SLOWER = 2  # times: table and plot are several times what a curve's figures are
@@ -27,8 +27,8 @@ class Sweeps:
     def __init__(self, app: SoftPromptApp) -> None:
         self.app = app
         self._painted, self._waiting = 0.0, False
-        self._on_their_way: set[Job] = set()
-        self._going: dict[Job, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
+        self._on_their_way: set[SweepJob] = set()
+        self._going: dict[SweepJob, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
 
     async def begin(self) -> None:
         """Sweeps the prompt in the editor, with its settings but for the tokens."""

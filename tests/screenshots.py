@@ -115,9 +115,9 @@ def _is_swept(app: SoftPromptApp) -> bool:
 
 
 def _waiting(prompt: str, name: str) -> dict[str, object]:
-    from softprompt.jobs.job import Job
+    from softprompt.jobs.job import TrainJob
 
-    return Job(prompt, name=f"{name} again").as_dict()
+    return TrainJob(prompt, name=f"{name} again").as_dict()
 
 
 def main() -> None:

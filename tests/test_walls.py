@@ -39,8 +39,8 @@ def test_the_whole_engine_imports_no_interface_library() -> None:
 def test_counting_and_checking_a_prompt_load_no_model_library(home: Path) -> None:
     """In a home where the list of models is not kept yet, either."""
     code = (
-        "from softprompt.jobs.job import Job; from softprompt.jobs.preflight import check_fits; from softprompt_tui.tokens import count\n"
-        "assert count('a lake', 'mini').context == 77; check_fits(Job('a lake')); check_fits(Job('a lake', model='ViT-L-14/openai'))"
+        "from softprompt.jobs.job import TrainJob; from softprompt.jobs.preflight import check_fits; from softprompt_tui.tokens import count\n"
+        "assert count('a lake', 'mini').context == 77; check_fits(TrainJob('a lake')); check_fits(TrainJob('a lake', model='ViT-L-14/openai'))"
     )
     assert imported(code) & {"torch", "open_clip", "textual"} == set()
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from softprompt import Library, SoftPrompt
 from softprompt.config import TrainConfig
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import Job, TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Place
@@ -41,7 +41,7 @@ class Home:
 
     def submit(self, prompt: str, device: str = "cpu", model: str = "mini", **settings: object) -> str:
         with self.client() as client:
-            job = Job(prompt, TrainConfig(**settings), device=device, model=model)  # type: ignore[arg-type]
+            job = TrainJob(prompt, TrainConfig(**settings), device=device, model=model)  # type: ignore[arg-type]
             run: str = client.request(p.Submit(job.as_dict()))["id"]
             return run
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 
 from softprompt.errors import PromptError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.text_states import Family
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
 from softprompt_tui.cli.options import choice
@@ -59,7 +59,7 @@ def port(
         config = replace(config, init="noise")
     if family is not None:
         config = replace(config, family=family)
-    job = Job(
+    job = TrainJob(
         made.hard_prompt,
         config,
         resolved(model),

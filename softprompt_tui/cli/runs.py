@@ -20,7 +20,7 @@ from softprompt_tui.cli.follow import follow, show_result
 from softprompt_tui.waiting import before, called, places, state_of
 
 if TYPE_CHECKING:
-    from softprompt.jobs.job import Job
+    from softprompt.jobs.job import AnyJob
     from softprompt.worker.client import Client
 
 
@@ -54,7 +54,7 @@ def resolved(model: str) -> str:
     return f"{LOCAL}{folder}"
 
 
-def submit(job: Job, start: str, as_json: bool) -> None:
+def submit(job: AnyJob, start: str, as_json: bool) -> None:
     """Hands a job to the worker, unless its model would refuse it, and prints the run's id."""
     check_fits(job)
     with worker(older=False) as client:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import SweepJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.names import name_for
 from softprompt_tui.cli.cells import figure
@@ -94,7 +94,7 @@ def sweep(
     here = library()
     here.prepare()
     stem = here.free_name(name) if name else name_for(prompt, ())
-    job = Job(prompt, config, resolved(model), device, precision, sweep=numbers)
+    job = SweepJob(prompt, config, resolved(model), device, precision, sweep=numbers)
     check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = load(job.model, device, precision)

@@ -9,7 +9,7 @@ import click
 from softprompt.config import HardConfig
 from softprompt.errors import ConfigError
 from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt_tui.cli.common import (
     FAILED,
@@ -97,7 +97,7 @@ def train(
         settings["init"] = "soft"
     elif settings["init"] == "soft":
         raise ConfigError("--init soft needs the soft prompt to begin from: --from NAME")
-    job = Job(
+    job = TrainJob(
         prompt,
         config_of(settings),
         resolved(model),
@@ -114,7 +114,7 @@ def train(
     train_here(job, start.prompt if start else None, as_json, quiet)
 
 
-def train_here(job: Job, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None) -> None:
+def train_here(job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None) -> None:
     """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
     check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense

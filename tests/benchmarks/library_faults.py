@@ -15,7 +15,7 @@ from pathlib import Path
 
 from softprompt import Library
 from softprompt.errors import HomeError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.system.files import replace_file
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui import settings
@@ -132,7 +132,7 @@ def nearly_full(mount: Path) -> None:
         "rm": lambda: Library(say=said.append).delete("fox-7"),
         "rm and purge": lambda: (Library(say=said.append).delete("fox-7"), Library(say=said.append).purge()),
         "settings": lambda: settings.save(settings.Settings(prompt="a draft " * 500)),
-        "a run": lambda: RunFolder.create(runs_folder(), Job("a lake " * 500), 1.0),
+        "a run": lambda: RunFolder.create(runs_folder(), TrainJob("a lake " * 500), 1.0),
         "a checkpoint": lambda: replace_file(home / "data" / "checkpoint", bytes(20_000)),
     }
     for what, write in writes.items():

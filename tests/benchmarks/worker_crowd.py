@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.config import TrainConfig
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Place
@@ -115,7 +115,8 @@ _TARGETS = {
 
 def measured(home: Home, count: int, clients: int, seconds: float) -> dict[str, Any]:
     runs = left_runs(
-        [Job("a lake at sunrise between high mountains", TrainConfig(tokens=1, steps=100_000), device="cpu")] * count, "queued"
+        [TrainJob("a lake at sunrise between high mountains", TrainConfig(tokens=1, steps=100_000), device="cpu")] * count,
+        "queued",
     )
     began = time.monotonic()
     with home.client() as first:

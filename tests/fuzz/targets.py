@@ -52,7 +52,7 @@ from softprompt.formats.readers import detect, png_card, sandbox_child
 from softprompt.formats.readers.layouts import found_in
 from softprompt.formats.readers.sandbox import _checked
 from softprompt.formats.writers import encode
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import Job, SweepJob, TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
@@ -189,10 +189,12 @@ def _submit(raw: bytes) -> None:
 
 def _submits() -> list[bytes]:
     jobs = (
-        Job("a lake at night", TrainConfig(tokens="auto", stop_at=0.9)),
-        Job("a lake", TrainConfig(objective="contrastive", against=("a sea",)), hard=HardConfig(tokens=3), device="cuda:1"),
-        Job("a lake + a fox", sweep=(1, 2), meanings=(Meaning("a lake", 0.5),), model="local-dir:/nowhere"),
-        Job("a lake", ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),), precision="bfloat16", name="Lake"),
+        TrainJob("a lake at night", TrainConfig(tokens="auto", stop_at=0.9)),
+        TrainJob("a lake", TrainConfig(objective="contrastive", against=("a sea",)), hard=HardConfig(tokens=3), device="cuda:1"),
+        SweepJob("a lake + a fox", sweep=(1, 2), meanings=(Meaning("a lake", 0.5),), model="local-dir:/nowhere"),
+        TrainJob(
+            "a lake", ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),), precision="bfloat16", name="Lake"
+        ),
     )
     return [protocol.encode(protocol.as_message(protocol.Submit(job.as_dict()), 1)) for job in jobs]
 
@@ -222,7 +224,7 @@ def _shown(run: dict[str, Any]) -> None:
 
 def _said_all() -> list[bytes]:
     result = {"tokens": 2, "similarity": 0.5, "composed": 0.5, "worst": None, "floor": 0.1, "readout_text": "x", "knee": True}
-    job = Job("a lake", TrainConfig(tokens=2), sweep=(1, 2))
+    job = SweepJob("a lake", TrainConfig(tokens=2), sweep=(1, 2))
     run = Run("0123456789abcdef", job, "2026-01-01T00:00:00+00:00", "running", 1.0, latest={"step": 1}, results=(result,))
     told = messages.shown(run)
     report = {"step": 2, "tokens": 2, "loss": 0.5, "similarity": 0.5, "restarts": [0.5, None], "sweep": [[1, 0.5, None]]}
@@ -338,7 +340,7 @@ def _run_folder() -> RunFolder:
     """A folder that every input fills anew."""
     folder = tempfile.mkdtemp(prefix="softprompt-fuzz-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return RunFolder.create(Path(folder), Job("a lake"), 1.0)[0]
+    return RunFolder.create(Path(folder), TrainJob("a lake"), 1.0)[0]
 
 
 def _run(raw: bytes) -> None:
@@ -360,8 +362,10 @@ def _run(raw: bytes) -> None:
 
 
 def _runs() -> list[bytes]:
-    job = Job("a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",)))
-    mixed = Job("(a + b)", meanings=(Meaning("a", 0.5), Meaning("b", 0.5)), sweep=(1, 2))
+    job = TrainJob(
+        "a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",))
+    )
+    mixed = SweepJob("(a + b)", meanings=(Meaning("a", 0.5), Meaning("b", 0.5)), sweep=(1, 2))
     specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": one.as_dict()}).encode() for one in (job, mixed)]
     report = {
         "event": "report",

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 
 from softprompt import Library
 from softprompt.errors import RunRefused, WorkerError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
@@ -149,7 +149,7 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
 def test_a_long_queue_tells_every_place() -> None:
     async def scene(d: Desk) -> None:
         for i in range(11):
-            d.app.runs.submitted(await d.app.line.ask(p.Submit(Job(f"fox {i}").as_dict())))
+            d.app.runs.submitted(await d.app.line.ask(p.Submit(TrainJob(f"fox {i}").as_dict())))
         await d.pilot.press("f6")
         await d.shows("queued 1 ", "queued 10 ", "queued 11 ")
 
@@ -486,7 +486,7 @@ def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, m
 def test_a_first_start_asks_too_about_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker that is being started has told nothing yet."""
     begun = threading.Event()
-    RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+    RunFolder.create(runs_folder(), TrainJob("a red fox"), 1.0)
     monkeypatch.setattr(client, "connect", lambda **_: begun.wait() and None)
 
     async def look() -> None:

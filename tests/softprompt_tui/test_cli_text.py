@@ -18,7 +18,7 @@ import pytest
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import BadName, ConfigError, PromptError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.library import entry as entries
 from softprompt.worker import protocol as p
 from tests.commands import all_commands
@@ -90,9 +90,9 @@ def test_standard_input_that_is_too_long_is_called_so_also_where_the_bound_cuts_
 
 def test_the_library_api_refuses_what_is_no_text_with_a_typed_error() -> None:
     with pytest.raises(PromptError, match=REFUSED):
-        Job(BAD)
+        TrainJob(BAD)
     with pytest.raises(ConfigError, match=REFUSED):
-        Job(FOX, device=BAD)
+        TrainJob(FOX, device=BAD)
     with pytest.raises(ConfigError, match=REFUSED):
         TrainConfig(contexts=(f"{BAD} {{}}",))
     with pytest.raises(ConfigError, match=REFUSED):

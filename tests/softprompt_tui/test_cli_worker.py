@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.system.priority import WORKER
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
@@ -129,7 +129,7 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
 
 
 def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worker: Home, run: Run) -> None:
-    there, here = (RunFolder.create(runs_folder(), Job(prompt), 1.0)[0] for prompt in ("a lake", FOX))
+    there, here = (RunFolder.create(runs_folder(), TrainJob(prompt), 1.0)[0] for prompt in ("a lake", FOX))
     there.append({"event": "began", "step": 0})
     (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.me(), host="elsewhere", boot="another"))))
     listed = run("runs")

@@ -12,7 +12,7 @@ import pytest
 
 from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt_tui.client import Line
 from tests.conftest import FOX
@@ -48,7 +48,7 @@ def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: H
         await until(type="link", state="up")
         await until(type="report", run=run)
         with pytest.raises(WorkerError, match=f"makes way when run {run[:8]} is done"):
-            await line.ask(p.Submit(Job(FOX, TrainConfig(tokens=1)).as_dict()))
+            await line.ask(p.Submit(TrainJob(FOX, TrainConfig(tokens=1)).as_dict()))
         await line.ask(p.Stop(run))
         await until(type="link", state="up")
         await until(type="report", run=waiting)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from softprompt.config import TrainConfig
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.worker.run_folder import Run
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.waiting import before
@@ -16,7 +16,7 @@ from tests.fake_worker import FakeWorker
 
 
 def runs(count: int) -> dict[str, Run]:
-    job = Job("a lake at sunrise", TrainConfig(tokens=1), device="cpu")
+    job = TrainJob("a lake at sunrise", TrainConfig(tokens=1), device="cpu")
     return {f"{i:016x}": Run(f"{i:016x}", job, "2026-01-01T00:00:00+00:00", position=float(i)) for i in range(1, count + 1)}
 
 

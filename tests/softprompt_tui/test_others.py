@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import VARIABLE
 from softprompt_tui import app as interface
@@ -153,7 +153,7 @@ def test_what_is_shown_stays_while_it_is_there_and_a_search_finds_nothing() -> N
 @pytest.mark.parametrize(("key", "stopped"), [("s", {"mine"}), ("a", {"mine", "theirs"}), ("k", set())])
 def test_quitting_stops_what_was_started_here_and_others_only_where_it_says_so(key: str, stopped: set[str]) -> None:
     async def scene(d: Desk) -> None:
-        d.worker._do(p.Submit(Job("theirs").as_dict()))
+        d.worker._do(p.Submit(TrainJob("theirs").as_dict()))
         d.app.prompt_pane.set("mine")
         await d.train()
         await d.pilot.press("ctrl+q")
@@ -169,7 +169,7 @@ def test_quitting_stops_what_was_started_here_and_others_only_where_it_says_so(k
 
 def test_where_only_others_train_the_key_that_stops_ones_own_does_nothing() -> None:
     async def scene(d: Desk) -> None:
-        d.worker._do(p.Submit(Job("theirs").as_dict()))
+        d.worker._do(p.Submit(TrainJob("theirs").as_dict()))
         await d.until(lambda: d.app.runs.known)
         await d.pilot.press("ctrl+q")
         await d.shows("A training is under way, not started here")

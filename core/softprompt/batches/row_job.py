@@ -10,7 +10,7 @@ from typing import Any
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
 from softprompt.library.names import listed_tags
 
@@ -18,7 +18,7 @@ LISTS = ("contexts", "against")
 WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
 NUMBERS = ("rate", "stop_at", "hidden_share")
 OF_A_ROW = frozenset({one.name for one in fields(TrainConfig)} | {"name", "model"})
-_UNASKED = Job("-")
+_UNASKED = TrainJob("-")
 _USUAL = _UNASKED.config.as_dict()
 
 
@@ -47,7 +47,7 @@ class Defaults:
         return {"config": self.config.as_dict(), "model": self.model, "precision": self.precision}
 
 
-def job_of(values: dict[str, Any], defaults: Defaults) -> Job:
+def job_of(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     """The job that a row asks for. Raises PromptError, ConfigError, BadName."""
     prompt, name, model = (_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
@@ -60,13 +60,14 @@ def job_of(values: dict[str, Any], defaults: Defaults) -> Job:
             "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"
         )
     config = replace(defaults.config, **settings) if settings else defaults.config
-    return Job(prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip())
+    return TrainJob(prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip())
 
 
-def digest_of(job: Job) -> bytes:
+def digest_of(job: TrainJob) -> bytes:
     """What is asked for, as 8 bytes. Settings that have their usual values do not count, so that a setting that a later version adds
     changes nothing; nor does the device, so that a batch can go on on another."""
-    asked = {key: value for key, value in job.as_dict().items() if value != getattr(_UNASKED, key, None)}
+    usual = _UNASKED.as_dict()
+    asked = {key: value for key, value in job.as_dict().items() if value != usual[key]}
     asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != _USUAL[key]}
     for key in ("device", "meanings", "ancestry", "sweep"):
         asked.pop(key, None)

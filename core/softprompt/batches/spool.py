@@ -18,7 +18,7 @@ from typing import Any
 from softprompt.batches.row_job import Defaults, digest_of, entry_id, job_of
 from softprompt.batches.rows import Row
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.prompts.syntax import SyntaxKind, prepare_prompt
 
 MOST = 1_000_000  # prompts; 60 MB of memory
@@ -30,7 +30,7 @@ class Asked:
 
     line: int
     id: str
-    job: Job | None
+    job: TrainJob | None
     prompt: str = ""
     error: tuple[str, str] = ("", "")  # kind, message
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import HardReadoutJob, TrainJob
 from softprompt.training.errors import TrainingFailed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OnHard = Callable[["HardReport"], "bool | None"]
 
 
 def carry_out(
-    job: Job,
+    job: TrainJob | HardReadoutJob,
     encoder: TextEncoder,
     library: Library,
     *,
@@ -53,7 +53,7 @@ def carry_out(
     often this is called; what a failure left, under another. The other arguments are `train`'s. Raises PromptError, ConfigError,
     LibraryError.
     """
-    if job.kind == "hard":
+    if isinstance(job, HardReadoutJob):
         return harden(job, encoder, library, on_hard)
     from softprompt.training.trainer import train
 
@@ -88,19 +88,18 @@ def carry_out(
     return replace(outcome, failure=failure)
 
 
-def kept(job: Job, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
+def kept(job: TrainJob, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
     """Saves what a job made, as `carry_out` does; raises LibraryError."""
     if failure and entry_id:  # that id is for what the job was to make, should it be tried again
         entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)
 
 
-def harden(job: Job, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None) -> Outcome:
+def harden(job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None) -> Outcome:
     """Looks for the hard readout of the entry `job.entry` and saves it as the entry's next revision.
 
     Raises PromptError where what the entry means is not known, ConfigError, EntryNotFound and the other LibraryErrors.
     """
-    assert job.hard is not None  # Job sees to it
     entry = library.open(job.entry)
     try:
         hard = _hard_readout(encoder, entry.prompt, job.hard, on_hard)

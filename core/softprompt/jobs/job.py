@@ -1,10 +1,10 @@
-"""A training as it is asked for, and carrying it out: the one way from a prompt to a saved soft prompt, wherever it runs."""
+"""Jobs as they are asked for, as data: a training, a sweep over numbers of tokens, the search for a hard readout."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.encoders.catalog import MINI
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["train", "hard", "sweep"]
 LONGEST_MODEL = 5000  # characters of a model's name: as many as a path may have, and some
+USUAL_SWEEP = tuple(range(1, 17))
+NO_HARD_SWEEP = "a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: hard prompt, settings, model, device, and the name to save under ("" for one made from the prompt).
+    """What every job has: a hard prompt, settings, a model, a device, and the name to save under ("" for one made from the prompt).
 
-    With `hard`, a hard readout is looked for too; with `entry`, an entry's id, for that one, and nothing is trained. With `sweep`, so many
-    numbers of tokens are trained at once, and nothing is saved before it is chosen. `meanings` are the texts of a prompt that means several together, `ancestry` the soft prompts that it is made from. Raises PromptError, BadName, ConfigError and DeviceError for what cannot work on any model
-    or machine.
+    A job is a TrainJob, a SweepJob or a HardReadoutJob. `meanings` are the texts of a prompt that means several together,
+    `ancestry` the soft prompts that it is made from. Raises PromptError, BadName, ConfigError and DeviceError for what
+    cannot work on any model or machine.
     """
+
+    kind: ClassVar[Kind]
 
     prompt: str
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -38,34 +42,24 @@ class Job:
     name: str = ""
     meanings: tuple[Meaning, ...] = ()
     ancestry: tuple[Ancestor, ...] = ()
-    hard: HardConfig | None = None
-    entry: str = ""
-    sweep: tuple[int, ...] = ()
-
-    @property
-    def kind(self) -> Kind:
-        return "sweep" if self.sweep else "hard" if self.entry else "train"
 
     @property
     def batch(self) -> Hashable | None:
         """What jobs have in common that can be trained in one batch; None for one that is trained by itself."""
-        if self.kind != "train" or self.hard or self.config.tokens == "auto":
-            return None
-        return (self.model.lower(), self.device, self.precision, self.config.plan)
+        return None
+
+    @property
+    def hard_config(self) -> HardConfig | None:
+        """The settings of the hard readout that is looked for too, or None."""
+        return None
 
     def __post_init__(self) -> None:
-        if self.entry and self.hard is None:
-            raise ConfigError("a hard readout of an entry is asked for without its settings")
-        if self.sweep and (self.hard or self.config.tokens == "auto"):
-            raise ConfigError("a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it")
-        if self.sweep:
-            check_sweep(self.sweep)
         if not self.prompt.strip():
             raise no_prompt()
         check_text("prompt", self.prompt)
         for meaning in self.meanings:
             check_text("prompt", meaning.text)
-        for key in ("model", "device", "precision", "entry"):
+        for key in ("model", "device", "precision"):
             check_text(key, getattr(self, key), ConfigError)
         check_device(self.device)
         check_precision(self.precision)
@@ -78,37 +72,108 @@ class Job:
             check_name(self.name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
-        made = {"meanings": [vars(one).copy() for one in self.meanings], "ancestry": [vars(one).copy() for one in self.ancestry]}
-        hard = None if self.hard is None else self.hard.as_dict()
-        return {**vars(self), "config": self.config.as_dict(), "hard": hard, "sweep": list(self.sweep), **made}
+        """Plain values that JSON can hold. Jobs of all types have the same keys: what one has not is empty."""
+        plain = {
+            "meanings": [vars(meaning).copy() for meaning in self.meanings],
+            "ancestry": [vars(ancestor).copy() for ancestor in self.ancestry],
+            "config": self.config.as_dict(),
+            "hard": None if self.hard_config is None else self.hard_config.as_dict(),
+        }
+        return {**vars(self), "entry": "", "sweep": []} | plain
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Job:
-        """The inverse of `as_dict`; raises ConfigError for values of another kind."""
+    @staticmethod
+    def from_dict(values: Any) -> AnyJob:
+        """The inverse of `as_dict`; raises ConfigError for values of another kind, and of no one type."""
         try:
             texts = {key: values[key] for key in ("prompt", "model", "device", "precision", "name")}
             if not all(isinstance(text, str) for text in texts.values()):
                 raise TypeError("a text is expected")
             # jobs of before these were known have none of them
-            meanings = meanings_of(values.get("meanings", ()))
-            ancestry = tuple(map(ancestor_of, values.get("ancestry", ())))
             hard, entry, sweep = values.get("hard"), values.get("entry", ""), tuple(values.get("sweep", ()))
             if not isinstance(entry, str) or not all(type(k) is int for k in sweep):
                 raise TypeError("an entry's id and whole numbers of tokens are expected")
-            made_of: dict[str, Any] = {"meanings": meanings, "ancestry": ancestry, "entry": entry, "sweep": sweep}
-            return cls(
-                config=TrainConfig.from_dict(values["config"]),
-                hard=None if hard is None else HardConfig.from_dict(hard),
-                **made_of,
-                **texts,
-            )
+            common: dict[str, Any] = texts | {
+                "config": TrainConfig.from_dict(values["config"]),
+                "meanings": meanings_of(values.get("meanings", ())),
+                "ancestry": tuple(map(ancestor_of, values.get("ancestry", ()))),
+            }
+            hard_config = None if hard is None else HardConfig.from_dict(hard)
+            if sweep and (hard_config or entry):
+                raise ConfigError(NO_HARD_SWEEP)
+            if sweep:
+                return SweepJob(**common, sweep=sweep)
+            if entry and hard_config is None:
+                raise ConfigError("a hard readout of an entry is asked for without its settings")
+            if entry and hard_config is not None:
+                return HardReadoutJob(**common, hard=hard_config, entry=entry)
+            return TrainJob(**common, hard=hard_config)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"this is no training job: {type(error).__name__} {error}") from error
 
 
-def job_of_sentence(sentence: Sentence, **settings: Any) -> Job:
-    """The training of a soft prompt that means a whole composition; `settings` are the other fields of a Job. Raises what Job raises,
+@dataclass(frozen=True)
+class TrainJob(Job):
+    """Train a soft prompt and save it; with `hard`, look for its hard readout too."""
+
+    kind: ClassVar[Kind] = "train"
+
+    hard: HardConfig | None = None
+
+    @property
+    def batch(self) -> Hashable | None:
+        if self.hard or self.config.tokens == "auto":
+            return None
+        return (self.model.lower(), self.device, self.precision, self.config.plan)
+
+    @property
+    def hard_config(self) -> HardConfig | None:
+        return self.hard
+
+
+@dataclass(frozen=True)
+class SweepJob(Job):
+    """Train with each of `sweep` soft tokens at once. Nothing is saved before it is said which of them is to be kept."""
+
+    kind: ClassVar[Kind] = "sweep"
+
+    sweep: tuple[int, ...] = USUAL_SWEEP
+
+    def __post_init__(self) -> None:
+        if self.config.tokens == "auto":
+            raise ConfigError(NO_HARD_SWEEP)
+        check_sweep(self.sweep)
+        super().__post_init__()
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"sweep": list(self.sweep)}
+
+
+@dataclass(frozen=True)
+class HardReadoutJob(Job):
+    """Look for the hard readout of the saved soft prompt whose id is `entry`, and save it there. Nothing is trained."""
+
+    kind: ClassVar[Kind] = "hard"
+
+    hard: HardConfig = field(default_factory=HardConfig)
+    entry: str = ""
+
+    @property
+    def hard_config(self) -> HardConfig | None:
+        return self.hard
+
+    def __post_init__(self) -> None:
+        check_text("entry", self.entry, ConfigError)
+        super().__post_init__()
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"entry": self.entry}
+
+
+AnyJob = TrainJob | SweepJob | HardReadoutJob
+
+
+def job_of_sentence(sentence: Sentence, **settings: Any) -> TrainJob:
+    """The training of a soft prompt that means a whole composition; `settings` are the other fields of a TrainJob. Raises what Job raises,
     and PromptError where a hard prompt is not known, or stands there in part."""
     if sentence.in_part:
         raise PromptError(
@@ -122,15 +187,15 @@ def job_of_sentence(sentence: Sentence, **settings: Any) -> Job:
             "word, but no soft prompt can be trained on it"
         )
     if len(meanings) == 1:
-        return Job(meanings[0].text, ancestry=sentence.ancestry, **settings)
-    return Job(sentence.readable, meanings=meanings, ancestry=sentence.ancestry, **settings)
+        return TrainJob(meanings[0].text, ancestry=sentence.ancestry, **settings)
+    return TrainJob(sentence.readable, meanings=meanings, ancestry=sentence.ancestry, **settings)
 
 
-def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Job:
+def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> HardReadoutJob:
     """The job that looks for a saved soft prompt's hard readout. Raises PromptError where its hard prompt is not known."""
     if not entry.prompt.hard_prompt:
         raise PromptError(
             f"what {entry.prompt.name} means is not known, since the file that it came from does not say: nothing can be looked for. "
             f"`softprompt-tui assign '{entry.prompt.name}' --prompt TEXT` says it"
         )
-    return Job(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)
+    return HardReadoutJob(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)

@@ -12,10 +12,10 @@ from softprompt.config import MOST_TOKENS
 from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model, resolve
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import UnknownModel, no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
+from softprompt.jobs.job import AnyJob, HardReadoutJob, SweepJob, TrainJob
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.tokenizer import Tokenizer
-    from softprompt.jobs.job import Job
 
 AROUND = 2  # start and end, where the tokenizer is CLIP's
 
@@ -57,7 +57,7 @@ def _model_of(name: str) -> ModelInfo | None:
     )
 
 
-def check_fits(job: Job) -> None:
+def check_fits(job: AnyJob) -> None:
     """Refuse a job that its model could never train.
 
     Where a model's tokenizer is not CLIP's, its prompt cannot be counted before it is loaded, and nothing is said of a model whose
@@ -76,12 +76,18 @@ def check_fits(job: Job) -> None:
         raise not_supported(info.name, info.refused)
     counted = not info.tokenizer
     room, config = info.context - (AROUND if counted else 0), job.config
-    tokens = max(job.sweep, default=0) or (0 if config.tokens == "auto" or job.entry else config.tokens)
+    match job:
+        case SweepJob():
+            tokens = max(job.sweep)
+        case TrainJob():
+            tokens = 0 if config.tokens == "auto" else config.tokens
+        case HardReadoutJob():
+            tokens = 0
     if tokens > room:
         raise too_many(tokens, info.name, room)
-    if job.hard and (job.hard.tokens or 0) > room:
-        raise too_many_hard(job.hard.tokens or 0, info.name, room)
-    if job.entry or not counted:  # the prompt of an entry was trained on already
+    if job.hard_config and (job.hard_config.tokens or 0) > room:
+        raise too_many_hard(job.hard_config.tokens or 0, info.name, room)
+    if isinstance(job, HardReadoutJob) or not counted:  # the prompt of an entry was trained on already
         return
     from softprompt.encoders.base import encode_prompt
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
 from softprompt.jobs.execute import carry_out, kept
+from softprompt.jobs.job import HardReadoutJob, SweepJob, TrainJob
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
@@ -42,8 +43,8 @@ class Carrying:
             if len(self.runs) > 1:
                 self._together()
             else:
-                kind = {"train": self._train, "sweep": self._sweep, "hard": self._train}[self.runs[0].job.kind]
-                kind(self.runs[0])
+                run = self.runs[0]
+                self._sweep(run, run.job) if isinstance(run.job, SweepJob) else self._train(run, run.job)
         except RunInterrupted:
             self._end_all(Progress.leave)
         except SoftPromptError as error:
@@ -75,11 +76,11 @@ class Carrying:
         assert self.services.models is not None
         return self.services.models.get(job.model, job.device, job.precision, loading)
 
-    def _train(self, run: Progress) -> None:
+    def _train(self, run: Progress, job: TrainJob | HardReadoutJob) -> None:
         """A training, a hard readout, or the one and then the other."""
         state = run.begin()
         encoder = self._encoder()
-        trained = run.job.config.steps if run.job.kind == "train" else 0
+        trained = job.config.steps if isinstance(job, TrainJob) else 0
 
         def due(step: int) -> bool:
             self.services.answer(QUERIES_A_STEP)
@@ -93,7 +94,7 @@ class Carrying:
             return run.active.stop_request == "stop"
 
         outcome = carry_out(
-            run.job,
+            job,
             encoder,
             self.services.library,
             start=_start(run),
@@ -151,15 +152,16 @@ class Carrying:
         if best is None:
             run.end({"event": "failed", "error": failure})
             return
+        assert isinstance(run.job, TrainJob)  # nothing else shares a batch
         outcome = kept(run.job, best, self.services.library, run.folder.id, failure)
         if len(best.losses):
             run.heed(event_of_made(best))
         run.end_with(outcome)
 
-    def _sweep(self, run: Progress) -> None:
+    def _sweep(self, run: Progress, job: SweepJob) -> None:
         """What it comes to stays with the run, until it is said which of it is to be kept."""
         run.begin()
-        encoder, job = self._encoder(), run.job
+        encoder = self._encoder()
 
         def due(step: int) -> bool:
             self.services.answer(QUERIES_A_STEP)

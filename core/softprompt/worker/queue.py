@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import RunNotFound, RunRefused
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import AnyJob
 from softprompt.library import Library
 from softprompt.library.names import name_for
 from softprompt.worker.active_run import ActiveRun, StopRequest
@@ -209,7 +209,7 @@ class Queue:
 
     # what a client may ask for
 
-    def submit(self, job: Job, start: bytes) -> Run:
+    def submit(self, job: AnyJob, start: bytes) -> Run:
         """Makes a run, durably; `start` is the entry that it begins from. Raises HomeError."""
         folder, run = RunFolder.create(self.folder, job, self._last + 1, start)
         self._last = run.position

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import LONGEST
 from softprompt.prompts.downsample import reduced
 from softprompt.system.files import open_file, read_file, sync_folder, with_room, write_new
@@ -54,7 +54,7 @@ class Run:
     """A run as its folder tells it. `state`: queued, running, paused, done, stopped (by its user) or failed."""
 
     id: str
-    job: Job
+    job: AnyJob
     created: str
     state: str = "queued"
     position: float = 0.0
@@ -134,7 +134,8 @@ class Run:
         return {
             "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
             "steps": self.latest.get("steps") or job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
-            "kind": job.kind, "sweep": list(job.sweep), "results": list(self.results), "of_entry": job.entry, "hard": job.hard is not None,
+            "kind": job.kind, "sweep": list(job.sweep) if isinstance(job, SweepJob) else [], "results": list(self.results),
+            "of_entry": job.entry if isinstance(job, HardReadoutJob) else "", "hard": job.hard_config is not None,
             "batch": "" if job.batch is None else hashlib.sha256(repr(job.batch).encode("utf-8", "backslashreplace")).hexdigest()[:16],
             "rows": job.config.restarts, "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
             **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
@@ -172,7 +173,7 @@ class RunFolder:
         self.id = path.name
 
     @classmethod
-    def create(cls, runs: Path, job: Job, position: float, start: bytes = b"") -> tuple[RunFolder, Run]:
+    def create(cls, runs: Path, job: AnyJob, position: float, start: bytes = b"") -> tuple[RunFolder, Run]:
         """Makes a run durably: under a hidden name first, so that a run is there whole or not at all. Raises HomeError."""
         make_folder(runs)
         final = runs / secrets.token_hex(8)

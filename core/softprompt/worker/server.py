@@ -22,7 +22,7 @@ from typing import Any
 from softprompt.encoders.catalog import LOCAL, MINI, list_models
 from softprompt.encoders.loading import pick_device
 from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError, no_start, shortened
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import AnyJob, HardReadoutJob, Job
 from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
 from softprompt.prompts.downsample import reduced
@@ -296,17 +296,17 @@ class Server:
                 return {"running": running}
         raise WorkerError(f"{request.do} is not answered here")
 
-    def _prepare(self, job: Job, start: str) -> bytes:
+    def _prepare(self, job: AnyJob, start: str) -> bytes:
         """The entry that a job begins from, b"" for none. Raises what `check_fits` raises, and LibraryError."""
         from softprompt.library.entry import pack  # numpy
 
         if job.model.lower() != MINI and not job.model.startswith(LOCAL):
             list_models()  # read once, so that the check knows them
         check_fits(job)
-        if job.config.init == "soft" and not (start or job.entry):
-            raise no_start()
-        if job.entry:
+        if isinstance(job, HardReadoutJob):
             self.library.find(job.entry)
+        elif job.config.init == "soft" and not start:
+            raise no_start()
         return pack(self.library.open(start)) if start else b""
 
     async def _check_device(self, name: str) -> None:

@@ -19,7 +19,7 @@ from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError, PromptTooLong
 from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job, job_of_sentence
+from softprompt.jobs.job import Job, TrainJob, job_of_sentence
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
@@ -144,11 +144,11 @@ def test_what_has_no_known_meaning_is_not_trained_on(entries: dict[str, Entry]) 
 
 
 def test_jobs_from_before_there_were_mixes_are_read() -> None:
-    values = Job(FOX).as_dict()
+    values = TrainJob(FOX).as_dict()
     del values["meanings"], values["ancestry"]
-    assert Job.from_dict(values) == Job(FOX)
+    assert Job.from_dict(values) == TrainJob(FOX)
     lineage = Ancestor("mixed", "1", "a", FOX, "mini", "2", 0.5)
-    job = Job("both", meanings=BOTH, ancestry=(lineage,))
+    job = TrainJob("both", meanings=BOTH, ancestry=(lineage,))
     assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
 
 
@@ -164,14 +164,14 @@ def test_jobs_from_before_there_were_mixes_are_read() -> None:
 )
 def test_a_job_of_another_kind_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="no training job"):
-        Job.from_dict(Job(FOX).as_dict() | changes)
+        Job.from_dict(TrainJob(FOX).as_dict() | changes)
 
 
 def test_too_many_or_too_long_meanings_are_refused(encoder: TextEncoder) -> None:
     with pytest.raises(PromptError, match="at most 64"):
-        Job("many", meanings=(Meaning("a", 0.01),) * 65)
+        TrainJob("many", meanings=(Meaning("a", 0.01),) * 65)
     with pytest.raises(PromptError, match="200,000"):
-        Job("long", meanings=(Meaning("a" * 100_001, 0.5),) * 2)
+        TrainJob("long", meanings=(Meaning("a" * 100_001, 0.5),) * 2)
     with pytest.raises(PromptTooLong, match="takes 75"):
         weighted_prompt(encoder, "both", (Meaning("fox " * 80, 0.5), Meaning(BOAT, 0.5)))
 

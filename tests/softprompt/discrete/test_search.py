@@ -23,7 +23,7 @@ from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
 from softprompt.errors import ConfigError, PromptError
 from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job, hard_job
+from softprompt.jobs.job import Job, TrainJob, hard_job
 from softprompt.library.entry import pack, unpack
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
@@ -280,7 +280,7 @@ def small_encoder(causal: bool, pooling: str) -> TextEncoder:
 
 def test_a_job_trains_and_looks_and_saves_once(encoder: TextEncoder) -> None:
     library, seen = Library(), []
-    job = Job(FOX, TrainConfig(tokens=2, steps=20), hard=HardConfig(steps=2, restarts=1))
+    job = TrainJob(FOX, TrainConfig(tokens=2, steps=20), hard=HardConfig(steps=2, restarts=1))
     outcome = carry_out(job, encoder, library, on_hard=lambda report: seen.append(report.step))
     assert outcome.entry is not None
     assert (outcome.failure, outcome.entry.revision, seen) == ("", 1, [1, 2])
@@ -306,14 +306,14 @@ def test_a_failing_device_costs_the_hard_readout_only(encoder: TextEncoder, monk
         raise RuntimeError("device lost")
 
     monkeypatch.setattr("softprompt.discrete.find_hard", fails)
-    outcome = carry_out(Job(FOX, TrainConfig(tokens=1, steps=10), hard=HardConfig()), encoder, Library())
+    outcome = carry_out(TrainJob(FOX, TrainConfig(tokens=1, steps=10), hard=HardConfig()), encoder, Library())
     assert outcome.failure == "cpu failed: device lost"
     assert outcome.entry is not None
     assert outcome.entry.prompt.hard is None
 
 
 def test_what_cannot_be_found_is_said_before_the_training(encoder: TextEncoder) -> None:
-    job = Job(
+    job = TrainJob(
         FOX, TrainConfig(tokens=2, steps=10), hard=HardConfig(words="dictionary", block=tuple("abcdefghijklmnopqrstuvwxyz"))
     )
     with pytest.raises(ConfigError, match="no token is left"):

@@ -15,7 +15,7 @@ from softprompt.encoders.catalog import LOCAL
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.training.token_sweep import sweep
 from softprompt_tui.jobs import job_of
@@ -50,7 +50,7 @@ def test_of_a_folder_what_its_configuration_tells_is_checked_and_nothing_else(tm
 
     def check(config: Any, tokens: int = 9, prompt: str = FOX) -> None:
         (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": config, "vision_cfg": {}}}))
-        check_fits(Job(prompt, TrainConfig(tokens=tokens), model=f"{LOCAL}{tmp_path}"))
+        check_fits(TrainJob(prompt, TrainConfig(tokens=tokens), model=f"{LOCAL}{tmp_path}"))
 
     check({"context_length": 32}, 30, "fox " * 30)
     with pytest.raises(ConfigError, match=r"tokens is 31; .* has room for 1 to 30"):

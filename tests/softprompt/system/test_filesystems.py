@@ -17,7 +17,7 @@ import pytest
 
 from softprompt import Library
 from softprompt.errors import HomeError, WorkerError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.library import index
 from softprompt.system.files import replace_file
 from softprompt.system.paths import INDEX
@@ -62,7 +62,7 @@ def test_without_modes_links_and_synced_folders_everything_is_saved_all_the_same
         library.delete(library.save(a_prompt(name="lake")).id)
         library.purge()
         library.back_up(tmp_path / "backup.zip")
-        _, record = RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+        _, record = RunFolder.create(runs_folder(), TrainJob("a red fox"), 1.0)
         RunFolder(runs_folder() / record.id).append({"event": "paused"})
         settings.save(settings.Settings(prompt="a blue whale"))
         Place().prepare()
@@ -133,7 +133,7 @@ WRITES: dict[str, Callable[[Library, Path], Any]] = {
     "a change": lambda library, _: library.rename("fox", "wolf"),
     "rm": lambda library, _: library.delete("fox"),
     "settings and the draft in them": lambda *_: settings.save(settings.Settings(prompt="a draft")),
-    "a run": lambda *_: RunFolder.create(runs_folder(), Job("a lake"), 2.0),
+    "a run": lambda *_: RunFolder.create(runs_folder(), TrainJob("a lake"), 2.0),
     "a run's event": _append,
     "a checkpoint": lambda _, home: replace_file(home / "data" / "checkpoint", b"state"),
 }
@@ -145,7 +145,7 @@ def test_the_index_gives_its_space_to_what_cannot_be_made_again(
 ) -> None:
     library = Library()
     library.save(a_prompt(name="fox"))
-    RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+    RunFolder.create(runs_folder(), TrainJob("a red fox"), 1.0)
     assert names(library) == ["fox"]
     assert any(index_files(home).values())
     request.getfixturevalue("full")
@@ -170,7 +170,7 @@ def test_where_nothing_can_be_freed_the_error_says_so(home: Path, monkeypatch: p
 
 def test_an_event_that_fits_only_in_part_is_no_event(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up in the middle of a write says so only by the number of bytes that it took."""
-    folder, _ = RunFolder.create(runs_folder(), Job("a red fox"), 1.0)
+    folder, _ = RunFolder.create(runs_folder(), TrainJob("a red fox"), 1.0)
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
     with pytest.raises(OSError, match="No space left"):

@@ -14,7 +14,7 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
 from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import Job, TrainJob
 from softprompt.training.task import TrainState
 from softprompt.training.trainer import iter_train, train
 from tests.conftest import FOX
@@ -73,7 +73,7 @@ def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> 
 
 
 def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> None:
-    job = Job(FOX, TrainConfig(tokens=1, steps=3), name="fox")
+    job = TrainJob(FOX, TrainConfig(tokens=1, steps=3), name="fox")
     library = Library()
     first = carry_out(job, encoder, library, entry_id="0123456789abcdef")
     second = carry_out(job, encoder, library, entry_id="0123456789abcdef")
@@ -87,12 +87,13 @@ def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> N
 def test_a_job_survives_json(encoder: TextEncoder) -> None:
     import json
 
-    job = Job(FOX, TrainConfig(tokens="auto", stop_at=0.9, contexts=("a {}",), patience=3), "mini", "cpu", "bfloat16", "fox")
+    job = TrainJob(FOX, TrainConfig(tokens="auto", stop_at=0.9, contexts=("a {}",), patience=3), "mini", "cpu", "bfloat16", "fox")
     assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
 
 
 @pytest.mark.parametrize(
-    "values", [None, [], {}, {"prompt": 3}, {**Job("a").as_dict(), "name": None}, {**Job("a").as_dict(), "config": {"x": 1}}]
+    "values",
+    [None, [], {}, {"prompt": 3}, {**TrainJob("a").as_dict(), "name": None}, {**TrainJob("a").as_dict(), "config": {"x": 1}}],
 )
 def test_what_is_no_job_is_refused(values: Any) -> None:
     with pytest.raises(ConfigError):
@@ -102,4 +103,4 @@ def test_what_is_no_job_is_refused(values: Any) -> None:
 @pytest.mark.parametrize("prompt", ["", " \n", "a" * ((1 << 20) + 1)])
 def test_a_prompt_that_cannot_be_trained_on_is_refused(prompt: str) -> None:
     with pytest.raises(PromptError):
-        Job(prompt)
+        TrainJob(prompt)

@@ -15,7 +15,7 @@ import pytest
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoders.catalog import mini_model
 from softprompt.errors import MessageTooLong
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.library.names import LONGEST as LONGEST_NAME
 from softprompt.worker import connection as clients
 from softprompt.worker import messages
@@ -37,7 +37,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path
         home = tmp_path_factory.mktemp("crowd")
         patch.setenv("SOFTPROMPT_HOME", str(home))
         process = Home(patch.setenv)
-        runs = left_runs([Job(WIDE * 400, TrainConfig(long="cut"))] * MOST_RUNS, "paused")
+        runs = left_runs([TrainJob(WIDE * 400, TrainConfig(long="cut"))] * MOST_RUNS, "paused")
         with process.client() as client:
             assert len(client.runs) == MOST_RUNS  # all of them have been looked at
         yield process, home, runs
@@ -152,7 +152,7 @@ def test_a_request_over_the_limit_is_answered_and_the_client_stays(runs: list[st
 def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     """The worst of every kind; what can be of any length is made as long as a hostile folder or request could."""
     endless = WIDE * 100_000
-    job = Job("fox", TrainConfig(steps=100_000), hard=HardConfig())
+    job = TrainJob("fox", TrainConfig(steps=100_000), hard=HardConfig())
     result = {"tokens": 1, "readout_text": endless, "similarity": -0.12345678901234567, "knee": True}
     for name, value in {"prompt": endless, "model": endless, "device": endless, "sweep": tuple(range(1000))}.items():
         object.__setattr__(job, name, value)  # past its own checks

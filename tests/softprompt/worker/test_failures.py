@@ -14,7 +14,7 @@ import pytest
 
 from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import TrainJob
 from softprompt.system.locks import take
 from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
@@ -73,7 +73,7 @@ def test_without_a_torch_that_works_every_client_is_told_and_the_runs_wait(
     worker: Home, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, why: str
 ) -> None:
     broken_torch(tmp_path, statement, monkeypatch)
-    waiting = left_runs([Job(FOX, SHORT)] * 2, "queued")
+    waiting = left_runs([TrainJob(FOX, SHORT)] * 2, "queued")
     heard, said = heard_until_it_ended()
     assert said.startswith(f"the worker has ended: nothing can be trained here ({why}")
     assert not [event for event in heard if event["type"] == "run" and event["run"]["state"] == "running"]
@@ -103,7 +103,7 @@ def test_it_ends_with_exit_code_1_and_a_line_in_its_log(
 
 
 def test_under_a_limit_of_memory_it_says_so_and_ends(worker: Home) -> None:
-    (waiting,) = left_runs([Job(FOX, SHORT)], "queued")
+    (waiting,) = left_runs([TrainJob(FOX, SHORT)], "queued")
     usual = resource.getrlimit(resource.RLIMIT_AS)
     Place().prepare()
     reading, writing = os.pipe()
@@ -134,7 +134,7 @@ def test_where_no_thread_can_be_started_it_says_so_and_ends(worker: Home, broken
 
 def test_a_run_that_kills_the_thread_fails_and_the_next_one_waits(worker: Home) -> None:
     """Else every worker that is started would die of the same run."""
-    first, second = left_runs([Job(FOX, SHORT), Job(FOX, TrainConfig(tokens=2))], "queued")  # of two batches
+    first, second = left_runs([TrainJob(FOX, SHORT), TrainJob(FOX, TrainConfig(tokens=2))], "queued")  # of two batches
     dying = (
         "import sys, types\n"
         "def carry(self): raise KeyboardInterrupt('out of a C library')\n"
@@ -169,7 +169,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     until(Place().socket.exists)
     with worker.client() as client:
         bad, good = (
-            client.request(p.Submit(Job(text, SHORT, device=device).as_dict()))["id"]
+            client.request(p.Submit(TrainJob(text, SHORT, device=device).as_dict()))["id"]
             for text, device in ((FOX, "auto"), (BOAT, "cpu"))
         )
         heard: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from softprompt.config import TrainConfig
 from softprompt.errors import RunRefused, RunUnreadable
-from softprompt.jobs.job import Job
+from softprompt.jobs.job import Job, TrainJob
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder, holder_of, newest, take_lease
@@ -36,7 +36,7 @@ from softprompt.worker.run_folder import (
 )
 from tests.conftest import FOX
 
-JOB = Job(FOX, TrainConfig(tokens=2, steps=100))
+JOB = TrainJob(FOX, TrainConfig(tokens=2, steps=100))
 TIME = "2026-11-22T00:00:00+00:00"
 
 

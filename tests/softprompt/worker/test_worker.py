@@ -25,7 +25,7 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
 from softprompt.evaluation.readout import readout_similarity
-from softprompt.jobs.job import Job, hard_job
+from softprompt.jobs.job import SweepJob, TrainJob, hard_job
 from softprompt.prompts.lineage import LONGEST_PROMPT, Ancestor, Meaning
 from softprompt.worker import client as worker_client
 from softprompt.worker import protocol as p
@@ -78,7 +78,7 @@ def shared(lasting: tuple[Home, Path], monkeypatch: pytest.MonkeyPatch, kept_mod
 
 
 def submit(client: Client, prompt: str = FOX, **settings: Any) -> str:
-    run: str = client.request(p.Submit(Job(prompt, TrainConfig(**settings), device="cpu").as_dict()))["id"]
+    run: str = client.request(p.Submit(TrainJob(prompt, TrainConfig(**settings), device="cpu").as_dict()))["id"]
     return run
 
 
@@ -192,7 +192,7 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
 
 def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, encoder: TextEncoder) -> None:
     before = Library().list().total
-    job = Job(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="swept fox")
+    job = SweepJob(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="swept fox")
     run = shared.request(p.Submit(job.as_dict()))["id"]
     told = training(shared, run)
     assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
@@ -214,9 +214,9 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, enc
 
 
 def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
-    run = shared.request(p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict()))[
-        "id"
-    ]
+    run = shared.request(
+        p.Submit(TrainJob(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict())
+    )["id"]
     assert state(shared, run, "done")["entry"] == run
     found = saved(run).hard
     assert found is not None
@@ -294,7 +294,7 @@ def test_what_cannot_be_done_to_a_run_that_is_over(shared: Client, request_: Any
 
 def test_a_run_that_fails_says_why_and_the_next_one_trains(shared: Client) -> None:
     foreign = Library().save(a_prompt(name="of another model"))
-    bad = shared.request(p.Submit(Job(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))["id"]
+    bad = shared.request(p.Submit(TrainJob(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))["id"]
     good = submit(shared, **SHORT)
     assert "was trained on other weights" in state(shared, bad, "failed")["error"]
     state(shared, good, "done")
@@ -332,7 +332,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
 
 def test_what_can_never_train_is_refused_when_it_is_submitted(shared: Client) -> None:
     """Whatever a client sends: a typed error, nothing in the queue, and no word of it in the log but for what was not foreseen."""
-    raw, usual = Raw(p.hello()), Job(FOX, TrainConfig(tokens=1), device="cpu").as_dict()
+    raw, usual = Raw(p.hello()), TrainJob(FOX, TrainConfig(tokens=1), device="cpu").as_dict()
     for number, (changes, kind, said) in enumerate(IMPOSSIBLE):
         raw.say({"do": "submit", "id": number, "job": {**usual, **changes}})
         answer = raw.hear("error")
@@ -343,7 +343,7 @@ def test_what_can_never_train_is_refused_when_it_is_submitted(shared: Client) ->
         assert raw.hear("error")["kind"] == "ConfigError"
     raw.close()
     with pytest.raises(EntryNotFound):
-        shared.request(p.Submit(Job(FOX).as_dict(), start="nobody"))
+        shared.request(p.Submit(TrainJob(FOX).as_dict(), start="nobody"))
     status = shared.request(p.Status())
     assert (status["running"], status["queued"]) == ("", 0)
     assert "Traceback" not in log_path().read_text()
@@ -353,7 +353,7 @@ def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: C
     made = softprompt.train(encoder, FOX, tokens=2, steps=30)
     entry = Library().save(made)
     first = submit(shared, **LONG)
-    job = Job(BOAT, TrainConfig(tokens=2, steps=20, init="soft"))
+    job = TrainJob(BOAT, TrainConfig(tokens=2, steps=20, init="soft"))
     run = shared.request(p.Submit(job.as_dict(), start=entry.id))["id"]
     Library().path(entry.id, 1).unlink()
     shared.request(p.Stop(first))
@@ -364,7 +364,7 @@ def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: C
 def test_a_mix_is_trained_as_any_other_run(shared: Client, encoder: TextEncoder) -> None:
     meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
     lineage = Ancestor("mixed", "0" * 16, "fox", FOX, "mini", encoder.fingerprint, 0.7)
-    job = Job("a sum", TrainConfig(tokens=2, steps=20), meanings=meanings, ancestry=(lineage,))
+    job = TrainJob("a sum", TrainConfig(tokens=2, steps=20), meanings=meanings, ancestry=(lineage,))
     run = shared.request(p.Submit(job.as_dict()))["id"]
     state(shared, run, "done")
     here = softprompt.train(encoder, "a sum", job.config, meanings=meanings)
@@ -409,7 +409,7 @@ def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Clie
 
 
 def test_the_readout_of_a_run_is_compared_with_what_the_run_is_trained_on(shared: Client, encoder: TextEncoder) -> None:
-    job = Job("(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))  # type: ignore[arg-type]
+    job = TrainJob("(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))  # type: ignore[arg-type]
     run = shared.request(p.Submit(job.as_dict()))["id"]
     training(shared, run)
     live = shared.request(p.Neighbours(run=run))
@@ -618,7 +618,7 @@ def older(worker: Home) -> tuple[Home, str]:
     client = Raw(p.hello() | {"protocol": p.PROTOCOL - 1})
     client.hear("snapshot")
     for number in (1, 2):
-        client.say(p.as_message(p.Submit(Job(FOX, TrainConfig(**LONG), device="cpu").as_dict()), number))  # type: ignore[arg-type]
+        client.say(p.as_message(p.Submit(TrainJob(FOX, TrainConfig(**LONG), device="cpu").as_dict()), number))  # type: ignore[arg-type]
     run = client.hear("reply")["result"]["id"]
     client.hear("report")
     client.close()
@@ -635,7 +635,7 @@ def test_an_older_worker_is_spoken_to_while_it_finishes_its_run(older: tuple[Hom
         assert client.request(p.Status())["pid"] == pid
         assert client.request(p.Curve(run))["run"] == run
         assert training(client, run)
-        for request in (p.Submit(Job(FOX).as_dict()), p.Resume(run), p.Similarity("mini", [FOX])):
+        for request in (p.Submit(TrainJob(FOX).as_dict()), p.Resume(run), p.Similarity("mini", [FOX])):
             with pytest.raises(WorkerError, match=f"makes way when run {run[:8]} is done"):
                 client.request(request)
         client.request(p.Stop(run))
@@ -658,7 +658,7 @@ def test_what_an_older_worker_would_misunderstand_waits_for_a_newer_one(older: t
 
     meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
     with connect(on_wait=stop) as client:  # type: ignore[union-attr]
-        made = client.request(p.Submit(Job("both", meanings=meanings, device="cpu").as_dict()))["id"]
+        made = client.request(p.Submit(TrainJob("both", meanings=meanings, device="cpu").as_dict()))["id"]
     assert [f"a worker of an older version finishes run {run}" in words for words in told] == [True]
     assert worker.record(made).job.meanings == meanings
 
@@ -713,7 +713,7 @@ def test_where_nothing_can_be_written_nothing_is_acknowledged(worker: Home, home
     (home / "data" / "runs").write_text("in the way")
     with worker.client() as client:
         with pytest.raises(HomeError, match="cannot be"):
-            client.request(p.Submit(Job(FOX).as_dict()))
+            client.request(p.Submit(TrainJob(FOX).as_dict()))
         assert client.request(p.Status())["queued"] == 0
 
 
@@ -814,7 +814,7 @@ def test_many_clients_that_submit_at_once_get_a_position_each(shared: Client) ->
 
 def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:
     prompt = "fox " * (LONGEST_PROMPT // 4)
-    run = shared.request(p.Submit(Job(prompt, TrainConfig(long="cut", **SHORT), device="cpu").as_dict()))
+    run = shared.request(p.Submit(TrainJob(prompt, TrainConfig(long="cut", **SHORT), device="cpu").as_dict()))
     assert len(run["prompt"]) == 400
     with connect() as other:  # type: ignore[union-attr]
         assert max(len(one["prompt"]) for one in other.runs) == 400
@@ -832,7 +832,7 @@ def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
     report = Report(
         7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), (nothing, 0.5), lambda: pytest.fail("not asked for")
     )
-    folder, waiting = RunFolder.create(tmp_path, Job(FOX), 1.0)
+    folder, waiting = RunFolder.create(tmp_path, TrainJob(FOX), 1.0)
     run = waiting.apply(folder.append(event_of(report)))
     assert (run.as_dict()["step"], run.as_dict()["loss"], run.points) == (7, None, ())
     assert folder.read().as_dict() == run.as_dict()
