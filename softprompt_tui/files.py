@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from softprompt.errors import FileInTheWay
 from softprompt_tui.clipboard import copy
 from softprompt_tui.grid import labelled
 from softprompt_tui.inert import inert
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in a table
 STATES = {"added": "", "present": "it was in the library already", "trashed": "it is in the trash, and left there"}
-IN_THE_WAY = "is there already"  # how the refusal to replace a file reads
 
 
 class Files:
@@ -108,7 +108,7 @@ class Files:
         try:
             done = await self._written(entry, wanted)
         except CommandFailed as error:
-            if IN_THE_WAY not in str(error):
+            if error.kind != FileInTheWay.__name__:
                 raise
             question = str(error).partition(": --force")[0]
             if await self.app.push_screen_wait(AskKey(f"{inert(question)}.", [("r", "replace it")])) != "r":

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from contextlib import suppress
 from typing import Any
 
 from softprompt.errors import SoftPromptError
-from softprompt_tui.cli.common import PROGRAM
+from softprompt_tui.cli.common import ERRORS_AS_JSON, PROGRAM
 
 LISTENS_WITHIN = 1.0  # seconds; the whole interface ends within 1.5
 
 
 class CommandFailed(SoftPromptError):
-    """A command ended with an error; the message is what it said."""
+    """A command ended with an error: the message is what it said, `kind` the name of the error's type there, if it has one."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 async def command(*args: str) -> Any:
@@ -25,6 +30,7 @@ async def command(*args: str) -> Any:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "softprompt_tui", *args,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            env=os.environ | {ERRORS_AS_JSON: "1"},
         )  # fmt: skip
     except (OSError, ValueError) as error:  # more than a command line can hold, or Python is being replaced
         raise CommandFailed(f"`{PROGRAM} {args[0]}` cannot be run: {error}") from error
@@ -33,12 +39,21 @@ async def command(*args: str) -> Any:
     finally:
         await _ended(process)
     if process.returncode:
-        lines = [line.removeprefix(f"{PROGRAM}: ") for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-        raise CommandFailed("\n".join(lines) or f"{PROGRAM} {args[0]} ended with {process.returncode}")
+        raise _failure(said, f"{PROGRAM} {args[0]} ended with {process.returncode}")
     try:
         return json.loads(out)
     except ValueError as error:
         raise CommandFailed(f"`{PROGRAM} {args[0]}` answered with what is no JSON: {error}") from error
+
+
+def _failure(said: bytes, otherwise: str) -> CommandFailed:
+    """What a command said before it ended; its last line is the error with its kind, those before it are for people."""
+    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    kind = ""
+    with suppress(ValueError, KeyError, TypeError, IndexError):
+        error = json.loads(lines[-1])
+        kind, lines[-1] = str(error["kind"]), str(error["message"])
+    return CommandFailed("\n".join(lines) or otherwise, kind)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

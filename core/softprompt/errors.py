@@ -126,6 +126,10 @@ class ExportRefused(SoftPromptError):
     bad_input = True
 
 
+class FileInTheWay(ExportRefused):
+    """There is a file of the export's name already."""
+
+
 class WorkerError(SoftPromptError):
     """The worker cannot be started, reached or understood."""
 

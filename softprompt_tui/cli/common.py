@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import threading
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from softprompt.library import Library
 
 PROGRAM = "softprompt-tui"
+ERRORS_AS_JSON = "SOFTPROMPT_ERRORS_AS_JSON"  # set by a program that runs a command and tells errors apart by their kind
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MOST_COMPLETED = 500
 GAP, LEAST_STRETCH = "  ", 8
@@ -59,7 +61,7 @@ def _explain(error: Exception) -> int:
     """Say in one line why a command failed; return its exit code. What nobody expected goes into a report."""
     match error:
         case SoftPromptError():
-            return _say(str(error), BAD_INPUT if is_bad_input(error) else FAILED)
+            return _say(str(error), BAD_INPUT if is_bad_input(error) else FAILED, type(error).__name__)
         case click.exceptions.NoArgsIsHelpError():  # no error to who asks what there is
             click.echo(error.format_message())
             return 0
@@ -80,8 +82,11 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
         _say(report(failed.exc_value), FAILED)
 
 
-def _say(message: str, code: int) -> int:
-    click.echo(f"{PROGRAM}: {inert(message)}", err=True)
+def _say(message: str, code: int, kind: str = "") -> int:
+    if os.environ.get(ERRORS_AS_JSON):
+        click.echo(json.dumps({"kind": kind, "message": inert(message)}), err=True)
+    else:
+        click.echo(f"{PROGRAM}: {inert(message)}", err=True)
     return code
 
 

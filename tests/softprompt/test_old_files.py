@@ -16,6 +16,7 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.evaluation.fidelity import grade
 from softprompt.formats.importer import import_files
+from softprompt.jobs.job import HardReadoutJob
 from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.training.batch import Pool
 from softprompt.worker import protocol as p
@@ -47,7 +48,7 @@ def worker(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 def known() -> dict[str, Run]:
     """The runs by their prompts; the search for a hard readout of `fox` as "hard"."""
     runs = [run for run in all_runs(runs_folder()) if isinstance(run, Run)]
-    return {"hard" if run.job.hard else run.job.prompt: run for run in runs}
+    return {"hard" if isinstance(run.job, HardReadoutJob) else run.job.prompt: run for run in runs}
 
 
 def test_its_library_opens(old_home: Path, encoder: TextEncoder) -> None:

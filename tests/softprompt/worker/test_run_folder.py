@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from softprompt.config import TrainConfig
 from softprompt.errors import RunRefused, RunUnreadable
-from softprompt.jobs.job import Job, TrainJob
+from softprompt.jobs.job import Job, SweepJob, TrainJob
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder, holder_of, newest, take_lease
@@ -461,7 +461,7 @@ def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others
 
 def test_a_run_that_the_trainer_has_just_been_given_waits_no_more(queue: Queue) -> None:
     """It counts as training even before the trainer reports that it began."""
-    first, second = (queue.submit(replace(JOB, prompt=prompt, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
+    first, second = (queue.submit(SweepJob(prompt, JOB.config, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
     (training,) = queue.next()
     third = queue.submit(JOB, b"").id
     queue.move(third, before=second)

@@ -14,7 +14,7 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from softprompt.errors import ExportRefused
+from softprompt.errors import ExportRefused, FileInTheWay
 from softprompt.system.files import PARTIAL, PUBLIC, replace_file, sync_folder, write_new
 
 LONGEST_STEM = 120  # bytes of UTF-8; a file's name holds 255, of which a temporary name and a suffix take up to 60
@@ -115,5 +115,5 @@ def _check_replaceable(found: Path, path: Path, files: dict[str, bytes], force: 
 
 def _unwritten(path: Path, error: OSError) -> ExportRefused:
     if isinstance(error, FileExistsError):
-        return ExportRefused(f"{path} is there already: {FORCE}, --out names another")
+        return FileInTheWay(f"{path} is there already: {FORCE}, --out names another")
     return ExportRefused(f"{path} cannot be written ({error.strerror or error}); nothing was: give another with --out")
