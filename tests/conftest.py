@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 
 import softprompt
 from softprompt import catalogue, models
@@ -23,6 +26,7 @@ from tests.nursery import Nursery
 if TYPE_CHECKING:
     from softprompt.encoder import TextEncoder
 
+gc.set_threshold(20_000, 20, 20)  # imports and interfaces make objects by the hundred thousand, and little garbage among them
 share_the_cpu()  # before torch: the tests and the workers that they start are many at once
 # a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
 # quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change
@@ -60,6 +64,28 @@ def nursery() -> Iterator[Nursery]:
         patch.setattr(client, "subprocess", made.as_subprocess())
         yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_rules() -> Iterator[None]:
+    """The interface's style sheets are parsed once for all tests, not by each of the hundreds of interfaces that they start."""
+    read, kept = Stylesheet._parse_rules, {}
+
+    def kept_or_read(self: Stylesheet, *args: Any, **named: Any) -> list[RuleSet]:
+        key = (*self._variables.items(), *args, *named.items())
+        if key not in kept:
+            kept[key] = read(self, *args, **named)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", kept_or_read)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_imports() -> None:
+    """What was imported by now stays: Python need not look through all of torch again and again for what is garbage."""
+    gc.freeze()
 
 
 @pytest.fixture
