@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import subprocess
@@ -21,6 +20,7 @@ from softprompt import catalogue, models
 from softprompt.threads import share_the_cpu
 from softprompt.worker import client
 from softprompt_tui.cli import batch, entry
+from tests import kept
 from tests.nursery import Nursery
 
 if TYPE_CHECKING:
@@ -42,17 +42,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the 
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_mini() -> Iterator[None]:
-    """The built-in model is read once for all tests, and what is made of its vocabulary too: both took half a second a command."""
-    load = models._mini
+    """The built-in model is read once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "_mini", kept.kept_mini(models._mini))
+        yield
 
-    @functools.cache
-    def kept() -> TextEncoder:
-        encoder = load()
-        encoder.moved = functools.cache(encoder.moved)  # type: ignore[method-assign]
-        return encoder
+
+@pytest.fixture(scope="session")
+def kept_typeable() -> Iterator[None]:
+    """What of CLIP's vocabulary survives being typed is found once for all encoders that have it."""
+    from softprompt.discrete import typed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_mini", kept)
+        patch.setattr(typed, "typeable", kept.kept_typeable(typed.typeable))
         yield
 
 
@@ -69,13 +71,13 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture(scope="session", autouse=True)
 def kept_rules() -> Iterator[None]:
     """The interface's style sheets are parsed once for all tests, not by each of the hundreds of interfaces that they start."""
-    read, kept = Stylesheet._parse_rules, {}
+    read, known = Stylesheet._parse_rules, {}
 
     def kept_or_read(self: Stylesheet, *args: Any, **named: Any) -> list[RuleSet]:
         key = (*self._variables.items(), *args, *named.items())
-        if key not in kept:
-            kept[key] = read(self, *args, **named)
-        return kept[key]
+        if key not in known:
+            known[key] = read(self, *args, **named)
+        return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stylesheet, "_parse_rules", kept_or_read)

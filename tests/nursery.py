@@ -1,7 +1,7 @@
-"""Starts worker processes by forking one that has imported torch already.
+"""Starts worker processes by forking one that has imported torch and read the built-in model already.
 
 A worker's start costs 3 s of processor time, nearly all of it for importing torch, and the tests start some thirty. Here
-one process imports it once and forks for each. From there on all is as in a real start: a session of its own, the
+one process does so once and forks for each. From there on all is as in a real start: a session of its own, the
 environment, the descriptors, `softprompt.worker.__main__.main`. Tests of the start itself use the real one (`real_start`),
 and one test starts a worker both ways and compares the two.
 """
@@ -52,11 +52,20 @@ class Nursery:
         assert command[:4] == [sys.executable, "-P", "-m", "softprompt.worker"]
         assert (stdin, start_new_session, stderr) == (subprocess.DEVNULL, True, stdout)
         assert command[4:] == ["--ready-fd", str(pass_fds[0])]
+        self._ask(stdout.fileno(), *pass_fds)
+        return SimpleNamespace(wait=lambda: self._socket.recv(1))
+
+    def start_an_older_one(self) -> None:
+        """Fork a worker of the protocol before this one."""
+        with Path(os.devnull).open("wb") as nothing:
+            self._ask(nothing.fileno(), nothing.fileno(), older=True)
+            self._socket.recv(1)
+
+    def _ask(self, log: int, ready: int, older: bool = False) -> None:
         if self._process is None:
             self._begin()
-        request = {"environment": dict(os.environ), "folder": str(Path.cwd())}
-        socket.send_fds(self._socket, [json.dumps(request).encode()], [stdout.fileno(), *pass_fds])
-        return SimpleNamespace(wait=lambda: self._socket.recv(1))
+        request = {"environment": dict(os.environ), "folder": str(Path.cwd()), "older": older}
+        socket.send_fds(self._socket, [json.dumps(request).encode()], [log, ready])
 
     def _begin(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -71,7 +80,11 @@ def serve(descriptor: int) -> None:
     import softprompt.worker.carrying
     import softprompt.worker.server
     import softprompt.worker.warm  # noqa: F401
+    from softprompt import models
+    from tests.kept import kept_mini
 
+    models._mini = kept_mini(models._mini)
+    models.load_encoder("mini", "cpu")
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -89,8 +102,10 @@ def serve(descriptor: int) -> None:
 
 def _become_worker(request: dict[str, Any], log: int, ready: int) -> None:
     """Run the worker's program in this process, as `python -P -m softprompt.worker` would."""
+    from softprompt.worker import protocol
     from softprompt.worker.__main__ import main
 
+    protocol.PROTOCOL -= request["older"]
     os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])

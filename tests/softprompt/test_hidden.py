@@ -17,11 +17,12 @@ from softprompt.encoder import Specials, TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.families import ALL, READS, Family, families_of, is_stand_in
 from softprompt.hidden import HiddenTarget, best_match, hidden_similarities
+from softprompt.member import TrainState
 from softprompt.prompt import SoftPrompt
 from softprompt.targets import ALONE, HardPrompt, hard_prompt, soft_rows
 from softprompt.text import Tokenizer
 from softprompt.tower import Block, Pooling, Tower, TowerConfig
-from softprompt.trainer import iter_train, train
+from softprompt.trainer import train
 from tests.conftest import BOAT, FOX
 from tests.worker_process import same_bits
 
@@ -322,8 +323,9 @@ def test_similarity_always_means_the_pooled_one(encoder: TextEncoder) -> None:
 def test_the_same_seed_gives_the_same_bits_also_from_a_checkpoint(encoder: TextEncoder, objective: str) -> None:
     settings: dict[str, Any] = {"objective": objective, "family": "sd2", "contexts": CONTEXTS, "restarts": 2, "steps": 6}
     whole = quick(encoder, **settings)
-    assert same_bits(quick(encoder, **settings), whole)
-    states = [report.state() for report in iter_train(encoder, FOX, tokens=3, interval=2, **settings)]
+    states: list[TrainState] = []
+    again = quick(encoder, interval=2, on_report=lambda report: states.append(report.state()), **settings)
+    assert same_bits(again, whole)
     assert len(states) == 3
     for state in states:
         assert same_bits(quick(encoder, resume=state, **settings), whole)

@@ -35,8 +35,9 @@ from softprompt.worker.log import log_path
 from softprompt.worker.place import Place
 from softprompt.worker.runfolder import CHECKPOINT, EVENTS, RunFolder, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
+from tests.kept import trained
 from tests.library_model import a_prompt
-from tests.trained import trained
+from tests.nursery import Nursery
 from tests.worker_process import Home, events, nicenesses, same_bits, saved, until, wait_for
 
 LONG = {"tokens": 2, "steps": 50_000, "contexts": ()}  # a training that a test ends itself
@@ -218,14 +219,14 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, enc
 
 
 def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
-    run = shared.request(p.Submit(Job(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict()))[
-        "id"
-    ]
+    config = TrainConfig(tokens=2, steps=5, contexts=())
+    job = Job(FOX, config, device="cpu", hard=HardConfig(steps=2, restarts=1))
+    run = shared.request(p.Submit(job.as_dict()))["id"]
     assert state(shared, run, "done")["entry"] == run
     found = saved(run).hard
     assert found is not None
     assert found.tokens == 2
-    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
+    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3, restarts=1), "cpu")
     again = shared.request(p.Submit(asked.as_dict()))["id"]
     told = training(shared, again)
     assert told["text"]
@@ -614,9 +615,9 @@ def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
 
 
 @pytest.fixture
-def older(worker: Home) -> tuple[Home, str]:
+def older(worker: Home, nursery: Nursery) -> tuple[Home, str]:
     """A worker of the protocol before, in the middle of a long training, with a second run waiting; and the first one's id."""
-    worker.begin_an_older_one()
+    worker.begin_an_older_one(nursery)
     client = Raw(p.hello() | {"protocol": p.PROTOCOL - 1})
     client.hear("snapshot")
     for number in (1, 2):
@@ -758,7 +759,6 @@ def test_a_module_that_lies_where_the_user_is_is_not_imported(
     assert not (tmp_path / "planted").exists()
 
 
-@pytest.mark.usefixtures("real_start")
 def test_a_relative_home_is_the_same_one_for_the_worker(worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOFTPROMPT_HOME", "relative")
