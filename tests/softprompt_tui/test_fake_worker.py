@@ -59,7 +59,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
 
     writer.write(p.encode(p.hello()))
     await listen(lambda message: message["type"] == "snapshot")
-    job = Job(FOX, TrainConfig(tokens=1, steps=60), device="cpu").as_dict()
+    job = Job(FOX, TrainConfig(tokens=1, steps=20, contexts=()), device="cpu").as_dict()
     run = (await ask(p.Submit(job), 1))["result"]["id"]
     waiting = (await ask(p.Submit(job), 2))["result"]["id"]
     await ask(p.Drop(waiting), 3)
@@ -93,7 +93,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
         heard.update(told)
         return made
 
-    sweep = Job(FOX, TrainConfig(steps=20), device="cpu", sweep=(1, 2))
+    sweep = Job(FOX, TrainConfig(steps=11, contexts=()), device="cpu", sweep=(1, 2))
     rows = [(1, 0.9, 0.8), (2, 0.95, 0.9)]
     made = await another(
         "sweep",
