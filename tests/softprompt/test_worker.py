@@ -54,8 +54,9 @@ def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path]]:
+def lasting(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[tuple[Home, Path]]:
     """One worker for the tests that leave it as it was."""
+    nursery.learn_to_type()
     with pytest.MonkeyPatch.context() as patch:
         made = Home(patch.setenv)
         yield made, tmp_path_factory.mktemp("lasting")

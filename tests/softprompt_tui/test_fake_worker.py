@@ -19,6 +19,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.place import Place
 from tests.conftest import FOX
 from tests.fake_worker import FakeWorker, swept
+from tests.nursery import Nursery
 from tests.worker_process import Home
 
 
@@ -112,7 +113,8 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     return heard
 
 
-def test_the_fake_worker_says_what_the_real_one_says(worker: Home) -> None:
+def test_the_fake_worker_says_what_the_real_one_says(worker: Home, nursery: Nursery) -> None:
+    nursery.learn_to_type()
     with worker.client():
         real = asyncio.run(talk(None))
     worker.kill()
