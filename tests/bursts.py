@@ -161,7 +161,7 @@ def contents(home: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def workers(homes: tuple[Path, Path]) -> Iterator[None]:
+def workers(homes: tuple[Path, ...]) -> Iterator[None]:
     """A worker that trains nothing for each home, in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 
 import softprompt
 from softprompt.encoders import catalog
@@ -19,11 +21,13 @@ from softprompt.encoders.clip import mini
 from softprompt.system.threads import share_the_cpu
 from softprompt.worker import client
 from softprompt_tui.cli import batch, entry
+from tests import kept
 from tests.nursery import Nursery
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
+gc.set_threshold(20_000, 20, 20)  # imports and interfaces make objects by the hundred thousand, and little garbage among them
 share_the_cpu()  # before torch: the tests and the workers that they start are many at once
 # a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
 # quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change
@@ -39,17 +43,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the 
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_mini() -> Iterator[None]:
-    """The built-in model is read once for all tests, and what is made of its vocabulary too: both took half a second a command."""
-    load = mini.load_mini
+    """The built-in model is read once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "load_mini", kept.kept_mini(mini.load_mini))
+        yield
 
-    @functools.cache
-    def kept() -> TextEncoder:
-        encoder = load()
-        encoder.moved = functools.cache(encoder.moved)  # type: ignore[method-assign]
-        return encoder
+
+@pytest.fixture(scope="session")
+def kept_typeable() -> Iterator[None]:
+    """What of CLIP's vocabulary survives being typed is found once for all encoders that have it."""
+    from softprompt.discrete import vocabulary
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mini, "load_mini", kept)
+        patch.setattr(vocabulary, "typeable", kept.kept_typeable(vocabulary.typeable))
         yield
 
 
@@ -61,6 +67,28 @@ def nursery() -> Iterator[Nursery]:
         patch.setattr(client, "subprocess", made.as_subprocess())
         yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_rules() -> Iterator[None]:
+    """The interface's style sheets are parsed once for all tests, not by each of the hundreds of interfaces that they start."""
+    read, known = Stylesheet._parse_rules, {}
+
+    def kept_or_read(self: Stylesheet, *args: Any, **named: Any) -> list[RuleSet]:
+        key = (*self._variables.items(), *args, *named.items())
+        if key not in known:
+            known[key] = read(self, *args, **named)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", kept_or_read)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_imports() -> None:
+    """What was imported by now stays: Python need not look through all of torch again and again for what is garbage."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -58,7 +58,11 @@ class Desk:
         return "\n".join(line.text[:width] for line in lines)
 
     async def shows(self, *words: str) -> None:
-        await self.until(lambda: all(word in self.text() for word in words))
+        def there() -> bool:
+            text = self.text()
+            return all(word in text for word in words)
+
+        await self.until(there)
 
     async def train(self) -> str:
         before = set(self.worker.records)

@@ -15,7 +15,7 @@ import termios
 import time
 from typing import Any
 
-import pyte
+from tests.quick_screen import QuickScreen, QuickStream
 
 KEYS = {"enter": "\r", "escape": "\x1b", "tab": "\t", "up": "\x1b[A", "down": "\x1b[B", "f1": "\x1bOP", "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS",
         "f5": "\x1b[15~", "f6": "\x1b[17~", "f8": "\x1b[19~", "end": "\x1b[F", "home": "\x1b[H"}  # fmt: skip
@@ -25,9 +25,10 @@ class Terminal:
     """softprompt-tui, or another command, on a terminal of its own."""
 
     def __init__(self, *args: str, width: int = 80, height: int = 24, **environment: str) -> None:
-        self.screen = pyte.Screen(width, height)
-        self._stream = pyte.ByteStream(self.screen)
+        self.screen = QuickScreen(width, height)
+        self._stream = QuickStream(self.screen)
         self.sent = bytearray()  # all that the program has sent
+        self._read = -1, ""  # how much was sent when the text was read last, and the text
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.before = termios.tcgetattr(self.slave)
@@ -73,7 +74,9 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.screen.display)
+        if self._read[0] != len(self.sent):
+            self._read = len(self.sent), "\n".join(self.screen.display)
+        return self._read[1]
 
     def shows(self, *patterns: str, within: float = 30) -> None:
         """Waits until all the patterns stand on the screen."""

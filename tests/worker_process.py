@@ -7,8 +7,6 @@ import os
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from softprompt.worker.endpoint import Place
 from softprompt.worker.events import ENDED
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
+from tests.nursery import Nursery
 
 
 class Home:
@@ -45,18 +44,10 @@ class Home:
             run: str = client.request(p.Submit(job.as_dict()))["id"]
             return run
 
-    def begin_an_older_one(self) -> None:
+    def begin_an_older_one(self, nursery: Nursery) -> None:
         """Starts a worker of the protocol before this one; it must end before another can begin."""
-        code = (
-            "import sys\n"
-            "sys.argv[1:] = []\n"  # its name, by which `pid` finds it
-            "from softprompt.worker import protocol\n"
-            "protocol.PROTOCOL -= 1\n"
-            "from softprompt.worker.__main__ import main\n"
-            "main()\n"
-        )
         Place().prepare()
-        subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
+        nursery.start_an_older_one()
         until(Place().socket.exists, 30)
 
     def pid(self) -> int | None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.commands import all_commands
 from tests.conftest import FOX
+from tests.nursery import PIPE, Nursery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 KEYS = (
@@ -26,14 +27,11 @@ KEYS = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def trained(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> tuple[Path, dict[str, Any]]:
     """A home with one soft prompt, and what `train --json` printed of it."""
     home = tmp_path_factory.mktemp("trained")
-    done = subprocess.run(
-        [sys.executable, "-m", "softprompt_tui", "train", FOX, "--tokens", "3", "--name", "Fox", "--json"],
-        env=os.environ | {"SOFTPROMPT_HOME": str(home)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stderr == ""
+    done = nursery.run("train", FOX, "--tokens", "3", "--steps", "100", "--name", "Fox", "--json", SOFTPROMPT_HOME=str(home))
+    assert (done.returncode, done.stderr) == (0, "")
     return home, json.loads(done.stdout)
 
 
@@ -224,13 +222,11 @@ def test_settings_reach_the_training(run: Run) -> None:
     assert (config["init"], config["contexts"]) == ("soft", ["one {} here"])
 
 
-def test_ctrl_c_keeps_the_best_so_far(home: Path) -> None:
+def test_ctrl_c_keeps_the_best_so_far(home: Path, nursery: Nursery) -> None:
     """On a real terminal: the progress bar is there, one Ctrl-C ends the training, and the result is saved and shown."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "softprompt_tui", "train", FOX, "--tokens", "2", "--steps", "50000", "--json"],
-        env=os.environ | {"SOFTPROMPT_HOME": str(home), "TERM": "xterm", "COLUMNS": "120"}, stdin=slave, stdout=subprocess.PIPE, stderr=slave,
-    )  # fmt: skip
+    args = ("train", FOX, "--tokens", "2", "--steps", "50000", "--no-contexts", "--json")
+    process = nursery.command(*args, stdin=slave, stdout=PIPE, stderr=slave, TERM="xterm", COLUMNS="120")
     os.close(slave)
     seen = b""
     while b"steps/s" not in seen:

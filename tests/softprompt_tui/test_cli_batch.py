@@ -19,10 +19,11 @@ from softprompt import Library
 from softprompt.encoders.catalog import MINI_FOLDER
 from softprompt.system.priority import BATCH
 from tests.conftest import BOAT, FOX
+from tests.nursery import Nursery
 from tests.worker_process import nicenesses, until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SHORT = ("-k", "2", "--steps", "4")
+SHORT = ("-k", "2", "--steps", "4", "--no-contexts")
 FIELDS = (
     "line state prompt id name model tokens similarity composed worst floor steps seconds readout_text readout_similarity error"
 ).split()
@@ -109,20 +110,21 @@ def test_bad_input_ends_with_2_and_one_clear_line(run: Run, file: Path, home: Pa
     assert Library().list().entries == []
 
 
-def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nursery: Nursery) -> None:
     """Killed when the first results are there, again and again, until it comes to its end."""
     file, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     prompts = [f"a {colour} {animal} on a hill" for colour in ("red", "blue", "old") for animal in ("fox", "cat", "owl", "horse")]
     file.write_text("\n".join(prompts))
-    args = command(file, "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", out)
+    args = ("batch", f"{file}", "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", f"{out}")
     killed = 0
     for enough in (1, 5, 9):
-        process = subprocess.Popen(args, stderr=subprocess.DEVNULL)
+        process = nursery.command(*args)
         until(lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     assert killed
-    done = subprocess.run(args, capture_output=True, text=True, check=True)
+    done = nursery.run(*args)
+    assert done.returncode == 0
     assert f"{len(prompts)} of {len(prompts)} prompts" in done.stderr
     results = [json.loads(line) for line in out.read_text().splitlines()]
     assert sorted(result["prompt"] for result in results) == sorted(prompts)
@@ -135,8 +137,8 @@ def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, 
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     for i, (started, found) in enumerate(((0, usual or BATCH), (3, usual + 3))):
         out = tmp_path / f"{i}.jsonl"
-        args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--out", out)
-        file.write_text("\n".join(f"a fox number {i} {k}" for k in range(3000)))
+        args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--together", "3", "--out", out)
+        file.write_text("\n".join(f"a fox number {i} {k}" for k in range(300)))
         process = subprocess.Popen(["nice", "-n", f"{started}", *args], stderr=subprocess.DEVNULL)
         until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
         assert nicenesses(process.pid) == {found}  # of torch's threads too
@@ -144,10 +146,10 @@ def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, 
         process.wait()
 
 
-def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path) -> None:
+def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path, nursery: Nursery) -> None:
     master, slave = pty.openpty()
-    args = command(file, "-k", "2", "--steps", "50000")
-    process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=slave, env=os.environ | {"TERM": "xterm", "COLUMNS": "80"})
+    args = ("batch", f"{file}", "-k", "2", "--steps", "50000", "--no-contexts")
+    process = nursery.command(*args, stderr=slave, TERM="xterm", COLUMNS="80")
     os.close(slave)
     seen = ""
     while " left" not in seen:
@@ -165,10 +167,10 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
     os.close(master)
 
 
-def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path) -> None:
+def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path, nursery: Nursery) -> None:
     file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
     master, slave = pty.openpty()
-    process = subprocess.Popen(command(file, *SHORT, "--quiet"), stdout=slave, stderr=subprocess.DEVNULL)
+    process = nursery.command("batch", f"{file}", *SHORT, "--quiet", stdout=slave)
     os.close(slave)
     seen = b""
     try:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,16 +13,11 @@ import pytest
 
 from softprompt.bench import hard
 from softprompt.config import HardConfig
+from tests.nursery import PIPE, Nursery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ONE_START = (
-    "from softprompt_tui.cli import entry\n"
-    "from softprompt.system.threads import share_the_cpu\n"
-    "share_the_cpu()\n"
-    "from functools import partial\n"
-    "from softprompt.bench import hard\n"
-    "hard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
-    "entry()\n"
+    "from functools import partial\nfrom softprompt.bench import hard\nhard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
 )
 SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
 
@@ -63,18 +56,16 @@ def test_people_get_a_table_and_a_users_own_prompts_are_measured_with(run: Run, 
     assert "k 8 is left out: no prompt has 16 to 75 tokens" in done.stderr
 
 
-def test_what_was_measured_until_ctrl_c_is_printed(home: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", ONE_START, "bench", *SHORT, "--json"],
-        env=os.environ | {"SOFTPROMPT_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery) -> None:
+    nursery.learn_to_type()
+    process = nursery.command("bench", *SHORT, "--json", stdout=PIPE, stderr=PIPE, before=ONE_START)
     assert process.stderr is not None
     for line in process.stderr:
-        if "8 tokens" in line:
+        if b"8 tokens" in line:
             process.send_signal(signal.SIGINT)
             break
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    stdout, stderr = process.said()
+    assert process.wait(60) == 130, stderr
     made = json.loads(stdout)
     assert made["complete"] is False
     assert {row["tokens"] for row in made["hard"]} == {4}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import softprompt
 from softprompt import Library, SoftPrompt
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.prompts.lineage import Meaning
 from tests.conftest import BOAT, FOX
+from tests.kept import trained
 from tests.softprompt.encoders.test_openclip import local_dir
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,8 +23,8 @@ KEYS = "model room template tokens written_out written_out_tokens tokens_saved f
 
 @pytest.fixture(scope="module")
 def made(encoder: TextEncoder) -> dict[str, SoftPrompt]:
-    fox = softprompt.train(encoder, FOX, tokens=3, steps=80).named("red fox")
-    boat = softprompt.train(encoder, BOAT, tokens=2, steps=80, seed=4).named("boat")
+    fox = trained(encoder, FOX, tokens=3, steps=100).named("red fox")
+    boat = trained(encoder, BOAT, tokens=4, steps=100).named("boat")
     return {"fox": fox, "boat": boat, "unknown": replace(fox, name="found", hard_prompt="", config={})}
 
 
@@ -128,7 +128,9 @@ def test_soft_prompts_of_two_models_do_not_stand_in_one_sentence(run: Run, made:
 
 
 def test_a_saved_mix_is_trained_and_can_be_a_word_again(run: Run, made: dict[str, SoftPrompt]) -> None:
-    saved = json.loads(run("compose", "[red fox*3 + boat] at night", "--save", "evening", "-k", "2", "--json").stdout)
+    saved = json.loads(
+        run("compose", "[red fox*3 + boat] at night", "--save", "evening", "-k", "2", "--steps", "80", "--json").stdout
+    )
     assert (saved["name"], saved["tokens"], saved["model"]) == ("evening", 2, "mini")
     assert saved["hard_prompt"] == f"({FOX}*.75 + {BOAT}*.25) at night"
     assert [(one["relation"], one["name"], one["weight"]) for one in saved["ancestry"]] == [

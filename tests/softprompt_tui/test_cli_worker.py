@@ -25,6 +25,7 @@ from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.cli.follow import Picture
 from tests.conftest import BOAT, FOX
+from tests.nursery import Nursery
 from tests.worker_process import Home, nicenesses, until, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,7 +58,7 @@ def seen_until(master: int, pattern: str, within: float = 60) -> str:
 
 
 def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: Home, run: Run) -> None:
-    begun = run("train", FOX, "-k", "2", "--steps", "50000", "--name", "fox", "--background")
+    begun = run("train", FOX, "-k", "2", "--steps", "50000", "--no-contexts", "--name", "fox", "--background")
     assert begun.returncode == 0, begun.stderr
     (first,) = begun.stdout.split()
     assert f"softprompt-tui attach {first[:6]}" in begun.stderr
@@ -96,7 +97,7 @@ def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: 
 
 
 def test_the_worker_makes_way_for_who_types(worker: Home, run: Run) -> None:
-    run("train", FOX, "-k", "1", "--steps", "50000", "--background")
+    run("train", FOX, "-k", "1", "--steps", "50000", "--no-contexts", "--background")
     with worker.client() as client:
         training = client.request(p.Status())["running"]
         wait_for(client, training, lambda one: one["state"] == "running")
@@ -110,7 +111,7 @@ def test_the_worker_makes_way_for_who_types(worker: Home, run: Run) -> None:
 
 
 def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run) -> None:
-    runs = [run("train", FOX, "-k", "1", "--steps", "50000", "--background").stdout.strip() for _ in range(3)]
+    runs = [run("train", FOX, "-k", "1", "--steps", "50000", "--no-contexts", "--background").stdout.strip() for _ in range(3)]
     run("runs", "move", runs[2], "--before", runs[1])
     assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [runs[0], runs[2], runs[1]]
     assert run("runs", "pause", runs[1]).returncode == 0
@@ -187,11 +188,11 @@ def test_what_has_no_room_is_refused_before_anything_is_queued(worker: Home, run
     assert run("train", *args).stderr == done.stderr  # and nothing is loaded
 
 
-def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run) -> None:
-    worker.begin_an_older_one()
+def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run, nursery: Nursery) -> None:
+    worker.begin_an_older_one(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
-        first, second = (worker.submit(FOX, tokens=2, steps=50_000) for _ in range(2))
+        first, second = (worker.submit(FOX, tokens=2, steps=50_000, contexts=()) for _ in range(2))
     status = run("worker", "status")
     assert "it makes way when its run is done" in status.stdout
     assert f"makes way when run {first[:8]} is done" in run("worker", "start").stderr
@@ -205,17 +206,17 @@ def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run) -> 
     assert run("worker", "stop").stderr.startswith("the worker has ended; run")
 
 
-def test_an_older_worker_is_ended_at_once(worker: Home, run: Run) -> None:
-    worker.begin_an_older_one()
+def test_an_older_worker_is_ended_at_once(worker: Home, run: Run, nursery: Nursery) -> None:
+    worker.begin_an_older_one(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
-        first = worker.submit(FOX, tokens=2, steps=50_000)
+        first = worker.submit(FOX, tokens=2, steps=50_000, contexts=())
     assert f"run {first[:8]} goes on when it starts again" in run("worker", "stop").stderr
     until(lambda: worker.pid() is None)
 
 
 def test_foreground_and_background_come_to_the_same_bits(worker: Home, run: Run) -> None:
-    settings = (FOX, "-k", "2", "--steps", "40", "--device", "cpu", "--json")
+    settings = (FOX, "-k", "2", "--steps", "15", "--device", "cpu", "--json")
     here = json.loads(run("train", *settings).stdout)
     there = json.loads(run("attach", json.loads(run("train", *settings, "--background").stdout)["id"], "--json").stdout)
     library = Library()

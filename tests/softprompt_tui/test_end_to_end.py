@@ -43,12 +43,16 @@ def idle(lasting: tuple[Home, Path], monkeypatch: pytest.MonkeyPatch) -> Home:
     return made
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
-def test_from_the_first_start_to_the_last_key(worker: Home, width: int, height: int) -> None:
+@pytest.mark.parametrize(("width", "height", "steps"), [(80, 24, 300), (120, 40, 60)], ids=["80-24", "120-40"])
+def test_from_the_first_start_to_the_last_key(worker: Home, width: int, height: int, steps: int) -> None:
     with Terminal(width=width, height=height) as t:
         t.shows("13 of 77 tokens", "The library is empty", "worker ready", within=60)
-        t.press("end", " and deer", "ctrl+t")
-        t.shows(r"step \d+ of 300", r"similarity 0\.\d{4}", r"\[v1\]", within=60)
+        t.press("end", " and deer")
+        if steps != 300:
+            t.press("f2", "tab", "tab", f"{steps}")
+            t.shows(rf"steps +{steps}\b")
+        t.press("ctrl+t")
+        t.shows(rf"step \d+ of {steps}", r"similarity 0\.\d{4}", r"\[v1\]", within=60)
         t.shows(r"serene-lands", "composed", r"similarity 0\.99", within=120)
         t.press("f4")
         t.shows("Rename", r"serene-lands\S* +3 ")

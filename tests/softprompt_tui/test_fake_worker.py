@@ -19,6 +19,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Place
 from tests.conftest import FOX
 from tests.fake_worker import FakeWorker, swept
+from tests.nursery import Nursery
 from tests.worker_process import Home
 
 
@@ -59,7 +60,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
 
     writer.write(p.encode(p.hello()))
     await listen(lambda message: message["type"] == "snapshot")
-    job = TrainJob(FOX, TrainConfig(tokens=1, steps=60), device="cpu").as_dict()
+    job = TrainJob(FOX, TrainConfig(tokens=1, steps=20, contexts=()), device="cpu").as_dict()
     run = (await ask(p.Submit(job), 1))["result"]["id"]
     waiting = (await ask(p.Submit(job), 2))["result"]["id"]
     await ask(p.Drop(waiting), 3)
@@ -93,7 +94,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
         heard.update(told)
         return made
 
-    sweep = SweepJob(FOX, TrainConfig(steps=20), device="cpu", sweep=(1, 2))
+    sweep = SweepJob(FOX, TrainConfig(steps=11, contexts=()), device="cpu", sweep=(1, 2))
     rows = [(1, 0.9, 0.8), (2, 0.95, 0.9)]
     made = await another(
         "sweep",
@@ -112,7 +113,8 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     return heard
 
 
-def test_the_fake_worker_says_what_the_real_one_says(worker: Home) -> None:
+def test_the_fake_worker_says_what_the_real_one_says(worker: Home, nursery: Nursery) -> None:
+    nursery.learn_to_type()
     with worker.client():
         real = asyncio.run(talk(None))
     worker.kill()

@@ -16,6 +16,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt_tui.client import Line
 from tests.conftest import FOX
+from tests.nursery import Nursery
 from tests.worker_process import Home
 
 
@@ -26,11 +27,11 @@ def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     made.close()
 
 
-def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: Home) -> None:
-    worker.begin_an_older_one()
+def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: Home, nursery: Nursery) -> None:
+    worker.begin_an_older_one(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
-        run, waiting = (worker.submit(FOX, tokens=2, steps=50_000) for _ in range(2))
+        run, waiting = (worker.submit(FOX, tokens=2, steps=50_000, contexts=()) for _ in range(2))
 
     async def look() -> None:
         heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

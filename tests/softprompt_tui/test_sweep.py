@@ -199,12 +199,14 @@ def test_the_command_shows_a_table_and_a_plot_and_saves_nothing_unasked(run: Run
 
 
 def test_the_command_saves_what_it_is_told_to_keep(run: Run) -> None:
-    done = run("sweep", FOX, "-k", "1-3", "--steps", "10", "--device", "cpu", "--keep", "3,1", "--name", "fox", "--json")
+    done = run(
+        "sweep", FOX, "-k", "1-3", "--steps", "10", "--no-contexts", "--device", "cpu", "--keep", "3,1", "--name", "fox", "--json"
+    )
     told = json.loads(done.stdout)
     assert [(one["tokens"], one["name"]) for one in told["results"]] == [(1, "fox-k1"), (2, None), (3, "fox-k3")]
     assert [one["tokens"] for one in told["results"] if one["knee"]] == [told["knee"]]
     assert {entry.name: entry.tokens for entry in Library().list().entries} == {"fox-k1": 1, "fox-k3": 3}
-    again = run("sweep", FOX, "-k", "1,2", "--steps", "5", "--device", "cpu", "--keep", "all")
+    again = run("sweep", FOX, "-k", "1,2", "--steps", "5", "--no-contexts", "--device", "cpu", "--keep", "all")
     assert "saved as red-fox-asleep-k2" in again.stderr
 
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from softprompt import Library
 from softprompt_tui import input_queue
 from softprompt_tui.screens.ask import AskText
 from softprompt_tui.screens.more import MoreScreen
-from tests.bursts import pair, random_keys
+from tests.bursts import pair, random_keys, workers
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 from tests.pty_screen import Terminal
@@ -153,6 +154,13 @@ def test_bursts_come_to_what_the_same_keys_come_to_one_by_one(tmp_path: Path) ->
         both.leave()
 
 
+@pytest.fixture
+def fake(home: Path, runtime: None) -> Iterator[None]:  # noqa: F811
+    """A worker that trains nothing, so that interfaces on real terminals need not start one."""
+    with workers((home,)):
+        yield
+
+
 CRASHES = """
 from softprompt_tui.terminal import open_interface
 from softprompt_tui.widgets.table import Table
@@ -166,6 +174,7 @@ cli.entry()
 """
 
 
+@pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("trigger", [("f4", "down"), ("\x00",)])
 def test_after_a_crash_the_terminal_is_whole_the_code_is_1_and_the_draft_is_there(home: Path, trigger: tuple[str, ...]) -> None:
     with Terminal(sys.executable, "-c", CRASHES) as t:
@@ -187,6 +196,7 @@ def test_after_a_crash_the_terminal_is_whole_the_code_is_1_and_the_draft_is_ther
     assert json.loads((home / "data" / "interface.json").read_text())["prompt"].endswith("and an owl")
 
 
+@pytest.mark.usefixtures("fake")
 def test_what_is_typed_survives_a_kill_and_bytes_that_are_no_text(home: Path) -> None:
     draft = home / "data" / "draft.json"
     with Terminal() as t:

@@ -19,7 +19,7 @@ from softprompt.batches.rows import LONGEST_LINE, Keys, Row, read_rows
 from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, UnknownModel
 from softprompt.training.errors import TrainingFailed
 
-SHORT = TrainConfig(tokens=2, steps=4)
+SHORT = TrainConfig(tokens=2, steps=4, contexts=())
 PROMPTS = ["a red fox asleep in deep snow", "a boat on a lake at dawn", "an old lighthouse above a stormy sea"]
 
 
@@ -339,7 +339,7 @@ def test_of_an_edited_file_what_is_new_is_trained(tmp_path: Path) -> None:
     list(train_batch(file, SHORT))
     file.write_text("\n".join([PROMPTS[2], PROMPTS[1], PROMPTS[0]]))
     assert [(result.line, result.state) for result in train_batch(file, SHORT)] == [(2, "before"), (3, "before"), (1, "trained")]
-    assert {result.state for result in train_batch(file, TrainConfig(tokens=1, steps=4))} == {"trained"}
+    assert {result.state for result in train_batch(file, TrainConfig(tokens=1, steps=4, contexts=()))} == {"trained"}
 
 
 def test_equal_prompts_are_entries_of_their_own() -> None:
@@ -372,7 +372,7 @@ def steps_in(home: Path) -> dict[str, int]:
 
 
 def test_what_was_under_way_goes_on_where_it_was(home: Path) -> None:
-    long = TrainConfig(tokens=2, steps=4000)
+    long = TrainConfig(tokens=2, steps=2000, contexts=())
     with closing(Batch(PROMPTS, Defaults(long))) as batch:
         assert list(batch.train(on_progress=lambda progress: progress.under_way > 0.05)) == []
     assert files_of(home) == [f"{batch.id}.state"]

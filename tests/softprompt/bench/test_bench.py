@@ -58,6 +58,9 @@ TINY = {"count": 2, "hard_count": 1, "seconds": 0.05, "watch": 0.02, "patience":
 TINY |= {"step_batches": (1, 2), "batches": (1, 3), "step_tokens": (2,), "soft_tokens": (1, 3), "hard_tokens": (4,)}
 
 
+pytestmark = pytest.mark.usefixtures("kept_typeable")
+
+
 @pytest.fixture(scope="module")
 def tiny() -> TextEncoder:
     """A tower of two small layers, in which every step takes a millisecond."""
@@ -115,7 +118,7 @@ def test_textual_inversion_is_adamw_on_the_padded_context(encoder: TextEncoder) 
 
 
 def test_the_tuned_rate_is_the_quickest_of_the_grid(encoder: TextEncoder) -> None:
-    config = TrainConfig(tokens=8, contexts=(), steps=40)
+    config = TrainConfig(tokens=8, contexts=(), steps=30)
     rate = tuned_rate(encoder, [FOX, BOAT], config, 0.9)
     target = F.normalize(targets_in(encoder, hard_prompt(encoder, FOX), [ALONE]), dim=-1)
 

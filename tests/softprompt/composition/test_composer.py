@@ -20,6 +20,7 @@ from softprompt.errors import ConfigError, EntryNotFound, PromptError, TemplateE
 from softprompt.library.entry import Entry
 from softprompt.text_states import READS
 from tests.conftest import BOAT, FOX
+from tests.kept import trained
 from tests.softprompt.encoders.test_openclip import local_dir
 
 RIVER = f"{FOX} beside a river"
@@ -28,8 +29,8 @@ Find = Callable[[str], Entry]
 
 @pytest.fixture(scope="module")
 def entries(encoder: TextEncoder) -> dict[str, Entry]:
-    fox = softprompt.train(encoder, FOX, tokens=3, steps=100).named("fox")
-    boat = softprompt.train(encoder, BOAT, tokens=4, steps=100).named("boat")
+    fox = trained(encoder, FOX, tokens=3, steps=100).named("fox")
+    boat = trained(encoder, BOAT, tokens=4, steps=100).named("boat")
     made = {"fox": fox, "boat": boat, "unknown": replace(fox, name="unknown", hard_prompt="")}
     return {name: Entry(f"{i:016x}", 1, prompt) for i, (name, prompt) in enumerate(made.items())}
 

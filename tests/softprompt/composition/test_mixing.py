@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import softprompt
 from softprompt import Library, TrainConfig
 from softprompt.composition.composer import compose, figures, mixed_vectors, pooled
 from softprompt.composition.sentence import read_sentence
@@ -26,6 +25,7 @@ from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
 from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.lineage import MOST_MEANINGS, Ancestor, Meaning
 from tests.conftest import BOAT, FOX
+from tests.kept import trained
 from tests.library_model import a_prompt
 
 QUICK = TrainConfig(tokens=3, steps=100)
@@ -34,7 +34,7 @@ BOTH = (Meaning(FOX, 0.6), Meaning(BOAT, 0.4))
 
 @pytest.fixture(scope="module")
 def entries(encoder: TextEncoder) -> dict[str, Entry]:
-    made = {"fox": softprompt.train(encoder, FOX, QUICK), "boat": softprompt.train(encoder, BOAT, QUICK, tokens=4, seed=1)}
+    made = {"fox": trained(encoder, FOX, QUICK), "boat": trained(encoder, BOAT, QUICK, tokens=4)}
     return {name: Entry(f"{i:016x}", 1, prompt.named(name)) for i, (name, prompt) in enumerate(made.items())}
 
 

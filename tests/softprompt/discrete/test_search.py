@@ -34,6 +34,7 @@ from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 
 QUICK = HardConfig(steps=3, restarts=1, init="random")
+pytestmark = pytest.mark.usefixtures("kept_typeable")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts
     assert reached == sorted(reached)
     assert reached[0] >= float(scorer.scores(start).max()) - 1e-6
     pez = Pez(encoder, target.expand(2, -1), start, typist.ids)
-    for _ in range(100):
+    for _ in range(60):
         pez.step()
     assert 1 - reached[-1] < 1 - float(pez.best_similarity.max())
 
@@ -204,7 +205,7 @@ def test_a_start_from_the_prompts_words_is_kept_where_nothing_is_better(encoder:
     assert found.similarity == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("k", [1, 3, 18])
+@pytest.mark.parametrize("k", [1, 3, 17])  # 17 gaps are more than are looked at for one token
 def test_any_number_of_tokens(encoder: TextEncoder, boat: HardPrompt, k: int) -> None:
     check(encoder, find_hard(encoder, boat, k, replace(QUICK, steps=1)), k)
 
@@ -256,7 +257,7 @@ def test_other_towers_work_as_well(causal: bool, pooling: str) -> None:
     encoder = small_encoder(causal, pooling)
     found = find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=2, restarts=2, init="random"))
     check(encoder, found, 3, FOX)
-    check(encoder, find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=5, method="pez")), 3, FOX)
+    check(encoder, find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=5, restarts=2, method="pez")), 3, FOX)
 
 
 def small_encoder(causal: bool, pooling: str) -> TextEncoder:
@@ -280,7 +281,7 @@ def small_encoder(causal: bool, pooling: str) -> TextEncoder:
 
 def test_a_job_trains_and_looks_and_saves_once(encoder: TextEncoder) -> None:
     library, seen = Library(), []
-    job = TrainJob(FOX, TrainConfig(tokens=2, steps=20), hard=HardConfig(steps=2, restarts=1))
+    job = TrainJob(FOX, TrainConfig(tokens=2, steps=5, contexts=()), hard=HardConfig(steps=2, restarts=1))
     outcome = carry_out(job, encoder, library, on_hard=lambda report: seen.append(report.step))
     assert outcome.entry is not None
     assert (outcome.failure, outcome.entry.revision, seen) == ("", 1, [1, 2])
@@ -291,7 +292,7 @@ def test_a_job_trains_and_looks_and_saves_once(encoder: TextEncoder) -> None:
 
 def test_a_saved_one_gets_its_hard_readout_as_a_new_revision(encoder: TextEncoder) -> None:
     library = Library()
-    saved = library.save(train(encoder, FOX, TrainConfig(tokens=2, steps=20)))
+    saved = library.save(train(encoder, FOX, TrainConfig(tokens=2, steps=5, contexts=())))
     job = Job.from_dict(hard_job(saved, HardConfig(tokens=3, steps=1, restarts=1)).as_dict())
     outcome = carry_out(job, encoder, library)
     assert outcome.entry is not None
@@ -306,7 +307,7 @@ def test_a_failing_device_costs_the_hard_readout_only(encoder: TextEncoder, monk
         raise RuntimeError("device lost")
 
     monkeypatch.setattr("softprompt.discrete.find_hard", fails)
-    outcome = carry_out(TrainJob(FOX, TrainConfig(tokens=1, steps=10), hard=HardConfig()), encoder, Library())
+    outcome = carry_out(TrainJob(FOX, TrainConfig(tokens=1, steps=5, contexts=()), hard=HardConfig()), encoder, Library())
     assert outcome.failure == "cpu failed: device lost"
     assert outcome.entry is not None
     assert outcome.entry.prompt.hard is None

@@ -29,7 +29,7 @@ def swept(
 
 
 def test_every_number_comes_to_what_it_would_alone(encoder: TextEncoder) -> None:
-    config = TrainConfig(steps=60)
+    config = TrainConfig(steps=30)
     reports, made = swept(encoder, (1, 2, 5), config)
     assert [one.tokens for one in made] == [1, 2, 5]
     assert [one.config["tokens"] for one in made] == [1, 2, 5]
@@ -37,14 +37,14 @@ def test_every_number_comes_to_what_it_would_alone(encoder: TextEncoder) -> None
         alone = softprompt.train(encoder, FOX, config, tokens=one.tokens)
         assert one.similarity == pytest.approx(alone.similarity, abs=2e-3)
         assert one.vectors.shape == alone.vectors.shape
-    assert [report.step for report in reports] == [10, 20, 30, 40, 50, 60]
+    assert [report.step for report in reports] == [10, 20, 30]
     assert [k for k, _, _ in reports[-1].results] == [1, 2, 5]
     similarities = [one.similarity for one in made]
     assert similarities == sorted(similarities)
 
 
 def test_it_can_be_stopped_with_the_best_so_far(encoder: TextEncoder) -> None:
-    reports, made = swept(encoder, (1, 3), TrainConfig(steps=100), stop_after=20)
+    reports, made = swept(encoder, (1, 3), TrainConfig(steps=100, contexts=()), stop_after=20)
     assert reports[-1].step == 20
     assert {(one.steps, one.stopped) for one in made} == {(20, "interrupted")}
 
@@ -84,6 +84,6 @@ def test_one_number_that_fails_leaves_the_others(encoder: TextEncoder, monkeypat
         return torch.cat([losses[:1] * float("nan"), losses[1:]]) if len(calls) > 12 and len(losses) == 3 else losses
 
     monkeypatch.setattr(pooled, "row_losses", failing)
-    _, made = swept(encoder, (1, 2, 3), TrainConfig(steps=30))
+    _, made = swept(encoder, (1, 2, 3), TrainConfig(steps=30, contexts=()))
     assert [(one.tokens, one.stopped) for one in made] == [(1, "failed"), (2, "steps"), (3, "steps")]
     assert any("stopped being a number" in warning for warning in made[0].warnings)

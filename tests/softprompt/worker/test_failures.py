@@ -23,7 +23,7 @@ from tests.conftest import BOAT, FOX
 from tests.worker_process import Home, events, gone, left_runs, until, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SHORT = TrainConfig(tokens=1, steps=20)
+SHORT = TrainConfig(tokens=1, steps=10, contexts=())
 
 pytestmark = pytest.mark.usefixtures("real_start")  # what is wrong with a process is wrong from its start
 

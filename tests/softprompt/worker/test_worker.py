@@ -26,6 +26,7 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
 from softprompt.evaluation.readout import readout_similarity
 from softprompt.jobs.job import SweepJob, TrainJob, hard_job
+from softprompt.prompts.contexts import TRAINING_CONTEXTS
 from softprompt.prompts.lineage import LONGEST_PROMPT, Ancestor, Meaning
 from softprompt.worker import client as worker_client
 from softprompt.worker import protocol as p
@@ -34,11 +35,14 @@ from softprompt.worker.endpoint import Place
 from softprompt.worker.log import log_path
 from softprompt.worker.run_folder import CHECKPOINT, EVENTS, RunFolder, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
+from tests.kept import trained
 from tests.library_model import a_prompt
+from tests.nursery import Nursery
 from tests.worker_process import Home, events, nicenesses, same_bits, saved, until, wait_for
 
-LONG = {"tokens": 2, "steps": 50_000}  # a training that a test ends itself
-SHORT = {"tokens": 1, "steps": 20}
+LONG = {"tokens": 2, "steps": 50_000, "contexts": ()}  # a training that a test ends itself
+SHORT = {"tokens": 1, "steps": 20, "contexts": ()}
+USUAL = {"tokens": 2, "steps": 30}  # with contexts
 
 
 @pytest.fixture
@@ -50,8 +54,9 @@ def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path]]:
+def lasting(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[tuple[Home, Path]]:
     """One worker for the tests that leave it as it was."""
+    nursery.learn_to_type()
     with pytest.MonkeyPatch.context() as patch:
         made = Home(patch.setenv)
         yield made, tmp_path_factory.mktemp("lasting")
@@ -132,13 +137,13 @@ class Raw:
 
 
 def test_a_run_is_trained_and_saved_once_under_its_own_id(shared: Client, encoder: TextEncoder) -> None:
-    run = submit(shared, FOX, tokens=2, steps=60)
+    run = submit(shared, FOX, **USUAL)
     ended = state(shared, run, "done")
-    assert (ended["entry"], ended["step"], ended["error"]) == (run, 60, "")
-    assert same_bits(saved(run), softprompt.train(encoder, FOX, tokens=2, steps=60))
+    assert (ended["entry"], ended["step"], ended["error"]) == (run, 30, "")
+    assert same_bits(saved(run), trained(encoder, FOX, **USUAL))
     points = shared.request(p.Curve(run))["points"]
     assert [step for step, _, _ in points] == sorted({step for step, _, _ in points})
-    assert points[-1][0] == 60
+    assert points[-1][0] == 30
     assert points[-1][1] == pytest.approx(float(saved(run).losses[-1]))
     folder = runs_folder() / run
     assert {path.name for path in folder.iterdir()} == {"spec.json", "events.jsonl", "lease.1"}
@@ -167,8 +172,9 @@ def test_runs_are_trained_in_their_order_which_can_be_changed(shared: Client) ->
 def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Home, encoder: TextEncoder) -> None:
     """Behind a run of another plan three wait: they train at once, one is paused meanwhile, one stopped, and a kill loses nothing."""
     with worker.client() as client:
-        first = submit(client, tokens=1, steps=100_000)
-        going, paused, stopped = (submit(client, text, tokens=2, steps=400, contexts=()) for text in (FOX, BOAT, "a green hill"))
+        first = submit(client, tokens=1, steps=100_000, contexts=())
+        settings: dict[str, Any] = {"tokens": 2, "steps": 150, "contexts": ()}
+        going, paused, stopped = (submit(client, text, **settings) for text in (FOX, BOAT, "a green hill"))
         training(client, first)
         client.request(p.Stop(first))
         for run in (going, paused, stopped):
@@ -184,15 +190,15 @@ def test_runs_that_wait_together_share_a_batch_and_each_keeps_its_end(worker: Ho
         client.request(p.Resume(paused))
         state(client, paused, "done")
     for run, text in ((going, FOX), (paused, BOAT)):
-        alone = softprompt.train(encoder, text, TrainConfig(tokens=2, steps=400, contexts=()))
-        assert saved(run).steps == 400
+        alone = trained(encoder, text, **settings)
+        assert saved(run).steps == 150
         assert saved(run).similarity == pytest.approx(alone.similarity, abs=2e-3)
     assert saved(stopped).stopped == "interrupted"
 
 
 def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, encoder: TextEncoder) -> None:
     before = Library().list().total
-    job = SweepJob(FOX, TrainConfig(steps=60), device="cpu", sweep=(1, 2, 4), name="swept fox")
+    job = SweepJob(FOX, TrainConfig(steps=USUAL["steps"]), device="cpu", sweep=(1, 2, 4), name="swept fox")
     run = shared.request(p.Submit(job.as_dict()))["id"]
     told = training(shared, run)
     assert [k for k, _, _ in told["sweep"]] == [1, 2, 4]
@@ -208,20 +214,20 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, enc
     with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
         shared.request(p.Keep(run, [3]))
     assert Library().list().total == before + 2
-    alone = softprompt.train(encoder, FOX, tokens=2, steps=60)
+    alone = trained(encoder, FOX, **USUAL)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
     assert list(RunFolder(runs_folder() / run).read().results) == ended["results"]  # as the next worker reads it
 
 
 def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:
-    run = shared.request(
-        p.Submit(TrainJob(FOX, TrainConfig(tokens=2, steps=5), device="cpu", hard=HardConfig(steps=2)).as_dict())
-    )["id"]
+    config = TrainConfig(tokens=2, steps=5, contexts=())
+    job = TrainJob(FOX, config, device="cpu", hard=HardConfig(steps=2, restarts=1))
+    run = shared.request(p.Submit(job.as_dict()))["id"]
     assert state(shared, run, "done")["entry"] == run
     found = saved(run).hard
     assert found is not None
     assert found.tokens == 2
-    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3), "cpu")
+    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3, restarts=1), "cpu")
     again = shared.request(p.Submit(asked.as_dict()))["id"]
     told = training(shared, again)
     assert told["text"]
@@ -350,10 +356,10 @@ def test_what_can_never_train_is_refused_when_it_is_submitted(shared: Client) ->
 
 
 def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: Client, encoder: TextEncoder) -> None:
-    made = softprompt.train(encoder, FOX, tokens=2, steps=30)
+    made = trained(encoder, FOX, **USUAL)
     entry = Library().save(made)
     first = submit(shared, **LONG)
-    job = TrainJob(BOAT, TrainConfig(tokens=2, steps=20, init="soft"))
+    job = TrainJob(BOAT, TrainConfig(tokens=2, steps=10, init="soft", contexts=()))
     run = shared.request(p.Submit(job.as_dict(), start=entry.id))["id"]
     Library().path(entry.id, 1).unlink()
     shared.request(p.Stop(first))
@@ -364,7 +370,7 @@ def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: C
 def test_a_mix_is_trained_as_any_other_run(shared: Client, encoder: TextEncoder) -> None:
     meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
     lineage = Ancestor("mixed", "0" * 16, "fox", FOX, "mini", encoder.fingerprint, 0.7)
-    job = TrainJob("a sum", TrainConfig(tokens=2, steps=20), meanings=meanings, ancestry=(lineage,))
+    job = TrainJob("a sum", TrainConfig(tokens=2, steps=10), meanings=meanings, ancestry=(lineage,))
     run = shared.request(p.Submit(job.as_dict()))["id"]
     state(shared, run, "done")
     here = softprompt.train(encoder, "a sum", job.config, meanings=meanings)
@@ -376,7 +382,7 @@ def test_a_mix_is_trained_as_any_other_run(shared: Client, encoder: TextEncoder)
 
 
 def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Client, encoder: TextEncoder) -> None:
-    entry = Library().save(softprompt.train(encoder, FOX, tokens=3, steps=150).named("fox"))
+    entry = Library().save(trained(encoder, FOX, tokens=3, steps=100).named("fox"))
     run = submit(shared, **LONG)
     training(shared, run)
     asked = [
@@ -527,10 +533,8 @@ def test_there_is_never_more_than_one_worker(worker: Home) -> None:
 
 
 def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: TextEncoder) -> None:
-    settings, others = (
-        {"tokens": 2, "steps": 200},
-        {"tokens": 3, "steps": 200},
-    )  # others, so that neither shares the other's batch
+    # in contexts that take turns; of other tokens, so that neither shares the other's batch
+    settings, others = ({"tokens": tokens, "steps": 80, "contexts": TRAINING_CONTEXTS[:4]} for tokens in (2, 3))
     with worker.client() as client:
         first, second = submit(client, **settings), submit(client, BOAT, **others)
         training(client, first)
@@ -546,12 +550,12 @@ def test_killed_at_any_step_it_resumes_to_the_same_bits(worker: Home, encoder: T
     assert (RunFolder(runs_folder() / first).path / CHECKPOINT).exists()
     for run, prompt, asked in ((first, FOX, settings), (second, BOAT, others)):
         assert worker.ended(run).state == "done"
-        assert same_bits(saved(run), softprompt.train(encoder, prompt, TrainConfig(**asked)))  # type: ignore[arg-type]
+        assert same_bits(saved(run), trained(encoder, prompt, **asked))
 
 
 def test_a_damaged_checkpoint_and_a_torn_event_cost_time_and_nothing_else(worker: Home, encoder: TextEncoder) -> None:
     with worker.client() as client:
-        run = submit(client, tokens=1, steps=200)
+        run = submit(client, tokens=1, steps=80)
         training(client, run)
         client.request(p.Pause(run))
         state(client, run, "paused")
@@ -566,7 +570,7 @@ def test_a_damaged_checkpoint_and_a_torn_event_cost_time_and_nothing_else(worker
         state(client, run, "done")
         steps = [step for step, _, _ in client.request(p.Curve(run))["points"]]
     assert steps == sorted(set(steps))
-    assert same_bits(saved(run), softprompt.train(encoder, FOX, tokens=1, steps=200))
+    assert same_bits(saved(run), trained(encoder, FOX, tokens=1, steps=80))
 
 
 def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
@@ -587,7 +591,7 @@ def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
 
 def test_told_to_finish_it_ends_with_the_run(worker: Home) -> None:
     with worker.client() as client:
-        run, left = submit(client, tokens=1, steps=200), submit(client, BOAT, **SHORT)
+        run, left = submit(client, tokens=2, steps=150, contexts=()), submit(client, BOAT, **SHORT)
         training(client, run)
         client.request(p.Shutdown(finish=True))
         with pytest.raises(WorkerGone):
@@ -597,7 +601,7 @@ def test_told_to_finish_it_ends_with_the_run(worker: Home) -> None:
 
 def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
     with worker.client() as client:
-        run, left = submit(client, tokens=1, steps=200), submit(client, BOAT, **SHORT)
+        run, left = submit(client, tokens=2, steps=150, contexts=()), submit(client, BOAT, **SHORT)
         pid = worker.pid()
         training(client, run)
         newer = Raw(p.hello() | {"version": "99.0"})
@@ -612,9 +616,9 @@ def test_an_older_worker_finishes_its_run_and_makes_way(worker: Home) -> None:
 
 
 @pytest.fixture
-def older(worker: Home) -> tuple[Home, str]:
+def older(worker: Home, nursery: Nursery) -> tuple[Home, str]:
     """A worker of the protocol before, in the middle of a long training, with a second run waiting; and the first one's id."""
-    worker.begin_an_older_one()
+    worker.begin_an_older_one(nursery)
     client = Raw(p.hello() | {"protocol": p.PROTOCOL - 1})
     client.hear("snapshot")
     for number in (1, 2):
@@ -756,7 +760,6 @@ def test_a_module_that_lies_where_the_user_is_is_not_imported(
     assert not (tmp_path / "planted").exists()
 
 
-@pytest.mark.usefixtures("real_start")
 def test_a_relative_home_is_the_same_one_for_the_worker(worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOFTPROMPT_HOME", "relative")

@@ -1,0 +1,82 @@
+"""pyte's screen and stream, quicker at what an interface sends most: styles, places of the cursor, and text of one cell a character.
+
+pyte reads one character after the other, which took more processor time than the interfaces that it was shown. All that is not
+among the three goes to pyte itself, and one test compares the two.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import pyte
+from pyte import charsets, modes
+from pyte.screens import Char
+from wcwidth import wcwidth
+
+_TOKEN = re.compile(r"\x1b\[([0-9;]*)([mH])|(" + pyte.Stream._text_pattern.pattern + ")")
+
+
+@functools.cache
+def _is_narrow(char: str) -> bool:
+    return wcwidth(char) == 1
+
+
+class QuickScreen(pyte.Screen):
+    def reset(self) -> None:
+        self._styled: dict[tuple[str, Char, Char], Char] = {}  # by parameters, what was, what is usual
+        self._cells: dict[Char, dict[str, Char]] = {}  # by style and character
+        super().reset()
+
+    def style(self, parameters: str) -> None:
+        """Do what `select_graphic_rendition` does of these parameters."""
+        before, usual = self.cursor.attrs, self.default_char
+        known = self._styled.get((parameters, before, usual))
+        if known is None:
+            self.select_graphic_rendition(*_numbers(parameters))
+            self._styled[parameters, before, usual] = self.cursor.attrs
+        else:
+            self.cursor.attrs = known
+
+    def draw(self, data: str) -> None:
+        cursor = self.cursor
+        end = cursor.x + len(data)
+        is_usual = not self.charset and self.g0_charset is charsets.LAT1_MAP and modes.IRM not in self.mode
+        if end > self.columns or not is_usual or not ((data.isascii() and data.isprintable()) or all(map(_is_narrow, data))):
+            super().draw(data)
+            return
+        line, cells = self.buffer[cursor.y], self._cells.setdefault(cursor.attrs, {})
+        for x, char in enumerate(data, cursor.x):
+            cell = cells.get(char)
+            if cell is None:
+                cell = cells[char] = cursor.attrs._replace(data=char)
+            line[x] = cell
+        cursor.x = end
+        self.dirty.add(cursor.y)
+
+
+class QuickStream(pyte.ByteStream):
+    listener: QuickScreen
+
+    def feed(self, data: bytes) -> None:
+        if not self.use_utf8:
+            super().feed(data)
+            return
+        text, offset, screen = self.utf8_decoder.decode(data), 0, self.listener
+        while offset < len(text):
+            match = _TOKEN.match(text, offset) if self._taking_plain_text else None
+            if match is None:
+                self._taking_plain_text = self._send_to_parser(text[offset])
+                offset += 1
+                continue
+            offset = match.end()
+            if match[3]:
+                screen.draw(match[3])
+            elif match[2] == "m":
+                screen.style(match[1])
+            else:
+                screen.cursor_position(*_numbers(match[1]))
+
+
+def _numbers(parameters: str) -> list[int]:
+    return [min(int(number or 0), 9999) for number in parameters.split(";")]
