@@ -157,12 +157,15 @@ class Command:
 
 def serve(descriptor: int) -> None:
     """Fork a process for every request, until there are none any more."""
-
-    from softprompt.encoders import loading as models
+    import softprompt.training.trainer  # torch
+    import softprompt.worker.executor
+    import softprompt.worker.model_cache
+    import softprompt.worker.server
+    from softprompt.encoders.clip import mini as built_in
     from tests.kept import kept_mini
 
-    models._mini = kept_mini(models._mini)
-    mini = models.load_encoder("mini", "cpu")
+    built_in.load_mini = kept_mini(built_in.load_mini)
+    mini = softprompt.load_encoder("mini", "cpu")
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
