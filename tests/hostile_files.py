@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from softprompt.formats.readers.torch_file import LEGACY
 from softprompt.library.entry import Entry, pack
+from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
 V = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -418,7 +419,7 @@ def safetensors() -> Made:
     yield "entry-changed.safetensors", entry[:-1] + bytes([entry[-1] ^ 1])
     for name, said in (("text", "x"), ("list", "[]"), ("deep", "[" * 100_000), ("nothing", "{}"), ("nan", '{"a":NaN}')):
         yield f"provenance-{name}.safetensors", save({"emb_params": V.reshape(2, 4)}, {"softprompt": said})
-    said = json.dumps(a_prompt(name="Fox").summary())
+    said = json.dumps(to_dict(a_prompt(name="Fox")))
     halves = {"clip_l": V.reshape(2, 4), "clip_g": V.reshape(2, 4)}
     for name, both in (
         ("one-for-two", json.loads(said)),

@@ -17,6 +17,7 @@ from typing import Any
 from softprompt import Library, SoftPrompt
 from softprompt.config import TrainConfig
 from softprompt.jobs.job import Job, TrainJob
+from softprompt.prompts.serialization import to_dict
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Place
@@ -147,7 +148,7 @@ def nicenesses(pid: int) -> set[int]:
 def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
     """Whether two trainings came to the same, but for when and how fast."""
     apart = {"seconds", "steps_per_second", "created", "name"}
-    figures = [{key: value for key, value in made.summary().items() if key not in apart} for made in (a, b)]
+    figures = [{key: value for key, value in to_dict(made).items() if key not in apart} for made in (a, b)]
     return figures[0] == figures[1] and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
     )

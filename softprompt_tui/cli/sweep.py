@@ -13,6 +13,7 @@ from softprompt.errors import ConfigError
 from softprompt.jobs.job import SweepJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.names import name_for
+from softprompt.system.generators import drive
 from softprompt_tui.cli.cells import figure
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.curve import HEIGHT, WIDEST, without_colour
@@ -133,14 +134,7 @@ def _swept(
 ) -> list[SoftPrompt]:
     from softprompt.training.token_sweep import sweep
 
-    going = sweep(encoder, prompt, numbers, config)
-    stop: bool | None = None
-    while True:
-        try:
-            stop = progress.sweep(going.send(stop)) or None
-        except StopIteration as finished:
-            made: list[SoftPrompt] = finished.value
-            return made
+    return drive(sweep(encoder, prompt, numbers, config), progress.sweep)
 
 
 def _wished(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:

@@ -57,6 +57,7 @@ from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
 from softprompt.prompts.lineage import Ancestor, Meaning
+from softprompt.prompts.serialization import to_dict
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
 from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
@@ -310,7 +311,7 @@ def _arrays() -> list[bytes]:
 def _safetensors() -> list[bytes]:
     v = NUMBERS.reshape(2, 4)
     beside = {key: base64.b64encode(NUMBERS.tobytes()).decode() for key in ("target", "losses", "similarities")}
-    ours = {"softprompt": json.dumps(a_prompt(name="Fox").summary()), "softprompt_tensors": json.dumps(beside)}
+    ours = {"softprompt": json.dumps(to_dict(a_prompt(name="Fox"))), "softprompt_tensors": json.dumps(beside)}
     made = [
         {"emb_params": v},
         {"clip_l": v, "clip_g": v},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
-from softprompt.training.trainer import iter_train
+from softprompt.training.trainer import train
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from softprompt.training.task import Task, TrainState
 
 LOOK_EVERY = 10  # steps
+
+
+class _Ended(Exception):  # no error: whoever looks on has had enough
+    """The training is to be left where it is."""
 
 
 class Single:
@@ -38,15 +42,18 @@ def train_singly(
 ) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
     """As `train_many`, one at a time."""
     for task in tasks:
-        reports = iter_train(encoder, task.text, task.config, meanings=task.meanings, interval=LOOK_EVERY, resume=task.resume)
-        while True:
-            try:
-                report = next(reports)
-            except StopIteration as finished:
-                yield task, finished.value
-                break
-            except SoftPromptError as error:
-                yield task, error
-                break
+
+        def look(report: Report, task: Task = task) -> None:
             if on_step is not None and on_step(Single(task, report)):
-                return
+                raise _Ended
+
+        made: SoftPrompt | SoftPromptError
+        try:
+            made = train(
+                encoder, task.text, task.config, meanings=task.meanings, interval=LOOK_EVERY, resume=task.resume, on_report=look
+            )
+        except _Ended:
+            return
+        except SoftPromptError as error:
+            made = error
+        yield task, made

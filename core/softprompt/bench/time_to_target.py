@@ -18,6 +18,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
 from softprompt.objectives.hard_prompt import hard_prompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
+from softprompt.system.generators import drive
 from softprompt.training.loop import descend
 from softprompt.training.scheduler import descend_many
 from softprompt.training.task import Task
@@ -84,11 +85,8 @@ def _our_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
     synchronise(encoder.device)
     began = time.perf_counter()
     training = descend(encoder, partial(objective_for, encoder), hard_prompt(encoder, text), config, interval=lambda _: False)
-    while True:
-        try:
-            next(training)
-        except StopIteration as over:
-            return Reached(over.value.stopped == "stop_at", time.perf_counter() - began, over.value.steps)
+    trained = drive(training)
+    return Reached(trained.stopped == "stop_at", time.perf_counter() - began, trained.steps)
 
 
 def _composed_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:

@@ -25,6 +25,7 @@ from softprompt.objectives.hard_prompt import fitting
 from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.results import HardReadout
+from softprompt.system.generators import drive
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report
@@ -68,15 +69,7 @@ def find_hard(
 
     `config.tokens` is for who chooses k. Raises ConfigError for more tokens than fit, and where the settings allow no text.
     """
-    searching = iter_hard(encoder, prompt, k, config)
-    stop: bool | None = None
-    while True:
-        try:
-            report = searching.send(stop)
-        except StopIteration as finished:
-            found: HardReadout = finished.value
-            return found
-        stop = on_report(report) if on_report else None
+    return drive(iter_hard(encoder, prompt, k, config), on_report)
 
 
 def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> Searching:

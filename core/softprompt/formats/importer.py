@@ -27,6 +27,7 @@ from softprompt.library.bulk import Known
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, tidied
 from softprompt.prompts.lineage import check_meanings
+from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.validation import bounded, check_source_size
 from softprompt.text_states import ENCODERS
@@ -257,10 +258,10 @@ def _own(
     kept = said.pop("entry", {})
     vectors = found.vectors[key]
     try:
-        prompt = SoftPrompt.from_summary(said, vectors, **found.beside[key])
+        prompt = from_dict(said, vectors, **found.beside[key])
         check_source_size(prompt.source)
         json.dumps(
-            prompt.summary(), allow_nan=False
+            to_dict(prompt), allow_nan=False
         )  # as it is saved: nothing may be infinite in what is not looked at here, either
         entry = Entry(_id(found, key), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
         entry_id = str(kept.get("id", ""))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.soft_prompt import Array
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def difference(a: Entry, b: Entry) -> Difference:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    facts = {key: value for key, value in entry.prompt.summary().items() if key not in _ELSEWHERE}
+    facts = {key: value for key, value in to_dict(entry.prompt).items() if key not in _ELSEWHERE}
     composition = facts.pop("composition") or {}
     facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
     for group in ("config", "versions", "source"):

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from softprompt.errors import EntryDamaged, EntryRefused, PromptError
 from softprompt.library.header import LARGEST, digest_at, header_length, read_header, strict_json, without_halves
+from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_time
 
@@ -62,7 +63,7 @@ def pack(entry: Entry | Tombstone) -> bytes:
     else:
         tensors = {name: _as_float32(name, getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
-        provenance |= entry.prompt.summary() | {key: value for key, value in added.items() if value}
+        provenance |= to_dict(entry.prompt) | {key: value for key, value in added.items() if value}
     try:
         text = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError):
@@ -150,7 +151,7 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     tensors = {name: _tensor(header[name], data) for name in TENSORS}
     if changed := str(provenance.get("changed", "")):
         check_time(changed)
-    prompt = SoftPrompt.from_summary(provenance, **tensors)
+    prompt = from_dict(provenance, **tensors)
     tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
     return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
 

@@ -27,6 +27,7 @@ from softprompt.objectives.hidden_states import HiddenStatesObjective
 from softprompt.objectives.pooled import PooledObjective, targets_in
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.system.generators import drive, map_reports
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_tensor
@@ -55,15 +56,8 @@ def train(
     returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
     to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
     """
-    reports = iter_train(encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings)
-    stop: bool | None = None
-    while True:
-        try:
-            report = reports.send(stop)
-        except StopIteration as finished:
-            result: SoftPrompt = finished.value
-            return result
-        stop = on_report(report) if on_report else None
+    training = iter_train(encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings)
+    return drive(training, on_report)
 
 
 def iter_train(
@@ -141,7 +135,7 @@ def _fewest(
             training = descend(
                 encoder, partial(objective_for, encoder), prompt, once, start=start, interval=interval, resume=going_on
             )
-            trained = yield from _remembering(training, best)
+            trained = yield from map_reports(training, partial(_with_best, best))
             made = replace(finish(encoder, prompt, once, trained), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
@@ -156,22 +150,9 @@ def _fewest(
     return replace(best, warnings=(*best.warnings, missed))
 
 
-def _remembering(
-    training: Generator[Report, bool | None, Trained], best: SoftPrompt | None
-) -> Generator[Report, bool | None, Trained]:
-    """The same training, whose reports' states also know the best of the numbers of tokens tried before."""
-    stop: bool | None = None
-    while True:
-        try:
-            report = training.send(stop)
-        except StopIteration as finished:
-            trained: Trained = finished.value
-            return trained
-        stop = yield replace(report, state=partial(_with_best, report.state, best))
-
-
-def _with_best(state: Callable[[], TrainState], best: SoftPrompt | None) -> TrainState:
-    return replace(state(), best=best)
+def _with_best(best: SoftPrompt | None, report: Report) -> Report:
+    """The report, whose state also knows the best of the numbers of tokens tried before."""
+    return replace(report, state=lambda: replace(report.state(), best=best))
 
 
 def _reached(made: SoftPrompt, config: TrainConfig) -> float:

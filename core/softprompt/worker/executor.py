@@ -12,6 +12,7 @@ from softprompt.jobs.job import HardReadoutJob, SweepJob, TrainJob
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
+from softprompt.system.generators import drive
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_tensor
@@ -167,17 +168,12 @@ class Carrying:
             self.services.answer(QUERIES_A_STEP)
             return run.is_due(step)
 
-        going = sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=due)
-        stop = False
-        while True:
-            try:
-                report = going.send(stop or None)
-            except StopIteration as finished:
-                made: list[SoftPrompt] = finished.value
-                break
+        def report(report: SweepReport) -> bool:
             run.heed(event_of_sweep(report))
             run.leave_if_wished()
-            stop = run.active.stop_request == "stop"
+            return run.active.stop_request == "stop"
+
+        made = drive(sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=due), report)
         run.leave_if_lost()
         for one in made:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))

@@ -24,6 +24,7 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
 from softprompt.objectives.pooled import targets_in
 from softprompt.prompts.lineage import MOST_MEANINGS, Ancestor, Meaning
+from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
 from tests.kept import trained
 from tests.library_model import a_prompt
@@ -191,9 +192,9 @@ def test_a_long_text_in_a_mix_is_cut_or_chunked_as_alone(encoder: TextEncoder) -
 
 def test_entries_from_before_there_were_mixes_mean_their_hard_prompt() -> None:
     entry = Entry("0" * 16, 1, a_prompt())
-    values = entry.prompt.summary()
+    values = to_dict(entry.prompt)
     del values["meanings"]
     prompt = entry.prompt
-    read = type(prompt).from_summary(values, prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
+    read = from_dict(values, prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
     assert read.written_out == (Meaning(prompt.hard_prompt, 1.0),)
     assert replace(read, hard_prompt="").written_out == ()

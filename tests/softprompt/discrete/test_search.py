@@ -29,7 +29,7 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.results import HardReadout
-from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 
@@ -340,15 +340,15 @@ def test_an_entry_keeps_its_hard_readout() -> None:
 @pytest.mark.parametrize("change", [{"text": 3}, {"tokens": -1}, {"evaluated": 1.5}, {"similarity": "high"}, {"composed": "x"}])
 def test_a_hostile_hard_readout_is_refused(change: dict[str, object]) -> None:
     made = a_prompt(hard=HardReadout("red fox", 2, 0.9, 0.8, "exchange", 120, 1.5))
-    summary = made.summary()
+    summary = to_dict(made)
     tensors = (made.vectors, made.target, made.losses, made.similarities)
-    SoftPrompt.from_summary(summary, *tensors)
+    from_dict(summary, *tensors)
     with pytest.raises((TypeError, ValueError, KeyError)):
-        SoftPrompt.from_summary(summary | {"hard": summary["hard"] | change}, *tensors)
+        from_dict(summary | {"hard": summary["hard"] | change}, *tensors)
 
 
 def test_an_entry_of_before_there_were_any_opens() -> None:
     made = a_prompt()
-    summary = made.summary()
+    summary = to_dict(made)
     del summary["hard"]
-    assert SoftPrompt.from_summary(summary, made.vectors, made.target, made.losses, made.similarities).hard is None
+    assert from_dict(summary, made.vectors, made.target, made.losses, made.similarities).hard is None

@@ -26,6 +26,7 @@ from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.png_card import draw
 from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.prompts.results import Neighbour, ReadoutToken
+from softprompt.prompts.serialization import from_dict, to_dict
 from tests.library_model import a_prompt
 
 CLIP_L, CLIP_H, CLIP_G = "ViT-L-14-quickgelu/openai", "ViT-H-14/laion2b_s32b_b79k", "ViT-bigG-14/laion2b_s39b_b160k"
@@ -75,8 +76,8 @@ def test_the_default_file_has_one_tensor_and_all_provenance_in_its_header(here: 
     tensors = {
         name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in json.loads(metadata["softprompt_tensors"]).items()
     }
-    again = SoftPrompt.from_summary(json.loads(metadata["softprompt"]), prompt.vectors, **tensors)
-    assert again.summary() == prompt.summary()
+    again = from_dict(json.loads(metadata["softprompt"]), prompt.vectors, **tensors)
+    assert to_dict(again) == to_dict(prompt)
     for name in ("target", "losses", "similarities"):
         assert getattr(again, name).tobytes() == getattr(prompt, name).tobytes()
 

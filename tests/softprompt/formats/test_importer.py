@@ -29,6 +29,7 @@ from softprompt.formats.writers.exporter import export
 from softprompt.library.entry import Entry, pack
 from softprompt.library.names import check_name, tidied
 from softprompt.library.revisions import Revisions
+from softprompt.prompts.serialization import to_dict
 from tests import hostile_files
 from tests.library_model import a_prompt
 from tests.softprompt.library.test_crashes import Crash, failing
@@ -125,7 +126,7 @@ def test_each_half_of_an_exported_pair_comes_back_with_what_it_knew_and_the_othe
     assert [one.format for one in batch.imported] == ["export of softprompt-tui"] * 2
     for key, other in (("clip_l", "clip_g"), ("clip_g", "clip_l")):
         of_pair = {"part": key, "with": made[other].id}
-        assert made[key].prompt.summary() == halves[key].summary() | {"source": of_pair}
+        assert to_dict(made[key].prompt) == to_dict(halves[key]) | {"source": of_pair}
         for name in ("vectors", "target", "losses", "similarities"):
             assert getattr(made[key].prompt, name).tobytes() == getattr(halves[key], name).tobytes()
     assert [one.state for one in import_files(library, [path]).imported] == ["present"] * 2
@@ -218,14 +219,14 @@ def test_names_that_are_taken_get_a_number_and_that_is_said(tmp_path: Path) -> N
 def test_what_this_program_wrote_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
     prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
     beside = {key: base64.b64encode(getattr(prompt, key).tobytes()).decode() for key in ("target", "losses", "similarities")}
-    metadata = {"softprompt": json.dumps(prompt.summary()), "softprompt_tensors": json.dumps(beside)}
+    metadata = {"softprompt": json.dumps(to_dict(prompt)), "softprompt_tensors": json.dumps(beside)}
     path = tmp_path / "x.bin"
     entry = Entry("0123456789abcdef", 4, prompt, ("red",), "a note")
     path.write_bytes(pack(entry) if kind == "entry" else save({"emb_params": prompt.vectors}, metadata))
     library = Library()
     import_files(library, [path], tags=["more"])
     made = library.open("Fox")
-    assert made.prompt.summary() == prompt.summary()
+    assert to_dict(made.prompt) == to_dict(prompt)
     for key in ("vectors", "target", "losses", "similarities"):
         assert getattr(made.prompt, key).tobytes() == getattr(prompt, key).tobytes()
     assert (made.tags, made.note) == ((("more", "red"), "a note") if kind == "entry" else (("more",), ""))
@@ -366,7 +367,7 @@ def test_an_unknown_soft_prompt_of_this_program_stays_so(tmp_path: Path) -> None
     other = Library(tmp_path / "other")
     import_files(other, [copy])
     made: SoftPrompt = other.open("fox").prompt
-    assert made.summary() == first.prompt.summary()
+    assert to_dict(made) == to_dict(first.prompt)
 
 
 def export_with(path: Path, losses: int = 5, **changes: object) -> Path:
@@ -374,7 +375,7 @@ def export_with(path: Path, losses: int = 5, **changes: object) -> Path:
     prompt = a_prompt(name="evil")
     sizes = {"target": prompt.target, "losses": prompt.losses[:losses], "similarities": prompt.similarities}
     beside = {key: base64.b64encode(array.tobytes()).decode() for key, array in sizes.items()}
-    said = json.dumps(prompt.summary() | changes)
+    said = json.dumps(to_dict(prompt) | changes)
     path.write_bytes(save({"emb_params": prompt.vectors}, {"softprompt": said, "softprompt_tensors": json.dumps(beside)}))
     return path
 

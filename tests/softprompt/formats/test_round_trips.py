@@ -10,6 +10,7 @@ import pytest
 from softprompt.formats.readers.sandbox import read
 from softprompt.formats.writers.exporter import export
 from softprompt.formats.writers.programs import PROGRAMS
+from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from tests.library_model import a_prompt
 
@@ -36,7 +37,7 @@ def test_the_same_bits_come_back(tmp_path: Path, to: str) -> None:
     assert (vectors.dtype, vectors.shape) == (np.dtype("float32"), prompt.vectors.shape)
     assert vectors.tobytes() == prompt.vectors.tobytes()
     if to in WHOLE:
-        assert found.provenance == {"": prompt.summary()}
+        assert found.provenance == {"": to_dict(prompt)}
         assert {name: found.beside[""][name].tobytes() for name in TENSORS} == {
             name: getattr(prompt, name).tobytes() for name in TENSORS
         }

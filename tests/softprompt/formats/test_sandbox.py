@@ -28,6 +28,7 @@ from softprompt.formats.readers import sandbox
 from softprompt.formats.readers.detect import found_in_file, found_in_folder
 from softprompt.formats.readers.sandbox import read
 from softprompt.library.entry import Entry, pack
+from softprompt.prompts.serialization import to_dict
 from tests import hostile_files
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.targets import TARGETS, _answers
@@ -225,12 +226,12 @@ def test_what_this_program_wrote_comes_back_with_everything() -> None:
     prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
     entry = found_in_file(pack(Entry("0123456789abcdef", 2, prompt, ("red",), "a note")))
     beside = {key: base64.b64encode(bits(getattr(prompt, key))).decode() for key in ("target", "losses", "similarities")}
-    metadata = {"softprompt": json.dumps(prompt.summary()), "softprompt_tensors": json.dumps(beside)}
+    metadata = {"softprompt": json.dumps(to_dict(prompt)), "softprompt_tensors": json.dumps(beside)}
     export = found_in_file(save({"emb_params": prompt.vectors}, metadata))
     for found in (entry, export):
         said = dict(found.provenance[""])
         said.pop("entry", None)
-        assert said == json.loads(json.dumps(prompt.summary()))
+        assert said == json.loads(json.dumps(to_dict(prompt)))
         assert bits(found.vectors[""]) == bits(prompt.vectors)
         assert {key: bits(found.beside[""][key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
     assert entry.provenance[""]["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}

@@ -21,6 +21,7 @@ from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound
 from softprompt.library.diff import difference
 from softprompt.library.entry import Entry, pack
 from softprompt.prompts.results import Composition, ContextGrade
+from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt, found_in
 
 
@@ -39,7 +40,7 @@ def test_an_edit_is_a_new_revision_and_keeps_all_else(library: Library) -> None:
     assert (edited.id, edited.revision, edited.tags, edited.note) == (first.id, 4, ("A", "b"), "good at night")
     assert edited.changed
     again = library.open("Rotfuchs")
-    assert again.prompt.summary() == first.prompt.named("Rotfuchs").summary()
+    assert to_dict(again.prompt) == to_dict(first.prompt.named("Rotfuchs"))
     assert again.prompt.vectors.tobytes() == first.prompt.vectors.tobytes()
     assert library.tag("rotfuchs", remove=["a", "x"]).tags == ("b",)
     assert library.annotate("rotfuchs", "").note == ""

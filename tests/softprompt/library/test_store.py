@@ -21,11 +21,12 @@ from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library.entry import unpack
 from softprompt.library.header import provenance_of
 from softprompt.library.names import check_name, name_for
+from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
 
 def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
-    return a.summary() == b.summary() and all(
+    return to_dict(a) == to_dict(b) and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
     )
 

@@ -23,6 +23,7 @@ from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import hard_prompt
 from softprompt.objectives.hidden_states import HiddenTarget, best_match
+from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import ALL, READS, Family, families_of, is_stand_in
 from softprompt.training.task import TrainState
@@ -376,7 +377,7 @@ def test_a_prompt_in_pieces_has_no_one_sequence_of_states(encoder: TextEncoder) 
 
 def test_the_summary_keeps_it(encoder: TextEncoder) -> None:
     made = quick(encoder, steps=2)
-    again = SoftPrompt.from_summary(made.summary(), made.vectors, made.target, made.losses, made.similarities)
+    again = from_dict(to_dict(made), made.vectors, made.target, made.losses, made.similarities)
     assert again.hidden == made.hidden
     assert set(made.hidden) == set(ALL)
-    assert replace(made, hidden={}).summary()["hidden"] == {}
+    assert to_dict(replace(made, hidden={}))["hidden"] == {}

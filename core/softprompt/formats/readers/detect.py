@@ -20,7 +20,8 @@ from softprompt.formats.readers.tensors import Data, Tensor, finite, vectors_of
 from softprompt.formats.readers.zip_file import Zip
 from softprompt.library.entry import TENSORS, unpack
 from softprompt.library.header import strict_json
-from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.prompts.serialization import from_dict, to_dict
+from softprompt.prompts.soft_prompt import Array
 from softprompt.prompts.validation import check_source_size
 
 OURS = "softprompt"
@@ -115,7 +116,7 @@ def _from_entry(raw: bytes) -> Found:
     prompt = entry.prompt
     kept = {"id": entry.id, "revision": entry.revision, "tags": list(entry.tags), "note": entry.note}
     beside = {name: getattr(prompt, name) for name in TENSORS[1:]}
-    provenance = prompt.summary() | {"entry": kept}
+    provenance = to_dict(prompt) | {"entry": kept}
     return Found("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, {"": beside})
 
 
@@ -144,7 +145,7 @@ def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, 
     finite(tensors["target"])
     # `entry` is this program's word for what is no provenance: a file from outside does not choose an id
     provenance.pop("entry", None)
-    check_source_size(SoftPrompt.from_summary(provenance, vectors, **tensors).source)
+    check_source_size(from_dict(provenance, vectors, **tensors).source)
     return tensors
 
 

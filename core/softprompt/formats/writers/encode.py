@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from softprompt.formats.writers.programs import EMB_PARAMS
+from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
 PAIR = ("clip_l", "clip_g")
@@ -28,7 +29,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip
 
 def one_tensor(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
     """safetensors with the vectors as its one tensor: a second breaks A1111 and diffusers. Provenance is in the metadata."""
-    metadata = {"format": "pt", "softprompt": _json(prompt.summary()), "softprompt_tensors": _json(_tensors(prompt))}
+    metadata = {"format": "pt", "softprompt": _json(to_dict(prompt)), "softprompt_tensors": _json(_tensors(prompt))}
     raw: bytes = save({key: _plain(prompt.vectors)}, metadata)
     return raw
 
@@ -41,7 +42,7 @@ def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
     }
     metadata = {
         "format": "pt",
-        "softprompt": _json({key: prompt.summary() for key, prompt in both.items()}),
+        "softprompt": _json({key: to_dict(prompt) for key, prompt in both.items()}),
         "softprompt_tensors": _json({key: _tensors(prompt) for key, prompt in both.items()}),
     } | {key: text.encode("utf-8", "replace").decode() for key, text in words.items()}
     raw: bytes = save({key: _plain(prompt.vectors) for key, prompt in both.items()}, metadata)

@@ -1,0 +1,35 @@
+"""Generators that report as they go, are stopped by being sent True, and return a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+Report = TypeVar("Report")
+Other = TypeVar("Other")
+Result = TypeVar("Result")
+Reporting = Generator[Report, bool | None, Result]
+
+
+def drive(work: Reporting[Report, Result], on_report: Callable[[Report], bool | None] | None = None) -> Result:
+    """Run `work` to its end and return its result. `on_report` is called with every report, and stops it by returning True."""
+    stop: bool | None = None
+    while True:
+        try:
+            report = work.send(stop)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
+        stop = on_report(report) if on_report else None
+
+
+def map_reports(work: Reporting[Report, Result], change: Callable[[Report], Other]) -> Reporting[Other, Result]:
+    """The same work, with every report changed."""
+    stop: bool | None = None
+    while True:
+        try:
+            report = work.send(stop)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
+        stop = yield change(report)
