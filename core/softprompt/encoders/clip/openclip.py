@@ -4,7 +4,7 @@ Importing this module is cheap; open_clip (5-8 s) is imported when a model is lo
 with a model: each is told so, and none can ask.
 
 pyproject.toml keeps open_clip 4 out. Support for it needs a tower for `text_arch: "modern"` (rotary positions, RMSNorm,
-gated MLPs, masked pooling), its new text settings in modelfolder.py, and a look at every function of open_clip's that is
+gated MLPs, masked pooling), its new text settings in model_folder.py, and a look at every function of open_clip's that is
 used here; `load_openai_model`, which it removes, is not one of them.
 """
 
