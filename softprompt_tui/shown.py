@@ -97,6 +97,8 @@ class Shown:
         """Show the entry as it is now; where it is gone, the one that the library's cursor is on."""
         if self.entry:
             self.app.begin(partial(self._open_again, self.entry), group="curve", exclusive=True)
+        elif self.run and self.read is not None:  # what a run came to, which may have another name by now
+            self.app.begin(partial(self._open, self.read.id, self.run), group="read", exclusive=True)
 
     async def _open_again(self, entry_id: str) -> None:
         try:

@@ -88,6 +88,21 @@ def test_a_training_is_watched_and_ends_in_the_library() -> None:
     works(scene)
 
 
+def test_what_a_run_came_to_is_shown_under_its_new_name() -> None:
+    async def scene(d: Desk) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.report(run, 5)
+        d.worker.end(run)
+        await d.shows("─ serene-landscape-sunrise ─")
+        await d.pilot.press("f4", "r")
+        await d.shows("Another name")
+        await d.pilot.press(*"dawn", "enter")
+        await d.shows("─ dawn ─")
+
+    works(scene)
+
+
 def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
     async def scene(d: Desk) -> None:
         d.app.prompt_pane.query_one("#field-tokens", Input).value = "many"

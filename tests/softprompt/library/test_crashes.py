@@ -138,8 +138,10 @@ def test_a_disk_full_at_any_kilobyte_leaves_all_as_it_was() -> None:
     try:
         for kilobytes in range(64):
             resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, unlimited[1]))
-            saved, said = _tried(lambda: library.save(prompt).id)
-            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+            try:
+                saved, said = _tried(lambda: library.save(prompt).id)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             if saved:
                 break
             refused += 1
