@@ -47,12 +47,13 @@ async def command(*args: str) -> Any:
 
 
 def _failure(said: bytes, otherwise: str) -> CommandFailed:
-    """What a command said before it ended; its last line is the error with its kind, those before it are for people."""
+    """What a command said before it ended: errors are lines of JSON, and the others are for people."""
     lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
     kind = ""
-    with suppress(ValueError, KeyError, TypeError, IndexError):
-        error = json.loads(lines[-1])
-        kind, lines[-1] = str(error["kind"]), str(error["message"])
+    for number, line in enumerate(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            error = json.loads(line)
+            lines[number], kind = str(error["message"]), str(error["kind"]) or kind
     return CommandFailed("\n".join(lines) or otherwise, kind)
 
 

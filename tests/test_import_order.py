@@ -31,7 +31,10 @@ WITH_TORCH = (
 )  # fmt: skip
 WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base"}
-ENTRIES = ("training.trainer", "training.token_sweep")  # they load the model and choose the objective
+ENTRIES = (
+    "training.trainer",
+    "training.token_sweep",
+)  # for users of text encoders: the one chooses the objective, both finish with it
 
 
 @cache

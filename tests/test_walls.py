@@ -50,6 +50,10 @@ def test_the_command_line_imports_no_torch_and_no_textual() -> None:
     assert imported(code) & {"torch", "numpy", "open_clip", "textual", "plotext", "rich"} == set()
 
 
+def test_listing_and_the_first_paint_import_no_numpy() -> None:
+    assert "numpy" not in imported("import softprompt_tui.cli.library, softprompt_tui.cli.runs, softprompt_tui.app")
+
+
 def test_a_command_imports_its_own_module_only() -> None:
     code = "import sys; from softprompt_tui.cli import main\n"
     for name, module in (("--help", None), ("list", "library"), ("completion", "completion")):

@@ -14,7 +14,7 @@ STUDENT = {"width": 256, "heads": 4, "layers": 4, "context": 77, "vocabulary": 4
 
 
 def save_package(tower: Tower, folder: Path) -> None:
-    """Writes the tower's shape and its weights in float16; `softprompt.encoders.loading.read_tower` reads them."""
+    """Writes the tower's shape and its weights in float16; `softprompt.encoders.clip.mini.read_tower` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(tower, name) for name in ("table", "positions", "norm_weight", "norm_bias", "projection")}
     for field in Block._fields:

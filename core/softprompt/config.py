@@ -193,6 +193,9 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     return texts
 
 
+USUAL_SWEEP = tuple(range(1, 17))
+
+
 def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
     """The numbers of tokens of a sweep, each once and in order. Raises ConfigError, also for a range without end."""
     given = set(islice(numbers, MOST_TOKENS + 1))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.config import TrainConfig
-from softprompt.prompts.serialization import to_dict
 from softprompt.text_states import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.inert import inert
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
+    from softprompt.prompts.serialization import to_dict  # numpy
+
     kept = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
     return {"id": entry.id, **to_dict(entry.prompt), **kept, "path": str(path)}
 

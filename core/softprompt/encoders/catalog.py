@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -157,6 +156,8 @@ def resolve(name: str) -> ModelInfo:
     tagged = [info.name for lower, info in known.items() if lower.startswith(f"{model}/")]
     if tagged:
         raise UnknownModel(f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}")
+    from difflib import get_close_matches
+
     spelled = {MINI: MINI} | {lower: info.name for lower, info in known.items()}
     close = [spelled[lower] for lower in get_close_matches(wanted, spelled, 4, 0.5)]
     hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from softprompt.config import HardConfig, TrainConfig, check_device, check_precision, check_sweep
+from softprompt.config import USUAL_SWEEP, HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text, no_prompt
 from softprompt.library.names import check_name
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["train", "hard", "sweep"]
 LONGEST_MODEL = 5000  # characters of a model's name: as many as a path may have, and some
-USUAL_SWEEP = tuple(range(1, 17))
 NO_HARD_SWEEP = "a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it"
 
 
@@ -54,6 +53,8 @@ class Job:
         return None
 
     def __post_init__(self) -> None:
+        if type(self) is Job:
+            raise TypeError("a job is a TrainJob, a SweepJob or a HardReadoutJob")
         if not self.prompt.strip():
             raise no_prompt()
         check_text("prompt", self.prompt)
@@ -79,7 +80,8 @@ class Job:
             "config": self.config.as_dict(),
             "hard": None if self.hard_config is None else self.hard_config.as_dict(),
         }
-        return {**vars(self), "entry": "", "sweep": []} | plain
+        common = {of_all.name: getattr(self, of_all.name) for of_all in fields(Job)}
+        return {**common, "hard": None, "entry": "", "sweep": []} | plain
 
     @staticmethod
     def from_dict(values: Any) -> AnyJob:
@@ -162,7 +164,8 @@ class HardReadoutJob(Job):
         return self.hard
 
     def __post_init__(self) -> None:
-        check_text("entry", self.entry, ConfigError)
+        if not check_text("entry", self.entry, ConfigError):
+            raise ConfigError("a hard readout is looked for without the id of the soft prompt that it is for")
         super().__post_init__()
 
     def as_dict(self) -> dict[str, Any]:

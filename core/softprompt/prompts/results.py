@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softprompt.prompts.lineage import Ancestor as Ancestor
-
 
 @dataclass(frozen=True)
 class Neighbour:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from softprompt.prompts.lineage import MOST_MEANINGS, ancestor_of, meanings_of
-from softprompt.prompts.lineage import Ancestor as Ancestor
 from softprompt.prompts.results import Composition, ContextGrade, HardReadout, Neighbour, ReadoutToken
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, number

@@ -6,10 +6,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softprompt.config import TrainConfig, check_sweep
+from softprompt.config import USUAL_SWEEP, TrainConfig, check_sweep
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.hard_prompt import meant_prompt
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.batch import Pool
@@ -18,8 +17,6 @@ from softprompt.training.init import start_vectors
 from softprompt.training.loop import Interval, device_failure
 from softprompt.training.slot import Member
 from softprompt.training.trainer import finish, objective_for
-
-USUAL = tuple(range(1, 17))
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class SweepReport:
 def sweep(
     encoder: TextEncoder,
     text: str,
-    ks: Sequence[int] = USUAL,
+    ks: Sequence[int] = USUAL_SWEEP,
     config: TrainConfig | None = None,
     *,
     meanings: Sequence[Meaning] = (),
@@ -52,12 +49,13 @@ def sweep(
     """
     ks = check_sweep(ks)
     config = replace(config or TrainConfig(), tokens=ks[-1])
-    prompt = meant_prompt(encoder, text, meanings, config.long)
     if config.init == "soft":
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
     members: list[Member] = []
     try:
-        pool = Pool(encoder, objective_for(encoder, config, ks), config, ks)
+        objective = objective_for(encoder, config, ks)
+        prompt = objective.tokenize(text, meanings, config.long)
+        pool = Pool(encoder, objective, config, ks)
         members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
         starts = [start_vectors(encoder, prompt, member.config, member.tokens, None) for member in members]
         pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])

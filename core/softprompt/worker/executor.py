@@ -70,8 +70,8 @@ class Carrying:
             self.services.answer(QUERIES_A_STEP)
             for run in self.runs:
                 self.services.post("loading", run.folder.id, {"bytes": here, "of": size})
-            wishes = [(run.active.stop_request, run.state) for run in self.runs]
-            if any(wish in ("pause", "leave") or (wish == "stop" and state is None) for wish, state in wishes):
+            requests = [(run.active.stop_request, run.state) for run in self.runs]
+            if any(request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests):
                 raise RunInterrupted  # who has come somewhere needs the model to save it, also when it is to stop
 
         assert self.services.models is not None
@@ -91,7 +91,7 @@ class Carrying:
             run.is_trained()
             self.services.answer(QUERIES_A_STEP)
             run.heed(event_of_hard(report, run.latest, trained))
-            run.leave_if_wished()
+            run.leave_if_asked()
             return run.active.stop_request == "stop"
 
         outcome = carry_out(
@@ -170,7 +170,7 @@ class Carrying:
 
         def report(report: SweepReport) -> bool:
             run.heed(event_of_sweep(report))
-            run.leave_if_wished()
+            run.leave_if_asked()
             return run.active.stop_request == "stop"
 
         made = drive(sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=due), report)

@@ -61,12 +61,12 @@ class Progress:
         self.active.vectors = (encoder, report.vectors)
         self.heed(event_of(report))
         self._ended = report.state
-        wish = self.active.stop_request
-        if wish in ("pause", "leave") or self.reported - self.saved >= CHECKPOINT_EVERY:
+        request = self.active.stop_request
+        if request in ("pause", "leave") or self.reported - self.saved >= CHECKPOINT_EVERY:
             self._save(report.state)
             self.saved = time.monotonic()
-        self.leave_if_wished()
-        return wish == "stop"
+        self.leave_if_asked()
+        return request == "stop"
 
     def heed(self, event: dict[str, Any]) -> None:
         """Tells a report that can be lost."""
@@ -80,7 +80,7 @@ class Progress:
             self._save(self._ended)
             self._ended = None
 
-    def leave_if_wished(self) -> None:
+    def leave_if_asked(self) -> None:
         if self.active.stop_request in ("pause", "leave"):
             raise RunInterrupted
 

@@ -75,7 +75,7 @@ def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> 
 
 
 def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> None:
-    job = Job(FOX, TrainConfig(tokens=1, steps=3, contexts=()), name="fox")
+    job = TrainJob(FOX, TrainConfig(tokens=1, steps=3, contexts=()), name="fox")
     library = Library()
     first = carry_out(job, encoder, library, entry_id="0123456789abcdef")
     second = carry_out(job, encoder, library, entry_id="0123456789abcdef")

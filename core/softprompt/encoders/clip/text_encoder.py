@@ -1,8 +1,6 @@
 """The text encoder: a tokenizer and a text tower, from text or from embeddings to the pooled embedding.
 
-A prompt is a *row*: a list of token ids without start and end, in which -1, -2, … stand for soft tokens 0, 1, … So
-`[v1][v2] on a hill` is [-1, -2, 525, 320, 3965]. A *frame* is a batch of rows made ready once, to be encoded many times with
-changing soft tokens. Shapes: r sets of soft tokens, k soft tokens, w width, b rows, n positions, e embed_dim.
+What a row is and what a frame: rows.py. Shapes: k soft tokens, w width, b rows, e embed_dim.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
 
 
 def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, Array]:
-    """The other tensors of a soft prompt, out of the metadata; raises what `from_summary` raises where its provenance is damaged."""
+    """The other tensors of a soft prompt, out of the metadata; raises what `from_dict` raises where its provenance is damaged."""
     if not isinstance(provenance, dict) or not isinstance(packed, dict):
         raise TypeError("no object")
     tensors = {name: np.frombuffer(base64.b64decode(packed.get(name, ""), validate=True), "<f4") for name in TENSORS[1:]}

@@ -1,7 +1,7 @@
 """The process in which a file from outside is taken apart: it has little memory and time, opens nothing, starts nothing, and answers once.
 
 stdin: a line of JSON, {"folder": bool, "parts": [[name, bytes], …]}, then those bytes. stdout: 8 bytes of length, as many of JSON, then
-float32 numbers; see `reading` for both.
+float32 numbers; see `sandbox` for both.
 """
 
 from __future__ import annotations
