@@ -44,7 +44,13 @@ def test_a_sweep_is_watched_and_what_is_chosen_is_kept() -> None:
         d.app.settings.more = {"hard": "yes", "restarts": "2"}
         run = await begun(d)
         job = d.worker.records[run].job
-        assert (job.kind, job.sweep, job.config.tokens, job.config.restarts, job.hard) == ("sweep", (*range(1, 17),), 16, 2, None)
+        assert (job.kind, job.sweep, job.config.tokens, job.config.restarts, job.hard_config) == (
+            "sweep",
+            (*range(1, 17),),
+            16,
+            2,
+            None,
+        )
         await d.shows("waiting for its turn", "16", "The plot begins")
         d.worker.begin(run)
         await d.shows("loading the model")
@@ -163,7 +169,7 @@ def test_a_setting_that_makes_no_sweep_is_said_and_nothing_is_sent() -> None:
 
 def test_the_prompts_settings_hold_for_a_sweep_but_for_the_tokens() -> None:
     job = sweep_of("a lake", FIELDS | {"tokens": "auto", "stop_at": ".9", "steps": "77"}, {"sweep": "2, 4-5", "hard": "yes"})
-    assert (job.sweep, job.config.tokens, job.config.steps, job.config.stop_at, job.hard) == ((2, 4, 5), 5, 77, None, None)
+    assert (job.sweep, job.config.tokens, job.config.steps, job.config.stop_at, job.hard_config) == ((2, 4, 5), 5, 77, None, None)
     assert sweep_of("a lake", FIELDS | {"stop_at": ".9"}, {}).config.stop_at == 0.9
 
 
