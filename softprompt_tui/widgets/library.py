@@ -171,7 +171,8 @@ class LibraryPane(Vertical):
         event.stop()
         if event.value != self.words:
             self.words, self._is_another = event.value, True
-            self.reload(self._before if event.input.has_focus else self.table.current)
+            is_typed = self.app.focused is event.input  # `has_focus` changes only when the field has handled its message
+            self.reload(self._before if is_typed else self.table.current)
 
     @on(Input.Submitted, "#search")
     def _found(self, event: Input.Submitted) -> None:

@@ -126,6 +126,25 @@ def test_the_title_follows_what_is_open_when_another_one_renames_or_deletes_it()
     works(scene)
 
 
+def test_a_search_that_ends_stays_on_what_it_found_and_one_that_is_taken_back_returns() -> None:
+    async def scene(d: Desk) -> None:
+        def at(name: str, total: int) -> object:
+            return (found := d.app.library_pane.current()) and found.name == name and d.app.library_pane.table.total == total
+
+        await in_library(d, "lake")
+        await in_library(d)
+        await d.pilot.press("slash", *"lake")
+        await d.until(lambda: at("lake", 1))
+        await d.pilot.press("escape")
+        await d.until(lambda: at("lake", 2))
+        await d.pilot.press("slash", *"fo")
+        await d.until(lambda: at("fox", 1))
+        await d.pilot.press("backspace", "backspace")
+        await d.until(lambda: at("lake", 2))
+
+    works(scene)
+
+
 def test_what_is_shown_stays_while_it_is_there_and_a_search_finds_nothing() -> None:
     async def scene(d: Desk) -> None:
         await in_library(d, "lake")
