@@ -132,7 +132,7 @@ def sweep(
 def _swept(
     encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: Progress
 ) -> list[SoftPrompt]:
-    from softprompt.training.token_sweep import sweep
+    from softprompt.training.trainer import sweep
 
     return drive(sweep(encoder, prompt, numbers, config), progress.sweep)
 

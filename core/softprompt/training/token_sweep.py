@@ -6,9 +6,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softprompt.config import USUAL_SWEEP, TrainConfig, check_sweep
-from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.config import TrainConfig, check_sweep
+from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError
+from softprompt.objectives.base import HardPrompt, ObjectiveFor
 from softprompt.prompts.lineage import Meaning
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.batch import Pool
@@ -16,7 +17,7 @@ from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors
 from softprompt.training.loop import Interval, device_failure
 from softprompt.training.slot import Member
-from softprompt.training.trainer import finish, objective_for
+from softprompt.training.task import Trained
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,32 @@ class SweepReport:
         return self.step / self.seconds if self.seconds else 0.0
 
 
-def sweep(
-    encoder: TextEncoder,
+def descend_sweep(
+    model: FrozenModel,
+    objective_for: ObjectiveFor,
     text: str,
-    ks: Sequence[int] = USUAL_SWEEP,
-    config: TrainConfig | None = None,
+    ks: Sequence[int],
+    config: TrainConfig,
     *,
     meanings: Sequence[Meaning] = (),
     interval: Interval = 10,
-) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
-    """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns the soft prompts by their tokens.
+) -> Generator[SweepReport, bool | None, tuple[HardPrompt, list[tuple[TrainConfig, Trained]]]]:
+    """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns what each number came to.
 
-    `config` is theirs but for `tokens`. Sending True stops it with the best so far. Raises PromptError, ConfigError, and TrainingFailed.
+    `config` is theirs but for `tokens`. Sending True stops it with the best so far. A device that fails ends those that train with the best
+    until then and `failure` set. Raises PromptError, ConfigError, and TrainingFailed where not one step is possible.
     """
     ks = check_sweep(ks)
-    config = replace(config or TrainConfig(), tokens=ks[-1])
+    config = replace(config, tokens=ks[-1])
     if config.init == "soft":
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
     members: list[Member] = []
     try:
-        objective = objective_for(encoder, config, ks)
+        objective = objective_for(config, ks)
         prompt = objective.tokenize(text, meanings, config.long)
-        pool = Pool(encoder, objective, config, ks)
+        pool = Pool(model, objective, config, ks)
         members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
-        starts = [start_vectors(encoder, prompt, member.config, member.tokens, None) for member in members]
+        starts = [start_vectors(model, prompt, member.config, member.tokens, None) for member in members]
         pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])
         due = interval if callable(interval) else lambda step: step % interval == 0
         while pool.members:
@@ -70,24 +73,12 @@ def sweep(
                 if (yield _report(members)):
                     break
     except RuntimeError as error:  # torch's type for a lost or full device
-        lost = device_failure(error, encoder.device)
+        lost = device_failure(error, model.device)
         if not any(member.step for member in members):
             raise TrainingFailed(lost) from error
         for member in pool.members:
             member.stopped, member.failure = "failed", lost
-    trained = [member.trained(encoder.arithmetic) for member in members]
-    made: list[SoftPrompt] = []
-    failure: TrainingFailed | None = None
-    for member, one in zip(members, trained, strict=True):
-        try:
-            made.append(finish(encoder, prompt, member.config, one))
-        except TrainingFailed as error:  # the others are whole; of this one the best until then is left
-            failure = error
-            if error.best is not None:
-                made.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
-    if not made:
-        raise failure or TrainingFailed("the sweep ended before its first step")
-    return made
+    return prompt, [(member.config, member.trained(model.arithmetic)) for member in members]
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int:

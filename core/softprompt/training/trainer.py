@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import TrainConfig
+from softprompt.config import USUAL_SWEEP, TrainConfig
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
@@ -34,6 +34,7 @@ from softprompt.training.init import start_tensor
 from softprompt.training.loop import Interval, Report, descend, device_failure
 from softprompt.training.scheduler import descend_many
 from softprompt.training.task import Task, Trained, TrainState
+from softprompt.training.token_sweep import SweepReport, descend_sweep
 
 MOST_AUTO = 16  # soft tokens that "auto" tries
 
@@ -104,6 +105,37 @@ def train_many(
             yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.arithmetic))
         except SoftPromptError as error:
             yield task, error
+
+
+def sweep(
+    encoder: TextEncoder,
+    text: str,
+    ks: Sequence[int] = USUAL_SWEEP,
+    config: TrainConfig | None = None,
+    *,
+    meanings: Sequence[Meaning] = (),
+    interval: Interval = 10,
+) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
+    """Trains `text` with each of `ks` soft tokens in one batch, yields a report every `interval` steps, returns the soft prompts by their tokens.
+
+    `config` is theirs but for `tokens`. Sending True stops it with the best so far. One that fails is returned as the best until then, with a
+    warning. Raises PromptError, ConfigError, and TrainingFailed where nothing is left of any.
+    """
+    prompt, trained = yield from descend_sweep(
+        encoder, partial(objective_for, encoder), text, ks, config or TrainConfig(), meanings=meanings, interval=interval
+    )
+    made: list[SoftPrompt] = []
+    failure: TrainingFailed | None = None
+    for its_config, one in trained:
+        try:
+            made.append(finish(encoder, prompt, its_config, one))
+        except TrainingFailed as error:  # the others are whole; of this one the best until then is left
+            failure = error
+            if error.best is not None:
+                made.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
+    if not made:
+        raise failure or TrainingFailed("the sweep ended before its first step")
+    return made
 
 
 def objective_for(encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> Objective:

@@ -18,8 +18,8 @@ from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_tensor
 from softprompt.training.loop import report_of
 from softprompt.training.task import Task
-from softprompt.training.token_sweep import SweepReport, results, sweep
-from softprompt.training.trainer import train_many
+from softprompt.training.token_sweep import SweepReport, results
+from softprompt.training.trainer import sweep, train_many
 from softprompt.worker.active_run import QUERIES_A_STEP, ActiveRun, RunInterrupted, Services
 from softprompt.worker.run_folder import swept_file
 from softprompt.worker.run_recorder import Progress, event_of_made, losses, numbers

@@ -1,4 +1,4 @@
-"""One run as it is carried out: its events are written down and told, its state is saved, and its user's wishes are heeded."""
+"""One run as it is carried out: its events are written down and told, its state is saved, and its user's requests are followed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from softprompt.encoders.loading import load_encoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
-from softprompt.training.token_sweep import sweep
+from softprompt.training.trainer import sweep
 from softprompt_tui.jobs import job_of
 from tests.conftest import FOX
 

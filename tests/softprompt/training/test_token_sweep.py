@@ -10,7 +10,8 @@ import softprompt
 from softprompt import SoftPrompt, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError
-from softprompt.training.token_sweep import SweepReport, knee, sweep
+from softprompt.training.token_sweep import SweepReport, knee
+from softprompt.training.trainer import sweep
 from tests.conftest import FOX
 
 
