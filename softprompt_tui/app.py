@@ -15,7 +15,7 @@ from textual.css.query import NoMatches
 from textual.driver import Driver
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
-from textual.widgets import Footer, Input, TextArea
+from textual.widgets import Input, TextArea
 from textual.worker import WorkerFailed, get_current_worker
 
 from softprompt.errors import SoftPromptError
@@ -53,6 +53,7 @@ from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.candidates import Composition
 from softprompt_tui.widgets.compose import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
+from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import LibraryPane
 from softprompt_tui.widgets.loss import LossPane
 from softprompt_tui.widgets.prompt import PromptPane
@@ -103,6 +104,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.below = self.settings.pane if self.settings.pane in BELOW else "library"
         for theme in THEMES:
             self.register_theme(theme)
+        # before anything is styled: setting it later styles all 70 widgets twice, a sixth of the start
+        self.set_reactive(App.theme, self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name)
+        self.stylesheet.set_variables(self.get_css_variables())
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         filters = [one for one in super().get_line_filters() if not isinstance(one, Monochrome)]
@@ -124,10 +128,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
                 yield LossPane()
                 yield ReadoutPane()
                 yield DetailPane()
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
-        self.theme = self.settings.theme if self.settings.theme in self.available_themes else "softprompt-dark"
         self._show_below(self.below)
         self.prompt_pane.editor.focus()
         self.show_title()
@@ -210,15 +213,21 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def on_resize(self) -> None:
         self.call_after_refresh(lambda: self._show_below(self.below))  # a key may choose another pane meanwhile
-        self.screen_stack[0].query_one(Footer).compact = self.size.width < NARROW
+        self._make_room()
+        self.screen_stack[0].query_one(KeyBar).compact = self.size.width < NARROW
 
     def on_descendant_focus(self) -> None:
-        """On a narrow terminal the prompt is low while one does something else, and the readout while one does not read it."""
         if isinstance(self.focused, (Input, TextArea)):
             self.focused.cursor_blink = False  # 1.5 KB/s over a slow link, for nothing
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """On a narrow terminal the prompt is low while one does something else, and the readout while one does not read it."""
         if len(self.screen_stack) == 1:
-            self.screen.set_class(self.prompt_pane.has_focus_within, "-writing")
-            self.screen.set_class(self.readout.has_focus, "-reading")
+            # only there: a class of the screen restyles all of its 70 widgets
+            narrow = self.size.width < NARROW
+            self.screen.set_class(narrow and self.prompt_pane.has_focus_within, "-writing")
+            self.screen.set_class(narrow and self.readout.has_focus, "-reading")
 
     def action_pane(self, name: str) -> None:
         if name in ("prompt", "readout"):

@@ -8,11 +8,12 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from softprompt_tui.cli.curve import drawn
 from softprompt_tui.inert import inert
 from softprompt_tui.series import Series
+from softprompt_tui.widgets.key_bar import KeyBar
 
 ZOOMS = (1, 2, 5, 20)  # shares of the steps
 
@@ -34,7 +35,7 @@ class PlotScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         yield Static("", id="plot", markup=False)
         yield Static("", id="plot-figures", markup=False)
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.call_after_refresh(self.draw)

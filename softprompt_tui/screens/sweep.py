@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker.events import ENDED
@@ -18,6 +18,7 @@ from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.inert import inert
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.swept import Swept, plot, rows_of
+from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import GOOD
 from softprompt_tui.widgets.table import PAGE, Column, Table
 
@@ -76,7 +77,7 @@ class SweepScreen(ModalScreen[None]):
             yield Table(COLUMNS, id="swept")
             yield Static("", id="sweep-plot", markup=False)
         yield Static("", id="sweep-row", markup=False)
-        yield Footer(compact=self.app.size.width < 72)
+        yield KeyBar(compact=self.app.size.width < 72)
 
     def on_mount(self) -> None:
         self.table.focus()
