@@ -20,14 +20,15 @@ from textual.worker import WorkerFailed, get_current_worker
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library
-from softprompt_tui import keys, leaving
-from softprompt_tui import settings as kept
-from softprompt_tui.client import Line
-from softprompt_tui.draft import Draft
-from softprompt_tui.entries import ASKING, Entries
-from softprompt_tui.guard import Guard
-from softprompt_tui.hard import Hard
-from softprompt_tui.inert import inert, pasted
+from softprompt_tui import bindings as keys
+from softprompt_tui.commands import commands
+from softprompt_tui.controllers import quit as leaving
+from softprompt_tui.controllers.detail import Shown
+from softprompt_tui.controllers.hard_readout import Hard
+from softprompt_tui.controllers.library import ASKING, Entries
+from softprompt_tui.controllers.live_queries import Questions
+from softprompt_tui.controllers.runs import Runs
+from softprompt_tui.controllers.sweep import Sweeps
 from softprompt_tui.input_queue import InputQueue
 from softprompt_tui.messages import (
     CompositionChanged,
@@ -38,24 +39,24 @@ from softprompt_tui.messages import (
     RunAction,
     TrainAsked,
 )
-from softprompt_tui.palette import commands
-from softprompt_tui.panes import Pane, titled
-from softprompt_tui.questions import Questions
-from softprompt_tui.runs import Runs
+from softprompt_tui.rendering.output_filter import Guard
+from softprompt_tui.rendering.sanitize import inert, pasted
 from softprompt_tui.screens.help import HelpScreen, pane_of
-from softprompt_tui.screens.more import MoreScreen
-from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.shown import Shown
-from softprompt_tui.sweeps import Sweeps
+from softprompt_tui.screens.training_settings import MoreScreen
+from softprompt_tui.services.worker import Line
+from softprompt_tui.state import settings as kept
+from softprompt_tui.state.draft import Draft
 from softprompt_tui.terminal_input import with_our_input
 from softprompt_tui.themes import THEMES
-from softprompt_tui.widgets.candidates import Composition
-from softprompt_tui.widgets.compose import ComposePane
+from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import LibraryPane
 from softprompt_tui.widgets.loss import LossPane
+from softprompt_tui.widgets.name_completion import Composition
+from softprompt_tui.widgets.pane import Pane, titled
 from softprompt_tui.widgets.prompt import PromptPane
 from softprompt_tui.widgets.readout import ReadoutPane
 from softprompt_tui.widgets.runs import RunsPane

@@ -21,7 +21,8 @@ from softprompt.encoders import catalog
 from softprompt.encoders.clip import mini
 from softprompt.system.threads import share_the_cpu
 from softprompt.worker import client
-from softprompt_tui.cli import batch, entry
+from softprompt_tui.cli import entry
+from softprompt_tui.cli.commands import batch
 from softprompt_tui.cli.common import Narrator
 from tests import kept
 from tests.nursery import Nursery

@@ -39,7 +39,7 @@ def test_the_whole_engine_imports_no_interface_library() -> None:
 def test_counting_and_checking_a_prompt_load_no_model_library(home: Path) -> None:
     """In a home where the list of models is not kept yet, either."""
     code = (
-        "from softprompt.jobs.job import TrainJob; from softprompt.jobs.preflight import check_fits; from softprompt_tui.tokens import count\n"
+        "from softprompt.jobs.job import TrainJob; from softprompt.jobs.preflight import check_fits; from softprompt_tui.services.token_count import count\n"
         "assert count('a lake', 'mini').context == 77; check_fits(TrainJob('a lake')); check_fits(TrainJob('a lake', model='ViT-L-14/openai'))"
     )
     assert imported(code) & {"torch", "open_clip", "textual"} == set()
@@ -51,7 +51,9 @@ def test_the_command_line_imports_no_torch_and_no_textual() -> None:
 
 
 def test_listing_and_the_first_paint_import_no_numpy() -> None:
-    assert "numpy" not in imported("import softprompt_tui.cli.library, softprompt_tui.cli.runs, softprompt_tui.app")
+    assert "numpy" not in imported(
+        "import softprompt_tui.cli.commands.library, softprompt_tui.cli.commands.runs, softprompt_tui.app"
+    )
 
 
 def test_a_command_imports_its_own_module_only() -> None:

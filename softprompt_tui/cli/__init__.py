@@ -10,11 +10,12 @@ from click.shell_completion import CompletionItem
 from softprompt.system.threads import share_the_cpu
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
 from softprompt.worker.log import Log, collect
+from softprompt_tui import PROGRAM
 from softprompt_tui.cli.arguments import check_arguments
-from softprompt_tui.cli.common import BAD_INPUT, PROGRAM, Narrator, fail, run
+from softprompt_tui.cli.common import BAD_INPUT, Narrator, fail, run
 
 COMMANDS = {
-    "assign": ("importing:assign", "Say which model imported soft prompts belong to, and which hard prompt they stand for."),
+    "assign": ("import_files:assign", "Say which model imported soft prompts belong to, and which hard prompt they stand for."),
     "attach": ("runs:attach", "Show a training in the background until it ends."),
     "batch": ("batch:batch", "Train every prompt of FILE, many together."),
     "bench": ("bench:bench", "Measure speed and quality on this machine, beside PEZ and textual inversion."),
@@ -22,25 +23,25 @@ COMMANDS = {
     "completion": ("completion:completion", "Print a completion script for a shell."),
     "compose": ("compose:compose", "Use soft prompts as words of a prompt."),
     "diff": ("diff:diff", "Show what tells two soft prompts apart."),
-    "duplicate": ("editing:duplicate", "Save a soft prompt a second time, under another name."),
+    "duplicate": ("edit:duplicate", "Save a soft prompt a second time, under another name."),
     "export": ("export:export", "Write a soft prompt as a file for another program."),
     "harden": ("harden:harden", "Find real words that carry its meaning, to paste anywhere."),
-    "import": ("importing:import_", "Take soft prompts from the files of other programs."),
-    "library": ("upkeep:library", "Check, back up and bring back the whole library."),
+    "import": ("import_files:import_", "Take soft prompts from the files of other programs."),
+    "library": ("maintenance:library", "Check, back up and bring back the whole library."),
     "list": ("library:list_", "List and search the saved soft prompts."),
     "models": ("models:models", "List the models, or fetch one."),
-    "note": ("editing:note", "Write a note to a soft prompt."),
+    "note": ("edit:note", "Write a note to a soft prompt."),
     "port": ("port:port", "Train a saved soft prompt again for another model."),
     "purge": ("trash:purge", "Remove what is in the trash for good."),
     "readout": ("readout:readout", "Show the words nearest to its soft tokens."),
-    "rename": ("editing:rename", "Give a soft prompt another name."),
+    "rename": ("edit:rename", "Give a soft prompt another name."),
     "restore": ("trash:restore", "Bring soft prompts back from the trash."),
     "rm": ("trash:rm", "Move soft prompts to the trash."),
     "runs": ("runs:runs", "List the trainings in the background."),
     "show": ("library:show", "Show a saved soft prompt and its loss curve."),
     "stop": ("runs:stop", "End a training in the background; its best so far is saved."),
     "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens at once, and choose."),
-    "tag": ("editing:tag", "Add tags to a soft prompt, or remove them."),
+    "tag": ("edit:tag", "Add tags to a soft prompt, or remove them."),
     "train": ("train:train", "Train a soft prompt for PROMPT and save it."),
     "worker": ("worker:worker", "See to the process that trains in the background."),
 }  # where each command is defined, and its line in the list of commands
@@ -55,7 +56,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name in COMMANDS and cmd_name not in self.commands:
             module, name = COMMANDS[cmd_name][0].split(":")
-            command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+            command: click.Command = getattr(import_module(f"{__name__}.commands.{module}"), name)
             check_arguments(command)
             self.add_command(command)
         return self.commands.get(cmd_name)

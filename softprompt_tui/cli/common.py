@@ -16,10 +16,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input
+from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.arguments import leave_deleted_folder
 from softprompt_tui.crash_report import report
-from softprompt_tui.inert import inert
+from softprompt_tui.rendering.sanitize import inert
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
 
-PROGRAM = "softprompt-tui"
-ERRORS_AS_JSON = "SOFTPROMPT_ERRORS_AS_JSON"  # set by a program that runs a command and tells errors apart by their kind
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MOST_COMPLETED = 500
 GAP, LEAST_STRETCH = "  ", 8

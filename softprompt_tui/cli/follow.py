@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
-from softprompt_tui.cli.cells import duration, figure
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
-from softprompt_tui.cli.curve import HEIGHT, WIDEST, drawn
 from softprompt_tui.cli.result import finish
-from softprompt_tui.inert import inert
+from softprompt_tui.rendering.numbers import duration, figure
+from softprompt_tui.rendering.plots import HEIGHT, WIDEST, drawn
+from softprompt_tui.rendering.sanitize import inert
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_tui.cli.common import stderr_console
 from softprompt_tui.cli.streams import end_soon
-from softprompt_tui.inert import inert
+from softprompt_tui.rendering.sanitize import inert
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport

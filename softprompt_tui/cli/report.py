@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.config import TrainConfig
-from softprompt.text_states import ALL, is_stand_in
 from softprompt_tui.cli.common import print_table
-from softprompt_tui.inert import inert
-
-UNKNOWN = "unknown"
-OF_THE_FILE = ("file", "format", "part", "with", "sha256")  # what an import writes down of the file
-HIDDEN = "hidden-state"
+from softprompt_tui.rendering.plots import HEIGHT, WIDEST, drawn, without_colour
+from softprompt_tui.rendering.provenance import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
+from softprompt_tui.rendering.sanitize import inert
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
@@ -79,58 +78,6 @@ def print_hard(prompt: SoftPrompt) -> None:
     line("similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in each))
 
 
-def unassigned(prompt: SoftPrompt) -> str:
-    """What to do about a soft prompt whose model is unknown."""
-    return f"which model it belongs to is not known. `softprompt-tui assign '{prompt.name}' --model MODEL` says so"
-
-
-def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """(label, words) for how near it comes in what diffusion models read; in words that nobody takes for the pooled similarity."""
-    known = [family for family in ALL if family in prompt.hidden]  # the file keeps them in another order
-    if not known:
-        return []
-    values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
-    told = [(HIDDEN, f"similarity {values}")]
-    if is_stand_in(prompt.model):
-        told.append(("", f"({prompt.model or 'its model'} stands in for the encoders that these read)"))
-    return told
-
-
-def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """(label, words) for what it was made from, and for what a file that it came from said of itself."""
-    told = [
-        (one.relation, f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""))
-        for one in prompt.ancestry
-    ]
-    known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
-    # what stands in the file itself has a label of its own: a file can call anything "model"
-    said = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in OF_THE_FILE)
-    told += [(key, f"{known[key]}") for key in OF_THE_FILE if key in known]
-    return told + [("file says", said)] * bool(said)
-
-
-def unusual(config: dict[str, Any]) -> str:
-    """The settings that are not the usual ones; steps and tokens stand elsewhere."""
-    usual = TrainConfig().as_dict()
-    unusual = {
-        key: value for key, value in config.items() if key not in ("steps", "tokens") and value != usual.get(key) and value != []
-    }
-    if "contexts" in unusual:
-        unusual["contexts"] = f"{len(unusual['contexts'])} of its own"
-    elif config.get("contexts") == []:
-        unusual["contexts"] = "none"
-    return ", ".join(f"{key} {value}" for key, value in unusual.items())
-
-
-STOPPED = {
-    "steps": "all steps taken",
-    "stop_at": "stopped at --stop-at",
-    "patience": "stopped: no more progress",
-    "interrupted": "interrupted",
-    "failed": "ended early by a failure",
-}
-
-
 def line(label: str, text: str) -> None:
     click.echo(f"{click.style(f'{inert(label):<12}', dim=True)} {inert(text)}")
 
@@ -141,3 +88,11 @@ def print_readout(prompt: SoftPrompt) -> None:
         for i, read in enumerate(prompt.readout, 1)
     ]
     print_table(("", "token", "cosine", "alternatives"), rows, right=(2,), stretch=3)
+
+
+def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
+    """Losses against steps, one curve an array; as wide as the terminal."""
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    text = drawn([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
+    if text:
+        click.echo(text if sys.stdout.isatty() else without_colour(text))

@@ -15,9 +15,9 @@ from textual.widgets import Input, Label, Static
 
 from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.text_states import ENCODERS
-from softprompt_tui.inert import inert, without_steering
-from softprompt_tui.screens.files import FilesScreen, shortened
-from softprompt_tui.widgets.table import Column, Table
+from softprompt_tui.rendering.sanitize import inert, without_steering
+from softprompt_tui.screens.file_picker import FilesScreen, shortened
+from softprompt_tui.widgets.lazy_table import Column, Table
 
 COLUMNS = (
     Column("for", 12),

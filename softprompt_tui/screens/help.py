@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from softprompt_tui.grid import labelled
+from softprompt_tui.rendering.grid import labelled
 
 Keys = tuple[tuple[str, str], ...]
 

@@ -14,16 +14,16 @@ from textual.widgets import Static
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker.events import ENDED
-from softprompt_tui.cli.cells import duration, figure
-from softprompt_tui.inert import inert
+from softprompt_tui.rendering.numbers import duration, figure
+from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sweep_table import Swept, plot, rows_of
 from softprompt_tui.screens.help import HelpScreen
-from softprompt_tui.swept import Swept, plot, rows_of
 from softprompt_tui.widgets.key_bar import KeyBar
+from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 from softprompt_tui.widgets.library import GOOD
-from softprompt_tui.widgets.table import PAGE, Column, Table
 
 if TYPE_CHECKING:
-    from softprompt_tui.sweeps import Sweeps
+    from softprompt_tui.controllers.sweep import Sweeps
 
 NO_PLOT = "The plot begins when there are two points to draw."
 MEANWHILE = "composed: in training contexts"

@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from softprompt_tui.facts import Facts
+from softprompt_tui.rendering.details import Facts
 
 NOTHING = "Prompt, settings and figures of what is shown will stand here."
 

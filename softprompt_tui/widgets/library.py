@@ -14,10 +14,10 @@ from textual.widgets import Input
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library, Listed, Listing
-from softprompt_tui.cli.cells import age, figure
-from softprompt_tui.cli.report import UNKNOWN
 from softprompt_tui.messages import EntryAction, EntryHighlighted
-from softprompt_tui.widgets.table import PAGE, Column, Table
+from softprompt_tui.rendering.numbers import age, figure
+from softprompt_tui.rendering.provenance import UNKNOWN
+from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 
 GOOD = 0.99  # the similarity from which it stands out
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above, and what comes of it is kept here."

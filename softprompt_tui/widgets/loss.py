@@ -12,11 +12,11 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from softprompt.prompts.downsample import reduced
-from softprompt_tui.cli.cells import duration, figure
-from softprompt_tui.inert import inert
-from softprompt_tui.panes import titled
-from softprompt_tui.series import Series
-from softprompt_tui.widgets.spark import Spark
+from softprompt_tui.rendering.numbers import duration, figure
+from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.state.series import Series
+from softprompt_tui.widgets.pane import titled
+from softprompt_tui.widgets.sparkline import Spark
 
 NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
 

@@ -17,10 +17,10 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
 from softprompt.prompts.syntax import SyntaxSpan
-from softprompt_tui.inert import without_steering
 from softprompt_tui.messages import PromptChanged, TrainAsked
-from softprompt_tui.panes import titled
-from softprompt_tui.tokens import Count
+from softprompt_tui.rendering.sanitize import without_steering
+from softprompt_tui.services.token_count import Count
+from softprompt_tui.widgets.pane import titled
 
 FIELDS = {  # name: (label, what it is)
     "tokens": ("tokens", "soft tokens, or auto for the fewest that reach 'stop at'"),

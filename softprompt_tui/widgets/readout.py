@@ -12,8 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from softprompt_tui.inert import inert
-from softprompt_tui.panes import titled
+from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.widgets.pane import titled
 
 WIDE = 60  # cells from which the alternatives have their cosines beside them
 LABEL, FIGURE = 8, 7  # cells of the columns before the texts

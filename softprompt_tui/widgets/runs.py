@@ -12,11 +12,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from softprompt_tui.cli.cells import age, figure
-from softprompt_tui.inert import inert
 from softprompt_tui.messages import RunAction
-from softprompt_tui.waiting import places, state_of, told
-from softprompt_tui.widgets.table import PAGE, Column, Table
+from softprompt_tui.rendering.numbers import age, figure
+from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.state.queue import places, state_of, told
+from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (

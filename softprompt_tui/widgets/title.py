@@ -7,7 +7,7 @@ from functools import partial
 from textual.content import Content
 from textual.widgets import Static
 
-from softprompt_tui.inert import inert
+from softprompt_tui.rendering.sanitize import inert
 
 SAID_FOR = 5.0  # seconds
 

@@ -18,7 +18,7 @@ from softprompt.errors import HomeError
 from softprompt.jobs.job import TrainJob
 from softprompt.system.files import replace_file
 from softprompt.worker.run_folder import RunFolder, runs_folder
-from softprompt_tui import settings
+from softprompt_tui.state import settings
 from tests.library_model import a_prompt, found_in
 
 CALLS = "open,openat,write,fsync,fdatasync,close,link,linkat,unlink,unlinkat,rename,renameat,renameat2,fchmod,chmod,mkdir,fstat,lseek,ftruncate"

@@ -61,10 +61,11 @@ from softprompt.prompts.serialization import to_dict
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
 from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
-from softprompt_tui import settings, waiting
-from softprompt_tui.facts import of_run
-from softprompt_tui.runs import _whole as whole
-from softprompt_tui.swept import rows_of
+from softprompt_tui.controllers.runs import _whole as whole
+from softprompt_tui.rendering.details import of_run
+from softprompt_tui.rendering.sweep_table import rows_of
+from softprompt_tui.state import queue as waiting
+from softprompt_tui.state import settings
 from softprompt_tui.widgets.runs import _row as row_of
 from tests.fuzz import template
 from tests.library_model import NUMBERS, a_prompt

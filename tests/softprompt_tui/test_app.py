@@ -20,13 +20,14 @@ from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
 from softprompt.worker.run_folder import RunFolder, runs_folder
-from softprompt_tui import client, runs
 from softprompt_tui.app import SoftPromptApp
-from softprompt_tui.screens.ask import AskKey, AskText
+from softprompt_tui.controllers import runs
+from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
-from softprompt_tui.screens.plot import PlotScreen
+from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.screens.text import TextScreen
+from softprompt_tui.screens.text_viewer import TextScreen
+from softprompt_tui.services import worker as client
 from softprompt_tui.widgets.library import ACTIONS as LIBRARY
 from softprompt_tui.widgets.runs import ACTIONS as RUNS
 from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture

@@ -9,7 +9,7 @@ from textual.events import Key, MouseEvent, Paste
 from textual.message import Message
 
 from softprompt_tui import terminal_input
-from softprompt_tui.inert import pasted
+from softprompt_tui.rendering.sanitize import pasted
 from softprompt_tui.terminal_input import InputDecoder
 
 # (bytes, the keys and pastes that they are)

@@ -17,8 +17,8 @@ from textual.widgets import Input
 
 from softprompt import Library
 from softprompt_tui import input_queue
-from softprompt_tui.screens.ask import AskText
-from softprompt_tui.screens.more import MoreScreen
+from softprompt_tui.screens.dialogs import AskText
+from softprompt_tui.screens.training_settings import MoreScreen
 from tests.bursts import pair, random_keys, workers
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -163,7 +163,7 @@ def fake(home: Path, runtime: None) -> Iterator[None]:  # noqa: F811
 
 CRASHES = """
 from softprompt_tui.terminal import open_interface
-from softprompt_tui.widgets.table import Table
+from softprompt_tui.widgets.lazy_table import Table
 from softprompt_tui.terminal_input import InputDecoder
 from softprompt_tui import cli
 def fail(*_): raise RuntimeError("it broke \\x1b[31m here")

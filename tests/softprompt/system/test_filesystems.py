@@ -24,7 +24,7 @@ from softprompt.system.paths import INDEX
 from softprompt.worker.endpoint import Place, held
 from softprompt.worker.log import StreamsFollow, log_path
 from softprompt.worker.run_folder import EVENTS, RunFolder, runs_folder
-from softprompt_tui import settings
+from softprompt_tui.state import settings
 from tests.library_model import a_prompt
 
 NO_SUCH_THING = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL)  # FUSE, vfat and CIFS, others, 9p

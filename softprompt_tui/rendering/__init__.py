@@ -1,0 +1,1 @@
+"""Values as people see them: text, tables, plots. Pure, and shared with the command line."""

@@ -1,0 +1,51 @@
+"""One of several, from a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from softprompt_tui.rendering.sanitize import inert
+
+
+class PickScreen(ModalScreen[str]):
+    """The one that was chosen; "" where escape was pressed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss('')", "Cancel"),
+        Binding("j", "move(1)", show=False),
+        Binding("k", "move(-1)", show=False),
+    ]
+
+    def __init__(self, question: str, choices: Sequence[str], otherwise: str) -> None:
+        super().__init__(classes="dialog")
+        self.question, self.choices, self.otherwise = question, choices, otherwise
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self.question, markup=False)
+            yield OptionList(
+                *(Option(Text(inert(one)), f"{i}") for i, one in enumerate(self.choices)), compact=True, markup=False
+            )
+            yield Static(f"enter takes it, escape: {self.otherwise}", classes="keys", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(OptionList).highlighted = 0
+
+    def action_move(self, rows: int) -> None:
+        choices = self.query_one(OptionList)
+        choices.action_cursor_down() if rows > 0 else choices.action_cursor_up()
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.dismiss(self.choices[event.option_index])

@@ -1,0 +1,58 @@
+"""Questions: a line to be typed, or one of a few answers by one key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from softprompt_tui.rendering.sanitize import without_steering
+
+
+class AskText(ModalScreen[str | None]):
+    """A line of text; None where escape was pressed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, question: str, value: str = "") -> None:
+        super().__init__(classes="dialog")
+        self.question, self.value = question, value
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self.question, markup=False)
+            yield Input(without_steering(self.value), compact=True, select_on_focus=True)
+            yield Static("enter takes it, escape leaves it as it is", classes="keys", markup=False)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
+class AskKey(ModalScreen[str]):
+    """One of several answers, each by its key; "" where escape was pressed."""
+
+    def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
+        super().__init__(classes="dialog")
+        self.question, self.answers = question, answers
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self.question, markup=False)
+            yield Static(
+                "\n".join(f"{key}  {words}" for key, words in (*self.answers, ("escape", "neither"))),
+                classes="keys",
+                markup=False,
+            )
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        if event.key == "escape":
+            self.dismiss("")
+        elif event.key in dict(self.answers):
+            self.dismiss(event.key)

@@ -1,0 +1,1 @@
+"""What the interface knows and remembers. Pure, without Textual."""

@@ -1,0 +1,272 @@
+"""A list of any length: only the rows in sight are ever made, and those that are not there yet are fetched a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from softprompt_tui.rendering.sanitize import inert
+
+PAGE = 100  # rows fetched at once
+KEPT_PAGES = 20
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `width` in cells, 0 for what the others leave; shown where the table is at least `from_width` wide.
+
+    `tone` says which of the table's tones a cell has: "good", "going", "bad", or "".
+    """
+
+    title: str
+    width: int
+    right: bool = False
+    from_width: int = 0
+    tone: Callable[[str], str] | None = None
+
+
+class Table(ScrollView, can_focus=True):
+    """Rows of text under headings, with a cursor and marks. It posts Wanted for pages that it has not, and Moved and Chosen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home,g", "end(-1)", "First", show=False),
+        Binding("end,G", "end(1)", "Last", show=False),
+        Binding("enter", "choose", "Open"),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--heading", "table--cursor", "table--mark", "table--waiting", "table--empty", "table--good", "table--going", "table--bad",
+    }  # fmt: skip
+    DEFAULT_CSS = """
+    Table { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    Table > .table--heading { color: $text-muted; }
+    Table > .table--cursor { background: $primary-muted; color: $text; }
+    Table:focus > .table--cursor { background: $primary; color: $background; text-style: bold; }
+    Table > .table--mark { color: $accent; text-style: bold; }
+    Table > .table--waiting { color: $text-disabled; }
+    Table > .table--empty { color: $text-muted; }
+    Table > .table--good { color: $text-success; }
+    Table > .table--going { color: $text-primary; }
+    Table > .table--bad { color: $text-error; }
+    """
+
+    cursor = reactive(0, repaint=False)
+
+    class Wanted(Message):
+        """The rows of a page are to be fetched, and given with `fill`."""
+
+        def __init__(self, table: Table, page: int) -> None:
+            super().__init__()
+            self.table, self.page = table, page
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    class Moved(Message):
+        """The cursor is on another row, or on one that has changed."""
+
+        def __init__(self, table: Table, row: int) -> None:
+            super().__init__()
+            self.table, self.row = table, row
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    class Chosen(Moved):
+        """Enter, or a second click."""
+
+    def __init__(self, columns: Sequence[Column], empty: str = "", id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.columns = columns
+        self.empty = empty
+        self.total = 0
+        self.marked: set[str] = set()
+        self._quiet = False
+        self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) of each row
+        self._asked: set[int] = set()
+
+    @property
+    def row_width(self) -> int:
+        """Cells of a row beside the scrollbar."""
+        return self.scrollable_content_region.width
+
+    # contents
+
+    def reset(self, total: int, cursor: int | None = None, is_another: bool = False) -> None:
+        """Forget the rows; there are `total`, to be fetched as they come into sight.
+
+        The cursor stays where it is on the screen, if it can; in another list it comes to the middle.
+        """
+        self.total = total
+        self._pages.clear()
+        self._asked.clear()
+        self.virtual_size = Size(self.row_width, total + 1)
+        self._quiet = True  # this is no move of the user's
+        self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
+        self._quiet = False
+        self.call_after_refresh(self._show_cursor, is_another)  # the height may be about to change
+        self.refresh()
+
+    def _show_cursor(self, in_the_middle: bool = False) -> None:
+        height, top, now = self.size.height - 1, self.scroll_offset.y, self.cursor
+        if height <= 0:
+            return
+        if in_the_middle:
+            top = now - height // 2
+        elif not top <= now < top + height:
+            top = now if now < top else now - height + 1
+        self.scroll_to(y=top, animate=False, force=True, immediate=True)
+
+    def fill(self, page: int, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+        self._asked.discard(page)
+        self._pages[page] = rows
+        while len(self._pages) > KEPT_PAGES:
+            del self._pages[max(self._pages, key=lambda number: abs(number - page))]
+        self.refresh()
+
+    def row_key(self, row: int) -> str:
+        """What identifies a row, "" where it has not been fetched."""
+        rows = self._pages.get(row // PAGE, ())
+        return rows[row % PAGE][0] if 0 <= row < self.total and row % PAGE < len(rows) else ""
+
+    @property
+    def current(self) -> str:
+        return self.row_key(self.cursor)
+
+    @property
+    def pages_in_sight(self) -> range:
+        first = self.scroll_offset.y
+        return range(first // PAGE, (first + self.size.height) // PAGE + 1)
+
+    def toggle_mark(self) -> None:
+        if self.current:
+            self.marked ^= {self.current}
+            self.refresh()
+
+    # drawing
+
+    def render_line(self, y: int) -> Strip:
+        width = self.row_width
+        base = self.rich_style
+        if y == 0:
+            return self._strip([column.title for column in self._shown()], base + self.get_component_rich_style("table--heading"))
+        row = self.scroll_offset.y + y - 1
+        if not self.total and self.empty:
+            lines = _wrapped(self.empty, width - 2)
+            text = f" {lines[y - 2]}" if 2 <= y < len(lines) + 2 else ""
+            return Strip([Segment(set_cell_size(text, width), base + self.get_component_rich_style("table--empty"))], width)
+        if row >= self.total:
+            return Strip.blank(width, base)
+        rows = self._pages.get(row // PAGE)
+        if rows is None:
+            self._want(row // PAGE)
+            return Strip([Segment(set_cell_size(" …", width), base + self.get_component_rich_style("table--waiting"))], width)
+        if row % PAGE >= len(rows):
+            return Strip.blank(width, base)
+        key, cells = rows[row % PAGE]
+        style = base
+        if key in self.marked:
+            style += self.get_component_rich_style("table--mark", partial=True)
+        if row == self.cursor:
+            style += self.get_component_rich_style("table--cursor")
+        chosen = [cell for column, cell in zip(self.columns, cells, strict=True) if self.row_width >= column.from_width]
+        toned = row != self.cursor and key not in self.marked
+        return self._strip(chosen, style, "●" if key in self.marked else " ", toned)
+
+    def _want(self, page: int) -> None:
+        if page not in self._asked:
+            self._asked.add(page)
+            self.post_message(self.Wanted(self, page))
+
+    def _shown(self) -> list[Column]:
+        return [column for column in self.columns if self.row_width >= column.from_width]
+
+    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ", toned: bool = False) -> Strip:
+        columns = self._shown()
+        fixed = sum(column.width for column in columns) + len(columns)
+        rest = max(0, self.row_width - 1 - fixed)
+        segments, text = [], mark
+        for column, cell in zip(columns, cells, strict=True):
+            shown = _fitted(inert(cell), column.width or rest, column.right)
+            tone = column.tone(cell) if toned and column.tone else ""
+            if tone:
+                segments += [
+                    Segment(text, style),
+                    Segment(shown, style + self.get_component_rich_style(f"table--{tone}", partial=True)),
+                ]
+                text = " "
+            else:
+                text += shown + " "
+        return Strip([*segments, Segment(text, style)]).adjust_cell_length(self.row_width, style)
+
+    # moving
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, self.total - 1))
+
+    def watch_cursor(self, before: int, now: int) -> None:
+        for row in (before, now):
+            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
+        if not self._quiet:
+            self._show_cursor()
+            self.post_message(self.Moved(self, now))
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self.vertical_scrollbar.position = new_value  # the base class forgets one that is about to be shown
+        self.refresh()
+
+    def action_move(self, rows: int) -> None:
+        self.cursor += rows
+
+    def action_page(self, pages: int) -> None:
+        self.cursor += pages * max(1, self.size.height - 2)
+
+    def action_end(self, where: int) -> None:
+        self.cursor = 0 if where < 0 else self.total - 1
+
+    def action_choose(self) -> None:
+        if self.total:
+            self.post_message(self.Chosen(self, self.cursor))
+
+    def on_click(self, event: events.Click) -> None:
+        row = self.scroll_offset.y + event.y - 1
+        if event.y > 0 and 0 <= row < self.total:
+            self.cursor = row
+            if event.chain > 1:
+                self.action_choose()
+
+    def on_resize(self) -> None:
+        self.virtual_size = Size(self.row_width, self.total + 1)
+        self.call_after_refresh(self._show_cursor)
+        self.refresh()
+
+
+def _fitted(text: str, width: int, right: bool) -> str:
+    taken = cell_len(text)
+    if taken > width:
+        return set_cell_size(text, max(0, width - 1)) + "…" if width else ""
+    return " " * (width - taken) + text if right else text + " " * (width - taken)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, max(10, width)) or [""]]

@@ -1,0 +1,34 @@
+"""Text from outside cannot steer a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softprompt_tui.rendering.sanitize import inert
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a fox", "a fox"),
+        ("雪 é 🙂", "雪 é 🙂"),
+        ("\x1b[31m", "␛[31m"),
+        ("a\nb\tc\x7f", "a␊b␉c␡"),
+        ("\u202eabc", "\\u202eabc"),
+        ("\x9b31m", "\\u009b31m"),
+        ("[/bold]", "[/bold]"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_what_steers_is_made_visible_and_the_rest_stays(text: str, shown: str) -> None:
+    assert inert(text) == shown
+
+
+@given(st.text())
+def test_nothing_that_steers_is_left(text: str) -> None:
+    assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in inert(text))
