@@ -1,11 +1,11 @@
-"""The keys that hold wherever one is, and what of them holds while something lies over the panes."""
+"""The keys that hold on the main screen, and those that hold everywhere."""
 
 from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-UNDER_NOTHING = {"pane", "help", "plot", "more", "leave", "train", "sweep", "harden", "copy_hard"}
-BINDINGS: list[BindingType] = [
+PANE_ACTIONS = {"help", "pane", "plot", "train", "sweep", "more", "harden", "copy_hard"}
+PANES: list[BindingType] = [
     Binding("question_mark", "help", "Help", show=False),
     Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
     Binding("f3", "plot", "Plot", show=False, priority=True),
@@ -16,8 +16,10 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+t", "train", "Train"),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
-    Binding("ctrl+q", "leave", "Quit"),  # in its turn: what ctrl+t asked for right before is asked about
+    Binding("ctrl+q", "app.leave", "Quit"),  # in its turn: what ctrl+t asked for right before is asked about
     Binding("f8", "more", "Settings", show=False, priority=True),
+]
+EVERYWHERE: list[BindingType] = [
     Binding("ctrl+r", "mend", "Start worker", show=False),
     Binding("ctrl+c", "help_quit", show=False, system=True),
     Binding("escape", "quiet", "Put notices away", show=False),

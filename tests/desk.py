@@ -87,7 +87,7 @@ async def desk(width: int = 80, height: int = 24) -> AsyncIterator[Desk]:
         app = SoftPromptApp()
         async with app.run_test(size=(width, height), notifications=True) as pilot:
             made = Desk(app, pilot, worker)
-            await made.until(lambda: app.line.state == "up")
+            await made.until(lambda: app.worker.state == "up")
             yield made
 
 

@@ -118,7 +118,7 @@ class FakeWorker:
                 return record.as_dict()
             case p.Keep():
                 record = self.records[request.run]
-                if missing := set(request.tokens) - {result["tokens"] for result in record.results}:
+                if missing := set(request.tokens) - {result.tokens for result in record.results}:
                     raise RunRefused(f"run {record.id} has no soft prompt of {min(missing)} tokens")
                 kept = []
                 for k in request.tokens:

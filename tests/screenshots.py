@@ -40,19 +40,19 @@ async def pictures() -> None:
         app.save_screenshot(f"{name}.svg", str(FOLDER))
 
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.line.state == "up")
+        await until(pilot, lambda: app.worker.state == "up")
         for prompt, name, tags in PROMPTS:
-            app.prompt_pane.set(prompt, {"tokens": "4", "steps": "200"})
+            app.main.prompt_pane.set(prompt, {"tokens": "4", "steps": "200"})
             app.settings.more["name"] = name
             await pilot.press("ctrl+t")
             await until(pilot, partial(_is_done, app, name))
             app.library.tag(name, tags.split())
-        app.prompt_pane.set(FIRST, {"tokens": "3", "steps": "4000"})
+        app.main.prompt_pane.set(FIRST, {"tokens": "3", "steps": "4000"})
         app.settings.more["name"] = "landscape"
         await pilot.press("ctrl+t")
         for prompt, name, _ in PROMPTS[:2]:
-            await app.line.ask(p.Submit(_waiting(prompt, name)))
-        await until(pilot, lambda: app.shown.series.points and app.shown.series.points[-1][0] > 600)
+            await app.worker.ask(p.Submit(_waiting(prompt, name)))
+        await until(pilot, lambda: app.main.detail.series.points and app.main.detail.series.points[-1][0] > 600)
         await pilot.press("f2")
         await pilot.pause(1.5)
         save("training")
@@ -62,20 +62,20 @@ async def pictures() -> None:
         await pilot.press("escape", "f6")
         await pilot.pause(0.5)
         save("runs")
-        for run in [run["id"] for run in app.runs.known.values() if run["state"] == "queued"]:
-            await app.line.ask(p.Drop(run))
-        await app.line.ask(p.Stop(app.shown.run))
+        for run in [run.id for run in app.runs.known.values() if run.state == "queued"]:
+            await app.worker.ask(p.Drop(run))
+        await app.worker.ask(p.Stop(app.main.detail.run))
         await until(pilot, lambda: app.library.list().total == 6)
         await pilot.pause(1)
         await pilot.press("f4", "j")
         await pilot.pause(1)
         save("library")
         await pilot.press("x")
-        await until(pilot, lambda: app.shown.read and app.shown.read.prompt.hard)
+        await until(pilot, lambda: app.main.detail.read and app.main.detail.read.prompt.hard)
         await pilot.press("f9")
         await pilot.pause(1)
         save("hard")
-        app.prompt_pane.set(FIRST, {"steps": "300"})
+        app.main.prompt_pane.set(FIRST, {"steps": "300"})
         await pilot.press("f2", "f7")
         await until(pilot, partial(_is_swept, app))
         await pilot.press("j", "j", "j", "j", "space")
@@ -107,11 +107,11 @@ async def pictures() -> None:
 
 
 def _is_done(app: SoftPromptApp, name: str) -> bool:
-    return any(run["state"] == "done" and run["name"] == name for run in app.runs.known.values())
+    return any(run.state == "done" and run.name == name for run in app.runs.known.values())
 
 
 def _is_swept(app: SoftPromptApp) -> bool:
-    return any(run["kind"] == "sweep" and run["results"] for run in app.runs.known.values())
+    return any(run.kind == "sweep" and run.results for run in app.runs.known.values())
 
 
 def _waiting(prompt: str, name: str) -> dict[str, object]:

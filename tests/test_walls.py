@@ -63,7 +63,7 @@ def test_a_command_imports_its_own_module_only() -> None:
         done = subprocess.run([sys.executable, "-c", code + ask], capture_output=True, text=True, check=True)
         loaded = set(done.stdout.split("MODULES")[1].split())
         commands = {where.split(":")[0] for where, _ in COMMANDS.values()}
-        assert {one for one in commands if f"softprompt_tui.cli.{one}" in loaded} == ({module} if module else set())
+        assert {one for one in commands if f"softprompt_tui.cli.commands.{one}" in loaded} == ({module} if module else set())
 
 
 @pytest.mark.parametrize(

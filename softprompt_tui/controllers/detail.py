@@ -1,31 +1,29 @@
-"""What loss and readout show: the run that is followed, or the entry that the library's cursor is on."""
+"""What loss, readout and details show: the run that is followed, or the entry that the library's cursor is on."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
-from softprompt.worker import protocol as p
 from softprompt.worker.events import ENDED
-from softprompt_tui.controllers.hard_readout import READY_SOON, round_of
-from softprompt_tui.messages import EntryHighlighted
-from softprompt_tui.rendering.details import in_full, of_run
-from softprompt_tui.screens.loss_plot import PlotScreen
+from softprompt_tui.messages import DetailChanged, ShownEntryGone
+from softprompt_tui.rendering.details import READY_SOON, in_full, of_run, round_of
+from softprompt_tui.state.queue import told
 from softprompt_tui.state.series import Series
+from softprompt_tui.widgets.loss import LossFigures
 from softprompt_tui.widgets.readout import Readout
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt_tui.app import SoftPromptApp
+    from softprompt.worker.summary import RunReport, RunSummary
+    from softprompt_tui.app_context import AppContext
+    from softprompt_tui.rendering.details import Facts
 
-REMOTE = bool(os.environ.get("SSH_CONNECTION"))
-PAINT_EVERY = 0.5 if REMOTE else 0.25  # seconds
-READ_EVERY = 2.0 if REMOTE else 1.0
+READ_EVERY = 2.0 if os.environ.get("SSH_CONNECTION") else 1.0  # seconds
 POINTS = 1000
 OPEN_AFTER = 0.08  # seconds that the cursor rests on an entry before it is read: who scrolls passes over many
 _WORDS = {
@@ -38,35 +36,40 @@ OF_A_SEARCH = "1 - similarity of the best text"
 FROM_A_FILE = "It came from a file, which does not say what it was trained on, nor how."
 
 
-def literal(text: str) -> str:
-    """Text in which no bracket stands for a soft prompt."""
-    return re.sub(r"[\\\[\]]", r"\\\g<0>", text)
+class DetailController:
+    """Follows one thing at a time. What is to be painted stands in its attributes; DetailChanged says when they are others."""
 
-
-class Shown:
-    """Follows one thing at a time, and paints when it has changed: at most four times a second, twice over SSH."""
-
-    def __init__(self, app: SoftPromptApp) -> None:
-        self.app = app
+    def __init__(self, context: AppContext) -> None:
+        self.context, self.store = context, context.runs
         self.run = ""  # the run that is followed, "" while an entry is shown
         self.entry = ""
-        self.series = Series()
-        self.title = ""
         self.read: Entry | None = None  # the entry whose readout is shown
-        self._figures: dict[str, Any] = {}
-        self._painted = self._read = 0.0
-        self._waiting = self._reading = False
+        self.title = ""
+        self.series = Series()
+        self.figures: LossFigures | None = None  # None where nothing is shown
+        self.readout_of = ""
+        self.readout: Readout | None = None
+        self.no_readout = ""  # why there is none
+        self.facts: tuple[str, Facts] | None = None  # what of, and the facts
+        self._read_at = 0.0
+        self._reading = False
         self._tokens: object = None
 
     @property
     def curves(self) -> str:
         """What the several curves of a training are of."""
-        return "numbers of tokens" if self.app.runs.known.get(self.run, {}).get("sweep") else "restarts"
+        run = self.followed
+        return "numbers of tokens" if run and run.sweep else "restarts"
 
     @property
     def measure(self) -> str:
         """What the curve is of."""
-        return OF_A_SEARCH if self.app.runs.known.get(self.run, {}).get("kind") == "hard" else "loss"
+        run = self.followed
+        return OF_A_SEARCH if run and run.kind == "hard" else "loss"
+
+    @property
+    def followed(self) -> RunSummary | None:
+        return self.store.known.get(self.run)
 
     @property
     def entry_id(self) -> str:
@@ -78,116 +81,111 @@ class Shown:
         if self.run == run:
             return
         self.run, self.entry, self.series, self._tokens, self.read = run, "", Series(), None, None
-        known = self.app.runs.known.get(run, {})
-        self.app.readout.nothing(
-            "What its soft tokens read stands in the sweep: enter in runs (F6)." if known.get("sweep") else ""
-        )
-        self.app.begin(partial(self._fetch_curve, run), group="curve", exclusive=True)
-        if known.get("of_entry"):
-            self.app.begin(partial(self._open, known["of_entry"], run), group="read", exclusive=True)
+        known = self.followed
+        is_sweep = known is not None and bool(known.sweep)
+        self._no_readout("What its soft tokens read stands in the sweep: enter in runs (F6)." if is_sweep else "")
+        self.context.spawn(partial(self._fetch_curve, run), group="curve", exclusive=True)
+        if known and known.of_entry:
+            self.context.spawn(partial(self._open, known.of_entry, run), group="read", exclusive=True)
         self.changed()
 
     def show_entry(self, entry: str) -> None:
         """Shows an entry of the library."""
         if entry and entry != self.entry:
             self.run, self.entry = "", entry
-            self.app.begin(partial(self._open, entry), group="curve", exclusive=True)
+            self.context.spawn(partial(self._open, entry), group="curve", exclusive=True)
+
+    def show_nothing(self) -> None:
+        self.run = self.entry = ""
+        self.read = self.figures = self.facts = None
+        self._no_readout("")
+        self.changed(at_once=True)
 
     def read_again(self) -> None:
         """Show the entry as it is now; where it is gone, the one that the library's cursor is on."""
         if self.entry:
-            self.app.begin(partial(self._open_again, self.entry), group="curve", exclusive=True)
+            self.context.spawn(partial(self._open_again, self.entry), group="curve", exclusive=True)
         elif self.run and self.read is not None:  # what a run came to, which may have another name by now
-            self.app.begin(partial(self._open, self.read.id, self.run), group="read", exclusive=True)
+            self.context.spawn(partial(self._open, self.read.id, self.run), group="read", exclusive=True)
 
     async def _open_again(self, entry_id: str) -> None:
         try:
-            await asyncio.to_thread(self.app.library.find, entry_id)
+            await asyncio.to_thread(self.context.library.find, entry_id)
         except EntryNotFound:
             if self.entry == entry_id:
                 self.entry = ""  # the list's next reading shows another one, if it has not been read yet
-                if (current := self.app.library_pane.table.current) != entry_id:
-                    self.app.post_message(EntryHighlighted(current, by_hand=False))
+                self.context.post(ShownEntryGone(entry_id))
             return
         except SoftPromptError:
             pass  # said when it is opened
         await self._open(entry_id)
 
-    def report(self, report: dict[str, Any]) -> None:
-        self.told(self.app.runs.known[report["run"]])
-        if report["run"] != self.run:
+    def report(self, report: RunReport) -> None:
+        run = self.store.known[report.run]
+        self.told(run)
+        if report.run != self.run:
             return
-        if "text" in report and not self.app.runs.known[self.run].get("of_entry"):
+        if report.text is not None and not run.of_entry:
             return  # the soft prompt is there, its hard readout is looked for: no point of the curve
-        if self._tokens not in (None, report["tokens"]):
+        if self._tokens not in (None, report.tokens):
             self.series = Series()  # "auto" goes on to the next number of tokens
-        self._tokens = report["tokens"]
-        self.series.add(report["step"], report["loss"], report["similarity"], report.get("restarts", ()))
+        self._tokens = report.tokens
+        self.series.add(report.step, report.loss, report.similarity, report.restarts)
         self.changed()
 
-    def told(self, run: dict[str, Any]) -> None:
+    def told(self, run: RunSummary) -> None:
         """A run is another: it may be the one that is followed, or the search for what stands in the readout."""
-        if run["id"] == self.run or (self.read is not None and run.get("of_entry") == self.read.id):
+        if run.id == self.run or (self.read is not None and run.of_entry == self.read.id):
             self.changed()
 
     def queue_moved(self) -> None:
         """What is waited for may be another."""
-        if self.app.runs.known.get(self.run, {}).get("state") == "queued":
+        if (run := self.followed) and run.state == "queued":
             self.changed()
 
-    def changed(self) -> None:
-        """Paints soon; nothing is waited for while nothing changes."""
-        if not self._waiting:
-            self._waiting = True
-            self.app.set_timer(max(0.01, self._painted + PAINT_EVERY - time.monotonic()), self._paint)
+    def changed(self, at_once: bool = False) -> None:
+        self.context.post(DetailChanged(at_once))
 
-    def _paint(self) -> None:
-        self._waiting, self._painted = False, time.monotonic()
-        if not self.app.is_there():
+    def bring_up_to_date(self) -> None:
+        """Take what is known of the run that is followed, before it is painted, and ask for what is missing."""
+        run = self.followed
+        if run is None:
             return
-        run = self.app.runs.known.get(self.run)
-        if run is not None:
-            name = run["name"] or run["prompt"][:40]
-            self.title = f"hard readout of {name}" if run["kind"] == "hard" else name
-            words = self._words(run)
-            self._figures = run | {"words": words}
-            self.app.loss.show(f"{'live: ' if run['state'] == 'running' else ''}{self.title}", self.series, self._figures)
-            if run["state"] not in ENDED and not run.get("of_entry"):
-                self.read = None  # it is not there yet
-            if self.read is None:
-                self.app.detail.show(self.run, of_run(run))
-            read_out = run["kind"] == "train" and run["state"] == "running" and run["step"]
-            if read_out and time.monotonic() - self._read > READ_EVERY and not self._reading:
-                self._reading, self._read = True, time.monotonic()
-                self.app.begin(partial(self._read_out, run), group="readout")
-            if run["state"] in ENDED and run["entry"]:
-                self.app.begin(partial(self._open, run["entry"], run["id"]), group="read", exclusive=True)
-        if self.read is not None:
-            self.app.readout.show_hard(self.app.hard.of_entry(self.read))
-        elif run is not None:
-            self.app.readout.show_hard(self.app.hard.of_run(run))
-        if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series, self.curves, self.measure)
+        self.title = f"hard readout of {run.called}" if run.kind == "hard" else run.called
+        self.figures = LossFigures(
+            run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
+            is_running=run.state == "running", is_search=run.kind == "hard", words=self._words(run), error=run.error,
+        )  # fmt: skip
+        if run.state not in ENDED and not run.of_entry:
+            self.read = None  # it is not there yet
+        if self.read is None:
+            self.facts = (run.id, of_run(run))
+        is_due = time.monotonic() - self._read_at > READ_EVERY and not self._reading
+        if run.kind == "train" and run.state == "running" and run.step and is_due:
+            self._reading, self._read_at = True, time.monotonic()
+            self.context.spawn(partial(self._read_out, run), group="readout")
+        if run.state in ENDED and run.entry:
+            self.context.spawn(partial(self._open, run.entry, run.id), group="read", exclusive=True)
 
-    def _words(self, run: dict[str, Any]) -> str:
+    def _words(self, run: RunSummary) -> str:
         """What the figures of a run do not say."""
-        state = run["state"]
+        state = run.state
         if state == "queued":
-            return self.app.runs.waits(run)
-        if state == "stopped" and run["kind"] == "sweep":
+            return told(run, self.store.in_order())
+        if state == "stopped" and run.kind == "sweep":
             return "stopped; enter in runs chooses what is kept"
         if state == "running":
-            if not run["step"]:
-                return READY_SOON if run["kind"] == "hard" else "loading the model"
-            if run["kind"] == "hard":
+            if not run.step:
+                return READY_SOON if run.kind == "hard" else "loading the model"
+            if run.kind == "hard":
                 return OF_A_SEARCH
             return f"trained; {found}" if (found := round_of(run)) else ""
         words = _WORDS.get(state, "")
-        return f"{words}: {OF_A_SEARCH}" if run["kind"] == "hard" and run["step"] and state != "failed" else words
+        return f"{words}: {OF_A_SEARCH}" if run.kind == "hard" and run.step and state != "failed" else words
 
     async def _fetch_curve(self, run: str) -> None:
         try:
-            points = (await self.app.line.ask(p.Curve(run, POINTS)))["points"]
+            points = await self.context.worker.curve(run, POINTS)
         except SoftPromptError:
             return
         if self.run == run:
@@ -196,49 +194,53 @@ class Shown:
             self.series.points += late
             self.changed()
 
-    async def _read_out(self, run: dict[str, Any]) -> None:
+    async def _read_out(self, run: RunSummary) -> None:
         """Asks for the words nearest to the run's soft tokens as they are now, and what those words mean as text."""
         try:
-            found = await self.app.line.ask(p.Neighbours(run=run["id"]))
-            rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in found["neighbours"])
-            as_text = found.get("readout_similarity")  # an older worker does not say
-            if self.run == run["id"]:
-                hard = self.app.hard.of_run(self.app.runs.known.get(run["id"], run))
-                self.app.readout.show(run["id"], Readout(found["readout_text"], rows, as_text, run["best_similarity"], hard))
+            found = await self.context.worker.nearest_words(run.id)
+            if self.run == run.id:
+                now = self.followed or run
+                self._show_readout(run.id, Readout(found.text, found.rows, found.as_text, now.best_similarity))
         except SoftPromptError:
             pass  # the training ended meanwhile; the entry's readout is shown then
         finally:
             self._reading = False
+
+    def _show_readout(self, of: str, readout: Readout) -> None:
+        self.readout_of, self.readout = of, readout
+        self.changed(at_once=True)
+
+    def _no_readout(self, why: str) -> None:
+        self.readout_of, self.readout, self.no_readout = "", None, why
+        self.changed(at_once=True)
 
     async def _open(self, entry_id: str, of_run: str = "") -> None:
         """Shows an entry: the one that the cursor is on, or what the followed run is about or came to."""
         if not of_run:
             await asyncio.sleep(OPEN_AFTER)
         try:
-            entry = await asyncio.to_thread(self.app.library.open, entry_id)
+            entry = await asyncio.to_thread(self.context.library.open, entry_id)
         except SoftPromptError as error:
             if not of_run:
-                self.app.loss.show(entry_id, Series(), {"error": str(error)})
+                self.title, self.series, self.figures = entry_id, Series(), LossFigures(error=str(error))
+                self.changed(at_once=True)
             return
         if self.run == of_run if of_run else self.entry == entry_id:
             self._show(entry)
 
     def _show(self, entry: Entry) -> None:
         self.read = entry
-        if not self.app.runs.known.get(self.run, {}).get("of_entry"):  # that one's curve is of another search
+        if not ((run := self.followed) and run.of_entry):  # that one's curve is of another search
             self._show_training(entry)
         made = entry.prompt
         rows = tuple(
             ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
         )
+        self.facts = (entry.id, in_full(entry))
         if rows:
-            hard = self.app.hard.of_entry(entry)
-            self.app.readout.show(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity, hard))
+            self._show_readout(entry.id, Readout(made.readout_text, rows, made.readout_similarity, made.similarity))
         else:
-            self.app.readout.nothing("Its model is not known, so it cannot be read out." if not made.model else "")
-        self.app.detail.show(entry.id, in_full(entry))
-        if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(self.title, self.series, self.curves, self.measure)
+            self._no_readout("Its model is not known, so it cannot be read out." if not made.model else "")
 
     def _show_training(self, entry: Entry) -> None:
         made = entry.prompt
@@ -248,15 +250,8 @@ class Shown:
                 (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=False))
             )
         self.title = made.name
-        self._figures = {
-            "step": made.steps or None, "similarity": made.similarity, "loss": made.loss, "steps_per_second": made.steps_per_second,
-            "composed": made.composition.mean if made.composition else None, "words": entry.note or ("" if made.similarity is not None else FROM_A_FILE),
-        }  # fmt: skip
-        self.app.loss.show(made.name, self.series, self._figures)
-
-    def nothing(self) -> None:
-        self.run = self.entry = ""
-        self.read = None
-        self.app.loss.nothing()
-        self.app.readout.nothing()
-        self.app.detail.nothing()
+        words = entry.note or ("" if made.similarity is not None else FROM_A_FILE)
+        self.figures = LossFigures(
+            made.steps or None, None, made.loss, made.similarity, steps_per_second=made.steps_per_second,
+            composed=made.composition.mean if made.composition else None, words=words,
+        )  # fmt: skip

@@ -3,122 +3,99 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.jobs.job import HardReadoutJob, hard_job
 from softprompt.library.names import check_name
+from softprompt_tui.rendering.details import READY_SOON, round_words
 from softprompt_tui.rendering.sanitize import inert
-from softprompt_tui.services.clipboard import copy
 from softprompt_tui.services.job_form import hard_of
+from softprompt_tui.state.queue import told
 from softprompt_tui.widgets.readout import HardShown
 
 if TYPE_CHECKING:
+    from softprompt.jobs.job import AnyJob
     from softprompt.library.entry import Entry
-    from softprompt_tui.app import SoftPromptApp
+    from softprompt.worker.summary import RunSummary
+    from softprompt_tui.app_context import AppContext
 
 ASK = "not looked for yet: x looks for it"
 COMES = "is looked for when the training is done"
 LATER = "can be looked for when the training is done"
-READY_SOON = "getting ready: the model, and which tokens can be typed"
 PAUSED = "paused: p in runs goes on with it"
 
+HandIn = Callable[["AnyJob"], Awaitable["RunSummary"]]
 
-class Hard:
-    """What the readout pane says of hard readouts, and what its keys do."""
 
-    def __init__(self, app: SoftPromptApp) -> None:
-        self.app = app
+class HardReadoutController:
+    """What the readout pane says of hard readouts, and what its keys do. `hand_in` is that of the runs."""
+
+    def __init__(self, context: AppContext, hand_in: HandIn) -> None:
+        self.context, self.hand_in = context, hand_in
 
     def of_entry(self, entry: Entry) -> HardShown:
         """What is known of its hard readout: the search under way, what was found, or why there is none."""
-        kept, run = entry.prompt.hard, self._run(entry.id)
-        if run and run["state"] in ("queued", "running", "paused"):
-            words = PAUSED if run["state"] == "paused" else self.app.runs.waits(run) if run["state"] == "queued" else ""
-            words = words or (_round(run["step"], run["steps"]) if run["step"] else READY_SOON)
-            if run.get("text") or kept is None:
-                return HardShown(run.get("text") or "", run["similarity"] if run.get("text") else None, words)
+        kept, run = entry.prompt.hard, self.context.runs.search_for(entry.id)
+        if run and run.state in ("queued", "running", "paused"):
+            if run.state == "queued":
+                words = told(run, self.context.runs.in_order())
+            else:
+                words = PAUSED if run.state == "paused" else round_words(run.step, run.steps) if run.step else READY_SOON
+            if run.text or kept is None:
+                return HardShown(run.text or "", run.similarity if run.text else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")
         if kept is not None:
             return HardShown(kept.text, kept.similarity, "" if kept.composed is None else f"composed {kept.composed:.4f}")
-        if run and run["state"] == "failed":
-            return HardShown(words=f"failed: {run['error']}; x tries again")
+        if run and run.state == "failed":
+            return HardShown(words=f"failed: {run.error}; x tries again")
         return HardShown(words=_why_not(entry) or ASK)
 
-    def of_run(self, run: dict[str, Any]) -> HardShown:
+    def of_run(self, run: RunSummary) -> HardShown:
         """That of a training under way, which may look for one itself at its end."""
-        if run.get("hard_step"):
-            return HardShown(run.get("text") or "", run.get("hard_similarity"), _round(run["hard_step"], run["hard_steps"]))
-        return HardShown(words=COMES if run.get("hard") else LATER)
-
-    def _run(self, entry: str) -> dict[str, Any] | None:
-        """The last run that looked for one."""
-        runs = [run for run in self.app.runs.known.values() if run.get("of_entry") == entry]
-        return max(runs, key=lambda run: (run["created"], run["position"]), default=None)
+        if run.hard_step:
+            return HardShown(run.text or "", run.hard_similarity, round_words(run.hard_step, run.hard_steps))
+        return HardShown(words=COMES if run.hard else LATER)
 
     # what is asked
 
-    async def look_for_shown(self) -> None:
-        shown = self.app.shown
-        if shown.entry_id:
-            await self.look_for(shown.entry_id)
-        elif shown.run:
-            self.app.say(f"a hard readout {LATER}")
-        else:
-            self.app.say("nothing is shown that a hard readout could be looked for")
-
-    async def look_for(self, entry: str) -> None:
+    def look_for(self, entry: str, device: str) -> None:
         """Hands the search to the worker; what comes of it is another revision of the entry."""
-        run = self._run(entry)
-        if run and run["state"] in ("queued", "running"):
-            self.app.say("it is being looked for already")
+        self.context.spawn(partial(self._look_for, entry, device), group="requests")
+
+    async def _look_for(self, entry: str, device: str) -> None:
+        run = self.context.runs.search_for(entry)
+        if run and run.state in ("queued", "running"):
+            self.context.say("it is being looked for already")
             return
         try:
-            found = await asyncio.to_thread(self.app.library.open, entry)
-            job = _job(found, self.app.settings.more, self.app.prompt_pane.fields["device"] or "auto")
-            self.app.runs.submitted(await self.app.runs.hand_in(job))
+            found = await asyncio.to_thread(self.context.library.open, entry)
+            await self.hand_in(_job(found, self.context.settings.more, device or "auto"))
         except SoftPromptError as error:
-            self.app.say(str(error), "error")
+            self.context.say(str(error), "error")
         else:
-            self.app.say(f"a hard readout of {found.prompt.name} is looked for")
+            self.context.say(f"a hard readout of {found.prompt.name} is looked for")
 
     async def copy_of(self, entry: str) -> None:
         """Puts the text of an entry's hard readout on the terminal's clipboard."""
         try:
-            found = await asyncio.to_thread(self.app.library.open, entry)
+            found = await asyncio.to_thread(self.context.library.open, entry)
         except SoftPromptError as error:
-            self.app.say(str(error), "error")
+            self.context.say(str(error), "error")
             return
         self.copy(found.prompt.hard.text if found.prompt.hard else "")
 
-    def copy_shown(self) -> None:
-        """Copies what the pane shows, be it the best so far of a search under way."""
-        shown, read = self.app.shown, self.app.shown.read
-        if shown.entry and (read is None or read.id != shown.entry):  # the cursor has only just come to it
-            self.app.begin(partial(self.copy_of, shown.entry), group="entries")
-            return
-        hard = self.app.readout.hard
-        self.copy(hard.text if hard else "")
-
     def copy(self, text: str) -> None:
         if not text:
-            self.app.say("there is no hard readout to copy: x looks for one")
+            self.context.say("there is no hard readout to copy: x looks for one")
             return
-        self.app.begin(partial(self._copy, text), group="copying")
+        self.context.spawn(partial(self._copy, text), group="copying")
 
     async def _copy(self, text: str) -> None:
-        self.app.say(f"{text} {await copy(self.app, inert(text))}")
-
-
-def round_of(run: dict[str, Any]) -> str:
-    """How far the search at the end of a training is, in words; "" where there is none."""
-    return f"hard readout: {_round(run['hard_step'], run['hard_steps'])}" if run.get("hard_step") else ""
-
-
-def _round(step: int, steps: int) -> str:
-    return f"round {step} of {steps}"
+        self.context.say(f"{text} {await self.context.copy(inert(text))}")
 
 
 def _job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:

@@ -3,74 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import SoftPromptError
 from softprompt.prompts.syntax import find_syntax
 from softprompt.worker import protocol as p
-from softprompt_tui.controllers.detail import literal
 
 if TYPE_CHECKING:
-    from softprompt_tui.app import SoftPromptApp
+    from collections.abc import Sequence
+
+    from softprompt.prompts.syntax import SyntaxSpan
+    from softprompt_tui.app_context import AppContext
+    from softprompt_tui.services.token_count import Count
+    from softprompt_tui.services.worker import Composed
 
 COUNT_AFTER, COMPOSE_AFTER = 0.05, 0.15  # seconds: keys that follow each other are asked about once
 
 
-class Questions:
+class Counted(NamedTuple):
+    """A prompt's tokens, None where its model is not counted for, and the syntax in it."""
+
+    tokens: Count | None
+    syntax: Sequence[SyntaxSpan]
+
+
+class LiveQueries:
     """Each is asked anew when what it is about changes; the answer to an older one is not waited for."""
 
-    def __init__(self, app: SoftPromptApp) -> None:
-        self.app = app
-        self._composed_on = ("", "")
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
 
-    def count(self) -> None:
-        self.app.begin(self._count, group="count", exclusive=True)
+    def count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
+        """Count the tokens of what stands in the editor."""
+        self.context.spawn(partial(self._count, text, model or MINI, tell), group="count", exclusive=True)
 
-    def compose(self) -> None:
-        self.app.begin(self._compose, group="similarity", exclusive=True)
-
-    def models(self) -> None:
-        self.app.begin(self._models, group="models")
-
-    def warm(self) -> None:
-        self.app.begin(self._warm, group="warm")
-
-    async def _warm(self) -> None:
-        """Lets the worker load the built-in model, so that the first training begins at once. Others are large: they wait until they are meant."""
-        with suppress(SoftPromptError):
-            await self.app.line.ask(p.Similarity(MINI, ["warm"], self.app.prompt_pane.fields["device"] or "auto"))
-
-    async def _count(self) -> None:
+    async def _count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
         from softprompt_tui.services.token_count import count
 
         await asyncio.sleep(COUNT_AFTER)
-        pane = self.app.prompt_pane
-        text, model = pane.editor.text, pane.fields["model"] or "mini"
-        found, syntax = await asyncio.to_thread(lambda: (count(text, model), find_syntax(text)))
-        pane.show_count(found, len(self.app.settings.more), syntax)
-        chosen = (pane.fields["model"], pane.fields["device"])
-        if chosen != self._composed_on:  # the composition is of the chosen model too
-            self._composed_on = chosen
-            self.compose()
+        tell(Counted(*await asyncio.to_thread(lambda: (count(text, model), find_syntax(text)))))
 
-    async def _compose(self) -> None:
+    def compose(
+        self, composition: str, against: str, model: str, device: str, opened: str, tell: Callable[[Composed | None, str], None]
+    ) -> None:
+        """Ask what a composition means on the chosen model, beside any text that it is held `against`."""
+        work = partial(self._compose, composition, against, model, device, opened, tell)
+        self.context.spawn(work, group="similarity", exclusive=True)
+
+    async def _compose(
+        self, composition: str, against: str, model: str, device: str, opened: str, tell: Callable[[Composed | None, str], None]
+    ) -> None:
         await asyncio.sleep(COMPOSE_AFTER)
-        pane, fields = self.app.compose_pane, self.app.prompt_pane.fields
-        if not pane.composition.strip():
-            pane.show(None)
+        if not composition.strip():
+            tell(None, "")
             return
-        texts = [pane.composition] + [literal(pane.against)] * bool(pane.against.strip())
-        request = p.Similarity(fields["model"] or "mini", texts, fields["device"] or "auto", self.app.entries.opened)
+        texts = [composition] + [literal(against)] * bool(against.strip())
         try:
-            pane.show(await self.app.line.ask(request))
+            tell(await self.context.worker.composed(model or MINI, texts, device or "auto", opened), "")
         except SoftPromptError as error:
-            pane.show(None, str(error))
+            tell(None, str(error))
 
-    async def _models(self) -> None:
+    def list_models(self, tell: Callable[[list[str]], None]) -> None:
+        """Find the names of the models that can be trained for, where that takes no seconds."""
+        self.context.spawn(partial(self._models, tell), group="models")
+
+    async def _models(self, tell: Callable[[list[str]], None]) -> None:
         from softprompt.encoders.catalog import is_kept, list_models
 
         if is_kept():  # else the list would have to be read from open_clip, which takes 5-8 s
             infos = await asyncio.to_thread(list_models)
-            self.app.prompt_pane.offer_models([info.name for info in infos if not info.refused])
+            tell([info.name for info in infos if not info.refused])
+
+    def warm(self, device: str) -> None:
+        """Let the worker load the built-in model, so that the first training begins at once. Others are large: they wait until they are meant."""
+        self.context.spawn(partial(self._warm, device or "auto"), group="warm")
+
+    async def _warm(self, device: str) -> None:
+        with suppress(SoftPromptError):
+            await self.context.worker.ask(p.Similarity(MINI, ["warm"], device))
+
+
+def literal(text: str) -> str:
+    """Text in which no bracket stands for a soft prompt."""
+    return re.sub(r"[\\\[\]]", r"\\\g<0>", text)

@@ -1,47 +1,59 @@
-"""Leaving the interface: what is asked before, and what it remembers."""
+"""Leaving the interface: what is asked before, and what is remembered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from softprompt.errors import HomeError
-from softprompt.worker.leases import is_here
-from softprompt.worker.run_folder import all_runs, runs_folder
-from softprompt_tui.controllers.runs import GOING
 from softprompt_tui.screens.dialogs import AskKey
 from softprompt_tui.state import settings as kept
 from softprompt_tui.state.draft import QUIET_SECONDS
+from softprompt_tui.state.runs import GOING
 
 if TYPE_CHECKING:
-    from softprompt_tui.app import SoftPromptApp
+    from softprompt_tui.app_context import AppContext
+    from softprompt_tui.state.draft import Draft
 
 
-async def is_meant(app: SoftPromptApp) -> bool:
-    """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
+class QuitController:
+    """`stop_runs` and `all_handed_in` are those of the runs."""
 
-    What another interface or a command has started is stopped only by an answer that says so. A worker that is only being
-    started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
-    """
-    runs = app.runs
-    ours = sum(run in runs.ours for run in runs.going()) + runs.on_their_way
-    others = len(runs.going()) + runs.on_their_way - ours
-    if not others and app.line.state == "starting":  # the worker has not told yet
-        others = await asyncio.to_thread(_left_to_train)
-    if not (ours or others) or app.line.state == "gone":
-        return True
-    answer = await app.push_screen_wait(AskKey(*_question(ours, others)))
-    if answer:
-        await runs.all_handed_in()  # leaving would take back what is still on its way
-    if answer in ("s", "a"):
-        if app.line.state == "starting":
-            app.say("it is stopped as soon as the worker is there")
-        if not await app.line.comes_up():
-            return False  # why it is not there has been said
-        if refused := await runs.stop([run for run in runs.going() if answer == "a" or run in runs.ours]):
-            app.say("\n".join(refused), "error")
-            return False
-    return bool(answer)
+    def __init__(
+        self,
+        context: AppContext,
+        stop_runs: Callable[[list[str]], Awaitable[list[str]]],
+        all_handed_in: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.context = context
+        self.stop_runs, self.all_handed_in = stop_runs, all_handed_in
+
+    async def is_meant(self) -> bool:
+        """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
+
+        What another interface or a command has started is stopped only by an answer that says so. A worker that is only being
+        started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
+        """
+        context, runs, worker = self.context, self.context.runs, self.context.worker
+        ours = sum(run in runs.ours for run in runs.going()) + runs.on_their_way
+        others = len(runs.going()) + runs.on_their_way - ours
+        if not others and worker.state == "starting":  # the worker has not told yet
+            others = await asyncio.to_thread(_left_to_train)
+        if not (ours or others) or worker.state == "gone":
+            return True
+        answer = await context.ask(AskKey(*_question(ours, others)))
+        if answer:
+            await self.all_handed_in()  # leaving would take back what is still on its way
+        if answer in ("s", "a"):
+            if worker.state == "starting":
+                context.say("it is stopped as soon as the worker is there")
+            if not await worker.comes_up():
+                return False  # why it is not there has been said
+            if refused := await self.stop_runs([run for run in runs.going() if answer == "a" or run in runs.ours]):
+                context.say("\n".join(refused), "error")
+                return False
+        return bool(answer)
 
 
 def _question(ours: int, others: int) -> tuple[str, list[tuple[str, str]]]:
@@ -57,6 +69,9 @@ def _question(ours: int, others: int) -> tuple[str, list[tuple[str, str]]]:
 
 def _left_to_train() -> int:
     """How many runs this host's worker will go on with once it is there."""
+    from softprompt.worker.leases import is_here
+    from softprompt.worker.run_folder import all_runs, runs_folder  # 20 ms, which the first paint does without
+
     runs = runs_folder()
     try:
         return sum(run.state in GOING and is_here(runs / run.id) for run in all_runs(runs))
@@ -64,26 +79,21 @@ def _left_to_train() -> int:
         return 0
 
 
-def save_settings(app: SoftPromptApp) -> None:
-    """Remembers what is typed and chosen; where it cannot be written it is only logged."""
-    if not app.is_there():
-        return
-    pane, settings = app.prompt_pane, app.settings
-    settings.theme, settings.pane, settings.sort = app.theme, app.below, app.library_pane.order
-    settings.prompt, settings.train, settings.compose = pane.editor.text, pane.fields, app.compose_pane.composition
+def save_settings(settings: kept.Settings, draft: Draft) -> str:
+    """Remembers what is typed and chosen; returns why that could not be written, or ""."""
     try:
         kept.save(settings)
     except (OSError, HomeError) as error:
-        app.log(f"settings not saved: {error}")
-    else:
-        app.draft.discard()
+        return f"settings not saved: {error}"
+    draft.discard()
+    return ""
 
 
-async def keep_draft(app: SoftPromptApp) -> None:
-    """Writes what is typed to disk once the keys have come to rest."""
+async def keep_draft(draft: Draft, prompt: str, fields: dict[str, str], composition: str) -> str:
+    """Writes what is typed to disk once the keys have come to rest; returns why that failed, or ""."""
     await asyncio.sleep(QUIET_SECONDS)
-    pane = app.prompt_pane
     try:
-        await asyncio.to_thread(app.draft.save, pane.editor.text, pane.fields, app.compose_pane.composition)
+        await asyncio.to_thread(draft.save, prompt, fields, composition)
     except (OSError, HomeError) as error:
-        app.log(f"draft not saved: {error}")
+        return f"draft not saved: {error}"
+    return ""

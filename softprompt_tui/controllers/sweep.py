@@ -3,130 +3,131 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
-from softprompt.worker import protocol as p
-from softprompt.worker.run_folder import swept_id
-from softprompt_tui.controllers.detail import PAINT_EVERY
+from softprompt_tui.messages import LibraryChanged, SweepChanged, SweepReady
 from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.services.job_form import sweep_of
+from softprompt_tui.services.job_form import Form, sweep_of
+from softprompt_tui.state.queue import told
 
 if TYPE_CHECKING:
-    from softprompt.jobs.job import SweepJob
-    from softprompt_tui.app import SoftPromptApp
+    from softprompt.jobs.job import AnyJob, SweepJob
+    from softprompt_tui.app_context import AppContext
 
-SLOWER = 2  # times: table and plot are several times what a curve's figures are
+Submit = Callable[["AnyJob", str], Awaitable[str]]
 
 
-class Sweeps:
-    """Begins them, feeds the screen that shows one, and keeps what is chosen there."""
+class SweepController:
+    """Begins them, feeds the screen that shows one, and keeps what is chosen there. `submit` is that of the runs."""
 
-    def __init__(self, app: SoftPromptApp) -> None:
-        self.app = app
-        self._painted, self._waiting = 0.0, False
+    def __init__(self, context: AppContext, submit: Submit) -> None:
+        self.context, self.store, self.submit = context, context.runs, submit
+        self.screen: SweepScreen | None = None
         self._on_their_way: set[SweepJob] = set()
         self._going: dict[SweepJob, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
 
-    async def begin(self) -> None:
+    async def begin(self, form: Form) -> None:
         """Sweeps the prompt in the editor, with its settings but for the tokens."""
-        app, pane = self.app, self.app.prompt_pane
         try:
-            job = sweep_of(pane.prompt, pane.fields, app.settings.more)
+            job = sweep_of(form, self.context.settings.more)
         except SoftPromptError as error:
-            app.say(str(error), "error")
+            self.context.say(str(error), "error")
             return
         if job in self._on_their_way:  # the key again, before the worker has answered
             return
         self._on_their_way.add(job)
         try:
             before = self._going.get(job, "")
-            run = before if before and self._is_good(before) else await app.runs.submit(job)
+            run = before if before and self._is_good(before) else await self.submit(job, form.prompt)
         except SoftPromptError as error:
-            app.say(str(error), "error")
+            self.context.say(str(error), "error")
             return
         finally:
             self._on_their_way.discard(job)
         self._going = {known: one for known, one in self._going.items() if self._is_good(one)} | {job: run}
-        self.open(run)
+        self.context.post(SweepReady(run))
 
     def _is_good(self, run: str) -> bool:
         """Whether a sweep that was begun here is there still, and has not failed."""
-        known = self.known(run)
-        return known is not None and known["state"] not in ("failed", "stopped")
+        known = self.store.known.get(run)
+        return known is not None and known.state not in ("failed", "stopped")
 
     def open(self, run: str) -> None:
-        if len(self.app.screen_stack) == 1 and run in self.app.runs.known:
-            self.app.push_screen(SweepScreen(self, run))
-            self.app.begin(self.look, group="swept")
+        """Show a sweep on its screen."""
+        if self.screen is None and run in self.store.known:
+            self.screen = SweepScreen(self.context, self.store.known[run])
+            self.context.show(self.screen, self._left)
+            self.context.spawn(self.look, group="swept")
+
+    def _left(self) -> None:
+        self.screen = None
 
     def is_open(self, run: str) -> bool:
-        screen = self._screen
-        return screen is not None and screen.run_id == run
-
-    @property
-    def _screen(self) -> SweepScreen | None:
-        return next((screen for screen in self.app.screen_stack if isinstance(screen, SweepScreen)), None)
+        return self.screen is not None and self.screen.run.id == run
 
     def changed(self, run: str) -> None:
-        """Paints soon, where that run is open."""
-        if self.is_open(run) and not self._waiting:
-            self._waiting = True
-            self.app.set_timer(max(0.01, self._painted + SLOWER * PAINT_EVERY - time.monotonic()), self._paint)
+        """A run is another: its screen is painted soon, where it is open."""
+        if self.is_open(run):
+            self.context.post(SweepChanged())
 
     def queue_moved(self) -> None:
         """What the sweep that is open waits for may be another."""
-        if (screen := self._screen) and screen.run.get("state") == "queued":
-            self.changed(screen.run_id)
+        if self.screen is not None and self.screen.run.state == "queued":
+            self.context.post(SweepChanged())
 
-    def waits(self, run: dict[str, Any]) -> str:
-        return self.app.runs.waits(run)
-
-    def _paint(self) -> None:
-        self._waiting, self._painted = False, time.monotonic()
-        screen = self._screen
-        if screen is not None and screen.is_mounted:
-            screen.show()
-
-    def known(self, run: str) -> dict[str, Any] | None:
-        return self.app.runs.known.get(run)
+    def paint(self) -> None:
+        screen = self.screen
+        if screen is not None and screen.is_mounted and (run := self.store.known.get(screen.run.id)):
+            screen.show(run, told(run, self.store.in_order()) if run.state == "queued" else "")
 
     # the library
 
     async def look(self) -> None:
         """Looks which of the shown sweep's soft prompts are in the library."""
-        screen = self._screen
-        run = self.known(screen.run_id) if screen else None
+        screen = self.screen
+        run = self.store.known.get(screen.run.id) if screen else None
         if screen is None or run is None:
             return
-        screen.saved = await asyncio.to_thread(self._saved, run["id"], [one["tokens"] for one in run["results"]])
-        self.changed(run["id"])
+        screen.saved = await asyncio.to_thread(self._saved, run.id, [one.tokens for one in run.results])
+        self.changed(run.id)
 
     def _saved(self, run: str, numbers: Collection[int]) -> dict[int, str]:
         """The names of those that are there, by their tokens."""
+        from softprompt.worker.run_folder import swept_id  # 20 ms, which the first paint does without
+
         found = {}
         for k in numbers:
             try:
-                found[k] = self.app.library.find(swept_id(run, k)).name
+                found[k] = self.context.library.find(swept_id(run, k)).name
             except SoftPromptError:
                 continue
         return found
 
-    async def keep(self, run: str, numbers: Collection[int]) -> str:
-        """Saves those; what became of it in words. What was kept before and lies in the trash is taken out of it. Raises SoftPromptError."""
-        kept = (await self.app.line.ask(p.Keep(run, sorted(numbers))))["kept"]
-        names = [await asyncio.to_thread(self._there, one["entry"]) for one in kept]
-        self.app.entries.changed("" if self.app.library_pane.table.has_focus else kept[-1]["entry"])
+    def keep(self, run: str, numbers: Collection[int]) -> None:
+        """Saves those. What was kept before and lies in the trash is taken out of it."""
+        self.context.spawn(partial(self._keep, run, numbers), group="keep", exclusive=True)
+
+    async def _keep(self, run: str, numbers: Collection[int]) -> None:
+        try:
+            kept = await self.context.worker.keep(run, sorted(numbers))
+            names = [await asyncio.to_thread(self._there, entry) for entry in kept]
+        except SoftPromptError as error:
+            self._answer(run, str(error), is_kept=False)
+            return
+        self.context.post(LibraryChanged(kept[-1], by_hand=False))
         await self.look()
-        return f"kept as {', '.join(names)}"
+        self._answer(run, f"kept as {', '.join(names)}", is_kept=True)
+
+    def _answer(self, run: str, words: str, is_kept: bool) -> None:
+        if self.screen is not None and self.is_open(run):
+            self.screen.answer(words, is_kept)
 
     def _there(self, entry: str) -> str:
+        library = self.context.library
         try:
-            return self.app.library.find(entry).name
+            return library.find(entry).name
         except EntryNotFound:
-            return self.app.library.restore(entry).prompt.name
-
-    def stop(self, run: str) -> None:
-        self.app.runs.act("stop", run)
+            return library.restore(entry).prompt.name

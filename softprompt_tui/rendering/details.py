@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from softprompt.worker.run_folder import UnreadableRun
+from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.grid import labelled
 from softprompt_tui.rendering.provenance import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
 from softprompt_tui.rendering.sanitize import inert
@@ -70,27 +70,27 @@ def in_full(entry: Entry) -> Facts:
     return Facts(made.name, made.hard_prompt or "hard prompt unknown", rows)
 
 
-def of_run(run: dict[str, Any]) -> Facts:
+def of_run(run: RunSummary) -> Facts:
     """What was asked for; how far it is stands in the panes of loss and runs."""
-    numbers = run["sweep"]
-    if run["state"] == UnreadableRun.state:
-        return Facts("", "", (("state", run["state"]), ("run", run["id"]), ("error", run["error"])))
+    numbers = run.sweep
+    if run.state == "unreadable":
+        return Facts("", "", (("state", run.state), ("run", run.id), ("error", run.error)))
     rows = (
-        ("model", f"{run['model']} on {run['device']}"),
-        ("soft tokens", "" if numbers or run["of_entry"] else f"{run['tokens']}, in {run['steps']} steps"),
+        ("model", f"{run.model} on {run.device}"),
+        ("soft tokens", "" if numbers or run.of_entry else f"{run.tokens}, in {run.steps} steps"),
         (
             "sweep",
-            f"{len(numbers)} numbers of tokens from {numbers[0]} to {numbers[-1]}, in {run['steps']} steps" if numbers else "",
+            f"{len(numbers)} numbers of tokens from {numbers[0]} to {numbers[-1]}, in {run.steps} steps" if numbers else "",
         ),
-        ("hard readout", f"of the soft prompt {run['of_entry']}" if run["of_entry"] else ""),
-        ("state", run["state"]),
-        ("queued", when(run["created"])),
-        ("began", when(run["began"])),
-        ("ended", when(run["ended"])),
-        ("run", run["id"]),
-        ("error", run["error"] or ""),
+        ("hard readout", f"of the soft prompt {run.of_entry}" if run.of_entry else ""),
+        ("state", run.state),
+        ("queued", when(run.created)),
+        ("began", when(run.began)),
+        ("ended", when(run.ended)),
+        ("run", run.id),
+        ("error", run.error),
     )
-    return Facts(run["name"], run["prompt"], rows)
+    return Facts(run.name, run.prompt, rows)
 
 
 def _told_of_hard(hard: HardReadout) -> str:
@@ -141,3 +141,15 @@ def _word(words: list[str], i: int) -> str:
 
 def _short(value: object) -> str:
     return "-" if value in (None, "", []) else f"{value:.4f}" if isinstance(value, float) else inert(str(value))[:200]
+
+
+READY_SOON = "getting ready: the model, and which tokens can be typed"
+
+
+def round_of(run: RunSummary) -> str:
+    """How far the search at the end of a training is, in words; "" where there is none."""
+    return f"hard readout: {round_words(run.hard_step, run.hard_steps)}" if run.hard_step else ""
+
+
+def round_words(step: int | None, steps: int | None) -> str:
+    return f"round {step} of {steps}"

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
+from softprompt.prompts.results import SweepResult
+from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.plots import COLORS, begin_figure, mark_logs
 
 CELLS = 3  # that a label of the axis takes
 
 
-@dataclass(frozen=True)
-class Swept:
-    """What so many soft tokens came to; what is not known, or not yet, is None or ""."""
-
-    tokens: int
-    similarity: float | None = None
-    composed: float | None = None
-    worst: float | None = None
-    floor: float | None = None
-    as_text: float | None = None
-    readout: str = ""
-    knee: bool = False
-
-
-def swept_of(result: Mapping[str, Any]) -> Swept:
-    """One of a finished sweep's results, as the worker tells them."""
-    figures = {key: result.get(key) for key in ("similarity", "composed", "worst", "floor")}
-    as_text, readout = result.get("readout_similarity"), result.get("readout_text") or ""
-    return Swept(result["tokens"], **figures, as_text=as_text, readout=readout, knee=bool(result.get("knee")))
-
-
-def rows_of(run: Mapping[str, Any]) -> list[Swept]:
+def rows_of(run: RunSummary) -> list[SweepResult]:
     """What a sweep has come to, a row for each number of tokens: its results, or as far as its reports tell."""
-    if run["results"]:
-        return [swept_of(result) for result in run["results"]]
-    told = {k: (similarity, composed) for k, similarity, composed in run.get("swept") or ()}
-    return [Swept(k, *told.get(k, (None, None))) for k in run["sweep"]]
+    if run.results:
+        return list(run.results)
+    told = {k: (similarity, composed) for k, similarity, composed in run.swept}
+    return [SweepResult(k, *told.get(k, (None, None))) for k in run.sweep]
 
 
-def plot(rows: Sequence[Swept], width: int, height: int) -> str:
+def plot(rows: Sequence[SweepResult], width: int, height: int) -> str:
     """1 - similarity and 1 - composed against the number of tokens, on a log axis, the knee marked; "" where there is nothing to draw.
 
     The distance from 1 tells .999 from .9999, which similarity itself would not.

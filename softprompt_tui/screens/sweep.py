@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from softprompt.errors import SoftPromptError
 from softprompt.worker.events import ENDED
+from softprompt_tui.messages import KeepAsked, OnRun, RunAction
 from softprompt_tui.rendering.numbers import duration, figure
 from softprompt_tui.rendering.sanitize import inert
-from softprompt_tui.rendering.sweep_table import Swept, plot, rows_of
+from softprompt_tui.rendering.sweep_table import plot, rows_of
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 from softprompt_tui.widgets.library import GOOD
 
 if TYPE_CHECKING:
-    from softprompt_tui.controllers.sweep import Sweeps
+    from softprompt.prompts.results import SweepResult
+    from softprompt.worker.summary import RunSummary
+    from softprompt_tui.app_context import AppContext
 
 NO_PLOT = "The plot begins when there are two points to draw."
 MEANWHILE = "composed: in training contexts"
@@ -48,7 +50,7 @@ COLUMNS = (
 
 
 class SweepScreen(ModalScreen[None]):
-    """Shows one run as `sweeps` knows it; who changes it calls `show`. Leaving loses nothing: the run stays."""
+    """Shows one `run`; who changes it calls `show`. It posts KeepAsked and RunAction. Leaving loses nothing: the run stays."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Keep/drop"),
@@ -60,12 +62,13 @@ class SweepScreen(ModalScreen[None]):
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
-    def __init__(self, sweeps: Sweeps, run: str) -> None:
+    def __init__(self, context: AppContext, run: RunSummary) -> None:
         super().__init__()
-        self.sweeps, self.run_id = sweeps, run
+        self.context, self.run = context, run
+        self._waits = ""  # what a sweep in the queue waits for
         self.saved: dict[int, str] | None = None  # names in the library, by tokens; None until that is known
         self._news = ""
-        self._rows: list[Swept] = []
+        self._rows: list[SweepResult] = []
         self._cells: list[tuple[str, tuple[str, ...]]] = []
         self._drawn: object = None
         self._proposed = False
@@ -81,29 +84,29 @@ class SweepScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.table.focus()
-        self.call_after_refresh(self.show)
+        self.call_after_refresh(self.draw)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.show)
+        self.call_after_refresh(self.draw)
 
     @property
     def table(self) -> Table:
         return self.query_one(Table)
 
-    @property
-    def run(self) -> dict[str, Any]:
-        return self.sweeps.known(self.run_id) or {}
+    def show(self, run: RunSummary, waits: str) -> None:
+        """The run as it is now, and what it waits for, or ""."""
+        self.run, self._waits = run, waits
+        self.draw()
 
-    def show(self) -> None:
+    def draw(self) -> None:
         """Draws what has changed."""
         run = self.run
-        if not run or not self.query("#swept"):  # dropped by another client, or only about to be there
+        if not self.query("#swept"):  # it is only about to be there
             return
         self._rows = rows_of(run)
-        self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run["name"] or run["prompt"]), no_wrap=True))
-        waits = self.sweeps.waits(run) if run["state"] == "queued" else ""
-        self._update("sweep-state", Text(inert(self._news), "bold") if self._news else _state(run, waits))
-        if run["results"] and self.saved is not None and not self._proposed:
+        self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run.name or run.prompt), no_wrap=True))
+        self._update("sweep-state", Text(inert(self._news), "bold") if self._news else _state(run, self._waits))
+        if run.results and self.saved is not None and not self._proposed:
             self._proposed = True  # once: who drops it has decided
             if not self.table.marked and not self.saved:
                 self.table.marked = {str(row.tokens) for row in self._rows if row.knee}
@@ -123,10 +126,10 @@ class SweepScreen(ModalScreen[None]):
         if text != target.content:
             target.update(text)
 
-    def _row(self, row: Swept) -> tuple[str, ...]:
+    def _row(self, row: SweepResult) -> tuple[str, ...]:
         standing = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
-        figures = (figure(value) for value in (row.similarity, row.composed, row.worst, row.as_text))
-        return (f"{row.tokens:>2} {standing}", *figures, row.readout)
+        figures = (figure(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity))
+        return (f"{row.tokens:>2} {standing}", *figures, row.readout_text or "")
 
     def _plot(self) -> None:
         target = self.query_one("#sweep-plot", Static)
@@ -150,7 +153,7 @@ class SweepScreen(ModalScreen[None]):
             row = self._rows[at]
             self._update(
                 "sweep-row",
-                Text() if row.worst is None and not row.readout else _told(row, (self.saved or {}).get(row.tokens, "")),
+                Text() if row.worst is None and not row.readout_text else _told(row, (self.saved or {}).get(row.tokens, "")),
             )
 
     # keys
@@ -169,48 +172,49 @@ class SweepScreen(ModalScreen[None]):
         self.table.refresh()
 
     def action_stop(self) -> None:
-        if self.run.get("state") not in ENDED:
-            self.sweeps.stop(self.run_id)
+        if self.run.state not in ENDED:
+            self.context.post(RunAction(OnRun.STOP, self.run.id))
 
-    @work(exclusive=True, group="keep")
-    async def action_keep(self) -> None:
-        numbers = [int(key) for key in self.table.marked]
-        if not self.run.get("results"):
+    def action_keep(self) -> None:
+        numbers = tuple(int(key) for key in self.table.marked)
+        if not self.run.results:
             self._say("there is nothing to be kept before it is done; s stops it with the best so far")
         elif not numbers:
             self._say("nothing is marked: space marks what is to be kept")
         else:
-            try:
-                self._say(await self.sweeps.keep(self.run_id, numbers))
-                self.table.marked = set()
-                self.table.refresh()
-            except SoftPromptError as error:
-                self._say(str(error))
+            self.context.post(KeepAsked(self.run.id, numbers))
+
+    def answer(self, words: str, is_kept: bool) -> None:
+        """What came of KeepAsked."""
+        if is_kept:
+            self.table.marked = set()
+            self.table.refresh()
+        self._say(words)
 
     def _say(self, words: str) -> None:
         self._news = words
-        self.show()
+        self.draw()
 
 
-def _state(run: dict[str, Any], waits: str) -> Text:
+def _state(run: RunSummary, waits: str) -> Text:
     """How far it is, or what to do next; `waits` says what a sweep in the queue waits for."""
-    state = run["state"]
-    if state == "running" and run["step"]:
-        speed = run.get("steps_per_second") or 0
-        left = f"  {duration((run['steps'] - run['step']) / speed)} left" if speed else ""
-        step = Text.assemble(("step ", "dim"), f"{run['step']} of {run['steps']}{left}", no_wrap=True)
+    state = run.state
+    if state == "running" and run.step:
+        speed = run.steps_per_second or 0
+        left = f"  {duration((run.steps - run.step) / speed)} left" if speed else ""
+        step = Text.assemble(("step ", "dim"), f"{run.step} of {run.steps}{left}", no_wrap=True)
         return step.append(f"   {MEANWHILE}", "dim")
     if state == "failed":
-        return Text(inert(run["error"]), "bold red")
-    if not run["results"]:
+        return Text(inert(run.error), "bold red")
+    if not run.results:
         words = {"queued": inert(waits), "running": "loading the model", "paused": "paused: p in runs goes on with it"}
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
-    knee = next((row["tokens"] for row in run["results"] if row.get("knee")), None)
+    knee = next((row.tokens for row in run.results if row.knee), None)
     at = "" if knee is None else f"knee at {knee}: more begin to give little; "
     return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}enter saves")
 
 
-def _told(row: Swept, name: str) -> Text:
+def _told(row: SweepResult, name: str) -> Text:
     """What has no room in the table."""
     text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
     for label, value in (("worst", row.worst), ("without their words", row.floor)):
@@ -218,6 +222,8 @@ def _told(row: Swept, name: str) -> Text:
             text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
     if name:
         text.append("saved as ", "dim").append(inert(name), "bold")
-    if row.readout:
-        text.append("\nas text ", "dim").append(f"{figure(row.as_text)}  ").append(inert(row.readout[:600]), "bold")
+    if row.readout_text:
+        text.append("\nas text ", "dim").append(f"{figure(row.readout_similarity)}  ").append(
+            inert(row.readout_text[:600]), "bold"
+        )
     return text

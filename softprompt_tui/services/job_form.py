@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 SWEEP = "1-16"
 
 
+class Form(NamedTuple):
+    """The prompt in the editor and the fields beside it, as they are typed."""
+
+    prompt: str
+    fields: dict[str, str]
+
+
 def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     """The prompt to train, and what image programs would read as syntax in it. Raises ConfigError."""
     from softprompt.prompts.syntax import prepare_prompt  # commands that read no prompt do not wait for its patterns
@@ -32,9 +39,9 @@ def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     return prepare_prompt(prompt, plain in YES)
 
 
-def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> TrainJob:
-    """The training for a prompt and the fields as they are typed. Raises ConfigError, PromptError, BadName."""
-    settings: dict[str, Any] = {}
+def job_of(form: Form, more: dict[str, str]) -> TrainJob:
+    """The training that is typed. Raises ConfigError, PromptError, BadName."""
+    fields, settings = form.fields, dict[str, Any]()
     tokens = fields["tokens"].lower()
     settings["tokens"] = "auto" if tokens == "auto" else _whole("tokens", fields["tokens"] or "10")
     settings["steps"] = _whole("steps", fields["steps"] or "300")
@@ -51,7 +58,7 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> TrainJo
             raise ConfigError(
                 f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
             )
-    prompt = typed_prompt(prompt, more).text
+    prompt = typed_prompt(form.prompt, more).text
     for name in ("restarts", "seed", "patience"):
         if more.get(name):
             settings[name] = _whole(name, more[name])
@@ -79,11 +86,11 @@ def job_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> TrainJo
     )
 
 
-def sweep_of(prompt: str, fields: dict[str, str], more: dict[str, str]) -> SweepJob:
+def sweep_of(form: Form, more: dict[str, str]) -> SweepJob:
     """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
-    numbers = numbers_of(more.get("sweep") or SWEEP)
+    fields, numbers = form.fields, numbers_of(more.get("sweep") or SWEEP)
     stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""  # what auto is to reach ends no training early
-    job = job_of(prompt, fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}, more | {"hard": ""})
+    job = job_of(Form(form.prompt, fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""})
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
 
 

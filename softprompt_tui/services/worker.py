@@ -5,23 +5,102 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.jobs.job import AnyJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
 from softprompt.worker.endpoint import Place
 from softprompt.worker.lines import read_line
+from softprompt.worker.summary import RunReport, RunSummary
+from softprompt_tui.state.series import Point
 
-Tell = Callable[[dict[str, Any]], None]
+# what the line tells
 
 
-class Line:
-    """A connection that is made again when it is asked to be. `tell` gets the worker's messages, and three of its own:
+@dataclass(frozen=True)
+class Link:
+    """The connection is being made ("starting"), is there ("up") or "gone", and what to say of it."""
 
-    {"type": "link", "state": "starting" | "up" | "gone", "why": …}: what the connection is doing, and what to say of it.
+    state: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of the worker; the `first` page begins its list, and where there is no `more` it is complete."""
+
+    runs: tuple[RunSummary, ...]
+    first: bool
+    more: bool
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A run is there no more."""
+
+    run: str
+
+
+News = Link | Runs | RunSummary | RunReport | Dropped
+Tell = Callable[[News], None]
+
+# what it is answered
+
+
+@dataclass(frozen=True)
+class WrittenOut:
+    """A composition with its soft prompts written out: `text`, its `tokens`, how many are `saved`, and how near the two are."""
+
+    text: str
+    tokens: int | None
+    saved: int | None
+    similarity: float | None
+    floor: float | None
+    mixed: str
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a composition comes to: its tokens, and its similarity to the other text, where there is one."""
+
+    tokens: int
+    room: int
+    written_out: WrittenOut | None
+    to_other: float | None
+
+
+@dataclass(frozen=True)
+class NearestWords:
+    """For each soft token its nearest words with their cosines, and what the nearest mean as text; None where that is not known."""
+
+    text: str
+    rows: tuple[tuple[tuple[str, float], ...], ...]
+    as_text: float | None
+
+
+def _composed(reply: dict[str, Any]) -> Composed:
+    written, similarities = reply["written_out"][0], reply["similarities"]
+    return Composed(
+        reply["tokens"][0],
+        reply["room"],
+        None if written is None else WrittenOut(**{name: written[name] for name in WrittenOut.__annotations__}),
+        similarities[0][1] if len(similarities) > 1 else None,
+    )
+
+
+def _nearest_words(reply: dict[str, Any]) -> NearestWords:
+    rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in reply["neighbours"])
+    return NearestWords(reply["readout_text"], rows, reply.get("readout_similarity"))  # an older worker does not say that
+
+
+class WorkerLine:
+    """A connection that is made again when it is asked to be. `tell` gets what happens. What is asked raises what the worker raised, and
+    WorkerError where there is no line, no answer, or one that is none.
     """
 
     def __init__(self, tell: Tell) -> None:
@@ -61,8 +140,31 @@ class Line:
             await self._settled.wait()
         return self.state == "up"
 
+    async def submit(self, job: AnyJob) -> RunSummary:
+        return RunSummary.from_message(await self.ask(p.Submit(job.as_dict())))
+
+    async def curve(self, run: str, points: int) -> list[Point]:
+        """The curve of a run so far, reduced to so many points."""
+        with _readable():
+            return [tuple(point) for point in (await self.ask(p.Curve(run, points)))["points"]]
+
+    async def nearest_words(self, run: str) -> NearestWords:
+        """What the soft tokens of a run read now."""
+        with _readable():
+            return _nearest_words(await self.ask(p.Neighbours(run=run)))
+
+    async def composed(self, model: str, texts: Sequence[str], device: str, opened: str) -> Composed:
+        """What the first of these texts, a composition, comes to, beside the other, if there is one."""
+        with _readable():
+            return _composed(await self.ask(p.Similarity(model, list(texts), device, opened)))
+
+    async def keep(self, run: str, numbers: Sequence[int]) -> list[str]:
+        """Save those of a sweep's soft prompts; return their entries."""
+        with _readable():
+            return [str(one["entry"]) for one in (await self.ask(p.Keep(run, sorted(numbers))))["kept"]]
+
     async def ask(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """The worker's reply. Raises what the worker raised, and WorkerError where there is no line or no answer."""
+        """The worker's reply as it is."""
         if self._writer is None:
             raise WorkerError("the worker is not there: ctrl+r starts it")
         if self._last and isinstance(request, p.NEEDS_OURS):
@@ -123,11 +225,17 @@ class Line:
                 case "making_way":
                     self._last = str(message.get("run", ""))
                     self._say("starting", "the worker is of an older version: a newer one takes over when its run is done")
-                case "snapshot":
-                    self._say("up", "")
-                    self.tell(message)
-                case _:
-                    self.tell(message)
+                case "snapshot" | "page" as kind:
+                    if kind == "snapshot":
+                        self._say("up", "")
+                    runs = tuple(map(RunSummary.from_message, message["runs"]))
+                    self.tell(Runs(runs, kind == "snapshot", bool(message.get("more"))))
+                case "run":
+                    self.tell(RunSummary.from_message(message["run"]))
+                case "report":
+                    self.tell(RunReport.from_message(message))
+                case "dropped":
+                    self.tell(Dropped(message["run"]))
         return again
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -154,4 +262,13 @@ class Line:
             self._settled.clear()
         else:
             self._settled.set()
-        self.tell({"type": "link", "state": state, "why": why})
+        self.tell(Link(state, why))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Whatever an answer of another version lacks is said as WorkerError."""
+    try:
+        yield
+    except (KeyError, TypeError, IndexError) as error:
+        raise WorkerError(f"the worker's answer cannot be read ({error!r}): update both sides") from error

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from softprompt.worker.batching import MOST, together
+from softprompt.worker.summary import RunSummary
 
 LONGEST = 28  # characters of a name or prompt in a sentence
 
-Run = dict[str, Any]
 
-
-def places(runs: Sequence[Run]) -> dict[str, int]:
+def places(runs: Sequence[RunSummary]) -> dict[str, int]:
     """The place in the queue, from 1, of each that waits for its turn; `runs` are in the worker's order."""
-    return {run["id"]: place for place, run in enumerate((run for run in runs if run["state"] == "queued"), 1)}
+    return {run.id: place for place, run in enumerate((run for run in runs if run.state == "queued"), 1)}
 
 
-def before(run: Run, runs: Sequence[Run]) -> list[Run]:
+def before(run: RunSummary, runs: Sequence[RunSummary]) -> list[RunSummary]:
     """What must be over before a waiting run begins, in that order: all that trains, and what waits ahead of it and not in its batch."""
-    queued = [one for one in runs if one["state"] == "queued"]
-    at = next((i for i, one in enumerate(queued) if one["id"] == run["id"]), 0)
+    queued = [one for one in runs if one.state == "queued"]
+    at = next((i for i, one in enumerate(queued) if one.id == run.id), 0)
     begins = 0
     # older workers do not say which runs share a batch; every run has at least one row, so at most MOST share one
-    batches = [(one.get("batch") or None, one.get("rows", 1)) for one in queued]
+    batches = [(one.batch or None, one.rows) for one in queued]
     while queued and (end := begins + together(batches[begins : begins + MOST + 1])) <= at:
         begins = end
-    return [one for one in runs if one["state"] == "running"] + queued[:begins]
+    return [one for one in runs if one.state == "running"] + queued[:begins]
 
 
-def state_of(run: Run, place: int | None) -> str:
+def state_of(run: RunSummary, place: int | None) -> str:
     """Its state in a table: of one that waits its place in the queue too."""
-    if run["state"] == "running":
-        return "stopping" if run["stopping"] else "pausing" if run.get("pausing") else "running"
-    return f"{run['state']} {place}" if place else str(run["state"])
+    if run.state == "running":
+        return "stopping" if run.stopping else "pausing" if run.pausing else "running"
+    return f"{run.state} {place}" if place else run.state
 
 
-def told(run: Run, runs: Sequence[Run]) -> str:
+def told(run: RunSummary, runs: Sequence[RunSummary]) -> str:
     """A sentence for one that waits."""
     ahead = before(run, runs)
     if not ahead:
@@ -44,8 +42,8 @@ def told(run: Run, runs: Sequence[Run]) -> str:
     return f"waiting behind {called(ahead[0])}" + (f" and {len(ahead) - 1} more" if len(ahead) > 1 else "")
 
 
-def called(run: Run) -> str:
+def called(run: RunSummary) -> str:
     """What it is and its name, or the beginning of its prompt."""
-    name = str(run["name"] or run["prompt"])
-    kind = {"hard": "the hard readout of ", "sweep": "the sweep of "}.get(run["kind"], "")
+    name = run.name or run.prompt
+    kind = {"hard": "the hard readout of ", "sweep": "the sweep of "}.get(run.kind, "")
     return kind + (name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")

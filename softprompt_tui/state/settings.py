@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -15,6 +16,7 @@ from softprompt.system.paths import data_folder, make_folder
 FILE = "interface.json"
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
 LARGEST = 4 << 20  # bytes
+PAINT_EVERY = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
 MOST_PROMPTS, LONGEST_KEPT = 200, 8000
 
 

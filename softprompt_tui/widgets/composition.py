@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on
@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 from softprompt.library import Library
 from softprompt_tui.messages import CompositionChanged, CompositionKept
 from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.services.worker import Composed, WrittenOut
 from softprompt_tui.widgets.name_completion import WithCandidates
 
 HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's, [name*.6 + other*.4] is a mix; \\[ is a bracket."
@@ -60,8 +61,8 @@ class ComposePane(Vertical):
         event.stop()
         self.post_message(CompositionChanged())
 
-    def show(self, answer: dict[str, Any] | None, error: str = "") -> None:
-        """An answer of the worker to a question for similarity; the composition is its first text."""
+    def show(self, answer: Composed | None, error: str = "") -> None:
+        """What the composition comes to; None where there is none."""
         target = self.query_one("#composed", Static)
         if error and self.query_one(WithCandidates).is_unfinished:  # who is typing a name has made no mistake
             target.update(HINT)
@@ -73,40 +74,38 @@ class ComposePane(Vertical):
             target.update(HINT)
             return
         text = Text()
-        written = answer["written_out"][0]
+        written = answer.written_out
         if written is None:
-            text.append("tokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
+            text.append("tokens ", "dim").append(f"{answer.tokens} of {answer.room}")
             text.append("\nno soft prompt in it yet: type [ and a name", "dim")
         else:
             _fidelity(text, written)
-            text.append("\ntokens ", "dim").append(f"{answer['tokens'][0]} of {answer['room']}")
-            if written["saved"] is not None:
-                text.append(f", {_saved(written['saved'])}")
-        if len(answer["similarities"]) > 1:
-            text.append("\nto the other text ", "dim").append(f"{answer['similarities'][0][1]:.4f}", "bold")
+            text.append("\ntokens ", "dim").append(f"{answer.tokens} of {answer.room}")
+            if written.saved is not None:
+                text.append(f", {_saved(written.saved)}")
+        if answer.to_other is not None:
+            text.append("\nto the other text ", "dim").append(f"{answer.to_other:.4f}", "bold")
         if written is not None:
-            text.append(_MIXED[written["mixed"]], "dim")
-            text.append(f"\n{inert(written['text'])}", "dim italic")
+            text.append(_MIXED.get(written.mixed, ""), "dim")
+            text.append(f"\n{inert(written.text)}", "dim italic")
         target.update(text)
 
 
-_MIXED = {"": "", "trained": "", "near": "\nthe mix is near; ctrl+s trains it"}
+_MIXED = {"near": "\nthe mix is near; ctrl+s trains it"}
 
 
-def _fidelity(text: Text, written: dict[str, Any]) -> None:
+def _fidelity(text: Text, written: WrittenOut) -> None:
     """Fidelity beside its floor, or why there is none."""
     text.append("fidelity ", "dim")
-    if written["tokens"] is None:
+    if written.tokens is None:
         text.append("unknown, as a hard prompt is")
-    elif written["similarity"] is None:
+    elif written.similarity is None:
         text.append("unknown: written out, it is too long for the model, which is what soft prompts are for")
     else:
-        text.append(f"{written['similarity']:.4f}", "bold")
-        if written["floor"] is not None:
-            below = written["similarity"] < written["floor"]
-            text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(
-                f"{written['floor']:.4f}"
-            )
+        text.append(f"{written.similarity:.4f}", "bold")
+        if written.floor is not None:
+            below = written.similarity < written.floor
+            text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(f"{written.floor:.4f}")
 
 
 def _saved(tokens: int) -> str:

@@ -49,12 +49,14 @@ class KeyBar(Widget):
     def _show(self, screen: Screen[object]) -> None:
         if not (self.app.app_focus and self.is_attached and screen is self.screen):
             return
+        is_covered = self.app.screen is not self.screen
         by_action: dict[str, ShownKey] = {}
         palette = None
         for active in screen.active_bindings.values():
             binding = active.binding
             shown = ShownKey(binding.key, self.app.get_key_display(binding), binding.description, active.enabled)
-            if binding.show:
+            # under a dialog such an action would be the dialog's
+            if binding.show and not (is_covered and binding.action.startswith("screen.")):
                 by_action.setdefault(binding.action, shown)
             if binding.key == self.app.COMMAND_PALETTE_BINDING:
                 palette = shown

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import Library, Listed, Listing
-from softprompt_tui.messages import EntryAction, EntryHighlighted
+from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
 from softprompt_tui.rendering.numbers import age, figure
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
@@ -45,11 +45,13 @@ COLUMNS = (
     Column("tags", 14, from_width=96),
     Column("age", 6, right=True),
 )
-ACTIONS = {"r": ("rename", "Rename"), "t": ("tag", "Tag"), "N": ("note", "Note"), "d": ("delete", "Delete"), "u": ("undo", "Undo"), "n": ("vary", "Vary"),
-           "y": ("copy", "Copy"), "c": ("compare", "Compare"), "i": ("detail", "Detail"), "e": ("export", "Export"), "f": ("import", "From files"), "H": ("hard_prompt", "Hard prompt"), "x": ("harden", "Hard readout"), "Y": ("copy_hard", "Copy hard readout")}  # fmt: skip
+ACTIONS = {"r": (OnEntry.RENAME, "Rename"), "t": (OnEntry.TAG, "Tag"), "N": (OnEntry.NOTE, "Note"), "d": (OnEntry.DELETE, "Delete"), "u": (OnEntry.UNDO, "Undo"), "n": (OnEntry.VARY, "Vary"),
+           "y": (OnEntry.COPY, "Copy"), "c": (OnEntry.COMPARE, "Compare"), "i": (OnEntry.DETAIL, "Detail"), "e": (OnEntry.EXPORT, "Export"), "f": (OnEntry.IMPORT, "From files"), "H": (OnEntry.HARD_PROMPT, "Hard prompt"), "x": (OnEntry.HARDEN, "Hard readout"), "Y": (OnEntry.COPY_HARD, "Copy hard readout")}  # fmt: skip
 
 
-SHOWN = ("rename", "delete")
+SHOWN = (OnEntry.RENAME, OnEntry.DELETE)
+OF_ALL_MARKED = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE)
+OF_NONE = (OnEntry.UNDO, OnEntry.IMPORT)
 
 
 class LibraryPane(Vertical):
@@ -179,20 +181,20 @@ class LibraryPane(Vertical):
         event.stop()
         self.table.focus()
 
-    def on_key(self, event: object) -> None:
-        key = getattr(event, "key", "")
+    def on_key(self, event: events.Key) -> None:
+        key = event.key
         search = self.query_one("#search", Input)
         if key == "escape" and search.display:
             search.value = ""
             search.display = False
             self.table.focus()
-            event.stop()  # type: ignore[attr-defined]
+            event.stop()
         elif key == "down" and search.has_focus:
             self.table.focus()
         elif key == "escape" and self.table.marked:
             self.table.marked.clear()
             self.table.refresh()
-            event.stop()  # type: ignore[attr-defined]
+            event.stop()
 
     def action_order(self) -> None:
         orders = list(ORDERS)
@@ -205,14 +207,15 @@ class LibraryPane(Vertical):
 
     def action_act(self, action: str) -> None:
         marked = tuple(sorted(self.table.marked))
-        entries = marked if marked and action in ("delete", "tag", "compare") else tuple(filter(None, [self.table.current]))
-        if entries or action in ("undo", "import"):
-            self.post_message(EntryAction(action, entries))
+        wanted = OnEntry(action)
+        entries = marked if marked and wanted in OF_ALL_MARKED else tuple(filter(None, [self.table.current]))
+        if entries or wanted in OF_NONE:
+            self.post_message(EntryAction(wanted, entries))
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
         event.stop()
         if isinstance(event, Table.Chosen):
-            self.post_message(EntryAction("open", (self.table.current,)))
+            self.post_message(EntryAction(OnEntry.OPEN, (self.table.current,)))
         else:
             self.post_message(EntryHighlighted(self.table.current))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -21,10 +22,27 @@ from softprompt_tui.widgets.sparkline import Spark
 NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
 
 
+@dataclass(frozen=True)
+class LossFigures:
+    """What stands beside a curve, as far as it is known. Of a search for a hard readout only the best so far is told."""
+
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    similarity: float | None = None
+    best_similarity: float | None = None
+    composed: float | None = None
+    steps_per_second: float | None = None
+    is_running: bool = False
+    is_search: bool = False
+    words: str = ""
+    error: str = ""
+
+
 class LossPane(Vertical, can_focus=True):
     """Shows one curve: of the run under way, or of what the library's cursor is on."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "app.plot", "Plot")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.plot", "Plot")]
 
     def __init__(self) -> None:
         super().__init__(id="loss-pane", classes="pane")
@@ -36,12 +54,11 @@ class LossPane(Vertical, can_focus=True):
         yield Spark(id="spark")
         yield Static(NOTHING, id="figures", markup=False)
 
-    def show(self, title: str, series: Series, figures: dict[str, Any]) -> None:
-        """`figures`: kind, state, step, steps, loss, similarity, best_similarity, steps_per_second, seconds; those that are known."""
+    def show(self, title: str, series: Series, figures: LossFigures) -> None:
         if (subtitle := title.replace("[", r"\[")) != self.border_subtitle:
             self.border_subtitle = subtitle
         self._series = series
-        text = _figures(figures, max(20, self.size.width - 4))
+        text = _drawn(figures, max(20, self.size.width - 4))
         lines = text.plain.count("\n")
         self.query_one("#figures", Static).update(text, layout=lines != self._lines)  # laying out redraws more than the text
         self._lines = lines
@@ -69,20 +86,19 @@ class LossPane(Vertical, can_focus=True):
         self.query_one("#figures", Static).update(NOTHING)
 
 
-def _figures(f: dict[str, Any], width: int) -> Text:
+def _drawn(f: LossFigures, width: int) -> Text:
     """As many lines as it takes, a label and a figure in each cell of a grid."""
     cells = []
-    a_search = f.get("kind") == "hard"  # of it only the best so far is told
-    if f.get("step") is not None:
-        label = "round" if a_search else "step"
-        cells.append((label, f"{f['step']} of {f['steps']}" if f.get("steps") else f"{f['step']}"))
-    for label, key in (("similarity", "similarity"), ("best", "best_similarity"), ("loss", "loss"), ("composed", "composed")):
-        if f.get(key) is not None and not (a_search and label in ("best", "loss")):
-            cells.append((label, figure(f[key])))
-    if f.get("steps_per_second"):
-        cells.append(("speed", f"{f['steps_per_second']:.0f}/s"))
-        if f.get("state") == "running" and f.get("steps") and f.get("step") is not None:
-            cells.append(("left", duration((f["steps"] - f["step"]) / f["steps_per_second"])))
+    if f.step is not None:
+        cells.append(("round" if f.is_search else "step", f"{f.step} of {f.steps}" if f.steps else f"{f.step}"))
+    each = (("similarity", f.similarity), ("best", f.best_similarity), ("loss", f.loss), ("composed", f.composed))
+    for label, known in each:
+        if known is not None and not (f.is_search and label in ("best", "loss")):
+            cells.append((label, figure(known)))
+    if f.steps_per_second:
+        cells.append(("speed", f"{f.steps_per_second:.0f}/s"))
+        if f.is_running and f.steps and f.step is not None:
+            cells.append(("left", duration((f.steps - f.step) / f.steps_per_second)))
     text = Text()
     taken = 0
     for label, value in cells:
@@ -95,7 +111,7 @@ def _figures(f: dict[str, Any], width: int) -> Text:
             taken += 2
         text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
         taken += len(part)
-    for words, style in ((f.get("words", ""), "italic"), (f.get("error", ""), "bold red")):
+    for words, style in ((f.words, "italic"), (f.error, "bold red")):
         if words:
             text.append(("\n" if text else "") + inert(words), style)
     return text

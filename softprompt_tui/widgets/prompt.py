@@ -89,7 +89,7 @@ class Editor(TextArea):
 
     async def action_train(self) -> None:
         """At once: a message would be read after the next key, which may be ctrl+q."""
-        await self.app.run_action("train")
+        await self.screen.run_action("train")
 
     async def _on_key(self, event: events.Key) -> None:
         row = self.wrapped_document.location_to_offset(self.cursor_location).y
@@ -108,9 +108,9 @@ class PromptPane(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "f7", "app.sweep", "Sweep", key_display="F7", priority=True, tooltip="1 to 16 soft tokens at once, to choose from"
+            "f7", "screen.sweep", "Sweep", key_display="F7", priority=True, tooltip="1 to 16 soft tokens at once, to choose from"
         ),
-        Binding("f8", "app.more", "Settings", key_display="F8", priority=True),
+        Binding("f8", "screen.more", "Settings", key_display="F8", priority=True),
     ]
 
     def __init__(self, prompt: str, fields: dict[str, str], history: list[str]) -> None:

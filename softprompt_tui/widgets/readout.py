@@ -48,8 +48,8 @@ class ReadoutPane(VerticalScroll):
     """Marks which words have changed since it was last shown the same thing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "app.harden", "Hard readout", tooltip="Look for real words that carry the meaning when they are typed"),
-        Binding("y", "app.copy_hard", "Copy it"),
+        Binding("x", "screen.harden", "Hard readout", tooltip="Look for real words that carry the meaning when they are typed"),
+        Binding("y", "screen.copy_hard", "Copy it"),
     ]
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on
@@ -12,7 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from softprompt_tui.messages import RunAction
+from softprompt.worker.summary import RunSummary
+from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.numbers import age, figure
 from softprompt_tui.rendering.sanitize import inert
 from softprompt_tui.state.queue import places, state_of, told
@@ -30,17 +31,17 @@ COLUMNS = (
     Column("name or prompt", 0),
 )
 ACTIONS = {
-    "s": ("stop", "Stop"),
-    "p": ("pause", "Pause"),
-    "K": ("up", "Earlier"),
-    "J": ("down", "Later"),
-    "r": ("retry", "Retry"),
-    "d": ("drop", "Drop"),
-    "x": ("harden", "Hard readout"),
+    "s": (OnRun.STOP, "Stop"),
+    "p": (OnRun.PAUSE, "Pause"),
+    "K": (OnRun.UP, "Earlier"),
+    "J": (OnRun.DOWN, "Later"),
+    "r": (OnRun.RETRY, "Retry"),
+    "d": (OnRun.DROP, "Drop"),
+    "x": (OnRun.HARDEN, "Hard readout"),
 }
 
 
-SHOWN = ("stop", "pause", "drop")
+SHOWN = (OnRun.STOP, OnRun.PAUSE, OnRun.DROP)
 
 
 class RunsPane(Vertical):
@@ -52,7 +53,7 @@ class RunsPane(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="runs", classes="pane below")
-        self._runs: list[dict[str, Any]] = []
+        self._runs: list[RunSummary] = []
         self._places: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
@@ -63,16 +64,16 @@ class RunsPane(Vertical):
     def table(self) -> Table:
         return self.query_one(Table)
 
-    def show(self, runs: list[dict[str, Any]]) -> None:
+    def show(self, runs: list[RunSummary]) -> None:
         """The runs as they are; the cursor stays with its run."""
         table, current = self.table, self.table.current
         self._runs, self._places = runs, places(runs)
         # who is elsewhere finds it on what trains; who is here, on the run that it was on
-        cursor = next((i for i, run in enumerate(runs) if run["id"] == current), None) if table.has_focus else 0
+        cursor = next((i for i, run in enumerate(runs) if run.id == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
         for page in {table.cursor // PAGE, *table.pages_in_sight}:
             self._fill(page)
-        going = sum(run["state"] in ("running", "queued") for run in runs)
+        going = sum(run.state in ("running", "queued") for run in runs)
         self.border_subtitle = f"{going} under way or waiting" if going else ""
         self._explain()
 
@@ -83,31 +84,31 @@ class RunsPane(Vertical):
 
     def _fill(self, page: int) -> None:
         runs, now = self._runs[page * PAGE : (page + 1) * PAGE], datetime.now(UTC)
-        self.table.fill(page, [(run["id"], _row(run, self._places, now)) for run in runs])
+        self.table.fill(page, [(run.id, _row(run, self._places, now)) for run in runs])
 
     def action_act(self, action: str) -> None:
         if self.table.current:
-            self.post_message(RunAction(action, self.table.current))
+            self.post_message(RunAction(OnRun(action), self.table.current))
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
         event.stop()
         self._explain()
         if isinstance(event, Table.Chosen):
-            self.post_message(RunAction("show", self.table.current))
+            self.post_message(RunAction(OnRun.SHOW, self.table.current))
 
     def _explain(self) -> None:
         """Why it failed, or what it waits for."""
-        run = next((one for one in self._runs if one["id"] == self.table.current), None)
-        words = Text(inert(run["error"]), "red") if run and run["error"] else Text()
-        if run and run["state"] == "queued":
+        run = next((one for one in self._runs if one.id == self.table.current), None)
+        words = Text(inert(run.error), "red") if run and run.error else Text()
+        if run and run.state == "queued":
             words = Text(inert(told(run, self._runs)), "dim")
         shown = self.query_one("#run-words", Static)
         shown.update(words)
         shown.display = bool(words)
 
 
-def _row(run: dict[str, Any], place: dict[str, int], now: datetime) -> tuple[str, ...]:
-    step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
-    figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    return (state_of(run, place.get(run["id"])), run["kind"], *figures, run["name"] or run["prompt"] or run["error"])
+def _row(run: RunSummary, place: dict[str, int], now: datetime) -> tuple[str, ...]:
+    step = "-" if run.step is None else f"{run.step}/{run.steps}"
+    figures = (step, figure(run.best_similarity), age(run.created, now))
+    return (state_of(run, place.get(run.id)), run.kind, *figures, run.name or run.prompt or run.error)

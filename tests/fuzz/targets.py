@@ -61,7 +61,7 @@ from softprompt.prompts.serialization import to_dict
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
 from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
-from softprompt_tui.controllers.runs import _whole as whole
+from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.details import of_run
 from softprompt_tui.rendering.sweep_table import rows_of
 from softprompt_tui.state import queue as waiting
@@ -216,8 +216,8 @@ def _said(raw: bytes) -> None:
                     _shown(event["run"])
 
 
-def _shown(run: dict[str, Any]) -> None:
-    run = whole(run, None)
+def _shown(told: dict[str, Any]) -> None:
+    run = RunSummary.from_message(told)
     row_of(run, waiting.places([run]), datetime.now(UTC))
     of_run(run)
     waiting.told(run, [run])

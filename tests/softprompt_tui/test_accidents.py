@@ -25,9 +25,9 @@ import softprompt_tui
 
 # What we override of Textual on purpose; any other name that Textual has too would replace a part of it unseen.
 OVERRIDDEN = {
-    "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE", "VERTICAL_BREAKPOINTS",
-    "check_action", "clipboard", "compose", "control", "get_driver_class", "get_line", "get_line_filters", "get_system_commands",
-    "on_event", "panic", "push_screen_wait", "render_line", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
+    "ALLOW_SELECT", "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE", "VERTICAL_BREAKPOINTS",
+    "check_action", "clipboard", "compose", "control", "get_default_screen", "get_driver_class", "get_line", "get_line_filters", "get_system_commands",
+    "on_event", "panic", "push_screen_wait", "render", "render_line", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
 }  # fmt: skip
 MADE_BY_TEXTUAL = (
     "__",

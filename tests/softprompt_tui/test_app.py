@@ -22,6 +22,7 @@ from softprompt.worker.client import Client
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.controllers import runs
+from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
 from softprompt_tui.screens.loss_plot import PlotScreen
@@ -58,7 +59,7 @@ pytestmark = pytest.mark.usefixtures("runtime")
 def test_the_first_start_shows_what_to_do_next() -> None:
     async def scene(d: Desk) -> None:
         await d.shows("image of serene landscape", "13 of 77 tokens", "The library is empty.", "ctrl+t trains", "worker ready")
-        assert d.app.prompt_pane.fields["tokens"] == "3"
+        assert d.app.main.prompt_pane.fields["tokens"] == "3"
         await d.pilot.press("f6")
         await d.shows("No runs.")
         await d.pilot.press("f5")
@@ -106,7 +107,7 @@ def test_what_a_run_came_to_is_shown_under_its_new_name() -> None:
 
 def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
     async def scene(d: Desk) -> None:
-        d.app.prompt_pane.query_one("#field-tokens", Input).value = "many"
+        d.app.main.prompt_pane.query_one("#field-tokens", Input).value = "many"
         await d.pilot.press("ctrl+t")
         await d.shows("a whole number is needed")
         assert not [one for one in d.worker.asked if isinstance(one, p.Submit)]
@@ -124,7 +125,7 @@ def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
 @pytest.mark.parametrize("key", ["ctrl+t", "f7"])
 def test_what_the_model_has_no_room_for_is_refused_before_it_is_queued(prompt: str, tokens: str, said: str, key: str) -> None:
     async def scene(d: Desk) -> None:
-        d.app.prompt_pane.set(prompt, {"tokens": tokens})
+        d.app.main.prompt_pane.set(prompt, {"tokens": tokens})
         d.app.settings.more = {"sweep": f"1,{tokens}"}
         await d.pilot.press(key)
         await d.until(
@@ -144,17 +145,17 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
     entry = Library().save(a_prompt(name="lake")).id
 
     async def scene(d: Desk) -> None:
-        d.app.prompt_pane.set("a red fox")
+        d.app.main.prompt_pane.set("a red fox")
         first = await d.train()
-        d.app.begin(lambda: d.app.hard.look_for(entry), group="requests")
+        d.app.main.hard.look_for(entry, "auto")
         await d.until(lambda: len(d.worker.records) == 2)
-        d.app.prompt_pane.set("a blue boat")
+        d.app.main.prompt_pane.set("a blue boat")
         last = await d.train()
         d.worker.begin(first)
         await d.pilot.press("f6", "G")
         await d.shows("queued 1   hard", "queued 2   train", "waiting behind a red fox and 1 more")
         await d.pilot.press("enter")
-        await d.until(lambda: d.app.shown.run == last)
+        await d.until(lambda: d.app.main.detail.run == last)
         d.worker.end(first)
         await d.until(lambda: d.text().count("waiting behind the hard readout of lake") == 2)  # in the loss pane too
         await d.pilot.press("K")
@@ -166,7 +167,7 @@ def test_a_run_that_waits_says_behind_what_and_which_is_next() -> None:
 def test_a_long_queue_tells_every_place() -> None:
     async def scene(d: Desk) -> None:
         for i in range(11):
-            d.app.runs.submitted(await d.app.line.ask(p.Submit(TrainJob(f"fox {i}").as_dict())))
+            await d.app.worker.submit(TrainJob(f"fox {i}"))
         await d.pilot.press("f6")
         await d.shows("queued 1 ", "queued 10 ", "queued 11 ")
 
@@ -190,8 +191,8 @@ def test_a_sweep_asked_for_again_before_the_worker_answers_is_one_sweep(monkeypa
                 await answered.wait()
             return answer
 
-        answered, real = asyncio.Event(), d.app.line.ask
-        monkeypatch.setattr(d.app.line, "ask", ask)
+        answered, real = asyncio.Event(), d.app.worker.ask
+        monkeypatch.setattr(d.app.worker, "ask", ask)
         await d.pilot.press("f7")
         await d.until(lambda: d.worker.records)
         await d.pilot.press("f7")
@@ -219,12 +220,12 @@ def test_entries_are_renamed_tagged_noted_deleted_and_brought_back() -> None:
     async def scene(d: Desk) -> None:
         def done(name: str) -> bool:
             """Whether the change is written and the next dialog can be asked for; the typed name alone stands in the old one."""
-            return not d.app.entries._asking and name in {one.name for one in Library().list().entries}
+            return not d.app.main.library._asking and name in {one.name for one in Library().list().entries}
 
         await d.pilot.press("f4")
         await d.shows("fox", "lake")
-        await d.until(lambda: d.app.library_pane.table.total == 2)
-        while d.app.library_pane.table.current != fox:
+        await d.until(lambda: d.app.main.library_pane.table.total == 2)
+        while d.app.main.library_pane.table.current != fox:
             await d.pilot.press("j")
         await d.pilot.press("r")
         await d.until(lambda: isinstance(d.app.screen, AskText))
@@ -259,16 +260,16 @@ def test_the_library_is_searched_ordered_and_compared() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4", "slash", *"sunr")
-        await d.until(lambda: d.app.library_pane.table.total == 1)
+        await d.until(lambda: d.app.main.library_pane.table.total == 1)
         await d.pilot.press("enter")
-        assert d.app.library_pane.table.has_focus
+        assert d.app.main.library_pane.table.has_focus
         await d.pilot.press("escape")
-        await d.until(lambda: d.app.library_pane.table.total == 31)
+        await d.until(lambda: d.app.main.library_pane.table.total == 31)
         await d.pilot.press("o")
         await d.shows("31, most similar first")
-        await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "lake")  # type: ignore[union-attr]
+        await d.until(lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "lake")  # type: ignore[union-attr]
         await d.pilot.press("G")
-        await d.until(lambda: d.app.library_pane.current() is not None and d.app.library_pane.current().name == "fox 0")  # type: ignore[union-attr]
+        await d.until(lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "fox 0")  # type: ignore[union-attr]
         await d.shows("fox 0")
         await d.pilot.press("g", "space", "space", "c")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
@@ -282,11 +283,11 @@ def test_opening_composing_and_copying() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4")
-        await d.until(lambda: d.app.library_pane.table.current)
+        await d.until(lambda: d.app.main.library_pane.table.current)
         await d.pilot.press("enter")
         await d.shows("fox is open: its tokens are [v1] to [v2]")
         await d.pilot.press("y")
-        await d.until(lambda: d.app.compose_pane.composition == "[fox]")
+        await d.until(lambda: d.app.main.compose_pane.composition == "[fox]")
         assert d.app.clipboard == "[fox]"
         await d.pilot.press("f5", "end", "space", *"dark")
         await d.shows("fidelity 0.9870  floor 0.9120", "tokens 5 of 75, 4 saved")
@@ -305,15 +306,15 @@ def test_names_are_offered_behind_a_bracket_and_chosen_by_keys() -> None:
         await d.pilot.press("f5", *"at ", "left_square_bracket", *"fo")
         await d.shows("fox   2 soft tokens", "fog   2 soft tokens")
         await d.pilot.press("down", "enter")
-        await d.until(lambda: d.app.compose_pane.composition == "at [fog]")
+        await d.until(lambda: d.app.main.compose_pane.composition == "at [fog]")
         await d.pilot.press(*" dark", "backslash", "left_square_bracket", "l")  # a bracket that is one
         await d.pilot.pause(0.2)
         assert "   2 soft tokens" not in d.text()
         await d.pilot.press("space", "left_square_bracket")
         await d.shows("lake   2 soft tokens")
         await d.pilot.press("escape", "tab")
-        assert d.app.focused is d.app.compose_pane.query_one("#against")
-        assert d.app.compose_pane.composition == "at [fog] dark\\[l ["
+        assert d.app.focused is d.app.main.compose_pane.query_one("#against")
+        assert d.app.main.compose_pane.composition == "at [fog] dark\\[l ["
 
     works(scene)
 
@@ -327,12 +328,12 @@ def test_the_plot_shows_every_restart() -> None:
         await d.shows("step 39 of 300")
         await d.pilot.press("f3")
         await d.shows("loss of 3 restarts, all steps")
-        assert [one[-1] for one in d.app.shown.series.restarts] == [(39, 1 / 39), (39, 2 / 39), (39, 5 / 39)]
+        assert [one[-1] for one in d.app.main.detail.series.restarts] == [(39, 1 / 39), (39, 2 / 39), (39, 5 / 39)]
         await d.pilot.press("s")
         await d.until(lambda: "of 3 restarts" not in d.text())
         await d.pilot.press("escape")
         d.worker.end(run)
-        await d.until(lambda: d.app.runs.known[run]["state"] == "done")
+        await d.until(lambda: d.app.runs.known[run].state == "done")
         await d.pilot.press("f3")  # what is saved is the best one's curve; the others are still there
         await d.shows("loss of 3 restarts")
 
@@ -363,7 +364,7 @@ def test_on_a_large_terminal_all_panes_stand_side_by_side() -> None:
             assert pane in {node.id for node in d.app.focused.ancestors_with_self}  # type: ignore[union-attr]
         await d.pilot.resize_terminal(100, 30)
         await d.until(lambda: "No runs." not in d.text())
-        assert d.app.library_pane.display
+        assert d.app.main.library_pane.display
 
     works(scene, 200, 60)
 
@@ -381,10 +382,10 @@ def test_a_variation_brings_prompt_and_settings_back() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4")
-        await d.until(lambda: d.app.library_pane.table.current)
+        await d.until(lambda: d.app.main.library_pane.table.current)
         await d.pilot.press("n")
-        await d.until(lambda: d.app.prompt_pane.prompt == "a red fox")
-        fields = d.app.prompt_pane.fields
+        await d.until(lambda: d.app.main.prompt_pane.prompt == "a red fox")
+        fields = d.app.main.prompt_pane.fields
         assert (fields["tokens"], fields["steps"], fields["stop_at"]) == ("5", "77", "0.9")
         assert fields["contexts"] == "{} at sea | a map of {}"
         await d.pilot.press("ctrl+t")
@@ -407,14 +408,14 @@ def test_runs_are_stopped_paused_dropped_and_their_errors_read() -> None:
         await d.pilot.press("f6")
         await d.shows("running", "failed")
         await d.until(lambda: len(d.app.runs.known) == 3)
-        assert [run["id"] for run in d.app.runs.in_order()] == [first, third, second]
+        assert [run.id for run in d.app.runs.in_order()] == [first, third, second]
         await d.pilot.press("G")
         await d.shows("out of memory: fewer restarts")
         await d.pilot.press("r", "g", "p")
         await d.until(lambda: d.worker.records[first].state == "paused")
-        await d.until(lambda: d.app.runs.in_order()[-1]["id"] == first)
+        await d.until(lambda: d.app.runs.in_order()[-1].id == first)
         await d.pilot.press("g")
-        while d.app.runs_pane.table.current != third:
+        while d.app.main.runs_pane.table.current != third:
             await d.pilot.press("j")
         await d.pilot.press("d")
         await d.until(lambda: third not in d.worker.records)
@@ -430,7 +431,7 @@ def test_quitting_asks_once_where_something_trains() -> None:
     async def scene(d: Desk) -> None:
         run = await d.train()
         d.worker.begin(run)
-        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
+        await d.until(lambda: d.app.runs.known[run].state == "running")
         await d.pilot.press("ctrl+q")
         await d.until(lambda: isinstance(d.app.screen, AskKey))
         await d.pilot.press("escape")
@@ -477,7 +478,7 @@ def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, m
     async def scene(d: Desk) -> None:
         run = await d.train()
         d.worker.begin(run)
-        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
+        await d.until(lambda: d.app.runs.known[run].state == "running")
         d.worker.die()
         await d.shows("no worker: ctrl+r starts it")
         monkeypatch.setattr(client, "connect", connect)
@@ -536,7 +537,7 @@ def test_who_stops_all_stays_where_something_is_not_stopped(monkeypatch: pytest.
 
     async def scene(d: Desk) -> None:
         for prompt in ("over", "fox", "gone"):
-            d.app.prompt_pane.set(prompt)
+            d.app.main.prompt_pane.set(prompt)
             d.worker.begin(await d.train())
         await d.pilot.press("ctrl+q")
         await d.shows("3 trainings", "keep training")
@@ -561,7 +562,7 @@ def test_the_workers_death_is_said_and_mended_by_one_key() -> None:
         await d.shows("no worker: ctrl+r starts it")
         async with FakeWorker() as another:
             await d.pilot.press("ctrl+r")
-            await d.until(lambda: d.app.line.state == "up")
+            await d.until(lambda: d.app.worker.state == "up")
             await d.shows("worker ready")
             assert another.records == {}
 
@@ -570,15 +571,15 @@ def test_the_workers_death_is_said_and_mended_by_one_key() -> None:
 
 def test_settings_last_and_a_broken_file_is_kept(home: Path) -> None:
     async def first(d: Desk) -> None:
-        d.app.prompt_pane.set("a blue whale", {"tokens": "4"})
+        d.app.main.prompt_pane.set("a blue whale", {"tokens": "4"})
         d.app.theme = "softprompt-light"
         await d.pilot.press("f6")
         await d.pilot.pause()
         d.app.leave_now()
 
     async def second(d: Desk) -> None:
-        assert (d.app.prompt_pane.prompt, d.app.prompt_pane.fields["tokens"]) == ("a blue whale", "4")
-        assert (d.app.theme, d.app.below) == ("softprompt-light", "runs")
+        assert (d.app.main.prompt_pane.prompt, d.app.main.prompt_pane.fields["tokens"]) == ("a blue whale", "4")
+        assert (d.app.theme, d.app.main.below) == ("softprompt-light", "runs")
 
     works(first)
     works(second)
@@ -610,7 +611,7 @@ def test_nothing_under_a_dialog_is_reached_by_keys() -> None:
 
 def test_up_and_down_move_in_the_text_first_and_then_through_the_history_losing_nothing() -> None:
     async def scene(d: Desk) -> None:
-        pane = d.app.prompt_pane
+        pane = d.app.main.prompt_pane
         pane.remembered(["first prompt", "second prompt"])
         before = pane.prompt
         await d.pilot.press("up")
@@ -635,14 +636,14 @@ def test_the_cursor_stays_on_its_entry_however_the_list_changes() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4")
-        await d.until(lambda: d.app.library_pane.table.total == 230)
-        d.app.library_pane.table.cursor = 189
-        await d.until(lambda: d.app.library_pane.table.current == far)
+        await d.until(lambda: d.app.main.library_pane.table.total == 230)
+        d.app.main.library_pane.table.cursor = 189
+        await d.until(lambda: d.app.main.library_pane.table.current == far)
         library.save(a_prompt(name="later"))
-        d.app.entries.changed("")
-        await d.until(lambda: d.app.library_pane.table.total == 231)
-        await d.until(lambda: d.app.library_pane.table.current == far)
-        assert d.app.library_pane.table.cursor == 190
+        d.app.post(LibraryChanged())
+        await d.until(lambda: d.app.main.library_pane.table.total == 231)
+        await d.until(lambda: d.app.main.library_pane.table.current == far)
+        assert d.app.main.library_pane.table.cursor == 190
 
     works(scene)
 
@@ -652,12 +653,12 @@ def test_a_deleted_entry_is_shown_no_more() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4")
-        await d.until(lambda: d.app.library_pane.table.current)
+        await d.until(lambda: d.app.main.library_pane.table.current)
         await d.pilot.press("enter")
-        await d.until(lambda: d.app.entries.opened)
+        await d.until(lambda: d.app.main.library.opened)
         await d.pilot.press("d")
         await d.shows("The library is empty", "Nothing trains yet")
-        await d.until(lambda: not d.app.entries.opened)
+        await d.until(lambda: not d.app.main.library.opened)
 
     works(scene)
 
@@ -703,7 +704,7 @@ def test_hostile_text_is_inert_on_every_screen(
             return not set(d.text()) & set("\x1b\x07\x9b\u202e")
 
         for text in texts:
-            d.app.prompt_pane.set(text)
+            d.app.main.prompt_pane.set(text)
             run = await d.train()
             d.worker.begin(run)
             d.worker.report(run, 5)
@@ -726,17 +727,17 @@ def test_hostile_text_is_inert_on_every_screen(
             assert inert()
             await d.pilot.press("escape")
         for text in texts:
-            d.app.prompt_pane.set(text)
+            d.app.main.prompt_pane.set(text)
             await d.pilot.press("f7")
             await d.until(lambda: isinstance(d.app.screen, SweepScreen))
             run = list(d.worker.records)[-1]
             d.worker.end(run, results=[swept(1) | {"readout_text": text}])
-            await d.until(lambda run=run: d.app.runs.known[run]["results"])
-            d.app.screen.show()  # type: ignore[attr-defined]
+            await d.until(lambda run=run: d.app.runs.known[run].results)
+            d.app.screen.draw()  # type: ignore[attr-defined]
             await d.pilot.pause(0.02)
             assert inert()
             await d.pilot.press("escape")
-        d.app.compose_pane.show(None, HOSTILE[2])
+        d.app.main.compose_pane.show(None, HOSTILE[2])
         await d.pilot.press("f5")
         assert inert()
         assert d.app.is_running
@@ -781,7 +782,7 @@ def test_an_answer_that_is_older_than_the_news_changes_nothing() -> None:
         await d.until(lambda: d.app.runs.known.get(run))
         d.worker.report(run, 20)
         await d.shows("step 20 of 300", "training")
-        assert d.app.runs.known[run]["state"] == "running"
+        assert d.app.runs.known[run].state == "running"
 
     works(scene)
 
@@ -794,14 +795,14 @@ def test_a_composition_is_trained_with_the_settings_and_a_name_that_is_free() ->
         await d.pilot.press("f5", *"[nobody] x", "escape", "ctrl+s")
         await d.shows("no soft prompt is named")
         assert not d.worker.records
-        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        d.app.main.compose_pane.query_one("#composition", Input).value = "[fox] at night"
         await d.pilot.press("ctrl+s")
         await d.shows("its name")
         await d.pilot.press(*"fox", "enter")
         await d.shows("has a soft prompt named fox already")
         await d.pilot.press(*"night", "enter")
         await d.until(lambda: d.worker.records)
-        assert d.app.compose_pane.composition == "[fox] at night"
+        assert d.app.main.compose_pane.composition == "[fox] at night"
 
     works(scene)
 
@@ -810,8 +811,8 @@ def test_a_composition_that_has_no_room_is_refused_before_it_is_queued() -> None
     Library().save(a_prompt(name="fox", hard_prompt="a red fox"))
 
     async def scene(d: Desk) -> None:
-        d.app.prompt_pane.set("x", {"tokens": "76"})
-        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        d.app.main.prompt_pane.set("x", {"tokens": "76"})
+        d.app.main.compose_pane.query_one("#composition", Input).value = "[fox] at night"
         await d.pilot.press("f5", "ctrl+s")
         await d.shows("room for 1 to 75")
         assert not isinstance(d.app.screen, AskText)
@@ -825,7 +826,7 @@ def test_a_composition_becomes_a_job_of_all_its_meaning() -> None:
 
     async def scene(d: Desk) -> None:
         d.app.settings.more = {"objective": "mixed", "share": "0.4"}
-        d.app.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        d.app.main.compose_pane.query_one("#composition", Input).value = "[fox] at night"
         await d.pilot.press("f5", "ctrl+s")
         await d.shows("its name")
         await d.pilot.press(*"night fox", "enter")
@@ -847,7 +848,7 @@ def test_two_entries_of_one_name_are_both_offered() -> None:
         await d.pilot.press("f5", "left_square_bracket", *"fo")
         await d.until(lambda: d.text().count("fox   2 soft tokens") == 2)
         await d.pilot.press("enter")
-        await d.until(lambda: d.app.compose_pane.composition in (f"[{first.id}]", "[0123456789abcdef]"))
+        await d.until(lambda: d.app.main.compose_pane.composition in (f"[{first.id}]", "[0123456789abcdef]"))
 
     works(scene)
 
@@ -860,13 +861,13 @@ def test_a_readout_that_wraps_shows_all_its_rows() -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4", "G")
-        await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
+        await d.until(lambda: d.app.main.detail.entry == d.app.main.library_pane.table.current)
         await d.pilot.press("g")
         await d.pilot.pause(0.3)
         for _ in range(2):
-            await d.pilot.press("j" if d.app.library_pane.table.cursor == 0 else "k")
-            await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
-            if d.app.shown.title == "long":
+            await d.pilot.press("j" if d.app.main.library_pane.table.cursor == 0 else "k")
+            await d.until(lambda: d.app.main.detail.entry == d.app.main.library_pane.table.current)
+            if d.app.main.detail.title == "long":
                 await d.shows("[v1]", "[v2]", "[v3]")
 
     works(scene)

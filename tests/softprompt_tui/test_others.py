@@ -13,6 +13,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import VARIABLE
 from softprompt_tui import app as interface
 from softprompt_tui.app import SoftPromptApp
+from softprompt_tui.messages import LibraryChanged
 from tests.desk import Desk, works
 from tests.fake_worker import FakeWorker
 from tests.library_model import a_prompt
@@ -25,9 +26,11 @@ from tests.desk import runtime  # noqa: E402, F401  # a fixture
 async def in_library(d: Desk, name: str = "fox") -> str:
     """An entry that the list shows, with the cursor on it; its id."""
     entry = Library().save(a_prompt(name=name)).id
-    d.app.entries.changed(entry)
+    d.app.post(LibraryChanged(entry))
     await d.pilot.press("f4")
-    await d.until(lambda: (at := d.app.library_pane.current()) and at.name == name and d.app.library_pane.table.has_focus)
+    await d.until(
+        lambda: (at := d.app.main.library_pane.current()) and at.name == name and d.app.main.library_pane.table.has_focus
+    )
     return entry
 
 
@@ -65,12 +68,12 @@ def test_tags_that_two_give_are_all_there_and_what_one_takes_away_stays_away() -
 def test_what_another_one_has_changed_is_not_deleted_before_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(d: Desk) -> None:
         entry = await in_library(d)
-        d.app.entries.watch = lambda: None  # type: ignore[method-assign]  # else the change may be seen before the key
+        d.app.main.library.watch = lambda: None  # type: ignore[method-assign]  # else the change may be seen before the key
         Library().annotate("fox", "the best so far")
         await d.pilot.press("d")
         await d.shows("fox was changed by another program", "look again")
         assert Library().open(entry).note == "the best so far"
-        await d.until(lambda: d.app.library_pane.revision_of(entry) == 2)
+        await d.until(lambda: d.app.main.library_pane.revision_of(entry) == 2)
         await d.pilot.press("d")
         await d.shows("deleted; u brings it back")
         assert Library().list().total == 0
@@ -121,7 +124,7 @@ def test_the_title_follows_what_is_open_when_another_one_renames_or_deletes_it()
         await d.shows("open: wolf")
         Library().delete("wolf")
         await d.until(lambda: "open:" not in d.text())
-        assert d.app.entries.opened == ""
+        assert d.app.main.library.opened == ""
 
     works(scene)
 
@@ -129,7 +132,11 @@ def test_the_title_follows_what_is_open_when_another_one_renames_or_deletes_it()
 def test_a_search_that_ends_stays_on_what_it_found_and_one_that_is_taken_back_returns() -> None:
     async def scene(d: Desk) -> None:
         def at(name: str, total: int) -> object:
-            return (found := d.app.library_pane.current()) and found.name == name and d.app.library_pane.table.total == total
+            return (
+                (found := d.app.main.library_pane.current())
+                and found.name == name
+                and d.app.main.library_pane.table.total == total
+            )
 
         await in_library(d, "lake")
         await in_library(d, "mill")
@@ -153,7 +160,7 @@ def test_what_is_shown_stays_while_it_is_there_and_a_search_finds_nothing() -> N
         await d.pilot.press("slash", *"nothing")
         await d.shows("Nothing is like that.")
         Library().annotate("lake", "by another one")
-        d.app.entries.watch()
+        d.app.main.library.watch()
         await d.until(lambda: not [work for work in d.app.workers if work.group in ("library", "curve")])
         assert "─ fox ─" in d.text()
         Library().rename("fox", "wolf")
@@ -173,7 +180,7 @@ def test_what_is_shown_stays_while_it_is_there_and_a_search_finds_nothing() -> N
 def test_quitting_stops_what_was_started_here_and_others_only_where_it_says_so(key: str, stopped: set[str]) -> None:
     async def scene(d: Desk) -> None:
         d.worker._do(p.Submit(TrainJob("theirs").as_dict()))
-        d.app.prompt_pane.set("mine")
+        d.app.main.prompt_pane.set("mine")
         await d.train()
         await d.pilot.press("ctrl+q")
         await d.shows(
@@ -230,7 +237,7 @@ def test_why_there_is_no_worker_stays_on_the_screen(tmp_path: Path, monkeypatch:
             await d.until(lambda: "something else" not in d.text())
             await d.shows("is open to other users")
             await pilot.press("ctrl+r")  # it is said once, not once for every try
-            await d.until(lambda: d.text().count("is open to other users") == 1 and app.line.state == "gone")
+            await d.until(lambda: d.text().count("is open to other users") == 1 and app.worker.state == "gone")
             await pilot.press("escape")
             await d.until(lambda: "is open to other users" not in d.text())
 

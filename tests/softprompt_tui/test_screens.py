@@ -74,9 +74,11 @@ def test_a_training_under_way(width: int, height: int) -> None:
         for step in range(1, 200):
             d.worker.report(run, step, loss=1 / step)
         await d.shows("step 199 of 300", "similarity 0.9950", "landscape")
-        await d.until(lambda: d.app.readout._shown and d.app.readout._shown.as_text)
-        d.app.runs.known[run] |= {"created": "", "began": ""}  # the hour of the test is none of the picture
-        d.app.shown.changed()
+        await d.until(lambda: d.app.main.readout._shown and d.app.main.readout._shown.as_text)
+        d.app.runs.known[run] = replace(
+            d.app.runs.known[run], created="", began=""
+        )  # the hour of the test is none of the picture
+        d.app.main.detail.changed()
         await d.until(lambda: "queued" not in d.text() and "began" not in d.text())
         looks_like("training", d)
 
@@ -90,7 +92,7 @@ def test_the_library(width: int, height: int) -> None:
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4", "down", "space", "up")
         await d.shows("●", "soft    0.9971" if width > 60 else "fox")
-        await d.until(lambda: d.app.shown.entry == d.app.library_pane.table.current)
+        await d.until(lambda: d.app.main.detail.entry == d.app.main.library_pane.table.current)
         looks_like("library", d)
         await d.pilot.press("c")
         await d.shows("comparing takes two")
@@ -104,7 +106,7 @@ def test_composing(width: int, height: int) -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f5")
-        d.app.compose_pane.query_one("#composition", Input).value = "[landscape] mountain view"
+        d.app.main.compose_pane.query_one("#composition", Input).value = "[landscape] mountain view"
         await d.pilot.press("tab", *"a lake")
         await d.shows("0.9870", "other text 0.5000")
         looks_like("compose", d)
@@ -159,7 +161,7 @@ def test_a_hard_readout(width: int, height: int) -> None:
 
     async def scene(d: Desk) -> None:
         await d.pilot.press("f4")
-        await d.until(lambda: d.app.shown.read)
+        await d.until(lambda: d.app.main.detail.read)
         await d.pilot.press("f9")
         await d.shows("hard    0.9713", "composed 0.9544", "[v2]")
         looks_like("hard", d)
@@ -188,7 +190,7 @@ def test_the_mouse_reaches_what_keys_reach() -> None:
         await d.shows("river mill")
         row = next(y for y, line in enumerate(d.text().splitlines()) if "winter fox" in line)
         await d.pilot.click(offset=(4, row))
-        await d.until(lambda: d.app.shown.title == "winter fox")
+        await d.until(lambda: d.app.main.detail.title == "winter fox")
         await d.pilot.click(offset=(4, row), times=2)
         await d.shows("winter fox is open")
         for words, shown in (("F5 Compose", "A soft prompt is a word"), ("F6 Runs", "No runs."), ("F4 Library", "river mill")):

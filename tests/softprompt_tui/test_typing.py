@@ -46,22 +46,22 @@ def test_keys_after_one_that_opens_something_belong_to_what_it_opens() -> None:
         d.typed_at_once("f4", "r", *"dusk", "enter")  # a rename, not d: delete
         await d.until(lambda: names() == ["boat", "dusk"])
         d.typed_at_once("/", *"fox")  # a search, not f: import
-        await d.until(lambda: d.app.library_pane.words == "fox")
+        await d.until(lambda: d.app.main.library_pane.words == "fox")
         assert len(d.app.screen_stack) == 1
         d.typed_at_once("escape", "j", "d", "d", "u")  # each on what the one before has left
         await d.until(lambda: names() == ["boat"] or names() == ["dusk"])
         d.typed_at_once("u", "t", *"a b", "enter", "N", *"du", "enter")
         await d.until(lambda: any(one.note == "du" and set(one.tags) == {"a", "b"} for one in Library().list().entries))
         assert names() == ["boat", "dusk"]
-        d.app.prompt_pane.editor.text = "lake"
+        d.app.main.prompt_pane.editor.text = "lake"
         d.typed_at_once("f2", "home", *"x", "end", *"y", "left", *"z")  # also where Textual alone loses the order
-        await d.until(lambda: d.app.prompt_pane.editor.text == "xlakezy")
+        await d.until(lambda: d.app.main.prompt_pane.editor.text == "xlakezy")
         d.typed_at_once("f8", *"dusk", "tab", "2", "enter")
         await d.until(lambda: d.app.settings.more == {"name": "dusk", "restarts": "2"})
         d.typed_at_once("f5", *"[du", "tab", *" x")
-        await d.until(lambda: d.app.compose_pane.composition == "[dusk] x")
+        await d.until(lambda: d.app.main.compose_pane.composition == "[dusk] x")
         d.typed_at_once("f6", "f1", "escape", "f4", "n", *"abc")  # n moves the focus to the prompt
-        await d.until(lambda: d.app.prompt_pane.editor.text.endswith("abc"))
+        await d.until(lambda: d.app.main.prompt_pane.editor.text.endswith("abc"))
 
     works(scene)
 
@@ -69,7 +69,7 @@ def test_keys_after_one_that_opens_something_belong_to_what_it_opens() -> None:
 def test_what_starts_work_and_what_leaves_wait_for_their_turn() -> None:
     async def scene(d: Desk) -> None:
         d.typed_at_once("f2", *" one", "ctrl+t", *" two", "ctrl+t", "f6")
-        await d.until(lambda: len(d.worker.records) == 2 and d.app.runs_pane.table.has_focus)
+        await d.until(lambda: len(d.worker.records) == 2 and d.app.main.runs_pane.table.has_focus)
         prompts = [record.job.prompt for record in d.worker.records.values()]
         assert [prompt[-8:] for prompt in prompts] == ["lake one", " one two"]
         d.typed_at_once("d", "d", "f2", "ctrl+t", "ctrl+q", "k")  # each drop on the run that is left
@@ -91,7 +91,7 @@ def test_a_dialog_that_does_not_open_gets_no_keys_and_the_panes_do_not_either(mo
         await d.shows("dropped")
         assert not isinstance(d.app.screen, AskText)
         d.typed_at_once("f2", *"now")
-        await d.until(lambda: d.app.prompt_pane.editor.text.endswith("now"))
+        await d.until(lambda: d.app.main.prompt_pane.editor.text.endswith("now"))
         stalled.set()
         await d.until(lambda: isinstance(d.app.screen, AskText))
         d.typed_at_once("escape")
@@ -117,17 +117,17 @@ def test_a_paste_is_inserted_once_and_whole_into_every_field() -> None:
             assert driver is not None
             driver.send_message(event)
 
-        editor = d.app.prompt_pane.editor
+        editor = d.app.main.prompt_pane.editor
         editor.text = ""
         await paste("QQ one\rtwo\r\nthree\u2028four\x85fi\x1b[2Jve\x00\n")
         await d.until(lambda: editor.text)
         assert editor.text == "QQ one\ntwo\nthree\nfour\nfi[2Jve\n"
         await d.pilot.press("f5")
         await paste("a red fox\rin deep snow\r")
-        await d.until(lambda: d.app.compose_pane.composition == "a red fox in deep snow")
+        await d.until(lambda: d.app.main.compose_pane.composition == "a red fox in deep snow")
         d.typed_at_once("tab")
         await paste("of\r\nold")  # in its turn: after the key that moves on
-        await d.until(lambda: d.app.compose_pane.against == "of old")
+        await d.until(lambda: d.app.main.compose_pane.against == "of old")
         for keys, kind in ((("f4", "slash"), None), (("f4", "r"), AskText), (("f8",), MoreScreen), (("f2", "tab"), None)):
             d.typed_at_once(*("/" if key == "slash" else key for key in keys))
             await d.until(lambda kind=kind: isinstance(d.app.focused, Input) and (kind is None or isinstance(d.app.screen, kind)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError
 from softprompt.objectives.base import HardPrompt, ObjectiveFor
 from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.results import SweepResult
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
@@ -98,18 +98,24 @@ def knee(points: Sequence[tuple[int, float]]) -> int:
     return rising[above.index(max(above))][0]
 
 
-def results(made: list[SoftPrompt]) -> list[dict[str, Any]]:
-    """What each number of tokens came to, as plain values; at one of them is the knee."""
+def results(made: list[SoftPrompt]) -> list[SweepResult]:
+    """What each number of tokens came to; at one of them is the knee."""
     at = knee([(one.tokens, _fidelity(one)) for one in made])
-    told = []
-    for one in made:
-        composed = one.composition
-        told.append({
-            "tokens": one.tokens, "similarity": one.similarity, "composed": composed.mean if composed else None,
-            "worst": composed.worst if composed else None, "floor": composed.floor if composed else None,
-            "readout_text": one.readout_text, "readout_similarity": one.readout_similarity, "knee": one.tokens == at,
-        })  # fmt: skip
-    return told
+    return [_result(one, one.tokens == at) for one in made]
+
+
+def _result(made: SoftPrompt, is_knee: bool) -> SweepResult:
+    composed = made.composition
+    return SweepResult(
+        made.tokens,
+        made.similarity,
+        composed.mean if composed else None,
+        composed.worst if composed else None,
+        composed.floor if composed else None,
+        made.readout_text,
+        made.readout_similarity,
+        is_knee,
+    )
 
 
 def _fidelity(made: SoftPrompt) -> float:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from softprompt.prompts.results import SweepResult
+
 MAX_LINE_BYTES = 1 << 20  # of one event
 MAX_NUMBER = 1 << 52  # up to here a position has a next one, and JSON of every language holds a whole number
 MAX_TEXT = 10_000  # characters of an error or a readout
@@ -146,13 +148,14 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _results(value: Any) -> tuple[dict[str, Any], ...]:
+def _results(value: Any) -> tuple[SweepResult, ...]:
     """What each number of tokens of a sweep came to."""
     results = []
     for result in _listed(value):
         if not isinstance(result, dict) or "tokens" not in result:
             raise ValueError("a list of objects with tokens is expected")
-        results.append({key: _checked(key, check, result[key]) for key, check in _RESULT.items() if key in result})
+        known = {key: _checked(key, check, result[key]) for key, check in _RESULT.items() if key in result}
+        results.append(SweepResult.from_dict(known))
     return tuple(results)
 
 

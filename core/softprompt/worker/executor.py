@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
@@ -178,7 +179,9 @@ class Carrying:
         for one in made:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))
         ended = "stopped" if any(one.stopped == "interrupted" for one in made) else "done"
-        run.end({"event": ended, "results": results(made), "latest": run.latest, "began": run.began})
+        run.end(
+            {"event": ended, "results": [asdict(result) for result in results(made)], "latest": run.latest, "began": run.began}
+        )
 
 
 def event_of_hard(report: HardReport, latest: dict[str, Any], trained: int) -> dict[str, Any]:

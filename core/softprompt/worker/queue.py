@@ -412,7 +412,7 @@ def keep_swept(library: Library, folder: RunFolder, run: Run, tokens: Sequence[i
     """Saves soft prompts of a sweep under ids made of the run's and their tokens, so that each is there once."""
     from softprompt.library.entry import unpack  # numpy
 
-    there, saved = {result["tokens"] for result in run.results}, []
+    there, saved = {result.tokens for result in run.results}, []
     if missing := [k for k in tokens if k not in there]:
         raise RunRefused(
             f"run {run.id} has no soft prompt of {missing[0]} tokens; it has {', '.join(map(str, sorted(there))) or 'none'}"

@@ -28,12 +28,14 @@ from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptE
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import LONGEST
 from softprompt.prompts.downsample import reduced
+from softprompt.prompts.results import SweepResult
 from softprompt.system.files import open_file, read_file, sync_folder, with_room, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
 from softprompt.worker import events as e
 from softprompt.worker.events import ENDED, MAX_LINE_BYTES, WHOLE, BadEvent
 from softprompt.worker.leases import is_free, newest, take_lease
+from softprompt.worker.summary import RunSummary
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
@@ -65,7 +67,7 @@ class Run:
     name: str = ""
     stopping: bool = False
     pausing: bool = False
-    results: tuple[dict[str, Any], ...] = ()  # of a sweep: what each number of tokens came to
+    results: tuple[SweepResult, ...] = ()  # of a sweep: what each number of tokens came to
     latest: Mapping[str, Any] = field(default_factory=dict)  # the last report
     points: tuple[Point, ...] = ()
     lease: int = 0  # the highest number that an event bore
@@ -128,18 +130,23 @@ class Run:
             return self
         return replace(self, state="paused" if self.pausing else "queued", pausing=False)
 
+    def summary(self) -> RunSummary:
+        """The run as clients and scripts see it."""
+        job, latest = self.job, self.latest
+        return RunSummary(
+            self.id, self.state, prompt=job.prompt, model=job.model, device=job.device, tokens=job.config.tokens,
+            steps=latest.get("steps") or job.config.steps, name=self.name or job.name, position=self.position, created=self.created, began=self.began,
+            kind=job.kind, sweep=job.sweep if isinstance(job, SweepJob) else (), results=self.results,
+            of_entry=job.entry if isinstance(job, HardReadoutJob) else "", hard=job.hard_config is not None,
+            batch="" if job.batch is None else hashlib.sha256(repr(job.batch).encode("utf-8", "backslashreplace")).hexdigest()[:16],
+            rows=job.config.restarts, ended=self.ended, stopping=self.stopping, pausing=self.pausing, error=self.error, entry=self.entry,
+            step=latest.get("step"), loss=latest.get("loss"), similarity=latest.get("similarity"), best_loss=latest.get("best_loss"),
+            best_similarity=latest.get("best_similarity"), seconds=latest.get("seconds"), steps_per_second=latest.get("steps_per_second"),
+        )  # fmt: skip
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for clients and scripts."""
-        job = self.job
-        return {
-            "id": self.id, "state": self.state, "prompt": job.prompt, "model": job.model, "device": job.device, "tokens": job.config.tokens,
-            "steps": self.latest.get("steps") or job.config.steps, "name": self.name or job.name, "position": self.position, "created": self.created, "began": self.began,
-            "kind": job.kind, "sweep": list(job.sweep) if isinstance(job, SweepJob) else [], "results": list(self.results),
-            "of_entry": job.entry if isinstance(job, HardReadoutJob) else "", "hard": job.hard_config is not None,
-            "batch": "" if job.batch is None else hashlib.sha256(repr(job.batch).encode("utf-8", "backslashreplace")).hexdigest()[:16],
-            "rows": job.config.restarts, "ended": self.ended, "stopping": self.stopping, "pausing": self.pausing, "error": self.error, "entry": self.entry,
-            **{key: self.latest.get(key) for key in ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")},
-        }  # fmt: skip
+        return self.summary().as_dict()
 
 
 @dataclass(frozen=True)
@@ -152,14 +159,12 @@ class UnreadableRun:
     position: ClassVar[float] = 0.0
     is_over: ClassVar[bool] = False
 
+    def summary(self) -> RunSummary:
+        return RunSummary(self.id, self.state, kind="", error=self.reason)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the fields of a readable run."""
-        texts = ("prompt", "model", "device", "name", "created", "began", "ended", "entry", "of_entry", "batch")
-        unknown = ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second")
-        return {
-            "id": self.id, "state": self.state, "error": self.reason, "kind": "", "position": 0.0, "tokens": 0, "steps": 0, "rows": 1, "sweep": [], "results": [],
-            "hard": False, "stopping": False, "pausing": False, **dict.fromkeys(texts, ""), **dict.fromkeys(unknown),
-        }  # fmt: skip
+        return self.summary().as_dict()
 
 
 AnyRun = Run | UnreadableRun

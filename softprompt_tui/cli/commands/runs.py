@@ -22,6 +22,7 @@ from softprompt_tui.state.queue import before, called, places, state_of
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob
     from softprompt.worker.client import Client
+    from softprompt.worker.summary import RunSummary
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -84,45 +85,45 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from softprompt.worker.leases import is_here
-    from softprompt.worker.run_folder import UnreadableRun, all_runs, runs_folder  # 15 ms, for this command alone
+    from softprompt.worker.run_folder import all_runs, runs_folder  # 15 ms, for this command alone
 
     folder = runs_folder()
-    found = [run.as_dict() for run in all_runs(folder)]
-    here = [run for run in found if run["state"] in ("running", "queued") and is_here(folder / run["id"])]
+    found = [run.summary() for run in all_runs(folder)]
+    here = [run for run in found if run.state in ("running", "queued") and is_here(folder / run.id)]
     place = places(here)
     if as_json:
-        print_json([run | {"place": place.get(run["id"])} for run in found])
+        print_json([run.as_dict() | {"place": place.get(run.id)} for run in found])
     elif not found:
         narrate('There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background')
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
-        sharing = Counter(run["id"][:SHORT] for run in found)
-        shown = {run["id"]: run["id"] if sharing[run["id"][:SHORT]] > 1 else run["id"][:SHORT] for run in found}
-        rows = [(shown[run["id"]], *_row(run, place, now, run["state"] == UnreadableRun.state)) for run in found]
+        sharing = Counter(run.id[:SHORT] for run in found)
+        shown = {run.id: run.id if sharing[run.id[:SHORT]] > 1 else run.id[:SHORT] for run in found}
+        rows = [(shown[run.id], *_row(run, place, now, run.state == "unreadable")) for run in found]
         print_table(headings, rows, right=(3, 4, 5), stretch=6)
-        if unreadable := next((run["id"] for run in found if run["state"] == UnreadableRun.state), ""):
+        if unreadable := next((run.id for run in found if run.state == "unreadable"), ""):
             narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {shown[unreadable]}` removes it")
         _say_what_is_waited_for(here)
 
 
-def _row(run: dict[str, Any], place: dict[str, int], now: datetime, is_unreadable: bool) -> tuple[str, ...]:
-    step = "-" if run["step"] is None else f"{run['step']}/{run['steps']}"
-    figures = (step, figure(run["best_similarity"]), age(run["created"], now))
-    words = run["error"] if is_unreadable else run["name"] or run["prompt"]
-    return (state_of(run, place.get(run["id"])), run["kind"], *figures, words)
+def _row(run: RunSummary, place: dict[str, int], now: datetime, is_unreadable: bool) -> tuple[str, ...]:
+    step = "-" if run.step is None else f"{run.step}/{run.steps}"
+    figures = (step, figure(run.best_similarity), age(run.created, now))
+    words = run.error if is_unreadable else run.name or run.prompt
+    return (state_of(run, place.get(run.id)), run.kind, *figures, words)
 
 
-def _say_what_is_waited_for(here: list[dict[str, Any]]) -> None:
+def _say_what_is_waited_for(here: list[RunSummary]) -> None:
     """Of this host's runs: those of others wait for nothing that is done here."""
     from softprompt.worker.client import connect
 
-    waiting = [run for run in here if run["state"] == "queued"]
+    waiting = [run for run in here if run.state == "queued"]
     if not waiting:
         return
     if ahead := before(waiting[0], here):
         wait = "1 run waits" if len(waiting) == 1 else f"{len(waiting)} runs wait"
-        training = ", ".join(f"{run['id'][:8]} ({called(run)})" for run in ahead)
+        training = ", ".join(f"{run.id[:8]} ({called(run)})" for run in ahead)
         narrate(f"{wait} behind {training}")
     else:
         client = connect(start=False, older=True)

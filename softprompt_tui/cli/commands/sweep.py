@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,7 @@ from softprompt_tui.cli.options import config_of, other_options, plain_option, p
 from softprompt_tui.cli.progress import Progress
 from softprompt_tui.rendering.numbers import figure
 from softprompt_tui.rendering.plots import HEIGHT, WIDEST, without_colour
-from softprompt_tui.rendering.sweep_table import plot, swept_of
+from softprompt_tui.rendering.sweep_table import plot
 from softprompt_tui.services.job_form import SWEEP, numbers_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
+    from softprompt.prompts.results import SweepResult
     from softprompt.prompts.soft_prompt import SoftPrompt
-    from softprompt_tui.rendering.sweep_table import Swept
 
 NONE = "none"
 
@@ -103,8 +104,7 @@ def sweep(
         made = _swept(encoder, prompt, numbers, config, progress)
     from softprompt.training.token_sweep import results
 
-    told = results(made)
-    rows = [swept_of(result) for result in told]
+    rows = results(made)
     knee = next(row.tokens for row in rows if row.knee)
 
     def save(wished: str | tuple[int, ...]) -> dict[int, Entry]:
@@ -118,9 +118,9 @@ def sweep(
         wished = _asked(numbers, knee)
         saved = save(wished)
     if as_json:
-        kept = {k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()}
-        nothing = {"id": None, "name": None}
-        print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**one, **kept.get(one["tokens"], nothing)} for one in told]})  # fmt: skip
+        kept: dict[int, dict[str, str | None]] = {k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()}
+        nothing: dict[str, str | None] = {"id": None, "name": None}
+        print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**asdict(row), **kept.get(row.tokens, nothing)} for row in rows]})  # fmt: skip
     for k, entry in saved.items():
         narrate(f"{k} token{'s' * (k != 1)} saved as {entry.prompt.name}  (id {entry.id})")
     if wished is None:
@@ -168,15 +168,15 @@ def _save(here: Library, made: SoftPrompt, stem: str) -> Entry:
     return here.save(made.named(swept_name(stem, made.tokens)))
 
 
-def _show(rows: Sequence[Swept]) -> None:
+def _show(rows: Sequence[SweepResult]) -> None:
     """The table and the plot."""
     headings = ("tokens", "", "similarity", "composed", "worst", "as text", "readout")
     cells = [
         (
             str(row.tokens),
             "knee" if row.knee else "",
-            *(figure(value) for value in (row.similarity, row.composed, row.worst, row.as_text)),
-            row.readout,
+            *(figure(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity)),
+            row.readout_text or "",
         )
         for row in rows
     ]

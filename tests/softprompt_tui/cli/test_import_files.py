@@ -16,6 +16,7 @@ import softprompt
 from softprompt.formats.importer import candidates
 from softprompt.jobs.job import Job
 from softprompt_tui.cli.report import line
+from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.screens.text_viewer import TextScreen
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -184,7 +185,7 @@ def test_the_panes_live_with_what_is_unknown() -> None:
         )  # fmt: skip
         for i in range(2):
             d.app.library.save(unknown.named(f"stranger-{i}"))
-        d.app.entries.changed("")
+        d.app.post(LibraryChanged())
         await d.shows("stranger-0", "stranger-1")
         await d.pilot.press("f4")
         await d.pilot.press("i")

@@ -84,12 +84,12 @@ def test_the_count_ends_where_the_model_stops_reading() -> None:
 @pytest.mark.usefixtures("runtime")
 def test_the_editor_marks_both() -> None:
     def marked(d: Desk, style: str) -> str:
-        editor = d.app.prompt_pane.editor
+        editor = d.app.main.prompt_pane.editor
         line = editor.get_line(0)
         return "".join(line.plain[span.start : span.end] for span in line.spans if style in str(span.style))
 
     async def scene(d: Desk) -> None:
-        pane = d.app.prompt_pane
+        pane = d.app.main.prompt_pane
         pane.set("a (fox:1.2) <lora:x:1> asleep")
         await d.until(lambda: marked(d, "underline") == "(:1.2)<lora:x:1>")
         pane.set(ENDED)

@@ -10,7 +10,7 @@ from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt_tui.rendering.details import in_full
 from softprompt_tui.screens.training_settings import MORE
-from softprompt_tui.services.job_form import hard_of, job_of
+from softprompt_tui.services.job_form import Form, hard_of, job_of
 from softprompt_tui.widgets.sparkline import Spark
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -26,8 +26,8 @@ def submitted(d: Desk) -> list[p.Submit]:
 
 async def at_the_entry(d: Desk) -> None:
     await d.pilot.press("f4")
-    await d.until(lambda: d.app.library_pane.table.current)
-    await d.until(lambda: d.app.shown.read is not None)
+    await d.until(lambda: d.app.main.library_pane.table.current)
+    await d.until(lambda: d.app.main.detail.read is not None)
 
 
 def test_a_hard_readout_is_looked_for_live_and_stays_with_its_entry() -> None:
@@ -54,10 +54,10 @@ def test_a_hard_readout_is_looked_for_live_and_stays_with_its_entry() -> None:
         await d.shows(
             "hard    0.9100 dawn pier", "round 7 of 100", "live: hard readout of lake", "1 - similarity of the best text"
         )
-        assert not d.app.loss.query_one(Spark).display  # one text is no curve
+        assert not d.app.main.loss.query_one(Spark).display  # one text is no curve
         d.worker.search(run, 8, "dawn pier", 0.91)
         d.worker.search(run, 9, "dawn lakeside", 0.93)
-        await d.until(lambda: d.app.loss.query_one(Spark).display)
+        await d.until(lambda: d.app.main.loss.query_one(Spark).display)
         d.worker.search(run, 10, "dawn pier", 0.91)
         await d.pilot.press("f3")
         await d.shows("hard readout of lake", "1 - similarity of the best text, all steps")
@@ -97,7 +97,7 @@ def test_an_entry_shows_the_search_for_it_wherever_the_cursor_was_meanwhile() ->
         (run,) = d.worker.records
         d.worker.begin(run)
         await d.pilot.press("k")
-        await d.until(lambda: d.app.shown.title == "fox")
+        await d.until(lambda: d.app.main.detail.title == "fox")
         await d.shows("not looked for yet")
         d.worker.search(run, 3, "", 0.0)
         await d.pilot.press("j")
@@ -156,7 +156,7 @@ def test_a_training_that_looks_for_one_at_its_end_shows_it_and_keeps_its_curve()
         await d.shows("when the training is done")
         d.worker.search(run, 5, "dawn pier", 0.91)
         await d.shows("hard    0.9100", "dawn pier", "hard readout: round 5 of 100", "step 300 of 300", "trained;")
-        assert [point[0] for point in d.app.shown.series.points] == [10, 20, 300]
+        assert [point[0] for point in d.app.main.detail.series.points] == [10, 20, 300]
         d.worker.end(run, hard=FOUND)
         await d.shows("hard    0.9713")
 
@@ -189,16 +189,16 @@ def test_on_a_small_screen_the_readout_has_room_while_it_is_read() -> None:
 
 def test_the_fields_reach_the_job() -> None:
     assert {"hard", "words", "block", "sweep"} < set(MORE)
-    assert job_of("a lake", FIELDS, {}).hard is None
-    assert job_of("a lake", FIELDS, {"hard": "no", "words": "ascii"}).hard is None
-    hard = job_of("a lake", FIELDS, {"hard": "6", "words": "dictionary", "block": "a | b"}).hard
+    assert job_of(Form("a lake", FIELDS), {}).hard is None
+    assert job_of(Form("a lake", FIELDS), {"hard": "no", "words": "ascii"}).hard is None
+    hard = job_of(Form("a lake", FIELDS), {"hard": "6", "words": "dictionary", "block": "a | b"}).hard
     assert hard is not None
     assert (hard.tokens, hard.words, hard.block) == (6, "dictionary", ("a", "b"))
     assert hard_of({"hard": "1"}).tokens == 1
     with pytest.raises(ConfigError, match="hard is 'many': a whole number"):
-        job_of("a lake", FIELDS, {"hard": "many"})
+        job_of(Form("a lake", FIELDS), {"hard": "many"})
     with pytest.raises(ConfigError, match="words is 'odd'"):
-        job_of("a lake", FIELDS, {"hard": "yes", "words": "odd"})
+        job_of(Form("a lake", FIELDS), {"hard": "yes", "words": "odd"})
 
 
 def test_details_tell_it() -> None:

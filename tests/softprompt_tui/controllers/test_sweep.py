@@ -11,11 +11,12 @@ import pytest
 
 from softprompt import Library
 from softprompt.errors import ConfigError
+from softprompt.prompts.results import SweepResult
 from softprompt.worker import protocol as p
-from softprompt_tui.rendering.sweep_table import Swept, plot
+from softprompt_tui.rendering.sweep_table import plot
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.services.job_form import numbers_of, sweep_of
+from softprompt_tui.services.job_form import Form, numbers_of, sweep_of
 from tests.conftest import FOX
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import swept
@@ -112,7 +113,7 @@ def test_one_leaves_from_a_sweeps_screen_and_is_asked_once() -> None:
     async def scene(d: Desk) -> None:
         run = await begun(d)
         d.worker.begin(run)
-        await d.until(lambda: d.app.runs.known[run]["state"] == "running")
+        await d.until(lambda: d.app.runs.known[run].state == "running")
         d.typed_at_once("ctrl+q", "ctrl+q")
         await d.shows("A training is under way")
         await d.pilot.press("escape")
@@ -168,9 +169,11 @@ def test_a_setting_that_makes_no_sweep_is_said_and_nothing_is_sent() -> None:
 
 
 def test_the_prompts_settings_hold_for_a_sweep_but_for_the_tokens() -> None:
-    job = sweep_of("a lake", FIELDS | {"tokens": "auto", "stop_at": ".9", "steps": "77"}, {"sweep": "2, 4-5", "hard": "yes"})
+    job = sweep_of(
+        Form("a lake", FIELDS | {"tokens": "auto", "stop_at": ".9", "steps": "77"}), {"sweep": "2, 4-5", "hard": "yes"}
+    )
     assert (job.sweep, job.config.tokens, job.config.steps, job.config.stop_at, job.hard_config) == ((2, 4, 5), 5, 77, None, None)
-    assert sweep_of("a lake", FIELDS | {"stop_at": ".9"}, {}).config.stop_at == 0.9
+    assert sweep_of(Form("a lake", FIELDS | {"stop_at": ".9"}), {}).config.stop_at == 0.9
 
 
 def test_numbers_of_tokens_are_read_as_people_write_them() -> None:
@@ -182,13 +185,15 @@ def test_numbers_of_tokens_are_read_as_people_write_them() -> None:
 
 
 def test_a_plot_needs_two_points_and_marks_the_knee() -> None:
-    rows = [Swept(k, 1 - 0.1 / k, 1 - 0.2 / k, knee=k == 2) for k in range(1, 9)]
+    rows = [SweepResult(k, 1 - 0.1 / k, 1 - 0.2 / k, knee=k == 2) for k in range(1, 9)]
     assert "knee 2" in plot(rows, 60, 16)
     assert "1 - composed" in plot(rows, 60, 16)
     assert plot(rows[:1], 60, 16) == ""
     assert plot(rows, 60, 4) == ""
-    assert "1 - similarity" in plot([Swept(k, 1 - 0.1 / k) for k in (1, 2)], 60, 16)
-    assert plot([Swept(1, 1.0), Swept(2, math.nextafter(1, 2))], 60, 16) == ""  # nothing is left to be shown on a log axis
+    assert "1 - similarity" in plot([SweepResult(k, 1 - 0.1 / k) for k in (1, 2)], 60, 16)
+    assert (
+        plot([SweepResult(1, 1.0), SweepResult(2, math.nextafter(1, 2))], 60, 16) == ""
+    )  # nothing is left to be shown on a log axis
 
 
 def test_the_command_shows_a_table_and_a_plot_and_saves_nothing_unasked(run: Run) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,8 @@ from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
 from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
-from softprompt_tui.services.worker import Line
+from softprompt.worker.summary import RunReport
+from softprompt_tui.services.worker import Link, News, WorkerLine
 from tests.conftest import FOX
 from tests.nursery import Nursery
 from tests.worker_process import Home
@@ -34,25 +34,26 @@ def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: H
         run, waiting = (worker.submit(FOX, tokens=2, steps=50_000, contexts=()) for _ in range(2))
 
     async def look() -> None:
-        heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        line = Line(heard.put_nowait)
+        heard: asyncio.Queue[News] = asyncio.Queue()
+        line = WorkerLine(heard.put_nowait)
         task = asyncio.create_task(line.run())
 
-        async def until(**wanted: Any) -> dict[str, Any]:
-            while True:
-                message = await asyncio.wait_for(heard.get(), 60)
-                if all(message.get(key) == value for key, value in wanted.items()):
-                    return message
+        async def until(wanted: Callable[[News], bool]) -> None:
+            while not wanted(await asyncio.wait_for(heard.get(), 60)):
+                pass
 
-        said = await until(type="link", why="the worker is of an older version: a newer one takes over when its run is done")
-        assert said["state"] == "starting"
-        await until(type="link", state="up")
-        await until(type="report", run=run)
+        def reports(run: str) -> Callable[[News], bool]:
+            return lambda news: isinstance(news, RunReport) and news.run == run
+
+        why = "the worker is of an older version: a newer one takes over when its run is done"
+        await until(lambda news: news == Link("starting", why))
+        await until(lambda news: news == Link("up", ""))
+        await until(reports(run))
         with pytest.raises(WorkerError, match=f"makes way when run {run[:8]} is done"):
-            await line.ask(p.Submit(TrainJob(FOX, TrainConfig(tokens=1)).as_dict()))
+            await line.submit(TrainJob(FOX, TrainConfig(tokens=1)))
         await line.ask(p.Stop(run))
-        await until(type="link", state="up")
-        await until(type="report", run=waiting)
+        await until(lambda news: news == Link("up", ""))
+        await until(reports(waiting))
         assert (await line.ask(p.Status()))["protocol"] == p.PROTOCOL
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.jobs.job import Job, TrainJob
 from softprompt.worker.run_folder import Run
+from softprompt.worker.summary import RunSummary
 from softprompt_tui.state.queue import before, told
 
 ONE, FOUR = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)
 
 
-def in_a_queue(*jobs: Job) -> list[dict[str, Any]]:
+def in_a_queue(*jobs: Job) -> list[RunSummary]:
     """As the worker tells them; the first trains."""
-    runs = [Run(f"{i}", job, "", position=float(i)).as_dict() for i, job in enumerate(jobs)]
-    return [runs[0] | {"state": "running"}, *runs[1:]]
+    runs = [Run(f"{i}", job, "", position=float(i)).summary() for i, job in enumerate(jobs)]
+    return [replace(runs[0], state="running"), *runs[1:]]
 
 
-def waits_for(runs: list[dict[str, Any]]) -> list[str]:
-    return ["".join(one["id"] for one in before(run, runs)) for run in runs[1:]]
+def waits_for(runs: list[RunSummary]) -> list[str]:
+    return ["".join(one.id for one in before(run, runs)) for run in runs[1:]]
 
 
 def test_runs_that_will_begin_together_do_not_wait_for_each_other() -> None:
@@ -45,7 +46,8 @@ def test_a_batch_has_no_more_rows_than_the_worker_puts_together() -> None:
 
 
 def test_of_an_older_worker_each_waits_for_all_before_it() -> None:
-    runs = in_a_queue(*(TrainJob("a fox", ONE),) * 3)
-    for run in runs:
+    told_of = [run.as_dict() for run in in_a_queue(*(TrainJob("a fox", ONE),) * 3)]
+    for run in told_of:
         del run["batch"], run["rows"]
+    runs = list(map(RunSummary.from_message, told_of))
     assert waits_for(runs) == ["0", "01"]
