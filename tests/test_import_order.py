@@ -1,4 +1,4 @@
-"""The engine's import order: a package imports packages below it, and no file is part of a cycle.
+"""The import order: a package imports packages below it, and no file is part of a cycle.
 
 Imports inside functions and those for types only count as well: what a reader must follow, not what Python loads.
 """
@@ -12,19 +12,40 @@ from pathlib import Path
 
 import pytest
 
-CORE = Path(__file__).parent.parent / "core"
-LAYERS = (
-    ("errors",),
-    ("prompts", "system", "text_states"),
-    ("config",),
-    ("encoders", "library"),
-    ("objectives",),
-    ("evaluation", "composition"),
-    ("training", "discrete"),
-    ("jobs",),
-    ("formats", "worker", "batches", "bench"),
-)
-MODULES_OF_THE_ROOT = {"errors", "config", "text_states"}
+ROOT = Path(__file__).parent.parent
+LAYERS = {
+    "softprompt": (
+        ("errors",),
+        ("prompts", "system", "text_states"),
+        ("config",),
+        ("encoders", "library"),
+        ("objectives",),
+        ("evaluation", "composition"),
+        ("training", "discrete"),
+        ("jobs",),
+        ("formats", "worker", "batches", "bench"),
+    ),
+    "softprompt_tui": (
+        ("rendering", "state", "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report"),
+        ("services",),
+        ("widgets", "app_context"),
+        ("screens",),
+        ("controllers",),
+        ("main_screen",),
+        ("commands",),
+        ("app",),
+        ("terminal",),
+        ("cli",),
+    ),
+}
+FLAT = {
+    "softprompt": {"errors", "config", "text_states"},
+    "softprompt_tui": {
+        "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context", "main_screen", "commands",
+        "app", "terminal", "__main__",
+    },
+}  # fmt: skip
+DOORS = {"softprompt_tui.cli": "softprompt_tui.terminal"}  # what the command line knows of the interface
 WITH_TORCH = (
     "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench", "jobs.checkpoint",
     "worker.inference", "worker.model_cache", "formats.writers.encode",
@@ -32,15 +53,24 @@ WITH_TORCH = (
 WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base"}
 CHOOSES_THE_OBJECTIVE = "softprompt.training.trainer"
+SHARED = (
+    "rendering",
+    "services",
+    "state",
+    "crash_report",
+    "cli",
+    "",
+)  # by command line and interface; "" is softprompt_tui itself
 
 
 @cache
 def imports() -> dict[str, dict[str, list[int]]]:
-    """The modules that each module of the engine imports, and where."""
+    """The modules of the tree that each module imports, and where."""
     files = {}
-    for path in (CORE / "softprompt").rglob("*.py"):
-        name = ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__")
-        files[name] = ast.parse(path.read_text(encoding="utf-8"))
+    for folder in ("core/softprompt", "softprompt_tui"):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = ".".join(path.relative_to((ROOT / folder).parent).with_suffix("").parts).removesuffix(".__init__")
+            files[name] = ast.parse(path.read_text(encoding="utf-8"))
     found: dict[str, dict[str, list[int]]] = {name: {} for name in files}
     for name, tree in files.items():
         for node in ast.walk(tree):
@@ -64,26 +94,55 @@ def package(module: str) -> str:
 
 
 def layer(module: str) -> int:
-    return next(number for number, packages in enumerate(LAYERS) if package(module) in packages)
+    layers = LAYERS[module.split(".")[0]]
+    return next(number for number, packages in enumerate(layers) if package(module) in packages)
 
 
-def test_every_module_lies_in_a_package_of_the_order() -> None:
-    assert {package(module) for module in imports()} - {""} == {name for packages in LAYERS for name in packages}
-    flat = {path.stem for path in (CORE / "softprompt").glob("*.py")} - {"__init__"}
-    assert flat == MODULES_OF_THE_ROOT
+@pytest.mark.parametrize("tree", LAYERS)
+def test_every_module_lies_in_a_package_of_the_order(tree: str) -> None:
+    found = {package(module) for module in imports() if module.split(".")[0] == tree}
+    assert found - {"", "__main__"} == {name for packages in LAYERS[tree] for name in packages}
+    folder = ROOT / ("core" if tree == "softprompt" else "") / tree
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == FLAT[tree]
 
 
-def test_a_package_imports_only_packages_below_it() -> None:
+@pytest.mark.parametrize("tree", LAYERS)
+def test_a_package_imports_only_packages_below_it(tree: str) -> None:
     against = [
         f"{module}:{lines[0]} imports {other}"
         for module, others in imports().items()
         for other, lines in others.items()
-        if package(module)
-        and other.startswith("softprompt.")
+        if package(module) not in ("", "__main__")
+        and module.split(".")[0] == other.split(".")[0] == tree
+        and "." in other
         and package(module) != package(other)
         and layer(other) >= layer(module)
     ]
     assert against == []
+
+
+def test_the_engine_does_not_know_the_application() -> None:
+    assert [
+        m
+        for m, others in imports().items()
+        if m.startswith("softprompt.") and any(o.startswith("softprompt_tui") for o in others)
+    ] == []
+
+
+def test_no_controller_imports_another() -> None:
+    controllers = {module for module in imports() if package(module) == "controllers" and module.count(".") > 1}
+    assert [module for module in controllers if controllers & set(imports()[module])] == []
+
+
+def test_the_command_line_and_the_interface_share_only_what_draws_keeps_and_serves() -> None:
+    """The interface knows nothing of the command line, by the order; the command line knows one door to the interface."""
+    known = {
+        (module, other)
+        for module, others in imports().items()
+        for other in others
+        if module.startswith("softprompt_tui.cli") and other.startswith("softprompt_tui") and package(other) not in SHARED
+    }
+    assert known == set(DOORS.items())
 
 
 def test_no_file_is_part_of_a_cycle() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
+from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.result import finish
 from softprompt_tui.rendering.numbers import duration, figure
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MOST_TRIES = 5  # workers that die one after another before it is given up
 
 
-def follow(worker: Callable[[], Client], run: str, quiet: bool) -> dict[str, Any] | None:
+def follow(worker: Callable[[], Client], run: str, quiet: bool) -> RunSummary | None:
     """The run as it ended; None where it was left before: by Ctrl-C, or because the worker was told to end."""
     shown = sys.stderr.isatty() and not quiet
     try:
@@ -40,7 +41,7 @@ def follow(worker: Callable[[], Client], run: str, quiet: bool) -> dict[str, Any
     return ended
 
 
-def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
+def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _Nothing) -> RunSummary | None:
     """Goes on with the next worker where one dies."""
     from softprompt.worker.client import WorkerGone
 
@@ -53,30 +54,31 @@ def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _
     raise WorkerError(f"{MOST_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why")
 
 
-def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[str, Any] | None:
+def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> RunSummary | None:
     from softprompt.worker.events import ENDED
 
     curve = client.request(p.Curve(run))
     run = curve["run"]
-    now = next((one for one in client.runs if one["id"] == run), None)
-    if now is None:
+    listed = next((one for one in client.runs if one["id"] == run), None)
+    if listed is None:
         raise RunNotFound(f"run {run} ended long ago: `softprompt-tui show` shows what it saved")
+    now = RunSummary.from_message(listed)
     picture.begin(now, curve["points"])
-    if now["state"] in ENDED:
-        return dict(now)
+    if now.state in ENDED:
+        return now
     made_way = False  # an older worker, whose runs a newer one goes on with
     for event in client.events():
         made_way = made_way or p.makes_way(event, client.making_way)
         match event.get("type"):
             case "report" if event["run"] == run:
-                picture.report(event)
+                picture.report(RunReport.from_message(event))
             case "loading" if event["run"] == run:
-                picture.say(f"fetching {now['model']}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB")
+                picture.say(f"fetching {now.model}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB")
             case "run" if event["run"]["id"] == run:
-                now = dict(event["run"])
-                if now["state"] in ENDED:
+                now = RunSummary.from_message(event["run"])
+                if now.state in ENDED:
                     return now
-                picture.say(_STATES.get(now["state"], ""))
+                picture.say(_STATES.get(now.state, ""))
             case "dropped" if event["run"] == run:
                 raise RunRefused(f"run {run[:8]} was dropped meanwhile")
             case "bye" if event.get("reason"):
@@ -89,23 +91,23 @@ def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> dict[
 _STATES = {"queued": "waiting for its turn", "paused": "paused", "running": "beginning"}
 
 
-def show_result(ended: dict[str, Any], as_json: bool, asked_for: bool = False) -> None:
+def show_result(ended: RunSummary, as_json: bool, asked_for: bool = False) -> None:
     """What a run came to; `asked_for` where its end was just what was asked for, and no interruption."""
-    if ended["entry"]:
-        finish(ended["name"], library().open(ended["entry"]), ended["error"], as_json, asked_for)
-    elif ended["error"]:
-        fail(f"run {ended['id'][:8]} failed: {ended['error']}", FAILED)
+    if ended.entry:
+        finish(ended.name, library().open(ended.entry), ended.error, as_json, asked_for)
+    elif ended.error:
+        fail(f"run {ended.id[:8]} failed: {ended.error}", FAILED)
     elif as_json:
-        print_json(ended)
+        print_json(ended.as_dict())
     else:
-        narrate(f"run {ended['id'][:8]} was stopped before it had anything to save")
+        narrate(f"run {ended.id[:8]} was stopped before it had anything to save")
 
 
 class _Nothing:
     """Stands where nothing is shown."""
 
-    def begin(self, run: dict[str, Any], points: list[Any]) -> None: ...
-    def report(self, report: dict[str, Any]) -> None: ...
+    def begin(self, run: RunSummary, points: list[Any]) -> None: ...
+    def report(self, report: RunReport) -> None: ...
     def say(self, words: str) -> None: ...
 
 
@@ -116,8 +118,8 @@ class Picture:
         self.every = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25
         self.points: list[tuple[int, float]] = []
         self.words = ""
-        self.run: dict[str, Any] = {"id": "", "tokens": 0, "steps": 0}
-        self.latest: dict[str, Any] = {}
+        self.run = RunSummary("", "")
+        self.latest: RunReport | None = None
         self.drawn_at = 0.0
 
     def __enter__(self) -> Picture:
@@ -130,26 +132,26 @@ class Picture:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def begin(self, run: dict[str, Any], points: list[Any]) -> None:
+    def begin(self, run: RunSummary, points: list[Any]) -> None:
         self.run = run
         self.points = [(step, loss) for step, loss, *_ in points]
-        self.say(_STATES.get(run["state"], ""))
+        self.say(_STATES.get(run.state, ""))
 
-    def report(self, report: dict[str, Any]) -> None:
-        if report["tokens"] != self.latest.get("tokens", report["tokens"]):
+    def report(self, report: RunReport) -> None:
+        if self.latest and report.tokens != self.latest.tokens:
             self.points = []  # "auto" goes on to the next number of tokens
         self.latest, self.words = report, ""
-        self.points = [point for point in self.points if point[0] < report["step"]] if self._is_back(report) else self.points
-        if report["loss"] is not None:
-            self.points.append((report["step"], report["loss"]))
+        self.points = [point for point in self.points if point[0] < report.step] if self._is_back(report) else self.points
+        if report.loss is not None:
+            self.points.append((report.step, report.loss))
         self._draw()
 
     def say(self, words: str) -> None:
         self.words = words
         self._draw(now=True)
 
-    def _is_back(self, report: dict[str, Any]) -> bool:
-        return bool(self.points) and report["step"] <= self.points[-1][0]
+    def _is_back(self, report: RunReport) -> bool:
+        return bool(self.points) and report.step <= self.points[-1][0]
 
     def _draw(self, now: bool = False) -> None:
         from rich.text import Text
@@ -160,19 +162,19 @@ class Picture:
         size = shutil.get_terminal_size()
         curve = drawn([self.points], min(WIDEST, size.columns - 1), min(HEIGHT, size.lines - 4))
         text = Text.from_ansi(curve, no_wrap=True, end="\n") if curve else Text()
-        text.append(inert(f"{self.run['id'][:8]}  {self._figures()}")[: size.columns - 1])
+        text.append(inert(f"{self.run.id[:8]}  {self._figures()}")[: size.columns - 1])
         self.live.update(text, refresh=True)
 
     def _figures(self) -> str:
-        if self.words or not self.latest:
+        now = self.latest
+        if self.words or now is None:
             return self.words or "beginning"
-        r = self.latest
-        tokens = f"{r['tokens']} tokens  " if self.run["tokens"] == "auto" else ""
-        left = (self.run["steps"] - r["step"]) / r["steps_per_second"] if r["steps_per_second"] else 0
-        hard = self.run.get("kind", "train") == "hard"  # an older worker does not tell
-        of = "" if hard else f"loss {figure(r['loss'])}  "
-        text = " of the best text" if hard else ""
+        tokens = f"{now.tokens} tokens  " if self.run.tokens == "auto" else ""
+        left = (self.run.steps - now.step) / now.steps_per_second if now.steps_per_second else 0
+        is_search = self.run.kind == "hard"
+        loss = "" if is_search else f"loss {figure(now.loss)}  "
+        of_what = " of the best text" if is_search else ""
         return (
-            f"{tokens}{r['step']}/{self.run['steps']}  {of}similarity{text} {figure(r['similarity'])}  "
-            f"{r['steps_per_second'] or 0:.0f}/s  {duration(left)} left"
+            f"{tokens}{now.step}/{self.run.steps}  {loss}similarity{of_what} {figure(now.similarity)}  "
+            f"{now.steps_per_second or 0:.0f}/s  {duration(left)} left"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +14,7 @@ from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import UnknownModel
 from softprompt.jobs.preflight import check_fits
 from softprompt.worker import protocol as p
+from softprompt.worker.summary import RunSummary
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
 from softprompt_tui.cli.follow import follow, show_result
 from softprompt_tui.rendering.numbers import age, figure
@@ -22,7 +23,6 @@ from softprompt_tui.state.queue import before, called, places, state_of
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob
     from softprompt.worker.client import Client
-    from softprompt.worker.summary import RunSummary
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -221,18 +221,18 @@ def stop(run: str, as_json: bool) -> None:
     from softprompt.worker.events import ENDED
 
     with worker() as client:
-        stopped = client.request(p.Stop(run))
-    if stopped["state"] in ENDED:
+        stopped = RunSummary.from_message(client.request(p.Stop(run)))
+    if stopped.state in ENDED:
         _stopped_unbegun(stopped, as_json)
         return
-    ended = follow(worker, stopped["id"], quiet=True)
+    ended = follow(worker, stopped.id, quiet=True)
     if ended is None:
-        fail(f"run {stopped['id'][:8]} was not seen to end: `softprompt-tui runs` tells", FAILED)
+        fail(f"run {stopped.id[:8]} was not seen to end: `softprompt-tui runs` tells", FAILED)
     show_result(ended, as_json, asked_for=True)
 
 
-def _stopped_unbegun(run: dict[str, Any], as_json: bool) -> None:
+def _stopped_unbegun(run: RunSummary, as_json: bool) -> None:
     if as_json:
-        print_json(run)
+        print_json(run.as_dict())
     else:
-        narrate(f"run {run['id'][:8]} had not begun: nothing to save")
+        narrate(f"run {run.id[:8]} had not begun: nothing to save")
