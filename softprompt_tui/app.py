@@ -26,7 +26,6 @@ from softprompt_tui.input_queue import InputQueue
 from softprompt_tui.main_screen import HUGE, NARROW, MainScreen
 from softprompt_tui.rendering.output_filter import Guard
 from softprompt_tui.rendering.sanitize import inert, pasted
-from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.services.clipboard import copy
 from softprompt_tui.services.worker import News, WorkerLine
 from softprompt_tui.state import settings as kept
@@ -185,7 +184,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         if action == "field" and isinstance(self.focused, Composition):
             return not self.focused.names.display
         # no dialog is left unanswered; a sweep's screen is none, over nothing that would be unseen
-        return action != "leave" or isinstance(self.screen, (MainScreen, SweepScreen))
+        return action != "leave" or self.screen in (self.main, self.main.sweep.screen)
 
     def action_field(self, way: int) -> None:
         self.screen.focus_next() if way > 0 else self.screen.focus_previous()

@@ -13,8 +13,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
-from softprompt.encoders.catalog import MINI
-from softprompt.worker.events import ENDED
+from softprompt.worker.summary import ENDED
 from softprompt_tui import messages as m
 from softprompt_tui.bindings import PANE_ACTIONS, PANES
 from softprompt_tui.controllers.detail import DetailController
@@ -26,11 +25,7 @@ from softprompt_tui.controllers.runs import RunsController
 from softprompt_tui.controllers.sweep import SweepController
 from softprompt_tui.controllers.transfer import TransferController
 from softprompt_tui.messages import OnEntry, OnRun
-from softprompt_tui.screens.help import HelpScreen, pane_of
-from softprompt_tui.screens.loss_plot import PlotScreen
-from softprompt_tui.screens.training_settings import MoreScreen
-from softprompt_tui.services.job_form import Form
-from softprompt_tui.state.settings import PAINT_EVERY
+from softprompt_tui.state.settings import PAINT_EVERY, USUAL_MODEL, Form
 from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
 from softprompt_tui.widgets.key_bar import KeyBar
@@ -45,6 +40,7 @@ from softprompt_tui.widgets.title import TitleLine
 if TYPE_CHECKING:
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
+    from softprompt_tui.screens.loss_plot import PlotScreen
     from softprompt_tui.state.draft import Draft
     from softprompt_tui.widgets.readout import Readout
 
@@ -112,6 +108,7 @@ class MainScreen(Screen[None]):
         self.below = self.settings.pane if self.settings.pane in BELOW else "library"
         self._gone = False  # the worker was, since its last list
         self._composed_on = ("", "")
+        self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         self._list_painter = Painter(self, self._paint_list)
         self._detail_painter = Painter(self, self._paint_followed)
@@ -231,7 +228,7 @@ class MainScreen(Screen[None]):
         if event.going:
             self.detail.run = ""
             self.detail.show_run(event.going)
-        if (self.form.fields["model"] or MINI).lower() == MINI:
+        if (self.form.fields["model"] or USUAL_MODEL).lower() == USUAL_MODEL:
             self.queries.warm(self.form.fields["device"])
         self.ask_composed()
 
@@ -336,8 +333,8 @@ class MainScreen(Screen[None]):
             self.detail_pane.nothing()
         else:
             self.detail_pane.show(*detail.facts)
-        if isinstance(self.app.screen, PlotScreen):
-            self.app.screen.follow(detail.title, detail.series, detail.curves, detail.measure)
+        if self._plot is not None and self._plot.is_current:
+            self._plot.follow(detail.title, detail.series, detail.curves, detail.measure)
 
     @on(m.EntryHighlighted)
     def _highlighted(self, event: m.EntryHighlighted) -> None:
@@ -357,8 +354,11 @@ class MainScreen(Screen[None]):
             self._highlighted(m.EntryHighlighted(current, by_hand=False))
 
     def action_plot(self) -> None:
+        from softprompt_tui.screens.loss_plot import PlotScreen  # what lies over the panes is imported when it is asked for
+
         detail = self.detail
-        self.app.push_screen(PlotScreen(detail.title, detail.series, detail.curves, detail.measure))
+        self._plot = PlotScreen(detail.title, detail.series, detail.curves, detail.measure)
+        self.app.push_screen(self._plot)
 
     # the prompt
 
@@ -424,6 +424,8 @@ class MainScreen(Screen[None]):
         self.context.spawn(self._ask_more, group="dialogs")
 
     async def _ask_more(self) -> None:
+        from softprompt_tui.screens.training_settings import MoreScreen
+
         typed = await self.context.ask(MoreScreen(self.settings.more))
         if typed is not None:
             self.settings.more = typed
@@ -505,4 +507,6 @@ class MainScreen(Screen[None]):
         self.compose_pane.insert(event.text)
 
     def action_help(self) -> None:
+        from softprompt_tui.screens.help import HelpScreen, pane_of
+
         self.app.push_screen(HelpScreen(pane_of(self.focused)))

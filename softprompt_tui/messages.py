@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -56,36 +55,36 @@ class PromptChanged(Message):
     """The prompt or a setting beside it is another."""
 
 
-@dataclass(eq=False)
 class EntryHighlighted(Message):
     """The library's cursor is on an entry, moved there `by_hand` or by the list's change; its id, or "" where there is none."""
 
-    entry: str
-    by_hand: bool = True
+    def __init__(self, entry: str, by_hand: bool = True) -> None:
+        super().__init__()
+        self.entry, self.by_hand = entry, by_hand
 
 
-@dataclass(eq=False)
 class EntryAction(Message):
     """Something is to be done with entries."""
 
-    action: OnEntry
-    entries: tuple[str, ...]
+    def __init__(self, action: OnEntry, entries: tuple[str, ...]) -> None:
+        super().__init__()
+        self.action, self.entries = action, entries
 
 
-@dataclass(eq=False)
 class RunAction(Message):
     """Something is to be done with a run."""
 
-    action: OnRun
-    run: str
+    def __init__(self, action: OnRun, run: str) -> None:
+        super().__init__()
+        self.action, self.run = action, run
 
 
-@dataclass(eq=False)
 class KeepAsked(Message):
     """Those of a sweep's soft prompts that have these numbers of tokens are to be saved."""
 
-    run: str
-    numbers: tuple[int, ...]
+    def __init__(self, run: str, numbers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.run, self.numbers = run, numbers
 
 
 class CompositionKept(Message):
@@ -99,57 +98,60 @@ class CompositionChanged(Message):
 # what has changed
 
 
-@dataclass(eq=False)
 class LinkChanged(Message):
     """The connection to the worker is another: being made ("starting"), there ("up") or "gone", and what to say of it."""
 
-    state: str
-    why: str
+    def __init__(self, state: str, why: str) -> None:
+        super().__init__()
+        self.state, self.why = state, why
 
 
-@dataclass(eq=False)
 class RunsListed(Message):
     """The worker has told its first runs; `going` is the first of those that train or wait, or ""."""
 
-    going: str
+    def __init__(self, going: str) -> None:
+        super().__init__()
+        self.going = going
 
 
 class RunsChanged(Message):
     """The list of runs has others, or is in another order."""
 
 
-@dataclass(eq=False)
 class RunChanged(Message):
     """A run is another than `before`, which is None for one that was not known."""
 
-    run: RunSummary
-    before: RunSummary | None
+    def __init__(self, run: RunSummary, before: RunSummary | None) -> None:
+        super().__init__()
+        self.run, self.before = run, before
 
 
-@dataclass(eq=False)
 class RunReported(Message):
     """A run has come further."""
 
-    report: RunReport
+    def __init__(self, report: RunReport) -> None:
+        super().__init__()
+        self.report = report
 
 
-@dataclass(eq=False)
 class RunSubmitted(Message):
     """The worker has taken a run that was asked for here."""
 
-    run: str
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
 
 
 class PromptsChanged(Message):
     """The prompts that are remembered, or the settings beside the editor, are others."""
 
 
-@dataclass(eq=False)
 class LibraryChanged(Message):
     """The library is another; the cursor goes to the entry `to`, or stays where it was: `by_hand` tells what a key here did from the rest."""
 
-    to: str = ""
-    by_hand: bool = True
+    def __init__(self, to: str = "", by_hand: bool = True) -> None:
+        super().__init__()
+        self.to, self.by_hand = to, by_hand
 
 
 class MarksSpent(Message):
@@ -160,48 +162,53 @@ class OpenedChanged(Message):
     """Another entry is open, or none, or it has another name."""
 
 
-@dataclass(eq=False)
 class EntryShown(Message):
     """An entry is to be seen in the panes of loss and readout."""
 
-    entry: str
+    def __init__(self, entry: str) -> None:
+        super().__init__()
+        self.entry = entry
 
 
-@dataclass(eq=False)
 class ShownEntryGone(Message):
     """The entry that was shown is there no more: what the library's cursor is on takes its place."""
 
-    entry: str
+    def __init__(self, entry: str) -> None:
+        super().__init__()
+        self.entry = entry
 
 
-@dataclass(eq=False)
 class DetailChanged(Message):
     """What loss, readout and details show is another; it is painted soon, or `at_once`."""
 
-    at_once: bool = False
+    def __init__(self, at_once: bool = False) -> None:
+        super().__init__()
+        self.at_once = at_once
 
 
-@dataclass(eq=False)
 class SweepReady(Message):
     """A sweep that was asked for can be watched."""
 
-    run: str
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
 
 
 class SweepChanged(Message):
     """What the screen of a sweep shows is another."""
 
 
-@dataclass(eq=False)
 class PromptFilled(Message):
     """A prompt with settings stands ready to be trained."""
 
-    prompt: str
-    fields: dict[str, str]
+    def __init__(self, prompt: str, fields: dict[str, str]) -> None:
+        super().__init__()
+        self.prompt, self.fields = prompt, fields
 
 
-@dataclass(eq=False)
 class CompositionExtended(Message):
     """Text goes into the composition."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text

@@ -21,9 +21,9 @@ from softprompt.prompts.serialization import to_dict
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Place
-from softprompt.worker.events import ENDED
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
+from softprompt.worker.summary import ENDED
 from tests.nursery import Nursery
 
 

@@ -55,7 +55,7 @@ def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _
 
 
 def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> RunSummary | None:
-    from softprompt.worker.events import ENDED
+    from softprompt.worker.summary import ENDED
 
     curve = client.request(p.Curve(run))
     run = curve["run"]

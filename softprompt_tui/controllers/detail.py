@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
-from softprompt.worker.events import ENDED
+from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import READY_SOON, in_full, of_run, round_of
 from softprompt_tui.state.queue import told

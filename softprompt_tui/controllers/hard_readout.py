@@ -9,16 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.jobs.job import HardReadoutJob, hard_job
-from softprompt.library.names import check_name
 from softprompt_tui.rendering.details import READY_SOON, round_words
 from softprompt_tui.rendering.sanitize import inert
-from softprompt_tui.services.job_form import hard_of
 from softprompt_tui.state.queue import told
 from softprompt_tui.widgets.readout import HardShown
 
 if TYPE_CHECKING:
-    from softprompt.jobs.job import AnyJob
+    from softprompt.jobs.job import AnyJob, HardReadoutJob
     from softprompt.library.entry import Entry
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
@@ -100,6 +97,10 @@ class HardReadoutController:
 
 def _job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:
     """Raises ConfigError, PromptError."""
+    from softprompt.jobs.job import hard_job
+    from softprompt.library.names import check_name
+    from softprompt_tui.services.job_form import hard_of
+
     made = entry.prompt
     if why := _why_not(entry):
         raise PromptError(f"a hard readout of {made.name} cannot be looked for: {why}")

@@ -18,13 +18,9 @@ from softprompt_tui.messages import (
     OpenedChanged,
     PromptFilled,
 )
-from softprompt_tui.rendering.details import compared, in_full
 from softprompt_tui.rendering.sanitize import inert
 from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.screens.progress import GivenUp
-from softprompt_tui.screens.text_viewer import TextScreen
-from softprompt_tui.screens.training_settings import beside_defaults
-from softprompt_tui.services.job_form import variation_of
 
 if TYPE_CHECKING:
     from softprompt.library import Listed
@@ -139,6 +135,9 @@ class LibraryController:
         self.context.say(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
 
     async def _detail(self, entry: str) -> None:
+        from softprompt_tui.rendering.details import in_full
+        from softprompt_tui.screens.text_viewer import TextScreen
+
         self.context.show(TextScreen(in_full(await self._thread(self.context.library.open, entry)).drawn(20_000)))
 
     async def _rename(self, entry: str) -> None:
@@ -217,6 +216,9 @@ class LibraryController:
         self._changed(entry)
 
     async def _vary(self, entry: str) -> None:
+        from softprompt_tui.screens.training_settings import beside_defaults
+        from softprompt_tui.services.job_form import variation_of
+
         made = (await self._thread(self.context.library.open, entry)).prompt
         if not made.hard_prompt:
             raise PromptError(f"the hard prompt of {made.name} is not known: there is nothing to vary. H says what it is")
@@ -240,6 +242,9 @@ class LibraryController:
         await self.transfer.bring_in()
 
     async def _compare(self, *entries: str) -> None:
+        from softprompt_tui.rendering.details import compared
+        from softprompt_tui.screens.text_viewer import TextScreen
+
         if len(entries) != 2:
             self.context.say("comparing takes two: space marks them")
             return

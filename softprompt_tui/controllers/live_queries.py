@@ -9,10 +9,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from softprompt.encoders.catalog import MINI
 from softprompt.errors import SoftPromptError
-from softprompt.prompts.syntax import find_syntax
 from softprompt.worker import protocol as p
+from softprompt_tui.state.settings import USUAL_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +39,10 @@ class LiveQueries:
 
     def count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
         """Count the tokens of what stands in the editor."""
-        self.context.spawn(partial(self._count, text, model or MINI, tell), group="count", exclusive=True)
+        self.context.spawn(partial(self._count, text, model or USUAL_MODEL, tell), group="count", exclusive=True)
 
     async def _count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
+        from softprompt.prompts.syntax import find_syntax
         from softprompt_tui.services.token_count import count
 
         await asyncio.sleep(COUNT_AFTER)
@@ -64,7 +64,7 @@ class LiveQueries:
             return
         texts = [composition] + [literal(against)] * bool(against.strip())
         try:
-            tell(await self.context.worker.composed(model or MINI, texts, device or "auto", opened), "")
+            tell(await self.context.worker.composed(model or USUAL_MODEL, texts, device or "auto", opened), "")
         except SoftPromptError as error:
             tell(None, str(error))
 
@@ -85,7 +85,7 @@ class LiveQueries:
 
     async def _warm(self, device: str) -> None:
         with suppress(SoftPromptError):
-            await self.context.worker.ask(p.Similarity(MINI, ["warm"], device))
+            await self.context.worker.ask(p.Similarity(USUAL_MODEL, ["warm"], device))
 
 
 def literal(text: str) -> str:

@@ -7,12 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from softprompt.composition.sentence import read_sentence
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt.jobs.job import AnyJob, TrainJob, job_of_sentence
-from softprompt.jobs.parsing import YES
-from softprompt.jobs.preflight import check_fits
-from softprompt.prompts.syntax import describe_syntax
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.messages import (
@@ -27,12 +22,13 @@ from softprompt_tui.messages import (
 )
 from softprompt_tui.rendering.sanitize import inert
 from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.services.job_form import Form, job_of, typed_prompt
 from softprompt_tui.services.worker import Dropped, Link, News, Runs
 from softprompt_tui.state.runs import GOING
 
 if TYPE_CHECKING:
+    from softprompt.jobs.job import AnyJob, TrainJob
     from softprompt_tui.app_context import AppContext
+    from softprompt_tui.state.settings import Form
 
 
 class RunsController:
@@ -70,6 +66,8 @@ class RunsController:
 
     async def train(self, form: Form) -> None:
         """Hands the prompt in the editor to the worker."""
+        from softprompt_tui.services.job_form import job_of  # what is needed for a job only costs the first paint 30 ms
+
         try:
             await self.submit(job_of(form, self.context.settings.more), form.prompt)
         except SoftPromptError as error:
@@ -87,6 +85,10 @@ class RunsController:
 
     def _say_syntax(self, prompt: str) -> None:
         """Say once of a prompt that it has what image programs read as syntax."""
+        from softprompt.jobs.parsing import YES
+        from softprompt.prompts.syntax import describe_syntax
+        from softprompt_tui.services.job_form import typed_prompt
+
         settings = self.context.settings
         kinds = typed_prompt(prompt, settings.more).kinds
         if kinds and prompt not in settings.prompts:
@@ -95,6 +97,8 @@ class RunsController:
 
     async def hand_in(self, job: AnyJob) -> RunSummary:
         """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
+        from softprompt.jobs.preflight import check_fits
+
         store = self.store
         store.on_their_way += 1
         self._arrived.clear()
@@ -118,6 +122,8 @@ class RunsController:
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
         """Lets the worker train a soft prompt that means the composition, with the settings beside the prompt and a name that is asked for."""
+        from softprompt.jobs.preflight import check_fits
+
         context = self.context
         try:
             job = await asyncio.to_thread(self._job_of_composition, composition, form, opened)
@@ -139,6 +145,10 @@ class RunsController:
 
     def _job_of_composition(self, composition: str, form: Form, opened: str) -> TrainJob:
         """Raises SoftPromptError for what cannot be trained."""
+        from softprompt.composition.sentence import read_sentence
+        from softprompt.jobs.job import job_of_sentence
+        from softprompt_tui.services.job_form import job_of
+
         library = self.context.library
         sentence = read_sentence(composition, library.open, library.open(opened) if opened else None)
         if not sentence.words:

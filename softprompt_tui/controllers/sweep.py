@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt_tui.messages import LibraryChanged, SweepChanged, SweepReady
-from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.services.job_form import Form, sweep_of
 from softprompt_tui.state.queue import told
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, SweepJob
     from softprompt_tui.app_context import AppContext
+    from softprompt_tui.screens.sweep import SweepScreen
+    from softprompt_tui.state.settings import Form
 
 Submit = Callable[["AnyJob", str], Awaitable[str]]
 
@@ -31,6 +31,8 @@ class SweepController:
 
     async def begin(self, form: Form) -> None:
         """Sweeps the prompt in the editor, with its settings but for the tokens."""
+        from softprompt_tui.services.job_form import sweep_of
+
         try:
             job = sweep_of(form, self.context.settings.more)
         except SoftPromptError as error:
@@ -57,6 +59,8 @@ class SweepController:
 
     def open(self, run: str) -> None:
         """Show a sweep on its screen."""
+        from softprompt_tui.screens.sweep import SweepScreen  # 8 ms, for this alone
+
         if self.screen is None and run in self.store.known:
             self.screen = SweepScreen(self.context, self.store.known[run])
             self.context.show(self.screen, self._left)

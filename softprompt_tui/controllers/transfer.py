@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,24 +15,20 @@ from softprompt.errors import FileInTheWay
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.rendering.grid import labelled
 from softprompt_tui.rendering.sanitize import inert
-from softprompt_tui.screens.choice import PickScreen
 from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.screens.export import Export, ExportScreen
-from softprompt_tui.screens.file_picker import FilesScreen, typed_path
 from softprompt_tui.screens.progress import BusyScreen
-from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.services.subprocess_command import CommandFailed, command
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt_tui.app_context import AppContext
+    from softprompt_tui.screens.export import Export
 
 IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in a table
 STATES = {"added": "", "present": "it was in the library already", "trashed": "it is in the trash, and left there"}
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(NamedTuple):
     """A soft prompt that `import` took from a file, as its --json tells; `candidates` are the models it may belong to."""
 
     id: str
@@ -50,12 +45,11 @@ class Imported:
 
     @classmethod
     def told(cls, values: Mapping[str, Any]) -> Imported:
-        made = {one.name: values[one.name] for one in fields(cls)}
+        made = {name: values[name] for name in cls._fields}
         return cls(**made | {name: tuple(made[name]) for name in ("candidates", "unknown", "notes")})
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What `export` wrote, as its --json tells: the files, the line to use them, the word for a prompt ("" for none), notes."""
 
     paths: tuple[str, ...]
@@ -92,6 +86,9 @@ class TransferController:
 
     async def bring_in(self) -> None:
         """Asks for files, imports them in one batch, and asks which model they belong to where they do not say."""
+        from softprompt_tui.screens.file_picker import FilesScreen
+        from softprompt_tui.screens.text_viewer import TextScreen
+
         chosen = await self.context.ask(FilesScreen("Import soft prompts from files", self.folder))
         if chosen is None:
             return
@@ -109,6 +106,8 @@ class TransferController:
             await self._assign(width, [one for one in unassigned if one.width == width])
 
     async def _assign(self, width: int, made: list[Imported]) -> None:
+        from softprompt_tui.screens.choice import PickScreen
+
         whose = made[0].name if len(made) == 1 else f"these {len(made)}"
         model = await self.context.ask(
             PickScreen(
@@ -142,6 +141,9 @@ class TransferController:
 
     async def export(self, entry: Entry) -> None:
         """Asks where to, writes the file, and says what to type in the other program."""
+        from softprompt_tui.screens.export import ExportScreen
+        from softprompt_tui.screens.text_viewer import TextScreen
+
         wanted = await self.context.ask(ExportScreen(entry.prompt.name, entry.prompt.vectors.shape[1], self.folder))
         if wanted is None:
             return
@@ -158,6 +160,8 @@ class TransferController:
         await self.context.ask(TextScreen(_written(done, await self.context.copy(done.line))))
 
     async def _written(self, entry: Entry, wanted: Export, *more: str) -> Written:
+        from softprompt_tui.screens.file_picker import typed_path
+
         options = {"--out": wanted.out, "--sdxl": wanted.other, "--token": wanted.token}
         given = [
             part

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.results import HardReadout
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """A name, the hard prompt, and labels with values; what is unknown or empty is left out."""
 
     name: str

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import TrainConfig
-from softprompt.text_states import ALL, is_stand_in
-
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
@@ -29,6 +26,8 @@ def unassigned(prompt: SoftPrompt) -> str:
 
 def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
     """(label, words) for how near it comes in what diffusion models read; in words that nobody takes for the pooled similarity."""
+    from softprompt.text_states import ALL, is_stand_in
+
     known = [family for family in ALL if family in prompt.hidden]  # the file keeps them in another order
     if not known:
         return []
@@ -54,6 +53,8 @@ def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
 
 def unusual(config: dict[str, Any]) -> str:
     """The settings that are not the usual ones; steps and tokens stand elsewhere."""
+    from softprompt.config import TrainConfig  # 7 ms, which who lists entries does without
+
     usual = TrainConfig().as_dict()
     unusual = {
         key: value for key, value in config.items() if key not in ("steps", "tokens") and value != usual.get(key) and value != []

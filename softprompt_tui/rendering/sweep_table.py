@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from softprompt.prompts.results import SweepResult
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.plots import COLORS, begin_figure, mark_logs
 

@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from softprompt.worker.events import ENDED
+from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import KeepAsked, OnRun, RunAction
 from softprompt_tui.rendering.numbers import duration, figure
 from softprompt_tui.rendering.sanitize import inert
@@ -23,7 +23,7 @@ from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 from softprompt_tui.widgets.library import GOOD
 
 if TYPE_CHECKING:
-    from softprompt.prompts.results import SweepResult
+    from softprompt.prompts.sweep_result import SweepResult
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
 

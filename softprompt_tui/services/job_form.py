@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL
@@ -16,15 +16,9 @@ from softprompt.prompts.contexts import TRAINING_CONTEXTS
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.prompts.syntax import PreparedPrompt
+    from softprompt_tui.state.settings import Form
 
 SWEEP = "1-16"
-
-
-class Form(NamedTuple):
-    """The prompt in the editor and the fields beside it, as they are typed."""
-
-    prompt: str
-    fields: dict[str, str]
 
 
 def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
@@ -90,7 +84,7 @@ def sweep_of(form: Form, more: dict[str, str]) -> SweepJob:
     """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
     fields, numbers = form.fields, numbers_of(more.get("sweep") or SWEEP)
     stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""  # what auto is to reach ends no training early
-    job = job_of(Form(form.prompt, fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""})
+    job = job_of(form._replace(fields=fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""})
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
 
 

@@ -7,11 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softprompt.errors import SoftPromptError, WorkerError
-from softprompt.jobs.job import AnyJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
 from softprompt.worker.endpoint import Place
@@ -19,19 +17,20 @@ from softprompt.worker.lines import read_line
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.state.series import Point
 
+if TYPE_CHECKING:
+    from softprompt.jobs.job import AnyJob
+
 # what the line tells
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """The connection is being made ("starting"), is there ("up") or "gone", and what to say of it."""
 
     state: str
     why: str
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """Runs of the worker; the `first` page begins its list, and where there is no `more` it is complete."""
 
     runs: tuple[RunSummary, ...]
@@ -39,8 +38,7 @@ class Runs:
     more: bool
 
 
-@dataclass(frozen=True)
-class Dropped:
+class Dropped(NamedTuple):
     """A run is there no more."""
 
     run: str
@@ -52,8 +50,7 @@ Tell = Callable[[News], None]
 # what it is answered
 
 
-@dataclass(frozen=True)
-class WrittenOut:
+class WrittenOut(NamedTuple):
     """A composition with its soft prompts written out: `text`, its `tokens`, how many are `saved`, and how near the two are."""
 
     text: str
@@ -64,8 +61,7 @@ class WrittenOut:
     mixed: str
 
 
-@dataclass(frozen=True)
-class Composed:
+class Composed(NamedTuple):
     """What a composition comes to: its tokens, and its similarity to the other text, where there is one."""
 
     tokens: int
@@ -74,8 +70,7 @@ class Composed:
     to_other: float | None
 
 
-@dataclass(frozen=True)
-class NearestWords:
+class NearestWords(NamedTuple):
     """For each soft token its nearest words with their cosines, and what the nearest mean as text; None where that is not known."""
 
     text: str
@@ -88,7 +83,7 @@ def _composed(reply: dict[str, Any]) -> Composed:
     return Composed(
         reply["tokens"][0],
         reply["room"],
-        None if written is None else WrittenOut(**{name: written[name] for name in WrittenOut.__annotations__}),
+        None if written is None else WrittenOut(**{name: written[name] for name in WrittenOut._fields}),
         similarities[0][1] if len(similarities) > 1 else None,
     )
 

@@ -8,16 +8,24 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from softprompt.system.files import read_file, replace_file
 from softprompt.system.paths import data_folder, make_folder
 
 FILE = "interface.json"
+USUAL_MODEL = "mini"
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
 LARGEST = 4 << 20  # bytes
 PAINT_EVERY = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
 MOST_PROMPTS, LONGEST_KEPT = 200, 8000
+
+
+class Form(NamedTuple):
+    """The prompt in the editor and the fields beside it, as they are typed."""
+
+    prompt: str
+    fields: dict[str, str]
 
 
 @dataclass
@@ -31,7 +39,7 @@ class Settings:
             "tokens": "3",
             "steps": "300",
             "stop_at": "",
-            "model": "mini",
+            "model": USUAL_MODEL,
             "device": "auto",
             "contexts": "yes",
         }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -22,8 +21,7 @@ from softprompt_tui.widgets.sparkline import Spark
 NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
 
 
-@dataclass(frozen=True)
-class LossFigures:
+class LossFigures(NamedTuple):
     """What stands beside a curve, as far as it is known. Of a search for a hard readout only the best so far is told."""
 
     step: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
 from textual import events, on
@@ -16,11 +16,13 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
-from softprompt.prompts.syntax import SyntaxSpan
 from softprompt_tui.messages import PromptChanged, TrainAsked
 from softprompt_tui.rendering.sanitize import without_steering
-from softprompt_tui.services.token_count import Count
 from softprompt_tui.widgets.pane import titled
+
+if TYPE_CHECKING:
+    from softprompt.prompts.syntax import SyntaxSpan
+    from softprompt_tui.services.token_count import Count
 
 FIELDS = {  # name: (label, what it is)
     "tokens": ("tokens", "soft tokens, or auto for the fewest that reach 'stop at'"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -24,8 +23,7 @@ KEY_Y = titled("y", "copy it", "copy_hard", chosen=False)
 NOTHING = "The nearest words of every soft token will stand here."
 
 
-@dataclass(frozen=True)
-class HardShown:
+class HardShown(NamedTuple):
     """A hard readout as far as there is one, "" and None where there is none, and words on that."""
 
     text: str = ""
@@ -33,8 +31,7 @@ class HardShown:
     words: str = ""
 
 
-@dataclass(frozen=True)
-class Readout:
+class Readout(NamedTuple):
     """`rows`: for each soft token its nearest words with their cosines, the nearest first. The similarities are None until they are known."""
 
     text: str
@@ -81,7 +78,7 @@ class ReadoutPane(VerticalScroll):
     def show_hard(self, hard: HardShown) -> None:
         """The hard readout of what is shown is another."""
         if self._shown and self._shown.hard != hard:
-            self._shown = replace(self._shown, hard=hard)
+            self._shown = self._shown._replace(hard=hard)
             self._draw()
 
     def nothing(self, why: str = "") -> None:

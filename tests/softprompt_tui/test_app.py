@@ -15,13 +15,13 @@ from textual.widgets import Input, Static
 
 from softprompt import Library
 from softprompt.errors import RunRefused, WorkerError
+from softprompt.jobs import preflight
 from softprompt.jobs.job import TrainJob
 from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.app import SoftPromptApp
-from softprompt_tui.controllers import runs
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.help import ABOUT, HelpScreen
@@ -460,7 +460,7 @@ def test_what_is_still_being_handed_in_is_asked_about_and_not_lost(
         checked.set()
         await d.until(lambda: [run.state for run in d.worker.records.values()] == [becomes] and not d.app.is_running)
 
-    monkeypatch.setattr(runs, "check_fits", lambda _: checked.wait())
+    monkeypatch.setattr(preflight, "check_fits", lambda _: checked.wait())
     works(scene)
 
 
@@ -691,7 +691,7 @@ def test_help_is_of_the_pane_one_is_in() -> None:
 def test_hostile_text_is_inert_on_every_screen(
     size: tuple[int, int], texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "check_fits", lambda _: None)  # another client may have queued what is refused here
+    monkeypatch.setattr(preflight, "check_fits", lambda _: None)  # another client may have queued what is refused here
 
     library = Library()
     for text in texts:

@@ -1,10 +1,8 @@
-"""What is measured of a soft prompt: its readout, hard readout and fidelity in contexts, and what a sweep comes to."""
+"""What is measured of a soft prompt: its readout, hard readout and fidelity in contexts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -77,22 +75,3 @@ def _mean(values: list[float]) -> float:
     import numpy as np  # who only lists runs does without
 
     return float(np.mean(values))
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What one number of soft tokens came to; what is not known, or not yet, is None."""
-
-    tokens: int
-    similarity: float | None = None
-    composed: float | None = None  # the mean composition fidelity
-    worst: float | None = None
-    floor: float | None = None  # of the composition without the prompt's words
-    readout_text: str | None = None
-    readout_similarity: float | None = None
-    knee: bool = False
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SweepResult:
-        """The result in plain values that are checked; others among them are passed over."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})

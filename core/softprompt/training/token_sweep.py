@@ -10,8 +10,8 @@ from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError
 from softprompt.objectives.base import HardPrompt, ObjectiveFor
 from softprompt.prompts.lineage import Meaning
-from softprompt.prompts.results import SweepResult
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.training.batch import Pool
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import start_vectors

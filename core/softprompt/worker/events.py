@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from softprompt.prompts.results import SweepResult
+from softprompt.prompts.sweep_result import SweepResult
+from softprompt.worker.summary import ENDED
 
 MAX_LINE_BYTES = 1 << 20  # of one event
 MAX_NUMBER = 1 << 52  # up to here a position has a next one, and JSON of every language holds a whole number
 MAX_TEXT = 10_000  # characters of an error or a readout
 MAX_LIST = 1024  # restarts, numbers of tokens
 
-ENDED = ("done", "stopped", "failed")
 WHOLE = ("queued", "paused", *ENDED)  # events that set the state of a run, whatever was before
 
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from importlib.metadata import version
 from typing import Any, ClassVar, NoReturn
 
 from softprompt.errors import MessageTooLong, WorkerError, check_text
@@ -54,11 +53,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_version = cache(version)  # milliseconds: the package's metadata is looked for on the disk
+@cache
+def _version() -> str:
+    from importlib.metadata import version  # 12 ms, and milliseconds more to find the package's metadata on the disk
+
+    return version("softprompt-tui")
 
 
 def hello() -> dict[str, Any]:
-    return {"type": "hello", "protocol": PROTOCOL, "version": _version("softprompt-tui")}
+    return {"type": "hello", "protocol": PROTOCOL, "version": _version()}
 
 
 def is_newer(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:

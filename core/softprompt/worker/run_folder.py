@@ -28,14 +28,14 @@ from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptE
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import LONGEST
 from softprompt.prompts.downsample import reduced
-from softprompt.prompts.results import SweepResult
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.system.files import open_file, read_file, sync_folder, with_room, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
 from softprompt.worker import events as e
-from softprompt.worker.events import ENDED, MAX_LINE_BYTES, WHOLE, BadEvent
+from softprompt.worker.events import MAX_LINE_BYTES, WHOLE, BadEvent
 from softprompt.worker.leases import is_free, newest, take_lease
-from softprompt.worker.summary import RunSummary
+from softprompt.worker.summary import ENDED, RunSummary
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"

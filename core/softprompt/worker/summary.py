@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from softprompt.prompts.results import SweepResult
+from softprompt.prompts.sweep_result import SweepResult
 
+ENDED = ("done", "stopped", "failed")
 RowOfSweep = tuple[int, float | None, float | None]  # number of tokens, similarity alone, mean in the training contexts
 
 

@@ -218,7 +218,7 @@ def stop(run: str, as_json: bool) -> None:
     Example:
       softprompt-tui stop 3f2a
     """
-    from softprompt.worker.events import ENDED
+    from softprompt.worker.summary import ENDED
 
     with worker() as client:
         stopped = RunSummary.from_message(client.request(p.Stop(run)))

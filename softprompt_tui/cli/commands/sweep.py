@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
-    from softprompt.prompts.results import SweepResult
     from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.prompts.sweep_result import SweepResult
 
 NONE = "none"
 

@@ -18,7 +18,8 @@ from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnava
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.training.trainer import sweep
-from softprompt_tui.services.job_form import Form, job_of
+from softprompt_tui.services.job_form import job_of
+from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 
 FIELDS = {"tokens": "2", "steps": "20", "stop_at": "", "model": "mini", "device": "cpu", "contexts": "no"}

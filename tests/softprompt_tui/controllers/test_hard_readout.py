@@ -10,7 +10,8 @@ from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt_tui.rendering.details import in_full
 from softprompt_tui.screens.training_settings import MORE
-from softprompt_tui.services.job_form import Form, hard_of, job_of
+from softprompt_tui.services.job_form import hard_of, job_of
+from softprompt_tui.state.settings import Form
 from softprompt_tui.widgets.sparkline import Spark
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt

@@ -11,12 +11,13 @@ import pytest
 
 from softprompt import Library
 from softprompt.errors import ConfigError
-from softprompt.prompts.results import SweepResult
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import protocol as p
 from softprompt_tui.rendering.sweep_table import plot
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.sweep import SweepScreen
-from softprompt_tui.services.job_form import Form, numbers_of, sweep_of
+from softprompt_tui.services.job_form import numbers_of, sweep_of
+from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import swept

@@ -13,7 +13,8 @@ from softprompt import Library
 from softprompt.errors import ConfigError
 from softprompt_tui.rendering.details import in_full
 from softprompt_tui.screens.training_settings import MORE
-from softprompt_tui.services.job_form import Form, job_of, variation_of
+from softprompt_tui.services.job_form import job_of, variation_of
+from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 from tests.library_model import a_prompt
 
