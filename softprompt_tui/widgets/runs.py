@@ -81,6 +81,7 @@ class RunsPane(Vertical):
     def _wanted(self, event: Table.Wanted) -> None:
         event.stop()
         self._fill(event.page)
+        self._explain()  # the cursor may have come to a row before it was there
 
     def _fill(self, page: int) -> None:
         runs, now = self._runs[page * PAGE : (page + 1) * PAGE], datetime.now(UTC)

@@ -58,6 +58,7 @@ from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
 from softprompt.prompts.lineage import Ancestor, Meaning
 from softprompt.prompts.serialization import to_dict
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
 from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
@@ -227,7 +228,9 @@ def _shown(told: dict[str, Any]) -> None:
 def _said_all() -> list[bytes]:
     result = {"tokens": 2, "similarity": 0.5, "composed": 0.5, "worst": None, "floor": 0.1, "readout_text": "x", "knee": True}
     job = SweepJob("a lake", TrainConfig(tokens=2), sweep=(1, 2))
-    run = Run("0123456789abcdef", job, "2026-01-01T00:00:00+00:00", "running", 1.0, latest={"step": 1}, results=(result,))
+    run = Run(
+        "0123456789abcdef", job, "2026-01-01T00:00:00+00:00", "running", 1.0, latest={"step": 1}, results=(SweepResult(**result),)
+    )
     told = messages.shown(run)
     report = {"step": 2, "tokens": 2, "loss": 0.5, "similarity": 0.5, "restarts": [0.5, None], "sweep": [[1, 0.5, None]]}
     said: list[dict[str, Any]] = [

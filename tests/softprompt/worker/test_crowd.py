@@ -17,6 +17,7 @@ from softprompt.encoders.catalog import mini_model
 from softprompt.errors import MessageTooLong
 from softprompt.jobs.job import TrainJob
 from softprompt.library.names import LONGEST as LONGEST_NAME
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import connection as clients
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
@@ -156,7 +157,7 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     result = {"tokens": 1, "readout_text": endless, "similarity": -0.12345678901234567, "knee": True}
     for name, value in {"prompt": endless, "model": endless, "device": endless, "sweep": tuple(range(1000))}.items():
         object.__setattr__(job, name, value)  # past its own checks
-    record = Run("f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(result,) * 1000)
+    record = Run("f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(SweepResult(**result),) * 1000)
     number, figure = (1 << 63) - 1, -0.12345678901234567
     run = messages.shown(record)
     lines_of_runs = messages.RunLines()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,9 @@ def test_a_sweep_trains_all_numbers_and_keeps_what_is_chosen(shared: Client, enc
     assert Library().list().total == before + 2
     alone = trained(encoder, FOX, **USUAL)
     assert saved(kept[1]["entry"]).similarity == pytest.approx(alone.similarity, abs=2e-3)
-    assert list(RunFolder(runs_folder() / run).read().results) == ended["results"]  # as the next worker reads it
+    assert [asdict(result) for result in RunFolder(runs_folder() / run).read().results] == ended[
+        "results"
+    ]  # as the next worker reads it
 
 
 def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(shared: Client) -> None:

@@ -23,6 +23,7 @@ from softprompt.system.priority import WORKER
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import RunFolder, runs_folder
+from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.follow import Picture
 from tests.conftest import BOAT, FOX
 from tests.nursery import Nursery
@@ -163,9 +164,9 @@ def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dr
 
 
 def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
-    report = {"tokens": 2, "step": 20, "loss": 0.25, "similarity": 0.75, "steps_per_second": 10.0}
+    report = RunReport("3f2a", 20, 2, loss=0.25, similarity=0.75, steps_per_second=10.0)
     with Picture() as picture:
-        picture.begin({"id": "3f2a", "state": "running", "tokens": 2, "steps": 30}, [])
+        picture.begin(RunSummary.from_message({"id": "3f2a", "state": "running", "tokens": 2, "steps": 30}), [])
         picture.report(report)
         assert picture._figures() == "20/30  loss 0.2500  similarity 0.7500  10/s  1 s left"
 

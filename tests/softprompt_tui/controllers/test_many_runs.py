@@ -41,6 +41,7 @@ def test_a_long_list_is_painted_page_by_page_and_follows_what_changes() -> None:
                 worker.may_go_on.set()
                 await d.until(lambda: len(app.runs.known) == 249)
                 assert app.runs.known[listed[220]].state == "failed"
+                await d.until(lambda: app.main.runs_pane.table.total == 249)
                 await d.pilot.press("G")
                 await d.shows("out of memory")
                 # what is dropped while there is no connection is gone after the next list, and nothing is before it
