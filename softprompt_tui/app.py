@@ -69,8 +69,15 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.quit = QuitController(self, self.main.runs.stop, self.main.runs.all_handed_in)
         for theme in THEMES:
             self.register_theme(theme)
-        # before anything is styled: setting it later styles all 70 widgets twice, a sixth of the start
-        self.set_reactive(App.theme, self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name)
+        self._begin_with_theme(self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name)
+
+    def _begin_with_theme(self, name: str) -> None:
+        """As setting it does, but before anything is styled: later it would style all 70 widgets twice, a sixth of the start."""
+        self.set_reactive(App.theme, name)
+        is_dark = self.current_theme.dark
+        classes = {f"-theme-{name}": True, "-dark-mode": is_dark, "-light-mode": not is_dark}
+        self.update_classes(classes, update=False)
+        self._refresh_truecolor_filter(self.ansi_theme)
         self.stylesheet.set_variables(self.get_css_variables())
 
     def get_default_screen(self) -> Screen[object]:

@@ -56,16 +56,19 @@ _DOWN = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it
 class Painter:
     """Paints soon, and at most once in a while, however often it is asked to."""
 
-    def __init__(self, screen: MainScreen, paint: Callable[[], None]) -> None:
-        self.screen, self._paint = screen, paint
+    def __init__(self, screen: MainScreen, paint: Callable[[], None], least: float = 0.01) -> None:
+        self.screen, self._paint, self.least = screen, paint, least
         self._painted_at = self._due_at = 0.0
 
     def ask(self, every: float) -> None:
         """Paint when so many seconds have passed since the last time."""
-        self.within(max(0.01, self._painted_at + every - time.monotonic()))
+        self.within(max(self.least, self._painted_at + every - time.monotonic()))
 
     def within(self, seconds: float) -> None:
         """Paint in so many seconds, or before, where that is due already."""
+        if not seconds:
+            self.paint()
+            return
         due = time.monotonic() + seconds
         if not self._due_at or self._due_at > due:
             self._due_at = due
@@ -98,7 +101,7 @@ class MainScreen(Screen[None]):
         super().__init__()
         self.context, self.draft = context, draft
         self.settings, self.store, self.worker = context.settings, context.runs, context.worker
-        self.runs = RunsController(context)
+        self.runs = RunsController(context, lambda: self.detail.run)
         self.detail = DetailController(context)
         self.library = LibraryController(context, TransferController(context))
         self.library.listed_revision = lambda entry: self.library_pane.revision_of(entry)
@@ -110,7 +113,7 @@ class MainScreen(Screen[None]):
         self._composed_on = ("", "")
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
-        self._list_painter = Painter(self, self._paint_list)
+        self._list_painter = Painter(self, self._paint_list, least=0.0)  # at once: the next key acts on what stands there
         self._detail_painter = Painter(self, self._paint_followed)
         self._sweep_painter = Painter(self, self.sweep.paint)
 
@@ -247,8 +250,7 @@ class MainScreen(Screen[None]):
     def _run_changed(self, event: m.RunChanged) -> None:
         run, before = event.run, event.before
         self._show_list()
-        begins = run.state == "running" and (before is None or before.state != "running")
-        if begins and not self.store.is_training(self.detail.run):
+        if event.is_next:
             self.detail.show_run(run.id)
         self.detail.told(run)
         self.sweep.changed(run.id)
@@ -279,7 +281,7 @@ class MainScreen(Screen[None]):
 
     @on(m.RunSubmitted)
     def _submitted(self, event: m.RunSubmitted) -> None:
-        if not self.store.is_training(self.detail.run):
+        if event.is_next:
             self.detail.show_run(event.run)
 
     @on(m.RunAction)
@@ -319,12 +321,12 @@ class MainScreen(Screen[None]):
         else:
             live = "live: " if detail.figures.is_running else ""
             self.loss.show(f"{live}{detail.title}", detail.series, detail.figures)
-        if (wanted := (detail.readout, detail.no_readout)) != self._painted_readout:
-            self._painted_readout = wanted
-            if detail.readout is None:
+        painted, self._painted_readout = self._painted_readout, (detail.readout, detail.no_readout)
+        if detail.readout is None:
+            if painted != self._painted_readout:
                 self.readout.nothing(detail.no_readout)
-            else:
-                self.readout.show(detail.readout_of, detail.readout)
+        elif painted is None or painted[0] is not detail.readout:  # an equal one marks no words as changed any more
+            self.readout.show(detail.readout_of, detail.readout)
         if detail.read is not None:
             self.readout.show_hard(self.hard.of_entry(detail.read))
         elif run is not None:

@@ -119,11 +119,11 @@ class RunsChanged(Message):
 
 
 class RunChanged(Message):
-    """A run is another than `before`, which is None for one that was not known."""
+    """A run is another than `before`, which is None for one that was not known. `is_next`: it begins, and nothing else trained that is followed."""
 
-    def __init__(self, run: RunSummary, before: RunSummary | None) -> None:
+    def __init__(self, run: RunSummary, before: RunSummary | None, is_next: bool) -> None:
         super().__init__()
-        self.run, self.before = run, before
+        self.run, self.before, self.is_next = run, before, is_next
 
 
 class RunReported(Message):
@@ -135,11 +135,11 @@ class RunReported(Message):
 
 
 class RunSubmitted(Message):
-    """The worker has taken a run that was asked for here."""
+    """The worker has taken a run that was asked for here. `is_next`: nothing trained then that is followed."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, is_next: bool) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.is_next = run, is_next
 
 
 class PromptsChanged(Message):

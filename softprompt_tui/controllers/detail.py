@@ -83,7 +83,8 @@ class DetailController:
         self.run, self.entry, self.series, self._tokens, self.read = run, "", Series(), None, None
         known = self.followed
         is_sweep = known is not None and bool(known.sweep)
-        self._no_readout("What its soft tokens read stands in the sweep: enter in runs (F6)." if is_sweep else "")
+        self.readout_of, self.readout = "", None
+        self.no_readout = "What its soft tokens read stands in the sweep: enter in runs (F6)." if is_sweep else ""
         self.context.spawn(partial(self._fetch_curve, run), group="curve", exclusive=True)
         if known and known.of_entry:
             self.context.spawn(partial(self._open, known.of_entry, run), group="read", exclusive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class RunsController:
-    """Keeps the store of runs as the worker tells it, and asks the worker for more."""
+    """Keeps the store of runs as the worker tells it, and asks the worker for more. `followed` is the run that is shown, or ""."""
 
-    def __init__(self, context: AppContext) -> None:
-        self.context, self.store = context, context.runs
+    def __init__(self, context: AppContext, followed: Callable[[], str]) -> None:
+        self.context, self.store, self.followed = context, context.runs, followed
         self._arrived = asyncio.Event()
 
     # what the worker says
@@ -60,7 +61,9 @@ class RunsController:
 
     def _know(self, run: RunSummary) -> None:
         before = self.store.known.get(run.id)
-        self.context.post(RunChanged(self.store.know(run), before))
+        begins = run.state == "running" and (before is None or before.state != "running")
+        known = self.store.know(run)
+        self.context.post(RunChanged(known, before, begins and not self.store.is_training(self.followed())))
 
     # what is asked
 
@@ -112,7 +115,7 @@ class RunsController:
                 self._arrived.set()
         if run.id not in store.known:  # what the worker said of it since, before this answer was read, is newer
             self._know(run)
-        self.context.post(RunSubmitted(run.id))
+        self.context.post(RunSubmitted(run.id, not self.store.is_training(self.followed())))
         return run
 
     async def all_handed_in(self) -> None:

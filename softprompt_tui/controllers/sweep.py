@@ -13,6 +13,7 @@ from softprompt_tui.state.queue import told
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, SweepJob
+    from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.screens.sweep import SweepScreen
     from softprompt_tui.state.settings import Form
@@ -62,7 +63,8 @@ class SweepController:
         from softprompt_tui.screens.sweep import SweepScreen  # 8 ms, for this alone
 
         if self.screen is None and run in self.store.known:
-            self.screen = SweepScreen(self.context, self.store.known[run])
+            known = self.store.known[run]
+            self.screen = SweepScreen(self.context, known, self._waits(known))
             self.context.show(self.screen, self._left)
             self.context.spawn(self.look, group="swept")
 
@@ -83,9 +85,11 @@ class SweepController:
             self.context.post(SweepChanged())
 
     def paint(self) -> None:
-        screen = self.screen
-        if screen is not None and screen.is_mounted and (run := self.store.known.get(screen.run.id)):
-            screen.show(run, told(run, self.store.in_order()) if run.state == "queued" else "")
+        if self.screen is not None and (run := self.store.known.get(self.screen.run.id)):
+            self.screen.show(run, self._waits(run))
+
+    def _waits(self, run: RunSummary) -> str:
+        return told(run, self.store.in_order()) if run.state == "queued" else ""
 
     # the library
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from softprompt.prompts.downsample import reduced
-
-if TYPE_CHECKING:
-    pass
 
 HEIGHT, WIDEST = 14, 100
 COLORS = ("cyan", "magenta", "yellow", "green", "red")

@@ -62,10 +62,10 @@ class SweepScreen(ModalScreen[None]):
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
-    def __init__(self, context: AppContext, run: RunSummary) -> None:
+    def __init__(self, context: AppContext, run: RunSummary, waits: str) -> None:
         super().__init__()
         self.context, self.run = context, run
-        self._waits = ""  # what a sweep in the queue waits for
+        self._waits = waits  # what a sweep in the queue waits for
         self.saved: dict[int, str] | None = None  # names in the library, by tokens; None until that is known
         self._news = ""
         self._rows: list[SweepResult] = []
@@ -92,6 +92,11 @@ class SweepScreen(ModalScreen[None]):
     @property
     def table(self) -> Table:
         return self.query_one(Table)
+
+    @property
+    def _now(self) -> RunSummary:
+        """The run as it is known, which may not have been painted yet."""
+        return self.context.runs.known.get(self.run.id, self.run)
 
     def show(self, run: RunSummary, waits: str) -> None:
         """The run as it is now, and what it waits for, or ""."""
@@ -172,12 +177,12 @@ class SweepScreen(ModalScreen[None]):
         self.table.refresh()
 
     def action_stop(self) -> None:
-        if self.run.state not in ENDED:
+        if self._now.state not in ENDED:
             self.context.post(RunAction(OnRun.STOP, self.run.id))
 
     def action_keep(self) -> None:
         numbers = tuple(int(key) for key in self.table.marked)
-        if not self.run.results:
+        if not self._now.results:
             self._say("there is nothing to be kept before it is done; s stops it with the best so far")
         elif not numbers:
             self._say("nothing is marked: space marks what is to be kept")

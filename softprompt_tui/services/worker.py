@@ -265,5 +265,5 @@ def _readable() -> Iterator[None]:
     """Whatever an answer of another version lacks is said as WorkerError."""
     try:
         yield
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise WorkerError(f"the worker's answer cannot be read ({error!r}): update both sides") from error

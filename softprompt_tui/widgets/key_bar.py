@@ -18,6 +18,7 @@ class ShownKey(NamedTuple):
     display: str
     words: str
     enabled: bool
+    tooltip: str
 
 
 class KeyBar(Widget):
@@ -54,12 +55,12 @@ class KeyBar(Widget):
         palette = None
         for active in screen.active_bindings.values():
             binding = active.binding
-            shown = ShownKey(binding.key, self.app.get_key_display(binding), binding.description, active.enabled)
+            shown = ShownKey(binding.key, self.app.get_key_display(binding), binding.description, active.enabled, active.tooltip)
             # under a dialog such an action would be the dialog's
             if binding.show and not (is_covered and binding.action.startswith("screen.")):
                 by_action.setdefault(binding.action, shown)
             if binding.key == self.app.COMMAND_PALETTE_BINDING:
-                palette = shown
+                palette = shown._replace(tooltip=active.tooltip or binding.description)
         if (shown_now := list(by_action.values())) != self.shown or palette != self.palette:
             self.shown, self.palette = shown_now, palette
             self.refresh()
@@ -115,6 +116,7 @@ class KeyBar(Widget):
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         self.hovered = self._at(event.x)
+        self.tooltip = self.hovered.tooltip if self.hovered else None
 
     def on_leave(self) -> None:
         self.hovered = None

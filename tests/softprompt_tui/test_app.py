@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.filter import ANSIToTruecolor
 from textual.widgets import Input, Static
 
 from softprompt import Library
@@ -29,6 +30,7 @@ from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.services import worker as client
+from softprompt_tui.state import settings as kept
 from softprompt_tui.widgets.library import ACTIONS as LIBRARY
 from softprompt_tui.widgets.runs import ACTIONS as RUNS
 from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
@@ -398,6 +400,52 @@ def test_a_variation_brings_prompt_and_settings_back() -> None:
         assert record.job.precision == "bfloat16"
 
     works(scene)
+
+
+def test_keys_in_a_burst_act_on_the_list_of_runs_as_the_one_before_left_it() -> None:
+    async def scene(d: Desk) -> None:
+        first, second, third = [await d.train() for _ in range(3)]
+        d.worker.begin(first)
+        await d.pilot.press("f6", "j")
+        await d.shows("queued 2")
+        d.typed_at_once("d", "d")
+        await d.until(lambda: list(d.worker.records) == [first])
+        assert {second, third}.isdisjoint(d.app.runs.known)
+
+    works(scene)
+
+
+def test_what_is_followed_stays_while_it_trains_and_what_begins_then_takes_its_place() -> None:
+    async def scene(d: Desk) -> None:
+        first, second = [await d.train() for _ in range(2)]
+        d.worker.begin(first)
+        await d.until(lambda: d.app.main.detail.run == first)
+        d.worker.begin(second)  # in one batch with it
+        d.worker.end(first)  # told together
+        await d.until(lambda: d.app.runs.known[first].state == "done" and d.app.runs.known[second].state == "running")
+        await d.pilot.pause()
+        assert d.app.main.detail.run == first
+        third = await d.train()
+        await d.until(lambda: d.app.main.detail.run == third)
+
+    works(scene)
+
+
+@pytest.mark.parametrize(("theme", "is_dark", "keeps_colours"), [("softprompt-light", False, False), ("ansi-dark", True, True)])
+def test_a_remembered_theme_holds_from_the_start(theme: str, is_dark: bool, keeps_colours: bool) -> None:
+    async def scene() -> None:
+        app = SoftPromptApp()
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            assert app.theme == theme
+            assert app.has_class(f"-theme-{theme}", "-dark-mode" if is_dark else "-light-mode")
+            assert not app.has_class("-light-mode" if is_dark else "-dark-mode")
+            (to_truecolor,) = [one for one in app._filters if isinstance(one, ANSIToTruecolor)]
+            assert to_truecolor.enabled != keeps_colours  # the terminal's own 16 colours stay what they are
+            assert to_truecolor._terminal_theme is app.ansi_theme
+
+    kept.save(replace(kept.load()[0], theme=theme))
+    asyncio.run(scene())
 
 
 def test_runs_are_stopped_paused_dropped_and_their_errors_read() -> None:

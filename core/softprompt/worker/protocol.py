@@ -124,7 +124,7 @@ _FIGURE = _or_none(_number)
 _RESULT = _object(
     {"tokens": _whole},
     dict.fromkeys(("similarity", "composed", "worst", "floor", "readout_similarity"), _FIGURE)
-    | {"readout_text": _or_none(_text)},
+    | {"readout_text": _or_none(_text), "knee": _flag},
 )
 _REPORTED = dict.fromkeys(("best_loss", "best_similarity", "seconds", "steps_per_second", "hard_similarity"), _FIGURE) | {
     "text": _text, "hard_step": _whole, "hard_steps": _whole, "steps": _whole, "restarts": _list_of(_FIGURE),

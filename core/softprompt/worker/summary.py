@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from softprompt.errors import WorkerError
 from softprompt.prompts.sweep_result import SweepResult
 
 ENDED = ("done", "stopped", "failed")
@@ -32,11 +33,13 @@ class RunReport:
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
+    told: frozenset[str] = frozenset()  # what the message had: None is news there
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunReport:
         """The report in a message whose fields are checked."""
         told = {name: message[name] for name in _REPORTED if name in message}
+        told["told"] = frozenset(told)
         told["restarts"] = tuple(told.get("restarts", ()))
         told["sweep"] = tuple((row[0], row[1], row[2]) for row in told.get("sweep", ()))
         return cls(**told)
@@ -85,11 +88,14 @@ class RunSummary:
 
     @classmethod
     def from_message(cls, values: Mapping[str, Any]) -> RunSummary:
-        """The run in a message whose fields are checked; what an older worker does not tell has its default."""
+        """The run in a message; what an older worker does not tell has its default. Raises WorkerError for what is no run."""
         told = {name: values[name] for name in _TOLD if name in values}
-        told["sweep"] = tuple(told.get("sweep", ()))
-        told["results"] = tuple(map(SweepResult.from_dict, told.get("results", ())))
-        return cls(**told)
+        try:
+            told["sweep"] = tuple(told.get("sweep", ()))
+            told["results"] = tuple(map(SweepResult.from_dict, told.get("results", ())))
+            return cls(**told)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise WorkerError(f"the worker told of a run in a way that cannot be read ({error}): update both sides") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for messages and scripts."""
@@ -98,7 +104,7 @@ class RunSummary:
 
     def with_report(self, report: RunReport) -> RunSummary:
         """The run after a report, which tells only what its kind measures."""
-        told = {name: value for name in _IN_BOTH if (value := getattr(report, name)) is not None}
+        told = {name: value for name in _IN_BOTH if (value := getattr(report, name)) is not None or name in report.told}
         swept = report.sweep or self.swept
         return replace(self, **told, step=report.step, loss=report.loss, similarity=report.similarity, swept=swept)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from softprompt.config import TrainConfig
+from softprompt.errors import WorkerError
 from softprompt.jobs.job import SweepJob, TrainJob
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import protocol as p
@@ -38,3 +42,11 @@ def test_a_newer_workers_further_fields_are_passed_over() -> None:
         {"type": "report", "run": "a", "step": 1, "tokens": 3, "mood": "good", "sweep": [[1, 0.5, None]]}
     )
     assert (report.step, report.sweep) == (1, ((1, 0.5, None),))
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"id": "a"}, {"id": "a", "state": "done", "sweep": None}, {"id": "a", "state": "done", "results": [3]}]
+)
+def test_what_is_no_run_is_said_in_one_line(told: dict[str, Any]) -> None:
+    with pytest.raises(WorkerError, match="cannot be read"):
+        RunSummary.from_message(told)

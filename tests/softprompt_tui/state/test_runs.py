@@ -43,6 +43,22 @@ def test_a_report_changes_what_it_tells_and_nothing_else() -> None:
     assert (now.best_similarity, now.tokens, now.steps) == (0.5, "auto", 300)
 
 
+def test_a_search_that_begins_anew_has_no_similarity_yet() -> None:
+    store = a_store(a_run("a", "running", text="fox", hard_similarity=0.8))
+    told = {
+        "type": "report",
+        "run": "a",
+        "step": 1,
+        "tokens": 3,
+        "loss": 0.1,
+        "similarity": 0.9,
+        "text": "",
+        "hard_similarity": None,
+    }
+    store.take_report(RunReport.from_message(told))
+    assert (store.known["a"].text, store.known["a"].hard_similarity) == ("", None)
+
+
 def test_runs_are_in_the_order_in_which_they_begin_then_end() -> None:
     store = a_store(
         a_run("old", "done", ended="2026-01-01"), a_run("later", "queued", position=2.0), a_run("new", "failed", ended="2026-01-02"),

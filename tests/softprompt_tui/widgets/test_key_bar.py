@@ -63,6 +63,8 @@ def test_what_lies_under_the_pointer_is_lighter() -> None:
         usual = background()
         await d.pilot.hover(KeyBar, offset=(at, 0))
         await d.until(lambda: background() != usual)
+        await d.pilot.hover(KeyBar, offset=(last_line(d).index("Sweep"), 0))
+        await d.until(lambda: bar.tooltip == "1 to 16 soft tokens at once, to choose from")
         await d.pilot.hover("#editor")
         await d.until(lambda: background() == usual)
 

@@ -8,8 +8,8 @@ n positions, m positions of a row's own, e embed_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from softprompt.prompts.contexts import SLOT, split_context
 from softprompt.text_states import Reads
 
 ALONE = SLOT  # the context with nothing around
+MOST_CONTEXTS = 256  # whose tokens are kept
+_known_contexts: WeakKeyDictionary[PromptTokenizer, dict[str, tuple[list[int], list[int]]]] = WeakKeyDictionary()
 AT_THE_END: tuple[Pooling, ...] = ("argmax", "eos")  # towers that are pooled at the end token
 
 
@@ -31,11 +33,15 @@ def rows_in(model: FrozenModel, context: str, inside: Sequence[Row]) -> list[lis
     return [[*before, *row, *after] for row in inside]
 
 
-@lru_cache(maxsize=256)
 def _around(tokenizer: PromptTokenizer, context: str) -> tuple[list[int], list[int]]:
     """The context's tokens before and after what stands in it. Kept: one training asks 115 times for the same 30 contexts."""
-    before, after = (encode_prompt(tokenizer, words) if words else [] for words in split_context(context))
-    return before, after
+    known = _known_contexts.setdefault(tokenizer, {})
+    if context not in known:
+        if len(known) >= MOST_CONTEXTS:
+            known.clear()
+        before, after = (encode_prompt(tokenizer, words) if words else [] for words in split_context(context))
+        known[context] = before, after
+    return known[context]
 
 
 def soft_rows(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[list[int]]:
