@@ -33,7 +33,7 @@ from softprompt_tui.services import worker as client
 from softprompt_tui.state import settings as kept
 from softprompt_tui.widgets.library import ACTIONS as LIBRARY
 from softprompt_tui.widgets.runs import ACTIONS as RUNS
-from tests.desk import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import FakeWorker, swept
 from tests.library_model import a_prompt
 

@@ -14,13 +14,13 @@ from softprompt.worker.endpoint import VARIABLE
 from softprompt_tui import app as interface
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.messages import LibraryChanged
-from tests.desk import Desk, works
+from tests.app_harness import Desk, works
 from tests.fake_worker import FakeWorker
 from tests.library_model import a_prompt
 from tests.pty_screen import Terminal
 
 pytestmark = pytest.mark.usefixtures("runtime")
-from tests.desk import runtime  # noqa: E402, F401  # a fixture
+from tests.app_harness import runtime  # noqa: E402, F401  # a fixture
 
 
 async def in_library(d: Desk, name: str = "fox") -> str:

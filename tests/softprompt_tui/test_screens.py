@@ -17,7 +17,7 @@ from textual.widgets import Input
 from softprompt import Library
 from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
 from softprompt_tui.screens.sweep import SweepScreen
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import swept
 from tests.library_model import a_prompt
 

@@ -19,8 +19,8 @@ from softprompt import Library
 from softprompt_tui import input_queue
 from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.screens.training_settings import MoreScreen
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.bursts import pair, random_keys, workers
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 from tests.pty_screen import Terminal
 from tests.worker_process import until

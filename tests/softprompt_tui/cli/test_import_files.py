@@ -18,7 +18,7 @@ from softprompt.jobs.job import Job
 from softprompt_tui.cli.report import line
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.screens.text_viewer import TextScreen
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

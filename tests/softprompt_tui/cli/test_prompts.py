@@ -14,8 +14,8 @@ from softprompt import Library
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import PromptError
 from softprompt_tui.services.token_count import count
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.conftest import FOX
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("-k", "1", "--steps", "3", "-q")

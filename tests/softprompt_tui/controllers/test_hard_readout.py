@@ -13,7 +13,7 @@ from softprompt_tui.screens.training_settings import MORE
 from softprompt_tui.services.job_form import hard_of, job_of
 from softprompt_tui.state.settings import Form
 from softprompt_tui.widgets.sparkline import Spark
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
 pytestmark = pytest.mark.usefixtures("runtime")

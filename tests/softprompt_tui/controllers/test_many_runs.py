@@ -11,7 +11,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.worker.run_folder import Run
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.state.queue import before
-from tests.desk import Desk, runtime  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import FakeWorker
 
 

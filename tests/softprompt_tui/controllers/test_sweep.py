@@ -18,8 +18,8 @@ from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.services.job_form import numbers_of, sweep_of
 from softprompt_tui.state.settings import Form
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.conftest import FOX
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import swept
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -14,7 +14,7 @@ from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.screens.export import ExportScreen
 from softprompt_tui.screens.file_picker import FilesScreen
 from softprompt_tui.screens.text_viewer import TextScreen
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
 pytestmark = pytest.mark.usefixtures("runtime")

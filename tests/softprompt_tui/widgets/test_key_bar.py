@@ -7,7 +7,7 @@ from textual.command import CommandPalette
 
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
-from tests.desk import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
