@@ -56,6 +56,15 @@ def test_listing_and_the_first_paint_import_no_numpy() -> None:
     )
 
 
+def test_the_first_paint_waits_for_nothing_that_a_key_asks_for() -> None:
+    """Dialogs, what makes a job of a form, and the folders of runs: half of what the interface would import of ours."""
+    later = {"jobs.job", "config", "composition.sentence", "prompts.syntax", "encoders.catalog", "worker.run_folder"}
+    code = "import sys, softprompt_tui.app; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert {f"softprompt.{name}" for name in later} & loaded == set()
+    assert {name.split(".")[-1] for name in loaded if name.startswith("softprompt_tui.screens.")} <= {"dialogs", "progress"}
+
+
 def test_a_command_imports_its_own_module_only() -> None:
     code = "import sys; from softprompt_tui.cli import main\n"
     for name, module in (("--help", None), ("list", "library"), ("completion", "completion")):
