@@ -60,7 +60,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.settings, self._notice = kept.load()
         self.draft = Draft()
         self.draft.restore(self.settings)
-        self.input_queue = InputQueue(self, partial(self.say, severity="warning"))
+        self.input_queue = InputQueue(self, partial(self.say, severity="warning"), self._paint_due)
         self.library = library or Library(say=self._say_later)
         self.worker = worker or WorkerLine(self._heard)
         self.worker.tell = self._heard
@@ -96,6 +96,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             self.say(self._notice, "warning")
         self.spawn(self.input_queue.run, group="keys")
         self.spawn(self.worker.run, group="line")
+
+    def _paint_due(self) -> bool:
+        return self.is_there() and self.main.paint_due()
 
     def is_there(self) -> bool:
         """False while the interface is being left, and its panes are gone already."""

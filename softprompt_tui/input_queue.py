@@ -41,9 +41,10 @@ class InputQueue:
     anywhere, no widget is being mounted, no layout is due, and no background work runs that a key could depend on.
     """
 
-    def __init__(self, app: App[Any], warn: Callable[[str], None]) -> None:
+    def __init__(self, app: App[Any], warn: Callable[[str], None], paint_due: Callable[[], bool]) -> None:
         self.app = app
         self._warn = warn
+        self._paint_due = paint_due  # paints what is drawn only now and then, and says whether something was due
         self._events: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._admitted: set[Message] = set()  # handed on, and not handled yet
@@ -76,6 +77,8 @@ class InputQueue:
                 await self._arrived.wait()
             if not self._is_more_text():
                 await self._settle()
+                if self._paint_due():  # the key acts on what stands there
+                    await self._settle()
             if self._events:
                 event = self._events.popleft()
                 self._written_in = self.app.focused if _is_text(event, self.app.focused) else None

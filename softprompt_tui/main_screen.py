@@ -111,6 +111,7 @@ class MainScreen(Screen[None]):
         self.below = self.settings.pane if self.settings.pane in BELOW else "library"
         self._gone = False  # the worker was, since its last list
         self._composed_on = ("", "")
+        self._list_is_stale = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         self._list_painter = Painter(self, self._paint_list, least=0.0)  # at once: the next key acts on what stands there
@@ -238,9 +239,17 @@ class MainScreen(Screen[None]):
     @on(m.RunsChanged)
     def _show_list(self) -> None:
         """Draw the list: now, or soon when it was drawn a moment ago."""
+        self._list_is_stale = True
         self._list_painter.ask(CHANGES_EVERY)
 
+    def paint_due(self) -> bool:
+        """Draw the list of runs now, where it has others by now; whether it was."""
+        if is_due := self._list_is_stale and self.runs_pane.display:
+            self._list_painter.paint()
+        return is_due
+
     def _paint_list(self) -> None:
+        self._list_is_stale = False
         self.runs_pane.show(self.store.in_order())
         self.show_title()
         self.detail.queue_moved()

@@ -58,6 +58,12 @@ class QuickScreen(pyte.Screen):
 class QuickStream(pyte.ByteStream):
     listener: QuickScreen
 
+    def _send_to_parser(self, data: str) -> bool | None:
+        try:
+            return super()._send_to_parser(data)
+        except TypeError:  # a sequence that was cut runs into the next one: terminals pass over what has too many numbers
+            return True
+
     def feed(self, data: bytes) -> None:
         if not self.use_utf8:
             super().feed(data)
