@@ -16,7 +16,7 @@ PANES: list[BindingType] = [
     Binding("ctrl+t", "train", "Train"),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
-    Binding("ctrl+q", "app.leave", "Quit"),  # in its turn: what ctrl+t asked for right before is asked about
+    Binding("ctrl+q", "app.leave", "Quit"),  # not priority: after ctrl+t it asks about that training first
     Binding("f8", "more", "Settings", show=False, priority=True),
 ]
 EVERYWHERE: list[BindingType] = [

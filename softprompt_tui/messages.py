@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OnEntry(StrEnum):
-    """What can be done with entries of the library."""
+    """An action on entries of the library."""
 
     OPEN = "open"
     RENAME = "rename"
@@ -32,7 +32,7 @@ class OnEntry(StrEnum):
 
 
 class OnRun(StrEnum):
-    """What can be done with a run."""
+    """An action on a run."""
 
     SHOW = "show"
     STOP = "stop"
@@ -80,7 +80,7 @@ class RunAction(Message):
 
 
 class KeepAsked(Message):
-    """Those of a sweep's soft prompts that have these numbers of tokens are to be saved."""
+    """Save the sweep's soft prompts with these numbers of tokens."""
 
     def __init__(self, run: str, numbers: tuple[int, ...]) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class CompositionChanged(Message):
 
 
 class LinkChanged(Message):
-    """The connection to the worker is another: being made ("starting"), there ("up") or "gone", and what to say of it."""
+    """The connection to the worker has changed its state: "starting", "up" or "gone". `why` explains it to the user, or is ""."""
 
     def __init__(self, state: str, why: str) -> None:
         super().__init__()

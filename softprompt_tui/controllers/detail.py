@@ -57,7 +57,7 @@ class DetailController:
 
     @property
     def curves(self) -> str:
-        """What the several curves of a training are of."""
+        """What tells the curves of this training apart."""
         run = self.followed
         return "numbers of tokens" if run and run.sweep else "restarts"
 

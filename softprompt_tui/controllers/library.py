@@ -1,4 +1,4 @@
-"""What the library's keys do. Every change is made in a thread, and what goes wrong is said."""
+"""Carry out the library's keys. A thread makes each change, and the user is told what goes wrong."""
 
 from __future__ import annotations
 

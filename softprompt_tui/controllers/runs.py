@@ -124,7 +124,7 @@ class RunsController:
             await self._arrived.wait()
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
-        """Lets the worker train a soft prompt that means the composition, with the settings beside the prompt and a name that is asked for."""
+        """Ask for a name, then let the worker train a soft prompt for the composition, with the settings beside the prompt."""
         from softprompt.jobs.preflight import check_fits
 
         context = self.context

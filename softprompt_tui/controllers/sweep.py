@@ -1,4 +1,4 @@
-"""Sweeps: the prompt trained with many numbers of tokens at once, watched on a screen of their own, and kept as far as is wished."""
+"""Train the prompt with many numbers of tokens at once, show them on their own screen, and save what the user picks."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class OutFile:
         except OSError as error:
             self.close()
             raise FileRefused(f"{name} cannot be written: {error.strerror or error}. Give --out another name") from error
-        except BaseException:
+        except BaseException:  # Ctrl-C too: close the file, and raise it again
             self.close()
             raise
 

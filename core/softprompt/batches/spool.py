@@ -62,7 +62,7 @@ class Spool:
                 self._add(row, known, times, text)
         except OSError as error:
             raise HomeError(f"{folder} cannot be written to ({error.strerror}): free it") from error
-        except BaseException:
+        except BaseException:  # Ctrl-C too: close the file, and raise it again
             self.close()
             raise
         self.content = text.hexdigest()

@@ -154,7 +154,7 @@ def open_file(path: Path | str, most: int) -> io.FileIO:
         if found.st_size > most:
             raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
         return io.FileIO(descriptor)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: close the file, and raise it again
         os.close(descriptor)
         raise
 

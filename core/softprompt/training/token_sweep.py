@@ -100,8 +100,8 @@ def knee(points: Sequence[tuple[int, float]]) -> int:
 
 def results(made: list[SoftPrompt]) -> list[SweepResult]:
     """What each number of tokens came to; at one of them is the knee."""
-    at = knee([(one.tokens, _fidelity(one)) for one in made])
-    return [_result(one, one.tokens == at) for one in made]
+    at = knee([(prompt.tokens, _fidelity(prompt)) for prompt in made])
+    return [_result(prompt, prompt.tokens == at) for prompt in made]
 
 
 def _result(made: SoftPrompt, is_knee: bool) -> SweepResult:

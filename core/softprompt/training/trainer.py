@@ -126,9 +126,9 @@ def sweep(
     )
     made: list[SoftPrompt] = []
     failure: TrainingFailed | None = None
-    for its_config, one in trained:
+    for member_config, result in trained:
         try:
-            made.append(finish(encoder, prompt, its_config, one))
+            made.append(finish(encoder, prompt, member_config, result))
         except TrainingFailed as error:  # the others are whole; of this one the best until then is left
             failure = error
             if error.best is not None:

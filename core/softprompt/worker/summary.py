@@ -33,16 +33,16 @@ class RunReport:
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
-    told: frozenset[str] = frozenset()  # what the message had: None is news there
+    reported: frozenset[str] = frozenset()  # the fields that the message had: None is a value there
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunReport:
-        """The report in a message whose fields are checked."""
-        told = {name: message[name] for name in _REPORTED if name in message}
-        told["told"] = frozenset(told)
-        told["restarts"] = tuple(told.get("restarts", ()))
-        told["sweep"] = tuple((row[0], row[1], row[2]) for row in told.get("sweep", ()))
-        return cls(**told)
+        """Read the report in a message of the worker. The caller has checked its fields."""
+        values = {name: message[name] for name in _REPORT_FIELDS if name in message}
+        values["reported"] = frozenset(values)
+        values["restarts"] = tuple(values.get("restarts", ()))
+        values["sweep"] = tuple((row[0], row[1], row[2]) for row in values.get("sweep", ()))
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RunSummary:
     best_similarity: float | None = None
     seconds: float | None = None
     steps_per_second: float | None = None
-    # only reports tell these
+    # only reports have these
     swept: tuple[RowOfSweep, ...] = ()
     text: str | None = None
     hard_similarity: float | None = None
@@ -87,30 +87,35 @@ class RunSummary:
     hard_steps: int | None = None
 
     @classmethod
-    def from_message(cls, values: Mapping[str, Any]) -> RunSummary:
-        """The run in a message; what an older worker does not tell has its default. Raises WorkerError for what is no run."""
-        told = {name: values[name] for name in _TOLD if name in values}
+    def from_message(cls, message: Mapping[str, Any]) -> RunSummary:
+        """Read the run in a message of the worker. A field that an older worker does not send gets its default.
+
+        Raises:
+            WorkerError: the message holds no run.
+        """
+        values = {name: message[name] for name in _SUMMARY_FIELDS if name in message}
         try:
-            told["sweep"] = tuple(told.get("sweep", ()))
-            told["results"] = tuple(map(SweepResult.from_dict, told.get("results", ())))
-            return cls(**told)
+            values["sweep"] = tuple(values.get("sweep", ()))
+            values["results"] = tuple(map(SweepResult.from_dict, values.get("results", ())))
+            return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise WorkerError(f"the worker told of a run in a way that cannot be read ({error}): update both sides") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for messages and scripts."""
-        told = {name: getattr(self, name) for name in _TOLD}
-        return told | {"sweep": list(self.sweep), "results": [asdict(result) for result in self.results]}
+        values = {name: getattr(self, name) for name in _SUMMARY_FIELDS}
+        return values | {"sweep": list(self.sweep), "results": [asdict(result) for result in self.results]}
 
     def with_report(self, report: RunReport) -> RunSummary:
-        """The run after a report, which tells only what its kind measures."""
-        told = {name: value for name in _IN_BOTH if (value := getattr(report, name)) is not None or name in report.told}
+        """Return the run after a report. A report holds only what its kind of run measures."""
+        values = {name: getattr(report, name) for name in _SHARED_FIELDS}
+        values = {name: value for name, value in values.items() if value is not None or name in report.reported}
         swept = report.sweep or self.swept
-        return replace(self, **told, step=report.step, loss=report.loss, similarity=report.similarity, swept=swept)
+        return replace(self, **values, step=report.step, loss=report.loss, similarity=report.similarity, swept=swept)
 
     def with_reports_of(self, before: RunSummary) -> RunSummary:
-        """The run with what only the reports on it have told before."""
-        return replace(self, **{name: getattr(before, name) for name in _LIVE})
+        """Return the run with the values that only reports hold, taken from `before`."""
+        return replace(self, **{name: getattr(before, name) for name in _REPORT_ONLY})
 
     @property
     def called(self) -> str:
@@ -118,11 +123,11 @@ class RunSummary:
         return self.name or self.prompt[:40]
 
 
-_LIVE = ("swept", "text", "hard_similarity", "hard_step", "hard_steps")
-_TOLD = tuple(field.name for field in fields(RunSummary) if field.name not in _LIVE)
-_REPORTED = tuple(field.name for field in fields(RunReport))
-_IN_BOTH = tuple(
+_REPORT_ONLY = ("swept", "text", "hard_similarity", "hard_step", "hard_steps")
+_SUMMARY_FIELDS = tuple(field.name for field in fields(RunSummary) if field.name not in _REPORT_ONLY)
+_REPORT_FIELDS = tuple(field.name for field in fields(RunReport))
+_SHARED_FIELDS = tuple(
     field.name
     for field in fields(RunSummary)
-    if field.name in _REPORTED and field.name not in ("tokens", "sweep", "step", "loss", "similarity")
+    if field.name in _REPORT_FIELDS and field.name not in ("tokens", "sweep", "step", "loss", "similarity")
 )
