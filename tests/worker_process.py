@@ -49,7 +49,7 @@ class Home:
         """Starts a worker of the protocol before this one; it must end before another can begin."""
         Place().prepare()
         nursery.start_an_older_one()
-        until(Place().socket.exists, 30)
+        until(is_listening, 30)
 
     def pid(self) -> int | None:
         """The worker's process, found without talking to it: the one that holds its lock."""
@@ -137,6 +137,14 @@ def until(there: Callable[[], object], within: float = 60) -> None:
     while not there():
         assert time.monotonic() - began < within, f"not there after {within} s"
         select.select([], [], [], 0.01)
+
+
+def is_listening() -> bool:
+    """Return whether a worker listens. Its socket is there a moment before, and refuses connections until then."""
+    accepts = "00010000"  # the kernel's flag of a socket that listens
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    listens = any(fields[3] == accepts and fields[-1] == str(Place().socket) for fields in sockets[1:])
+    return listens and Place().socket.exists()  # one whose file has vanished still listens, and nobody finds it
 
 
 def nicenesses(pid: int) -> set[int]:

@@ -20,7 +20,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
 from softprompt.worker.endpoint import Place
 from tests.conftest import BOAT, FOX
-from tests.worker_process import Home, events, gone, left_runs, until, wait_for
+from tests.worker_process import Home, events, gone, is_listening, left_runs, until, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = TrainConfig(tokens=1, steps=10, contexts=())
@@ -47,7 +47,7 @@ def start_worker(changes: str) -> None:
     code = f"{changes}import sys\nsys.argv[1:] = []\nfrom softprompt.worker.__main__ import main\nmain()\n"
     Place().prepare()
     subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
-    until(Place().socket.exists)
+    until(is_listening)
 
 
 def heard_until_it_ended() -> tuple[list[dict[str, Any]], str]:
@@ -166,7 +166,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     )
     Place().prepare()
     subprocess.run([sys.executable, "-c", failing], check=True)
-    until(Place().socket.exists)
+    until(is_listening)
     with worker.client() as client:
         bad, good = (
             client.request(p.Submit(TrainJob(text, SHORT, device=device).as_dict()))["id"]

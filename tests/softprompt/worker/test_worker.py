@@ -38,7 +38,7 @@ from tests.conftest import BOAT, FOX
 from tests.kept import trained
 from tests.library_model import a_prompt
 from tests.nursery import Nursery
-from tests.worker_process import Home, events, nicenesses, same_bits, saved, until, wait_for
+from tests.worker_process import Home, events, is_listening, nicenesses, same_bits, saved, until, wait_for
 
 LONG = {"tokens": 2, "steps": 50_000, "contexts": ()}  # a training that a test ends itself
 SHORT = {"tokens": 1, "steps": 20, "contexts": ()}
@@ -675,7 +675,7 @@ def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:
     for path in worker.runtime.iterdir():
         path.unlink()
     worker.runtime.rmdir()
-    until(Place().socket.exists)
+    until(is_listening)
     with worker.client() as client:
         assert client.request(p.Status())["pid"] == pid
         client.request(p.Stop(run))
