@@ -29,7 +29,9 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
     yield SystemCommand("All settings of a training", "F8", main.action_more)
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():
-        yield SystemCommand(f"Library: {words}", f"{key}, of the one under the cursor", partial(library.action_act, on_entry))
+        yield SystemCommand(
+            f"Library: {words}", f"{key}, of the one under the cursor", partial(library.action_act, on_entry)
+        )
     for key, (on_run, words) in RUNS.items():
         yield SystemCommand(f"Runs: {words}", f"{key}, of the one under the cursor", partial(runs.action_act, on_run))
     yield SystemCommand("Train the composition", "ctrl+s in compose", main.compose_pane.action_keep)

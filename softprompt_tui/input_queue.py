@@ -88,7 +88,9 @@ class InputQueue:
     def _is_more_text(self) -> bool:
         """Return whether the first event follows others as text of one field: the field itself keeps their order."""
         return (
-            self._written_in is not None and _is_text(self._events[0], self._written_in) and self.app.focused is self._written_in
+            self._written_in is not None
+            and _is_text(self._events[0], self._written_in)
+            and self.app.focused is self._written_in
         )
 
     async def _settle(self) -> None:
@@ -110,7 +112,9 @@ class InputQueue:
 
     def _is_busy(self) -> bool:
         """Return whether a message waits, or a widget is being mounted."""
-        return any(map(_is_working, filter(None, (self.app, self.app.focused)))) or any(map(_is_working, _nodes(self.app)))
+        return any(map(_is_working, filter(None, (self.app, self.app.focused)))) or any(
+            map(_is_working, _nodes(self.app))
+        )
 
     def _is_held(self, event: Message) -> bool:
         """Return whether `event` depends on a layout or on work that is not done."""

@@ -114,7 +114,9 @@ class MainScreen(Screen[None]):
         self._list_is_stale = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
-        self._list_painter = Painter(self, self._paint_list, least=0.0)  # at once: the next key acts on what stands there
+        self._list_painter = Painter(
+            self, self._paint_list, least=0.0
+        )  # at once: the next key acts on what stands there
         self._detail_painter = Painter(self, self._paint_followed)
         self._sweep_painter = Painter(self, self.sweep.paint)
 
@@ -365,7 +367,9 @@ class MainScreen(Screen[None]):
             self._highlighted(m.EntryHighlighted(current, by_hand=False))
 
     def action_plot(self) -> None:
-        from softprompt_tui.screens.loss_plot import PlotScreen  # what lies over the panes is imported when it is asked for
+        from softprompt_tui.screens.loss_plot import (
+            PlotScreen,
+        )  # what lies over the panes is imported when it is asked for
 
         detail = self.detail
         self._plot = PlotScreen(detail.title, detail.series, detail.curves, detail.measure)
@@ -506,7 +510,9 @@ class MainScreen(Screen[None]):
 
     def ask_composed(self) -> None:
         pane, fields = self.compose_pane, self.form.fields
-        self.queries.compose(pane.composition, pane.against, fields["model"], fields["device"], self.library.opened, pane.show)
+        self.queries.compose(
+            pane.composition, pane.against, fields["model"], fields["device"], self.library.opened, pane.show
+        )
 
     @on(m.CompositionKept)
     def _composition_kept(self) -> None:

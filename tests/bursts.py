@@ -77,7 +77,9 @@ def fill(home: Path) -> None:
     library = Library()
     for i, words in zip(range(ENTRIES), ("fox", "dusk", "mill", "lake") * ENTRIES, strict=False):
         library.save(
-            a_prompt(name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"),
+            a_prompt(
+                name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"
+            ),
             f"{i:016x}",
         )
     prompts = ["an older prompt", "a later prompt"]
@@ -116,7 +118,9 @@ class Pair:
             return f"the burst came to\n{self.burst.text}\nand key by key to\n{self.slow.text}"
         libraries = [contents(home) for home in self.homes]
         return (
-            "" if libraries[0] == libraries[1] else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
+            ""
+            if libraries[0] == libraries[1]
+            else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
         )
 
     def leave(self) -> None:

@@ -30,7 +30,9 @@ from tests.nursery import Nursery
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
-gc.set_threshold(20_000, 20, 20)  # imports and interfaces make objects by the hundred thousand, and little garbage among them
+gc.set_threshold(
+    20_000, 20, 20
+)  # imports and interfaces make objects by the hundred thousand, and little garbage among them
 share_the_cpu()  # before torch: the tests and the workers that they start are many at once
 # a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
 # quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change

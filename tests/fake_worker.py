@@ -100,7 +100,9 @@ class FakeWorker:
     def _do(self, request: p.Request) -> dict[str, Any]:
         match request:
             case p.Submit():
-                record = Run(f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0)
+                record = Run(
+                    f"{len(self.records) + 1:016x}", Job.from_dict(request.job), now(), position=len(self.records) + 1.0
+                )
                 self.records[record.id] = record
                 answer = self._event(record, {"event": "queued", "position": record.position})
                 if self.begins_at_once:
@@ -186,7 +188,9 @@ class FakeWorker:
         tokens, similarity, _ = results[-1]
         told = [list(result) for result in results]
         losses = [None if alone is None else 1 - alone for _, alone, _ in results][:16]
-        self._report(run, {**_figures(step, 1 - (similarity or 0)), "tokens": tokens, "restarts": losses, "sweep": told})
+        self._report(
+            run, {**_figures(step, 1 - (similarity or 0)), "tokens": tokens, "restarts": losses, "sweep": told}
+        )
 
     def _report(self, run: str, figures: dict[str, Any]) -> None:
         self.records[run] = self.records[run].apply({"at": now(), "event": "report", **figures})
@@ -203,10 +207,14 @@ class FakeWorker:
             return
         if record.job.kind == "hard":
             entry = Library().harden(record.job.entry, changes["hard"])
-            self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
+            self._event(
+                record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)}
+            )
             return
         entry = Library().save(a_prompt(hard_prompt=record.job.prompt, name=record.job.name, **changes), run)
-        self._event(record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)})
+        self._event(
+            record, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(record.latest)}
+        )
 
 
 def _figures(step: int, loss: float) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def in_stream(program: bytes, numbers: bytes = V.tobytes(), keys: tuple[str, ...
 
 
 def zipped(
-    members: dict[str, bytes], packing: int = zipfile.ZIP_STORED, change: Callable[[zipfile.ZipInfo], None] | None = None
+    members: dict[str, bytes],
+    packing: int = zipfile.ZIP_STORED,
+    change: Callable[[zipfile.ZipInfo], None] | None = None,
 ) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", packing) as made:
@@ -117,7 +119,10 @@ def programs(canary: Path) -> Made:
     ):  # fmt: skip
         yield f"call-{module}.{name}".replace("\n", "_"), holding(named(module, name) + b"(" + text(said) + b"tR")
     yield "stack-global", holding(text("os") + text("system") + b"\x93" + argument + b"R")
-    yield "stack-global-memo", holding(text("os") + b"q\x01" + text("system") + b"q\x02h\x01h\x02\x93" + argument + b"R")
+    yield (
+        "stack-global-memo",
+        holding(text("os") + b"q\x01" + text("system") + b"q\x02h\x01h\x02\x93" + argument + b"R"),
+    )
     yield "inst", holding(b"(" + text(command) + b"ios\nsystem\n")
     yield "obj", holding(b"(" + named("os", "system") + text(command) + b"o")
     yield "obj-allowed", holding(b"(" + named("torch.optim.sgd", "SGD") + b"o")
@@ -133,7 +138,10 @@ def programs(canary: Path) -> Made:
     yield "persid", holding(b"P" + command.encode() + b"\n")
     yield "binpersid-text", holding(text(command) + b"Q")
     yield "binpersid-kind", holding(b"(" + text("module") + named("os", "system") + text("") + text("") + b"tQ")
-    yield "binpersid-name", holding(b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + number(8) + b"tQ")
+    yield (
+        "binpersid-name",
+        holding(b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + number(8) + b"tQ"),
+    )
     yield "buffer", holding(b"\x97")
     yield "readonly-buffer", holding(b"\x98")
     yield "bytearray", holding(b"\x96" + struct.pack("<Q", 1 << 62))
@@ -192,13 +200,19 @@ def tensors() -> Made:
     yield "size-beyond", tensor((3, 4))
     yield "size-negative", tensor((-2, 4))
     yield "size-2-to-the-62", tensor((1 << 62, 4))
-    yield "size-is-text", named("torch._utils", "_rebuild_tensor_v2") + b"(" + storage() + number(0) + text("x") + b")\x89NtR"
+    yield (
+        "size-is-text",
+        named("torch._utils", "_rebuild_tensor_v2") + b"(" + storage() + number(0) + text("x") + b")\x89NtR",
+    )
     yield "sizes-do-not-fit", tensor((2, 4), (4,))
     yield "storage-of-a-terabyte", tensor((2048, 16384), (16384, 1), kept=storage(1 << 40))
     yield "storage-is-longer", tensor(kept=storage(9))
     yield "storage-is-missing", tensor(kept=storage(key="7"))
     yield "storage-is-elsewhere", tensor(kept=storage(key="../data.pkl"))
-    yield "storage-of-two-kinds", b"}(" + text("a") + tensor() + text("b") + tensor(kept=storage(4, "DoubleStorage")) + b"u"
+    yield (
+        "storage-of-two-kinds",
+        b"}(" + text("a") + tensor() + text("b") + tensor(kept=storage(4, "DoubleStorage")) + b"u",
+    )
     yield "integers", tensor((2, 2), (2, 1), kept=storage(4, "LongStorage"))
     yield "complex", tensor((2, 2), (2, 1), kept=storage(4, "ComplexFloatStorage"))
     yield "untyped", tensor(kept=storage(32, "UntypedStorage"))
@@ -233,11 +247,17 @@ def numpy_arrays() -> Made:
     yield "numpy-huge", pickled(good, (shape, number(1 << 47) + number(1 << 47) + b"\x86"))
     yield "numpy-no-shape", pickled(good, (shape, b"N"))
     yield "numpy-no-bytes", pickled(good, (b"X\x06\x00\x00\x00latin1", text("utf-16")))
-    yield "numpy-beyond-latin-1", pickled(np.zeros((1, 1), np.float32), (b"X\x04\x00\x00\x00" + bytes(4), text("雪雪雪雪")))
+    yield (
+        "numpy-beyond-latin-1",
+        pickled(np.zeros((1, 1), np.float32), (b"X\x04\x00\x00\x00" + bytes(4), text("雪雪雪雪"))),
+    )
     yield "numpy-unbuilt", reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R"
     yield "numpy-of-another-class", holding(reconstruct + named("os", "system") + b"K\x00\x85" + text("b") + b"\x87R")
     yield "numpy-of-a-known-class", holding(reconstruct + named("torch", "Size") + b"K\x00\x85" + text("b") + b"\x87R")
-    yield "numpy-built-of-nothing", holding(reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R}b")
+    yield (
+        "numpy-built-of-nothing",
+        holding(reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R}b"),
+    )
     yield "numpy-scalar-of-objects", holding(pickled(np.float32(1), (b"f4", b"O8")))
     yield "numpy-scalar-cut", holding(pickled(np.float32(0), (b"f4", b"f8")))
     yield "numpy-infinite", pickled(np.full((2, 4), np.inf, np.float32))
@@ -326,7 +346,9 @@ def zips(canary: Path) -> Made:
         zipped(
             {
                 "tensor.npy": npy(
-                    "|O", "(1,)", b"\x80\x02" + holding(named("os", "system") + b"(" + text(f"touch {canary}") + b"tR") + b"."
+                    "|O",
+                    "(1,)",
+                    b"\x80\x02" + holding(named("os", "system") + b"(" + text(f"touch {canary}") + b"tR") + b".",
                 )
             }
         ),
@@ -452,7 +474,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def picture(*chunks: bytes, side: int = 1) -> bytes:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(bytes(4))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(bytes(4))) + chunk(b"IEND", b"")
+    )
 
 
 def pictures() -> Made:
@@ -532,7 +556,10 @@ def named_badly() -> Made:
             f"name-{i}.safetensors",
             save(
                 {"emb_params": V.reshape(2, 4) + np.float32(i)},
-                {"name": name.encode("utf-8", "replace").decode(), "description": name.encode("utf-8", "replace").decode() * 3},
+                {
+                    "name": name.encode("utf-8", "replace").decode(),
+                    "description": name.encode("utf-8", "replace").decode() * 3,
+                },
             ),
         )
         yield f"token-{i}.pt", in_zip(b"}(" + text(name or "*") + tensor() + b"u")
@@ -554,7 +581,9 @@ def bytes_of_all(canary: Path) -> Made:
 def places(folder: Path) -> list[Path]:
     """Hostile things that are no plain files: pipes, devices, links, folders. None can be read."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = {name: folder / name for name in "pipe loop-a loop-b zero random dangling folder missing socket sparse".split()}
+    out = {
+        name: folder / name for name in "pipe loop-a loop-b zero random dangling folder missing socket sparse".split()
+    }
     os.mkfifo(out["pipe"])
     out["loop-a"].symlink_to(out["loop-b"])
     out["loop-b"].symlink_to(out["loop-a"])
@@ -576,7 +605,10 @@ def places(folder: Path) -> list[Path]:
         "config-deep": {"adapter_config.json": b"[" * 100_000},
         "config-twice": {"adapter_config.json": b'{"peft_type":"PROMPT_TUNING","peft_type":"PROMPT_TUNING"}'},
         "no-weights": {"adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}'},
-        "other-weights": {"adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}', "adapter_model.safetensors": save({"x": V})},
+        "other-weights": {
+            "adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}',
+            "adapter_model.safetensors": save({"x": V}),
+        },
         "other-width": {
             "adapter_config.json": b'{"peft_type":"PROMPT_TUNING","token_dim":9}',
             "adapter_model.safetensors": save({"prompt_embeddings": V.reshape(2, 4)}),

@@ -102,11 +102,15 @@ def a_step(chance: random.Random, model: dict[str, Kept], number: int, most: int
     ops = (
         ["save"]
         if not model
-        else [op for op in OPS if (op in ("restore", "purge") and trashed) or (op not in ("restore", "purge") and living)]
+        else [
+            op for op in OPS if (op in ("restore", "purge") and trashed) or (op not in ("restore", "purge") and living)
+        ]
     )
     ops = [op for op in ops if len(model) < most or op not in ("save", "duplicate")] or ["save"]
     op = chance.choice(ops)
-    return Step(op, "" if op == "save" else chance.choice(sorted(trashed if op in ("restore", "purge") else living)), number)
+    return Step(
+        op, "" if op == "save" else chance.choice(sorted(trashed if op in ("restore", "purge") else living)), number
+    )
 
 
 def found_in(library: Library) -> dict[str, Kept]:

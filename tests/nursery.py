@@ -73,7 +73,13 @@ class Nursery:
         self._socket.recv(1)
 
     def command(
-        self, *args: str, stdin: int = NOTHING, stdout: int = NOTHING, stderr: int = NOTHING, before: str = "", **environment: str
+        self,
+        *args: str,
+        stdin: int = NOTHING,
+        stdout: int = NOTHING,
+        stderr: int = NOTHING,
+        before: str = "",
+        **environment: str,
     ) -> Command:
         """Fork a softprompt-tui of these arguments, which runs the code `before` first; NOTHING and PIPE are as subprocess's."""
         ours: dict[int, IO[bytes]] = {}
@@ -83,14 +89,17 @@ class Nursery:
             for number, given in enumerate((stdin, stdout, stderr)):
                 if given == PIPE:
                     reading, writing = (
-                        stack.enter_context(os.fdopen(end, mode)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
+                        stack.enter_context(os.fdopen(end, mode))
+                        for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
                     )
                     ours[number], kept = (writing, reading) if number == 0 else (reading, writing)
                     theirs.append(kept.fileno())
                 else:
                     theirs.append(nothing.fileno() if given == NOTHING else given)
             told, telling = os.pipe()
-            self._ask("command", [*theirs, telling], args=args, before=before, environment=dict(os.environ) | environment)
+            self._ask(
+                "command", [*theirs, telling], args=args, before=before, environment=dict(os.environ) | environment
+            )
             os.close(telling)
             self._socket.recv(1)
             for number, file in ours.items():
@@ -116,7 +125,9 @@ class Nursery:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             code = f"from tests.nursery import serve; serve({theirs.fileno()})"
-            self._process = subprocess.Popen([sys.executable, "-c", code], env=self._environment, pass_fds=(theirs.fileno(),))
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], env=self._environment, pass_fds=(theirs.fileno(),)
+            )
 
 
 class Command:

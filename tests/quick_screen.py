@@ -42,7 +42,11 @@ class QuickScreen(pyte.Screen):
         cursor = self.cursor
         end = cursor.x + len(data)
         is_usual = not self.charset and self.g0_charset is charsets.LAT1_MAP and modes.IRM not in self.mode
-        if end > self.columns or not is_usual or not ((data.isascii() and data.isprintable()) or all(map(_is_narrow, data))):
+        if (
+            end > self.columns
+            or not is_usual
+            or not ((data.isascii() and data.isprintable()) or all(map(_is_narrow, data)))
+        ):
             super().draw(data)
             return
         line, cells = self.buffer[cursor.y], self._cells.setdefault(cursor.attrs, {})
@@ -61,7 +65,9 @@ class QuickStream(pyte.ByteStream):
     def _send_to_parser(self, data: str) -> bool | None:
         try:
             return super()._send_to_parser(data)
-        except TypeError:  # a sequence that was cut runs into the next one: terminals pass over what has too many numbers
+        except (
+            TypeError
+        ):  # a sequence that was cut runs into the next one: terminals pass over what has too many numbers
             return True
 
     def feed(self, data: bytes) -> None:

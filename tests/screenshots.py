@@ -88,7 +88,9 @@ async def pictures() -> None:
         await pilot.pause(0.3)
         save("help")
         await pilot.press("escape", "f5")
-        await pilot.press(*["left_square_bracket", *"landscape", "right_square_bracket", "space", *"in", "space", *"winter"])
+        await pilot.press(
+            *["left_square_bracket", *"landscape", "right_square_bracket", "space", *"in", "space", *"winter"]
+        )
         await pilot.press("tab", *"a", "space", *"frozen", "space", *"lake")
         await pilot.pause(1.5)
         save("compose")

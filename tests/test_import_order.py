@@ -140,14 +140,20 @@ def test_the_command_line_and_the_interface_share_only_what_draws_keeps_and_serv
         (module, other)
         for module, others in imports().items()
         for other in others
-        if module.startswith("softprompt_tui.cli") and other.startswith("softprompt_tui") and package(other) not in SHARED
+        if module.startswith("softprompt_tui.cli")
+        and other.startswith("softprompt_tui")
+        and package(other) not in SHARED
     }
     assert known == set(DOORS.items())
 
 
 def test_no_file_is_part_of_a_cycle() -> None:
     """Files that import nothing which is left are taken away until nothing changes: what remains imports itself in the end."""
-    left = {module: {other for other in others if other in imports()} for module, others in imports().items() if package(module)}
+    left = {
+        module: {other for other in others if other in imports()}
+        for module, others in imports().items()
+        if package(module)
+    }
     while free := [module for module, others in left.items() if not others & set(left)]:
         for module in free:
             del left[module]
@@ -159,12 +165,15 @@ def test_only_what_computes_imports_torch() -> None:
         name = module.removeprefix("softprompt.")
         return name.startswith(WITH_TORCH) and name not in WITHOUT_TORCH
 
-    with_torch = [module for module, others in imports().items() if any(other.split(".")[0] == "torch" for other in others)]
+    with_torch = [
+        module for module, others in imports().items() if any(other.split(".")[0] == "torch" for other in others)
+    ]
     assert [module for module in with_torch if not may(module)] == []
 
 
 @pytest.mark.parametrize(
-    "module", sorted(module for module in imports() if package(module) == "training" and module != CHOOSES_THE_OBJECTIVE)
+    "module",
+    sorted(module for module in imports() if package(module) == "training" and module != CHOOSES_THE_OBJECTIVE),
 )
 def test_training_knows_no_model_family_and_no_loss(module: str) -> None:
     known = {other for other in imports()[module] if package(other) in ("encoders", "objectives", "text_states")}

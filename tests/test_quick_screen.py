@@ -28,4 +28,8 @@ def test_any_output_in_any_pieces_comes_to_the_same_screen(seed: int) -> None:
             stream.feed(some)
         cells = [[[screen.buffer[y][x] for x in range(40)] for y in range(10)] for screen in (usual, quick)]
         assert cells[0] == cells[1]
-        assert (quick.cursor.x, quick.cursor.y, quick.cursor.attrs) == (usual.cursor.x, usual.cursor.y, usual.cursor.attrs)
+        assert (quick.cursor.x, quick.cursor.y, quick.cursor.attrs) == (
+            usual.cursor.x,
+            usual.cursor.y,
+            usual.cursor.attrs,
+        )

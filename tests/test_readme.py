@@ -28,7 +28,9 @@ def test_the_python_example_runs(capsys: object, monkeypatch: pytest.MonkeyPatch
 
 def test_every_command_is_in_the_readme_and_the_other_way_round() -> None:
     table = README.split("## Commands")[1].split("\n\n")[1]
-    named = {cell.split()[0] for row in table.splitlines()[2:] for cell in re.findall(r"`([^`]*)`", row.split(" | ")[0])}
+    named = {
+        cell.split()[0] for row in table.splitlines()[2:] for cell in re.findall(r"`([^`]*)`", row.split(" | ")[0])
+    }
     assert named == set(COMMANDS)
 
 

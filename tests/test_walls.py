@@ -25,13 +25,16 @@ def imported(code: str) -> set[str]:
 
 def test_the_engine_imports_no_interface_library_and_no_torch() -> None:
     assert (
-        imported("import softprompt") & {"textual", "rich", "click", "plotext", "torch", "numpy", "open_clip", "softprompt_tui"}
+        imported("import softprompt")
+        & {"textual", "rich", "click", "plotext", "torch", "numpy", "open_clip", "softprompt_tui"}
         == set()
     )
 
 
 def test_the_whole_engine_imports_no_interface_library() -> None:
-    modules = sorted(path.relative_to(ROOT / "core").with_suffix("") for path in (ROOT / "core" / "softprompt").rglob("*.py"))
+    modules = sorted(
+        path.relative_to(ROOT / "core").with_suffix("") for path in (ROOT / "core" / "softprompt").rglob("*.py")
+    )
     code = "\n".join(f"import {'.'.join(module.parts)}" for module in modules if "__" not in module.name)
     assert imported(code) & {"textual", "rich", "click", "plotext", "open_clip", "softprompt_tui"} == set()
 
@@ -60,9 +63,14 @@ def test_the_first_paint_waits_for_nothing_that_a_key_asks_for() -> None:
     """Dialogs, what makes a job of a form, and the folders of runs: half of what the interface would import of ours."""
     later = {"jobs.job", "config", "composition.sentence", "prompts.syntax", "encoders.catalog", "worker.run_folder"}
     code = "import sys, softprompt_tui.app; print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert {f"softprompt.{name}" for name in later} & loaded == set()
-    assert {name.split(".")[-1] for name in loaded if name.startswith("softprompt_tui.screens.")} <= {"dialogs", "progress"}
+    assert {name.split(".")[-1] for name in loaded if name.startswith("softprompt_tui.screens.")} <= {
+        "dialogs",
+        "progress",
+    }
 
 
 def test_a_command_imports_its_own_module_only() -> None:
@@ -72,7 +80,9 @@ def test_a_command_imports_its_own_module_only() -> None:
         done = subprocess.run([sys.executable, "-c", code + ask], capture_output=True, text=True, check=True)
         loaded = set(done.stdout.split("MODULES")[1].split())
         commands = {where.split(":")[0] for where, _ in COMMANDS.values()}
-        assert {one for one in commands if f"softprompt_tui.cli.commands.{one}" in loaded} == ({module} if module else set())
+        assert {one for one in commands if f"softprompt_tui.cli.commands.{one}" in loaded} == (
+            {module} if module else set()
+        )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +106,11 @@ def test_public_names_are_there_and_hide_no_module() -> None:
 
 @pytest.mark.parametrize(
     ("args", "most"),
-    [(["-c", "import softprompt"], 0.1), (["-m", "softprompt_tui", "--help"], 0.3), (["-m", "softprompt_tui", "list"], 0.3)],
+    [
+        (["-c", "import softprompt"], 0.1),
+        (["-m", "softprompt_tui", "--help"], 0.3),
+        (["-m", "softprompt_tui", "list"], 0.3),
+    ],
 )
 def test_starting_up_is_quick(args: list[str], most: float) -> None:
     """The bound is on what comes on top of Python itself; the least of five, since other programs run here too."""
@@ -117,5 +131,7 @@ def test_two_trainings_at_once_do_not_stall_each_other() -> None:
     said = "import os, softprompt_tui.cli as cli; cli.main = lambda **_: None; cli.run = lambda _: print(os.environ.get('GOMP_SPINCOUNT')); cli.entry()"
     for environment, wanted in (({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
         plain = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-        done = subprocess.run([sys.executable, "-c", said], env=plain | environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", said], env=plain | environment, capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == wanted

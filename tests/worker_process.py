@@ -94,7 +94,9 @@ def left_runs(jobs: Sequence[Job], state: str) -> list[str]:
         folder = runs_folder() / run
         folder.mkdir(parents=True, mode=0o700)
         (folder / SPEC).write_text(json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()}))
-        events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (state != "queued")
+        events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (
+            state != "queued"
+        )
         (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
         (folder / "lease.1").write_text(dead)
     return runs
@@ -158,7 +160,8 @@ def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
     apart = {"seconds", "steps_per_second", "created", "name"}
     figures = [{key: value for key, value in to_dict(made).items() if key not in apart} for made in (a, b)]
     return figures[0] == figures[1] and all(
-        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
+        getattr(a, name).tobytes() == getattr(b, name).tobytes()
+        for name in ("vectors", "target", "losses", "similarities")
     )
 
 

@@ -20,9 +20,9 @@ warrior|barbarian|scientist|mechanic|barista|librarian|gardener|shepherd|geisha|
     "\n", ""
 ).split("|")
 CROWDS = """people|men|women|children|kids|friends|tourists|students|soldiers|players|girls|boys|workers|dancers|
-musicians|skiers|surfers|cyclists|pedestrians|passengers|fans|monks|adults|teenagers|robots|toddlers""".replace("\n", "").split(
-    "|"
-)
+musicians|skiers|surfers|cyclists|pedestrians|passengers|fans|monks|adults|teenagers|robots|toddlers""".replace(
+    "\n", ""
+).split("|")
 ANIMALS = """dog|cat|horse|cow|sheep|goat|pig|elephant|giraffe|zebra|bear|polar bear|panda|lion|tiger|leopard|cheetah|wolf|fox|
 deer|moose|rabbit|squirrel|mouse|hamster|raccoon|monkey|gorilla|chimpanzee|kangaroo|koala|sloth|otter|seal|penguin|duck|goose|
 swan|chicken|rooster|owl|eagle|hawk|parrot|pigeon|seagull|crow|raven|hummingbird|flamingo|peacock|frog|turtle|tortoise|snake|
@@ -35,7 +35,9 @@ calf|foal|hedgehog|bat|beaver|badger|wombat|porcupine|ostrich|pelican|stork|hero
 VEHICLES = """car|truck|pickup truck|bus|double decker bus|school bus|train|steam locomotive|subway train|tram|bicycle|bike|
 motorcycle|scooter|van|taxi|police car|fire truck|ambulance|tractor|airplane|jet|fighter jet|helicopter|hot air balloon|boat|
 sailboat|ship|cruise ship|canoe|kayak|ferry|submarine|spaceship|rocket|ufo|carriage|wagon|sports car|convertible|jeep|tank|
-limousine|bulldozer|crane|skateboard|sled|gondola|biplane|race car|minivan|trailer|yacht|raft""".replace("\n", "").split("|")
+limousine|bulldozer|crane|skateboard|sled|gondola|biplane|race car|minivan|trailer|yacht|raft""".replace(
+    "\n", ""
+).split("|")
 THINGS = """umbrella|chair|table|bench|couch|bed|lamp|clock|vase|book|laptop|computer|keyboard|cell phone|television|camera|
 suitcase|backpack|handbag|hat|tie|scarf|shoe|boot|glove|jacket|coat|dress|helmet|sunglasses|crown|mask|sword|shield|bow and arrow|
 guitar|piano|violin|drum|trumpet|saxophone|flute|microphone|ball|baseball bat|tennis racket|frisbee|kite|surfboard|skis|snowboard|
@@ -221,7 +223,11 @@ class _Draw:
         self.rng, self.words, self.phrases = rng, words, []
 
     def noun(self, own: Sequence[str], kind: str, rare: float = 0.3) -> str:
-        return self.rng.choice(self.words[kind]) if self.words.get(kind) and self.rng.random() < rare else self.rng.choice(own)
+        return (
+            self.rng.choice(self.words[kind])
+            if self.words.get(kind) and self.rng.random() < rare
+            else self.rng.choice(own)
+        )
 
     def described(self, noun: str) -> str:
         r = self.rng.random()
@@ -310,7 +316,9 @@ class _Draw:
             self.phrases.append(f"{phrase} | {relation} | {other}")
             parts = [
                 phrase,
-                rng.choice(["", "", "sitting ", "standing "]) + relation if relation not in ("and", "with") else relation,
+                rng.choice(["", "", "sitting ", "standing "]) + relation
+                if relation not in ("and", "with")
+                else relation,
                 other,
             ]
         elif r < 0.84:
@@ -319,7 +327,13 @@ class _Draw:
             word = rng.choice(SAYINGS)
             parts = [
                 rng.choice(
-                    ["a sign that says", "a sign with the word", "the word", "graffiti that reads", "a neon sign that says"]
+                    [
+                        "a sign that says",
+                        "a sign with the word",
+                        "the word",
+                        "graffiti that reads",
+                        "a neon sign that says",
+                    ]
                 ),
                 rng.choice([f'"{word}"', f"'{word}'", word, word.upper()]),
                 rng.choice(["", "and " + phrase, "held by " + phrase]),

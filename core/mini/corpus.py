@@ -60,7 +60,9 @@ def from_wordnet(wordnet: Path) -> tuple[list[tuple[str, str, bool]], dict[str, 
     return texts, nouns
 
 
-def image_prompt(rng: random.Random, phrases: dict[str, list[str]], nouns: dict[str, list[str]]) -> tuple[str, list[str]]:
+def image_prompt(
+    rng: random.Random, phrases: dict[str, list[str]], nouns: dict[str, list[str]]
+) -> tuple[str, list[str]]:
     """A prompt as people write them for diffusion models: subject, flavours, artists, movement."""
     subject, keys = scene(rng, nouns)
     if rng.random() < 0.12:  # some prompts are nothing but flavours
@@ -77,7 +79,8 @@ def image_prompt(rng: random.Random, phrases: dict[str, list[str]], nouns: dict[
         artists = rng.sample(phrases["artists"], rng.choice([1, 1, 2, 3]))
         keys += artists
         parts.append(
-            rng.choice(["by ", "art by ", "in the style of ", "inspired by "]) + rng.choice([" and ", ", "]).join(artists)
+            rng.choice(["by ", "art by ", "in the style of ", "inspired by "])
+            + rng.choice([" and ", ", "]).join(artists)
         )
     if rng.random() < 0.2:
         movement = rng.choice(phrases["movements"])
@@ -102,7 +105,11 @@ def main() -> None:
 
     texts, nouns = from_wordnet(args.wordnet)
     phrases = {
-        name: [line.strip() for line in (args.phrases / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
+        name: [
+            line.strip()
+            for line in (args.phrases / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
         for name in ("flavors", "artists", "mediums", "movements")
     }
     train: dict[str, list[str]] = {kind: [] for kind in KINDS}

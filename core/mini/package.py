@@ -10,7 +10,15 @@ from safetensors.torch import save_file
 
 from softprompt.encoders.clip.transformer import Block, Tower
 
-STUDENT = {"width": 256, "heads": 4, "layers": 4, "context": 77, "vocabulary": 49408, "embed_dim": 384, "mlp_width": 1024}
+STUDENT = {
+    "width": 256,
+    "heads": 4,
+    "layers": 4,
+    "context": 77,
+    "vocabulary": 49408,
+    "embed_dim": 384,
+    "mlp_width": 1024,
+}
 
 
 def save_package(tower: Tower, folder: Path) -> None:

@@ -51,7 +51,9 @@ class Texts:
         """Rows of every step of an epoch: texts of like length together, TOKENS positions in all."""
         rng = torch.Generator().manual_seed(seed * 1000 + epoch)
         lengths = self.starts.diff()
-        order = torch.argsort(lengths + torch.rand(len(self), generator=rng) * 2)  # like lengths, in another order each time
+        order = torch.argsort(
+            lengths + torch.rand(len(self), generator=rng) * 2
+        )  # like lengths, in another order each time
         batches, begin = [], 0
         padded = (lengths[order] + 2).tolist()
         for end in range(1, len(self) + 1):

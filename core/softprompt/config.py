@@ -55,7 +55,9 @@ class TrainConfig:
     objective: Objective = "cosine"
     against: tuple[str, ...] = ()
     family: Family = "sd1"
-    hidden_share: float = 0.3  # keeps nearly all of the pooled similarity and of the hidden states': tests/benchmarks/hidden.py
+    hidden_share: float = (
+        0.3  # keeps nearly all of the pooled similarity and of the hidden states': tests/benchmarks/hidden.py
+    )
     project_norm: bool = True
     contexts: tuple[str, ...] = TRAINING_CONTEXTS
     restarts: int = 1
@@ -91,9 +93,13 @@ class TrainConfig:
         for other in self.against:
             check_text("text of against", other, ConfigError)
         if self.objective == "contrastive" and not self.against:
-            raise ConfigError("the contrastive objective needs at least one other prompt to be told apart from: --against TEXT")
+            raise ConfigError(
+                "the contrastive objective needs at least one other prompt to be told apart from: --against TEXT"
+            )
         if self.objective != "contrastive" and self.against:
-            raise ConfigError(f"against is set, but the objective is {self.objective}: only the contrastive objective uses it")
+            raise ConfigError(
+                f"against is set, but the objective is {self.objective}: only the contrastive objective uses it"
+            )
 
         _number("hidden_share", self.hidden_share, 0.0, 1.0, "0.3 is usual; the rest is the pooled similarity's")
         if self.family != TrainConfig.family and self.objective not in ("hidden", "mixed"):
@@ -101,7 +107,9 @@ class TrainConfig:
                 f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed train for one; --objective mixed"
             )
         if self.hidden_share != TrainConfig.hidden_share and self.objective != "mixed":
-            raise ConfigError(f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it")
+            raise ConfigError(
+                f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it"
+            )
 
     @property
     def share_of_hidden(self) -> float:
@@ -125,7 +133,9 @@ class TrainConfig:
             raise ConfigError(
                 f"unknown settings: {', '.join(sorted(unknown))[:200]}; a newer version may know them: update softprompt-tui"
             )
-        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         for name in ("contexts", "against"):
             texts = plain.get(name, ())
             if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
@@ -212,7 +222,9 @@ def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
 def check_device(name: str) -> None:
     """Raises DeviceError for what is the name of a device on no machine."""
     if not _DEVICE.fullmatch(name):
-        raise DeviceError(f"device is {name[:40]!r}; it can be auto, cpu, cuda, cuda:1 or mps: auto finds the best one here")
+        raise DeviceError(
+            f"device is {name[:40]!r}; it can be auto, cpu, cuda, cuda:1 or mps: auto finds the best one here"
+        )
 
 
 def check_precision(name: str) -> None:

@@ -196,7 +196,9 @@ def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
 
 
 def no_start(had: str = "none was given", width: str = "the model's width") -> ConfigError:
-    return ConfigError(f"init is 'soft', which starts from a soft prompt of {width}; {had}: name one, or choose another init")
+    return ConfigError(
+        f"init is 'soft', which starts from a soft prompt of {width}; {had}: name one, or choose another init"
+    )
 
 
 def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:

@@ -51,7 +51,10 @@ class Encoder:
 CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
 ENCODERS = {  # by width
     CLIP_L: Encoder(
-        "ViT-L-14-quickgelu/openai", 12, ("sd1", "sdxl", "flux"), "Stable Diffusion 1.x, Flux, and the first encoder of SDXL"
+        "ViT-L-14-quickgelu/openai",
+        12,
+        ("sd1", "sdxl", "flux"),
+        "Stable Diffusion 1.x, Flux, and the first encoder of SDXL",
     ),
     CLIP_H: Encoder("ViT-H-14/laion2b_s32b_b79k", 24, ("sd2",), "Stable Diffusion 2.x"),
     CLIP_G: Encoder("ViT-bigG-14/laion2b_s39b_b160k", 32, ("sdxl",), "the second encoder of SDXL"),

@@ -15,7 +15,10 @@ from softprompt_tui.cli.arguments import check_arguments
 from softprompt_tui.cli.common import BAD_INPUT, Narrator, fail, run
 
 COMMANDS = {
-    "assign": ("import_files:assign", "Say which model imported soft prompts belong to, and which hard prompt they stand for."),
+    "assign": (
+        "import_files:assign",
+        "Say which model imported soft prompts belong to, and which hard prompt they stand for.",
+    ),
     "attach": ("runs:attach", "Show a training in the background until it ends."),
     "batch": ("batch:batch", "Train every prompt of FILE, many together."),
     "bench": ("bench:bench", "Measure speed and quality on this machine, beside PEZ and textual inversion."),
@@ -72,7 +75,9 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="softprompt-tui", prog_name=PROGRAM)
 @click.pass_context

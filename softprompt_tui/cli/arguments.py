@@ -32,7 +32,9 @@ def leave_deleted_folder() -> None:
         _is_gone = True
     home = os.environ.get(VARIABLE, "")
     if home and not home.startswith(("/", "~")):
-        raise HomeError(f"{VARIABLE} is {home!r}, and {GONE}: change to a folder that exists, or set it to an absolute path")
+        raise HomeError(
+            f"{VARIABLE} is {home!r}, and {GONE}: change to a folder that exists, or set it to an absolute path"
+        )
     for folder in (os.path.expanduser("~"), "/"):  # noqa: PTH111  # Path.expanduser raises where there is no home
         try:
             os.chdir(folder)

@@ -176,7 +176,14 @@ class download_bar:
         if not size:  # the hub is busy, and has not said it
             return
         if self.bar is None:
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -204,14 +211,17 @@ def stderr_console() -> Console:
 def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
-    return _completed([one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED).entries], incomplete)
+    return _completed(
+        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED).entries], incomplete
+    )
 
 
 def complete_trashed(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
     return _completed(
-        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED, trashed=True).entries], incomplete
+        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED, trashed=True).entries],
+        incomplete,
     )
 
 

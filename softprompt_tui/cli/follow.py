@@ -51,7 +51,9 @@ def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _
                 return _until_ended(client, run, picture)
         except WorkerGone:
             picture.say("the worker is gone; another one goes on with the run")
-    raise WorkerError(f"{MOST_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why")
+    raise WorkerError(
+        f"{MOST_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why"
+    )
 
 
 def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> RunSummary | None:
@@ -141,7 +143,9 @@ class Picture:
         if self.latest and report.tokens != self.latest.tokens:
             self.points = []  # "auto" goes on to the next number of tokens
         self.latest, self.words = report, ""
-        self.points = [point for point in self.points if point[0] < report.step] if self._is_back(report) else self.points
+        self.points = (
+            [point for point in self.points if point[0] < report.step] if self._is_back(report) else self.points
+        )
         if report.loss is not None:
             self.points.append((report.step, report.loss))
         self._draw()

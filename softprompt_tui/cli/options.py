@@ -113,9 +113,13 @@ OTHERS = (
         help="Train inside this sentence, {} standing for the soft prompt, instead of the built-in ones; repeatable.",
     ),
     click.option(
-        "--no-contexts", is_flag=True, help="Train the prompt alone: closer by itself, but it breaks beside other words."
+        "--no-contexts",
+        is_flag=True,
+        help="Train the prompt alone: closer by itself, but it breaks beside other words.",
     ),
-    click.option("--no-norm-projection", is_flag=True, help="Let soft tokens grow longer than the vocabulary's mean norm."),
+    click.option(
+        "--no-norm-projection", is_flag=True, help="Let soft tokens grow longer than the vocabulary's mean norm."
+    ),
     click.option(
         "--restarts",
         type=int,
@@ -123,7 +127,9 @@ OTHERS = (
         show_default=True,
         help="Train this many at once from different noise; keep the best.",
     ),
-    click.option("--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu gives the same bits."),
+    click.option(
+        "--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu gives the same bits."
+    ),
     click.option(
         "--long",
         type=choice(Long),

@@ -69,9 +69,7 @@ class Progress:
 
     def sweep(self, report: SweepReport) -> bool:
         first, last = report.results[0], report.results[-1]
-        figures = (
-            f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  {report.steps_per_second:.0f} steps/s"
-        )
+        figures = f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  {report.steps_per_second:.0f} steps/s"
         self.bar.update(self.task, completed=report.step, description=figures)
         return self.interrupted
 

@@ -73,7 +73,9 @@ def print_hard(prompt: SoftPrompt) -> None:
     assert hard is not None
     line("hard readout", hard.text)
     composed = "" if hard.composed is None else f", {hard.composed:.4f} composed"
-    line("", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts judged in {hard.seconds:.1f} s{composed}")
+    line(
+        "", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts judged in {hard.seconds:.1f} s{composed}"
+    )
     each = (("soft", prompt.similarity), ("readout", prompt.readout_similarity), ("hard readout", hard.similarity))
     line("similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in each))
 
@@ -84,7 +86,12 @@ def line(label: str, text: str) -> None:
 
 def print_readout(prompt: SoftPrompt) -> None:
     rows = [
-        (f"[v{i}]", read.token, f"{read.cosine:.3f}", "  ".join(f"{near.token} {near.cosine:.2f}" for near in read.alternatives))
+        (
+            f"[v{i}]",
+            read.token,
+            f"{read.cosine:.3f}",
+            "  ".join(f"{near.token} {near.cosine:.2f}" for near in read.alternatives),
+        )
         for i, read in enumerate(prompt.readout, 1)
     ]
     print_table(("", "token", "cosine", "alternatives"), rows, right=(2,), stretch=3)

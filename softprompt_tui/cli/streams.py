@@ -58,7 +58,9 @@ class Output(io.RawIOBase):
             written = 0
             while written < view.nbytes and self.failure is None:
                 try:
-                    if self.isatty():  # which takes so much, once it takes any: no write waits where `end_soon` is not seen
+                    if (
+                        self.isatty()
+                    ):  # which takes so much, once it takes any: no write waits where `end_soon` is not seen
                         self._wait()
                         written += os.write(self._descriptor, view[written : written + TERMINAL_CHUNK])
                     else:

@@ -235,7 +235,8 @@ class DetailController:
             self._show_training(entry)
         made = entry.prompt
         rows = tuple(
-            ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives)) for read in made.readout
+            ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives))
+            for read in made.readout
         )
         self.facts = (entry.id, in_full(entry))
         if rows:
@@ -248,7 +249,8 @@ class DetailController:
         losses, similarities = made.losses.tolist(), made.similarities.tolist()
         if not (self.run and self.series.restarts):  # an entry holds the best restart's curve only
             self.series = Series(
-                (i + 1, loss, similarity) for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=False))
+                (i + 1, loss, similarity)
+                for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=False))
             )
         self.title = made.name
         words = entry.note or ("" if made.similarity is not None else FROM_A_FILE)

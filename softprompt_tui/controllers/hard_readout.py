@@ -41,12 +41,16 @@ class HardReadoutController:
             if run.state == "queued":
                 words = told(run, self.context.runs.in_order())
             else:
-                words = PAUSED if run.state == "paused" else round_words(run.step, run.steps) if run.step else READY_SOON
+                words = (
+                    PAUSED if run.state == "paused" else round_words(run.step, run.steps) if run.step else READY_SOON
+                )
             if run.text or kept is None:
                 return HardShown(run.text or "", run.similarity if run.text else None, words)
             return HardShown(kept.text, kept.similarity, f"another one: {words}")
         if kept is not None:
-            return HardShown(kept.text, kept.similarity, "" if kept.composed is None else f"composed {kept.composed:.4f}")
+            return HardShown(
+                kept.text, kept.similarity, "" if kept.composed is None else f"composed {kept.composed:.4f}"
+            )
         if run and run.state == "failed":
             return HardShown(words=f"failed: {run.error}; x tries again")
         return HardShown(words=_why_not(entry) or ASK)

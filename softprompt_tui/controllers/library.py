@@ -145,7 +145,9 @@ class LibraryController:
         name = await self.context.ask(AskText(f"Another name for {inert(found.name)}", found.name))
         if name and name != found.name:
             try:
-                self._ours[entry] = (await self._thread(self.context.library.rename, entry, name, found.revision)).revision
+                self._ours[entry] = (
+                    await self._thread(self.context.library.rename, entry, name, found.revision)
+                ).revision
             finally:  # where another one renamed it, that name is to be seen
                 self._changed(entry)
 
@@ -156,7 +158,9 @@ class LibraryController:
         typed = await self.context.ask(AskText(f"Tags of {inert(what)}, with spaces between", " ".join(tags)))
         if typed is not None:
             wanted = typed.split()
-            added = [tag for tag in wanted if tag not in tags]  # what another program does to the other tags meanwhile, holds
+            added = [
+                tag for tag in wanted if tag not in tags
+            ]  # what another program does to the other tags meanwhile, holds
             removed = [tag for tag in tags if tag not in wanted]
             for entry in entries:
                 self._ours[entry] = (await self._thread(self.context.library.tag, entry, added, removed)).revision
@@ -169,7 +173,9 @@ class LibraryController:
             kept = await self._thread(self.context.library.annotate, entry, note, found.revision)
             self._ours[kept.id] = kept.revision
             if kept.id != entry:
-                self.context.say("it was changed elsewhere meanwhile: yours is kept beside it, under the same name", "warning")
+                self.context.say(
+                    "it was changed elsewhere meanwhile: yours is kept beside it, under the same name", "warning"
+                )
             self._changed(kept.id)
 
     async def _delete(self, *entries: str) -> None:
@@ -188,7 +194,9 @@ class LibraryController:
             if gone:
                 self.deleted.append(gone)
                 names = [one.name for one in gone.values()]
-                self.context.say(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back")
+                self.context.say(
+                    f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back"
+                )
             self._changed("")
 
     def _shown_revision(self, found: Listed) -> int:
@@ -207,7 +215,8 @@ class LibraryController:
                 self._ours[entry] = restored.revision
             except (EntryChanged, EntryNotFound):
                 self.context.say(
-                    f"{trashed.name} was restored or purged by another program meanwhile, and is left as it is", "warning"
+                    f"{trashed.name} was restored or purged by another program meanwhile, and is left as it is",
+                    "warning",
                 )
             del entries[entry]  # where one cannot be written, undo goes on from there
         self.deleted.pop()
@@ -221,16 +230,22 @@ class LibraryController:
 
         made = (await self._thread(self.context.library.open, entry)).prompt
         if not made.hard_prompt:
-            raise PromptError(f"the hard prompt of {made.name} is not known: there is nothing to vary. H says what it is")
+            raise PromptError(
+                f"the hard prompt of {made.name} is not known: there is nothing to vary. H says what it is"
+            )
         fields, more = variation_of(made)
         self.context.settings.more = beside_defaults(more)
         self.context.post(PromptFilled(made.hard_prompt, fields))
-        self.context.say(f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings")
+        self.context.say(
+            f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings"
+        )
 
     async def _copy(self, entry: str) -> None:
         found = await self._thread(self.context.library.find, entry)
         self.context.post(CompositionExtended(f"[{found.name}]"))
-        self.context.say(f"[{found.name}] is put into the composition, and {await self.context.copy(f'[{found.name}]')}")
+        self.context.say(
+            f"[{found.name}] is put into the composition, and {await self.context.copy(f'[{found.name}]')}"
+        )
 
     async def _export(self, entry: str) -> None:
         await self.transfer.export(await self._thread(self.context.library.open, entry))

@@ -49,14 +49,26 @@ class LiveQueries:
         tell(Counted(*await asyncio.to_thread(lambda: (count(text, model), find_syntax(text)))))
 
     def compose(
-        self, composition: str, against: str, model: str, device: str, opened: str, tell: Callable[[Composed | None, str], None]
+        self,
+        composition: str,
+        against: str,
+        model: str,
+        device: str,
+        opened: str,
+        tell: Callable[[Composed | None, str], None],
     ) -> None:
         """Ask what a composition means on the chosen model, beside any text that it is held `against`."""
         work = partial(self._compose, composition, against, model, device, opened, tell)
         self.context.spawn(work, group="similarity", exclusive=True)
 
     async def _compose(
-        self, composition: str, against: str, model: str, device: str, opened: str, tell: Callable[[Composed | None, str], None]
+        self,
+        composition: str,
+        against: str,
+        model: str,
+        device: str,
+        opened: str,
+        tell: Callable[[Composed | None, str], None],
     ) -> None:
         await asyncio.sleep(COMPOSE_AFTER)
         if not composition.strip():

@@ -160,7 +160,12 @@ class RunsController:
             )
         usual = job_of(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
         return job_of_sentence(
-            sentence, config=usual.config, model=usual.model, device=usual.device, precision=usual.precision, hard=usual.hard
+            sentence,
+            config=usual.config,
+            model=usual.model,
+            device=usual.device,
+            precision=usual.precision,
+            hard=usual.hard,
         )
 
     def act(self, action: OnRun, run_id: str) -> None:

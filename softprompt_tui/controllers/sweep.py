@@ -28,7 +28,9 @@ class SweepController:
         self.context, self.store, self.submit = context, context.runs, submit
         self.screen: SweepScreen | None = None
         self._on_their_way: set[SweepJob] = set()
-        self._going: dict[SweepJob, str] = {}  # what was asked for here: asked for again, it is shown and not trained again
+        self._going: dict[
+            SweepJob, str
+        ] = {}  # what was asked for here: asked for again, it is shown and not trained again
 
     async def begin(self, form: Form) -> None:
         """Sweeps the prompt in the editor, with its settings but for the tokens."""

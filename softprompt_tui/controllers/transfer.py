@@ -95,7 +95,9 @@ class TransferController:
         self.context.settings.folder = str(chosen.folder)
         count = len(chosen.files)
         words = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
-        made = [Imported.told(one) for one in await self._command(words, "import", "--json", "--", *map(str, chosen.files))]
+        made = [
+            Imported.told(one) for one in await self._command(words, "import", "--json", "--", *map(str, chosen.files))
+        ]
         self.context.post(LibraryChanged(made[0].id))
         self.context.say(
             f"{made[0].name} is in the library" if len(made) == 1 else f"{len(made)} soft prompts are in the library"
@@ -130,12 +132,15 @@ class TransferController:
         check_assignable(prompt, model=False, hard_prompt=True, again=True)
         text = await self.context.ask(
             AskText(
-                f"The hard prompt that {inert(prompt.name)} stands for; `port` trains it for other models", prompt.hard_prompt
+                f"The hard prompt that {inert(prompt.name)} stands for; `port` trains it for other models",
+                prompt.hard_prompt,
             )
         )
         if text and text != prompt.hard_prompt:
             again = ["--again"] if prompt.hard_prompt else []
-            await self._command(f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id)
+            await self._command(
+                f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id
+            )
             self.context.post(LibraryChanged(entry.id))
             self.context.say(f"{prompt.name} stands for {text}")
 
@@ -170,7 +175,9 @@ class TransferController:
             for part in (option, typed_path(value) if option == "--out" else value)
         ]
         words = f"writing {entry.prompt.name} for {wanted.to}"
-        return Written.told(await self._command(words, "export", "--json", "--to", wanted.to, *given, *more, "--", entry.id))
+        return Written.told(
+            await self._command(words, "export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
+        )
 
 
 def _written(done: Written, copied: str) -> Group:

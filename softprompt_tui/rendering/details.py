@@ -44,7 +44,9 @@ def in_full(entry: Entry) -> Facts:
         ("similarity", UNKNOWN if made.similarity is None else f"{made.similarity:.4f}"),
         (
             "composed",
-            f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words" if composed else "",
+            f"{composed.mean:.4f} mean, {composed.worst:.4f} worst; {composed.floor:.4f} without their words"
+            if composed
+            else "",
         ),
         *told_of_hidden(made),
         ("readout", f"{made.readout_text}; typed as text {typed}" if made.readout else ""),
@@ -78,7 +80,9 @@ def of_run(run: RunSummary) -> Facts:
         ("soft tokens", "" if numbers or run.of_entry else f"{run.tokens}, in {run.steps} steps"),
         (
             "sweep",
-            f"{len(numbers)} numbers of tokens from {numbers[0]} to {numbers[-1]}, in {run.steps} steps" if numbers else "",
+            f"{len(numbers)} numbers of tokens from {numbers[0]} to {numbers[-1]}, in {run.steps} steps"
+            if numbers
+            else "",
         ),
         ("hard readout", f"of the soft prompt {run.of_entry}" if run.of_entry else ""),
         ("state", run.state),
@@ -100,10 +104,18 @@ def compared(a: Entry, b: Entry) -> Group:
     from softprompt.library.diff import difference
 
     found = difference(a, b)
-    head = Text().append(inert(a.prompt.name), "bold").append(" and ", "dim").append(inert(b.prompt.name), "bold").append("\n")
+    head = (
+        Text()
+        .append(inert(a.prompt.name), "bold")
+        .append(" and ", "dim")
+        .append(inert(b.prompt.name), "bold")
+        .append("\n")
+    )
     tokens = Table.grid(padding=(0, 2, 0, 0))
     if found.cosines is None:
-        head.append("\nThey belong to different models, or it is not known to which: no comparison token by token.\n", "italic")
+        head.append(
+            "\nThey belong to different models, or it is not known to which: no comparison token by token.\n", "italic"
+        )
     else:
         if found.hard_prompts is not None:
             head.append("\nsimilarity of their hard prompts ", "dim").append(f"{found.hard_prompts:.4f}\n", "bold")

@@ -14,6 +14,8 @@ class Guard(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         return [
-            segment if segment.text.isprintable() else Segment(without_steering(segment.text), segment.style, segment.control)
+            segment
+            if segment.text.isprintable()
+            else Segment(without_steering(segment.text), segment.style, segment.control)
             for segment in segments
         ]

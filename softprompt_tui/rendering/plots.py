@@ -27,7 +27,8 @@ def drawn(
     import plotext
 
     shown = [
-        reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width) for curve in (*behind, *curves)
+        reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width)
+        for curve in (*behind, *curves)
     ]
     points = [point for curve in shown for point in curve]
     if len(points) < 2 or height < 4:

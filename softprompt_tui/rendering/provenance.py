@@ -41,7 +41,10 @@ def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
 def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
     """(label, words) for what it was made from, and for what a file that it came from said of itself."""
     told = [
-        (one.relation, f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""))
+        (
+            one.relation,
+            f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""),
+        )
         for one in prompt.ancestry
     ]
     known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
@@ -57,7 +60,9 @@ def unusual(config: dict[str, Any]) -> str:
 
     usual = TrainConfig().as_dict()
     unusual = {
-        key: value for key, value in config.items() if key not in ("steps", "tokens") and value != usual.get(key) and value != []
+        key: value
+        for key, value in config.items()
+        if key not in ("steps", "tokens") and value != usual.get(key) and value != []
     }
     if "contexts" in unusual:
         unusual["contexts"] = f"{len(unusual['contexts'])} of its own"

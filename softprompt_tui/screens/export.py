@@ -60,8 +60,12 @@ class ExportScreen(ModalScreen[Export | None]):
             ):
                 with Horizontal(classes="fields"):
                     yield Label(f"{label:<4}")
-                    yield Input(without_steering(value), id=name, compact=True, select_on_focus=True, placeholder=meaning)
-            yield Static("enter or ctrl+s writes it, ctrl+f looks for a folder, escape leaves it", classes="keys", markup=False)
+                    yield Input(
+                        without_steering(value), id=name, compact=True, select_on_focus=True, placeholder=meaning
+                    )
+            yield Static(
+                "enter or ctrl+s writes it, ctrl+f looks for a folder, escape leaves it", classes="keys", markup=False
+            )
 
     def on_mount(self) -> None:
         table = self.query_one(Table)

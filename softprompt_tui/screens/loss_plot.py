@@ -60,7 +60,9 @@ class PlotScreen(ModalScreen[None]):
         # 1 - similarity on the same log axis tells .999 from .9999, which similarity itself would not
         curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity, *_ in shown]
         first = shown[0][0] if shown else 0
-        others = [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
+        others = (
+            [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
+        )
         what = "1 - similarity" if self.similarity else self.measure
         text = drawn([curve], width, height, title=what, behind=others) if width > 20 and height > 4 else ""
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")

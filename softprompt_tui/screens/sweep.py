@@ -158,7 +158,9 @@ class SweepScreen(ModalScreen[None]):
             row = self._rows[at]
             self._update(
                 "sweep-row",
-                Text() if row.worst is None and not row.readout_text else _told(row, (self.saved or {}).get(row.tokens, "")),
+                Text()
+                if row.worst is None and not row.readout_text
+                else _told(row, (self.saved or {}).get(row.tokens, "")),
             )
 
     # keys

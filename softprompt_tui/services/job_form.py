@@ -65,7 +65,9 @@ def job_of(form: Form, more: dict[str, str]) -> TrainJob:
         settings["against"] = parted(more["against"])
     norms = more.get("norms", "held")
     if norms not in ("held", "free"):
-        raise ConfigError(f"norms is {norms!r}: held keeps every soft token at or under a usual word's length, free lets it grow")
+        raise ConfigError(
+            f"norms is {norms!r}: held keeps every soft token at or under a usual word's length, free lets it grow"
+        )
     settings["project_norm"] = norms == "held"
     model = fields["model"] or "mini"
     if model.startswith(LOCAL):
@@ -83,7 +85,9 @@ def job_of(form: Form, more: dict[str, str]) -> TrainJob:
 def sweep_of(form: Form, more: dict[str, str]) -> SweepJob:
     """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
     fields, numbers = form.fields, numbers_of(more.get("sweep") or SWEEP)
-    stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""  # what auto is to reach ends no training early
+    stop_at = (
+        fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
+    )  # what auto is to reach ends no training early
     job = job_of(form._replace(fields=fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""})
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
 

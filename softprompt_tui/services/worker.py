@@ -90,7 +90,9 @@ def _composed(reply: dict[str, Any]) -> Composed:
 
 def _nearest_words(reply: dict[str, Any]) -> NearestWords:
     rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in reply["neighbours"])
-    return NearestWords(reply["readout_text"], rows, reply.get("readout_similarity"))  # an older worker does not say that
+    return NearestWords(
+        reply["readout_text"], rows, reply.get("readout_similarity")
+    )  # an older worker does not say that
 
 
 class WorkerLine:
@@ -219,7 +221,9 @@ class WorkerLine:
                     again = again or bool(message.get("again"))
                 case "making_way":
                     self._last = str(message.get("run", ""))
-                    self._say("starting", "the worker is of an older version: a newer one takes over when its run is done")
+                    self._say(
+                        "starting", "the worker is of an older version: a newer one takes over when its run is done"
+                    )
                 case "snapshot" | "page" as kind:
                     if kind == "snapshot":
                         self._say("up", "")

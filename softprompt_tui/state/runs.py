@@ -16,7 +16,9 @@ class RunStore:
     def __init__(self) -> None:
         self.known: dict[str, RunSummary] = {}
         self.on_their_way = 0  # what was asked for and is not known yet
-        self.ours: set[str] = set()  # the runs that were started here: the worker's others are another interface's or a command's
+        self.ours: set[str] = (
+            set()
+        )  # the runs that were started here: the worker's others are another interface's or a command's
         self._unlisted: set[str] = set()  # known from an earlier connection, and not told of again yet
 
     # what the worker says

@@ -27,7 +27,9 @@ class Series:
             for i in range(most)
         ]
 
-    def add(self, step: int, loss: float | None, similarity: float | None, restarts: Sequence[float | None] = ()) -> None:
+    def add(
+        self, step: int, loss: float | None, similarity: float | None, restarts: Sequence[float | None] = ()
+    ) -> None:
         """Adds a point; one at an earlier step than the last begins the curve anew from there (a training that went on from its checkpoint)."""
         if loss is None or similarity is None:
             return

@@ -74,7 +74,10 @@ def load() -> tuple[Settings, str]:
         kept = path.with_name(f"{path.stem}-broken-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
         with suppress(OSError):
             path.rename(kept)
-        return Settings(), f"the settings could not be read ({error}); the defaults hold, and the file is kept as {kept.name}"
+        return (
+            Settings(),
+            f"the settings could not be read ({error}); the defaults hold, and the file is kept as {kept.name}",
+        )
 
 
 def save(settings: Settings) -> None:

@@ -105,7 +105,9 @@ def _fidelity(text: Text, written: WrittenOut) -> None:
         text.append(f"{written.similarity:.4f}", "bold")
         if written.floor is not None:
             below = written.similarity < written.floor
-            text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(f"{written.floor:.4f}")
+            text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(
+                f"{written.floor:.4f}"
+            )
 
 
 def _saved(tokens: int) -> str:

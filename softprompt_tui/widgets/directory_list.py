@@ -71,7 +71,9 @@ class Folder(Table):
         try:
             items = await asyncio.to_thread(contents, folder, self.only_folders)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-            self.post_message(self.Went(self.folder, f"{folder} cannot be listed: {getattr(error, 'strerror', None) or error}"))
+            self.post_message(
+                self.Went(self.folder, f"{folder} cannot be listed: {getattr(error, 'strerror', None) or error}")
+            )
             return
         self.folder, self._items = folder, items
         self.marked.clear()

@@ -55,7 +55,9 @@ class KeyBar(Widget):
         palette = None
         for active in screen.active_bindings.values():
             binding = active.binding
-            shown = ShownKey(binding.key, self.app.get_key_display(binding), binding.description, active.enabled, active.tooltip)
+            shown = ShownKey(
+                binding.key, self.app.get_key_display(binding), binding.description, active.enabled, active.tooltip
+            )
             # under a dialog such an action would be the dialog's
             if binding.show and not (is_covered and binding.action.startswith("screen.")):
                 by_action.setdefault(binding.action, shown)

@@ -166,18 +166,24 @@ class Table(ScrollView, can_focus=True):
         width = self.row_width
         base = self.rich_style
         if y == 0:
-            return self._strip([column.title for column in self._shown()], base + self.get_component_rich_style("table--heading"))
+            return self._strip(
+                [column.title for column in self._shown()], base + self.get_component_rich_style("table--heading")
+            )
         row = self.scroll_offset.y + y - 1
         if not self.total and self.empty:
             lines = _wrapped(self.empty, width - 2)
             text = f" {lines[y - 2]}" if 2 <= y < len(lines) + 2 else ""
-            return Strip([Segment(set_cell_size(text, width), base + self.get_component_rich_style("table--empty"))], width)
+            return Strip(
+                [Segment(set_cell_size(text, width), base + self.get_component_rich_style("table--empty"))], width
+            )
         if row >= self.total:
             return Strip.blank(width, base)
         rows = self._pages.get(row // PAGE)
         if rows is None:
             self._want(row // PAGE)
-            return Strip([Segment(set_cell_size(" …", width), base + self.get_component_rich_style("table--waiting"))], width)
+            return Strip(
+                [Segment(set_cell_size(" …", width), base + self.get_component_rich_style("table--waiting"))], width
+            )
         if row % PAGE >= len(rows):
             return Strip.blank(width, base)
         key, cells = rows[row % PAGE]

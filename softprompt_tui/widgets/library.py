@@ -114,7 +114,11 @@ class LibraryPane(Vertical):
         table.reset(found.total, 0 if found.at is None and self._is_another else found.at, self._is_another)
         self._is_another = False
         table.fill(0, self._rows(found.entries))
-        what = f"{found.total:,}{' with ' + repr(words) if words else ''}, {ORDERS[order]}" if found.total > 1 or words else ""
+        what = (
+            f"{found.total:,}{' with ' + repr(words) if words else ''}, {ORDERS[order]}"
+            if found.total > 1 or words
+            else ""
+        )
         self.border_subtitle = what.replace("[", r"\[")
         self.post_message(EntryHighlighted(table.current, by_hand=False))
 
@@ -134,7 +138,9 @@ class LibraryPane(Vertical):
 
     async def _fetched(self, words: str, order: str, page: int, locate: str = "") -> Listing | None:
         try:
-            found = await asyncio.to_thread(self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE, locate=locate)
+            found = await asyncio.to_thread(
+                self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE, locate=locate
+            )
         except SoftPromptError as error:
             self.app.notify(str(error), severity="error", markup=False)
             return None
@@ -173,7 +179,9 @@ class LibraryPane(Vertical):
         event.stop()
         if event.value != self.words:
             self.words, self._is_another = event.value, True
-            is_typed = self.app.focused is event.input  # `has_focus` changes only when the field has handled its message
+            is_typed = (
+                self.app.focused is event.input
+            )  # `has_focus` changes only when the field has handled its message
             self.reload(self._before if is_typed else self.table.current)
 
     @on(Input.Submitted, "#search")

@@ -58,7 +58,9 @@ class LossPane(Vertical, can_focus=True):
         self._series = series
         text = _drawn(figures, max(20, self.size.width - 4))
         lines = text.plain.count("\n")
-        self.query_one("#figures", Static).update(text, layout=lines != self._lines)  # laying out redraws more than the text
+        self.query_one("#figures", Static).update(
+            text, layout=lines != self._lines
+        )  # laying out redraws more than the text
         self._lines = lines
         self._draw()
 
@@ -70,7 +72,9 @@ class LossPane(Vertical, can_focus=True):
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
         spark = self.query_one(Spark)
-        spark.display = max(logs, default=0.0) > low  # a level line says nothing: a search may find no better text for long
+        spark.display = (
+            max(logs, default=0.0) > low
+        )  # a level line says nothing: a search may find no better text for long
         spark.show([log - low for log in logs])
 
     def on_resize(self) -> None:

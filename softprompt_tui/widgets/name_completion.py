@@ -93,7 +93,9 @@ class WithCandidates(Vertical):
         self._names.clear_options()
         self._names.add_options(Option(_told(one), one.id) for one in fitting)
         names = [one.name for one in fitting]
-        self._offered = {one.id: one.name if names.count(one.name) == 1 else one.id for one in fitting}  # two may bear one name
+        self._offered = {
+            one.id: one.name if names.count(one.name) == 1 else one.id for one in fitting
+        }  # two may bear one name
         places = {one.id: i for i, one in enumerate(fitting)}
         self._names.highlighted = places.get(chosen or "", 0) if fitting else None
         self._names.display = bool(fitting)

@@ -110,7 +110,12 @@ class PromptPane(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "f7", "screen.sweep", "Sweep", key_display="F7", priority=True, tooltip="1 to 16 soft tokens at once, to choose from"
+            "f7",
+            "screen.sweep",
+            "Sweep",
+            key_display="F7",
+            priority=True,
+            tooltip="1 to 16 soft tokens at once, to choose from",
         ),
         Binding("f8", "screen.more", "Settings", key_display="F8", priority=True),
     ]

@@ -45,7 +45,12 @@ class ReadoutPane(VerticalScroll):
     """Marks which words have changed since it was last shown the same thing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "screen.harden", "Hard readout", tooltip="Look for real words that carry the meaning when they are typed"),
+        Binding(
+            "x",
+            "screen.harden",
+            "Hard readout",
+            tooltip="Look for real words that carry the meaning when they are typed",
+        ),
         Binding("y", "screen.copy_hard", "Copy it"),
     ]
 
@@ -68,7 +73,9 @@ class ReadoutPane(VerticalScroll):
         """`of` tells whose it is: a word counts as changed only against the same one's."""
         before = self._shown.rows if self._shown and self._of == of else readout.rows
         changed = {
-            i for i, row in enumerate(readout.rows) if row and (i >= len(before) or not before[i] or before[i][0][0] != row[0][0])
+            i
+            for i, row in enumerate(readout.rows)
+            if row and (i >= len(before) or not before[i] or before[i][0][0] != row[0][0])
         }
         if self._of == of and readout == self._shown and changed == self._changed:
             return

@@ -22,7 +22,9 @@ from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
 COLUMNS = (
     Column(
-        "state", 10, tone=lambda state: {"running": "going", "done": "good", "failed": "bad", "unreadable": "bad"}.get(state, "")
+        "state",
+        10,
+        tone=lambda state: {"running": "going", "done": "good", "failed": "bad", "unreadable": "bad"}.get(state, ""),
     ),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),

@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=25.0, help="seconds until a kill, at most")
     parser.add_argument("--memory", type=lambda text: [int(one) for one in text.split(",")])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("settings", nargs="*", default=["-k", "3", "--steps", "100"], help="after --: what batch is called with")
+    parser.add_argument(
+        "settings", nargs="*", default=["-k", "3", "--steps", "100"], help="after --: what batch is called with"
+    )
     options = parser.parse_args()
     chance = random.Random(options.seed)
     for count in options.memory or [options.prompts]:

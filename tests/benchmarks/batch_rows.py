@@ -51,7 +51,9 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.proce
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=lambda text: [int(number) for number in text.split(",")], default=[1000, 100_000])
+    parser.add_argument(
+        "--rows", type=lambda text: [int(number) for number in text.split(",")], default=[1000, 100_000]
+    )
     options = parser.parse_args()
     print(f"{'rows':>9}  {'file':<9} {'of it':>9}  {'peak memory':>11}  {'seconds':>7}")
     with tempfile.TemporaryDirectory() as folder:
@@ -60,10 +62,15 @@ def main() -> None:
             for rows in options.rows:
                 path = Path(folder) / ("x.txt" if kind == "text" else "x.csv")
                 path.write_text("\n".join(lines_of(kind, rows)))
-                answer = subprocess.run([sys.executable, "-c", CHILD, str(path)], check=True, capture_output=True).stdout
+                answer = subprocess.run(
+                    [sys.executable, "-c", CHILD, str(path)], check=True, capture_output=True
+                ).stdout
                 kibibytes, seconds, said = json.loads(answer)
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
-                print(f"{rows:>9,}  {kind:<9} {size:>9}  {kibibytes / 2**10:>7.0f} MiB  {seconds:>7.2f}  {said[:90]}", flush=True)
+                print(
+                    f"{rows:>9,}  {kind:<9} {size:>9}  {kibibytes / 2**10:>7.0f} MiB  {seconds:>7.2f}  {said[:90]}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def _one(entry: Entry) -> bool:
     made = entry.prompt.composition
     assert made is not None
     ratio = (1 - made.mean) / (1 - made.floor)
-    print(f"one      mean {made.mean:.4f}  worst {made.worst:.4f}  floor {made.floor:.4f}  error to floor's {ratio:.3f}")
+    print(
+        f"one      mean {made.mean:.4f}  worst {made.worst:.4f}  floor {made.floor:.4f}  error to floor's {ratio:.3f}"
+    )
     return ratio <= 0.25
 
 
@@ -132,7 +134,9 @@ def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[s
             row.append(pooled(encoder, made)[0])
         target = encoder.encode([a.hard_prompt])[0]
         back.append(_back([float(one @ target) for one in [*row, target]]))
-    print(f"trained  mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  composed {mean(composed):.4f}  {_told(back)}")
+    print(
+        f"trained  mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  composed {mean(composed):.4f}  {_told(back)}"
+    )
 
 
 def _figures(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[Figures]:

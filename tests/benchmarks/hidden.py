@@ -48,9 +48,14 @@ def main() -> None:
     ]
     families = list(others[0])
     print(
-        f"{'k':>2} {'objective':<16} {'pooled':>7} {'composed':>8} {'worst':>7}", *(f"{one:>7}" for one in families), " seconds"
+        f"{'k':>2} {'objective':<16} {'pooled':>7} {'composed':>8} {'worst':>7}",
+        *(f"{one:>7}" for one in families),
+        " seconds",
     )
-    print(f"{'':>2} {'another prompt':<16} {'':>24}", *(f"{mean(other[one] for other in others):7.4f}" for one in families))
+    print(
+        f"{'':>2} {'another prompt':<16} {'':>24}",
+        *(f"{mean(other[one] for other in others):7.4f}" for one in families),
+    )
     for tokens in args.tokens:
         for settings in objectives:
             made = [softprompt.train(encoder, text, tokens=tokens, steps=args.steps, **settings) for text in PROMPTS]

@@ -84,7 +84,9 @@ def main() -> None:
                 or done.seconds > MOST_SECONDS
                 or "\x1b" in done.err + done.out
             ):
-                wrong.append(f"{path.name}: exit {done.code}, {done.memory >> 20} MiB, {done.seconds:.1f} s: {done.err[:300]!r}")
+                wrong.append(
+                    f"{path.name}: exit {done.code}, {done.memory >> 20} MiB, {done.seconds:.1f} s: {done.err[:300]!r}"
+                )
             if done.memory > memory or done.seconds > seconds:
                 print(f"{i}: {path.name} took {done.memory >> 20} MiB and {done.seconds:.2f} s", flush=True)
             memory, seconds = max(memory, done.memory), max(seconds, done.seconds)

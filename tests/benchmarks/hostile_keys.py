@@ -32,7 +32,10 @@ def main() -> None:
                     assert importing.stdout
                     importing.stdout.readline()  # the first file is done: from here on they are read one after another
                     chance = random.Random(0)
-                    told("a key in the editor", delays(t, [chance.choice("abcdefghiklmnop") for _ in range(options.keys)]))
+                    told(
+                        "a key in the editor",
+                        delays(t, [chance.choice("abcdefghiklmnop") for _ in range(options.keys)]),
+                    )
                     assert importing.poll() is None, "the files were all read before the keys were pressed"
                     importing.kill()
         finally:

@@ -79,7 +79,12 @@ def batch_beside(folder: Path) -> Iterator[None]:
     prompts, log = folder / "prompts.txt", folder / "batch.log"
     prompts.write_text("\n".join(shipped() * TIMES))
     batch = [sys.executable, "-m", "softprompt_tui", "batch", str(prompts), "-k", "3"]
-    shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # the session is the shell's: kernels that share by session know no other
+    shell = [
+        "sh",
+        "-c",
+        '"$@"; exit $?',
+        "sh",
+    ]  # the session is the shell's: kernels that share by session know no other
     results, begun = list[bytes](), threading.Event()
     with log.open("wb") as told:
         process = subprocess.Popen(
@@ -146,7 +151,9 @@ def measure(home: Home, options: argparse.Namespace) -> None:
             pass
         idle = processor_seconds(t.process.pid)
         print(f"{'bytes a second, nothing changing':<44} {bytes_a_second(t, options.seconds):.0f}")
-        print(f"{'processor, nothing changing':<44} {(processor_seconds(t.process.pid) - idle) / options.seconds * 100:.2f} %")
+        print(
+            f"{'processor, nothing changing':<44} {(processor_seconds(t.process.pid) - idle) / options.seconds * 100:.2f} %"
+        )
         run = home.submit("a red fox asleep in deep snow", tokens=4, steps=100_000, restarts=4)
         t.shows(r"step \d{2,} of 100000", within=120)
         t.press("f2")
@@ -172,7 +179,9 @@ def measure(home: Home, options: argparse.Namespace) -> None:
         t.shows("no worker")
         print(f"{'the worker killed, and that said after':<44} {time.perf_counter() - began:.2f} s")
         t.press("ctrl+r")
-        t.shows(r"^ ?● (softprompt-tui  ·  )?training\b", within=60)  # the first line: the panes show what they did before
+        t.shows(
+            r"^ ?● (softprompt-tui  ·  )?training\b", within=60
+        )  # the first line: the panes show what they did before
         print(f"{'by one key it trains on after':<44} {time.perf_counter() - began:.2f} s")
         with home.client() as client:
             client.request(p.Stop(run))

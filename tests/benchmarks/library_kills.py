@@ -29,7 +29,9 @@ def changing(library: Library, seed: int, model: dict[str, Kept], out: int) -> N
         os.write(out, f"ack {made}\n".encode())
 
 
-def killed_once(library: Library, seed: int, model: dict[str, Kept], chance: random.Random) -> tuple[dict[str, Kept], str]:
+def killed_once(
+    library: Library, seed: int, model: dict[str, Kept], chance: random.Random
+) -> tuple[dict[str, Kept], str]:
     """The library as it is found after one kill, and the operation that was under way."""
     back, out = os.pipe()
     child = os.fork()
@@ -83,7 +85,9 @@ def main() -> None:
                 print(f"{i + 1} kills, {done.files} files whole, {done.unfinished} writes cut off", flush=True)
         assert library.check().damaged == []
         assert library.check().strangers == []
-    print(f"{options.kills} kills in {time.monotonic() - began:.0f} s, during {dict(during)}: nothing lost, nothing half there")
+    print(
+        f"{options.kills} kills in {time.monotonic() - began:.0f} s, during {dict(during)}: nothing lost, nothing half there"
+    )
 
 
 if __name__ == "__main__":

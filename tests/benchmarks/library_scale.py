@@ -30,7 +30,11 @@ SYLLABLES = "ba ce di fo gu ha ji ko lu ma ne pi qua ro su ta ve wi xo ya zen lo
 def make(folder: Path, count: int) -> None:
     """Writes the entries as files, without syncing each: this is no test of saving."""
     chance, numbers = random.Random(0), np.random.default_rng(0)
-    vocabulary = ["".join(chance.choices(SYLLABLES, k=chance.randint(2, 4))) for _ in range(8000)] + ["lake", "sunrise", "fox"]
+    vocabulary = ["".join(chance.choices(SYLLABLES, k=chance.randint(2, 4))) for _ in range(8000)] + [
+        "lake",
+        "sunrise",
+        "fox",
+    ]
     folder.mkdir(parents=True)
     vectors = numbers.standard_normal((4, 768), dtype=np.float32)
     losses = numbers.random(300, dtype=np.float32)
@@ -72,7 +76,9 @@ def main() -> None:
             timed(f"making {options.entries:,} entries", 1, lambda: make(library.entries, options.entries))
 
         def command(*args: str) -> Callable[[], object]:
-            return lambda: subprocess.run([sys.executable, "-m", "softprompt_tui", *args], check=True, capture_output=True)
+            return lambda: subprocess.run(
+                [sys.executable, "-m", "softprompt_tui", *args], check=True, capture_output=True
+            )
 
         def search(words: str, **more: str) -> Callable[[], object]:
             return lambda: Library().list(words, limit=100, **more)  # type: ignore[arg-type]

@@ -34,7 +34,9 @@ def main() -> None:
         composed = f"{prompt.composition.mean:.4f} {prompt.composition.worst:.4f} floor {prompt.composition.floor:.4f}"
         print(f"{prompt.similarity:.4f}  {composed}  {prompt.seconds:.1f} s  {line[:60]}", flush=True)
     similarities = [prompt.similarity for prompt, _ in made]
-    errors, floors = ([1 - value for value in values] for values in ([c.mean for _, c in made], [c.floor for _, c in made]))
+    errors, floors = (
+        [1 - value for value in values] for values in ([c.mean for _, c in made], [c.floor for _, c in made])
+    )
     print(f"\n{len(made)} prompts, {args.tokens} tokens on {encoder.name}")
     print(f"similarity   mean {mean(similarities):.4f}  least {min(similarities):.4f}")
     print(f"composition  mean {mean(c.mean for _, c in made):.4f}  worst of all {min(c.worst for _, c in made):.4f}")

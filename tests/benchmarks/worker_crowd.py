@@ -115,7 +115,8 @@ _TARGETS = {
 
 def measured(home: Home, count: int, clients: int, seconds: float) -> dict[str, Any]:
     runs = left_runs(
-        [TrainJob("a lake at sunrise between high mountains", TrainConfig(tokens=1, steps=100_000), device="cpu")] * count,
+        [TrainJob("a lake at sunrise between high mountains", TrainConfig(tokens=1, steps=100_000), device="cpu")]
+        * count,
         "queued",
     )
     began = time.monotonic()

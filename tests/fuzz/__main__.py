@@ -55,7 +55,9 @@ def save_corpus(name: str, inputs: list[bytes]) -> None:
     (CORPUS / f"{name}.jsonl").write_text("".join(f"{json.dumps(raw.decode('latin-1'))}\n" for raw in short))
 
 
-def fuzz(target: Target, seconds: float, seed: int, keep: Path, grown: list[bytes] | None = None) -> tuple[int, int, int]:
+def fuzz(
+    target: Target, seconds: float, seed: int, keep: Path, grown: list[bytes] | None = None
+) -> tuple[int, int, int]:
     """(inputs, different outcomes, findings); the inputs that found something are kept in a folder, those answered in a new way put
     into `grown`."""
     chance, corpus = random.Random(seed), [*target.seeds(), *load_corpus(target.name)]
@@ -103,7 +105,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--grow", action="store_true", help="keep short inputs that are answered in a new way in the repository")
+    parser.add_argument(
+        "--grow", action="store_true", help="keep short inputs that are answered in a new way in the repository"
+    )
     options = parser.parse_args()
 
     def alarm(*_: object) -> None:

@@ -72,7 +72,17 @@ from tests.fuzz import template
 from tests.library_model import NUMBERS, a_prompt
 
 RUN_TIME = "2026-01-01T00:00:00+00:00"
-TYPES = [b'"F32"', b'"F16"', b'"BF16"', b'"F64"', b'"I64"', b'"dtype":', b'"shape":', b'"data_offsets":', b'"__metadata__":']
+TYPES = [
+    b'"F32"',
+    b'"F16"',
+    b'"BF16"',
+    b'"F64"',
+    b'"I64"',
+    b'"dtype":',
+    b'"shape":',
+    b'"data_offsets":',
+    b'"__metadata__":',
+]
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,12 @@ def _results() -> list[bytes]:
         Result(4, "failed", "", error=("A", "b")),
     )
     lines = [result.as_line() for result in results]
-    return [*lines, lines[0][:60], lines[1][:20], json.dumps(asdict(Record((Written(1, 2, 3),), "0123456789abcdef"))).encode()]
+    return [
+        *lines,
+        lines[0][:60],
+        lines[1][:20],
+        json.dumps(asdict(Record((Written(1, 2, 3),), "0123456789abcdef"))).encode(),
+    ]
 
 
 def _entries() -> list[bytes]:
@@ -193,10 +208,18 @@ def _submit(raw: bytes) -> None:
 def _submits() -> list[bytes]:
     jobs = (
         TrainJob("a lake at night", TrainConfig(tokens="auto", stop_at=0.9)),
-        TrainJob("a lake", TrainConfig(objective="contrastive", against=("a sea",)), hard=HardConfig(tokens=3), device="cuda:1"),
+        TrainJob(
+            "a lake",
+            TrainConfig(objective="contrastive", against=("a sea",)),
+            hard=HardConfig(tokens=3),
+            device="cuda:1",
+        ),
         SweepJob("a lake + a fox", sweep=(1, 2), meanings=(Meaning("a lake", 0.5),), model="local-dir:/nowhere"),
         TrainJob(
-            "a lake", ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),), precision="bfloat16", name="Lake"
+            "a lake",
+            ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),),
+            precision="bfloat16",
+            name="Lake",
         ),
     )
     return [protocol.encode(protocol.as_message(protocol.Submit(job.as_dict()), 1)) for job in jobs]
@@ -226,13 +249,34 @@ def _shown(told: dict[str, Any]) -> None:
 
 
 def _said_all() -> list[bytes]:
-    result = {"tokens": 2, "similarity": 0.5, "composed": 0.5, "worst": None, "floor": 0.1, "readout_text": "x", "knee": True}
+    result = {
+        "tokens": 2,
+        "similarity": 0.5,
+        "composed": 0.5,
+        "worst": None,
+        "floor": 0.1,
+        "readout_text": "x",
+        "knee": True,
+    }
     job = SweepJob("a lake", TrainConfig(tokens=2), sweep=(1, 2))
     run = Run(
-        "0123456789abcdef", job, "2026-01-01T00:00:00+00:00", "running", 1.0, latest={"step": 1}, results=(SweepResult(**result),)
+        "0123456789abcdef",
+        job,
+        "2026-01-01T00:00:00+00:00",
+        "running",
+        1.0,
+        latest={"step": 1},
+        results=(SweepResult(**result),),
     )
     told = messages.shown(run)
-    report = {"step": 2, "tokens": 2, "loss": 0.5, "similarity": 0.5, "restarts": [0.5, None], "sweep": [[1, 0.5, None]]}
+    report = {
+        "step": 2,
+        "tokens": 2,
+        "loss": 0.5,
+        "similarity": 0.5,
+        "restarts": [0.5, None],
+        "sweep": [[1, 0.5, None]],
+    }
     said: list[dict[str, Any]] = [
         {"type": "snapshot", "ready": True, "runs": [told], "more": True}, {"type": "loading", "run": run.id, "bytes": 1, "of": 2},
         {"type": "run", "run": told}, {"type": "report", "run": run.id, **report}, {"type": "page", "runs": [told], "more": False},
@@ -240,7 +284,11 @@ def _said_all() -> list[bytes]:
     ]  # fmt: skip
     older = {"type": "hello", "protocol": protocol.PROTOCOL - 1, "version": "0.0"}
     making_way = {"type": "making_way", "run": run.id}
-    streams = ([protocol.hello(), *said], [older, making_way, *said[:3]], [protocol.hello(), said[0], said[-1] | {"reason": "x"}])
+    streams = (
+        [protocol.hello(), *said],
+        [older, making_way, *said[:3]],
+        [protocol.hello(), said[0], said[-1] | {"reason": "x"}],
+    )
     lines = [b"".join(map(protocol.encode, stream)) for stream in streams]
     return [*lines, lines[0] + messages.error(1, ValueError("x"))]
 
@@ -289,7 +337,11 @@ def _in_zip(raw: bytes) -> None:
 
 def _zips() -> list[bytes]:
     out = _saved(legacy=False)[:3]
-    for packing, codec in ((zipfile.ZIP_LZMA, "utf-8"), (zipfile.ZIP_DEFLATED, "utf-8-sig"), (zipfile.ZIP_DEFLATED, "utf-16-le")):
+    for packing, codec in (
+        (zipfile.ZIP_LZMA, "utf-8"),
+        (zipfile.ZIP_DEFLATED, "utf-8-sig"),
+        (zipfile.ZIP_DEFLATED, "utf-16-le"),
+    ):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", packing) as made:
             made.writestr("tensor.npy", _arrays()[0])
@@ -390,11 +442,17 @@ def _runs() -> list[bytes]:
     ]  # fmt: skip
     lines = [json.dumps({"at": RUN_TIME} | event).encode() + b"\n" for event in happened]
     long = b"".join([lines[0], *lines[1:3] * 30, lines[7]])  # only its end is looked at
-    return [specs[i % 2] + b"\0" + events for i, events in enumerate((b"".join(lines), lines[0], b"".join(lines[:5]), long))]
+    return [
+        specs[i % 2] + b"\0" + events for i, events in enumerate((b"".join(lines), lines[0], b"".join(lines[:5]), long))
+    ]
 
 
 def _embedding(values: str) -> bytes:
-    return b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":' + values.encode() + b'}},"name":"x","step":3}'
+    return (
+        b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":'
+        + values.encode()
+        + b'}},"name":"x","step":3}'
+    )
 
 
 def _from_json(raw: bytes) -> None:

@@ -97,7 +97,8 @@ def test_its_batch_goes_on_where_it_was(old_home: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "file", ["safetensors/fox.safetensors", "kobold/fox.zip", "numpy/fox.npy", "peft/fox-peft/adapter_model.safetensors"]
+    "file",
+    ["safetensors/fox.safetensors", "kobold/fox.zip", "numpy/fox.npy", "peft/fox-peft/adapter_model.safetensors"],
 )
 def test_its_exports_are_read(old_home: Path, file: str) -> None:
     library = Library()

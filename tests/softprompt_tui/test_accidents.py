@@ -112,7 +112,9 @@ def test_no_handler_calls_the_handler_that_textual_calls_too() -> None:
     for cls, name, method in METHODS:
         if re.match(r"_?on_(?!event$)", name):
             calls = [
-                node for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method)))) if isinstance(node, ast.Call)
+                node
+                for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method))))
+                if isinstance(node, ast.Call)
             ]
             assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "super"], (
                 f"{cls.__name__}.{name}"
@@ -142,9 +144,13 @@ def test_no_attribute_of_textual_is_set_unseen() -> None:
             and node.value.id == "self"
         }
         theirs = [base for base in cls.__mro__ if not base.__module__.startswith("softprompt_tui.")]
-        replaced = {name for name in names if any(isinstance(vars(base).get(name), (FunctionType, property)) for base in theirs)}
+        replaced = {
+            name for name in names if any(isinstance(vars(base).get(name), (FunctionType, property)) for base in theirs)
+        }
         settable = {
-            name for name in replaced if any(isinstance(p := vars(base).get(name), property) and p.fset for base in theirs)
+            name
+            for name in replaced
+            if any(isinstance(p := vars(base).get(name), property) and p.fset for base in theirs)
         }
         assert replaced <= settable, f"{cls.__name__}: {replaced - settable}"
 

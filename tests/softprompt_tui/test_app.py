@@ -48,7 +48,10 @@ HOSTILE = (
     "e\u0301" * 40,
     "[b]bold[/b]",
 )
-HOSTILE_TOGETHER = (" ".join(text for text in HOSTILE if len(text) < 40), *(text for text in HOSTILE if len(text) >= 40))
+HOSTILE_TOGETHER = (
+    " ".join(text for text in HOSTILE if len(text) < 40),
+    *(text for text in HOSTILE if len(text) >= 40),
+)
 
 
 def similarities(d: Desk) -> list[p.Similarity]:
@@ -60,7 +63,9 @@ pytestmark = pytest.mark.usefixtures("runtime")
 
 def test_the_first_start_shows_what_to_do_next() -> None:
     async def scene(d: Desk) -> None:
-        await d.shows("image of serene landscape", "13 of 77 tokens", "The library is empty.", "ctrl+t trains", "worker ready")
+        await d.shows(
+            "image of serene landscape", "13 of 77 tokens", "The library is empty.", "ctrl+t trains", "worker ready"
+        )
         assert d.app.main.prompt_pane.fields["tokens"] == "3"
         await d.pilot.press("f6")
         await d.shows("No runs.")
@@ -125,13 +130,17 @@ def test_what_is_wrong_with_a_setting_is_said_and_nothing_is_sent() -> None:
     ],
 )
 @pytest.mark.parametrize("key", ["ctrl+t", "f7"])
-def test_what_the_model_has_no_room_for_is_refused_before_it_is_queued(prompt: str, tokens: str, said: str, key: str) -> None:
+def test_what_the_model_has_no_room_for_is_refused_before_it_is_queued(
+    prompt: str, tokens: str, said: str, key: str
+) -> None:
     async def scene(d: Desk) -> None:
         d.app.main.prompt_pane.set(prompt, {"tokens": tokens})
         d.app.settings.more = {"sweep": f"1,{tokens}"}
         await d.pilot.press(key)
         await d.until(
-            lambda: said in " ".join("".join(line.partition("▌")[2].rstrip("│") for line in d.text().splitlines()).split())
+            lambda: (
+                said in " ".join("".join(line.partition("▌")[2].rstrip("│") for line in d.text().splitlines()).split())
+            )
         )
         assert not d.worker.records
         if "fox" in prompt:
@@ -269,9 +278,13 @@ def test_the_library_is_searched_ordered_and_compared() -> None:
         await d.until(lambda: d.app.main.library_pane.table.total == 31)
         await d.pilot.press("o")
         await d.shows("31, most similar first")
-        await d.until(lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "lake")  # type: ignore[union-attr]
+        await d.until(
+            lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "lake"
+        )  # type: ignore[union-attr]
         await d.pilot.press("G")
-        await d.until(lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "fox 0")  # type: ignore[union-attr]
+        await d.until(
+            lambda: d.app.main.library_pane.current() is not None and d.app.main.library_pane.current().name == "fox 0"
+        )  # type: ignore[union-attr]
         await d.shows("fox 0")
         await d.pilot.press("g", "space", "space", "c")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
@@ -376,7 +389,14 @@ def test_a_variation_brings_prompt_and_settings_back() -> None:
         a_prompt(
             name="fox",
             hard_prompt="a red fox",
-            config={"tokens": 5, "steps": 77, "contexts": ["{} at sea", "a map of {}"], "stop_at": 0.9, "rate": 0.3, "seed": 4}
+            config={
+                "tokens": 5,
+                "steps": 77,
+                "contexts": ["{} at sea", "a map of {}"],
+                "stop_at": 0.9,
+                "rate": 0.3,
+                "seed": 4,
+            }
             | {"restarts": 8, "objective": "contrastive", "against": ["a wolf", "a dog"], "project_norm": False},
             device="cpu, bfloat16",
         )
@@ -431,7 +451,9 @@ def test_what_is_followed_stays_while_it_trains_and_what_begins_then_takes_its_p
     works(scene)
 
 
-@pytest.mark.parametrize(("theme", "is_dark", "keeps_colours"), [("softprompt-light", False, False), ("ansi-dark", True, True)])
+@pytest.mark.parametrize(
+    ("theme", "is_dark", "keeps_colours"), [("softprompt-light", False, False), ("ansi-dark", True, True)]
+)
 def test_a_remembered_theme_holds_from_the_start(theme: str, is_dark: bool, keeps_colours: bool) -> None:
     async def scene() -> None:
         app = SoftPromptApp()
@@ -735,7 +757,9 @@ def test_help_is_of_the_pane_one_is_in() -> None:
     works(scene)
 
 
-@pytest.mark.parametrize(("size", "texts"), [((60, 20), HOSTILE), ((120, 40), HOSTILE_TOGETHER)], ids=["size0", "size1"])
+@pytest.mark.parametrize(
+    ("size", "texts"), [((60, 20), HOSTILE), ((120, 40), HOSTILE_TOGETHER)], ids=["size0", "size1"]
+)
 def test_hostile_text_is_inert_on_every_screen(
     size: tuple[int, int], texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -744,7 +768,9 @@ def test_hostile_text_is_inert_on_every_screen(
     library = Library()
     for text in texts:
         found = HardReadout(text, 2, 0.5, None, text, 1, 0.1)
-        library.save(a_prompt(name="odd", hard_prompt=text, readout_text=text, model=text[:300], warnings=(text,), hard=found))
+        library.save(
+            a_prompt(name="odd", hard_prompt=text, readout_text=text, model=text[:300], warnings=(text,), hard=found)
+        )
         library.annotate(library.list(limit=1).entries[0].id, text)
 
     async def scene(d: Desk) -> None:
@@ -803,7 +829,9 @@ def test_opening_the_interface_loads_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, softprompt_tui.app; print(sorted({'torch', 'open_clip', 'numpy', 'plotext'} & set(sys.modules)))"
+    code = (
+        "import sys, softprompt_tui.app; print(sorted({'torch', 'open_clip', 'numpy', 'plotext'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -881,7 +909,11 @@ def test_a_composition_becomes_a_job_of_all_its_meaning() -> None:
         await d.until(lambda: d.worker.records)
         (record,) = d.worker.records.values()
         assert record.job.prompt == "a red fox at night"
-        assert (record.job.name, record.job.config.objective, record.job.config.hidden_share) == ("night fox", "mixed", 0.4)
+        assert (record.job.name, record.job.config.objective, record.job.config.hidden_share) == (
+            "night fox",
+            "mixed",
+            0.4,
+        )
         assert [one.name for one in record.job.ancestry] == ["fox"]
 
     works(scene)

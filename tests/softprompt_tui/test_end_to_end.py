@@ -132,7 +132,9 @@ def test_a_signal_ends_it_on_a_terminal_that_takes_no_output(idle: Home, number:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_training_in_the_foreground_whose_terminal_takes_no_output(home: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_a_training_in_the_foreground_whose_terminal_takes_no_output(
+    home: Path, number: signal.Signals
+) -> None:
     command = (sys.executable, "-m", "softprompt_tui", "train", "a red fox", "--steps", "100000", "--name", "fox")
     with Terminal(*command) as t:
         t.shows(r"loss 0\.\d+", within=60)

@@ -107,7 +107,11 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     hard = hard_job(Library().open(run), HardConfig(tokens=2, steps=2, restarts=1), "cpu")
     found = HardReadout("fox dusk", 2, 0.9, None, "exchange", 9, 0.1)
     await another(
-        "hard", hard, 10, lambda one: fake and fake.search(one, 1, "fox", 0.8), lambda one: fake and fake.end(one, hard=found)
+        "hard",
+        hard,
+        10,
+        lambda one: fake and fake.search(one, 1, "fox", 0.8),
+        lambda one: fake and fake.end(one, hard=found),
     )
     writer.close()
     return heard

@@ -29,7 +29,9 @@ async def in_library(d: Desk, name: str = "fox") -> str:
     d.app.post(LibraryChanged(entry))
     await d.pilot.press("f4")
     await d.until(
-        lambda: (at := d.app.main.library_pane.current()) and at.name == name and d.app.main.library_pane.table.has_focus
+        lambda: (
+            (at := d.app.main.library_pane.current()) and at.name == name and d.app.main.library_pane.table.has_focus
+        )
     )
     return entry
 
@@ -184,7 +186,9 @@ def test_quitting_stops_what_was_started_here_and_others_only_where_it_says_so(k
         await d.train()
         await d.pilot.press("ctrl+q")
         await d.shows(
-            "2 trainings are under way or waiting, 1 of them not started", "s  stop what was started here", "a  stop all"
+            "2 trainings are under way or waiting, 1 of them not started",
+            "s  stop what was started here",
+            "a  stop all",
         )
         await d.pilot.press(key)
         await d.until(lambda: not d.app.is_running)

@@ -171,7 +171,8 @@ def test_a_hard_readout(width: int, height: int) -> None:
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize(
-    ("key", "name", "there"), [("f1", "help", "Everywhere"), ("f8", "settings", "restarts"), ("f3", "plot", "all steps")]
+    ("key", "name", "there"),
+    [("f1", "help", "Everywhere"), ("f8", "settings", "restarts"), ("f3", "plot", "all steps")],
 )
 def test_what_lies_over_the_panes(width: int, height: int, key: str, name: str, there: str) -> None:
     async def scene(d: Desk) -> None:
@@ -193,7 +194,11 @@ def test_the_mouse_reaches_what_keys_reach() -> None:
         await d.until(lambda: d.app.main.detail.title == "winter fox")
         await d.pilot.click(offset=(4, row), times=2)
         await d.shows("winter fox is open")
-        for words, shown in (("F5 Compose", "A soft prompt is a word"), ("F6 Runs", "No runs."), ("F4 Library", "river mill")):
+        for words, shown in (
+            ("F5 Compose", "A soft prompt is a word"),
+            ("F6 Runs", "No runs."),
+            ("F4 Library", "river mill"),
+        ):
             y, line = next((y, line) for y, line in enumerate(d.text().splitlines()) if words in line)
             await d.pilot.click(offset=(line.index(words) + 4, y))
             await d.shows(shown)

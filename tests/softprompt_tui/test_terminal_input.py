@@ -49,13 +49,17 @@ def test_bytes_are_the_same_keys_in_every_split(data: bytes, events: list[str]) 
         assert names(found) == events
 
 
-def test_a_key_survives_a_gap_between_its_bytes_and_the_escape_key_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_survives_a_gap_between_its_bytes_and_the_escape_key_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = 0.0
     monkeypatch.setattr("textual._parser.get_time", lambda: clock)
     monkeypatch.setattr(terminal_input.time, "monotonic", lambda: clock)
     decoder = InputDecoder()
     for part in (b"\x1b[20", b"0~a pa", b"ste\x1b", b"[201~\x1b[", b"A\xe9"):
-        assert names(list(decoder.feed(part))) == ["paste 'a paste'"] * (part == b"[201~\x1b[") + ["up"] * (part == b"A\xe9")
+        assert names(list(decoder.feed(part))) == ["paste 'a paste'"] * (part == b"[201~\x1b[") + ["up"] * (
+            part == b"A\xe9"
+        )
         clock += 0.4  # a lost packet is sent again
         assert names(list(decoder.tick())) == []
     clock += 1.0

@@ -128,9 +128,16 @@ def test_a_paste_is_inserted_once_and_whole_into_every_field() -> None:
         d.typed_at_once("tab")
         await paste("of\r\nold")  # in its turn: after the key that moves on
         await d.until(lambda: d.app.main.compose_pane.against == "of old")
-        for keys, kind in ((("f4", "slash"), None), (("f4", "r"), AskText), (("f8",), MoreScreen), (("f2", "tab"), None)):
+        for keys, kind in (
+            (("f4", "slash"), None),
+            (("f4", "r"), AskText),
+            (("f8",), MoreScreen),
+            (("f2", "tab"), None),
+        ):
             d.typed_at_once(*("/" if key == "slash" else key for key in keys))
-            await d.until(lambda kind=kind: isinstance(d.app.focused, Input) and (kind is None or isinstance(d.app.screen, kind)))
+            await d.until(
+                lambda kind=kind: isinstance(d.app.focused, Input) and (kind is None or isinstance(d.app.screen, kind))
+            )
             field = d.app.focused
             assert isinstance(field, Input)
             field.value = ""
@@ -176,7 +183,9 @@ cli.entry()
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("trigger", [("f4", "down"), ("\x00",)])
-def test_after_a_crash_the_terminal_is_whole_the_code_is_1_and_the_draft_is_there(home: Path, trigger: tuple[str, ...]) -> None:
+def test_after_a_crash_the_terminal_is_whole_the_code_is_1_and_the_draft_is_there(
+    home: Path, trigger: tuple[str, ...]
+) -> None:
     with Terminal(sys.executable, "-c", CRASHES) as t:
         t.shows("13 of 77 tokens", within=60)
         t.press("end", " and an owl")

@@ -101,11 +101,15 @@ class Batch:
                     raise FileRefused(f"{out} is the file of the prompts: give the results another name")
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
-                    Held(self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name").release
+                    Held(
+                        self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name"
+                    ).release
                 )
                 record = self.folder / f"out-{name}{SUFFIX}"
                 file = stack.enter_context(closing(OutFile(path, os.fspath(out), self.spool, record, self.id)))
-            work = Work(self.spool, library, UnderWay(self.folder, self.id), file, on_progress or _untold, load or load_encoder)
+            work = Work(
+                self.spool, library, UnderWay(self.folder, self.id), file, on_progress or _untold, load or load_encoder
+            )
             yield from work.results(places)
 
 

@@ -74,7 +74,10 @@ def is_start_of_result(text: bytes) -> bool:
     if not text.isascii() or not text.decode("ascii").isprintable() or _is_json(text):
         return False
     number = _LINE_NUMBER.match(text)
-    heads = (b'{"line": %s, "state": "%s", "prompt": "' % (number[1] if number else b"1", state.encode()) for state in _STATES)
+    heads = (
+        b'{"line": %s, "state": "%s", "prompt": "' % (number[1] if number else b"1", state.encode())
+        for state in _STATES
+    )
     return _HEAD.match(text) is not None or any(head.startswith(text) for head in heads)
 
 
@@ -144,7 +147,9 @@ class OutFile:
             self.sync()
         except OSError as error:
             self.close()
-            raise FileRefused(f"{name} cannot be written: {error.strerror or error}. Give --out another name") from error
+            raise FileRefused(
+                f"{name} cannot be written: {error.strerror or error}. Give --out another name"
+            ) from error
         except BaseException:  # Ctrl-C too: close the file, and raise it again
             self.close()
             raise
@@ -172,7 +177,9 @@ class OutFile:
 
     def _open(self) -> None:
         with suppress(FileNotFoundError):
-            self._check_is_regular(Path(self.name).stat())  # before it is opened, which is no small thing for some devices
+            self._check_is_regular(
+                Path(self.name).stat()
+            )  # before it is opened, which is no small thing for some devices
         self._descriptor = os.open(self.path, _FLAGS, 0o666)
         self._check_is_regular(os.fstat(self._descriptor))
 
@@ -214,7 +221,9 @@ class OutFile:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             while raw := file.readline(LONGEST):
-                text = raw if raw.endswith(b"\n") else raw.rstrip(b"\0")  # a machine that lost its power can leave zeros
+                text = (
+                    raw if raw.endswith(b"\n") else raw.rstrip(b"\0")
+                )  # a machine that lost its power can leave zeros
                 line = parse_result(text, noted is not None and at + len(raw) <= noted)
                 if line and not is_torn:
                     yield text, line

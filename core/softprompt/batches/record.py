@@ -56,7 +56,9 @@ def parse_record(raw: bytes) -> Record:
     """Parse the bytes of a record. Raises ValueError for any others."""
     try:
         values = json.loads(raw)
-        files = tuple(Written(file["device"], file["inode"], file["length"]) for file in values["files"][: MOST_FILES + 1])
+        files = tuple(
+            Written(file["device"], file["inode"], file["length"]) for file in values["files"][: MOST_FILES + 1]
+        )
         numbers = [number for file in files for number in (file.device, file.inode, file.length)]
         if len(files) > MOST_FILES or not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
             raise ValueError("its files are not noted as this program notes them")

@@ -51,7 +51,9 @@ def job_of(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     """The job that a row asks for. Raises PromptError, ConfigError, BadName."""
     prompt, name, model = (_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
-        key: _setting(key, value) for key, value in values.items() if key not in ("prompt", "name", "model") and value is not None
+        key: _setting(key, value)
+        for key, value in values.items()
+        if key not in ("prompt", "name", "model") and value is not None
     }
     if settings.get("tokens") == "auto" and defaults.config.stop_at is None:
         settings.setdefault("stop_at", AUTO_STOP_AT)
@@ -60,7 +62,9 @@ def job_of(values: dict[str, Any], defaults: Defaults) -> TrainJob:
             "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"
         )
     config = replace(defaults.config, **settings) if settings else defaults.config
-    return TrainJob(prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip())
+    return TrainJob(
+        prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip()
+    )
 
 
 def digest_of(job: TrainJob) -> bytes:

@@ -70,7 +70,9 @@ class Keys:
         if plain in self.known or (plain == "prompt" and self.prompt == "prompt"):
             return plain
         if close := get_close_matches(plain[:40], self.known, 1, 0.8):
-            raise KeyError(f"{key[:40]!r} is no setting: is {close[0]!r} meant? A column of another meaning needs another name")
+            raise KeyError(
+                f"{key[:40]!r} is no setting: is {close[0]!r} meant? A column of another meaning needs another name"
+            )
         self.pass_over(key)
         return ""
 
@@ -86,7 +88,9 @@ def read_rows(source: BinaryIO, name: str, keys: Keys, format: Format | None = N
     head = next(lines, (1, ""))
     while head[1] is not None and not head[1].strip():  # blank lines before the first row say nothing
         if (following := next(lines, None)) is None:
-            raise FileRefused(f"{name} is empty: a prompt a line is expected, or CSV or JSON Lines with prompts in them")
+            raise FileRefused(
+                f"{name} is empty: a prompt a line is expected, or CSV or JSON Lines with prompts in them"
+            )
         head = following
     readers: dict[Format, Callable[..., Iterator[Row]]] = {"text": _text, "csv": _csv, "jsonl": _jsonl}
     return readers[format or recognised(name, head[1] or "", keys)](chain([head], lines), name, keys)
@@ -211,11 +215,17 @@ def _text(lines: Iterator[tuple[int, str | None]], _name: str, keys: Keys) -> It
 def _row_of_options(number: int, text: str, keys: Keys) -> Row:
     """Return the row of a line such as `--prompt "a fox" --seed 3`; without the option `--prompt` it is a prompt itself."""
     if len(text) > LONGEST_OPTIONS:
-        return Row(number, {}, f"the line has more than {LONGEST_OPTIONS:,} characters, the most that a line of options can have")
+        return Row(
+            number,
+            {},
+            f"the line has more than {LONGEST_OPTIONS:,} characters, the most that a line of options can have",
+        )
     try:
         words = shlex.split(text)
     except ValueError as error:
-        return Row(number, {}, f"its options cannot be parted ({error}): put each value into quotation marks of one kind")
+        return Row(
+            number, {}, f"its options cannot be parted ({error}): put each value into quotation marks of one kind"
+        )
     values: dict[str, list[str]] = {}
     option = ""
     for word in words:

@@ -50,7 +50,13 @@ def train_singly(
         made: SoftPrompt | SoftPromptError
         try:
             made = train(
-                encoder, task.text, task.config, meanings=task.meanings, interval=LOOK_EVERY, resume=task.resume, on_report=look
+                encoder,
+                task.text,
+                task.config,
+                meanings=task.meanings,
+                interval=LOOK_EVERY,
+                resume=task.resume,
+                on_report=look,
             )
         except _Ended:
             return

@@ -88,7 +88,9 @@ def _ours(encoder: TextEncoder, prompt: HardPrompt, tokens: int, config: HardCon
     synchronise(encoder.device)
     began = time.perf_counter()
     scored = 0.0  # of the ids that were searched with; the readout's own figure is of its text already
-    seconds = 0.0  # until the search ended; what comes after is the fidelity in contexts, which no other method is asked for
+    seconds = (
+        0.0  # until the search ended; what comes after is the fidelity in contexts, which no other method is asked for
+    )
 
     def remember(report: HardReport) -> None:
         nonlocal scored, seconds

@@ -56,7 +56,11 @@ def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         device=str(device),
-        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu() if device.type == "cpu" else "",
+        device_name=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else _cpu()
+        if device.type == "cpu"
+        else "",
         memory=_memory(device),
         model=encoder.name,
         arithmetic=encoder.arithmetic,

@@ -61,8 +61,20 @@ class Plan:
     @classmethod
     def quick(cls, **others: Any) -> Plan:
         """The same figures on few prompts, in about a minute on two cores with `mini`."""
-        few: dict[str, Any] = {"count": 5, "hard_count": 2, "seconds": 1.0, "watch": 1.0, "patience": 8.0, "step_tokens": (2,)}
-        few |= {"soft_tokens": (3,), "soft_methods": (DEFAULT, OURS, TUNED), "hard_tokens": (4, 8), "others": tuple(tuning()[:3])}
+        few: dict[str, Any] = {
+            "count": 5,
+            "hard_count": 2,
+            "seconds": 1.0,
+            "watch": 1.0,
+            "patience": 8.0,
+            "step_tokens": (2,),
+        }
+        few |= {
+            "soft_tokens": (3,),
+            "soft_methods": (DEFAULT, OURS, TUNED),
+            "hard_tokens": (4, 8),
+            "others": tuple(tuning()[:3]),
+        }
         return cls(**few | others)
 
     def as_dict(self) -> dict[str, Any]:

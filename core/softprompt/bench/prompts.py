@@ -29,7 +29,9 @@ def from_file(path: Path) -> list[str]:
     """The lines of a text file, each once; empty ones and comments (#) are left out. Raises PromptError."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise PromptError(f"{path} is larger than {LARGEST_FILE >> 20} MB: give a text file with a prompt on each line")
+            raise PromptError(
+                f"{path} is larger than {LARGEST_FILE >> 20} MB: give a text file with a prompt on each line"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error

@@ -30,7 +30,9 @@ def random_encoder(name: str, device: str = "auto", precision: str = "float32", 
     shape = {known.lower(): known for known in SHAPES}.get(name.lower())
     if shape is None:
         close = get_close_matches(name, SHAPES, 1, 0.4)
-        raise UnknownModel(f"no shape is named {name!r}; there are {', '.join(SHAPES)}{f'. Close: {close[0]}' if close else ''}")
+        raise UnknownModel(
+            f"no shape is named {name!r}; there are {', '.join(SHAPES)}{f'. Close: {close[0]}' if close else ''}"
+        )
     width, heads, layers, embed_dim = SHAPES[shape]
     config = TowerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
     place = pick_device(device)

@@ -183,7 +183,9 @@ def figures(rows: list[Row]) -> dict[str, float]:
             if peer in times:
                 found[f"time to {ours.goal}, {peer} to ours"] = times[peer].seconds / ours.seconds
         if together := times.get(TOGETHER):
-            found["prompts per second, together to one at a time"] = together.prompts_per_second / ours.prompts_per_second
+            found["prompts per second, together to one at a time"] = (
+                together.prompts_per_second / ours.prompts_per_second
+            )
     for row in rows:
         if isinstance(row, SoftRow | PairRow) and row.method == DEFAULT:
             two = ", two in a sentence" if isinstance(row, PairRow) else ""

@@ -116,7 +116,9 @@ def _pairs(encoder: TextEncoder, texts: list[str], trained: list[Tensor], method
     fidelities: list[float] = []
     floors: list[float] = []
     for i, (a, b) in enumerate(pairs):
-        around = [encoder.tokenizer.encode(words) if words else [] for words in SENTENCES[len(fidelities) % len(SENTENCES)]]
+        around = [
+            encoder.tokenizer.encode(words) if words else [] for words in SENTENCES[len(fidelities) % len(SENTENCES)]
+        ]
         written = _sentence(around, ids[a], ids[b])
         if len(written) > encoder.room:
             continue
@@ -130,7 +132,13 @@ def _pairs(encoder: TextEncoder, texts: list[str], trained: list[Tensor], method
             break
     fidelities, floors = fidelities or [1.0], floors or [1.0]
     return PairRow(
-        method, len(trained[0]), len(fidelities), mean(fidelities), min(fidelities), worst_tenth(fidelities), mean(floors)
+        method,
+        len(trained[0]),
+        len(fidelities),
+        mean(fidelities),
+        min(fidelities),
+        worst_tenth(fidelities),
+        mean(floors),
     )
 
 

@@ -104,7 +104,9 @@ def _batches(setting: Setting) -> Iterator[BatchRow]:
             texts = list(islice(cycle(plan.texts), batch))
             try:
                 with Peak(encoder.device) as peak:
-                    seconds = in_turns({method: OurStep(encoder, texts, config)}, plan.watch / 2, encoder.device)[method]
+                    seconds = in_turns({method: OurStep(encoder, texts, config)}, plan.watch / 2, encoder.device)[
+                        method
+                    ]
             except torch.OutOfMemoryError:
                 say(f"{batch} at once are more than the device has memory for")
                 break

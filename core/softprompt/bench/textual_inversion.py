@@ -37,7 +37,9 @@ class Inversion:
     matter, which gives the same vectors sooner, for figures in which time plays no part.
     """
 
-    def __init__(self, encoder: TextEncoder, targets: Tensor, start: Tensor, rate: float, *, padded: bool = True) -> None:
+    def __init__(
+        self, encoder: TextEncoder, targets: Tensor, start: Tensor, rate: float, *, padded: bool = True
+    ) -> None:
         self.encoder, self.rate = encoder, rate
         self.targets = F.normalize(targets.to(encoder.device, torch.float32), dim=-1)
         self.vectors = start.clone().requires_grad_()
@@ -46,7 +48,9 @@ class Inversion:
         r, k, _ = start.shape
         config, specials, tower = encoder.config, encoder.specials, encoder.tower
         self.frame = encoder.frame([[-1 - i for i in range(k)]])
-        self.padded = padded and config.short and config.pooling != "cls"  # else the frame computes the whole context anyway
+        self.padded = (
+            padded and config.short and config.pooling != "cls"
+        )  # else the frame computes the whole context anyway
         begin, end = len(specials.start), len(specials.start) + k
         pads = config.context - end - len(specials.end)
         table, positions = tower.table, tower.positions

@@ -50,7 +50,9 @@ def time_rows(setting: Setting) -> Iterator[TimeRow]:
     interrupted: KeyboardInterrupt | None = None
     try:
         for i, text in enumerate(texts):
-            if i == len(texts) // 2:  # in the middle, so that a machine that gets busier slows it no more than the others
+            if (
+                i == len(texts) // 2
+            ):  # in the middle, so that a machine that gets busier slows it no more than the others
                 say(f"time to {goal}: {len(texts)} prompts with {SEEDS} seeds each, together")
                 together = _together(encoder, texts, TOWARDS, goal)
             say(f"time to {goal}: each method one at a time, prompt {i + 1} of {len(texts)}")
@@ -84,7 +86,9 @@ def _row(method: str, goal: str, each: list[Reached]) -> TimeRow:
 def _our_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
     synchronise(encoder.device)
     began = time.perf_counter()
-    training = descend(encoder, partial(objective_for, encoder), hard_prompt(encoder, text), config, interval=lambda _: False)
+    training = descend(
+        encoder, partial(objective_for, encoder), hard_prompt(encoder, text), config, interval=lambda _: False
+    )
     trained = drive(training)
     return Reached(trained.stopped == "stop_at", time.perf_counter() - began, trained.steps)
 
@@ -120,4 +124,6 @@ def _together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal:
         steps.append(member.step)
         reached += member.stopped == "stop_at"
     seconds = time.perf_counter() - began
-    return TimeRow(TOGETHER, goal, TOKENS, len(tasks), reached, seconds / len(tasks), median(steps), len(tasks) / seconds)
+    return TimeRow(
+        TOGETHER, goal, TOKENS, len(tasks), reached, seconds / len(tasks), median(steps), len(tasks) / seconds
+    )

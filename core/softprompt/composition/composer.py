@@ -60,7 +60,9 @@ class Figures:
         return None if self.written_tokens is None else self.written_tokens - self.tokens
 
 
-def compose(encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], Entry], opened: Entry | None = None) -> Composed:
+def compose(
+    encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], Entry], opened: Entry | None = None
+) -> Composed:
     """Templates made ready for the encoder. `find` gives the entry of a name, as `Library.open` does; [v1] is a token of `opened`.
 
     Raises TemplateError, PromptError, ConfigError for a soft prompt of another model, and what `find` raises.
@@ -92,7 +94,9 @@ def pooled(encoder: TextEncoder, composed: Composed) -> Tensor:
     for sentence, embedding in zip(composed.sentences, embeddings, strict=True):
         if not embedding.isfinite().all():
             prompts = {entry.prompt.name: entry.prompt for word in sentence.words for entry in word.entries}
-            name, largest = max(((name, abs(prompt.vectors).max()) for name, prompt in prompts.items()), key=lambda pair: pair[1])
+            name, largest = max(
+                ((name, abs(prompt.vectors).max()) for name, prompt in prompts.items()), key=lambda pair: pair[1]
+            )
             usual = float(encoder.tower.table.abs().max())
             raise PromptError(
                 f"{encoder.name} cannot compute with the soft tokens of {name}: their largest value is {largest:.2g}, and that of "
@@ -121,7 +125,9 @@ def figures(encoder: TextEncoder, composed: Composed, embeddings: Tensor) -> lis
 
 def _figures(encoder: TextEncoder, sentence: Sentence, tokens: int, ours: Tensor) -> Figures:
     words = sentence.words
-    mixed: Mixed = "near" if any(len(word.entries) > 1 for word in words) else "trained" if any(w.is_sum for w in words) else ""
+    mixed: Mixed = (
+        "near" if any(len(word.entries) > 1 for word in words) else "trained" if any(w.is_sum for w in words) else ""
+    )
     if not words or not sentence.known:
         return Figures(tokens, mixed, (), None, None, None)
     written_out = sentence.written_out()

@@ -32,7 +32,10 @@ class Word:
     @property
     def meanings(self) -> tuple[Meaning, ...]:
         """Its hard prompts, with their shares; () where one is not known."""
-        each = [[replace(one, share=one.share * share) for one in entry.prompt.written_out] for entry, share in self._parts()]
+        each = [
+            [replace(one, share=one.share * share) for one in entry.prompt.written_out]
+            for entry, share in self._parts()
+        ]
         return tuple(one for meanings in each for one in meanings) if all(each) else ()
 
     @property
@@ -127,7 +130,9 @@ class Sentence:
     @property
     def ancestry(self) -> tuple[Ancestor, ...]:
         """The soft prompts that stand in it, each once."""
-        found = {(one.relation, one.id, one.weight): one for word in self.words if not word.goes_on for one in word.ancestors}
+        found = {
+            (one.relation, one.id, one.weight): one for word in self.words if not word.goes_on for one in word.ancestors
+        }
         return tuple(found.values())
 
 
@@ -167,7 +172,9 @@ def _word(part: Reference, find: Callable[[str], Entry], opened: Entry | None, b
     first, last = part.first or 1, part.last or count
     if last > count:
         asked = f"{first}" if first == last else f"{first}-{last}"
-        raise PromptError(f"{entry.prompt.name or 'the open soft prompt'} has soft tokens 1 to {count}; {asked} was asked for")
+        raise PromptError(
+            f"{entry.prompt.name or 'the open soft prompt'} has soft tokens 1 to {count}; {asked} was asked for"
+        )
     goes_on = before is not None and before.entries[0].id == entry.id and first > before.tokens.stop
     return Word((entry,), tokens=range(first - 1, last), goes_on=goes_on)
 

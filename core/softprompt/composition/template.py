@@ -29,7 +29,9 @@ _ESCAPED = re.compile(r"\\([\[\]\\])")
 _TOKEN = re.compile(r"[vV](\d+)")
 _NAME = re.compile(r"[^:*+]*")
 _SLICE = re.compile(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?")
-_WEIGHT = re.compile(r"\s*([0-9]{1,5}(?:\.[0-9]{0,24})?|\.[0-9]{1,24})\s*")  # every weight within the bounds, to the last bit
+_WEIGHT = re.compile(
+    r"\s*([0-9]{1,5}(?:\.[0-9]{0,24})?|\.[0-9]{1,24})\s*"
+)  # every weight within the bounds, to the last bit
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,16 @@ def parse(text: str) -> list[Part]:
 
 def format(parts: Iterable[Part]) -> str:
     """The template of such parts."""
-    return "".join(re.sub(r"[\\\[\]]", r"\\\g<0>", part) if isinstance(part, str) else f"[{_written(part)}]" for part in parts)
+    return "".join(
+        re.sub(r"[\\\[\]]", r"\\\g<0>", part) if isinstance(part, str) else f"[{_written(part)}]" for part in parts
+    )
 
 
 def _written(part: Reference | Mix) -> str:
     if isinstance(part, Mix):
-        return " + ".join(one.name + ("" if weight == 1 else f"*{written_weight(weight)}") for one, weight in part.terms)
+        return " + ".join(
+            one.name + ("" if weight == 1 else f"*{written_weight(weight)}") for one, weight in part.terms
+        )
     if not part.name:
         return f"v{part.first}"
     if part.first is None:
@@ -149,16 +155,22 @@ class _Inside:
         assert raw is not None  # it matches nothing too
         name, begin = raw[0].strip(), self.at + len(raw[0]) - len(raw[0].lstrip())
         if not name:
-            self._refuse("a name is expected: [name], [name:2], [name:1-3] or a mix such as [name*.6 + other*.4]", raw.end())
+            self._refuse(
+                "a name is expected: [name], [name:2], [name:1-3] or a mix such as [name*.6 + other*.4]", raw.end()
+            )
         for i, char in enumerate(name):
             if not is_name_character(char):
-                self._refuse(f"a name in [name] is of letters, digits, '-', '_' and spaces; {char!r} is none of them", begin + i)
+                self._refuse(
+                    f"a name in [name] is of letters, digits, '-', '_' and spaces; {char!r} is none of them", begin + i
+                )
         if len(name) > LONGEST:
             self._refuse(f"a name in [name] has up to {LONGEST} characters, and this one {len(name)}", begin)
         self.at = raw.end()
         if token := _TOKEN.fullmatch(name):
             if len(token[1]) > 4 or int(token[1]) < 1 or self._sign() == ":":
-                self._refuse("the soft tokens of the open soft prompt are [v1], [v2] and so on, one in a bracket", begin)
+                self._refuse(
+                    "the soft tokens of the open soft prompt are [v1], [v2] and so on, one in a bracket", begin
+                )
             return Reference("", int(token[1]), int(token[1])), begin
         if self._sign() != ":":
             return Reference(name), begin
@@ -176,7 +188,9 @@ class _Inside:
     def _weight(self) -> float:
         found = _WEIGHT.match(self.text, self.at + 1, self.end)
         if found is None or not LEAST_WEIGHT <= float(found[1]) <= MOST_WEIGHT:
-            self._refuse(f"a weight is expected: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as .6 or 2", self.at + 1)
+            self._refuse(
+                f"a weight is expected: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as .6 or 2", self.at + 1
+            )
         self.at = found.end()
         return float(found[1])
 

@@ -35,7 +35,9 @@ class Found(NamedTuple):
 class Exchange:
     """r chains of k tokens each, all `step`ped together. `own` are tokens that the first round may use beside the gradient's."""
 
-    def __init__(self, scorer: Scorer, typist: Typist, start: Tensor, rng: torch.Generator, own: Tensor | None = None) -> None:
+    def __init__(
+        self, scorer: Scorer, typist: Typist, start: Tensor, rng: torch.Generator, own: Tensor | None = None
+    ) -> None:
         self.scorer, self.typist, self.rng = scorer, typist, rng
         self.table = scorer.tower.table[typist.ids].float()
         self.filler = self.table.mean(0)
@@ -84,7 +86,9 @@ class Exchange:
         # neighbouring gaps go into one batch, which shares what stands before the first of them
         together = max(1, self.scorer.batch // (chains * m))
         parts = [tried[:, i : i + together] for i in range(0, len(gaps), together)]
-        scores = [self.scorer.scores(part.flatten(0, 1), gaps[i * together]).view(chains, -1) for i, part in enumerate(parts)]
+        scores = [
+            self.scorer.scores(part.flatten(0, 1), gaps[i * together]).view(chains, -1) for i, part in enumerate(parts)
+        ]
         return self._best_of(tried.flatten(1, 2), torch.cat(scores, dim=1))
 
     def _proposed(self, wide: Tensor, at: Tensor) -> Tensor:

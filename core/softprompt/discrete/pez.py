@@ -72,7 +72,9 @@ class Pez:
             return self.frame.outputs(vectors)[:, 0]  # the whole context is what the frame computes here
         b, k, _ = vectors.shape
         pads = config.context - k - len(specials.start) - len(specials.end)
-        around = [tower.table[list(ids)].expand(b, -1, -1) for ids in (specials.start, specials.end, [specials.pad] * pads)]
+        around = [
+            tower.table[list(ids)].expand(b, -1, -1) for ids in (specials.start, specials.end, [specials.pad] * pads)
+        ]
         x = torch.cat([around[0], vectors, *around[1:]], dim=1) + tower.positions[: config.context]
         states = tower.final_norm(tower.states(x))
         at = len(specials.start) + k if config.pooling != "first" else 0

@@ -95,7 +95,13 @@ def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConf
             # where the time decides, the steps in all are an estimate
             most = min(steps, max(step, round(step * config.seconds / passed))) if config.seconds else steps
             stop = (
-                bool((yield HardReport(step, step if ends else most, similarity if row is not None else 0.0, text, passed)))
+                bool(
+                    (
+                        yield HardReport(
+                            step, step if ends else most, similarity if row is not None else 0.0, text, passed
+                        )
+                    )
+                )
                 or ends
             )
     return _readout(encoder, prompt, config, typist, finder, time.perf_counter() - began)
@@ -157,7 +163,9 @@ def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tens
     return ids[torch.randint(len(ids), (count, k), generator=rng).to(ids.device)]
 
 
-def _start(prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def _start(
+    prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, rng: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
     """(tokens (r, k) to begin from, of which the first are the prompt's own where `config` says so; these own tokens, each once)."""
     start = random_tokens(typist.ids, config.restarts, k, rng)
     if config.init == "random":
@@ -174,7 +182,9 @@ def _readout(
     encoder: TextEncoder, prompt: HardPrompt, config: HardConfig, typist: Typist, finder: Finder, seconds: float
 ) -> HardReadout:
     if finder.best.row is None:
-        raise ConfigError("no text of these tokens survives being typed as --hard-words and --hard-block ask for: allow more")
+        raise ConfigError(
+            "no text of these tokens survives being typed as --hard-words and --hard-block ask for: allow more"
+        )
     text = typist.text(finder.best.row)
     row = encoder.tokenizer.encode(text)
     contexts = [ALONE, *fitting(encoder, prompt, GRADING_CONTEXTS, len(row))]

@@ -74,7 +74,11 @@ class Typist:
         """Whether the tokens, typed, are tokenised into themselves, and their text is allowed."""
         row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         text = self.text(row)
-        return self.tokenizer.encode(text) == row and self._free_of_blocked(text) and (self.words == "any" or text.isascii())
+        return (
+            self.tokenizer.encode(text) == row
+            and self._free_of_blocked(text)
+            and (self.words == "any" or text.isascii())
+        )
 
     def _allowed(self, piece: str) -> bool:
         if self.words == "dictionary" and not (piece.isascii() and is_word(piece)):

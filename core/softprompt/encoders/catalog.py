@@ -95,7 +95,12 @@ def mini_model() -> ModelInfo:
     """The built-in one, which needs no list."""
     config = json.loads((MINI_FOLDER / "config.json").read_text(encoding="utf-8"))
     size = _size(
-        config["width"], config["layers"], config["mlp_width"], config["vocabulary"], config["context"], config["embed_dim"]
+        config["width"],
+        config["layers"],
+        config["mlp_width"],
+        config["vocabulary"],
+        config["context"],
+        config["embed_dim"],
     )
     return ModelInfo(MINI, config["width"], config["layers"], config["context"], size)
 
@@ -109,14 +114,20 @@ def _read_open_clip() -> list[ModelInfo]:
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 
-    return [_info(model, tag, get_model_config(model), get_pretrained_cfg(model, tag)) for model, tag in list_pretrained()]
+    return [
+        _info(model, tag, get_model_config(model), get_pretrained_cfg(model, tag)) for model, tag in list_pretrained()
+    ]
 
 
 def _info(model: str, tag: str, config: dict[str, Any], source: dict[str, Any]) -> ModelInfo:
     text = config["text_cfg"]
     repository, _, file = source.get("hf_hub", "").rpartition("/")
     file = file or "open_clip_pytorch_model.bin"
-    safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{file.rpartition('.')[0]}.safetensors"
+    safe = (
+        "open_clip_model.safetensors"
+        if file == "open_clip_pytorch_model.bin"
+        else f"{file.rpartition('.')[0]}.safetensors"
+    )
     files = (safe, file) if file.endswith((".bin", ".pth")) else (file,)
     hf_model = text.get("hf_model_name")
     width, layers, context = (
@@ -125,7 +136,9 @@ def _info(model: str, tag: str, config: dict[str, Any], source: dict[str, Any]) 
         text.get("context_length", 77),
     )
     mlp = int(width * text.get("mlp_ratio", 4.0))
-    size = _size(width, layers, mlp, text.get("vocab_size", 49408), context + bool(text.get("embed_cls")), config["embed_dim"])
+    size = _size(
+        width, layers, mlp, text.get("vocab_size", 49408), context + bool(text.get("embed_cls")), config["embed_dim"]
+    )
     return ModelInfo(
         name=f"{model}/{tag}",
         width=width,
@@ -155,7 +168,9 @@ def resolve(name: str) -> ModelInfo:
             return known[candidate]
     tagged = [info.name for lower, info in known.items() if lower.startswith(f"{model}/")]
     if tagged:
-        raise UnknownModel(f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}")
+        raise UnknownModel(
+            f"{name!r} names no weights that open_clip has; of this model there are: {', '.join(tagged[:8])}"
+        )
     from difflib import get_close_matches
 
     spelled = {MINI: MINI} | {lower: info.name for lower, info in known.items()}

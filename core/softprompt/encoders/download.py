@@ -221,7 +221,9 @@ def _locked(path: str) -> Iterator[None]:
         lock.release()
 
 
-def _fetch_piece(info: ModelInfo, url: str, partial: Path, size: int, on_progress: Progress | None) -> tuple[int, float] | None:
+def _fetch_piece(
+    info: ModelInfo, url: str, partial: Path, size: int, on_progress: Progress | None
+) -> tuple[int, float] | None:
     """Appends what one request brings; returns a busy hub's status and how many seconds it asks to wait.
 
     Raises ModelUnavailable for an answer that would be the same the next time, and what the hub's HTTP library raises.
@@ -246,7 +248,9 @@ def _fetch_piece(info: ModelInfo, url: str, partial: Path, size: int, on_progres
             )
         begin = begin if response.status_code == 206 else 0
         with partial.open("ab" if begin else "wb") as out:
-            for piece in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
+            for (
+                piece
+            ) in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
                 out.write(piece)
                 begin += len(piece)
                 if on_progress:

@@ -67,7 +67,10 @@ def pull(name: str, on_progress: Progress | None = None) -> Path:
 
     info = resolve(name)
     if info.tokenizer:
-        from softprompt.encoders.clip.openclip import known_config, tokenizer_of  # torch, which fetching needs for nothing else
+        from softprompt.encoders.clip.openclip import (
+            known_config,
+            tokenizer_of,
+        )  # torch, which fetching needs for nothing else
 
         tokenizer_of(info.name, known_config(info)["text_cfg"])
     return fetch(info, on_progress)

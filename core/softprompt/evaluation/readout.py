@@ -34,12 +34,16 @@ def nearest(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def read_out(encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4) -> tuple[tuple[ReadoutToken, ...], str]:
+def read_out(
+    encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4
+) -> tuple[tuple[ReadoutToken, ...], str]:
     """(readout of `vectors` (k, w), one token each; the readable string, as a person would type it)."""
     ids, cosines = nearest(encoder, torch.asarray(vectors, copy=True), alternatives + 1)
     tokens = []
     for row, values in zip(ids.tolist(), cosines.tolist(), strict=True):
-        first, *others = (Neighbour(encoder.tokenizer.piece(i), round(cosine, 6)) for i, cosine in zip(row, values, strict=True))
+        first, *others = (
+            Neighbour(encoder.tokenizer.piece(i), round(cosine, 6)) for i, cosine in zip(row, values, strict=True)
+        )
         tokens.append(ReadoutToken(first.token, first.cosine, tuple(others)))
     return tuple(tokens), encoder.tokenizer.decode(ids[:, 0].tolist()).strip()
 

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 AT_ONCE = min(4, os.cpu_count() or 1)  # files read at once, a child process each
 MOST_HELD = 64 << 20  # numbers in the files of one batch, which are all read before any is saved: 256 MB
 MINI_WIDTH = 256
-_NOT_KEPT_TWICE = ("file", "format", "sha256", "part", "with")  # a file's own words for what is written beside them here
+_NOT_KEPT_TWICE = (
+    "file",
+    "format",
+    "sha256",
+    "part",
+    "with",
+)  # a file's own words for what is written beside them here
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +104,15 @@ def import_files(
             batch.refused.append(FileRefused(f"{path_} is not saved: {failed[wished.id]}"))
             continue
         entry, (there, was) = saved[wished.id], known.get(wished.id)
-        state = "present" if entry.id in seen else "trashed" if was == "trashed" else "present" if was == "saved" else "added"
+        state = (
+            "present"
+            if entry.id in seen
+            else "trashed"
+            if was == "trashed"
+            else "present"
+            if was == "saved"
+            else "added"
+        )
         if state == "added" and was == "damaged":
             whole = f"its revision {there.revision}" if there else "the file"
             notes = (*notes, f"what the library had of it was damaged, and is whole again, as in {whole}")
@@ -263,7 +277,9 @@ def _own(
         json.dumps(
             to_dict(prompt), allow_nan=False
         )  # as it is saved: nothing may be infinite in what is not looked at here, either
-        entry = Entry(_id(found, key), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", ""))))
+        entry = Entry(
+            _id(found, key), 1, prompt, tuple(map(str, kept.get("tags", ()))), check_note(str(kept.get("note", "")))
+        )
         entry_id = str(kept.get("id", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileRefused(f"{path} is refused: its provenance is damaged ({type(error).__name__} {error})") from error
@@ -318,7 +334,10 @@ def _foreign(
             own["with"] = ", ".join(others[:20])
         source = bounded(own | kept)
         if missing := len(own) + len(kept) - len(source):
-            notes = (*notes, f"the file says more of itself than is kept: {missing} of its {len(kept)} values are left out")
+            notes = (
+                *notes,
+                f"the file says more of itself than is kept: {missing} of its {len(kept)} values are left out",
+            )
         prompt = _unknown(vectors, wished, source)
         if encoder and vectors.shape[1] == encoder.width:
             prompt = assigned(prompt, encoder)
@@ -335,7 +354,9 @@ def check_some_width(path: Path, found: Found, encoder: TextEncoder) -> None:
 
 
 def _other_width(part: str, vectors: Array, encoder: TextEncoder) -> str:
-    return f"{part} is {vectors.shape[1]} wide and {encoder.name} takes {encoder.width}: it is not assigned to that model"
+    return (
+        f"{part} is {vectors.shape[1]} wide and {encoder.name} takes {encoder.width}: it is not assigned to that model"
+    )
 
 
 def _id(found: Found, part: str) -> str:

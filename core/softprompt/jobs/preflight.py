@@ -53,7 +53,13 @@ def _model_of(name: str) -> ModelInfo | None:
         return None  # loading it says what is wrong
     own = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
     return ModelInfo(
-        name, 0, 0, context, 0, tokenizer=own, refused=f"its text tower is the Hugging Face model {refused}" * bool(refused)
+        name,
+        0,
+        0,
+        context,
+        0,
+        tokenizer=own,
+        refused=f"its text tower is the Hugging Face model {refused}" * bool(refused),
     )
 
 

@@ -95,7 +95,9 @@ def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = Non
     return done
 
 
-def bring_back(revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: Progress | None = None) -> Archived:
+def bring_back(
+    revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: Progress | None = None
+) -> Archived:
     """Adds what a backup has and the library has not. Everything in the archive is verified before the first file is written.
 
     `new_name` finds a name for an entry that must be saved under another id. Raises ArchiveError, HomeError.
@@ -135,7 +137,9 @@ def bring_back(revisions: Revisions, path: Path, new_name: Callable[[str], str],
                 revisions.write(replace(made, prompt=entry.prompt.named(new_name(entry.prompt.name))))
                 done.beside.append(made.id)
     except OSError as error:
-        raise ArchiveError(f"{path} could not be brought back wholly ({error.strerror}): mend that, and do it again") from error
+        raise ArchiveError(
+            f"{path} could not be brought back wholly ({error.strerror}): mend that, and do it again"
+        ) from error
     return done
 
 
@@ -151,7 +155,9 @@ class _Archive:
                 raise ValueError("a name stands twice")
             manifest = strict_json(self._bytes(MANIFEST, LARGEST_MANIFEST))
             if manifest["format"] != FORMAT:
-                raise ArchiveError(f"{where} has format {manifest['format']}, this version reads {FORMAT}: update softprompt-tui")
+                raise ArchiveError(
+                    f"{where} has format {manifest['format']}, this version reads {FORMAT}: update softprompt-tui"
+                )
             self.digests: dict[str, str] = dict(manifest["entries"])
             if {FOLDER + name for name in self.digests} != self.infos.keys() - {MANIFEST}:
                 raise ValueError("its manifest names other files than it holds")
@@ -163,7 +169,9 @@ class _Archive:
     def read(self, name: str) -> bytes:
         raw = self._bytes(FOLDER + name, LARGEST)
         if hashlib.sha256(raw).hexdigest() != self.digests[name]:
-            raise ArchiveError(f"{self.where} is damaged: {name} in it is not what was saved. Nothing was taken from it")
+            raise ArchiveError(
+                f"{self.where} is damaged: {name} in it is not what was saved. Nothing was taken from it"
+            )
         return raw
 
     def _bytes(self, name: str, most: int) -> bytes:

@@ -107,7 +107,9 @@ def _take_back(library: Lookup, written: Sequence[Entry]) -> str:
     """Removes what was written; returns what is to be said of those that could not be removed, or ""."""
     left = []
     for entry in written:
-        if library.revisions.newest(entry.id, entry.revision) == entry.revision:  # else somebody has changed it meanwhile
+        if (
+            library.revisions.newest(entry.id, entry.revision) == entry.revision
+        ):  # else somebody has changed it meanwhile
             try:
                 library.revisions.take_back(entry)
             except HomeError:  # the others can perhaps be

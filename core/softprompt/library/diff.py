@@ -55,6 +55,8 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # in float32 those of a file may be infinite
+    lengths = np.linalg.norm(
+        vectors.astype(np.float64), axis=1, keepdims=True
+    )  # in float32 those of a file may be infinite
     unit: Array = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

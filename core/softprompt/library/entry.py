@@ -112,7 +112,9 @@ def pack_openable(entry: Entry | Tombstone) -> bytes:
         raw = pack(entry)
         _read(raw)
     except (*_WRONG, EntryDamaged) as error:
-        raise EntryRefused(f"it cannot be saved, because it could not be opened again: {error}. Nothing was written") from error
+        raise EntryRefused(
+            f"it cannot be saved, because it could not be opened again: {error}. Nothing was written"
+        ) from error
     return raw
 
 
@@ -143,7 +145,9 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     source = header["__metadata__"]["softprompt"]
     provenance = without_halves(strict_json(source), source)
     if provenance["format"] != FORMAT:
-        raise EntryDamaged(f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui")
+        raise EntryDamaged(
+            f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui"
+        )
     if "trashed" in provenance:
         if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
             raise TypeError("a tombstone without a time")

@@ -23,7 +23,9 @@ def provenance_of(start: bytes, path: str) -> dict[str, Any]:
     try:
         # without the look at every number, which takes as long as all the rest: what lists it passes over those that are infinite
         source = read_header(start, path)["__metadata__"]["softprompt"]
-        provenance = without_halves(json.loads(source, object_pairs_hook=_no_duplicates, parse_constant=_no_constant), source)
+        provenance = without_halves(
+            json.loads(source, object_pairs_hook=_no_duplicates, parse_constant=_no_constant), source
+        )
         said = provenance["trashed" if "trashed" in provenance else "name"]
         if not isinstance(said, str) or not said:
             raise TypeError("a provenance without a name")
@@ -39,7 +41,9 @@ def without_halves(value: Any, source: str) -> Any:
     """
     if not _HALF.search(source):
         return value
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    return json.loads(
+        json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    )
 
 
 def header_length(raw: bytes) -> int:

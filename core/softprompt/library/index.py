@@ -34,7 +34,10 @@ APPLICATION = 0x736F6674  # "soft": tells our index from another program's datab
 WAIT, HELD_FOR = 2.0, 30.0  # seconds: for another program's lock, and until it is tried again
 RESERVE = 8 << 20  # bytes of its disk that the index leaves free, for what cannot be made again
 READERS, AT_ONCE = 16, 2000  # threads that read entries; entries read before they are written down
-SETTLED, SETTLED_SHARED = 0.2, 5.0  # seconds after which a folder's time of change is sure to differ from that of a later change
+SETTLED, SETTLED_SHARED = (
+    0.2,
+    5.0,
+)  # seconds after which a folder's time of change is sure to differ from that of a later change
 
 Answer = TypeVar("Answer")
 
@@ -274,13 +277,22 @@ class Index:
             return _head(entry_id, head, trashed, provenance) if "name" in provenance else None
         except FileNotFoundError:
             return None
-        except (EntryDamaged, ValueError, TypeError, OverflowError, AttributeError) as error:  # one file must not hide the others
+        except (
+            EntryDamaged,
+            ValueError,
+            TypeError,
+            OverflowError,
+            AttributeError,
+        ) as error:  # one file must not hide the others
             return Damaged(entry_id, head, _text(error))
 
 
 def _known_change(db: sqlite3.Connection) -> int | None:
     """The folder's time of change when it was last read, None for an index that is still empty. Raises Foreign."""
-    application, version = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+    application, version = (
+        db.execute("PRAGMA application_id").fetchone()[0],
+        db.execute("PRAGMA user_version").fetchone()[0],
+    )
     if (application, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
         return None
     if (application, version) != (APPLICATION, FORMAT):
@@ -296,7 +308,9 @@ def _connected(path: Path, wait: float | None = None) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         set_mode(path, 0o600)  # whatever the umask; SQLite gives its other files the same mode
-    except FileExistsError:  # it is not opened here: to close it would drop the locks that SQLite holds in other threads
+    except (
+        FileExistsError
+    ):  # it is not opened here: to close it would drop the locks that SQLite holds in other threads
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise Foreign(f"{path} is no file of ours") from None
@@ -336,7 +350,9 @@ def _write_down(db: sqlite3.Connection, read: Head | Damaged | None) -> None:
         db.execute("INSERT INTO damaged VALUES (?, ?, ?)", read)
     elif read is not None:
         places = ", ".join("?" * len(read.values))
-        key = db.execute(f"INSERT INTO head ({', '.join(COLUMNS)}, same, touched) VALUES ({places})", read.values).lastrowid
+        key = db.execute(
+            f"INSERT INTO head ({', '.join(COLUMNS)}, same, touched) VALUES ({places})", read.values
+        ).lastrowid
         db.execute("INSERT INTO word (rowid, text) VALUES (?, ?)", (key, read.words))
 
 

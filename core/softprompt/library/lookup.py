@@ -104,12 +104,15 @@ class Lookup:
                 f"{message}. `softprompt-tui restore {entry_id}` brings back its last whole revision, if there is one"
             )
         if trashed:
-            raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all")
+            raise EntryNotFound(
+                f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all"
+            )
         if self.index.ask(lambda db: queries.matches(db, self.path, name, True)):
             raise EntryNotFound(f"{name} is in the trash: `softprompt-tui restore {name}` brings it back")
         names = self.index.ask(lambda db: queries.close_names(db, name))
         raise EntryNotFound(
-            f"no soft prompt is named {name!r}. " + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
+            f"no soft prompt is named {name!r}. "
+            + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
         )
 
     def free_name(self, name: str) -> str:

@@ -62,7 +62,9 @@ def name_for(hard_prompt: str, taken: Container[str]) -> str:
 
 def tidied(text: str) -> str:
     """A name that can be given, as near as can be to a text from outside; "" where nothing of it can stand in a name."""
-    kept = "".join(char if _letter(char) or char in "-_ " else "-" for char in unicodedata.normalize("NFC", text[:1000]))
+    kept = "".join(
+        char if _letter(char) or char in "-_ " else "-" for char in unicodedata.normalize("NFC", text[:1000])
+    )
     name = re.sub(r" +", " ", re.sub(r" *-[- ]*", "-", kept)).strip("-_ ")[: LONGEST - 8].strip("-_ ")
     return f"prompt-{name}" if _RESERVED.fullmatch(name) else name
 

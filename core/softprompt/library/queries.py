@@ -91,15 +91,21 @@ def listing(
     total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [wanted.match()]).fetchone()[0])
     way = {_UP: _DOWN, _DOWN: _UP}[SORTS[sort]] if reverse else SORTS[sort]
     by = _BY.get(sort, sort)
-    if total > FEW and not wanted.trashed:  # along the sorting index until there are enough, 20 ms for the whole of it at 100,000
-        among = f"head INDEXED BY head_by_{by} WHERE trashed = '' AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
+    if (
+        total > FEW and not wanted.trashed
+    ):  # along the sorting index until there are enough, 20 ms for the whole of it at 100,000
+        among = (
+            f"head INDEXED BY head_by_{by} WHERE trashed = '' AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
+        )
     else:
         among = "word CROSS JOIN head ON key = word.rowid WHERE word MATCH ?"
     query = f"SELECT {', '.join(COLUMNS)} FROM {among} ORDER BY {by} {way}, id {way} LIMIT ? OFFSET ?"
     rows = db.execute(query, [wanted.match(), -1 if limit is None else limit, offset])
     damaged = [EntryDamaged(message) for (message,) in db.execute("SELECT message FROM damaged ORDER BY id")]
     at = None
-    sought = db.execute(f"SELECT {by}, id FROM {among} AND id = ?", [wanted.match(), locate]).fetchone() if locate else None
+    sought = (
+        db.execute(f"SELECT {by}, id FROM {among} AND id = ?", [wanted.match(), locate]).fetchone() if locate else None
+    )
     if sought:
         before = f"SELECT count(*) FROM {among} AND ({by}, id) {'>' if way == _DOWN else '<'} (?, ?)"
         at = int(db.execute(before, [wanted.match(), *sought]).fetchone()[0])
@@ -108,9 +114,7 @@ def listing(
 
 def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[Listed]:
     """The entries of this name, or else of this id or one that begins so."""
-    query = (
-        f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "  # +: by name, not by trashed
-    )
+    query = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "  # +: by name, not by trashed
     rows = db.execute(
         query + "same = ? ORDER BY created DESC", [same(name.strip()).encode("utf-8", "replace").decode()]
     ).fetchall()
@@ -122,7 +126,9 @@ def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str,
 def damaged_heads(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
     """(id, revision, what is wrong) of those that cannot be read and whose id begins so."""
     beginning = id_beginning(name)
-    rows = db.execute("SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"])
+    rows = db.execute(
+        "SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"]
+    )
     return rows.fetchall() if beginning else []
 
 
@@ -150,6 +156,8 @@ def id_beginning(name: str) -> str:
 def _listed(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> Listed:
     values = dict(zip(COLUMNS, row, strict=True))
     try:
-        return Listed(**values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])})
+        return Listed(
+            **values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])}
+        )
     except (TypeError, ValueError) as error:
         raise Foreign(f"it is not whole: {error}") from error

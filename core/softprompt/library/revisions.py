@@ -144,7 +144,9 @@ class Revisions:
             if doomed:
                 sync_folder(self.folder)
         except OSError as error:
-            raise HomeError(f"{self.folder} cannot be written to ({error.strerror}): not everything was purged") from error
+            raise HomeError(
+                f"{self.folder} cannot be written to ({error.strerror}): not everything was purged"
+            ) from error
 
 
 def _start_of(path: Path) -> bytes:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 
-_ONE_BY_ONE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")  # written without spaces between words
+_ONE_BY_ONE = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+)  # written without spaces between words
 
 
 def words(text: str) -> list[str]:

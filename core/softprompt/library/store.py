@@ -95,13 +95,19 @@ class Library(Lookup):
 
         def change(entry: Entry) -> Entry:
             if seen is not None and entry.prompt.name not in (seen, new):
-                raise EntryChanged(f"{seen} was renamed to {entry.prompt.name} meanwhile, and keeps that name: rename it again")
+                raise EntryChanged(
+                    f"{seen} was renamed to {entry.prompt.name} meanwhile, and keeps that name: rename it again"
+                )
             return replace(entry, prompt=entry.prompt.named(new))
 
         return self._change(found, change, None)
 
     def tag(
-        self, name: str, add: str | Collection[str] = (), remove: str | Collection[str] = (), revision: int | None = None
+        self,
+        name: str,
+        add: str | Collection[str] = (),
+        remove: str | Collection[str] = (),
+        revision: int | None = None,
     ) -> Entry:
         """Adds and removes tags. For `revision` and errors see `_change`."""
         added, removed = check_tags(add), {same(tag.strip()) for tag in listed_tags(remove)}
@@ -119,7 +125,9 @@ class Library(Lookup):
 
     def harden(self, name: str, hard: HardReadout, revision: int | None = None) -> Entry:
         """Sets the hard readout of an entry. For `revision` and errors see `_change`."""
-        return self._change(self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision)
+        return self._change(
+            self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision
+        )
 
     def assign(self, name: str, assigned: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
         """Sets the model or the hard prompt of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
@@ -218,4 +226,12 @@ class Library(Lookup):
 def _editable(entry: Entry) -> tuple[object, ...]:
     """What a change may change."""
     prompt = entry.prompt
-    return prompt.name, prompt.model_fingerprint, prompt.hard_prompt, prompt.similarity, prompt.hard, entry.tags, entry.note
+    return (
+        prompt.name,
+        prompt.model_fingerprint,
+        prompt.hard_prompt,
+        prompt.similarity,
+        prompt.hard,
+        entry.tags,
+        entry.note,
+    )

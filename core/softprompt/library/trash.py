@@ -77,7 +77,8 @@ def purge(library: Lookup, name: str | None = None) -> int:
     below = {
         entry.id: entry.revision
         for entry in doomed
-        if library.revisions.newest(entry.id, entry.revision) == entry.revision and _is_trashed(library, entry.id, entry.revision)
+        if library.revisions.newest(entry.id, entry.revision) == entry.revision
+        and _is_trashed(library, entry.id, entry.revision)
     }
     library.revisions.remove(below)
     return len(below)

@@ -43,7 +43,9 @@ def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None =
             on_progress(i + 1, len(names))
     for name in sorted(path.name for path in revisions.folder.iterdir()) if revisions.folder.is_dir() else ():
         if is_partial(name):
-            done.unfinished += 1  # by a process that is at it, or was killed: swept when it is older than any write takes
+            done.unfinished += (
+                1  # by a process that is at it, or was killed: swept when it is older than any write takes
+            )
         elif not NAME.fullmatch(name):
             done.strangers.append(name)
     return done

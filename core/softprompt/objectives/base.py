@@ -104,4 +104,6 @@ class Objective(Protocol):
         ...
 
 
-ObjectiveFor = Callable[[TrainConfig, Sequence[int]], Objective]  # of a plan, and the numbers of soft tokens in its batch
+ObjectiveFor = Callable[
+    [TrainConfig, Sequence[int]], Objective
+]  # of a plan, and the numbers of soft tokens in its batch

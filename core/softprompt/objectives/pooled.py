@@ -92,13 +92,17 @@ class PooledObjective:
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
         fits = [fitting(self.encoder, prompt, self.contexts, self.counts[-1]) for prompt, _ in prompts]
-        found = targets_of(self.encoder, [(prompt, [ALONE, *fit]) for (prompt, _), fit in zip(prompts, fits, strict=True)])
+        found = targets_of(
+            self.encoder, [(prompt, [ALONE, *fit]) for (prompt, _), fit in zip(prompts, fits, strict=True)]
+        )
         prepared = []
         for (_, config), fit, targets in zip(prompts, fits, found, strict=True):
             by_context = dict(zip([ALONE, *fit], targets, strict=True))
             turns = tuple(self._turn(group, by_context) for group in self.groups)
             # where the hard prompt has no room, what it means alone stands in, and weighs nothing
-            around = tuple((ALONE, *(context if context in by_context else ALONE for context in group)) for group in self.groups)
+            around = tuple(
+                (ALONE, *(context if context in by_context else ALONE for context in group)) for group in self.groups
+            )
             skipped = tuple(context for context in config.contexts if context not in by_context)
             prepared.append(PooledTarget(turns, around, skipped))
         return prepared
@@ -132,7 +136,9 @@ class PooledObjective:
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
         seated, outputs = self.seated[turn], self.rows[turn].outputs(vectors)
         cosine = cosines(outputs, seated.directions)
-        return evaluation(row_losses(self.config.objective, outputs, cosine, seated.targets, self.others), cosine, seated)
+        return evaluation(
+            row_losses(self.config.objective, outputs, cosine, seated.targets, self.others), cosine, seated
+        )
 
 
 def evaluation(losses: Tensor, cosine: Tensor, seated: TurnTargets) -> Evaluation:
@@ -159,7 +165,9 @@ def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]
 
 def targets_of(encoder: TextEncoder, wanted: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
     """As `targets_in`, of several hard prompts and each one's contexts in one pass: for short prompts that is many times quicker."""
-    rows = [row for prompt, contexts in wanted for context in contexts for row in rows_in(encoder, context, prompt.pieces)]
+    rows = [
+        row for prompt, contexts in wanted for context in contexts for row in rows_in(encoder, context, prompt.pieces)
+    ]
     outputs = encoder.encode_rows(rows, unit=False)
     found, at = [], 0
     for prompt, contexts in wanted:

@@ -80,7 +80,10 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
         composition=None
         if composition is None
         else Composition(
-            tuple(ContextGrade(str(g["context"]), number(g["similarity"]), number(g["floor"])) for g in composition["contexts"])
+            tuple(
+                ContextGrade(str(g["context"]), number(g["similarity"]), number(g["floor"]))
+                for g in composition["contexts"]
+            )
         ),
         readout=tuple(
             ReadoutToken(
@@ -127,7 +130,9 @@ def _hard_of(values: dict[str, Any]) -> HardReadout:
 
 _TEXT, _NUMBER, _MAYBE = (str,), (int, float), (int, float, type(None))
 _PLAIN: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created", "device"), _TEXT),
+    **dict.fromkeys(
+        ("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created", "device"), _TEXT
+    ),
     "seconds": _NUMBER,
     **dict.fromkeys(("similarity", "loss", "readout_similarity"), _MAYBE),
     "steps": (int,),

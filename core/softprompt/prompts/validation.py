@@ -7,7 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-MOST_SOURCE, LONGEST_SOURCE, LARGEST_SOURCE = 64, 4000, 100_000  # values of `source`, characters of one, characters of all
+MOST_SOURCE, LONGEST_SOURCE, LARGEST_SOURCE = (
+    64,
+    4000,
+    100_000,
+)  # values of `source`, characters of one, characters of all
 _FIRST_YEAR, _LAST_YEAR = 2, 9998  # one year away from what no other zone can express
 
 

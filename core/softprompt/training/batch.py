@@ -38,7 +38,9 @@ class Pool:
     def look_at(self, wanted: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[Member]:
         """Members that are not yet in, of hard prompts with their settings and keys: all that is computed before a first step, in one pass."""
         targets = self.objective.prepare([(prompt, config) for prompt, config, _ in wanted])
-        return [Member(prompt, config, target, key) for (prompt, config, key), target in zip(wanted, targets, strict=True)]
+        return [
+            Member(prompt, config, target, key) for (prompt, config, key), target in zip(wanted, targets, strict=True)
+        ]
 
     def add(self, newcomers: Sequence[tuple[Member, Tensor, TrainState | None]]) -> None:
         """Lets members in, which begin at a start (r, k, w) or go on from a state."""

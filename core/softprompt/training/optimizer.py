@@ -100,7 +100,10 @@ class Descent:
     def taken(self, rows: slice, k: int) -> dict[str, Tensor]:
         """What rows of `k` soft tokens are, on the cpu. Waits for the device."""
         found = {name: mine.detach()[rows].cpu().clone() for name, mine in self.tensors.items()}
-        return {name: value[:, :k].clone() if value.ndim == 3 and name != "recent" else value for name, value in found.items()}
+        return {
+            name: value[:, :k].clone() if value.ndim == 3 and name != "recent" else value
+            for name, value in found.items()
+        }
 
     def _reseat(self) -> None:
         self.ceiling = self.schedule.ceiling.to(self.device).view(-1, 1, 1)
@@ -131,7 +134,9 @@ class Descent:
         rates = rate * (1 + torch.cos(math.pi * step / steps)) / 2
         first, second = (1 - beta ** (step + 1.0) for beta in BETAS)
         numbers = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device, non_blocking=True)
-        at = torch.cat([(clock + after) % self.turns, (clock + after) % CHECK_STEPS], dim=1).to(self.device, non_blocking=True)
+        at = torch.cat([(clock + after) % self.turns, (clock + after) % CHECK_STEPS], dim=1).to(
+            self.device, non_blocking=True
+        )
         return list(zip(numbers[begun:], at[begun:], strict=True))[::-1]
 
     def step(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:

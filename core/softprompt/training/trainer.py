@@ -57,7 +57,9 @@ def train(
     returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
     to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
     """
-    training = iter_train(encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings)
+    training = iter_train(
+        encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings
+    )
     return drive(training, on_report)
 
 
@@ -122,7 +124,13 @@ def sweep(
     warning. Raises PromptError, ConfigError, and TrainingFailed where nothing is left of any.
     """
     prompt, trained = yield from descend_sweep(
-        encoder, partial(objective_for, encoder), text, ks, config or TrainConfig(), meanings=meanings, interval=interval
+        encoder,
+        partial(objective_for, encoder),
+        text,
+        ks,
+        config or TrainConfig(),
+        meanings=meanings,
+        interval=interval,
     )
     made: list[SoftPrompt] = []
     failure: TrainingFailed | None = None

@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument(
         "--release-after", type=float, default=RELEASE_AFTER, help="idle seconds after which models leave the GPU"
     )
-    parser.add_argument("--end-after", type=float, default=END_AFTER, help="seconds without clients and runs after which it ends")
+    parser.add_argument(
+        "--end-after", type=float, default=END_AFTER, help="seconds without clients and runs after which it ends"
+    )
     parser.add_argument("--ready-fd", type=int, help="a pipe that is told when clients can come, or why not")
     parser.add_argument("--lock-fd", type=int, help="the worker's lock, where a worker starts itself afresh")
     options = parser.parse_args()

@@ -94,7 +94,9 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -103,7 +105,9 @@ class Client:
             self._socket.settimeout(ANSWER_WITHIN)
             self._socket.sendall(line)
         except OSError as error:
-            raise WorkerGone(f"the worker is gone ({error.strerror or error}): try again, and it is started anew") from error
+            raise WorkerGone(
+                f"the worker is gone ({error.strerror or error}): try again, and it is started anew"
+            ) from error
 
     def _heard(self, within: float, kind: str) -> dict[str, Any]:
         """The next message, which must be of this kind."""
@@ -214,7 +218,9 @@ def _started(place: Place) -> Client:
             if said == ANOTHER:  # it is about to listen, or about to end
                 time.sleep(0.1)
             elif said != READY:
-                raise WorkerError(f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}")
+                raise WorkerError(
+                    f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}"
+                )
             if time.monotonic() > until:
                 raise WorkerError(f"the worker could not be reached in {START_WITHIN:.0f} s; its log: {log_path()}")
 
@@ -227,7 +233,12 @@ def _spawn() -> str:
         try:
             with log_file() as log:  # what Python says before the log is open must not be lost, nor reach a terminal
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(writing,),
+                    start_new_session=True,
                 )
         except OSError as error:
             raise WorkerError(f"no process can be started: {error.strerror}") from error

@@ -38,7 +38,9 @@ class Place:
     def prepare(self) -> None:
         """Makes the folder, or sees that it is ours and closed to others; raises WorkerError."""
         if len(os.fsencode(self.socket)) > LONGEST_PATH:
-            raise WorkerError(f"{self.socket} is too long for a socket: set {VARIABLE} to a shorter folder, such as /tmp/me")
+            raise WorkerError(
+                f"{self.socket} is too long for a socket: set {VARIABLE} to a shorter folder, such as /tmp/me"
+            )
         try:
             if self.folder.is_relative_to(self.home.absolute()):
                 make_folder(self.folder.parent)
@@ -86,7 +88,9 @@ def held(path: Path, within: float) -> Iterator[None]:
                 )
             time.sleep(0.05)  # flock cannot wait for a time
     except OSError as error:
-        raise WorkerError(f"{path} cannot be locked ({error.strerror}): set {VARIABLE} to a folder on a local disk") from error
+        raise WorkerError(
+            f"{path} cannot be locked ({error.strerror}): set {VARIABLE} to a folder on a local disk"
+        ) from error
     try:
         yield
     finally:

@@ -61,7 +61,11 @@ def check_event(values: Mapping[str, Any]) -> Event | None:
         return None
     try:
         at, lease = time(values.get("at")), _checked("lease", count, values.get("lease", 0))
-        checked = {key: _checked(key, check, values[key]) for key, check in _CHECKS[kind].items() if values.get(key) is not None}
+        checked = {
+            key: _checked(key, check, values[key])
+            for key, check in _CHECKS[kind].items()
+            if values.get(key) is not None
+        }
         if missing := [key for key in _NEEDED.get(kind, ()) if key not in checked]:
             raise ValueError(f"{missing[0]} is missing")
     except ValueError as error:

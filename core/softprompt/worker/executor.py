@@ -72,7 +72,9 @@ class Carrying:
             for run in self.runs:
                 self.services.post("loading", run.folder.id, {"bytes": here, "of": size})
             requests = [(run.active.stop_request, run.state) for run in self.runs]
-            if any(request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests):
+            if any(
+                request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests
+            ):
                 raise RunInterrupted  # who has come somewhere needs the model to save it, also when it is to stop
 
         assert self.services.models is not None
@@ -180,7 +182,12 @@ class Carrying:
             replace_file(run.folder.path / swept_file(one.tokens), pack(Entry("0" * 16, 1, one)))
         ended = "stopped" if any(one.stopped == "interrupted" for one in made) else "done"
         run.end(
-            {"event": ended, "results": [asdict(result) for result in results(made)], "latest": run.latest, "began": run.began}
+            {
+                "event": ended,
+                "results": [asdict(result) for result in results(made)],
+                "latest": run.latest,
+                "began": run.began,
+            }
         )
 
 
@@ -201,7 +208,13 @@ def event_of_hard(report: HardReport, latest: dict[str, Any], trained: int) -> d
         "best_loss": 1 - report.similarity,
         "best_similarity": report.similarity,
     }
-    told = {"event": "report", "step": report.step, "steps": report.steps, "tokens": 0, "seconds": round(report.seconds, 3)}
+    told = {
+        "event": "report",
+        "step": report.step,
+        "steps": report.steps,
+        "tokens": 0,
+        "seconds": round(report.seconds, 3),
+    }
     return {**told, "steps_per_second": round(speed, 1), **numbers(figures), **found}
 
 
@@ -212,7 +225,9 @@ def event_of_sweep(report: SweepReport) -> dict[str, Any]:
         "loss": report.losses[-1], "similarity": similarity, "best_loss": report.losses[-1], "best_similarity": similarity,
         "seconds": round(report.seconds, 3), "steps_per_second": round(report.steps_per_second, 1),
     }  # fmt: skip
-    rows = [[k, *numbers({"similarity": alone, "composed": composed}).values()] for k, alone, composed in report.results]
+    rows = [
+        [k, *numbers({"similarity": alone, "composed": composed}).values()] for k, alone, composed in report.results
+    ]
     event: dict[str, Any] = {"event": "report", "step": report.step, "tokens": tokens, **numbers(figures)}
     return event | {"restarts": losses(report.losses), "sweep": rows}
 

@@ -85,7 +85,8 @@ def _neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
         target = prompt.target if prompt.target.size else None
     tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MOST_NEIGHBOURS) - 1)
     readout = [
-        [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)] for read in tokens
+        [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)]
+        for read in tokens
     ]
     similarity = None if target is None else readout_similarity(encoder, text, target)
     return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
@@ -99,6 +100,8 @@ def _target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
 
     if active.target is None:
         job = active.run.job
-        active.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[0]
+        active.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[
+            0
+        ]
     target: Tensor = active.target
     return target

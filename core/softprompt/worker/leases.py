@@ -74,7 +74,9 @@ def holder_of(folder: Path, number: int | None = None) -> Holder | None:
     try:
         number = newest(folder) if number is None else number
         values = json.loads(read_file(f"{folder}/lease.{number}", MAX_LEASE_BYTES))
-        return Holder(str(values["host"]), str(values["boot"]), str(values["pids"]), int(values["pid"]), str(values["started"]))
+        return Holder(
+            str(values["host"]), str(values["boot"]), str(values["pids"]), int(values["pid"]), str(values["started"])
+        )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
@@ -140,7 +142,9 @@ def unheard_for(folder: Path) -> float:
 
 def _sign_of(runs: Path, holder: Holder) -> Path:
     """The file that tells of a host's worker: of one start of the host, in one container."""
-    key = hashlib.sha256(repr((holder.host, holder.boot, holder.pids)).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    key = hashlib.sha256(repr((holder.host, holder.boot, holder.pids)).encode("utf-8", "backslashreplace")).hexdigest()[
+        :16
+    ]
     return runs / f".worker-{key}"
 
 
@@ -169,7 +173,9 @@ def started(pid: int) -> str:
             fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
         finally:
             os.close(descriptor)
-        return "" if fields[0] in b"ZX" else fields[19].decode()  # a killed process stays as a zombie until its parent looks
+        return (
+            "" if fields[0] in b"ZX" else fields[19].decode()
+        )  # a killed process stays as a zombie until its parent looks
     except (OSError, IndexError):
         return ""
 

@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 def shown(run: AnyRun) -> dict[str, Any]:
     """A run as clients are told it: its texts may be longer than all else together."""
     values = run.as_dict()
-    error, results = shortened(values["error"], LONGEST_ERROR), [_cut(result) for result in values["results"][:MOST_RESULTS]]
+    error, results = (
+        shortened(values["error"], LONGEST_ERROR),
+        [_cut(result) for result in values["results"][:MOST_RESULTS]],
+    )
     return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MOST_RESULTS]}
 
 
@@ -75,4 +78,6 @@ def reply(number: int | None, result: dict[str, Any]) -> bytes:
 def error(number: int | None, raised: Exception) -> bytes:
     bad_input = isinstance(raised, SoftPromptError) and is_bad_input(raised)
     message = shortened(str(raised) or type(raised).__name__, LONGEST_ERROR)
-    return encode({"type": "error", "id": number, "kind": type(raised).__name__, "bad_input": bad_input, "message": message})
+    return encode(
+        {"type": "error", "id": number, "kind": type(raised).__name__, "bad_input": bad_input, "message": message}
+    )

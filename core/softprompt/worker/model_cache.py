@@ -23,7 +23,9 @@ class Warm:
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the one used last is last
 
-    def get(self, model: str, device: str, precision: str = "float32", on_progress: Progress | None = None) -> TextEncoder:
+    def get(
+        self, model: str, device: str, precision: str = "float32", on_progress: Progress | None = None
+    ) -> TextEncoder:
         """The encoder, loaded if need be. Raises what `load_encoder` raises."""
         key = self._key(model, device, precision)
         encoder = self._loaded.pop(key, None)

@@ -77,7 +77,11 @@ def _age(said: dict[str, Any]) -> tuple[int, list[int]]:
 
 def makes_way(message: dict[str, Any], last: str | None) -> bool:
     """Whether a message says that the last run of an older worker is out of its hands, so that it ends for a newer one."""
-    return message.get("type") == "run" and message["run"]["id"] == last and message["run"]["state"] not in ("running", "queued")
+    return (
+        message.get("type") == "run"
+        and message["run"]["id"] == last
+        and message["run"]["state"] not in ("running", "queued")
+    )
 
 
 Check = Callable[[Any], bool]
@@ -147,7 +151,9 @@ MESSAGES: dict[str, Check] = {
     "ready": _object({}, {}),
     "loading": _object({"run": _text, "bytes": _whole, "of": _whole}, {}),
     "run": _object({"run": _RUN}, {}),
-    "report": _object({"run": _text, "step": _whole, "tokens": _whole, "loss": _FIGURE, "similarity": _FIGURE}, _REPORTED),
+    "report": _object(
+        {"run": _text, "step": _whole, "tokens": _whole, "loss": _FIGURE, "similarity": _FIGURE}, _REPORTED
+    ),
     "dropped": _object({"run": _text}, {}),
     "bye": _object({}, {"again": _flag, "reason": _text}),
     "reply": _object({"id": _whole, "result": _object({}, {})}, {}),
@@ -161,7 +167,9 @@ def message_of(line: bytes) -> dict[str, Any]:
     kind = message.get("type")
     fits = MESSAGES.get(kind) if isinstance(kind, str) else None
     if fits is None or not fits(message):
-        raise WorkerError(f"the worker said what is no message of protocol {PROTOCOL}: {str(message)[:80]}. Update both sides")
+        raise WorkerError(
+            f"the worker said what is no message of protocol {PROTOCOL}: {str(message)[:80]}. Update both sides"
+        )
     return message
 
 
@@ -293,12 +301,23 @@ class Models(Request):
 
 
 QUERIES = (Similarity, Neighbours)  # answered by the thread that trains, between two steps
-NEEDS_OURS = (Submit, Resume, Similarity)  # an older worker trains no further run, and may take jobs and compositions for others
+NEEDS_OURS = (
+    Submit,
+    Resume,
+    Similarity,
+)  # an older worker trains no further run, and may take jobs and compositions for others
 _REQUESTS: dict[str, type[Request]] = {
     kind.do: kind
     for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Keep, Similarity, Neighbours, Models)
 }
-_KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict[str, Any]": dict, "list[str]": list, "list[int]": list}
+_KINDS: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "dict[str, Any]": dict,
+    "list[str]": list,
+    "list[int]": list,
+}
 
 
 def request_of(message: dict[str, Any]) -> Request:

@@ -43,7 +43,9 @@ from softprompt.worker.run_folder import (
 log = logging.getLogger(__name__)
 STALE = 3600.0  # seconds after which what a crash left half made is swept away
 PIECE_SECONDS = 0.05  # of a scan, between which other things are asked of the queue
-MAX_POSITION = MAX_NUMBER / 2  # of a run that others are put behind; who wrote a higher one is last, and leaves room for more
+MAX_POSITION = (
+    MAX_NUMBER / 2
+)  # of a run that others are put behind; who wrote a higher one is last, and leaves room for more
 MIN_GAP = 1e-6  # between two positions; a smaller one is widened before a run is put into it
 
 Tell = Callable[[Collection[AnyRun], Collection[str]], None]
@@ -150,7 +152,9 @@ class Queue:
             if all(run.id in self._here and self.runs[run.id] is run and run.state == "queued" for run in beginning):
                 break
         for run in beginning:
-            self.training[run.id] = ActiveRun(run, self._folder(run), self._leases[run.id], "stop" if run.stopping else "")
+            self.training[run.id] = ActiveRun(
+                run, self._folder(run), self._leases[run.id], "stop" if run.stopping else ""
+            )
         return list(self.training.values()) if beginning else []
 
     def _taken_up(self, run: Run) -> Run | None:
@@ -288,7 +292,9 @@ class Queue:
     def _readable(self, name: str) -> Run:
         run = self.find(name)
         if isinstance(run, UnreadableRun):
-            raise RunRefused(f"run {run.id} cannot be read ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` removes it")
+            raise RunRefused(
+                f"run {run.id} cannot be read ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` removes it"
+            )
         return run
 
     def _changeable(self, name: str) -> Run:
@@ -311,7 +317,9 @@ class Queue:
         number = newest(folder.path)
         if not whoever and not is_free(folder.path, number):
             self._refreshed(run.id)
-            raise RunRefused(f"run {run.id} is {_whose(folder.path)}: say so there, or resume it here once it is not heard of")
+            raise RunRefused(
+                f"run {run.id} is {_whose(folder.path)}: say so there, or resume it here once it is not heard of"
+            )
         return self._take(run, number, run.is_over)
 
     def _take(self, run: Run, number: int, expected_over: bool) -> Run:
@@ -338,7 +346,9 @@ class Queue:
                 f"run {run.id} is {_whose(folder.path)}, which was heard of less than {UNHEARD:.0f} seconds ago: stop the worker there first"
             )
         run = self._take(run, number, expected_over=False)
-        return self._write(run, {"event": run.state})  # what the other one may still write counts for nothing from here on
+        return self._write(
+            run, {"event": run.state}
+        )  # what the other one may still write counts for nothing from here on
 
     def _check_abandoned(self, run: UnreadableRun) -> None:
         """Raises RunRefused where another process may be training a run that is unreadable here only."""

@@ -117,7 +117,9 @@ class Run:
     def _points_with(self, report: Mapping[str, Any]) -> tuple[Point, ...]:
         # "auto" goes on to the next number of tokens with a curve of its own
         points = self.points if report["tokens"] == self.latest.get("tokens", report["tokens"]) else ()
-        is_search = "hard_step" in report and self.job.kind == "train"  # the training is over, and these are its last figures
+        is_search = (
+            "hard_step" in report and self.job.kind == "train"
+        )  # the training is over, and these are its last figures
         loss, similarity = report.get("loss"), report.get("similarity")
         if loss is None or similarity is None or is_search:
             return points
@@ -394,7 +396,9 @@ def all_runs(runs: Path) -> list[AnyRun]:
     for folder in folders(runs):
         with suppress(RunNotFound):
             run = look(folder)
-            known.append(run.left() if isinstance(run, Run) and run.state == "running" and is_free(folder.path) else run)
+            known.append(
+                run.left() if isinstance(run, Run) and run.state == "running" and is_free(folder.path) else run
+            )
     return in_order(known)
 
 

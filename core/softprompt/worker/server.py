@@ -43,14 +43,19 @@ log = logging.getLogger(__name__)
 MOST_CLIENTS = 64
 TICK, RENEW_EVERY, SCAN_EVERY = 1.0, 30.0, 30.0  # seconds
 SHOWN_ENDED = 100  # ended runs that a newcomer is told of
-RELEASE_AFTER, END_AFTER = 120.0, 900.0  # seconds without work: models leave the GPU; without clients too: the worker ends
+RELEASE_AFTER, END_AFTER = (
+    120.0,
+    900.0,
+)  # seconds without work: models leave the GPU; without clients too: the worker ends
 HELLO_WITHIN = 10.0  # seconds
 SAYS_WHY_SECONDS = 1.0  # in which a worker that cannot train tells newcomers so: who has started it is about to connect
 TRAINER_WITHIN = 2.0  # seconds; nothing can be trained before the runs are known
 LISTED_WITHIN = 0.3  # seconds that a newcomer waits for the runs to be known; later ones follow in pages
 MOST_POINTS = 2000  # of a curve in a reply
 _END = object()
-LEAVES_WITHIN = 10.0  # seconds; a step or a load that takes longer is cut off, and costs what came after the last checkpoint
+LEAVES_WITHIN = (
+    10.0  # seconds; a step or a load that takes longer is cut off, and costs what came after the last checkpoint
+)
 
 
 class Server:
@@ -59,7 +64,9 @@ class Server:
     `again` then says whether the process should start afresh, `broken` why nothing can be trained in this process, or "".
     """
 
-    def __init__(self, place: Place, lock: int, release_after: float = RELEASE_AFTER, end_after: float = END_AFTER) -> None:
+    def __init__(
+        self, place: Place, lock: int, release_after: float = RELEASE_AFTER, end_after: float = END_AFTER
+    ) -> None:
         self.place = place
         self.lock = lock  # the descriptor of the place's worker lock
         self.end_after = end_after
@@ -554,7 +561,10 @@ class Server:
                 pieces = self._queue.scan()
                 while await self._on_queue(next, pieces, _END) is not _END:
                     pass
-            except (SoftPromptError, OSError) as error:  # who submits a run is told; the worker can do without its history
+            except (
+                SoftPromptError,
+                OSError,
+            ) as error:  # who submits a run is told; the worker can do without its history
                 log.warning("the runs cannot be read: %s", error)
             if not self._scanned.is_set():
                 self._end_first_scan()
@@ -575,7 +585,9 @@ class Server:
         self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("something failed that should not", exc_info=error)
-            if not self.broken:  # better no worker than one that does half of its work: the next one begins with what is on disk
+            if (
+                not self.broken
+            ):  # better no worker than one that does half of its work: the next one begins with what is on disk
                 self._break(f"{type(error).__name__}: {error}", {})
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:

@@ -99,7 +99,9 @@ class RunSummary:
             values["results"] = tuple(map(SweepResult.from_dict, values.get("results", ())))
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
-            raise WorkerError(f"the worker told of a run in a way that cannot be read ({error}): update both sides") from error
+            raise WorkerError(
+                f"the worker told of a run in a way that cannot be read ({error}): update both sides"
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for messages and scripts."""

@@ -34,7 +34,9 @@ class Question:
 class ThreadTrainer(threading.Thread):
     """A `Trainer` and its `Services`. `post` is called from this thread."""
 
-    def __init__(self, library: Library, post: Callable[[EventKind, str, dict[str, Any]], None], release_after: float) -> None:
+    def __init__(
+        self, library: Library, post: Callable[[EventKind, str, dict[str, Any]], None], release_after: float
+    ) -> None:
         super().__init__(name="trainer", daemon=True)
         self.library = library
         self.post = post

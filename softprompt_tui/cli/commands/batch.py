@@ -38,9 +38,13 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
     type=click.Choice(get_args(Format)),
     help="What FILE is; recognised by its name or its first line unless given.",
 )
-@click.option("--column", default="prompt", show_default=True, help="The column, or JSON's key, that holds the prompts.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the results to this file, a line of JSON for each prompt, once."
+    "--column", default="prompt", show_default=True, help="The column, or JSON's key, that holds the prompts."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the results to this file, a line of JSON for each prompt, once.",
 )
 @click.option(
     "--together",
@@ -101,7 +105,9 @@ def batch(
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags), plain)
     here = library()
     shown = sys.stdout.isatty() and not as_json
-    with closing(Batch(standard_input("prompt") if file == "-" else file, defaults, format=format, column=column)) as work:
+    with closing(
+        Batch(standard_input("prompt") if file == "-" else file, defaults, format=format, column=column)
+    ) as work:
         if work.unused:
             narrate(f"note: not used: {', '.join(work.unused)}")
         if work.syntax:
@@ -113,7 +119,9 @@ def batch(
             with Watch(len(work), quiet) as watch:
                 for result in work.train(here, out=out, places=together, on_progress=watch, load=watch.load):
                     if out is None:
-                        watch.print(_words(result) if shown else result.as_line().decode().rstrip(), HEAD if shown else "")
+                        watch.print(
+                            _words(result) if shown else result.as_line().decode().rstrip(), HEAD if shown else ""
+                        )
         except TrainingFailed as error:  # the device is gone
             fail(f"{error}; {again}", FAILED)
     watch.finish(again)
@@ -144,7 +152,9 @@ class Watch:
         from rich.progress import Progress as Bar
 
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-        self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True, redirect_stdout=False)
+        self.bar = Bar(
+            *columns, console=stderr_console(), disable=not self.shown, transient=True, redirect_stdout=False
+        )
         self.task = self.bar.add_task("reading", total=self.total)
         self.before = heed_endings(self._interrupt)
         if self.shown:
@@ -194,7 +204,9 @@ class Watch:
         progress = self.latest
         if progress is None:
             return
-        rate = f" at {progress.trained / progress.seconds:.1f} a second" if progress.trained and progress.seconds else ""
+        rate = (
+            f" at {progress.trained / progress.seconds:.1f} a second" if progress.trained and progress.seconds else ""
+        )
         told = [f"{progress.trained:,} trained{rate}"]
         told += [f"{progress.before:,} from before"] * bool(progress.before)
         told += [f"{progress.failed:,} failed"] * bool(progress.failed)

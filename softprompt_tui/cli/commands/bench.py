@@ -61,7 +61,9 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     metavar="FILE",
     help="Measure with these, one on each line, instead of the prompts that come with the program.",
 )
-@click.option("--count", type=int, metavar="N", help="How many prompts; 50 unless given, with --quick 5, and 2 for hard.")
+@click.option(
+    "--count", type=int, metavar="N", help="How many prompts; 50 unless given, with --quick 5, and 2 for hard."
+)
 @click.option(
     "--seconds",
     type=float,
@@ -109,7 +111,13 @@ def bench(
     from softprompt.bench.plan import Plan
     from softprompt.bench.prompts import from_file
 
-    given: dict[str, Any] = {"parts": parts, "count": count, "hard_count": count, "seconds": seconds, "batches": batches}
+    given: dict[str, Any] = {
+        "parts": parts,
+        "count": count,
+        "hard_count": count,
+        "seconds": seconds,
+        "batches": batches,
+    }
     given["texts"] = tuple(from_file(prompts)) if prompts else None
     chosen = {name: value for name, value in given.items() if value is not None}
     plan = Plan.quick(**chosen) if quick else Plan.full(**chosen)
@@ -192,7 +200,15 @@ def _print_steps(rows: Sequence[StepRow]) -> None:
          f"{row.seconds['ours'] * 1e3:,.2f}", f"{row.limit * 1e3:,.2f}", f"{row.limit_ratio:.2f}")
         for row in rows
     ]  # fmt: skip
-    headings = ("batch", "k", "vocabulary", *(method for method in methods if method != "ours"), "ours", "limit", "ours to limit")
+    headings = (
+        "batch",
+        "k",
+        "vocabulary",
+        *(method for method in methods if method != "ours"),
+        "ours",
+        "limit",
+        "ours to limit",
+    )
     print_table(headings, cells, right=range(len(headings)))
 
 
@@ -219,13 +235,26 @@ def _print_times(rows: Sequence[TimeRow]) -> None:
 
 
 def _print_soft(rows: Sequence[SoftRow]) -> None:
-    _title("soft tokens: similarity alone, fidelity in other contexts, and the error beside that of leaving the added words away")
+    _title(
+        "soft tokens: similarity alone, fidelity in other contexts, and the error beside that of leaving the added words away"
+    )
     cells = [
         (f"{row.tokens}", row.method, f"{row.count}", f"{row.similarity:.4f}", f"{row.similarity_worst:.4f}", f"{row.fidelity:.4f}",
          f"{row.fidelity_decile:.4f}", f"{row.fidelity_worst:.4f}", f"{row.floor:.4f}", f"{row.error_to_floor:.3f}")
         for row in rows
     ]  # fmt: skip
-    headings = ("k", "", "prompts", "similarity", "worst", "fidelity", "worst tenth", "worst", "floor", "error to floor's")
+    headings = (
+        "k",
+        "",
+        "prompts",
+        "similarity",
+        "worst",
+        "fidelity",
+        "worst tenth",
+        "worst",
+        "floor",
+        "error to floor's",
+    )
     print_table(headings, cells, right=(0, *range(2, 10)))
     _plot("composition error", rows, lambda row: (row.tokens, 1 - row.fidelity))
 
@@ -249,7 +278,9 @@ def _print_hard(rows: Sequence[HardRow]) -> None:
         for row in rows
     ]  # fmt: skip
     print_table(
-        ("k", "", "prompts", "s each", "similarity", "worst", "same ids", "error to copy's"), cells, right=(0, *range(2, 8))
+        ("k", "", "prompts", "s each", "similarity", "worst", "same ids", "error to copy's"),
+        cells,
+        right=(0, *range(2, 8)),
     )
     _plot("error of the typed text", rows, lambda row: (row.tokens, 1 - row.similarity))
 

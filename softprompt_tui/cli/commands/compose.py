@@ -14,7 +14,15 @@ from softprompt.jobs.job import job_of_sentence
 from softprompt.text_states import Family
 from softprompt_tui.cli.commands.runs import resolved, submit
 from softprompt_tui.cli.commands.train import train_here
-from softprompt_tui.cli.common import complete_entry, complete_model, device_option, json_option, library, load, print_json
+from softprompt_tui.cli.common import (
+    complete_entry,
+    complete_model,
+    device_option,
+    json_option,
+    library,
+    load,
+    print_json,
+)
 from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.report import line
 from softprompt_tui.rendering.provenance import UNKNOWN
@@ -30,11 +38,17 @@ TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two lo
 @click.command()
 @click.argument("template")
 @click.option(
-    "--with", "opened", metavar="NAME", shell_complete=complete_entry, help="The soft prompt whose tokens [v1], [v2], … are."
+    "--with",
+    "opened",
+    metavar="NAME",
+    shell_complete=complete_entry,
+    help="The soft prompt whose tokens [v1], [v2], … are.",
 )
 @click.option("--against", multiple=True, metavar="TEXT", help="A text to compare it with; repeatable.")
 @click.option("--save", metavar="NAME", help="Train a soft prompt that means the whole composition, and save it.")
-@click.option("--tokens", "-k", type=int, metavar="N", help=f"How many soft tokens the saved one has; {TOKENS} unless given.")
+@click.option(
+    "--tokens", "-k", type=int, metavar="N", help=f"How many soft tokens the saved one has; {TOKENS} unless given."
+)
 @click.option("--steps", type=int, help="Optimizer steps of the saved one, as in `train`.")
 @click.option("--seed", type=int, help="Seed of the saved one, as in `train`.")
 @click.option(
@@ -45,10 +59,15 @@ TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two lo
 @click.option("--family", type=choice(Family), help="Whose hidden states: hidden, mixed.")
 @click.option("--hidden-share", type=float, help="The hidden states' part of mixed.")
 @click.option(
-    "--model", metavar="NAME", shell_complete=complete_model, help="The text encoder; that of the soft prompts unless given."
+    "--model",
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="The text encoder; that of the soft prompts unless given.",
 )
 @device_option
-@click.option("--background", "-b", is_flag=True, help="Let the worker train what --save asks for; prints the run's id.")
+@click.option(
+    "--background", "-b", is_flag=True, help="Let the worker train what --save asks for; prints the run's id."
+)
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 def compose(
@@ -82,7 +101,9 @@ def compose(
             "--tokens, --background and settings of a training say how a composition is saved: --save NAME is missing"
         )
     if save is not None and against:
-        raise ConfigError("--against compares a composition, and --save trains one: `compose` once without --save, please")
+        raise ConfigError(
+            "--against compares a composition, and --save trains one: `compose` once without --save, please"
+        )
     from softprompt.composition.sentence import read_sentence
 
     here = library()
@@ -111,7 +132,8 @@ def compose(
     ours = pooled(encoder, made)
     (found,) = figures(encoder, made, ours)
     alike = [
-        (text, float((ours[0] @ theirs).clamp(-1, 1))) for text, theirs in zip(against, encoder.encode(against), strict=True)
+        (text, float((ours[0] @ theirs).clamp(-1, 1)))
+        for text, theirs in zip(against, encoder.encode(against), strict=True)
     ]
     if as_json:
         print_json({"model": encoder.name, "room": encoder.room, "template": template, **_values(found, alike)})
@@ -154,7 +176,10 @@ def _told(sentence: Sentence, found: Figures, room: int) -> list[tuple[str, str]
         return [("tokens", used), ("fidelity", "there is no soft prompt in it: [name] is one")]
     if found.written_tokens is None:
         return [("written out", UNKNOWN), ("tokens", used), ("fidelity", f"{UNKNOWN}, as a hard prompt is")]
-    told = [("written out", sentence.readable), ("tokens", f"{used}; {found.written_tokens} written out, {_saved(found)}")]
+    told = [
+        ("written out", sentence.readable),
+        ("tokens", f"{used}; {found.written_tokens} written out, {_saved(found)}"),
+    ]
     if found.fidelity is None:
         return [*told, ("fidelity", f"{UNKNOWN}: written out, it is too long for the model")]
     floor = "" if found.floor is None else f"; {found.floor:.4f} without the added words"

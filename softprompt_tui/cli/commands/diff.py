@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt.errors import SoftPromptError
-from softprompt_tui.cli.common import complete_entry, device_option, json_option, library, load, narrate, print_json, print_table
+from softprompt_tui.cli.common import (
+    complete_entry,
+    device_option,
+    json_option,
+    library,
+    load,
+    narrate,
+    print_json,
+    print_table,
+)
 from softprompt_tui.cli.report import line
 from softprompt_tui.rendering.numbers import figure
 from softprompt_tui.rendering.provenance import UNKNOWN
@@ -44,11 +53,15 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
     line("first", f"{a.prompt.name}  (id {a.id})")
     line("second", f"{b.prompt.name}  (id {b.id})")
     click.echo()
-    print_table(("differs in", "first", "second"), [(key, _short(one), _short(two)) for key, (one, two) in found.fields.items()])
+    print_table(
+        ("differs in", "first", "second"), [(key, _short(one), _short(two)) for key, (one, two) in found.fields.items()]
+    )
     click.echo()
     if found.cosines is None:
         models = [entry.prompt.model or f"an {UNKNOWN} model" for entry in (a, b)]
-        line("similarity", f"not comparable: one is of {models[0]}, the other of {models[1]}, or of other weights of it")
+        line(
+            "similarity", f"not comparable: one is of {models[0]}, the other of {models[1]}, or of other weights of it"
+        )
     else:
         if alike is not None:
             line("similarity", f"{alike:.4f} of the two soft prompts")
@@ -68,7 +81,9 @@ def _similarity(a: Entry, b: Entry, device: str) -> float | None:
         encoder.check_belongs(a.prompt)
         from softprompt.composition.composer import compose, pooled
 
-        first, second = pooled(encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__))
+        first, second = pooled(
+            encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__)
+        )
     except SoftPromptError as error:
         narrate(f"note: without the similarity of the two: {error}")
         return None

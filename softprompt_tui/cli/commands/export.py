@@ -43,7 +43,15 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
 
     done = write(prompt, to, out, other=pair, token=token, force=force)
     if as_json:
-        print_json({"format": to, "paths": list(map(str, done.paths)), "line": done.line, "word": done.word, "notes": done.notes})
+        print_json(
+            {
+                "format": to,
+                "paths": list(map(str, done.paths)),
+                "line": done.line,
+                "word": done.word,
+                "notes": done.notes,
+            }
+        )
         return
     for path in done.paths:
         line("written", str(path))

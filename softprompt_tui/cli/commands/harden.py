@@ -75,12 +75,18 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
     show_default=True,
     help="Begin from the prompt's own words, or from random tokens.",
 )
-@click.option("--restarts", type=int, default=DEFAULT.restarts, show_default=True, help="Look from this many beginnings at once.")
-@click.option("--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu finds the same text.")
+@click.option(
+    "--restarts", type=int, default=DEFAULT.restarts, show_default=True, help="Look from this many beginnings at once."
+)
+@click.option(
+    "--seed", type=int, default=DEFAULT.seed, show_default=True, help="The same seed on a cpu finds the same text."
+)
 @device_option
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress line.")
-def harden(name: str, device: str, as_json: bool, quiet: bool, init: str, restarts: int, seed: int, **settings: Any) -> None:
+def harden(
+    name: str, device: str, as_json: bool, quiet: bool, init: str, restarts: int, seed: int, **settings: Any
+) -> None:
     """Look for the hard readout of NAME: real tokens whose typed text means what its hard prompt means, and save it with it.
 
     An entry has one, and looking again replaces it. Unlike the readout, which is what its soft tokens are near to, this text is made to be pasted anywhere: typed again, it is

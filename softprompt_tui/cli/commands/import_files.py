@@ -48,13 +48,22 @@ STATES = {
               help="The text encoder that they belong to, where it is known; `assign` says so later.")  # fmt: skip
 @device_option
 @click.option(
-    "--name", default="", metavar="NAME", help="What to call it; several are numbered. Unless given, what the file says."
+    "--name",
+    default="",
+    metavar="NAME",
+    help="What to call it; several are numbered. Unless given, what the file says.",
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Give it this tag; may be given several times.")
 @click.option("--keep-going", is_flag=True, help="Save the files that can be read though others are refused (exit code 2 all the same).")  # fmt: skip
 @json_option
 def import_(
-    files: tuple[Path, ...], model: str | None, device: str, name: str, tags: tuple[str, ...], keep_going: bool, as_json: bool
+    files: tuple[Path, ...],
+    model: str | None,
+    device: str,
+    name: str,
+    tags: tuple[str, ...],
+    keep_going: bool,
+    as_json: bool,
 ) -> None:
     """Take soft prompts from FILES into the library: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI, kohya
     and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and what softprompt-tui exported.
@@ -86,7 +95,9 @@ def import_(
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
-@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to.")
+@click.option(
+    "--model", default="", metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to."
+)
 @click.option(
     "--prompt",
     metavar="TEXT",
@@ -95,11 +106,15 @@ def import_(
 @click.option("--long", type=choice(Long), default=DEFAULT.long, show_default=True,
               help="A --prompt longer than a model's context: refuse it, take the mean of its chunks, or cut it.")  # fmt: skip
 @click.option(
-    "--again", is_flag=True, help="Also those that were given another before, by mistake; not those that were trained here."
+    "--again",
+    is_flag=True,
+    help="Also those that were given another before, by mistake; not those that were trained here.",
 )
 @device_option
 @json_option
-def assign(names: tuple[str, ...], model: str, prompt: str | None, long: Long, again: bool, device: str, as_json: bool) -> None:
+def assign(
+    names: tuple[str, ...], model: str, prompt: str | None, long: Long, again: bool, device: str, as_json: bool
+) -> None:
     """Say which text encoder the soft prompts NAMES belong to, or which hard prompt they stand for, where that is unknown.
 
     With --model they can be read out and composed. The width must match; nothing can check that they were made for this
@@ -136,8 +151,16 @@ def assign(names: tuple[str, ...], model: str, prompt: str | None, long: Long, a
             encoder = encoders.get(of_model)
             if encoder and not model:
                 encoder.check_belongs(known)
-            entry = here.assign(name, partial(assigned, encoder=encoder, hard_prompt=prompt or "", long=long, again=again))
-        except (HomeError, UnknownModel, ModelRefused, ModelUnavailable, DeviceError):  # nothing that another one would be spared
+            entry = here.assign(
+                name, partial(assigned, encoder=encoder, hard_prompt=prompt or "", long=long, again=again)
+            )
+        except (
+            HomeError,
+            UnknownModel,
+            ModelRefused,
+            ModelUnavailable,
+            DeviceError,
+        ):  # nothing that another one would be spared
             raise
         except SoftPromptError as error:
             narrate(f"softprompt-tui: {error}")
@@ -171,7 +194,9 @@ def _print(imported: list[Imported]) -> None:
 def _print_one(one: Imported) -> None:
     prompt = one.entry.prompt
     line("name", prompt.name)
-    line("soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}")
+    line(
+        "soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}"
+    )
     if "format" not in prompt.source:
         line("format", one.format)
     for label, said in told_of_origin(prompt):

@@ -27,7 +27,11 @@ SHOWN = 100  # rows of a table unless told otherwise
 
 def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     tags = {tag for one in Library(say=lambda _: None).list(incomplete).entries for tag in one.tags}
-    return [CompletionItem(tag) for tag in sorted(tags) if tag.isprintable() and tag.casefold().startswith(incomplete.casefold())]
+    return [
+        CompletionItem(tag)
+        for tag in sorted(tags)
+        if tag.isprintable() and tag.casefold().startswith(incomplete.casefold())
+    ]
 
 
 @click.command("list")
@@ -61,7 +65,9 @@ def list_(
     """
     if limit is None and not (as_json or everything):
         limit = SHOWN
-    found = library().list(" ".join(words), tags=tags, model=model, sort=sort, reverse=reverse, limit=limit, trashed=trash)
+    found = library().list(
+        " ".join(words), tags=tags, model=model, sort=sort, reverse=reverse, limit=limit, trashed=trash
+    )
     print_damaged(found.damaged)
     if as_json:
         print_json([_values(one) for one in found.entries])
@@ -81,7 +87,9 @@ def list_(
         *(("tags",) if tagged else ()),
         "hard prompt",
     )
-    print_table(headings, [_row(one, now, tagged) for one in found.entries], right=(1, 2, 3, 5), stretch=len(headings) - 1)
+    print_table(
+        headings, [_row(one, now, tagged) for one in found.entries], right=(1, 2, 3, 5), stretch=len(headings) - 1
+    )
     if found.total > len(found.entries):
         narrate(f"{found.total - len(found.entries):,} more: --all shows them, words and --tag find some")
 

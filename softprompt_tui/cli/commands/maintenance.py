@@ -94,7 +94,9 @@ def backup(file: Path, as_json: bool) -> None:
         done = the_library().back_up(file.absolute(), progress)
     _say_damaged(done.damaged)
     if as_json:
-        print_json({"file": str(file.absolute()), "files": done.files, "damaged": [str(error) for error in done.damaged]})
+        print_json(
+            {"file": str(file.absolute()), "files": done.files, "damaged": [str(error) for error in done.damaged]}
+        )
     else:
         click.echo(inert(f"{done.files:,} files in {file.absolute()}, each verified"))
     if done.damaged:
@@ -119,7 +121,9 @@ def restore_backup(file: Path, as_json: bool) -> None:
         print_json({"added": done.files, "present": done.present, "beside": done.beside})
         return
     for entry_id in done.beside:
-        narrate(f"note: an entry had been changed both here and there; the backup's is saved beside it, with the id {entry_id}")
+        narrate(
+            f"note: an entry had been changed both here and there; the backup's is saved beside it, with the id {entry_id}"
+        )
     click.echo(f"{done.files:,} files added; {done.present:,} were here already")
 
 

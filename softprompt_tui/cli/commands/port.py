@@ -27,14 +27,23 @@ from softprompt_tui.services.job_form import settings_of
 )
 @click.option("--name", "new", metavar="NAME", help="Name in the library; the old one with a number unless given.")
 @click.option(
-    "--family", type=choice(Family), help="Whose hidden states to look at, where it was trained to be near those of another."
+    "--family",
+    type=choice(Family),
+    help="Whose hidden states to look at, where it was trained to be near those of another.",
 )
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Hand it to the worker; prints the run's id.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 def port(
-    name: str, model: str, new: str | None, family: Family | None, device: str, background: bool, as_json: bool, quiet: bool
+    name: str,
+    model: str,
+    new: str | None,
+    family: Family | None,
+    device: str,
+    background: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Train NAME again for another model, from its hard prompt and with its settings: vectors mean nothing to a model they were not
     trained on.

@@ -29,7 +29,9 @@ def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
 
 @click.command()
 @entry_argument
-@click.option("--top", type=click.IntRange(1, MOST), default=8, show_default=True, help="Neighbours of each soft token.")
+@click.option(
+    "--top", type=click.IntRange(1, MOST), default=8, show_default=True, help="Neighbours of each soft token."
+)
 @device_option
 @json_option
 def readout(name: str, top: int, device: str, as_json: bool) -> None:
@@ -60,6 +62,8 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     for i, read in enumerate(tokens, 1):
         words = "  ".join(f"{token} {cosine:.3f}".replace(" ", JOINED) for token, cosine in nearest(read))
         click.echo()
-        wrapped = textwrap.wrap(inert(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False)
+        wrapped = textwrap.wrap(
+            inert(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False
+        )
         for n, part in enumerate(wrapped):
             click.echo(f"{f'[v{i}]' if n == 0 else '':<{INDENT}}" + part.replace(JOINED, " "))

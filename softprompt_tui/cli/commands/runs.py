@@ -51,7 +51,9 @@ def resolved(model: str) -> str:
         return model
     folder = Path(model.removeprefix(LOCAL)).absolute()
     if not folder.is_dir():
-        raise UnknownModel(f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights")
+        raise UnknownModel(
+            f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights"
+        )
     return f"{LOCAL}{folder}"
 
 
@@ -94,7 +96,9 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([run.as_dict() | {"place": place.get(run.id)} for run in found])
     elif not found:
-        narrate('There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background')
+        narrate(
+            'There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background'
+        )
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
@@ -166,7 +170,11 @@ def resume(run: str) -> None:
 @runs.command()
 @run_argument
 @click.option(
-    "--before", default="", metavar="RUN", shell_complete=complete_run, help="Train it before this one; last unless given."
+    "--before",
+    default="",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Train it before this one; last unless given.",
 )
 def move(run: str, before: str) -> None:
     """Give a waiting run another place in the queue.

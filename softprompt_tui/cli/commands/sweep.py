@@ -50,7 +50,9 @@ NONE = "none"
     metavar="knee|all|NUMBERS",
     help="Save these without asking: the one at the knee, all, or some such as 3,5. Without a terminal nothing is saved unless this is given.",
 )
-@click.option("--name", help="Name of what is saved, before -k and the number; made from the prompt's words unless given.")
+@click.option(
+    "--name", help="Name of what is saved, before -k and the number; made from the prompt's words unless given."
+)
 @plain_option
 @other_options
 @json_option
@@ -118,7 +120,9 @@ def sweep(
         wished = _asked(numbers, knee)
         saved = save(wished)
     if as_json:
-        kept: dict[int, dict[str, str | None]] = {k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()}
+        kept: dict[int, dict[str, str | None]] = {
+            k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()
+        }
         nothing: dict[str, str | None] = {"id": None, "name": None}
         print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**asdict(row), **kept.get(row.tokens, nothing)} for row in rows]})  # fmt: skip
     for k, entry in saved.items():
@@ -155,7 +159,9 @@ def _wished(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:
 def _asked(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
     """Asks which are to be kept, until the answer makes sense."""
     while True:
-        typed = click.prompt(f"Keep which? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True)
+        typed = click.prompt(
+            f"Keep which? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True
+        )
         try:
             return _wished(typed, numbers)
         except ConfigError as error:

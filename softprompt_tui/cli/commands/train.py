@@ -114,7 +114,9 @@ def train(
     train_here(job, start.prompt if start else None, as_json, quiet)
 
 
-def train_here(job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None) -> None:
+def train_here(
+    job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None
+) -> None:
     """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
     check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense

@@ -8,7 +8,15 @@ from collections.abc import Callable
 import click
 
 from softprompt.errors import SoftPromptError, is_bad_input
-from softprompt_tui.cli.common import BAD_INPUT, complete_entry, complete_trashed, json_option, library, narrate, print_json
+from softprompt_tui.cli.common import (
+    BAD_INPUT,
+    complete_entry,
+    complete_trashed,
+    json_option,
+    library,
+    narrate,
+    print_json,
+)
 
 
 @click.command()
@@ -20,7 +28,10 @@ def rm(names: tuple[str, ...]) -> None:
     Example:
       softprompt-tui rm landscape
     """
-    _each(names, lambda name: f"{name} is in the trash: `softprompt-tui restore {library().delete(name)[:8]}` brings it back")
+    _each(
+        names,
+        lambda name: f"{name} is in the trash: `softprompt-tui restore {library().delete(name)[:8]}` brings it back",
+    )
 
 
 @click.command()
@@ -59,7 +70,9 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
       softprompt-tui purge --all --yes
     """
     if everything == bool(names):
-        raise click.UsageError("purge takes either names or --all: `softprompt-tui list --trash` shows what is in the trash")
+        raise click.UsageError(
+            "purge takes either names or --all: `softprompt-tui list --trash` shows what is in the trash"
+        )
     count = library().list(trashed=True, limit=1).total if everything else len(names)
     if not count:
         narrate("The trash is empty.")
@@ -67,7 +80,9 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("purge asks before it removes for good, and there is nobody to ask: give --yes")
-        click.confirm(f"Remove {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True)
+        click.confirm(
+            f"Remove {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True
+        )
     if everything:
         narrate(f"{library().purge():,} removed for good")
     else:

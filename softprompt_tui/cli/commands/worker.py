@@ -73,13 +73,19 @@ def start() -> None:
     """
     with started() as client:
         found = client.request(p.Status())
-    older = f"; it is of an older version, and makes way when run {client.making_way[:8]} is done" if client.making_way else ""
+    older = (
+        f"; it is of an older version, and makes way when run {client.making_way[:8]} is done"
+        if client.making_way
+        else ""
+    )
     narrate(f"the worker runs: process {found['pid']}{older}")
 
 
 @worker.command()
 @click.option(
-    "--finish", is_flag=True, help="When the run under way is done. Without it, the run is kept as it is for the next start."
+    "--finish",
+    is_flag=True,
+    help="When the run under way is done. Without it, the run is kept as it is for the next start.",
 )
 def stop(finish: bool) -> None:
     """End it. Nothing is lost: runs that are not over go on when it starts again.
@@ -110,11 +116,15 @@ def stop(finish: bool) -> None:
     until = time.monotonic() + GONE_WITHIN
     while started_at(pid) and time.monotonic() < until:  # no child of ours, so there is nothing to wait for
         time.sleep(0.02)
-    narrate(f"the worker has ended; run {running[:8]} goes on when it starts again" if running else "the worker has ended")
+    narrate(
+        f"the worker has ended; run {running[:8]} goes on when it starts again" if running else "the worker has ended"
+    )
 
 
 @worker.command()
-@click.option("--lines", "-n", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How many of the last lines.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How many of the last lines."
+)
 def logs(lines: int) -> None:
     """Show the end of its log.
 

@@ -52,7 +52,9 @@ def test_text_is_a_prompt_a_line_without_blank_lines_and_comments() -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_has_a_header_and_settings_for_its_row(delimiter: str) -> None:
-    text = 'Name,prompt,tokens,stop-at\nfox,a red fox,3,\n,"a boat\n""Anna"" on, a lake",,0.9\n\n,a cat\n'.replace(",", "\0")
+    text = 'Name,prompt,tokens,stop-at\nfox,a red fox,3,\n,"a boat\n""Anna"" on, a lake",,0.9\n\n,a cat\n'.replace(
+        ",", "\0"
+    )
     text = text.replace("on\0", "on,").replace("\0", delimiter)
     assert [(row.line, row.values) for row in rows(text, "x.csv")] == [
         (2, {"name": "fox", "prompt": "a red fox", "tokens": "3"}),
@@ -91,11 +93,23 @@ def test_the_format_is_known_by_the_name_or_the_first_line(name: str, text: str,
         ("x.csv", '\ufeff"sep=|"\n\nprompt|name\n\na castle|c1\n', [(5, "a castle")]),
         ("-", "SEP=\t\nurl\tprompt\nx\ta castle\n", [(3, "a castle")]),
         ("x.csv", 'prompt\r"a castle"\r', [(2, "a castle")]),
-        ("x.csv", 'name;prompt\rc1;"a castle\nby the ""sea"""\rc2;a hut', [(2, 'a castle\nby the "sea"'), (4, "a hut")]),
+        (
+            "x.csv",
+            'name;prompt\rc1;"a castle\nby the ""sea"""\rc2;a hut',
+            [(2, 'a castle\nby the "sea"'), (4, "a hut")],
+        ),
         ("x.txt", "a castle\r\r# no\ra hut\r", [(1, "a castle"), (4, "a hut")]),
-        ("x.txt", "\ufeffa castle\r" + "a hut\r" * 40_000, [(1, "a castle"), *((n, "a hut") for n in range(2, 40_002))]),
+        (
+            "x.txt",
+            "\ufeffa castle\r" + "a hut\r" * 40_000,
+            [(1, "a castle"), *((n, "a hut") for n in range(2, 40_002))],
+        ),
         ("x.jsonl", '"a castle"\r"a hut"\r', [(1, "a castle"), (2, "a hut")]),
-        ("x.txt", "a castle\rred\na hut\nx\n", [(1, "a castle\rred"), (2, "a hut"), (3, "x")]),  # here LF ends the lines
+        (
+            "x.txt",
+            "a castle\rred\na hut\nx\n",
+            [(1, "a castle\rred"), (2, "a hut"), (3, "x")],
+        ),  # here LF ends the lines
     ],
 )
 def test_what_excel_and_old_programs_write_is_read(name: str, text: str, found: list[tuple[int, str]]) -> None:
@@ -171,7 +185,10 @@ def test_a_row_with_settings_of_its_own_costs_no_memory_for_them() -> None:
     config = TrainConfig(contexts=())
     few, many = (
         Batch(
-            [{"prompt": "a fox", "seed": n, "steps": 1 + n, "rate": 1 + n / 99, "patience": 1 + n} for n in range(count)],
+            [
+                {"prompt": "a fox", "seed": n, "steps": 1 + n, "rate": 1 + n / 99, "patience": 1 + n}
+                for n in range(count)
+            ],
             Defaults(config),
         )
         for count in (1, 40)
@@ -223,7 +240,11 @@ def test_what_is_wrong_with_a_row_is_its_own_error(name: str, text: str, said: s
         ("x.txt", bytes(1000), "x.txt is no text: byte 1 is a NUL. A text file, CSV or JSON Lines is expected"),
         ("x.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "x.png is no text: byte 9 is a NUL"),
         ("x.jsonl", b'\x18\0\0\0{"vectors":1}' + b"\n\n" * 9 + b'"a"\n' * 9, "x.jsonl is no text: byte 2 is a NUL"),
-        ("x.csv", "prompt\nein Fuchs im Schnée\nüber Nacht\n".encode("latin-1"), "byte 25 is no UTF-8.*must be saved as UTF-8"),
+        (
+            "x.csv",
+            "prompt\nein Fuchs im Schnée\nüber Nacht\n".encode("latin-1"),
+            "byte 25 is no UTF-8.*must be saved as UTF-8",
+        ),
         ("-", "a fox\n".encode("utf-16-le") * 9, "byte 2 is a NUL"),
         ("x.csv", b"text,url\na,b\n", "no column 'prompt' in its first line, but text, url"),
         ("x.csv", b"prompt,token\na,b\n", "is 'tokens' meant?"),
@@ -292,7 +313,12 @@ def test_a_prompt_that_fails_is_one_result_and_the_others_go_on() -> None:
         {"prompt": "x", "tokens": 0},
         {"prompt": "x", "name": "../x"},
     ]
-    bad += [{"prompt": "x", "init": "soft"}, {"prompt": "x", "steps": "many"}, {"prompt": "x", "contexts": ["no slot"]}, 7]  # type: ignore[list-item]
+    bad += [
+        {"prompt": "x", "init": "soft"},
+        {"prompt": "x", "steps": "many"},
+        {"prompt": "x", "contexts": ["no slot"]},
+        7,
+    ]  # type: ignore[list-item]
     bad += ["fox " * 300, "fox " * 100_000, {"prompt": "x", "tokens": 76}, {"prompt": "x", "model": "minni"}]
     results = {result.line: result for result in train_batch([*bad, PROMPTS[0]], SHORT)}  # type: ignore[list-item]
     assert sorted(results) == list(range(1, len(bad) + 2))
@@ -338,7 +364,11 @@ def test_of_an_edited_file_what_is_new_is_trained(tmp_path: Path) -> None:
     file.write_text("\n".join(PROMPTS[:2]))
     list(train_batch(file, SHORT))
     file.write_text("\n".join([PROMPTS[2], PROMPTS[1], PROMPTS[0]]))
-    assert [(result.line, result.state) for result in train_batch(file, SHORT)] == [(2, "before"), (3, "before"), (1, "trained")]
+    assert [(result.line, result.state) for result in train_batch(file, SHORT)] == [
+        (2, "before"),
+        (3, "before"),
+        (1, "trained"),
+    ]
     assert {result.state for result in train_batch(file, TrainConfig(tokens=1, steps=4, contexts=()))} == {"trained"}
 
 
@@ -473,7 +503,9 @@ def test_a_torn_last_line_is_cut_and_told_again(tmp_path: Path, torn: bytes) -> 
     assert out.read_bytes() == b"".join(whole)
 
 
-@pytest.mark.parametrize("raw", [b"my notes\n", b"my notes", b'{"prompt": "a"}\n', b"[" * 100_000 + b"\n", b'{"line": 1}\n'])
+@pytest.mark.parametrize(
+    "raw", [b"my notes\n", b"my notes", b'{"prompt": "a"}\n', b"[" * 100_000 + b"\n", b'{"line": 1}\n']
+)
 def test_a_file_that_is_not_of_results_stays_as_it_is(tmp_path: Path, raw: bytes) -> None:
     out = tmp_path / "notes"
     out.write_bytes(raw)
@@ -517,5 +549,7 @@ def test_a_model_of_a_row_that_cannot_be_had_is_that_rows_error(monkeypatch: pyt
 
     with closing(Batch([{"prompt": "a", "model": "ViT-B-32/openai"}, *PROMPTS], Defaults(SHORT))) as batch:
         results = list(batch.train(load=load))
-    assert [(result.line, result.error) for result in results if result.error] == [(1, ("ModelUnavailable", "no network"))]
+    assert [(result.line, result.error) for result in results if result.error] == [
+        (1, ("ModelUnavailable", "no network"))
+    ]
     assert len(results) == 4

@@ -18,7 +18,13 @@ from softprompt.errors import FileRefused
 SHORT = TrainConfig(tokens=1, steps=1, contexts=())
 PROMPTS = ["a red fox", "a boat on a lake", "an old lighthouse"]
 START = b'{"line": 9, "state": "trained", "prompt": "a to'
-OTHERS = (b"my notes\n", b'{"line": 3, "file": "a.py", "error": "E501"}\n', b'{"line": 3, "file": "a.py"}', b"{}", b"\xff\0\0")
+OTHERS = (
+    b"my notes\n",
+    b'{"line": 3, "file": "a.py", "error": "E501"}\n',
+    b'{"line": 3, "file": "a.py"}',
+    b"{}",
+    b"\xff\0\0",
+)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -61,7 +67,9 @@ def out(tmp_path: Path) -> Path:
 
 
 def check_refused(out: Path, raw: bytes, source: Any = PROMPTS) -> None:
-    with pytest.raises(FileRefused, match=r"out\.jsonl is there already, and is no file of a batch's results.*another name"):
+    with pytest.raises(
+        FileRefused, match=r"out\.jsonl is there already, and is no file of a batch's results.*another name"
+    ):
         list(train_batch(source, SHORT, out=out))
     assert out.read_bytes() == raw
 
@@ -148,12 +156,23 @@ def test_error_lines_are_replaced_by_the_batch_that_wrote_them(out: Path, tmp_pa
     # another batch keeps them, but tells those again that it has in the very same row
     list(train_batch([PROMPTS[1], "", "x\0", "", {"prompt": "a cat", "tokens": 0}, "gone\0"], SHORT, out=out))  # type: ignore[list-item]
     failed = sorted((line["line"], line["prompt"]) for line in lines_of(out) if line["error"])
-    assert failed == [(2, ""), (3, "x\0"), (4, ""), (4, long.strip()), (5, "a cat"), (6, ""), (6, "gone\0"), (7, "gone")]
+    assert failed == [
+        (2, ""),
+        (3, "x\0"),
+        (4, ""),
+        (4, long.strip()),
+        (5, "a cat"),
+        (6, ""),
+        (6, "gone\0"),
+        (7, "gone"),
+    ]
 
 
 def test_an_edited_batch_replaces_its_errors_and_keeps_what_is_no_longer_asked_for(out: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
-    file.write_text('"a red fox"\n{"prompt": "an old lighthouse", "tokens": 0}\n{"prompt"\n{"prompt": "gone", "tokens": 0}\n')
+    file.write_text(
+        '"a red fox"\n{"prompt": "an old lighthouse", "tokens": 0}\n{"prompt"\n{"prompt": "gone", "tokens": 0}\n'
+    )
     list(train_batch(file, SHORT, out=out))
     assert [(line["prompt"], line["state"]) for line in lines_of(out)] == [
         ("a red fox", "before"), ("an old lighthouse", "failed"), ("", "failed"), ("gone", "failed"),

@@ -83,7 +83,9 @@ def rows(tiny: TextEncoder) -> list[Any]:
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 8), (3, 2)])
-def test_the_limits_count_is_that_of_the_plain_forward_and_input_gradient(encoder: TextEncoder, batch: int, tokens: int) -> None:
+def test_the_limits_count_is_that_of_the_plain_forward_and_input_gradient(
+    encoder: TextEncoder, batch: int, tokens: int
+) -> None:
     n = positions_of(encoder.config, encoder.specials, tokens)
     assert n == tokens + 2
     x = torch.randn(batch, n, encoder.width, requires_grad=True)
@@ -194,7 +196,9 @@ def test_there_are_rows_of_every_kind_and_method(rows: list[Any]) -> None:
     assert all(set(row.seconds) == {STOCK, FAST, INVERSION, OURS} and row.limit > 0 for row in of["steps"])
     assert [(row.method, row.batch) for row in of["batches"]] == [(OURS, 1), (OURS, 3), (DEFAULT, 1), (DEFAULT, 3)]
     assert {row.method for row in of["time"]} == {OURS, WARM, TOGETHER, DEFAULT, TUNED, INVERSION}
-    assert [(row.tokens, row.method) for row in of["soft"]] == [(k, m) for k in (1, 3) for m in (DEFAULT, OURS, TUNED, COPY)]
+    assert [(row.tokens, row.method) for row in of["soft"]] == [
+        (k, m) for k in (1, 3) for m in (DEFAULT, OURS, TUNED, COPY)
+    ]
     assert {row.method for row in of["hard"]} == {OURS, WARM, FAST, STOCK, COPY}
     assert [row.count for row in of["pairs"]] == [2]
 

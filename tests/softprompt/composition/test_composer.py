@@ -151,7 +151,9 @@ def test_a_template_that_cannot_be_read_is_refused(encoder: TextEncoder, find: F
         compose(encoder, ["[fox"], find)
 
 
-def test_a_soft_prompt_of_another_model_is_refused_naming_both(encoder: TextEncoder, fox: SoftPrompt, tmp_path: Path) -> None:
+def test_a_soft_prompt_of_another_model_is_refused_naming_both(
+    encoder: TextEncoder, fox: SoftPrompt, tmp_path: Path
+) -> None:
     for other in (
         replace(fox, model="ViT-B-32/openai", model_fingerprint="0123"),
         replace(fox, model="narrow", model_fingerprint="4567", vectors=np.zeros((3, 64), dtype=np.float32)),
@@ -187,7 +189,10 @@ def test_one_that_does_not_fit_is_refused(encoder: TextEncoder, find: Find) -> N
 
 def test_the_meaning_of_a_mix_is_the_weighted_mean_of_the_sentences(encoder: TextEncoder, find: Find) -> None:
     found = figures_of(encoder, "[fox*3 + boat] at night", find)
-    assert [(one.text, one.share) for one in found.written_out] == [(f"{FOX} at night", 0.75), (f"{BOAT} at night", 0.25)]
+    assert [(one.text, one.share) for one in found.written_out] == [
+        (f"{FOX} at night", 0.75),
+        (f"{BOAT} at night", 0.25),
+    ]
     a, b = encoder.encode([f"{FOX} at night", f"{BOAT} at night"])
     made = compose(encoder, ["[fox*3 + boat] at night"], find)
     expected = pooled(encoder, made)[0] @ F.normalize(0.75 * a + 0.25 * b, dim=-1)

@@ -81,7 +81,9 @@ def test_the_target_is_the_weighted_mean_of_the_directions(encoder: TextEncoder)
     assert prompt.tokens == len(encoder.tokenizer.encode(BOAT))
 
 
-def test_a_saved_mix_is_nearer_than_the_mean_of_vectors(encoder: TextEncoder, entries: dict[str, Entry], mix: Entry) -> None:
+def test_a_saved_mix_is_nearer_than_the_mean_of_vectors(
+    encoder: TextEncoder, entries: dict[str, Entry], mix: Entry
+) -> None:
     known = entries | {"mix": mix}
     made = compose(encoder, ["[fox*.6 + boat*.4]", "[mix]"], known.__getitem__)
     near, trained = figures(encoder, made, pooled(encoder, made))

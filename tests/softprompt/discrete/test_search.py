@@ -167,7 +167,9 @@ def test_it_finds_words_that_mean_the_prompt(encoder: TextEncoder, boat: HardPro
     assert "boat" in found.text
 
 
-def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts(encoder: TextEncoder, typist: Typist) -> None:
+def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts(
+    encoder: TextEncoder, typist: Typist
+) -> None:
     target = target_of(encoder, BOAT)
     start = random_tokens(typist.ids, 2, 4, torch.Generator().manual_seed(2))
     scorer = Scorer(encoder, target)
@@ -257,7 +259,9 @@ def test_other_towers_work_as_well(causal: bool, pooling: str) -> None:
     encoder = small_encoder(causal, pooling)
     found = find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=2, restarts=2, init="random"))
     check(encoder, found, 3, FOX)
-    check(encoder, find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=5, restarts=2, method="pez")), 3, FOX)
+    check(
+        encoder, find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=5, restarts=2, method="pez")), 3, FOX
+    )
 
 
 def small_encoder(causal: bool, pooling: str) -> TextEncoder:
@@ -307,7 +311,9 @@ def test_a_failing_device_costs_the_hard_readout_only(encoder: TextEncoder, monk
         raise RuntimeError("device lost")
 
     monkeypatch.setattr("softprompt.discrete.find_hard", fails)
-    outcome = carry_out(TrainJob(FOX, TrainConfig(tokens=1, steps=5, contexts=()), hard=HardConfig()), encoder, Library())
+    outcome = carry_out(
+        TrainJob(FOX, TrainConfig(tokens=1, steps=5, contexts=()), hard=HardConfig()), encoder, Library()
+    )
     assert outcome.failure == "cpu failed: device lost"
     assert outcome.entry is not None
     assert outcome.entry.prompt.hard is None
@@ -315,7 +321,9 @@ def test_a_failing_device_costs_the_hard_readout_only(encoder: TextEncoder, monk
 
 def test_what_cannot_be_found_is_said_before_the_training(encoder: TextEncoder) -> None:
     job = TrainJob(
-        FOX, TrainConfig(tokens=2, steps=10), hard=HardConfig(words="dictionary", block=tuple("abcdefghijklmnopqrstuvwxyz"))
+        FOX,
+        TrainConfig(tokens=2, steps=10),
+        hard=HardConfig(words="dictionary", block=tuple("abcdefghijklmnopqrstuvwxyz")),
     )
     with pytest.raises(ConfigError, match="no token is left"):
         carry_out(job, encoder, Library(), on_report=lambda _: pytest.fail("it trained"))
@@ -337,7 +345,9 @@ def test_an_entry_keeps_its_hard_readout() -> None:
     assert library.harden(saved.id, replace(hard, text="fox red")).revision == 2
 
 
-@pytest.mark.parametrize("change", [{"text": 3}, {"tokens": -1}, {"evaluated": 1.5}, {"similarity": "high"}, {"composed": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"text": 3}, {"tokens": -1}, {"evaluated": 1.5}, {"similarity": "high"}, {"composed": "x"}]
+)
 def test_a_hostile_hard_readout_is_refused(change: dict[str, object]) -> None:
     made = a_prompt(hard=HardReadout("red fox", 2, 0.9, 0.8, "exchange", 120, 1.5))
     summary = to_dict(made)

@@ -35,7 +35,9 @@ def some(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def both(tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+def both(
+    tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Any = None
+) -> tuple[list[Tensor], list[Tensor]]:
     """(outputs, gradient) by hand and by autograd, of a loss that weighs every number differently."""
     found = []
     for compute in (cpu_autograd.outputs, Tower.outputs):

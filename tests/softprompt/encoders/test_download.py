@@ -103,7 +103,9 @@ class Answer(BaseHTTPRequestHandler):
         body = WEIGHTS[begin:] if fault != "wrong" else bytes(len(WEIGHTS) - begin)
         if fault == "gzip":
             body = gzip.compress(body)
-        self._head(206 if begin else 200, len(body), **self._about(), **{"Content_Encoding": "gzip"} if fault == "gzip" else {})
+        self._head(
+            206 if begin else 200, len(body), **self._about(), **{"Content_Encoding": "gzip"} if fault == "gzip" else {}
+        )
         self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
 
 
@@ -224,7 +226,8 @@ def test_weights_that_the_hub_does_not_have_are_said(hub: Hub, home: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "offline", "said"), [("http://127.0.0.1:9", "0", "no answer from the hub"), ("", "1", "HF_HUB_OFFLINE is set")]
+    ("endpoint", "offline", "said"),
+    [("http://127.0.0.1:9", "0", "no answer from the hub"), ("", "1", "HF_HUB_OFFLINE is set")],
 )
 def test_without_a_network_it_says_what_to_do(home: Path, endpoint: str, offline: str, said: str) -> None:
     done = pull(endpoint or "http://127.0.0.1:9", home, HF_HUB_OFFLINE=offline)
@@ -244,7 +247,9 @@ def test_a_model_that_cannot_be_used_is_not_fetched(hub: Hub, home: Path) -> Non
 
 # a hub that is busy, or does not give everything to everybody
 
-INFO = ModelInfo("ViT-B-32/openai", 512, 12, 77, 1, "timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",))
+INFO = ModelInfo(
+    "ViT-B-32/openai", 512, 12, 77, 1, "timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",)
+)
 
 
 @pytest.fixture
@@ -343,7 +348,9 @@ def test_a_file_that_cannot_fit_is_refused_before_its_first_byte(here: Hub, monk
     with pytest.raises(ModelUnavailable, match=r"takes 1 MB more, and 1 MB are free in .*HF_HOME"):
         fetch(INFO)
     assert here.ranges == []
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=missing))  # what is there already needs no room
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: usage._replace(free=missing)
+    )  # what is there already needs no room
     assert fetch(INFO).read_bytes() == WEIGHTS
 
 

@@ -72,7 +72,10 @@ def write(folder: Path, **files: Any) -> None:
 
 def tokenizer_code(folder: Path, ran: Path) -> None:
     change(folder, hf_tokenizer_name="its own")
-    write(folder, tokenizer_config={"auto_map": {"AutoTokenizer": ["planted.Planted", None]}, "tokenizer_class": "Planted"})
+    write(
+        folder,
+        tokenizer_config={"auto_map": {"AutoTokenizer": ["planted.Planted", None]}, "tokenizer_class": "Planted"},
+    )
 
 
 def configuration_code(folder: Path, ran: Path) -> None:
@@ -92,7 +95,9 @@ def code_of_a_part(folder: Path, ran: Path) -> None:
     write(folder, config={"model_type": "rag", "question_encoder": part, "generator": part})
     write(folder, tokenizer_config={"tokenizer_class": "RagTokenizer"})
     inner = folder / "question_encoder_tokenizer"
-    write(inner, tokenizer_config={"auto_map": {"AutoTokenizer": ["planted.Planted", None]}, "tokenizer_class": "Planted"})
+    write(
+        inner, tokenizer_config={"auto_map": {"AutoTokenizer": ["planted.Planted", None]}, "tokenizer_class": "Planted"}
+    )
     shutil.copy(folder / "planted.py", inner)
 
 
@@ -125,7 +130,15 @@ def test_no_code_from_a_folder_runs_even_if_the_user_would_say_yes(
     plant(folder, ran)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
     done = run(
-        "train", SENTENCE, "-k", "1", "--steps", "2", "--model", f"local-dir:{folder}", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"
+        "train",
+        SENTENCE,
+        "-k",
+        "1",
+        "--steps",
+        "2",
+        "--model",
+        f"local-dir:{folder}",
+        TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1",
     )
     assert not ran.exists()
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
@@ -183,7 +196,9 @@ def test_rows_beyond_the_tokenizer_take_no_part(tmp_path: Path) -> None:
         ({"registers": 4}, "its text_cfg has registers = 4"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_when_it_is_loaded(folder: Path, text_cfg: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_together_is_refused_when_it_is_loaded(
+    folder: Path, text_cfg: dict[str, Any], said: str
+) -> None:
     change(folder, **text_cfg)
     with pytest.raises(ModelRefused) as refused:
         softprompt.load_encoder(f"local-dir:{folder}")
@@ -208,7 +223,9 @@ def test_weights_of_another_size_are_refused_with_the_first_that_differs(folder:
     config = json.loads(path.read_text())
     config["model_cfg"]["embed_dim"] = 16
     path.write_text(json.dumps(config))
-    with pytest.raises(ModelRefused, match=r"its weights do not fit its configuration \(.*size mismatch for \S+: [^\n]*\)"):
+    with pytest.raises(
+        ModelRefused, match=r"its weights do not fit its configuration \(.*size mismatch for \S+: [^\n]*\)"
+    ):
         softprompt.load_encoder(f"local-dir:{folder}")
 
 
@@ -217,7 +234,12 @@ def test_a_training_checkpoint_gives_the_same_embeddings(folder: Path, legacy: b
     expected = softprompt.load_encoder(f"local-dir:{folder}", device="cpu")
     state = {f"module.{key}": value for key, value in load_file(folder / WEIGHTS).items()}
     (folder / WEIGHTS).unlink()
-    checkpoint = {"epoch": 3, "name": "a run", "state_dict": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+    checkpoint = {
+        "epoch": 3,
+        "name": "a run",
+        "state_dict": state,
+        "optimizer": {"state": {0: {"step": torch.ones(1)}}},
+    }
     torch.save(checkpoint, folder / "epoch_3.pt", _use_new_zipfile_serialization=not legacy)
     encoder = softprompt.load_encoder(f"local-dir:{folder}", device="cpu")
     assert encoder.fingerprint == expected.fingerprint
@@ -226,7 +248,10 @@ def test_a_training_checkpoint_gives_the_same_embeddings(folder: Path, legacy: b
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([], "it has no weights. Looked for open_clip_model.safetensors, .*model.pth, or one other file that ends in .*.pt$"),
+        (
+            [],
+            "it has no weights. Looked for open_clip_model.safetensors, .*model.pth, or one other file that ends in .*.pt$",
+        ),
         (["epoch_2.pt", "epoch_3.pt"], r"it has 2 files of weights \(epoch_2.pt, epoch_3.pt\). Leave one"),
     ],
 )

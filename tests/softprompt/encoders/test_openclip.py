@@ -53,7 +53,11 @@ def test_only_the_text_tower_stays_in_memory(tmp_path: Path) -> None:
     name, _ = local_dir(tmp_path / "model")
     encoder = softprompt.load_encoder(name, device="cpu")
     gc.collect()
-    left = [o for o in gc.get_objects() if type(o).__name__ in ("VisionTransformer", "TextTransformer") and o is not _.visual]
+    left = [
+        o
+        for o in gc.get_objects()
+        if type(o).__name__ in ("VisionTransformer", "TextTransformer") and o is not _.visual
+    ]
     assert left == []
     assert encoder.tower.parameters < 3_400_000
 
@@ -64,7 +68,11 @@ def test_only_the_text_tower_stays_in_memory(tmp_path: Path) -> None:
         (lambda folder: (folder / "open_clip_config.json").unlink(), ModelUnavailable, "open_clip_config.json is not"),
         (lambda folder: (folder / "open_clip_config.json").write_text("{}"), ModelUnavailable, "model_cfg"),
         (lambda folder: (folder / "open_clip_model.safetensors").unlink(), ModelUnavailable, "cannot be loaded"),
-        (lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"x" * 100), ModelUnavailable, "cannot be loaded"),
+        (
+            lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"x" * 100),
+            ModelUnavailable,
+            "cannot be loaded",
+        ),
     ],
 )
 def test_a_broken_folder_is_never_run_with_random_weights(tmp_path: Path, tear: Any, error: type, said: str) -> None:
@@ -79,7 +87,9 @@ def test_a_missing_folder_is_said() -> None:
         softprompt.load_encoder("local-dir:/nowhere")
 
 
-def test_a_tokenizer_that_needs_transformers_says_so_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_needs_transformers_says_so_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, _ = local_dir(tmp_path / "model")
     path = tmp_path / "model" / "open_clip_config.json"
     config = json.loads(path.read_text())
@@ -118,7 +128,13 @@ def test_a_transformers_tokenizer_is_arranged_as_open_clip_does(tmp_path: Path, 
     words = "[PAD] [UNK] [CLS] [SEP] [MASK] a fox asleep in the snow lake dog two dogs on long beach at night , photographed from far away".split()
     inner = Tokenizer(WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer, inner.post_processor = BertPreTokenizer(), BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(tmp_path / "model")
     text_cfg = {
         "context_length": 32, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder", "no_causal_mask": True,

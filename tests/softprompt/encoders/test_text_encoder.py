@@ -48,7 +48,9 @@ def test_sets_of_soft_tokens_are_encoded_at_once(encoder: TextEncoder) -> None:
     frame = encoder.frame([[-1, -2], [320, -1, -2, 525]])
     together = frame.outputs(soft)
     assert together.shape == (4, 2, encoder.config.embed_dim)
-    torch.testing.assert_close(together, torch.cat([frame.outputs(one.unsqueeze(0)) for one in soft]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        together, torch.cat([frame.outputs(one.unsqueeze(0)) for one in soft]), atol=1e-5, rtol=0
+    )
 
 
 def test_gradients_flow_to_the_soft_tokens_only(encoder: TextEncoder) -> None:

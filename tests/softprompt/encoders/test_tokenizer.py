@@ -73,7 +73,9 @@ def test_decode_is_open_clips() -> None:
 
 def test_it_needs_neither_torch_nor_open_clip() -> None:
     code = "import sys; from softprompt.encoders.clip.tokenizer import Tokenizer; Tokenizer().encode('a'); print(sorted({'torch', 'open_clip', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @given(st.text(max_size=200))

@@ -52,7 +52,11 @@ def configurations() -> dict[str, dict[str, Any]]:
 
 
 CONFIGURATIONS = configurations()
-PLAIN: dict[str, Any] = {"embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": {"width": 64, "heads": 2, "layers": 2}}
+PLAIN: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": SMALL_VISION,
+    "text_cfg": {"width": 64, "heads": 2, "layers": 2},
+}
 HF_TOWERS = [name for name in open_clip.list_models() if "hf_model_name" in get_model_config(name)["text_cfg"]]
 
 
@@ -132,7 +136,9 @@ def test_the_configurations_cover_what_makes_towers_differ() -> None:
 @pytest.mark.parametrize("name", HF_TOWERS)
 def test_hugging_face_towers_are_refused_by_name(name: str) -> None:
     with pytest.raises(ModelRefused, match=f"{name}/tag is not supported: its text tower is the Hugging Face model"):
-        openclip.load(f"{name}/tag", get_model_config(name), lambda: pytest.fail("its weights are not needed to say so"))
+        openclip.load(
+            f"{name}/tag", get_model_config(name), lambda: pytest.fail("its weights are not needed to say so")
+        )
 
 
 @pytest.mark.parametrize(

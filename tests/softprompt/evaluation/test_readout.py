@@ -40,7 +40,8 @@ def test_special_and_unreadable_tokens_are_never_shown(encoder: TextEncoder) -> 
 
 
 @pytest.mark.parametrize(
-    ("piece", "fine"), [("lake", True), ("é", True), ("🙂", True), ("", False), (" ", False), ("\ufffd", False), ("\x1b", False)]
+    ("piece", "fine"),
+    [("lake", True), ("é", True), ("🙂", True), ("", False), (" ", False), ("\ufffd", False), ("\x1b", False)],
 )
 def test_readable_is_what_can_be_shown_and_typed(piece: str, fine: bool) -> None:
     assert readable(piece) is fine

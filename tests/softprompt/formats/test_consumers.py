@@ -30,7 +30,14 @@ import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
-from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from softprompt import SoftPrompt, TextEncoder
 from softprompt.encoders.base import Specials
@@ -164,7 +171,9 @@ def test_a_pair_is_read_by_both_encoders_of_sdxl(tmp_path: Path) -> None:
     exec(made.line, {"pipe": pipe, "safetensors": safetensors})
     for sentence in SENTENCES:
         text = sentence.replace("{}", made.word)
-        states, _, pooled, _ = pipe.encode_prompt(text, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        states, _, pooled, _ = pipe.encode_prompt(
+            text, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
         rows = [row(encoder, sentence, prompt) for encoder, prompt in zip(encoders, pair, strict=True)]
         vectors = [torch.from_numpy(prompt.vectors) for prompt in pair]
         hidden = [
@@ -201,11 +210,15 @@ def test_diffusers_uses_one_vector_of_a_token_with_capital_letters(pipeline: Any
     assert pipe.maybe_convert_prompt("<Lake> at night", pipe.tokenizer) == "<Lake> at night"
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's question to transformers
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft's question to transformers
 def test_peft_loads_the_folder_with_the_same_bits(tmp_path: Path) -> None:
     prompt = soft(256)
     (folder,) = {path.parent for path in export(prompt, "peft", tmp_path).paths}
-    base = BertModel(BertConfig(hidden_size=256, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, vocab_size=50))
+    base = BertModel(
+        BertConfig(hidden_size=256, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, vocab_size=50)
+    )
     loaded = peft.PeftModel.from_pretrained(base, str(folder))
     assert loaded.get_prompt_embedding_to_save("default").numpy().tobytes() == prompt.vectors.tobytes()
     inside: Any = loaded.prompt_encoder["default"]
@@ -280,7 +293,11 @@ def test_a1111_finds_nothing_malicious_in_the_pt(tmp_path: Path) -> None:
     with zipfile.ZipFile(one(export(soft(768), "a1111", tmp_path))) as archive:
         assert all(re.match(r"^([^/]+)/((data/\d+)|version|(data\.pkl))$", name) for name in archive.namelist())
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        names = {argument for operation, argument, _ in pickletools.genops(archive.read(pickled)) if operation.name == "GLOBAL"}
+        names = {
+            argument
+            for operation, argument, _ in pickletools.genops(archive.read(pickled))
+            if operation.name == "GLOBAL"
+        }
     assert names == {"torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict"}
 
 
@@ -346,18 +363,27 @@ def is_found(to: str, word: str, text: str) -> bool:
     match to:
         case "a1111" | "a1111-png":
             tokenizer = Tokenizer()
-            parts = [part for part in re.split(r"\bAND\b|\bBREAK\b|[()\[\]\\:]", re.sub(r"<\w+:[^>]+>", "", text)) if part]
+            parts = [
+                part for part in re.split(r"\bAND\b|\bBREAK\b|[()\[\]\\:]", re.sub(r"<\w+:[^>]+>", "", text)) if part
+            ]
             needle = tokenizer.encode(word)
             rows = [tokenizer.encode(part) for part in parts]
             return any(row[i : i + len(needle)] == needle for row in rows for i in range(len(row)))
         case "comfyui":
             segments = [re.sub(r":[\d.]+$", "", segment) for segment in re.split(r"[()]", text)]
-            names = [found.split()[0].strip(",") for segment in segments for found in f" {segment}".split(" embedding:")[1:]]
+            names = [
+                found.split()[0].strip(",") for segment in segments for found in f" {segment}".split(" embedding:")[1:]
+            ]
             return names == [word.removeprefix("embedding:")]
         case "invokeai":
             return re.findall(r"<[a-zA-Z0-9., _-]+>", text) == [word] and not re.search("__.+__", text)
         case _:  # kohya adds the word to its tokenizer, which finds it anywhere
-            return "BREAK" not in text and " AND " not in text and not re.search(r"[()\[\]:{}|\\ ]", word) and "--" not in word
+            return (
+                "BREAK" not in text
+                and " AND " not in text
+                and not re.search(r"[()\[\]:{}|\\ ]", word)
+                and "--" not in word
+            )
 
 
 @pytest.mark.parametrize("name", SYNTAX)

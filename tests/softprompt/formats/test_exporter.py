@@ -74,7 +74,8 @@ def test_the_default_file_has_one_tensor_and_all_provenance_in_its_header(here: 
     assert metadata.keys() == {"format", "softprompt", "softprompt_tensors"}
     assert metadata["format"] == "pt"
     tensors = {
-        name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in json.loads(metadata["softprompt_tensors"]).items()
+        name: np.frombuffer(base64.b64decode(text), "<f4")
+        for name, text in json.loads(metadata["softprompt_tensors"]).items()
     }
     again = from_dict(json.loads(metadata["softprompt"]), prompt.vectors, **tensors)
     assert to_dict(again) == to_dict(prompt)
@@ -167,7 +168,11 @@ def test_a_pair_is_put_in_order_by_width(here: Path, to: str) -> None:
         (soft(768, name="second"), "comfyui", "second has 768"),
         (soft(1024), "comfyui", "has 1024"),
         (soft(1280, vectors=np.zeros((2, 1280), np.float32)), "comfyui", "as many soft tokens in both"),
-        (soft(1280), "peft", "peft cannot hold a pair for SDXL; safetensors, comfyui, a1111, diffusers, invokeai, kohya can"),
+        (
+            soft(1280),
+            "peft",
+            "peft cannot hold a pair for SDXL; safetensors, comfyui, a1111, diffusers, invokeai, kohya can",
+        ),
         (soft(1280), "a1111-png", "cannot hold a pair"),
     ],
 )
@@ -183,11 +188,19 @@ def test_what_is_no_pair_is_refused(here: Path, other: SoftPrompt, to: str, said
 def test_the_notes_say_what_each_program_reads_and_how_near_it_is(here: Path) -> None:
     near = {"sd1": 0.91, "flux": 0.97}
     notes = export(soft(hidden=near), "comfyui", None).notes
-    assert "Stable Diffusion 1.x reads the hidden states of the last layer: similarity there 0.9100, pooled 0.9971" in notes
+    assert (
+        "Stable Diffusion 1.x reads the hidden states of the last layer: similarity there 0.9100, pooled 0.9971"
+        in notes
+    )
     assert "Flux reads CLIP-L's pooled embedding, unprojected: similarity there 0.9700, pooled 0.9971" in notes
-    assert any(note.startswith("SDXL reads") and note.endswith("similarity there not measured, pooled 0.9971") for note in notes)
+    assert any(
+        note.startswith("SDXL reads") and note.endswith("similarity there not measured, pooled 0.9971")
+        for note in notes
+    )
     assert not any(note.startswith("warning") for note in notes)
-    assert any(note.startswith("Stable Diffusion 2.x reads") for note in export(soft(1024, model=CLIP_H), "a1111", None).notes)
+    assert any(
+        note.startswith("Stable Diffusion 2.x reads") for note in export(soft(1024, model=CLIP_H), "a1111", None).notes
+    )
 
 
 def test_another_model_of_the_right_width_is_warned_of(here: Path) -> None:
@@ -285,7 +298,10 @@ def test_out_is_a_file_or_a_folder(here: Path) -> None:
     assert export(soft(), "a1111", Path("in/lake.pt")).paths == (here / "in" / "lake.pt",)
     assert export(soft(), "peft", here / "in").paths[0].parent == here / "in" / "red-fox-peft"
     assert export(soft(), "peft", here / "adapter").paths[0].parent == here / "adapter"
-    for out, said in ((here / "none" / "lake.pt", "there is no folder"), (here / "lake.bin", "must end in .pt: give red-fox.pt")):
+    for out, said in (
+        (here / "none" / "lake.pt", "there is no folder"),
+        (here / "lake.bin", "must end in .pt: give red-fox.pt"),
+    ):
         with pytest.raises(ExportRefused, match=said):
             export(soft(), "a1111", out)
 
@@ -315,13 +331,20 @@ def test_a_name_that_is_syntax_somewhere_is_written_otherwise_there_and_that_is_
     assert made.notes[0] == "the file is called sp-and, since AUTOMATIC1111 reads AND in a prompt as syntax"
     assert export(soft(name="AND"), "comfyui", None).word == "embedding:AND"
     (loaded,) = [
-        note for note in export(soft(name="AND"), "safetensors", None, force=True).notes if note.startswith("the file loads")
+        note
+        for note in export(soft(name="AND"), "safetensors", None, force=True).notes
+        if note.startswith("the file loads")
     ]
     assert "as it is in ComfyUI (embedding:AND), InvokeAI (<AND>), diffusers" in loaded
-    assert loaded.endswith("; in AUTOMATIC1111 and Forge (sp-and) as sp-and.safetensors, kohya (sp-and) as sp-and.safetensors")
+    assert loaded.endswith(
+        "; in AUTOMATIC1111 and Forge (sp-and) as sp-and.safetensors, kohya (sp-and) as sp-and.safetensors"
+    )
 
 
-@given(st.text(string.ascii_letters + "_- ", max_size=12), st.sampled_from([name for name in PROGRAMS if PROGRAMS[name].by_stem]))
+@given(
+    st.text(string.ascii_letters + "_- ", max_size=12),
+    st.sampled_from([name for name in PROGRAMS if PROGRAMS[name].by_stem]),
+)
 def test_a_stem_that_was_made_typeable_stays_so(name: str, to: str) -> None:
     stem = typeable_stem(to, safe_stem(name), 3)
     assert typeable_stem(to, stem, 3) == stem
@@ -423,7 +446,17 @@ def test_the_card_shows_text_and_curve(here: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "\x1b[31m\x00\n\r\u202e", "雪" * 50, "😀" * 300, "[/bold]" * 200, "\ud800", "w" * 100_000, "a\u0301" * 90],
+    [
+        "",
+        " ",
+        "\x1b[31m\x00\n\r\u202e",
+        "雪" * 50,
+        "😀" * 300,
+        "[/bold]" * 200,
+        "\ud800",
+        "w" * 100_000,
+        "a\u0301" * 90,
+    ],
     ids=["nothing", "space", "steering", "no font has it", "emoji", "markup", "half a pair", "endless", "accents"],
 )
 def test_any_text_can_stand_on_a_card(text: str) -> None:

@@ -116,7 +116,9 @@ def test_a_part_is_named_after_its_file_and_a_token_after_itself(
 def test_each_half_of_an_exported_pair_comes_back_with_what_it_knew_and_the_others_id(tmp_path: Path) -> None:
     vectors = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
     halves = {
-        key: a_prompt(name=f"lake {key}", hard_prompt=f"a lake for {key}", model=f"m {key}", vectors=array, hidden={"sdxl": 0.5})
+        key: a_prompt(
+            name=f"lake {key}", hard_prompt=f"a lake for {key}", model=f"m {key}", vectors=array, hidden={"sdxl": 0.5}
+        )
         for key, array in vectors.items()
     }
     (path,) = export(halves["clip_g"], "comfyui", tmp_path, other=halves["clip_l"]).paths
@@ -218,7 +220,9 @@ def test_names_that_are_taken_get_a_number_and_that_is_said(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["entry", "export"])
 def test_what_this_program_wrote_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
     prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
-    beside = {key: base64.b64encode(getattr(prompt, key).tobytes()).decode() for key in ("target", "losses", "similarities")}
+    beside = {
+        key: base64.b64encode(getattr(prompt, key).tobytes()).decode() for key in ("target", "losses", "similarities")
+    }
     metadata = {"softprompt": json.dumps(to_dict(prompt)), "softprompt_tensors": json.dumps(beside)}
     path = tmp_path / "x.bin"
     entry = Entry("0123456789abcdef", 4, prompt, ("red",), "a note")
@@ -320,7 +324,10 @@ def test_a_process_killed_between_two_of_a_batch_has_added_whole_ones_only(tmp_p
 def test_a_disk_that_fails_in_the_middle_leaves_none_of_a_batch(tmp_path: Path) -> None:
     paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(3)], Library()
     for number in range(3):
-        with failing(number, OSError(errno.EIO, "Input/output error"), "/data/library", "link"), pytest.raises(HomeError):
+        with (
+            failing(number, OSError(errno.EIO, "Input/output error"), "/data/library", "link"),
+            pytest.raises(HomeError),
+        ):
             import_files(library, paths)
         assert names(library) == []
         assert library.check().files == 0
@@ -376,7 +383,9 @@ def export_with(path: Path, losses: int = 5, **changes: object) -> Path:
     sizes = {"target": prompt.target, "losses": prompt.losses[:losses], "similarities": prompt.similarities}
     beside = {key: base64.b64encode(array.tobytes()).decode() for key, array in sizes.items()}
     said = json.dumps(to_dict(prompt) | changes)
-    path.write_bytes(save({"emb_params": prompt.vectors}, {"softprompt": said, "softprompt_tensors": json.dumps(beside)}))
+    path.write_bytes(
+        save({"emb_params": prompt.vectors}, {"softprompt": said, "softprompt_tensors": json.dumps(beside)})
+    )
     return path
 
 
@@ -444,13 +453,17 @@ def test_one_that_cannot_be_saved_is_refused_by_its_files_name_and_the_others_ar
     paths = [file(tmp_path, f"{i}.pt", i) for i in range(2)]
     (one,) = import_files(library, paths[:1]).imported
     at = library.path(one.entry.id, 1)
-    at.rename(library.path(one.entry.id, 999_999_999))  # the last number there is, and what bears it is not where it belongs
+    at.rename(
+        library.path(one.entry.id, 999_999_999)
+    )  # the last number there is, and what bears it is not where it belongs
     batch = import_files(library, paths, keep_going=True)
     assert "0.pt is not saved" in str(batch.refused[0])
     assert [made.entry.prompt.name for made in batch.imported] == ["1"]
 
 
-def test_a_batch_reads_the_folder_a_few_times_and_not_for_each_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_reads_the_folder_a_few_times_and_not_for_each_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = Library()
     paths = []
     for i in range(12):
@@ -496,7 +509,10 @@ def test_a_hard_prompt_is_told_once_and_measured_where_the_model_is_known(tmp_pa
         {},
         0,
     )
-    for both in (assigned(told, encoder), assigned(assigned(one.entry.prompt, encoder), encoder, hard_prompt="a red fox")):
+    for both in (
+        assigned(told, encoder),
+        assigned(assigned(one.entry.prompt, encoder), encoder, hard_prompt="a red fox"),
+    ):
         assert both.similarity == pytest.approx(1, abs=1e-5)  # these very words
         assert both.composition is not None
         assert both.composition.mean > 0.999
@@ -523,7 +539,9 @@ def test_a_hard_prompt_is_told_once_and_measured_where_the_model_is_known(tmp_pa
     ("text", "wrong"),
     [(" ", "is empty"), ("a\udc80b", "no UTF-8"), ("fox " * 80, "Shorten it"), ("x" * 200_001, "at most 200,000")],
 )
-def test_a_text_that_no_soft_prompt_can_stand_for_is_refused(encoder: TextEncoder, tmp_path: Path, text: str, wrong: str) -> None:
+def test_a_text_that_no_soft_prompt_can_stand_for_is_refused(
+    encoder: TextEncoder, tmp_path: Path, text: str, wrong: str
+) -> None:
     path = tmp_path / "fox.npy"
     np.save(path, np.ones((2, 256), np.float32))
     (one,) = import_files(Library(), [path]).imported
@@ -533,7 +551,9 @@ def test_a_text_that_no_soft_prompt_can_stand_for_is_refused(encoder: TextEncode
     assert (cut.config["long"], cut.similarity is None) == ("cut", False)
 
 
-def test_one_of_more_tokens_than_the_model_takes_has_a_readout_and_no_figures(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_one_of_more_tokens_than_the_model_takes_has_a_readout_and_no_figures(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
     path = tmp_path / "many.npy"
     np.save(path, np.ones((100, 256), np.float32))
     (one,) = import_files(Library(), [path]).imported

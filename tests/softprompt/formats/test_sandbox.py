@@ -59,7 +59,9 @@ def coop(context: torch.Tensor) -> dict[str, Any]:
     learner.ctx.sum().backward()
     optimizer.step()
     context.data.copy_(learner.ctx.data)
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)], [])
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)], []
+    )
     held = schedule.state_dict() | {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)}
     return {
         "state_dict": learner.state_dict(),
@@ -137,7 +139,10 @@ def test_torch_files_are_read_to_the_bit_without_being_unpickled(layout: str, le
         ({"<fox>": V}, {"<fox>": V}),
         ({"<fox>": V[0].clone(), "<fox>_1": V[1].clone()}, {"<fox>": V[:2]}),
         ({"bundle_emb.fox.string_to_param.*": V, "lora_te.x": LEFT}, {"fox": V}),
-        ({"bundle_emb.fox.clip_l": V, "bundle_emb.fox.clip_g": LEFT, "y": LEFT.clone()}, {"fox clip_l": V, "fox clip_g": LEFT}),
+        (
+            {"bundle_emb.fox.clip_l": V, "bundle_emb.fox.clip_g": LEFT, "y": LEFT.clone()},
+            {"fox clip_l": V, "fox clip_g": LEFT},
+        ),
     ],
 )
 def test_safetensors_are_read_by_their_keys(tensors: dict[str, torch.Tensor], names: dict[str, torch.Tensor]) -> None:
@@ -173,7 +178,9 @@ def test_koboldai_zips_are_read_as_its_converter_writes_them(kind: str) -> None:
         np.save(member, array, allow_pickle=False)
     with zipfile.ZipFile(file, "a", compression=zipfile.ZIP_STORED) as made, made.open("meta.json", "w") as member:
         member.write(
-            json.dumps({"name": "Fox", "author": "me", "supported": ["a", "b"], "description": "red"}, indent=2).encode()
+            json.dumps(
+                {"name": "Fox", "author": "me", "supported": ["a", "b"], "description": "red"}, indent=2
+            ).encode()
         )
     found = found_in_file(file.getvalue())
     assert bits(found.vectors[""]) == bits(wanted.float().numpy())
@@ -197,7 +204,11 @@ def test_a_peft_folder_is_read(weights: str, tmp_path: Path) -> None:
         "token_dim": 8,
     }
     (tmp_path / "adapter_config.json").write_text(json.dumps(said | {"auto_mapping": None}))
-    raw = save_torch({"prompt_embeddings": V}) if weights.endswith("safetensors") else saved({"prompt_embeddings": V}, False)
+    raw = (
+        save_torch({"prompt_embeddings": V})
+        if weights.endswith("safetensors")
+        else saved({"prompt_embeddings": V}, False)
+    )
     (tmp_path / weights).write_bytes(raw)
     found = read(tmp_path)
     assert bits(found.vectors[""]) == bits(V.numpy())
@@ -225,7 +236,9 @@ def test_float32_keeps_every_bit_and_float64_says_what_it_lost() -> None:
 def test_what_this_program_wrote_comes_back_with_everything() -> None:
     prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
     entry = found_in_file(pack(Entry("0123456789abcdef", 2, prompt, ("red",), "a note")))
-    beside = {key: base64.b64encode(bits(getattr(prompt, key))).decode() for key in ("target", "losses", "similarities")}
+    beside = {
+        key: base64.b64encode(bits(getattr(prompt, key))).decode() for key in ("target", "losses", "similarities")
+    }
     metadata = {"softprompt": json.dumps(to_dict(prompt)), "softprompt_tensors": json.dumps(beside)}
     export = found_in_file(save({"emb_params": prompt.vectors}, metadata))
     for found in (entry, export):
@@ -233,7 +246,9 @@ def test_what_this_program_wrote_comes_back_with_everything() -> None:
         said.pop("entry", None)
         assert said == json.loads(json.dumps(to_dict(prompt)))
         assert bits(found.vectors[""]) == bits(prompt.vectors)
-        assert {key: bits(found.beside[""][key]) for key in beside} == {key: bits(getattr(prompt, key)) for key in beside}
+        assert {key: bits(found.beside[""][key]) for key in beside} == {
+            key: bits(getattr(prompt, key)) for key in beside
+        }
     assert entry.provenance[""]["entry"] == {"id": "0123456789abcdef", "revision": 2, "tags": ["red"], "note": "a note"}
 
 
@@ -325,7 +340,9 @@ def test_a_refusal_says_what_it_is_and_why_and_what_would_be_read(tmp_path: Path
     path.write_bytes(b'{"metadata":{},"tensor":"gASV"}')
     with pytest.raises(FileRefused) as refused:
         read(path)
-    assert str(refused.value).startswith(f"{path} is not read: it is JSON. mkultra's soft prompts are JSON around a pickle")
+    assert str(refused.value).startswith(
+        f"{path} is not read: it is JSON. mkultra's soft prompts are JSON around a pickle"
+    )
     assert "What is read: embeddings of AUTOMATIC1111" in str(refused.value)
 
 
@@ -345,14 +362,18 @@ def every_kind() -> list[bytes]:
     """Files of every kind that is read, and of every kind that is refused; a KoboldAI zip in every encoding that JSON has."""
     codecs = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
     zips = [
-        hostile_files.zipped({"tensor.npy": hostile_files.npy(), "meta.json": '{"name": "Füchse"}'.encode(codec)}, packing)
+        hostile_files.zipped(
+            {"tensor.npy": hostile_files.npy(), "meta.json": '{"name": "Füchse"}'.encode(codec)}, packing
+        )
         for codec, packing in zip(
             codecs, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA) * 2, strict=True
         )
     ]
     read_by_one = [target for target in TARGETS.values() if target.parse is found_in_file]
     others = (hostile_files.named_badly(), hostile_files.bytes_of_all(Path("canary")))
-    short = [raw for files in others for _, raw in files if len(raw) < 50_000]  # the long ones take seconds, in the same code
+    short = [
+        raw for files in others for _, raw in files if len(raw) < 50_000
+    ]  # the long ones take seconds, in the same code
     return zips + [raw for target in read_by_one for raw in target.seeds()] + short
 
 
@@ -373,7 +394,9 @@ def test_the_child_imports_and_opens_nothing_once_it_is_locked_up() -> None:
     assert zips == str([{"name": "Füchse"}] * 8)
 
 
-def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.safetensors").write_bytes(save_torch({"emb_params": V}))
     monkeypatch.setattr(sandbox, "WALL", 0.001)
     with pytest.raises(FileRefused, match="more memory or time"):
@@ -381,7 +404,14 @@ def test_a_child_that_takes_too_long_is_ended_and_its_file_refused(tmp_path: Pat
 
 
 def _head(**changes: object) -> bytes:
-    head = {"format": "x", "said": {}, "provenance": {}, "named": False, "vectors": [["", [2, 4]]], "beside": {}} | changes
+    head = {
+        "format": "x",
+        "said": {},
+        "provenance": {},
+        "named": False,
+        "vectors": [["", [2, 4]]],
+        "beside": {},
+    } | changes
     raw = json.dumps(head).encode()
     return struct.pack("<Q", len(raw)) + raw
 

@@ -28,7 +28,11 @@ FIELDS = {"tokens": "2", "steps": "20", "stop_at": "", "model": "mini", "device"
 @pytest.mark.parametrize(
     ("call", "kind", "said"),
     [
-        (lambda _: load_encoder("no such model", "cpu", "x"), ConfigError, "precision is 'x'; it can be float32 or bfloat16"),
+        (
+            lambda _: load_encoder("no such model", "cpu", "x"),
+            ConfigError,
+            "precision is 'x'; it can be float32 or bfloat16",
+        ),
         (lambda _: load_encoder("no such model", "cuda:²"), DeviceError, "device is 'cuda:²'"),
         (lambda _: load_encoder("no such model", "cuda:" + "9" * 5000), DeviceError, "device is 'cuda:999"),
         (lambda encoder: next(sweep(encoder, FOX, range(1, 10**30))), ConfigError, "from 1 to 64 of them"),
@@ -50,7 +54,9 @@ def test_of_a_folder_what_its_configuration_tells_is_checked_and_nothing_else(tm
     """Without weights, which are read when its turn comes."""
 
     def check(config: Any, tokens: int = 9, prompt: str = FOX) -> None:
-        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": config, "vision_cfg": {}}}))
+        (tmp_path / "open_clip_config.json").write_text(
+            json.dumps({"model_cfg": {"text_cfg": config, "vision_cfg": {}}})
+        )
         check_fits(TrainJob(prompt, TrainConfig(tokens=tokens), model=f"{LOCAL}{tmp_path}"))
 
     check({"context_length": 32}, 30, "fox " * 30)

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 
 from softprompt import Library
-from softprompt.errors import ArchiveError, BadName, EntryDamaged, EntryNotFound, EntryRefused, LibraryError, SoftPromptError
+from softprompt.errors import (
+    ArchiveError,
+    BadName,
+    EntryDamaged,
+    EntryNotFound,
+    EntryRefused,
+    LibraryError,
+    SoftPromptError,
+)
 from softprompt.library.diff import difference
 from softprompt.library.entry import Entry, pack
 from softprompt.prompts.results import Composition, ContextGrade
@@ -239,7 +247,8 @@ def test_a_backup_that_is_not_whole_is_refused_as_a_whole(library: Library, tmp_
         parts[first] = parts[second]
 
     broken = [
-        rewritten(tmp_path / "b.zip", change).read_bytes() for change in (without_one, with_a_path, without_manifest, other_bytes)
+        rewritten(tmp_path / "b.zip", change).read_bytes()
+        for change in (without_one, with_a_path, without_manifest, other_bytes)
     ]
     broken.append(rewritten(tmp_path / "b.zip", lambda _: None, packed=zipfile.ZIP_DEFLATED).read_bytes())
     broken += [
@@ -320,11 +329,19 @@ def test_a_change_that_was_overtaken_by_a_purge_is_no_change(library: Library) -
 )
 def test_a_whole_file_with_hostile_values_harms_no_command(library: Library, changes: dict[str, object]) -> None:
     planted = library.path("ab" * 8, 1)
-    planted.write_bytes(with_provenance(library.path(library.find("fox").id, 1).read_bytes(), {"id": "ab" * 8} | changes))
+    planted.write_bytes(
+        with_provenance(library.path(library.find("fox").id, 1).read_bytes(), {"id": "ab" * 8} | changes)
+    )
     assert "fox" in [one.name for one in library.list().entries]
     assert library.rebuild() >= 1
     library.check()
-    for call in (library.open, library.duplicate, lambda name: library.tag(name, ["red"]), library.delete, library.restore):
+    for call in (
+        library.open,
+        library.duplicate,
+        lambda name: library.tag(name, ["red"]),
+        library.delete,
+        library.restore,
+    ):
         with suppress(SoftPromptError):
             call("ab" * 8)
     assert library.open("fox").prompt.name == "fox"
@@ -349,7 +366,8 @@ def test_what_cannot_be_read_again_is_not_saved(library: Library) -> None:
 def test_the_last_number_is_no_trap(library: Library) -> None:
     library.path("ab" * 8, 999_999_999).write_bytes(
         with_provenance(
-            library.path(library.find("fox").id, 1).read_bytes(), {"id": "ab" * 8, "revision": 999_999_999, "name": "last"}
+            library.path(library.find("fox").id, 1).read_bytes(),
+            {"id": "ab" * 8, "revision": 999_999_999, "name": "last"},
         )
     )
     with pytest.raises(LibraryError, match="no number is left"):
@@ -392,7 +410,9 @@ def test_a_backup_that_is_brought_back_twice_adds_nothing_twice(library: Library
         {"ancestry": [{"relation": "mixed", "id": "x", "name": "x", "hard_prompt": "", "model": "", "model_fingerprint": "", "weight": "nan"}]},
     ],
 )  # fmt: skip
-def test_a_provenance_that_this_program_cannot_have_written_is_not_opened(library: Library, changes: dict[str, object]) -> None:
+def test_a_provenance_that_this_program_cannot_have_written_is_not_opened(
+    library: Library, changes: dict[str, object]
+) -> None:
     fox = library.find("fox")
     raw = fox.path.read_bytes()
     library.path("ab" * 8, 1).write_bytes(with_provenance(raw, {"id": "ab" * 8}))
@@ -411,7 +431,9 @@ def test_settings_of_other_versions_stay(library: Library) -> None:
 
 
 @pytest.mark.parametrize(("losses", "similarities"), [(3, 1), (0, 2)])
-def test_losses_and_similarities_are_one_of_each_for_every_step(library: Library, losses: int, similarities: int) -> None:
+def test_losses_and_similarities_are_one_of_each_for_every_step(
+    library: Library, losses: int, similarities: int
+) -> None:
     odd = a_prompt(name="odd", losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
     library.path("ab" * 8, 1).write_bytes(pack(Entry("ab" * 8, 1, odd)))
     with pytest.raises(EntryDamaged, match="one of each for every step"):
@@ -455,7 +477,11 @@ def test_what_could_not_be_opened_again_is_not_saved(library: Library, changes: 
     before = sorted(library.entries.iterdir())
     prompt = a_prompt(**changes)
     entry = Entry("ab" * 8, 1, prompt.named("odd"))
-    for save in (lambda: library.save(prompt), lambda: library.save_all([entry]), lambda: library.revisions.write(entry)):
+    for save in (
+        lambda: library.save(prompt),
+        lambda: library.save_all([entry]),
+        lambda: library.revisions.write(entry),
+    ):
         with pytest.raises(EntryRefused, match="cannot be saved.*" + re.escape(said)):
             save()
     assert sorted(library.entries.iterdir()) == before

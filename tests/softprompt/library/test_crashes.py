@@ -34,7 +34,9 @@ class Crash(BaseException):
 
 
 @contextmanager
-def failing(number: int, error: BaseException, folder: str, only: str = "", for_good: bool = False) -> Iterator[list[str]]:
+def failing(
+    number: int, error: BaseException, folder: str, only: str = "", for_good: bool = False
+) -> Iterator[list[str]]:
     """The `number`th call (from 0) that touches `folder` fails, and with `for_good` all after it; yields the calls that were made."""
     made: list[str] = []
     real = {name: getattr(os, name) for name in CALLS}

@@ -29,11 +29,19 @@ def names(library: Library, *args: object, **kwargs: object) -> list[str]:
 def library(said: list[str]) -> Library:
     made = Library(say=said.append)
     for i, (name, prompt, similarity) in enumerate(
-        [("Zebra", "a zebra in the Öresund", 0.9), ("lake", "mountain lake at sunrise", 0.99), ("雪", "雪の中の赤い狐", 0.8)]
+        [
+            ("Zebra", "a zebra in the Öresund", 0.9),
+            ("lake", "mountain lake at sunrise", 0.99),
+            ("雪", "雪の中の赤い狐", 0.8),
+        ]
     ):
         made.save(
             a_prompt(
-                name=name, hard_prompt=prompt, similarity=similarity, created=f"2026-01-0{i + 1}T00:00:00+00:00", steps=10 + i
+                name=name,
+                hard_prompt=prompt,
+                similarity=similarity,
+                created=f"2026-01-0{i + 1}T00:00:00+00:00",
+                steps=10 + i,
             )
         )
     return made
@@ -99,7 +107,9 @@ def test_changes_by_another_process_are_seen_at_once(library: Library) -> None:
     assert names(library, trashed=True) == ["see"]
 
 
-def test_a_held_lock_blocks_nobody(library: Library, said: list[str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lock_blocks_nobody(
+    library: Library, said: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(index, "WAIT", 0.05)
     library.list()
     for lock in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):

@@ -27,7 +27,8 @@ from tests.library_model import a_prompt
 
 def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
     return to_dict(a) == to_dict(b) and all(
-        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("vectors", "target", "losses", "similarities")
+        getattr(a, name).tobytes() == getattr(b, name).tobytes()
+        for name in ("vectors", "target", "losses", "similarities")
     )
 
 
@@ -138,7 +139,9 @@ def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPa
     assert Library().save(a_prompt()).prompt.name == "red-fox-bold"
 
 
-def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
     with pytest.raises(HomeError, match=r"cannot be created .*set SOFTPROMPT_HOME to a folder"):
@@ -147,7 +150,9 @@ def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(tmp_path:
 
 def test_names_are_made_from_the_words_that_tell() -> None:
     assert name_for("image of serene landscape at sunrise with trees", ()) == "serene-landscape-sunrise"
-    assert name_for("image of serene landscape at sunrise", {"serene-landscape-sunrise"}) == "serene-landscape-sunrise-2"
+    assert (
+        name_for("image of serene landscape at sunrise", {"serene-landscape-sunrise"}) == "serene-landscape-sunrise-2"
+    )
     assert name_for("a of the", ()) == "a-of-the"
     assert name_for("!!! 🙂", ()) == "prompt"
     assert name_for("v1", ()) == "prompt-v1"
@@ -238,4 +243,7 @@ def test_two_of_one_name_are_told_apart_by_id() -> None:
 def test_listing_needs_neither_torch_nor_numpy() -> None:
     Library().save(a_prompt())
     code = "import sys; from softprompt.library import Library; print(len(Library().list().entries), sorted({'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1 []"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "1 []"
+    )

@@ -66,7 +66,9 @@ def random_encoder(width: int = 32, layers: int = 2, pooling: Pooling = "eos", c
 
 # no state of a tower is shorter than what a cosine divides by at least: torch takes 1e-12 for the length of such a vector
 figures = st.floats(-4, 4, width=32).map(lambda x: x if abs(x) > 1e-6 else 0.0)
-states = st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(figures, min_size=3, max_size=3), min_size=n, max_size=n))
+states = st.integers(1, 6).flatmap(
+    lambda n: st.lists(st.lists(figures, min_size=3, max_size=3), min_size=n, max_size=n)
+)
 
 
 def matched(a: Tensor, b: Tensor) -> float:
@@ -104,7 +106,9 @@ def test_a_prompt_is_one_with_itself_and_less_with_a_part_of_itself() -> None:
 
 def test_the_gradient_is_shared_among_equals() -> None:
     ours = torch.tensor([[1.0, 0.5], [1.0, 0.5]], requires_grad=True)
-    best_match(ours, torch.tensor([[0.0, 1.0]]), torch.ones(2, dtype=torch.bool), torch.ones(1, dtype=torch.bool)).backward()
+    best_match(
+        ours, torch.tensor([[0.0, 1.0]]), torch.ones(2, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    ).backward()
     assert ours.grad is not None
     assert torch.equal(ours.grad[0], ours.grad[1])
 
@@ -225,7 +229,8 @@ def test_the_prompts_own_words_are_at_1_and_another_prompts_below(encoder: TextE
 
 
 @pytest.mark.parametrize(
-    ("pooling", "causal"), [("eos", True), ("argmax", True), ("first", False), ("last", True), ("last", False), ("cls", True)]
+    ("pooling", "causal"),
+    [("eos", True), ("argmax", True), ("first", False), ("last", True), ("last", False), ("cls", True)],
 )
 def test_every_kind_of_tower_is_read_in_batches_with_gradients(pooling: Pooling, causal: bool) -> None:
     encoder = random_encoder(pooling=pooling, causal=causal)
@@ -242,7 +247,9 @@ def test_every_kind_of_tower_is_read_in_batches_with_gradients(pooling: Pooling,
         torch.testing.assert_close(together.states[:, :1, :seen], short.states, atol=1e-5, rtol=0)
         (gradient,) = torch.autograd.grad(together.states.square().sum(), soft)
         assert bool((gradient.abs().sum(dim=-1) > 0).all())
-    assert hidden_similarities(encoder, prompt, encoder.embed([5, 6, 7, 8])) == pytest.approx(dict.fromkeys(ALL, 1), abs=1e-5)
+    assert hidden_similarities(encoder, prompt, encoder.embed([5, 6, 7, 8])) == pytest.approx(
+        dict.fromkeys(ALL, 1), abs=1e-5
+    )
 
 
 def test_words_of_the_context_are_matched_as_well(encoder: TextEncoder) -> None:
@@ -317,7 +324,10 @@ def test_mixed_is_near_in_both(encoder: TextEncoder, pooled: SoftPrompt) -> None
 def test_similarity_always_means_the_pooled_one(encoder: TextEncoder) -> None:
     reports = []
     made = train(
-        encoder, FOX, TrainConfig(tokens=3, steps=40, contexts=(), objective="hidden", stop_at=0.8), on_report=reports.append
+        encoder,
+        FOX,
+        TrainConfig(tokens=3, steps=40, contexts=(), objective="hidden", stop_at=0.8),
+        on_report=reports.append,
     )
     assert made.stopped == "stop_at"
     assert reports[-1].best_similarity == pytest.approx(made.similarity, abs=1e-5)
@@ -326,7 +336,13 @@ def test_similarity_always_means_the_pooled_one(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("objective", ["hidden", "mixed"])
 def test_the_same_seed_gives_the_same_bits_also_from_a_checkpoint(encoder: TextEncoder, objective: str) -> None:
-    settings: dict[str, Any] = {"objective": objective, "family": "sd2", "contexts": CONTEXTS, "restarts": 2, "steps": 6}
+    settings: dict[str, Any] = {
+        "objective": objective,
+        "family": "sd2",
+        "contexts": CONTEXTS,
+        "restarts": 2,
+        "steps": 6,
+    }
     whole = quick(encoder, **settings)
     states: list[TrainState] = []
     again = quick(encoder, interval=2, on_report=lambda report: states.append(report.state()), **settings)

@@ -83,7 +83,9 @@ def test_the_workers_log_needs_no_modes_either(monkeypatch: pytest.MonkeyPatch) 
 def test_that_others_may_read_what_is_saved_is_said_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mount can show every file as 0755, whatever mode it was made with."""
     touch, said = Path.touch, list[str]()
-    monkeypatch.setattr(Path, "touch", lambda path, mode=0o666, exist_ok=True: (touch(path, mode, exist_ok), path.chmod(0o755)))
+    monkeypatch.setattr(
+        Path, "touch", lambda path, mode=0o666, exist_ok=True: (touch(path, mode, exist_ok), path.chmod(0o755))
+    )
     library = Library(say=said.append)
     library.save(a_prompt(name="fox"))
     library.save(a_prompt(name="lake"))
@@ -179,7 +181,9 @@ def test_an_event_that_fits_only_in_part_is_no_event(home: Path, monkeypatch: py
     folder.append({"event": "paused"})
     assert folder.read().state == "paused"
     assert not folder.read().stopping
-    assert [json.loads(line)["event"] for line in (folder.path / EVENTS).read_bytes().splitlines() if line.endswith(b"}")] == [
+    assert [
+        json.loads(line)["event"] for line in (folder.path / EVENTS).read_bytes().splitlines() if line.endswith(b"}")
+    ] == [
         "queued",
         "paused",
     ]

@@ -24,7 +24,9 @@ class Autogroup:
 
 
 @pytest.mark.parametrize(("refusals", "written"), [(0, "5"), (1, "5"), (2, "")])
-def test_a_session_is_lowered_though_the_kernel_is_busy(refusals: int, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_lowered_though_the_kernel_is_busy(
+    refusals: int, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked once more, after a while; where it refuses then too, nothing is lost but some politeness."""
     autogroup, slept, lowered = Autogroup(refusals), list[float](), list[int]()
     monkeypatch.setattr(priority, "AUTOGROUP", autogroup)

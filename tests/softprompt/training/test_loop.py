@@ -106,7 +106,9 @@ def test_restarts_keep_the_best_of_them(encoder: TextEncoder) -> None:
     assert many.loss == pytest.approx(1 - many.similarity, abs=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"objective": "mse"}, {"objective": "contrastive", "against": (BOAT, "a blue car")}])
+@pytest.mark.parametrize(
+    "settings", [{"objective": "mse"}, {"objective": "contrastive", "against": (BOAT, "a blue car")}]
+)
 def test_the_other_objectives_reach_the_target_too(encoder: TextEncoder, settings: dict[str, Any]) -> None:
     assert train(encoder, steps=60, **settings).similarity > 0.98
 
@@ -130,7 +132,9 @@ def test_the_contrastive_objective_pushes_away(encoder: TextEncoder) -> None:
         return float(ours @ pooled)
 
     short: dict[str, Any] = {"tokens": 1, "contexts": (), "steps": 30}
-    assert likeness(train(encoder, objective="contrastive", against=(near,), **short)) < likeness(train(encoder, **short))
+    assert likeness(train(encoder, objective="contrastive", against=(near,), **short)) < likeness(
+        train(encoder, **short)
+    )
 
 
 @pytest.mark.parametrize("init", ["vocabulary", "prompt"])
@@ -179,7 +183,9 @@ def test_it_stops_when_patience_is_spent(encoder: TextEncoder) -> None:
     made = train(encoder, tokens=1, contexts=(), steps=2000, patience=15, rate=2.0)
     assert made.stopped == "patience"
     assert made.steps < 2000
-    slowly = train(encoder, rate=0.01, patience=20, steps=60, contexts=())  # a thousandth in twenty steps is progress too
+    slowly = train(
+        encoder, rate=0.01, patience=20, steps=60, contexts=()
+    )  # a thousandth in twenty steps is progress too
     assert slowly.stopped == "steps"
 
 
@@ -253,7 +259,8 @@ def test_reports_come_at_the_interval_and_can_stop_it(encoder: TextEncoder) -> N
     assert reports[-1].best_loss <= reports[0].best_loss
     assert all(math.isfinite(report.similarity) and report.vectors.shape == (3, encoder.width) for report in reports)
     assert [
-        report.step for report in _drain(softprompt.iter_train(encoder, FOX, tokens=1, steps=25, interval=10, contexts=()))
+        report.step
+        for report in _drain(softprompt.iter_train(encoder, FOX, tokens=1, steps=25, interval=10, contexts=()))
     ] == [
         10,
         20,
@@ -299,7 +306,9 @@ def test_more_tokens_than_the_context_has_room_for_are_refused(encoder: TextEnco
         train(encoder, tokens=76)
 
 
-def test_a_loss_that_is_no_number_ends_with_the_best_until_then(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_ends_with_the_best_until_then(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from softprompt.objectives import pooled
 
     real, calls = pooled.row_losses, []
@@ -360,7 +369,9 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
     assert best.similarity > 0.5
 
 
-def test_a_failing_device_is_said_also_before_the_first_step(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_device_is_said_also_before_the_first_step(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from softprompt.objectives import pooled
 
     def full(*_: Any) -> None:
@@ -447,7 +458,9 @@ def test_training_and_grading_contexts_share_no_content_word() -> None:
             "during",
             "i",
         }
-        words = {word.strip(",.'").removesuffix("'s") for context in contexts for word in context.replace("-", " ").split()}
+        words = {
+            word.strip(",.'").removesuffix("'s") for context in contexts for word in context.replace("-", " ").split()
+        }
         return {word[:5] for word in words - small - {"{}", ""}}
 
     assert stems(TRAINING_CONTEXTS) & stems(GRADING_CONTEXTS) == set()

@@ -61,7 +61,9 @@ def test_from_every_state_it_comes_to_the_same_bits(encoder: TextEncoder, settin
 
 
 def test_the_caller_says_when_a_report_is_due(encoder: TextEncoder) -> None:
-    steps = [report.step for report in iter_train(encoder, FOX, tokens=1, steps=12, interval=lambda step: step in (2, 3, 7))]
+    steps = [
+        report.step for report in iter_train(encoder, FOX, tokens=1, steps=12, interval=lambda step: step in (2, 3, 7))
+    ]
     assert steps == [2, 3, 7, 12]
 
 
@@ -89,13 +91,22 @@ def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> N
 def test_a_job_survives_json(encoder: TextEncoder) -> None:
     import json
 
-    job = TrainJob(FOX, TrainConfig(tokens="auto", stop_at=0.9, contexts=("a {}",), patience=3), "mini", "cpu", "bfloat16", "fox")
+    job = TrainJob(
+        FOX, TrainConfig(tokens="auto", stop_at=0.9, contexts=("a {}",), patience=3), "mini", "cpu", "bfloat16", "fox"
+    )
     assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
 
 
 @pytest.mark.parametrize(
     "values",
-    [None, [], {}, {"prompt": 3}, {**TrainJob("a").as_dict(), "name": None}, {**TrainJob("a").as_dict(), "config": {"x": 1}}],
+    [
+        None,
+        [],
+        {},
+        {"prompt": 3},
+        {**TrainJob("a").as_dict(), "name": None},
+        {**TrainJob("a").as_dict(), "config": {"x": 1}},
+    ],
 )
 def test_what_is_no_job_is_refused(values: Any) -> None:
     with pytest.raises(ConfigError):

@@ -176,7 +176,10 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
     with pytest.raises(TrainingFailed, match="gone"):
         done.update((task.key, made) for task, made in together)
     assert set(done) == set(PROMPTS[:2])
-    assert all(isinstance(error, TrainingFailed) and error.best is not None and error.best.steps == 25 for error in done.values())
+    assert all(
+        isinstance(error, TrainingFailed) and error.best is not None and error.best.steps == 25
+        for error in done.values()
+    )
 
 
 def test_a_state_of_the_last_step_ends_there(encoder: TextEncoder) -> None:

@@ -157,7 +157,9 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     result = {"tokens": 1, "readout_text": endless, "similarity": -0.12345678901234567, "knee": True}
     for name, value in {"prompt": endless, "model": endless, "device": endless, "sweep": tuple(range(1000))}.items():
         object.__setattr__(job, name, value)  # past its own checks
-    record = Run("f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(SweepResult(**result),) * 1000)
+    record = Run(
+        "f" * 16, job, "2026", error=endless, entry=endless, name=endless, results=(SweepResult(**result),) * 1000
+    )
     number, figure = (1 << 63) - 1, -0.12345678901234567
     run = messages.shown(record)
     lines_of_runs = messages.RunLines()
@@ -223,7 +225,9 @@ def test_a_client_that_reads_slowly_stays_and_one_that_reads_nothing_is_dropped(
             connection.drop()
             client.close()
         await asyncio.sleep(0)
-        assert not any(connection.is_stalled() for connection in connections[:1])  # nor does it stumble over one that is gone
+        assert not any(
+            connection.is_stalled() for connection in connections[:1]
+        )  # nor does it stumble over one that is gone
         server.close()
 
     asyncio.run(scene())

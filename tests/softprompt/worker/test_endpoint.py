@@ -38,7 +38,9 @@ def test_the_folder_is_private_under_any_umask(runtime: Path, umask: int) -> Non
     Place().prepare()
 
 
-def test_a_folder_that_others_could_reach_is_refused(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_others_could_reach_is_refused(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     runtime.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WorkerError, match="is a link"):
@@ -143,7 +145,9 @@ def test_another_hosts_run_is_never_taken_unasked(tmp_path: Path) -> None:
     assert unheard_for(tmp_path) > leases.UNHEARD
 
 
-def test_of_two_that_take_a_run_one_gets_it_and_the_other_learns_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_take_a_run_one_gets_it_and_the_other_learns_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = take_lease(tmp_path)
     assert first is not None
     assert first.is_ours()

@@ -149,11 +149,16 @@ def test_a_run_that_kills_the_thread_fails_and_the_next_one_waits(worker: Home) 
     if pid := worker.pid():
         gone(pid)
     failed, waiting = worker.record(first), worker.record(second)
-    assert (failed.state, failed.error) == ("failed", "the thread that trained it died (KeyboardInterrupt: out of a C library)")
+    assert (failed.state, failed.error) == (
+        "failed",
+        "the thread that trained it died (KeyboardInterrupt: out of a C library)",
+    )
     assert (waiting.state, waiting.began) == ("queued", "")
 
 
-def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_fresh_process(worker: Home, home: Path) -> None:
+def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_fresh_process(
+    worker: Home, home: Path
+) -> None:
     """The first process takes torch's meta device, which computes nothing, for its GPU; its probe must notice, and nothing else be begun there."""
     failing = (
         "import torch, softprompt.encoders.loading as m, softprompt.worker.model_cache as w\n"
@@ -178,7 +183,9 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
     assert heard[-1] == {"type": "bye", "again": True, "reason": ""}
     assert worker.record(bad).state == "failed"
     assert "meta" in worker.record(bad).error  # torch's own words
-    assert not [event for event in heard if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]]
+    assert not [
+        event for event in heard if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]
+    ]
     assert worker.ended(good).state == "done"
     with worker.client() as client:  # of the fresh process, which has no such device
         client.request(p.Resume(bad))

@@ -121,7 +121,11 @@ def too_long(path: Path) -> None:
 
 QUEUED = {"event": "queued", "position": 1.0}
 UNREADABLE: list[tuple[str, Callable[[RunFolder], Any], str]] = [
-    ("a setting of a newer version", set_config(from_a_newer_version=1), "unknown settings: from_a_newer_version.*update"),
+    (
+        "a setting of a newer version",
+        set_config(from_a_newer_version=1),
+        "unknown settings: from_a_newer_version.*update",
+    ),
     ("a format of a newer version", lambda folder: change_spec(folder, lambda spec: spec.update(format=2)), "Update"),
     ("a setting out of its bounds", set_config(steps=0), "steps is 0"),
     ("more tokens than there are numbers", set_config(tokens=10**30), "tokens is 1000"),
@@ -195,7 +199,9 @@ def test_a_run_that_cannot_be_read_says_why_and_harms_no_other(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.touch, lambda path: path.symlink_to("/etc")])
-def test_what_has_a_runs_name_and_is_no_folder_can_be_dropped(home: Path, runs: Path, make: Callable[[Path], object]) -> None:
+def test_what_has_a_runs_name_and_is_no_folder_can_be_dropped(
+    home: Path, runs: Path, make: Callable[[Path], object]
+) -> None:
     runs.mkdir(parents=True)
     make(runs / f"{7:016x}")
     (runs / "notes").mkdir()
@@ -244,7 +250,9 @@ def test_a_long_training_keeps_a_bounded_curve_with_its_lowest_point_and_its_las
     assert lowest in [step for step, *_ in points]
     assert [step for step, *_ in points] == sorted({step for step, *_ in points})
     assert points[-1][0] == steps[-1]
-    write_events(folder, QUEUED, {"event": "began", "step": 0}, *reports, {"event": "done", "latest": {"step": steps[-1]}})
+    write_events(
+        folder, QUEUED, {"event": "began", "step": 0}, *reports, {"event": "done", "latest": {"step": steps[-1]}}
+    )
     assert (folder.glance().state, folder.glance().points, folder.read().points) == ("done", (), points)
 
 
@@ -253,9 +261,24 @@ JSON = st.recursive(
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=8), parts, max_size=3),
     max_leaves=6,
 )
-KINDS = st.sampled_from(["queued", "paused", "moved", "stopping", "pausing", "began", "report", "done", "stopped", "failed"])
+KINDS = st.sampled_from(
+    ["queued", "paused", "moved", "stopping", "pausing", "began", "report", "done", "stopped", "failed"]
+)
 KEYS = st.sampled_from(
-    ["at", "lease", "position", "step", "tokens", "loss", "similarity", "latest", "results", "entry", "began", "restarts"]
+    [
+        "at",
+        "lease",
+        "position",
+        "step",
+        "tokens",
+        "loss",
+        "similarity",
+        "latest",
+        "results",
+        "entry",
+        "began",
+        "restarts",
+    ]
 )
 GOOD = {"at": TIME, "position": 1, "step": 1, "tokens": 2, "loss": 0.5, "similarity": 0.5}
 
@@ -305,7 +328,10 @@ def test_a_worker_that_lost_its_lease_changes_nothing_any_more(home: Path, runs:
     first = scanned(home)
     run = first.submit(JOB, b"")
     (training,) = first.next()
-    for event in ({"event": "began", "step": 0}, {"event": "report", "step": 10, "tokens": 2, "loss": 0.5, "similarity": 0.5}):
+    for event in (
+        {"event": "began", "step": 0},
+        {"event": "report", "step": 10, "tokens": 2, "loss": 0.5, "similarity": 0.5},
+    ):
         first.record(run.id, training.folder.append(event, training.lease.number))
     second = scanned(home)
     taken = second.pause(run.id)
@@ -355,7 +381,9 @@ def test_waiting_runs_cost_no_lease_until_they_are_trained_or_changed(home: Path
         assert holder_of(folder.path) == Holder.me()
 
 
-def test_the_worker_of_a_host_speaks_for_all_its_waiting_runs(home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_of_a_host_speaks_for_all_its_waiting_runs(
+    home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other hosts see by one file that it lives; where it is silent, they may take a run over when they are asked to."""
     here = scanned(home)
     run = here.submit(JOB, b"")

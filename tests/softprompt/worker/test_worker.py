@@ -302,7 +302,9 @@ def test_what_cannot_be_done_to_a_run_that_is_over(shared: Client, request_: Any
 
 def test_a_run_that_fails_says_why_and_the_next_one_trains(shared: Client) -> None:
     foreign = Library().save(a_prompt(name="of another model"))
-    bad = shared.request(p.Submit(TrainJob(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))["id"]
+    bad = shared.request(p.Submit(TrainJob(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id))[
+        "id"
+    ]
     good = submit(shared, **SHORT)
     assert "was trained on other weights" in state(shared, bad, "failed")["error"]
     state(shared, good, "done")
@@ -417,7 +419,9 @@ def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Clie
 
 
 def test_the_readout_of_a_run_is_compared_with_what_the_run_is_trained_on(shared: Client, encoder: TextEncoder) -> None:
-    job = TrainJob("(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))  # type: ignore[arg-type]
+    job = TrainJob(
+        "(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4))
+    )  # type: ignore[arg-type]
     run = shared.request(p.Submit(job.as_dict()))["id"]
     training(shared, run)
     live = shared.request(p.Neighbours(run=run))
@@ -472,7 +476,8 @@ def test_the_newest_question_wins(shared: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\n", b"{\n", b"[]\n", b"\xff\xfe\n", b'{"do":"submit"}\n', b'{"do":"nothing","id":1}\n', b"[" * 100_000 + b"\n"]
+    "line",
+    [b"\n", b"{\n", b"[]\n", b"\xff\xfe\n", b'{"do":"submit"}\n', b'{"do":"nothing","id":1}\n', b"[" * 100_000 + b"\n"],
 )
 def test_a_client_that_says_nonsense_harms_nobody(shared: Client, line: bytes) -> None:
     raw = Raw(p.hello())
@@ -685,7 +690,9 @@ def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
     Place().prepare()
     reading, writing = os.pipe()
     os.close(reading)
-    subprocess.run([sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)], check=True, pass_fds=(writing,))
+    subprocess.run(
+        [sys.executable, "-m", "softprompt.worker", "--ready-fd", str(writing)], check=True, pass_fds=(writing,)
+    )
     os.close(writing)
     until(worker.pid)
     pid = worker.pid()
@@ -762,7 +769,9 @@ def test_a_module_that_lies_where_the_user_is_is_not_imported(
     assert not (tmp_path / "planted").exists()
 
 
-def test_a_relative_home_is_the_same_one_for_the_worker(worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_home_is_the_same_one_for_the_worker(
+    worker: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOFTPROMPT_HOME", "relative")
     run = worker.submit(FOX, **SHORT)
@@ -835,7 +844,16 @@ def test_figures_that_are_no_numbers_are_null_in_a_run(tmp_path: Path) -> None:
 
     nothing = float("nan")
     report = Report(
-        7, 9, nothing, float("inf"), 0.5, nothing, 1.0, torch.zeros(1, 4), (nothing, 0.5), lambda: pytest.fail("not asked for")
+        7,
+        9,
+        nothing,
+        float("inf"),
+        0.5,
+        nothing,
+        1.0,
+        torch.zeros(1, 4),
+        (nothing, 0.5),
+        lambda: pytest.fail("not asked for"),
     )
     folder, waiting = RunFolder.create(tmp_path, TrainJob(FOX), 1.0)
     run = waiting.apply(folder.append(event_of(report)))

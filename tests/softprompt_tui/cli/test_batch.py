@@ -77,7 +77,9 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(sys, "stdin", Stdin())
     out = tmp_path / "results.jsonl"
-    done = run("batch", "-", "--format", "csv", "--column", "caption", "--steps", "4", "--no-contexts", "--out", str(out))
+    done = run(
+        "batch", "-", "--format", "csv", "--column", "caption", "--steps", "4", "--no-contexts", "--out", str(out)
+    )
     assert (done.returncode, done.stdout) == (0, "")
     assert "not used: url" in done.stderr
     results = {result["line"]: result for result in map(json.loads, out.read_text().splitlines())}
@@ -113,7 +115,11 @@ def test_bad_input_ends_with_2_and_one_clear_line(run: Run, file: Path, home: Pa
 def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nursery: Nursery) -> None:
     """Killed when the first results are there, again and again, until it comes to its end."""
     file, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
-    prompts = [f"a {colour} {animal} on a hill" for colour in ("red", "blue", "old") for animal in ("fox", "cat", "owl", "horse")]
+    prompts = [
+        f"a {colour} {animal} on a hill"
+        for colour in ("red", "blue", "old")
+        for animal in ("fox", "cat", "owl", "horse")
+    ]
     file.write_text("\n".join(prompts))
     args = ("batch", f"{file}", "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", f"{out}")
     killed = 0

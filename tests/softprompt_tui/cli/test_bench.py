@@ -16,9 +16,7 @@ from softprompt.config import HardConfig
 from tests.nursery import PIPE, Nursery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ONE_START = (
-    "from functools import partial\nfrom softprompt.bench import hard\nhard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
-)
+ONE_START = "from functools import partial\nfrom softprompt.bench import hard\nhard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
 SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
 
 
@@ -38,7 +36,9 @@ def test_scripts_get_one_document_with_every_table(run: Run) -> None:
     assert made["machine"]["gflops"] > 0
     assert made["plan"]["parts"] == ["hard"]
     assert [(row["tokens"], row["method"]) for row in made["hard"]] == [
-        (k, method) for k in (4, 8) for method in ("ours", "ours, warm start", "fast PEZ", "stock PEZ", "copy of the first k")
+        (k, method)
+        for k in (4, 8)
+        for method in ("ours", "ours, warm start", "fast PEZ", "stock PEZ", "copy of the first k")
     ]
     assert {row["kept"] for row in made["hard"] if row["method"].startswith("ours")} == {1}
     assert "hard error to stock PEZ's, k 8" in made["figures"]

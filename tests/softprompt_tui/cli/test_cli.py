@@ -30,7 +30,9 @@ KEYS = (
 def trained(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> tuple[Path, dict[str, Any]]:
     """A home with one soft prompt, and what `train --json` printed of it."""
     home = tmp_path_factory.mktemp("trained")
-    done = nursery.run("train", FOX, "--tokens", "3", "--steps", "100", "--name", "Fox", "--json", SOFTPROMPT_HOME=str(home))
+    done = nursery.run(
+        "train", FOX, "--tokens", "3", "--steps", "100", "--name", "Fox", "--json", SOFTPROMPT_HOME=str(home)
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return home, json.loads(done.stdout)
 
@@ -38,7 +40,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> tuple
 def test_train_prints_one_json_document(trained: tuple[Path, dict[str, Any]]) -> None:
     _, made = trained
     assert set(KEYS) <= set(made)
-    assert (made["name"], made["hard_prompt"], made["model"], made["tokens"], made["stopped"]) == ("Fox", FOX, "mini", 3, "steps")
+    assert (made["name"], made["hard_prompt"], made["model"], made["tokens"], made["stopped"]) == (
+        "Fox",
+        FOX,
+        "mini",
+        3,
+        "steps",
+    )
     assert made["similarity"] >= 0.995
     assert made["composition"]["mean"] >= 0.985
     assert made["composition"]["worst"] == min(grade["similarity"] for grade in made["composition"]["contexts"])
@@ -78,7 +86,9 @@ def test_show_draws_the_loss_curve_within_the_terminals_width(trained: tuple[Pat
     assert "\x1b" not in done.stdout
 
 
-def test_a_soft_prompt_of_other_weights_is_not_read_out(trained: tuple[Path, dict[str, Any]], run: Run, home: Path) -> None:
+def test_a_soft_prompt_of_other_weights_is_not_read_out(
+    trained: tuple[Path, dict[str, Any]], run: Run, home: Path
+) -> None:
     from dataclasses import replace
 
     from softprompt import Library
@@ -91,7 +101,9 @@ def test_a_soft_prompt_of_other_weights_is_not_read_out(trained: tuple[Path, dic
 
 
 def test_compare_shows_which_texts_are_alike(run: Run) -> None:
-    table = json.loads(run("compare", "a lake at sunrise", "dawn over still water", "a red car", "--json").stdout)["similarities"]
+    table = json.loads(run("compare", "a lake at sunrise", "dawn over still water", "a red car", "--json").stdout)[
+        "similarities"
+    ]
     assert table[0][0] == pytest.approx(1, abs=1e-5)
     assert table[0][1] == table[1][0] > table[0][2]
     assert "1.0000" in run("compare", "a lake", "a sea").stdout
@@ -101,9 +113,20 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
     done = run("models", "vitl14", "openai", "--json")
     found = json.loads(done.stdout)
     assert {"ViT-L-14/openai", "ViT-L-14-quickgelu/openai"} <= {info["name"] for info in found}
-    assert found[0].keys() == {"name", "width", "layers", "context", "parameters", "on_disk", "needs_transformers", "refused"}
+    assert found[0].keys() == {
+        "name",
+        "width",
+        "layers",
+        "context",
+        "parameters",
+        "on_disk",
+        "needs_transformers",
+        "refused",
+    }
     assert all("L-14" in info["name"] and "openai" in info["name"] for info in found)
-    assert json.loads(run("models", "vtL14opnai", "--json").stdout)[0]["name"].startswith("ViT-L-14")  # letters in order
+    assert json.loads(run("models", "vtL14opnai", "--json").stdout)[0]["name"].startswith(
+        "ViT-L-14"
+    )  # letters in order
     first = run("models").stdout.splitlines()
     assert first[1].startswith("mini")
     assert "built in" in first[1]
@@ -270,7 +293,9 @@ def test_commands_and_options_are_completed() -> None:
 def test_every_command_teaches_with_an_example(run: Run) -> None:
     commands = {(name,): command for name, command in all_commands().items()}
     for name, group in all_commands().items():
-        commands |= {(name, inner): command for inner, command in getattr(group, "commands", {}).items() if not command.hidden}
+        commands |= {
+            (name, inner): command for inner, command in getattr(group, "commands", {}).items() if not command.hidden
+        }
     for path, command in commands.items():
         assert command.help
         assert f"softprompt-tui {' '.join(path)}" in command.help

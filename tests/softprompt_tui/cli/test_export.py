@@ -38,7 +38,10 @@ def test_it_says_what_to_type_on_stdout_and_the_rest_on_stderr(here: Path, run: 
     ]
     notes = done.stderr.splitlines()
     assert all(note.startswith("note: ") for note in notes)
-    assert "note: Stable Diffusion 1.x reads the hidden states of the last layer: similarity there 0.9100, pooled 0.9971" in notes
+    assert (
+        "note: Stable Diffusion 1.x reads the hidden states of the last layer: similarity there 0.9100, pooled 0.9971"
+        in notes
+    )
 
 
 def test_json_is_one_document(here: Path, run: Run) -> None:

@@ -17,7 +17,20 @@ QUICK = ("--steps", "20", "--no-contexts", "--quiet")
 
 
 def test_train_hard_saves_and_shows_three_similarities(run: Run) -> None:
-    done = run("train", FOX, "-k", "2", "--name", "Fox", "--hard", "--hard-seconds", "0.1", "--hard-words", "dictionary", *QUICK)
+    done = run(
+        "train",
+        FOX,
+        "-k",
+        "2",
+        "--name",
+        "Fox",
+        "--hard",
+        "--hard-seconds",
+        "0.1",
+        "--hard-words",
+        "dictionary",
+        *QUICK,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     entry = Library().open("Fox")
     hard = entry.prompt.hard
@@ -25,9 +38,7 @@ def test_train_hard_saves_and_shows_three_similarities(run: Run) -> None:
     assert (entry.revision, hard.tokens) == (1, 2)
     assert all(word.isalpha() for word in hard.text.split())
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("similarities")]
-    figures = (
-        f"soft {entry.prompt.similarity:.4f}   readout {entry.prompt.readout_similarity:.4f}   hard readout {hard.similarity:.4f}"
-    )
+    figures = f"soft {entry.prompt.similarity:.4f}   readout {entry.prompt.readout_similarity:.4f}   hard readout {hard.similarity:.4f}"
     assert row.endswith(figures)
     assert hard.text in run("show", "Fox").stdout
     assert json.loads(run("show", "Fox", "--json").stdout)["hard"]["text"] == hard.text

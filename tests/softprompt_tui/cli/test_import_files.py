@@ -64,7 +64,9 @@ def test_assign_makes_it_usable_once(card: Path, run: Run) -> None:
     assert "red fox belongs to mini" in again.stderr
 
 
-def test_an_imported_one_is_told_its_hard_prompt_and_ported(card: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_imported_one_is_told_its_hard_prompt_and_ported(
+    card: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     imported = run("import", str(card))
     assert "its meaning  softprompt-tui assign 'red fox' --prompt TEXT" in imported.stdout
     unknown = run("port", "red fox", "--model", "mini")
@@ -77,7 +79,9 @@ def test_an_imported_one_is_told_its_hard_prompt_and_ported(card: Path, run: Run
     again = run("assign", "red fox", "--prompt", "a boat")
     assert (again.returncode, again.stdout) == (2, "")
     assert "--again gives it another" in again.stderr
-    (both,) = json.loads(run("assign", "red fox", "--model", "mini", "--prompt", "a red fox", "--again", "--json").stdout)
+    (both,) = json.loads(
+        run("assign", "red fox", "--model", "mini", "--prompt", "a red fox", "--again", "--json").stdout
+    )
     assert (both["hard_prompt"], both["model"], both["revision"]) == ("a red fox", "mini", 3)
     assert both["similarity"] < 0.99
     assert [one["name"] for one in json.loads(run("list", "a red fox", "--json").stdout)] == ["red fox"]

@@ -28,7 +28,11 @@ def filled(run: Run) -> Library:
 
 def test_list_filters_sorts_and_says_how_many_more_there_are(filled: Library, run: Run) -> None:
     run("tag", "fox", "red", "style:photo")
-    assert [row.split()[0] for row in run("list", "--sort", "similarity").stdout.splitlines()] == ["name", "lake", "fox"]
+    assert [row.split()[0] for row in run("list", "--sort", "similarity").stdout.splitlines()] == [
+        "name",
+        "lake",
+        "fox",
+    ]
     assert [row.split()[0] for row in run("list", "sunr").stdout.splitlines()] == ["name", "lake"]
     assert "red style:photo" in run("list", "--tag", "RED").stdout
     assert run("list", "--tag", "blue").stderr == "Nothing is like that. `softprompt-tui list` shows all\n"
@@ -113,7 +117,11 @@ def test_backup_and_restore(filled: Library, run: Run, tmp_path: Path) -> None:
     run("purge", "--all", "--yes")
     assert run("library", "restore-backup", file).stdout == "2 files added; 0 were here already\n"
     assert run("restore", "fox", "lake").returncode == 0
-    assert json.loads(run("library", "restore-backup", file, "--json").stdout) == {"added": 0, "present": 2, "beside": []}
+    assert json.loads(run("library", "restore-backup", file, "--json").stdout) == {
+        "added": 0,
+        "present": 2,
+        "beside": [],
+    }
     assert run("library", "restore-backup", str(tmp_path)).returncode == 2
     assert run("library", "rebuild").stdout.startswith("2 entries in ")
 

@@ -27,8 +27,12 @@ def hard_prompts() -> list[str]:
     return sorted(entry.hard_prompt for entry in Library().list().entries)
 
 
-@pytest.mark.parametrize(("options", "trained"), [((), "(red fox:1.3) in snow <lora:x:1>"), (("--plain",), "red fox in snow")])
-def test_what_is_copied_from_an_image_program_is_cut_and_said_once(run: Run, options: tuple[str, ...], trained: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "trained"), [((), "(red fox:1.3) in snow <lora:x:1>"), (("--plain",), "red fox in snow")]
+)
+def test_what_is_copied_from_an_image_program_is_cut_and_said_once(
+    run: Run, options: tuple[str, ...], trained: str
+) -> None:
     done = run("train", COPIED, *SHORT, *options, "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["hard_prompt"] == trained

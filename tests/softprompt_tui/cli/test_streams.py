@@ -66,7 +66,9 @@ def test_a_real_latin1_locale(home: Path, tmp_path: Path) -> None:
         pytest.skip("the system has no locale sources")
     Library().save(a_prompt(name="狐", hard_prompt="café 狐"))
     environment = os.environ | {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
-    done = subprocess.run([sys.executable, "-m", "softprompt_tui", "list"], env=environment, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "softprompt_tui", "list"], env=environment, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode("latin-1").splitlines()[1].split()[0] == "??"
     assert "café ??" in done.stdout.decode("latin-1")
@@ -155,7 +157,10 @@ def test_an_error_in_a_thread_leaves_no_traceback_on_the_terminal(run: Run, monk
     before = threading.excepthook
     done = run("list")
     assert threading.excepthook is before
-    assert [re.search(r"itself: (\w+)", line)[1] for line in done.stderr.splitlines()] == ["ZeroDivisionError", "ValueError"]  # type: ignore[index]
+    assert [re.search(r"itself: (\w+)", line)[1] for line in done.stderr.splitlines()] == [
+        "ZeroDivisionError",
+        "ValueError",
+    ]  # type: ignore[index]
 
 
 def test_reports_are_few_and_one_is_written_also_where_the_home_cannot_be(
@@ -205,7 +210,9 @@ def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
         in_a_deleted_folder()
         done = run(*args)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
-        assert "starts from the working folder, and the working folder was deleted: give an absolute path" in done.stderr
+        assert (
+            "starts from the working folder, and the working folder was deleted: give an absolute path" in done.stderr
+        )
     in_a_deleted_folder()
     assert run("export", "fox", "--out", str(tmp_path / "x.safetensors")).returncode == 0
     in_a_deleted_folder()
@@ -214,7 +221,9 @@ def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
     assert "SOFTPROMPT_HOME is 'home', and the working folder was deleted" in done.stderr
 
 
-def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tempfile.TemporaryDirectory(prefix="sp") as short:
         monkeypatch.setenv("SOFTPROMPT_HOME", short)
         monkeypatch.setenv("SOFTPROMPT_RUNTIME", "rt")

@@ -62,7 +62,9 @@ def test_every_text_on_the_command_line_must_be_utf8(run: Run) -> None:
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
-    return lambda data: monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: False))
+    return lambda data: monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: False)
+    )
 
 
 def test_standard_input_is_refused_in_the_same_words_as_an_argument(run: Run, typed: Callable[[bytes], None]) -> None:
@@ -132,20 +134,28 @@ def test_a_file_name_may_hold_any_bytes_and_is_printed_safely(run: Run, tmp_path
     assert (done.returncode, backup.exists()) == (0, True)
     assert r"caf\udce9.zip" in done.stdout
     assert run("library", "restore-backup", str(backup)).returncode == 0
-    assert run("batch", str(tmp_path / FILE_NAME)).stderr.endswith("caf\\udce9 cannot be read: No such file or directory\n")
+    assert run("batch", str(tmp_path / FILE_NAME)).stderr.endswith(
+        "caf\\udce9 cannot be read: No such file or directory\n"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "koi8-r", "ascii"])
-def test_characters_that_the_locale_lacks_are_replaced(run: Run, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_locale_lacks_are_replaced(
+    run: Run, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses = np.geomspace(1, 0.01, 50, dtype=np.float32)
-    Library().save(a_prompt(name="狐", hard_prompt="ein Fuchs — im “Schnee” 狐🦊…", losses=losses, similarities=1 - losses))
+    Library().save(
+        a_prompt(name="狐", hard_prompt="ein Fuchs — im “Schnee” 狐🦊…", losses=losses, similarities=1 - losses)
+    )
     screen = io.BytesIO()
     for command in (("list",), ("show", "狐")):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding=encoding))
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(screen, encoding=encoding))
         assert run(*command).returncode == 0
         sys.stdout.flush()
-    text = screen.getvalue().decode("utf-8" if encoding == "ascii" else encoding)  # click writes UTF-8 where only ASCII is named
+    text = screen.getvalue().decode(
+        "utf-8" if encoding == "ascii" else encoding
+    )  # click writes UTF-8 where only ASCII is named
     assert "Fuchs" in text
     assert "loss" in text
     if encoding == "latin-1":

@@ -53,7 +53,9 @@ def on_a_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:
 def seen_until(master: int, pattern: str, within: float = 60) -> str:
     seen, end = "", time.monotonic() + within
     while not re.search(pattern, seen):
-        assert select.select([master], [], [], max(0, end - time.monotonic()))[0], f"{pattern} not there after {within} s: {seen}"
+        assert select.select([master], [], [], max(0, end - time.monotonic()))[0], (
+            f"{pattern} not there after {within} s: {seen}"
+        )
         seen += os.read(master, 4096).decode(errors="replace")
     return seen
 
@@ -112,7 +114,10 @@ def test_the_worker_makes_way_for_who_types(worker: Home, run: Run) -> None:
 
 
 def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run) -> None:
-    runs = [run("train", FOX, "-k", "1", "--steps", "50000", "--no-contexts", "--background").stdout.strip() for _ in range(3)]
+    runs = [
+        run("train", FOX, "-k", "1", "--steps", "50000", "--no-contexts", "--background").stdout.strip()
+        for _ in range(3)
+    ]
     run("runs", "move", runs[2], "--before", runs[1])
     assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [runs[0], runs[2], runs[1]]
     assert run("runs", "pause", runs[1]).returncode == 0
@@ -135,7 +140,10 @@ def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worke
     there.append({"event": "began", "step": 0})
     (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.me(), host="elsewhere", boot="another"))))
     listed = run("runs")
-    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [[there.id[:8], "running"], [here.id[:8], "queued"]]
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
+        [there.id[:8], "running"],
+        [here.id[:8], "queued"],
+    ]
     assert listed.stderr == "No worker is there to train them: `softprompt-tui worker start` goes on\n"
     assert {one["id"]: one["place"] for one in json.loads(run("runs", "--json").stdout)} == {there.id: None, here.id: 1}
 
@@ -150,7 +158,9 @@ def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dr
     listed = run("runs")
     assert (listed.returncode, listed.stdout.count("events.jsonl is missing")) == (0, 2)
     assert all(f"{name}  unreadable" in listed.stdout for name in (*unreadable,))
-    assert f"`softprompt-tui runs drop {unreadable[0]}` removes it" in listed.stderr.replace(unreadable[1], unreadable[0])
+    assert f"`softprompt-tui runs drop {unreadable[0]}` removes it" in listed.stderr.replace(
+        unreadable[1], unreadable[0]
+    )
     states = {one["id"]: (one["state"], one["error"]) for one in json.loads(run("runs", "--json").stdout)}
     assert states[unreadable[0]] == ("unreadable", "events.jsonl is missing")
     run("worker", "stop")  # the next one finds them when it starts
@@ -180,7 +190,9 @@ def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.C
      ((FOX, "-k", "1" + "0" * 30), "it must be a whole number from 1 to 4,096"), ((FOX, "--model", "local-dir:/nowhere"), "no folder /nowhere"),
      ((FOX, "--model", "local-dir:" + __file__), "there is no folder")],
 )  # fmt: skip
-def test_what_has_no_room_is_refused_before_anything_is_queued(worker: Home, run: Run, args: tuple[str, ...], said: str) -> None:
+def test_what_has_no_room_is_refused_before_anything_is_queued(
+    worker: Home, run: Run, args: tuple[str, ...], said: str
+) -> None:
     done = run("train", *args, "--background")
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr

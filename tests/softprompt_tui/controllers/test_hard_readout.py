@@ -53,7 +53,10 @@ def test_a_hard_readout_is_looked_for_live_and_stays_with_its_entry() -> None:
         d.worker.begin(run)
         d.worker.search(run, 7, "dawn pier", 0.91)
         await d.shows(
-            "hard    0.9100 dawn pier", "round 7 of 100", "live: hard readout of lake", "1 - similarity of the best text"
+            "hard    0.9100 dawn pier",
+            "round 7 of 100",
+            "live: hard readout of lake",
+            "1 - similarity of the best text",
         )
         assert not d.app.main.loss.query_one(Spark).display  # one text is no curve
         d.worker.search(run, 8, "dawn pier", 0.91)
@@ -128,7 +131,8 @@ def test_a_search_that_failed_says_why_and_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unknown", "said"), [({"hard_prompt": ""}, "what it means is not known"), ({"model": ""}, "its model is not known")]
+    ("unknown", "said"),
+    [({"hard_prompt": ""}, "what it means is not known"), ({"model": ""}, "its model is not known")],
 )
 def test_what_cannot_be_looked_for_is_said(unknown: dict[str, str], said: str) -> None:
     Library().save(a_prompt(name="lake", **unknown))
@@ -205,4 +209,7 @@ def test_the_fields_reach_the_job() -> None:
 def test_details_tell_it() -> None:
     saved = Library().save(a_prompt(name="lake", hard=FOUND))
     told = dict(in_full(saved).rows)["hard readout"]
-    assert told == "dawn lakeside pines mist; 4 tokens, similarity 0.9713, composed 0.9544; exchange, 12,345 texts in 6.3 s"
+    assert (
+        told
+        == "dawn lakeside pines mist; 4 tokens, similarity 0.9713, composed 0.9544; exchange, 12,345 texts in 6.3 s"
+    )

@@ -17,7 +17,9 @@ from tests.fake_worker import FakeWorker
 
 def runs(count: int) -> dict[str, Run]:
     job = TrainJob("a lake at sunrise", TrainConfig(tokens=1), device="cpu")
-    return {f"{i:016x}": Run(f"{i:016x}", job, "2026-01-01T00:00:00+00:00", position=float(i)) for i in range(1, count + 1)}
+    return {
+        f"{i:016x}": Run(f"{i:016x}", job, "2026-01-01T00:00:00+00:00", position=float(i)) for i in range(1, count + 1)
+    }
 
 
 @pytest.mark.usefixtures("runtime")
@@ -36,7 +38,9 @@ def test_a_long_list_is_painted_page_by_page_and_follows_what_changes() -> None:
                 worker.end(listed[220], error="out of memory")  # of the last one
                 await d.shows("running")
                 await d.until(lambda: (run := app.runs.known.get(listed[220])) and run.state == "failed")
-                await d.pilot.press("d")  # it trains: refused by none, since nothing is locked while the list is on its way
+                await d.pilot.press(
+                    "d"
+                )  # it trains: refused by none, since nothing is locked while the list is on its way
                 await d.until(lambda: listed[0] not in app.runs.known)
                 worker.may_go_on.set()
                 await d.until(lambda: len(app.runs.known) == 249)

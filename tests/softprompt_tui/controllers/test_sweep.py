@@ -173,7 +173,13 @@ def test_the_prompts_settings_hold_for_a_sweep_but_for_the_tokens() -> None:
     job = sweep_of(
         Form("a lake", FIELDS | {"tokens": "auto", "stop_at": ".9", "steps": "77"}), {"sweep": "2, 4-5", "hard": "yes"}
     )
-    assert (job.sweep, job.config.tokens, job.config.steps, job.config.stop_at, job.hard_config) == ((2, 4, 5), 5, 77, None, None)
+    assert (job.sweep, job.config.tokens, job.config.steps, job.config.stop_at, job.hard_config) == (
+        (2, 4, 5),
+        5,
+        77,
+        None,
+        None,
+    )
     assert sweep_of(Form("a lake", FIELDS | {"stop_at": ".9"}), {}).config.stop_at == 0.9
 
 
@@ -212,7 +218,20 @@ def test_the_command_shows_a_table_and_a_plot_and_saves_nothing_unasked(run: Run
 
 def test_the_command_saves_what_it_is_told_to_keep(run: Run) -> None:
     done = run(
-        "sweep", FOX, "-k", "1-3", "--steps", "10", "--no-contexts", "--device", "cpu", "--keep", "3,1", "--name", "fox", "--json"
+        "sweep",
+        FOX,
+        "-k",
+        "1-3",
+        "--steps",
+        "10",
+        "--no-contexts",
+        "--device",
+        "cpu",
+        "--keep",
+        "3,1",
+        "--name",
+        "fox",
+        "--json",
     )
     told = json.loads(done.stdout)
     assert [(one["tokens"], one["name"]) for one in told["results"]] == [(1, "fox-k1"), (2, None), (3, "fox-k3")]

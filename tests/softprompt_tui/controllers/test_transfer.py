@@ -87,7 +87,9 @@ def test_what_cannot_be_read_is_said_and_nothing_is_saved(tmp_path: Path, monkey
     assert Library().list().total == 0
 
 
-def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_is_written_to_the_folder_and_replaced_when_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Library().save(a_prompt(name="fox", vectors=VECTORS))
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)

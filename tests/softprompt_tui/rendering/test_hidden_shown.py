@@ -37,7 +37,9 @@ def test_the_command_line_trains_towards_it_and_shows_it(run: Run) -> None:
     )
     assert shown[at + 1].strip() == "(mini stands in for the encoders that these read)"
     assert max(map(len, shown[at : at + 2])) <= 80
-    assert [line.split()[:2] for line in shown if line.startswith("similarity ")] == [["similarity", f"{made['similarity']:.4f}"]]
+    assert [line.split()[:2] for line in shown if line.startswith("similarity ")] == [
+        ["similarity", f"{made['similarity']:.4f}"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,8 @@ def test_details_say_on_what_it_was_measured() -> None:
     at = rows.index(("hidden-state", "similarity 0.9123 sd1, 0.8000 sd2, 0.7500 sdxl, -0.0100 flux"))
     assert rows[at + 1] == ("", "(mini stands in for the encoders that these read)")
     real = replace(
-        saved, prompt=replace(saved.prompt, model="ViT-L-14-quickgelu/openai", hidden={"sd1": 0.9, "flux": 0.7, "sdxl": 0.8})
+        saved,
+        prompt=replace(saved.prompt, model="ViT-L-14-quickgelu/openai", hidden={"sd1": 0.9, "flux": 0.7, "sdxl": 0.8}),
     )
     assert ("hidden-state", "similarity 0.9000 sd1, 0.8000 sdxl, 0.7000 flux") in in_full(real).rows
     unknown = replace(saved, prompt=replace(saved.prompt, hidden={}))

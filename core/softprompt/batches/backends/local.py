@@ -52,7 +52,9 @@ class Work:
         self.load = load
         self.progress = Progress(len(spool))
         self.left: dict[str, bytes] = {}  # states of an earlier run that no training has gone on from yet
-        self.begun: dict[str, bytes] = {}  # the last known ones of those drawn and not done, in their places or waiting for one
+        self.begun: dict[
+            str, bytes
+        ] = {}  # the last known ones of those drawn and not done, in their places or waiting for one
         self.from_step: dict[str, int] = {}  # where those of an earlier run went on
         self.stopped = False
         self.began = self.told = self.saved = time.monotonic()
@@ -222,7 +224,9 @@ class Work:
         except OSError as error:  # a full disk: the training goes on, and the next one is another file
             log.warning("what is under way was not written down: %s", error)
         self.saved = time.monotonic()
-        self.checkpoint_after = max(min(2 * self.checkpoint_after, CHECKPOINT_EVERY), (self.saved - began) / CHECKPOINT_SHARE)
+        self.checkpoint_after = max(
+            min(2 * self.checkpoint_after, CHECKPOINT_EVERY), (self.saved - began) / CHECKPOINT_SHARE
+        )
 
 
 def _state_in(raw: bytes, encoder: TextEncoder) -> TrainState | None:

@@ -27,7 +27,9 @@ class SoftRows:
     `whole` runs every position, for who reads more than the pooled embedding. Raises PromptError where a context has no room.
     """
 
-    def __init__(self, encoder: TextEncoder, contexts: Sequence[str], counts: Sequence[int], whole: bool = False) -> None:
+    def __init__(
+        self, encoder: TextEncoder, contexts: Sequence[str], counts: Sequence[int], whole: bool = False
+    ) -> None:
         tower, config, specials = encoder.tower, encoder.config, encoder.specials
         self.tower, self.counts, self.contexts = tower, list(counts), len(contexts)
         rows = [row for k in counts for row in soft_rows(encoder, contexts, k)]
@@ -53,7 +55,8 @@ class SoftRows:
         # a product with ones and zeros puts the soft tokens in: the gradient of an index is summed in no fixed order on cuda
         there = own.unsqueeze(-1) == -1 - torch.arange(max(counts))
         const = (
-            tower.table[own.clamp(min=0).to(device)] * (own >= 0).unsqueeze(-1).to(device) + tower.positions[positions.to(device)]
+            tower.table[own.clamp(min=0).to(device)] * (own >= 0).unsqueeze(-1).to(device)
+            + tower.positions[positions.to(device)]
         )
         if tower.cls is not None:
             last = (tower.cls + tower.positions[config.context]).expand(len(ids), 1, -1)
@@ -109,5 +112,12 @@ class SoftRows:
     def read(self, soft: Tensor, reads: Reads) -> Read:
         """As `Frame.read`; only for rows that are run whole."""
         return read_states(
-            self.tower, self._filled(soft), self.at, self.mask, reads, (len(soft), self.contexts), self.words, self.first
+            self.tower,
+            self._filled(soft),
+            self.at,
+            self.mask,
+            reads,
+            (len(soft), self.contexts),
+            self.words,
+            self.first,
         )

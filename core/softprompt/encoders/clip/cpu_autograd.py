@@ -25,7 +25,13 @@ HAS_KERNELS = all(hasattr(aten, name) for name in KERNELS)
 
 def outputs(tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
     """As `Tower.outputs`, from which gradients flow to `x` (once: not the gradient of a gradient)."""
-    if HAS_KERNELS and x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32:
+    if (
+        HAS_KERNELS
+        and x.requires_grad
+        and torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+    ):
         found: Tensor = _Outputs.apply(x, tower, at, mask, past)
         return found
     return tower.outputs(x, at, mask, past)
@@ -81,7 +87,13 @@ def _added(mask: Tensor | None) -> Tensor | None:
 
 
 def _forward(
-    x: Tensor, block: Block, config: TowerConfig, b: int, mask: Tensor | None, past: KeysValues | None, ends: Tensor | None
+    x: Tensor,
+    block: Block,
+    config: TowerConfig,
+    b: int,
+    mask: Tensor | None,
+    past: KeysValues | None,
+    ends: Tensor | None,
 ) -> tuple[Tensor, _Kept]:
     """One block over `x` (b x n, w), or with `ends` (b,) only these rows of it; see `tower.block_forward`."""
     w, h = config.width, config.heads
@@ -90,8 +102,16 @@ def _forward(
         qkv = torch.addmm(block.qkv_bias, normed, block.qkv_weight.t()).view(b, -1, 3, h, w // h).permute(2, 0, 3, 1, 4)
         q, kv = qkv[0], qkv[1:]
     else:
-        q = torch.addmm(block.qkv_bias[:w], normed[ends], block.qkv_weight[:w].t()).view(b, 1, h, w // h).transpose(1, 2)
-        kv = torch.addmm(block.qkv_bias[w:], normed, block.qkv_weight[w:].t()).view(b, -1, 2, h, w // h).permute(2, 0, 3, 1, 4)
+        q = (
+            torch.addmm(block.qkv_bias[:w], normed[ends], block.qkv_weight[:w].t())
+            .view(b, 1, h, w // h)
+            .transpose(1, 2)
+        )
+        kv = (
+            torch.addmm(block.qkv_bias[w:], normed, block.qkv_weight[w:].t())
+            .view(b, -1, 2, h, w // h)
+            .permute(2, 0, 3, 1, 4)
+        )
         x = x[ends]
     k, v = kv if past is None else joined(past, kv)
     causal = config.causal and mask is None
@@ -133,7 +153,9 @@ def _unnormed(
     gradient: Tensor, weight: Tensor, bias: Tensor, config: TowerConfig, x: Tensor, mean: Tensor, deviation: Tensor
 ) -> Tensor:
     wanted = [True, False, False]  # the input's gradient only
-    found: Tensor = aten.native_layer_norm_backward(gradient, x, [config.width], mean, deviation, weight, bias, wanted)[0]
+    found: Tensor = aten.native_layer_norm_backward(gradient, x, [config.width], mean, deviation, weight, bias, wanted)[
+        0
+    ]
     return found
 
 

@@ -23,7 +23,9 @@ def read_tower(folder: Path) -> Tower:
 
     config = TowerConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
     tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
-    blocks = [Block(**{field: tensors.pop(f"blocks.{i}.{field}") for field in Block._fields}) for i in range(config.layers)]
+    blocks = [
+        Block(**{field: tensors.pop(f"blocks.{i}.{field}") for field in Block._fields}) for i in range(config.layers)
+    ]
     return Tower(config, blocks=blocks, **tensors)
 
 

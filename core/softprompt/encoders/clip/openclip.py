@@ -55,7 +55,9 @@ def tower_of(name: str, model: nn.Module) -> Tower:
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
-        raise not_supported(name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here")
+        raise not_supported(
+            name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here"
+        )
     blocks = list(transformer.resblocks)
     if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
         raise not_supported(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
@@ -125,7 +127,9 @@ def _block(name: str, block: Any) -> Block:
     outs = []
     for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
         # a layer scale is linear: it can stand in the weights before it
-        outs += [linear.weight, linear.bias] if scale is None else [linear.weight * scale.unsqueeze(1), linear.bias * scale]
+        outs += (
+            [linear.weight, linear.bias] if scale is None else [linear.weight * scale.unsqueeze(1), linear.bias * scale]
+        )
     return Block(
         block.ln_1.weight, block.ln_1.bias, attention.in_proj_weight, attention.in_proj_bias, outs[0], outs[1],
         block.ln_2.weight, block.ln_2.bias, mlp.c_fc.weight, mlp.c_fc.bias, outs[2], outs[3],
@@ -210,7 +214,9 @@ def tokenizer_of(name: str, text_cfg: dict[str, Any], folder: Path | None = None
             return adapted, _specials(name, wrapped, adapted, context)
     except SoftPromptError:
         raise
-    except Exception as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
+    except (
+        Exception
+    ) as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
         if "trust_remote_code" in str(error):
             raise not_supported(name, "its tokenizer is Python code, and code in a model is never run") from error
         pull = f"with a network, `softprompt-tui models pull {name}` fetches it"
@@ -222,8 +228,12 @@ def tokenizer_of(name: str, text_cfg: dict[str, Any], folder: Path | None = None
 
 def _check_special(tokens: object) -> None:
     """Raise ValueError for special tokens that open_clip, which makes a pattern of them as they are, would misread."""
-    if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) and re.fullmatch(r"[\w<>/-]+", t) for t in tokens):
-        raise ValueError(f"additional_special_tokens is {shortened(repr(tokens))}; it can be a list of words such as <mask>")
+    if not isinstance(tokens, list | tuple) or not all(
+        isinstance(t, str) and re.fullmatch(r"[\w<>/-]+", t) for t in tokens
+    ):
+        raise ValueError(
+            f"additional_special_tokens is {shortened(repr(tokens))}; it can be a list of words such as <mask>"
+        )
 
 
 @contextmanager
@@ -251,10 +261,14 @@ def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, 
         raise not_supported(name, f"the model has {rows:,} token rows, its tokenizer {len(tokenizer):,}")
     highest = max(*specials.start, *specials.end, specials.pad)
     if highest >= rows:
-        raise not_supported(name, f"the model has {rows:,} token rows, and its start, end or padding token is {highest:,}")
+        raise not_supported(
+            name, f"the model has {rows:,} token rows, and its start, end or padding token is {highest:,}"
+        )
     around = len(specials.start) + len(specials.end)
     if context <= around:
-        raise not_supported(name, f"its context of {context} has no room for a prompt beside {around} start and end tokens")
+        raise not_supported(
+            name, f"its context of {context} has no room for a prompt beside {around} start and end tokens"
+        )
 
 
 def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: Specials) -> TextEncoder:
@@ -276,7 +290,9 @@ def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials
     return encoder
 
 
-def load(name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None) -> TextEncoder:
+def load(
+    name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None
+) -> TextEncoder:
     """Load an open_clip model from its `config` and keep its text tower only.
 
     `weights` is asked for last: it may download gigabytes, and what else is missing is known by then.
@@ -296,7 +312,9 @@ def load(name: str, config: dict[str, Any], weights: Callable[[], Path], folder:
         raise
     except pickle.UnpicklingError as error:
         raise holds_code(name, path) from error
-    except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
+    except (
+        Exception
+    ) as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
         if "loading state_dict" in str(error):
             raise not_supported(name, f"its weights do not fit its configuration ({reason(error)})") from error
         raise ModelUnavailable(f"{name} cannot be loaded: {typed_reason(error)}") from error

@@ -144,7 +144,14 @@ class Read(NamedTuple):
 
 
 def read_states(
-    tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None, reads: Reads, shape: tuple[int, int], words: Tensor, first: int
+    tower: Tower,
+    x: Tensor,
+    at: Tensor,
+    mask: Tensor | None,
+    reads: Reads,
+    shape: tuple[int, int],
+    words: Tensor,
+    first: int,
 ) -> Read:
     """What a family `reads` of embedded rows `x` (r x b, n, w), `shape` being (r, b), whose own positions begin at `first`."""
     (r, b), m = shape, words.shape[-1]

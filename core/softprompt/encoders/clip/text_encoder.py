@@ -140,7 +140,9 @@ class TextEncoder:
         return self.encode_rows([self.tokenize(text) for text in texts])
 
     @torch.no_grad()
-    def encode_rows(self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64) -> Tensor:
+    def encode_rows(
+        self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64
+    ) -> Tensor:
         """(len(rows), e) pooled embeddings of rows, their soft tokens taken from `soft` (k, w)."""
         if not rows:
             return torch.empty(0, self.config.embed_dim, device=self.device)
@@ -149,7 +151,9 @@ class TextEncoder:
         found = torch.empty(len(rows), self.config.embed_dim, device=self.device)
         for start in range(0, len(rows), batch):
             part = order[start : start + batch]
-            outputs = self.frame([rows[i] for i in part]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
+            outputs = (
+                self.frame([rows[i] for i in part]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
+            )
             found[part] = F.normalize(outputs, dim=-1) if unit else outputs
         return found
 

@@ -145,7 +145,9 @@ def _byte_pairs() -> tuple[tuple[str, ...], dict[tuple[str, str], int]]:
     """(pieces in id order, merges with their rank), read from open_clip's vocabulary file."""
     spec = find_spec("open_clip")  # finds the folder, runs nothing
     if spec is None or not spec.submodule_search_locations:
-        raise ModelUnavailable("open_clip is not installed, and CLIP's vocabulary comes with it: pip install open_clip_torch")
+        raise ModelUnavailable(
+            "open_clip is not installed, and CLIP's vocabulary comes with it: pip install open_clip_torch"
+        )
     path = Path(next(iter(spec.submodule_search_locations))) / VOCABULARY_FILE
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]

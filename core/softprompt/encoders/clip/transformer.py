@@ -96,7 +96,9 @@ class Tower:
         loose = [value for value in vars(self).values() if isinstance(value, Tensor)]
         return sum(tensor.numel() for tensor in [*loose, *(weight for block in self.blocks for weight in block)])
 
-    def states(self, x: Tensor, mask: Tensor | None = None, layers: int | None = None, past: Past | None = None) -> Tensor:
+    def states(
+        self, x: Tensor, mask: Tensor | None = None, layers: int | None = None, past: Past | None = None
+    ) -> Tensor:
         """(b, n, w) hidden states after the first `layers` blocks (all of them by default), before the final norm.
 
         `x` (b, n, w) is embedded tokens with their positions added. `mask` (b, 1, n, n), True where attention may look, stands
@@ -113,7 +115,9 @@ class Tower:
         """
         found = []
         for block in self.blocks:
-            found.append(keys_values(F.layer_norm(x, (self.config.width,), *block[:2], self.config.norm_eps), block, self.config))
+            found.append(
+                keys_values(F.layer_norm(x, (self.config.width,), *block[:2], self.config.norm_eps), block, self.config)
+            )
             x = block_forward(x, block, self.config)
         return found
 

@@ -27,7 +27,11 @@ from softprompt.prompts.validation import check_source_size
 OURS = "softprompt"
 OUR_TENSORS = "softprompt_tensors"  # in the metadata of an export: what has no place among its tensors
 LONGEST_NOTICE = 2000  # bytes of a text that is quoted
-CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"  # of a PEFT folder
+CONFIG, WEIGHTS, OLD_WEIGHTS = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)  # of a PEFT folder
 _KNOWN = {
     b"\xff\xd8\xff": "a JPEG picture", b"RIFF": "a WebP picture", b"GIF8": "a GIF picture", b"\x1f\x8b": "a gzip archive", b"GGUF": "a GGUF model",
     b"\x89HDF": "an HDF5 file", b"\x7fELF": "a program", b"BZh": "a bzip2 archive", b"\xfd7zXZ": "an xz archive", b"7z\xbc\xaf": "a 7z archive",
@@ -129,7 +133,9 @@ def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
             found, provenance, packed = replace(found, vectors={"": vectors}), {"": provenance}, {"": packed}
         elif provenance.keys() != found.vectors.keys():
             raise ValueError("of other soft prompts")
-        beside = {key: _checked_tensors(provenance[key], vectors, packed[key]) for key, vectors in found.vectors.items()}
+        beside = {
+            key: _checked_tensors(provenance[key], vectors, packed[key]) for key, vectors in found.vectors.items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, binascii.Error) as error:
         raise FileRefused(
             f"its provenance is not as this program writes it ({type(error).__name__}: {str(error)[:80]})"
@@ -141,7 +147,9 @@ def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, 
     """The other tensors of a soft prompt, out of the metadata; raises what `from_dict` raises where its provenance is damaged."""
     if not isinstance(provenance, dict) or not isinstance(packed, dict):
         raise TypeError("no object")
-    tensors = {name: np.frombuffer(base64.b64decode(packed.get(name, ""), validate=True), "<f4") for name in TENSORS[1:]}
+    tensors = {
+        name: np.frombuffer(base64.b64decode(packed.get(name, ""), validate=True), "<f4") for name in TENSORS[1:]
+    }
     finite(tensors["target"])
     # `entry` is this program's word for what is no provenance: a file from outside does not choose an id
     provenance.pop("entry", None)
@@ -193,9 +201,13 @@ def _downloaded_instead(raw: bytes) -> str:
             "for it, by the link that gives the file and not the page about it"
         )
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "it is a Git LFS pointer, and not the file itself: run `git lfs pull` in the repository that it comes from"
+        return (
+            "it is a Git LFS pointer, and not the file itself: run `git lfs pull` in the repository that it comes from"
+        )
     if start.startswith(b"{") and b'"error"' in start:
-        return "it is a site's error message in JSON, and not the file itself: the download went wrong. Download it again"
+        return (
+            "it is a site's error message in JSON, and not the file itself: the download went wrong. Download it again"
+        )
     return ""
 
 

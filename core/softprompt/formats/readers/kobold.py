@@ -51,7 +51,9 @@ def from_npy(raw: bytes) -> tuple[Tensor, Data]:
         raise FileRefused("its .npy is cut short, or has a header that is too long")
     header = _HEADER.fullmatch(raw[begin : begin + length])
     if header is None:
-        raise FileRefused("its .npy has a header that says something else than a plain array: objects in it would be pickles")
+        raise FileRefused(
+            "its .npy has a header that says something else than a plain array: objects in it would be pickles"
+        )
     described, order, sizes = (part.decode() for part in header.groups())
     dtype = _DTYPES.get(described)
     if dtype is None:

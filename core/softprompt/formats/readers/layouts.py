@@ -18,7 +18,9 @@ LONGEST_SAID, LONGEST_KEY, MOST_SAID = 4000, 200, 60  # characters, characters, 
 LEFT_OUT = "left out"
 _RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
-_PARAMETER = re.compile(r"[\w-]+(\.[\w-]+)+")  # as modules name their parameters; no file of several tokens has such keys
+_PARAMETER = re.compile(
+    r"[\w-]+(\.[\w-]+)+"
+)  # as modules name their parameters; no file of several tokens has such keys
 # Encoders that have a tensor each in one file. kohya-ss/sd-scripts, sdxl_train_textual_inversion.py: clip_l and clip_g; diffusers'
 # pivotal tuning, examples/advanced_diffusion_training: the same for SDXL, clip_l and t5 for Flux, and in its first versions
 # text_encoders_0 and _1 for either, a row for each of the tokens <s0>, <s1>, … that stand for one thing; ComfyUI, comfy/text_encoders:
@@ -91,7 +93,9 @@ class _Reader:
             raise FileRefused("its string_to_param is no dict of tensors")
         for key, tensor in held.items():
             self.add("" if len(held) == 1 else _key(key), self.matrix(tensor))
-        say(self.said, {key: inner for key, inner in value.items() if key not in ("string_to_param", "string_to_token")})
+        say(
+            self.said, {key: inner for key, inner in value.items() if key not in ("string_to_param", "string_to_token")}
+        )
         return self.found("AUTOMATIC1111 embedding")
 
     def encoders(self, value: dict[Any, Any]) -> Found:

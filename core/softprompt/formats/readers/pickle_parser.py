@@ -25,7 +25,17 @@ _DTYPES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
 }  # fmt: skip
-_NUMPY = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL"}
+_NUMPY = {
+    "f8": "F64",
+    "f4": "F32",
+    "f2": "F16",
+    "i8": "I64",
+    "i4": "I32",
+    "i2": "I16",
+    "i1": "I8",
+    "u1": "U8",
+    "b1": "BOOL",
+}
 _CODES = {
     "F64": "d",
     "F32": "f",
@@ -38,7 +48,9 @@ _CODES = {
     "BOOL": "?",
 }  # of `struct`
 # what stands in for objects of which nothing is needed: the optimizer and schedule in a checkpoint, the module around its parameters
-_OBJECTS = re.compile(r"torch\.optim\.[a-z_.]+ [A-Za-z]+|torch\.nn\.modules\.container ParameterDict|(__builtin__|builtins) set")
+_OBJECTS = re.compile(
+    r"torch\.optim\.[a-z_.]+ [A-Za-z]+|torch\.nn\.modules\.container ParameterDict|(__builtin__|builtins) set"
+)
 _NDARRAY = "numpy ndarray"
 _CONTAINERS = ("collections OrderedDict", "collections defaultdict", "__builtin__ dict", "builtins dict")
 
@@ -144,7 +156,9 @@ class _Machine:
 
     def to_mark(self) -> list[Any]:
         at = len(self.stack) - 1
-        while not isinstance(self.stack[at], _Mark):  # what is passed over is taken off the stack: no value is looked at twice
+        while not isinstance(
+            self.stack[at], _Mark
+        ):  # what is passed over is taken off the stack: no value is looked at twice
             at -= 1
             if at < 0:
                 raise ValueError("a mark was expected")
@@ -233,7 +247,9 @@ def _fill(target: dict[Any, Any], pairs: list[Any]) -> None:
     if len(pairs) % 2:
         raise ValueError("a key without a value")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if not isinstance(key, (str, int, Tensor)):  # the hash of a tuple takes as long as all that it holds, however often
+        if not isinstance(
+            key, (str, int, Tensor)
+        ):  # the hash of a tuple takes as long as all that it holds, however often
             raise FileRefused(f"its pickle has a dict with a key of type {type(key).__name__}")
         if key in target:
             raise FileRefused(f"its pickle has the key {str(key)[:60]!r} twice")
@@ -302,7 +318,12 @@ def _is_size(value: Any) -> bool:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, Storage) or not _is_size(offset) or not isinstance(size, tuple) or not isinstance(strides, tuple):
+    if (
+        not isinstance(storage, Storage)
+        or not _is_size(offset)
+        or not isinstance(size, tuple)
+        or not isinstance(strides, tuple)
+    ):
         raise FileRefused("its pickle has a tensor of an unknown kind")
     if len(size) != len(strides) or len(size) > 16 or not all(map(_is_size, (*size, *strides))):
         raise FileRefused("its pickle has a tensor with sizes that do not fit together")
@@ -338,7 +359,12 @@ def _array(state: Any) -> Tensor:
 
 def _filled(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
     """A numpy array with its numbers."""
-    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or len(shape) > 16 or not all(map(_is_size, shape)):
+    if (
+        not isinstance(dtype, _Dtype)
+        or not isinstance(shape, tuple)
+        or len(shape) > 16
+        or not all(map(_is_size, shape))
+    ):
         raise FileRefused("its pickle has a numpy array of an unknown kind")
     count = math.prod(shape)
     if not isinstance(numbers, (bytes, bytearray, str)) or len(numbers) != count * SIZES[dtype.kind]:
@@ -378,7 +404,9 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch Size": _size,
     "numpy dtype": _dtype,
     "_codecs encode": _latin_1,
-    **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array),  # numpy 1 and 2
+    **dict.fromkeys(
+        ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array
+    ),  # numpy 1 and 2
     **dict.fromkeys(("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"), _scalar),
     **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _filled),
 }

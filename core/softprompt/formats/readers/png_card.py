@@ -83,7 +83,9 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
             raise FileRefused("it is a picture that is cut short")
         length, kind = struct.unpack_from(">I4s", raw, at)
         if length > len(raw) - at - 12:
-            raise FileRefused("it is a picture that is cut short, or one of its chunks says that it is longer than the file")
+            raise FileRefused(
+                "it is a picture that is cut short, or one of its chunks says that it is longer than the file"
+            )
         data = view[at + 8 : at + 8 + length]
         at += 12 + length
         if kind in _TEXTS and zlib.crc32(data, zlib.crc32(kind)) != struct.unpack_from(">I", raw, at - 4)[0]:

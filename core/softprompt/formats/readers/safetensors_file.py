@@ -47,7 +47,9 @@ def tensors_of(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], Data]:
         end = after
     if end != len(body):
         raise FileRefused("it is cut short, or has something behind its tensors")
-    known = {key: plain(info["dtype"], tuple(info["shape"]), key) for key, info in header.items() if info["dtype"] in SIZES}
+    known = {
+        key: plain(info["dtype"], tuple(info["shape"]), key) for key, info in header.items() if info["dtype"] in SIZES
+    }
     return known, metadata, lambda tensor: body[slice(*places[tensor.key])]
 
 
@@ -56,7 +58,11 @@ def _place(key: str, info: Any) -> tuple[int, int]:
         raise FileRefused(f"its header describes {key[:60]!r} in another way than safetensors do")
     shape, offsets = info["shape"], info["data_offsets"]
     for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or len(numbers) > 16 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) > 16
+            or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        ):
             raise FileRefused(f"its header describes {key[:60]!r} in another way than safetensors do")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise FileRefused(f"its tensor {key[:60]!r} ends before it begins")

@@ -81,7 +81,9 @@ def _bytes(path: Path) -> bytes:
 def _asked(folder: bool, parts: dict[str, bytes]) -> bytes:
     """The child's answer. Raises FileRefused where it has none."""
     command = [sys.executable, "-P", "-m", "softprompt.formats.readers.sandbox_child"]
-    environment = {"PYTHONPATH": str(Path(softprompt.__file__).parents[1])}  # the same package as here, and nothing else
+    environment = {
+        "PYTHONPATH": str(Path(softprompt.__file__).parents[1])
+    }  # the same package as here, and nothing else
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/"
     )

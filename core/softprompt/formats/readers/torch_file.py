@@ -21,7 +21,9 @@ LONGEST_PICKLE = 8 << 20  # bytes
 
 def archive_name(zipped: Zip) -> str | None:
     """What the members of torch's zip are under, None where it is no such zip."""
-    found = [name.removesuffix("/data.pkl") for name in zipped.infos if name.count("/") == 1 and name.endswith("/data.pkl")]
+    found = [
+        name.removesuffix("/data.pkl") for name in zipped.infos if name.count("/") == 1 and name.endswith("/data.pkl")
+    ]
     return found[0] if len(found) == 1 else None
 
 

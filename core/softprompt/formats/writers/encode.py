@@ -38,7 +38,8 @@ def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
     """safetensors with the two soft prompts of a pair for SDXL; the metadata has the provenance of both, and in words what each is."""
     both = dict(zip(PAIR, (clip_l, clip_g), strict=True))
     words = {
-        key: f"{one.name or 'a soft prompt'} on {one.model or 'an unknown model'}: {one.hard_prompt}" for key, one in both.items()
+        key: f"{one.name or 'a soft prompt'} on {one.model or 'an unknown model'}: {one.hard_prompt}"
+        for key, one in both.items()
     }
     metadata = {
         "format": "pt",

@@ -35,7 +35,13 @@ class Exported:
 
 
 def export(
-    prompt: SoftPrompt, to: str, path: Path | None, *, other: SoftPrompt | None = None, token: str = "", force: bool = False
+    prompt: SoftPrompt,
+    to: str,
+    path: Path | None,
+    *,
+    other: SoftPrompt | None = None,
+    token: str = "",
+    force: bool = False,
 ) -> Exported:
     """Writes the soft prompt for the program `to`, one of PROGRAMS; with `other`, both as a pair for SDXL, in either order.
 
@@ -140,7 +146,9 @@ def _check_vectors(to: str, prompt: SoftPrompt) -> None:
     if not np.isfinite(prompt.vectors).all():
         raise ExportRefused(f"{_called(prompt)} has vectors that are not finite: train it again")
     if to == "kobold" and prompt.tokens > MOST_KOBOLD_TOKENS:
-        raise ExportRefused(f"KoboldAI takes at most {MOST_KOBOLD_TOKENS:,} soft tokens; {_called(prompt)} has {prompt.tokens:,}")
+        raise ExportRefused(
+            f"KoboldAI takes at most {MOST_KOBOLD_TOKENS:,} soft tokens; {_called(prompt)} has {prompt.tokens:,}"
+        )
 
 
 def _token(program: Program, token: str, stem: str) -> str:
@@ -149,9 +157,13 @@ def _token(program: Program, token: str, stem: str) -> str:
         return f"<{stem.lower()}>"
     if not program.token:
         able = " and ".join(name for name, one in PROGRAMS.items() if one.token)
-        raise ExportRefused(f"{program.title} knows the soft prompt by its file's name; a token of one's own is for {able}")
+        raise ExportRefused(
+            f"{program.title} knows the soft prompt by its file's name; a token of one's own is for {able}"
+        )
     if len(token) > LONGEST_TOKEN or not token.isprintable() or any(map(str.isspace, token)):
-        raise ExportRefused(f"{token[:40]!r} is no token: up to {LONGEST_TOKEN} characters without spaces, such as <{stem}>")
+        raise ExportRefused(
+            f"{token[:40]!r} is no token: up to {LONGEST_TOKEN} characters without spaces, such as <{stem}>"
+        )
     if token != token.lower():
         raise ExportRefused(
             f"{token!r} has capital letters, and diffusers would use the first vector alone: give {token.lower()!r}"

@@ -106,7 +106,9 @@ def _check_replaceable(found: Path, path: Path, files: dict[str, bytes], force: 
     if found.is_symlink() or not found.is_dir():
         raise ExportRefused(f"{path} is no folder, so it is not replaced by one: give another with --out")
     # what bears such a name and is no file, a folder for example, would be lost with all that is in it
-    others = {inner.name for inner in found.iterdir() if inner.name not in files or inner.is_symlink() or not inner.is_file()}
+    others = {
+        inner.name for inner in found.iterdir() if inner.name not in files or inner.is_symlink() or not inner.is_file()
+    }
     if others:
         raise ExportRefused(
             f"{path} holds other files ({', '.join(sorted(others)[:3])}), so it is not replaced: give another with --out"

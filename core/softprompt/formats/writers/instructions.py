@@ -42,9 +42,7 @@ def told(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
         case "kohya":
             return f"--textual_inversion_embeddings {shlex.quote(str(path))}", stem
         case "diffusers" if pair:
-            one = (
-                'pipe.load_textual_inversion(pair["{}"], token={}, text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})'
-            )
+            one = 'pipe.load_textual_inversion(pair["{}"], token={}, text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})'
             lines = [one.format("clip_l", _python(token), "", ""), one.format("clip_g", _python(token), "_2", "_2")]
             return "\n".join([f"pair = safetensors.torch.load_file({quoted})", *lines]), token
         case "diffusers":
@@ -71,7 +69,9 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     `prompts` is one, or the two of a pair for SDXL.
     """
     width = prompts[0].vectors.shape[1]
-    readers = PROGRAMS["comfyui" if to == "safetensors" else to]  # which can use whatever the default file may be used for
+    readers = PROGRAMS[
+        "comfyui" if to == "safetensors" else to
+    ]  # which can use whatever the default file may be used for
     families = (SDXL,) if len(prompts) == 2 else readers.widths.get(width, ())
     found = [_FOLDERS[to]] if to in _FOLDERS else []
     if to == "safetensors" and families:

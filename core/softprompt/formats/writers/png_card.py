@@ -26,7 +26,9 @@ def draw(prompt: SoftPrompt) -> Image.Image:
     image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), BACK)
     pen = _Pen(image)
     y = pen.text(MARGIN, MARGIN, prompt.name or "soft prompt", 30, BRIGHT, lines=1)
-    y = pen.text(MARGIN, y + 6, prompt.hard_prompt or "hard prompt not known", 16, TEXT if prompt.hard_prompt else DIM, lines=4)
+    y = pen.text(
+        MARGIN, y + 6, prompt.hard_prompt or "hard prompt not known", 16, TEXT if prompt.hard_prompt else DIM, lines=4
+    )
     y = _readout(pen, prompt, max(y + 20, 168), 430)
     _figures(pen, prompt, 446)
     _curve(pen, prompt, 536, HEIGHT - MARGIN - 34)
@@ -47,7 +49,9 @@ class _Pen:
     def __init__(self, image: Image.Image) -> None:
         self._draw = ImageDraw.Draw(image)
 
-    def text(self, x: float, y: float, text: str, size: float, fill: str, lines: int, right: float = WIDTH - MARGIN) -> float:
+    def text(
+        self, x: float, y: float, text: str, size: float, fill: str, lines: int, right: float = WIDTH - MARGIN
+    ) -> float:
         """Text in at most `lines` lines, cut where it is longer; returns where the next may begin."""
         shown, font = _drawable(text, size)
         for line in _wrapped(shown, font, (right - x) * SCALE, lines):
