@@ -24,16 +24,16 @@ from softprompt_tui.commands import commands
 from softprompt_tui.controllers.quit import QuitController, save_settings
 from softprompt_tui.input_queue import InputQueue
 from softprompt_tui.main_screen import HUGE, NARROW, MainScreen
-from softprompt_tui.rendering.output_filter import Guard
-from softprompt_tui.rendering.sanitize import inert, pasted
+from softprompt_tui.rendering.output_filter import OutputFilter
+from softprompt_tui.rendering.sanitize import pasted, sanitize
 from softprompt_tui.services.clipboard import copy
-from softprompt_tui.services.worker import News, WorkerLine
+from softprompt_tui.services.worker import News, WorkerConnection
 from softprompt_tui.state import settings as kept
 from softprompt_tui.state.draft import Draft
 from softprompt_tui.state.runs import RunStore
 from softprompt_tui.terminal_input import with_our_input
 from softprompt_tui.themes import THEMES
-from softprompt_tui.widgets.name_completion import Composition
+from softprompt_tui.widgets.name_completion import CompositionInput
 from softprompt_tui.widgets.title import TitleLine
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from softprompt_tui.app_context import Severity
 
-GUARD, NO_COLOR = Guard(), NoColor()
+GUARD, NO_COLOR = OutputFilter(), NoColor()
 NOTICE_FOR, FOR_GOOD = 12.0, 1e6  # seconds
 Answer = TypeVar("Answer")
 
@@ -55,14 +55,14 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = EVERYWHERE
 
-    def __init__(self, library: Library | None = None, worker: WorkerLine | None = None) -> None:
+    def __init__(self, library: Library | None = None, worker: WorkerConnection | None = None) -> None:
         super().__init__()
         self.settings, self._notice = kept.load()
         self.draft = Draft()
         self.draft.restore(self.settings)
-        self.input_queue = InputQueue(self, partial(self.say, severity="warning"), self._paint_due)
+        self.input_queue = InputQueue(self, partial(self.show_status, severity="warning"), self._paint_due)
         self.library = library or Library(say=self._say_later)
-        self.worker = worker or WorkerLine(self._heard)
+        self.worker = worker or WorkerConnection(self._heard)
         self.worker.tell = self._heard
         self.runs = RunStore()
         self.main = MainScreen(self, self.draft)
@@ -93,14 +93,14 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         if self._notice:
-            self.say(self._notice, "warning")
+            self.show_status(self._notice, "warning")
         self.spawn(self.input_queue.run, group="keys")
         self.spawn(self.worker.run, group="line")
 
     def _paint_due(self) -> bool:
-        return self.is_there() and self.main.paint_due()
+        return self.is_mounted_and_running() and self.main.paint_due()
 
-    def is_there(self) -> bool:
+    def is_mounted_and_running(self) -> bool:
         """False while the interface is being left, and its panes are gone already."""
         try:
             return bool(self.screen_stack[0].query(TitleLine))
@@ -108,8 +108,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             return False
 
     def _heard(self, news: News) -> None:
-        if self.is_there():
-            self.main.runs.heard(news)
+        if self.is_mounted_and_running():
+            self.main.runs.on_worker_message(news)
 
     # as an AppContext
 
@@ -120,10 +120,10 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         try:
             await work()
         except (SoftPromptError, OSError) as error:  # a home that another user took, a full disk: the rest works
-            if self.is_there():
-                self.say(str(error), "error")
+            if self.is_mounted_and_running():
+                self.show_status(str(error), "error")
         except (NoMatches, IndexError, ScreenStackError):
-            if self.is_there():
+            if self.is_mounted_and_running():
                 raise
 
     async def ask(self, screen: Screen[Answer]) -> Answer | None:
@@ -144,24 +144,24 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     async def copy(self, text: str) -> str:
         return await copy(self, text)
 
-    def say(self, words: str, severity: Severity = "information", stays: bool = False) -> None:
+    def show_status(self, words: str, severity: Severity = "information", stays: bool = False) -> None:
         """News stand in the first line for a while; what went wrong lies over the panes for longer, or until it is put away."""
         if severity == "information":
             self.main.title_line.say(words)
             return
         if stays:
-            self.notify(inert(words), severity=severity, markup=False, timeout=FOR_GOOD)
+            self.notify(sanitize(words), severity=severity, markup=False, timeout=FOR_GOOD)
             return
-        self.notify(inert(words), severity=severity, markup=False, timeout=NOTICE_FOR)
+        self.notify(sanitize(words), severity=severity, markup=False, timeout=NOTICE_FOR)
         # a notice that goes is not always painted over by itself
         self.set_timer(NOTICE_FOR + 0.3, self._repaint)
 
     def _say_later(self, words: str) -> None:
-        self.call_later(self.say, words)
+        self.call_later(self.show_status, words)
 
     def save_settings(self) -> None:
         """Remembers what is typed and chosen; where it cannot be written it is only logged."""
-        if not self.is_there():
+        if not self.is_mounted_and_running():
             return
         self.main.remember()
         self.settings.theme = self.theme
@@ -191,7 +191,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             self.focused.cursor_blink = False  # 1.5 KB/s over a slow link, for nothing
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        if action == "field" and isinstance(self.focused, Composition):
+        if action == "field" and isinstance(self.focused, CompositionInput):
             return not self.focused.names.display
         # no dialog is left unanswered; a sweep's screen is none, over nothing that would be unseen
         return action != "leave" or self.screen in (self.main, self.main.sweep.screen)
@@ -208,8 +208,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def action_mend(self) -> None:
         if self.worker.state == "up":
-            self.say("the worker is there")
-        self.worker.mend()
+            self.show_status("the worker is there")
+        self.worker.reconnect()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
         yield from commands(self.main)
@@ -226,10 +226,10 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         """Quits; asks once where something trains."""
         if sum(one.group == "leave" and not one.is_finished for one in self.workers) > 1:
             return  # it is being asked already
-        if await self.quit.is_meant():
-            self.leave_now()
+        if await self.quit.confirm_quit():
+            self.quit_now()
 
-    def leave_now(self) -> None:
+    def quit_now(self) -> None:
         """Quits without asking; what trains goes on."""
         self.save_settings()
         self.exit()

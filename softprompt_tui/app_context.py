@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from softprompt.library import Library
-    from softprompt_tui.services.worker import WorkerLine
+    from softprompt_tui.services.worker import WorkerConnection
     from softprompt_tui.state.runs import RunStore
     from softprompt_tui.state.settings import Settings
 
@@ -22,11 +22,11 @@ class AppContext(Protocol):
     """What controllers work on, and how they reach the user. They never touch a pane: `post` tells the main screen what has changed."""
 
     library: Library
-    worker: WorkerLine
+    worker: WorkerConnection
     settings: Settings
     runs: RunStore
 
-    def say(self, words: str, severity: Severity = "information", stays: bool = False) -> None:
+    def show_status(self, words: str, severity: Severity = "information", stays: bool = False) -> None:
         """Tell the user something: in the first line for a while, or over the panes where it is no mere information."""
         ...
 

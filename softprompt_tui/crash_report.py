@@ -18,8 +18,8 @@ from softprompt.system.files import write_new
 from softprompt.system.paths import cache_folder, make_folder
 
 FOLDER, PREFIX = "reports", "crash-"
-MOST_REPORTS = 20
-MOST_BYTES = 1 << 20
+MAX_REPORTS = 20
+MAX_BYTES = 1 << 20
 
 
 def write_report(error: BaseException) -> Path | None:
@@ -29,11 +29,11 @@ def write_report(error: BaseException) -> Path | None:
     of the command line only the command and the names of its options.
     """
     name = f"{PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.txt"
-    data = _text(error).encode("utf-8", "backslashreplace")[:MOST_BYTES]
+    data = _text(error).encode("utf-8", "backslashreplace")[:MAX_BYTES]
     with suppress(OSError, SoftPromptError):
         folder = make_folder(cache_folder() / FOLDER)
         write_new(folder / name, data)
-        for old in sorted(folder.glob(f"{PREFIX}*.txt"))[:-MOST_REPORTS]:
+        for old in sorted(folder.glob(f"{PREFIX}*.txt"))[:-MAX_REPORTS]:
             old.unlink(missing_ok=True)
         return folder / name
     with suppress(OSError):

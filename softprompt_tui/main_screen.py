@@ -106,7 +106,7 @@ class MainScreen(Screen[None]):
         self.library = LibraryController(context, TransferController(context))
         self.library.listed_revision = lambda entry: self.library_pane.revision_of(entry)
         self.sweep = SweepController(context, self.runs.submit)
-        self.hard = HardReadoutController(context, self.runs.hand_in)
+        self.hard = HardReadoutController(context, self.runs.submit_job)
         self.queries = LiveQueries(context)
         self.below = self.settings.pane if self.settings.pane in BELOW else "library"
         self._gone = False  # the worker was, since its last list
@@ -219,9 +219,11 @@ class MainScreen(Screen[None]):
         self._gone = self._gone or event.state == "gone"
         if event.state == "gone" and event.why:
             self.app.clear_notifications()  # the one before says why the try before failed
-            self.context.say(f"{event.why}. What it trained is kept; ctrl+r starts it again", "error", stays=True)
+            self.context.show_status(
+                f"{event.why}. What it trained is kept; ctrl+r starts it again", "error", stays=True
+            )
         elif event.state == "starting" and event.why:
-            self.context.say(event.why)
+            self.context.show_status(event.why)
         self.show_title()
 
     @on(m.RunsListed)
@@ -270,15 +272,17 @@ class MainScreen(Screen[None]):
 
     def _tell_end(self, run: RunSummary) -> None:
         if run.state == "failed":
-            self.context.say(f"{run.called} failed: {run.error}", "error")
+            self.context.show_status(f"{run.called} failed: {run.error}", "error")
         elif run.kind == "sweep":
             if run.results and not self.sweep.is_open(run.id):
                 ended = "stopped" if run.state == "stopped" else "done"
-                self.context.say(f"sweep {ended}: enter in runs (F6) shows it and keeps what is chosen. {run.called}")
+                self.context.show_status(
+                    f"sweep {ended}: enter in runs (F6) shows it and keeps what is chosen. {run.called}"
+                )
         elif run.entry:
             found = "has a hard readout" if run.kind == "hard" else "is in the library"
             similarity = "" if run.best_similarity is None else f", similarity {run.best_similarity:.4f}"
-            self.context.say(f"{run.called} {found}{similarity}")
+            self.context.show_status(f"{run.called} {found}{similarity}")
             self.context.post(m.LibraryChanged(run.entry, by_hand=False))
 
     @on(m.RunReported)
@@ -308,7 +312,9 @@ class MainScreen(Screen[None]):
             case OnRun.HARDEN if run.entry:
                 self._harden(run.entry)
             case OnRun.HARDEN:
-                self.context.say("a hard readout is looked for of what is in the library: when the training is done")
+                self.context.show_status(
+                    "a hard readout is looked for of what is in the library: when the training is done"
+                )
             case _:
                 self.runs.act(event.action, run.id)
 
@@ -377,7 +383,7 @@ class MainScreen(Screen[None]):
 
     # the prompt
 
-    @on(m.TrainAsked)
+    @on(m.TrainRequested)
     def action_train(self) -> None:
         self.context.spawn(partial(self.runs.train, self.form), group="train")  # who asks twice gets two
 
@@ -393,8 +399,8 @@ class MainScreen(Screen[None]):
     def _sweep_changed(self) -> None:
         self._sweep_painter.ask(SWEEP_EVERY)
 
-    @on(m.KeepAsked)
-    def _keep_asked(self, event: m.KeepAsked) -> None:
+    @on(m.SweepKeepRequested)
+    def _keep_asked(self, event: m.SweepKeepRequested) -> None:
         self.sweep.keep(event.run, event.numbers)
 
     @on(m.PromptChanged)
@@ -488,9 +494,9 @@ class MainScreen(Screen[None]):
         if self.detail.entry_id:
             self._harden(self.detail.entry_id)
         elif self.detail.run:
-            self.context.say(f"a hard readout {LATER}")
+            self.context.show_status(f"a hard readout {LATER}")
         else:
-            self.context.say("nothing is shown that a hard readout could be looked for")
+            self.context.show_status("nothing is shown that a hard readout could be looked for")
 
     def action_copy_hard(self) -> None:
         """Copies what the pane shows, be it the best so far of a search under way."""
@@ -514,7 +520,7 @@ class MainScreen(Screen[None]):
             pane.composition, pane.against, fields["model"], fields["device"], self.library.opened, pane.show
         )
 
-    @on(m.CompositionKept)
+    @on(m.CompositionTrainRequested)
     def _composition_kept(self) -> None:
         work = partial(self.runs.train_composition, self.compose_pane.composition, self.form, self.library.opened)
         self.context.spawn(work, group="compositions")

@@ -47,7 +47,7 @@ class OnRun(StrEnum):
 # what panes and screens ask for
 
 
-class TrainAsked(Message):
+class TrainRequested(Message):
     """The prompt in the editor is to be trained."""
 
 
@@ -79,7 +79,7 @@ class RunAction(Message):
         self.action, self.run = action, run
 
 
-class KeepAsked(Message):
+class SweepKeepRequested(Message):
     """Save the sweep's soft prompts with these numbers of tokens."""
 
     def __init__(self, run: str, numbers: tuple[int, ...]) -> None:
@@ -87,7 +87,7 @@ class KeepAsked(Message):
         self.run, self.numbers = run, numbers
 
 
-class CompositionKept(Message):
+class CompositionTrainRequested(Message):
     """A soft prompt is to be trained that means the composition."""
 
 

@@ -67,7 +67,7 @@ def open_interface() -> int:
         while os.read(signals, 1)[0] not in ENDING:
             pass
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(app.leave_now)
+            loop.call_soon_threadsafe(app.quit_now)
         if not ended.wait(ENDS_WITHIN):
             terminal.give_up()
             os._exit(1)

@@ -19,7 +19,7 @@ from textual.css.stylesheet import Stylesheet
 import softprompt
 from softprompt.encoders import catalog
 from softprompt.encoders.clip import mini
-from softprompt.system.threads import share_the_cpu
+from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker import client
 from softprompt_tui.cli import entry
 from softprompt_tui.cli.commands import batch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 gc.set_threshold(
     20_000, 20, 20
 )  # imports and interfaces make objects by the hundred thousand, and little garbage among them
-share_the_cpu()  # before torch: the tests and the workers that they start are many at once
+limit_openmp_spin()  # before torch: the tests and the workers that they start are many at once
 # a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
 # quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -149,7 +149,7 @@ def run(
             for name, value in ({"COLUMNS": "100"} | environment).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["softprompt-tui", *args])
-            patch.setattr(batch, "make_way", lambda _: None)  # would slow what follows
+            patch.setattr(batch, "lower_priority", lambda _: None)  # would slow what follows
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
                 entry()

@@ -13,7 +13,7 @@ from softprompt import Library
 from softprompt.errors import RunRefused, SoftPromptError
 from softprompt.jobs.job import Job
 from softprompt.worker import protocol as p
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.run_folder import Run, now, swept_id, swept_name
 from tests.library_model import a_prompt
 
@@ -32,12 +32,12 @@ class FakeWorker:
         self.may_go_on.set()
 
     async def __aenter__(self) -> FakeWorker:
-        place = Place()
+        place = Endpoint()
         place.prepare()
         self._writers: list[asyncio.StreamWriter] = []
         self._rests: list[asyncio.Task[None]] = []  # of lists
         place.socket.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, os.fspath(place.socket), limit=p.LONGEST_LINE)
+        self._server = await asyncio.start_unix_server(self._serve, os.fspath(place.socket), limit=p.MAX_LINE_BYTES)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -52,7 +52,7 @@ class FakeWorker:
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
-        Place().socket.unlink(missing_ok=True)
+        Endpoint().socket.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):

@@ -22,7 +22,7 @@ def kept_mini(load: Callable[[], TextEncoder]) -> Callable[[], TextEncoder]:
     @functools.cache
     def kept() -> TextEncoder:
         encoder = load()
-        encoder.moved = functools.cache(encoder.moved)  # type: ignore[method-assign]
+        encoder.to = functools.cache(encoder.to)  # type: ignore[method-assign]
         return encoder
 
     return kept

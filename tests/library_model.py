@@ -10,7 +10,7 @@ import numpy as np
 
 from softprompt import Library, SoftPrompt
 from softprompt.errors import EntryNotFound
-from softprompt.prompts.results import Composition, ContextGrade, Neighbour, ReadoutToken
+from softprompt.prompts.results import ContextFidelity, ContextScore, Neighbour, ReadoutToken
 
 NUMBERS = np.linspace(-1, 1, 8, dtype=np.float32)
 OPS = ("save", "rename", "tag", "note", "duplicate", "delete", "restore", "purge")
@@ -20,7 +20,7 @@ def a_prompt(**changes: Any) -> SoftPrompt:
     values: dict[str, Any] = {
         "hard_prompt": "a red fox [/bold] \x1b[31m in snow 雪", "model": "mini", "model_fingerprint": "abc", "vectors": NUMBERS.reshape(2, 4),
         "target": NUMBERS, "losses": NUMBERS[:5], "similarities": NUMBERS[:5], "similarity": 0.9971, "loss": 0.0029, "steps": 5, "seconds": 1.5,
-        "composition": Composition((ContextGrade("{} at night", 0.98, 0.9), ContextGrade("an old {}", 0.96, 0.8))), "stopped": "steps",
+        "composition": ContextFidelity((ContextScore("{} at night", 0.98, 0.9), ContextScore("an old {}", 0.96, 0.8))), "stopped": "steps",
         "readout": (ReadoutToken("fox", 0.4, (Neighbour("foxes", 0.38),)),), "readout_text": "fox", "readout_similarity": 0.8,
         "config": {"tokens": 2}, "warnings": ("a note",), "versions": {"torch": "2"},
     }  # fmt: skip

@@ -20,7 +20,7 @@ from softprompt.jobs.job import Job, TrainJob
 from softprompt.prompts.serialization import to_dict
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
 from softprompt.worker.summary import ENDED
@@ -47,7 +47,7 @@ class Home:
 
     def begin_an_older_one(self, nursery: Nursery) -> None:
         """Starts a worker of the protocol before this one; it must end before another can begin."""
-        Place().prepare()
+        Endpoint().prepare()
         nursery.start_an_older_one()
         until(is_listening, 30)
 
@@ -145,8 +145,8 @@ def is_listening() -> bool:
     """Return whether a worker listens. Its socket is there a moment before, and refuses connections until then."""
     accepts = "00010000"  # the kernel's flag of a socket that listens
     sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-    listens = any(fields[3] == accepts and fields[-1] == str(Place().socket) for fields in sockets[1:])
-    return listens and Place().socket.exists()  # one whose file has vanished still listens, and nobody finds it
+    listens = any(fields[3] == accepts and fields[-1] == str(Endpoint().socket) for fields in sockets[1:])
+    return listens and Endpoint().socket.exists()  # one whose file has vanished still listens, and nobody finds it
 
 
 def nicenesses(pid: int) -> set[int]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from grade import figures
 from package import STUDENT, save_package
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
 from texts import Texts, batches, encode_rows
 
 CHECKPOINT_STEPS = 250
@@ -30,7 +30,7 @@ WARM_UP, DECAY_SHARE = 200, 0.75
 TEMPERATURE, RELATIONS, RUNNING = 0.05, 0.5, 0.5  # of the in-batch similarities; weights of the two further losses
 
 
-def new_student(config: TowerConfig, vocabulary: Tensor, seed: int) -> Tower:
+def new_student(config: TextTransformerConfig, vocabulary: Tensor, seed: int) -> TextTransformer:
     """Random blocks as CLIP's; a token table that starts from the teacher's embeddings of the token strings, cut by PCA."""
     rng = torch.Generator().manual_seed(seed)
     w = config.width
@@ -59,7 +59,7 @@ def new_student(config: TowerConfig, vocabulary: Tensor, seed: int) -> Tower:
         )
         for _ in range(config.layers)
     ]
-    return Tower(
+    return TextTransformer(
         config,
         table / table.std() * 0.02,
         normal(config.context, w, std=0.01),
@@ -70,13 +70,13 @@ def new_student(config: TowerConfig, vocabulary: Tensor, seed: int) -> Tower:
     )
 
 
-def trainable(tower: Tower) -> list[Tensor]:
+def trainable(tower: TextTransformer) -> list[Tensor]:
     blocks = [weight for block in tower.blocks for weight in block]
     parameters = [tower.table, tower.positions, tower.norm_weight, tower.norm_bias, tower.projection, *blocks]
     return [p.requires_grad_() for p in parameters if p is not None]
 
 
-def loss_of(tower: Tower, ids: Tensor, ends: Tensor, targets: Tensor) -> Tensor:
+def loss_of(tower: TextTransformer, ids: Tensor, ends: Tensor, targets: Tensor) -> Tensor:
     """1 - cosine at the end token, the same at every token before it, and KL between in-batch similarity rows."""
     x = F.embedding(ids, tower.table) + tower.positions[: ids.shape[1]]
     outputs = F.normalize(tower.project(tower.final_norm(tower.states(x)))[:, 1:], dim=-1)
@@ -136,7 +136,7 @@ def main() -> None:
     output = args.output or args.work
     tokenizer = Tokenizer()
     train, test = Texts(args.work, "train"), Texts(args.work, "test")
-    config = TowerConfig(**(STUDENT | {"layers": args.layers}))
+    config = TextTransformerConfig(**(STUDENT | {"layers": args.layers}))
     tower = new_student(config, load_file(args.work / "vocabulary.safetensors")["pooled"].float(), args.seed)
     parameters = trainable(tower)
     matrices = [weight for block in tower.blocks for weight in block if weight.ndim == 2]

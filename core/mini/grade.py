@@ -60,14 +60,14 @@ def main() -> None:
 
     if args.texts:
         from embed import Teacher
-        from softprompt.encoders.base import Specials
+        from softprompt.encoders.base import SpecialTokens
         from softprompt.encoders.clip.text_encoder import TextEncoder
 
         if not args.teacher:
             parser.error("--texts needs --teacher")
         lines = [line for line in args.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-        encoder = TextEncoder("mini", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
-        ours = encoder.encode_rows([tokenizer.encode(line)[: encoder.room] for line in lines])
+        encoder = TextEncoder("mini", tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
+        ours = encoder.encode_rows([tokenizer.encode(line)[: encoder.max_prompt_tokens] for line in lines])
         print(f"{args.texts.name:<10} {len(lines):>5}  {figures(ours, Teacher(args.teacher).pooled(lines))}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from softprompt.encoders.clip.transformer import Block, Tower
+from softprompt.encoders.clip.transformer import Block, TextTransformer
 
 STUDENT = {
     "width": 256,
@@ -21,7 +21,7 @@ STUDENT = {
 }
 
 
-def save_package(tower: Tower, folder: Path) -> None:
+def save_package(tower: TextTransformer, folder: Path) -> None:
     """Writes the tower's shape and its weights in float16; `softprompt.encoders.clip.mini.read_tower` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(tower, name) for name in ("table", "positions", "norm_weight", "norm_bias", "projection")}

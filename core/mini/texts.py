@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Tower
+from softprompt.encoders.clip.transformer import TextTransformer
 
 TOKENS = 6144  # positions a step
 
@@ -76,7 +76,7 @@ def batches(texts: Texts, tokenizer: Tokenizer, step: int, seed: int) -> Iterato
         plan = texts.plan(epoch, seed)
 
 
-def encode_rows(tower: Tower, texts: Texts, rows: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+def encode_rows(tower: TextTransformer, texts: Texts, rows: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     """(the student's, the teacher's) embeddings of these rows, each (rows, 384)."""
     pooled, wanted = [], []
     for part in rows.split(100):

@@ -10,19 +10,19 @@ from typing import Any, Literal, get_args
 
 from softprompt.errors import ConfigError, DeviceError, check_text
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
-from softprompt.text_states import Family
+from softprompt.text_states import ImageProgram
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
-Objective = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
+ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
 Long = Literal["refuse", "chunk", "cut"]
 Method = Literal["exchange", "pez"]
 Words = Literal["any", "ascii", "dictionary"]
 HardInit = Literal["words", "random"]
 
-MOST_STEPS, MOST_RESTARTS = 100_000, 256  # a history of 300 MB
-MOST_HARD_TOKENS = 64
-MOST_TOKENS = 4096  # no text encoder's context is nearly that long
-MOST_SWEPT = 64  # numbers of tokens in one sweep
+MAX_STEPS, MAX_RESTARTS = 100_000, 256  # a history of 300 MB
+MAX_HARD_TOKENS = 64
+MAX_TOKENS = 4096  # no text encoder's context is nearly that long
+MAX_SWEPT_COUNTS = 64  # numbers of tokens in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
 AUTO_STOP_AT = 0.99  # what "auto" is to reach where nothing else is said
@@ -52,9 +52,9 @@ class TrainConfig:
     steps: int = 300
     rate: float = 1.0
     init: Init = "noise"
-    objective: Objective = "cosine"
+    objective: ObjectiveName = "cosine"
     against: tuple[str, ...] = ()
-    family: Family = "sd1"
+    family: ImageProgram = "sd1"
     hidden_share: float = (
         0.3  # keeps nearly all of the pooled similarity and of the hidden states': tests/benchmarks/hidden.py
     )
@@ -70,20 +70,20 @@ class TrainConfig:
         for name in ("against", "contexts"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         if self.tokens != "auto":
-            _whole("tokens", self.tokens, 1, MOST_TOKENS, "10 soft tokens are usual, 3 are often enough")
+            _whole("tokens", self.tokens, 1, MAX_TOKENS, "10 soft tokens are usual, 3 are often enough")
         elif self.stop_at is None:
             raise ConfigError(
                 "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it; --stop-at 0.99, for example"
             )
-        _whole("steps", self.steps, 1, MOST_STEPS, "300 are usual")
-        _whole("restarts", self.restarts, 1, MOST_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
+        _whole("steps", self.steps, 1, MAX_STEPS, "300 are usual")
+        _whole("restarts", self.restarts, 1, MAX_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
         _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
         _number("rate", self.rate, 0.0, 100.0, "1 is usual; it is given in standard deviations of the token table")
         if self.stop_at is not None:
             _number("stop_at", self.stop_at, -1.0, 1.0, "a similarity such as 0.99")
         if self.patience is not None:
             _whole("patience", self.patience, 1, None, "50 steps, for example")
-        for name, allowed in (("init", Init), ("objective", Objective), ("family", Family), ("long", Long)):
+        for name, allowed in (("init", Init), ("objective", ObjectiveName), ("family", ImageProgram), ("long", Long)):
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
@@ -171,10 +171,10 @@ class HardConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", _texts("block", self.block))
         if self.tokens is not None:
-            _whole("tokens of the hard readout", self.tokens, 1, MOST_HARD_TOKENS, "8 are usual")
+            _whole("tokens of the hard readout", self.tokens, 1, MAX_HARD_TOKENS, "8 are usual")
         if self.steps is not None:
-            _whole("steps of the hard readout", self.steps, 1, MOST_STEPS, "leave it out for the method's own number")
-        _whole("restarts of the hard readout", self.restarts, 1, MOST_RESTARTS, "4 are usual")
+            _whole("steps of the hard readout", self.steps, 1, MAX_STEPS, "leave it out for the method's own number")
+        _whole("restarts of the hard readout", self.restarts, 1, MAX_RESTARTS, "4 are usual")
         _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
         if self.seconds is not None:
             _number("seconds of the hard readout", self.seconds, 0.0, 86_400.0, "10, for example")
@@ -208,14 +208,14 @@ USUAL_SWEEP = tuple(range(1, 17))
 
 def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
     """The numbers of tokens of a sweep, each once and in order. Raises ConfigError, also for a range without end."""
-    given = set(islice(numbers, MOST_TOKENS + 1))
-    if not 1 <= len(given) <= MOST_SWEPT:
-        more = " or more" if len(given) > MOST_TOKENS else ""
+    given = set(islice(numbers, MAX_TOKENS + 1))
+    if not 1 <= len(given) <= MAX_SWEPT_COUNTS:
+        more = " or more" if len(given) > MAX_TOKENS else ""
         raise ConfigError(
-            f"a sweep of {len(given):,}{more} numbers of tokens; it takes from 1 to {MOST_SWEPT} of them: 1-16, or 1,2,4,8"
+            f"a sweep of {len(given):,}{more} numbers of tokens; it takes from 1 to {MAX_SWEPT_COUNTS} of them: 1-16, or 1,2,4,8"
         )
     for number in given:
-        _whole("a number of tokens", number, 1, MOST_TOKENS, "1 to 16 are usual")
+        _whole("a number of tokens", number, 1, MAX_TOKENS, "1 to 16 are usual")
     return tuple(sorted(given))
 
 

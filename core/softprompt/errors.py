@@ -156,7 +156,7 @@ class RunRefused(SoftPromptError):
     bad_input = True
 
 
-LONGEST_REASON = 300  # characters
+MAX_REASON_LENGTH = 300  # characters
 
 
 def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) -> str:
@@ -216,7 +216,7 @@ def reason(error: BaseException) -> str:
     """What a library says of its error, in one bounded line: the first one, or the first two where they belong together."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return shortened(text, LONGEST_REASON) or type(error).__name__
+    return shortened(text, MAX_REASON_LENGTH) or type(error).__name__
 
 
 def typed_reason(error: BaseException) -> str:

@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Family = Literal["sd1", "sd2", "sdxl", "flux"]
-ALL: tuple[Family, ...] = get_args(Family)
+ImageProgram = Literal["sd1", "sd2", "sdxl", "flux"]
+ALL: tuple[ImageProgram, ...] = get_args(ImageProgram)
 
 
 @dataclass(frozen=True)
-class Reads:
+class HiddenStateSpec:
     """`last`: the last layer, or the one before it; `normed`: after the final norm; `pooled`: at the end token only."""
 
     last: bool
@@ -30,38 +30,38 @@ class Reads:
     pooled: bool = False
 
 
-READS: dict[Family, Reads] = {
-    "sd1": Reads(last=True, normed=True),
-    "sd2": Reads(last=False, normed=True),
-    "sdxl": Reads(last=False, normed=False),
-    "flux": Reads(last=True, normed=True, pooled=True),
+READS: dict[ImageProgram, HiddenStateSpec] = {
+    "sd1": HiddenStateSpec(last=True, normed=True),
+    "sd2": HiddenStateSpec(last=False, normed=True),
+    "sdxl": HiddenStateSpec(last=False, normed=False),
+    "flux": HiddenStateSpec(last=True, normed=True, pooled=True),
 }
 
 
 @dataclass(frozen=True)
-class Encoder:
+class KnownEncoder:
     """The very weights that programs of these families have, as open_clip names them, and the layers of the text tower."""
 
     model: str
     layers: int
-    families: tuple[Family, ...]
+    families: tuple[ImageProgram, ...]
     used_by: str
 
 
 CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
 ENCODERS = {  # by width
-    CLIP_L: Encoder(
+    CLIP_L: KnownEncoder(
         "ViT-L-14-quickgelu/openai",
         12,
         ("sd1", "sdxl", "flux"),
         "Stable Diffusion 1.x, Flux, and the first encoder of SDXL",
     ),
-    CLIP_H: Encoder("ViT-H-14/laion2b_s32b_b79k", 24, ("sd2",), "Stable Diffusion 2.x"),
-    CLIP_G: Encoder("ViT-bigG-14/laion2b_s39b_b160k", 32, ("sdxl",), "the second encoder of SDXL"),
+    CLIP_H: KnownEncoder("ViT-H-14/laion2b_s32b_b79k", 24, ("sd2",), "Stable Diffusion 2.x"),
+    CLIP_G: KnownEncoder("ViT-bigG-14/laion2b_s39b_b160k", 32, ("sdxl",), "the second encoder of SDXL"),
 }
 
 
-def families_of(width: int, layers: int) -> tuple[Family, ...]:
+def families_of(width: int, layers: int) -> tuple[ImageProgram, ...]:
     """The families that are measured on an encoder of this shape: those whose own has it, else all.
 
     That the programs read this encoder does not follow: see `is_stand_in`.

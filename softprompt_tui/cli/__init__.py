@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.system.threads import share_the_cpu
+from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
 from softprompt.worker.log import Log, collect
 from softprompt_tui import PROGRAM
@@ -108,5 +108,5 @@ def main(context: click.Context) -> None:
 
 def entry() -> None:
     """What the installed command calls."""
-    share_the_cpu()
+    limit_openmp_spin()
     run(main)

@@ -20,7 +20,7 @@ from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.arguments import leave_deleted_folder
 from softprompt_tui.crash_report import report
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from softprompt.library import Library
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-MOST_COMPLETED = 500
+MAX_COMPLETIONS = 500
 GAP, LEAST_STRETCH = "  ", 8
 
 
@@ -83,9 +83,9 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _say(message: str, code: int, kind: str = "") -> int:
     if os.environ.get(ERRORS_AS_JSON):
-        click.echo(json.dumps({"kind": kind, "message": inert(message)}), err=True)
+        click.echo(json.dumps({"kind": kind, "message": sanitize(message)}), err=True)
     else:
-        click.echo(f"{PROGRAM}: {inert(message)}", err=True)
+        click.echo(f"{PROGRAM}: {sanitize(message)}", err=True)
     return code
 
 
@@ -95,7 +95,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def narrate(message: str) -> None:
     """A line for people, on stderr."""
-    click.echo(inert(message), err=True)
+    click.echo(sanitize(message), err=True)
 
 
 class Narrator(logging.Handler):
@@ -137,7 +137,7 @@ def print_table(
     """A plain table on stdout; columns in `right` are aligned right. On a terminal, `stretch` is cut to what the others leave."""
     from rich.cells import cell_len, set_cell_size
 
-    shown = [[inert(cell) for cell in row] for row in rows]
+    shown = [[sanitize(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *shown, strict=True)]
     if stretch is not None and sys.stdout.isatty():
         beside = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
@@ -194,7 +194,7 @@ class download_bar:
             )
             self.bar = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
             self.bar.start()
-            self.task = self.bar.add_task(inert(self.name), total=size, completed=here)
+            self.task = self.bar.add_task(sanitize(self.name), total=size, completed=here)
         self.bar.update(self.task, completed=here)
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +212,7 @@ def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str
     from softprompt.library import Library
 
     return _completed(
-        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED).entries], incomplete
+        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MAX_COMPLETIONS).entries], incomplete
     )
 
 
@@ -220,13 +220,13 @@ def complete_trashed(_ctx: click.Context, _param: click.Parameter, incomplete: s
     from softprompt.library import Library
 
     return _completed(
-        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MOST_COMPLETED, trashed=True).entries],
+        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MAX_COMPLETIONS, trashed=True).entries],
         incomplete,
     )
 
 
 def _completed(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    plain = [name for name in names if inert(name) == name]  # a header may be anyone's
+    plain = [name for name in names if sanitize(name) == name]  # a header may be anyone's
     return [CompletionItem(name) for name in plain if name.casefold().startswith(incomplete.casefold())]
 
 

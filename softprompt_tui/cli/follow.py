@@ -16,15 +16,15 @@ from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.result import finish
 from softprompt_tui.rendering.numbers import duration, figure
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, drawn
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from rich.live import Live
 
     from softprompt.worker.client import Client
 
-MOST_TRIES = 5  # workers that die one after another before it is given up
+MAX_TRIES = 5  # workers that die one after another before it is given up
 
 
 def follow(worker: Callable[[], Client], run: str, quiet: bool) -> RunSummary | None:
@@ -45,14 +45,14 @@ def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _
     """Goes on with the next worker where one dies."""
     from softprompt.worker.client import WorkerGone
 
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         try:
             with worker() as client:
                 return _until_ended(client, run, picture)
         except WorkerGone:
             picture.say("the worker is gone; another one goes on with the run")
     raise WorkerError(
-        f"{MOST_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why"
+        f"{MAX_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why"
     )
 
 
@@ -164,9 +164,9 @@ class Picture:
             return
         self.drawn_at = time.monotonic()
         size = shutil.get_terminal_size()
-        curve = drawn([self.points], min(WIDEST, size.columns - 1), min(HEIGHT, size.lines - 4))
+        curve = render([self.points], min(WIDEST, size.columns - 1), min(HEIGHT, size.lines - 4))
         text = Text.from_ansi(curve, no_wrap=True, end="\n") if curve else Text()
-        text.append(inert(f"{self.run.id[:8]}  {self._figures()}")[: size.columns - 1])
+        text.append(sanitize(f"{self.run.id[:8]}  {self._figures()}")[: size.columns - 1])
         self.live.update(text, refresh=True)
 
     def _figures(self) -> str:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from softprompt.config import AUTO_STOP_AT, Init, Long, Objective, TrainConfig
+from softprompt.config import AUTO_STOP_AT, Init, Long, ObjectiveName, TrainConfig
 from softprompt.errors import ConfigError
-from softprompt.text_states import Family
+from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.common import device_option, model_option, narrate
 
 DEFAULT = TrainConfig()
@@ -80,14 +80,14 @@ OTHERS = (
     ),
     click.option(
         "--objective",
-        type=choice(Objective),
+        type=choice(ObjectiveName),
         default=DEFAULT.objective,
         show_default=True,
         help="Cosine distance of the pooled embeddings; their squared error; cosine distance that also pushes away from the prompts in --against. For those who take the soft prompt to a diffusion model, which reads hidden states: their distance (hidden), or both (mixed).",
     ),
     click.option(
         "--family",
-        type=choice(Family),
+        type=choice(ImageProgram),
         default=DEFAULT.family,
         show_default=True,
         help="Whose hidden states the objectives hidden and mixed look at: those that Stable Diffusion 1.x or 2.x, SDXL or Flux reads.",

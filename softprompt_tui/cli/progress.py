@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_tui.cli.common import stderr_console
 from softprompt_tui.cli.streams import end_soon
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
@@ -31,7 +31,7 @@ def heed_endings(handler: Callable[[int, FrameType | None], None]) -> dict[int, 
     return {number: signal.signal(number, end) for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN}
 
 
-class Progress:
+class ProgressDisplay:
     """A bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the work, a second the program."""
 
     def __init__(self, quiet: bool, steps: int | None = None, auto: bool = False) -> None:
@@ -39,7 +39,7 @@ class Progress:
         self.interrupted = False
         self.shown = sys.stderr.isatty() and not quiet
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -64,7 +64,7 @@ class Progress:
 
     def hard(self, report: HardReport) -> bool:
         words = f"hard readout {report.similarity:.4f}  {report.text}"
-        self.bar.update(self.task, completed=report.step, total=report.steps, description=inert(words))
+        self.bar.update(self.task, completed=report.step, total=report.steps, description=sanitize(words))
         return self.interrupted
 
     def sweep(self, report: SweepReport) -> bool:
@@ -83,4 +83,4 @@ class Progress:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        self.bar.update(self.task, description=inert("stopping; the best so far is kept"))
+        self.bar.update(self.task, description=sanitize("stopping; the best so far is kept"))

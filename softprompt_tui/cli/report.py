@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt_tui.cli.common import print_table
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, drawn, without_colour
+from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render, without_colour
 from softprompt_tui.rendering.provenance import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -81,7 +81,7 @@ def print_hard(prompt: SoftPrompt) -> None:
 
 
 def line(label: str, text: str) -> None:
-    click.echo(f"{click.style(f'{inert(label):<12}', dim=True)} {inert(text)}")
+    click.echo(f"{click.style(f'{sanitize(label):<12}', dim=True)} {sanitize(text)}")
 
 
 def print_readout(prompt: SoftPrompt) -> None:
@@ -100,6 +100,6 @@ def print_readout(prompt: SoftPrompt) -> None:
 def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
     """Losses against steps, one curve an array; as wide as the terminal."""
     width = min(WIDEST, shutil.get_terminal_size().columns)
-    text = drawn([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
+    text = render([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
     if text:
         click.echo(text if sys.stdout.isatty() else without_colour(text))

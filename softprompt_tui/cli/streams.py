@@ -25,7 +25,7 @@ from softprompt.worker.log import PROGRAM, log_file
 
 TERMINAL_CHUNK = 256  # bytes
 POLL_SECONDS = 0.1
-LONGEST_INPUT = 1 << 20  # bytes; no prompt or note is that long, and standard input may never end
+MAX_INPUT_LENGTH = 1 << 20  # bytes; no prompt or note is that long, and standard input may never end
 STDIN, STDOUT, STDERR = 0, 1, 2
 NEAREST = "softprompt-nearest"  # the name of the error handler that replaces what an encoding lacks
 _LOOKALIKES = str.maketrans(

@@ -18,12 +18,12 @@ from softprompt_tui.messages import (
     OpenedChanged,
     PromptFilled,
 )
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.screens.progress import GivenUp
 
 if TYPE_CHECKING:
-    from softprompt.library import Listed
+    from softprompt.library import EntrySummary
     from softprompt.library.entry import Entry
     from softprompt_tui.app_context import AppContext
 
@@ -53,7 +53,7 @@ class TransferActions(Protocol):
     """What goes beyond the library: files, and the commands that read and write them."""
 
     async def export(self, entry: Entry) -> None: ...
-    async def bring_in(self) -> None: ...
+    async def import_files(self) -> None: ...
     async def ask_hard_prompt(self, entry: Entry) -> None: ...
 
 
@@ -62,7 +62,7 @@ class LibraryController:
 
     def __init__(self, context: AppContext, transfer: TransferActions) -> None:
         self.context, self.transfer = context, transfer
-        self.deleted: list[dict[str, Listed]] = []  # what undo brings back, the last first, as it is in the trash
+        self.deleted: list[dict[str, EntrySummary]] = []  # what undo brings back, the last first, as it is in the trash
         self.listed_revision: Callable[[str], int] = lambda _: 0  # of an entry, as the list shows it
         self._ours: dict[str, int] = {}  # the revisions that were made here, which the list may not show yet
         self._in_turn = asyncio.Lock()  # a key acts on what the one before it has made
@@ -89,9 +89,9 @@ class LibraryController:
             async with self._in_turn if action in CHANGING else nullcontext():
                 await self._actions[action](*entries)
         except SoftPromptError as error:
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")
         except GivenUp:
-            self.context.say("given up; nothing was written")
+            self.context.show_status("given up; nothing was written")
         finally:
             if action in ASKING:
                 self._asking = False
@@ -120,7 +120,7 @@ class LibraryController:
         except EntryNotFound:
             self.opened = ""
         except SoftPromptError as error:  # nothing is known of it
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")
         if before != (self.opened, self.opened_name):
             self.context.post(OpenedChanged())
 
@@ -132,17 +132,17 @@ class LibraryController:
         self.opened, self.opened_name = found.id, found.prompt.name
         self.context.post(EntryShown(found.id))
         self.context.post(OpenedChanged())
-        self.context.say(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
+        self.context.show_status(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
 
     async def _detail(self, entry: str) -> None:
         from softprompt_tui.rendering.details import in_full
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        self.context.show(TextScreen(in_full(await self._thread(self.context.library.open, entry)).drawn(20_000)))
+        self.context.show(TextScreen(in_full(await self._thread(self.context.library.open, entry)).render(20_000)))
 
     async def _rename(self, entry: str) -> None:
         found = await self._thread(self.context.library.find, entry)
-        name = await self.context.ask(AskText(f"Another name for {inert(found.name)}", found.name))
+        name = await self.context.ask(AskText(f"Another name for {sanitize(found.name)}", found.name))
         if name and name != found.name:
             try:
                 self._ours[entry] = (
@@ -155,7 +155,7 @@ class LibraryController:
         found = [await self._thread(self.context.library.find, entry) for entry in entries]
         tags = sorted(set.intersection(*(set(one.tags) for one in found)))
         what = found[0].name if len(found) == 1 else f"{len(found)} soft prompts"
-        typed = await self.context.ask(AskText(f"Tags of {inert(what)}, with spaces between", " ".join(tags)))
+        typed = await self.context.ask(AskText(f"Tags of {sanitize(what)}, with spaces between", " ".join(tags)))
         if typed is not None:
             wanted = typed.split()
             added = [
@@ -168,25 +168,25 @@ class LibraryController:
 
     async def _note(self, entry: str) -> None:
         found = await self._thread(self.context.library.find, entry)
-        note = await self.context.ask(AskText(f"A note to {inert(found.name)}", found.note))
+        note = await self.context.ask(AskText(f"A note to {sanitize(found.name)}", found.note))
         if note is not None and note != found.note:
             kept = await self._thread(self.context.library.annotate, entry, note, found.revision)
             self._ours[kept.id] = kept.revision
             if kept.id != entry:
-                self.context.say(
+                self.context.show_status(
                     "it was changed elsewhere meanwhile: yours is kept beside it, under the same name", "warning"
                 )
             self._changed(kept.id)
 
     async def _delete(self, *entries: str) -> None:
-        gone: dict[str, Listed] = {}
+        gone: dict[str, EntrySummary] = {}
         try:
             for entry in entries:
                 found = await self._thread(self.context.library.find, entry)
                 try:
                     await self._thread(self.context.library.delete, entry, self._shown_revision(found))
                 except EntryChanged as error:  # the others are as they were shown
-                    self.context.say(str(error), "warning")
+                    self.context.show_status(str(error), "warning")
                     continue
                 gone[entry] = await self._thread(self.context.library.find, entry, True)
         finally:
@@ -194,18 +194,18 @@ class LibraryController:
             if gone:
                 self.deleted.append(gone)
                 names = [one.name for one in gone.values()]
-                self.context.say(
+                self.context.show_status(
                     f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back"
                 )
             self._changed("")
 
-    def _shown_revision(self, found: Listed) -> int:
+    def _shown_revision(self, found: EntrySummary) -> int:
         """The revision that its user has seen: the list's, or what was changed here since."""
         return max(self.listed_revision(found.id), self._ours.get(found.id, 0)) or found.revision
 
     async def _undo(self, *_: str) -> None:
         if not self.deleted:
-            self.context.say("nothing was deleted here; softprompt-tui list --trash shows what was before")
+            self.context.show_status("nothing was deleted here; softprompt-tui list --trash shows what was before")
             return
         entries, names = self.deleted[-1], []
         for entry, trashed in tuple(entries.items()):
@@ -214,14 +214,16 @@ class LibraryController:
                 names.append(restored.prompt.name)
                 self._ours[entry] = restored.revision
             except (EntryChanged, EntryNotFound):
-                self.context.say(
+                self.context.show_status(
                     f"{trashed.name} was restored or purged by another program meanwhile, and is left as it is",
                     "warning",
                 )
             del entries[entry]  # where one cannot be written, undo goes on from there
         self.deleted.pop()
         if names:
-            self.context.say(f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back")
+            self.context.show_status(
+                f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
+            )
         self._changed(entry)
 
     async def _vary(self, entry: str) -> None:
@@ -236,14 +238,14 @@ class LibraryController:
         fields, more = variation_of(made)
         self.context.settings.more = beside_defaults(more)
         self.context.post(PromptFilled(made.hard_prompt, fields))
-        self.context.say(
+        self.context.show_status(
             f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings"
         )
 
     async def _copy(self, entry: str) -> None:
         found = await self._thread(self.context.library.find, entry)
         self.context.post(CompositionExtended(f"[{found.name}]"))
-        self.context.say(
+        self.context.show_status(
             f"[{found.name}] is put into the composition, and {await self.context.copy(f'[{found.name}]')}"
         )
 
@@ -254,14 +256,14 @@ class LibraryController:
         await self.transfer.ask_hard_prompt(await self._thread(self.context.library.open, entry))
 
     async def _import(self, *_: str) -> None:
-        await self.transfer.bring_in()
+        await self.transfer.import_files()
 
     async def _compare(self, *entries: str) -> None:
         from softprompt_tui.rendering.details import compared
         from softprompt_tui.screens.text_viewer import TextScreen
 
         if len(entries) != 2:
-            self.context.say("comparing takes two: space marks them")
+            self.context.show_status("comparing takes two: space marks them")
             return
         self.context.post(MarksSpent())
         first, second = [await self._thread(self.context.library.open, entry) for entry in entries]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.syntax import SyntaxSpan
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.services.token_count import Count
-    from softprompt_tui.services.worker import Composed
+    from softprompt_tui.services.worker import MeasuredComposition
 
 COUNT_AFTER, COMPOSE_AFTER = 0.05, 0.15  # seconds: keys that follow each other are asked about once
 
@@ -55,7 +55,7 @@ class LiveQueries:
         model: str,
         device: str,
         opened: str,
-        tell: Callable[[Composed | None, str], None],
+        tell: Callable[[MeasuredComposition | None, str], None],
     ) -> None:
         """Ask what a composition means on the chosen model, beside any text that it is held `against`."""
         work = partial(self._compose, composition, against, model, device, opened, tell)
@@ -68,7 +68,7 @@ class LiveQueries:
         model: str,
         device: str,
         opened: str,
-        tell: Callable[[Composed | None, str], None],
+        tell: Callable[[MeasuredComposition | None, str], None],
     ) -> None:
         await asyncio.sleep(COMPOSE_AFTER)
         if not composition.strip():

@@ -29,7 +29,7 @@ class QuitController:
         self.context = context
         self.stop_runs, self.all_handed_in = stop_runs, all_handed_in
 
-    async def is_meant(self) -> bool:
+    async def confirm_quit(self) -> bool:
         """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
 
         What another interface or a command has started is stopped only by an answer that says so. A worker that is only being
@@ -47,11 +47,11 @@ class QuitController:
             await self.all_handed_in()  # leaving would take back what is still on its way
         if answer in ("s", "a"):
             if worker.state == "starting":
-                context.say("it is stopped as soon as the worker is there")
+                context.show_status("it is stopped as soon as the worker is there")
             if not await worker.comes_up():
                 return False  # why it is not there has been said
             if refused := await self.stop_runs([run for run in runs.going() if answer == "a" or run in runs.ours]):
-                context.say("\n".join(refused), "error")
+                context.show_status("\n".join(refused), "error")
                 return False
         return bool(answer)
 

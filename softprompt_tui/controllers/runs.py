@@ -21,9 +21,9 @@ from softprompt_tui.messages import (
     RunsListed,
     RunSubmitted,
 )
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.services.worker import Dropped, Link, News, Runs
+from softprompt_tui.services.worker import Dropped, Link, News, RunsReply
 from softprompt_tui.state.runs import GOING
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class RunsController:
 
     # what the worker says
 
-    def heard(self, news: News) -> None:
+    def on_worker_message(self, news: News) -> None:
         store, post = self.store, self.context.post
         match news:
             case Link(state, why):
                 post(LinkChanged(state, why))
-            case Runs(runs, first, more):
+            case RunsReply(runs, first, more):
                 if first:
                     store.begin_list()
                 store.take_page(runs, more)
@@ -69,17 +69,19 @@ class RunsController:
 
     async def train(self, form: Form) -> None:
         """Hands the prompt in the editor to the worker."""
-        from softprompt_tui.services.job_form import job_of  # what is needed for a job only costs the first paint 30 ms
+        from softprompt_tui.services.job_form import (
+            job_from_form,  # what is needed for a job only costs the first paint 30 ms
+        )
 
         try:
-            await self.submit(job_of(form, self.context.settings.more), form.prompt)
+            await self.submit(job_from_form(form, self.context.settings.more), form.prompt)
         except SoftPromptError as error:
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")
 
     async def submit(self, job: AnyJob, prompt: str) -> str:
         """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
         settings = self.context.settings
-        run = await self.hand_in(job)
+        run = await self.submit_job(job)
         self._say_syntax(prompt)
         settings.more.pop("name", None)  # a name is for one
         settings.remember(prompt)
@@ -96,9 +98,9 @@ class RunsController:
         kinds = typed_prompt(prompt, settings.more).kinds
         if kinds and prompt not in settings.prompts:
             is_plain = settings.more.get("plain", "").lower() in YES
-            self.context.say(describe_syntax(kinds, is_plain, "plain: yes in the settings (F8)"), "warning")
+            self.context.show_status(describe_syntax(kinds, is_plain, "plain: yes in the settings (F8)"), "warning")
 
-    async def hand_in(self, job: AnyJob) -> RunSummary:
+    async def submit_job(self, job: AnyJob) -> RunSummary:
         """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
         from softprompt.jobs.preflight import check_fits
 
@@ -140,17 +142,17 @@ class RunsController:
                     name = await asyncio.to_thread(context.library.free_name, typed)
                     break
                 except BadName as error:  # asked again, with what was typed
-                    question, name = inert(str(error)), typed
-            await self.hand_in(replace(job, name=name))
-            context.say(f"{name} is handed to the worker")
+                    question, name = sanitize(str(error)), typed
+            await self.submit_job(replace(job, name=name))
+            context.show_status(f"{name} is handed to the worker")
         except SoftPromptError as error:
-            context.say(str(error), "error")
+            context.show_status(str(error), "error")
 
     def _job_of_composition(self, composition: str, form: Form, opened: str) -> TrainJob:
         """Raises SoftPromptError for what cannot be trained."""
         from softprompt.composition.sentence import read_sentence
-        from softprompt.jobs.job import job_of_sentence
-        from softprompt_tui.services.job_form import job_of
+        from softprompt.jobs.job import job_from_composition
+        from softprompt_tui.services.job_form import job_from_form
 
         library = self.context.library
         sentence = read_sentence(composition, library.open, library.open(opened) if opened else None)
@@ -158,8 +160,8 @@ class RunsController:
             raise PromptError(
                 "there is no soft prompt in the composition: [name] is one; ctrl+t trains what stands in the prompt"
             )
-        usual = job_of(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
-        return job_of_sentence(
+        usual = job_from_form(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
+        return job_from_composition(
             sentence,
             config=usual.config,
             model=usual.model,
@@ -188,7 +190,7 @@ class RunsController:
                 self._move(run_id, -1 if action is OnRun.UP else 1)
 
     async def _drop(self, run: RunSummary) -> None:
-        what = f"{inert(run.called)} has come to step {run.step}, and nothing of it is saved."
+        what = f"{sanitize(run.called)} has come to step {run.step}, and nothing of it is saved."
         if await self.context.ask(AskKey(what, [("d", "drop it all the same")])) == "d":
             await self._asked(p.Drop(run.id))
 
@@ -217,4 +219,4 @@ class RunsController:
         try:
             await self.context.worker.ask(request)
         except SoftPromptError as error:
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")

@@ -39,7 +39,7 @@ class SweepController:
         try:
             job = sweep_of(form, self.context.settings.more)
         except SoftPromptError as error:
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")
             return
         if job in self._on_their_way:  # the key again, before the worker has answered
             return
@@ -48,7 +48,7 @@ class SweepController:
             before = self._going.get(job, "")
             run = before if before and self._is_good(before) else await self.submit(job, form.prompt)
         except SoftPromptError as error:
-            self.context.say(str(error), "error")
+            self.context.show_status(str(error), "error")
             return
         finally:
             self._on_their_way.discard(job)

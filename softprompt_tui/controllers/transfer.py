@@ -14,7 +14,7 @@ from rich.text import Text
 from softprompt.errors import FileInTheWay
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.rendering.grid import labelled
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.progress import BusyScreen
 from softprompt_tui.services.subprocess_command import CommandFailed, command
@@ -28,7 +28,7 @@ IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in
 STATES = {"added": "", "present": "it was in the library already", "trashed": "it is in the trash, and left there"}
 
 
-class Imported(NamedTuple):
+class ImportedEntry(NamedTuple):
     """A soft prompt that `import` took from a file, as its --json tells; `candidates` are the models it may belong to."""
 
     id: str
@@ -44,12 +44,12 @@ class Imported(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def told(cls, values: Mapping[str, Any]) -> Imported:
+    def told(cls, values: Mapping[str, Any]) -> ImportedEntry:
         made = {name: values[name] for name in cls._fields}
         return cls(**made | {name: tuple(made[name]) for name in ("candidates", "unknown", "notes")})
 
 
-class Written(NamedTuple):
+class ExportedFile(NamedTuple):
     """What `export` wrote, as its --json tells: the files, the line to use them, the word for a prompt ("" for none), notes."""
 
     paths: tuple[str, ...]
@@ -58,7 +58,7 @@ class Written(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def told(cls, values: Mapping[str, Any]) -> Written:
+    def told(cls, values: Mapping[str, Any]) -> ExportedFile:
         return cls(tuple(values["paths"]), values["line"], values["word"], tuple(values["notes"]))
 
 
@@ -84,7 +84,7 @@ class TransferController:
             raise waiting.error
         return waiting.result
 
-    async def bring_in(self) -> None:
+    async def import_files(self) -> None:
         """Asks for files, imports them in one batch, and asks which model they belong to where they do not say."""
         from softprompt_tui.screens.file_picker import FilesScreen
         from softprompt_tui.screens.text_viewer import TextScreen
@@ -96,10 +96,11 @@ class TransferController:
         count = len(chosen.files)
         words = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
         made = [
-            Imported.told(one) for one in await self._command(words, "import", "--json", "--", *map(str, chosen.files))
+            ImportedEntry.told(one)
+            for one in await self._command(words, "import", "--json", "--", *map(str, chosen.files))
         ]
         self.context.post(LibraryChanged(made[0].id))
-        self.context.say(
+        self.context.show_status(
             f"{made[0].name} is in the library" if len(made) == 1 else f"{len(made)} soft prompts are in the library"
         )
         await self.context.ask(TextScreen(_told(made)))
@@ -107,13 +108,13 @@ class TransferController:
         for width in sorted({one.width for one in unassigned}):
             await self._assign(width, [one for one in unassigned if one.width == width])
 
-    async def _assign(self, width: int, made: list[Imported]) -> None:
+    async def _assign(self, width: int, made: list[ImportedEntry]) -> None:
         from softprompt_tui.screens.choice import PickScreen
 
         whose = made[0].name if len(made) == 1 else f"these {len(made)}"
         model = await self.context.ask(
             PickScreen(
-                f"The file does not say which text encoder {inert(whose)} belongs to. Of width {width} there are:",
+                f"The file does not say which text encoder {sanitize(whose)} belongs to. Of width {width} there are:",
                 made[0].candidates,
                 "not now; `softprompt-tui assign` says it later",
             )
@@ -122,7 +123,7 @@ class TransferController:
             return
         await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *(one.id for one in made))
         self.context.post(LibraryChanged(made[0].id))
-        self.context.say(f"{whose} of {model}")
+        self.context.show_status(f"{whose} of {model}")
 
     async def ask_hard_prompt(self, entry: Entry) -> None:
         """Asks which hard prompt an imported soft prompt stands for, and has its similarity measured where its model is known."""
@@ -132,7 +133,7 @@ class TransferController:
         check_assignable(prompt, model=False, hard_prompt=True, again=True)
         text = await self.context.ask(
             AskText(
-                f"The hard prompt that {inert(prompt.name)} stands for; `port` trains it for other models",
+                f"The hard prompt that {sanitize(prompt.name)} stands for; `port` trains it for other models",
                 prompt.hard_prompt,
             )
         )
@@ -142,7 +143,7 @@ class TransferController:
                 f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id
             )
             self.context.post(LibraryChanged(entry.id))
-            self.context.say(f"{prompt.name} stands for {text}")
+            self.context.show_status(f"{prompt.name} stands for {text}")
 
     async def export(self, entry: Entry) -> None:
         """Asks where to, writes the file, and says what to type in the other program."""
@@ -158,13 +159,13 @@ class TransferController:
             if error.kind != FileInTheWay.__name__:
                 raise
             question = str(error).partition(": --force")[0]
-            if await self.context.ask(AskKey(f"{inert(question)}.", [("r", "replace it")])) != "r":
+            if await self.context.ask(AskKey(f"{sanitize(question)}.", [("r", "replace it")])) != "r":
                 return
             done = await self._written(entry, wanted, "--force")
         self.context.settings.folder = str(Path(done.paths[0]).parent)
         await self.context.ask(TextScreen(_written(done, await self.context.copy(done.line))))
 
-    async def _written(self, entry: Entry, wanted: Export, *more: str) -> Written:
+    async def _written(self, entry: Entry, wanted: Export, *more: str) -> ExportedFile:
         from softprompt_tui.screens.file_picker import typed_path
 
         options = {"--out": wanted.out, "--sdxl": wanted.other, "--token": wanted.token}
@@ -175,38 +176,38 @@ class TransferController:
             for part in (option, typed_path(value) if option == "--out" else value)
         ]
         words = f"writing {entry.prompt.name} for {wanted.to}"
-        return Written.told(
+        return ExportedFile.told(
             await self._command(words, "export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
         )
 
 
-def _written(done: Written, copied: str) -> Group:
-    rows = [("written", Text(inert(path), "bold")) for path in done.paths]
-    rows += [("use", Text(inert(line), "bold")) for line in done.line.split("\n")]
+def _written(done: ExportedFile, copied: str) -> Group:
+    rows = [("written", Text(sanitize(path), "bold")) for path in done.paths]
+    rows += [("use", Text(sanitize(line), "bold")) for line in done.line.split("\n")]
     if done.word:
-        rows.append(("in a prompt", Text(inert(f"a photo of {done.word} at night"))))
-    rows += [("note", Text(inert(note))) for note in done.notes]
+        rows.append(("in a prompt", Text(sanitize(f"a photo of {done.word} at night"))))
+    rows += [("note", Text(sanitize(note))) for note in done.notes]
     return Group(labelled(rows), Text(f"\nThe line to use {copied}.", "dim"))
 
 
-def _listed(made: list[Imported]) -> Group:
+def _listed(made: list[ImportedEntry]) -> Group:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("name", "tokens", "width", "model", "file"):
         table.add_column(title, overflow="ellipsis", no_wrap=True)
     for one in made[:MOST_LISTED]:
         cells = (one.name, one.tokens, one.width, one.model or "unknown", one.file)
-        table.add_row(*(Text(inert(str(cell))) for cell in cells))
+        table.add_row(*(Text(sanitize(str(cell))) for cell in cells))
     more = [Text(f"and {len(made) - MOST_LISTED:,} more", "dim")] * (len(made) > MOST_LISTED)
     return Group(table, *more)
 
 
-def _told(made: list[Imported]) -> Group:
+def _told(made: list[ImportedEntry]) -> Group:
     if len(made) > IN_FULL:
         return _listed(made)
     grids: list[RenderableType] = []
     for one in made:
         rows: tuple[tuple[str, str | Text], ...] = (
-            ("name", Text(inert(one.name), "bold")),
+            ("name", Text(sanitize(one.name), "bold")),
             ("from", f"{one.file} ({one.format})"),
             ("soft tokens", f"{one.tokens} of width {one.width}"),
             ("model", one.model or "unknown"),

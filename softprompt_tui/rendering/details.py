@@ -12,7 +12,7 @@ from rich.text import Text
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.grid import labelled
 from softprompt_tui.rendering.provenance import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -26,10 +26,10 @@ class Facts(NamedTuple):
     prompt: str
     rows: tuple[tuple[str, str], ...]
 
-    def drawn(self, most: int = 600) -> Group:
+    def render(self, most: int = 600) -> Group:
         """As text under each other, a value's lines under its first; at most so many characters of each, since files may say anything."""
         grid = labelled((label, _cut(value, most)) for label, value in self.rows if value)
-        head = [Text(inert(self.name), "bold")] * bool(self.name)
+        head = [Text(sanitize(self.name), "bold")] * bool(self.name)
         return Group(*head, Text(_cut(self.prompt, 2 * most), "italic"), Text(), grid)
 
 
@@ -106,9 +106,9 @@ def compared(a: Entry, b: Entry) -> Group:
     found = difference(a, b)
     head = (
         Text()
-        .append(inert(a.prompt.name), "bold")
+        .append(sanitize(a.prompt.name), "bold")
         .append(" and ", "dim")
-        .append(inert(b.prompt.name), "bold")
+        .append(sanitize(b.prompt.name), "bold")
         .append("\n")
     )
     tokens = Table.grid(padding=(0, 2, 0, 0))
@@ -129,12 +129,12 @@ def compared(a: Entry, b: Entry) -> Group:
         differs.add_column(title, overflow="fold", ratio=1)
     for key, (one, two) in found.fields.items():
         if key != "name":
-            differs.add_row(Text(inert(key.removeprefix("config: "))), Text(_short(one)), Text(_short(two)))
+            differs.add_row(Text(sanitize(key.removeprefix("config: "))), Text(_short(one)), Text(_short(two)))
     return Group(head, tokens, Text(), differs)
 
 
 def _cut(text: str, most: int) -> str:
-    return inert(text if len(text) <= most else f"{text[: most - 1]}…")
+    return sanitize(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def when(time: str) -> str:
@@ -146,11 +146,13 @@ def when(time: str) -> str:
 
 
 def _word(words: list[str], i: int) -> str:
-    return inert(words[i]) if i < len(words) else "-"
+    return sanitize(words[i]) if i < len(words) else "-"
 
 
 def _short(value: object) -> str:
-    return "-" if value in (None, "", []) else f"{value:.4f}" if isinstance(value, float) else inert(str(value))[:200]
+    return (
+        "-" if value in (None, "", []) else f"{value:.4f}" if isinstance(value, float) else sanitize(str(value))[:200]
+    )
 
 
 READY_SOON = "getting ready: the model, and which tokens can be typed"

@@ -8,7 +8,7 @@ from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 
 def labelled(rows: Iterable[tuple[str, str | Text]], style: StyleType = "dim") -> Table:
@@ -17,5 +17,5 @@ def labelled(rows: Iterable[tuple[str, str | Text]], style: StyleType = "dim") -
     grid.add_column(style=style, no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in rows:
-        grid.add_row(Text(inert(label)), value if isinstance(value, Text) else Text(inert(value)))
+        grid.add_row(Text(sanitize(label)), value if isinstance(value, Text) else Text(sanitize(value)))
     return grid

@@ -9,7 +9,7 @@ from textual.filter import LineFilter
 from softprompt_tui.rendering.sanitize import without_steering
 
 
-class Guard(LineFilter):
+class OutputFilter(LineFilter):
     """Drops what steers; such characters have no width, so that no line grows or shrinks."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002

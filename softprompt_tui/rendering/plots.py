@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from softprompt.prompts.downsample import reduced
+from softprompt.prompts.downsample import downsample
 
 HEIGHT, WIDEST = 14, 100
 COLORS = ("cyan", "magenta", "yellow", "green", "red")
 Point = tuple[int, float]  # step, loss
 
 
-def drawn(
+def render(
     curves: Sequence[Sequence[Point]],
     width: int,
     height: int,
@@ -27,7 +27,7 @@ def drawn(
     import plotext
 
     shown = [
-        reduced([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width)
+        downsample([point for point in curve if point[1] > 0 and math.isfinite(point[1])], 2 * width)
         for curve in (*behind, *curves)
     ]
     points = [point for curve in shown for point in curve]

@@ -10,7 +10,7 @@ _LINE_END = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-def inert(text: str) -> str:
+def sanitize(text: str) -> str:
     """`text` with every character that could steer a terminal, reorder or hide text made visible.
 
     ESC becomes ␛, a newline ␊, a right-to-left override \\u202e; everything that prints stays as it is.

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 
 class PickScreen(ModalScreen[str]):
@@ -34,7 +34,7 @@ class PickScreen(ModalScreen[str]):
         with Vertical():
             yield Static(self.question, markup=False)
             yield OptionList(
-                *(Option(Text(inert(one)), f"{i}") for i, one in enumerate(self.choices)), compact=True, markup=False
+                *(Option(Text(sanitize(one)), f"{i}") for i, one in enumerate(self.choices)), compact=True, markup=False
             )
             yield Static(f"enter takes it, escape: {self.otherwise}", classes="keys", markup=False)
 

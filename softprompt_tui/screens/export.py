@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Static
 
 from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.text_states import ENCODERS
-from softprompt_tui.rendering.sanitize import inert, without_steering
+from softprompt_tui.rendering.sanitize import sanitize, without_steering
 from softprompt_tui.screens.file_picker import FilesScreen, shortened
 from softprompt_tui.widgets.lazy_table import Column, Table
 
@@ -47,7 +47,7 @@ class ExportScreen(ModalScreen[Export | None]):
 
     def __init__(self, name: str, width: int, folder: Path) -> None:
         super().__init__(classes="dialog")
-        self.heading, self.width, self.folder = f"Export {inert(name)}", width, folder
+        self.heading, self.width, self.folder = f"Export {sanitize(name)}", width, folder
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="tall"):

@@ -14,7 +14,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from softprompt_tui.rendering.sanitize import inert, without_steering
+from softprompt_tui.rendering.sanitize import sanitize, without_steering
 from softprompt_tui.widgets.directory_list import Folder
 
 
@@ -83,7 +83,7 @@ class FilesScreen(ModalScreen[Chosen | None]):
         self.query_one("#path", Input).value = without_steering(shortened(event.folder))
         trouble = self.query_one("#trouble", Static)
         trouble.display = bool(event.error)
-        trouble.update(inert(event.error))
+        trouble.update(sanitize(event.error))
 
     @on(Folder.Picked)
     def _picked(self, event: Folder.Picked) -> None:

@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from softprompt_tui.rendering.plots import drawn
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.plots import render
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.key_bar import KeyBar
 
@@ -64,11 +64,11 @@ class PlotScreen(ModalScreen[None]):
             [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
         )
         what = "1 - similarity" if self.similarity else self.measure
-        text = drawn([curve], width, height, title=what, behind=others) if width > 20 and height > 4 else ""
+        text = render([curve], width, height, title=what, behind=others) if width > 20 and height > 4 else ""
         plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
         part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
         restarts = f" of {len(others)} {self.curves}" if others else ""
-        self.query_one("#plot-figures", Static).update(inert(f"{self.caption}   {what}{restarts}, {part}"))
+        self.query_one("#plot-figures", Static).update(sanitize(f"{self.caption}   {what}{restarts}, {part}"))
 
     def action_zoom(self) -> None:
         self.zoomed = (self.zoomed + 1) % len(ZOOMS)

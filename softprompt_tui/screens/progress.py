@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 
 class BusyScreen(ModalScreen[None]):
@@ -27,7 +27,7 @@ class BusyScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            yield Static(f"{inert(self.words)} …", markup=False)
+            yield Static(f"{sanitize(self.words)} …", markup=False)
             yield Static("escape gives it up", classes="keys", markup=False)
 
     def on_mount(self) -> None:

@@ -13,9 +13,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from softprompt.worker.summary import ENDED
-from softprompt_tui.messages import KeepAsked, OnRun, RunAction
+from softprompt_tui.messages import OnRun, RunAction, SweepKeepRequested
 from softprompt_tui.rendering.numbers import duration, figure
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot, rows_of
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
@@ -109,8 +109,8 @@ class SweepScreen(ModalScreen[None]):
         if not self.query("#swept"):  # it is only about to be there
             return
         self._rows = rows_of(run)
-        self._update("sweep-title", Text.assemble(("Sweep ", "bold"), inert(run.name or run.prompt), no_wrap=True))
-        self._update("sweep-state", Text(inert(self._news), "bold") if self._news else _state(run, self._waits))
+        self._update("sweep-title", Text.assemble(("Sweep ", "bold"), sanitize(run.name or run.prompt), no_wrap=True))
+        self._update("sweep-state", Text(sanitize(self._news), "bold") if self._news else _state(run, self._waits))
         if run.results and self.saved is not None and not self._proposed:
             self._proposed = True  # once: who drops it has decided
             if not self.table.marked and not self.saved:
@@ -189,7 +189,7 @@ class SweepScreen(ModalScreen[None]):
         elif not numbers:
             self._say("nothing is marked: space marks what is to be kept")
         else:
-            self.context.post(KeepAsked(self.run.id, numbers))
+            self.context.post(SweepKeepRequested(self.run.id, numbers))
 
     def answer(self, words: str, is_kept: bool) -> None:
         """What came of KeepAsked."""
@@ -212,9 +212,13 @@ def _state(run: RunSummary, waits: str) -> Text:
         step = Text.assemble(("step ", "dim"), f"{run.step} of {run.steps}{left}", no_wrap=True)
         return step.append(f"   {MEANWHILE}", "dim")
     if state == "failed":
-        return Text(inert(run.error), "bold red")
+        return Text(sanitize(run.error), "bold red")
     if not run.results:
-        words = {"queued": inert(waits), "running": "loading the model", "paused": "paused: p in runs goes on with it"}
+        words = {
+            "queued": sanitize(waits),
+            "running": "loading the model",
+            "paused": "paused: p in runs goes on with it",
+        }
         return Text(words.get(state, "stopped before there was anything to keep"), "italic")
     knee = next((row.tokens for row in run.results if row.knee), None)
     at = "" if knee is None else f"knee at {knee}: more begin to give little; "
@@ -228,9 +232,9 @@ def _told(row: SweepResult, name: str) -> Text:
         if value is not None:
             text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
     if name:
-        text.append("saved as ", "dim").append(inert(name), "bold")
+        text.append("saved as ", "dim").append(sanitize(name), "bold")
     if row.readout_text:
         text.append("\nas text ", "dim").append(f"{figure(row.readout_similarity)}  ").append(
-            inert(row.readout_text[:600]), "bold"
+            sanitize(row.readout_text[:600]), "bold"
         )
     return text

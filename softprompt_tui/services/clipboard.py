@@ -11,7 +11,7 @@ from typing import Any
 from textual.app import App
 
 TMUX_WITHIN = 2.0  # seconds
-MOST_IN_SCREEN = 400  # bytes that GNU screen passes on in one piece
+MAX_SCREEN_BYTES = 400  # bytes that GNU screen passes on in one piece
 
 
 async def copy(app: App[Any], text: str) -> str:
@@ -49,5 +49,5 @@ async def _give_to_tmux(text: str) -> bool:
 def _through_screen(text: str) -> str:
     """OSC 52 in device control strings, which GNU screen passes on to the terminal without a look at them."""
     sequence = f"\x1b]52;c;{b64encode(text.encode()).decode()}\a"
-    pieces = (sequence[at : at + MOST_IN_SCREEN] for at in range(0, len(sequence), MOST_IN_SCREEN))
+    pieces = (sequence[at : at + MAX_SCREEN_BYTES] for at in range(0, len(sequence), MAX_SCREEN_BYTES))
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import AUTO_STOP_AT, MOST_SWEPT, HardConfig, TrainConfig
+from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import SweepJob, TrainJob
-from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
+from softprompt.jobs.parsing import BETWEEN, NO, YES, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     return prepare_prompt(prompt, plain in YES)
 
 
-def job_of(form: Form, more: dict[str, str]) -> TrainJob:
+def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
     """The training that is typed. Raises ConfigError, PromptError, BadName."""
     fields, settings = form.fields, dict[str, Any]()
     tokens = fields["tokens"].lower()
@@ -47,7 +47,7 @@ def job_of(form: Form, more: dict[str, str]) -> TrainJob:
     if contexts.lower() in NO:
         settings["contexts"] = ()
     elif contexts.lower() not in (*YES, ""):
-        settings["contexts"] = parted(contexts)
+        settings["contexts"] = split_list(contexts)
         if not all("{}" in one for one in settings["contexts"]):
             raise ConfigError(
                 f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
@@ -62,7 +62,7 @@ def job_of(form: Form, more: dict[str, str]) -> TrainJob:
         settings["hidden_share"] = _number("share", more["share"])
     settings |= {name: more[name] for name in ("init", "objective", "family", "long") if more.get(name)}
     if more.get("against"):
-        settings["against"] = parted(more["against"])
+        settings["against"] = split_list(more["against"])
     norms = more.get("norms", "held")
     if norms not in ("held", "free"):
         raise ConfigError(
@@ -88,7 +88,9 @@ def sweep_of(form: Form, more: dict[str, str]) -> SweepJob:
     stop_at = (
         fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
     )  # what auto is to reach ends no training early
-    job = job_of(form._replace(fields=fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""})
+    job = job_from_form(
+        form._replace(fields=fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""}
+    )
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
 
 
@@ -101,9 +103,9 @@ def numbers_of(text: str) -> tuple[int, ...]:
         if not 1 <= first <= last:
             raise ConfigError(f"numbers of tokens are {text!r}: 1-16 is a range from 1 on, 1,2,4,8 are some")
         found.update(range(first, last + 1))
-    if not 1 <= len(found) <= MOST_SWEPT:
+    if not 1 <= len(found) <= MAX_SWEPT_COUNTS:
         raise ConfigError(
-            f"numbers of tokens are {text!r}: a sweep takes from one to {MOST_SWEPT} of them, such as 1-16 or 1,2,4,8"
+            f"numbers of tokens are {text!r}: a sweep takes from one to {MAX_SWEPT_COUNTS} of them, such as 1-16 or 1,2,4,8"
         )
     return tuple(sorted(found))
 
@@ -113,7 +115,7 @@ def hard_of(more: dict[str, str], seed: int = 0) -> HardConfig:
     tokens = more.get("hard", "").lower()
     counted = None if tokens in (*YES, *NO, "") and tokens != "1" else _whole("hard", tokens)
     words: Any = more.get("words") or "any"
-    return HardConfig(tokens=counted, words=words, block=parted(more.get("block", "")), seed=seed)
+    return HardConfig(tokens=counted, words=words, block=split_list(more.get("block", "")), seed=seed)
 
 
 def settings_of(made: SoftPrompt) -> TrainConfig:

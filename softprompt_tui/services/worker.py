@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.lines import read_line
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.state.series import Point
@@ -30,7 +30,7 @@ class Link(NamedTuple):
     why: str
 
 
-class Runs(NamedTuple):
+class RunsReply(NamedTuple):
     """Runs of the worker; the `first` page begins its list, and where there is no `more` it is complete."""
 
     runs: tuple[RunSummary, ...]
@@ -44,7 +44,7 @@ class Dropped(NamedTuple):
     run: str
 
 
-News = Link | Runs | RunSummary | RunReport | Dropped
+News = Link | RunsReply | RunSummary | RunReport | Dropped
 Tell = Callable[[News], None]
 
 # what it is answered
@@ -61,7 +61,7 @@ class WrittenOut(NamedTuple):
     mixed: str
 
 
-class Composed(NamedTuple):
+class MeasuredComposition(NamedTuple):
     """What a composition comes to: its tokens, and its similarity to the other text, where there is one."""
 
     tokens: int
@@ -78,9 +78,9 @@ class NearestWords(NamedTuple):
     as_text: float | None
 
 
-def _composed(reply: dict[str, Any]) -> Composed:
+def _composed(reply: dict[str, Any]) -> MeasuredComposition:
     written, similarities = reply["written_out"][0], reply["similarities"]
-    return Composed(
+    return MeasuredComposition(
         reply["tokens"][0],
         reply["room"],
         None if written is None else WrittenOut(**{name: written[name] for name in WrittenOut._fields}),
@@ -95,7 +95,7 @@ def _nearest_words(reply: dict[str, Any]) -> NearestWords:
     )  # an older worker does not say that
 
 
-class WorkerLine:
+class WorkerConnection:
     """A connection that is made again when it is asked to be. `tell` gets what happens. What is asked raises what the worker raised, and
     WorkerError where there is no line, no answer, or one that is none.
     """
@@ -126,7 +126,7 @@ class WorkerLine:
             if not again:
                 await self._mend.wait()
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         """Connects again, where the line is down."""
         if self.state == "gone":
             self._mend.set()
@@ -150,7 +150,7 @@ class WorkerLine:
         with _readable():
             return _nearest_words(await self.ask(p.Neighbours(run=run)))
 
-    async def composed(self, model: str, texts: Sequence[str], device: str, opened: str) -> Composed:
+    async def composed(self, model: str, texts: Sequence[str], device: str, opened: str) -> MeasuredComposition:
         """What the first of these texts, a composition, comes to, beside the other, if there is one."""
         with _readable():
             return _composed(await self.ask(p.Similarity(model, list(texts), device, opened)))
@@ -206,7 +206,7 @@ class WorkerLine:
 
     async def _listen(self) -> bool:
         """True where another worker is about to take this one's place."""
-        reader, self._writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_READ)
+        reader, self._writer = await asyncio.open_unix_connection(os.fspath(Endpoint().socket), limit=p.MAX_READ_BYTES)
         self._writer.write(p.encode(p.hello()))
         again = False
         while line := await read_line(reader):
@@ -228,7 +228,7 @@ class WorkerLine:
                     if kind == "snapshot":
                         self._say("up", "")
                     runs = tuple(map(RunSummary.from_message, message["runs"]))
-                    self.tell(Runs(runs, kind == "snapshot", bool(message.get("more"))))
+                    self.tell(RunsReply(runs, kind == "snapshot", bool(message.get("more"))))
                 case "run":
                     self.tell(RunSummary.from_message(message["run"]))
                 case "report":

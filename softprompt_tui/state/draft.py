@@ -13,7 +13,7 @@ from softprompt.system.paths import data_folder, make_folder
 from softprompt_tui.state.settings import Settings
 
 FILE = "draft.json"
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 QUIET_SECONDS = 1.0  # without a key, before what is typed is written
 
 
@@ -32,7 +32,7 @@ class Draft:
         """Put a draft that was left behind into the settings; one that cannot be read is passed over."""
         self._last = _encode(settings.prompt, settings.train, settings.compose)
         with suppress(OSError, ValueError, TypeError, RecursionError, HomeError):
-            data = read_file(self.path, MOST_BYTES)
+            data = read_file(self.path, MAX_BYTES)
             draft = json.loads(data)
             prompt, fields, composition = str(draft["prompt"]), dict(draft["train"]), str(draft["compose"])
             settings.prompt, settings.compose = prompt, composition
@@ -43,7 +43,7 @@ class Draft:
         """Write the draft if it has changed. Raises OSError, HomeError."""
         data = _encode(prompt, fields, composition)
         with self._writing:
-            if data != self._last and len(data) <= MOST_BYTES:
+            if data != self._last and len(data) <= MAX_BYTES:
                 make_folder(self.path.parent)
                 replace_file(self.path, data)
                 self._last = data
@@ -51,7 +51,7 @@ class Draft:
     def discard(self) -> None:
         """Remove the draft, since the settings have it; another interface's draft stays."""
         with self._writing, suppress(OSError, HomeError):
-            if read_file(self.path, MOST_BYTES) == self._last:
+            if read_file(self.path, MAX_BYTES) == self._last:
                 self.path.unlink()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from softprompt.worker.batching import MOST, together
+from softprompt.worker.batching import MAX_BATCH, next_batch_size
 from softprompt.worker.summary import RunSummary
 
-LONGEST = 28  # characters of a name or prompt in a sentence
+MAX_NAME_LENGTH = 28  # characters of a name or prompt in a sentence
 
 
 def places(runs: Sequence[RunSummary]) -> dict[str, int]:
@@ -22,7 +22,7 @@ def before(run: RunSummary, runs: Sequence[RunSummary]) -> list[RunSummary]:
     begins = 0
     # older workers do not say which runs share a batch; every run has at least one row, so at most MOST share one
     batches = [(one.batch or None, one.rows) for one in queued]
-    while queued and (end := begins + together(batches[begins : begins + MOST + 1])) <= at:
+    while queued and (end := begins + next_batch_size(batches[begins : begins + MAX_BATCH + 1])) <= at:
         begins = end
     return [one for one in runs if one.state == "running"] + queued[:begins]
 
@@ -46,4 +46,4 @@ def called(run: RunSummary) -> str:
     """What it is and its name, or the beginning of its prompt."""
     name = run.name or run.prompt
     kind = {"hard": "the hard readout of ", "sweep": "the sweep of "}.get(run.kind, "")
-    return kind + (name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
+    return kind + (name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…")

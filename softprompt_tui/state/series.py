@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from softprompt.prompts.downsample import reduced
+from softprompt.prompts.downsample import downsample
 
-MOST = 4000  # points kept; then every stretch of them is reduced to its least loss
+MAX_POINTS = 4000  # points kept; then every stretch of them is reduced to its least loss
 
 Point = tuple[Any, ...]  # step, loss, similarity, and the losses of all restarts where there are several
 
@@ -36,5 +36,5 @@ class Series:
         if self.points and step <= self.points[-1][0]:
             self.points = [point for point in self.points if point[0] < step]
         self.points.append((step, loss, similarity, *restarts))
-        if len(self.points) > MOST:
-            self.points = reduced(self.points, MOST // 2)
+        if len(self.points) > MAX_POINTS:
+            self.points = downsample(self.points, MAX_POINTS // 2)

@@ -16,9 +16,9 @@ from softprompt.system.paths import data_folder, make_folder
 FILE = "interface.json"
 USUAL_MODEL = "mini"
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
-LARGEST = 4 << 20  # bytes
+MAX_FILE_BYTES = 4 << 20  # bytes
 PAINT_EVERY = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
-MOST_PROMPTS, LONGEST_KEPT = 200, 8000
+MAX_PROMPTS, MAX_PROMPT_LENGTH = 200, 8000
 
 
 class Form(NamedTuple):
@@ -54,8 +54,8 @@ class Settings:
     def remember(self, prompt: str) -> None:
         """Puts a prompt at the end of the history, once."""
         prompt = prompt.strip()
-        if prompt and len(prompt) <= LONGEST_KEPT:
-            self.prompts = [*(one for one in self.prompts if one != prompt), prompt][-MOST_PROMPTS:]
+        if prompt and len(prompt) <= MAX_PROMPT_LENGTH:
+            self.prompts = [*(one for one in self.prompts if one != prompt), prompt][-MAX_PROMPTS:]
 
 
 def settings_path() -> Path:
@@ -66,7 +66,7 @@ def load() -> tuple[Settings, str]:
     """(the settings, a notice or ""). A file that cannot be read is kept under another name, and the defaults hold."""
     path = settings_path()
     try:
-        values = json.loads(read_file(path, LARGEST))
+        values = json.loads(read_file(path, MAX_FILE_BYTES))
         return _checked(values), ""
     except FileNotFoundError:
         return Settings(), ""

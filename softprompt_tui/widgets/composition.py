@@ -12,9 +12,9 @@ from textual.containers import Vertical
 from textual.widgets import Input, Static
 
 from softprompt.library import Library
-from softprompt_tui.messages import CompositionChanged, CompositionKept
-from softprompt_tui.rendering.sanitize import inert
-from softprompt_tui.services.worker import Composed, WrittenOut
+from softprompt_tui.messages import CompositionChanged, CompositionTrainRequested
+from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.services.worker import MeasuredComposition, WrittenOut
 from softprompt_tui.widgets.name_completion import WithCandidates
 
 HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's, [name*.6 + other*.4] is a mix; \\[ is a bracket."
@@ -50,7 +50,7 @@ class ComposePane(Vertical):
 
     def action_keep(self) -> None:
         if self.composition.strip():
-            self.post_message(CompositionKept())
+            self.post_message(CompositionTrainRequested())
 
     def insert(self, text: str) -> None:
         field = self.query_one("#composition", Input)
@@ -61,14 +61,14 @@ class ComposePane(Vertical):
         event.stop()
         self.post_message(CompositionChanged())
 
-    def show(self, answer: Composed | None, error: str = "") -> None:
+    def show(self, answer: MeasuredComposition | None, error: str = "") -> None:
         """What the composition comes to; None where there is none."""
         target = self.query_one("#composed", Static)
         if error and self.query_one(WithCandidates).is_unfinished:  # who is typing a name has made no mistake
             target.update(HINT)
             return
         if error:
-            target.update(Text(inert(error), "italic"))
+            target.update(Text(sanitize(error), "italic"))
             return
         if answer is None:
             target.update(HINT)
@@ -87,7 +87,7 @@ class ComposePane(Vertical):
             text.append("\nto the other text ", "dim").append(f"{answer.to_other:.4f}", "bold")
         if written is not None:
             text.append(_MIXED.get(written.mixed, ""), "dim")
-            text.append(f"\n{inert(written.text)}", "dim italic")
+            text.append(f"\n{sanitize(written.text)}", "dim italic")
         target.update(text)
 
 

@@ -28,7 +28,7 @@ class DetailPane(VerticalScroll):
             self.scroll_home(animate=False)
         if (of, facts) != (self._of, self._facts):
             self._of, self._facts = of, facts
-            self.query_one("#details", Static).update(facts.drawn())
+            self.query_one("#details", Static).update(facts.render())
 
     def nothing(self) -> None:
         self._of, self._facts = "", None

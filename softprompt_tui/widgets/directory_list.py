@@ -16,7 +16,7 @@ from textual.message import Message
 from softprompt_tui.rendering.numbers import duration
 from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 
-MOST = 20_000  # names of one folder that are listed
+MAX_ITEMS = 20_000  # names of one folder that are listed
 UP = ".."
 COLUMNS = (
     Column("name", 0, tone=lambda name: "going" if name.endswith("/") else ""),
@@ -80,10 +80,12 @@ class Folder(Table):
         at = next((i for i, item in enumerate(items) if item.name == to), 0)
         self.reset(len(items), at)
         self._page(at // PAGE)
-        self.post_message(self.Went(folder, f"only {MOST:,} of its names are listed" if len(items) > MOST else ""))
+        self.post_message(
+            self.Went(folder, f"only {MAX_ITEMS:,} of its names are listed" if len(items) > MAX_ITEMS else "")
+        )
 
-    @on(Table.Wanted)
-    def _wanted(self, event: Table.Wanted) -> None:
+    @on(Table.PageRequested)
+    def _wanted(self, event: Table.PageRequested) -> None:
         event.stop()
         self._page(event.page)
 
@@ -126,7 +128,7 @@ def contents(folder: Path, only_folders: bool = False) -> list[Item]:
     found: list[Item] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or len(found) >= MOST:
+            if entry.name.startswith(".") or len(found) >= MAX_ITEMS:
                 continue
             try:
                 about = entry.stat()

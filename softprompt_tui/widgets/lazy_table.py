@@ -17,7 +17,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 PAGE = 100  # rows fetched at once
 KEPT_PAGES = 20
@@ -67,7 +67,7 @@ class Table(ScrollView, can_focus=True):
 
     cursor = reactive(0, repaint=False)
 
-    class Wanted(Message):
+    class PageRequested(Message):
         """The rows of a page are to be fetched, and given with `fill`."""
 
         def __init__(self, table: Table, page: int) -> None:
@@ -199,7 +199,7 @@ class Table(ScrollView, can_focus=True):
     def _want(self, page: int) -> None:
         if page not in self._asked:
             self._asked.add(page)
-            self.post_message(self.Wanted(self, page))
+            self.post_message(self.PageRequested(self, page))
 
     def _shown(self) -> list[Column]:
         return [column for column in self.columns if self.row_width >= column.from_width]
@@ -210,7 +210,7 @@ class Table(ScrollView, can_focus=True):
         rest = max(0, self.row_width - 1 - fixed)
         segments, text = [], mark
         for column, cell in zip(columns, cells, strict=True):
-            shown = _fitted(inert(cell), column.width or rest, column.right)
+            shown = _fitted(sanitize(cell), column.width or rest, column.right)
             tone = column.tone(cell) if toned and column.tone else ""
             if tone:
                 segments += [

@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from softprompt.errors import SoftPromptError
-from softprompt.library import Library, Listed, Listing
+from softprompt.library import EntryPage, EntrySummary, Library
 from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
 from softprompt_tui.rendering.numbers import age, figure
 from softprompt_tui.rendering.provenance import UNKNOWN
@@ -69,7 +69,7 @@ class LibraryPane(Vertical):
         self.library = library
         self.order = order if order in ORDERS else "created"
         self.words = ""
-        self._entries: dict[str, Listed] = {}
+        self._entries: dict[str, EntrySummary] = {}
         self._to = ""  # the entry that the cursor goes to when the list has been read
         self._is_another = False  # list that is being read: other words, or another order
         self._before = ""  # the entry that the cursor was on before the search
@@ -87,7 +87,7 @@ class LibraryPane(Vertical):
     def table(self) -> Table:
         return self.query_one(Table)
 
-    def current(self) -> Listed | None:
+    def current(self) -> EntrySummary | None:
         return self._entries.get(self.table.current)
 
     def revision_of(self, entry: str) -> int:
@@ -122,8 +122,8 @@ class LibraryPane(Vertical):
         self.border_subtitle = what.replace("[", r"\[")
         self.post_message(EntryHighlighted(table.current, by_hand=False))
 
-    @on(Table.Wanted)
-    def _wanted(self, event: Table.Wanted) -> None:
+    @on(Table.PageRequested)
+    def _wanted(self, event: Table.PageRequested) -> None:
         event.stop()
         self._page(event.page)
 
@@ -136,7 +136,7 @@ class LibraryPane(Vertical):
             if self.table.cursor // PAGE == page:
                 self.post_message(EntryHighlighted(self.table.current))
 
-    async def _fetched(self, words: str, order: str, page: int, locate: str = "") -> Listing | None:
+    async def _fetched(self, words: str, order: str, page: int, locate: str = "") -> EntryPage | None:
         try:
             found = await asyncio.to_thread(
                 self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE, locate=locate
@@ -147,7 +147,7 @@ class LibraryPane(Vertical):
         self._entries |= {one.id: one for one in found.entries}
         return found
 
-    def _rows(self, listed: list[Listed]) -> list[tuple[str, tuple[str, ...]]]:
+    def _rows(self, listed: list[EntrySummary]) -> list[tuple[str, tuple[str, ...]]]:
         now = datetime.now(UTC)
         return [
             (

@@ -11,9 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from softprompt.prompts.downsample import reduced
+from softprompt.prompts.downsample import downsample
 from softprompt_tui.rendering.numbers import duration, figure
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.pane import titled
 from softprompt_tui.widgets.sparkline import Spark
@@ -65,7 +65,7 @@ class LossPane(Vertical, can_focus=True):
         self._draw()
 
     def _draw(self) -> None:
-        shown = reduced(
+        shown = downsample(
             [(step, loss) for step, loss, *_ in self._series.points if loss > 0 and math.isfinite(loss)],
             max(8, self.size.width - 2),
         )
@@ -115,5 +115,5 @@ def _drawn(f: LossFigures, width: int) -> Text:
         taken += len(part)
     for words, style in ((f.words, "italic"), (f.error, "bold red")):
         if words:
-            text.append(("\n" if text else "") + inert(words), style)
+            text.append(("\n" if text else "") + sanitize(words), style)
     return text

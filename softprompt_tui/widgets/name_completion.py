@@ -12,15 +12,15 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from softprompt.errors import SoftPromptError
-from softprompt.library import Library, Listed
-from softprompt_tui.rendering.sanitize import inert
+from softprompt.library import EntrySummary, Library
+from softprompt_tui.rendering.sanitize import sanitize
 
-MOST = 6  # names offered at once
+MAX_CANDIDATES = 6  # names offered at once
 _OPEN = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # a name, perhaps a later one of a mix
 _UNFINISHED = re.compile(r"(?<!\\)\[[^\[\]]*$")
 
 
-class Composition(Input):
+class CompositionInput(Input):
     """A line that hands the keys of choosing to the names under it while there are any."""
 
     def __init__(self, value: str, names: OptionList) -> None:
@@ -42,7 +42,7 @@ class Composition(Input):
                     self.names.action_select()
 
 
-def _told(one: Listed) -> str:
+def _told(one: EntrySummary) -> str:
     return f"{one.name}   {one.tokens} soft token{'s' * (one.tokens != 1)}{'' if one.model else ', model unknown'}"
 
 
@@ -55,7 +55,7 @@ class WithCandidates(Vertical):
         self._offered: dict[str, str] = {}
         self._names = OptionList(id="names", compact=True, markup=False)
         self._names.can_focus = False
-        self.line = Composition(value, self._names)
+        self.line = CompositionInput(value, self._names)
 
     def compose(self) -> ComposeResult:
         yield self.line
@@ -86,8 +86,8 @@ class WithCandidates(Vertical):
         fitting = [
             one
             for one in (found.entries if found else ())
-            if one.name.casefold().startswith(typed.casefold()) and inert(one.name) == one.name
-        ][:MOST]
+            if one.name.casefold().startswith(typed.casefold()) and sanitize(one.name) == one.name
+        ][:MAX_CANDIDATES]
         at = self._names.highlighted
         chosen = self._names.get_option_at_index(at).id if at else None  # one that was gone to by hand stays chosen
         self._names.clear_options()

@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
-from softprompt_tui.messages import PromptChanged, TrainAsked
+from softprompt_tui.messages import PromptChanged, TrainRequested
 from softprompt_tui.rendering.sanitize import without_steering
 from softprompt_tui.widgets.pane import titled
 
@@ -194,7 +194,7 @@ class PromptPane(Vertical):
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.post_message(TrainAsked())
+        self.post_message(TrainRequested())
 
     @on(Editor.Recalled)
     def _recalled(self, event: Editor.Recalled) -> None:

@@ -11,19 +11,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import titled
 
 WIDE = 60  # cells from which the alternatives have their cosines beside them
 LABEL, FIGURE = 8, 7  # cells of the columns before the texts
 LOW = 3  # lines under which the three similarities stand in one
-MOST = 600  # characters of a text that are shown: files may say anything
+MAX_TOKENS = 600  # characters of a text that are shown: files may say anything
 KEY_X = titled("x", "hard readout", "harden", chosen=False)
 KEY_Y = titled("y", "copy it", "copy_hard", chosen=False)
 NOTHING = "The nearest words of every soft token will stand here."
 
 
-class HardShown(NamedTuple):
+class HardReadoutView(NamedTuple):
     """A hard readout as far as there is one, "" and None where there is none, and words on that."""
 
     text: str = ""
@@ -38,7 +38,7 @@ class Readout(NamedTuple):
     rows: tuple[tuple[tuple[str, float], ...], ...]
     as_text: float | None = None
     soft: float | None = None
-    hard: HardShown = HardShown()
+    hard: HardReadoutView = HardReadoutView()
 
 
 class ReadoutPane(VerticalScroll):
@@ -66,7 +66,7 @@ class ReadoutPane(VerticalScroll):
         yield Static(NOTHING, id="readout", markup=False)
 
     @property
-    def hard(self) -> HardShown | None:
+    def hard(self) -> HardReadoutView | None:
         return self._shown.hard if self._shown else None
 
     def show(self, of: str, readout: Readout) -> None:
@@ -82,7 +82,7 @@ class ReadoutPane(VerticalScroll):
         self._of, self._shown, self._changed = of, readout, changed
         self._draw()
 
-    def show_hard(self, hard: HardShown) -> None:
+    def show_hard(self, hard: HardReadoutView) -> None:
         """The hard readout of what is shown is another."""
         if self._shown and self._shown.hard != hard:
             self._shown = self._shown._replace(hard=hard)
@@ -130,18 +130,18 @@ class ReadoutPane(VerticalScroll):
 
     def _tokens(self, shown: Readout, width: int) -> list[Text]:
         """Each soft token's nearest word, and as many alternatives as have room."""
-        words = min(max((cell_len(inert(row[0][0])) for row in shown.rows if row), default=4), max(8, width // 3))
+        words = min(max((cell_len(sanitize(row[0][0])) for row in shown.rows if row), default=4), max(8, width // 3))
         lines = []
         for i, row in enumerate(shown.rows):
             if not row:
                 continue
             (word, cosine), *others = row
             line = Text().append(f"{f'[v{i + 1}]':<6}", "dim")
-            line.append(set_cell_size(inert(word), words), "bold reverse" if i in self._changed else "bold")
+            line.append(set_cell_size(sanitize(word), words), "bold reverse" if i in self._changed else "bold")
             line.append(f" {cosine:.2f} ")
             room = width - 6 - words - 6
             for other, near in others:
-                part = f" {inert(other)} {near:.2f}" if width >= WIDE else f" {inert(other)}"
+                part = f" {sanitize(other)} {near:.2f}" if width >= WIDE else f" {sanitize(other)}"
                 if cell_len(part) > room:
                     break
                 room -= cell_len(part)
@@ -160,4 +160,4 @@ def _in_short(shown: Readout, width: int) -> Text:
 
 
 def _cut(text: str) -> str:
-    return inert(text if len(text) <= MOST else f"{text[: MOST - 1]}…")
+    return sanitize(text if len(text) <= MAX_TOKENS else f"{text[: MAX_TOKENS - 1]}…")

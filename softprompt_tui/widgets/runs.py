@@ -15,7 +15,7 @@ from textual.widgets import Static
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.numbers import age, figure
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import places, state_of, told
 from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
 
@@ -79,8 +79,8 @@ class RunsPane(Vertical):
         self.border_subtitle = f"{going} under way or waiting" if going else ""
         self._explain()
 
-    @on(Table.Wanted)
-    def _wanted(self, event: Table.Wanted) -> None:
+    @on(Table.PageRequested)
+    def _wanted(self, event: Table.PageRequested) -> None:
         event.stop()
         self._fill(event.page)
         self._explain()  # the cursor may have come to a row before it was there
@@ -103,9 +103,9 @@ class RunsPane(Vertical):
     def _explain(self) -> None:
         """Why it failed, or what it waits for."""
         run = next((one for one in self._runs if one.id == self.table.current), None)
-        words = Text(inert(run.error), "red") if run and run.error else Text()
+        words = Text(sanitize(run.error), "red") if run and run.error else Text()
         if run and run.state == "queued":
-            words = Text(inert(told(run, self._runs)), "dim")
+            words = Text(sanitize(told(run, self._runs)), "dim")
         shown = self.query_one("#run-words", Static)
         shown.update(words)
         shown.display = bool(words)

@@ -7,7 +7,7 @@ from functools import partial
 from textual.content import Content
 from textual.widgets import Static
 
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 SAID_FOR = 5.0  # seconds
 
@@ -39,4 +39,4 @@ class TitleLine(Static):
     def _draw(self) -> None:
         parts = (*self._parts[:1], self._news) if self._news else ("softprompt-tui", *self._parts)
         # assembled, not parsed: a name in it is no markup
-        self.update(Content.assemble(("● ", f"${self._tone}"), inert("  ·  ".join(parts))))
+        self.update(Content.assemble(("● ", f"${self._tone}"), sanitize("  ·  ".join(parts))))

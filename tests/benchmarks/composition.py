@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import mean
 
 import softprompt
-from softprompt.composition.composer import Figures, compose, figures, pooled
+from softprompt.composition.composer import CompositionScore, compose, figures, pooled
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.library.entry import Entry
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 
 EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
 PROMPTS = (
@@ -124,7 +124,7 @@ def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[s
         a, b = entries[first].prompt, entries[second].prompt
         row = [encoder.encode([b.hard_prompt])[0]]
         for share in GRID[1:-1]:
-            meanings = (Meaning(a.hard_prompt, share), Meaning(b.hard_prompt, 1 - share))
+            meanings = (WeightedText(a.hard_prompt, share), WeightedText(b.hard_prompt, 1 - share))
             mix = softprompt.train(encoder, "a mix", meanings=meanings, tokens=tokens)
             assert mix.similarity is not None
             assert mix.composition is not None
@@ -139,7 +139,7 @@ def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[s
     )
 
 
-def _figures(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[Figures]:
+def _figures(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[CompositionScore]:
     made = compose(encoder, texts, entries.__getitem__)
     return figures(encoder, made, pooled(encoder, made))
 

@@ -13,7 +13,7 @@ from statistics import mean
 
 import softprompt
 from softprompt.evaluation.hidden_states import hidden_similarities
-from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.hard_prompt import tokenize_prompt
 
 PROMPTS = (
     "a red fox asleep in deep snow under tall pine trees at dusk",
@@ -43,7 +43,7 @@ def main() -> None:
     }
     objectives = [settings for one in args.objectives for settings in each[one]]
     others = [
-        hidden_similarities(encoder, hard_prompt(encoder, one), encoder.embed(encoder.tokenize(other)))
+        hidden_similarities(encoder, tokenize_prompt(encoder, one), encoder.embed(encoder.tokenize(other)))
         for one, other in zip(PROMPTS, PROMPTS[1:] + PROMPTS[:1], strict=True)
     ]
     families = list(others[0])

@@ -25,7 +25,9 @@ def main() -> None:
     args = parser.parse_args()
     encoder = softprompt.load_encoder(args.model)
     lines = [line.strip() for line in args.prompts.read_text(encoding="utf-8").splitlines()]
-    chosen = [line for line in lines if args.least <= len(encoder.tokenizer.encode(line)) <= encoder.room][: args.count]
+    chosen = [line for line in lines if args.least <= len(encoder.tokenizer.encode(line)) <= encoder.max_prompt_tokens][
+        : args.count
+    ]
     made = []
     for line in chosen:
         prompt = softprompt.train(encoder, line, tokens=args.tokens)

@@ -13,7 +13,7 @@ import tempfile
 import time
 
 from softprompt.worker import protocol as p
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from tests.worker_process import Home, until
 
@@ -34,7 +34,7 @@ def steps_a_second(run: str, seconds: float) -> float:
 
 def stalled() -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(os.fspath(Place().socket))
+    connection.connect(os.fspath(Endpoint().socket))
     connection.sendall(p.encode(p.hello()))
     return connection
 

@@ -21,7 +21,7 @@ from softprompt.config import TrainConfig
 from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from tests.pty_screen import Terminal
 from tests.worker_process import Home, left_runs, until
 
@@ -36,7 +36,7 @@ class Reader(threading.Thread):
     def __init__(self, is_slow: bool) -> None:
         super().__init__(daemon=True)
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(os.fspath(Place().socket))
+        self.socket.connect(os.fspath(Endpoint().socket))
         self.socket.sendall(p.encode(p.hello()))
         self.is_slow = is_slow
         self.runs = 0

@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from softprompt.batches.output import is_start_of_result, parse_result
 from softprompt.batches.record import Record, Written, parse_record
 from softprompt.batches.results import Result
-from softprompt.batches.row_job import OF_A_ROW, Defaults, job_of
+from softprompt.batches.row_job import OF_A_ROW, Defaults, job_from_row
 from softprompt.batches.rows import Keys, read_rows
 from softprompt.composition.template import parse
 from softprompt.config import HardConfig, TrainConfig
@@ -56,7 +56,7 @@ from softprompt.jobs.job import Job, SweepJob, TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_at
-from softprompt.prompts.lineage import Ancestor, Meaning
+from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import messages, protocol
@@ -106,7 +106,7 @@ def _rows(raw: bytes) -> None:
         last = row.line
         if not row.error:
             with suppress(PromptError, ConfigError, LibraryError):
-                job_of(row.values, Defaults())
+                job_from_row(row.values, Defaults())
 
 
 def _row_files() -> list[bytes]:
@@ -214,7 +214,7 @@ def _submits() -> list[bytes]:
             hard=HardConfig(tokens=3),
             device="cuda:1",
         ),
-        SweepJob("a lake + a fox", sweep=(1, 2), meanings=(Meaning("a lake", 0.5),), model="local-dir:/nowhere"),
+        SweepJob("a lake + a fox", sweep=(1, 2), meanings=(WeightedText("a lake", 0.5),), model="local-dir:/nowhere"),
         TrainJob(
             "a lake",
             ancestry=(Ancestor("mixed", "0123", "fox", "a fox", "mini", "4567"),),
@@ -422,7 +422,7 @@ def _runs() -> list[bytes]:
     job = TrainJob(
         "a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",))
     )
-    mixed = SweepJob("(a + b)", meanings=(Meaning("a", 0.5), Meaning("b", 0.5)), sweep=(1, 2))
+    mixed = SweepJob("(a + b)", meanings=(WeightedText("a", 0.5), WeightedText("b", 0.5)), sweep=(1, 2))
     specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": one.as_dict()}).encode() for one in (job, mixed)]
     report = {
         "event": "report",

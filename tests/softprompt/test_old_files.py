@@ -17,8 +17,8 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.evaluation.fidelity import grade
 from softprompt.formats.importer import import_files
 from softprompt.jobs.job import HardReadoutJob
-from softprompt.objectives.hard_prompt import meant_prompt
-from softprompt.training.batch import Pool
+from softprompt.objectives.hard_prompt import tokenize_target
+from softprompt.training.batch import TrainingBatch
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import Run, all_runs, runs_folder
@@ -63,7 +63,7 @@ def test_its_library_opens(old_home: Path, encoder: TextEncoder) -> None:
     for name in names - {"fox-2"}:
         prompt = library.open(name).prompt
         encoder.check_belongs(prompt)
-        target = meant_prompt(encoder, prompt.hard_prompt, prompt.meanings)
+        target = tokenize_target(encoder, prompt.hard_prompt, prompt.meanings)
         similarity, _ = grade(encoder, target, prompt.vectors)
         assert similarity == pytest.approx(prompt.similarity, abs=1e-4)
     assert library.check().damaged == []
@@ -88,8 +88,8 @@ def test_its_runs_are_listed_and_go_on(worker: Home) -> None:
 
 
 def test_its_batch_goes_on_where_it_was(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, advance = [], Pool.advance
-    monkeypatch.setattr(Pool, "advance", lambda pool: (steps.append(1), advance(pool)))
+    steps, advance = [], TrainingBatch.step
+    monkeypatch.setattr(TrainingBatch, "step", lambda pool: (steps.append(1), advance(pool)))
     prompts = ["a grey wolf", "a white owl", "a brown bear"]
     results = list(train_batch(prompts, TrainConfig(tokens=1, steps=40, contexts=()), device="cpu"))
     assert [result.state for result in results] == ["trained"] * 3

@@ -564,7 +564,7 @@ def test_quitting_asks_too_while_the_worker_is_only_being_started(comes: bool, m
                 await d.until(lambda: another.records[run].state == "stopped")
             else:
                 await d.shows("no process can be started", "no worker: ctrl+r starts it")
-                assert d.app.is_there()
+                assert d.app.is_mounted_and_running()
                 assert not another.asked
 
     real = client.connect
@@ -645,7 +645,7 @@ def test_settings_last_and_a_broken_file_is_kept(home: Path) -> None:
         d.app.theme = "softprompt-light"
         await d.pilot.press("f6")
         await d.pilot.pause()
-        d.app.leave_now()
+        d.app.quit_now()
 
     async def second(d: Desk) -> None:
         assert (d.app.main.prompt_pane.prompt, d.app.main.prompt_pane.fields["tokens"]) == ("a blue whale", "4")
@@ -783,7 +783,7 @@ def test_hostile_text_is_inert_on_every_screen(
             d.worker.begin(run)
             d.worker.report(run, 5)
             d.worker.end(run, error=f"failed: {text}")
-            d.app.say(text, "error")
+            d.app.show_status(text, "error")
             await d.pilot.pause()
             assert inert()
             d.app.clear_notifications()  # seen once: nine that lie over everything are laid out anew with every key

@@ -13,10 +13,10 @@ import pytest
 
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.jobs.job import Job, SweepJob, TrainJob, hard_job
+from softprompt.jobs.job import Job, SweepJob, TrainJob, hard_readout_job
 from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from tests.conftest import FOX
 from tests.fake_worker import FakeWorker, swept
 from tests.nursery import Nursery
@@ -41,7 +41,7 @@ def shape(value: Any) -> Any:
 
 async def talk(fake: FakeWorker | None) -> dict[str, Any]:
     """The shapes of all that a client hears over a training that is asked for twice and dropped once, a sweep and a hard readout."""
-    reader, writer = await asyncio.open_unix_connection(os.fspath(Place().socket), limit=p.LONGEST_LINE)
+    reader, writer = await asyncio.open_unix_connection(os.fspath(Endpoint().socket), limit=p.MAX_LINE_BYTES)
     heard: dict[str, Any] = {}
 
     async def listen(until: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ async def talk(fake: FakeWorker | None) -> dict[str, Any]:
         lambda one: fake and fake.end(one, results=[swept(1, 2), swept(2, 2)]),
     )
     await ask(p.Keep(made, [2]), 9)
-    hard = hard_job(Library().open(run), HardConfig(tokens=2, steps=2, restarts=1), "cpu")
+    hard = hard_readout_job(Library().open(run), HardConfig(tokens=2, steps=2, restarts=1), "cpu")
     found = HardReadout("fox dusk", 2, 0.9, None, "exchange", 9, 0.1)
     await another(
         "hard",

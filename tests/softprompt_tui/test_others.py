@@ -236,7 +236,7 @@ def test_why_there_is_no_worker_stays_on_the_screen(tmp_path: Path, monkeypatch:
         async with app.run_test(notifications=True, size=(120, 40)) as pilot:
             d = Desk(app, pilot, FakeWorker())
             await d.shows("is open to other users", f"{VARIABLE}=/tmp/softprompt-tui-", "no worker: ctrl+r starts it")
-            app.say("something else", "warning")
+            app.show_status("something else", "warning")
             await d.shows("something else")
             await d.until(lambda: "something else" not in d.text())
             await d.shows("is open to other users")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softprompt.batches.batch import Batch, train_batch
-    from softprompt.batches.results import Progress, Result
+    from softprompt.batches.results import BatchProgress, Result
     from softprompt.batches.row_job import Defaults
 
 
@@ -20,12 +20,12 @@ _HOMES = {
     "Batch": "batch",
     "Defaults": "row_job",
     "Format": "rows",
-    "Progress": "results",
+    "BatchProgress": "results",
     "Result": "results",
     "train_batch": "batch",
 }
 
-__all__ = ["Batch", "Defaults", "Format", "Progress", "Result", "train_batch"]
+__all__ = ["Batch", "BatchProgress", "Defaults", "Format", "Result", "train_batch"]
 
 
 def __getattr__(name: str) -> Any:

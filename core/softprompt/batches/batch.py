@@ -16,10 +16,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from softprompt.batches.checkpoints import Held, UnderWay, batches_folder, sweep_forgotten
+from softprompt.batches.checkpoints import BatchCheckpoint, Held, batches_folder, remove_stale
 from softprompt.batches.output import OutFile
 from softprompt.batches.record import SUFFIX
-from softprompt.batches.results import Progress, Result
+from softprompt.batches.results import BatchProgress, Result
 from softprompt.batches.row_job import OF_A_ROW, Defaults
 from softprompt.batches.rows import Format, Keys, Row, read_rows, row_of
 from softprompt.batches.spool import Spool
@@ -71,7 +71,7 @@ class Batch:
         *,
         out: Path | None = None,
         places: int | None = None,
-        on_progress: Callable[[Progress], bool | None] | None = None,
+        on_progress: Callable[[BatchProgress], bool | None] | None = None,
         load: Load | None = None,
     ) -> Iterator[Result]:
         """Trains what is not in the library yet and saves it; yields a Result of every prompt: first of what is there from before and of
@@ -84,13 +84,13 @@ class Batch:
         trains this batch or writes to `out`, TrainingFailed where the device is lost, FileRefused, HomeError, and what loading the usual
         model raises.
         """
-        from softprompt.batches.backends.local import Work
+        from softprompt.batches.backends.local import BatchRunner
         from softprompt.encoders.loading import load_encoder
         from softprompt.library import Library
 
         library = library or Library()
         library.prepare()
-        sweep_forgotten(self.folder)
+        remove_stale(self.folder)
         with ExitStack() as stack:
             busy = "this batch is being trained by another process: wait for that one, or end it; this one goes on where it was"
             stack.callback(Held(self.folder / f"{self.id}.lock", busy).release)
@@ -107,8 +107,13 @@ class Batch:
                 )
                 record = self.folder / f"out-{name}{SUFFIX}"
                 file = stack.enter_context(closing(OutFile(path, os.fspath(out), self.spool, record, self.id)))
-            work = Work(
-                self.spool, library, UnderWay(self.folder, self.id), file, on_progress or _untold, load or load_encoder
+            work = BatchRunner(
+                self.spool,
+                library,
+                BatchCheckpoint(self.folder, self.id),
+                file,
+                on_progress or _untold,
+                load or load_encoder,
             )
             yield from work.results(places)
 
@@ -120,7 +125,7 @@ def train_batch(
     library: Library | None = None,
     out: Path | None = None,
     places: int | None = None,
-    on_progress: Callable[[Progress], bool | None] | None = None,
+    on_progress: Callable[[BatchProgress], bool | None] | None = None,
     format: Format | None = None,
     column: str = "prompt",
     **defaults: Any,
@@ -154,5 +159,5 @@ def _read(file: BinaryIO, name: str, keys: Keys, format: Format | None) -> Itera
         raise FileRefused(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _untold(_progress: Progress) -> None:
+def _untold(_progress: BatchProgress) -> None:
     """Nobody asked."""

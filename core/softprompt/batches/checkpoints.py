@@ -18,7 +18,7 @@ from softprompt.system.locks import take
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
 
 STATE, LOCK = ".state", ".lock"
-LARGEST = 4 << 30  # bytes
+MAX_CHECKPOINT_BYTES = 4 << 30  # bytes
 FORGOTTEN = 30 * 86_400.0  # seconds after which the state of a batch that nobody went on with is removed
 _DIGEST, _LENGTH = 64, 8
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Held:
         os.close(self._descriptor)
 
 
-class UnderWay:
+class BatchCheckpoint:
     """How far the trainings of a batch were when this was last written: bytes by the id of the entry, as they come from `to_bytes`."""
 
     def __init__(self, folder: Path, id: str) -> None:
@@ -55,7 +55,7 @@ class UnderWay:
     def read(self) -> dict[str, bytes]:
         """Nothing where there is none, or it is damaged: those trainings begin anew."""
         try:
-            raw = read_file(self.path, LARGEST)
+            raw = read_file(self.path, MAX_CHECKPOINT_BYTES)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -83,7 +83,7 @@ class UnderWay:
             self.path.unlink(missing_ok=True)
 
 
-def sweep_forgotten(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Removes what batches left that nobody went on with, and what a crash left half-written."""
     with suppress(OSError):
         for path in folder.iterdir():

@@ -26,7 +26,7 @@ from softprompt.system.files import PARTIAL, naming, sync_folder
 from softprompt.system.filesystems import sync
 from softprompt.system.locks import leads_to
 
-LONGEST = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
+MAX_LINE_BYTES = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_APPEND
 _ID = re.compile(r"[0-9a-f]{16}")
 _STATES: tuple[str, ...] = get_args(State)
@@ -220,7 +220,7 @@ class OutFile:
         at, is_torn = 0, False
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            while raw := file.readline(LONGEST):
+            while raw := file.readline(MAX_LINE_BYTES):
                 text = (
                     raw if raw.endswith(b"\n") else raw.rstrip(b"\0")
                 )  # a machine that lost its power can leave zeros

@@ -11,8 +11,8 @@ from pathlib import Path
 from softprompt.system.files import read_file, replace_file
 
 SUFFIX = ".written"
-LARGEST = 4096  # bytes; a record has about 200
-MOST_FILES = 2
+MAX_RECORD_BYTES = 4096  # bytes; a record has about 200
+MAX_FILES = 2
 log = logging.getLogger(__name__)
 
 
@@ -57,10 +57,10 @@ def parse_record(raw: bytes) -> Record:
     try:
         values = json.loads(raw)
         files = tuple(
-            Written(file["device"], file["inode"], file["length"]) for file in values["files"][: MOST_FILES + 1]
+            Written(file["device"], file["inode"], file["length"]) for file in values["files"][: MAX_FILES + 1]
         )
         numbers = [number for file in files for number in (file.device, file.inode, file.length)]
-        if len(files) > MOST_FILES or not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
+        if len(files) > MAX_FILES or not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
             raise ValueError("its files are not noted as this program notes them")
         if not isinstance(values["batch"], str):
             raise ValueError("its batch is no text")
@@ -72,7 +72,7 @@ def parse_record(raw: bytes) -> Record:
 def load_record(path: Path) -> Record:
     """Load a record. One that is missing or damaged proves nothing."""
     try:
-        return parse_record(read_file(path, LARGEST))
+        return parse_record(read_file(path, MAX_RECORD_BYTES))
     except FileNotFoundError:
         return Record()
     except (OSError, ValueError) as error:

@@ -63,7 +63,7 @@ class Result:
 
 
 @dataclass
-class Progress:
+class BatchProgress:
     """How far a batch is. `done` counts results, of them `before` from earlier runs and `failed`; `trained` is how many this run has
     trained since `seconds` ago, and `under_way` what it has done of the next, in prompts."""
 

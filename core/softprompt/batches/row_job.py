@@ -11,7 +11,7 @@ from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
-from softprompt.jobs.parsing import BETWEEN, NO, YES, parted
+from softprompt.jobs.parsing import BETWEEN, NO, YES, split_list
 from softprompt.library.names import listed_tags
 
 LISTS = ("contexts", "against")
@@ -47,7 +47,7 @@ class Defaults:
         return {"config": self.config.as_dict(), "model": self.model, "precision": self.precision}
 
 
-def job_of(values: dict[str, Any], defaults: Defaults) -> TrainJob:
+def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     """The job that a row asks for. Raises PromptError, ConfigError, BadName."""
     prompt, name, model = (_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
@@ -120,7 +120,7 @@ def _several(key: str, value: Any) -> tuple[str, ...]:
     if value is False or (isinstance(value, str) and value.strip().lower() in NO):
         return ()
     if isinstance(value, str):
-        value = [*parted(value)]
+        value = [*split_list(value)]
     elif not isinstance(value, list):
         raise ConfigError(f"{key} is {value!r:.40}: a list of texts is expected, or texts with {BETWEEN} between them")
     return tuple(_text(key, one) for one in value)

@@ -30,10 +30,10 @@ from softprompt.library.names import tidied
 
 Format = Literal["text", "csv", "jsonl"]
 ENDINGS: dict[str, Format] = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-LARGEST = 1 << 30  # bytes of a file; standard input may never end
-LONGEST_LINE = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB
-LONGEST_RECORD = 1 << 17  # characters of a CSV row of several lines: longer ones come of a quotation mark too few
-LONGEST_OPTIONS = 1 << 18  # characters of a line of options: parting one of 2 MiB takes seconds
+MAX_FILE_BYTES = 1 << 30  # bytes of a file; standard input may never end
+MAX_LINE_BYTES = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB
+MAX_RECORD_BYTES = 1 << 17  # characters of a CSV row of several lines: longer ones come of a quotation mark too few
+MAX_OPTIONS_LENGTH = 1 << 18  # characters of a line of options: parting one of 2 MiB takes seconds
 LOOKED_AT = 1 << 16  # bytes, from which it is seen whether a file is text at all
 DELIMITERS = ",;\t"
 SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)
@@ -41,7 +41,7 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 STYLE = ("name", "prompt", "negative_prompt")
 PLACE = re.compile(r"\{prompt\}\s*,?|,\s*\{prompt\}\s*$")  # where a style has the prompt that it is given to
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-MOST_TOLD = 8  # columns that are not used, in a note
+MAX_CELLS_SHOWN = 8  # columns that are not used, in a note
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Keys:
 
     def pass_over(self, key: str) -> None:
         """Remember a key that is not used, to tell it once."""
-        if key[:40] not in self.unused and len(self.unused) < MOST_TOLD:
+        if key[:40] not in self.unused and len(self.unused) < MAX_CELLS_SHOWN:
             self.unused.append(key[:40])
 
 
@@ -113,11 +113,11 @@ def recognised(name: str, head: str, keys: Keys) -> Format:
 def _lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
     """(number from 1, text) of every line, None for one that is too long; bytes that are no UTF-8 become surrogates, which rows refuse."""
     head, size = list[bytes](), 0
-    while size < LOOKED_AT and (raw := source.readline(LONGEST_LINE + 1)):
+    while size < LOOKED_AT and (raw := source.readline(MAX_LINE_BYTES + 1)):
         head.append(raw)
         size += len(raw)
     _check_is_text(b"".join(head).splitlines(keepends=True), name)
-    pieces = _checked_size(chain(head, iter(partial(source.readline, LONGEST_LINE + 1), b"")), name)
+    pieces = _checked_size(chain(head, iter(partial(source.readline, MAX_LINE_BYTES + 1), b"")), name)
     lines = _ended_by_cr(pieces) if _has_cr_ends(b"".join(head)) else _ended_by_lf(pieces)
     for number, line in enumerate(lines, 1):
         if line is not None and number == 1:
@@ -133,7 +133,7 @@ def _has_cr_ends(head: bytes) -> bool:
 def _ended_by_lf(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
     """Yield every line, None for one that is too long: its rest is passed over, a piece at a time."""
     for piece in pieces:
-        if len(piece) <= LONGEST_LINE:
+        if len(piece) <= MAX_LINE_BYTES:
             yield piece
             continue
         while not piece.endswith(b"\n") and (following := next(pieces, b"")):
@@ -151,11 +151,11 @@ def _ended_by_cr(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
         first, *others = LINE_END.split(piece[: len(piece) - len(last)])
         line += first
         for other in others:
-            yield bytes(line) + b"\n" if len(line) < LONGEST_LINE else None
+            yield bytes(line) + b"\n" if len(line) < MAX_LINE_BYTES else None
             line[:] = other
-        del line[LONGEST_LINE:]
+        del line[MAX_LINE_BYTES:]
     if line or last:
-        yield bytes(line) + b"\n" if len(line) < LONGEST_LINE else None
+        yield bytes(line) + b"\n" if len(line) < MAX_LINE_BYTES else None
 
 
 def _check_is_text(head: list[bytes], name: str) -> None:
@@ -193,13 +193,13 @@ def _checked_size(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     total = 0
     for piece in pieces:
         total += len(piece)
-        if total > LARGEST:
-            raise FileRefused(f"{name} has more than {LARGEST >> 20:,} MiB, the most that is read: split it")
+        if total > MAX_FILE_BYTES:
+            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the most that is read: split it")
         yield piece
 
 
 def _too_long(line: int) -> Row:
-    return Row(line, {}, f"the line has more than {LONGEST_LINE:,} bytes")
+    return Row(line, {}, f"the line has more than {MAX_LINE_BYTES:,} bytes")
 
 
 def _text(lines: Iterator[tuple[int, str | None]], _name: str, keys: Keys) -> Iterator[Row]:
@@ -214,11 +214,11 @@ def _text(lines: Iterator[tuple[int, str | None]], _name: str, keys: Keys) -> It
 
 def _row_of_options(number: int, text: str, keys: Keys) -> Row:
     """Return the row of a line such as `--prompt "a fox" --seed 3`; without the option `--prompt` it is a prompt itself."""
-    if len(text) > LONGEST_OPTIONS:
+    if len(text) > MAX_OPTIONS_LENGTH:
         return Row(
             number,
             {},
-            f"the line has more than {LONGEST_OPTIONS:,} characters, the most that a line of options can have",
+            f"the line has more than {MAX_OPTIONS_LENGTH:,} characters, the most that a line of options can have",
         )
     try:
         words = shlex.split(text)
@@ -327,11 +327,11 @@ class _CsvLines:
         if text is None:
             self.too_long, text = self._number, "\n"
         self._length += len(text)
-        if self._length > LONGEST_RECORD and self._number > self._begins:
+        if self._length > MAX_RECORD_BYTES and self._number > self._begins:
             opens = f"opens in line {self.opened:,} and is not closed"
             where = opens if self.opened else f"is wrong after line {self._begins:,}"
             raise FileRefused(
-                f"{self.name}: a quotation mark {where}: the row from line {self._begins:,} on has more than {LONGEST_RECORD:,} "
+                f"{self.name}: a quotation mark {where}: the row from line {self._begins:,} on has more than {MAX_RECORD_BYTES:,} "
                 "characters. Close it, or double those inside a cell"
             )
         if text.count('"') % 2:
@@ -364,7 +364,7 @@ def _header(head: str, delimiter: str, name: str, keys: Keys) -> list[str]:
         raise FileRefused(f"{name}: {error.args[0]}") from error
     used = [column for column in columns if column]
     if "prompt" not in columns:
-        told = ", ".join(cell[:40] for cell in cells[:MOST_TOLD])
+        told = ", ".join(cell[:40] for cell in cells[:MAX_CELLS_SHOWN])
         raise FileRefused(
             f"{name} has no column {keys.prompt!r} in its first line, but {told}: `--column NAME` says which one holds the prompts"
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
-    from softprompt.training.task import Task, TrainState
+    from softprompt.training.task import TrainingState, TrainingTask
 
 LOOK_EVERY = 10  # steps
 
@@ -21,30 +21,30 @@ class _Ended(Exception):  # no error: whoever looks on has had enough
     """The training is to be left where it is."""
 
 
-class Single:
+class SequentialBatch:
     """A pool of one. `members` are its trainings, of which a batch asks how far they are."""
 
-    def __init__(self, task: Task, report: Report) -> None:
+    def __init__(self, task: TrainingTask, report: Report) -> None:
         self.config, self.step = task.config, report.step
         self.members = (self,)
         self.key, self._report = task.key, report
 
-    def states(self) -> dict[str, TrainState]:
+    def states(self) -> dict[str, TrainingState]:
         return {self.key: self._report.state()}
 
 
 def train_singly(
     encoder: TextEncoder,
-    tasks: Iterable[Task],
+    tasks: Iterable[TrainingTask],
     *,
     places: int | None = None,  # noqa: ARG001  # there is one
     on_step: Callable[[Any], bool | None] | None = None,
-) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
+) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
     """As `train_many`, one at a time."""
     for task in tasks:
 
-        def look(report: Report, task: Task = task) -> None:
-            if on_step is not None and on_step(Single(task, report)):
+        def look(report: Report, task: TrainingTask = task) -> None:
+            if on_step is not None and on_step(SequentialBatch(task, report)):
                 raise _Ended
 
         made: SoftPrompt | SoftPromptError

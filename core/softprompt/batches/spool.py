@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.batches.row_job import Defaults, digest_of, entry_id, job_of
+from softprompt.batches.row_job import Defaults, digest_of, entry_id, job_from_row
 from softprompt.batches.rows import Row
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
 from softprompt.jobs.job import TrainJob
 from softprompt.prompts.syntax import SyntaxKind, prepare_prompt
 
-MOST = 1_000_000  # prompts; 60 MB of memory
+MAX_ROWS = 1_000_000  # prompts; 60 MB of memory
 
 
 @dataclass(frozen=True)
-class Asked:
+class BatchRequest:
     """A row made a job with the id of its entry, or what is wrong with it."""
 
     line: int
@@ -68,12 +68,14 @@ class Spool:
         self.content = text.hexdigest()
 
     def _add(self, row: Row, known: dict[How, int], times: dict[bytes, int], text: Any) -> None:
-        if len(self.at) == MOST:
-            raise FileRefused(f"these are more than {MOST:,} prompts, the most that one batch takes: split the file")
+        if len(self.at) == MAX_ROWS:
+            raise FileRefused(
+                f"these are more than {MAX_ROWS:,} prompts, the most that one batch takes: split the file"
+            )
         number, how, values = 0, -1, self._with_prepared_prompt(row.values)
         if not row.error:
             try:
-                job = job_of(values, self.defaults)
+                job = job_from_row(values, self.defaults)
             except (PromptError, ConfigError, LibraryError):
                 pass  # found again, and told, when the row is read back
             else:
@@ -102,17 +104,17 @@ class Spool:
     def __len__(self) -> int:
         return len(self.at)
 
-    def __getitem__(self, index: int) -> Asked:
+    def __getitem__(self, index: int) -> BatchRequest:
         self.file.seek(self.at[index])
         line, values, error = json.loads(self.file.readline())
         prompt = _shown(values)
         if error:
-            return Asked(line, "", None, prompt, (PromptError.__name__, error))
+            return BatchRequest(line, "", None, prompt, (PromptError.__name__, error))
         try:
-            job = job_of(values, self.defaults)
+            job = job_from_row(values, self.defaults)
         except SoftPromptError as wrong:
-            return Asked(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
-        return Asked(line, f"{self.ids[index]:016x}", job, prompt)
+            return BatchRequest(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
+        return BatchRequest(line, f"{self.ids[index]:016x}", job, prompt)
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Yield the line and the prompt of every row, as its result gives them."""
@@ -121,7 +123,7 @@ class Spool:
             line, values, _ = json.loads(raw)
             yield line, _shown(values)
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         return (self[index] for index in range(len(self)))
 
     def close(self) -> None:

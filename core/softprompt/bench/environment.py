@@ -29,7 +29,9 @@ class Setting:
         """Prompts that `tokens` soft tokens can be measured with; where there are none, that is said."""
         found = suited(self.encoder, list(self.plan.texts), tokens, count)
         if not found:
-            self.say(f"k {tokens} is left out: no prompt has {least_tokens(tokens)} to {self.encoder.room} tokens")
+            self.say(
+                f"k {tokens} is left out: no prompt has {least_tokens(tokens)} to {self.encoder.max_prompt_tokens} tokens"
+            )
         return found
 
     @cached_property

@@ -22,7 +22,7 @@ Call = Callable[[], object]
 MATMUL_SIZES = {"cpu": 1024}  # large enough to be bound by arithmetic
 MATMUL_SIZE = 8192  # on every other device
 BURST = 0.03  # seconds that one thing runs before it is the next one's turn
-LEAST_TURNS, MOST_BURST = 3, 100
+MIN_TURNS, MAX_BURST = 3, 100
 SLOW = 1.0  # seconds; what takes longer is not run only to see how long it takes
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -63,7 +63,7 @@ def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
         else "",
         memory=_memory(device),
         model=encoder.name,
-        arithmetic=encoder.arithmetic,
+        arithmetic=encoder.device_label,
         gflops=matmul.flops / in_turns({"matmul": matmul}, seconds, device)["matmul"] / 1e9,
     )
 
@@ -98,10 +98,10 @@ def in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) ->
     for name, call in calls.items():
         first = _timed(call, 1, device)  # with allocations, and what is made at the first call
         again = _timed(call, 1, device) if first < SLOW else first
-        bursts[name] = max(1, min(MOST_BURST, int(BURST / max(1e-9, again))))
+        bursts[name] = max(1, min(MAX_BURST, int(BURST / max(1e-9, again))))
     found: dict[str, list[float]] = {name: [] for name in calls}
     ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends or len(next(iter(found.values()))) < LEAST_TURNS:
+    while time.perf_counter() < ends or len(next(iter(found.values()))) < MIN_TURNS:
         for name, call in calls.items():
             call()
             found[name].append(_timed(call, bursts[name], device))

@@ -11,8 +11,8 @@ from softprompt.errors import PromptError
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
-LARGEST_FILE = 4 << 20  # bytes
-LEAST_TOKENS = 8  # of a prompt, whatever k is
+MAX_FILE_BYTES = 4 << 20  # bytes
+MIN_TOKENS = 8  # of a prompt, whatever k is
 
 
 def shipped() -> list[str]:
@@ -28,9 +28,9 @@ def tuning() -> list[str]:
 def from_file(path: Path) -> list[str]:
     """The lines of a text file, each once; empty ones and comments (#) are left out. Raises PromptError."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise PromptError(
-                f"{path} is larger than {LARGEST_FILE >> 20} MB: give a text file with a prompt on each line"
+                f"{path} is larger than {MAX_FILE_BYTES >> 20} MB: give a text file with a prompt on each line"
             )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -47,11 +47,11 @@ def suited(encoder: TextEncoder, texts: list[str], tokens: int, count: int) -> l
     [] where there is none.
     """
     least = least_tokens(tokens)
-    return [text for text in texts if least <= len(encoder.tokenizer.encode(text)) <= encoder.room][:count]
+    return [text for text in texts if least <= len(encoder.tokenizer.encode(text)) <= encoder.max_prompt_tokens][:count]
 
 
 def least_tokens(tokens: int) -> int:
-    return max(LEAST_TOKENS, 2 * tokens)
+    return max(MIN_TOKENS, 2 * tokens)
 
 
 def _lines(text: str) -> list[str]:

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 
 import torch
 
-from softprompt.encoders.base import Specials
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
 from softprompt.encoders.loading import pick_device
 from softprompt.errors import UnknownModel
 
@@ -34,14 +34,16 @@ def random_encoder(name: str, device: str = "auto", precision: str = "float32", 
             f"no shape is named {name!r}; there are {', '.join(SHAPES)}{f'. Close: {close[0]}' if close else ''}"
         )
     width, heads, layers, embed_dim = SHAPES[shape]
-    config = TowerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
+    config = TextTransformerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
     place = pick_device(device)
     tower = random_tower(config, seed).to(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     tokenizer = Tokenizer()
-    return TextEncoder(f"{shape} (random weights)", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    return TextEncoder(
+        f"{shape} (random weights)", tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,))
+    )
 
 
-def random_tower(config: TowerConfig, seed: int = 0) -> Tower:
+def random_tower(config: TextTransformerConfig, seed: int = 0) -> TextTransformer:
     """A tower of this shape on the cpu."""
     rng = torch.Generator().manual_seed(seed)
     w, m = config.width, config.mlp_width
@@ -62,7 +64,7 @@ def random_tower(config: TowerConfig, seed: int = 0) -> Tower:
         )
         for _ in range(config.layers)
     ]  # fmt: skip
-    return Tower(
+    return TextTransformer(
         config,
         table=drawn(config.vocabulary, w, std=0.02),
         positions=drawn(config.context, w, std=0.01),

@@ -6,18 +6,18 @@ skipped (positions that never change, all but one query of the last layer) does 
 
 from __future__ import annotations
 
-from softprompt.encoders.base import Specials
-from softprompt.encoders.clip.transformer import TowerConfig
+from softprompt.encoders.base import SpecialTokens
+from softprompt.encoders.clip.transformer import TextTransformerConfig
 
 
-def positions_of(config: TowerConfig, specials: Specials, tokens: int) -> int:
+def positions_of(config: TextTransformerConfig, specials: SpecialTokens, tokens: int) -> int:
     """How many positions a plain step computes: k + 2 for CLIP; all of them where what follows the end token matters."""
     if config.short and config.pooling != "cls":
         return tokens + len(specials.start) + len(specials.end)
     return config.context + (config.pooling == "cls")
 
 
-def step_flops(config: TowerConfig, positions: int, batch: int = 1) -> float:
+def step_flops(config: TextTransformerConfig, positions: int, batch: int = 1) -> float:
     """Multiplications and additions of the matrix products of one step, two for every product of two numbers.
 
     The weights are frozen, so that each of their products has one on the way back; a product of attention, between two things that both

@@ -36,5 +36,5 @@ def measure(encoder: TextEncoder, plan: Plan, say: Callable[[str], None] = lambd
                 yield row
     if not some:
         raise PromptError(
-            f"nothing could be measured: give prompts of {least_tokens(1)} to {encoder.room} tokens, better of 16 and more"
+            f"nothing could be measured: give prompts of {least_tokens(1)} to {encoder.max_prompt_tokens} tokens, better of 16 and more"
         )

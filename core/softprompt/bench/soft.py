@@ -21,10 +21,10 @@ from softprompt.encoders.base import Row
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
-from softprompt.objectives.hard_prompt import hard_prompt
-from softprompt.prompts.results import Composition
-from softprompt.training.scheduler import descend_many
-from softprompt.training.task import Task
+from softprompt.objectives.hard_prompt import tokenize_prompt
+from softprompt.prompts.results import ContextFidelity
+from softprompt.training.scheduler import train_scheduled
+from softprompt.training.task import TrainingTask
 from softprompt.training.trainer import objective_for
 
 PAIR_TOKENS, PAIRS = 3, 40
@@ -63,13 +63,15 @@ def soft_rows(setting: Setting) -> Iterator[SoftRow | PairRow]:
         yield _row(COPY, tokens, copies, copies)
 
 
-Graded = list[tuple[float, Composition | None]]
+Graded = list[tuple[float, ContextFidelity | None]]
 
 
 def _trained(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig) -> list[Tensor]:
     """(k, w) of each text."""
     found: dict[str, Tensor] = {}
-    for task, member in descend_many(encoder, partial(objective_for, encoder), [Task(text, config) for text in texts]):
+    for task, member in train_scheduled(
+        encoder, partial(objective_for, encoder), [TrainingTask(text, config) for text in texts]
+    ):
         if isinstance(member, SoftPromptError):
             raise member
         found[task.text] = member.vectors
@@ -81,7 +83,7 @@ def _inverted(setting: Setting, texts: list[str], config: TrainConfig) -> list[T
 
 
 def _graded(encoder: TextEncoder, texts: Sequence[str], vectors: Sequence[Tensor]) -> Graded:
-    return [grade(encoder, hard_prompt(encoder, text), its) for text, its in zip(texts, vectors, strict=True)]
+    return [grade(encoder, tokenize_prompt(encoder, text), its) for text, its in zip(texts, vectors, strict=True)]
 
 
 def _row(method: str, tokens: int, graded: Graded, copies: Graded) -> SoftRow:
@@ -120,7 +122,7 @@ def _pairs(encoder: TextEncoder, texts: list[str], trained: list[Tensor], method
             encoder.tokenizer.encode(words) if words else [] for words in SENTENCES[len(fidelities) % len(SENTENCES)]
         ]
         written = _sentence(around, ids[a], ids[b])
-        if len(written) > encoder.room:
+        if len(written) > encoder.max_prompt_tokens:
             continue
         k = len(trained[a])
         row = _sentence(around, [-1 - j for j in range(k)], [-1 - k - j for j in range(len(trained[b]))])

@@ -14,16 +14,16 @@ from softprompt.bench.plan import Plan
 from softprompt.bench.results import DEFAULT, FAST, INVERSION, OURS, STOCK, BatchRow, Row, StepRow
 from softprompt.bench.roofline import positions_of, step_flops
 from softprompt.bench.textual_inversion import DEFAULT_RATE, Inversion
-from softprompt.config import MOST_STEPS, TrainConfig
+from softprompt.config import MAX_STEPS, TrainConfig
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.search import random_tokens
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.hard_prompt import hard_prompt
-from softprompt.objectives.pooled import targets_in
-from softprompt.training.batch import Pool
-from softprompt.training.init import start_vectors
-from softprompt.training.scheduler import places_for
+from softprompt.objectives.hard_prompt import tokenize_prompt
+from softprompt.objectives.pooled import encode_targets_in
+from softprompt.training.batch import TrainingBatch
+from softprompt.training.init import init_vectors
+from softprompt.training.scheduler import max_rows
 from softprompt.training.trainer import objective_for
 
 SIZES_ON_CPU = (1, 4, 16, 64)
@@ -36,15 +36,15 @@ class OurStep:
 
     def __init__(self, encoder: TextEncoder, texts: list[str], config: TrainConfig) -> None:
         assert config.tokens != "auto"
-        self.pool = Pool(encoder, objective_for(encoder, config, [config.tokens]), config, [config.tokens])
+        self.pool = TrainingBatch(encoder, objective_for(encoder, config, [config.tokens]), config, [config.tokens])
         for text in texts:
-            prompt = hard_prompt(encoder, text, "cut")
-            (member,) = self.pool.look_at([(prompt, config, "")])
-            self.pool.add([(member, start_vectors(encoder, prompt, config, config.tokens, None), None)])
+            prompt = tokenize_prompt(encoder, text, "cut")
+            (member,) = self.pool.prepare([(prompt, config, "")])
+            self.pool.insert([(member, init_vectors(encoder, prompt, config, config.tokens, None), None)])
 
     def __call__(self) -> None:
-        self.pool.advance()
-        if self.pool.is_due():
+        self.pool.step()
+        if self.pool.should_check():
             self.pool.check()
 
 
@@ -57,7 +57,7 @@ def speed_rows(setting: Setting) -> Iterator[Row]:
         say(f"a step of each method, batch {batch}")
         yield step_row(encoder, plan, batch, TOKENS, whole)
     for tokens in plan.step_tokens:
-        if tokens <= encoder.room:
+        if tokens <= encoder.max_prompt_tokens:
             say(f"a step of each method, {tokens} tokens")
             yield step_row(encoder, plan, 1, tokens, whole)
     say("a step of each method, a quarter of the vocabulary")
@@ -67,7 +67,7 @@ def speed_rows(setting: Setting) -> Iterator[Row]:
 def step_row(encoder: TextEncoder, plan: Plan, batch: int, tokens: int, vocabulary: int) -> StepRow:
     """One step of each method, timed in turns; only the first `vocabulary` tokens are candidates of PEZ's."""
     texts = list(islice(cycle(plan.texts), batch))
-    alone = TrainConfig(tokens=tokens, contexts=(), steps=MOST_STEPS)
+    alone = TrainConfig(tokens=tokens, contexts=(), steps=MAX_STEPS)
     targets = _targets(encoder, texts)
     ids = encoder.ordinary_ids[:vocabulary]
     tokens_at_first = random_tokens(ids, batch, tokens, torch.Generator().manual_seed(0))
@@ -88,15 +88,15 @@ def step_row(encoder: TextEncoder, plan: Plan, batch: int, tokens: int, vocabula
 
 def _targets(encoder: TextEncoder, texts: list[str]) -> Tensor:
     """(b, e)."""
-    each = {text: targets_in(encoder, hard_prompt(encoder, text, "cut"), [ALONE]) for text in set(texts)}
+    each = {text: encode_targets_in(encoder, tokenize_prompt(encoder, text, "cut"), [ALONE]) for text in set(texts)}
     return torch.cat([each[text] for text in texts])
 
 
 def _batches(setting: Setting) -> Iterator[BatchRow]:
     encoder, plan, say = setting.encoder, setting.plan, setting.say
     usual = {
-        OURS: TrainConfig(tokens=TOKENS, contexts=(), steps=MOST_STEPS),
-        DEFAULT: TrainConfig(tokens=TOKENS, steps=MOST_STEPS),
+        OURS: TrainConfig(tokens=TOKENS, contexts=(), steps=MAX_STEPS),
+        DEFAULT: TrainConfig(tokens=TOKENS, steps=MAX_STEPS),
     }
     for method, config in usual.items():
         for batch in plan.batches or _sizes(encoder, config):
@@ -118,5 +118,5 @@ def _sizes(encoder: TextEncoder, config: TrainConfig) -> list[int]:
     if encoder.device.type != "cuda":
         return list(SIZES_ON_CPU)
     assert config.tokens != "auto"
-    most = places_for(encoder, objective_for(encoder, config, [config.tokens]))
+    most = max_rows(encoder, objective_for(encoder, config, [config.tokens]))
     return [*(size for size in (1, 4, 16, 64, 256, 1024) if size < most), most]

@@ -19,15 +19,15 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import hard_prompt
-from softprompt.objectives.pooled import targets_in
-from softprompt.training.init import start_vectors
+from softprompt.objectives.hard_prompt import tokenize_prompt
+from softprompt.objectives.pooled import encode_targets_in
+from softprompt.training.init import init_vectors
 from softprompt.training.optimizer import CHECK_STEPS
 
 DEFAULT_RATE = 5e-4  # as diffusers' documentation runs it
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # of which the tuned one is chosen
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.01
-MOST_TUNING_STEPS = 1000
+MAX_TUNING_STEPS = 1000
 
 
 class Inversion:
@@ -47,7 +47,7 @@ class Inversion:
         self.steps = 0
         r, k, _ = start.shape
         config, specials, tower = encoder.config, encoder.specials, encoder.tower
-        self.frame = encoder.frame([[-1 - i for i in range(k)]])
+        self.frame = encoder.batch_rows([[-1 - i for i in range(k)]])
         self.padded = (
             padded and config.short and config.pooling != "cls"
         )  # else the frame computes the whole context anyway
@@ -102,9 +102,9 @@ def reach(
     began = time.perf_counter()
     every = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # as our own training asks the device
     assert config.tokens != "auto"
-    prompt = hard_prompt(encoder, text)
-    start = start_vectors(encoder, prompt, config, config.tokens, None)
-    loop = Inversion(encoder, targets_in(encoder, prompt, [ALONE]), start, rate)
+    prompt = tokenize_prompt(encoder, text)
+    start = init_vectors(encoder, prompt, config, config.tokens, None)
+    loop = Inversion(encoder, encode_targets_in(encoder, prompt, [ALONE]), start, rate)
     while True:
         similarity = loop.step()
         passed = time.perf_counter() - began
@@ -116,13 +116,13 @@ def reach(
 def starts(encoder: TextEncoder, prompts: list[HardPrompt], config: TrainConfig) -> Tensor:
     """(r, k, w): what each prompt's training begins at, the same as ours."""
     assert config.tokens != "auto"
-    return torch.cat([start_vectors(encoder, prompt, config, config.tokens, None) for prompt in prompts])
+    return torch.cat([init_vectors(encoder, prompt, config, config.tokens, None) for prompt in prompts])
 
 
 def after_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig, rate: float) -> Tensor:
     """(r, k, w) the best vectors of each text within `config.steps` steps."""
-    prompts = [hard_prompt(encoder, text) for text in texts]
-    targets = torch.cat([targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
+    prompts = [tokenize_prompt(encoder, text) for text in texts]
+    targets = torch.cat([encode_targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
     loop = Inversion(encoder, targets, starts(encoder, prompts, config), rate, padded=False)
     best, most = loop.vectors.detach().clone(), torch.full((len(texts),), -1.0, device=encoder.device)
     for _ in range(config.steps):
@@ -135,17 +135,17 @@ def after_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig, rat
 
 def tuned_rate(encoder: TextEncoder, texts: list[str], config: TrainConfig, at_least: float) -> float:
     """The rate of RATES that needs the fewest steps to the similarity, in the median over `texts`; the first of those that need as many."""
-    prompts = [hard_prompt(encoder, text) for text in texts]
-    targets = torch.cat([targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
+    prompts = [tokenize_prompt(encoder, text) for text in texts]
+    targets = torch.cat([encode_targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
     start = starts(encoder, prompts, config)
-    best, least = RATES[0], float(MOST_TUNING_STEPS)
+    best, least = RATES[0], float(MAX_TUNING_STEPS)
     for rate in RATES:
         loop = Inversion(encoder, targets, start, rate, padded=False)
-        needed = torch.full((len(texts),), float(MOST_TUNING_STEPS))
+        needed = torch.full((len(texts),), float(MAX_TUNING_STEPS))
         # no rate is given more steps than the best so far needed
         while loop.steps < least and median(needed.tolist()) >= least:
             there = (loop.step() >= at_least).cpu()
-            needed = torch.where(there & (needed >= MOST_TUNING_STEPS), float(loop.steps), needed)
+            needed = torch.where(there & (needed >= MAX_TUNING_STEPS), float(loop.steps), needed)
         if median(needed.tolist()) < least:
             best, least = rate, median(needed.tolist())
     return best

@@ -12,16 +12,16 @@ from softprompt.bench.environment import ALONE_GOAL, COMPOSED_GOAL, TOKENS, TOWA
 from softprompt.bench.machine import synchronise
 from softprompt.bench.results import DEFAULT, INVERSION, OURS, TOGETHER, TUNED, WARM, TimeRow
 from softprompt.bench.textual_inversion import DEFAULT_RATE, Reached, reach
-from softprompt.config import MOST_STEPS, TrainConfig
+from softprompt.config import MAX_STEPS, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
-from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.system.generators import drive
-from softprompt.training.loop import descend
-from softprompt.training.scheduler import descend_many
-from softprompt.training.task import Task
+from softprompt.training.loop import train_one
+from softprompt.training.scheduler import train_scheduled
+from softprompt.training.task import TrainingTask
 from softprompt.training.trainer import objective_for
 
 SEEDS = 4  # of each prompt, where they are trained together: more than a batch holds, so that places are filled again
@@ -36,7 +36,7 @@ def time_rows(setting: Setting) -> Iterator[TimeRow]:
         return
     goal = f"{ALONE_GOAL:g} alone"
     both = f"{goal}, {COMPOSED_GOAL:g} composed"
-    inversion = partial(reach, encoder, config=TOWARDS, at_least=ALONE_GOAL, steps=MOST_STEPS, seconds=plan.patience)
+    inversion = partial(reach, encoder, config=TOWARDS, at_least=ALONE_GOAL, steps=MAX_STEPS, seconds=plan.patience)
     methods: dict[str, tuple[str, Callable[[str], Reached]]] = {
         OURS: (goal, partial(_our_reach, encoder, config=TOWARDS)),
         WARM: (goal, partial(_our_reach, encoder, config=replace(TOWARDS, init="prompt"))),
@@ -86,8 +86,8 @@ def _row(method: str, goal: str, each: list[Reached]) -> TimeRow:
 def _our_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
     synchronise(encoder.device)
     began = time.perf_counter()
-    training = descend(
-        encoder, partial(objective_for, encoder), hard_prompt(encoder, text), config, interval=lambda _: False
+    training = train_one(
+        encoder, partial(objective_for, encoder), tokenize_prompt(encoder, text), config, interval=lambda _: False
     )
     trained = drive(training)
     return Reached(trained.stopped == "stop_at", time.perf_counter() - began, trained.steps)
@@ -97,8 +97,8 @@ def _composed_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Rea
     """As shipped: until both goals are reached, the second in the grading contexts. The clock stands still while that is looked at."""
     synchronise(encoder.device)
     began = time.perf_counter()
-    prompt = hard_prompt(encoder, text)
-    training = descend(encoder, partial(objective_for, encoder), prompt, config, interval=GRADE_EVERY)
+    prompt = tokenize_prompt(encoder, text)
+    training = train_one(encoder, partial(objective_for, encoder), prompt, config, interval=GRADE_EVERY)
     seconds = 0.0
     for report in training:
         seconds += time.perf_counter() - began
@@ -114,11 +114,11 @@ def _composed_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Rea
 
 def _together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal: str) -> TimeRow:
     """`seconds` is what a prompt costs on the average: the time of all over their number."""
-    tasks = [Task(text, replace(config, seed=seed)) for seed in range(SEEDS) for text in texts]
+    tasks = [TrainingTask(text, replace(config, seed=seed)) for seed in range(SEEDS) for text in texts]
     synchronise(encoder.device)
     began = time.perf_counter()
     steps, reached = [], 0
-    for _, member in descend_many(encoder, partial(objective_for, encoder), tasks):
+    for _, member in train_scheduled(encoder, partial(objective_for, encoder), tasks):
         if isinstance(member, SoftPromptError):
             raise member
         steps.append(member.step)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.composition.sentence import Sentence, Word, read_sentence
+from softprompt.composition.sentence import ParsedPrompt, SoftPromptWord, read_sentence
 from softprompt.encoders.base import encode_prompt
 from softprompt.errors import PromptError
 from softprompt.objectives.hidden_states import check_family
-from softprompt.prompts.lineage import Meaning
-from softprompt.text_states import READS, Family
+from softprompt.prompts.lineage import WeightedText
+from softprompt.text_states import READS, ImageProgram
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -29,16 +29,16 @@ Mixed = Literal["", "near", "trained"]  # no mix in it; the mean of vectors; or 
 
 
 @dataclass(frozen=True, eq=False)
-class Composed:
+class EncodedComposition:
     """Compositions ready for `encoder.encode_rows(rows, vectors)`."""
 
-    sentences: list[Sentence]
+    sentences: list[ParsedPrompt]
     rows: list[list[int]]
     vectors: Tensor | None  # (soft tokens of all rows, width), or None where there are none
 
 
 @dataclass(frozen=True)
-class Figures:
+class CompositionScore:
     """How near a composition is to the sentence written out.
 
     `fidelity` is its similarity to that; `floor` what leaving the added words away would come to: the similarity of the sentence
@@ -49,7 +49,7 @@ class Figures:
 
     tokens: int
     mixed: Mixed
-    written_out: tuple[Meaning, ...]
+    written_out: tuple[WeightedText, ...]
     written_tokens: int | None
     fidelity: float | None
     floor: float | None
@@ -62,7 +62,7 @@ class Figures:
 
 def compose(
     encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], Entry], opened: Entry | None = None
-) -> Composed:
+) -> EncodedComposition:
     """Templates made ready for the encoder. `find` gives the entry of a name, as `Library.open` does; [v1] is a token of `opened`.
 
     Raises TemplateError, PromptError, ConfigError for a soft prompt of another model, and what `find` raises.
@@ -79,12 +79,12 @@ def compose(
             for vector in _vectors(encoder, part):
                 vectors.append(vector)
                 row.append(-len(vectors))
-        encoder.check_length(len(row))
+        encoder.check_fits(len(row))
         rows.append(row)
-    return Composed(sentences, rows, torch.stack(vectors).to(encoder.device) if vectors else None)
+    return EncodedComposition(sentences, rows, torch.stack(vectors).to(encoder.device) if vectors else None)
 
 
-def pooled(encoder: TextEncoder, composed: Composed) -> Tensor:
+def pooled(encoder: TextEncoder, composed: EncodedComposition) -> Tensor:
     """Encode compositions as (compositions, e) unit vectors.
 
     Raises PromptError where the model makes no finite numbers of one: a file from outside can hold soft tokens that are
@@ -105,7 +105,7 @@ def pooled(encoder: TextEncoder, composed: Composed) -> Tensor:
     return embeddings
 
 
-def hidden(encoder: TextEncoder, composed: Composed, family: Family) -> list[Tensor]:
+def hidden(encoder: TextEncoder, composed: EncodedComposition, family: ImageProgram) -> list[Tensor]:
     """The hidden states that a family of diffusion models reads of every composition: (its tokens, w), or (1, w) for one that reads a single one.
 
     Raises ConfigError for a family that does not read such an encoder.
@@ -113,45 +113,45 @@ def hidden(encoder: TextEncoder, composed: Composed, family: Family) -> list[Ten
     check_family(encoder, family)
     soft = None if composed.vectors is None else composed.vectors.unsqueeze(0)
     with torch.no_grad():
-        read = encoder.frame(composed.rows).read(soft, READS[family])
+        read = encoder.batch_rows(composed.rows).read(soft, READS[family])
     return [states[its] for states, its in zip(read.states[0], read.words, strict=True)]
 
 
-def figures(encoder: TextEncoder, composed: Composed, embeddings: Tensor) -> list[Figures]:
+def figures(encoder: TextEncoder, composed: EncodedComposition, embeddings: Tensor) -> list[CompositionScore]:
     """Of every composition, whose pooled embeddings these are (compositions, e)."""
     rows = zip(composed.sentences, composed.rows, embeddings, strict=True)
     return [_figures(encoder, sentence, len(row), ours) for sentence, row, ours in rows]
 
 
-def _figures(encoder: TextEncoder, sentence: Sentence, tokens: int, ours: Tensor) -> Figures:
+def _figures(encoder: TextEncoder, sentence: ParsedPrompt, tokens: int, ours: Tensor) -> CompositionScore:
     words = sentence.words
     mixed: Mixed = (
         "near" if any(len(word.entries) > 1 for word in words) else "trained" if any(w.is_sum for w in words) else ""
     )
     if not words or not sentence.known:
-        return Figures(tokens, mixed, (), None, None, None)
-    written_out = sentence.written_out()
+        return CompositionScore(tokens, mixed, (), None, None, None)
+    written_out = sentence.reference_texts()
     rows = [encoder.tokenizer.encode(one.text) for one in written_out]
     target = _meaning(encoder, written_out, rows)
     fidelity = floor = None
     if target is not None:
         fidelity = float((ours @ target).clamp(-1, 1))
         if sentence.has_text:
-            bare = sentence.written_out(added_words=False)
+            bare = sentence.reference_texts(added_words=False)
             alone = _meaning(encoder, bare, [encoder.tokenizer.encode(one.text) for one in bare])
             floor = None if alone is None else float((alone @ target).clamp(-1, 1))
-    return Figures(tokens, mixed, written_out, max(map(len, rows)), fidelity, floor)
+    return CompositionScore(tokens, mixed, written_out, max(map(len, rows)), fidelity, floor)
 
 
-def _meaning(encoder: TextEncoder, meanings: Sequence[Meaning], rows: list[list[int]]) -> Tensor | None:
+def _meaning(encoder: TextEncoder, meanings: Sequence[WeightedText], rows: list[list[int]]) -> Tensor | None:
     """(e,) the weighted mean of unit embeddings, of unit length; None where one does not fit into the context."""
-    if max(map(len, rows)) > encoder.room:
+    if max(map(len, rows)) > encoder.max_prompt_tokens:
         return None
     shares = torch.tensor([one.share for one in meanings], device=encoder.device)
     return F.normalize(shares @ encoder.encode_rows(rows), dim=-1)
 
 
-def _vectors(encoder: TextEncoder, word: Word) -> Tensor:
+def _vectors(encoder: TextEncoder, word: SoftPromptWord) -> Tensor:
     """(k, w) on the cpu."""
     for entry in word.entries:
         encoder.check_belongs(entry.prompt)

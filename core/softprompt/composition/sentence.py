@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from softprompt.composition import template
 from softprompt.composition.template import Mix, Reference, written_weight
 from softprompt.errors import PromptError
-from softprompt.prompts.lineage import MOST_MEANINGS, Ancestor, Meaning, check_meanings
+from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, Ancestor, WeightedText, check_meanings
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
 
 @dataclass(frozen=True, eq=False)
-class Word:
+class SoftPromptWord:
     """A soft prompt as a word, of which some tokens may be meant, or a mix of whole ones, each with its share.
 
     `goes_on`: it continues the one before, as in `[v1][v2][v3]`, which is one hard prompt and not three.
@@ -30,10 +30,10 @@ class Word:
     goes_on: bool = False
 
     @property
-    def meanings(self) -> tuple[Meaning, ...]:
+    def meanings(self) -> tuple[WeightedText, ...]:
         """Its hard prompts, with their shares; () where one is not known."""
         each = [
-            [replace(one, share=one.share * share) for one in entry.prompt.written_out]
+            [replace(one, share=one.share * share) for one in entry.prompt.reference_texts]
             for entry, share in self._parts()
         ]
         return tuple(one for meanings in each for one in meanings) if all(each) else ()
@@ -48,7 +48,7 @@ class Word:
         """Its hard prompt as people read it: `a lake*.6 + a fox*.4`."""
         if len(self.entries) == 1:
             return self.entries[0].prompt.hard_prompt
-        return " + ".join(f"{Word((entry,)).enclosed}*{_short(share)}" for entry, share in self._parts())
+        return " + ".join(f"{SoftPromptWord((entry,)).enclosed}*{_short(share)}" for entry, share in self._parts())
 
     @property
     def enclosed(self) -> str:
@@ -64,14 +64,14 @@ class Word:
 
 
 @dataclass(frozen=True, eq=False)
-class Sentence:
+class ParsedPrompt:
     """The parts of a template: text, and soft prompts as words."""
 
-    parts: tuple[str | Word, ...]
+    parts: tuple[str | SoftPromptWord, ...]
 
     @property
-    def words(self) -> list[Word]:
-        return [part for part in self.parts if isinstance(part, Word)]
+    def words(self) -> list[SoftPromptWord]:
+        return [part for part in self.parts if isinstance(part, SoftPromptWord)]
 
     @property
     def has_text(self) -> bool:
@@ -92,7 +92,7 @@ class Sentence:
             seen += [(entry, before + (len(word.tokens) or entry.prompt.tokens)) for entry in word.entries]
         return [entry.prompt.name for entry, count in seen if count < entry.prompt.tokens]
 
-    def written_out(self, added_words: bool = True) -> tuple[Meaning, ...]:
+    def reference_texts(self, added_words: bool = True) -> tuple[WeightedText, ...]:
         """The sentence with the hard prompts in their places, or these alone; where it has mixes, once for each choice of their terms.
 
         The share of each is the product of its terms'. () where a hard prompt is not known. Raises PromptError for more than can be
@@ -100,23 +100,23 @@ class Sentence:
         """
         if not self.known:
             return ()
-        places = [self._choices(part) for part in self.parts if added_words or isinstance(part, Word)]
+        places = [self._choices(part) for part in self.parts if added_words or isinstance(part, SoftPromptWord)]
         count = math.prod(map(len, places))
-        if count > MOST_MEANINGS:  # said before they are made: there may be millions
-            check_meanings("", (Meaning("", 1.0),) * min(count, 1_000_000))
+        if count > MAX_WEIGHTED_TEXTS:  # said before they are made: there may be millions
+            check_meanings("", (WeightedText("", 1.0),) * min(count, 1_000_000))
         made: dict[str, float] = {}
         for choice in product(*places):
             text = _joined(one.text for one in choice)
             made[text] = made.get(text, 0.0) + math.prod(one.share for one in choice)
-        meanings = tuple(Meaning(text, min(1.0, share)) for text, share in made.items())
+        meanings = tuple(WeightedText(text, min(1.0, share)) for text, share in made.items())
         check_meanings("", meanings)
         return meanings
 
     @staticmethod
-    def _choices(part: str | Word) -> tuple[Meaning, ...]:
+    def _choices(part: str | SoftPromptWord) -> tuple[WeightedText, ...]:
         if isinstance(part, str):
-            return (Meaning(part, 1.0),)
-        return (Meaning("", 1.0),) if part.goes_on else part.meanings
+            return (WeightedText(part, 1.0),)
+        return (WeightedText("", 1.0),) if part.goes_on else part.meanings
 
     @property
     def readable(self) -> str:
@@ -136,25 +136,25 @@ class Sentence:
         return tuple(found.values())
 
 
-def read_sentence(text: str, find: Callable[[str], Entry], opened: Entry | None = None) -> Sentence:
+def read_sentence(text: str, find: Callable[[str], Entry], opened: Entry | None = None) -> ParsedPrompt:
     """A template with the entries that `find` gives for its names; [v1] is a token of `opened`.
 
     Raises TemplateError, PromptError for a soft token that there is not, and what `find` raises.
     """
-    parts: list[str | Word] = []
-    before: Word | None = None  # which the next may go on from
+    parts: list[str | SoftPromptWord] = []
+    before: SoftPromptWord | None = None  # which the next may go on from
     for part in template.parse(text):
         if isinstance(part, str):
             before = before if part.isspace() else None
             parts.append(part)
             continue
         if isinstance(part, Mix):
-            word = Word(tuple(find(one.name) for one, _ in part.terms), tuple(part.shares))
+            word = SoftPromptWord(tuple(find(one.name) for one, _ in part.terms), tuple(part.shares))
             before = None
         else:
             word = before = _word(part, find, opened, before)
         parts.append(word)
-    return Sentence(tuple(parts))
+    return ParsedPrompt(tuple(parts))
 
 
 def ancestor(relation: str, entry: Entry, weight: float = 1.0) -> Ancestor:
@@ -162,7 +162,9 @@ def ancestor(relation: str, entry: Entry, weight: float = 1.0) -> Ancestor:
     return Ancestor(relation, entry.id, made.name, made.hard_prompt, made.model, made.model_fingerprint, weight)
 
 
-def _word(part: Reference, find: Callable[[str], Entry], opened: Entry | None, before: Word | None) -> Word:
+def _word(
+    part: Reference, find: Callable[[str], Entry], opened: Entry | None, before: SoftPromptWord | None
+) -> SoftPromptWord:
     if not part.name and opened is None:
         raise PromptError(
             f"[v{part.first}] is a token of the open soft prompt, and none is open: write [name:{part.first}], or open one (enter in the library, --with NAME)"
@@ -176,7 +178,7 @@ def _word(part: Reference, find: Callable[[str], Entry], opened: Entry | None, b
             f"{entry.prompt.name or 'the open soft prompt'} has soft tokens 1 to {count}; {asked} was asked for"
         )
     goes_on = before is not None and before.entries[0].id == entry.id and first > before.tokens.stop
-    return Word((entry,), tokens=range(first - 1, last), goes_on=goes_on)
+    return SoftPromptWord((entry,), tokens=range(first - 1, last), goes_on=goes_on)
 
 
 def _joined(texts: Iterable[str], apart: bool = True) -> str:

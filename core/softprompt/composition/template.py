@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from softprompt.errors import TemplateError
-from softprompt.library.names import LONGEST, is_name_character, same
+from softprompt.library.names import MAX_NAME_LENGTH, is_name_character, same
 
-MOST_TERMS = 8  # of one mix
-LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+MAX_TERMS = 8  # of one mix
+MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
 
 _WORDS = re.compile(r"(?:\\[\[\]\\]|[^\[\]])+")
 _BRACKET = re.compile(r"[\[\]]")
@@ -135,8 +135,8 @@ class _Inside:
         return Mix(tuple(terms))
 
     def _check_mix(self, names: list[Reference], begins: list[int]) -> None:
-        if len(names) > MOST_TERMS:
-            self._refuse(f"a mix has up to {MOST_TERMS} terms", begins[MOST_TERMS])
+        if len(names) > MAX_TERMS:
+            self._refuse(f"a mix has up to {MAX_TERMS} terms", begins[MAX_TERMS])
         for i, one in enumerate(names):
             if one.first is not None:
                 self._refuse(
@@ -163,8 +163,8 @@ class _Inside:
                 self._refuse(
                     f"a name in [name] is of letters, digits, '-', '_' and spaces; {char!r} is none of them", begin + i
                 )
-        if len(name) > LONGEST:
-            self._refuse(f"a name in [name] has up to {LONGEST} characters, and this one {len(name)}", begin)
+        if len(name) > MAX_NAME_LENGTH:
+            self._refuse(f"a name in [name] has up to {MAX_NAME_LENGTH} characters, and this one {len(name)}", begin)
         self.at = raw.end()
         if token := _TOKEN.fullmatch(name):
             if len(token[1]) > 4 or int(token[1]) < 1 or self._sign() == ":":
@@ -187,9 +187,9 @@ class _Inside:
 
     def _weight(self) -> float:
         found = _WEIGHT.match(self.text, self.at + 1, self.end)
-        if found is None or not LEAST_WEIGHT <= float(found[1]) <= MOST_WEIGHT:
+        if found is None or not MIN_WEIGHT <= float(found[1]) <= MAX_WEIGHT:
             self._refuse(
-                f"a weight is expected: a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as .6 or 2", self.at + 1
+                f"a weight is expected: a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, such as .6 or 2", self.at + 1
             )
         self.at = found.end()
         return float(found[1])

@@ -16,27 +16,27 @@ import torch
 from torch import Tensor
 
 from softprompt.discrete.scoring import Scorer
-from softprompt.discrete.vocabulary import Typist
+from softprompt.discrete.vocabulary import TypeableVocabulary
 
 CANDIDATES = 4  # a gap: with 8, as many rounds take 1.3 times as long and end no better
 TAKEN_OUT = (1, 2, 3)  # tokens a round
-MOST_GAPS = 16  # looked at for one token; a longer text has others looked at each time
+MAX_GAPS = 16  # looked at for one token; a longer text has others looked at each time
 WARMTH = 0.003  # of similarity: by how much worse a round may end, at first
 CHECKED = 64  # texts of the best scores that are tried for one that survives being typed
 
 
-class Found(NamedTuple):
+class Candidate(NamedTuple):
     """The best so far: tokens (l,) and their similarity; None where nothing has survived being typed yet."""
 
     row: Tensor | None
     similarity: float
 
 
-class Exchange:
+class CoordinateSearch:
     """r chains of k tokens each, all `step`ped together. `own` are tokens that the first round may use beside the gradient's."""
 
     def __init__(
-        self, scorer: Scorer, typist: Typist, start: Tensor, rng: torch.Generator, own: Tensor | None = None
+        self, scorer: Scorer, typist: TypeableVocabulary, start: Tensor, rng: torch.Generator, own: Tensor | None = None
     ) -> None:
         self.scorer, self.typist, self.rng = scorer, typist, rng
         self.table = scorer.tower.table[typist.ids].float()
@@ -44,7 +44,7 @@ class Exchange:
         self.own = typist.ids[:0] if own is None else own
         self.rows = start  # (r, k)
         self.now = scorer.scores(start).tolist()
-        self.best = Found(None, -math.inf)
+        self.best = Candidate(None, -math.inf)
         for row, similarity in zip(start, self.now, strict=True):
             self._keep(row, similarity)
         self.begun = False
@@ -73,7 +73,7 @@ class Exchange:
     def _put_in(self, rows: Tensor) -> tuple[Tensor, list[float]]:
         """(r, l + 1) rows with the best token put in at the best gap, of those that survive being typed; their similarities."""
         chains, length = rows.shape
-        gaps = torch.randperm(length + 1, generator=self.rng)[:MOST_GAPS].sort().values.tolist()
+        gaps = torch.randperm(length + 1, generator=self.rng)[:MAX_GAPS].sort().values.tolist()
         places = torch.arange(length, device=rows.device)
         opened = torch.stack([places + (places >= gap) for gap in gaps])  # (g, l) where each row's tokens go
         at = torch.tensor(gaps, device=rows.device)
@@ -115,4 +115,4 @@ class Exchange:
 
     def _keep(self, row: Tensor, similarity: float) -> None:
         if similarity > self.best.similarity and self.typist.survives(row):
-            self.best = Found(row.clone(), similarity)
+            self.best = Candidate(row.clone(), similarity)

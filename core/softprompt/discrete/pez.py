@@ -38,7 +38,7 @@ class Pez:
         self.steps = 0
         self.best = start.clone()
         self.best_similarity = torch.full((len(start),), -1.0, device=encoder.device)
-        self.frame = encoder.frame([[-1 - i for i in range(start.shape[1])]])
+        self.frame = encoder.batch_rows([[-1 - i for i in range(start.shape[1])]])
 
     def step(self) -> tuple[Tensor, Tensor]:
         """One step; (tokens (b, k), their similarities (b,)) of before it."""

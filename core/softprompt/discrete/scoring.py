@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.clip.rows import Frame
+from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.text_encoder import TextEncoder
 
 ON_CPU, ON_DEVICE = 64, 4096  # sequences in one batch: what fits into a cpu's caches; what fills a GPU
@@ -26,13 +26,13 @@ class Scorer:
         self.evaluated = 0
         config = encoder.config
         self.shares = config.short and config.pooling in ("argmax", "eos")
-        self._frames: dict[int, Frame] = {}
+        self._frames: dict[int, TokenBatch] = {}
 
     def of_vectors(self, vectors: Tensor) -> Tensor:
         """(b,) similarities of input embeddings (b, l, w); gradients flow to them."""
         count = vectors.shape[1]
         if count not in self._frames:
-            self._frames[count] = self.encoder.frame([[-1 - i for i in range(count)]])
+            self._frames[count] = self.encoder.batch_rows([[-1 - i for i in range(count)]])
         return self._similarity(self._frames[count].outputs(vectors)[:, 0])
 
     def slopes(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ class Scorer:
         past = [both.repeat_interleave(m, dim=1) for both in past]
         mask = torch.ones(n, first + shared + n, dtype=torch.bool, device=x.device).tril(first + shared)
         at = torch.full((g * m,), n - 1, device=x.device)
-        return self._similarity(self.tower.outputs(x, at, mask.expand(g * m, 1, -1, -1), past))
+        return self._similarity(self.tower.pooled_outputs(x, at, mask.expand(g * m, 1, -1, -1), past))
 
     def _similarity(self, outputs: Tensor) -> Tensor:
         return F.normalize(outputs.float(), dim=-1) @ self.target

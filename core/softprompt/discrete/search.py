@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import MOST_STEPS, HardConfig
-from softprompt.discrete.coordinate_search import WARMTH, Exchange, Found
+from softprompt.config import MAX_STEPS, HardConfig
+from softprompt.discrete.coordinate_search import WARMTH, Candidate, CoordinateSearch
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
-from softprompt.discrete.vocabulary import Typist
-from softprompt.encoders.clip.rows import ALONE, rows_in
+from softprompt.discrete.vocabulary import TypeableVocabulary
+from softprompt.encoders.clip.rows import ALONE, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, too_many_hard
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import fitting
-from softprompt.objectives.pooled import targets_in
+from softprompt.objectives.hard_prompt import contexts_that_fit
+from softprompt.objectives.pooled import encode_targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.results import HardReadout
 from softprompt.system.generators import drive
 
 ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_EVERY = 10  # steps a report
-MOST_OWN = 32  # of the prompt's own tokens
+MAX_OWN = 32  # of the prompt's own tokens
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
     """Raises ConfigError for more tokens than the context has room for, and where the settings leave no token."""
     if config.tokens is not None:
         _check_room(encoder, config.tokens)
-    Typist.of(encoder, config)
+    TypeableVocabulary.of(encoder, config)
 
 
 def _check_room(encoder: TextEncoder, k: int) -> None:
-    if not 1 <= k <= encoder.room:
-        raise too_many_hard(k, encoder.name, encoder.room)
+    if not 1 <= k <= encoder.max_prompt_tokens:
+        raise too_many_hard(k, encoder.name, encoder.max_prompt_tokens)
 
 
 Searching = Generator[HardReport, bool | None, HardReadout]
@@ -76,11 +76,11 @@ def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConf
     """As `find_hard`, but yields a HardReport each round (each tenth step of PEZ) and returns the readout; sending True stops it."""
     config = config or HardConfig()
     _check_room(encoder, k)
-    typist = Typist.of(encoder, config)
-    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1)
+    typist = TypeableVocabulary.of(encoder, config)
+    target = F.normalize(encode_targets_in(encoder, prompt, [ALONE])[0], dim=-1)
     make, usual, every = (_Pez, PEZ_STEPS, PEZ_EVERY) if config.method == "pez" else (_Exchange, ROUNDS, 1)
-    finder: Finder = make(encoder, prompt, k, config, typist, target)
-    steps = config.steps or (MOST_STEPS if config.seconds else usual)
+    finder: Searcher = make(encoder, prompt, k, config, typist, target)
+    steps = config.steps or (MAX_STEPS if config.seconds else usual)
     began = time.perf_counter()
     step, stop = 0, False
     while step < steps and not stop:
@@ -107,11 +107,11 @@ def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConf
     return _readout(encoder, prompt, config, typist, finder, time.perf_counter() - began)
 
 
-class Finder(Protocol):
+class Searcher(Protocol):
     """A method at work."""
 
     @property
-    def best(self) -> Found: ...
+    def best(self) -> Candidate: ...
 
     @property
     def evaluated(self) -> int: ...
@@ -121,17 +121,23 @@ class Finder(Protocol):
 
 class _Exchange:
     def __init__(
-        self, encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, target: Tensor
+        self,
+        encoder: TextEncoder,
+        prompt: HardPrompt,
+        k: int,
+        config: HardConfig,
+        typist: TypeableVocabulary,
+        target: Tensor,
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
         start, own = _start(prompt, k, config, typist, rng)
-        self.exchange = Exchange(Scorer(encoder, target), typist, start, rng, own)
+        self.exchange = CoordinateSearch(Scorer(encoder, target), typist, start, rng, own)
 
     def step(self, progress: float) -> None:
         self.exchange.step(WARMTH * (1 - progress))
 
     @property
-    def best(self) -> Found:
+    def best(self) -> Candidate:
         return self.exchange.best
 
     @property
@@ -141,13 +147,19 @@ class _Exchange:
 
 class _Pez:
     def __init__(
-        self, encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, target: Tensor
+        self,
+        encoder: TextEncoder,
+        prompt: HardPrompt,
+        k: int,
+        config: HardConfig,
+        typist: TypeableVocabulary,
+        target: Tensor,
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
         start, _ = _start(prompt, k, config, typist, rng)
         self.pez = Pez(encoder, target.expand(len(start), -1), start, typist.ids)
         self.typist = typist
-        self.best = Found(None, -math.inf)
+        self.best = Candidate(None, -math.inf)
         self.evaluated = 0
 
     def step(self, _progress: float) -> None:
@@ -155,7 +167,7 @@ class _Pez:
         self.evaluated += len(tokens)
         for row, similarity in zip(tokens, similarities.tolist(), strict=True):
             if similarity > self.best.similarity and self.typist.survives(row):
-                self.best = Found(row.clone(), similarity)
+                self.best = Candidate(row.clone(), similarity)
 
 
 def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tensor:
@@ -164,7 +176,7 @@ def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tens
 
 
 def _start(
-    prompt: HardPrompt, k: int, config: HardConfig, typist: Typist, rng: torch.Generator
+    prompt: HardPrompt, k: int, config: HardConfig, typist: TypeableVocabulary, rng: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
     """(tokens (r, k) to begin from, of which the first are the prompt's own where `config` says so; these own tokens, each once)."""
     start = random_tokens(typist.ids, config.restarts, k, rng)
@@ -174,12 +186,17 @@ def _start(
     if own:
         spread = torch.linspace(0, len(own) - 1, min(k, len(own))).round().long().tolist()
         start[0, : len(spread)] = start.new_tensor([own[i] for i in spread])
-    return start, start.new_tensor(list(dict.fromkeys(own))[:MOST_OWN])
+    return start, start.new_tensor(list(dict.fromkeys(own))[:MAX_OWN])
 
 
 @torch.no_grad()
 def _readout(
-    encoder: TextEncoder, prompt: HardPrompt, config: HardConfig, typist: Typist, finder: Finder, seconds: float
+    encoder: TextEncoder,
+    prompt: HardPrompt,
+    config: HardConfig,
+    typist: TypeableVocabulary,
+    finder: Searcher,
+    seconds: float,
 ) -> HardReadout:
     if finder.best.row is None:
         raise ConfigError(
@@ -187,9 +204,9 @@ def _readout(
         )
     text = typist.text(finder.best.row)
     row = encoder.tokenizer.encode(text)
-    contexts = [ALONE, *fitting(encoder, prompt, GRADING_CONTEXTS, len(row))]
-    ours = encoder.encode_rows([rows_in(encoder, context, [row])[0] for context in contexts])
-    wanted = F.normalize(targets_in(encoder, prompt, contexts), dim=-1)
+    contexts = [ALONE, *contexts_that_fit(encoder, prompt, GRADING_CONTEXTS, len(row))]
+    ours = encoder.encode_rows([rows_in_context(encoder, context, [row])[0] for context in contexts])
+    wanted = F.normalize(encode_targets_in(encoder, prompt, contexts), dim=-1)
     similarities = (ours * wanted).sum(-1)
     composed = float(similarities[1:].mean()) if len(contexts) > 1 else None
     return HardReadout(text, len(row), float(similarities[0]), composed, config.method, finder.evaluated, seconds)

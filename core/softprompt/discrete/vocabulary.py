@@ -18,7 +18,7 @@ from softprompt.encoders.base import PromptTokenizer, readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
 
-LEAST_WORD = 2  # letters of a dictionary word; single ones are `a`, `i`, and the alphabet
+MIN_WORD_LENGTH = 2  # letters of a dictionary word; single ones are `a`, `i`, and the alphabet
 
 # made once per encoder: trying 49,408 tokens takes 0.8 s, and decoding those that are left again 0.2 s for every readout
 _typeable: WeakKeyDictionary[TextEncoder, dict[int, str]] = WeakKeyDictionary()
@@ -43,10 +43,10 @@ def typeable(encoder: TextEncoder) -> dict[int, str]:
 
 def is_word(piece: str) -> bool:
     """Whether a token is a word of letters, of any script: at least two, or a letter that is a word by itself in English."""
-    return piece.isalpha() and (len(piece) >= LEAST_WORD or piece in ("a", "i"))
+    return piece.isalpha() and (len(piece) >= MIN_WORD_LENGTH or piece in ("a", "i"))
 
 
-class Typist:
+class TypeableVocabulary:
     """What may stand in a hard readout: tokens `ids` (m,) on the encoder's device, and texts of them that `survive`."""
 
     def __init__(self, encoder: TextEncoder, words: Words = "any", block: Sequence[str] = ()) -> None:
@@ -60,7 +60,7 @@ class Typist:
         self._known = frozenset(ids)
 
     @classmethod
-    def of(cls, encoder: TextEncoder, config: HardConfig) -> Typist:
+    def of(cls, encoder: TextEncoder, config: HardConfig) -> TypeableVocabulary:
         """As `config` says. Raises ConfigError where it leaves no token."""
         return cls(encoder, config.words, config.block)
 

@@ -18,7 +18,7 @@ Row = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Specials:
+class SpecialTokens:
     """What stands around a prompt in the context: start and end tokens, and the padding after them."""
 
     start: tuple[int, ...]
@@ -77,12 +77,12 @@ class FrozenModel(Protocol):
     @property
     def width(self) -> int: ...
     @property
-    def room(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """How many tokens of a prompt fit."""
         ...
 
     @property
-    def arithmetic(self) -> str:
+    def device_label(self) -> str:
         """Where the model computes and how, such as "cpu, float32"."""
         ...
 
@@ -112,5 +112,5 @@ class FrozenModel(Protocol):
 
 def check_tokens(model: FrozenModel, tokens: int) -> None:
     """Raise ConfigError for more soft tokens than the model has room for."""
-    if tokens > model.room:
-        raise too_many(tokens, model.name, model.room)
+    if tokens > model.max_prompt_tokens:
+        raise too_many(tokens, model.name, model.max_prompt_tokens)

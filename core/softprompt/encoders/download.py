@@ -27,14 +27,14 @@ TRIES = 5  # that bring nothing
 WAIT, LONGEST_WAIT = 0.25, 600.0  # seconds; the first is doubled at every vain try; a busy hub may ask for more
 BUSY = (429, 503)  # status codes
 WAKE_EVERY = 0.25  # seconds between two looks, while a busy hub is waited for, whether to go on with that
-Progress = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]
 """Called with (bytes here, bytes in all), both 0 before the size is known; what it raises ends the download, a wait too."""
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 
-def fetch(info: ModelInfo, on_progress: Progress | None = None) -> Path:
+def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
     """The file of a model's weights, fetched if it is not on disk. Raises ModelRefused, ModelUnavailable."""
     if info.refused:
         raise not_supported(info.name, info.refused)
@@ -122,7 +122,7 @@ def _patiently(info: ModelInfo, url: str, call: Callable[[], Answer], on_wait: C
     raise AssertionError("the last try returns or raises")
 
 
-def _fetch_file(info: ModelInfo, file: str, on_progress: Progress | None) -> Path:
+def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.file_download import repo_folder_name
@@ -160,7 +160,7 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: Progress | None) -> Pat
         raise _unreachable(info, f"the hub broke off ({type(error).__name__})") from error
 
 
-def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: Progress | None) -> None:
+def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: OnBytes | None) -> None:
     """Fetches `url` as `blob`, going on from what an earlier try left; checks size and, where the name gives it, SHA-256."""
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")
@@ -222,7 +222,7 @@ def _locked(path: str) -> Iterator[None]:
 
 
 def _fetch_piece(
-    info: ModelInfo, url: str, partial: Path, size: int, on_progress: Progress | None
+    info: ModelInfo, url: str, partial: Path, size: int, on_progress: OnBytes | None
 ) -> tuple[int, float] | None:
     """Appends what one request brings; returns a busy hub's status and how many seconds it asks to wait.
 

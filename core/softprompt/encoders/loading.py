@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import torch
 
     from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.encoders.download import Progress
+    from softprompt.encoders.download import OnBytes
 
 
 def load_encoder(
     name: str = MINI,
     device: str = "auto",
     precision: str = "float32",
-    on_progress: Progress | None = None,
+    on_progress: OnBytes | None = None,
 ) -> TextEncoder:
     """Loads a text encoder by name onto a device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
@@ -41,7 +41,7 @@ def load_encoder(
 
         encoder = load_by_name(name, on_progress)
     try:
-        return encoder.moved(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        return encoder.to(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch's type for a lost or full device
         raise ModelUnavailable(f"{encoder.name} cannot be put on {place}: {reason(error)}. Try --device cpu") from error
 
@@ -61,7 +61,7 @@ def pick_device(name: str) -> torch.device:
     raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(here)}")
 
 
-def pull(name: str, on_progress: Progress | None = None) -> Path:
+def pull(name: str, on_progress: OnBytes | None = None) -> Path:
     """Fetches all that loading the model of this name needs, its tokenizer too; returns the file of its weights."""
     from softprompt.encoders.download import fetch
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "open_clip_config.json"
-LARGEST_CONFIG = 1 << 20  # bytes; open_clip's own have less than 2,000
+MAX_CONFIG_BYTES = 1 << 20  # bytes; open_clip's own have less than 2,000
 # open_clip's own names, the best first; any other name counts where there is only one file of weights
 WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
@@ -37,7 +37,7 @@ TEXT_SETTINGS = frozenset(
         "scale_attn scale_fc hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
     ).split()
 )
-LARGEST = {"context_length": 1 << 16, "vocab_size": 1 << 24, "width": 1 << 16, "heads": 1 << 12, "layers": 1 << 10}
+MAX_SETTINGS = {"context_length": 1 << 16, "vocab_size": 1 << 24, "width": 1 << 16, "heads": 1 << 12, "layers": 1 << 10}
 KINDS = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode": str, "tokenizer_kwargs": dict}
 
 
@@ -99,9 +99,9 @@ def read_json(path: Path) -> object:
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a regular file")
-        raw = file.read(LARGEST_CONFIG + 1)
-    if len(raw) > LARGEST_CONFIG:
-        raise ValueError(f"it has more than {LARGEST_CONFIG:,} bytes")
+        raw = file.read(MAX_CONFIG_BYTES + 1)
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
     return parse_json(raw)
 
 
@@ -125,7 +125,7 @@ def checked_text(name: str, config: dict[str, Any]) -> dict[str, Any]:
             f"its text_cfg has {unknown[0]} = {_short(text[unknown[0]])}, which this version does not know. "
             "Models that need open_clip 4, such as those with text_arch = 'modern', cannot be run yet",
         )
-    for key, largest in LARGEST.items():
+    for key, largest in MAX_SETTINGS.items():
         value = text.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
             raise not_supported(name, f"its text_cfg has {key} = {_short(value)}; it must be 1 to {largest:,}")

@@ -11,26 +11,26 @@ from torch.nn import functional as F
 from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import fitting
-from softprompt.objectives.pooled import targets_in
+from softprompt.objectives.hard_prompt import contexts_that_fit
+from softprompt.objectives.pooled import encode_targets_in
 from softprompt.prompts.contexts import GRADING_CONTEXTS, check_context
-from softprompt.prompts.results import Composition, ContextGrade
+from softprompt.prompts.results import ContextFidelity, ContextScore
 from softprompt.prompts.soft_prompt import Array
 
 
 @torch.no_grad()
 def grade(
     encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: str | Sequence[str] = GRADING_CONTEXTS
-) -> tuple[float, Composition | None]:
+) -> tuple[float, ContextFidelity | None]:
     """(similarity alone, composition over those contexts in which both the prompt and `vectors` (k, w) fit)."""
     vectors = torch.asarray(vectors, copy=True)
     contexts = (contexts,) if isinstance(contexts, str) else contexts
     for context in contexts:
         check_context(context)
-    around = [ALONE, *fitting(encoder, prompt, contexts, len(vectors))]
-    targets = F.normalize(targets_in(encoder, prompt, around), dim=-1)
+    around = [ALONE, *contexts_that_fit(encoder, prompt, contexts, len(vectors))]
+    targets = F.normalize(encode_targets_in(encoder, prompt, around), dim=-1)
     ours = encoder.encode_rows(soft_rows(encoder, around, len(vectors)), vectors.to(encoder.device))
     similarities = (ours * targets).sum(-1).tolist()
     floors = (targets @ targets[0]).tolist()  # the hard prompt without the added words
-    grades = [ContextGrade(c, s, f) for c, s, f in zip(around, similarities, floors, strict=True)]
-    return similarities[0], Composition(tuple(grades[1:])) if len(grades) > 1 else None
+    grades = [ContextScore(c, s, f) for c, s, f in zip(around, similarities, floors, strict=True)]
+    return similarities[0], ContextFidelity(tuple(grades[1:])) if len(grades) > 1 else None

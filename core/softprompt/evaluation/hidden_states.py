@@ -18,7 +18,7 @@ def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tenso
     if len(prompt.pieces) != 1:
         return {}
     vectors = torch.asarray(vectors, copy=True).to(encoder.device)
-    frame = encoder.frame(soft_rows(encoder, [ALONE], len(vectors)))
+    frame = encoder.batch_rows(soft_rows(encoder, [ALONE], len(vectors)))
     found = {}
     for family in measured_families(encoder):
         target = HiddenTarget(encoder, prompt, [ALONE], family)

@@ -51,6 +51,6 @@ def read_out(
 @torch.no_grad()
 def readout_similarity(encoder: TextEncoder, text: str, target: Tensor | Array) -> float:
     """Similarity of `text`, typed back in and tokenised again, to `target` (e,). Cut to the context, as typing it would be."""
-    row = encoder.tokenizer.encode(text)[: encoder.room]
+    row = encoder.tokenizer.encode(text)[: encoder.max_prompt_tokens]
     wanted = torch.asarray(target, copy=True).to(encoder.device)
     return float(F.normalize(wanted, dim=-1) @ encoder.encode_rows([row])[0])

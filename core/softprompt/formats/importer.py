@@ -21,9 +21,9 @@ import numpy as np
 from softprompt.config import Long, TrainConfig
 from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError, check_text, no_prompt, shortened
 from softprompt.formats.readers.layouts import LEFT_OUT
-from softprompt.formats.readers.parsed_file import Found
+from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.sandbox import read
-from softprompt.library.bulk import Known
+from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, tidied
 from softprompt.prompts.lineage import check_meanings
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import Array
 
 AT_ONCE = min(4, os.cpu_count() or 1)  # files read at once, a child process each
-MOST_HELD = 64 << 20  # numbers in the files of one batch, which are all read before any is saved: 256 MB
+MAX_PENDING_BYTES = 64 << 20  # numbers in the files of one batch, which are all read before any is saved: 256 MB
 MINI_WIDTH = 256
 _NOT_KEPT_TWICE = (
     "file",
@@ -61,7 +61,7 @@ class Imported:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class ImportReport:
     """What an import did: the files refused, and what became of the others."""
 
     refused: list[FileRefused] = field(default_factory=list)
@@ -76,15 +76,15 @@ def import_files(
     name: str = "",
     tags: str | Collection[str] = (),
     keep_going: bool = False,
-) -> Batch:
+) -> ImportReport:
     """Reads and checks all files, then saves what is in them; where one is refused nothing is saved, unless `keep_going`.
 
     `encoder` is the model that they belong to: their widths must be its, and a readout is made. `name` is for all that are saved, numbered where
     it is taken. Raises BadName, HomeError, LibraryError.
     """
     name, tags = check_name(name) if name else "", check_tags(tags)
-    batch = Batch()
-    made: list[tuple[str, Found, Entry, tuple[str, ...]]] = []
+    batch = ImportReport()
+    made: list[tuple[str, ParsedFile, Entry, tuple[str, ...]]] = []
     reads = _read_all(paths)
     known = library.known()  # after the reading, which takes seconds
     for path, found in zip(paths, reads, strict=True):
@@ -123,20 +123,20 @@ def import_files(
     return batch
 
 
-def _read_all(paths: Sequence[Path | str]) -> list[Found | FileRefused]:
+def _read_all(paths: Sequence[Path | str]) -> list[ParsedFile | FileRefused]:
     """What each file holds, or why it is not read: a few are read at once, and all together hold no more than MOST_HELD numbers."""
-    out: list[Found | FileRefused] = []
+    out: list[ParsedFile | FileRefused] = []
     held = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = deque(pool.submit(_tried, path) for path in paths[:AT_ONCE])
         for i, path in enumerate(paths):
             found = waiting.popleft().result()
-            if isinstance(found, Found):
+            if isinstance(found, ParsedFile):
                 beside = (array for tensors in found.beside.values() for array in tensors.values())
                 size = sum(array.size for array in (*found.vectors.values(), *beside))
-                if held + size > MOST_HELD:
+                if held + size > MAX_PENDING_BYTES:
                     found = FileRefused(
-                        f"{path} is not read: with it, this import would hold more than {MOST_HELD:,} numbers ({4 * MOST_HELD >> 20} MB) "
+                        f"{path} is not read: with it, this import would hold more than {MAX_PENDING_BYTES:,} numbers ({4 * MAX_PENDING_BYTES >> 20} MB) "
                         "in memory: import fewer at a time"
                     )
                 else:
@@ -209,13 +209,13 @@ def check_hard_prompt(text: str) -> None:
 def _with_figures(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
     """The soft prompt with its readout on this encoder, and how near it comes to its hard prompt where that is known."""
     from softprompt.evaluation.readout import read_out
-    from softprompt.objectives.hard_prompt import meant_prompt
+    from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.trainer import measured
 
-    if not prompt.written_out or prompt.tokens > encoder.room:
+    if not prompt.reference_texts or prompt.tokens > encoder.max_prompt_tokens:
         readout, text = read_out(encoder, prompt.vectors)
         return replace(prompt, readout=readout, readout_text=text)
-    target = meant_prompt(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
+    target = tokenize_target(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
     return replace(prompt, **measured(encoder, target, prompt.vectors))
 
 
@@ -243,7 +243,7 @@ def candidates(width: int) -> list[str]:
     return [info.name for info in sorted(fitting, key=lambda info: (info.name != usual, info.on_disk is None))]
 
 
-def _tried(path: Path | str) -> Found | FileRefused:
+def _tried(path: Path | str) -> ParsedFile | FileRefused:
     try:
         return read(path)
     except FileRefused as error:
@@ -251,7 +251,7 @@ def _tried(path: Path | str) -> Found | FileRefused:
 
 
 def _entries(
-    known: Known, path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    known: LibrarySnapshot, path: Path, found: ParsedFile, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     """The entries that a file makes, with what is to be said of each. Raises FileRefused."""
     try:
@@ -265,7 +265,13 @@ def _entries(
 
 
 def _own(
-    known: Known, path: Path, found: Found, key: str, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    known: LibrarySnapshot,
+    path: Path,
+    found: ParsedFile,
+    key: str,
+    encoder: TextEncoder | None,
+    name: str,
+    tags: Collection[str],
 ) -> tuple[Entry, tuple[str, ...]]:
     """What this program wrote comes back with all that it knew; each half of a pair with the other's id as well."""
     said = dict(found.provenance[key])
@@ -304,14 +310,14 @@ def _own(
     return entry, notes
 
 
-def _is_here(known: Known, entry_id: str, vectors: Array) -> bool:
+def _is_here(known: LibrarySnapshot, entry_id: str, vectors: Array) -> bool:
     """Whether the library has this very soft prompt under its own id; a file can bear any id."""
     there, _ = known.get(entry_id)
     return there is not None and np.array_equal(there.prompt.vectors, vectors)
 
 
 def _foreign(
-    path: Path, found: Found, encoder: TextEncoder | None, name: str, tags: Collection[str]
+    path: Path, found: ParsedFile, encoder: TextEncoder | None, name: str, tags: Collection[str]
 ) -> list[tuple[Entry, tuple[str, ...]]]:
     ids = {part: _id(found, part) for part in found.vectors}
     if encoder:
@@ -347,7 +353,7 @@ def _foreign(
     return out
 
 
-def check_some_width(path: Path, found: Found, encoder: TextEncoder) -> None:
+def check_some_width(path: Path, found: ParsedFile, encoder: TextEncoder) -> None:
     """Raises ConfigError where the model takes vectors of another width than all in the file."""
     if not any(vectors.shape[1] == encoder.width for vectors in found.vectors.values()):
         check_width(str(path), next(iter(found.vectors.values())), encoder)
@@ -359,11 +365,11 @@ def _other_width(part: str, vectors: Array, encoder: TextEncoder) -> str:
     )
 
 
-def _id(found: Found, part: str) -> str:
+def _id(found: ParsedFile, part: str) -> str:
     return hashlib.sha256(f"{found.sha256} {part}".encode()).hexdigest()[:16]
 
 
-def _name(path: Path, found: Found, part: str, name: str) -> tuple[str, tuple[str, ...]]:
+def _name(path: Path, found: ParsedFile, part: str, name: str) -> tuple[str, tuple[str, ...]]:
     """A name as near as can be to what the file calls it, else what the file is called; and a note where that had to be changed."""
     said = found.said.get("name")
     alone = len(found.vectors) == 1

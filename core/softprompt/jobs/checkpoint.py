@@ -12,14 +12,14 @@ from safetensors.torch import load, save
 from softprompt.errors import EntryDamaged
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.library.header import read_header
-from softprompt.training.optimizer import Descent
-from softprompt.training.task import TrainState
+from softprompt.training.optimizer import BatchedAdam
+from softprompt.training.task import TrainingState
 
 _DIGEST = 64
 _BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes
 
 
-def to_bytes(state: TrainState) -> bytes:
+def to_bytes(state: TrainingState) -> bytes:
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     if state.best is not None:
         tensors[_BEST] = torch.frombuffer(bytearray(pack(Entry("0" * 16, 1, state.best))), dtype=torch.uint8)
@@ -28,7 +28,7 @@ def to_bytes(state: TrainState) -> bytes:
     return hashlib.sha256(raw).hexdigest().encode() + raw
 
 
-def from_bytes(data: bytes, where: str) -> TrainState:
+def from_bytes(data: bytes, where: str) -> TrainingState:
     """The inverse; raises EntryDamaged, naming `where`, for bytes that are not as they were written."""
     digest, raw = data[:_DIGEST], data[_DIGEST:]
     if hashlib.sha256(raw).hexdigest().encode() != digest:
@@ -37,8 +37,8 @@ def from_bytes(data: bytes, where: str) -> TrainState:
         tensors = load(raw)
         numbers = json.loads(read_header(raw, where)["__metadata__"]["state"])
         best = tensors.pop(_BEST, None)
-        return TrainState(
-            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in (*Descent.STATE, "history")},
+        return TrainingState(
+            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in (*BatchedAdam.STATE, "history")},
             None if best is None else unpack(best.numpy().tobytes(), where).prompt,
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.results import HardReadout
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Interval, Report
-    from softprompt.training.task import TrainState
+    from softprompt.training.task import TrainingState
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outcome:
 OnHard = Callable[["HardReport"], "bool | None"]
 
 
-def carry_out(
+def run_job(
     job: TrainJob | HardReadoutJob,
     encoder: TextEncoder,
     library: Library,
@@ -42,7 +42,7 @@ def carry_out(
     start: SoftPrompt | None = None,
     entry_id: str | None = None,
     interval: Interval = 10,
-    resume: TrainState | None = None,
+    resume: TrainingState | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
     on_hard: OnHard | None = None,
 ) -> Outcome:
@@ -54,7 +54,7 @@ def carry_out(
     LibraryError.
     """
     if isinstance(job, HardReadoutJob):
-        return harden(job, encoder, library, on_hard)
+        return run_hard_search(job, encoder, library, on_hard)
     from softprompt.training.trainer import train
 
     if job.hard:
@@ -84,18 +84,22 @@ def carry_out(
             made = replace(made, hard=_hard_readout(encoder, made, job.hard, on_hard))
         except (TrainingFailed, ConfigError) as error:  # what was trained is not lost for that
             failure = str(error)
-    outcome = kept(job, made, library, entry_id, unfinished)
+    outcome = save_result(job, made, library, entry_id, unfinished)
     return replace(outcome, failure=failure)
 
 
-def kept(job: TrainJob, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = "") -> Outcome:
+def save_result(
+    job: TrainJob, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
+) -> Outcome:
     """Saves what a job made, as `carry_out` does; raises LibraryError."""
     if failure and entry_id:  # that id is for what the job was to make, should it be tried again
         entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)
 
 
-def harden(job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None) -> Outcome:
+def run_hard_search(
+    job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None
+) -> Outcome:
     """Looks for the hard readout of the entry `job.entry` and saves it as the entry's next revision.
 
     Raises PromptError where what the entry means is not known, ConfigError, EntryNotFound and the other LibraryErrors.
@@ -111,11 +115,11 @@ def harden(job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard:
 def _hard_readout(encoder: TextEncoder, made: SoftPrompt, config: HardConfig, on_hard: OnHard | None) -> HardReadout:
     """Raises TrainingFailed where the device fails, and what `find_hard` raises."""
     from softprompt.discrete import find_hard
-    from softprompt.objectives.hard_prompt import meant_prompt
+    from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.loop import device_failure
 
     encoder.check_belongs(made)
-    prompt = meant_prompt(encoder, made.hard_prompt, made.meanings, made.config.get("long", TrainConfig.long))
+    prompt = tokenize_target(encoder, made.hard_prompt, made.meanings, made.config.get("long", TrainConfig.long))
     try:
         return find_hard(encoder, prompt, config.tokens or made.tokens, config, on_hard)
     except RuntimeError as error:  # torch's type for a lost or full device, whichever it is

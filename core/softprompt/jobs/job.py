@@ -10,15 +10,15 @@ from softprompt.config import USUAL_SWEEP, HardConfig, TrainConfig, check_device
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text, no_prompt
 from softprompt.library.names import check_name
-from softprompt.prompts.lineage import Ancestor, Meaning, ancestor_of, check_meanings, meanings_of
+from softprompt.prompts.lineage import Ancestor, WeightedText, ancestor_of, check_meanings, meanings_of
 
 if TYPE_CHECKING:
-    from softprompt.composition.sentence import Sentence
+    from softprompt.composition.sentence import ParsedPrompt
     from softprompt.library.entry import Entry
 
 
 Kind = Literal["train", "hard", "sweep"]
-LONGEST_MODEL = 5000  # characters of a model's name: as many as a path may have, and some
+MAX_MODEL_LENGTH = 5000  # characters of a model's name: as many as a path may have, and some
 NO_HARD_SWEEP = "a sweep tries each number of tokens, without hard readouts: neither auto nor --hard goes with it"
 
 
@@ -39,7 +39,7 @@ class Job:
     device: str = "auto"
     precision: str = "float32"
     name: str = ""
-    meanings: tuple[Meaning, ...] = ()
+    meanings: tuple[WeightedText, ...] = ()
     ancestry: tuple[Ancestor, ...] = ()
 
     @property
@@ -64,7 +64,7 @@ class Job:
             check_text(key, getattr(self, key), ConfigError)
         check_device(self.device)
         check_precision(self.precision)
-        if len(self.model) > LONGEST_MODEL:
+        if len(self.model) > MAX_MODEL_LENGTH:
             raise ConfigError(
                 f"model is a name of {len(self.model):,} characters; `softprompt-tui models` lists those that there are"
             )
@@ -175,7 +175,7 @@ class HardReadoutJob(Job):
 AnyJob = TrainJob | SweepJob | HardReadoutJob
 
 
-def job_of_sentence(sentence: Sentence, **settings: Any) -> TrainJob:
+def job_from_composition(sentence: ParsedPrompt, **settings: Any) -> TrainJob:
     """The training of a soft prompt that means a whole composition; `settings` are the other fields of a TrainJob. Raises what Job raises,
     and PromptError where a hard prompt is not known, or stands there in part."""
     if sentence.in_part:
@@ -183,7 +183,7 @@ def job_of_sentence(sentence: Sentence, **settings: Any) -> TrainJob:
             f"not all soft tokens of {sentence.in_part[0]} stand in it, and a part of them has no meaning that could be trained on: "
             f"write [{sentence.in_part[0]}]"
         )
-    meanings = sentence.written_out()
+    meanings = sentence.reference_texts()
     if not meanings:
         raise PromptError(
             "what one of its soft prompts means is not known, since the file that it came from does not say: it can be used as a "
@@ -194,7 +194,7 @@ def job_of_sentence(sentence: Sentence, **settings: Any) -> TrainJob:
     return TrainJob(sentence.readable, meanings=meanings, ancestry=sentence.ancestry, **settings)
 
 
-def hard_job(entry: Entry, hard: HardConfig, device: str = "auto") -> HardReadoutJob:
+def hard_readout_job(entry: Entry, hard: HardConfig, device: str = "auto") -> HardReadoutJob:
     """The job that looks for a saved soft prompt's hard readout. Raises PromptError where its hard prompt is not known."""
     if not entry.prompt.hard_prompt:
         raise PromptError(

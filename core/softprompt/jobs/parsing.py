@@ -6,6 +6,6 @@ YES, NO = ("yes", "y", "on", "1", "true"), ("no", "n", "off", "0", "false", "non
 BETWEEN = "|"
 
 
-def parted(text: str) -> tuple[str, ...]:
+def split_list(text: str) -> tuple[str, ...]:
     """The texts between the bars, without blank ones."""
     return tuple(one for part in text.split(BETWEEN) if (one := part.strip()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from softprompt.config import MOST_TOKENS
+from softprompt.config import MAX_TOKENS
 from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model, resolve
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import UnknownModel, no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
@@ -49,7 +49,7 @@ def _model_of(name: str) -> ModelInfo | None:
 
     text = read_folder(name, local_folder(name)).text
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
-    if not AROUND < context <= MOST_TOKENS:
+    if not AROUND < context <= MAX_TOKENS:
         return None  # loading it says what is wrong
     own = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
     return ModelInfo(

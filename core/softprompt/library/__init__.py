@@ -1,6 +1,6 @@
 """The saved soft prompts of this user."""
 
-from softprompt.library.queries import SORTS, Listed, Listing
+from softprompt.library.queries import SORTS, EntryPage, EntrySummary
 from softprompt.library.store import Library
 
-__all__ = ["SORTS", "Library", "Listed", "Listing"]
+__all__ = ["SORTS", "EntryPage", "EntrySummary", "Library"]

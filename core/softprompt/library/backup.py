@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import ArchiveError, EntryDamaged
-from softprompt.library.header import LARGEST, strict_json
+from softprompt.library.header import MAX_ENTRY_BYTES, strict_json
 from softprompt.library.revisions import NAME
 from softprompt.system.files import PARTIAL, name_new, read_file, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, FOLDER = "manifest.json", "entries/"
-LARGEST_MANIFEST = 1 << 30  # bytes; 100 an entry
+MAX_MANIFEST_BYTES = 1 << 30  # bytes; 100 an entry
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the times of the entries stand in them
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Archived:
     beside: list[str] = field(default_factory=list)
 
 
-def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = None) -> Archived:
+def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = None) -> Archived:
     """Writes all entries, the trash included, to the new file `path`, and reads it again before it gets that name.
 
     Raises ArchiveError where it cannot be written, or is there already.
@@ -67,7 +67,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = Non
                     entry_id, number, _ = name.split(".")
                     try:
                         revisions.read(entry_id, int(number))
-                        raw = read_file(revisions.folder / name, LARGEST)
+                        raw = read_file(revisions.folder / name, MAX_ENTRY_BYTES)
                     except EntryDamaged as error:
                         done.damaged.append(error)
                         continue
@@ -96,7 +96,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: Progress | None = Non
 
 
 def bring_back(
-    revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: Progress | None = None
+    revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: OnProgress | None = None
 ) -> Archived:
     """Adds what a backup has and the library has not. Everything in the archive is verified before the first file is written.
 
@@ -153,7 +153,7 @@ class _Archive:
             self.infos = {info.filename: info for info in self.zip.infolist()}
             if len(self.infos) != len(self.zip.infolist()):
                 raise ValueError("a name stands twice")
-            manifest = strict_json(self._bytes(MANIFEST, LARGEST_MANIFEST))
+            manifest = strict_json(self._bytes(MANIFEST, MAX_MANIFEST_BYTES))
             if manifest["format"] != FORMAT:
                 raise ArchiveError(
                     f"{where} has format {manifest['format']}, this version reads {FORMAT}: update softprompt-tui"
@@ -167,7 +167,7 @@ class _Archive:
             raise ArchiveError(f"{where} is no whole backup of a library ({error}): give another") from error
 
     def read(self, name: str) -> bytes:
-        raw = self._bytes(FOLDER + name, LARGEST)
+        raw = self._bytes(FOLDER + name, MAX_ENTRY_BYTES)
         if hashlib.sha256(raw).hexdigest() != self.digests[name]:
             raise ArchiveError(
                 f"{self.where} is damaged: {name} in it is not what was saved. Nothing was taken from it"
@@ -206,7 +206,7 @@ def _verified(file: io.BufferedIOBase | Any, where: str) -> Iterator[tuple[str, 
 def _differs(path: Path, raw: bytes) -> bool:
     """Whether there is a file of that name with other bytes."""
     try:
-        return read_file(path, LARGEST) != raw
+        return read_file(path, MAX_ENTRY_BYTES) != raw
     except FileNotFoundError:
         return False
     except OSError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from softprompt.library.revisions import Revisions
 
 
-class Known:
+class LibrarySnapshot:
     """What a library has, by id, as of when this was made; each entry is read once, when it is asked for."""
 
     def __init__(self, revisions: Revisions) -> None:
@@ -59,7 +59,7 @@ class Known:
 
 
 def save_all(
-    library: Lookup, made: Sequence[Entry], known: Known, failed: dict[str, LibraryError] | None = None
+    library: Lookup, made: Sequence[Entry], known: LibrarySnapshot, failed: dict[str, LibraryError] | None = None
 ) -> dict[str, Entry]:
     """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
 

@@ -16,7 +16,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from softprompt.errors import EntryDamaged, EntryRefused, PromptError
-from softprompt.library.header import LARGEST, digest_at, header_length, read_header, strict_json, without_halves
+from softprompt.library.header import (
+    MAX_ENTRY_BYTES,
+    digest_at,
+    header_length,
+    read_header,
+    strict_json,
+    without_halves,
+)
 from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_time
@@ -136,8 +143,8 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
 
 def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     """Check every byte and every value of an entry. Saving and opening both come by here. Raises EntryDamaged or one of `_WRONG`."""
-    if len(raw) > LARGEST:
-        raise ValueError(f"it has {len(raw):,} bytes; at most {LARGEST:,} are read")
+    if len(raw) > MAX_ENTRY_BYTES:
+        raise ValueError(f"it has {len(raw):,} bytes; at most {MAX_ENTRY_BYTES:,} are read")
     header, data = read_header(raw, path), raw[8 + header_length(raw) :]
     at = digest_at(raw)
     if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:

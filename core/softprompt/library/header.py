@@ -13,9 +13,9 @@ from typing import Any
 
 from softprompt.errors import EntryDamaged
 
-LONGEST_HEADER = 16 << 20  # bytes
+MAX_HEADER_BYTES = 16 << 20  # bytes
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # of a surrogate pair, or a whole one
-LARGEST = 256 << 20  # bytes of a file; an entry of a thousand tokens and a million steps has 20 MB
+MAX_ENTRY_BYTES = 256 << 20  # bytes of a file; an entry of a thousand tokens and a million steps has 20 MB
 
 
 def provenance_of(start: bytes, path: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def header_length(raw: bytes) -> int:
 
 def read_header(raw: bytes, path: str) -> dict[str, Any]:
     length = header_length(raw)
-    if not 2 <= length <= min(LONGEST_HEADER, len(raw) - 8):
+    if not 2 <= length <= min(MAX_HEADER_BYTES, len(raw) - 8):
         raise EntryDamaged(f"{path} is damaged: it is cut short, or no safetensors file")
     try:
         header = strict_json(raw[8 : 8 + length])

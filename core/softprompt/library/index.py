@@ -74,7 +74,7 @@ class Damaged(NamedTuple):
     message: str
 
 
-class Foreign(Exception):
+class ForeignIndexError(Exception):
     """A file in the index's place that is none of ours."""
 
 
@@ -101,7 +101,7 @@ class Index:
             return self._asked(self._kept(), question)
         except NearlyFull as error:
             self._say_once(f"{error}: what has changed since is read from the entries' files. Free some space")
-        except (sqlite3.Error, Foreign, OSError) as error:
+        except (sqlite3.Error, ForeignIndexError, OSError) as error:
             if _is_full(error):
                 self._drop()
             elif _is_locked(error):
@@ -115,7 +115,7 @@ class Index:
         """Makes the index anew from the entries' files; returns how many there are. Raises HomeError."""
         try:
             return self._asked(self._beside(), _count)
-        except (sqlite3.Error, Foreign, NearlyFull, OSError) as error:
+        except (sqlite3.Error, ForeignIndexError, NearlyFull, OSError) as error:
             if _is_full(error):
                 self._drop()
             raise HomeError(
@@ -131,9 +131,9 @@ class Index:
         try:
             make_folder(folder)
         except HomeError as error:
-            raise Foreign(str(error)) from error
+            raise ForeignIndexError(str(error)) from error
         if folder == local_cache_folder() and (wrong := why_not_ours(folder)):
-            raise Foreign(f"{folder} {wrong}")
+            raise ForeignIndexError(f"{folder} {wrong}")
         return folder
 
     def _numbers(self, folder: Path) -> list[int]:
@@ -174,7 +174,7 @@ class Index:
         self.say(f"the index could not be used ({why}): the entries are read from their files, into another one")
         try:
             return self._asked(self._beside(), question)
-        except (sqlite3.Error, Foreign, NearlyFull, OSError) as error:
+        except (sqlite3.Error, ForeignIndexError, NearlyFull, OSError) as error:
             if _is_full(error):
                 self._drop()
         self.say(f"an index cannot be kept in {cache_folder()}: what takes long without it will take long each time")
@@ -188,7 +188,7 @@ class Index:
     def _asked_in_memory(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Of the index that is kept, what can be read of it, brought up to date in memory."""
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            with suppress(sqlite3.Error, Foreign, OSError):
+            with suppress(sqlite3.Error, ForeignIndexError, OSError):
                 if (path := self._kept()).stat().st_size:  # to open an empty one would write to it
                     with closing(_connected(path, 0.1)) as kept:
                         _known_change(kept)
@@ -196,7 +196,7 @@ class Index:
             try:
                 self._refresh(db)
                 return question(db)
-            except (sqlite3.Error, Foreign):
+            except (sqlite3.Error, ForeignIndexError):
                 pass
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
             self._refresh(db)
@@ -296,10 +296,10 @@ def _known_change(db: sqlite3.Connection) -> int | None:
     if (application, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
         return None
     if (application, version) != (APPLICATION, FORMAT):
-        raise Foreign("it was made by another program or version")
+        raise ForeignIndexError("it was made by another program or version")
     row = db.execute("SELECT changed_at FROM scanned").fetchone()
     if row is None or not isinstance(row[0], int):
-        raise Foreign("it is not whole")
+        raise ForeignIndexError("it is not whole")
     return row[0]
 
 
@@ -313,7 +313,7 @@ def _connected(path: Path, wait: float | None = None) -> sqlite3.Connection:
     ):  # it is not opened here: to close it would drop the locks that SQLite holds in other threads
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise Foreign(f"{path} is no file of ours") from None
+            raise ForeignIndexError(f"{path} is no file of ours") from None
     db = sqlite3.connect(path, timeout=WAIT if wait is None else wait, isolation_level=None)
     try:
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY", "cache_size = -65536"):

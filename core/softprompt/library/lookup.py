@@ -14,9 +14,9 @@ from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound,
 from softprompt.library import queries
 from softprompt.library.index import Index
 from softprompt.library.names import check_name, listed_tags, numbered, same
-from softprompt.library.queries import SORTS, Listed, Listing, Wanted
+from softprompt.library.queries import SORTS, EntryPage, EntryQuery, EntrySummary
 from softprompt.library.revisions import Revisions
-from softprompt.system.files import PARTIAL, with_room
+from softprompt.system.files import PARTIAL, retry_without_reserve
 from softprompt.system.filesystems import open_to_others
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
 
@@ -50,7 +50,7 @@ class Lookup:
         make_folder(self.entries)
         probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL}"
         try:
-            with_room(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
+            retry_without_reserve(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
             if open_to_others(probe) and not self._said_open:
                 self._said_open = True
                 self.say(f"other users may read what is saved in {self.folder}: its file system keeps no modes")
@@ -79,7 +79,7 @@ class Lookup:
         offset: int = 0,
         trashed: bool = False,
         locate: str = "",
-    ) -> Listing:
+    ) -> EntryPage:
         """The entries, or those in the trash: with all of `words` in name, hard prompt, readout, tags or note, each perhaps only begun.
 
         `sort` is one of SORTS; dates and figures come with the highest first. `locate` is an id whose place is wanted too. Raises
@@ -87,10 +87,10 @@ class Lookup:
         """
         if sort not in SORTS:
             raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
-        wanted = Wanted(words, tuple(listed_tags(tags)), model, trashed)
+        wanted = EntryQuery(words, tuple(listed_tags(tags)), model, trashed)
         return self.index.ask(lambda db: queries.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
 
-    def find(self, name: str, trashed: bool = False) -> Listed:
+    def find(self, name: str, trashed: bool = False) -> EntrySummary:
         """The entry of this name or id, or the one in the trash; raises EntryNotFound with close matches."""
         matches = self.index.ask(lambda db: queries.matches(db, self.path, name, trashed))
         if len(matches) == 1:

@@ -8,8 +8,8 @@ from collections.abc import Container, Iterable
 
 from softprompt.errors import BadName, check_text
 
-LONGEST = 80
-LONGEST_TAG, MOST_TAGS, LONGEST_NOTE = 40, 50, 10_000
+MAX_NAME_LENGTH = 80
+MAX_TAG_LENGTH, MAX_TAGS, MAX_NOTE_LENGTH = 40, 50, 10_000
 _RESERVED = re.compile(r"v\d+", re.IGNORECASE)
 # words that say little about what a prompt shows
 _COMMON = frozenset(
@@ -38,8 +38,8 @@ def check_name(name: str) -> str:
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
         raise BadName("the name is empty: use letters, digits, '-', '_' and spaces, such as 'red landscape'")
-    if len(name) > LONGEST:
-        raise BadName(f"the name has {len(name)} characters; at most {LONGEST} fit")
+    if len(name) > MAX_NAME_LENGTH:
+        raise BadName(f"the name has {len(name)} characters; at most {MAX_NAME_LENGTH} fit")
     bad = next((c for c in name if not is_name_character(c)), None)
     if bad is not None:
         raise BadName(f"the name has {bad!r} in it; letters, digits, '-', '_' and spaces are allowed")
@@ -54,7 +54,7 @@ def name_for(hard_prompt: str, taken: Container[str]) -> str:
     """A name of up to three telling words of the hard prompt, numbered where it is taken (`taken` as `same` gives them)."""
     words = ["".join(filter(_letter, word)) for word in hard_prompt.lower().split()]
     telling = [word for word in words if word and word not in _COMMON] or [word for word in words if word]
-    stem = unicodedata.normalize("NFC", "-".join(telling[:3])[: LONGEST - 8]) or "prompt"
+    stem = unicodedata.normalize("NFC", "-".join(telling[:3])[: MAX_NAME_LENGTH - 8]) or "prompt"
     if _RESERVED.fullmatch(stem):
         stem = f"prompt-{stem}"
     return numbered(stem, taken)
@@ -65,7 +65,7 @@ def tidied(text: str) -> str:
     kept = "".join(
         char if _letter(char) or char in "-_ " else "-" for char in unicodedata.normalize("NFC", text[:1000])
     )
-    name = re.sub(r" +", " ", re.sub(r" *-[- ]*", "-", kept)).strip("-_ ")[: LONGEST - 8].strip("-_ ")
+    name = re.sub(r" +", " ", re.sub(r" *-[- ]*", "-", kept)).strip("-_ ")[: MAX_NAME_LENGTH - 8].strip("-_ ")
     return f"prompt-{name}" if _RESERVED.fullmatch(name) else name
 
 
@@ -74,7 +74,7 @@ def numbered(name: str, taken: Container[str]) -> str:
     free, number = name, 1
     while same(free) in taken:
         number += 1
-        free = f"{name[: LONGEST - 8]}-{number}"
+        free = f"{name[: MAX_NAME_LENGTH - 8]}-{number}"
     return free
 
 
@@ -86,23 +86,23 @@ def listed_tags(tags: str | Iterable[str]) -> list[str]:
 def check_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """The tags, tidied, each once, in order of the alphabet; raises BadName for one that cannot be given, or too many."""
     kept = {same(tag): tag for tag in map(_tag, listed_tags(tags))}
-    if len(kept) > MOST_TAGS:
-        raise BadName(f"these are {len(kept)} tags; a soft prompt can have {MOST_TAGS}")
+    if len(kept) > MAX_TAGS:
+        raise BadName(f"these are {len(kept)} tags; a soft prompt can have {MAX_TAGS}")
     return tuple(kept[key] for key in sorted(kept))
 
 
 def _tag(tag: str) -> str:
     tag = unicodedata.normalize("NFC", tag).strip()
     bad = next((c for c in tag if not (_letter(c) or c in "-_.:")), None)
-    if not tag or bad is not None or len(tag) > LONGEST_TAG:
+    if not tag or bad is not None or len(tag) > MAX_TAG_LENGTH:
         raise BadName(
-            f"{tag[: 2 * LONGEST_TAG]!r} is no tag: letters, digits, '-', '_', '.' and ':' are allowed, up to {LONGEST_TAG} of them"
+            f"{tag[: 2 * MAX_TAG_LENGTH]!r} is no tag: letters, digits, '-', '_', '.' and ':' are allowed, up to {MAX_TAG_LENGTH} of them"
         )
     return tag
 
 
 def check_note(note: str) -> str:
     """The note without outer spaces; raises BadName for one that is too long."""
-    if len(note := note.strip()) > LONGEST_NOTE:
-        raise BadName(f"the note has {len(note):,} characters; at most {LONGEST_NOTE:,} fit")
+    if len(note := note.strip()) > MAX_NOTE_LENGTH:
+        raise BadName(f"the note has {len(note):,} characters; at most {MAX_NOTE_LENGTH:,} fit")
     return check_text("note", note, BadName)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.index import COLUMNS, Foreign, marks
+from softprompt.library.index import COLUMNS, ForeignIndexError, marks
 from softprompt.library.names import same
 from softprompt.library.search_terms import words
 
@@ -21,11 +21,11 @@ SORTS = {
 }  # fmt: skip
 _BY = {"changed": "touched", "name": "same"}  # columns of another name
 FEW = 2000  # entries that are sorted as they are found, 1 µs each
-MOST_COMPARED = 20_000  # names among which a misspelled one is looked for; 20 ms a thousand
+MAX_COMPARED = 20_000  # names among which a misspelled one is looked for; 20 ms a thousand
 
 
 @dataclass(frozen=True)
-class Listed:
+class EntrySummary:
     """An entry as its header gives it, not yet checked against its bytes. `trashed` is when it was deleted, or ""."""
 
     id: str
@@ -50,20 +50,20 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Listing:
+class EntryPage:
     """Some of the entries in their order, how many there are in all, and what is wrong with those that could not be read.
 
     `at` is the place, from 0, of the entry that was to be located, None where it is not among them.
     """
 
-    entries: list[Listed]
+    entries: list[EntrySummary]
     total: int
     damaged: list[EntryDamaged]
     at: int | None = None
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EntryQuery:
     """Which entries: with all these words, each perhaps only begun; all these tags; of this model."""
 
     words: str = ""
@@ -81,13 +81,13 @@ class Wanted:
 def listing(
     db: sqlite3.Connection,
     path: Callable[[str, int], Path],
-    wanted: Wanted,
+    wanted: EntryQuery,
     sort: str,
     reverse: bool,
     limit: int | None,
     offset: int,
     locate: str = "",
-) -> Listing:
+) -> EntryPage:
     total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [wanted.match()]).fetchone()[0])
     way = {_UP: _DOWN, _DOWN: _UP}[SORTS[sort]] if reverse else SORTS[sort]
     by = _BY.get(sort, sort)
@@ -109,10 +109,10 @@ def listing(
     if sought:
         before = f"SELECT count(*) FROM {among} AND ({by}, id) {'>' if way == _DOWN else '<'} (?, ?)"
         at = int(db.execute(before, [wanted.match(), *sought]).fetchone()[0])
-    return Listing([_listed(row, path) for row in rows], total, damaged, at)
+    return EntryPage([_listed(row, path) for row in rows], total, damaged, at)
 
 
-def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[Listed]:
+def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[EntrySummary]:
     """The entries of this name, or else of this id or one that begins so."""
     query = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "  # +: by name, not by trashed
     rows = db.execute(
@@ -133,7 +133,7 @@ def damaged_heads(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str
 
 
 def close_names(db: sqlite3.Connection, name: str) -> list[str]:
-    rows = db.execute("SELECT same, name FROM head WHERE trashed = '' LIMIT ?", [MOST_COMPARED])
+    rows = db.execute("SELECT same, name FROM head WHERE trashed = '' LIMIT ?", [MAX_COMPARED])
     spelled: dict[str, str] = dict(rows.fetchall())
     return [spelled[close] for close in get_close_matches(same(name), spelled, 3)]
 
@@ -153,11 +153,11 @@ def id_beginning(name: str) -> str:
     return name if len(name) >= 4 and set(name) <= set("0123456789abcdef") else ""
 
 
-def _listed(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> Listed:
+def _listed(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> EntrySummary:
     values = dict(zip(COLUMNS, row, strict=True))
     try:
-        return Listed(
+        return EntrySummary(
             **values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])}
         )
     except (TypeError, ValueError) as error:
-        raise Foreign(f"it is not whole: {error}") from error
+        raise ForeignIndexError(f"it is not whole: {error}") from error

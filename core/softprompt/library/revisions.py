@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.library.header import LARGEST, LONGEST_HEADER, header_length, provenance_of
+from softprompt.library.header import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, header_length, provenance_of
 from softprompt.system.files import is_partial, read_file, sweep, sync_folder, write_new
 from softprompt.system.paths import VARIABLE, make_folder
 
@@ -85,7 +85,7 @@ class Revisions:
 
         path = self.path(entry_id, revision)
         try:
-            found = unpack_any(read_file(path, LARGEST), str(path))
+            found = unpack_any(read_file(path, MAX_ENTRY_BYTES), str(path))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -157,7 +157,7 @@ def _start_of(path: Path) -> bytes:
             raise OSError(0, "it is no regular file")
         start = os.read(descriptor, _FIRST_READ)
         missing = 8 + header_length(start) - len(start)
-        while 0 < missing <= LONGEST_HEADER and (more := os.read(descriptor, missing)):
+        while 0 < missing <= MAX_HEADER_BYTES and (more := os.read(descriptor, missing)):
             start += more
             missing -= len(more)
         return start

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound, LibraryError
 from softprompt.library import bulk, trash
-from softprompt.library.bulk import Known
+from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.lookup import Lookup
 from softprompt.library.names import check_name, check_note, check_tags, listed_tags, name_for, numbered, same
-from softprompt.library.queries import Listed
+from softprompt.library.queries import EntrySummary
 from softprompt.library.revisions import now
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
-    from softprompt.library.backup import Archived, Progress
+    from softprompt.library.backup import Archived, OnProgress
     from softprompt.library.entry import Entry
     from softprompt.library.verify import Checked
     from softprompt.prompts.results import HardReadout
@@ -54,12 +54,12 @@ class Library(Lookup):
             return saved
         return entry
 
-    def known(self) -> Known:
+    def known(self) -> LibrarySnapshot:
         """What there is by id, for a batch: the folder is read once. Raises HomeError."""
-        return Known(self.revisions)
+        return LibrarySnapshot(self.revisions)
 
     def save_all(
-        self, made: Sequence[Entry], known: Known | None = None, failed: dict[str, LibraryError] | None = None
+        self, made: Sequence[Entry], known: LibrarySnapshot | None = None, failed: dict[str, LibraryError] | None = None
     ) -> dict[str, Entry]:
         """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
 
@@ -138,7 +138,7 @@ class Library(Lookup):
         entry = self.open(name)
         return self._beside(entry, self.free_name(new) if new else self.numbered(entry.prompt.name))
 
-    def _change(self, found: Listed, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
+    def _change(self, found: EntrySummary, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
         """Writes what `change` makes of the entry as its next revision.
 
         Where another process was quicker, the change is made to what that one wrote; but where the caller says which `revision` he has seen,
@@ -175,7 +175,7 @@ class Library(Lookup):
 
     # all of it
 
-    def check(self, on_progress: Progress | None = None) -> Checked:
+    def check(self, on_progress: OnProgress | None = None) -> Checked:
         """Verifies every byte of every file. Raises HomeError."""
         from softprompt.library.verify import check
 
@@ -185,13 +185,13 @@ class Library(Lookup):
         """Makes the index anew; returns how many entries it holds, the trash included. Raises HomeError."""
         return self.index.rebuild()
 
-    def back_up(self, path: Path, on_progress: Progress | None = None) -> Archived:
+    def back_up(self, path: Path, on_progress: OnProgress | None = None) -> Archived:
         """Writes everything into the new file `path`, verified. Raises ArchiveError."""
         from softprompt.library.backup import back_up
 
         return back_up(self.revisions, path, on_progress)
 
-    def bring_back(self, path: Path, on_progress: Progress | None = None) -> Archived:
+    def bring_back(self, path: Path, on_progress: OnProgress | None = None) -> Archived:
         """Adds what the backup `path` has and the library has not; what was deleted since is in the trash again. Raises ArchiveError."""
         from softprompt.library.backup import bring_back
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from softprompt.config import Long, TrainConfig
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class HardPrompt:
         return max((one.tokens for _, one in self.variants), default=sum(map(len, self.pieces)))
 
     @property
-    def meanings(self) -> tuple[Meaning, ...]:
-        return tuple(Meaning(one.text, share) for share, one in self.variants)
+    def meanings(self) -> tuple[WeightedText, ...]:
+        return tuple(WeightedText(one.text, share) for share, one in self.variants)
 
 
 class Target(Protocol):
@@ -87,7 +87,7 @@ class Objective(Protocol):
         """How much memory one row takes until its gradient is there, at most."""
         ...
 
-    def tokenize(self, text: str, meanings: Sequence[Meaning], long: Long) -> HardPrompt:
+    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: Long) -> HardPrompt:
         """The hard prompt of a training. Raises PromptError, PromptTooLong."""
         ...
 

@@ -27,13 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.clip.rows import Read, rows_in
+from softprompt.encoders.clip.rows import EncoderOutput, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
 from softprompt.objectives.base import Evaluation, HardPrompt, Seat
 from softprompt.objectives.losses import cosines, row_losses
 from softprompt.objectives.pooled import PooledObjective, PooledTarget, evaluation
-from softprompt.text_states import READS, Family, families_of
+from softprompt.text_states import READS, ImageProgram, families_of
 
 UNMATCHED = -2.0  # below every cosine
 
@@ -55,7 +55,7 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
 class MatchedTarget(PooledTarget):
     """What one training is compared with: pooled embeddings and, turn by turn, hidden states."""
 
-    hidden: tuple[Read, ...]
+    hidden: tuple[EncoderOutput, ...]
 
 
 class HiddenStatesObjective(PooledObjective):
@@ -65,7 +65,7 @@ class HiddenStatesObjective(PooledObjective):
 
     def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
         super().__init__(encoder, config, tokens)
-        self.hidden: list[Read] = []
+        self.hidden: list[EncoderOutput] = []
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
         prepared: list[PooledTarget] = []
@@ -89,7 +89,7 @@ class HiddenStatesObjective(PooledObjective):
         return evaluation(share * matched + (1 - share) * pooled, cosine, seated)
 
 
-def joined(reads: Sequence[tuple[Read, int]]) -> Read:
+def joined(reads: Sequence[tuple[EncoderOutput, int]]) -> EncoderOutput:
     """What trainings read of their hard prompts, each as often as it has rows: states (R, b, n, w), n being the longest's."""
     longest = max(read.words.shape[-1] for read, _ in reads)
     states, words, outputs = [], [], []
@@ -98,7 +98,7 @@ def joined(reads: Sequence[tuple[Read, int]]) -> Read:
         states.append(F.pad(read.states, (0, 0, 0, missing)).expand(r, -1, -1, -1))
         words.append(F.pad(read.words, (0, missing)).expand(r, -1, -1))
         outputs.append(read.outputs.expand(r, -1, -1))
-    return Read(torch.cat(outputs), torch.cat(states), torch.cat(words))
+    return EncoderOutput(torch.cat(outputs), torch.cat(states), torch.cat(words))
 
 
 class HiddenTarget:
@@ -108,7 +108,7 @@ class HiddenTarget:
     encoder, and for a prompt of several texts, which have no one sequence of states.
     """
 
-    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], family: Family) -> None:
+    def __init__(self, encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], family: ImageProgram) -> None:
         check_family(encoder, family)
         if len(prompt.pieces) != 1:
             raise ConfigError(
@@ -116,22 +116,24 @@ class HiddenTarget:
                 "hidden states: the objective cosine trains on their mean; of a long prompt, --long cut makes one text"
             )
         self.reads = READS[family]
-        frame = encoder.frame([row for context in contexts for row in rows_in(encoder, context, prompt.pieces)])
+        frame = encoder.batch_rows(
+            [row for context in contexts for row in rows_in_context(encoder, context, prompt.pieces)]
+        )
         with torch.no_grad():
             self.read = frame.read(None, self.reads)
 
-    def similarities(self, read: Read) -> Tensor:
+    def similarities(self, read: EncoderOutput) -> Tensor:
         """(r, b) of what a frame of soft tokens in the same contexts reads."""
         return best_match(read.states, self.read.states, read.words, self.read.words)
 
 
-def measured_families(encoder: TextEncoder) -> tuple[Family, ...]:
+def measured_families(encoder: TextEncoder) -> tuple[ImageProgram, ...]:
     """List the families that can be measured: flux reads the end token, which not every tokenizer writes."""
     fitting = families_of(encoder.width, encoder.config.layers)
     return tuple(family for family in fitting if encoder.specials.end or not READS[family].pooled)
 
 
-def check_family(encoder: TextEncoder, family: Family) -> None:
+def check_family(encoder: TextEncoder, family: ImageProgram) -> None:
     """Raises ConfigError for a family of diffusion models that reads an encoder of another shape.
 
     Other weights of the right shape may stand in for those that it reads.

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from softprompt.config import Objective
+from softprompt.config import ObjectiveName
 
-LEAST_LENGTH = 1e-12  # as torch.nn.functional.normalize has it
+MIN_NORM = 1e-12  # as torch.nn.functional.normalize has it
 TEMPERATURE = 0.07  # of the contrastive term; CLIP's own starting value (Radford et al. 2021)
 
 
@@ -26,7 +26,7 @@ class _Cosines(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, directions: Tensor) -> Tensor:
-        lengths = outputs.norm(dim=-1, keepdim=True).clamp_min_(LEAST_LENGTH)
+        lengths = outputs.norm(dim=-1, keepdim=True).clamp_min_(MIN_NORM)
         unit = outputs / lengths
         found: Tensor = (unit * directions).sum(-1)
         ctx.save_for_backward(lengths, unit, directions, found)
@@ -39,7 +39,9 @@ class _Cosines(torch.autograd.Function):
         return (directions - found.unsqueeze(-1) * unit) * (gradient.unsqueeze(-1) / lengths), None
 
 
-def row_losses(objective: Objective, outputs: Tensor, cosine: Tensor, targets: Tensor, others: Tensor | None) -> Tensor:
+def row_losses(
+    objective: ObjectiveName, outputs: Tensor, cosine: Tensor, targets: Tensor, others: Tensor | None
+) -> Tensor:
     """(r, b) losses of `outputs` (r, b, e) against `targets` (r, b, e), neither of unit length, whose `cosine` (r, b) is known.
 
     cosine: 1 - cosine; mixed: the same, its pooled part. mse: squared error, in units of the target's mean square, so that 1 means

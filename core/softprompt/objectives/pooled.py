@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from softprompt.config import Long, TrainConfig
 from softprompt.encoders.base import check_tokens
-from softprompt.encoders.clip.context_batch import SoftRows
-from softprompt.encoders.clip.rows import ALONE, rows_in, with_room
+from softprompt.encoders.clip.context_batch import ContextBatch
+from softprompt.encoders.clip.rows import ALONE, contexts_with_room, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import Evaluation, HardPrompt, Seat
-from softprompt.objectives.hard_prompt import fitting, meant_prompt
+from softprompt.objectives.hard_prompt import contexts_that_fit, tokenize_target
 from softprompt.objectives.losses import cosines, row_losses
 from softprompt.prompts.contexts import split_context
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 
 GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
 ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
@@ -67,9 +67,9 @@ class PooledObjective:
     def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
         self.encoder, self.config, self.counts = encoder, config, sorted(set(tokens))
         check_tokens(encoder, self.counts[-1])
-        self.contexts = with_room(encoder, config.contexts, self.counts[-1])
+        self.contexts = contexts_with_room(encoder, config.contexts, self.counts[-1])
         self.groups = group_contexts(encoder, self.contexts)
-        self.rows = [SoftRows(encoder, [ALONE, *group], self.counts, self.runs_whole_rows) for group in self.groups]
+        self.rows = [ContextBatch(encoder, [ALONE, *group], self.counts, self.runs_whole_rows) for group in self.groups]
         self.others = encoder.encode(config.against) if config.against else None
         self.seated: list[TurnTargets] = []
 
@@ -87,12 +87,12 @@ class PooledObjective:
         kept = KEPT_OF_A_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
         return self.positions * kept
 
-    def tokenize(self, text: str, meanings: Sequence[Meaning], long: Long) -> HardPrompt:
-        return meant_prompt(self.encoder, text, meanings, long)
+    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: Long) -> HardPrompt:
+        return tokenize_target(self.encoder, text, meanings, long)
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
-        fits = [fitting(self.encoder, prompt, self.contexts, self.counts[-1]) for prompt, _ in prompts]
-        found = targets_of(
+        fits = [contexts_that_fit(self.encoder, prompt, self.contexts, self.counts[-1]) for prompt, _ in prompts]
+        found = encode_targets(
             self.encoder, [(prompt, [ALONE, *fit]) for (prompt, _), fit in zip(prompts, fits, strict=True)]
         )
         prepared = []
@@ -155,18 +155,21 @@ def group_contexts(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[s
     return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
 
 
-def targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
+def encode_targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
     """(b, e) what the encoder makes of the hard prompt in each context, not of unit length; for one in pieces, their mean.
 
     Of variants it is the weighted mean of their directions, as long as they are on the average.
     """
-    return targets_of(encoder, [(prompt, contexts)])[0]
+    return encode_targets(encoder, [(prompt, contexts)])[0]
 
 
-def targets_of(encoder: TextEncoder, wanted: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
+def encode_targets(encoder: TextEncoder, wanted: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
     """As `targets_in`, of several hard prompts and each one's contexts in one pass: for short prompts that is many times quicker."""
     rows = [
-        row for prompt, contexts in wanted for context in contexts for row in rows_in(encoder, context, prompt.pieces)
+        row
+        for prompt, contexts in wanted
+        for context in contexts
+        for row in rows_in_context(encoder, context, prompt.pieces)
     ]
     outputs = encoder.encode_rows(rows, unit=False)
     found, at = [], 0

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Point = TypeVar("Point", bound="tuple[Any, ...]")  # step, loss, and what else is known there
 
 
-def reduced(points: Sequence[Point], most: int) -> list[Point]:
+def downsample(points: Sequence[Point], most: int) -> list[Point]:
     """At most `most` points: the least loss of each stretch, so that no dip is lost, and always the last."""
     size = max(1, -(-len(points) // max(1, most - 1)))
     kept = [min(points[i : i + size], key=lambda point: point[1]) for i in range(0, len(points), size)]

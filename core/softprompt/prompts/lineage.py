@@ -8,13 +8,13 @@ from typing import Any
 from softprompt.errors import PromptError
 from softprompt.prompts.validation import number
 
-MOST_MEANINGS = 64  # texts that a soft prompt is trained on together
+MAX_WEIGHTED_TEXTS = 64  # texts that a soft prompt is trained on together
 RELATIONS = ("mixed", "composed", "ported")
-LONGEST_PROMPT = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
+MAX_PROMPT_LENGTH = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
 
 
 @dataclass(frozen=True)
-class Meaning:
+class WeightedText:
     """One of the texts whose meanings a soft prompt has together, and its share: what a mix is, written out."""
 
     text: str
@@ -38,9 +38,9 @@ class Ancestor:
     weight: float = 1.0
 
 
-def meanings_of(values: Any) -> tuple[Meaning, ...]:
+def meanings_of(values: Any) -> tuple[WeightedText, ...]:
     """From plain values; raises KeyError, TypeError or ValueError for others."""
-    made = tuple(Meaning(str(one["text"]), number(one["share"])) for one in values)
+    made = tuple(WeightedText(str(one["text"]), number(one["share"])) for one in values)
     if not all(0 < one.share <= 1 for one in made):
         raise ValueError("a share is over 0 and at most 1")
     return made
@@ -54,13 +54,13 @@ def ancestor_of(values: dict[str, Any]) -> Ancestor:
     return Ancestor(**texts, weight=number(values["weight"]))
 
 
-def check_meanings(prompt: str, meanings: tuple[Meaning, ...]) -> None:
+def check_meanings(prompt: str, meanings: tuple[WeightedText, ...]) -> None:
     """Raises PromptError for more texts than can be trained on, or longer ones."""
-    if len(meanings) > MOST_MEANINGS:
+    if len(meanings) > MAX_WEIGHTED_TEXTS:
         raise PromptError(
-            f"this means {len(meanings):,} sentences together, one for each choice of its mixes' terms; at most {MOST_MEANINGS} "
+            f"this means {len(meanings):,} sentences together, one for each choice of its mixes' terms; at most {MAX_WEIGHTED_TEXTS} "
             "can be compared or trained on: mix fewer"
         )
     characters = max(len(prompt), sum(len(one.text) for one in meanings))
-    if characters > LONGEST_PROMPT:
-        raise PromptError(f"the prompt has {characters:,} characters; at most {LONGEST_PROMPT:,} are read")
+    if characters > MAX_PROMPT_LENGTH:
+        raise PromptError(f"the prompt has {characters:,} characters; at most {MAX_PROMPT_LENGTH:,} are read")

@@ -40,7 +40,7 @@ class HardReadout:
 
 
 @dataclass(frozen=True)
-class ContextGrade:
+class ContextScore:
     """One context: similarity of the composition to the sentence written out, and the floor: the hard prompt alone to it."""
 
     context: str
@@ -49,10 +49,10 @@ class ContextGrade:
 
 
 @dataclass(frozen=True)
-class Composition:
+class ContextFidelity:
     """Composition fidelity over contexts that were not trained in."""
 
-    contexts: tuple[ContextGrade, ...]
+    contexts: tuple[ContextScore, ...]
 
     def __post_init__(self) -> None:
         if not self.contexts:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from softprompt.prompts.lineage import MOST_MEANINGS, ancestor_of, meanings_of
-from softprompt.prompts.results import Composition, ContextGrade, HardReadout, Neighbour, ReadoutToken
+from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_of, meanings_of
+from softprompt.prompts.results import ContextFidelity, ContextScore, HardReadout, Neighbour, ReadoutToken
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, number
 
@@ -70,8 +70,8 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
     # entries of before these were known have none
     source, meanings = dict(values.get("source", {})), meanings_of(values.get("meanings", ()))
     check_source(source)
-    if len(meanings) > MOST_MEANINGS:
-        raise ValueError(f"it means more than {MOST_MEANINGS} texts together")
+    if len(meanings) > MAX_WEIGHTED_TEXTS:
+        raise ValueError(f"it means more than {MAX_WEIGHTED_TEXTS} texts together")
     return SoftPrompt(
         vectors=vectors,
         target=target,
@@ -79,9 +79,9 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
         similarities=similarities,
         composition=None
         if composition is None
-        else Composition(
+        else ContextFidelity(
             tuple(
-                ContextGrade(str(g["context"]), number(g["similarity"]), number(g["floor"]))
+                ContextScore(str(g["context"]), number(g["similarity"]), number(g["floor"]))
                 for g in composition["contexts"]
             )
         ),

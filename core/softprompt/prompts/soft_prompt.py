@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softprompt.prompts.lineage import Ancestor as Ancestor
-from softprompt.prompts.lineage import Meaning
-from softprompt.prompts.results import Composition, HardReadout, ReadoutToken
+from softprompt.prompts.lineage import WeightedText
+from softprompt.prompts.results import ContextFidelity, HardReadout, ReadoutToken
 
 Array = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class SoftPrompt:
     losses: Array
     similarities: Array
     similarity: float | None
-    composition: Composition | None
+    composition: ContextFidelity | None
     loss: float | None
     steps: int
     seconds: float
@@ -52,13 +52,13 @@ class SoftPrompt:
     hidden: dict[str, float] = field(default_factory=dict)
     ancestry: tuple[Ancestor, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
-    meanings: tuple[Meaning, ...] = ()
+    meanings: tuple[WeightedText, ...] = ()
     hard: HardReadout | None = None
 
     @property
-    def written_out(self) -> tuple[Meaning, ...]:
+    def reference_texts(self) -> tuple[WeightedText, ...]:
         """What it means, as texts whose shares are 1 together; () where that is not known."""
-        return self.meanings or ((Meaning(self.hard_prompt, 1.0),) if self.hard_prompt else ())
+        return self.meanings or ((WeightedText(self.hard_prompt, 1.0),) if self.hard_prompt else ())
 
     @property
     def tokens(self) -> int:

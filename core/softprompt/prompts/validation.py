@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-MOST_SOURCE, LONGEST_SOURCE, LARGEST_SOURCE = (
+MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_SOURCE_BYTES = (
     64,
     4000,
     100_000,
@@ -64,20 +64,20 @@ def check_source(source: dict[str, Any]) -> None:
 
 def check_source_size(source: dict[str, Any]) -> None:
     """Raises ValueError for more than is kept of what a file says: of a file from outside that says that it is this program's."""
-    if len(source) > MOST_SOURCE or bounded(source) != source:
+    if len(source) > MAX_SOURCE_VALUES or bounded(source) != source:
         raise ValueError(
-            f"its source has more than {MOST_SOURCE} values, or {LONGEST_SOURCE:,} characters in one or {LARGEST_SOURCE:,} in all"
+            f"its source has more than {MAX_SOURCE_VALUES} values, or {MAX_SOURCE_LENGTH:,} characters in one or {MAX_SOURCE_BYTES:,} in all"
         )
 
 
 def bounded(source: dict[str, Any]) -> dict[str, Any]:
     """The first of these values, as many as are kept."""
     kept: dict[str, Any] = {}
-    left = LARGEST_SOURCE
+    left = MAX_SOURCE_BYTES
     for key, value in source.items():
         size = len(key) + len(str(value))
         # a value that was cut has one character more, which says so
-        if len(kept) < MOST_SOURCE and size <= left and max(len(key), len(str(value)) - 1) <= LONGEST_SOURCE:
+        if len(kept) < MAX_SOURCE_VALUES and size <= left and max(len(key), len(str(value)) - 1) <= MAX_SOURCE_LENGTH:
             kept[key] = value
             left -= size
     return kept

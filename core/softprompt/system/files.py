@@ -26,7 +26,7 @@ PRIVATE, PUBLIC = 0o600, 0o666  # modes: for the user alone; for whomever the um
 STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
 
 
-def with_room(folder: Path, write: Callable[[], Result]) -> Result:
+def retry_without_reserve(folder: Path, write: Callable[[], Result]) -> Result:
     """Call `write`; where no space is left in `folder`, delete what can be made again, and call it once more."""
     try:
         return write()
@@ -43,7 +43,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
     """
     with naming(path):
-        with_room(path.parent, lambda: _write_new(path, data, mode))
+        retry_without_reserve(path.parent, lambda: _write_new(path, data, mode))
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
@@ -63,7 +63,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
     with naming(path):
-        with_room(path.parent, lambda: _replace_file(path, data, mode))
+        retry_without_reserve(path.parent, lambda: _replace_file(path, data, mode))
 
 
 def _replace_file(path: Path, data: bytes, mode: int) -> None:

@@ -12,7 +12,7 @@ AGAIN = 0.12  # seconds
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
-def make_way(niceness: int) -> None:
+def lower_priority(niceness: int) -> None:
     """Lowers this process's priority, unless it has another than the usual one already: that is its user's choice.
 
     On Linux each thread has a niceness of its own, and hands it on to those that it starts. Where the kernel shares out processors by

@@ -8,7 +8,7 @@ VARIABLE, SPINS = "GOMP_SPINCOUNT", "8000"
 POLICY = "OMP_WAIT_POLICY"
 
 
-def share_the_cpu() -> None:
+def limit_openmp_spin() -> None:
     """Lets OpenMP's threads spin for a moment only before they sleep, unless the user has said otherwise.
 
     A step is some hundred short parallel parts. Threads that spin between them, as they do by default, hold the core that their own

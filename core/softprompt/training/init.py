@@ -12,7 +12,7 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
 
-def start_tensor(model: FrozenModel, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
+def as_start_tensor(model: FrozenModel, start: SoftPrompt | Array | Tensor | None) -> Tensor | None:
     """(k, width) on the cpu. Raises ConfigError for a soft prompt of other weights, whose vectors mean nothing here."""
     if isinstance(start, SoftPrompt):
         model.check_belongs(start)
@@ -20,7 +20,7 @@ def start_tensor(model: FrozenModel, start: SoftPrompt | Array | Tensor | None) 
     return None if start is None else torch.asarray(start, copy=True)
 
 
-def start_vectors(model: FrozenModel, prompt: HardPrompt, config: TrainConfig, k: int, soft: Tensor | None) -> Tensor:
+def init_vectors(model: FrozenModel, prompt: HardPrompt, config: TrainConfig, k: int, soft: Tensor | None) -> Tensor:
     """(r, k, w) float32 on the encoder's device; the randomness comes from the cpu, so that every device starts alike."""
     rng = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(config.restarts, k, model.width, generator=rng).to(model.device) * model.token_std

@@ -16,11 +16,11 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.base import FrozenModel, check_tokens
 from softprompt.errors import ConfigError, reason
 from softprompt.objectives.base import HardPrompt, ObjectiveFor
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.init import start_vectors
-from softprompt.training.slot import Member
-from softprompt.training.task import Trained, TrainState
+from softprompt.training.init import init_vectors
+from softprompt.training.slot import BatchSlot
+from softprompt.training.task import TrainingResult, TrainingState
 
 # every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
 Interval = int | Callable[[int], bool]
@@ -42,14 +42,14 @@ class Report:
     seconds: float
     vectors: Tensor  # (k, w) on the cpu: the best so far
     restarts: tuple[float, ...]  # every restart's loss at this step; () where there is only one
-    state: Callable[[], TrainState] = field(repr=False)
+    state: Callable[[], TrainingState] = field(repr=False)
 
     @property
     def steps_per_second(self) -> float:
         return self.step / self.seconds if self.seconds else 0.0
 
 
-def descend(
+def train_one(
     model: FrozenModel,
     objective_for: ObjectiveFor,
     prompt: HardPrompt,
@@ -57,8 +57,8 @@ def descend(
     *,
     start: Tensor | None = None,
     interval: Interval = 10,
-    resume: TrainState | None = None,
-) -> Generator[Report, bool | None, Trained]:
+    resume: TrainingState | None = None,
+) -> Generator[Report, bool | None, TrainingResult]:
     """Trains, yields a Report every `interval` (and at the end), returns a Trained. Sending True stops it.
 
     `start` (k, w) is what init "soft" begins from; `resume` is a state to go on from. A loss that is no number, or a device
@@ -69,28 +69,28 @@ def descend(
         raise ConfigError("tokens is auto: only train and iter_train find the number")
     check_tokens(model, config.tokens)
     try:
-        pool = Pool(model, objective_for(config, [config.tokens]), config, [config.tokens])
-        (member,) = pool.look_at([(prompt, config, "")])
-        pool.add([(member, start_vectors(model, prompt, config, config.tokens, start), resume)])
+        pool = TrainingBatch(model, objective_for(config, [config.tokens]), config, [config.tokens])
+        (member,) = pool.prepare([(prompt, config, "")])
+        pool.insert([(member, init_vectors(model, prompt, config, config.tokens, start), resume)])
     except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
         raise TrainingFailed(device_failure(error, model.device)) from error
 
     due = interval if callable(interval) else lambda step: step % interval == 0
     try:
         while not member.stopped:
-            pool.advance()
-            if pool.is_due():
+            pool.step()
+            if pool.should_check():
                 pool.check()
             if due(member.step) or member.stopped:
-                pool.read_back([member])
+                pool.sync([member])
                 if (yield report_of(pool, member)) and not member.stopped:
                     member.stopped = "interrupted"
     except RuntimeError as error:
         member.stopped, member.failure = "failed", device_failure(error, model.device)
-    return member.trained(model.arithmetic)
+    return member.trained(model.device_label)
 
 
-def report_of(pool: Pool, member: Member) -> Report:
+def report_of(pool: TrainingBatch, member: BatchSlot) -> Report:
     """How far a member of a pool is, as of its last reading back."""
     figures, leader = member.figures(), member.leader
     now = figures[-1, :, leader].tolist()

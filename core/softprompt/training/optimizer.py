@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 CHECK_STEPS = 10  # how often the device is asked how far it is; on cuda each question waits for it
 BETAS, EPSILON = (0.9, 0.98), 1e-8
-LEAST_PROGRESS = 1e-3  # of the loss: what patience counts as a fall
+MIN_PROGRESS = 1e-3  # of the loss: what patience counts as a fall
 
 
-class Schedule(NamedTuple):
+class RowSchedule(NamedTuple):
     """Of each row, on the cpu: steps taken and in all, the first step's rate, the most norm of a soft token."""
 
     step: Tensor
@@ -28,7 +28,7 @@ class Schedule(NamedTuple):
     ceiling: Tensor
 
 
-class Figures(NamedTuple):
+class BatchMetrics(NamedTuple):
     """Read back: (R,) each, and the `window` (R, CHECK_STEPS, 3) of loss, similarity alone, mean similarity in contexts by step."""
 
     best: Tensor
@@ -39,7 +39,7 @@ class Figures(NamedTuple):
     window: Tensor
 
 
-class Descent:
+class BatchedAdam:
     """Rows that descend together. `tensors` has for each name of STATE one tensor, whose first dimension are the rows."""
 
     # what a row is: with it, a descent goes on to the same bits
@@ -59,19 +59,19 @@ class Descent:
 
     def __init__(self, device: torch.device, k: int, width: int, turns: int) -> None:
         self.device, self.turns = device, turns
-        empty = fresh(torch.empty(0, k, width, device=device), turns)
+        empty = init_rows(torch.empty(0, k, width, device=device), turns)
         self.tensors = empty
         self.window = torch.empty(0, CHECK_STEPS, 3, device=device)
         none = torch.empty(0)
-        self.schedule = Schedule(none.long(), none.long(), none, none)
-        self._reseat()
+        self.schedule = RowSchedule(none.long(), none.long(), none, none)
+        self._rebuild()
 
     @property
     def vectors(self) -> Tensor:
         """(R, k, w), which gradients are taken of."""
         return self.tensors["vectors"]
 
-    def add(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[Schedule]) -> None:
+    def add(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[RowSchedule]) -> None:
         """Adds rows, as `fresh` makes them or as `taken` found them."""
         k, joined = self.vectors.shape[1], {}
         for name, mine in self.tensors.items():
@@ -85,8 +85,8 @@ class Descent:
         count = len(joined["vectors"]) - len(self.window)
         added = self.window.new_full((count, CHECK_STEPS, 3), math.nan)
         self.window, self.tensors = torch.cat([self.window, added]), joined
-        self.schedule = Schedule(*(torch.cat(parts) for parts in zip(self.schedule, *schedules, strict=True)))
-        self._reseat()
+        self.schedule = RowSchedule(*(torch.cat(parts) for parts in zip(self.schedule, *schedules, strict=True)))
+        self._rebuild()
 
     def keep(self, rows: list[int]) -> None:
         """Keeps these rows, and lets the others go."""
@@ -94,10 +94,10 @@ class Descent:
         on_device = kept.to(self.device)
         self.tensors = {name: mine.detach()[on_device] for name, mine in self.tensors.items()}
         self.window = self.window[on_device]
-        self.schedule = Schedule(*(values[kept] for values in self.schedule))
-        self._reseat()
+        self.schedule = RowSchedule(*(values[kept] for values in self.schedule))
+        self._rebuild()
 
-    def taken(self, rows: slice, k: int) -> dict[str, Tensor]:
+    def export_rows(self, rows: slice, k: int) -> dict[str, Tensor]:
         """What rows of `k` soft tokens are, on the cpu. Waits for the device."""
         found = {name: mine.detach()[rows].cpu().clone() for name, mine in self.tensors.items()}
         return {
@@ -105,14 +105,14 @@ class Descent:
             for name, value in found.items()
         }
 
-    def _reseat(self) -> None:
+    def _rebuild(self) -> None:
         self.ceiling = self.schedule.ceiling.to(self.device).view(-1, 1, 1)
         self.numbers = torch.zeros(3, len(self.vectors), device=self.device)
         self.at = torch.zeros(2, dtype=torch.long, device=self.device)  # the turn, and the place in the window
         self.ahead: list[tuple[Tensor, Tensor]] = []
         self.vectors.requires_grad_()
 
-    def set_numbers(self, clock: int) -> None:
+    def advance_schedule(self, clock: int) -> None:
         """What this step's update needs to know, put where the device finds it."""
         if not self.ahead:
             self.ahead = self._look_ahead(clock)
@@ -145,7 +145,7 @@ class Descent:
         with torch.no_grad():
             self._remember(losses, alone, composed)
             self._descend(gradient)
-            self.vectors.copy_(held(self.vectors, self.ceiling))
+            self.vectors.copy_(clip_norm(self.vectors, self.ceiling))
 
     def _remember(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
         t = self.tensors
@@ -157,13 +157,13 @@ class Descent:
         self.window.index_copy_(1, self.at[1:], smooth.unsqueeze(1))
         loss = smooth[:, 0]
         better = loss < t["best_loss"]  # false for a loss that is no number
-        fell = loss < t["fallen_to"] * (1 - LEAST_PROGRESS)
-        _put(t["fallen_to"], fell, loss)
-        _put(t["last_fall"], fell, step)
-        _put(t["best_loss"], better, loss)
-        _put(t["best_step"], better, step)
-        _put(t["best_reached"], better, smooth[:, 1:].amin(-1))
-        _put(t["best"], better.view(-1, 1, 1), t["vectors"])
+        fell = loss < t["fallen_to"] * (1 - MIN_PROGRESS)
+        _where_copy(t["fallen_to"], fell, loss)
+        _where_copy(t["last_fall"], fell, step)
+        _where_copy(t["best_loss"], better, loss)
+        _where_copy(t["best_step"], better, step)
+        _where_copy(t["best_reached"], better, smooth[:, 1:].amin(-1))
+        _where_copy(t["best"], better.view(-1, 1, 1), t["vectors"])
 
     def _descend(self, gradient: Tensor) -> None:
         """By hand: torch.optim imports torch's compiler, 1.5 s, on its first step, and knows no rows of different age."""
@@ -173,22 +173,22 @@ class Descent:
         t["second"].lerp_(gradient.square(), 1 - BETAS[1])
         t["vectors"].sub_(rate * t["first"] / ((t["second"] * of_second).sqrt_() + EPSILON))
 
-    def read(self) -> Figures:
+    def read(self) -> BatchMetrics:
         """How far the rows are, on the cpu. Waits for the device."""
         t = self.tensors
         loss, reached, step, fall = torch.stack(
             [t[name] for name in ("best_loss", "best_reached", "best_step", "last_fall")]
         ).cpu()
-        return Figures(t["best"].cpu().clone(), loss, reached, step, fall, self.window.cpu().clone())
+        return BatchMetrics(t["best"].cpu().clone(), loss, reached, step, fall, self.window.cpu().clone())
 
 
-def held(vectors: Tensor, ceiling: Tensor | float) -> Tensor:
+def clip_norm(vectors: Tensor, ceiling: Tensor | float) -> Tensor:
     """Vectors (R, k, w), those longer than `ceiling` shortened to it."""
     shortened: Tensor = vectors * (ceiling / vectors.norm(dim=-1, keepdim=True)).clamp(max=1)
     return shortened
 
 
-def fresh(start: Tensor, turns: int) -> dict[str, Tensor]:
+def init_rows(start: Tensor, turns: int) -> dict[str, Tensor]:
     """Rows that begin at `start` (R, k, w)."""
     r = len(start)
     zeros, none = start.new_zeros(r), start.new_full((r,), math.inf)
@@ -207,5 +207,5 @@ def fresh(start: Tensor, turns: int) -> dict[str, Tensor]:
     }
 
 
-def _put(there: Tensor, where: Tensor, value: Tensor) -> None:
+def _where_copy(there: Tensor, where: Tensor, value: Tensor) -> None:
     there.copy_(torch.where(where, value, there))

@@ -13,35 +13,35 @@ from torch import Tensor
 from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError, SoftPromptError
 from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFor
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.init import start_vectors
+from softprompt.training.init import init_vectors
 from softprompt.training.loop import device_failure
-from softprompt.training.slot import Member
-from softprompt.training.task import Task
+from softprompt.training.slot import BatchSlot
+from softprompt.training.task import TrainingTask
 
-MOST_PLACES = 1024
+MAX_ROWS = 1024
 POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)
 SHARE_OF_MEMORY = 0.5  # of what is free on a GPU
 
-Done = tuple[Task, Member | SoftPromptError]
+Done = tuple[TrainingTask, BatchSlot | SoftPromptError]
 
 
-def places_for(model: FrozenModel, objective: Objective) -> int:
+def max_rows(model: FrozenModel, objective: Objective) -> int:
     """How many rows (restarts counted) train at once: what a GPU's memory holds, or what keeps a cpu busy."""
     if model.device.type != "cuda":
-        return max(1, min(MOST_PLACES, POSITIONS_ON_CPU // objective.positions))
+        return max(1, min(MAX_ROWS, POSITIONS_ON_CPU // objective.positions))
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(MOST_PLACES, int(free * SHARE_OF_MEMORY / objective.row_bytes)))
+    return max(1, min(MAX_ROWS, int(free * SHARE_OF_MEMORY / objective.row_bytes)))
 
 
-def descend_many(
+def train_scheduled(
     model: FrozenModel,
     objective_for: ObjectiveFor,
-    tasks: Iterable[Task],
+    tasks: Iterable[TrainingTask],
     *,
     places: int | None = None,
-    on_step: Callable[[Pool], bool | None] | None = None,
+    on_step: Callable[[TrainingBatch], bool | None] | None = None,
 ) -> Iterator[Done]:
     """Trains tasks of one plan, drawn as places get free; yields each with the member it was when it is over, or why it could not begin.
 
@@ -49,7 +49,7 @@ def descend_many(
     one that is read back that it is `stopped`, and returning True ends all, so that nothing more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
     ends those that train with the best so far and `failure` set. Raises TrainingFailed where it gives nothing back any more.
     """
-    waiting: Iterator[Task] = iter(tasks)
+    waiting: Iterator[TrainingTask] = iter(tasks)
     most = places
     while True:
         first = next(waiting, None)
@@ -60,8 +60,8 @@ def descend_many(
             continue
         try:
             tokens = [first.config.tokens]
-            pool = Pool(model, objective_for(first.config, tokens), first.config, tokens)
-            most = most or places_for(model, pool.objective)
+            pool = TrainingBatch(model, objective_for(first.config, tokens), first.config, tokens)
+            most = most or max_rows(model, pool.objective)
         except SoftPromptError as error:  # more soft tokens than fit: true of every task of this plan, and said of each
             yield first, error
             continue
@@ -77,7 +77,7 @@ def descend_many(
 class _Ready(NamedTuple):
     """A task that can be let in."""
 
-    task: Task
+    task: TrainingTask
     prompt: HardPrompt
     start: Tensor
 
@@ -85,30 +85,30 @@ class _Ready(NamedTuple):
 class _Round:
     """A pool that is fed until nothing is left to be trained, or memory runs out: then `left` has what goes on in the next one."""
 
-    def __init__(self, pool: Pool, tasks: Iterator[Task], most: int) -> None:
+    def __init__(self, pool: TrainingBatch, tasks: Iterator[TrainingTask], most: int) -> None:
         self.pool, self.tasks, self.most = pool, tasks, most
         self.plan = pool.config.plan
-        self.of: dict[Member, Task] = {}
-        self.left: list[Task] = []
-        self.next: Task | None = None
-        self.drawn: list[Task] = []  # that are about to be let in
+        self.of: dict[BatchSlot, TrainingTask] = {}
+        self.left: list[TrainingTask] = []
+        self.next: TrainingTask | None = None
+        self.drawn: list[TrainingTask] = []  # that are about to be let in
         self.stopped = False
 
-    def run(self, on_step: Callable[[Pool], bool | None] | None) -> Iterator[Done]:
+    def run(self, on_step: Callable[[TrainingBatch], bool | None] | None) -> Iterator[Done]:
         pool = self.pool
         try:
             while True:
                 yield from self._fill()
-                if not pool.members:
+                if not pool.slots:
                     return
-                pool.advance()
+                pool.step()
                 if on_step and on_step(pool):
                     self.stopped = True
                     return
-                if pool.is_due():
+                if pool.should_check():
                     pool.check()
-                if over := [member for member in pool.members if member.stopped]:
-                    pool.leave(over)
+                if over := [member for member in pool.slots if member.stopped]:
+                    pool.remove(over)
                     for member in over:
                         yield self.of.pop(member), member
         except RuntimeError as error:
@@ -117,7 +117,7 @@ class _Round:
     def _fill(self) -> Iterator[Done]:
         """Lets in as many as there are places for; a task with more restarts than places gets in alone."""
         ready: list[_Ready] = []
-        taken = sum(member.config.restarts for member in self.pool.members)
+        taken = sum(member.config.restarts for member in self.pool.slots)
         while True:
             self.next = self.next or next(self.tasks, None)
             if self.next is None or (taken and taken + self.next.config.restarts > self.most):
@@ -133,18 +133,18 @@ class _Round:
         yield from self._let_in(ready)
         self.drawn.clear()
 
-    def _prepared(self, task: Task) -> _Ready:
+    def _prepared(self, task: TrainingTask) -> _Ready:
         config = task.config
         if config.plan != self.plan:
             raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
         assert config.tokens != "auto"
         prompt = self.pool.objective.tokenize(task.text, task.meanings, config.long)
-        return _Ready(task, prompt, start_vectors(self.pool.model, prompt, config, config.tokens, task.start))
+        return _Ready(task, prompt, init_vectors(self.pool.model, prompt, config, config.tokens, task.start))
 
     def _let_in(self, ready: list[_Ready]) -> Iterator[Done]:
         pool = self.pool
         try:
-            members = pool.look_at([(one.prompt, one.task.config, one.task.key) for one in ready]) if ready else []
+            members = pool.prepare([(one.prompt, one.task.config, one.task.key) for one in ready]) if ready else []
         except SoftPromptError as error:  # of one of them
             if len(ready) == 1:
                 yield ready[0].task, error
@@ -153,29 +153,29 @@ class _Round:
                     yield from self._let_in([one])
             return
         self.of |= {member: one.task for member, one in zip(members, ready, strict=True)}
-        pool.add([(member, one.start, one.task.resume) for member, one in zip(members, ready, strict=True)])
+        pool.insert([(member, one.start, one.task.resume) for member, one in zip(members, ready, strict=True)])
         over = [member for member in members if member.stopped]  # its state was taken at the very step that ended it
-        pool.leave(over)
+        pool.remove(over)
         for member in over:
             yield self.of.pop(member), member
 
     def _failed(self, error: RuntimeError) -> Iterator[Done]:
         """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
         pool, lacks_memory = self.pool, isinstance(error, torch.OutOfMemoryError)
-        if lacks_memory and len(pool.members) + len(self.drawn) > 1:
-            pool.read_back(pool.members)
-            self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.members]
+        if lacks_memory and len(pool.slots) + len(self.drawn) > 1:
+            pool.sync(pool.slots)
+            self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.slots]
             self._leave_the_rest()
             return
-        for member in pool.members:
+        for member in pool.slots:
             member.stopped, member.failure = "failed", device_failure(error, pool.model.device)
             yield self.of[member], member
-        if not lacks_memory or not pool.members:
+        if not lacks_memory or not pool.slots:
             raise TrainingFailed(device_failure(error, pool.model.device)) from error
         self._leave_the_rest()
 
     def _leave_the_rest(self) -> None:
         """What was drawn already, and is not in, is drawn again."""
-        inside = {id(self.of[member]) for member in self.pool.members}
+        inside = {id(self.of[member]) for member in self.pool.slots}
         self.left += [task for task in self.drawn if id(task) not in inside]
         self.left += [self.next] if self.next else []

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.objectives.base import HardPrompt, Target
-from softprompt.training.optimizer import Figures
-from softprompt.training.task import Trained
+from softprompt.training.optimizer import BatchMetrics
+from softprompt.training.task import TrainingResult
 
 
-class Member:
+class BatchSlot:
     """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
 
     def __init__(self, prompt: HardPrompt, config: TrainConfig, target: Target, key: str = "") -> None:
@@ -31,7 +31,7 @@ class Member:
         self.history: list[Tensor] = []  # (steps, 3, r) in parts
         self.read_to = 0
         none = torch.full((r,), math.inf)
-        self.at = Figures(
+        self.at = BatchMetrics(
             torch.empty(r, self.tokens, 0), none, -none, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
         )  # as of the last read
 
@@ -55,11 +55,11 @@ class Member:
             self.history = [torch.cat(self.history)]
         return self.history[0] if self.history else torch.empty(0, 3, self.config.restarts)
 
-    def trained(self, device: str) -> Trained:
+    def trained(self, device: str) -> TrainingResult:
         """What it came to by what was read back last."""
         history = self.figures()[:, :, self.leader]
         history = history[history[:, 0].isfinite()]
-        return Trained(
+        return TrainingResult(
             vectors=self.vectors,
             losses=history[:, 0].clone(),
             similarities=history[:, 1].clone(),

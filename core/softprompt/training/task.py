@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from softprompt.config import TrainConfig
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 @dataclass(frozen=True, eq=False)
-class TrainState:
+class TrainingState:
     """Everything that a training is at a step: on the cpu, going on from it alone gives the bits of one never interrupted.
 
     `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
@@ -29,7 +29,7 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What a training came to: the best vectors of the best restart, and that restart's history."""
 
     vectors: Tensor  # (k, w) float32 on the cpu
@@ -45,7 +45,7 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class TrainingTask:
     """A training to be done in a pool: a hard prompt, or the `meanings` it has together, and a `key` to know it by.
 
     `start` (k, w) is what init "soft" begins from; `resume` a state to go on from.
@@ -53,7 +53,7 @@ class Task:
 
     text: str
     config: TrainConfig = field(default_factory=TrainConfig)
-    meanings: tuple[Meaning, ...] = ()
+    meanings: tuple[WeightedText, ...] = ()
     start: Tensor | None = None
-    resume: TrainState | None = None
+    resume: TrainingState | None = None
     key: str = ""

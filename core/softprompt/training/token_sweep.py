@@ -9,15 +9,15 @@ from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError
 from softprompt.objectives.base import HardPrompt, ObjectiveFor
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.sweep_result import SweepResult
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.init import start_vectors
+from softprompt.training.init import init_vectors
 from softprompt.training.loop import Interval, device_failure
-from softprompt.training.slot import Member
-from softprompt.training.task import Trained
+from softprompt.training.slot import BatchSlot
+from softprompt.training.task import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def descend_sweep(
     ks: Sequence[int],
     config: TrainConfig,
     *,
-    meanings: Sequence[Meaning] = (),
+    meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
-) -> Generator[SweepReport, bool | None, tuple[HardPrompt, list[tuple[TrainConfig, Trained]]]]:
+) -> Generator[SweepReport, bool | None, tuple[HardPrompt, list[tuple[TrainConfig, TrainingResult]]]]:
     """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns what each number came to.
 
     `config` is theirs but for `tokens`. Sending True stops it with the best so far. A device that fails ends those that train with the best
@@ -54,31 +54,31 @@ def descend_sweep(
     config = replace(config, tokens=ks[-1])
     if config.init == "soft":
         raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
-    members: list[Member] = []
+    members: list[BatchSlot] = []
     try:
         objective = objective_for(config, ks)
         prompt = objective.tokenize(text, meanings, config.long)
-        pool = Pool(model, objective, config, ks)
-        members = pool.look_at([(prompt, replace(config, tokens=k), str(k)) for k in ks])
-        starts = [start_vectors(model, prompt, member.config, member.tokens, None) for member in members]
-        pool.add([(member, start, None) for member, start in zip(members, starts, strict=True)])
+        pool = TrainingBatch(model, objective, config, ks)
+        members = pool.prepare([(prompt, replace(config, tokens=k), str(k)) for k in ks])
+        starts = [init_vectors(model, prompt, member.config, member.tokens, None) for member in members]
+        pool.insert([(member, start, None) for member, start in zip(members, starts, strict=True)])
         due = interval if callable(interval) else lambda step: step % interval == 0
-        while pool.members:
-            pool.advance()
-            if pool.is_due():
+        while pool.slots:
+            pool.step()
+            if pool.should_check():
                 pool.check()
-                pool.leave([member for member in pool.members if member.stopped])
-            if due(pool.clock) or not pool.members:
-                pool.read_back(pool.members)
+                pool.remove([member for member in pool.slots if member.stopped])
+            if due(pool.clock) or not pool.slots:
+                pool.sync(pool.slots)
                 if (yield _report(members)):
                     break
     except RuntimeError as error:  # torch's type for a lost or full device
         lost = device_failure(error, model.device)
         if not any(member.step for member in members):
             raise TrainingFailed(lost) from error
-        for member in pool.members:
+        for member in pool.slots:
             member.stopped, member.failure = "failed", lost
-    return prompt, [(member.config, member.trained(model.arithmetic)) for member in members]
+    return prompt, [(member.config, member.trained(model.device_label)) for member in members]
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int:
@@ -122,7 +122,7 @@ def _fidelity(made: SoftPrompt) -> float:
     return made.composition.mean if made.composition else made.similarity or 0.0
 
 
-def _report(members: Sequence[Member]) -> SweepReport:
+def _report(members: Sequence[BatchSlot]) -> SweepReport:
     latest = max(members, key=lambda member: member.step)
     losses, results = [], []
     for member in members:

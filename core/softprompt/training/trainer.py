@@ -22,21 +22,21 @@ from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
 from softprompt.objectives.base import HardPrompt, Objective
-from softprompt.objectives.hard_prompt import meant_prompt
+from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.objectives.hidden_states import HiddenStatesObjective
-from softprompt.objectives.pooled import PooledObjective, targets_in
-from softprompt.prompts.lineage import Meaning
+from softprompt.objectives.pooled import PooledObjective, encode_targets_in
+from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.init import start_tensor
-from softprompt.training.loop import Interval, Report, descend, device_failure
-from softprompt.training.scheduler import descend_many
-from softprompt.training.task import Task, Trained, TrainState
+from softprompt.training.init import as_start_tensor
+from softprompt.training.loop import Interval, Report, device_failure, train_one
+from softprompt.training.scheduler import train_scheduled
+from softprompt.training.task import TrainingResult, TrainingState, TrainingTask
 from softprompt.training.token_sweep import SweepReport, descend_sweep
 
-MOST_AUTO = 16  # soft tokens that "auto" tries
+MAX_AUTO_TOKENS = 16  # soft tokens that "auto" tries
 
 
 def train(
@@ -44,11 +44,11 @@ def train(
     text: str,
     config: TrainConfig | None = None,
     *,
-    meanings: Sequence[Meaning] = (),
+    meanings: Sequence[WeightedText] = (),
     start: SoftPrompt | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
     interval: Interval = 10,
-    resume: TrainState | None = None,
+    resume: TrainingState | None = None,
     **settings: Any,
 ) -> SoftPrompt:
     """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
@@ -68,18 +68,18 @@ def iter_train(
     text: str,
     config: TrainConfig | None = None,
     *,
-    meanings: Sequence[Meaning] = (),
+    meanings: Sequence[WeightedText] = (),
     start: SoftPrompt | Array | Tensor | None = None,
     interval: Interval = 10,
-    resume: TrainState | None = None,
+    resume: TrainingState | None = None,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
     config = replace(config or TrainConfig(), **settings)
-    prompt = meant_prompt(encoder, text, meanings, config.long)
-    vectors = start_tensor(encoder, start)
+    prompt = tokenize_target(encoder, text, meanings, config.long)
+    vectors = as_start_tensor(encoder, start)
     if config.tokens != "auto":
-        trained = yield from descend(
+        trained = yield from train_one(
             encoder, partial(objective_for, encoder), prompt, config, start=vectors, interval=interval, resume=resume
         )
         return finish(encoder, prompt, config, trained)
@@ -88,23 +88,23 @@ def iter_train(
 
 def train_many(
     encoder: TextEncoder,
-    tasks: Iterable[Task],
+    tasks: Iterable[TrainingTask],
     *,
     places: int | None = None,
-    on_step: Callable[[Pool], bool | None] | None = None,
-) -> Iterator[tuple[Task, SoftPrompt | SoftPromptError]]:
+    on_step: Callable[[TrainingBatch], bool | None] | None = None,
+) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
     """Trains tasks of one plan (`TrainConfig.plan`) together, and yields each with what it came to as soon as it is over, or with its error.
 
     Tasks are drawn as places get free, so that there may be any number of them; `places`, on how many restarts at once, is by default as the
     device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
     and nothing more is yielded. Raises TrainingFailed where the device fails.
     """
-    for task, done in descend_many(encoder, partial(objective_for, encoder), tasks, places=places, on_step=on_step):
+    for task, done in train_scheduled(encoder, partial(objective_for, encoder), tasks, places=places, on_step=on_step):
         if isinstance(done, SoftPromptError):
             yield task, done
             continue
         try:
-            yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.arithmetic))
+            yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.device_label))
         except SoftPromptError as error:
             yield task, error
 
@@ -115,7 +115,7 @@ def sweep(
     ks: Sequence[int] = USUAL_SWEEP,
     config: TrainConfig | None = None,
     *,
-    meanings: Sequence[Meaning] = (),
+    meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
 ) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
     """Trains `text` with each of `ks` soft tokens in one batch, yields a report every `interval` steps, returns the soft prompts by their tokens.
@@ -158,7 +158,7 @@ def _fewest(
     config: TrainConfig,
     start: Tensor | None,
     interval: Interval,
-    resume: TrainState | None,
+    resume: TrainingState | None,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """The soft prompt of fewest tokens that reaches `stop_at` alone and in contexts it was not trained in, else the closest.
 
@@ -167,12 +167,14 @@ def _fewest(
     wanted = config.stop_at
     assert wanted is not None  # TrainConfig sees to it
     first, best = (resume.tokens, resume.best) if resume else (1, None)
-    most = min(MOST_AUTO, encoder.room, prompt.tokens)  # with as many tokens as the prompt's own words, more are no use
+    most = min(
+        MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens
+    )  # with as many tokens as the prompt's own words, more are no use
     for tokens in range(first, most + 1):
         once = replace(config, tokens=tokens, stop_at=None)
         try:
             going_on = resume if tokens == first else None
-            training = descend(
+            training = train_one(
                 encoder, partial(objective_for, encoder), prompt, once, start=start, interval=interval, resume=going_on
             )
             trained = yield from map_reports(training, partial(_with_best, best))
@@ -201,7 +203,7 @@ def _reached(made: SoftPrompt, config: TrainConfig) -> float:
     return min(made.similarity, composed)
 
 
-def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> SoftPrompt:
     """Grades and reads out what a training came to; raises TrainingFailed with it where the training failed."""
     if not math.isfinite(trained.loss):
         raise TrainingFailed(trained.failure or "the training ended before its first step")
@@ -216,7 +218,7 @@ def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, traine
     return made
 
 
-def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: Trained) -> SoftPrompt:
+def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> SoftPrompt:
     return SoftPrompt(
         hard_prompt=prompt.text,
         meanings=prompt.meanings,
@@ -241,7 +243,7 @@ def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) 
     """Return the fields of a SoftPrompt that say how near `vectors` (k, w) come to the hard prompt on this encoder, and how they read."""
     similarity, composition = grade(encoder, prompt, vectors)
     readout, readout_text = read_out(encoder, vectors)
-    target = F.normalize(targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
+    target = F.normalize(encode_targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
     return {
         "target": target.numpy(),
         "similarity": similarity,
@@ -253,7 +255,7 @@ def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) 
     }
 
 
-def _warnings(prompt: HardPrompt, config: TrainConfig, trained: Trained) -> tuple[str, ...]:
+def _warnings(prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> tuple[str, ...]:
     notes = []
     tokens = len(trained.vectors)
     if tokens >= prompt.tokens:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from softprompt.errors import SoftPromptError
 from softprompt.system.locks import take
-from softprompt.system.priority import WORKER, make_way
-from softprompt.system.threads import share_the_cpu
+from softprompt.system.priority import WORKER, lower_priority
+from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker import log as logs
 from softprompt.worker.client import ANOTHER, READY, SAFELY
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
 
 # not SOFTPROMPT_RUNTIME, which is taken from the data folder
@@ -43,14 +43,14 @@ def main() -> None:
     for variable in FOLDERS:  # they were meant from where the user is
         if (value := os.environ.get(variable)) and not value.startswith("~"):
             os.environ[variable] = str(Path(value).absolute())
-    make_way(WORKER)  # as the leader of its session
-    share_the_cpu()
+    lower_priority(WORKER)  # as the leader of its session
+    limit_openmp_spin()
     os.chdir("/")
     os.umask(0o077)
     told = _Told(options.ready_fd)
     try:
         logs.begin()
-        place = Place()
+        place = Endpoint()
         place.prepare()
         lock = take(place.worker_lock) if options.lock_fd is None else options.lock_fd
     except (SoftPromptError, OSError) as error:

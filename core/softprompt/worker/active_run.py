@@ -17,7 +17,7 @@ from softprompt.worker.run_folder import Run, RunFolder
 
 if TYPE_CHECKING:
     from softprompt.library import Library
-    from softprompt.worker.model_cache import Warm
+    from softprompt.worker.model_cache import ModelCache
 
 QUERIES_A_STEP = 0.05  # seconds that questions may take of a training between two steps
 
@@ -94,7 +94,7 @@ class Services(Protocol):
     """What a run that is carried out needs of the process that it is in."""
 
     library: Library
-    models: Warm | None
+    models: ModelCache | None
     active: dict[str, ActiveRun]
 
     def post(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from softprompt import errors
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.training.errors import TrainingFailed
 from softprompt.worker import protocol as p
-from softprompt.worker.endpoint import Place, held
+from softprompt.worker.endpoint import Endpoint, held
 from softprompt.worker.log import log_file, log_path
 
 START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
@@ -140,8 +140,8 @@ class Client:
     def _line(self, until: float | None) -> bytes:
         begin = 0
         while (end := self._buffer.find(b"\n", begin)) < 0:
-            if len(self._buffer) > p.LONGEST_READ:
-                raise WorkerError(f"the worker said a line of more than {p.LONGEST_READ:,} bytes: update both sides")
+            if len(self._buffer) > p.MAX_READ_BYTES:
+                raise WorkerError(f"the worker said a line of more than {p.MAX_READ_BYTES:,} bytes: update both sides")
             begin = len(self._buffer)
             try:
                 self._socket.settimeout(None if until is None else max(0.001, until - time.monotonic()))
@@ -170,7 +170,7 @@ def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, ol
     A worker of an older version finishes its run and makes way. That is waited for, and `on_wait` told so; with `older`, it is taken
     as it is while it has a run, for all but `NEEDS_OURS`.
     """
-    place = Place()
+    place = Endpoint()
     place.prepare()
     told = False
     while True:
@@ -189,7 +189,7 @@ def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, ol
             client.close()
 
 
-def _reached(place: Place) -> Client | None:
+def _reached(place: Endpoint) -> Client | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(ANSWER_WITHIN)
@@ -206,7 +206,7 @@ def _reached(place: Place) -> Client | None:
         raise WorkerError(f"{place.socket} cannot be reached: {error.strerror}") from error
 
 
-def _started(place: Place) -> Client:
+def _started(place: Endpoint) -> Client:
     """Starts the worker, one starter at a time: who comes second finds it started."""
     until = time.monotonic() + START_WITHIN
     with held(place.start_lock, START_WITHIN):

@@ -13,11 +13,11 @@ from collections import deque
 
 ROOM = 256 << 10  # bytes that may wait for a client; what it is to be told beyond that is sent when it has read on
 IN_KERNEL = 16 << 10  # bytes of the socket's own buffer: it counts in pieces of this size what has been read
-MOST_ASKED = 64  # questions of one client that wait for their answers
+MAX_PENDING = 64  # questions of one client that wait for their answers
 STALLED = 10.0  # seconds without reading anything of what waits, after which a client is dropped; it can come back
 
 
-class Client:
+class Connection:
     """A connection. Sending never waits, and what waits is bounded: a slow client is told later, of how things are then.
 
     `listed` are the runs of the list that it has not been sent yet, `behind` those that changed while it had no room;

@@ -18,10 +18,10 @@ from softprompt.system.locks import take
 from softprompt.system.paths import APP, data_folder, make_folder, why_not_ours
 
 VARIABLE = "SOFTPROMPT_RUNTIME"
-LONGEST_PATH = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
+MAX_PATH_BYTES = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
 
 
-class Place:
+class Endpoint:
     """The meeting place of the worker that serves the data folder `home`; `prepare` makes it.
 
     A relative SOFTPROMPT_RUNTIME is taken from the data folder, so that it is the same place wherever a command is run.
@@ -37,7 +37,7 @@ class Place:
 
     def prepare(self) -> None:
         """Makes the folder, or sees that it is ours and closed to others; raises WorkerError."""
-        if len(os.fsencode(self.socket)) > LONGEST_PATH:
+        if len(os.fsencode(self.socket)) > MAX_PATH_BYTES:
             raise WorkerError(
                 f"{self.socket} is too long for a socket: set {VARIABLE} to a shorter folder, such as /tmp/me"
             )

@@ -8,22 +8,22 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftPromptError
-from softprompt.jobs.execute import carry_out, kept
+from softprompt.jobs.execute import run_job, save_result
 from softprompt.jobs.job import HardReadoutJob, SweepJob, TrainJob
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
 from softprompt.system.generators import drive
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.init import start_tensor
+from softprompt.training.init import as_start_tensor
 from softprompt.training.loop import report_of
-from softprompt.training.task import Task
+from softprompt.training.task import TrainingTask
 from softprompt.training.token_sweep import SweepReport, results
 from softprompt.training.trainer import sweep, train_many
 from softprompt.worker.active_run import QUERIES_A_STEP, ActiveRun, RunInterrupted, Services
 from softprompt.worker.run_folder import swept_file
-from softprompt.worker.run_recorder import Progress, event_of_made, losses, numbers
+from softprompt.worker.run_recorder import RunRecorder, event_of_made, losses, numbers
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Carrying:
+class RunExecutor:
     """Carries out runs that were given to the trainer; several are trainings that can share a batch."""
 
     def __init__(self, services: Services, runs: list[ActiveRun]) -> None:
         self.services = services
-        self.runs = [Progress(services, active) for active in runs]
+        self.runs = [RunRecorder(services, active) for active in runs]
 
     def run(self) -> None:
         """Returns when none of them is under way any more."""
@@ -48,7 +48,7 @@ class Carrying:
                 run = self.runs[0]
                 self._sweep(run, run.job) if isinstance(run.job, SweepJob) else self._train(run, run.job)
         except RunInterrupted:
-            self._end_all(Progress.leave)
+            self._end_all(RunRecorder.leave)
         except SoftPromptError as error:
             failed = {"event": "failed", "error": str(error)}
             self._end_all(lambda run: run.end(failed))
@@ -57,7 +57,7 @@ class Carrying:
             failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. The worker's log tells more"}
             self._end_all(lambda run: run.end(failed))
 
-    def _end_all(self, end: Callable[[Progress], None]) -> None:
+    def _end_all(self, end: Callable[[RunRecorder], None]) -> None:
         """Ends those that are still under way."""
         for run in self.runs:
             if run.folder.id in self.services.active:
@@ -80,7 +80,7 @@ class Carrying:
         assert self.services.models is not None
         return self.services.models.get(job.model, job.device, job.precision, loading)
 
-    def _train(self, run: Progress, job: TrainJob | HardReadoutJob) -> None:
+    def _train(self, run: RunRecorder, job: TrainJob | HardReadoutJob) -> None:
         """A training, a hard readout, or the one and then the other."""
         state = run.begin()
         encoder = self._encoder()
@@ -97,7 +97,7 @@ class Carrying:
             run.leave_if_asked()
             return run.active.stop_request == "stop"
 
-        outcome = carry_out(
+        outcome = run_job(
             job,
             encoder,
             self.services.library,
@@ -115,22 +115,22 @@ class Carrying:
         encoder = self._encoder()
         by_key = {run.folder.id: run for run in self.runs}
 
-        def tasks() -> Iterator[Task]:
+        def tasks() -> Iterator[TrainingTask]:
             for run in self.runs:
                 key = run.folder.id
                 try:
-                    start = start_tensor(encoder, _start(run))
+                    start = as_start_tensor(encoder, _start(run))
                 except SoftPromptError as error:  # the others have nothing to do with it
                     run.end({"event": "failed", "error": str(error)})
                     continue
-                yield Task(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key)
+                yield TrainingTask(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key)
 
-        def on_step(pool: Pool) -> None:
+        def on_step(pool: TrainingBatch) -> None:
             self.services.answer(QUERIES_A_STEP)
-            due = [member for member in pool.members if by_key[member.key].is_due(member.step)]
+            due = [member for member in pool.slots if by_key[member.key].is_due(member.step)]
             if not due:
                 return
-            pool.read_back(due)
+            pool.sync(due)
             left = []
             for member in due:
                 try:
@@ -138,7 +138,7 @@ class Carrying:
                         member.stopped = "interrupted"
                 except RunInterrupted:
                     left.append(member)
-            pool.leave(left)
+            pool.remove(left)
             for member in left:
                 by_key[member.key].leave()
 
@@ -149,7 +149,7 @@ class Carrying:
             except SoftPromptError as error:  # it cannot be saved
                 by_key[task.key].end({"event": "failed", "error": str(error)})
 
-    def _end(self, run: Progress, made: SoftPrompt | SoftPromptError) -> None:
+    def _end(self, run: RunRecorder, made: SoftPrompt | SoftPromptError) -> None:
         """Saves what one of several came to."""
         failure = str(made) if isinstance(made, SoftPromptError) else ""
         best = made.best if isinstance(made, TrainingFailed) else None if isinstance(made, SoftPromptError) else made
@@ -157,12 +157,12 @@ class Carrying:
             run.end({"event": "failed", "error": failure})
             return
         assert isinstance(run.job, TrainJob)  # nothing else shares a batch
-        outcome = kept(run.job, best, self.services.library, run.folder.id, failure)
+        outcome = save_result(run.job, best, self.services.library, run.folder.id, failure)
         if len(best.losses):
             run.heed(event_of_made(best))
         run.end_with(outcome)
 
-    def _sweep(self, run: Progress, job: SweepJob) -> None:
+    def _sweep(self, run: RunRecorder, job: SweepJob) -> None:
         """What it comes to stays with the run, until it is said which of it is to be kept."""
         run.begin()
         encoder = self._encoder()
@@ -232,6 +232,6 @@ def event_of_sweep(report: SweepReport) -> dict[str, Any]:
     return event | {"restarts": losses(report.losses), "sweep": rows}
 
 
-def _start(run: Progress) -> SoftPrompt | None:
+def _start(run: RunRecorder) -> SoftPrompt | None:
     raw = run.folder.start()
     return unpack(raw, str(run.folder.path)).prompt if raw else None

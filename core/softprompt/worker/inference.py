@@ -11,13 +11,13 @@ from softprompt.worker.protocol import Neighbours, Request, Similarity
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softprompt.composition.composer import Figures
-    from softprompt.composition.sentence import Sentence
+    from softprompt.composition.composer import CompositionScore
+    from softprompt.composition.sentence import ParsedPrompt
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import Array
     from softprompt.worker.active_run import ActiveRun, Services
 
-MOST_NEIGHBOURS = 100
+MAX_NEIGHBOURS = 100
 
 
 def answer(request: Request, services: Services) -> dict[str, Any]:
@@ -51,14 +51,14 @@ def _similarity(request: Similarity, services: Services) -> dict[str, Any]:
             for sentence, found in zip(made.sentences, figures(encoder, made, ours), strict=True)]  # fmt: skip
     return {
         "model": encoder.name,
-        "room": encoder.room,
+        "room": encoder.max_prompt_tokens,
         "tokens": [len(row) for row in made.rows],
         "similarities": (ours @ ours.T).clamp(-1, 1).tolist(),
         "written_out": told,
     }
 
 
-def _told(sentence: Sentence, found: Figures) -> dict[str, Any]:
+def _told(sentence: ParsedPrompt, found: CompositionScore) -> dict[str, Any]:
     return {
         "text": sentence.readable if sentence.known else "",
         "tokens": found.written_tokens,
@@ -83,7 +83,7 @@ def _neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
         encoder, vectors = _encoder(services, prompt.model, "auto"), prompt.vectors
         encoder.check_belongs(prompt)
         target = prompt.target if prompt.target.size else None
-    tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MOST_NEIGHBOURS) - 1)
+    tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MAX_NEIGHBOURS) - 1)
     readout = [
         [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)]
         for read in tokens
@@ -95,13 +95,13 @@ def _neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
 def _target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
     """What a run is trained on, as its entry will have it; the same for all of its run."""
     from softprompt.encoders.clip.rows import ALONE
-    from softprompt.objectives.hard_prompt import meant_prompt
-    from softprompt.objectives.pooled import targets_in
+    from softprompt.objectives.hard_prompt import tokenize_target
+    from softprompt.objectives.pooled import encode_targets_in
 
     if active.target is None:
         job = active.run.job
-        active.target = targets_in(encoder, meant_prompt(encoder, job.prompt, job.meanings, job.config.long), [ALONE])[
-            0
-        ]
+        active.target = encode_targets_in(
+            encoder, tokenize_target(encoder, job.prompt, job.meanings, job.config.long), [ALONE]
+        )[0]
     target: Tensor = active.target
     return target

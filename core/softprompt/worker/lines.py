@@ -6,7 +6,7 @@ import asyncio
 
 from softprompt.worker.protocol import too_long
 
-MOST_SKIPPED = 64 << 20  # bytes of a line over the limit that are read past before the other side is given up
+MAX_SKIPPED_BYTES = 64 << 20  # bytes of a line over the limit that are read past before the other side is given up
 
 
 async def read_line(reader: asyncio.StreamReader) -> bytes:
@@ -17,7 +17,7 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
         return b""
     except asyncio.LimitOverrunError as error:
         skipped, unread = 0, error.consumed
-    while skipped < MOST_SKIPPED:
+    while skipped < MAX_SKIPPED_BYTES:
         await reader.readexactly(unread)
         skipped += unread
         try:
@@ -27,4 +27,4 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
             return b""
         except asyncio.LimitOverrunError as error:
             unread = error.consumed
-    raise ConnectionAbortedError(f"a line of more than {MOST_SKIPPED:,} bytes")
+    raise ConnectionAbortedError(f"a line of more than {MAX_SKIPPED_BYTES:,} bytes")

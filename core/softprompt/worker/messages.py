@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from softprompt.worker.run_folder import AnyRun
 
 PAGE_BYTES = 64 << 10  # of runs in a page, after which it is sent; a client paints after the first
-LONGEST_SHOWN = 400  # characters of a text: a prompt stands whole in the run's folder
-LONGEST_ERROR = 2000  # characters
-MOST_RESULTS = 64  # of a sweep
+MAX_SHOWN_LENGTH = 400  # characters of a text: a prompt stands whole in the run's folder
+MAX_ERROR_LENGTH = 2000  # characters
+MAX_RESULTS = 64  # of a sweep
 FIGURES_OF_A_POINT = 3 + 16  # step, loss, similarity, and the losses of restarts
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ def shown(run: AnyRun) -> dict[str, Any]:
     """A run as clients are told it: its texts may be longer than all else together."""
     values = run.as_dict()
     error, results = (
-        shortened(values["error"], LONGEST_ERROR),
-        [_cut(result) for result in values["results"][:MOST_RESULTS]],
+        shortened(values["error"], MAX_ERROR_LENGTH),
+        [_cut(result) for result in values["results"][:MAX_RESULTS]],
     )
-    return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MOST_RESULTS]}
+    return _cut(values) | {"error": error, "results": results, "sweep": values["sweep"][:MAX_RESULTS]}
 
 
 class RunLines:
@@ -64,7 +64,9 @@ def _with(head: dict[str, Any], member: bytes) -> bytes:
 
 
 def _cut(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: shortened(value, LONGEST_SHOWN) if isinstance(value, str) else value for key, value in values.items()}
+    return {
+        key: shortened(value, MAX_SHOWN_LENGTH) if isinstance(value, str) else value for key, value in values.items()
+    }
 
 
 def reply(number: int | None, result: dict[str, Any]) -> bytes:
@@ -77,7 +79,7 @@ def reply(number: int | None, result: dict[str, Any]) -> bytes:
 
 def error(number: int | None, raised: Exception) -> bytes:
     bad_input = isinstance(raised, SoftPromptError) and is_bad_input(raised)
-    message = shortened(str(raised) or type(raised).__name__, LONGEST_ERROR)
+    message = shortened(str(raised) or type(raised).__name__, MAX_ERROR_LENGTH)
     return encode(
         {"type": "error", "id": number, "kind": type(raised).__name__, "bad_input": bad_input, "message": message}
     )

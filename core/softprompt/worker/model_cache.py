@@ -11,26 +11,26 @@ from softprompt.errors import DeviceError
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.encoders.download import Progress
+    from softprompt.encoders.download import OnBytes
 
 log = logging.getLogger(__name__)
-MOST = 2  # encoders kept at once: the one in training, and another that is asked about
+MAX_MODELS = 2  # encoders kept at once: the one in training, and another that is asked about
 
 
-class Warm:
+class ModelCache:
     """A few loaded encoders, by model, device and precision."""
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the one used last is last
 
     def get(
-        self, model: str, device: str, precision: str = "float32", on_progress: Progress | None = None
+        self, model: str, device: str, precision: str = "float32", on_progress: OnBytes | None = None
     ) -> TextEncoder:
         """The encoder, loaded if need be. Raises what `load_encoder` raises."""
         key = self._key(model, device, precision)
         encoder = self._loaded.pop(key, None)
         if encoder is None:
-            while len(self._loaded) >= MOST:  # room first: two large models may not fit
+            while len(self._loaded) >= MAX_MODELS:  # room first: two large models may not fit
                 del self._loaded[next(iter(self._loaded))]
                 self._free()
             encoder = load_encoder(model, key[1], precision, on_progress)

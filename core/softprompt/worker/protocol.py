@@ -19,22 +19,22 @@ from softprompt.errors import MessageTooLong, WorkerError, check_text
 
 # 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts; 4: the runs are told in pages
 PROTOCOL = 4
-LONGEST_LINE = 4 << 20  # bytes; a prompt may have 200,000 characters, and JSON may need 12 bytes for one
-LONGEST_READ = 64 << 20  # bytes of a line that a client reads: older workers tell all their runs in one message
-MOST_TEXTS = 64
+MAX_LINE_BYTES = 4 << 20  # bytes; a prompt may have 200,000 characters, and JSON may need 12 bytes for one
+MAX_READ_BYTES = 64 << 20  # bytes of a line that a client reads: older workers tell all their runs in one message
+MAX_TEXTS = 64
 
 
 def encode(message: dict[str, Any]) -> bytes:
     """The line of a message. Raises MessageTooLong for one that the other side would not read."""
     line = json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE_BYTES:
         raise too_long(len(line))
     return line
 
 
 def too_long(size: int) -> MessageTooLong:
     return MessageTooLong(
-        f"a message of {size:,} bytes; at most {LONGEST_LINE:,} are read. Shorten the prompt and what is compared with it"
+        f"a message of {size:,} bytes; at most {MAX_LINE_BYTES:,} are read. Shorten the prompt and what is compared with it"
     )
 
 
@@ -331,8 +331,8 @@ def request_of(message: dict[str, Any]) -> Request:
         if value is MISSING or type(value) is not _KINDS[str(field.type)]:
             raise WorkerError(f"{kind.do} needs {field.name} as {field.type}, and got {str(value)[:40]!r}")
         of, words = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
-        if isinstance(value, list) and (len(value) > MOST_TEXTS or not all(type(one) is of for one in value)):
-            raise WorkerError(f"{kind.do} takes up to {MOST_TEXTS} {words} as {field.name}")
+        if isinstance(value, list) and (len(value) > MAX_TEXTS or not all(type(one) is of for one in value)):
+            raise WorkerError(f"{kind.do} takes up to {MAX_TEXTS} {words} as {field.name}")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 check_text(field.name, text)

@@ -20,7 +20,7 @@ from softprompt.jobs.job import AnyJob
 from softprompt.library import Library
 from softprompt.library.names import name_for
 from softprompt.worker.active_run import ActiveRun, StopRequest
-from softprompt.worker.batching import together
+from softprompt.worker.batching import next_batch_size
 from softprompt.worker.events import MAX_NUMBER
 from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, newest, sign_of_life, take_lease, unheard_for
 from softprompt.worker.run_folder import (
@@ -147,7 +147,7 @@ class Queue:
         while not self.training:
             queued = [run for run in self._waiting() if run.state == "queued"]
             queued.sort(key=lambda run: (not run.stopping, run.position, run.id))
-            beginning = queued[: together([(run.job.batch, run.job.config.restarts) for run in queued])]
+            beginning = queued[: next_batch_size([(run.job.batch, run.job.config.restarts) for run in queued])]
             beginning = [self._taken_up(run) or run for run in beginning]
             if all(run.id in self._here and self.runs[run.id] is run and run.state == "queued" for run in beginning):
                 break

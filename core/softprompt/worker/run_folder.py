@@ -26,10 +26,10 @@ from typing import Any, ClassVar
 
 from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptError
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
-from softprompt.library.names import LONGEST
-from softprompt.prompts.downsample import reduced
+from softprompt.library.names import MAX_NAME_LENGTH
+from softprompt.prompts.downsample import downsample
 from softprompt.prompts.sweep_result import SweepResult
-from softprompt.system.files import open_file, read_file, sync_folder, with_room, write_new
+from softprompt.system.files import open_file, read_file, retry_without_reserve, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import VARIABLE, data_folder, make_folder
 from softprompt.worker import events as e
@@ -124,7 +124,7 @@ class Run:
         if loss is None or similarity is None or is_search:
             return points
         points = (*points, (report["step"], loss, similarity, *report.get("restarts", ())))
-        return points if len(points) < MAX_POINTS else tuple(reduced(points, MAX_POINTS // 2 + 1))
+        return points if len(points) < MAX_POINTS else tuple(downsample(points, MAX_POINTS // 2 + 1))
 
     def left(self) -> Run:
         """Its training was left as it was, by its worker's death or on purpose: its turn comes again, unless it was to be paused."""
@@ -187,7 +187,7 @@ class RunFolder:
         making = runs / f".{final.name}.partial"
         created = now()
         try:
-            with_room(runs, lambda: making.mkdir(mode=0o700))
+            retry_without_reserve(runs, lambda: making.mkdir(mode=0o700))
             set_mode(making, 0o700)
             folder = cls(making)
             if start:
@@ -209,7 +209,7 @@ class RunFolder:
         """Adds an event, with its time and the number of the writer's lease, in one write; returns it as it was written."""
         event = self.stamped(event, lease)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        with_room(self.path, lambda: self._append(line, durable))
+        retry_without_reserve(self.path, lambda: self._append(line, durable))
         return event
 
     def _append(self, line: bytes, durable: bool) -> None:
@@ -364,7 +364,7 @@ def swept_id(run: str, tokens: int) -> str:
 
 def swept_name(stem: str, tokens: int) -> str:
     """The name under which it is kept, where that is free."""
-    return f"{stem[: LONGEST - 8]}-k{tokens}"
+    return f"{stem[: MAX_NAME_LENGTH - 8]}-k{tokens}"
 
 
 def runs_folder(home: Path | None = None) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
-    from softprompt.training.task import TrainState
+    from softprompt.training.task import TrainingState
 
 CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over
 REPORT_EVERY = 0.25  # seconds, where ten steps take longer
@@ -28,7 +28,7 @@ RESTARTS_TOLD = 16  # more curves in one plot tell nothing
 log = logging.getLogger(__name__)
 
 
-class Progress:
+class RunRecorder:
     """What becomes of one run, from `begin` to `end`."""
 
     def __init__(self, services: Services, active: ActiveRun) -> None:
@@ -36,11 +36,11 @@ class Progress:
         self.folder, self.job = active.folder, active.run.job
         self.latest = dict(active.run.latest)
         self.began = active.run.began
-        self.state: TrainState | None = None  # where it went on
-        self._ended: Callable[[], TrainState] | None = None
+        self.state: TrainingState | None = None  # where it went on
+        self._ended: Callable[[], TrainingState] | None = None
         self.reported = self.saved = time.monotonic()
 
-    def begin(self) -> TrainState | None:
+    def begin(self) -> TrainingState | None:
         """Tells that it begins, and returns where it can go on: None for the beginning, which comes to the same bits."""
         try:
             self.state = from_bytes(self.folder.bytes_of(CHECKPOINT), str(self.folder.path / CHECKPOINT))
@@ -113,7 +113,7 @@ class Progress:
             ended |= {"entry": outcome.entry.id, "name": made.name, "similarity": made.similarity}
         self.end(ended | {"latest": self.latest, "began": self.began})
 
-    def _save(self, state: Callable[[], TrainState]) -> None:
+    def _save(self, state: Callable[[], TrainingState]) -> None:
         """Writes a checkpoint; leaves the run where another process has taken it."""
         try:
             self.leave_if_lost()

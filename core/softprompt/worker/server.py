@@ -25,14 +25,14 @@ from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, Worke
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job
 from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
-from softprompt.prompts.downsample import reduced
+from softprompt.prompts.downsample import downsample
 from softprompt.system.filesystems import set_mode
 from softprompt.system.locks import leads_to, take
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.active_run import ActiveRun, EventKind, Trainer
-from softprompt.worker.connection import MOST_ASKED, Client, is_ours
-from softprompt.worker.endpoint import Place
+from softprompt.worker.connection import MAX_PENDING, Connection, is_ours
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.lines import read_line
 from softprompt.worker.log import log_path
 from softprompt.worker.queue import Queue, keep_swept
@@ -40,7 +40,7 @@ from softprompt.worker.run_folder import AnyRun, Run, RunFolder, in_order, runs_
 from softprompt.worker.trainer import ThreadTrainer
 
 log = logging.getLogger(__name__)
-MOST_CLIENTS = 64
+MAX_CLIENTS = 64
 TICK, RENEW_EVERY, SCAN_EVERY = 1.0, 30.0, 30.0  # seconds
 SHOWN_ENDED = 100  # ended runs that a newcomer is told of
 RELEASE_AFTER, END_AFTER = (
@@ -51,7 +51,7 @@ HELLO_WITHIN = 10.0  # seconds
 SAYS_WHY_SECONDS = 1.0  # in which a worker that cannot train tells newcomers so: who has started it is about to connect
 TRAINER_WITHIN = 2.0  # seconds; nothing can be trained before the runs are known
 LISTED_WITHIN = 0.3  # seconds that a newcomer waits for the runs to be known; later ones follow in pages
-MOST_POINTS = 2000  # of a curve in a reply
+MAX_POINTS = 2000  # of a curve in a reply
 _END = object()
 LEAVES_WITHIN = (
     10.0  # seconds; a step or a load that takes longer is cut off, and costs what came after the last checkpoint
@@ -65,7 +65,7 @@ class Server:
     """
 
     def __init__(
-        self, place: Place, lock: int, release_after: float = RELEASE_AFTER, end_after: float = END_AFTER
+        self, place: Endpoint, lock: int, release_after: float = RELEASE_AFTER, end_after: float = END_AFTER
     ) -> None:
         self.place = place
         self.lock = lock  # the descriptor of the place's worker lock
@@ -76,9 +76,9 @@ class Server:
         self._queue = Queue(place.home, self._from_queue)  # only `_queue_thread` calls it
         self._queue_thread = ThreadPoolExecutor(1, "queue")
         self.trainer: Trainer = ThreadTrainer(self.library, self._from_trainer, release_after)
-        self.clients: dict[int, Client] = {}
+        self.clients: dict[int, Connection] = {}
         self._lines = messages.RunLines()
-        self._newcomers: set[Client] = set()  # who have not been sent the first runs yet
+        self._newcomers: set[Connection] = set()  # who have not been sent the first runs yet
         self.hello = p.hello()
         self.again = False
         self.broken = ""
@@ -130,14 +130,14 @@ class Server:
         listener.bind(os.fspath(self.place.socket))
         set_mode(self.place.socket, 0o600)  # its folder keeps others out in any case
         self._inode = os.lstat(self.place.socket).st_ino
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=p.LONGEST_LINE)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=p.MAX_LINE_BYTES)
 
     # clients
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = Client(next(self._numbers), reader, writer)
+        client = Connection(next(self._numbers), reader, writer)
         try:
-            if not is_ours(writer.get_extra_info("socket")) or len(self.clients) >= MOST_CLIENTS:
+            if not is_ours(writer.get_extra_info("socket")) or len(self.clients) >= MAX_CLIENTS:
                 return
             said = p.decode(await asyncio.wait_for(read_line(reader), HELLO_WITHIN))
             client.send(p.encode(self.hello))
@@ -166,7 +166,7 @@ class Server:
             self._since = time.monotonic()
             client.close()
 
-    async def _listen_to(self, client: Client) -> None:
+    async def _listen_to(self, client: Connection) -> None:
         """Carry out what a client asks for, one request after another, and only as fast as it reads the answers."""
         while True:
             await client.gets_room()
@@ -177,15 +177,15 @@ class Server:
                 continue
             if not line:
                 return
-            await self._heed(client, line)
+            await self._handle_line(client, line)
 
-    def _begin_list(self, client: Client) -> None:
+    def _begin_list(self, client: Connection) -> None:
         """Send the first of the runs: those that train, then those that wait, in their order. The rest follows as the client reads."""
         client.listed = deque(run.id for run in self._listed())
         self._send_page(client, {"type": "snapshot", "ready": self._ready})
         self._catch_up(client)
 
-    def _send_page(self, client: Client, head: dict[str, Any]) -> None:
+    def _send_page(self, client: Connection, head: dict[str, Any]) -> None:
         """Send the next runs of the list, each as it is now. One that is gone by now is left out."""
         runs, size = [], 0
         while client.listed and size < messages.PAGE_BYTES:
@@ -196,15 +196,15 @@ class Server:
         client.waits_for_more = bool(client.listed) or not self._scanned.is_set()
         client.send(self._lines.page(head, runs, client.waits_for_more))
 
-    def _catch_up(self, client: Client) -> None:
+    def _catch_up(self, client: Connection) -> None:
         if client.catching_up is None and (client.behind or self._has_page(client)):
             client.catching_up = asyncio.create_task(self._bring_up_to_date(client))
 
-    def _has_page(self, client: Client) -> bool:
+    def _has_page(self, client: Connection) -> bool:
         """Whether there is a page for a client: with runs, or the last one, which says that there are no more."""
         return bool(client.listed) or (client.waits_for_more and self._scanned.is_set())
 
-    async def _bring_up_to_date(self, client: Client) -> None:
+    async def _bring_up_to_date(self, client: Connection) -> None:
         """Send what a client is behind with as fast as it reads; what changes meanwhile is sent as it is then."""
         try:
             while client.behind or self._has_page(client):
@@ -225,7 +225,7 @@ class Server:
         known = self.runs.get(run)
         return p.encode({"type": "dropped", "run": run}) if known is None else self._lines.news(known)
 
-    async def _heed(self, client: Client, line: bytes) -> None:
+    async def _handle_line(self, client: Connection, line: bytes) -> None:
         """Carries out one request. Questions wait in a task of their own, so that a newer one can overtake them."""
         message = p.decode(line)
         number: int | None = None
@@ -233,13 +233,13 @@ class Server:
             number = p.number_of(message)
             request = p.request_of(message)
             if isinstance(request, (*p.QUERIES, p.Models)):
-                if len(client.asking) >= MOST_ASKED:
+                if len(client.asking) >= MAX_PENDING:
                     await asyncio.wait(client.asking, return_when=asyncio.FIRST_COMPLETED)
                 task = asyncio.create_task(self._answer(client, number, request))
                 client.asking.add(task)
                 task.add_done_callback(client.asking.discard)
                 return
-            result = await self._do(request)
+            result = await self._handle_request(request)
             if not isinstance(request, (p.Status, p.Curve, p.Keep)):
                 await self._next()  # before the answer: who asks for the status then is told what trains
             client.send(messages.reply(number, result))
@@ -249,7 +249,7 @@ class Server:
             log.exception("a request failed: %s", line[:200])
             client.send(messages.error(number, error))
 
-    async def _answer(self, client: Client, number: int | None, request: p.Request) -> None:
+    async def _answer(self, client: Connection, number: int | None, request: p.Request) -> None:
         try:
             if isinstance(request, p.Models):
                 result = await self._in_thread(self._models)
@@ -259,7 +259,7 @@ class Server:
         except Exception as error:  # to whom asked; the trainer has logged what was not foreseen
             client.send(messages.error(number, error))
 
-    async def _do(self, request: p.Request) -> dict[str, Any]:
+    async def _handle_request(self, request: p.Request) -> dict[str, Any]:
         queue = self._queue
         if not isinstance(request, (p.Status, p.Shutdown)):
             await self._scanned.wait()  # a run that has not been looked at yet is not missing
@@ -283,7 +283,7 @@ class Server:
                 run = await self._find(request.run)
                 if not run.points:
                     run = await self._in_thread(self._folder(run).read)
-                points = reduced(run.points, min(max(request.points, 2), MOST_POINTS))
+                points = downsample(run.points, min(max(request.points, 2), MAX_POINTS))
                 return {"run": run.id, "points": [point[: messages.FIGURES_OF_A_POINT] for point in points]}
             case p.Keep():
                 run = await self._find(request.run)
@@ -366,7 +366,7 @@ class Server:
                 client.behind[run] = None
                 self._catch_up(client)
 
-    def _tell_all(self, message: dict[str, Any], replaceable: bool = False) -> None:
+    def _broadcast(self, message: dict[str, Any], replaceable: bool = False) -> None:
         line = p.encode(message)
         for client in list(self.clients.values()):
             (client.send_if_read if replaceable else client.send)(line)
@@ -418,19 +418,19 @@ class Server:
         self._catch_all_up()
 
     def _from_trainer(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(self._heed_trainer, kind, run, values)
+        self._loop.call_soon_threadsafe(self._handle_thread_event, kind, run, values)
 
-    def _heed_trainer(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
+    def _handle_thread_event(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
         self._since = time.monotonic()
         match kind:
             case "ready":
                 self._ready = True
                 self._knows_devices.set()
-                self._tell_all({"type": "ready"})
+                self._broadcast({"type": "ready"})
             case "died":
                 self._break(values["why"], values["left"])
             case "loading":
-                self._tell_all({"type": "loading", "run": run, **values}, replaceable=True)
+                self._broadcast({"type": "loading", "run": run, **values}, replaceable=True)
             case "event":
                 self._begin(self._on_queue(self._record, run, values))
             case "ended":
@@ -445,7 +445,7 @@ class Server:
     def _heed_report(self, run: Run, report: dict[str, Any]) -> None:
         self.runs[run.id] = run
         figures = {key: value for key, value in report.items() if key not in ("event", "at", "lease")}
-        self._tell_all({"type": "report", "run": run.id, **figures}, replaceable=True)
+        self._broadcast({"type": "report", "run": run.id, **figures}, replaceable=True)
 
     async def _ended(self, run: str, values: dict[str, Any]) -> None:
         if values["event"]:  # before any client is told: whoever hears of the end finds it in the log
@@ -466,7 +466,9 @@ class Server:
         Args:
             left: for each run that the thread had, the event that ended it; empty for one that waits for the next worker.
         """
-        self.broken = f"nothing can be trained here ({shortened(why, messages.LONGEST_SHOWN)}); its log: {log_path()}"
+        self.broken = (
+            f"nothing can be trained here ({shortened(why, messages.MAX_SHOWN_LENGTH)}); its log: {log_path()}"
+        )
         self._ready = False
         self._knows_devices.set()  # who waits for it is told
         self._begin(self._end_broken(left))
@@ -489,7 +491,7 @@ class Server:
                 training.stop_request = "leave"
             self._loop.call_later(LEAVES_WITHIN, self._over.set)
 
-    def _make_way(self, client: Client) -> None:
+    def _make_way(self, client: Connection) -> None:
         """A newer program wants a worker of its own version: the run under way is finished, and no other begun."""
         running = self._longest()
         client.send(p.encode({"type": "making_way", "run": running}))

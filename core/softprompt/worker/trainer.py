@@ -20,13 +20,13 @@ from softprompt.worker.active_run import ActiveRun, EventKind, Superseded
 from softprompt.worker.protocol import Request
 
 if TYPE_CHECKING:
-    from softprompt.worker.model_cache import Warm
+    from softprompt.worker.model_cache import ModelCache
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Question:
+class PendingQuery:
     request: Request
     answer: Future[dict[str, Any]] = field(default_factory=Future)
 
@@ -42,8 +42,8 @@ class ThreadTrainer(threading.Thread):
         self.post = post
         self.release_after = release_after
         self.active: dict[str, ActiveRun] = {}  # by run: given by the main thread, taken back by `finish`
-        self.models: Warm | None = None
-        self._questions: dict[tuple[int, str], Question] = {}
+        self.models: ModelCache | None = None
+        self._questions: dict[tuple[int, str], PendingQuery] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = self._is_carrying = False
@@ -53,7 +53,7 @@ class ThreadTrainer(threading.Thread):
         self._wake.set()
 
     def ask(self, client: int, request: Request) -> Future[dict[str, Any]]:
-        question = Question(request)
+        question = PendingQuery(request)
         with self._lock:
             older = self._questions.pop((client, request.do), None)
             self._questions[client, request.do] = question
@@ -98,10 +98,10 @@ class ThreadTrainer(threading.Thread):
 
     def _work(self) -> None:
         import softprompt.training.trainer  # noqa: F401  # torch, 2-4 s, while the main thread answers already
-        from softprompt.worker.executor import Carrying
-        from softprompt.worker.model_cache import Warm
+        from softprompt.worker.executor import RunExecutor
+        from softprompt.worker.model_cache import ModelCache
 
-        self.models = Warm()
+        self.models = ModelCache()
         self.post("ready", "", {})
         used = time.monotonic()
         while not self._ending:
@@ -110,7 +110,7 @@ class ThreadTrainer(threading.Thread):
             self.answer()
             if self.active:
                 self._is_carrying = True
-                Carrying(self, list(self.active.values())).run()
+                RunExecutor(self, list(self.active.values())).run()
                 self._is_carrying = False
             elif not woken:
                 self.models.release()

@@ -13,19 +13,19 @@ import click
 
 from softprompt.batches.rows import Format
 from softprompt.library.names import check_tags
-from softprompt.system.priority import BATCH, make_way
+from softprompt.system.priority import BATCH, lower_priority
 from softprompt.training.errors import TrainingFailed
 from softprompt_tui.cli.commands.runs import resolved
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_of, plain_option, training_options
 from softprompt_tui.cli.progress import heed_endings
 from softprompt_tui.cli.streams import output_failure, standard_input
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
-    from softprompt.batches import Progress, Result
+    from softprompt.batches import BatchProgress, Result
 
-LONGEST_SHOWN = 60  # characters of a prompt in a line for people
+MAX_SHOWN_LENGTH = 60  # characters of a prompt in a line for people
 COLUMNS = ("similarity", "composed", f"{'name':<24}", "prompt")
 WIDTHS = tuple(map(len, COLUMNS))
 HEAD = click.style("  ".join(COLUMNS), bold=True)
@@ -101,7 +101,7 @@ def batch(
     from softprompt.batches import Batch, Defaults
     from softprompt.prompts.syntax import describe_syntax
 
-    make_way(BATCH)
+    lower_priority(BATCH)
     defaults = Defaults(config_of(settings), resolved(model), device, precision, check_tags(tags), plain)
     here = library()
     shown = sys.stdout.isatty() and not as_json
@@ -128,13 +128,15 @@ def batch(
 
 
 def _words(result: Result) -> str:
-    prompt = inert(result.prompt if len(result.prompt) <= LONGEST_SHOWN else result.prompt[: LONGEST_SHOWN - 1] + "…")
+    prompt = sanitize(
+        result.prompt if len(result.prompt) <= MAX_SHOWN_LENGTH else result.prompt[: MAX_SHOWN_LENGTH - 1] + "…"
+    )
     if result.error is not None:
-        return f"line {result.line}: {inert(result.error[1])}"
+        return f"line {result.line}: {sanitize(result.error[1])}"
     figures = ("" if value is None else f"{value:.4f}" for value in (result.similarity, result.composed))
     similarity, composed = (f"{value:>{width}}" for value, width in zip(figures, WIDTHS, strict=False))
     there = {"before": "  (from before)", "trashed": "  (in the trash)"}.get(result.state, "")
-    return f"{similarity}  {composed}  {inert(result.name):<{WIDTHS[2]}}  {prompt}{there}"
+    return f"{similarity}  {composed}  {sanitize(result.name):<{WIDTHS[2]}}  {prompt}{there}"
 
 
 class Watch:
@@ -145,7 +147,7 @@ class Watch:
         self.shown = sys.stderr.isatty() and not quiet
         self.both = sys.stdout.isatty()
         self.interrupted = self.printed = False
-        self.latest: Progress | None = None
+        self.latest: BatchProgress | None = None
 
     def __enter__(self) -> Watch:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -167,10 +169,10 @@ class Watch:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def __call__(self, progress: Progress) -> bool:
+    def __call__(self, progress: BatchProgress) -> bool:
         self.latest = progress
         if self.shown:
-            self.bar.update(self.task, completed=progress.done, description=inert(_told(progress)))
+            self.bar.update(self.task, completed=progress.done, description=sanitize(_told(progress)))
         return self.interrupted or output_failure() is not None  # what nobody can read need not be trained now
 
     def print(self, line: str, head: str = "") -> None:
@@ -220,7 +222,7 @@ class Watch:
             raise SystemExit(FAILED)
 
 
-def _told(progress: Progress) -> str:
+def _told(progress: BatchProgress) -> str:
     if progress.phase != "training":
         return f"loading {progress.model}" if progress.phase == "loading" else "looking what is there"
     rate = progress.prompts_per_second

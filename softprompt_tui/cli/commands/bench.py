@@ -13,14 +13,14 @@ import click
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import line
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, drawn, without_colour
+from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render, without_colour
 
 if TYPE_CHECKING:
     from softprompt.bench.machine import Machine
     from softprompt.bench.results import BatchRow, HardRow, PairRow, Row, SoftRow, StepRow, TimeRow
 
 DEFAULT_MODEL = "mini"
-FEWEST_FOR_A_PLOT = 3
+MIN_PLOT_POINTS = 3
 Kind = TypeVar("Kind")
 
 
@@ -289,10 +289,10 @@ def _plot(title: str, rows: Sequence[Any], point: Callable[[Any], tuple[int, flo
     """One curve a method, where there are enough points for one."""
     methods = list(dict.fromkeys(row.method for row in rows))
     curves = [[point(row) for row in rows if row.method == method] for method in methods]
-    if max(map(len, curves)) < FEWEST_FOR_A_PLOT:
+    if max(map(len, curves)) < MIN_PLOT_POINTS:
         return
     width = min(WIDEST, shutil.get_terminal_size().columns)
-    text = drawn(curves, width, HEIGHT, methods, title)
+    text = render(curves, width, HEIGHT, methods, title)
     if text:
         click.echo(text.rstrip() if sys.stdout.isatty() else without_colour(text).rstrip())
 

@@ -10,8 +10,8 @@ import click
 from softprompt.config import TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError
-from softprompt.jobs.job import job_of_sentence
-from softprompt.text_states import Family
+from softprompt.jobs.job import job_from_composition
+from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.commands.runs import resolved, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import (
@@ -28,8 +28,8 @@ from softprompt_tui.cli.report import line
 from softprompt_tui.rendering.provenance import UNKNOWN
 
 if TYPE_CHECKING:
-    from softprompt.composition.composer import Figures
-    from softprompt.composition.sentence import Sentence
+    from softprompt.composition.composer import CompositionScore
+    from softprompt.composition.sentence import ParsedPrompt
 
 OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
 TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two long ones stand in it, against .9990 and .995 with 3 (measured)
@@ -56,7 +56,7 @@ TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two lo
     type=click.Choice(OBJECTIVES),
     help="What the saved one is trained towards, as in `train`; a mix takes cosine only.",
 )
-@click.option("--family", type=choice(Family), help="Whose hidden states: hidden, mixed.")
+@click.option("--family", type=choice(ImageProgram), help="Whose hidden states: hidden, mixed.")
 @click.option("--hidden-share", type=float, help="The hidden states' part of mixed.")
 @click.option(
     "--model",
@@ -136,23 +136,25 @@ def compose(
         for text, theirs in zip(against, encoder.encode(against), strict=True)
     ]
     if as_json:
-        print_json({"model": encoder.name, "room": encoder.room, "template": template, **_values(found, alike)})
+        print_json(
+            {"model": encoder.name, "room": encoder.max_prompt_tokens, "template": template, **_values(found, alike)}
+        )
         return
     line("template", template)
-    for label, words in _told(sentence, found, encoder.room):
+    for label, words in _told(sentence, found, encoder.max_prompt_tokens):
         line(label, words)
     for text, likeness in alike:
         line("against", f"{likeness:.4f}  {text}")
 
 
-def _model_of(sentence: Sentence) -> str:
+def _model_of(sentence: ParsedPrompt) -> str:
     """The model of the first soft prompt in it of which it is known; the others are held against it when they are used."""
     known = [entry.prompt.model for word in sentence.words for entry in word.entries if entry.prompt.model]
     return known[0] if known else MINI
 
 
 def _save(
-    sentence: Sentence,
+    sentence: ParsedPrompt,
     name: str,
     config: TrainConfig,
     model: str,
@@ -161,7 +163,7 @@ def _save(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    job = job_of_sentence(sentence, config=config, model=model, device=device, name=name)
+    job = job_from_composition(sentence, config=config, model=model, device=device, name=name)
     library().prepare()
     if background:
         submit(job, "", as_json)
@@ -169,7 +171,7 @@ def _save(
         train_here(job, None, as_json, quiet)
 
 
-def _told(sentence: Sentence, found: Figures, room: int) -> list[tuple[str, str]]:
+def _told(sentence: ParsedPrompt, found: CompositionScore, room: int) -> list[tuple[str, str]]:
     """(label, words) of what there is to say."""
     used = f"{found.tokens} of {room}"
     if not sentence.words:
@@ -187,12 +189,12 @@ def _told(sentence: Sentence, found: Figures, room: int) -> list[tuple[str, str]
     return [*told, ("mix", "near: the mean of the vectors. --save NAME trains it")] if found.mixed == "near" else told
 
 
-def _saved(found: Figures) -> str:
+def _saved(found: CompositionScore) -> str:
     assert found.saved is not None  # the tokens written out are known
     return f"{found.saved} saved" if found.saved >= 0 else f"{-found.saved} more than that"
 
 
-def _values(found: Figures, alike: list[tuple[str, float]]) -> dict[str, Any]:
+def _values(found: CompositionScore, alike: list[tuple[str, float]]) -> dict[str, Any]:
     return {
         "tokens": found.tokens,
         "written_out": [vars(one).copy() for one in found.written_out],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softprompt.library.diff import Difference
     from softprompt.library.entry import Entry
 
-WIDEST = 40  # characters of a value in the table
+MAX_CELL_WIDTH = 40  # characters of a value in the table
 
 
 @click.command()
@@ -106,7 +106,7 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = "-" if value is None or value == "" else f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+    return text if len(text) <= MAX_CELL_WIDTH else f"{text[: MAX_CELL_WIDTH - 1]}…"
 
 
 def _values(a: Entry, b: Entry, found: Difference, alike: float | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from softprompt_tui.cli.common import entry_argument, json_option, library, narrate, print_json
-from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
+from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -75,7 +75,7 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
     if clear == (text is not None):
         raise click.UsageError("note takes either a text or --clear")
     if text == "-":
-        text = read_text("note", LONGEST_INPUT)
+        text = read_text("note", MAX_INPUT_LENGTH)
     entry = library().annotate(name, text or "")
     _done(entry, f"{entry.prompt.name}: {'noted' if entry.note else 'no note'}", as_json)
 

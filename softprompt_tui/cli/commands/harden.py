@@ -9,8 +9,8 @@ import click
 
 from softprompt.config import HardConfig, HardInit, Method, Words
 from softprompt.errors import ConfigError
-from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import hard_job
+from softprompt.jobs.execute import run_job
+from softprompt.jobs.job import hard_readout_job
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -24,7 +24,7 @@ from softprompt_tui.cli.common import (
     print_json,
 )
 from softprompt_tui.cli.options import choice
-from softprompt_tui.cli.progress import Progress
+from softprompt_tui.cli.progress import ProgressDisplay
 from softprompt_tui.cli.report import entry_json, print_hard
 from softprompt_tui.rendering.provenance import unassigned
 
@@ -103,11 +103,11 @@ def harden(
     entry = here.open(name)
     if not entry.prompt.model:
         raise ConfigError(f"no hard readout can be looked for: {unassigned(entry.prompt)}")
-    job = hard_job(entry, hard_config(settings, init=init, restarts=restarts, seed=seed), device)
+    job = hard_readout_job(entry, hard_config(settings, init=init, restarts=restarts, seed=seed), device)
     encoder = load(entry.prompt.model, device)
     encoder.check_belongs(entry.prompt)
-    with Progress(quiet) as progress:
-        outcome = carry_out(job, encoder, here, on_hard=progress.hard)
+    with ProgressDisplay(quiet) as progress:
+        outcome = run_job(job, encoder, here, on_hard=progress.hard)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     saved = outcome.entry

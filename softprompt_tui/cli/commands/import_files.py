@@ -24,7 +24,7 @@ from softprompt_tui.cli.common import (
 )
 from softprompt_tui.cli.options import DEFAULT, choice, prepared
 from softprompt_tui.cli.report import entry_json, line, print_entry
-from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
+from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
 from softprompt_tui.rendering.provenance import UNKNOWN, told_of_origin
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def assign(
     if not model and prompt is None:
         raise ConfigError("nothing is assigned: give --model NAME, --prompt TEXT, or both")
     if prompt is not None:
-        prompt = prepared(read_text("prompt", LONGEST_INPUT) if prompt == "-" else prompt, plain=False)
+        prompt = prepared(read_text("prompt", MAX_INPUT_LENGTH) if prompt == "-" else prompt, plain=False)
         check_hard_prompt(prompt)
     here, done = library(), []
     encoders: dict[str, TextEncoder] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.library import SORTS, Library, Listed
+from softprompt.library import SORTS, EntrySummary, Library
 from softprompt_tui.cli.common import (
     complete_model,
     entry_argument,
@@ -102,11 +102,11 @@ def _nothing(narrowed: bool, trash: bool) -> str:
     return 'The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
 
 
-def _values(one: Listed) -> dict[str, Any]:
+def _values(one: EntrySummary) -> dict[str, Any]:
     return vars(one) | {"tags": list(one.tags), "path": str(one.path)}
 
 
-def _row(one: Listed, now: datetime, tagged: bool) -> tuple[str, ...]:
+def _row(one: EntrySummary, now: datetime, tagged: bool) -> tuple[str, ...]:
     return (
         one.name,
         "-" if one.tokens is None else str(one.tokens),

@@ -13,7 +13,7 @@ import click
 from softprompt.errors import EntryDamaged
 from softprompt_tui.cli.common import FAILED, json_option, narrate, print_json, stderr_console
 from softprompt_tui.cli.common import library as the_library
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 
 @click.group("library")
@@ -98,7 +98,7 @@ def backup(file: Path, as_json: bool) -> None:
             {"file": str(file.absolute()), "files": done.files, "damaged": [str(error) for error in done.damaged]}
         )
     else:
-        click.echo(inert(f"{done.files:,} files in {file.absolute()}, each verified"))
+        click.echo(sanitize(f"{done.files:,} files in {file.absolute()}, each verified"))
     if done.damaged:
         raise SystemExit(FAILED)
 

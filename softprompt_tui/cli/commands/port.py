@@ -8,7 +8,7 @@ import click
 
 from softprompt.errors import PromptError
 from softprompt.jobs.job import TrainJob
-from softprompt.text_states import Family
+from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.commands.runs import resolved, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
@@ -28,7 +28,7 @@ from softprompt_tui.services.job_form import settings_of
 @click.option("--name", "new", metavar="NAME", help="Name in the library; the old one with a number unless given.")
 @click.option(
     "--family",
-    type=choice(Family),
+    type=choice(ImageProgram),
     help="Whose hidden states to look at, where it was trained to be near those of another.",
 )
 @device_option
@@ -39,7 +39,7 @@ def port(
     name: str,
     model: str,
     new: str | None,
-    family: Family | None,
+    family: ImageProgram | None,
     device: str,
     background: bool,
     as_json: bool,
@@ -56,7 +56,7 @@ def port(
     here = library()
     entry = here.open(name)
     made = entry.prompt
-    if not made.written_out:
+    if not made.reference_texts:
         raise PromptError(
             f"{made.name} cannot be trained for another model: what it means is not known, since the file that it came from does "
             f"not say. `softprompt-tui assign '{made.name}' --prompt TEXT` says it"

@@ -13,12 +13,12 @@ from softprompt_tui.cli.common import device_option, entry_argument, json_option
 from softprompt_tui.cli.report import line
 from softprompt_tui.rendering.numbers import figure
 from softprompt_tui.rendering.provenance import unassigned
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.prompts.results import ReadoutToken
 
-MOST = 1000
+MAX_NEIGHBOURS = 1000
 INDENT = 6
 JOINED = "\u2007"  # between a word and its cosine, so that a line does not end there
 
@@ -30,7 +30,7 @@ def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
 @click.command()
 @entry_argument
 @click.option(
-    "--top", type=click.IntRange(1, MOST), default=8, show_default=True, help="Neighbours of each soft token."
+    "--top", type=click.IntRange(1, MAX_NEIGHBOURS), default=8, show_default=True, help="Neighbours of each soft token."
 )
 @device_option
 @json_option
@@ -63,7 +63,7 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
         words = "  ".join(f"{token} {cosine:.3f}".replace(" ", JOINED) for token, cosine in nearest(read))
         click.echo()
         wrapped = textwrap.wrap(
-            inert(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False
+            sanitize(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False
         )
         for n, part in enumerate(wrapped):
             click.echo(f"{f'[v{i}]' if n == 0 else '':<{INDENT}}" + part.replace(JOINED, " "))

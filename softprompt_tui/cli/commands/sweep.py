@@ -18,7 +18,7 @@ from softprompt.system.generators import drive
 from softprompt_tui.cli.commands.runs import resolved
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.options import config_of, other_options, plain_option, prepared
-from softprompt_tui.cli.progress import Progress
+from softprompt_tui.cli.progress import ProgressDisplay
 from softprompt_tui.rendering.numbers import figure
 from softprompt_tui.rendering.plots import HEIGHT, WIDEST, without_colour
 from softprompt_tui.rendering.sweep_table import plot
@@ -102,7 +102,7 @@ def sweep(
     check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = load(job.model, device, precision)
-    with Progress(quiet, config.steps) as progress:
+    with ProgressDisplay(quiet, config.steps) as progress:
         made = _swept(encoder, prompt, numbers, config, progress)
     from softprompt.training.token_sweep import results
 
@@ -134,7 +134,7 @@ def sweep(
 
 
 def _swept(
-    encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: Progress
+    encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: ProgressDisplay
 ) -> list[SoftPrompt]:
     from softprompt.training.trainer import sweep
 

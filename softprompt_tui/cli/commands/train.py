@@ -8,7 +8,7 @@ import click
 
 from softprompt.config import HardConfig
 from softprompt.errors import ConfigError
-from softprompt.jobs.execute import carry_out
+from softprompt.jobs.execute import run_job
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt_tui.cli.commands.harden import hard_config, hard_options
@@ -23,9 +23,9 @@ from softprompt_tui.cli.common import (
     load,
 )
 from softprompt_tui.cli.options import config_of, plain_option, prepared, training_options
-from softprompt_tui.cli.progress import Progress
+from softprompt_tui.cli.progress import ProgressDisplay
 from softprompt_tui.cli.result import finish
-from softprompt_tui.cli.streams import LONGEST_INPUT, read_text
+from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -87,7 +87,7 @@ def train(
     --background the training goes on (`runs` lists it, `attach` shows it).
     """  # fmt: skip
     if prompt == "-":
-        prompt = read_text("prompt", LONGEST_INPUT)
+        prompt = read_text("prompt", MAX_INPUT_LENGTH)
     prompt = prepared(prompt, plain)
     here = library()
     wanted = hard_config(settings, seed=settings["seed"])
@@ -121,8 +121,8 @@ def train_here(
     check_fits(job)
     # imports torch, 2-4 s: not before what was asked for is known to make sense
     encoder = encoder or load(job.model, job.device, job.precision)
-    with Progress(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
-        outcome = carry_out(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
+    with ProgressDisplay(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
+        outcome = run_job(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     finish(job.name, outcome.entry, outcome.failure, as_json)

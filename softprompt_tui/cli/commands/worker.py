@@ -12,7 +12,7 @@ from softprompt.worker.log import log_path
 from softprompt_tui.cli.commands.runs import worker as started
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json
 from softprompt_tui.cli.report import line
-from softprompt_tui.rendering.sanitize import inert
+from softprompt_tui.rendering.sanitize import sanitize
 
 GONE_WITHIN = 5.0  # seconds after its last word
 
@@ -135,6 +135,6 @@ def logs(lines: int) -> None:
     try:
         with log_path().open(encoding="utf-8", errors="replace") as file:
             for text in deque(file, lines):
-                click.echo(inert(text.rstrip("\n")))
+                click.echo(sanitize(text.rstrip("\n")))
     except FileNotFoundError:
         narrate(f"there is no log yet; it will be {log_path()}")

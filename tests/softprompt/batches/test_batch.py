@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from softprompt import Library, TrainConfig, train_batch
-from softprompt.batches import Batch, Defaults, Progress, Result
+from softprompt.batches import Batch, BatchProgress, Defaults, Result
 from softprompt.batches.row_job import OF_A_ROW
-from softprompt.batches.rows import LONGEST_LINE, Keys, Row, read_rows
+from softprompt.batches.rows import MAX_LINE_BYTES, Keys, Row, read_rows
 from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, UnknownModel
 from softprompt.training.errors import TrainingFailed
 
@@ -217,10 +217,10 @@ def test_columns_of_another_meaning_are_not_used_and_another_can_hold_the_prompt
         ("x.csv", "prompt\na,b", "it has 2 cells, the header 1"),
         ("x.csv", 'prompt\n"a', "is a quotation mark missing"),
         ("x.csv", 'prompt\n"' + "a " * 100_000 + '"', "it is no CSV"),
-        ("x.csv", "prompt\n" + "a" * (LONGEST_LINE + 5), "the line has more than"),
-        ("x.txt", "a" * (LONGEST_LINE + 5), "the line has more than"),
-        ("x.txt", "é" * LONGEST_LINE, "the line has more than"),
-        ("x.jsonl", "a" * (2 * LONGEST_LINE + 5), "the line has more than"),
+        ("x.csv", "prompt\n" + "a" * (MAX_LINE_BYTES + 5), "the line has more than"),
+        ("x.txt", "a" * (MAX_LINE_BYTES + 5), "the line has more than"),
+        ("x.txt", "é" * MAX_LINE_BYTES, "the line has more than"),
+        ("x.jsonl", "a" * (2 * MAX_LINE_BYTES + 5), "the line has more than"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_its_own_error(name: str, text: str, said: str) -> None:
@@ -264,9 +264,9 @@ def test_input_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, home:
         def readline(self, size: int | None = -1) -> bytes:
             return self.line[:size]
 
-    monkeypatch.setattr(reading, "LARGEST", 1 << 24)
-    monkeypatch.setattr(spool, "MOST", 1000)
-    for line, said in ((b"a" * (LONGEST_LINE + 1), "more than 16 MiB"), (b"a fox\n", "more than 1,000 prompts")):
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 1 << 24)
+    monkeypatch.setattr(spool, "MAX_ROWS", 1000)
+    for line, said in ((b"a" * (MAX_LINE_BYTES + 1), "more than 16 MiB"), (b"a fox\n", "more than 1,000 prompts")):
         endless = Endless()
         endless.line = line  # type: ignore[attr-defined]
         with pytest.raises(FileRefused, match=said):
@@ -288,7 +288,7 @@ def test_every_prompt_is_trained_and_saved_with_its_own_settings(home: Path) -> 
         {"prompt": PROMPTS[1], "tokens": 1, "name": "boat", "contexts": "no"},
         {"prompt": PROMPTS[2], "seed": "5"},
     ]
-    told: list[Progress] = []
+    told: list[BatchProgress] = []
     results = {result.line: result for result in train_batch(mixed, SHORT, tags=("lot",), on_progress=told.append)}
     assert sorted(results) == [1, 2, 3]
     assert all(result.state == "trained" and result.error is None for result in results.values())
@@ -394,11 +394,11 @@ def test_what_is_in_the_trash_is_done_and_what_is_purged_is_not() -> None:
 
 def steps_in(home: Path) -> dict[str, int]:
     """How far each training is that the batch has written down."""
-    from softprompt.batches.checkpoints import UnderWay
+    from softprompt.batches.checkpoints import BatchCheckpoint
     from softprompt.jobs.checkpoint import from_bytes
 
     (state,) = (home / "data" / "batches").glob("*.state")
-    return {key: from_bytes(raw, key).step for key, raw in UnderWay(state.parent, state.stem).read().items()}
+    return {key: from_bytes(raw, key).step for key, raw in BatchCheckpoint(state.parent, state.stem).read().items()}
 
 
 def test_what_was_under_way_goes_on_where_it_was(home: Path) -> None:
@@ -409,7 +409,7 @@ def test_what_was_under_way_goes_on_where_it_was(home: Path) -> None:
     before = steps_in(home)
     assert min(before.values()) > 0
 
-    def further(progress: Progress) -> bool:
+    def further(progress: BatchProgress) -> bool:
         return progress.under_way > 0
 
     with closing(Batch(PROMPTS, Defaults(long))) as batch:
@@ -460,7 +460,7 @@ def test_a_batch_is_one_process_s_at_a_time(tmp_path: Path) -> None:
 
 
 def test_another_that_saves_the_same_meanwhile_is_no_failure(tmp_path: Path) -> None:
-    def quicker(_progress: Progress) -> None:
+    def quicker(_progress: BatchProgress) -> None:
         if not Library().list().entries:
             list(train_batch(PROMPTS[:1], SHORT, device="cpu"))  # by another name: not the same batch
 

@@ -43,15 +43,15 @@ from softprompt.bench.run import measure
 from softprompt.bench.soft import worst_tenth
 from softprompt.bench.textual_inversion import DECAY, Inversion, after_steps, tuned_rate
 from softprompt.config import TrainConfig
-from softprompt.encoders.base import Specials
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import TowerConfig
+from softprompt.encoders.clip.transformer import TextTransformerConfig
 from softprompt.errors import ConfigError, PromptError, UnknownModel
-from softprompt.objectives.hard_prompt import hard_prompt
-from softprompt.objectives.pooled import targets_in
-from softprompt.training.init import start_vectors
+from softprompt.objectives.hard_prompt import tokenize_prompt
+from softprompt.objectives.pooled import encode_targets_in
+from softprompt.training.init import init_vectors
 from tests.conftest import BOAT, FOX
 
 TINY = {"count": 2, "hard_count": 1, "seconds": 0.05, "watch": 0.02, "patience": 0.2, "texts": tuple(shipped()[:2])}
@@ -65,8 +65,8 @@ pytestmark = pytest.mark.usefixtures("kept_typeable")
 def tiny() -> TextEncoder:
     """A tower of two small layers, in which every step takes a millisecond."""
     tokenizer = Tokenizer()
-    tower = random_tower(TowerConfig(32, 2, 2, 77, 49_408, 32, 64))
-    return TextEncoder("tiny", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    tower = random_tower(TextTransformerConfig(32, 2, 2, 77, 49_408, 32, 64))
+    return TextEncoder("tiny", tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_the_limits_count_is_that_of_the_plain_forward_and_input_gradient(
 
 def test_textual_inversion_is_adamw_on_the_padded_context(encoder: TextEncoder) -> None:
     config = TrainConfig(tokens=3, contexts=())
-    prompt, rate = hard_prompt(encoder, FOX), 0.01
-    start = start_vectors(encoder, prompt, config, 3, None)
-    target = targets_in(encoder, prompt, [ALONE])
+    prompt, rate = tokenize_prompt(encoder, FOX), 0.01
+    start = init_vectors(encoder, prompt, config, 3, None)
+    target = encode_targets_in(encoder, prompt, [ALONE])
     tower, specials = encoder.tower, encoder.specials
     ids = torch.tensor([*specials.start, 0, 0, 0, *specials.end, *[specials.pad] * 72])
     vectors = torch.nn.Parameter(start[0].clone())
@@ -122,7 +122,7 @@ def test_textual_inversion_is_adamw_on_the_padded_context(encoder: TextEncoder) 
 def test_the_tuned_rate_is_the_quickest_of_the_grid(encoder: TextEncoder) -> None:
     config = TrainConfig(tokens=8, contexts=(), steps=30)
     rate = tuned_rate(encoder, [FOX, BOAT], config, 0.9)
-    target = F.normalize(targets_in(encoder, hard_prompt(encoder, FOX), [ALONE]), dim=-1)
+    target = F.normalize(encode_targets_in(encoder, tokenize_prompt(encoder, FOX), [ALONE]), dim=-1)
 
     def similarity(rate: float) -> float:
         vectors = after_steps(encoder, [FOX], config, rate)[0]

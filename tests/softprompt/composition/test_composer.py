@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import softprompt
 from softprompt import SoftPrompt
-from softprompt.composition.composer import Figures, compose, figures, hidden, pooled
+from softprompt.composition.composer import CompositionScore, compose, figures, hidden, pooled
 from softprompt.composition.sentence import read_sentence
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryNotFound, PromptError, TemplateError
@@ -45,14 +45,14 @@ def fox(entries: dict[str, Entry]) -> SoftPrompt:
     return entries["fox"].prompt
 
 
-def figures_of(encoder: TextEncoder, text: str, find: Find) -> Figures:
+def figures_of(encoder: TextEncoder, text: str, find: Find) -> CompositionScore:
     made = compose(encoder, [text], find)
     return figures(encoder, made, pooled(encoder, made))[0]
 
 
 def test_a_composition_means_what_it_says(encoder: TextEncoder, entries: dict[str, Entry], find: Find) -> None:
     made = compose(encoder, ["[fox] beside a river", "[v1][v2] [v3] beside a river"], find, opened=entries["fox"])
-    assert [[one.text for one in sentence.written_out()] for sentence in made.sentences] == [[RIVER], [RIVER]]
+    assert [[one.text for one in sentence.reference_texts()] for sentence in made.sentences] == [[RIVER], [RIVER]]
     first, second = pooled(encoder, made)
     assert float((first - second).abs().max()) < 1e-5
     assert float(first @ encoder.encode([RIVER])[0]) > 0.98
@@ -83,7 +83,7 @@ def test_hidden_states_are_those_that_a_family_reads(encoder: TextEncoder, find:
     assert [states.shape for states in hidden(encoder, made, "sd1")] == [(2, encoder.width), (5, encoder.width)]
     assert [states.shape for states in hidden(encoder, made, "flux")] == [(1, encoder.width)] * 2
     (words,) = hidden(encoder, compose(encoder, ["a lake"], find), "sd1")
-    assert torch.allclose(words, encoder.frame([encoder.tokenize("a lake")]).read(None, READS["sd1"]).states[0, 0])
+    assert torch.allclose(words, encoder.batch_rows([encoder.tokenize("a lake")]).read(None, READS["sd1"]).states[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_hidden_states_are_those_that_a_family_reads(encoder: TextEncoder, find:
     ],
 )
 def test_a_sentence_is_written_out_as_the_encoder_reads_it(find: Find, text: str, written: str) -> None:
-    assert [one.text for one in read_sentence(text, find).written_out()] == [written]
+    assert [one.text for one in read_sentence(text, find).reference_texts()] == [written]
 
 
 def test_one_whose_hard_prompt_is_not_known_has_similarities_and_no_fidelity(encoder: TextEncoder, find: Find) -> None:
     made = compose(encoder, ["[unknown] beside a river", "[fox] beside a river"], find)
     ours = pooled(encoder, made)
     assert float(ours[0] @ ours[1]) == pytest.approx(1, abs=1e-5)
-    assert figures(encoder, made, ours)[0] == Figures(6, "", (), None, None, None)
+    assert figures(encoder, made, ours)[0] == CompositionScore(6, "", (), None, None, None)
     assert figures_of(encoder, "[fox + unknown]", find).fidelity is None
 
 
@@ -116,7 +116,7 @@ def test_written_out_it_may_be_too_long_for_the_model(encoder: TextEncoder, find
     found = figures_of(encoder, "[fox] and [boat] " * 4, find)
     assert found.fidelity is None
     assert found.written_tokens is not None
-    assert found.written_tokens > encoder.room
+    assert found.written_tokens > encoder.max_prompt_tokens
 
 
 def test_parts_of_a_soft_prompt_are_its_tokens(encoder: TextEncoder, find: Find, fox: SoftPrompt) -> None:
@@ -130,7 +130,9 @@ def test_text_without_soft_prompts_is_just_text(encoder: TextEncoder, find: Find
     made = compose(encoder, [r"a lake \[in\] winter"], find)
     assert made.vectors is None
     assert made.rows == [encoder.tokenize("a lake [in] winter")]
-    assert figures(encoder, made, pooled(encoder, made)) == [Figures(len(made.rows[0]), "", (), None, None, None)]
+    assert figures(encoder, made, pooled(encoder, made)) == [
+        CompositionScore(len(made.rows[0]), "", (), None, None, None)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,20 @@ from softprompt.composition.sentence import read_sentence
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError, PromptTooLong
-from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job, TrainJob, job_of_sentence
+from softprompt.jobs.execute import run_job
+from softprompt.jobs.job import Job, TrainJob, job_from_composition
 from softprompt.library.entry import Entry, pack, unpack
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
-from softprompt.objectives.pooled import targets_in
-from softprompt.prompts.lineage import MOST_MEANINGS, Ancestor, Meaning
+from softprompt.objectives.hard_prompt import tokenize_prompt, tokenize_weighted
+from softprompt.objectives.pooled import encode_targets_in
+from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, Ancestor, WeightedText
 from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
 from tests.kept import trained
 from tests.library_model import a_prompt
 
 QUICK = TrainConfig(tokens=3, steps=100)
-BOTH = (Meaning(FOX, 0.6), Meaning(BOAT, 0.4))
+BOTH = (WeightedText(FOX, 0.6), WeightedText(BOAT, 0.4))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def entries(encoder: TextEncoder) -> dict[str, Entry]:
 def mix(encoder: TextEncoder, entries: dict[str, Entry], tmp_path_factory: pytest.TempPathFactory) -> Entry:
     """[fox*.6 + boat*.4], trained and saved."""
     sentence = read_sentence("[fox*.6 + boat*.4]", entries.__getitem__)
-    job = job_of_sentence(sentence, config=QUICK, name="mix")
-    entry = carry_out(
+    job = job_from_composition(sentence, config=QUICK, name="mix")
+    entry = run_job(
         Job.from_dict(json.loads(json.dumps(job.as_dict()))), encoder, Library(tmp_path_factory.mktemp("mix"))
     ).entry
     assert entry is not None
@@ -73,9 +73,9 @@ def test_fewer_tokens_are_stretched_over_as_many_places() -> None:
 
 
 def test_the_target_is_the_weighted_mean_of_the_directions(encoder: TextEncoder) -> None:
-    prompt = weighted_prompt(encoder, "both", BOTH)
+    prompt = tokenize_weighted(encoder, "both", BOTH)
     for context in (ALONE, "a photo of {}"):
-        ours = F.normalize(targets_in(encoder, prompt, [context]), dim=-1)[0]
+        ours = F.normalize(encode_targets_in(encoder, prompt, [context]), dim=-1)[0]
         a, b = encoder.encode([context.format(FOX), context.format(BOAT)])
         assert torch.allclose(ours, F.normalize(0.6 * a + 0.4 * b, dim=-1), atol=1e-5)
     assert prompt.tokens == len(encoder.tokenizer.encode(BOAT))
@@ -110,28 +110,28 @@ def test_a_saved_mix_says_what_it_means_and_is_made_from(mix: Entry, entries: di
 def test_a_mix_in_a_mix_keeps_every_share(entries: dict[str, Entry], mix: Entry) -> None:
     known = entries | {"mix": mix}
     sentence = read_sentence("[mix + fox] at night", known.__getitem__)
-    shares = {one.text: one.share for one in sentence.written_out()}
+    shares = {one.text: one.share for one in sentence.reference_texts()}
     assert shares == pytest.approx({f"{FOX} at night": 0.8, f"{BOAT} at night": 0.2})
     assert sentence.readable == f"(({FOX}*.6 + {BOAT}*.4)*.5 + {FOX}*.5) at night"
     assert read_sentence("[mix], 4k", known.__getitem__).readable == f"({FOX}*.6 + {BOAT}*.4), 4k"
     both = read_sentence("[mix] and [fox*.5 + boat*.5]", known.__getitem__)
-    assert sorted(one.share for one in both.written_out()) == pytest.approx([0.2, 0.2, 0.3, 0.3])
+    assert sorted(one.share for one in both.reference_texts()) == pytest.approx([0.2, 0.2, 0.3, 0.3])
 
 
 def test_meanings_do_not_grow_without_bound(encoder: TextEncoder, mix: Entry) -> None:
     find: Callable[[str], Entry] = lambda _: mix  # noqa: E731
-    assert len(read_sentence("[mix] " * 6, find).written_out()) == MOST_MEANINGS
+    assert len(read_sentence("[mix] " * 6, find).reference_texts()) == MAX_WEIGHTED_TEXTS
     with pytest.raises(PromptError, match="128 sentences together"):
-        read_sentence("[mix] " * 7, find).written_out()
+        read_sentence("[mix] " * 7, find).reference_texts()
     with pytest.raises(PromptError, match="sentences together"):
-        read_sentence("[mix]" * 5000, find).written_out()
+        read_sentence("[mix]" * 5000, find).reference_texts()
 
 
 # jobs
 
 
 def test_a_job_of_a_composition_without_mixes_is_one_of_the_sentence(entries: dict[str, Entry]) -> None:
-    job = job_of_sentence(read_sentence("[fox] next to [boat]", entries.__getitem__), name="pair")
+    job = job_from_composition(read_sentence("[fox] next to [boat]", entries.__getitem__), name="pair")
     assert (job.prompt, job.meanings, job.name) == (f"{FOX} next to {BOAT}", (), "pair")
     assert [(one.relation, one.name) for one in job.ancestry] == [("composed", "fox"), ("composed", "boat")]
 
@@ -139,11 +139,11 @@ def test_a_job_of_a_composition_without_mixes_is_one_of_the_sentence(entries: di
 def test_what_has_no_known_meaning_is_not_trained_on(entries: dict[str, Entry]) -> None:
     unknown = Entry("1", 1, replace(entries["fox"].prompt, hard_prompt=""))
     with pytest.raises(PromptError, match="is not known"):
-        job_of_sentence(read_sentence("[x] at night", lambda _: unknown))
+        job_from_composition(read_sentence("[x] at night", lambda _: unknown))
     for text in ("[fox:1] at night", "[fox:1] [fox:3]", "[boat:1-3]"):
         with pytest.raises(PromptError, match=r"not all soft tokens of (fox|boat)"):
-            job_of_sentence(read_sentence(text, entries.__getitem__))
-    assert job_of_sentence(read_sentence("[fox:1][fox:2-3]", entries.__getitem__)).prompt == FOX
+            job_from_composition(read_sentence(text, entries.__getitem__))
+    assert job_from_composition(read_sentence("[fox:1][fox:2-3]", entries.__getitem__)).prompt == FOX
 
 
 def test_jobs_from_before_there_were_mixes_are_read() -> None:
@@ -172,23 +172,26 @@ def test_a_job_of_another_kind_is_refused(changes: dict[str, object]) -> None:
 
 def test_too_many_or_too_long_meanings_are_refused(encoder: TextEncoder) -> None:
     with pytest.raises(PromptError, match="at most 64"):
-        TrainJob("many", meanings=(Meaning("a", 0.01),) * 65)
+        TrainJob("many", meanings=(WeightedText("a", 0.01),) * 65)
     with pytest.raises(PromptError, match="200,000"):
-        TrainJob("long", meanings=(Meaning("a" * 100_001, 0.5),) * 2)
+        TrainJob("long", meanings=(WeightedText("a" * 100_001, 0.5),) * 2)
     with pytest.raises(PromptTooLong, match="takes 75"):
-        weighted_prompt(encoder, "both", (Meaning("fox " * 80, 0.5), Meaning(BOAT, 0.5)))
+        tokenize_weighted(encoder, "both", (WeightedText("fox " * 80, 0.5), WeightedText(BOAT, 0.5)))
 
 
 def test_a_long_text_in_a_mix_is_cut_or_chunked_as_alone(encoder: TextEncoder) -> None:
-    long = (Meaning("fox " * 80, 0.5), Meaning(BOAT, 0.5))
-    cut = weighted_prompt(encoder, "both", long, "cut")
+    long = (WeightedText("fox " * 80, 0.5), WeightedText(BOAT, 0.5))
+    cut = tokenize_weighted(encoder, "both", long, "cut")
     assert cut.dropped == "fox fox fox fox fox"
-    chunked = weighted_prompt(encoder, "both", long, "chunk")
+    chunked = tokenize_weighted(encoder, "both", long, "chunk")
     assert [len(one.pieces) for _, one in chunked.variants] == [2, 1]
-    whole = hard_prompt(encoder, "fox " * 80, "chunk")
+    whole = tokenize_prompt(encoder, "fox " * 80, "chunk")
     assert isinstance(whole, HardPrompt)
-    a, b = (F.normalize(targets_in(encoder, one, [ALONE]), dim=-1)[0] for one in (whole, hard_prompt(encoder, BOAT)))
-    ours = F.normalize(targets_in(encoder, chunked, [ALONE]), dim=-1)[0]
+    a, b = (
+        F.normalize(encode_targets_in(encoder, one, [ALONE]), dim=-1)[0]
+        for one in (whole, tokenize_prompt(encoder, BOAT))
+    )
+    ours = F.normalize(encode_targets_in(encoder, chunked, [ALONE]), dim=-1)[0]
     assert torch.allclose(ours, F.normalize(a + b, dim=-1), atol=1e-5)
 
 
@@ -198,5 +201,5 @@ def test_entries_from_before_there_were_mixes_mean_their_hard_prompt() -> None:
     del values["meanings"]
     prompt = entry.prompt
     read = from_dict(values, prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
-    assert read.written_out == (Meaning(prompt.hard_prompt, 1.0),)
-    assert replace(read, hard_prompt="").written_out == ()
+    assert read.reference_texts == (WeightedText(prompt.hard_prompt, 1.0),)
+    assert replace(read, hard_prompt="").reference_texts == ()

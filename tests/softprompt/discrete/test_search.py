@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from softprompt import Library, train
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.discrete import HardReport, find_hard, iter_hard
-from softprompt.discrete.coordinate_search import Exchange
+from softprompt.discrete.coordinate_search import CoordinateSearch
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.search import random_tokens
-from softprompt.discrete.vocabulary import Typist, typeable
-from softprompt.encoders.base import Specials
+from softprompt.discrete.vocabulary import TypeableVocabulary, typeable
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
 from softprompt.errors import ConfigError, PromptError
-from softprompt.jobs.execute import carry_out
-from softprompt.jobs.job import Job, TrainJob, hard_job
+from softprompt.jobs.execute import run_job
+from softprompt.jobs.job import Job, TrainJob, hard_readout_job
 from softprompt.library.entry import pack, unpack
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import hard_prompt, weighted_prompt
-from softprompt.prompts.lineage import Meaning
+from softprompt.objectives.hard_prompt import tokenize_prompt, tokenize_weighted
+from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.results import HardReadout
 from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
@@ -38,13 +38,13 @@ pytestmark = pytest.mark.usefixtures("kept_typeable")
 
 
 @pytest.fixture(scope="module")
-def typist(encoder: TextEncoder) -> Typist:
-    return Typist(encoder)
+def typist(encoder: TextEncoder) -> TypeableVocabulary:
+    return TypeableVocabulary(encoder)
 
 
 @pytest.fixture(scope="module")
 def boat(encoder: TextEncoder) -> HardPrompt:
-    return hard_prompt(encoder, BOAT)
+    return tokenize_prompt(encoder, BOAT)
 
 
 def target_of(encoder: TextEncoder, text: str) -> torch.Tensor:
@@ -55,7 +55,9 @@ def target_of(encoder: TextEncoder, text: str) -> torch.Tensor:
 
 
 @given(st.data())
-def test_what_survives_is_itself_when_typed(encoder: TextEncoder, typist: Typist, data: st.DataObject) -> None:
+def test_what_survives_is_itself_when_typed(
+    encoder: TextEncoder, typist: TypeableVocabulary, data: st.DataObject
+) -> None:
     row = data.draw(st.lists(st.integers(0, len(typist.ids) - 1), min_size=1, max_size=12))
     ids = typist.ids[row].tolist()
     again = encoder.tokenizer.encode(typist.text(ids))
@@ -63,7 +65,9 @@ def test_what_survives_is_itself_when_typed(encoder: TextEncoder, typist: Typist
 
 
 @given(st.lists(st.integers(0, 49405), min_size=1, max_size=8))
-def test_of_any_tokens_it_is_known_whether_they_survive(encoder: TextEncoder, typist: Typist, ids: list[int]) -> None:
+def test_of_any_tokens_it_is_known_whether_they_survive(
+    encoder: TextEncoder, typist: TypeableVocabulary, ids: list[int]
+) -> None:
     assert typist.survives(ids) == (encoder.tokenizer.encode(encoder.tokenizer.decode(ids).strip()) == ids)
 
 
@@ -76,15 +80,15 @@ def test_every_token_that_may_be_used_survives_alone(encoder: TextEncoder) -> No
 
 @pytest.mark.parametrize(("words", "least"), [("ascii", 30_000), ("dictionary", 30_000)])
 def test_words_say_which_tokens_may_be_used(encoder: TextEncoder, words: str, least: int) -> None:
-    typist = Typist(encoder, words)  # type: ignore[arg-type]
+    typist = TypeableVocabulary(encoder, words)  # type: ignore[arg-type]
     pieces = [typist.text([i]) for i in typist.ids.tolist()]
-    assert least < len(pieces) < len(Typist(encoder).ids)
+    assert least < len(pieces) < len(TypeableVocabulary(encoder).ids)
     assert all(piece.isascii() for piece in pieces)
     assert words == "ascii" or all(piece.isalpha() and (len(piece) > 1 or piece in "ai") for piece in pieces)
 
 
 def test_what_is_blocked_stands_in_no_token_and_in_no_text(encoder: TextEncoder) -> None:
-    typist = Typist(encoder, block=("BOAT", "red  Fox", ""))
+    typist = TypeableVocabulary(encoder, block=("BOAT", "red  Fox", ""))
     assert not any("boat" in typist.text([i]) for i in typist.ids.tolist())
     assert typist.survives(encoder.tokenize("a fox is red"))
     assert not typist.survives(encoder.tokenize("a red fox"))
@@ -93,13 +97,15 @@ def test_what_is_blocked_stands_in_no_token_and_in_no_text(encoder: TextEncoder)
 
 def test_settings_that_leave_no_token_are_refused(encoder: TextEncoder) -> None:
     with pytest.raises(ConfigError, match="no token is left"):
-        Typist(encoder, "dictionary", tuple("abcdefghijklmnopqrstuvwxyz"))
+        TypeableVocabulary(encoder, "dictionary", tuple("abcdefghijklmnopqrstuvwxyz"))
 
 
 # scores
 
 
-def test_scores_with_a_shared_beginning_are_those_of_whole_texts(encoder: TextEncoder, typist: Typist) -> None:
+def test_scores_with_a_shared_beginning_are_those_of_whole_texts(
+    encoder: TextEncoder, typist: TypeableVocabulary
+) -> None:
     rng = torch.Generator().manual_seed(0)
     rows = random_tokens(typist.ids, 15, 6, rng).view(3, 5, 6)
     rows[:, :, :4] = rows[:, :1, :4]
@@ -113,7 +119,7 @@ def test_scores_with_a_shared_beginning_are_those_of_whole_texts(encoder: TextEn
 # PEZ
 
 
-def test_stock_and_fast_pez_take_the_same_steps(encoder: TextEncoder, typist: Typist) -> None:
+def test_stock_and_fast_pez_take_the_same_steps(encoder: TextEncoder, typist: TypeableVocabulary) -> None:
     rng = torch.Generator().manual_seed(1)
     start = random_tokens(encoder.ordinary_ids, 2, 4, rng)
     targets = encoder.encode([FOX, BOAT])
@@ -168,12 +174,12 @@ def test_it_finds_words_that_mean_the_prompt(encoder: TextEncoder, boat: HardPro
 
 
 def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts(
-    encoder: TextEncoder, typist: Typist
+    encoder: TextEncoder, typist: TypeableVocabulary
 ) -> None:
     target = target_of(encoder, BOAT)
     start = random_tokens(typist.ids, 2, 4, torch.Generator().manual_seed(2))
     scorer = Scorer(encoder, target)
-    exchange = Exchange(scorer, typist, start.clone(), torch.Generator().manual_seed(0))
+    exchange = CoordinateSearch(scorer, typist, start.clone(), torch.Generator().manual_seed(0))
     reached = [exchange.best.similarity]
     for _ in range(3):
         exchange.step(0.003)
@@ -186,11 +192,13 @@ def test_it_is_never_worse_than_its_start_and_better_than_pez_with_as_many_texts
     assert 1 - reached[-1] < 1 - float(pez.best_similarity.max())
 
 
-def test_several_chains_are_built_once_and_then_part(encoder: TextEncoder, typist: Typist) -> None:
+def test_several_chains_are_built_once_and_then_part(encoder: TextEncoder, typist: TypeableVocabulary) -> None:
     made = []
     for chains in (1, 3):
         scorer, rng = Scorer(encoder, target_of(encoder, BOAT)), torch.Generator().manual_seed(0)
-        exchange = Exchange(scorer, typist, random_tokens(typist.ids, chains, 4, torch.Generator().manual_seed(1)), rng)
+        exchange = CoordinateSearch(
+            scorer, typist, random_tokens(typist.ids, chains, 4, torch.Generator().manual_seed(1)), rng
+        )
         exchange.step(0.003)
         assert len(exchange.rows.unique(dim=0)) == 1
         made.append((scorer.evaluated - chains, exchange))
@@ -202,7 +210,7 @@ def test_several_chains_are_built_once_and_then_part(encoder: TextEncoder, typis
 
 
 def test_a_start_from_the_prompts_words_is_kept_where_nothing_is_better(encoder: TextEncoder) -> None:
-    found = find_hard(encoder, hard_prompt(encoder, "wooden boat"), 2, HardConfig(steps=1, restarts=1))
+    found = find_hard(encoder, tokenize_prompt(encoder, "wooden boat"), 2, HardConfig(steps=1, restarts=1))
     assert found.text == "wooden boat"
     assert found.similarity == pytest.approx(1, abs=1e-5)
 
@@ -243,7 +251,7 @@ def test_it_ends_when_the_time_is_over(encoder: TextEncoder, boat: HardPrompt) -
 
 
 def test_the_mean_of_several_texts_is_looked_for_too(encoder: TextEncoder) -> None:
-    mixed = weighted_prompt(encoder, "both", (Meaning("a red fox", 0.5), Meaning("deep snow", 0.5)))
+    mixed = tokenize_weighted(encoder, "both", (WeightedText("a red fox", 0.5), WeightedText("deep snow", 0.5)))
     found = find_hard(encoder, mixed, 3, QUICK)
     target = torch.nn.functional.normalize(encoder.encode(["a red fox", "deep snow"]).mean(0), dim=-1)
     assert found.similarity == pytest.approx(float(encoder.encode([found.text])[0] @ target), abs=1e-5)
@@ -257,16 +265,19 @@ def test_more_tokens_than_there_is_room_for_are_refused(encoder: TextEncoder, bo
 @pytest.mark.parametrize(("causal", "pooling"), [(False, "last"), (True, "cls"), (True, "eos"), (False, "argmax")])
 def test_other_towers_work_as_well(causal: bool, pooling: str) -> None:
     encoder = small_encoder(causal, pooling)
-    found = find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=2, restarts=2, init="random"))
+    found = find_hard(encoder, tokenize_prompt(encoder, FOX), 3, HardConfig(steps=2, restarts=2, init="random"))
     check(encoder, found, 3, FOX)
     check(
-        encoder, find_hard(encoder, hard_prompt(encoder, FOX), 3, HardConfig(steps=5, restarts=2, method="pez")), 3, FOX
+        encoder,
+        find_hard(encoder, tokenize_prompt(encoder, FOX), 3, HardConfig(steps=5, restarts=2, method="pez")),
+        3,
+        FOX,
     )
 
 
 def small_encoder(causal: bool, pooling: str) -> TextEncoder:
     """A tower of random weights with CLIP's tokenizer."""
-    config = TowerConfig(32, 2, 2, 20, 49408, 24, 64, causal=causal, pooling=pooling)  # type: ignore[arg-type]
+    config = TextTransformerConfig(32, 2, 2, 20, 49408, 24, 64, causal=causal, pooling=pooling)  # type: ignore[arg-type]
     rng = torch.Generator().manual_seed(0)
 
     def weights(*shape: int) -> torch.Tensor:
@@ -276,8 +287,10 @@ def small_encoder(causal: bool, pooling: str) -> TextEncoder:
     shapes = [(w,), (w,), (3 * w, w), (3 * w,), (w, w), (w,), (w,), (w,), (m, w), (m,), (w, m), (w,)]
     blocks = [Block(*(weights(*shape) for shape in shapes)) for _ in range(config.layers)]
     cls = weights(w) if pooling == "cls" else None
-    tower = Tower(config, weights(49408, w), weights(21, w), blocks, torch.ones(w), weights(w), weights(w, 24), cls=cls)
-    return TextEncoder("small", tower, Tokenizer(), Specials((49406,), (49407,), 0))
+    tower = TextTransformer(
+        config, weights(49408, w), weights(21, w), blocks, torch.ones(w), weights(w), weights(w, 24), cls=cls
+    )
+    return TextEncoder("small", tower, Tokenizer(), SpecialTokens((49406,), (49407,), 0))
 
 
 # in the library
@@ -286,7 +299,7 @@ def small_encoder(causal: bool, pooling: str) -> TextEncoder:
 def test_a_job_trains_and_looks_and_saves_once(encoder: TextEncoder) -> None:
     library, seen = Library(), []
     job = TrainJob(FOX, TrainConfig(tokens=2, steps=5, contexts=()), hard=HardConfig(steps=2, restarts=1))
-    outcome = carry_out(job, encoder, library, on_hard=lambda report: seen.append(report.step))
+    outcome = run_job(job, encoder, library, on_hard=lambda report: seen.append(report.step))
     assert outcome.entry is not None
     assert (outcome.failure, outcome.entry.revision, seen) == ("", 1, [1, 2])
     hard = library.open(outcome.entry.id).prompt.hard
@@ -297,8 +310,8 @@ def test_a_job_trains_and_looks_and_saves_once(encoder: TextEncoder) -> None:
 def test_a_saved_one_gets_its_hard_readout_as_a_new_revision(encoder: TextEncoder) -> None:
     library = Library()
     saved = library.save(train(encoder, FOX, TrainConfig(tokens=2, steps=5, contexts=())))
-    job = Job.from_dict(hard_job(saved, HardConfig(tokens=3, steps=1, restarts=1)).as_dict())
-    outcome = carry_out(job, encoder, library)
+    job = Job.from_dict(hard_readout_job(saved, HardConfig(tokens=3, steps=1, restarts=1)).as_dict())
+    outcome = run_job(job, encoder, library)
     assert outcome.entry is not None
     assert (outcome.entry.id, outcome.entry.revision) == (saved.id, 2)
     hard = library.open(saved.id).prompt.hard
@@ -311,9 +324,7 @@ def test_a_failing_device_costs_the_hard_readout_only(encoder: TextEncoder, monk
         raise RuntimeError("device lost")
 
     monkeypatch.setattr("softprompt.discrete.find_hard", fails)
-    outcome = carry_out(
-        TrainJob(FOX, TrainConfig(tokens=1, steps=5, contexts=()), hard=HardConfig()), encoder, Library()
-    )
+    outcome = run_job(TrainJob(FOX, TrainConfig(tokens=1, steps=5, contexts=()), hard=HardConfig()), encoder, Library())
     assert outcome.failure == "cpu failed: device lost"
     assert outcome.entry is not None
     assert outcome.entry.prompt.hard is None
@@ -326,13 +337,13 @@ def test_what_cannot_be_found_is_said_before_the_training(encoder: TextEncoder) 
         hard=HardConfig(words="dictionary", block=tuple("abcdefghijklmnopqrstuvwxyz")),
     )
     with pytest.raises(ConfigError, match="no token is left"):
-        carry_out(job, encoder, Library(), on_report=lambda _: pytest.fail("it trained"))
+        run_job(job, encoder, Library(), on_report=lambda _: pytest.fail("it trained"))
 
 
 def test_a_meaning_that_is_not_known_cannot_be_looked_for() -> None:
     saved = Library().save(a_prompt(hard_prompt="", name="from-a-file"))
     with pytest.raises(PromptError, match="what from-a-file means is not known"):
-        hard_job(saved, HardConfig())
+        hard_readout_job(saved, HardConfig())
 
 
 def test_an_entry_keeps_its_hard_readout() -> None:

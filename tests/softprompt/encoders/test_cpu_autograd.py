@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from softprompt.bench.random_towers import random_tower
 from softprompt.encoders.clip import cpu_autograd
-from softprompt.encoders.clip.transformer import Tower, TowerConfig
+from softprompt.encoders.clip.transformer import TextTransformer, TextTransformerConfig
 from softprompt.objectives.losses import cosines
 
-SMALL = TowerConfig(width=32, heads=4, layers=3, context=16, vocabulary=50, embed_dim=24, mlp_width=48)
+SMALL = TextTransformerConfig(width=32, heads=4, layers=3, context=16, vocabulary=50, embed_dim=24, mlp_width=48)
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 
-def a_tower(**other: Any) -> Tower:
+def a_tower(**other: Any) -> TextTransformer:
     """Random weights, also where towers begin with ones and zeros."""
     tower = random_tower(replace(SMALL, **other))
     rng = torch.Generator().manual_seed(1)
@@ -36,11 +36,11 @@ def some(*shape: int, seed: int = 0) -> Tensor:
 
 
 def both(
-    tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Any = None
+    tower: TextTransformer, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Any = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """(outputs, gradient) by hand and by autograd, of a loss that weighs every number differently."""
     found = []
-    for compute in (cpu_autograd.outputs, Tower.outputs):
+    for compute in (cpu_autograd.pooled_outputs, TextTransformer.pooled_outputs):
         leaf = x.clone().requires_grad_()
         outputs = compute(tower, leaf, at, mask, past)
         (gradient,) = torch.autograd.grad((outputs * some(*outputs.shape, seed=2)).sum(), leaf)
@@ -100,7 +100,7 @@ def test_in_other_precisions_autograd_does_it() -> None:
     tower = a_tower().to(torch.device("cpu"), torch.float64)
     assert_same(*both(tower, some(2, 6, 32).double(), torch.tensor([5, 3])))
     leaf = some(2, 6, 32).double().requires_grad_()
-    assert "Outputs" not in type(cpu_autograd.outputs(tower, leaf, torch.tensor([5, 3])).grad_fn).__name__
+    assert "Outputs" not in type(cpu_autograd.pooled_outputs(tower, leaf, torch.tensor([5, 3])).grad_fn).__name__
 
 
 def test_the_gradient_of_a_cosine_is_autograds() -> None:

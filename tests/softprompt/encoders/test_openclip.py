@@ -145,7 +145,7 @@ def test_a_transformers_tokenizer_is_arranged_as_open_clip_does(tmp_path: Path, 
     ids = open_clip.get_tokenizer(name)([SENTENCE])
     expected = F.normalize(model.encode_text(ids), dim=-1).detach()
     torch.testing.assert_close(encoder.encode([SENTENCE]), expected, atol=1e-5, rtol=0)
-    assert encoder.room == 30
+    assert encoder.max_prompt_tokens == 30
     made = softprompt.train(encoder, SENTENCE, tokens=2, steps=20)
     assert set(made.readout_text.split()) <= set(words)
 

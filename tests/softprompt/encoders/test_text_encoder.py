@@ -12,7 +12,7 @@ from softprompt import HardConfig, Library, TrainConfig, grade
 from softprompt.batches import Defaults
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptError
-from softprompt.objectives.hard_prompt import meant_prompt
+from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.text_states import READS
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
@@ -45,7 +45,7 @@ def test_soft_tokens_stand_where_their_numbers_stand(encoder: TextEncoder) -> No
 
 def test_sets_of_soft_tokens_are_encoded_at_once(encoder: TextEncoder) -> None:
     soft = torch.randn(4, 2, encoder.width, generator=torch.Generator().manual_seed(0)) * encoder.token_std
-    frame = encoder.frame([[-1, -2], [320, -1, -2, 525]])
+    frame = encoder.batch_rows([[-1, -2], [320, -1, -2, 525]])
     together = frame.outputs(soft)
     assert together.shape == (4, 2, encoder.config.embed_dim)
     torch.testing.assert_close(
@@ -55,7 +55,7 @@ def test_sets_of_soft_tokens_are_encoded_at_once(encoder: TextEncoder) -> None:
 
 def test_gradients_flow_to_the_soft_tokens_only(encoder: TextEncoder) -> None:
     soft = torch.zeros(1, 1, encoder.width, requires_grad=True)
-    encoder.frame([[-1, 320]]).outputs(soft).sum().backward()
+    encoder.batch_rows([[-1, 320]]).outputs(soft).sum().backward()
     assert soft.grad is not None
     assert float(soft.grad.abs().sum()) > 0
     assert not encoder.tower.table.requires_grad
@@ -63,7 +63,7 @@ def test_gradients_flow_to_the_soft_tokens_only(encoder: TextEncoder) -> None:
 
 def test_a_family_reads_the_states_of_a_rows_own_words(encoder: TextEncoder) -> None:
     rows = [encoder.tokenize(FOX), encoder.tokenize("a cat")]
-    frame = encoder.frame(rows)
+    frame = encoder.batch_rows(rows)
     read = {family: frame.read(None, reads) for family, reads in READS.items()}
     for one in read.values():
         torch.testing.assert_close(one.outputs, frame.outputs())
@@ -115,7 +115,7 @@ def test_the_built_in_model_is_small_enough_to_ship() -> None:
 def test_one_text_is_a_list_of_one_and_not_of_its_letters(encoder: TextEncoder) -> None:
     assert torch.equal(encoder.encode("a fox"), encoder.encode(["a fox"]))
     vectors = torch.zeros(1, encoder.width)
-    prompt = meant_prompt(encoder, "a fox", (), "refuse")
+    prompt = tokenize_target(encoder, "a fox", (), "refuse")
     assert grade(encoder, prompt, vectors, "{} at night") == grade(encoder, prompt, vectors, ["{} at night"])
     with pytest.raises(ConfigError, match=r"must hold \{\} once"):
         grade(encoder, prompt, vectors, "at night")

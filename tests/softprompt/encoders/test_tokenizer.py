@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.encoders.clip.tokenizer import LONGEST_TEXT, Tokenizer
+from softprompt.encoders.clip.tokenizer import MAX_TEXT_LENGTH, Tokenizer
 from softprompt.errors import PromptError
 
 WORDS = """the The THE lake sunrise naïve façade Ångström straße İstanbul ﬁne Ǆ ß don't they'll I'VE we're it's 'tis 12 3.14 1,000 50% £5 #tag
@@ -90,7 +90,7 @@ _tokenizer = Tokenizer()
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a" * (LONGEST_TEXT + 1), "200,001 characters"), ("b" * 5000, "word of 5,000 bytes")]
+    ("text", "said"), [("a" * (MAX_TEXT_LENGTH + 1), "200,001 characters"), ("b" * 5000, "word of 5,000 bytes")]
 )
 def test_a_text_that_would_take_minutes_is_refused(text: str, said: str) -> None:
     with pytest.raises(PromptError, match=said):

@@ -13,7 +13,7 @@ from open_clip.factory import get_model_config
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.base import Specials
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip import openclip
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
@@ -60,18 +60,18 @@ PLAIN: dict[str, Any] = {
 HF_TOWERS = [name for name in open_clip.list_models() if "hf_model_name" in get_model_config(name)["text_cfg"]]
 
 
-def specials_of(text_cfg: dict[str, Any]) -> Specials:
+def specials_of(text_cfg: dict[str, Any]) -> SpecialTokens:
     """What the tokenizers of these families put around a prompt."""
     tokenizer = text_cfg.get("hf_tokenizer_name", "")
     if "bert" in tokenizer:
-        return Specials((101,), (0,), 0)
+        return SpecialTokens((101,), (0,), 0)
     if "SigLIP2" in tokenizer:
-        return Specials((), (1,), 0)
+        return SpecialTokens((), (1,), 0)
     if "SigLIP" in tokenizer or "mt5" in tokenizer:
-        return Specials((), (1,), 1 if "SigLIP" in tokenizer else 0)
+        return SpecialTokens((), (1,), 1 if "SigLIP" in tokenizer else 0)
     if "xlm" in tokenizer:
-        return Specials((0,), (2,), 1)
-    return Specials((WORDS - 2,), (WORDS - 1,), 0)
+        return SpecialTokens((0,), (2,), 1)
+    return SpecialTokens((WORDS - 2,), (WORDS - 1,), 0)
 
 
 def random_model(name: str, config: dict[str, Any], folder: Path) -> Any:
@@ -100,8 +100,8 @@ def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_pat
     rng = torch.Generator().manual_seed(1)
     rows = [
         torch.randint(3, tower.config.vocabulary - 10, (n,), generator=rng).tolist()
-        for n in (1, 4, 9, encoder.room - 1, encoder.room)
-        if n <= encoder.room
+        for n in (1, 4, 9, encoder.max_prompt_tokens - 1, encoder.max_prompt_tokens)
+        if n <= encoder.max_prompt_tokens
     ]
     if specials.start == (WORDS - 2,):
         rows.append([300, WORDS - 1, 301])  # an end token typed into the prompt
@@ -158,7 +158,7 @@ def test_a_tower_that_would_give_other_embeddings_is_refused(change: Any, why: s
     change(model)
     tokenizer = Tokenizer()
     with pytest.raises(ModelRefused, match=why):
-        openclip.encoder_of("a-model", model, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+        openclip.encoder_of("a-model", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
 
 
 def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
     }
     model = random_model("scaled", config, tmp_path)
     tokenizer = Tokenizer()
-    encoder = openclip.encoder_of("scaled", model, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    encoder = openclip.encoder_of("scaled", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
     ids = open_clip.SimpleTokenizer()(["a fox in snow"])
     with torch.no_grad():
         torch.testing.assert_close(encoder.encode(["a fox in snow"]), encode(model, ids), atol=TOLERANCE, rtol=0)

@@ -40,9 +40,9 @@ from transformers import (
 )
 
 from softprompt import SoftPrompt, TextEncoder
-from softprompt.encoders.base import Specials
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.tokenizer import Tokenizer, _byte_pairs
-from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
 from softprompt.formats.writers.exporter import Exported, export
 from softprompt.text_states import READS
 from tests.library_model import a_prompt
@@ -99,8 +99,8 @@ def ours(model: Any) -> TextEncoder:
         return Block(*around[0], *qkv, *around[1], *around[2], *around[3], *around[4])
 
     projection = weights.get("text_projection.weight")
-    tower = Tower(
-        TowerConfig(
+    tower = TextTransformer(
+        TextTransformerConfig(
             width=config.hidden_size, heads=config.num_attention_heads, layers=len(layers), context=77, vocabulary=VOCABULARY,
             embed_dim=config.hidden_size if projection is None else config.projection_dim, mlp_width=config.intermediate_size,
             activation=config.hidden_act,
@@ -110,7 +110,7 @@ def ours(model: Any) -> TextEncoder:
         projection=None if projection is None else projection.T,
     )  # fmt: skip
     tokenizer = Tokenizer()
-    return TextEncoder("random", tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    return TextEncoder("random", tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
 
 
 def row(encoder: TextEncoder, sentence: str, prompt: SoftPrompt) -> list[int]:
@@ -137,7 +137,9 @@ def check_reads_as_ours(pipe: Any, encoder: TextEncoder, prompt: SoftPrompt, tok
     for sentence in SENTENCES:
         text = sentence.replace("{}", token)
         theirs, _ = pipe.encode_prompt(text, "cpu", 1, False)
-        states = encoder.frame([row(encoder, sentence, prompt)]).read(vectors.unsqueeze(0), READS["sd1"]).states[0, 0]
+        states = (
+            encoder.batch_rows([row(encoder, sentence, prompt)]).read(vectors.unsqueeze(0), READS["sd1"]).states[0, 0]
+        )
         torch.testing.assert_close(theirs[0, 1 : 1 + len(states)], states, **CLOSE)  # behind the start token
         ids = pipe.tokenizer(pipe.maybe_convert_prompt(text, pipe.tokenizer), return_tensors="pt").input_ids
         pooled = encoder.encode_rows([row(encoder, sentence, prompt)], vectors, unit=False)
@@ -177,7 +179,7 @@ def test_a_pair_is_read_by_both_encoders_of_sdxl(tmp_path: Path) -> None:
         rows = [row(encoder, sentence, prompt) for encoder, prompt in zip(encoders, pair, strict=True)]
         vectors = [torch.from_numpy(prompt.vectors) for prompt in pair]
         hidden = [
-            encoder.frame([one]).read(soft_tokens.unsqueeze(0), READS["sdxl"]).states[0, 0]
+            encoder.batch_rows([one]).read(soft_tokens.unsqueeze(0), READS["sdxl"]).states[0, 0]
             for encoder, one, soft_tokens in zip(encoders, rows, vectors, strict=True)
         ]
         torch.testing.assert_close(states[0, 1 : 1 + len(rows[0])], torch.cat(hidden, dim=-1), **CLOSE)

@@ -21,7 +21,7 @@ from softprompt import SoftPrompt
 from softprompt.errors import ExportRefused
 from softprompt.formats.writers import files as export_files
 from softprompt.formats.writers.exporter import export
-from softprompt.formats.writers.files import LONGEST_STEM, safe_stem
+from softprompt.formats.writers.files import MAX_STEM_LENGTH, safe_stem
 from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.png_card import draw
 from softprompt.formats.writers.programs import PROGRAMS
@@ -274,7 +274,7 @@ def test_a_token_of_ones_own_is_the_files_key(here: Path) -> None:
 def test_any_name_gives_a_name_for_a_file(name: str) -> None:
     stem = safe_stem(name)
     assert stem == safe_stem(stem)
-    assert 0 < len(stem.encode()) <= LONGEST_STEM + len("soft-prompt-")
+    assert 0 < len(stem.encode()) <= MAX_STEM_LENGTH + len("soft-prompt-")
     assert stem.isprintable()
     assert not set(stem) & set('./\\:*?"<>| ')
     assert not stem.startswith("-")

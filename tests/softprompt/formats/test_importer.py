@@ -420,7 +420,7 @@ def test_what_a_file_says_is_bounded_as_a_whole_and_that_is_said(tmp_path: Path)
 
 
 def test_a_batch_holds_no_more_numbers_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "MOST_HELD", 3 * V.size)
+    monkeypatch.setattr(importer, "MAX_PENDING_BYTES", 3 * V.size)
     paths, library = [file(tmp_path, f"{i}.pt", i) for i in range(5)], Library()
     batch = import_files(library, paths)
     assert (len(batch.refused), names(library)) == (2, [])

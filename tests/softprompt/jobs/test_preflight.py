@@ -18,7 +18,7 @@ from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnava
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.training.trainer import sweep
-from softprompt_tui.services.job_form import job_of
+from softprompt_tui.services.job_form import job_from_form
 from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 
@@ -39,8 +39,8 @@ FIELDS = {"tokens": "2", "steps": "20", "stop_at": "", "model": "mini", "device"
         (lambda encoder: next(sweep(encoder, FOX, [10**30])), ConfigError, "from 1 to 4,096"),
         (lambda encoder: softprompt.train(encoder, FOX, tokens=76), ConfigError, "room for 1 to 75"),
         (lambda encoder: softprompt.train(encoder, "fox " * 80), PromptTooLong, "mini takes 75"),
-        (lambda _: job_of(Form(FOX, FIELDS), {"precision": "x"}), ConfigError, "precision is 'x'"),
-        (lambda _: job_of(Form(FOX, FIELDS | {"device": "cuda:-1"}), {}), DeviceError, "device is 'cuda:-1'"),
+        (lambda _: job_from_form(Form(FOX, FIELDS), {"precision": "x"}), ConfigError, "precision is 'x'"),
+        (lambda _: job_from_form(Form(FOX, FIELDS | {"device": "cuda:-1"}), {}), DeviceError, "device is 'cuda:-1'"),
     ],
 )
 def test_the_library_and_the_interface_refuse_it(

@@ -28,7 +28,7 @@ from softprompt.errors import (
 )
 from softprompt.library.diff import difference
 from softprompt.library.entry import Entry, pack
-from softprompt.prompts.results import Composition, ContextGrade
+from softprompt.prompts.results import ContextFidelity, ContextScore
 from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt, found_in
 
@@ -461,7 +461,7 @@ V = np.ones((2, 4), np.float32)
         ({"similarity": float("nan")}, "similarity is nan, which is not finite"),
         ({"similarity": np.float32(1)}, "similarity is np.float32(1.0); a text, a number"),
         ({"hidden": {"sd1": float("inf")}}, "hidden.sd1 is inf, which is not finite"),
-        ({"composition": Composition((ContextGrade("{} x", float("nan"), 0.1),))}, "composition.mean is nan"),
+        ({"composition": ContextFidelity((ContextScore("{} x", float("nan"), 0.1),))}, "composition.mean is nan"),
         ({"steps": -1}, "steps or seconds"),
         ({"created": "yesterday"}, "'yesterday' is no time"),
         ({"config": {"steps": "many"}}, "the setting steps is many"),

@@ -13,20 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.base import Specials
+from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Block, Pooling, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Block, Pooling, TextTransformer, TextTransformerConfig
 from softprompt.errors import ConfigError
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.objectives.base import HardPrompt
-from softprompt.objectives.hard_prompt import hard_prompt
+from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.objectives.hidden_states import HiddenTarget, best_match
 from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.text_states import ALL, READS, Family, families_of, is_stand_in
-from softprompt.training.task import TrainState
+from softprompt.text_states import ALL, READS, ImageProgram, families_of, is_stand_in
+from softprompt.training.task import TrainingState
 from softprompt.training.trainer import train
 from tests.conftest import BOAT, FOX
 from tests.worker_process import same_bits
@@ -47,8 +47,8 @@ def random_encoder(width: int = 32, layers: int = 2, pooling: Pooling = "eos", c
 
     w, m = width, 2 * width
     shapes = ((w,), (w,), (3 * w, w), (3 * w,), (w, w), (w,), (w,), (w,), (m, w), (m,), (w, m), (w,))
-    config = TowerConfig(w, 2, layers, 20, 1000, 16, m, causal=causal, pooling=pooling)
-    tower = Tower(
+    config = TextTransformerConfig(w, 2, layers, 20, 1000, 16, m, causal=causal, pooling=pooling)
+    tower = TextTransformer(
         config,
         table=some(1000, w),
         positions=some(21 if pooling == "cls" else 20, w),
@@ -58,7 +58,7 @@ def random_encoder(width: int = 32, layers: int = 2, pooling: Pooling = "eos", c
         projection=some(w, 16),
         cls=some(w) if pooling == "cls" else None,
     )
-    return TextEncoder("random", tower, Tokenizer(), Specials((998,), (999,)))
+    return TextEncoder("random", tower, Tokenizer(), SpecialTokens((998,), (999,)))
 
 
 # ---- matching
@@ -160,7 +160,7 @@ def hugging_face(encoder: TextEncoder) -> Any:
     return model
 
 
-def read_by_hugging_face(model: Any, row: list[int], family: Family, pad: int) -> list[Tensor]:
+def read_by_hugging_face(model: Any, row: list[int], family: ImageProgram, pad: int) -> list[Tensor]:
     """The vectors of a row's words, as the families' programs take them from the model."""
     full = [998, *row, 999]
     out = model(torch.tensor([full + [pad] * (20 - len(full))]), output_hidden_states=True)
@@ -212,7 +212,7 @@ def test_flux_reads_the_end_token_of_towers_that_are_pooled_elsewhere(pooling: P
 
 def test_flux_is_left_out_where_a_tokenizer_writes_no_end_token() -> None:
     encoder = random_encoder(pooling="last")
-    endless = TextEncoder("random", encoder.tower, encoder.tokenizer, Specials((998,), ()))
+    endless = TextEncoder("random", encoder.tower, encoder.tokenizer, SpecialTokens((998,), ()))
     prompt = HardPrompt("words", ((5, 6, 7, 8),))
     assert set(hidden_similarities(endless, prompt, endless.embed([900]))) == {"sd1", "sd2", "sdxl"}
     with pytest.raises(ConfigError, match="family is flux"):
@@ -220,8 +220,8 @@ def test_flux_is_left_out_where_a_tokenizer_writes_no_end_token() -> None:
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_the_prompts_own_words_are_at_1_and_another_prompts_below(encoder: TextEncoder, family: Family) -> None:
-    prompt = hard_prompt(encoder, FOX)
+def test_the_prompts_own_words_are_at_1_and_another_prompts_below(encoder: TextEncoder, family: ImageProgram) -> None:
+    prompt = tokenize_prompt(encoder, FOX)
     own = hidden_similarities(encoder, prompt, encoder.embed(prompt.pieces[0]))[family]
     other = hidden_similarities(encoder, prompt, encoder.embed(encoder.tokenize(BOAT)))[family]
     assert own == pytest.approx(1, abs=1e-5)
@@ -235,14 +235,14 @@ def test_the_prompts_own_words_are_at_1_and_another_prompts_below(encoder: TextE
 def test_every_kind_of_tower_is_read_in_batches_with_gradients(pooling: Pooling, causal: bool) -> None:
     encoder = random_encoder(pooling=pooling, causal=causal)
     prompt = HardPrompt("words", ((5, 6, 7, 8),))
-    frame = encoder.frame([[-1, -2], [7, -2, 8, -1, 9]])
+    frame = encoder.batch_rows([[-1, -2], [7, -2, 8, -1, 9]])
     soft = torch.randn(3, 2, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
     for reads in READS.values():
         together = frame.read(soft, reads)
         torch.testing.assert_close(together.outputs, frame.outputs(soft), atol=1e-5, rtol=0)
         alone = [frame.read(one.unsqueeze(0), reads) for one in soft]
         torch.testing.assert_close(together.states, torch.cat([one.states for one in alone]), atol=1e-5, rtol=0)
-        short = encoder.frame([[-1, -2]]).read(soft, reads)  # without the longer row beside it
+        short = encoder.batch_rows([[-1, -2]]).read(soft, reads)  # without the longer row beside it
         seen = short.states.shape[2]
         torch.testing.assert_close(together.states[:, :1, :seen], short.states, atol=1e-5, rtol=0)
         (gradient,) = torch.autograd.grad(together.states.square().sum(), soft)
@@ -253,9 +253,9 @@ def test_every_kind_of_tower_is_read_in_batches_with_gradients(pooling: Pooling,
 
 
 def test_words_of_the_context_are_matched_as_well(encoder: TextEncoder) -> None:
-    prompt = hard_prompt(encoder, FOX)
+    prompt = tokenize_prompt(encoder, FOX)
     target = HiddenTarget(encoder, prompt, [ALONE, *CONTEXTS], "sd1")
-    frame = encoder.frame(soft_rows(encoder, [ALONE, *CONTEXTS], 1))
+    frame = encoder.batch_rows(soft_rows(encoder, [ALONE, *CONTEXTS], 1))
     noise = torch.randn(1, 1, encoder.width, generator=torch.Generator().manual_seed(0)) * encoder.token_std
     alone, _, after_words = target.similarities(frame.read(noise, target.reads))[0].tolist()
     assert after_words > alone + 0.1  # "a photo of" stands before both and is the same there
@@ -272,7 +272,7 @@ def test_words_of_the_context_are_matched_as_well(encoder: TextEncoder) -> None:
     ],
 )
 def test_each_encoder_is_measured_for_those_that_read_one_of_its_shape(
-    shape: tuple[int, int], families: tuple[Family, ...]
+    shape: tuple[int, int], families: tuple[ImageProgram, ...]
 ) -> None:
     assert families_of(*shape) == families
 
@@ -305,7 +305,7 @@ def pooled(encoder: TextEncoder) -> SoftPrompt:
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_the_objective_lowers_what_it_names(encoder: TextEncoder, pooled: SoftPrompt, family: Family) -> None:
+def test_the_objective_lowers_what_it_names(encoder: TextEncoder, pooled: SoftPrompt, family: ImageProgram) -> None:
     made = quick(encoder, objective="hidden", family=family)
     assert made.hidden[family] == pytest.approx(1 - made.loss, abs=1e-5)
     assert made.losses[-1] < made.losses[0] / 3
@@ -344,7 +344,7 @@ def test_the_same_seed_gives_the_same_bits_also_from_a_checkpoint(encoder: TextE
         "steps": 6,
     }
     whole = quick(encoder, **settings)
-    states: list[TrainState] = []
+    states: list[TrainingState] = []
     again = quick(encoder, interval=2, on_report=lambda report: states.append(report.state()), **settings)
     assert same_bits(again, whole)
     assert len(states) == 3

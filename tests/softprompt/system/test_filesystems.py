@@ -21,7 +21,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.library import index
 from softprompt.system.files import replace_file
 from softprompt.system.paths import INDEX
-from softprompt.worker.endpoint import Place, held
+from softprompt.worker.endpoint import Endpoint, held
 from softprompt.worker.log import StreamsFollow, log_path
 from softprompt.worker.run_folder import EVENTS, RunFolder, runs_folder
 from softprompt_tui.state import settings
@@ -65,7 +65,7 @@ def test_without_modes_links_and_synced_folders_everything_is_saved_all_the_same
         _, record = RunFolder.create(runs_folder(), TrainJob("a red fox"), 1.0)
         RunFolder(runs_folder() / record.id).append({"event": "paused"})
         settings.save(settings.Settings(prompt="a blue whale"))
-        Place().prepare()
+        Endpoint().prepare()
     assert names(library) == ["wolf"]
     assert library.check().damaged == []
     assert RunFolder(runs_folder() / record.id).read().state == "paused"

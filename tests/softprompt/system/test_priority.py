@@ -34,6 +34,6 @@ def test_a_session_is_lowered_though_the_kernel_is_busy(
     monkeypatch.setattr(os, "nice", lowered.append)
     monkeypatch.setattr(os, "getpriority", lambda *_: 0)
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
-    priority.make_way(priority.WORKER)
+    priority.lower_priority(priority.WORKER)
     assert (autogroup.written, lowered) == (written, [5])
     assert slept == [priority.AGAIN] * (refusals > 0)

@@ -114,10 +114,10 @@ def test_the_other_objectives_reach_the_target_too(encoder: TextEncoder, setting
 
 
 def test_mean_squared_error_also_matches_the_length(encoder: TextEncoder) -> None:
-    target = encoder.frame([encoder.tokenize(FOX)]).outputs()[0, 0]
+    target = encoder.batch_rows([encoder.tokenize(FOX)]).outputs()[0, 0]
 
     def off(made: SoftPrompt) -> float:
-        output = encoder.frame([[-1, -2, -3]]).outputs(torch.from_numpy(made.vectors.copy()).unsqueeze(0))[0, 0]
+        output = encoder.batch_rows([[-1, -2, -3]]).outputs(torch.from_numpy(made.vectors.copy()).unsqueeze(0))[0, 0]
         return float((output - target).norm() / target.norm())
 
     assert off(train(encoder, objective="mse", contexts=(), steps=30)) < off(train(encoder, contexts=(), steps=30))
@@ -224,14 +224,14 @@ def test_auto_says_when_nothing_reaches_it(encoder: TextEncoder) -> None:
 def test_auto_keeps_the_best_when_a_later_number_fails(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     from softprompt.training import loop
 
-    real = loop.start_vectors
+    real = loop.init_vectors
 
     def full(*args: Any) -> torch.Tensor:
         if args[3] == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args)
 
-    monkeypatch.setattr(loop, "start_vectors", full)
+    monkeypatch.setattr(loop, "init_vectors", full)
     with pytest.raises(TrainingFailed, match="out of memory") as caught:
         softprompt.train(encoder, FOX, tokens="auto", stop_at=1.0, steps=5)
     assert caught.value.best is not None
@@ -348,9 +348,9 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
 ) -> None:
     """A device that is gone answers nothing any more, not even where the best vectors stand."""
     from softprompt.objectives import pooled
-    from softprompt.training.optimizer import Descent
+    from softprompt.training.optimizer import BatchedAdam
 
-    real, read, calls = pooled.row_losses, Descent.read, []
+    real, read, calls = pooled.row_losses, BatchedAdam.read, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -360,7 +360,7 @@ def test_a_device_that_fails_ends_with_the_best_until_then(
         raise error
 
     monkeypatch.setattr(pooled, "row_losses", failing)
-    monkeypatch.setattr(Descent, "read", lambda rows: read(rows) if len(calls) <= 25 else gone())
+    monkeypatch.setattr(BatchedAdam, "read", lambda rows: read(rows) if len(calls) <= 25 else gone())
     with pytest.raises(TrainingFailed, match=said) as caught:
         train(encoder)
     best = caught.value.best
@@ -377,13 +377,13 @@ def test_a_failing_device_is_said_also_before_the_first_step(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pooled, "targets_of", full)
+    monkeypatch.setattr(pooled, "encode_targets", full)
     with pytest.raises(TrainingFailed, match="out of memory"):
         train(encoder)
 
 
 def test_bfloat16_comes_close(encoder: TextEncoder) -> None:
-    half = encoder.moved("cpu", torch.bfloat16)
+    half = encoder.to("cpu", torch.bfloat16)
     made = train(half, steps=10, contexts=())  # slow on a cpu without such instructions
     assert made.vectors.dtype == np.float32
     assert made.similarity > 0.8

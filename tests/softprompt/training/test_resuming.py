@@ -13,18 +13,18 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, EntryDamaged, PromptError
 from softprompt.jobs.checkpoint import from_bytes, to_bytes
-from softprompt.jobs.execute import carry_out
+from softprompt.jobs.execute import run_job
 from softprompt.jobs.job import Job, TrainJob
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
-from softprompt.training.task import TrainState
+from softprompt.training.task import TrainingState
 from softprompt.training.trainer import iter_train, train
 from tests.conftest import FOX
 from tests.worker_process import same_bits
 
 
-def states(encoder: TextEncoder, **settings: Any) -> tuple[list[TrainState], SoftPrompt]:
+def states(encoder: TextEncoder, **settings: Any) -> tuple[list[TrainingState], SoftPrompt]:
     """The state at every report of a training, and what it came to."""
-    taken: list[TrainState] = []
+    taken: list[TrainingState] = []
     return taken, train(encoder, FOX, on_report=lambda report: taken.append(report.state()), **settings)
 
 
@@ -79,8 +79,8 @@ def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> 
 def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> None:
     job = TrainJob(FOX, TrainConfig(tokens=1, steps=3, contexts=()), name="fox")
     library = Library()
-    first = carry_out(job, encoder, library, entry_id="0123456789abcdef")
-    second = carry_out(job, encoder, library, entry_id="0123456789abcdef")
+    first = run_job(job, encoder, library, entry_id="0123456789abcdef")
+    second = run_job(job, encoder, library, entry_id="0123456789abcdef")
     assert first.entry is not None
     assert second.entry is not None
     assert first.entry.id == second.entry.id == "0123456789abcdef"

@@ -14,10 +14,10 @@ import softprompt
 from softprompt import SoftPrompt, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError, PromptTooLong, SoftPromptError
-from softprompt.training.batch import Pool
+from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
-from softprompt.training.optimizer import Descent
-from softprompt.training.task import Task, TrainState
+from softprompt.training.optimizer import BatchedAdam
+from softprompt.training.task import TrainingState, TrainingTask
 from softprompt.training.trainer import train_many
 from tests.conftest import BOAT, FOX
 
@@ -34,13 +34,13 @@ SHORT = TrainConfig(tokens=2, steps=40)
 ALONE = replace(SHORT, contexts=())
 
 
-def all_of(encoder: TextEncoder, tasks: list[Task], **settings: Any) -> dict[str, SoftPrompt | SoftPromptError]:
+def all_of(encoder: TextEncoder, tasks: list[TrainingTask], **settings: Any) -> dict[str, SoftPrompt | SoftPromptError]:
     return {task.key: done for task, done in train_many(encoder, tasks, **settings)}
 
 
 def test_each_comes_to_what_it_would_alone(encoder: TextEncoder) -> None:
     config = replace(SHORT, steps=25)
-    done = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:5]], places=3)
+    done = all_of(encoder, [TrainingTask(text, config, key=text) for text in PROMPTS[:5]], places=3)
     assert set(done) == set(PROMPTS[:5])
     for text, made in done.items():
         alone = softprompt.train(encoder, text, config)
@@ -60,7 +60,7 @@ def test_each_has_its_own_settings_and_end(encoder: TextEncoder) -> None:
         "reached": replace(ALONE, stop_at=0.6),
         "impatient": replace(ALONE, patience=3, rate=30.0),
     }
-    done = all_of(encoder, [Task(FOX, config, key=key) for key, config in configs.items()], places=4)
+    done = all_of(encoder, [TrainingTask(FOX, config, key=key) for key, config in configs.items()], places=4)
     ends = {key: (made.stopped, made.steps) for key, made in done.items() if isinstance(made, SoftPrompt)}
     assert ends["long"] == ("steps", 60)
     assert ends["short"] == ("steps", 7)
@@ -81,7 +81,7 @@ def test_each_has_its_own_settings_and_end(encoder: TextEncoder) -> None:
 )
 def test_every_objective_can_be_shared(encoder: TextEncoder, settings: dict[str, Any]) -> None:
     config = replace(SHORT, steps=8, **settings)
-    done = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:2]])
+    done = all_of(encoder, [TrainingTask(text, config, key=text) for text in PROMPTS[:2]])
     for text, made in done.items():
         assert isinstance(made, SoftPrompt)
         alone = softprompt.train(encoder, text, config)
@@ -91,10 +91,10 @@ def test_every_objective_can_be_shared(encoder: TextEncoder, settings: dict[str,
 def test_tasks_are_drawn_as_places_get_free(encoder: TextEncoder) -> None:
     drawn: list[str] = []
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[TrainingTask]:
         for i, text in enumerate(PROMPTS):
             drawn.append(text)
-            yield Task(text, replace(SHORT, steps=3 + i, contexts=()), key=text)
+            yield TrainingTask(text, replace(SHORT, steps=3 + i, contexts=()), key=text)
 
     for i, _ in enumerate(train_many(encoder, tasks(), places=2)):
         assert len(drawn) <= i + 3
@@ -102,10 +102,10 @@ def test_tasks_are_drawn_as_places_get_free(encoder: TextEncoder) -> None:
 
 def test_what_cannot_be_trained_is_said_and_the_others_go_on(encoder: TextEncoder) -> None:
     tasks = [
-        Task(FOX, replace(ALONE, steps=5), key="fox"),
-        Task("word " * 100, ALONE, key="long"),
-        Task(FOX, replace(ALONE, tokens=3), key="other"),
-        Task(BOAT, replace(ALONE, steps=5), key="boat"),
+        TrainingTask(FOX, replace(ALONE, steps=5), key="fox"),
+        TrainingTask("word " * 100, ALONE, key="long"),
+        TrainingTask(FOX, replace(ALONE, tokens=3), key="other"),
+        TrainingTask(BOAT, replace(ALONE, steps=5), key="boat"),
     ]
     done = all_of(encoder, tasks, places=1)
     assert isinstance(done["long"], PromptTooLong)
@@ -115,23 +115,23 @@ def test_what_cannot_be_trained_is_said_and_the_others_go_on(encoder: TextEncode
 
 
 def test_more_tokens_than_fit_are_refused_for_each(encoder: TextEncoder) -> None:
-    done = all_of(encoder, [Task(text, replace(SHORT, tokens=100), key=text) for text in PROMPTS[:2]])
+    done = all_of(encoder, [TrainingTask(text, replace(SHORT, tokens=100), key=text) for text in PROMPTS[:2]])
     assert all(isinstance(error, ConfigError) for error in done.values())
     assert len(done) == 2
 
 
 def test_it_goes_on_from_the_states_of_all(encoder: TextEncoder) -> None:
     config = replace(SHORT, steps=22)
-    states: dict[str, TrainState] = {}
+    states: dict[str, TrainingState] = {}
 
-    def note_at_11(pool: Pool) -> None:
+    def note_at_11(pool: TrainingBatch) -> None:
         if pool.clock == 11:
             states.update(pool.states())
 
-    whole = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:3]], on_step=note_at_11)
-    ended = [Task(text, config, key=text) for text in PROMPTS[:3]]
+    whole = all_of(encoder, [TrainingTask(text, config, key=text) for text in PROMPTS[:3]], on_step=note_at_11)
+    ended = [TrainingTask(text, config, key=text) for text in PROMPTS[:3]]
     assert all_of(encoder, ended, on_step=lambda pool: pool.clock == 2) == {}
-    again = all_of(encoder, [Task(text, config, key=text, resume=states[text]) for text in PROMPTS[:3]])
+    again = all_of(encoder, [TrainingTask(text, config, key=text, resume=states[text]) for text in PROMPTS[:3]])
     for text, made in again.items():
         before = whole[text]
         assert isinstance(made, SoftPrompt)
@@ -152,7 +152,7 @@ def test_where_memory_runs_out_fewer_train_at_once(encoder: TextEncoder, monkeyp
         return real(objective, outputs, *rest)
 
     monkeypatch.setattr(pooled, "row_losses", small)
-    done = all_of(encoder, [Task(text, replace(ALONE, steps=10), key=text) for text in PROMPTS], places=6)
+    done = all_of(encoder, [TrainingTask(text, replace(ALONE, steps=10), key=text) for text in PROMPTS], places=6)
     assert set(done) == set(PROMPTS)
     assert all(isinstance(made, SoftPrompt) and made.steps == 10 for made in done.values())
     assert max(at_once) == 6
@@ -172,7 +172,7 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
 
     monkeypatch.setattr(pooled, "row_losses", failing)
     done: dict[str, Any] = {}
-    together = train_many(encoder, [Task(text, ALONE, key=text) for text in PROMPTS], places=2)
+    together = train_many(encoder, [TrainingTask(text, ALONE, key=text) for text in PROMPTS], places=2)
     with pytest.raises(TrainingFailed, match="gone"):
         done.update((task.key, made) for task, made in together)
     assert set(done) == set(PROMPTS[:2])
@@ -183,14 +183,14 @@ def test_a_device_that_fails_keeps_the_best_of_all(encoder: TextEncoder, monkeyp
 
 
 def test_a_state_of_the_last_step_ends_there(encoder: TextEncoder) -> None:
-    states: dict[tuple[str, int], TrainState] = {}
+    states: dict[tuple[str, int], TrainingState] = {}
 
-    def keep(pool: Pool) -> None:
+    def keep(pool: TrainingBatch) -> None:
         states.update(((key, state.step), state) for key, state in pool.states().items())
 
     config = replace(SHORT, steps=10)
-    whole = all_of(encoder, [Task(text, config, key=text) for text in PROMPTS[:2]], on_step=keep)
-    resumed = [Task(text, config, key=text, resume=states[text, 10]) for text in PROMPTS[:2]]
+    whole = all_of(encoder, [TrainingTask(text, config, key=text) for text in PROMPTS[:2]], on_step=keep)
+    resumed = [TrainingTask(text, config, key=text, resume=states[text, 10]) for text in PROMPTS[:2]]
     for text, made in all_of(encoder, resumed).items():
         assert (made.steps, made.stopped) == (10, "steps")
         assert made.vectors.tobytes() == whole[text].vectors.tobytes()
@@ -204,24 +204,24 @@ def test_a_step_can_be_recorded_and_replayed(encoder: TextEncoder, monkeypatch: 
         def __init__(self, step: Callable[[], None]) -> None:
             self.replay = step
 
-    prompts = [Task(text, replace(SHORT, steps=11 + 3 * i), key=text) for i, text in enumerate(PROMPTS[:3])]
+    prompts = [TrainingTask(text, replace(SHORT, steps=11 + 3 * i), key=text) for i, text in enumerate(PROMPTS[:3])]
     plain = all_of(encoder, prompts, places=2)
     monkeypatch.setattr(Graphs, "_record", lambda _, step: Again(step))
-    real = Pool.__init__
+    real = TrainingBatch.__init__
 
-    def with_graphs(self: Pool, *args: Any) -> None:
+    def with_graphs(self: TrainingBatch, *args: Any) -> None:
         real(self, *args)
         self.graphs = Graphs(encoder.device)
 
-    step = Descent.step
+    step = BatchedAdam.step
 
-    def in_place(self: Descent, *figures: torch.Tensor) -> None:
+    def in_place(self: BatchedAdam, *figures: torch.Tensor) -> None:
         before = [tensor.data_ptr() for tensor in (*self.tensors.values(), self.window, self.numbers, self.at)]
         step(self, *figures)
         assert before == [tensor.data_ptr() for tensor in (*self.tensors.values(), self.window, self.numbers, self.at)]
 
-    monkeypatch.setattr(Pool, "__init__", with_graphs)
-    monkeypatch.setattr(Descent, "step", in_place)
+    monkeypatch.setattr(TrainingBatch, "__init__", with_graphs)
+    monkeypatch.setattr(BatchedAdam, "step", in_place)
     recorded = all_of(encoder, prompts, places=2)
     for text, made in plain.items():
         again = recorded[text]
@@ -248,32 +248,32 @@ def test_memory_that_runs_out_while_the_places_are_filled_costs_places_only(
         return real(*args)
 
     monkeypatch.setattr(place, where, full)
-    done = all_of(encoder, [Task(text, replace(ALONE, steps=5), key=text) for text in PROMPTS[:4]], places=4)
+    done = all_of(encoder, [TrainingTask(text, replace(ALONE, steps=5), key=text) for text in PROMPTS[:4]], places=4)
     assert set(done) == set(PROMPTS[:4])
     assert all(isinstance(made, SoftPrompt) and made.steps == 5 for made in done.values())
 
 
 def test_where_all_leave_the_next_ones_come_in(encoder: TextEncoder) -> None:
-    def leave_at_2(pool: Pool) -> None:
+    def leave_at_2(pool: TrainingBatch) -> None:
         if pool.clock == 2:
-            pool.leave(list(pool.members))
+            pool.remove(list(pool.slots))
 
-    tasks = [Task(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]]
+    tasks = [TrainingTask(text, replace(SHORT, steps=5), key=text) for text in PROMPTS[:4]]
     assert set(all_of(encoder, tasks, places=2, on_step=leave_at_2)) == set(PROMPTS[2:4])
 
 
 def test_one_that_joined_late_goes_on_from_its_state_with_the_same_figures(encoder: TextEncoder) -> None:
     """It saw the turns of contexts in another order than it would have alone, and none of them counts twice or as nothing."""
-    states: dict[str, TrainState] = {}
+    states: dict[str, TrainingState] = {}
 
-    def watch(pool: Pool) -> bool:
-        late = [member for member in pool.members if member.key == "late" and member.step == 2]
+    def watch(pool: TrainingBatch) -> bool:
+        late = [member for member in pool.slots if member.key == "late" and member.step == 2]
         if late:
             states.update(pool.states())
         return bool(late)
 
     config = replace(SHORT, steps=20)
-    tasks = [Task(FOX, replace(SHORT, steps=5), key="first"), Task(BOAT, config, key="late")]
+    tasks = [TrainingTask(FOX, replace(SHORT, steps=5), key="first"), TrainingTask(BOAT, config, key="late")]
     list(train_many(encoder, tasks, places=1, on_step=watch))
     made = softprompt.train(encoder, BOAT, config, resume=states["late"])
     assert float(states["late"].tensors["seen"].sum()) == 2

@@ -16,14 +16,14 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoders.catalog import mini_model
 from softprompt.errors import MessageTooLong
 from softprompt.jobs.job import TrainJob
-from softprompt.library.names import LONGEST as LONGEST_NAME
+from softprompt.library.names import MAX_NAME_LENGTH as LONGEST_NAME
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import connection as clients
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
-from softprompt.worker.connection import Client as Connection
-from softprompt.worker.endpoint import Place
+from softprompt.worker.connection import Connection as Connection
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.run_folder import Run
 from tests.worker_process import Home, left_runs
 
@@ -59,7 +59,7 @@ class Raw:
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
-        self.socket.connect(os.fspath(Place().socket))
+        self.socket.connect(os.fspath(Endpoint().socket))
         self.lines = self.socket.makefile("rb")
         self.socket.sendall(p.encode(p.hello()))
         self.bytes = 0
@@ -67,7 +67,7 @@ class Raw:
     def hear(self) -> dict[str, Any]:
         line = self.lines.readline()
         self.bytes += len(line)
-        assert len(line) < p.LONGEST_LINE / 16
+        assert len(line) < p.MAX_LINE_BYTES / 16
         return p.message_of(line)
 
     def hear_list(self) -> list[str]:
@@ -83,7 +83,7 @@ class Raw:
 def test_a_long_list_comes_in_pages_that_any_reader_takes(runs: list[str]) -> None:
     raw = Raw()
     assert raw.hear_list() == runs
-    assert raw.bytes > p.LONGEST_LINE
+    assert raw.bytes > p.MAX_LINE_BYTES
     with Client(_connected()) as client:
         assert client.request(p.Status())["paused"] == MOST_RUNS  # before the pages have been read
         assert [run["id"] for run in client.runs] == runs
@@ -140,14 +140,14 @@ def test_a_client_that_is_behind_is_told_the_latest_of_each_run_and_costs_no_mor
 def test_a_request_over_the_limit_is_answered_and_the_client_stays(runs: list[str]) -> None:
     raw = Raw()
     raw.hear_list()
-    raw.socket.sendall(b'{"do":"submit","id":1,"job":"' + b"x" * (2 * p.LONGEST_LINE) + b'"}\n')
+    raw.socket.sendall(b'{"do":"submit","id":1,"job":"' + b"x" * (2 * p.MAX_LINE_BYTES) + b'"}\n')
     answer = raw.hear()
     assert (answer["type"], answer["kind"], answer["bad_input"]) == ("error", "MessageTooLong", True)
     raw.socket.sendall(p.encode(p.as_message(p.Status(), 2)))
     assert raw.hear()["result"]["paused"] == len(runs)
     raw.socket.close()
     with Client(_connected()) as client, pytest.raises(MessageTooLong, match="at most 4,194,304 are read"):
-        client.request(p.Submit({"prompt": "x" * p.LONGEST_LINE}))
+        client.request(p.Submit({"prompt": "x" * p.MAX_LINE_BYTES}))
 
 
 def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
@@ -174,12 +174,12 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
         "report": [p.encode({"type": "report", "run": "f" * 16, "step": number, "tokens": number, "loss": figure, "similarity": figure,
                              "text": WIDE * 64 * 20, "restarts": [figure] * 16, "sweep": [[number, figure, figure]] * 64})],
         "dropped": [p.encode({"type": "dropped", "run": "f" * 16})],
-        "bye": [p.encode({"type": "bye", "again": False, "reason": "x" * messages.LONGEST_ERROR})],
+        "bye": [p.encode({"type": "bye", "again": False, "reason": "x" * messages.MAX_ERROR_LENGTH})],
         "error": [messages.error(number, ValueError(endless))],
         "reply": [
             messages.reply(number, run),
             messages.reply(number, {"run": "f" * 16, "points": [[number, *[figure] * (messages.FIGURES_OF_A_POINT - 1)]] * 2001}),
-            messages.reply(number, {"kept": [{"tokens": number, "entry": "f" * 16, "name": WIDE * LONGEST_NAME}] * p.MOST_TEXTS}),
+            messages.reply(number, {"kept": [{"tokens": number, "entry": "f" * 16, "name": WIDE * LONGEST_NAME}] * p.MAX_TEXTS}),
             messages.reply(number, {"models": [mini_model().as_dict() | {"name": "m" * 80, "refused": "r" * 80}] * 500, "loaded": ["m" * 80] * 2}),
             messages.reply(number, {"similarities": [[figure] * 64] * 64, "written_out": [{"text": WIDE * 2000}] * 64}),
             messages.reply(number, {"neighbours": [[{"token": WIDE * 8, "cosine": figure}] * 100] * 77}),
@@ -189,7 +189,7 @@ def test_no_message_of_any_kind_is_near_the_longest_line() -> None:
     assert found.keys() == p.MESSAGES.keys()
     for kind, lines in found.items():
         for line in lines:
-            assert len(line) < p.LONGEST_LINE / 2, kind
+            assert len(line) < p.MAX_LINE_BYTES / 2, kind
             assert p.message_of(line)["type"] in (kind, "error")
 
 
@@ -235,5 +235,5 @@ def test_a_client_that_reads_slowly_stays_and_one_that_reads_nothing_is_dropped(
 
 def _connected() -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(os.fspath(Place().socket))
+    connection.connect(os.fspath(Endpoint().socket))
     return connection

@@ -17,7 +17,7 @@ import pytest
 from softprompt.errors import WorkerError
 from softprompt.system.locks import leads_to, take
 from softprompt.worker import leases
-from softprompt.worker.endpoint import Place, held
+from softprompt.worker.endpoint import Endpoint, held
 from softprompt.worker.leases import Holder, holder_of, is_free, newest, take_lease, unheard_for
 
 
@@ -31,11 +31,11 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_folder_is_private_under_any_umask(runtime: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        Place().prepare()
+        Endpoint().prepare()
     finally:
         os.umask(before)
     assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
-    Place().prepare()
+    Endpoint().prepare()
 
 
 def test_a_folder_that_others_could_reach_is_refused(
@@ -44,21 +44,21 @@ def test_a_folder_that_others_could_reach_is_refused(
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     runtime.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WorkerError, match="is a link"):
-        Place().prepare()
+        Endpoint().prepare()
     runtime.unlink()
     runtime.write_text("")
     with pytest.raises(WorkerError, match="no folder"):
-        Place().prepare()
+        Endpoint().prepare()
     runtime.unlink()
     runtime.mkdir(mode=0o755)
     runtime.chmod(0o755)
     with pytest.raises(WorkerError, match=r"open to other users \(chmod 700 closes it\)"):
-        Place().prepare()
+        Endpoint().prepare()
     runtime.chmod(0o700)
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     with pytest.raises(WorkerError, match="belongs to another user"):
-        Place().prepare()
+        Endpoint().prepare()
 
 
 def test_a_folder_that_another_user_made_first_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,24 +68,24 @@ def test_a_folder_that_another_user_made_first_is_refused(runtime: Path, monkeyp
     else:  # only root can give a folder away, but there are folders of root's
         monkeypatch.setenv("SOFTPROMPT_RUNTIME", "/usr")
     with pytest.raises(WorkerError, match="belongs to another user, and will not be used") as refused:
-        Place().prepare()
+        Endpoint().prepare()
     advice = re.search(r"`export SOFTPROMPT_RUNTIME=(\S+)`", str(refused.value))
     assert advice
     monkeypatch.setenv("SOFTPROMPT_RUNTIME", advice[1])
-    Place().prepare()
+    Endpoint().prepare()
     Path(advice[1]).rmdir()
 
 
 def test_a_path_that_no_socket_can_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTPROMPT_RUNTIME", str(tmp_path / ("x" * 90)))
     with pytest.raises(WorkerError, match="set SOFTPROMPT_RUNTIME to a shorter folder"):
-        Place().prepare()
+        Endpoint().prepare()
     monkeypatch.delenv("SOFTPROMPT_RUNTIME")
-    assert len(os.fsencode(Place().socket)) < 108
+    assert len(os.fsencode(Endpoint().socket)) < 108
 
 
 def test_a_lock_is_held_once_and_freed_by_the_death_of_its_holder(runtime: Path) -> None:
-    place = Place()
+    place = Endpoint()
     place.prepare()
     code = f"import sys; sys.path[:] = {sys.path!r}; from softprompt.worker.endpoint import *; print(take(Place().start_lock) is not None, flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -18,7 +18,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.system.locks import take
 from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home, events, gone, is_listening, left_runs, until, wait_for
 
@@ -45,7 +45,7 @@ def broken_torch(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) 
 def start_worker(changes: str) -> None:
     """Start a worker after this code, which changes what it will find."""
     code = f"{changes}import sys\nsys.argv[1:] = []\nfrom softprompt.worker.__main__ import main\nmain()\n"
-    Place().prepare()
+    Endpoint().prepare()
     subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
     until(is_listening)
 
@@ -92,8 +92,8 @@ def test_it_ends_with_exit_code_1_and_a_line_in_its_log(
     worker: Home, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken_torch(tmp_path, "raise ImportError('no such file')", monkeypatch)
-    Place().prepare()
-    lock = take(Place().worker_lock)
+    Endpoint().prepare()
+    lock = take(Endpoint().worker_lock)
     assert lock is not None
     command = [sys.executable, "-P", "-m", "softprompt.worker", "--lock-fd", str(lock)]
     assert subprocess.run(command, pass_fds=(lock,), timeout=60).returncode == 1
@@ -105,7 +105,7 @@ def test_it_ends_with_exit_code_1_and_a_line_in_its_log(
 def test_under_a_limit_of_memory_it_says_so_and_ends(worker: Home) -> None:
     (waiting,) = left_runs([TrainJob(FOX, SHORT)], "queued")
     usual = resource.getrlimit(resource.RLIMIT_AS)
-    Place().prepare()
+    Endpoint().prepare()
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "softprompt.worker", "--ready-fd", str(writing)], pass_fds=(writing,),
@@ -169,7 +169,7 @@ def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_
         "from softprompt.worker.__main__ import main\n"
         "main()\n"
     )
-    Place().prepare()
+    Endpoint().prepare()
     subprocess.run([sys.executable, "-c", failing], check=True)
     until(is_listening)
     with worker.client() as client:

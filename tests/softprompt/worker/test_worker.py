@@ -25,13 +25,13 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import EntryNotFound, HomeError, RunNotFound, RunRefused, UnknownModel, WorkerError
 from softprompt.evaluation.readout import readout_similarity
-from softprompt.jobs.job import SweepJob, TrainJob, hard_job
+from softprompt.jobs.job import SweepJob, TrainJob, hard_readout_job
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
-from softprompt.prompts.lineage import LONGEST_PROMPT, Ancestor, Meaning
+from softprompt.prompts.lineage import MAX_PROMPT_LENGTH, Ancestor, WeightedText
 from softprompt.worker import client as worker_client
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, WorkerGone, connect
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.log import log_path
 from softprompt.worker.run_folder import CHECKPOINT, EVENTS, RunFolder, all_runs, runs_folder
 from tests.conftest import BOAT, FOX
@@ -105,7 +105,7 @@ class Raw:
     def __init__(self, hello: dict[str, Any] | None = None) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
-        self.socket.connect(os.fspath(Place().socket))
+        self.socket.connect(os.fspath(Endpoint().socket))
         self.lines = self.socket.makefile("rb")
         if hello is not None:
             self.say(hello)
@@ -229,7 +229,7 @@ def test_a_hard_readout_is_looked_for_and_becomes_the_entrys_next_revision(share
     found = saved(run).hard
     assert found is not None
     assert found.tokens == 2
-    asked = hard_job(Library().open(run), HardConfig(tokens=3, steps=3, restarts=1), "cpu")
+    asked = hard_readout_job(Library().open(run), HardConfig(tokens=3, steps=3, restarts=1), "cpu")
     again = shared.request(p.Submit(asked.as_dict()))["id"]
     told = training(shared, again)
     assert told["text"]
@@ -328,7 +328,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"config": {"init": "soft"}}, "ConfigError", "none was given"),
     ({"config": []}, "ConfigError", "this is no training job"),
     ({"prompt": "fox " * 200}, "PromptTooLong", "the prompt has 200 tokens, mini takes 75"),
-    ({"prompt": "🦊" * LONGEST_PROMPT}, "PromptError", "can be tokenised"),
+    ({"prompt": "🦊" * MAX_PROMPT_LENGTH}, "PromptError", "can be tokenised"),
     ({"prompt": " "}, "PromptError", "the prompt is empty"),
     ({"prompt": 7}, "ConfigError", "this is no training job"),
     ({"model": "minni"}, "UnknownModel", "Close: mini"),
@@ -372,7 +372,7 @@ def test_a_run_can_begin_from_a_saved_soft_prompt_that_is_gone_by_then(shared: C
 
 
 def test_a_mix_is_trained_as_any_other_run(shared: Client, encoder: TextEncoder) -> None:
-    meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
+    meanings = (WeightedText(FOX, 0.7), WeightedText(BOAT, 0.3))
     lineage = Ancestor("mixed", "0" * 16, "fox", FOX, "mini", encoder.fingerprint, 0.7)
     job = TrainJob("a sum", TrainConfig(tokens=2, steps=10), meanings=meanings, ancestry=(lineage,))
     run = shared.request(p.Submit(job.as_dict()))["id"]
@@ -420,7 +420,10 @@ def test_questions_are_answered_within_200_ms_while_a_training_runs(shared: Clie
 
 def test_the_readout_of_a_run_is_compared_with_what_the_run_is_trained_on(shared: Client, encoder: TextEncoder) -> None:
     job = TrainJob(
-        "(fox*.6 + boat*.4)", TrainConfig(**LONG), device="cpu", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4))
+        "(fox*.6 + boat*.4)",
+        TrainConfig(**LONG),
+        device="cpu",
+        meanings=(WeightedText(FOX, 0.6), WeightedText(BOAT, 0.4)),
     )  # type: ignore[arg-type]
     run = shared.request(p.Submit(job.as_dict()))["id"]
     training(shared, run)
@@ -588,7 +591,7 @@ def test_told_to_end_it_keeps_the_run_for_the_next_one(worker: Home) -> None:
         with pytest.raises(WorkerGone):
             list(events(client))
     until(lambda: worker.pid() is None)
-    assert not Place().socket.exists()
+    assert not Endpoint().socket.exists()
     step = worker.record(run).latest["step"]
     with worker.client() as client:
         assert training(client, run)["step"] > step
@@ -667,7 +670,7 @@ def test_what_an_older_worker_would_misunderstand_waits_for_a_newer_one(older: t
         with connect(older=True) as client:  # type: ignore[union-attr]
             client.request(p.Stop(run))
 
-    meanings = (Meaning(FOX, 0.7), Meaning(BOAT, 0.3))
+    meanings = (WeightedText(FOX, 0.7), WeightedText(BOAT, 0.3))
     with connect(on_wait=stop) as client:  # type: ignore[union-attr]
         made = client.request(p.Submit(TrainJob("both", meanings=meanings, device="cpu").as_dict()))["id"]
     assert [f"a worker of an older version finishes run {run}" in words for words in told] == [True]
@@ -687,7 +690,7 @@ def test_its_socket_is_made_again_where_it_vanished(worker: Home) -> None:
 
 
 def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
-    Place().prepare()
+    Endpoint().prepare()
     reading, writing = os.pipe()
     os.close(reading)
     subprocess.run(
@@ -701,7 +704,7 @@ def test_who_started_it_may_leave_before_it_listens(worker: Home) -> None:
 
 
 def test_without_clients_and_runs_it_ends(worker: Home) -> None:
-    Place().prepare()
+    Endpoint().prepare()
     subprocess.run([sys.executable, "-m", "softprompt.worker", "--end-after", "0.2"], check=True)
     until(lambda: worker.pid() is not None)
     until(lambda: worker.pid() is None)
@@ -827,7 +830,7 @@ def test_many_clients_that_submit_at_once_get_a_position_each(shared: Client) ->
 
 
 def test_the_longest_prompts_are_taken_and_shown_cut(shared: Client) -> None:
-    prompt = "fox " * (LONGEST_PROMPT // 4)
+    prompt = "fox " * (MAX_PROMPT_LENGTH // 4)
     run = shared.request(p.Submit(TrainJob(prompt, TrainConfig(long="cut", **SHORT), device="cpu").as_dict()))
     assert len(run["prompt"]) == 400
     with connect() as other:  # type: ignore[union-attr]

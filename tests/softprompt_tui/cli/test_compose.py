@@ -12,7 +12,7 @@ import pytest
 
 from softprompt import Library, SoftPrompt
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.prompts.lineage import Meaning
+from softprompt.prompts.lineage import WeightedText
 from tests.conftest import BOAT, FOX
 from tests.kept import trained
 from tests.softprompt.encoders.test_openclip import local_dir
@@ -161,7 +161,9 @@ def test_a_composition_is_saved_with_the_settings_of_a_training(run: Run) -> Non
 
 def test_port_trains_the_same_meaning_for_another_model(run: Run, made: dict[str, SoftPrompt], tmp_path: Path) -> None:
     name, _ = local_dir(tmp_path / "tiny")
-    mixed = replace(made["fox"], name="mixed", hard_prompt="a sum", meanings=(Meaning(FOX, 0.6), Meaning(BOAT, 0.4)))
+    mixed = replace(
+        made["fox"], name="mixed", hard_prompt="a sum", meanings=(WeightedText(FOX, 0.6), WeightedText(BOAT, 0.4))
+    )
     Library().save(mixed)
     ported = json.loads(run("port", "red fox", "--model", name, "--device", "cpu", "--json").stdout)
     assert (ported["name"], ported["model"], ported["hard_prompt"]) == ("red fox-2", name, FOX)

@@ -22,10 +22,10 @@ import pytest
 from softprompt import Library
 from softprompt.errors import HomeError, is_bad_input
 from softprompt.worker.client import connect, raised
-from softprompt.worker.endpoint import Place
+from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.log import PROGRAM, log_path
 from softprompt.worker.protocol import Shutdown, Status
-from softprompt_tui.crash_report import MOST_REPORTS, write_report
+from softprompt_tui.crash_report import MAX_REPORTS, write_report
 from tests.library_model import a_prompt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -166,9 +166,9 @@ def test_an_error_in_a_thread_leaves_no_traceback_on_the_terminal(run: Run, monk
 def test_reports_are_few_and_one_is_written_also_where_the_home_cannot_be(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = [write_report(ValueError(str(i))) for i in range(MOST_REPORTS + 3)]
+    written = [write_report(ValueError(str(i))) for i in range(MAX_REPORTS + 3)]
     assert all(written)
-    assert len(list((home / "cache" / "reports").iterdir())) == MOST_REPORTS
+    assert len(list((home / "cache" / "reports").iterdir())) == MAX_REPORTS
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -240,7 +240,7 @@ def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(
             second.request(Shutdown())
             with pytest.raises(Exception, match="the worker is gone"):
                 list(second.events())
-        assert status["socket"] == str(Place().socket) == str(Path(short, "data", "rt", Place().socket.name))
+        assert status["socket"] == str(Endpoint().socket) == str(Path(short, "data", "rt", Endpoint().socket.name))
         assert not list((tmp_path / "a").iterdir())
 
 

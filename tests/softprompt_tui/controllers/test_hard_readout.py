@@ -10,7 +10,7 @@ from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt_tui.rendering.details import in_full
 from softprompt_tui.screens.training_settings import MORE
-from softprompt_tui.services.job_form import hard_of, job_of
+from softprompt_tui.services.job_form import hard_of, job_from_form
 from softprompt_tui.state.settings import Form
 from softprompt_tui.widgets.sparkline import Spark
 from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
@@ -194,16 +194,16 @@ def test_on_a_small_screen_the_readout_has_room_while_it_is_read() -> None:
 
 def test_the_fields_reach_the_job() -> None:
     assert {"hard", "words", "block", "sweep"} < set(MORE)
-    assert job_of(Form("a lake", FIELDS), {}).hard is None
-    assert job_of(Form("a lake", FIELDS), {"hard": "no", "words": "ascii"}).hard is None
-    hard = job_of(Form("a lake", FIELDS), {"hard": "6", "words": "dictionary", "block": "a | b"}).hard
+    assert job_from_form(Form("a lake", FIELDS), {}).hard is None
+    assert job_from_form(Form("a lake", FIELDS), {"hard": "no", "words": "ascii"}).hard is None
+    hard = job_from_form(Form("a lake", FIELDS), {"hard": "6", "words": "dictionary", "block": "a | b"}).hard
     assert hard is not None
     assert (hard.tokens, hard.words, hard.block) == (6, "dictionary", ("a", "b"))
     assert hard_of({"hard": "1"}).tokens == 1
     with pytest.raises(ConfigError, match="hard is 'many': a whole number"):
-        job_of(Form("a lake", FIELDS), {"hard": "many"})
+        job_from_form(Form("a lake", FIELDS), {"hard": "many"})
     with pytest.raises(ConfigError, match="words is 'odd'"):
-        job_of(Form("a lake", FIELDS), {"hard": "yes", "words": "odd"})
+        job_from_form(Form("a lake", FIELDS), {"hard": "yes", "words": "odd"})
 
 
 def test_details_tell_it() -> None:

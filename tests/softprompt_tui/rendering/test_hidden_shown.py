@@ -13,7 +13,7 @@ from softprompt import Library
 from softprompt.errors import ConfigError
 from softprompt_tui.rendering.details import in_full
 from softprompt_tui.screens.training_settings import MORE
-from softprompt_tui.services.job_form import job_of, variation_of
+from softprompt_tui.services.job_form import job_from_form, variation_of
 from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 from tests.library_model import a_prompt
@@ -83,9 +83,9 @@ def test_details_say_on_what_it_was_measured() -> None:
 def test_the_dialogs_fields_reach_the_training_and_come_back() -> None:
     assert {"family", "share"} < set(MORE)
     typed = {"objective": "mixed", "family": "sd2", "share": ".25"}
-    config = job_of(Form(FOX, FIELDS), typed).config
+    config = job_from_form(Form(FOX, FIELDS), typed).config
     assert (config.objective, config.family, config.hidden_share) == ("mixed", "sd2", 0.25)
     _, more = variation_of(a_prompt(config=config.as_dict(), device="cpu, float32"))
     assert {key: more[key] for key in typed} == {**typed, "share": "0.25"}
     with pytest.raises(ConfigError, match="share is 'half': a number"):
-        job_of(Form(FOX, FIELDS), {"objective": "mixed", "share": "half"})
+        job_from_form(Form(FOX, FIELDS), {"objective": "mixed", "share": "half"})

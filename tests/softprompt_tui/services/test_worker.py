@@ -14,7 +14,7 @@ from softprompt.errors import WorkerError
 from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport
-from softprompt_tui.services.worker import Link, News, WorkerLine
+from softprompt_tui.services.worker import Link, News, WorkerConnection
 from tests.conftest import FOX
 from tests.nursery import Nursery
 from tests.worker_process import Home
@@ -35,7 +35,7 @@ def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: H
 
     async def look() -> None:
         heard: asyncio.Queue[News] = asyncio.Queue()
-        line = WorkerLine(heard.put_nowait)
+        line = WorkerConnection(heard.put_nowait)
         task = asyncio.create_task(line.run())
 
         async def until(wanted: Callable[[News], bool]) -> None:

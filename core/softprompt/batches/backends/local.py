@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from softprompt.batches.checkpoints import UnderWay
+from softprompt.batches.checkpoints import BatchCheckpoint
 from softprompt.batches.output import OutFile
-from softprompt.batches.results import Progress, Result, State
-from softprompt.batches.spool import Asked, Spool
+from softprompt.batches.results import BatchProgress, Result, State
+from softprompt.batches.spool import BatchRequest, Spool
 from softprompt.errors import EntryDamaged, HomeError, LibraryError, SoftPromptError
 from softprompt.library import Library
 from softprompt.library.names import name_for
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library.entry import Entry
     from softprompt.prompts.soft_prompt import SoftPrompt
-    from softprompt.training.batch import Pool
-    from softprompt.training.task import Task, TrainState
+    from softprompt.training.batch import TrainingBatch
+    from softprompt.training.task import TrainingState, TrainingTask
 
 CHECKPOINT_FIRST, CHECKPOINT_EVERY = 1.0, 10.0  # seconds; sooner at first: who is killed often gets on all the same
 CHECKPOINT_SHARE = 0.05  # of the time at most
@@ -31,16 +31,16 @@ Load = Callable[[str, str, str], "TextEncoder"]
 log = logging.getLogger(__name__)
 
 
-class Work:
+class BatchRunner:
     """One run of a batch, from what there is to the last result."""
 
     def __init__(
         self,
         spool: Spool,
         library: Library,
-        under_way: UnderWay,
+        under_way: BatchCheckpoint,
         file: OutFile | None,
-        on_progress: Callable[[Progress], bool | None],
+        on_progress: Callable[[BatchProgress], bool | None],
         load: Load,
     ) -> None:
         self.spool = spool
@@ -50,7 +50,7 @@ class Work:
         self.file = file
         self.on_progress = on_progress
         self.load = load
-        self.progress = Progress(len(spool))
+        self.progress = BatchProgress(len(spool))
         self.left: dict[str, bytes] = {}  # states of an earlier run that no training has gone on from yet
         self.begun: dict[
             str, bytes
@@ -96,7 +96,7 @@ class Work:
         asked = self.spool[index]
         return self._from_before(asked)
 
-    def _from_before(self, asked: Asked) -> Result | None:
+    def _from_before(self, asked: BatchRequest) -> Result | None:
         entry, state = self.known.look(asked.id)
         if entry is None:  # purged from the trash, or nothing of it is whole: it is trained again
             return None
@@ -124,7 +124,7 @@ class Work:
             if not self.progress.trained:
                 self.began = time.monotonic()
             for together in plans:
-                asked: dict[str, Asked] = {}
+                asked: dict[str, BatchRequest] = {}
                 first = self.spool[together[0]].job
                 train = train_singly if first and first.config.tokens == "auto" else train_many
                 tasks = self._tasks(together, encoder, asked)
@@ -134,9 +134,11 @@ class Work:
                     return
             del encoder
 
-    def _tasks(self, indices: array[int], encoder: TextEncoder, asked: dict[str, Asked]) -> Iterator[Task]:
+    def _tasks(
+        self, indices: array[int], encoder: TextEncoder, asked: dict[str, BatchRequest]
+    ) -> Iterator[TrainingTask]:
         """What is to be trained, drawn when there is a place for it; those that were under way first."""
-        from softprompt.training.task import Task
+        from softprompt.training.task import TrainingTask
 
         begun = {int(key, 16) for key in self.left}
         order = sorted(indices, key=lambda index: (self.spool.ids[index] not in begun, index))
@@ -148,9 +150,9 @@ class Work:
             resume = None if state is None else _state_in(state, encoder)
             if state is not None and resume is not None:
                 self.begun[one.id], self.from_step[one.id] = state, resume.step
-            yield Task(one.job.prompt, one.job.config, resume=resume, key=one.id)
+            yield TrainingTask(one.job.prompt, one.job.config, resume=resume, key=one.id)
 
-    def _result(self, asked: Asked, outcome: SoftPrompt | SoftPromptError) -> Result:
+    def _result(self, asked: BatchRequest, outcome: SoftPrompt | SoftPromptError) -> Result:
         if isinstance(outcome, SoftPromptError):
             return self._failed(asked, outcome)
         try:
@@ -162,7 +164,7 @@ class Work:
         self.progress.trained += 1
         return Result.of(asked.line, state, asked.prompt, entry)
 
-    def _save(self, asked: Asked, made: SoftPrompt) -> tuple[Entry, State]:
+    def _save(self, asked: BatchRequest, made: SoftPrompt) -> tuple[Entry, State]:
         from softprompt.library.entry import Entry
 
         assert asked.job is not None
@@ -179,7 +181,7 @@ class Work:
                 raise
             return there, "before"
 
-    def _failed(self, asked: Asked, error: SoftPromptError) -> Result:
+    def _failed(self, asked: BatchRequest, error: SoftPromptError) -> Result:
         return Result(asked.line, "failed", asked.prompt, asked.id, error=(type(error).__name__, str(error)))
 
     def _told(self, result: Result) -> Result:
@@ -202,17 +204,17 @@ class Work:
             self.stopped |= bool(self.on_progress(self.progress))
         return self.stopped
 
-    def _on_step(self, pool: Pool) -> bool:
+    def _on_step(self, pool: TrainingBatch) -> bool:
         if time.monotonic() - self.told >= TELL_EVERY:
             self.progress.under_way = sum(
-                (member.step - self.from_step.get(member.key, 0)) / member.config.steps for member in pool.members
+                (member.step - self.from_step.get(member.key, 0)) / member.config.steps for member in pool.slots
             )
             self._tell(now=True)
         if self.stopped or time.monotonic() - self.saved >= self.checkpoint_after:
             self._checkpoint(pool)
         return self.stopped
 
-    def _checkpoint(self, pool: Pool) -> None:
+    def _checkpoint(self, pool: TrainingBatch) -> None:
         from softprompt.jobs.checkpoint import to_bytes
 
         began = time.monotonic()
@@ -229,7 +231,7 @@ class Work:
         )
 
 
-def _state_in(raw: bytes, encoder: TextEncoder) -> TrainState | None:
+def _state_in(raw: bytes, encoder: TextEncoder) -> TrainingState | None:
     """Where a training can go on; None, for the beginning, where that is of another version or of other weights."""
     from softprompt.jobs.checkpoint import from_bytes
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.clip.cpu_autograd import outputs
-from softprompt.encoders.clip.rows import Read, pad_rows, read_states, soft_rows
+from softprompt.encoders.clip.cpu_autograd import pooled_outputs
+from softprompt.encoders.clip.rows import EncoderOutput, pad_rows, read_states, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.transformer import Past
-from softprompt.text_states import Reads
+from softprompt.text_states import HiddenStateSpec
 
 
-class SoftRows:
+class ContextBatch:
     """The contexts around soft prompts of each of the `counts` of soft tokens; `seat` says which soft prompts there are.
 
     `whole` runs every position, for who reads more than the pooled embedding. Raises PromptError where a context has no room.
@@ -34,7 +34,7 @@ class SoftRows:
         self.tower, self.counts, self.contexts = tower, list(counts), len(contexts)
         rows = [row for k in counts for row in soft_rows(encoder, contexts, k)]
         for row in rows:
-            encoder.check_length(len(row))
+            encoder.check_fits(len(row))
         ids, at, padding_mask, words = pad_rows(tower, specials, rows)
         n = ids.shape[1]
         cut = config.causal and config.pooling in ("argmax", "eos") and not whole
@@ -106,10 +106,10 @@ class SoftRows:
 
     def outputs(self, soft: Tensor) -> Tensor:
         """(r, b, e) in float32 for `soft` (r, most k, w), not of unit length; gradients flow to `soft`."""
-        pooled = outputs(self.tower, self._filled(soft), self.at, self.mask, self.past)
+        pooled = pooled_outputs(self.tower, self._filled(soft), self.at, self.mask, self.past)
         return pooled.float().view(len(soft), self.contexts, -1)
 
-    def read(self, soft: Tensor, reads: Reads) -> Read:
+    def read(self, soft: Tensor, reads: HiddenStateSpec) -> EncoderOutput:
         """As `Frame.read`; only for rows that are run whole."""
         return read_states(
             self.tower,

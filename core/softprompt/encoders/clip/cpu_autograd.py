@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from softprompt.encoders.clip.transformer import ACTIVATIONS, Block, KeysValues, Past, Tower, TowerConfig, joined
+from softprompt.encoders.clip.transformer import (
+    ACTIVATIONS,
+    Block,
+    KeysValues,
+    Past,
+    TextTransformer,
+    TextTransformerConfig,
+    joined,
+)
 
 aten = torch.ops.aten
 # what F.scaled_dot_product_attention runs on a cpu; it has no public name
@@ -23,7 +31,9 @@ SMALL = 65_536  # numbers; of more, oneDNN is quicker
 HAS_KERNELS = all(hasattr(aten, name) for name in KERNELS)
 
 
-def outputs(tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+def pooled_outputs(
+    tower: TextTransformer, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None
+) -> Tensor:
     """As `Tower.outputs`, from which gradients flow to `x` (once: not the gradient of a gradient)."""
     if (
         HAS_KERNELS
@@ -34,12 +44,14 @@ def outputs(tower: Tower, x: Tensor, at: Tensor, mask: Tensor | None = None, pas
     ):
         found: Tensor = _Outputs.apply(x, tower, at, mask, past)
         return found
-    return tower.outputs(x, at, mask, past)
+    return tower.pooled_outputs(x, at, mask, past)
 
 
 class _Outputs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tower: Tower, at: Tensor, mask: Tensor | None, past: Past | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, tower: TextTransformer, at: Tensor, mask: Tensor | None, past: Past | None
+    ) -> Tensor:
         ctx.tower, ctx.shape = tower, x.shape
         b, n, w = x.shape
         ctx.ends = torch.arange(0, b * n, n) + at  # rows of x (b x n, w)
@@ -51,7 +63,7 @@ class _Outputs(torch.autograd.Function):
                 seen, ends = _added(tower.seen_at(at, n, mask)), ctx.ends
             x, kept = _forward(x, block, tower.config, b, seen, past[i] if past else None, ends)
             ctx.blocks.append(kept)
-        x, *ctx.norm = _normed(x, tower.norm_weight, tower.norm_bias, tower.config)
+        x, *ctx.norm = layer_norm_forward(x, tower.norm_weight, tower.norm_bias, tower.config)
         return tower.project(x)
 
     @staticmethod
@@ -60,7 +72,7 @@ class _Outputs(torch.autograd.Function):
         tower, config = ctx.tower, ctx.tower.config
         if tower.projection is not None:
             gradient = gradient @ tower.projection.t()
-        gradient = _unnormed(gradient, tower.norm_weight, tower.norm_bias, config, *ctx.norm)
+        gradient = layer_norm_backward(gradient, tower.norm_weight, tower.norm_bias, config, *ctx.norm)
         ends = ctx.ends
         for block, kept in zip(reversed(tower.blocks), reversed(ctx.blocks), strict=True):
             gradient = _backward(gradient, block, config, ctx.shape[0], kept, ends)
@@ -89,7 +101,7 @@ def _added(mask: Tensor | None) -> Tensor | None:
 def _forward(
     x: Tensor,
     block: Block,
-    config: TowerConfig,
+    config: TextTransformerConfig,
     b: int,
     mask: Tensor | None,
     past: KeysValues | None,
@@ -97,7 +109,7 @@ def _forward(
 ) -> tuple[Tensor, _Kept]:
     """One block over `x` (b x n, w), or with `ends` (b,) only these rows of it; see `tower.block_forward`."""
     w, h = config.width, config.heads
-    normed, *norm1 = _normed(x, block.norm1_weight, block.norm1_bias, config)
+    normed, *norm1 = layer_norm_forward(x, block.norm1_weight, block.norm1_bias, config)
     if ends is None:
         qkv = torch.addmm(block.qkv_bias, normed, block.qkv_weight.t()).view(b, -1, 3, h, w // h).permute(2, 0, 3, 1, 4)
         q, kv = qkv[0], qkv[1:]
@@ -117,18 +129,22 @@ def _forward(
     causal = config.causal and mask is None
     attended, sums = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask)
     y = torch.addmm(block.out_bias, attended.transpose(1, 2).reshape(-1, w), block.out_weight.t()).add_(x)
-    normed, *norm2 = _normed(y, block.norm2_weight, block.norm2_bias, config)
+    normed, *norm2 = layer_norm_forward(y, block.norm2_weight, block.norm2_bias, config)
     inner = torch.addmm(block.fc_bias, normed, block.fc_weight.t())
-    active = _laid(ACTIVATIONS[config.activation](_laid(inner)))
+    active = _transpose_small(ACTIVATIONS[config.activation](_transpose_small(inner)))
     out = torch.addmm(block.proj_bias, active, block.proj_weight.t()).add_(y)
     return out, _Kept(tuple(norm1), (q, k, v, attended, sums), causal, mask, tuple(norm2), inner)
 
 
-def _backward(gradient: Tensor, block: Block, config: TowerConfig, b: int, kept: _Kept, ends: Tensor | None) -> Tensor:
+def _backward(
+    gradient: Tensor, block: Block, config: TextTransformerConfig, b: int, kept: _Kept, ends: Tensor | None
+) -> Tensor:
     """From the `gradient` (b x n, w), or (b, w) with `ends`, of what `_forward` returned to that of its `x` (b x n, w)."""
     w, h = config.width, config.heads
     inner = _unactivated(gradient @ block.proj_weight, kept.inner, config)
-    after = _unnormed(inner @ block.fc_weight, block.norm2_weight, block.norm2_bias, config, *kept.norm2).add_(gradient)
+    after = layer_norm_backward(
+        inner @ block.fc_weight, block.norm2_weight, block.norm2_bias, config, *kept.norm2
+    ).add_(gradient)
     attended = (after @ block.out_weight).view(b, -1, h, w // h).transpose(1, 2)
     slopes = aten._scaled_dot_product_flash_attention_for_cpu_backward(
         attended, *kept.attention, 0.0, kept.causal, attn_mask=kept.mask
@@ -137,20 +153,30 @@ def _backward(gradient: Tensor, block: Block, config: TowerConfig, b: int, kept:
     n = len(kept.norm1[0]) // b
     if ends is None:
         normed = torch.stack([dq, dk[:, -n:], dv[:, -n:]], dim=2).view(-1, 3 * w) @ block.qkv_weight
-        return _unnormed(normed, block.norm1_weight, block.norm1_bias, config, *kept.norm1).add_(after)
+        return layer_norm_backward(normed, block.norm1_weight, block.norm1_bias, config, *kept.norm1).add_(after)
     normed = torch.stack([dk[:, -n:], dv[:, -n:]], dim=2).view(-1, 2 * w) @ block.qkv_weight[w:]
     normed.index_add_(0, ends, dq.reshape(b, w) @ block.qkv_weight[:w])
-    return _unnormed(normed, block.norm1_weight, block.norm1_bias, config, *kept.norm1).index_add_(0, ends, after)
+    return layer_norm_backward(normed, block.norm1_weight, block.norm1_bias, config, *kept.norm1).index_add_(
+        0, ends, after
+    )
 
 
-def _normed(x: Tensor, weight: Tensor, bias: Tensor, config: TowerConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def layer_norm_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, config: TextTransformerConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The layer norm of `x` (…, w), and what `_unnormed` needs: x, its means and reciprocal deviations."""
     normed, mean, deviation = torch.native_layer_norm(x, [config.width], weight, bias, config.norm_eps)
     return normed, x, mean, deviation
 
 
-def _unnormed(
-    gradient: Tensor, weight: Tensor, bias: Tensor, config: TowerConfig, x: Tensor, mean: Tensor, deviation: Tensor
+def layer_norm_backward(
+    gradient: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    config: TextTransformerConfig,
+    x: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
 ) -> Tensor:
     wanted = [True, False, False]  # the input's gradient only
     found: Tensor = aten.native_layer_norm_backward(gradient, x, [config.width], mean, deviation, weight, bias, wanted)[
@@ -159,14 +185,16 @@ def _unnormed(
     return found
 
 
-def _unactivated(gradient: Tensor, inner: Tensor, config: TowerConfig) -> Tensor:
+def _unactivated(gradient: Tensor, inner: Tensor, config: TextTransformerConfig) -> Tensor:
     if config.activation == "quick_gelu":
         gate = torch.sigmoid(1.702 * inner)
         return gradient * gate * (1 + 1.702 * inner * (1 - gate))
     approximate = "tanh" if config.activation == "gelu_tanh" else "none"
-    return _laid(aten.gelu_backward(_laid(gradient), _laid(inner), approximate=approximate))
+    return _transpose_small(
+        aten.gelu_backward(_transpose_small(gradient), _transpose_small(inner), approximate=approximate)
+    )
 
 
-def _laid(inner: Tensor) -> Tensor:
+def _transpose_small(inner: Tensor) -> Tensor:
     """A small `inner` transposed, and back again: a GELU that lies so is not handed to oneDNN, which takes 30 µs to begin."""
     return inner.t() if inner.numel() <= SMALL else inner

@@ -12,25 +12,25 @@ from softprompt.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.encoders.clip.transformer import Tower
+    from softprompt.encoders.clip.transformer import TextTransformer
 
 
-def read_tower(folder: Path) -> Tower:
+def read_tower(folder: Path) -> TextTransformer:
     """A tower from `config.json` and `model.safetensors` as core/mini/package.py writes them, in float32."""
     from safetensors.torch import load_file
 
-    from softprompt.encoders.clip.transformer import Block, Tower, TowerConfig
+    from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
 
-    config = TowerConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = TextTransformerConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
     tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     blocks = [
         Block(**{field: tensors.pop(f"blocks.{i}.{field}") for field in Block._fields}) for i in range(config.layers)
     ]
-    return Tower(config, blocks=blocks, **tensors)
+    return TextTransformer(config, blocks=blocks, **tensors)
 
 
 def load_mini() -> TextEncoder:
-    from softprompt.encoders.base import Specials
+    from softprompt.encoders.base import SpecialTokens
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.clip.tokenizer import Tokenizer
 
@@ -42,4 +42,4 @@ def load_mini() -> TextEncoder:
         raise ModelUnavailable(
             f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui"
         ) from error
-    return TextEncoder(MINI, tower, tokenizer, Specials((tokenizer.start,), (tokenizer.end,)))
+    return TextEncoder(MINI, tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))

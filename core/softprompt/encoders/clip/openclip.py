@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softprompt.encoders.base import PromptTokenizer, Specials, readable
+from softprompt.encoders.base import PromptTokenizer, SpecialTokens, readable
 from softprompt.encoders.catalog import LOCAL, resolve
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
-from softprompt.encoders.clip.transformer import Activation, Block, Pooling, Tower, TowerConfig
+from softprompt.encoders.clip.transformer import Activation, Block, Pooling, TextTransformer, TextTransformerConfig
 from softprompt.encoders.model_folder import (
     ModelFolder,
     check_weights,
@@ -43,14 +43,14 @@ from softprompt.errors import ModelUnavailable, SoftPromptError, not_supported, 
 
 if TYPE_CHECKING:
     from softprompt.encoders.catalog import ModelInfo
-    from softprompt.encoders.download import Progress
+    from softprompt.encoders.download import OnBytes
 
 TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
 EXTRA = "pip install transformers"
 RUNS_PICKLES = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def tower_of(name: str, model: nn.Module) -> Tower:
+def tower_of(name: str, model: nn.Module) -> TextTransformer:
     """The text tower of an open_clip model, as views of its weights. Raises ModelRefused for one built otherwise than ours."""
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
@@ -69,7 +69,7 @@ def tower_of(name: str, model: nn.Module) -> Tower:
         projection, bias = projection.weight.T, projection.bias
     cls = getattr(text, "cls_emb", None)
     width = text.ln_final.weight.shape[0]
-    config = TowerConfig(
+    config = TextTransformerConfig(
         width=width,
         heads=blocks[0].attn.num_heads,
         layers=len(blocks),
@@ -82,7 +82,7 @@ def tower_of(name: str, model: nn.Module) -> Tower:
         pooling="cls" if cls is not None else _pooling(name, text),
         norm_eps=text.ln_final.eps,
     )
-    return Tower(
+    return TextTransformer(
         config=config,
         table=text.token_embedding.weight,
         positions=text.positional_embedding,
@@ -161,14 +161,14 @@ class TransformersTokenizer:
         return self.decode([token])
 
 
-def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> Specials:
+def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> SpecialTokens:
     """What the wrapped tokenizer puts around a text, read off its output and checked on texts of several lengths."""
     full = wrapped("lake", context_length=context)[0].tolist()
     content = tokenizer.encode("lake")
     begin = next((i for i in range(len(full)) if full[i : i + len(content)] == content), 0)
     ends = wrapped.tokenizer.num_special_tokens_to_add() - begin
     after = begin + len(content)
-    specials = Specials(tuple(full[:begin]), tuple(full[after : after + ends]), full[-1])
+    specials = SpecialTokens(tuple(full[:begin]), tuple(full[after : after + ends]), full[-1])
     for text in ("", "a dog", "two dogs on a long beach at night, photographed from far away"):
         row = [*specials.start, *tokenizer.encode(text), *specials.end]
         row += [specials.pad] * (context - len(row))
@@ -177,7 +177,9 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
     return specials
 
 
-def tokenizer_of(name: str, text_cfg: dict[str, Any], folder: Path | None = None) -> tuple[PromptTokenizer, Specials]:
+def tokenizer_of(
+    name: str, text_cfg: dict[str, Any], folder: Path | None = None
+) -> tuple[PromptTokenizer, SpecialTokens]:
     """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt.
 
     A `folder` is where a model of its own has its tokenizer's files, if it needs any.
@@ -194,7 +196,7 @@ def tokenizer_of(name: str, text_cfg: dict[str, Any], folder: Path | None = None
             tokenizer = Tokenizer(settings.get("clean", "lower"), settings.get("additional_special_tokens", ()))
         except ValueError as error:
             raise not_supported(name, f"its tokenizer has a setting that is not known here: {error}") from error
-        return tokenizer, Specials((tokenizer.start,), (tokenizer.end,))
+        return tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,))
     source = folder or text_cfg["hf_tokenizer_name"]
     if folder and (file := named_code(folder)):
         raise not_supported(name, f"its {file} names Python code (auto_map), and code in a model is never run")
@@ -254,7 +256,7 @@ def unattended() -> Iterator[None]:
             os.environ[RUNS_PICKLES] = forced
 
 
-def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: Specials) -> None:
+def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
     """Raise ModelRefused for a tower that cannot read what its tokenizer writes."""
     rows, context = text_cfg.get("vocab_size", 49408), text_cfg.get("context_length", 77)
     if rows < len(tokenizer):
@@ -271,19 +273,19 @@ def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, 
         )
 
 
-def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: Specials) -> TextEncoder:
+def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: SpecialTokens) -> TextEncoder:
     """A text encoder of `model`'s text tower that was seen to agree with `model.encode_text`. Raises ModelRefused."""
     tower = tower_of(name, model).to(torch.device("cpu"), torch.float32)
     encoder = TextEncoder(name, tower, tokenizer, specials)
     if not any(readable(tokenizer.piece(i)) for i in encoder.ordinary_ids.tolist()):
         raise not_supported(name, "its tokenizer has no token that can be read and typed")
     ids = encoder.ordinary_ids[:: max(1, len(encoder.ordinary_ids) // 64)].tolist()
-    rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.room]]
+    rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.max_prompt_tokens]]
     full = [[*specials.start, *row, *specials.end] for row in rows]
     padded = torch.tensor([[*row, *[specials.pad] * (tower.config.context - len(row))] for row in full])
     with torch.no_grad():
         reference: Tensor = model.encode_text(padded)  # type: ignore[operator]
-        ours = encoder.frame(rows).outputs().squeeze(0)
+        ours = encoder.batch_rows(rows).outputs().squeeze(0)
     difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(ours, dim=-1)).abs().max())
     if not difference <= TOLERANCE:
         raise not_supported(name, f"its embeddings differ from open_clip's by {difference:.1g}")
@@ -334,7 +336,7 @@ def _model(config: dict[str, Any], path: Path) -> nn.Module:
     return model
 
 
-def load_by_name(name: str, on_progress: Progress | None) -> TextEncoder:
+def load_by_name(name: str, on_progress: OnBytes | None) -> TextEncoder:
     """A `MODEL/TAG` of open_clip, fetched if it is not here, or a `local-dir:` folder."""
     from softprompt.encoders.download import fetch
 

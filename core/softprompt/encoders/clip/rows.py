@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.base import FrozenModel, PromptTokenizer, Row, Specials, encode_prompt
-from softprompt.encoders.clip.cpu_autograd import outputs
-from softprompt.encoders.clip.transformer import Pooling, Tower, block_forward
+from softprompt.encoders.base import FrozenModel, PromptTokenizer, Row, SpecialTokens, encode_prompt
+from softprompt.encoders.clip.cpu_autograd import pooled_outputs
+from softprompt.encoders.clip.transformer import Pooling, TextTransformer, block_forward
 from softprompt.prompts.contexts import SLOT, split_context
-from softprompt.text_states import Reads
+from softprompt.text_states import HiddenStateSpec
 
 ALONE = SLOT  # the context with nothing around
-MOST_CONTEXTS = 256  # whose tokens are kept
+MAX_CONTEXTS = 256  # whose tokens are kept
 _known_contexts: WeakKeyDictionary[PromptTokenizer, dict[str, tuple[list[int], list[int]]]] = WeakKeyDictionary()
 AT_THE_END: tuple[Pooling, ...] = ("argmax", "eos")  # towers that are pooled at the end token
 
 
-def rows_in(model: FrozenModel, context: str, inside: Sequence[Row]) -> list[list[int]]:
+def rows_in_context(model: FrozenModel, context: str, inside: Sequence[Row]) -> list[list[int]]:
     """The context's tokens around each of these rows; the context "{}" is nothing around."""
     before, after = _around(model.tokenizer, context)
     return [[*before, *row, *after] for row in inside]
@@ -37,7 +37,7 @@ def _around(tokenizer: PromptTokenizer, context: str) -> tuple[list[int], list[i
     """The context's tokens before and after what stands in it. Kept: one training asks 115 times for the same 30 contexts."""
     known = _known_contexts.setdefault(tokenizer, {})
     if context not in known:
-        if len(known) >= MOST_CONTEXTS:
+        if len(known) >= MAX_CONTEXTS:
             known.clear()
         before, after = (encode_prompt(tokenizer, words) if words else [] for words in split_context(context))
         known[context] = before, after
@@ -47,12 +47,16 @@ def _around(tokenizer: PromptTokenizer, context: str) -> tuple[list[int], list[i
 def soft_rows(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[list[int]]:
     """One row a context, with soft tokens 0 to `tokens` - 1 inside."""
     slots = [-1 - i for i in range(tokens)]
-    return [row for context in contexts for row in rows_in(model, context, [slots])]
+    return [row for context in contexts for row in rows_in_context(model, context, [slots])]
 
 
-def with_room(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[str]:
+def contexts_with_room(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[str]:
     """Those contexts in which so many tokens fit."""
-    return [context for context in contexts if len(rows_in(model, context, [[0] * tokens])[0]) <= model.room]
+    return [
+        context
+        for context in contexts
+        if len(rows_in_context(model, context, [[0] * tokens])[0]) <= model.max_prompt_tokens
+    ]
 
 
 class PaddedRows(NamedTuple):
@@ -69,7 +73,7 @@ class PaddedRows(NamedTuple):
     words: Tensor
 
 
-def pad_rows(tower: Tower, specials: Specials, rows: Sequence[Row]) -> PaddedRows:
+def pad_rows(tower: TextTransformer, specials: SpecialTokens, rows: Sequence[Row]) -> PaddedRows:
     """Pad rows as open_clip does: to the tower's context, or to the longest where the tower allows shorter ones."""
     config = tower.config
     full = [[*specials.start, *row, *specials.end] for row in rows]
@@ -84,10 +88,10 @@ def pad_rows(tower: Tower, specials: Specials, rows: Sequence[Row]) -> PaddedRow
     return PaddedRows(ids, pooled_position(ids, tower, specials), mask, words)
 
 
-class Frame:
+class TokenBatch:
     """Rows with their constant part embedded; `outputs` and `read` put soft tokens in and run the tower."""
 
-    def __init__(self, tower: Tower, specials: Specials, rows: Sequence[Row]) -> None:
+    def __init__(self, tower: TextTransformer, specials: SpecialTokens, rows: Sequence[Row]) -> None:
         device = tower.table.device
         ids, at, mask, words = pad_rows(tower, specials, rows)
         self.tower, self.first = tower, len(specials.start)
@@ -120,9 +124,9 @@ class Frame:
         """(r, b, e) in float32 for `soft` (r, k, w), not of unit length; gradients flow to `soft`."""
         x, r = self._fill(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        return outputs(self.tower, x, self.at.repeat(r), mask).float().view(r, len(self.words), -1)
+        return pooled_outputs(self.tower, x, self.at.repeat(r), mask).float().view(r, len(self.words), -1)
 
-    def read(self, soft: Tensor | None, reads: Reads) -> Read:
+    def read(self, soft: Tensor | None, reads: HiddenStateSpec) -> EncoderOutput:
         """`outputs`, and what a family of diffusion models `reads` beside them, in one pass that computes no more than that.
 
         `soft` (r, k, w) as for `outputs`; gradients flow to it.
@@ -132,7 +136,7 @@ class Frame:
         return read_states(self.tower, x, self.at.repeat(r), mask, reads, (r, len(self.words)), self.words, self.first)
 
 
-class Read(NamedTuple):
+class EncoderOutput(NamedTuple):
     """outputs (r, b, e) as of `Frame.outputs`; states (r, b, m, w), of which `words` (b, m) or (r, b, m) says which are a row's own.
 
     Start, end and pads are left out. A family that reads one vector has one state, at the end token.
@@ -144,15 +148,15 @@ class Read(NamedTuple):
 
 
 def read_states(
-    tower: Tower,
+    tower: TextTransformer,
     x: Tensor,
     at: Tensor,
     mask: Tensor | None,
-    reads: Reads,
+    reads: HiddenStateSpec,
     shape: tuple[int, int],
     words: Tensor,
     first: int,
-) -> Read:
+) -> EncoderOutput:
     """What a family `reads` of embedded rows `x` (r x b, n, w), `shape` being (r, b), whose own positions begin at `first`."""
     (r, b), m = shape, words.shape[-1]
     states = tower.states(x, mask, len(tower.blocks) - 1)
@@ -166,13 +170,13 @@ def read_states(
         if tower.config.pooling not in AT_THE_END:
             end = first + words.sum(-1)  # the end token stands right behind a row's own
             pooled = tower.pooled(states, end.expand(r, b).flatten(), mask)
-        return Read(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(words[..., :1]))
+        return EncoderOutput(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(words[..., :1]))
     states = states[:, first : first + m]
     states = tower.final_norm(states) if reads.normed else states
-    return Read(outputs, states.float().reshape(r, b, m, -1), words)
+    return EncoderOutput(outputs, states.float().reshape(r, b, m, -1), words)
 
 
-def pooled_position(ids: Tensor, tower: Tower, specials: Specials) -> Tensor:
+def pooled_position(ids: Tensor, tower: TextTransformer, specials: SpecialTokens) -> Tensor:
     """(b,) where open_clip reads the pooled embedding of each row of ids (b, n); text may hold an end token of its own."""
     rows, n = ids.shape
     match tower.config.pooling:

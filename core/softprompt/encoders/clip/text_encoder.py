@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.base import PromptTokenizer, Row, Specials, encode_prompt
-from softprompt.encoders.clip.rows import Frame
-from softprompt.encoders.clip.transformer import Tower
+from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, encode_prompt
+from softprompt.encoders.clip.rows import TokenBatch
+from softprompt.encoders.clip.transformer import TextTransformer
 from softprompt.errors import ConfigError, without_room
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class TextEncoder:
     """A frozen text tower with its tokenizer, on one device. `softprompt.load_encoder` makes one."""
 
-    def __init__(self, name: str, tower: Tower, tokenizer: PromptTokenizer, specials: Specials) -> None:
+    def __init__(self, name: str, tower: TextTransformer, tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
         self.name = name
         self.tower = tower
         self.config = tower.config
         self.tokenizer = tokenizer
         self.specials = specials
 
-    def moved(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEncoder:
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEncoder:
         """This encoder on another device, or in another precision."""
         tower = self.tower.to(torch.device(device), dtype or self.tower.table.dtype)
         return TextEncoder(self.name, tower, self.tokenizer, self.specials)
@@ -43,7 +43,7 @@ class TextEncoder:
         return self.tower.table.device
 
     @property
-    def arithmetic(self) -> str:
+    def device_label(self) -> str:
         """Where it computes and how, such as "cpu, float32"."""
         return f"{self.device}, {str(self.tower.table.dtype).removeprefix('torch.')}"
 
@@ -52,7 +52,7 @@ class TextEncoder:
         return self.config.width
 
     @property
-    def room(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """How many tokens of a prompt fit into the context, beside start and end."""
         return self.config.context - len(self.specials.start) - len(self.specials.end)
 
@@ -116,22 +116,22 @@ class TextEncoder:
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text` as one row; raises PromptError where it does not fit, or holds a special token."""
         ids = encode_prompt(self.tokenizer, text)
-        self.check_length(len(ids))
+        self.check_fits(len(ids))
         return ids
 
-    def check_length(self, tokens: int) -> None:
-        if tokens > self.room:
-            raise without_room(tokens, self.name, self.room)
+    def check_fits(self, tokens: int) -> None:
+        if tokens > self.max_prompt_tokens:
+            raise without_room(tokens, self.name, self.max_prompt_tokens)
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         """(…, w) token embeddings of `ids` (…), float32."""
         return self.tower.table[torch.as_tensor(ids, dtype=torch.long, device=self.device)].float()
 
-    def frame(self, rows: Sequence[Row]) -> Frame:
+    def batch_rows(self, rows: Sequence[Row]) -> TokenBatch:
         """Rows made ready for encoding; raises PromptError for one that does not fit into the context."""
         for row in rows:
-            self.check_length(len(row))
-        return Frame(self.tower, self.specials, rows)
+            self.check_fits(len(row))
+        return TokenBatch(self.tower, self.specials, rows)
 
     @torch.no_grad()
     def encode(self, texts: str | Sequence[str]) -> Tensor:
@@ -152,7 +152,7 @@ class TextEncoder:
         for start in range(0, len(rows), batch):
             part = order[start : start + batch]
             outputs = (
-                self.frame([rows[i] for i in part]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
+                self.batch_rows([rows[i] for i in part]).outputs(None if soft is None else soft.unsqueeze(0)).squeeze(0)
             )
             found[part] = F.normalize(outputs, dim=-1) if unit else outputs
         return found

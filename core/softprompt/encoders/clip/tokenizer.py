@@ -26,8 +26,8 @@ VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # the file lists more merges than CLIP uses
 START, END = "<start_of_text>", "<end_of_text>"
 WORD_END = "</w>"
-LONGEST_TEXT = 200_000  # characters; byte-pair merging is quadratic in the length of one word
-LONGEST_WORD = 4_000  # bytes of one unbroken word, for the same reason
+MAX_TEXT_LENGTH = 200_000  # characters; byte-pair merging is quadratic in the length of one word
+MAX_WORD_LENGTH = 4_000  # bytes of one unbroken word, for the same reason
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,8 +57,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, not cut and without start and end. Raises PromptError for text too long to tokenise."""
-        if len(text) > LONGEST_TEXT:
-            raise PromptError(f"the text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be tokenised")
+        if len(text) > MAX_TEXT_LENGTH:
+            raise PromptError(f"the text has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} can be tokenised")
         ids: list[int] = []
         for word in self._pattern.findall(self.normalise(text)):
             ids.extend(self._word(word))
@@ -97,9 +97,9 @@ class Tokenizer:
         known = self._words.get(symbols)
         if known is not None:
             return known
-        if len(symbols) > LONGEST_WORD:
+        if len(symbols) > MAX_WORD_LENGTH:
             raise PromptError(
-                f"the text has a word of {len(symbols):,} bytes; at most {LONGEST_WORD:,} can be tokenised: put spaces into it"
+                f"the text has a word of {len(symbols):,} bytes; at most {MAX_WORD_LENGTH:,} can be tokenised: put spaces into it"
             )
         ids = tuple(self._ids[piece] for piece in _merge(symbols, self._ranks))
         if len(self._words) < 100_000:  # a long-lived process must not grow with what it is shown

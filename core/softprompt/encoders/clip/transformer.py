@@ -26,7 +26,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class TowerConfig:
+class TextTransformerConfig:
     """What a text tower looks like; `pooling` says which position becomes the pooled embedding.
 
     argmax: the highest token id (CLIP's end token); eos: the first `end` token; first, last: that position of the padded
@@ -69,10 +69,10 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tower:
+class TextTransformer:
     """Weights and their forward. table (vocabulary, w); positions (context [+ 1 with cls], w); projection (w, e)."""
 
-    config: TowerConfig
+    config: TextTransformerConfig
     table: Tensor
     positions: Tensor
     blocks: Sequence[Block]
@@ -82,7 +82,7 @@ class Tower:
     projection_bias: Tensor | None = None
     cls: Tensor | None = None
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Tower:
+    def to(self, device: torch.device, dtype: torch.dtype) -> TextTransformer:
         def move(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, dtype)
 
@@ -121,7 +121,7 @@ class Tower:
             x = block_forward(x, block, self.config)
         return found
 
-    def outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+    def pooled_outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
         """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,) of `x`. The others as for `states`."""
         return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1, past), at, mask, past))
 
@@ -156,7 +156,7 @@ KeysValues = Tensor  # (2, b, h, p, w / h): keys, values
 Past = Sequence[KeysValues]  # of every block, for p positions that never change
 
 
-def keys_values(normed: Tensor, block: Block, config: TowerConfig) -> KeysValues:
+def keys_values(normed: Tensor, block: Block, config: TextTransformerConfig) -> KeysValues:
     """What positions `normed` (b, n, w) are to attention."""
     b, n, w = normed.shape
     kv = F.linear(normed, block.qkv_weight[w:], block.qkv_bias[w:])
@@ -173,7 +173,7 @@ def joined(before: KeysValues, ours: KeysValues) -> KeysValues:
 def block_forward(
     x: Tensor,
     block: Block,
-    config: TowerConfig,
+    config: TextTransformerConfig,
     mask: Tensor | None = None,
     queries: Tensor | None = None,
     past: KeysValues | None = None,

@@ -15,7 +15,7 @@ import numpy as np
 from softprompt.errors import EntryDamaged, FileRefused
 from softprompt.formats.readers import kobold, png_card, safetensors_file, torch_file
 from softprompt.formats.readers.layouts import found_in, say
-from softprompt.formats.readers.parsed_file import Found
+from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.tensors import Data, Tensor, finite, vectors_of
 from softprompt.formats.readers.zip_file import Zip
 from softprompt.library.entry import TENSORS, unpack
@@ -26,7 +26,7 @@ from softprompt.prompts.validation import check_source_size
 
 OURS = "softprompt"
 OUR_TENSORS = "softprompt_tensors"  # in the metadata of an export: what has no place among its tensors
-LONGEST_NOTICE = 2000  # bytes of a text that is quoted
+MAX_NOTICE_LENGTH = 2000  # bytes of a text that is quoted
 CONFIG, WEIGHTS, OLD_WEIGHTS = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -39,7 +39,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def found_in_file(raw: bytes) -> Found:
+def found_in_file(raw: bytes) -> ParsedFile:
     """What the bytes of a file hold."""
     if not raw:
         raise FileRefused("it is empty")
@@ -59,7 +59,7 @@ def found_in_file(raw: bytes) -> Found:
     raise FileRefused(_what_else(raw))
 
 
-def found_in_folder(parts: dict[str, bytes]) -> Found:
+def found_in_folder(parts: dict[str, bytes]) -> ParsedFile:
     """What a PEFT folder holds; `parts` are the files of interest in it."""
     if CONFIG not in parts:
         raise FileRefused(f"it is a folder without {CONFIG}: of folders, those of PEFT's prompt tuning are read")
@@ -92,10 +92,10 @@ def found_in_folder(parts: dict[str, bytes]) -> Found:
             f"its {CONFIG} speaks of {claimed[0]} tokens of width {claimed[1]}, and its weights are {vectors.shape}"
         )
     say(said, {"checkpoint": config.pop("base_model_name_or_path", None), **config})
-    return Found("PEFT prompt tuning", {"": vectors}, said)
+    return ParsedFile("PEFT prompt tuning", {"": vectors}, said)
 
 
-def _from_safetensors(raw: bytes) -> Found:
+def _from_safetensors(raw: bytes) -> ParsedFile:
     tensors, metadata, data = safetensors_file.tensors_of(raw)
     if tensors.keys() == set(TENSORS) and OURS in metadata:
         return _from_entry(raw)
@@ -110,7 +110,7 @@ def _from_safetensors(raw: bytes) -> Found:
     return _named(f"{found.format}, safetensors", found)
 
 
-def _from_entry(raw: bytes) -> Found:
+def _from_entry(raw: bytes) -> ParsedFile:
     """An entry of a library of this program."""
     try:
         entry = unpack(raw, "it")
@@ -121,10 +121,10 @@ def _from_entry(raw: bytes) -> Found:
     kept = {"id": entry.id, "revision": entry.revision, "tags": list(entry.tags), "note": entry.note}
     beside = {name: getattr(prompt, name) for name in TENSORS[1:]}
     provenance = to_dict(prompt) | {"entry": kept}
-    return Found("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, {"": beside})
+    return ParsedFile("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, {"": beside})
 
 
-def _with_provenance(found: Found, ours: dict[str, str]) -> Found:
+def _with_provenance(found: ParsedFile, ours: dict[str, str]) -> ParsedFile:
     """An export of this program, with everything it knew."""
     try:
         provenance, packed = strict_json(ours[OURS]), strict_json(ours.get(OUR_TENSORS, "{}"))
@@ -157,7 +157,7 @@ def _checked_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, 
     return tensors
 
 
-def _from_zip(raw: bytes) -> Found:
+def _from_zip(raw: bytes) -> ParsedFile:
     zipped = Zip(raw)
     if kobold.is_kobold(zipped):
         tensor, data, meta = kobold.from_zip(zipped)
@@ -183,12 +183,12 @@ def _torch_value(raw: bytes) -> tuple[Any, Data]:
     return torch_file.from_zip(zipped, archive)
 
 
-def _from_torch(value: Any, data: Data, kind: str) -> Found:
+def _from_torch(value: Any, data: Data, kind: str) -> ParsedFile:
     found = found_in(value, data, {})
     return _named(f"{found.format}, {kind}", found)
 
 
-def _named(format: str, found: Found) -> Found:
+def _named(format: str, found: ParsedFile) -> ParsedFile:
     return replace(found, format=format)
 
 
@@ -228,7 +228,7 @@ def _what_else(raw: bytes) -> str:
     for beginning, what in _KNOWN.items():
         if raw.startswith(beginning):
             return f"it is {what}"
-    if len(raw) <= LONGEST_NOTICE and (words := _as_text(raw)):  # "Invalid username or password.", say
+    if len(raw) <= MAX_NOTICE_LENGTH and (words := _as_text(raw)):  # "Invalid username or password.", say
         return f"it is the text {words[:80]!r}, and no soft prompt: a site may have answered that instead of the file"
     return "what it is, is not known here"
 

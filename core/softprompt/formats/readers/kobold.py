@@ -11,12 +11,12 @@ import struct
 from typing import Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import LARGEST, Data, Tensor
+from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, Data, Tensor
 from softprompt.formats.readers.zip_file import Zip
 from softprompt.library.header import strict_json
 
 MAGIC = b"\x93NUMPY"
-LONGEST_HEADER, LONGEST_META = 10_000, 1 << 20  # bytes
+MAX_HEADER_BYTES, MAX_META_BYTES = 10_000, 1 << 20  # bytes
 # as numpy writes it; an array of records has a list as its descr, and is none of these
 _HEADER = re.compile(
     rb"\{'descr': ?'([<>|=]?[A-Za-z][0-9]{0,4})', ?'fortran_order': ?(True|False), ?'shape': ?\(((?:[0-9]{1,12}, ?){0,8}(?:[0-9]{1,12})?)\),? ?\}\s*"
@@ -33,12 +33,12 @@ def from_zip(zipped: Zip) -> tuple[Tensor, Data, dict[str, Any]]:
     meta: Any = {}
     if "meta.json" in zipped:
         try:
-            meta = strict_json(zipped.read("meta.json", LONGEST_META))
+            meta = strict_json(zipped.read("meta.json", MAX_META_BYTES))
         except (ValueError, TypeError, RecursionError) as error:
             raise FileRefused(f"its meta.json cannot be read ({type(error).__name__}: {str(error)[:80]})") from error
         if not isinstance(meta, dict):
             raise FileRefused("its meta.json is no object")
-    tensor, data = from_npy(zipped.read("tensor.npy", LARGEST))
+    tensor, data = from_npy(zipped.read("tensor.npy", MAX_TENSOR_BYTES))
     return tensor, data, meta
 
 
@@ -47,7 +47,7 @@ def from_npy(raw: bytes) -> tuple[Tensor, Data]:
     if raw[:6] != MAGIC or len(raw) < 12 or raw[6] not in (1, 2, 3):
         raise FileRefused("its .npy is damaged, or of an unknown version")
     (length,), begin = (struct.unpack_from("<H", raw, 8), 10) if raw[6] == 1 else (struct.unpack_from("<I", raw, 8), 12)
-    if length > LONGEST_HEADER or begin + length > len(raw):
+    if length > MAX_HEADER_BYTES or begin + length > len(raw):
         raise FileRefused("its .npy is cut short, or has a header that is too long")
     header = _HEADER.fullmatch(raw[begin : begin + length])
     if header is None:

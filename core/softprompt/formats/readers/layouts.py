@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.parsed_file import Found
+from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.pickle_parser import Thing
-from softprompt.formats.readers.tensors import MOST_NUMBERS, MOST_VECTORS, Data, Tensor, vectors_of
+from softprompt.formats.readers.tensors import MAX_VALUES, MAX_VECTORS, Data, Tensor, vectors_of
 from softprompt.prompts.soft_prompt import Array
 
-LONGEST_SAID, LONGEST_KEY, MOST_SAID = 4000, 200, 60  # characters, characters, values
+MAX_NOTE_LENGTH, MAX_KEY_LENGTH, MAX_NOTES = 4000, 200, 60  # characters, characters, values
 LEFT_OUT = "left out"
 _RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
@@ -30,7 +30,7 @@ _PIVOTAL = ("text_encoders_0", "text_encoders_1")
 _T5_WIDTH = 4096
 
 
-def found_in(value: Any, data: Data, said: dict[str, Any]) -> Found:
+def found_in(value: Any, data: Data, said: dict[str, Any]) -> ParsedFile:
     """The soft prompts in a value with tensors, such as the dict in a .pt; `said` is what the file says beside. Raises FileRefused."""
     read = _Reader(data, said)
     if isinstance(value, Tensor):
@@ -65,7 +65,7 @@ class _Reader:
 
     def add(self, name: str, array: Array) -> None:
         self.numbers += array.size
-        if name in self.vectors or len(self.vectors) >= MOST_VECTORS or self.numbers > MOST_NUMBERS:
+        if name in self.vectors or len(self.vectors) >= MAX_VECTORS or self.numbers > MAX_VALUES:
             raise FileRefused("it holds more soft prompts than are read at once, or two of one name")
         self.vectors[name] = array
 
@@ -76,16 +76,16 @@ class _Reader:
             raise FileRefused("its tensor has three dimensions: a soft prompt's is (tokens, width)")
         return vectors_of(tensor, self.data, self.said)
 
-    def found(self, format: str, left_out: int = 0, named: bool = False) -> Found:
+    def found(self, format: str, left_out: int = 0, named: bool = False) -> ParsedFile:
         if left_out:
             self.said[LEFT_OUT] = f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
-        return Found(format, self.vectors, self.said, named=named)
+        return ParsedFile(format, self.vectors, self.said, named=named)
 
-    def one(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> Found:
+    def one(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> ParsedFile:
         self.add(name, self.matrix(tensor))
         return self.found(format, left_out)
 
-    def a1111(self, value: dict[Any, Any]) -> Found:
+    def a1111(self, value: dict[Any, Any]) -> ParsedFile:
         held = value["string_to_param"]
         if isinstance(held, Thing):  # a ParameterDict of torch, as the first textual inversion wrote it
             held = held.state.get("_parameters") if isinstance(held.state, dict) else None
@@ -98,7 +98,7 @@ class _Reader:
         )
         return self.found("AUTOMATIC1111 embedding")
 
-    def encoders(self, value: dict[Any, Any]) -> Found:
+    def encoders(self, value: dict[Any, Any]) -> ParsedFile:
         """One soft prompt for each CLIP encoder. T5's is left out where there are others: no text encoder here could use it."""
         tensors = {key: value[key] for key in (*_CLIP, *_T5) if key in value}
         for key, encoder in zip(_PIVOTAL, ("clip_l", "clip_g"), strict=True):
@@ -114,13 +114,13 @@ class _Reader:
             self.said[LEFT_OUT] = f"{words}; {more}" if more else words
         return found
 
-    def bundled(self, bundled: dict[re.Match[str], Any]) -> Found:
+    def bundled(self, bundled: dict[re.Match[str], Any]) -> ParsedFile:
         for match, tensor in bundled.items():
             name, part = match[1], match[2]
             self.add(_key(f"{name} {part}" if part in _CLIP else name), self.matrix(tensor))
         return self.found("embeddings bundled with a LoRA (bundle_emb)", named=True)
 
-    def coop(self, value: dict[Any, Any]) -> Found:
+    def coop(self, value: dict[Any, Any]) -> ParsedFile:
         """CoOp's prompt learner: one context for all classes, (n, width), or one for each, (classes, n, width)."""
         context = value["state_dict"].get("ctx")
         if not isinstance(context, Tensor):
@@ -134,9 +134,9 @@ class _Reader:
         say(self.said, {key: value[key] for key in ("epoch", "val_result") if key in value})
         return self.found("CoOp context")
 
-    def listed(self, value: list[Any]) -> Found:
+    def listed(self, value: list[Any]) -> ParsedFile:
         """A list of dicts of tensors, which ComfyUI puts together as long as they are of one width."""
-        tensors = [tensor for one in value[:MOST_VECTORS] if isinstance(one, dict) for tensor in one.values()]
+        tensors = [tensor for one in value[:MAX_VECTORS] if isinstance(one, dict) for tensor in one.values()]
         widths: dict[int, list[Array]] = {}
         for tensor in tensors:
             array = self.matrix(tensor)
@@ -147,7 +147,7 @@ class _Reader:
             self.add("" if len(widths) == 1 else f"width {width}", np.concatenate(arrays))
         return self.found("a list of tensors (ComfyUI)")
 
-    def tokens(self, value: dict[Any, Any]) -> Found:
+    def tokens(self, value: dict[Any, Any]) -> ParsedFile:
         """What diffusers writes: {token: vectors}, or {token: vector, token_1: vector, …}; of several tokens each is a soft prompt."""
         tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
         if not tensors:
@@ -205,7 +205,7 @@ def _in_series(tensors: dict[Any, Tensor]) -> dict[Any, list[Any]]:
 
 
 def _key(key: Any) -> str:
-    return text(key, LONGEST_KEY)
+    return text(key, MAX_KEY_LENGTH)
 
 
 def text(value: Any, longest: int) -> str:
@@ -218,12 +218,12 @@ def text(value: Any, longest: int) -> str:
 def say(said: dict[str, Any], values: dict[Any, Any]) -> None:
     """Adds what can be kept of `values`: texts and numbers, and short lists of them."""
     for key, value in values.items():
-        if len(said) >= MOST_SAID:
+        if len(said) >= MAX_NOTES:
             return
         if isinstance(value, list) and len(value) <= 40 and all(isinstance(one, (str, int, float)) for one in value):
-            value = ", ".join(text(one, LONGEST_KEY) for one in value)
+            value = ", ".join(text(one, MAX_KEY_LENGTH) for one in value)
         if isinstance(value, str):
-            value = text(value, LONGEST_SAID)
+            value = text(value, MAX_NOTE_LENGTH)
         elif not isinstance(value, (int, float)) or not abs(value) < (1 << 63):
             continue
         if value != "":

@@ -9,7 +9,7 @@ from softprompt.prompts.soft_prompt import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ParsedFile:
     """The soft prompts of one file and all that the file says of them.
 
     Attributes:

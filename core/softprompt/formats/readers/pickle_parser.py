@@ -17,9 +17,9 @@ from typing import IO, Any
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.tensors import SIZES, Tensor, check_layout
 
-MOST_INSTRUCTIONS = 300_000  # a second; CoOp's checkpoints, the longest met with, have 3000
-DEEPEST = 100_000  # values on the stack
-WIDEST_NUMBER = 128  # bits of an integer; torch's magic number has 77
+MAX_INSTRUCTIONS = 300_000  # a second; CoOp's checkpoints, the longest met with, have 3000
+MAX_DEPTH = 100_000  # values on the stack
+MAX_NUMBER_BYTES = 128  # bits of an integer; torch's magic number has 77
 
 _DTYPES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
@@ -112,7 +112,7 @@ def values_of(file: IO[bytes], storages: dict[str, Storage] | None = None) -> An
     machine = _Machine({} if storages is None else storages)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count >= MOST_INSTRUCTIONS or len(machine.stack) > DEEPEST:
+            if count >= MAX_INSTRUCTIONS or len(machine.stack) > MAX_DEPTH:
                 raise FileRefused("its pickle is longer than any soft prompt's")
             if opcode.name == "STOP":
                 return machine.pop()
@@ -132,7 +132,7 @@ class _Machine:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in _LITERALS:
-            if isinstance(argument, int) and argument.bit_length() > WIDEST_NUMBER:
+            if isinstance(argument, int) and argument.bit_length() > MAX_NUMBER_BYTES:
                 raise FileRefused("its pickle has an integer of more than 128 bits")
             self.stack.append(argument)
         elif name in _STEPS:

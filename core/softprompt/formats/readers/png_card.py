@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import MOST_NUMBERS, Data, Tensor, plain
+from softprompt.formats.readers.tensors import MAX_VALUES, Data, Tensor, plain
 from softprompt.library.header import strict_json
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"sd-ti-embedding"
-LONGEST_TEXT = 32 << 20  # bytes, unpacked: JSON takes up to 25 a number, in memory twice as many again
-MOST_CHUNKS = 100_000
+MAX_TEXT_BYTES = 32 << 20  # bytes, unpacked: JSON takes up to 25 a number, in memory twice as many again
+MAX_CHUNKS = 100_000
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -67,7 +67,7 @@ def _tensor(rows: Any, numbers: dict[str, bytes]) -> Tensor:
     flat = not isinstance(rows[0], list)
     listed = [rows] if flat else rows
     width = len(listed[0])
-    if not all(isinstance(row, list) and len(row) == width for row in listed) or width * len(listed) > MOST_NUMBERS:
+    if not all(isinstance(row, list) and len(row) == width for row in listed) or width * len(listed) > MAX_VALUES:
         raise FileRefused("its tensor's rows are not of one length")
     if not all(type(one) in (float, int) for row in listed for one in row):
         raise FileRefused("its tensor holds something else than numbers")
@@ -78,7 +78,7 @@ def _tensor(rows: Any, numbers: dict[str, bytes]) -> Tensor:
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
     view, at = memoryview(raw), len(SIGNATURE)
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         if len(raw) - at < 12:
             raise FileRefused("it is a picture that is cut short")
         length, kind = struct.unpack_from(">I4s", raw, at)
@@ -93,7 +93,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
         yield kind, data
         if kind == b"IEND":
             return
-    raise FileRefused(f"it is a picture of more than {MOST_CHUNKS:,} chunks")
+    raise FileRefused(f"it is a picture of more than {MAX_CHUNKS:,} chunks")
 
 
 def _text(kind: bytes, data: memoryview) -> bytes | None:
@@ -117,12 +117,12 @@ def _text(kind: bytes, data: memoryview) -> bytes | None:
 def _unpacked(packed: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     try:
-        return unpacker.decompress(packed, LONGEST_TEXT + 1)
+        return unpacker.decompress(packed, MAX_TEXT_BYTES + 1)
     except zlib.error as error:
         raise FileRefused(f"its text chunk is damaged ({error})") from error
 
 
 def _bounded(text: bytes) -> bytes:
-    if len(text) > LONGEST_TEXT:
-        raise FileRefused(f"its text chunk has more than {LONGEST_TEXT:,} bytes once it is unpacked")
+    if len(text) > MAX_TEXT_BYTES:
+        raise FileRefused(f"its text chunk has more than {MAX_TEXT_BYTES:,} bytes once it is unpacked")
     return text

@@ -11,9 +11,9 @@ from typing import Any
 
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.tensors import SIZES, Data, Tensor, plain
-from softprompt.library.header import LONGEST_HEADER, strict_json
+from softprompt.library.header import MAX_HEADER_BYTES, strict_json
 
-MOST_TENSORS = 20_000
+MAX_TENSORS = 20_000
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -25,15 +25,15 @@ def looks_so(raw: bytes) -> bool:
 def tensors_of(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], Data]:
     """(tensors by key, the metadata, their numbers). Those of a type that is not known are left out. Raises FileRefused."""
     (length,) = struct.unpack("<Q", raw[:8])
-    if length > LONGEST_HEADER:
-        raise FileRefused(f"its header has {length:,} bytes: no soft prompt's has more than {LONGEST_HEADER:,}")
+    if length > MAX_HEADER_BYTES:
+        raise FileRefused(f"its header has {length:,} bytes: no soft prompt's has more than {MAX_HEADER_BYTES:,}")
     if length > len(raw) - 8:
         raise FileRefused("it is a safetensors file that is cut short")
     try:
         header = strict_json(raw[8 : 8 + length])
     except (ValueError, TypeError, RecursionError) as error:
         raise FileRefused(f"its header cannot be read ({type(error).__name__}: {str(error)[:80]})") from error
-    if not isinstance(header, dict) or len(header) > MOST_TENSORS:
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise FileRefused("its header is no list of tensors, or a very long one")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -21,12 +21,15 @@ import numpy as np
 
 import softprompt
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.parsed_file import Found
-from softprompt.formats.readers.tensors import LARGEST, MOST_NUMBERS, MOST_TOKENS, MOST_VECTORS, WIDEST
+from softprompt.formats.readers.parsed_file import ParsedFile
+from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX_VALUES, MAX_VECTORS, MAX_WIDTH
 from softprompt.prompts.soft_prompt import Array
 
 WALL = 9.0  # seconds for a file
-LONGEST_HEAD, MOST_BESIDE = 32 << 20, 64 << 20  # bytes of the answer: what is said, and the tensors beside the vectors
+MAX_HEAD_BYTES, MAX_EXTRA_MEMORY_BYTES = (
+    32 << 20,
+    64 << 20,
+)  # bytes of the answer: what is said, and the tensors beside the vectors
 FOLDER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 READ_ARE = (
     "What is read: embeddings of AUTOMATIC1111, diffusers, ComfyUI, kohya and SDXL (.safetensors, .pt, .bin, .png cards), KoboldAI's zips, "
@@ -34,7 +37,7 @@ READ_ARE = (
 )
 
 
-def read(path: Path | str) -> Found:
+def read(path: Path | str) -> ParsedFile:
     """What a file, or a PEFT folder, holds. Nothing in it is run. Raises FileRefused: what it is, what was wrong, what would be read."""
     path = Path(path)
     try:
@@ -71,11 +74,11 @@ def _bytes(path: Path) -> bytes:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise FileRefused("it is a pipe, a device or a socket, and no file")
-        if found.st_size > LARGEST:
+        if found.st_size > MAX_TENSOR_BYTES:
             raise FileRefused(
-                f"it has {found.st_size:,} bytes, and a soft prompt's file at most {LARGEST:,}: it may be a whole model or a LoRA"
+                f"it has {found.st_size:,} bytes, and a soft prompt's file at most {MAX_TENSOR_BYTES:,}: it may be a whole model or a LoRA"
             )
-        return file.read(LARGEST)
+        return file.read(MAX_TENSOR_BYTES)
 
 
 def _asked(folder: bool, parts: dict[str, bytes]) -> bytes:
@@ -113,7 +116,7 @@ def _feed(pipe: IO[bytes], folder: bool, parts: dict[str, bytes]) -> None:
 
 def _answer(pipe: IO[bytes], until: float) -> bytes:
     """All that comes before the end and the time; nothing where that passes, or where it is too much."""
-    most = 8 + LONGEST_HEAD + 4 * MOST_NUMBERS + MOST_BESIDE
+    most = 8 + MAX_HEAD_BYTES + 4 * MAX_VALUES + MAX_EXTRA_MEMORY_BYTES
     raw = bytearray()
     while len(raw) <= most and (left := until - time.monotonic()) > 0:
         ready, _, _ = select.select([pipe], [], [], left)
@@ -125,11 +128,11 @@ def _answer(pipe: IO[bytes], until: float) -> bytes:
     return b""
 
 
-def _checked(raw: bytes, sha256: str) -> Found:
+def _checked(raw: bytes, sha256: str) -> ParsedFile:
     """The answer as what it says, checked again: who answers may have been taken over by the file."""
     try:
         (length,) = struct.unpack_from("<Q", raw)
-        head = json.loads(raw[8 : 8 + length]) if length <= LONGEST_HEAD else {}
+        head = json.loads(raw[8 : 8 + length]) if length <= MAX_HEAD_BYTES else {}
         if "refused" in head:
             raise FileRefused(str(head["refused"])[:1000])
         numbers = np.frombuffer(raw, "<f4", offset=8 + length)
@@ -146,14 +149,14 @@ def _checked(raw: bytes, sha256: str) -> Found:
             raise TypeError("something else than a provenance")
         if provenance.keys() != beside.keys() or (provenance and provenance.keys() != vectors.keys()):
             raise ValueError("a provenance of other soft prompts")
-        return Found(head["format"], vectors, head["said"], provenance, beside, head["named"], sha256)
+        return ParsedFile(head["format"], vectors, head["said"], provenance, beside, head["named"], sha256)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError, OverflowError) as error:
         raise FileRefused(f"its reader broke off ({type(error).__name__}: {str(error)[:80]})") from error
 
 
 def _arrays(listed: Any, numbers: Array, at: int) -> tuple[dict[str, Array], int]:
     found: dict[str, Array] = {}
-    for name, shape in listed[: MOST_VECTORS + 1]:
+    for name, shape in listed[: MAX_VECTORS + 1]:
         size = math.prod(shape)
         if not isinstance(name, str) or name in found or size < 0 or at + size > len(numbers):
             raise ValueError("an array out of bounds")
@@ -165,7 +168,7 @@ def _arrays(listed: Any, numbers: Array, at: int) -> tuple[dict[str, Array], int
 def _is_soft_prompt(array: Array) -> bool:
     return (
         array.ndim == 2
-        and 1 <= array.shape[0] <= MOST_TOKENS
-        and 1 <= array.shape[1] <= WIDEST
+        and 1 <= array.shape[0] <= MAX_TOKENS
+        and 1 <= array.shape[1] <= MAX_WIDTH
         and bool(np.isfinite(array).all())
     )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softprompt.formats.readers.parsed_file import Found
+    from softprompt.formats.readers.parsed_file import ParsedFile
     from softprompt.prompts.soft_prompt import Array
 
 MEMORY, SECONDS = 1 << 30, 7  # bytes of address space, seconds of a processor
@@ -51,7 +51,7 @@ def answer(folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[
         return {"refused": f"its reader failed ({type(error).__name__}); please report this file"}, []
 
 
-def packed(found: Found) -> tuple[dict[str, Any], list[Any]]:
+def packed(found: ParsedFile) -> tuple[dict[str, Any], list[Any]]:
     import numpy as np
 
     beside = [array for tensors in found.beside.values() for array in tensors.values()]

@@ -12,10 +12,10 @@ import numpy as np
 from softprompt.errors import FileRefused
 from softprompt.prompts.soft_prompt import Array
 
-LARGEST = 256 << 20  # bytes of a file: twice the largest soft prompt in float32
-MOST_TOKENS, WIDEST = 2048, 16384
-MOST_VECTORS = 4096  # soft prompts in one file: CoOp has one for each class
-MOST_NUMBERS = MOST_TOKENS * WIDEST
+MAX_TENSOR_BYTES = 256 << 20  # bytes of a file: twice the largest soft prompt in float32
+MAX_TOKENS, MAX_WIDTH = 2048, 16384
+MAX_VECTORS = 4096  # soft prompts in one file: CoOp has one for each class
+MAX_VALUES = MAX_TOKENS * MAX_WIDTH
 
 # bytes of a number; those of _READ become float32, of the others only the size is looked at
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -77,9 +77,9 @@ def vectors_of(tensor: Tensor, data: Data, said: dict[str, Any]) -> Array:
         raise FileRefused(f"its tensor is of {tensor.dtype}: vectors are F32, F16, BF16 or F64")
     if not 2 <= len(shape) <= 3 or not all(shape):
         raise FileRefused(f"its tensor has the shape {_shown(tensor.shape)}: a soft prompt's is (tokens, width)")
-    if shape[-2] > MOST_TOKENS or shape[-1] > WIDEST or math.prod(shape) > MOST_NUMBERS:
+    if shape[-2] > MAX_TOKENS or shape[-1] > MAX_WIDTH or math.prod(shape) > MAX_VALUES:
         raise FileRefused(
-            f"its tensor has the shape {_shown(tensor.shape)}: at most {MOST_TOKENS} tokens of width {WIDEST} are read"
+            f"its tensor has the shape {_shown(tensor.shape)}: at most {MAX_TOKENS} tokens of width {MAX_WIDTH} are read"
         )
     size = SIZES[tensor.dtype]
     raw = _inline(check_layout(tensor)) if tensor.inline is not None else data(check_layout(tensor))

@@ -11,12 +11,12 @@ from typing import Any
 
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.pickle_parser import Storage, values_of
-from softprompt.formats.readers.tensors import LARGEST, SIZES, Data, Tensor
+from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, SIZES, Data, Tensor
 from softprompt.formats.readers.zip_file import Zip
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LEGACY = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little")  # how such a file begins
-LONGEST_PICKLE = 8 << 20  # bytes
+MAX_PICKLE_BYTES = 8 << 20  # bytes
 
 
 def archive_name(zipped: Zip) -> str | None:
@@ -34,8 +34,8 @@ def from_zip(zipped: Zip, archive: str) -> tuple[Any, Data]:
     order = f"{archive}/byteorder"
     if order in zipped and zipped.read(order, 16) != b"little":
         raise FileRefused("its numbers are big-endian: save it again on another machine")
-    value = values_of(io.BytesIO(zipped.read(f"{archive}/data.pkl", LONGEST_PICKLE)))
-    return value, lambda tensor: zipped.read(f"{archive}/data/{tensor.key}", LARGEST)
+    value = values_of(io.BytesIO(zipped.read(f"{archive}/data.pkl", MAX_PICKLE_BYTES)))
+    return value, lambda tensor: zipped.read(f"{archive}/data/{tensor.key}", MAX_TENSOR_BYTES)
 
 
 def from_stream(raw: bytes) -> tuple[Any, Data]:

@@ -11,10 +11,10 @@ import zlib
 
 from softprompt.errors import FileRefused
 
-MOST_MEMBERS = 4096
-LARGEST_DIRECTORY = 1 << 20  # bytes
+MAX_MEMBERS = 4096
+MAX_DIRECTORY_BYTES = 1 << 20  # bytes
 _END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
-_LONGEST_END = 22 + 65535
+_MAX_END_BYTES = 22 + 65535
 _ENCRYPTED = 0x61  # encrypted, patched, strongly encrypted
 
 
@@ -64,7 +64,7 @@ _BROKEN = (
 
 def _check_directory(raw: bytes) -> None:
     """Looks at what the end of the zip says of its directory, which zipfile would read whole into memory."""
-    at = raw.rfind(_END, max(0, len(raw) - _LONGEST_END))
+    at = raw.rfind(_END, max(0, len(raw) - _MAX_END_BYTES))
     if at < 0 or at + 22 > len(raw):
         raise FileRefused("its zip is cut short")
     count, size = struct.unpack_from("<HI", raw, at + 10)
@@ -73,9 +73,9 @@ def _check_directory(raw: bytes) -> None:
         if end + 56 > len(raw) or raw[end : end + 4] != _END_64:
             raise FileRefused("its zip is damaged (the end of its directory is not where it should be)")
         count, size = struct.unpack_from("<QQ", raw, end + 32)
-    if count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
+    if count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
         raise FileRefused(
-            f"its zip has {count:,} members, and a directory of {size:,} bytes: a soft prompt's has at most {MOST_MEMBERS:,} and {LARGEST_DIRECTORY:,}"
+            f"its zip has {count:,} members, and a directory of {size:,} bytes: a soft prompt's has at most {MAX_MEMBERS:,} and {MAX_DIRECTORY_BYTES:,}"
         )
 
 

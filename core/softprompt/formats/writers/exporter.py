@@ -14,14 +14,14 @@ import numpy as np
 from softprompt.errors import ExportRefused
 from softprompt.formats.writers import encode
 from softprompt.formats.writers.files import place, safe_stem, write_file, write_folder
-from softprompt.formats.writers.instructions import notes, told
+from softprompt.formats.writers.instructions import instructions, notes
 from softprompt.formats.writers.names import objection, typeable_stem, vocabulary
 from softprompt.formats.writers.programs import EMB_PARAMS, PROGRAMS, Program
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import CLIP_G, CLIP_L, ENCODERS
 
-LONGEST_TOKEN = 100
-MOST_KOBOLD_TOKENS = 2047
+MAX_TOKEN_LENGTH = 100
+MAX_KOBOLD_TOKENS = 2047
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def export(
         raise ExportRefused(
             f"{prompt.name or 'the soft prompt'} has a figure that is not finite ({error}): train it again"
         ) from error
-    line, typed = told(to, target, word, pair is not None)
+    line, typed = instructions(to, target, word, pair is not None)
     renamed: tuple[str, ...] = ()
     if default_stem != stem and target.stem == default_stem:
         renamed = (f"the file is called {default_stem}, since {program.title} {objection(to, stem, prompt.tokens)}",)
@@ -145,9 +145,9 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
 def _check_vectors(to: str, prompt: SoftPrompt) -> None:
     if not np.isfinite(prompt.vectors).all():
         raise ExportRefused(f"{_called(prompt)} has vectors that are not finite: train it again")
-    if to == "kobold" and prompt.tokens > MOST_KOBOLD_TOKENS:
+    if to == "kobold" and prompt.tokens > MAX_KOBOLD_TOKENS:
         raise ExportRefused(
-            f"KoboldAI takes at most {MOST_KOBOLD_TOKENS:,} soft tokens; {_called(prompt)} has {prompt.tokens:,}"
+            f"KoboldAI takes at most {MAX_KOBOLD_TOKENS:,} soft tokens; {_called(prompt)} has {prompt.tokens:,}"
         )
 
 
@@ -160,9 +160,9 @@ def _token(program: Program, token: str, stem: str) -> str:
         raise ExportRefused(
             f"{program.title} knows the soft prompt by its file's name; a token of one's own is for {able}"
         )
-    if len(token) > LONGEST_TOKEN or not token.isprintable() or any(map(str.isspace, token)):
+    if len(token) > MAX_TOKEN_LENGTH or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(
-            f"{token[:40]!r} is no token: up to {LONGEST_TOKEN} characters without spaces, such as <{stem}>"
+            f"{token[:40]!r} is no token: up to {MAX_TOKEN_LENGTH} characters without spaces, such as <{stem}>"
         )
     if token != token.lower():
         raise ExportRefused(

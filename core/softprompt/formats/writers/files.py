@@ -17,7 +17,7 @@ from pathlib import Path
 from softprompt.errors import ExportRefused, FileInTheWay
 from softprompt.system.files import PARTIAL, PUBLIC, replace_file, sync_folder, write_new
 
-LONGEST_STEM = 120  # bytes of UTF-8; a file's name holds 255, of which a temporary name and a suffix take up to 60
+MAX_STEM_LENGTH = 120  # bytes of UTF-8; a file's name holds 255, of which a temporary name and a suffix take up to 60
 NAMELESS = "soft-prompt"
 _DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)  # no file can bear these names on Windows
 FORCE = "--force replaces it"
@@ -26,7 +26,7 @@ FORCE = "--force replaces it"
 def safe_stem(name: str) -> str:
     """A file's name without suffix for a soft prompt of this name: letters of any script, digits, '-' and '_' stay."""
     kept = "".join(char if _plain(char) else "-" for char in unicodedata.normalize("NFC", name))
-    stem = re.sub(r"-{2,}", "-", kept).strip("-").encode()[:LONGEST_STEM].decode(errors="ignore").rstrip("-")
+    stem = re.sub(r"-{2,}", "-", kept).strip("-").encode()[:MAX_STEM_LENGTH].decode(errors="ignore").rstrip("-")
     if not stem:
         return NAMELESS
     return f"{NAMELESS}-{stem}" if _DEVICES.fullmatch(stem) else stem

@@ -29,7 +29,7 @@ _FOLDERS = {
 _WITHOUT_WORDS = ("numpy", "a1111")
 
 
-def told(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
+def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
     """(the exact line to type, the word that then stands for the soft prompt in a prompt, or "")."""
     stem, quoted = path.stem, _python(str(path))
     match to:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from softprompt.prompts.downsample import reduced
+from softprompt.prompts.downsample import downsample
 from softprompt.prompts.soft_prompt import SoftPrompt
 
 WIDTH, HEIGHT, MARGIN, SCALE = 512, 768, 36, 2  # drawn twice as large and made smaller: smoother lines
@@ -18,7 +18,7 @@ TOKENS = ("#ffb86b", "#ff8fa3", "#c792ea", "#82aaff", "#5cd6ff", "#7fe3b0", "#e6
 MISSING = "\U0010fffe"  # stands nowhere, so a font draws its sign for a letter that it has not
 # the first is Pillow's own, the same everywhere; the others have more letters, where the system has them
 FONTS = ("", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "ArialUnicode.ttf")
-LONGEST = 600  # characters of a text that are looked at
+MAX_TEXT_LENGTH = 600  # characters of a text that are looked at
 
 
 def draw(prompt: SoftPrompt) -> Image.Image:
@@ -126,7 +126,7 @@ def _curve(pen: _Pen, prompt: SoftPrompt, top: float, bottom: float) -> None:
     """The loss on a log axis, with a line for every power of ten."""
     pen.box(MARGIN - 12, top - 12, WIDTH - MARGIN + 12, bottom + 12, PANEL)
     losses = [(i + 1, float(loss)) for i, loss in enumerate(prompt.losses)]
-    points = reduced([point for point in losses if point[1] > 0 and math.isfinite(point[1])], 400)
+    points = downsample([point for point in losses if point[1] > 0 and math.isfinite(point[1])], 400)
     if len(points) < 2:
         pen.text(MARGIN, (top + bottom) / 2 - 10, "no loss was recorded", 14, DIM, lines=1)
         return
@@ -168,7 +168,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, most: int) -
 
 def _drawable(text: str, size: float) -> tuple[str, ImageFont.FreeTypeFont]:
     """(the text with only such characters as print, the first font that has them all, or else most)."""
-    shown = "".join(char if char.isprintable() else MISSING for char in text[:LONGEST])
+    shown = "".join(char if char.isprintable() else MISSING for char in text[:MAX_TEXT_LENGTH])
     best, fewest = _font("", size), len(shown) + 1
     for name in FONTS:
         font = _font(name, size)
