@@ -22,11 +22,11 @@ class _Ended(Exception):  # no error: whoever looks on has had enough
 
 
 class SequentialBatch:
-    """A pool of one. `members` are its trainings, of which a batch asks how far they are."""
+    """A pool of one. `slots` are its trainings, of which a batch asks how far they are."""
 
     def __init__(self, task: TrainingTask, report: Report) -> None:
         self.config, self.step = task.config, report.step
-        self.members = (self,)
+        self.slots = (self,)
         self.key, self._report = task.key, report
 
     def states(self) -> dict[str, TrainingState]:
