@@ -1,4 +1,4 @@
-"""What the application is to its controllers and screens."""
+"""The interface of the application that controllers and screens use."""
 
 from __future__ import annotations
 
@@ -19,37 +19,40 @@ Severity = Literal["information", "warning", "error"]
 
 
 class AppContext(Protocol):
-    """What controllers work on, and how they reach the user. They never touch a pane: `post` tells the main screen what has changed."""
+    """The data that controllers work on, and the ways to reach the user.
+
+    Controllers never touch a pane. They `post` messages about changes to the main screen.
+    """
 
     library: Library
     worker: WorkerConnection
     settings: Settings
     runs: RunStore
 
-    def show_status(self, words: str, severity: Severity = "information", stays: bool = False) -> None:
-        """Tell the user something: in the first line for a while, or over the panes where it is no mere information."""
+    def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
+        """Show a text to the user. A `persistent` warning or error stays until the user dismisses it."""
         ...
 
     async def ask(self, screen: Screen[Answer]) -> Answer | None:
-        """Show a dialog and return its answer. Only in what `spawn` runs."""
+        """Show a dialog and return its answer. Only works inside `spawn`."""
         ...
 
     def show(self, screen: Screen[None], then: Callable[[], None] | None = None) -> None:
-        """Show a screen until it is left; `then` is called after that."""
+        """Show a screen. Call `then` when the user leaves it."""
         ...
 
     def spawn(self, work: Callable[[], Awaitable[object]], group: str, exclusive: bool = False) -> None:
-        """Run `work` beside everything else; with `exclusive`, what was begun in that group before is given up."""
+        """Run `work` in the background. `exclusive` cancels earlier work of the same group."""
         ...
 
     def post(self, message: Message) -> None:
-        """Tell the main screen what has changed."""
+        """Post a message to the main screen."""
         ...
 
     async def copy(self, text: str) -> str:
-        """Copy `text` for the user; return where it is now, as the end of a sentence."""
+        """Copy `text` for the user. Return where it is now, as the end of a sentence."""
         ...
 
     def save_settings(self) -> None:
-        """Remember what is typed and chosen, also after a kill."""
+        """Save the settings durably."""
         ...

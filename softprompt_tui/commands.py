@@ -1,4 +1,4 @@
-"""What the command palette offers: everything that a key does, by its name."""
+"""The command palette: every key action by its name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def commands(main: MainScreen) -> Iterable[SystemCommand]:
-    """What the main screen can do."""
+    """Yield the commands of the main screen."""
     yield SystemCommand("Train the prompt", "ctrl+t", main.action_train)
-    yield SystemCommand("Sweep the prompt", "F7: 1 to 16 soft tokens at once, to choose from", main.action_sweep)
+    yield SystemCommand("Sweep the prompt", "F7: train 1 to 16 soft tokens at once and choose", main.action_sweep)
     yield SystemCommand(
-        "Look for a hard readout", "x in readout: of what is shown, real words that can be pasted", main.action_harden
+        "Search for a hard readout", "x in readout: real words with this meaning, to paste", main.action_harden
     )
     yield SystemCommand("Copy the hard readout", "y in readout", main.action_copy_hard)
     for name, key in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6"), ("readout", "F9")):
@@ -30,8 +30,8 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():
         yield SystemCommand(
-            f"Library: {words}", f"{key}, of the one under the cursor", partial(library.action_act, on_entry)
+            f"Library: {words}", f"{key}, for the entry under the cursor", partial(library.action_act, on_entry)
         )
     for key, (on_run, words) in RUNS.items():
-        yield SystemCommand(f"Runs: {words}", f"{key}, of the one under the cursor", partial(runs.action_act, on_run))
+        yield SystemCommand(f"Runs: {words}", f"{key}, for the run under the cursor", partial(runs.action_act, on_run))
     yield SystemCommand("Train the composition", "ctrl+s in compose", main.compose_pane.action_keep)

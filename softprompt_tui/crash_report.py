@@ -1,4 +1,4 @@
-"""Reports of errors that nobody expected: a private file with the traceback, which the terminal never shows."""
+"""Reports of unexpected errors: a private file with the traceback, which the terminal never shows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ MAX_BYTES = 1 << 20
 
 
 def write_report(error: BaseException) -> Path | None:
-    """Write what went wrong into a new private file and return its path; None where no file can be written.
+    """Write a report of an error into a new private file.
 
-    The report lies in the cache folder, or among the temporary files where that cannot be used. It holds no prompts:
-    of the command line only the command and the names of its options.
+    The file is in the cache folder, or in the temporary folder if that fails. It contains no prompts: of the command
+    line, only the command and the names of its options.
+
+    Returns:
+        The path of the file, or None if none could be written.
     """
     name = f"{PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.txt"
-    data = _text(error).encode("utf-8", "backslashreplace")[:MAX_BYTES]
+    data = _format_report(error).encode("utf-8", "backslashreplace")[:MAX_BYTES]
     with suppress(OSError, SoftPromptError):
         folder = make_folder(cache_folder() / FOLDER)
         write_new(folder / name, data)
@@ -43,18 +46,18 @@ def write_report(error: BaseException) -> Path | None:
     return None
 
 
-def report(error: BaseException) -> str:
-    """Write a report and return the one line that tells the user of it."""
+def report_crash(error: BaseException) -> str:
+    """Write a report and return a one-line message for the user."""
     path = write_report(error)
-    said = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
+    lines = str(error).strip().splitlines()
+    summary = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
     if path is None:
-        return f"an error in softprompt-tui itself: {what}. Please report it; no report of it could be written"
-    return f"an error in softprompt-tui itself: {what}. Please report it, with the file {path}"
+        return f"an error in softprompt-tui itself: {summary}. Please report it; no crash report could be written"
+    return f"an error in softprompt-tui itself: {summary}. Please report it with the file {path}"
 
 
-def _text(error: BaseException) -> str:
-    import platform  # 3 ms, which no command waits for that goes well
+def _format_report(error: BaseException) -> str:
+    import platform  # takes 3 ms, so only for a report
 
     facts = {
         "version": version("softprompt-tui"),
@@ -62,14 +65,14 @@ def _text(error: BaseException) -> str:
         "platform": platform.platform(),
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "process": str(os.getpid()),
-        "command": " ".join(_without_values(sys.argv[1:])),
+        "command": " ".join(_strip_values(sys.argv[1:])),
     }
     head = "".join(f"{key}: {value}\n" for key, value in facts.items())
     return head + "\n" + "".join(traceback.format_exception(error))
 
 
-def _without_values(arguments: Iterable[str]) -> Iterable[str]:
-    """The command and the names of the options: what else is typed may be private."""
+def _strip_values(arguments: Iterable[str]) -> Iterable[str]:
+    """Yield the command and the names of the options. Other arguments may be private."""
     for i, argument in enumerate(arguments):
         if i == 0 or argument.startswith("-"):
             yield argument.partition("=")[0][:40]

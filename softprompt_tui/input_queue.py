@@ -1,4 +1,4 @@
-"""Keys, pastes and the mouse in their order: each reaches the interface when the one before it has had its whole effect."""
+"""Deliver keys, pastes and mouse events in order: each waits until the one before it has taken full effect."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 from textual.worker import Worker
 
-ORDERED = (InputEvent, Paste, AppFocus, AppBlur)
-# Groups of background work that ends in a dialog or moves the focus: whatever is typed waits for it.
-OPENING = frozenset({"dialogs", "sweep", "leave", "compositions"})
-# Groups of background work on which no key depends. Of all others, typing into a text field does not wait.
-BESIDE = frozenset(
+ORDERED_EVENTS = (InputEvent, Paste, AppFocus, AppBlur)
+# Groups of background work that opens a dialog or moves the focus: all input waits for them.
+DIALOG_GROUPS = frozenset({"dialogs", "sweep", "leave", "compositions"})
+# Groups of background work that no key depends on. Keys wait for all other groups, except typing into a text field.
+INDEPENDENT_GROUPS = frozenset(
     {"line", "keys", "draft", "busy", "count", "models", "warm", "similarity", "curve", "read", "readout", "opened"}
 )
-PATIENCE = 5.0  # seconds: work that takes longer is waited for no more
-CALM_TURNS = 2  # turns of the event loop in which nothing may happen
-BUSY_TURNS = 200  # turns without a pause; then the processor is left to others
+MAX_WAIT_SECONDS = 5.0  # the queue stops waiting for background work after this time
+IDLE_TURNS = 2  # turns of the event loop without any activity that count as settled
+MAX_BUSY_TURNS = 200  # turns of the event loop without a pause
 POLL_SECONDS = 0.002
-IN_INPUT = frozenset({"backspace"})
-IN_TEXT_AREA = frozenset({"backspace", "enter", "delete", "left", "right", "home", "end"})
-QUIT = "ctrl+q"
+INPUT_KEYS = frozenset({"backspace"})
+TEXT_AREA_KEYS = frozenset({"backspace", "enter", "delete", "left", "right", "home", "end"})
+QUIT_KEY = "ctrl+q"
 
 
 class InputQueue:
-    """Hold back what is typed until the interface has settled.
+    """Hold input back until the interface has settled.
 
-    Textual gives a key to the focused widget and goes on: bindings, messages, focus changes and background work that
-    the key causes happen later, and the next key of a burst does not see them. Settled means: no message waits
-    anywhere, no widget is being mounted, no layout is due, and no background work runs that a key could depend on.
+    Textual hands a key to the focused widget and continues. The bindings, messages, focus changes and background work
+    that the key causes happen later, so the next key of a burst would not see them. The interface has settled when no
+    message waits, no widget is mounting, no layout is due, and no background work runs that a key could depend on.
     """
 
-    def __init__(self, app: App[Any], warn: Callable[[str], None], paint_due: Callable[[], bool]) -> None:
+    def __init__(self, app: App[Any], warn: Callable[[str], None], paint_pending: Callable[[], bool]) -> None:
         self.app = app
         self._warn = warn
-        self._paint_due = paint_due  # paints what is drawn only now and then, and says whether something was due
+        self._paint_pending = paint_pending  # paints content with a limited repaint rate; returns whether it did
         self._events: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self._admitted: set[Message] = set()  # handed on, and not handled yet
-        self._written_in: Widget | None = None  # the field that the last event went to as text
-        self._dialogs: dict[Worker[Any], Screen[Any]] = {}  # which dialog a worker waits for
+        self._admitted: set[Message] = set()  # released, but not handled yet
+        self._text_field: Widget | None = None  # the field that got the last event as text
+        self._dialogs: dict[Worker[Any], Screen[Any]] = {}  # the dialog that each worker waits for
         self._overdue: set[Worker[Any]] = set()
 
-    def takes(self, event: Message) -> bool:
-        """Queue an event of the terminal; return false if it is its turn, or if it is no such event."""
-        if not isinstance(event, ORDERED):
+    def intercept(self, event: Message) -> bool:
+        """Queue an input event. Return false if the event is not input, or has already been released."""
+        if not isinstance(event, ORDERED_EVENTS):
             return False
-        if self.app._exit or not self.app.screen_stack:  # the interface is being left
+        if self.app._exit or not self.app.screen_stack:  # the interface is quitting
             return True
         if event.is_forwarded or event in self._admitted:
             self._admitted.discard(event)
@@ -65,88 +65,88 @@ class InputQueue:
         self._arrived.set()
         return True
 
-    def waits_for(self, worker: Worker[Any], dialog: Screen[Any]) -> None:
-        """Note that a worker goes on when `dialog` is closed: until then keys belong to the dialog."""
+    def note_dialog(self, worker: Worker[Any], dialog: Screen[Any]) -> None:
+        """Note that a worker waits for `dialog`: until it closes, keys belong to the dialog."""
         self._dialogs[worker] = dialog
 
     async def run(self) -> None:
-        """Hand on the events, one after another, until cancelled."""
+        """Release the events one after another, until cancelled."""
         while True:
             while not self._events:
                 self._arrived.clear()
                 await self._arrived.wait()
             if not self._is_more_text():
                 await self._settle()
-                if self._paint_due():  # the key acts on what stands there
+                if self._paint_pending():  # the key must act on what the screen shows
                     await self._settle()
             if self._events:
                 event = self._events.popleft()
-                self._written_in = self.app.focused if _is_text(event, self.app.focused) else None
+                self._text_field = self.app.focused if _is_text(event, self.app.focused) else None
                 self._admitted.add(event)
                 self.app.post_message(event)
 
     def _is_more_text(self) -> bool:
-        """Return whether the first event follows others as text of one field: the field itself keeps their order."""
+        """Return whether the first event continues the text of the same field, which keeps the order by itself."""
         return (
-            self._written_in is not None
-            and _is_text(self._events[0], self._written_in)
-            and self.app.focused is self._written_in
+            self._text_field is not None
+            and _is_text(self._events[0], self._text_field)
+            and self.app.focused is self._text_field
         )
 
     async def _settle(self) -> None:
-        """Wait until the first event of the queue can be handled."""
-        began, calm, busy = time.monotonic(), 0, 0
-        while calm < CALM_TURNS and self._events:
-            if time.monotonic() - began > PATIENCE:
-                self._give_up()
+        """Wait until the first event of the queue can be released."""
+        started, idle, busy = time.monotonic(), 0, 0
+        while idle < IDLE_TURNS and self._events:
+            if time.monotonic() - started > MAX_WAIT_SECONDS:
+                self._stop_waiting()
                 return
             if self._is_busy():
-                calm, busy = 0, busy + 1
-                await asyncio.sleep(0 if busy < BUSY_TURNS else POLL_SECONDS)
-            elif self._is_held(self._events[0]):
-                calm = 0
+                idle, busy = 0, busy + 1
+                await asyncio.sleep(0 if busy < MAX_BUSY_TURNS else POLL_SECONDS)
+            elif self._must_wait(self._events[0]):
+                idle = 0
                 await asyncio.sleep(POLL_SECONDS)
             else:
-                calm += 1
+                idle += 1
                 await asyncio.sleep(0)
 
     def _is_busy(self) -> bool:
-        """Return whether a message waits, or a widget is being mounted."""
-        return any(map(_is_working, filter(None, (self.app, self.app.focused)))) or any(
-            map(_is_working, _nodes(self.app))
-        )
+        """Return whether a message waits or a widget is mounting."""
+        return any(map(_has_work, filter(None, (self.app, self.app.focused)))) or any(map(_has_work, _nodes(self.app)))
 
-    def _is_held(self, event: Message) -> bool:
-        """Return whether `event` depends on a layout or on work that is not done."""
-        working = [worker for worker in self._working() if worker not in self._overdue]
-        if any(worker.group in OPENING for worker in working):
+    def _must_wait(self, event: Message) -> bool:
+        """Return whether `event` depends on a pending layout or on running work."""
+        workers = [worker for worker in self._blocking_workers() if worker not in self._overdue]
+        if any(worker.group in DIALOG_GROUPS for worker in workers):
             return True
         if _is_typing(event, self.app.focused):
             return False
         screen = self.app.screen
         if screen._layout_required or screen._callbacks:
             return True
-        return bool(working) and not (isinstance(event, Key) and event.key == QUIT)
+        return bool(workers) and not (isinstance(event, Key) and event.key == QUIT_KEY)
 
-    def _working(self) -> list[Worker[Any]]:
-        """The workers that keys wait for."""
+    def _blocking_workers(self) -> list[Worker[Any]]:
+        """Return the running workers that keys wait for."""
         self._dialogs = {worker: screen for worker, screen in self._dialogs.items() if not worker.is_finished}
         self._overdue = {worker for worker in self._overdue if not worker.is_finished}
         open_dialogs: Collection[Screen[Any]] = self.app.screen_stack
         return [
             worker
             for worker in self.app.workers
-            if worker.group not in BESIDE and not worker.is_finished and self._dialogs.get(worker) not in open_dialogs
+            if worker.group not in INDEPENDENT_GROUPS
+            and not worker.is_finished
+            and self._dialogs.get(worker) not in open_dialogs
         ]
 
-    def _give_up(self) -> None:
-        """Stop waiting. Keys meant for a dialog that did not open must not act on the panes, so they are dropped."""
-        late = [worker for worker in self._working() if worker not in self._overdue]
+    def _stop_waiting(self) -> None:
+        """Stop waiting. Drop keys for a dialog that did not open, since they must not act on the panes."""
+        late = [worker for worker in self._blocking_workers() if worker not in self._overdue]
         self._overdue.update(late)
-        if any(worker.group in OPENING for worker in late):
-            while self._events and not (isinstance(event := self._events[0], Key) and event.key == QUIT):
+        if any(worker.group in DIALOG_GROUPS for worker in late):
+            while self._events and not (isinstance(event := self._events[0], Key) and event.key == QUIT_KEY):
                 self._events.popleft()
-            self._warn("this takes long; what was typed meanwhile is dropped")
+            self._warn("this takes long; the keys typed since then were dropped")
 
 
 def _nodes(app: App[Any]) -> Iterator[DOMNode]:
@@ -157,18 +157,18 @@ def _nodes(app: App[Any]) -> Iterator[DOMNode]:
         nodes.extend(node.children)
 
 
-def _is_working(node: DOMNode) -> bool:
-    waits = node.message_queue_size or node._pending_message is not None or not node._is_mounted
-    return bool(waits) and not node._closing
+def _has_work(node: DOMNode) -> bool:
+    has_work = node.message_queue_size or node._pending_message is not None or not node._is_mounted
+    return bool(has_work) and not node._closing
 
 
 def _is_text(event: Message, focused: Widget | None) -> bool:
-    """Return whether the focused field takes an event as text, without a binding."""
+    """Return whether the focused field inserts the event as text, without a binding."""
     is_text = isinstance(event, Paste) or (isinstance(event, Key) and event.is_printable)
     return is_text and isinstance(focused, (Input, TextArea))
 
 
 def _is_typing(event: Message, focused: Widget | None) -> bool:
-    """Return whether an event only changes the text of the focused field, or moves in it."""
-    keys = IN_TEXT_AREA if isinstance(focused, TextArea) else IN_INPUT if isinstance(focused, Input) else ()
+    """Return whether an event only edits the focused field or moves the cursor in it."""
+    keys = TEXT_AREA_KEYS if isinstance(focused, TextArea) else INPUT_KEYS if isinstance(focused, Input) else ()
     return _is_text(event, focused) or (isinstance(event, Key) and event.key in keys)

@@ -1,4 +1,4 @@
-"""What is told from one part of the interface to another: panes say what is wanted, controllers say what has changed."""
+"""The messages of the interface. Panes post requests of the user; controllers post what has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OnEntry(StrEnum):
-    """An action on entries of the library."""
+    """An action on library entries."""
 
     OPEN = "open"
     RENAME = "rename"
@@ -44,27 +44,27 @@ class OnRun(StrEnum):
     HARDEN = "harden"
 
 
-# what panes and screens ask for
+# from panes and screens
 
 
 class TrainRequested(Message):
-    """The prompt in the editor is to be trained."""
+    """The user wants to train the prompt in the editor."""
 
 
 class PromptChanged(Message):
-    """The prompt or a setting beside it is another."""
+    """The prompt or a field below it has changed."""
 
 
 class EntryHighlighted(Message):
-    """The library's cursor is on an entry, moved there `by_hand` or by the list's change; its id, or "" where there is none."""
+    """The library's cursor is on another entry ("" if there is none), moved `by_user` or by a change of the list."""
 
-    def __init__(self, entry: str, by_hand: bool = True) -> None:
+    def __init__(self, entry: str, by_user: bool = True) -> None:
         super().__init__()
-        self.entry, self.by_hand = entry, by_hand
+        self.entry, self.by_user = entry, by_user
 
 
 class EntryAction(Message):
-    """Something is to be done with entries."""
+    """The user wants an action on entries."""
 
     def __init__(self, action: OnEntry, entries: tuple[str, ...]) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class EntryAction(Message):
 
 
 class RunAction(Message):
-    """Something is to be done with a run."""
+    """The user wants an action on a run."""
 
     def __init__(self, action: OnRun, run: str) -> None:
         super().__init__()
@@ -80,46 +80,50 @@ class RunAction(Message):
 
 
 class SweepKeepRequested(Message):
-    """Save the sweep's soft prompts with these numbers of tokens."""
+    """The user wants to save the sweep's soft prompts with these token counts."""
 
-    def __init__(self, run: str, numbers: tuple[int, ...]) -> None:
+    def __init__(self, run: str, token_counts: tuple[int, ...]) -> None:
         super().__init__()
-        self.run, self.numbers = run, numbers
+        self.run, self.token_counts = run, token_counts
 
 
 class CompositionTrainRequested(Message):
-    """A soft prompt is to be trained that means the composition."""
+    """The user wants to train a soft prompt for the composition."""
 
 
 class CompositionChanged(Message):
-    """The composition, or the text it is compared with, is another."""
+    """The composition, or the text to compare it with, has changed."""
 
 
-# what has changed
+# from controllers
 
 
-class LinkChanged(Message):
-    """The connection to the worker has changed its state: "starting", "up" or "gone". `why` explains it to the user, or is ""."""
+class ConnectionChanged(Message):
+    """The connection to the worker is now "starting", "up" or "gone". `reason` is a text for the user, or ""."""
 
-    def __init__(self, state: str, why: str) -> None:
+    def __init__(self, state: str, reason: str) -> None:
         super().__init__()
-        self.state, self.why = state, why
+        self.state, self.reason = state, reason
 
 
 class RunsListed(Message):
-    """The worker has told its first runs; `going` is the first of those that train or wait, or ""."""
+    """The first page of runs has arrived. `active_run` is the id of the first running or queued run, or ""."""
 
-    def __init__(self, going: str) -> None:
+    def __init__(self, active_run: str) -> None:
         super().__init__()
-        self.going = going
+        self.active_run = active_run
 
 
 class RunsChanged(Message):
-    """The list of runs has others, or is in another order."""
+    """The list of runs or its order has changed."""
 
 
 class RunChanged(Message):
-    """A run is another than `before`, which is None for one that was not known. `is_next`: it begins, and nothing else trained that is followed."""
+    """A run has changed.
+
+    `before` is its earlier state, None for a new run. `is_next` means that it has just started while the followed run
+    does not train, so the panes switch to it.
+    """
 
     def __init__(self, run: RunSummary, before: RunSummary | None, is_next: bool) -> None:
         super().__init__()
@@ -127,7 +131,7 @@ class RunChanged(Message):
 
 
 class RunReported(Message):
-    """A run has come further."""
+    """A run has reported progress."""
 
     def __init__(self, report: RunReport) -> None:
         super().__init__()
@@ -135,7 +139,7 @@ class RunReported(Message):
 
 
 class RunSubmitted(Message):
-    """The worker has taken a run that was asked for here. `is_next`: nothing trained then that is followed."""
+    """The worker has accepted a run from here. `is_next` means that the followed run does not train."""
 
     def __init__(self, run: str, is_next: bool) -> None:
         super().__init__()
@@ -143,27 +147,27 @@ class RunSubmitted(Message):
 
 
 class PromptsChanged(Message):
-    """The prompts that are remembered, or the settings beside the editor, are others."""
+    """The prompt history or the training settings have changed."""
 
 
 class LibraryChanged(Message):
-    """The library is another; the cursor goes to the entry `to`, or stays where it was: `by_hand` tells what a key here did from the rest."""
+    """The library has changed. The cursor moves to `entry`, or stays if it is "". `by_user` means that a key did it."""
 
-    def __init__(self, to: str = "", by_hand: bool = True) -> None:
+    def __init__(self, entry: str = "", by_user: bool = True) -> None:
         super().__init__()
-        self.to, self.by_hand = to, by_hand
+        self.entry, self.by_user = entry, by_user
 
 
-class MarksSpent(Message):
-    """What the marks in the library's list were for is done."""
+class MarksUsed(Message):
+    """An action has used the marked entries, so their marks can go."""
 
 
-class OpenedChanged(Message):
-    """Another entry is open, or none, or it has another name."""
+class OpenEntryChanged(Message):
+    """The open entry or its name has changed."""
 
 
-class EntryShown(Message):
-    """An entry is to be seen in the panes of loss and readout."""
+class ShowEntryRequested(Message):
+    """The loss and readout panes should show this entry."""
 
     def __init__(self, entry: str) -> None:
         super().__init__()
@@ -171,7 +175,7 @@ class EntryShown(Message):
 
 
 class ShownEntryGone(Message):
-    """The entry that was shown is there no more: what the library's cursor is on takes its place."""
+    """The shown entry no longer exists: the entry under the library's cursor replaces it."""
 
     def __init__(self, entry: str) -> None:
         super().__init__()
@@ -179,15 +183,15 @@ class ShownEntryGone(Message):
 
 
 class DetailChanged(Message):
-    """What loss, readout and details show is another; it is painted soon, or `at_once`."""
+    """The content of loss, readout and details has changed. It is painted soon, or `immediately`."""
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(self, immediately: bool = False) -> None:
         super().__init__()
-        self.at_once = at_once
+        self.immediately = immediately
 
 
 class SweepReady(Message):
-    """A sweep that was asked for can be watched."""
+    """The worker has accepted a sweep, so its screen can open."""
 
     def __init__(self, run: str) -> None:
         super().__init__()
@@ -195,19 +199,19 @@ class SweepReady(Message):
 
 
 class SweepChanged(Message):
-    """What the screen of a sweep shows is another."""
+    """The content of the sweep screen has changed."""
 
 
-class PromptFilled(Message):
-    """A prompt with settings stands ready to be trained."""
+class PromptLoaded(Message):
+    """A prompt and its settings should replace those in the prompt pane."""
 
     def __init__(self, prompt: str, fields: dict[str, str]) -> None:
         super().__init__()
         self.prompt, self.fields = prompt, fields
 
 
-class CompositionExtended(Message):
-    """Text goes into the composition."""
+class CompositionTextAdded(Message):
+    """A text should be added to the composition."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

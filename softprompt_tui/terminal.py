@@ -1,4 +1,4 @@
-"""Opening the interface on this terminal, and leaving it as it was, however it ends."""
+"""Open the interface on this terminal, and restore the terminal however the interface ends."""
 
 from __future__ import annotations
 
@@ -15,40 +15,43 @@ from contextlib import suppress
 from softprompt.library import Library
 from softprompt.system.paths import data_folder, make_folder
 
-ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-ENDS_WITHIN = 1.4  # seconds for the interface to end by itself
-SHUTS_DOWN_WITHIN = 0.3  # seconds for Python to end its threads after that
-PUT_BACK_WITHIN = 0.3  # seconds for a terminal to take what puts it back
-WATCH_EVERY = 0.5  # seconds between looks whether the terminal is still there
-# what a terminal may have been told: synchronized output, mouse, focus, paste, resize reports, the keyboard protocol, the
-# alternate screen, no line wrapping, a hidden cursor, colours
-_RESET = (
+END_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+END_SECONDS = 1.4  # for the interface to end by itself
+SHUTDOWN_SECONDS = 0.3  # for Python to end its threads after that
+RESTORE_SECONDS = 0.3  # for the terminal to accept the reset sequence
+WATCH_SECONDS = 0.5  # between two checks whether the terminal still exists
+# Undo every mode that may be set: synchronized output, mouse, focus, paste and resize reports, the keyboard protocol,
+# the alternate screen, no line wrapping, a hidden cursor, colors.
+_RESET_SEQUENCE = (
     b"\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?1004l\x1b[?2004l\x1b[?2048l"
     b"\x1b[<u\x1b[?1049l\x1b[?7h\x1b[?25h\x1b[0m"
 )
-_CANCEL = b"\x18\x1b\\"  # ends a sequence and a string that were cut
-DUMB = ("", "dumb", "unknown")  # what TERM is where nothing can be placed on the screen
+_CANCEL = b"\x18\x1b\\"  # ends an incomplete escape sequence or string
+DUMB_TERMS = ("", "dumb", "unknown")  # values of TERM for terminals that cannot position text
 
 
-def cannot_open() -> str:
-    """Why the interface cannot be opened here, "" where it can."""
+def why_cannot_open() -> str:
+    """Return why the interface cannot open here, or ""."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return "the interface needs a terminal; `softprompt-tui --help` lists the commands that do not"
+        return "the interface needs a terminal; `softprompt-tui --help` lists commands that do not"
     term = os.environ.get("TERM", "")
-    if term in DUMB:
+    if term in DUMB_TERMS:
         return (
-            f"the interface needs a terminal that can place text, and TERM is {term or 'not set'}: set it to what yours is, such as "
-            "xterm-256color; `softprompt-tui --help` lists the commands that need none"
+            f"TERM is {term or 'not set'}, but the interface needs a terminal that can position text. Set TERM to your "
+            "terminal's type, such as xterm-256color; `softprompt-tui --help` lists commands that do not need it"
         )
     return ""
 
 
 def open_interface() -> int:
-    """Runs the interface until it is left; returns the exit code. On a signal or a vanished terminal it ends within two seconds,
-    also while the terminal takes no output and the main thread waits for that.
+    """Run the interface until the user quits. Return the exit code.
 
-    Raises HomeError, before anything is drawn, where the user's files cannot be read, and what ended the interface, once
-    the terminal is as it was before.
+    On a signal or a vanished terminal it ends within two seconds, even while the main thread waits for a terminal that
+    accepts no output.
+
+    Raises:
+        HomeError: the user's files cannot be read. Raised before anything is drawn.
+        Exception: the interface crashed. Raised after the terminal is restored.
     """
     if not os.isatty(sys.__stderr__.fileno() if sys.__stderr__ else -1):  # Textual draws there
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
@@ -59,38 +62,39 @@ def open_interface() -> int:
     terminal = _Terminal(sys.stdin.fileno(), sys.__stderr__.fileno())  # type: ignore[union-attr]
     app = SoftPromptApp()
     ended = threading.Event()
-    # a signal is written here by Python itself, whatever the main thread waits for
+    # Python itself writes signals to this pipe, whatever the main thread waits for
     signals, wakeup = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(wakeup, False)
 
     def watch(loop: asyncio.AbstractEventLoop) -> None:
-        while os.read(signals, 1)[0] not in ENDING:
+        while os.read(signals, 1)[0] not in END_SIGNALS:
             pass
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(app.quit_now)
-        if not ended.wait(ENDS_WITHIN):
-            terminal.give_up()
+        if not ended.wait(END_SECONDS):
+            terminal.force_restore()
             os._exit(1)
-        time.sleep(SHUTS_DOWN_WITHIN)
-        os._exit(app.return_code or 0)  # a thread that waits for a slow disk or the worker must not hold the process
+        time.sleep(SHUTDOWN_SECONDS)
+        # threads that wait for a slow disk or the worker must not keep the process alive
+        os._exit(app.return_code or 0)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         threading.Thread(target=watch, args=(loop,), daemon=True).start()
-        for number in ENDING:
+        for number in END_SIGNALS:
             signal.signal(number, _only_wake_up)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        watching = asyncio.create_task(_until_gone(terminal, wakeup))
+        watching = asyncio.create_task(_end_when_disconnected(terminal, wakeup))
         try:
             await app.run_async(mouse=not _is_in_gnu_screen())
         finally:
             watching.cancel()
 
-    before = [(number, signal.getsignal(number)) for number in ENDING]
+    before = [(number, signal.getsignal(number)) for number in END_SIGNALS]
     try:
         asyncio.run(run())
     finally:
-        terminal.put_back()
+        terminal.restore()
         ended.set()
         signal.set_wakeup_fd(-1)
         for number, handler in before:
@@ -101,74 +105,76 @@ def open_interface() -> int:
 
 
 def _only_wake_up(*_: object) -> None:
-    """Keeps the signal from ending the process: `open_interface` reads it from its pipe."""
+    """Keep the signal from ending the process. `open_interface` reads it from the pipe."""
 
 
 def _is_in_gnu_screen() -> bool:
-    """Whether GNU screen is between us and the terminal. While the mouse is on, screen 4.9 holds every Esc until the next key
-    comes, and then sends both as alt and that key."""
+    """Return whether GNU screen is between the interface and the terminal.
+
+    While the mouse is on, screen 4.9 holds every Esc until the next key, and then sends both as alt and that key.
+    """
     return "STY" in os.environ and os.environ.get("TERM", "").startswith("screen")
 
 
 class _Terminal:
-    """The terminal as it was, and the way back there."""
+    """The terminal with its original attributes, to restore them."""
 
     def __init__(self, descriptor: int, output: int) -> None:
         self.descriptor = descriptor
-        self.output = output  # what Textual writes to
-        self.before = termios.tcgetattr(descriptor)
+        self.output = output  # the descriptor that Textual writes to
+        self.attributes = termios.tcgetattr(descriptor)
 
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         try:
             termios.tcgetattr(self.descriptor)
         except termios.error:
             return False
         return True
 
-    def put_back(self) -> None:
-        """Puts everything back. Waits for a terminal that takes no output, but not for long."""
+    def restore(self) -> None:
+        """Restore attributes and modes. Wait a short time for a terminal that accepts no output."""
         with suppress(OSError, termios.error):
-            termios.tcsetattr(self.descriptor, termios.TCSANOW, self.before)
+            termios.tcsetattr(self.descriptor, termios.TCSANOW, self.attributes)
         with suppress(OSError, termios.error):
-            # an open file of its own, which does not block: the one that we share with the shell must go on blocking
+            # a separate, non-blocking open file: the one shared with the shell must stay blocking
             own = os.open(os.ttyname(self.output), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                _write(own, _RESET)
+                _write(own, _RESET_SEQUENCE)
             finally:
                 os.close(own)
 
-    def give_up(self) -> None:
-        """As `put_back`, while a thread of Textual's may be stuck in a write: what it still has to say goes nowhere."""
+    def force_restore(self) -> None:
+        """Restore while a thread of Textual may be stuck in a write. Its remaining output goes to /dev/null."""
         with suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             name = os.ttyname(self.output)
             os.dup2(null, self.output)
             self.output = os.open(name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.put_back()
+        self.restore()
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Writes to a terminal. Where it takes nothing, what waits in it is dropped, and a stop by XOFF undone."""
-    until = time.monotonic() + PUT_BACK_WITHIN
-    patience = time.monotonic() + PUT_BACK_WITHIN / 2
+    """Write to a terminal. If it accepts nothing, drop its pending output and undo a stop by XOFF."""
+    deadline = time.monotonic() + RESTORE_SECONDS
+    flush_at = time.monotonic() + RESTORE_SECONDS / 2
     while data:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
             now = time.monotonic()
-            if now > until:
+            if now > deadline:
                 return
-            if now > patience and not data.startswith(_CANCEL):
-                data = _CANCEL + _RESET
-            if now > patience:
+            if now > flush_at and not data.startswith(_CANCEL):
+                data = _CANCEL + _RESET_SEQUENCE
+            if now > flush_at:
                 termios.tcflush(descriptor, termios.TCOFLUSH)
-                termios.tcflow(descriptor, termios.TCOOFF)  # without this TCOON does not undo a stop that came by XOFF
+                termios.tcflow(descriptor, termios.TCOOFF)  # else TCOON does not undo a stop by XOFF
                 termios.tcflow(descriptor, termios.TCOON)
             select.select([], [descriptor], [], 0.01)
 
 
-async def _until_gone(terminal: _Terminal, wakeup: int) -> None:
-    """Ends the interface when the terminal has vanished: not every one sends a hang-up."""
-    while terminal.is_there():
-        await asyncio.sleep(WATCH_EVERY)
+async def _end_when_disconnected(terminal: _Terminal, wakeup: int) -> None:
+    """End the interface when the terminal vanishes. Not every terminal sends a hang-up."""
+    while terminal.is_connected():
+        await asyncio.sleep(WATCH_SECONDS)
     os.write(wakeup, bytes([signal.SIGHUP]))

@@ -1,4 +1,4 @@
-"""What the terminal sends, as Textual's events: bytes of any kind never end the interface, and a paste is never taken for keys."""
+"""Turn the terminal's bytes into Textual's events. No bytes crash the interface, and a paste never acts as keys."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Paste
 from textual.message import Message
 
-PASTE_BEGINS, PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
-LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button and position, each as one byte that need not be UTF-8
-SPLIT_SECONDS = 1.0  # the longest gap inside one key's bytes; a lost packet is sent again within that time
+PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
+LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button and position, one byte each, which may not be UTF-8
+SPLIT_SECONDS = 1.0  # longest gap inside the bytes of one key; a lost packet arrives again within this time
 TICK_SECONDS = 0.1
 
 
 class InputDecoder:
-    """Turn the bytes of a terminal into Textual's events, in any split.
+    """Turn the bytes of a terminal into Textual's events, however they are split.
 
-    Textual's parser reads the keys. Three things it does not see: bytes that are not UTF-8, which become U+FFFD; pastes,
-    in which it would take everything after an escape character for keys; and the gap that a slow line leaves between
-    the bytes of one key, after which it would take the rest for separate keys.
+    Textual's parser reads the keys, but never sees three things: bytes that are not UTF-8 (they become U+FFFD); pastes,
+    where it would read everything after an escape character as keys; and gaps between the bytes of one key on a slow
+    line, after which it would read the rest as separate keys.
     """
 
     def __init__(self) -> None:
         self._parser = XTermParser()
         self._utf8 = getincrementaldecoder("utf-8")("replace")
-        self._recent = b""  # as many of the last bytes as the longest marker has
+        self._recent = b""  # the last bytes, as many as the longest marker has
         self._mouse_bytes_left = 0
         self._pasted: bytearray | None = None  # None outside a paste
         self._fed_at = 0.0
@@ -44,34 +44,34 @@ class InputDecoder:
             if self._pasted is None:
                 yield from self._parse(self._decode(data[position : position + 1]))
                 position += 1
-                if self._recent == PASTE_BEGINS:
+                if self._recent == PASTE_START:
                     self._pasted = bytearray()
             else:
-                searched = max(0, len(self._pasted) - len(PASTE_ENDS) + 1)
+                searched = max(0, len(self._pasted) - len(PASTE_END) + 1)
                 before = len(self._pasted)
                 self._pasted += data[position:]
-                end = self._pasted.find(PASTE_ENDS, searched)
+                end = self._pasted.find(PASTE_END, searched)
                 if end < 0:
                     return
-                position += end + len(PASTE_ENDS) - before
+                position += end + len(PASTE_END) - before
                 text = self._pasted[:end].decode("utf-8", "replace")
                 self._pasted = None
                 self._recent = b""
-                yield from self._parse(PASTE_ENDS.decode())
+                yield from self._parse(PASTE_END.decode())
                 if text:
                     yield Paste(text)
 
     def tick(self) -> Iterator[Message]:
-        """Yield what is complete because nothing follows it, such as the escape key. Call it while nothing arrives."""
+        """Yield events that are complete because nothing follows, such as the escape key. Call this while idle."""
         is_inside_key = self._recent.rpartition(b"\x1b")[2][:1] in (b"[", b"O") and b"\x1b" in self._recent
         if is_inside_key and time.monotonic() - self._fed_at < SPLIT_SECONDS:
             return
         if time.monotonic() - self._fed_at >= SPLIT_SECONDS:
             yield from self._parse(self._utf8.decode(b"", final=True))
-        yield from self._guarded(self._parser.tick())
+        yield from self._skip_failures(self._parser.tick())
 
     def _decode(self, byte: bytes) -> str:
-        self._recent = (self._recent + byte)[-len(PASTE_BEGINS) :]
+        self._recent = (self._recent + byte)[-len(PASTE_START) :]
         if self._mouse_bytes_left:
             self._mouse_bytes_left -= 1
             return byte.decode("latin-1")
@@ -81,23 +81,23 @@ class InputDecoder:
 
     def _parse(self, text: str) -> Iterator[Message]:
         for char in text:
-            yield from self._guarded(self._parser.feed(char))
+            yield from self._skip_failures(self._parser.feed(char))
 
-    def _guarded(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Pass over a sequence at which the parser fails: a number too large for a character, a size of zero."""
+    def _skip_failures(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Skip sequences that crash the parser, such as a number too large for a character or a size of zero."""
         try:
             for message in messages:
-                if not isinstance(message, Paste):  # the parser has seen a paste's two ends only
+                if not isinstance(message, Paste):  # an empty paste: the parser only gets the two end markers
                     yield message
-        except Exception:  # it cannot go on after any
+        except Exception:  # the parser cannot continue after an exception
             self._parser = XTermParser()
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver with our decoder, and with an input thread whose failure is the interface's failure."""
+    """Textual's driver with InputDecoder. If its input thread fails, the interface fails."""
 
     def run_input_thread(self) -> None:
-        """Read the terminal until the driver is stopped."""
+        """Read the terminal until the driver stops."""
         try:
             self._read_terminal()
         except Exception as error:
@@ -117,13 +117,13 @@ class TerminalDriver(LinuxDriver):
             data = os.read(self.fileno, 4096)
         except BlockingIOError:  # another program on this terminal made it non-blocking and read first
             return b""
-        except OSError:  # the terminal is gone; who opened the interface watches for that
+        except OSError:  # the terminal is gone, which `open_interface` watches for
             data = b""
         if not data:
             self.exit_event.wait(TICK_SECONDS)
         return data
 
 
-def with_our_input(driver: type[Driver]) -> type[Driver]:
-    """Replace Textual's driver for terminals by ours; others, such as the one for browsers, stay."""
+def replace_terminal_driver(driver: type[Driver]) -> type[Driver]:
+    """Return TerminalDriver in place of Textual's terminal driver. Keep other drivers, such as the one for browsers."""
     return TerminalDriver if driver is LinuxDriver else driver

@@ -1,4 +1,4 @@
-"""The interface under test: its application, its keys, and the fake worker that it talks to."""
+"""Run the interface in a test: the application, its keys, and a fake worker."""
 
 from __future__ import annotations
 
@@ -18,63 +18,68 @@ from textual.pilot import Pilot
 from softprompt_tui.app import SoftPromptApp
 from tests.fake_worker import FakeWorker
 
-LONGEST_PAUSE = 0.2  # seconds: reading the screen anew costs 10 ms of processor time
-WITHIN = 30.0  # seconds; what is waited for comes at once, but where a command must load torch
+MAX_PAUSE_SECONDS = 0.2  # reading the screen takes 10 ms of CPU time, so do not poll more often
+TIMEOUT_SECONDS = 30.0  # only commands that load torch take more than a moment
 
 
 @dataclass
-class Desk:
+class Session:
+    """A running interface that is connected to a fake worker."""
+
     app: SoftPromptApp
     pilot: Pilot[None]
     worker: FakeWorker
 
-    def typed_at_once(self, *keys: str) -> None:
-        """Keys that one read of the terminal has: a pilot would wait between them until nothing is left to do."""
+    def press_at_once(self, *keys: str) -> None:
+        """Send keys in one burst. A pilot would wait after each key until the interface is idle."""
         driver = self.app._driver
         assert driver is not None
         for key in keys:
-            is_sign = len(key) == 1 and not key.isalnum()
-            event = events.Key(_character_to_key(key) if is_sign else key, key if len(key) == 1 else None)
+            is_symbol = len(key) == 1 and not key.isalnum()
+            event = events.Key(_character_to_key(key) if is_symbol else key, key if len(key) == 1 else None)
             event.set_sender(self.app)
             driver.send_message(event)
 
-    async def until(self, there: Callable[[], object]) -> None:
-        """Waits until the interface is as wanted."""
-        latest, pause = time.monotonic() + WITHIN, 0.01
-        while time.monotonic() < latest:
-            if there():
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds."""
+        deadline, pause = time.monotonic() + TIMEOUT_SECONDS, 0.01
+        while time.monotonic() < deadline:
+            if condition():
                 await self.pilot.pause()
                 return
             await self.pilot.pause(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-        raise AssertionError(f"not there; the screen:\n{self.text()}")
+            pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
+        raise AssertionError(f"the condition did not become true; the screen:\n{self.text()}")
 
     def text(self) -> str:
-        """What stands on the screen."""
+        """Return the text on the screen."""
         width, height = self.app.size
         lines = self.app.screen._compositor.render_strips()
         if len(lines) != height:
-            return ""  # a dialog that is only about to be drawn
+            return ""  # a dialog is not drawn yet
         return "\n".join(line.text[:width] for line in lines)
 
-    async def shows(self, *words: str) -> None:
-        def there() -> bool:
-            text = self.text()
-            return all(word in text for word in words)
+    async def shows(self, *texts: str) -> None:
+        """Wait until the screen shows all these texts."""
 
-        await self.until(there)
+        def has_all() -> bool:
+            screen = self.text()
+            return all(text in screen for text in texts)
+
+        await self.until(has_all)
 
     async def train(self) -> str:
-        before = set(self.worker.records)
+        """Train the prompt in the editor. Return the id of its run."""
+        before = set(self.worker.runs)
         await self.pilot.press("ctrl+t")
-        await self.until(lambda: set(self.worker.records) - before)
-        (run,) = set(self.worker.records) - before
+        await self.until(lambda: set(self.worker.runs) - before)
+        (run,) = set(self.worker.runs) - before
         return run
 
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of its own for the worker's socket."""
+    """Use a separate folder for the worker's socket."""
     folder = tempfile.mkdtemp(prefix="sp")
     monkeypatch.setenv("SOFTPROMPT_RUNTIME", folder)
     yield
@@ -82,18 +87,21 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def desk(width: int = 80, height: int = 24) -> AsyncIterator[Desk]:
+async def open_session(width: int = 80, height: int = 24) -> AsyncIterator[Session]:
+    """Open the interface and wait until it is connected to the fake worker."""
     async with FakeWorker() as worker:
         app = SoftPromptApp()
         async with app.run_test(size=(width, height), notifications=True) as pilot:
-            made = Desk(app, pilot, worker)
-            await made.until(lambda: app.worker.state == "up")
-            yield made
+            session = Session(app, pilot, worker)
+            await session.until(lambda: app.worker.state == "up")
+            yield session
 
 
-def works(test: Callable[[Desk], object], width: int = 80, height: int = 24) -> None:
+def run_scene(scene: Callable[[Session], object], width: int = 80, height: int = 24) -> None:
+    """Run an asynchronous test function with a new session."""
+
     async def run() -> None:
-        async with desk(width, height) as made:
-            await test(made)  # type: ignore[misc]
+        async with open_session(width, height) as session:
+            await scene(session)  # type: ignore[misc]
 
     asyncio.run(run())

@@ -1,4 +1,7 @@
-"""The same keys in one burst and key by key: two interfaces side by side, each with its own copy of one home."""
+"""Send the same keys to two interfaces, in one burst and key by key, and compare the results.
+
+Each interface has its own copy of the same home.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,13 @@ from tests.library_model import a_prompt
 from tests.pty_screen import Terminal
 
 KEYS = {
-    "enter": "\r", "tab": "\t", "shift+tab": "\x1b[Z", "backspace": "\x7f", "space": " ", "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D",
-    "home": "\x1b[H", "end": "\x1b[F", "pageup": "\x1b[5~", "pagedown": "\x1b[6~", "f1": "\x1bOP", "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS", "f5": "\x1b[15~",
+    "enter": "\r", "tab": "\t", "shift+tab": "\x1b[Z", "backspace": "\x7f", "space": " ", "up": "\x1b[A",
+    "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "home": "\x1b[H", "end": "\x1b[F", "pageup": "\x1b[5~",
+    "pagedown": "\x1b[6~", "f1": "\x1bOP", "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS", "f5": "\x1b[15~",
     "f6": "\x1b[17~", "f8": "\x1b[19~", "f9": "\x1b[20~",
-    "escape": "\x1b[27u",  # a bare ESC and the next letter of a burst would be alt+letter, as on every terminal
+    "escape": "\x1b[27u",  # a bare ESC with the next letter of a burst would be alt+letter, as on every terminal
 }  # fmt: skip
-# Without keys that quit, start work or go by the clock: ctrl+q, ctrl+t, F7, ctrl+s, x, e, f, ctrl+z.
+# Excludes keys that quit, start work or depend on the clock: ctrl+q, ctrl+t, F7, ctrl+s, x, e, f, ctrl+z.
 LETTERS = "rtNduncijkgGoabvy/1[]"
 MOVES = ("f2", "f3", "f4", "f4", "f4", "f5", "f6", "f9", "f1", "tab", "shift+tab")
 EDITS = (
@@ -46,18 +50,19 @@ EDITS = (
     "pageup",
     "pagedown",
 )
-# Whole gestures, so that a random burst opens the search, a rename and a field often enough, and types into them.
+# Whole gestures make a random burst open the search, a rename and a field often enough, and type into them.
 GESTURES = (
-    ("f4", "r", "d", "u", "s", "k", "enter"), ("f4", "/", "f", "o", "x", "enter"), ("f4", "/", "d", "u", "escape"), ("f4", "d", "u"), ("f4", "t", "r", "a", "enter"),
-    ("f2", "tab", "1", "tab", "2"), ("f5", "[", "f", "o", "tab"), ("f4", "n", "a", "b"), ("f4", "N", "d", "space", "u", "enter"), ("f8", "a", "tab", "1", "enter"),
+    ("f4", "r", "d", "u", "s", "k", "enter"), ("f4", "/", "f", "o", "x", "enter"), ("f4", "/", "d", "u", "escape"),
+    ("f4", "d", "u"), ("f4", "t", "r", "a", "enter"), ("f2", "tab", "1", "tab", "2"), ("f5", "[", "f", "o", "tab"),
+    ("f4", "n", "a", "b"), ("f4", "N", "d", "space", "u", "enter"), ("f8", "a", "tab", "1", "enter"),
 )  # fmt: skip
-ENTRIES = 24
-FIRST_LINE = 1  # news and what is open: news goes by the clock
-EQUAL_WITHIN = 30.0  # seconds: the longest that a notice lies over the panes, and a busy machine
+ENTRY_COUNT = 24
+FIRST_COMPARED_LINE = 1  # line 0 shows news, which depend on the clock
+EQUAL_WITHIN_SECONDS = 30.0  # notices cover the panes for a while, and the machine may be busy
 
 
 def random_keys(seed: int, length: int = 40) -> list[str]:
-    """Return the names of keys, or the letters that they type."""
+    """Return random keys: names of `KEYS`, or letters."""
     chance = random.Random(seed)
     keys: list[str] = []
     while len(keys) < length:
@@ -71,11 +76,11 @@ def random_keys(seed: int, length: int = 40) -> list[str]:
     return keys[:length]
 
 
-def fill(home: Path) -> None:
-    """Make the home that both copies begin with."""
+def create_home(home: Path) -> None:
+    """Create the home that both interfaces start from."""
     os.environ["SOFTPROMPT_HOME"] = str(home)
     library = Library()
-    for i, words in zip(range(ENTRIES), ("fox", "dusk", "mill", "lake") * ENTRIES, strict=False):
+    for i, words in zip(range(ENTRY_COUNT), ("fox", "dusk", "mill", "lake") * ENTRY_COUNT, strict=False):
         library.save(
             a_prompt(
                 name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"
@@ -86,98 +91,98 @@ def fill(home: Path) -> None:
     (home / "data" / "interface.json").write_text(json.dumps({"prompt": "a red fox", "prompts": prompts}))
 
 
-class Pair:
-    """Two interfaces: `burst` gets all keys at once, `slow` one after another."""
+class InterfacePair:
+    """Two interfaces. `burst` gets all keys at once, `slow` gets them one by one."""
 
     def __init__(self, burst: Terminal, slow: Terminal, homes: tuple[Path, Path]) -> None:
         self.burst, self.slow, self.homes = burst, slow, homes
 
     def type(self, keys: list[str]) -> None:
-        """Type the keys in both, and wait until both have come to rest."""
-        os.write(self.burst.master, b"".join(map(sent, keys)))
+        """Type the keys into both interfaces, and wait until neither draws anything more."""
+        os.write(self.burst.master, b"".join(map(key_bytes, keys)))
         for key in keys:
-            os.write(self.slow.master, sent(key))
+            os.write(self.slow.master, key_bytes(key))
             self.slow.settle()
             self.burst.read(0)
         self.burst.settle()
 
     def difference(self) -> str:
-        """Wait until both are in one state; what still differs after that, "" if nothing does."""
-        until = time.monotonic() + EQUAL_WITHIN
-        while (found := self._difference()) and time.monotonic() < until:
-            while not (self.burst.read(0.05) or self.slow.read(0.05)) and time.monotonic() < until:
+        """Wait until both interfaces are in the same state. Return "", or a description of what still differs."""
+        deadline = time.monotonic() + EQUAL_WITHIN_SECONDS
+        while (difference := self._difference()) and time.monotonic() < deadline:
+            while not (self.burst.read(0.05) or self.slow.read(0.05)) and time.monotonic() < deadline:
                 pass
             self.burst.settle()
             self.slow.settle()
-        return found
+        return difference
 
     def _difference(self) -> str:
         for terminal in (self.burst, self.slow):
-            assert terminal.process.poll() is None, f"it has ended:\n{terminal.text}"
-        if drawn(self.burst) != drawn(self.slow):
-            return f"the burst came to\n{self.burst.text}\nand key by key to\n{self.slow.text}"
-        libraries = [contents(home) for home in self.homes]
+            assert terminal.process.poll() is None, f"the interface has ended:\n{terminal.text}"
+        if screen_state(self.burst) != screen_state(self.slow):
+            return f"the screen after the burst:\n{self.burst.text}\nthe screen key by key:\n{self.slow.text}"
+        libraries = [library_contents(home) for home in self.homes]
         return (
             ""
             if libraries[0] == libraries[1]
-            else f"the burst made the library\n{libraries[0]}\nand key by key\n{libraries[1]}"
+            else f"the library after the burst:\n{libraries[0]}\nthe library key by key:\n{libraries[1]}"
         )
 
-    def leave(self) -> None:
-        """Quit both; their settings must be equal too."""
+    def quit(self) -> None:
+        """Quit both interfaces, and check that they saved equal settings."""
         for terminal in (self.burst, self.slow):
-            for _ in range(4):  # out of dialogs
-                os.write(terminal.master, sent("escape"))
+            for _ in range(4):  # leave open dialogs
+                os.write(terminal.master, key_bytes("escape"))
                 terminal.settle()
             terminal.press("ctrl+q")
             terminal.settle()
             if terminal.process.poll() is None:
                 terminal.press("k")
-            assert terminal.ends() == 0, terminal.text
-            assert b"Traceback" not in terminal.sent
+            assert terminal.wait_for_exit() == 0, terminal.text
+            assert b"Traceback" not in terminal.output
         settings = [json.loads((home / "data" / "interface.json").read_text()) for home in self.homes]
         assert settings[0] == settings[1]
 
 
-def sent(key: str) -> bytes:
+def key_bytes(key: str) -> bytes:
     return KEYS.get(key, key).encode()
 
 
-def drawn(terminal: Terminal) -> list[Any]:
-    """What stands on the screen, and how: the colours tell what has the focus. Ages go by the clock."""
+def screen_state(terminal: Terminal) -> list[Any]:
+    """Return the screen's rows with their colours, which show the focus. Leaves out ages and times of day."""
     buffer, width = terminal.screen.buffer, terminal.screen.columns
     rows = []
-    for y in range(FIRST_LINE, terminal.screen.lines):
+    for y in range(FIRST_COMPARED_LINE, terminal.screen.lines):
         cells = [buffer[y][x] for x in range(width)]
         text = re.sub(r"\b\d+ s\b|\d\d:\d\d:\d\d", "", "".join(cell.data for cell in cells))
         rows.append((text, [(cell.fg, cell.bg, cell.reverse, cell.bold) for cell in cells]))
     return rows
 
 
-def contents(home: Path) -> dict[str, Any]:
-    """The library and the trash of a home."""
+def library_contents(home: Path) -> dict[str, Any]:
+    """Return the library and the trash of a home."""
     os.environ["SOFTPROMPT_HOME"] = str(home)
     library = Library()
     return {
-        "entries": sorted((one.id, one.name, one.tags, one.note) for one in library.list(limit=1000).entries),
-        "trash": sorted((one.id, one.name) for one in library.list(trashed=True, limit=1000).entries),
+        "entries": sorted((entry.id, entry.name, entry.tags, entry.note) for entry in library.list(limit=1000).entries),
+        "trash": sorted((entry.id, entry.name) for entry in library.list(trashed=True, limit=1000).entries),
     }
 
 
 @contextmanager
-def workers(homes: tuple[Path, ...]) -> Iterator[None]:
-    """A worker that trains nothing for each home, in a thread."""
+def fake_workers(homes: tuple[Path, ...]) -> Iterator[None]:
+    """Run a fake worker for each home, all in one thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    serving = []
+    running = []
     for home in homes:
         os.environ["SOFTPROMPT_HOME"] = str(home)
-        serving.append(asyncio.run_coroutine_threadsafe(FakeWorker().__aenter__(), loop).result())
+        running.append(asyncio.run_coroutine_threadsafe(FakeWorker().__aenter__(), loop).result())
     try:
         yield
     finally:
-        for worker in serving:
+        for worker in running:
             asyncio.run_coroutine_threadsafe(worker.__aexit__(None, None, None), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -185,22 +190,22 @@ def workers(homes: tuple[Path, ...]) -> Iterator[None]:
 
 
 @contextmanager
-def pair(folder: Path) -> Iterator[Pair]:
-    """Start both interfaces in homes under `folder`."""
+def start_pair(folder: Path) -> Iterator[InterfacePair]:
+    """Start both interfaces, with homes under `folder`."""
     environment = {name: os.environ.get(name) for name in ("SOFTPROMPT_HOME", "SOFTPROMPT_RUNTIME")}
     with ExitStack() as stack:
         runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="sp"))
         os.environ["SOFTPROMPT_RUNTIME"] = runtime
         homes = (folder / "burst", folder / "slow.")
-        fill(homes[0])
+        create_home(homes[0])
         shutil.copytree(homes[0], homes[1])
-        stack.enter_context(workers(homes))
+        stack.enter_context(fake_workers(homes))
         terminals = [stack.enter_context(Terminal(SOFTPROMPT_HOME=str(home))) for home in homes]
         for terminal in terminals:
-            terminal.shows("worker ready", "fox-00|mill-22|lake-23", within=60)
+            terminal.wait_for("worker ready", "fox-00|mill-22|lake-23", within=60)
             terminal.settle()
         try:
-            yield Pair(*terminals, homes)
+            yield InterfacePair(*terminals, homes)
         finally:
             for name, value in environment.items():
                 if value is None:

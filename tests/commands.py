@@ -1,4 +1,4 @@
-"""Every command of the program, loaded."""
+"""Load every command of the program."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from softprompt_tui.cli import COMMANDS, main
 
 def all_commands() -> dict[str, click.Command]:
     context = click.Context(main)
-    found = {name: main.get_command(context, name) for name in COMMANDS}
-    return {name: command for name, command in found.items() if command}
+    commands = {name: main.get_command(context, name) for name in COMMANDS}
+    return {name: command for name, command in commands.items() if command}

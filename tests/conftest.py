@@ -1,4 +1,4 @@
-"""What all tests share: the real built-in model, a home of their own, the command line in and out of process."""
+"""Fixtures for all tests: the built-in model, a home for each test, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.nursery import Nursery
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
-gc.set_threshold(
-    20_000, 20, 20
-)  # imports and interfaces make objects by the hundred thousand, and little garbage among them
-limit_openmp_spin()  # before torch: the tests and the workers that they start are many at once
-# a step of `mini` is some hundred parts too short to share: a second thread costs half as much processor time again on a
-# quiet machine, three times as much on a busy one, and `two_threads` is there for what threads could change
+# imports and interfaces create hundreds of thousands of objects, and few of them are garbage
+gc.set_threshold(20_000, 20, 20)
+limit_openmp_spin()  # before torch: many tests and workers run at the same time
+# A step of `mini` consists of some hundred operations that are too short to split. A second thread costs half as much
+# processor time again on a quiet machine, and three times as much on a busy one. Tests whose result could depend on
+# threads use `two_threads`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
@@ -43,62 +43,62 @@ BOAT = "a small wooden boat drifting on a foggy river beside an old stone mill"
 
 hypothesis.settings.register_profile("quiet", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("quiet")
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; those of the download path set their own
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may use the network; download tests set their own value
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kept_mini() -> Iterator[None]:
-    """The built-in model is read once for all tests."""
+def cached_mini() -> Iterator[None]:
+    """Read the built-in model once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mini, "load_mini", kept.kept_mini(mini.load_mini))
+        patch.setattr(mini, "load_mini", kept.cache_mini(mini.load_mini))
         yield
 
 
 @pytest.fixture(scope="session")
-def kept_typeable() -> Iterator[None]:
-    """What of CLIP's vocabulary survives being typed is found once for all encoders that have it."""
+def cached_typeable() -> Iterator[None]:
+    """Find the typeable tokens of CLIP's vocabulary once for all encoders that use it."""
     from softprompt.discrete import vocabulary
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "typeable", kept.kept_typeable(vocabulary.typeable))
+        patch.setattr(vocabulary, "typeable_tokens", kept.cache_typeable(vocabulary.typeable_tokens))
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nursery() -> Iterator[Nursery]:
-    """Workers that a test starts from this process are forked, with torch imported already."""
-    made = Nursery()
+    """Fork the workers that tests start from this process, instead of starting a process that imports torch again."""
+    nursery = Nursery()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "subprocess", made.as_subprocess())
-        yield made
-    made.close()
+        patch.setattr(client, "subprocess", nursery.as_subprocess())
+        yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kept_rules() -> Iterator[None]:
-    """The interface's style sheets are parsed once for all tests, not by each of the hundreds of interfaces that they start."""
-    read, known = Stylesheet._parse_rules, {}
+def cached_style_rules() -> Iterator[None]:
+    """Parse the interface's style sheets once for the hundreds of interfaces that the tests start."""
+    parse, cache = Stylesheet._parse_rules, {}
 
-    def kept_or_read(self: Stylesheet, *args: Any, **named: Any) -> list[RuleSet]:
-        key = (*self._variables.items(), *args, *named.items())
-        if key not in known:
-            known[key] = read(self, *args, **named)
-        return known[key]
+    def parse_cached(self: Stylesheet, *args: Any, **kwargs: Any) -> list[RuleSet]:
+        key = (*self._variables.items(), *args, *kwargs.items())
+        if key not in cache:
+            cache[key] = parse(self, *args, **kwargs)
+        return cache[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stylesheet, "_parse_rules", kept_or_read)
+        patch.setattr(Stylesheet, "_parse_rules", parse_cached)
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kept_imports() -> None:
-    """What was imported by now stays: Python need not look through all of torch again and again for what is garbage."""
+def frozen_imports() -> None:
+    """Exempt imported modules from garbage collection, so that Python does not scan all of torch again and again."""
     gc.freeze()
 
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """torch computes with two threads, as it does for users."""
+    """Let torch compute with two threads, as it does for users."""
     import torch
 
     before = torch.get_num_threads()
@@ -108,55 +108,55 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are started as they are for users."""
+def real_worker_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start workers as the program does for users."""
     monkeypatch.setattr(client, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")
-def encoder(kept_mini: None) -> TextEncoder:
+def encoder(cached_mini: None) -> TextEncoder:
     return softprompt.load_encoder("mini", device="cpu")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test has a home of its own, so that none sees another's files or the user's."""
+    """Give the test its own home, so that it sees neither the user's files nor those of other tests."""
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")
-def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder in which open_clip's list of models is kept already: reading it takes seconds."""
-    folder = tmp_path_factory.mktemp("kept")
+def cached_model_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache folder that already has open_clip's list of models: reading the list takes seconds."""
+    folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTPROMPT_HOME", str(folder))
         catalog.list_models.cache_clear()
-        catalog.list_models()  # here, where the tests of real models need open_clip anyway
+        catalog.list_models()  # in this process, because the tests of real models import open_clip anyway
     return folder / "cache"
 
 
 @pytest.fixture
 def run(
-    home: Path, kept_models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, cached_model_list: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs softprompt-tui as its installed command does, but in this process, which has imported torch already."""
+    """Run softprompt-tui as the installed command does, but in this process, which has already imported torch."""
     home.mkdir()
-    (home / "cache").symlink_to(kept_models)
+    (home / "cache").symlink_to(cached_model_list)
 
     def call(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
             for name, value in ({"COLUMNS": "100"} | environment).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["softprompt-tui", *args])
-            patch.setattr(batch, "lower_priority", lambda _: None)  # would slow what follows
+            patch.setattr(batch, "lower_priority", lambda _: None)  # would slow down later tests
             capsys.readouterr()
-            with pytest.raises(SystemExit) as end:
+            with pytest.raises(SystemExit) as exit_info:
                 entry()
         for handler in logging.root.handlers[:]:
-            if isinstance(handler, Narrator):  # what later tests warn of is not said by this command
+            if isinstance(handler, Narrator):  # would print the warnings of later tests
                 logging.root.removeHandler(handler)
-        code = end.value.code
+        code = exit_info.value.code
         return subprocess.CompletedProcess(args, code if isinstance(code, int) else 0, *capsys.readouterr())
 
     return call

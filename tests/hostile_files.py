@@ -1,6 +1,6 @@
-"""Files made to do harm: python -m tests.hostile_files FOLDER makes them all. Every one must be refused, and no code in one may ever run.
+"""Hostile files: readers must reject all of them and never run code in them. The code would run `touch CANARY`.
 
-What runs if anything does is `touch CANARY`.
+`python -m tests.hostile_files FOLDER` writes them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.formats.readers.torch_file import LEGACY
+from softprompt.formats.readers.torch_file import LEGACY_PREFIX
 from softprompt.library.entry import Entry, pack
 from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
-V = np.linspace(-1, 1, 8, dtype=np.float32)
-POINTER = (
+VECTORS = np.linspace(-1, 1, 8, dtype=np.float32)
+LFS_POINTER = (
     b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9408\n"
-)  # what git keeps in a large file's place
-Made = Iterator[tuple[str, bytes]]
+)  # git stores this in the place of a large file
+Files = Iterator[tuple[str, bytes]]
 
-# pickles, put together by hand
+# pickles, written opcode by opcode
 
 
 def text(word: str) -> bytes:
@@ -41,45 +41,47 @@ def text(word: str) -> bytes:
     return b"X" + struct.pack("<I", len(raw)) + raw
 
 
-def number(value: int) -> bytes:
+def integer(value: int) -> bytes:
     return pickle.dumps(value, 2)[2:-1]
 
 
-def named(module: str, name: str) -> bytes:
+def global_name(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
 
 
 def storage(count: int = 8, kind: str = "FloatStorage", key: str = "0") -> bytes:
-    return b"(" + text("storage") + named("torch", kind) + text(key) + text("cpu") + number(count) + b"tQ"
+    return b"(" + text("storage") + global_name("torch", kind) + text(key) + text("cpu") + integer(count) + b"tQ"
 
 
 def tensor(
-    size: tuple[int, ...] = (2, 4), strides: tuple[int, ...] = (4, 1), offset: int = 0, kept: bytes | None = None
+    size: tuple[int, ...] = (2, 4), strides: tuple[int, ...] = (4, 1), offset: int = 0, storage_id: bytes | None = None
 ) -> bytes:
     def numbers(values: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, values)) + b"t"
+        return b"(" + b"".join(map(integer, values)) + b"t"
 
-    kept = storage() if kept is None else kept
+    storage_id = storage() if storage_id is None else storage_id
     return (
-        named("torch._utils", "_rebuild_tensor_v2") + b"(" + kept + number(offset) + numbers(size) + numbers(strides) + b"\x89"
-        + named("collections", "OrderedDict") + b")RtR"
+        global_name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage_id + integer(offset) + numbers(size)
+        + numbers(strides) + b"\x89" + global_name("collections", "OrderedDict") + b")RtR"
     )  # fmt: skip
 
 
-def holding(*values: bytes) -> bytes:
-    """A dict with a good tensor, and the values beside it."""
+def dict_with(*values: bytes) -> bytes:
+    """Return a pickled dict with a valid tensor and these values."""
     return b"}(" + text("a") + tensor() + b"".join(text(f"b{i}") + value for i, value in enumerate(values)) + b"u"
 
 
-def in_zip(program: bytes, numbers: bytes = V.tobytes(), packing: int = zipfile.ZIP_STORED, **more: bytes) -> bytes:
+def torch_zip(
+    program: bytes, numbers: bytes = VECTORS.tobytes(), packing: int = zipfile.ZIP_STORED, **more: bytes
+) -> bytes:
     return zipped({"archive/data.pkl": b"\x80\x02" + program + b".", "archive/data/0": numbers} | more, packing)
 
 
-def in_stream(program: bytes, numbers: bytes = V.tobytes(), keys: tuple[str, ...] = ("0",)) -> bytes:
+def torch_stream(program: bytes, numbers: bytes = VECTORS.tobytes(), keys: tuple[str, ...] = ("0",)) -> bytes:
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
     heads = b"".join(pickle.dumps(value, 2) for value in (1001, system))
     stored = struct.pack("<q", len(numbers) // 4) + numbers
-    return LEGACY + b"." + heads + b"\x80\x02" + program + b"." + pickle.dumps(list(keys), 2) + stored
+    return LEGACY_PREFIX + b"." + heads + b"\x80\x02" + program + b"." + pickle.dumps(list(keys), 2) + stored
 
 
 def zipped(
@@ -88,68 +90,76 @@ def zipped(
     change: Callable[[zipfile.ZipInfo], None] | None = None,
 ) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", packing) as made:
+    with zipfile.ZipFile(file, "w", packing) as archive:
         for name, raw in members.items():
             info = zipfile.ZipInfo(name)
             info.compress_type = packing
             if change:
                 change(info)
-            made.writestr(info, raw)
+            archive.writestr(info, raw)
     return file.getvalue()
 
 
-def programs(canary: Path) -> Made:
-    """Pickles that would run something, or make whoever reads them work without end."""
+def pickle_programs(canary: Path) -> Files:
+    """Yield pickles that would run code or take endless time or memory."""
     command = f"touch {canary}"
     argument = b"(" + text(command) + b"t"
     source = f"open({str(canary)!r}, 'w').close()"
-    for module, name, said in (
-        ("os", "system", command), ("posix", "system", command), ("nt", "system", command), ("subprocess", "getoutput", command),
-        ("subprocess", "Popen", command), ("builtins", "eval", source), ("__builtin__", "eval", source), ("builtins", "exec", source),
-        ("builtins", "__import__", "os"), ("builtins", "open", str(canary)), ("builtins", "getattr", "os"), ("builtins", "compile", source),
-        ("io", "open", str(canary)), ("pty", "spawn", command), ("runpy", "run_path", str(canary)), ("timeit", "timeit", source),
-        ("code", "interact", source), ("pdb", "run", source), ("cProfile", "run", source), ("ctypes", "CDLL", str(canary)),
-        ("importlib", "import_module", "os"), ("operator", "attrgetter", "system"), ("functools", "partial", command), ("marshal", "loads", ""),
-        ("types", "FunctionType", ""), ("shutil", "rmtree", str(canary)), ("os", "unlink", str(canary)), ("webbrowser", "open", command),
-        ("pickle", "loads", ""), ("torch", "load", str(canary)), ("torch.hub", "load", command), ("torch.storage", "_load_from_bytes", ""),
-        ("torch._utils", "_rebuild_sparse_tensor", ""), ("torch._utils", "_rebuild_qtensor", ""), ("torch._utils", "_rebuild_device_tensor_from_numpy", ""),
-        ("torch.serialization", "load", str(canary)), ("torch._dynamo", "run", command), ("numpy", "load", str(canary)), ("numpy.core.multiarray", "_reconstruct", ""),
-        ("numpy.f2py.crackfortran", "myeval", source), ("_codecs", "encode", ""), ("copyreg", "_reconstructor", ""), ("sys", "exit", ""),
-        ("torch.optim.sgd\nx", "SGD", ""), ("torch.FloatStorage", "__class__", ""), ("torch", "FloatStorage.__init__", ""), ("torch.optim._multi_tensor.os", "system2", ""),
+    for module, name, argument_text in (
+        ("os", "system", command), ("posix", "system", command), ("nt", "system", command),
+        ("subprocess", "getoutput", command), ("subprocess", "Popen", command), ("builtins", "eval", source),
+        ("__builtin__", "eval", source), ("builtins", "exec", source), ("builtins", "__import__", "os"),
+        ("builtins", "open", str(canary)), ("builtins", "getattr", "os"), ("builtins", "compile", source),
+        ("io", "open", str(canary)), ("pty", "spawn", command), ("runpy", "run_path", str(canary)),
+        ("timeit", "timeit", source), ("code", "interact", source), ("pdb", "run", source), ("cProfile", "run", source),
+        ("ctypes", "CDLL", str(canary)), ("importlib", "import_module", "os"), ("operator", "attrgetter", "system"),
+        ("functools", "partial", command), ("marshal", "loads", ""), ("types", "FunctionType", ""),
+        ("shutil", "rmtree", str(canary)), ("os", "unlink", str(canary)), ("webbrowser", "open", command),
+        ("pickle", "loads", ""), ("torch", "load", str(canary)), ("torch.hub", "load", command),
+        ("torch.storage", "_load_from_bytes", ""), ("torch._utils", "_rebuild_sparse_tensor", ""),
+        ("torch._utils", "_rebuild_qtensor", ""), ("torch._utils", "_rebuild_device_tensor_from_numpy", ""),
+        ("torch.serialization", "load", str(canary)), ("torch._dynamo", "run", command), ("numpy", "load", str(canary)),
+        ("numpy.core.multiarray", "_reconstruct", ""), ("numpy.f2py.crackfortran", "myeval", source),
+        ("_codecs", "encode", ""), ("copyreg", "_reconstructor", ""), ("sys", "exit", ""),
+        ("torch.optim.sgd\nx", "SGD", ""), ("torch.FloatStorage", "__class__", ""),
+        ("torch", "FloatStorage.__init__", ""), ("torch.optim._multi_tensor.os", "system2", ""),
     ):  # fmt: skip
-        yield f"call-{module}.{name}".replace("\n", "_"), holding(named(module, name) + b"(" + text(said) + b"tR")
-    yield "stack-global", holding(text("os") + text("system") + b"\x93" + argument + b"R")
+        yield (
+            f"call-{module}.{name}".replace("\n", "_"),
+            dict_with(global_name(module, name) + b"(" + text(argument_text) + b"tR"),
+        )
+    yield "stack-global", dict_with(text("os") + text("system") + b"\x93" + argument + b"R")
     yield (
         "stack-global-memo",
-        holding(text("os") + b"q\x01" + text("system") + b"q\x02h\x01h\x02\x93" + argument + b"R"),
+        dict_with(text("os") + b"q\x01" + text("system") + b"q\x02h\x01h\x02\x93" + argument + b"R"),
     )
-    yield "inst", holding(b"(" + text(command) + b"ios\nsystem\n")
-    yield "obj", holding(b"(" + named("os", "system") + text(command) + b"o")
-    yield "obj-allowed", holding(b"(" + named("torch.optim.sgd", "SGD") + b"o")
-    yield "newobj", holding(named("subprocess", "Popen") + argument + b"\x81")
-    yield "newobj-ordered", holding(named("collections", "OrderedDict") + b")\x81")
-    yield "newobj-ex", holding(named("subprocess", "Popen") + argument + b"}\x92")
-    yield "build-tensor", holding(tensor() + b"}" + text("__setstate__") + named("os", "system") + b"sb")
-    yield "build-tensor-plain", holding(tensor() + b"}b")
-    yield "build-list", holding(b"]}b")
-    yield "ext1", holding(b"\x82\x01")
-    yield "ext2", holding(b"\x83\x01\x00")
-    yield "ext4", holding(b"\x84\x01\x00\x00\x00")
-    yield "persid", holding(b"P" + command.encode() + b"\n")
-    yield "binpersid-text", holding(text(command) + b"Q")
-    yield "binpersid-kind", holding(b"(" + text("module") + named("os", "system") + text("") + text("") + b"tQ")
+    yield "inst", dict_with(b"(" + text(command) + b"ios\nsystem\n")
+    yield "obj", dict_with(b"(" + global_name("os", "system") + text(command) + b"o")
+    yield "obj-allowed", dict_with(b"(" + global_name("torch.optim.sgd", "SGD") + b"o")
+    yield "newobj", dict_with(global_name("subprocess", "Popen") + argument + b"\x81")
+    yield "newobj-ordered", dict_with(global_name("collections", "OrderedDict") + b")\x81")
+    yield "newobj-ex", dict_with(global_name("subprocess", "Popen") + argument + b"}\x92")
+    yield "build-tensor", dict_with(tensor() + b"}" + text("__setstate__") + global_name("os", "system") + b"sb")
+    yield "build-tensor-plain", dict_with(tensor() + b"}b")
+    yield "build-list", dict_with(b"]}b")
+    yield "ext1", dict_with(b"\x82\x01")
+    yield "ext2", dict_with(b"\x83\x01\x00")
+    yield "ext4", dict_with(b"\x84\x01\x00\x00\x00")
+    yield "persid", dict_with(b"P" + command.encode() + b"\n")
+    yield "binpersid-text", dict_with(text(command) + b"Q")
+    yield "binpersid-kind", dict_with(b"(" + text("module") + global_name("os", "system") + text("") + text("") + b"tQ")
     yield (
         "binpersid-name",
-        holding(b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + number(8) + b"tQ"),
+        dict_with(b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + integer(8) + b"tQ"),
     )
-    yield "buffer", holding(b"\x97")
-    yield "readonly-buffer", holding(b"\x98")
-    yield "bytearray", holding(b"\x96" + struct.pack("<Q", 1 << 62))
-    yield "frozenset", holding(b"(\x91")
-    yield "dup", holding(b"N2")
-    yield "reduce-data", holding(text("os.system") + argument + b"R")
-    yield "reduce-twice", holding(named("torch", "FloatStorage") + argument + b"R")
-    # without end
+    yield "buffer", dict_with(b"\x97")
+    yield "readonly-buffer", dict_with(b"\x98")
+    yield "bytearray", dict_with(b"\x96" + struct.pack("<Q", 1 << 62))
+    yield "frozenset", dict_with(b"(\x91")
+    yield "dup", dict_with(b"N2")
+    yield "reduce-data", dict_with(text("os.system") + argument + b"R")
+    yield "reduce-twice", dict_with(global_name("torch", "FloatStorage") + argument + b"R")
+    # endless time or memory, and malformed pickles
     yield "nested-lists", b"]" * 90_000 + b"a" * 89_999
     yield "stack", b"N" * 150_000
     yield "marks", b"(" * 150_000
@@ -168,8 +178,8 @@ def programs(canary: Path) -> Made:
     yield "text-of-4-exabytes", b"\x8d" + struct.pack("<Q", 1 << 62)
     yield "bytes-of-2-gigabytes", b"B" + struct.pack("<I", 0x7FFFFFFF)
     yield "frame", b"\x95" + struct.pack("<Q", 1 << 62) + b"N"
-    yield "memo-missing", holding(b"h\x63")
-    yield "memo-far", b"Nr\xff\xff\xff\xff0" + tensor(kept=b"N")
+    yield "memo-missing", dict_with(b"h\x63")
+    yield "memo-far", b"Nr\xff\xff\xff\xff0" + tensor(storage_id=b"N")
     yield "put-negative", b"Np-1\n" + b"h\x05"
     yield "no-mark", b"Nt"
     yield "pop-empty", b"R"
@@ -184,12 +194,12 @@ def programs(canary: Path) -> Made:
     yield "param-is-empty", b"}(" + text("string_to_param") + b"}u"
     yield (
         "parameter-dict-without-state",
-        b"}(" + text("string_to_param") + named("torch.nn.modules.container", "ParameterDict") + b")\x81u",
+        b"}(" + text("string_to_param") + global_name("torch.nn.modules.container", "ParameterDict") + b")\x81u",
     )
 
 
-def tensors() -> Made:
-    """Tensors that are none, or that stand for more numbers than there are."""
+def pickled_tensors() -> Files:
+    """Yield tensors that are invalid or claim more numbers than they have."""
     yield "stride-0", tensor((2048, 4), (0, 1))
     yield "stride-0-wide", tensor((2, 16384), (4, 0))
     yield "stride-0-everywhere", tensor((2048, 16384), (0, 0))
@@ -202,20 +212,20 @@ def tensors() -> Made:
     yield "size-2-to-the-62", tensor((1 << 62, 4))
     yield (
         "size-is-text",
-        named("torch._utils", "_rebuild_tensor_v2") + b"(" + storage() + number(0) + text("x") + b")\x89NtR",
+        global_name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage() + integer(0) + text("x") + b")\x89NtR",
     )
     yield "sizes-do-not-fit", tensor((2, 4), (4,))
-    yield "storage-of-a-terabyte", tensor((2048, 16384), (16384, 1), kept=storage(1 << 40))
-    yield "storage-is-longer", tensor(kept=storage(9))
-    yield "storage-is-missing", tensor(kept=storage(key="7"))
-    yield "storage-is-elsewhere", tensor(kept=storage(key="../data.pkl"))
+    yield "storage-of-a-terabyte", tensor((2048, 16384), (16384, 1), storage_id=storage(1 << 40))
+    yield "storage-is-longer", tensor(storage_id=storage(9))
+    yield "storage-is-missing", tensor(storage_id=storage(key="7"))
+    yield "storage-is-elsewhere", tensor(storage_id=storage(key="../data.pkl"))
     yield (
         "storage-of-two-kinds",
-        b"}(" + text("a") + tensor() + text("b") + tensor(kept=storage(4, "DoubleStorage")) + b"u",
+        b"}(" + text("a") + tensor() + text("b") + tensor(storage_id=storage(4, "DoubleStorage")) + b"u",
     )
-    yield "integers", tensor((2, 2), (2, 1), kept=storage(4, "LongStorage"))
-    yield "complex", tensor((2, 2), (2, 1), kept=storage(4, "ComplexFloatStorage"))
-    yield "untyped", tensor(kept=storage(32, "UntypedStorage"))
+    yield "integers", tensor((2, 2), (2, 1), storage_id=storage(4, "LongStorage"))
+    yield "complex", tensor((2, 2), (2, 1), storage_id=storage(4, "ComplexFloatStorage"))
+    yield "untyped", tensor(storage_id=storage(32, "UntypedStorage"))
     yield "scalar", tensor((), ())
     yield "empty", tensor((0, 4), (4, 1))
     yield "three-dimensions", tensor((2, 2, 2), (4, 2, 1))
@@ -223,8 +233,8 @@ def tensors() -> Made:
     yield "seventeen-dimensions", tensor((1,) * 17, (1,) * 17)
 
 
-def numpy_arrays() -> Made:
-    """Arrays of numpy in a pickle that are none, or would have to be made by running something."""
+def pickled_arrays() -> Files:
+    """Yield pickled numpy arrays that are invalid or would run code."""
 
     def pickled(array: object, *changes: tuple[bytes, bytes]) -> bytes:
         raw = pickle.dumps(array, 2)[2:-1]
@@ -233,9 +243,9 @@ def numpy_arrays() -> Made:
             raw = raw.replace(old, new)
         return raw
 
-    good = V.reshape(2, 4)
+    good = VECTORS.reshape(2, 4)
     shape = b"K\x02K\x04\x86"
-    reconstruct = b"c" + pickled(V).split(b"c", 1)[1].split(b"\nq", 1)[0] + b"\n"
+    reconstruct = b"c" + pickled(VECTORS).split(b"c", 1)[1].split(b"\nq", 1)[0] + b"\n"
     yield "numpy-objects", pickled(np.array([[1, "a"]], dtype=object))
     yield "numpy-records", pickled(np.zeros(2, [("a", "<f4")]))
     yield "numpy-big-endian", pickled(good.astype(">f4"))
@@ -244,79 +254,87 @@ def numpy_arrays() -> Made:
     yield "numpy-more-than-there-are", pickled(good, (shape, b"K\x03K\x04\x86"))
     yield "numpy-fewer-than-there-are", pickled(good, (shape, b"K\x01K\x04\x86"))
     yield "numpy-negative", pickled(good, (shape, b"J\xfe\xff\xff\xffJ\xfc\xff\xff\xff\x86"))
-    yield "numpy-huge", pickled(good, (shape, number(1 << 47) + number(1 << 47) + b"\x86"))
+    yield "numpy-huge", pickled(good, (shape, integer(1 << 47) + integer(1 << 47) + b"\x86"))
     yield "numpy-no-shape", pickled(good, (shape, b"N"))
     yield "numpy-no-bytes", pickled(good, (b"X\x06\x00\x00\x00latin1", text("utf-16")))
     yield (
         "numpy-beyond-latin-1",
         pickled(np.zeros((1, 1), np.float32), (b"X\x04\x00\x00\x00" + bytes(4), text("雪雪雪雪"))),
     )
-    yield "numpy-unbuilt", reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R"
-    yield "numpy-of-another-class", holding(reconstruct + named("os", "system") + b"K\x00\x85" + text("b") + b"\x87R")
-    yield "numpy-of-a-known-class", holding(reconstruct + named("torch", "Size") + b"K\x00\x85" + text("b") + b"\x87R")
+    yield "numpy-unbuilt", reconstruct + global_name("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R"
+    yield (
+        "numpy-of-another-class",
+        dict_with(reconstruct + global_name("os", "system") + b"K\x00\x85" + text("b") + b"\x87R"),
+    )
+    yield (
+        "numpy-of-a-known-class",
+        dict_with(reconstruct + global_name("torch", "Size") + b"K\x00\x85" + text("b") + b"\x87R"),
+    )
     yield (
         "numpy-built-of-nothing",
-        holding(reconstruct + named("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R}b"),
+        dict_with(reconstruct + global_name("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R}b"),
     )
-    yield "numpy-scalar-of-objects", holding(pickled(np.float32(1), (b"f4", b"O8")))
-    yield "numpy-scalar-cut", holding(pickled(np.float32(0), (b"f4", b"f8")))
+    yield "numpy-scalar-of-objects", dict_with(pickled(np.float32(1), (b"f4", b"O8")))
+    yield "numpy-scalar-cut", dict_with(pickled(np.float32(0), (b"f4", b"f8")))
     yield "numpy-infinite", pickled(np.full((2, 4), np.inf, np.float32))
     yield "numpy-three-dimensions", pickled(np.zeros((2, 2, 2), np.float32))
 
 
-def torch_files(canary: Path) -> Made:
-    for name, program in (*programs(canary), *tensors(), *numpy_arrays()):
-        yield f"{name}.pt", in_zip(program)
-        yield f"{name}.old.pt", in_stream(program)
-    for name, program in list(programs(canary))[:4]:
+def torch_files(canary: Path) -> Files:
+    for name, program in (*pickle_programs(canary), *pickled_tensors(), *pickled_arrays()):
+        yield f"{name}.pt", torch_zip(program)
+        yield f"{name}.old.pt", torch_stream(program)
+    for name, program in list(pickle_programs(canary))[:4]:
         yield f"{name}.pkl", b"\x80\x04" + program + b"."
         yield f"{name}.config.bin", program + b"."
-    many = tensor((3000, 1), (1, 1), kept=storage(3000))
-    wide = tensor((1, 20_000), (20_000, 1), kept=storage(20_000))
-    yield "many-tokens.pt", in_zip(many, bytes(12_000))
-    yield "wide.pt", in_zip(wide, bytes(80_000))
+    many = tensor((3000, 1), (1, 1), storage_id=storage(3000))
+    wide = tensor((1, 20_000), (20_000, 1), storage_id=storage(20_000))
+    yield "many-tokens.pt", torch_zip(many, bytes(12_000))
+    yield "wide.pt", torch_zip(wide, bytes(80_000))
     for word, value in (("nan", np.nan), ("infinity", np.inf), ("minus-infinity", -np.inf)):
-        yield f"{word}.pt", in_zip(tensor(), np.where(V > 0.9, np.float32(value), V).tobytes())
-        yield f"{word}.old.pt", in_stream(tensor(), np.where(V > 0.9, np.float32(value), V).tobytes())
-    double = tensor((2, 2), (2, 1), kept=storage(4, "DoubleStorage"))
-    yield "too-large-for-float32.pt", in_zip(double, np.full(4, 1e300).tobytes())
-    yield "big-endian.pt", in_zip(tensor(), **{"archive/byteorder": b"big"})
-    yield "torchscript.pt", in_zip(tensor(), **{"archive/constants.pkl": b"N.", "archive/code/x.py": b"import os"})
-    yield "storage-cut.pt", in_zip(tensor(), V.tobytes()[:-4])
-    yield "keys-twice.old.pt", in_stream(tensor(), keys=("0", "0"))
-    yield "keys-unknown.old.pt", in_stream(tensor(), keys=("9",))
-    yield "no-keys.old.pt", in_stream(tensor(), keys=())
-    yield "numbers-missing.old.pt", in_stream(tensor())[:-8]
-    yield "two-programs.pt", in_zip(tensor(), **{"other/data.pkl": b"N."})
+        yield f"{word}.pt", torch_zip(tensor(), np.where(VECTORS > 0.9, np.float32(value), VECTORS).tobytes())
+        yield f"{word}.old.pt", torch_stream(tensor(), np.where(VECTORS > 0.9, np.float32(value), VECTORS).tobytes())
+    double = tensor((2, 2), (2, 1), storage_id=storage(4, "DoubleStorage"))
+    yield "too-large-for-float32.pt", torch_zip(double, np.full(4, 1e300).tobytes())
+    yield "big-endian.pt", torch_zip(tensor(), **{"archive/byteorder": b"big"})
+    yield "torchscript.pt", torch_zip(tensor(), **{"archive/constants.pkl": b"N.", "archive/code/x.py": b"import os"})
+    yield "storage-cut.pt", torch_zip(tensor(), VECTORS.tobytes()[:-4])
+    yield "keys-twice.old.pt", torch_stream(tensor(), keys=("0", "0"))
+    yield "keys-unknown.old.pt", torch_stream(tensor(), keys=("9",))
+    yield "no-keys.old.pt", torch_stream(tensor(), keys=())
+    yield "numbers-missing.old.pt", torch_stream(tensor())[:-8]
+    yield "two-programs.pt", torch_zip(tensor(), **{"other/data.pkl": b"N."})
 
 
-def bomb(name: str, mebibytes: int) -> bytes:
-    """A zip of so many zeros, a thousandth of their size, made without packing them all."""
+def zip_bomb(name: str, mebibytes: int) -> bytes:
+    """Return a zip of this many MiB of zeros, a thousandth of that in size, without compressing them all."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # after it the next stands for itself
+    block = packer.compress(bytes(1 << 20)) + packer.flush(
+        zlib.Z_FULL_FLUSH
+    )  # a full flush makes the next block independent
     raw = bytearray(zipped({name: block * mebibytes + packer.flush()}))
     checksum = 0
     for _ in range(mebibytes):
         checksum = zlib.crc32(bytes(1 << 20), checksum)
     packed = struct.unpack_from("<I", raw, 18)[0]
-    for at in (0, raw.rfind(b"PK\x01\x02") + 2):  # the second head has two bytes more before its method
+    for at in (0, raw.rfind(b"PK\x01\x02") + 2):  # the central header has two more bytes before the method
         struct.pack_into("<H", raw, at + 8, zipfile.ZIP_DEFLATED)
         struct.pack_into("<III", raw, at + 14, checksum, packed, mebibytes << 20)
     return bytes(raw)
 
 
-def zips(canary: Path) -> Made:
-    good = {"archive/data.pkl": b"\x80\x02" + tensor() + b".", "archive/data/0": V.tobytes()}
-    yield "bomb-numbers.zip", bomb("tensor.npy", 257)
-    yield "bomb-of-256-megabytes.zip", bomb("tensor.npy", 256)
+def zip_files(canary: Path) -> Files:
+    good = {"archive/data.pkl": b"\x80\x02" + tensor() + b".", "archive/data/0": VECTORS.tobytes()}
+    yield "bomb-numbers.zip", zip_bomb("tensor.npy", 257)
+    yield "bomb-of-256-megabytes.zip", zip_bomb("tensor.npy", 256)
     yield "bomb-pickle.pt", zipped({"archive/data.pkl": b"N" * (9 << 20)}, zipfile.ZIP_DEFLATED)
     yield "bomb-meta.zip", zipped({"tensor.npy": npy(), "meta.json": b" " * (2 << 20)}, zipfile.ZIP_DEFLATED)
-    yield "bomb-storage.pt", in_zip(tensor(), bytes(64 << 20), zipfile.ZIP_DEFLATED)
+    yield "bomb-storage.pt", torch_zip(tensor(), bytes(64 << 20), zipfile.ZIP_DEFLATED)
     for name in ("../../x", "/etc/x", "..\\x", "a/../../x", "C:x"):
         yield f"slip-{name.replace('/', '_')}.pt", zipped(good | {name: b"x"})
-    yield "link.pt", zipped(good | {"x": b"/etc/passwd"}, change=_link)
+    yield "link.pt", zipped(good | {"x": b"/etc/passwd"}, change=_make_link)
     raw = bytearray(zipped(good))
-    for at in _all(raw, b"PK\x01\x02"):
+    for at in _find_all(raw, b"PK\x01\x02"):
         raw[at + 8] |= 1
     yield "encrypted.pt", bytes(raw)
     yield "many-members.pt", zipped(good | {f"archive/{i}": b"" for i in range(5000)})
@@ -348,7 +366,9 @@ def zips(canary: Path) -> Made:
                 "tensor.npy": npy(
                     "|O",
                     "(1,)",
-                    b"\x80\x02" + holding(named("os", "system") + b"(" + text(f"touch {canary}") + b"tR") + b".",
+                    b"\x80\x02"
+                    + dict_with(global_name("os", "system") + b"(" + text(f"touch {canary}") + b"tR")
+                    + b".",
                 )
             }
         ),
@@ -363,54 +383,63 @@ def zips(canary: Path) -> Made:
         yield f"meta-{name}.zip", zipped({"tensor.npy": npy(), "meta.json": meta})
 
 
-def _link(info: zipfile.ZipInfo) -> None:
+def _make_link(info: zipfile.ZipInfo) -> None:
     if info.filename == "x":
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
-def _all(raw: bytes | bytearray, mark: bytes) -> Iterator[int]:
+def _find_all(raw: bytes | bytearray, mark: bytes) -> Iterator[int]:
     at = raw.find(mark)
     while at >= 0:
         yield at
         at = raw.find(mark, at + 1)
 
 
-def npy(kind: str = "<f4", shape: str = "(2, 4)", raw: bytes = V.tobytes(), order: str = "False") -> bytes:
+def npy(kind: str = "<f4", shape: str = "(2, 4)", raw: bytes = VECTORS.tobytes(), order: str = "False") -> bytes:
     head = f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': {shape}, }}".encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + raw
 
 
-def arrays() -> Made:
+def npy_files() -> Files:
     for name, raw in (
-        ("objects", npy("|O")), ("integers", npy("<i8")), ("big-endian", npy(">f4")), ("complex", npy("<c8")), ("text", npy("<U8")),
-        ("records", npy("<f4").replace(b"'<f4'", b"[('a', '<f4')]")), ("code", npy(order="__import__('os')")), ("huge", npy(shape="(2048, 16384)")),
-        ("beyond", npy(shape="(3, 4)")), ("negative", npy(shape="(-2, -4)")), ("flat", npy(shape="()")), ("three", npy(shape="(2, 2, 2)")),
-        ("nine", npy(shape="(1, 1, 1, 1, 1, 1, 1, 1, 1, 8)")), ("overflow", npy(shape="(999999999999, 999999999999)")), ("deep", npy(shape="(" * 5000)),
-        ("nan", npy(raw=np.full(8, np.nan, "<f4").tobytes())), ("infinity16", npy("<f2", raw=np.full(8, np.inf, "<f2").tobytes())),
-        ("version", b"\x93NUMPY\x09\x00" + npy()[8:]), ("header", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31)), ("trailing", npy() + b"more"),
+        ("objects", npy("|O")), ("integers", npy("<i8")), ("big-endian", npy(">f4")), ("complex", npy("<c8")),
+        ("text", npy("<U8")), ("records", npy("<f4").replace(b"'<f4'", b"[('a', '<f4')]")),
+        ("code", npy(order="__import__('os')")), ("huge", npy(shape="(2048, 16384)")), ("beyond", npy(shape="(3, 4)")),
+        ("negative", npy(shape="(-2, -4)")), ("flat", npy(shape="()")), ("three", npy(shape="(2, 2, 2)")),
+        ("nine", npy(shape="(1, 1, 1, 1, 1, 1, 1, 1, 1, 8)")), ("overflow", npy(shape="(999999999999, 999999999999)")),
+        ("deep", npy(shape="(" * 5000)), ("nan", npy(raw=np.full(8, np.nan, "<f4").tobytes())),
+        ("infinity16", npy("<f2", raw=np.full(8, np.inf, "<f2").tobytes())),
+        ("version", b"\x93NUMPY\x09\x00" + npy()[8:]), ("header", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31)),
+        ("trailing", npy() + b"more"),
     ):  # fmt: skip
         yield f"{name}.npy", raw
 
 
-def safe(header: object, body: bytes = V.tobytes(), length: int | None = None) -> bytes:
+def safetensors_bytes(header: object, body: bytes = VECTORS.tobytes(), length: int | None = None) -> bytes:
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(raw) if length is None else length) + raw + body
 
 
-def safetensors() -> Made:
-    one = {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}
+def safetensors_files() -> Files:
+    tensor_info = {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}
     for name, changes in (
-        ("size", {"shape": [2, 5]}), ("negative", {"shape": [-2, -4]}), ("float", {"shape": [2.0, 4]}), ("true", {"shape": [True, 8]}),
-        ("text", {"shape": "24"}), ("huge", {"shape": [1 << 40, 1 << 40]}), ("huge-number", {"shape": [10**400]}), ("scalar", {"shape": []}),
-        ("beyond", {"data_offsets": [0, 64], "shape": [4, 4]}), ("backwards", {"data_offsets": [32, 0]}), ("hole", {"data_offsets": [4, 32], "shape": [7]}),
-        ("three-offsets", {"data_offsets": [0, 16, 32]}), ("unknown-type", {"dtype": "F99"}), ("integers", {"dtype": "I32"}), ("no-type", {"dtype": None}),
-        ("more-fields", {"x": 1}), ("three-dimensions", {"shape": [2, 2, 2]}), ("zero", {"shape": [0, 4], "data_offsets": [0, 0]}),
+        ("size", {"shape": [2, 5]}), ("negative", {"shape": [-2, -4]}), ("float", {"shape": [2.0, 4]}),
+        ("true", {"shape": [True, 8]}), ("text", {"shape": "24"}), ("huge", {"shape": [1 << 40, 1 << 40]}),
+        ("huge-number", {"shape": [10**400]}), ("scalar", {"shape": []}),
+        ("beyond", {"data_offsets": [0, 64], "shape": [4, 4]}), ("backwards", {"data_offsets": [32, 0]}),
+        ("hole", {"data_offsets": [4, 32], "shape": [7]}), ("three-offsets", {"data_offsets": [0, 16, 32]}),
+        ("unknown-type", {"dtype": "F99"}), ("integers", {"dtype": "I32"}), ("no-type", {"dtype": None}),
+        ("more-fields", {"x": 1}), ("three-dimensions", {"shape": [2, 2, 2]}),
+        ("zero", {"shape": [0, 4], "data_offsets": [0, 0]}),
     ):  # fmt: skip
-        yield f"{name}.safetensors", safe({"emb_params": one | changes})
-    two = {"a": one, "b": one | {"data_offsets": [16, 48]}}
-    yield "overlap.safetensors", safe(two, V.tobytes() * 2)
-    yield "key-twice.safetensors", safe(b'{"a":%s,"a":%s}' % ((json.dumps(one).encode(),) * 2))
-    yield "field-twice.safetensors", safe(json.dumps({"a": one}).encode().replace(b'"F32"', b'"F32","dtype":"F16"'))
+        yield f"{name}.safetensors", safetensors_bytes({"emb_params": tensor_info | changes})
+    two_tensors = {"a": tensor_info, "b": tensor_info | {"data_offsets": [16, 48]}}
+    yield "overlap.safetensors", safetensors_bytes(two_tensors, VECTORS.tobytes() * 2)
+    yield "key-twice.safetensors", safetensors_bytes(b'{"a":%s,"a":%s}' % ((json.dumps(tensor_info).encode(),) * 2))
+    yield (
+        "field-twice.safetensors",
+        safetensors_bytes(json.dumps({"a": tensor_info}).encode().replace(b'"F32"', b'"F32","dtype":"F16"')),
+    )
     for name, length in (
         ("none", 0),
         ("all", 1 << 20),
@@ -419,19 +448,20 @@ def safetensors() -> Made:
         ("short", 9),
         ("hundred-megabytes", 100 << 20),
     ):
-        yield f"length-{name}.safetensors", safe({"emb_params": one}, length=length)
+        yield f"length-{name}.safetensors", safetensors_bytes({"emb_params": tensor_info}, length=length)
     for name, header in (
-        ("list", b"[]"), ("deep", b"{" + b'"a":{' * 50_000), ("deep-list", b'{"a":' + b"[" * 100_000), ("nan", b'{"a":NaN}'), ("empty", b"{}"),
-        ("bytes", b'{"\xff":1}'), ("null", b'{"a":null}'), ("spaces", b"{" + b" " * (1 << 20)), ("number", b'{"a":' + b"9" * 10_000 + b"}"),
+        ("list", b"[]"), ("deep", b"{" + b'"a":{' * 50_000), ("deep-list", b'{"a":' + b"[" * 100_000),
+        ("nan", b'{"a":NaN}'), ("empty", b"{}"), ("bytes", b'{"\xff":1}'), ("null", b'{"a":null}'),
+        ("spaces", b"{" + b" " * (1 << 20)), ("number", b'{"a":' + b"9" * 10_000 + b"}"),
     ):  # fmt: skip
-        yield f"header-{name}.safetensors", safe(header)
-    yield "header-of-17-megabytes.safetensors", safe(b'{"a":"' + b"x" * (17 << 20) + b'"}')
-    yield "metadata.safetensors", safe({"emb_params": one, "__metadata__": {"a": {"b": 1}}})
-    yield "trailing.safetensors", safe({"emb_params": one}, V.tobytes() + b"more")
-    yield "many.safetensors", save({f"layer.{i}.weight": V.reshape(2, 4) for i in range(200)})
-    yield "two-widths.safetensors", save({"<a>": V, "<b>": V[:4].copy()})
-    yield "tokens-not-finite.safetensors", save({"<a>": V, "<b>": np.full(8, np.nan, "<f4")})
-    yield "half-a-token.safetensors", save({"clip_l": V.reshape(2, 4), "clip_g": np.zeros((0, 4), "<f4")})
+        yield f"header-{name}.safetensors", safetensors_bytes(header)
+    yield "header-of-17-megabytes.safetensors", safetensors_bytes(b'{"a":"' + b"x" * (17 << 20) + b'"}')
+    yield "metadata.safetensors", safetensors_bytes({"emb_params": tensor_info, "__metadata__": {"a": {"b": 1}}})
+    yield "trailing.safetensors", safetensors_bytes({"emb_params": tensor_info}, VECTORS.tobytes() + b"more")
+    yield "many.safetensors", save({f"layer.{i}.weight": VECTORS.reshape(2, 4) for i in range(200)})
+    yield "two-widths.safetensors", save({"<a>": VECTORS, "<b>": VECTORS[:4].copy()})
+    yield "tokens-not-finite.safetensors", save({"<a>": VECTORS, "<b>": np.full(8, np.nan, "<f4")})
+    yield "half-a-token.safetensors", save({"clip_l": VECTORS.reshape(2, 4), "clip_g": np.zeros((0, 4), "<f4")})
     yield "nan.safetensors", save({"emb_params": np.full((2, 4), np.nan, "<f4")})
     yield "infinity16.safetensors", save({"emb_params": np.full((2, 4), np.inf, "<f2")})
     yield "too-large64.safetensors", save({"emb_params": np.full((2, 4), 1e300)})
@@ -439,23 +469,32 @@ def safetensors() -> Made:
     yield "wide.safetensors", save({"emb_params": np.zeros((1, 20_000), "<f4")})
     entry = pack(Entry("0123456789abcdef", 1, a_prompt(name="Fox")))
     yield "entry-changed.safetensors", entry[:-1] + bytes([entry[-1] ^ 1])
-    for name, said in (("text", "x"), ("list", "[]"), ("deep", "[" * 100_000), ("nothing", "{}"), ("nan", '{"a":NaN}')):
-        yield f"provenance-{name}.safetensors", save({"emb_params": V.reshape(2, 4)}, {"softprompt": said})
-    said = json.dumps(to_dict(a_prompt(name="Fox")))
-    halves = {"clip_l": V.reshape(2, 4), "clip_g": V.reshape(2, 4)}
-    for name, both in (
-        ("one-for-two", json.loads(said)),
-        ("half", {"clip_l": json.loads(said)}),
-        ("of-others", {"clip_l": json.loads(said), "t5": json.loads(said)}),
+    for name, provenance_text in (
+        ("text", "x"),
+        ("list", "[]"),
+        ("deep", "[" * 100_000),
+        ("nothing", "{}"),
+        ("nan", '{"a":NaN}'),
+    ):
+        yield (
+            f"provenance-{name}.safetensors",
+            save({"emb_params": VECTORS.reshape(2, 4)}, {"softprompt": provenance_text}),
+        )
+    provenance = json.dumps(to_dict(a_prompt(name="Fox")))
+    halves = {"clip_l": VECTORS.reshape(2, 4), "clip_g": VECTORS.reshape(2, 4)}
+    for name, pair in (
+        ("one-for-two_tensors", json.loads(provenance)),
+        ("half", {"clip_l": json.loads(provenance)}),
+        ("of-others", {"clip_l": json.loads(provenance), "t5": json.loads(provenance)}),
         ("list", []),
         ("nothing", {"clip_l": {}, "clip_g": {}}),
     ):
         packed = json.dumps({"clip_l": {}, "clip_g": {}})
         yield (
             f"pair-{name}.safetensors",
-            save(halves, {"softprompt": json.dumps(both), "softprompt_tensors": packed}),
+            save(halves, {"softprompt": json.dumps(pair), "softprompt_tensors": packed}),
         )
-    for name, beside in (
+    for name, extra in (
         ("text", "x"),
         ("odd", '{"target":"AAA="}'),
         ("list", "[]"),
@@ -464,7 +503,7 @@ def safetensors() -> Made:
     ):
         yield (
             f"beside-{name}.safetensors",
-            save({"emb_params": V.reshape(2, 4)}, {"softprompt": said, "softprompt_tensors": beside}),
+            save({"emb_params": VECTORS.reshape(2, 4)}, {"softprompt": provenance, "softprompt_tensors": extra}),
         )
 
 
@@ -472,133 +511,149 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def picture(*chunks: bytes, side: int = 1) -> bytes:
+def png(*chunks: bytes, side: int = 1) -> bytes:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(bytes(4))) + chunk(b"IEND", b"")
     )
 
 
-def pictures() -> Made:
+def png_files() -> Files:
     key = b"sd-ti-embedding\0"
 
     def card(values: bytes) -> bytes:
-        said = b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":' + values + b'}},"name":"x"}'
-        return chunk(b"tEXt", key + base64.b64encode(said))
+        embedding = b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":' + values + b'}},"name":"x"}'
+        return chunk(b"tEXt", key + base64.b64encode(embedding))
 
-    yield "billion-pixels.png", picture(side=31_623)
-    yield "most-pixels.png", picture(side=0x7FFFFFFF)
-    yield "no-text.png", picture(chunk(b"tEXt", b"Comment\0hello"))
-    yield "chunk-of-4-gigabytes.png", picture()[:33] + b"\xff\xff\xff\xfftEXt" + key
-    yield "chunk-negative.png", picture()[:33] + b"\x80\x00\x00\x00zTXt" + key
-    yield "no-end.png", picture()[:-12]
-    yield "checksum.png", picture(card(b"[[1,2]]")[:-1] + b"\0")
-    yield "twice.png", picture(card(b"[[1,2]]"), card(b"[[1,2]]"))
-    yield "many-chunks.png", picture(chunk(b"tIME", b"") * 120_000)
-    yield "not-base64.png", picture(chunk(b"tEXt", key + b"\x80\x81 not base64"))
-    yield "not-json.png", picture(chunk(b"tEXt", key + base64.b64encode(b"not json")))
+    yield "billion-pixels.png", png(side=31_623)
+    yield "most-pixels.png", png(side=0x7FFFFFFF)
+    yield "no-text.png", png(chunk(b"tEXt", b"Comment\0hello"))
+    yield "chunk-of-4-gigabytes.png", png()[:33] + b"\xff\xff\xff\xfftEXt" + key
+    yield "chunk-negative.png", png()[:33] + b"\x80\x00\x00\x00zTXt" + key
+    yield "no-end.png", png()[:-12]
+    yield "checksum.png", png(card(b"[[1,2]]")[:-1] + b"\0")
+    yield "twice.png", png(card(b"[[1,2]]"), card(b"[[1,2]]"))
+    yield "many-chunks.png", png(chunk(b"tIME", b"") * 120_000)
+    yield "not-base64.png", png(chunk(b"tEXt", key + b"\x80\x81 not base64"))
+    yield "not-json.png", png(chunk(b"tEXt", key + base64.b64encode(b"not json")))
     bomb = zlib.compress(bytes(40 << 20))
-    yield "bomb.png", picture(chunk(b"zTXt", key + b"\0" + bomb))
-    yield "bomb-itxt.png", picture(chunk(b"iTXt", key + b"\1\0\0\0" + bomb))
-    yield "bomb-many.png", picture(chunk(b"zTXt", b"Comment\0\0" + bomb) * 50)
-    yield "packed-otherwise.png", picture(chunk(b"zTXt", key + b"\7" + bomb))
-    yield "packed-badly.png", picture(chunk(b"zTXt", key + b"\0not deflate"))
-    yield "itxt-short.png", picture(chunk(b"iTXt", key))
+    yield "bomb.png", png(chunk(b"zTXt", key + b"\0" + bomb))
+    yield "bomb-itxt.png", png(chunk(b"iTXt", key + b"\1\0\0\0" + bomb))
+    yield "bomb-many.png", png(chunk(b"zTXt", b"Comment\0\0" + bomb) * 50)
+    yield "packed-otherwise.png", png(chunk(b"zTXt", key + b"\7" + bomb))
+    yield "packed-badly.png", png(chunk(b"zTXt", key + b"\0not deflate"))
+    yield "itxt-short.png", png(chunk(b"iTXt", key))
     for name, values in (
-        ("ragged", b"[[1,2],[3]]"), ("text", b'[["a"]]'), ("nan", b"[[NaN]]"), ("infinity", b"[[1e999]]"), ("huge", b"[[1e39]]"), ("deep", b"[" * 50_000),
-        ("empty", b"[]"), ("empty-rows", b"[[],[]]"), ("three", b"[[[1]]]"), ("true", b"[[true]]"), ("number", b"1"), ("long", b"[[" + b"9" * 5000 + b"]]"),
-        ("wide", b"[[" + b"0," * 20_000 + b"0]]"), ("twice", b'[[1]],"TORCHTENSOR":[[2]]'), ("many", b"[" + b"[0]," * 3000 + b"[0]]"),
+        ("ragged", b"[[1,2],[3]]"), ("text", b'[["a"]]'), ("nan", b"[[NaN]]"), ("infinity", b"[[1e999]]"),
+        ("huge", b"[[1e39]]"), ("deep", b"[" * 50_000), ("empty", b"[]"), ("empty-rows", b"[[],[]]"),
+        ("three", b"[[[1]]]"), ("true", b"[[true]]"), ("number", b"1"), ("long", b"[[" + b"9" * 5000 + b"]]"),
+        ("wide", b"[[" + b"0," * 20_000 + b"0]]"), ("twice", b'[[1]],"TORCHTENSOR":[[2]]'),
+        ("many", b"[" + b"[0]," * 3000 + b"[0]]"),
     ):  # fmt: skip
-        yield f"card-{name}.png", picture(card(values))
+        yield f"card-{name}.png", png(card(values))
 
 
-def strangers() -> Made:
-    """Other things under the names of ours."""
+def foreign_files() -> Files:
+    """Yield other kinds of files with the suffixes of soft prompts."""
     for name, raw in (
-        ("jpeg.png", b"\xff\xd8\xff\xe0" + bytes(100)), ("page.safetensors", b"<!doctype html><html>" * 20), ("program.pt", b"\x7fELF" + bytes(200)),
-        ("pdf.bin", b"%PDF-1.7\n"), ("gzip.pt", b"\x1f\x8b\x08" + bytes(50)), ("tar.pt", bytes(1024)), ("gguf.safetensors", b"GGUF" + bytes(60)),
-        ("hdf.npy", b"\x89HDF\r\n\x1a\n"), ("empty.pt", b""), ("one-byte.bin", b"\x80"), ("nine-zeros.safetensors", bytes(9)), ("script.pt", b"#!/bin/sh\nrm -rf /\n"),
-        ("mkultra.json", b'{"metadata":{"name":"x"},"tensor":"gASVKAAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"}'),
-        ("list.json", b"[" * 100_000), ("plain.json", b'{"a":1}'), ("webp.png", b"RIFF\x24\x00\x00\x00WEBPVP8 "), ("text.pt", "ein weicher Prompt ☃".encode() * 100),
-        ("pointer.safetensors", POINTER), ("answer.pt", b'{"error":"Unauthorized"}'), ("notice.bin", b"Invalid username or password."),
+        ("jpeg.png", b"\xff\xd8\xff\xe0" + bytes(100)), ("page.safetensors", b"<!doctype html><html>" * 20),
+        ("program.pt", b"\x7fELF" + bytes(200)), ("pdf.bin", b"%PDF-1.7\n"), ("gzip.pt", b"\x1f\x8b\x08" + bytes(50)),
+        ("tar.pt", bytes(1024)), ("gguf.safetensors", b"GGUF" + bytes(60)), ("hdf.npy", b"\x89HDF\r\n\x1a\n"),
+        ("empty.pt", b""), ("one-byte.bin", b"\x80"), ("nine-zeros.safetensors", bytes(9)),
+        ("script.pt", b"#!/bin/sh\nrm -rf /\n"),
+        (
+            "mkultra.json",
+            b'{"metadata":{"name":"x"},"tensor":"gASVKAAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"}',
+        ),
+        ("list.json", b"[" * 100_000), ("plain.json", b'{"a":1}'), ("webp.png", b"RIFF\x24\x00\x00\x00WEBPVP8 "),
+        ("text.pt", "ein weicher Prompt ☃".encode() * 100), ("pointer.safetensors", LFS_POINTER),
+        ("answer.pt", b'{"error":"Unauthorized"}'), ("notice.bin", b"Invalid username or password."),
         ("protocol-0.pt", b"cos\nsystem\n(S'true'\ntR."), ("sqlite.pt", b"SQLite format 3\0" + bytes(80)),
     ):  # fmt: skip
         yield f"stranger-{name}", raw
 
 
-def good() -> Made:
-    """Files that are read; cut anywhere they are not."""
-    yield "zip.pt", in_zip(tensor())
-    yield "old.pt", in_stream(tensor())
-    yield "emb.safetensors", save({"emb_params": V.reshape(2, 4)}, {"name": "x"})
+def valid_files() -> Files:
+    """Yield files that can be read, but not when they are truncated."""
+    yield "zip.pt", torch_zip(tensor())
+    yield "old.pt", torch_stream(tensor())
+    yield "emb.safetensors", save({"emb_params": VECTORS.reshape(2, 4)}, {"name": "x"})
     yield "entry.safetensors", pack(Entry("0123456789abcdef", 1, a_prompt(name="Fox")))
     yield "array.npy", npy()
     yield "kobold.zip", zipped({"tensor.npy": npy(), "meta.json": b'{"name":"x"}'}, zipfile.ZIP_LZMA)
     values = base64.b64encode(b'{"string_to_param":{"*":{"TORCHTENSOR":[[1,2]]}},"name":"x"}')
-    yield "card.png", picture(chunk(b"tEXt", b"sd-ti-embedding\0" + values))
+    yield "card.png", png(chunk(b"tEXt", b"sd-ti-embedding\0" + values))
 
 
-def cut() -> Made:
-    for name, raw in good():
+def truncated_files() -> Files:
+    for name, raw in valid_files():
         for part in (1, 2, 3, 5, 7, 11, 13, 15):
             at = len(raw) * part // 16
             yield f"cut-{part}-{name}", raw[:at]
         yield f"cut-last-{name}", raw[:-1]
 
 
-def named_badly() -> Made:
-    """Good files whose words for themselves are hostile: they are read, and their names made harmless."""
+def badly_named() -> Files:
+    """Yield valid files with hostile metadata. They are read, and their names made safe."""
     for i, name in enumerate((
-        "../../x", "/etc/passwd", "CON", "v1", "\x1b[31mred\x1b[0m", "a\0b", "\u202egnp.exe", "😀" * 2500, "x" * 10_000, "..", "-rf", "$(touch x)", "[/bold]", "'; DROP",
-        "\ud800", "a\nb", "é" * 500, "",
+        "../../x", "/etc/passwd", "CON", "v1", "\x1b[31mred\x1b[0m", "a\0b", "\u202egnp.exe",
+        "😀" * 2500, "x" * 10_000, "..", "-rf", "$(touch x)", "[/bold]", "'; DROP", "\ud800", "a\nb", "é" * 500, "",
     )):  # fmt: skip
         yield (
             f"name-{i}.safetensors",
             save(
-                {"emb_params": V.reshape(2, 4) + np.float32(i)},
+                {"emb_params": VECTORS.reshape(2, 4) + np.float32(i)},
                 {
                     "name": name.encode("utf-8", "replace").decode(),
                     "description": name.encode("utf-8", "replace").decode() * 3,
                 },
             ),
         )
-        yield f"token-{i}.pt", in_zip(b"}(" + text(name or "*") + tensor() + b"u")
+        yield f"token-{i}.pt", torch_zip(b"}(" + text(name or "*") + tensor() + b"u")
 
 
-def refused_for_memory() -> Made:
-    """Files that are only refused where memory is limited, as it is in the child."""
+def refused_for_memory() -> Files:
+    """Yield files that are rejected only under the memory limit of the child."""
     raw = bytearray(zipped({"tensor.npy": npy()}, zipfile.ZIP_LZMA))
     raw[raw.find(b"tensor.npy") + 15 : raw.find(b"tensor.npy") + 19] = b"\xff\xff\xff\xff"
     yield "dictionary-of-4-gigabytes.zip", bytes(raw)
 
 
-def bytes_of_all(canary: Path) -> Made:
-    """Every hostile file that is plain bytes: all must be refused."""
-    for made in (torch_files(canary), zips(canary), arrays(), safetensors(), pictures(), strangers(), cut()):
-        yield from made
+def all_bytes(canary: Path) -> Files:
+    """Yield all hostile files that are plain bytes. Readers must reject each of them."""
+    for files in (
+        torch_files(canary),
+        zip_files(canary),
+        npy_files(),
+        safetensors_files(),
+        png_files(),
+        foreign_files(),
+        truncated_files(),
+    ):
+        yield from files
 
 
-def places(folder: Path) -> list[Path]:
-    """Hostile things that are no plain files: pipes, devices, links, folders. None can be read."""
+def special_files(folder: Path) -> list[Path]:
+    """Create pipes, devices, links and folders that readers must reject."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = {
+    paths = {
         name: folder / name for name in "pipe loop-a loop-b zero random dangling folder missing socket sparse".split()
     }
-    os.mkfifo(out["pipe"])
-    out["loop-a"].symlink_to(out["loop-b"])
-    out["loop-b"].symlink_to(out["loop-a"])
-    out["zero"].symlink_to("/dev/zero")
-    out["random"].symlink_to("/dev/urandom")
-    out["dangling"].symlink_to(folder / "nowhere")
-    out["folder"].mkdir()
-    here = Path.cwd()
-    os.chdir(folder)  # a socket's path can have 107 bytes
+    os.mkfifo(paths["pipe"])
+    paths["loop-a"].symlink_to(paths["loop-b"])
+    paths["loop-b"].symlink_to(paths["loop-a"])
+    paths["zero"].symlink_to("/dev/zero")
+    paths["random"].symlink_to("/dev/urandom")
+    paths["dangling"].symlink_to(folder / "nowhere")
+    paths["folder"].mkdir()
+    previous = Path.cwd()
+    os.chdir(folder)  # the path of a socket has at most 107 bytes
     try:
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind("socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("socket")
     finally:
-        os.chdir(here)
-    with out["sparse"].open("wb") as file:
+        os.chdir(previous)
+    with paths["sparse"].open("wb") as file:
         file.truncate(10 << 30)
     folders = {
         "lora": {"adapter_config.json": b'{"peft_type":"LORA"}'},
@@ -607,39 +662,43 @@ def places(folder: Path) -> list[Path]:
         "no-weights": {"adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}'},
         "other-weights": {
             "adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}',
-            "adapter_model.safetensors": save({"x": V}),
+            "adapter_model.safetensors": save({"x": VECTORS}),
         },
         "other-width": {
             "adapter_config.json": b'{"peft_type":"PROMPT_TUNING","token_dim":9}',
-            "adapter_model.safetensors": save({"prompt_embeddings": V.reshape(2, 4)}),
+            "adapter_model.safetensors": save({"prompt_embeddings": VECTORS.reshape(2, 4)}),
         },
         "bin-is-text": {"adapter_config.json": b'{"peft_type":"PROMPT_TUNING"}', "adapter_model.bin": b"text"},
     }
     for name, files in folders.items():
-        out[name] = folder / name
-        out[name].mkdir()
+        paths[name] = folder / name
+        paths[name].mkdir()
         for file_name, raw in files.items():
-            (out[name] / file_name).write_bytes(raw)
-    out["pipe-in-folder"] = folder / "pipe-in-folder"
-    out["pipe-in-folder"].mkdir()
-    os.mkfifo(out["pipe-in-folder"] / "adapter_config.json")
-    return list(out.values())
+            (paths[name] / file_name).write_bytes(raw)
+    paths["pipe-in-folder"] = folder / "pipe-in-folder"
+    paths["pipe-in-folder"].mkdir()
+    os.mkfifo(paths["pipe-in-folder"] / "adapter_config.json")
+    return list(paths.values())
 
 
 def write_all(folder: Path, canary: Path) -> tuple[list[Path], list[Path]]:
-    """(the files that must be refused, those that are read and have hostile names)."""
+    """Return (paths that readers must reject, paths that are read but have hostile names)."""
     folder.mkdir(parents=True, exist_ok=True)
-    bad, odd = places(folder / "places"), []
-    for made, paths in ((bytes_of_all(canary), bad), (refused_for_memory(), bad), (named_badly(), odd)):
-        for name, raw in made:
+    rejected_paths, readable_paths = special_files(folder / "places"), []
+    for files, paths in (
+        (all_bytes(canary), rejected_paths),
+        (refused_for_memory(), rejected_paths),
+        (badly_named(), readable_paths),
+    ):
+        for name, raw in files:
             path = folder / name.replace("/", "_")
             assert not path.exists(), name
             path.write_bytes(raw)
             paths.append(path)
-    return bad, odd
+    return rejected_paths, readable_paths
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1]).absolute()
-    refused, read = write_all(where, where / "CANARY")
-    print(f"{len(refused)} files to be refused, {len(read)} to be read, in {where}")
+    folder = Path(sys.argv[1]).absolute()
+    rejected, readable = write_all(folder, folder / "CANARY")
+    print(f"wrote {len(rejected)} files to reject and {len(readable)} to read into {folder}")

@@ -1,4 +1,4 @@
-"""What tests take as given, made once for all of them: the built-in model, what its vocabulary can be typed as, soft prompts."""
+"""Caches that all tests share: the built-in model, the typeable tokens of a vocabulary, trained soft prompts."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
 
-def kept_mini(load: Callable[[], TextEncoder]) -> Callable[[], TextEncoder]:
-    """The built-in model as `load` reads it, which takes half a second, and what is made of its vocabulary too."""
+def cache_mini(load: Callable[[], TextEncoder]) -> Callable[[], TextEncoder]:
+    """Wrap `load`, which takes half a second, so that it reads the built-in model once. Cache the model's `to` too."""
 
     @functools.cache
-    def kept() -> TextEncoder:
+    def load_cached() -> TextEncoder:
         encoder = load()
         encoder.to = functools.cache(encoder.to)  # type: ignore[method-assign]
         return encoder
 
-    return kept
+    return load_cached
 
 
-def kept_typeable(find: Callable[[TextEncoder], dict[int, str]]) -> Callable[[TextEncoder], dict[int, str]]:
-    """What `find` finds of an encoder's vocabulary, which takes seconds; of CLIP's, it depends on little else of the encoder."""
-    found: dict[object, dict[int, str]] = {}
+def cache_typeable(find: Callable[[TextEncoder], dict[int, str]]) -> Callable[[TextEncoder], dict[int, str]]:
+    """Wrap `find`, which takes seconds, so that encoders with the same CLIP vocabulary share its result."""
+    cache: dict[object, dict[int, str]] = {}
 
-    def kept(encoder: TextEncoder) -> dict[int, str]:
-        tokenizer, most = encoder.tokenizer, encoder.config.pooling == "argmax" and max(encoder.specials.end)
+    def find_cached(encoder: TextEncoder) -> dict[int, str]:
+        tokenizer, max_id = encoder.tokenizer, encoder.config.pooling == "argmax" and max(encoder.specials.end)
         if type(tokenizer) is not Tokenizer:
             return find(encoder)
-        key = (tokenizer.clean, len(tokenizer), most, encoder.ordinary_ids.numpy().tobytes())
-        if key not in found:
-            found[key] = find(encoder)
-        return found[key]
+        key = (tokenizer.clean, len(tokenizer), max_id, encoder.ordinary_ids.numpy().tobytes())
+        if key not in cache:
+            cache[key] = find(encoder)
+        return cache[key]
 
-    return kept
+    return find_cached
 
 
-def trained(encoder: TextEncoder, text: str, config: TrainConfig | None = None, **settings: Any) -> SoftPrompt:
-    """What `softprompt.train` comes to with these settings: the same seed gives the same bits."""
-    return _trained(encoder, text, replace(config or TrainConfig(), **settings))
+def train_cached(encoder: TextEncoder, text: str, config: TrainConfig | None = None, **settings: Any) -> SoftPrompt:
+    """Return what `softprompt.train` returns for these settings, trained once: the same seed gives the same bits."""
+    return _train_cached(encoder, text, replace(config or TrainConfig(), **settings))
 
 
 @functools.cache
-def _trained(encoder: TextEncoder, text: str, config: TrainConfig) -> SoftPrompt:
+def _train_cached(encoder: TextEncoder, text: str, config: TrainConfig) -> SoftPrompt:
     return softprompt.train(encoder, text, config)

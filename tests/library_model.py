@@ -1,4 +1,4 @@
-"""A library as a plain dict, and steps that change both: what tests of crashes compare."""
+"""A model of the library as a plain dict, and steps that change both. Crash tests compare the two."""
 
 from __future__ import annotations
 
@@ -18,18 +18,32 @@ OPS = ("save", "rename", "tag", "note", "duplicate", "delete", "restore", "purge
 
 def a_prompt(**changes: Any) -> SoftPrompt:
     values: dict[str, Any] = {
-        "hard_prompt": "a red fox [/bold] \x1b[31m in snow 雪", "model": "mini", "model_fingerprint": "abc", "vectors": NUMBERS.reshape(2, 4),
-        "target": NUMBERS, "losses": NUMBERS[:5], "similarities": NUMBERS[:5], "similarity": 0.9971, "loss": 0.0029, "steps": 5, "seconds": 1.5,
-        "composition": ContextFidelity((ContextScore("{} at night", 0.98, 0.9), ContextScore("an old {}", 0.96, 0.8))), "stopped": "steps",
-        "readout": (ReadoutToken("fox", 0.4, (Neighbour("foxes", 0.38),)),), "readout_text": "fox", "readout_similarity": 0.8,
-        "config": {"tokens": 2}, "warnings": ("a note",), "versions": {"torch": "2"},
-    }  # fmt: skip
+        "hard_prompt": "a red fox [/bold] \x1b[31m in snow 雪",
+        "model": "mini",
+        "model_fingerprint": "abc",
+        "vectors": NUMBERS.reshape(2, 4),
+        "target": NUMBERS,
+        "losses": NUMBERS[:5],
+        "similarities": NUMBERS[:5],
+        "similarity": 0.9971,
+        "loss": 0.0029,
+        "steps": 5,
+        "seconds": 1.5,
+        "composition": ContextFidelity((ContextScore("{} at night", 0.98, 0.9), ContextScore("an old {}", 0.96, 0.8))),
+        "stopped": "steps",
+        "readout": (ReadoutToken("fox", 0.4, (Neighbour("foxes", 0.38),)),),
+        "readout_text": "fox",
+        "readout_similarity": 0.8,
+        "config": {"tokens": 2},
+        "warnings": ("a note",),
+        "versions": {"torch": "2"},
+    }
     return SoftPrompt(**values | changes)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is known of an entry; `number` is in its vectors."""
+class ExpectedEntry:
+    """An entry of the model. `number` is the value of all its vectors."""
 
     name: str
     number: int
@@ -40,14 +54,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Step:
-    """One change: of the entry with the id `target`, or of none yet; `number` makes names and texts that no other step makes."""
+    """One change of the library.
+
+    `target` is the id of the entry to change, empty for a new entry. `number` makes the step's names and texts unique.
+    """
 
     op: str
     target: str
     number: int
 
-    def do(self, library: Library) -> str:
-        """Does it, and returns the id that it was about."""
+    def apply(self, library: Library) -> str:
+        """Change the library, and return the id of the entry that changed."""
         word = f"w{self.number}"
         match self.op:
             case "save":
@@ -69,15 +86,15 @@ class Step:
                 library.purge(self.target)
         return self.target
 
-    def done(self, model: dict[str, Kept], made: str) -> dict[str, Kept]:
-        """The model after the step; `made` is the id that it was about."""
+    def expected_after(self, model: dict[str, ExpectedEntry], entry_id: str) -> dict[str, ExpectedEntry]:
+        """Return the model after the step. `entry_id` is the id that `apply` returned."""
         word, after = f"w{self.number}", dict(model)
         if self.op == "purge":
             del after[self.target]
             return after
-        before = model.get(self.target, Kept(word, self.number))
-        after[made] = {
-            "save": Kept(word, self.number),
+        before = model.get(self.target, ExpectedEntry(word, self.number))
+        after[entry_id] = {
+            "save": ExpectedEntry(word, self.number),
             "rename": replace(before, name=word),
             "tag": replace(before, tags=tuple(sorted({*before.tags, word}))),
             "note": replace(before, note=word),
@@ -87,18 +104,18 @@ class Step:
         }[self.op]
         return after
 
-    def agrees(self, found: dict[str, Kept], model: dict[str, Kept]) -> bool:
-        """Whether `found` is the model before the step, or after it: what a crash may leave."""
-        if found == model:
+    def allows(self, entries: dict[str, ExpectedEntry], model: dict[str, ExpectedEntry]) -> bool:
+        """Return whether a crash during the step may leave these entries: those before the step or after it."""
+        if entries == model:
             return True
-        made = [*(found.keys() - model.keys()), self.target] if self.op in ("save", "duplicate") else [self.target]
-        return found == self.done(model, made[0])
+        ids = [*(entries.keys() - model.keys()), self.target] if self.op in ("save", "duplicate") else [self.target]
+        return entries == self.expected_after(model, ids[0])
 
 
-def a_step(chance: random.Random, model: dict[str, Kept], number: int, most: int = 12) -> Step:
-    """A step that can be done; the library stays under `most` entries."""
-    living = [one for one, kept in model.items() if not kept.trashed]
-    trashed = [one for one, kept in model.items() if kept.trashed]
+def random_step(chance: random.Random, model: dict[str, ExpectedEntry], number: int, max_entries: int = 12) -> Step:
+    """Draw a possible step. The model never gets more than `max_entries` entries."""
+    living = [entry_id for entry_id, entry in model.items() if not entry.trashed]
+    trashed = [entry_id for entry_id, entry in model.items() if entry.trashed]
     ops = (
         ["save"]
         if not model
@@ -106,27 +123,29 @@ def a_step(chance: random.Random, model: dict[str, Kept], number: int, most: int
             op for op in OPS if (op in ("restore", "purge") and trashed) or (op not in ("restore", "purge") and living)
         ]
     )
-    ops = [op for op in ops if len(model) < most or op not in ("save", "duplicate")] or ["save"]
+    ops = [op for op in ops if len(model) < max_entries or op not in ("save", "duplicate")] or ["save"]
     op = chance.choice(ops)
     return Step(
         op, "" if op == "save" else chance.choice(sorted(trashed if op in ("restore", "purge") else living)), number
     )
 
 
-def found_in(library: Library) -> dict[str, Kept]:
-    """The library as a dict, every entry opened and its bytes verified."""
-    out = {}
-    listed = library.list()
-    assert listed.damaged == []
-    for one in listed.entries:
-        entry = library.open(one.id)
-        assert (entry.prompt.name, entry.tags, entry.note) == (one.name, one.tags, one.note)
-        out[one.id] = Kept(one.name, int(entry.prompt.vectors[0, 0]), entry.tags, entry.note)
-    for one in library.list(trashed=True).entries:
+def read_entries(library: Library) -> dict[str, ExpectedEntry]:
+    """Return the library as a model. Opens every entry, which verifies its bytes."""
+    model = {}
+    page = library.list()
+    assert page.damaged == []
+    for summary in page.entries:
+        entry = library.open(summary.id)
+        assert (entry.prompt.name, entry.tags, entry.note) == (summary.name, summary.tags, summary.note)
+        model[summary.id] = ExpectedEntry(summary.name, int(entry.prompt.vectors[0, 0]), entry.tags, entry.note)
+    for summary in library.list(trashed=True).entries:
         try:
-            library.open(one.id)
+            library.open(summary.id)
         except EntryNotFound:
-            content = library.content(one.id)
-            assert content is not None
-            out[one.id] = Kept(one.name, int(content.prompt.vectors[0, 0]), one.tags, one.note, trashed=True)
-    return out
+            intact = library.newest_intact(summary.id)
+            assert intact is not None
+            model[summary.id] = ExpectedEntry(
+                summary.name, int(intact.prompt.vectors[0, 0]), summary.tags, summary.note, trashed=True
+            )
+    return model

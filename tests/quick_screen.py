@@ -1,7 +1,8 @@
-"""pyte's screen and stream, quicker at what an interface sends most: styles, places of the cursor, and text of one cell a character.
+"""A faster version of pyte's screen and stream.
 
-pyte reads one character after the other, which took more processor time than the interfaces that it was shown. All that is not
-among the three goes to pyte itself, and one test compares the two.
+pyte reads its input character by character, which took more processor time than the interfaces that it displayed. This
+version has a fast path for what an interface sends most: styles, cursor positions, and text with one cell per
+character. It leaves everything else to pyte, and a test compares both versions.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ def _is_narrow(char: str) -> bool:
 
 class QuickScreen(pyte.Screen):
     def reset(self) -> None:
-        self._styled: dict[tuple[str, Char, Char], Char] = {}  # by parameters, what was, what is usual
+        self._styles: dict[tuple[str, Char, Char], Char] = {}  # by parameters, current style, default style
         self._cells: dict[Char, dict[str, Char]] = {}  # by style and character
         super().reset()
 
     def style(self, parameters: str) -> None:
-        """Do what `select_graphic_rendition` does of these parameters."""
-        before, usual = self.cursor.attrs, self.default_char
-        known = self._styled.get((parameters, before, usual))
-        if known is None:
-            self.select_graphic_rendition(*_numbers(parameters))
-            self._styled[parameters, before, usual] = self.cursor.attrs
+        """Set the style as `select_graphic_rendition` does, but cached."""
+        current, default = self.cursor.attrs, self.default_char
+        style = self._styles.get((parameters, current, default))
+        if style is None:
+            self.select_graphic_rendition(*_parse_numbers(parameters))
+            self._styles[parameters, current, default] = self.cursor.attrs
         else:
-            self.cursor.attrs = known
+            self.cursor.attrs = style
 
     def draw(self, data: str) -> None:
         cursor = self.cursor
         end = cursor.x + len(data)
-        is_usual = not self.charset and self.g0_charset is charsets.LAT1_MAP and modes.IRM not in self.mode
+        has_default_mode = not self.charset and self.g0_charset is charsets.LAT1_MAP and modes.IRM not in self.mode
         if (
             end > self.columns
-            or not is_usual
+            or not has_default_mode
             or not ((data.isascii() and data.isprintable()) or all(map(_is_narrow, data)))
         ):
             super().draw(data)
@@ -65,9 +66,7 @@ class QuickStream(pyte.ByteStream):
     def _send_to_parser(self, data: str) -> bool | None:
         try:
             return super()._send_to_parser(data)
-        except (
-            TypeError
-        ):  # a sequence that was cut runs into the next one: terminals pass over what has too many numbers
+        except TypeError:  # a truncated sequence that runs into the next one; terminals ignore surplus parameters
             return True
 
     def feed(self, data: bytes) -> None:
@@ -87,8 +86,8 @@ class QuickStream(pyte.ByteStream):
             elif match[2] == "m":
                 screen.style(match[1])
             else:
-                screen.cursor_position(*_numbers(match[1]))
+                screen.cursor_position(*_parse_numbers(match[1]))
 
 
-def _numbers(parameters: str) -> list[int]:
+def _parse_numbers(parameters: str) -> list[int]:
     return [min(int(number or 0), 9999) for number in parameters.split(";")]

@@ -1,4 +1,7 @@
-"""Makes the pictures of the README from the real program: python -m tests.screenshots. Trains for real on `mini`; takes some minutes."""
+"""Take the README's screenshots of the real program: `python -m tests.screenshots`.
+
+This trains on `mini`, which takes a few minutes.
+"""
 
 from __future__ import annotations
 
@@ -21,38 +24,38 @@ PROMPTS = (
     ("an astronaut sitting alone on a dune looking at two moons, long shadows", "two moons", "space"),
     ("portrait of an old sailor with a white beard and a blue wool cap", "old sailor", "portrait"),
 )
-FIRST = "image of serene landscape at sunrise with trees mountains and lake"
+EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
 
 
-async def until(pilot: object, there: Callable[[], object], seconds: float = 240) -> None:
+async def wait_until(pilot: object, condition: Callable[[], object], seconds: float = 240) -> None:
     for _ in range(int(seconds / 0.05)):
-        if there():
+        if condition():
             return
         await pilot.pause(0.05)  # type: ignore[attr-defined]
-    raise AssertionError("not there")
+    raise AssertionError("timed out")
 
 
-async def pictures() -> None:
+async def take_screenshots() -> None:
     app = SoftPromptApp()
-    app.settings.prompt = FIRST
+    app.settings.prompt = EXAMPLE
 
     def save(name: str) -> None:
         app.save_screenshot(f"{name}.svg", str(FOLDER))
 
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.worker.state == "up")
+        await wait_until(pilot, lambda: app.worker.state == "up")
         for prompt, name, tags in PROMPTS:
             app.main.prompt_pane.set(prompt, {"tokens": "4", "steps": "200"})
             app.settings.more["name"] = name
             await pilot.press("ctrl+t")
-            await until(pilot, partial(_is_done, app, name))
+            await wait_until(pilot, partial(_is_done, app, name))
             app.library.tag(name, tags.split())
-        app.main.prompt_pane.set(FIRST, {"tokens": "3", "steps": "4000"})
+        app.main.prompt_pane.set(EXAMPLE, {"tokens": "3", "steps": "4000"})
         app.settings.more["name"] = "landscape"
         await pilot.press("ctrl+t")
         for prompt, name, _ in PROMPTS[:2]:
-            await app.worker.ask(p.Submit(_waiting(prompt, name)))
-        await until(pilot, lambda: app.main.detail.series.points and app.main.detail.series.points[-1][0] > 600)
+            await app.worker.ask(p.Submit(_queued_job(prompt, name)))
+        await wait_until(pilot, lambda: app.main.detail.series.points and app.main.detail.series.points[-1][0] > 600)
         await pilot.press("f2")
         await pilot.pause(1.5)
         save("training")
@@ -62,22 +65,22 @@ async def pictures() -> None:
         await pilot.press("escape", "f6")
         await pilot.pause(0.5)
         save("runs")
-        for run in [run.id for run in app.runs.known.values() if run.state == "queued"]:
-            await app.worker.ask(p.Drop(run))
+        for run_id in [run.id for run in app.runs.by_id.values() if run.state == "queued"]:
+            await app.worker.ask(p.Drop(run_id))
         await app.worker.ask(p.Stop(app.main.detail.run))
-        await until(pilot, lambda: app.library.list().total == 6)
+        await wait_until(pilot, lambda: app.library.list().total == 6)
         await pilot.pause(1)
         await pilot.press("f4", "j")
         await pilot.pause(1)
         save("library")
         await pilot.press("x")
-        await until(pilot, lambda: app.main.detail.read and app.main.detail.read.prompt.hard)
+        await wait_until(pilot, lambda: app.main.detail.shown_entry and app.main.detail.shown_entry.prompt.hard)
         await pilot.press("f9")
         await pilot.pause(1)
         save("hard")
-        app.main.prompt_pane.set(FIRST, {"steps": "300"})
+        app.main.prompt_pane.set(EXAMPLE, {"steps": "300"})
         await pilot.press("f2", "f7")
-        await until(pilot, partial(_is_swept, app))
+        await wait_until(pilot, partial(_has_sweep_results, app))
         await pilot.press("j", "j", "j", "j", "space")
         await pilot.pause(1)
         save("sweep")
@@ -109,14 +112,14 @@ async def pictures() -> None:
 
 
 def _is_done(app: SoftPromptApp, name: str) -> bool:
-    return any(run.state == "done" and run.name == name for run in app.runs.known.values())
+    return any(run.state == "done" and run.name == name for run in app.runs.by_id.values())
 
 
-def _is_swept(app: SoftPromptApp) -> bool:
-    return any(run.kind == "sweep" and run.results for run in app.runs.known.values())
+def _has_sweep_results(app: SoftPromptApp) -> bool:
+    return any(run.kind == "sweep" and run.results for run in app.runs.by_id.values())
 
 
-def _waiting(prompt: str, name: str) -> dict[str, object]:
+def _queued_job(prompt: str, name: str) -> dict[str, object]:
     from softprompt.jobs.job import TrainJob
 
     return TrainJob(prompt, name=f"{name} again").as_dict()
@@ -126,13 +129,13 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTPROMPT_HOME"] = folder
-        os.environ["HOME"] = folder  # where files go in the pictures is a user's folder
+        os.environ["HOME"] = folder  # the export dialog shows this folder
         embeddings = Path(folder, "ComfyUI", "models", "embeddings")
         embeddings.mkdir(parents=True)
         os.chdir(embeddings)
         home = Home(os.environ.__setitem__)
         try:
-            asyncio.run(pictures())
+            asyncio.run(take_screenshots())
         finally:
             home.close()
 

@@ -1,6 +1,6 @@
-"""The import order: a package imports packages below it, and no file is part of a cycle.
+"""The import order: a package imports only packages below it, and no file is part of a cycle.
 
-Imports inside functions and those for types only count as well: what a reader must follow, not what Python loads.
+Imports inside functions and imports for types count too: a reader has to follow them, even if Python does not.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ LAYERS = {
 FLAT = {
     "softprompt": {"errors", "config", "text_states"},
     "softprompt_tui": {
-        "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context", "main_screen", "commands",
-        "app", "terminal", "__main__",
+        "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context",
+        "main_screen", "commands", "app", "terminal", "__main__",
     },
 }  # fmt: skip
-DOORS = {"softprompt_tui.cli": "softprompt_tui.terminal"}  # what the command line knows of the interface
+# the only import of the interface by the command line
+INTERFACE_IMPORTS = {"softprompt_tui.cli": "softprompt_tui.terminal"}
 WITH_TORCH = (
     "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench", "jobs.checkpoint",
     "worker.inference", "worker.model_cache", "formats.writers.encode",
@@ -53,40 +54,34 @@ WITH_TORCH = (
 WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base"}
 CHOOSES_THE_OBJECTIVE = "softprompt.training.trainer"
-SHARED = (
-    "rendering",
-    "services",
-    "state",
-    "crash_report",
-    "cli",
-    "",
-)  # by command line and interface; "" is softprompt_tui itself
+# what the command line may import; "" is softprompt_tui itself
+SHARED = ("rendering", "services", "state", "crash_report", "cli", "")
 
 
 @cache
 def imports() -> dict[str, dict[str, list[int]]]:
-    """The modules of the tree that each module imports, and where."""
+    """Return, for each module, the modules that it imports and the lines of these imports."""
     files = {}
     for folder in ("core/softprompt", "softprompt_tui"):
         for path in (ROOT / folder).rglob("*.py"):
             name = ".".join(path.relative_to((ROOT / folder).parent).with_suffix("").parts).removesuffix(".__init__")
             files[name] = ast.parse(path.read_text(encoding="utf-8"))
-    found: dict[str, dict[str, list[int]]] = {name: {} for name in files}
+    imports_by_module: dict[str, dict[str, list[int]]] = {name: {} for name in files}
     for name, tree in files.items():
         for node in ast.walk(tree):
-            for module in imported(node, set(files)):
+            for module in imported_modules(node, set(files)):
                 if module != name:
-                    found[name].setdefault(module, []).append(node.lineno)  # type: ignore[attr-defined]
-    return found
+                    imports_by_module[name].setdefault(module, []).append(node.lineno)  # type: ignore[attr-defined]
+    return imports_by_module
 
 
-def imported(node: ast.AST, known: set[str]) -> Iterator[str]:
+def imported_modules(node: ast.AST, modules: set[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module:
         assert not node.level, "imports are absolute"
         for alias in node.names:
-            yield whole if (whole := f"{node.module}.{alias.name}") in known else node.module
+            yield submodule if (submodule := f"{node.module}.{alias.name}") in modules else node.module
 
 
 def package(module: str) -> str:
@@ -99,33 +94,33 @@ def layer(module: str) -> int:
 
 
 @pytest.mark.parametrize("tree", LAYERS)
-def test_every_module_lies_in_a_package_of_the_order(tree: str) -> None:
-    found = {package(module) for module in imports() if module.split(".")[0] == tree}
-    assert found - {"", "__main__"} == {name for packages in LAYERS[tree] for name in packages}
+def test_every_module_belongs_to_a_package_of_the_import_order(tree: str) -> None:
+    in_tree = {package(module) for module in imports() if module.split(".")[0] == tree}
+    assert in_tree - {"", "__main__"} == {name for packages in LAYERS[tree] for name in packages}
     folder = ROOT / ("core" if tree == "softprompt" else "") / tree
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == FLAT[tree]
 
 
 @pytest.mark.parametrize("tree", LAYERS)
 def test_a_package_imports_only_packages_below_it(tree: str) -> None:
-    against = [
-        f"{module}:{lines[0]} imports {other}"
-        for module, others in imports().items()
-        for other, lines in others.items()
+    violations = [
+        f"{module}:{lines[0]} imports {target}"
+        for module, targets in imports().items()
+        for target, lines in targets.items()
         if package(module) not in ("", "__main__")
-        and module.split(".")[0] == other.split(".")[0] == tree
-        and "." in other
-        and package(module) != package(other)
-        and layer(other) >= layer(module)
+        and module.split(".")[0] == target.split(".")[0] == tree
+        and "." in target
+        and package(module) != package(target)
+        and layer(target) >= layer(module)
     ]
-    assert against == []
+    assert violations == []
 
 
-def test_the_engine_does_not_know_the_application() -> None:
+def test_the_engine_does_not_import_the_application() -> None:
     assert [
-        m
-        for m, others in imports().items()
-        if m.startswith("softprompt.") and any(o.startswith("softprompt_tui") for o in others)
+        module
+        for module, targets in imports().items()
+        if module.startswith("softprompt.") and any(target.startswith("softprompt_tui") for target in targets)
     ] == []
 
 
@@ -134,47 +129,47 @@ def test_no_controller_imports_another() -> None:
     assert [module for module in controllers if controllers & set(imports()[module])] == []
 
 
-def test_the_command_line_and_the_interface_share_only_what_draws_keeps_and_serves() -> None:
-    """The interface knows nothing of the command line, by the order; the command line knows one door to the interface."""
-    known = {
-        (module, other)
-        for module, others in imports().items()
-        for other in others
+def test_the_command_line_and_the_interface_share_only_rendering_state_and_services() -> None:
+    """The command line imports one module of the interface. The layers forbid the reverse."""
+    interface_imports = {
+        (module, target)
+        for module, targets in imports().items()
+        for target in targets
         if module.startswith("softprompt_tui.cli")
-        and other.startswith("softprompt_tui")
-        and package(other) not in SHARED
+        and target.startswith("softprompt_tui")
+        and package(target) not in SHARED
     }
-    assert known == set(DOORS.items())
+    assert interface_imports == set(INTERFACE_IMPORTS.items())
 
 
 def test_no_file_is_part_of_a_cycle() -> None:
-    """Files that import nothing which is left are taken away until nothing changes: what remains imports itself in the end."""
-    left = {
-        module: {other for other in others if other in imports()}
-        for module, others in imports().items()
+    """Remove files that import no remaining file, again and again. The files that remain belong to cycles."""
+    remaining = {
+        module: {target for target in targets if target in imports()}
+        for module, targets in imports().items()
         if package(module)
     }
-    while free := [module for module, others in left.items() if not others & set(left)]:
-        for module in free:
-            del left[module]
-    assert sorted(left) == []
+    while leaves := [module for module, targets in remaining.items() if not targets & set(remaining)]:
+        for module in leaves:
+            del remaining[module]
+    assert sorted(remaining) == []
 
 
-def test_only_what_computes_imports_torch() -> None:
-    def may(module: str) -> bool:
+def test_only_modules_that_compute_import_torch() -> None:
+    def may_import_torch(module: str) -> bool:
         name = module.removeprefix("softprompt.")
         return name.startswith(WITH_TORCH) and name not in WITHOUT_TORCH
 
     with_torch = [
-        module for module, others in imports().items() if any(other.split(".")[0] == "torch" for other in others)
+        module for module, targets in imports().items() if any(target.split(".")[0] == "torch" for target in targets)
     ]
-    assert [module for module in with_torch if not may(module)] == []
+    assert [module for module in with_torch if not may_import_torch(module)] == []
 
 
 @pytest.mark.parametrize(
     "module",
     sorted(module for module in imports() if package(module) == "training" and module != CHOOSES_THE_OBJECTIVE),
 )
-def test_training_knows_no_model_family_and_no_loss(module: str) -> None:
-    known = {other for other in imports()[module] if package(other) in ("encoders", "objectives", "text_states")}
-    assert known <= CONTRACTS
+def test_training_imports_no_model_family_and_no_loss(module: str) -> None:
+    imported = {target for target in imports()[module] if package(target) in ("encoders", "objectives", "text_states")}
+    assert imported <= CONTRACTS

@@ -1,4 +1,4 @@
-"""A real worker for tests and benchmarks: its home, its process, and the deaths it may die."""
+"""A real worker for tests and benchmarks: its home, its process, and ways to kill it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.leases import Holder
-from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, all_runs, now, runs_folder
+from softprompt.worker.run_folder import EVENTS, FORMAT, SPEC, Run, list_runs, now, runs_folder
 from softprompt.worker.summary import ENDED
 from tests.nursery import Nursery
 
 
 class Home:
-    """A home with a worker of its own, as the environment names it; `close` kills what is left and removes the sockets."""
+    """A home with its own worker, set through the environment. `close` kills the worker and deletes its sockets."""
 
     def __init__(self, set_variable: Callable[[str, str], None]) -> None:
         self.runtime = Path(tempfile.mkdtemp(prefix="sp"))  # short: a socket's path has 107 bytes
@@ -45,126 +45,131 @@ class Home:
             run: str = client.request(p.Submit(job.as_dict()))["id"]
             return run
 
-    def begin_an_older_one(self, nursery: Nursery) -> None:
-        """Starts a worker of the protocol before this one; it must end before another can begin."""
+    def start_older_worker(self, nursery: Nursery) -> None:
+        """Start a worker with the previous protocol. It must end before another worker can start."""
         Endpoint().prepare()
-        nursery.start_an_older_one()
-        until(is_listening, 30)
+        nursery.start_older_worker()
+        wait_until(is_listening, 30)
 
     def pid(self) -> int | None:
-        """The worker's process, found without talking to it: the one that holds its lock."""
+        """Return the worker's process without connecting to it: the process that holds its lock."""
         try:
-            locks = {f"{lock.stat().st_ino}" for lock in self.runtime.glob("*.worker")}
+            lock_inodes = {f"{lock.stat().st_ino}" for lock in self.runtime.glob("*.worker")}
         except OSError:
             return None
         for line in Path("/proc/locks").read_text().splitlines():
             _, kind, *_, pid, file, _, _ = line.split()
-            if kind == "FLOCK" and file.rpartition(":")[2] in locks:
+            if kind == "FLOCK" and file.rpartition(":")[2] in lock_inodes:
                 return int(pid)
         return None
 
     def kill(self) -> None:
-        """kill -9, and waits until the process is gone."""
+        """Kill the worker with SIGKILL, and wait until the process has ended."""
         pid = self.pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            gone(pid)
+            wait_until_gone(pid)
 
-    def record(self, run: str) -> Run:
-        (found,) = [known for known in all_runs(runs_folder()) if known.id == run]
-        assert isinstance(found, Run)
-        return found
+    def read_run(self, run_id: str) -> Run:
+        (run,) = [run for run in list_runs(runs_folder()) if run.id == run_id]
+        assert isinstance(run, Run)
+        return run
 
-    def ended(self, run: str, within: float = 120) -> Run:
-        """The run once it is over, the worker being started again where it is not there."""
+    def wait_until_ended(self, run_id: str, timeout: float = 120) -> Run:
+        """Wait until a run is over, and return it. Starts the worker if necessary."""
         with self.client() as client:
-            wait_for(client, run, lambda record: record["state"] in ENDED, within)
-        return self.record(run)
+            wait_for_run(client, run_id, lambda run: run["state"] in ENDED, timeout)
+        return self.read_run(run_id)
 
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def left_runs(jobs: Sequence[Job], state: str) -> list[str]:
-    """Run folders as a worker that was killed left them, in their order; written without syncing, since there may be thousands."""
-    dead = json.dumps(asdict(replace(Holder.me(), started="1")))
-    runs = [f"{i:016x}" for i in range(1, len(jobs) + 1)]
-    for position, (run, job) in enumerate(zip(runs, jobs, strict=True), 1):
-        folder = runs_folder() / run
+def create_abandoned_runs(jobs: Sequence[Job], state: str) -> list[str]:
+    """Create run folders as a killed worker leaves them, in queue order, and return their ids.
+
+    Nothing is synced to disk, since a test may create thousands.
+    """
+    dead_holder = json.dumps(asdict(replace(Holder.this_process(), started="1")))
+    run_ids = [f"{i:016x}" for i in range(1, len(jobs) + 1)]
+    for position, (run_id, job) in enumerate(zip(run_ids, jobs, strict=True), 1):
+        folder = runs_folder() / run_id
         folder.mkdir(parents=True, mode=0o700)
         (folder / SPEC).write_text(json.dumps({"format": FORMAT, "created": now(), "job": job.as_dict()}))
         events = [{"at": now(), "event": "queued", "position": position}] + [{"at": now(), "event": state}] * (
             state != "queued"
         )
         (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
-        (folder / "lease.1").write_text(dead)
-    return runs
+        (folder / "lease.1").write_text(dead_holder)
+    return run_ids
 
 
-def events(client: Client, within: float = 60) -> Iterator[dict[str, Any]]:
-    """What happens, for so many seconds: raises WorkerError then, and WorkerGone at the worker's end."""
-    end = time.monotonic() + within
+def events(client: Client, timeout: float = 60) -> Iterator[dict[str, Any]]:
+    """Yield events. Raises WorkerError after `timeout` seconds, and WorkerGone when the worker ends."""
+    end = time.monotonic() + timeout
     while True:
-        yield client._events.popleft() if client._events else client._next(end - time.monotonic())
+        yield client._events.popleft() if client._events else client._next_message(end - time.monotonic())
 
 
-def wait_for(client: Client, run: str, wanted: Callable[[dict[str, Any]], bool], within: float = 60) -> dict[str, Any]:
-    """The run as the worker tells it, once it is as wanted: by its events, not by asking again and again."""
-    known = {one["id"]: one for one in client.runs}
-    if run in known and wanted(known[run]):
-        return known[run]
-    for event in events(client, within):
-        if event["type"] == "run" and event["run"]["id"] == run and wanted(event["run"]):
-            told: dict[str, Any] = event["run"]
-            return told
+def wait_for_run(
+    client: Client, run_id: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 60
+) -> dict[str, Any]:
+    """Wait until a run meets a condition, and return it as the worker sent it. Uses events instead of polling."""
+    run_by_id = {run["id"]: run for run in client.runs}
+    if run_id in run_by_id and condition(run_by_id[run_id]):
+        return run_by_id[run_id]
+    for event in events(client, timeout):
+        if event["type"] == "run" and event["run"]["id"] == run_id and condition(event["run"]):
+            run: dict[str, Any] = event["run"]
+            return run
     raise AssertionError("events do not end")
 
 
-def gone(pid: int, within: float = 60) -> None:
-    """Waits for the end of a process that is nobody's child here."""
+def wait_until_gone(pid: int, timeout: float = 60) -> None:
+    """Wait for the end of a process that is not a child of this one."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        assert select.select([descriptor], [], [], within)[0], f"process {pid} has not ended after {within} s"
+        assert select.select([descriptor], [], [], timeout)[0], f"process {pid} has not ended after {timeout} s"
     finally:
         os.close(descriptor)
 
 
-def until(there: Callable[[], object], within: float = 60) -> None:
-    """Waits for something of another process that tells nobody of itself, leaving that process the cores meanwhile."""
+def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:
+    """Poll until a condition on another process is true. The pauses leave the cores to that process."""
     began = time.monotonic()
-    while not there():
-        assert time.monotonic() - began < within, f"not there after {within} s"
+    while not condition():
+        assert time.monotonic() - began < timeout, f"still not true after {timeout} s"
         select.select([], [], [], 0.01)
 
 
 def is_listening() -> bool:
-    """Return whether a worker listens. Its socket is there a moment before, and refuses connections until then."""
-    accepts = "00010000"  # the kernel's flag of a socket that listens
+    """Return whether a worker listens. Its socket file exists a moment earlier, but refuses connections."""
+    accepts = "00010000"  # the kernel's flag for a listening socket
     sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     listens = any(fields[3] == accepts and fields[-1] == str(Endpoint().socket) for fields in sockets[1:])
-    return listens and Endpoint().socket.exists()  # one whose file has vanished still listens, and nobody finds it
+    return listens and Endpoint().socket.exists()  # a socket whose file has vanished still listens
 
 
 def nicenesses(pid: int) -> set[int]:
-    """Those of all the threads of a process."""
+    """Return the niceness values of all threads of a process."""
     stats = [path.read_text().rpartition(")")[2].split() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return {int(fields[16]) for fields in stats}
 
 
 def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
-    """Whether two trainings came to the same, but for when and how fast."""
-    apart = {"seconds", "steps_per_second", "created", "name"}
-    figures = [{key: value for key, value in to_dict(made).items() if key not in apart} for made in (a, b)]
+    """Return whether two trainings have bit-identical results, apart from names and times."""
+    ignored = {"seconds", "steps_per_second", "created", "name"}
+    figures = [{key: value for key, value in to_dict(prompt).items() if key not in ignored} for prompt in (a, b)]
     return figures[0] == figures[1] and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes()
         for name in ("vectors", "target", "losses", "similarities")
     )
 
 
-def saved(run: str) -> SoftPrompt:
-    """What a run left in the library."""
-    return Library().open(run).prompt
+def saved_prompt(run_id: str) -> SoftPrompt:
+    """Return the soft prompt that a run has saved in the library."""
+    return Library().open(run_id).prompt

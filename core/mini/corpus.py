@@ -2,9 +2,9 @@
 
     python core/mini/corpus.py --phrases FOLDER [--wordnet FOLDER] [--work FOLDER]
 
-Writes train.jsonl and test.jsonl, one {"kind", "text"} a line. Five kinds: WordNet's glosses, examples and lemmas, captions,
-and image prompts. A synset is wholly in one of the two files, and so is every phrase (an image prompt's flavour, artist or
-movement, a caption's pair of subject and action): the test never asks what the training has shown.
+Writes train.jsonl and test.jsonl with one {"kind", "text"} per line. There are five kinds: WordNet's glosses, examples
+and lemmas, captions, and image prompts. Each synset and each phrase (a flavor, an artist, a movement, a pair of subject
+and action) is in one of the two files only, so the test never repeats the training texts.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from captions import caption, scene
 
 KINDS = {"gloss": 62_000, "example": 46_000, "lemma": 42_000, "caption": 105_000, "prompt": 95_000}
 TEST_TEXTS = 3_000
-# lexicographer files of WordNet whose nouns can be seen in a picture
-SEEN = {"05": "animal", "06": "artifact", "13": "food", "17": "object", "18": "person", "20": "plant"}
-LONGEST = 400  # characters
+# WordNet's lexicographer files with nouns that a picture can show
+VISIBLE = {"05": "animal", "06": "artifact", "13": "food", "17": "object", "18": "person", "20": "plant"}
+MAX_TEXT_LENGTH = 400  # characters
 
 
-def kept_out(key: str, share: int = 50) -> bool:
-    """Whether this synset or phrase belongs to the test: one in `share`, decided by its own bytes and nothing else."""
+def is_held_out(key: str, share: int = 50) -> bool:
+    """Return whether a synset or phrase belongs to the test: one in `share`, decided by a hash of its text."""
     return int.from_bytes(hashlib.sha256(key.casefold().encode()).digest()[:8]) % share == 0
 
 
 def synsets(wordnet: Path) -> Iterator[tuple[str, str, list[str], str]]:
-    """(key, lexicographer file, lemmas, gloss) of every synset; format: wndb(5WN)."""
+    """Yield (key, lexicographer file, lemmas, gloss) of every synset. Format: wndb(5WN)."""
     for part in ("noun", "verb", "adj", "adv"):
         with (wordnet / f"data.{part}").open(encoding="utf-8") as lines:
             for line in lines:
@@ -45,27 +45,27 @@ def synsets(wordnet: Path) -> Iterator[tuple[str, str, list[str], str]]:
 
 
 def from_wordnet(wordnet: Path) -> tuple[list[tuple[str, str, bool]], dict[str, list[str]]]:
-    """([(kind, text, test?)], {kind of thing: nouns of the training's synsets})."""
+    """Return the texts as (kind, text, is in the test), and the nouns of the training synsets by kind."""
     texts: list[tuple[str, str, bool]] = []
-    nouns: dict[str, list[str]] = {kind: [] for kind in SEEN.values()}
+    nouns: dict[str, list[str]] = {kind: [] for kind in VISIBLE.values()}
     for key, lexicographer, lemmas, gloss in synsets(wordnet):
-        test = kept_out(key)
+        test = is_held_out(key)
         definition, *examples = [part.strip(' ";') for part in gloss.split('; "')]
-        texts.append(("gloss", f"{lemmas[0]}: {definition}" if kept_out(key + "#named", 3) else definition, test))
+        texts.append(("gloss", f"{lemmas[0]}: {definition}" if is_held_out(key + "#named", 3) else definition, test))
         texts += [("example", example, test) for example in examples if example]
-        texts.append(("lemma", ", ".join(lemmas[:3]) if kept_out(key + "#all", 2) else lemmas[0], test))
-        if key.startswith("noun") and lexicographer in SEEN and not test:
-            # proper names and Latin species say little in a caption
-            nouns[SEEN[lexicographer]] += [lemma for lemma in lemmas[:2] if lemma.islower() and lemma.count(" ") < 2]
+        texts.append(("lemma", ", ".join(lemmas[:3]) if is_held_out(key + "#all", 2) else lemmas[0], test))
+        if key.startswith("noun") and lexicographer in VISIBLE and not test:
+            # proper names and Latin species names add little to a caption
+            nouns[VISIBLE[lexicographer]] += [lemma for lemma in lemmas[:2] if lemma.islower() and lemma.count(" ") < 2]
     return texts, nouns
 
 
 def image_prompt(
     rng: random.Random, phrases: dict[str, list[str]], nouns: dict[str, list[str]]
 ) -> tuple[str, list[str]]:
-    """A prompt as people write them for diffusion models: subject, flavours, artists, movement."""
+    """Generate a prompt as people write them for diffusion models: subject, flavors, artists, movement."""
     subject, keys = scene(rng, nouns)
-    if rng.random() < 0.12:  # some prompts are nothing but flavours
+    if rng.random() < 0.12:  # some prompts consist of flavors only
         subject = rng.choice(phrases["flavors"])
         keys = [subject]
     parts = [subject]
@@ -120,15 +120,17 @@ def main() -> None:
     for kind, make in makers.items():
         while len(train[kind]) < KINDS[kind]:
             text, keys = make()
-            (test if any(kept_out(key) for key in keys) else train)[kind].append(text)
+            (test if any(is_held_out(key) for key in keys) else train)[kind].append(text)
 
     total = sum(KINDS.values())
-    shown: set[str] = set()  # what training shows, which the test must not ask for: synsets share lemmas
+    used: set[str] = set()  # texts of the training, which the test must not repeat: synsets share lemmas
     for name, pool, size in (("train", train, total), ("test", test, TEST_TEXTS)):
         rows = []
         for kind in KINDS:
             candidates = list(
-                dict.fromkeys(text for text in pool[kind] if 0 < len(text) <= LONGEST and text.casefold() not in shown)
+                dict.fromkeys(
+                    text for text in pool[kind] if 0 < len(text) <= MAX_TEXT_LENGTH and text.casefold() not in used
+                )
             )
             rng.shuffle(candidates)
             rows += [(kind, text) for text in candidates[: round(size * KINDS[kind] / total)]]
@@ -137,7 +139,7 @@ def main() -> None:
         for kind, text in rows:
             unique.setdefault(text.casefold(), (kind, text))
         rows = list(unique.values())
-        shown |= unique.keys()
+        used |= unique.keys()
         with (args.work / f"{name}.jsonl").open("w", encoding="utf-8") as out:
             out.writelines(json.dumps({"kind": kind, "text": text}, ensure_ascii=False) + "\n" for kind, text in rows)
         print(name, dict(Counter(kind for kind, _ in rows)))

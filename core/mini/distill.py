@@ -2,9 +2,9 @@
 
     python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 4]
 
-Goes on from its checkpoint when started again (a larger or smaller --steps is taken: the rate is constant for the first
-quarter, then falls to zero), and writes the package's weights at every checkpoint. Same seed, versions and thread count:
-the same bits.
+Continues from its checkpoint when started again, and writes the package's weights at every checkpoint. --steps may change
+between starts: the learning rate is constant for the first quarter, then falls to zero. The same seed, versions and
+number of threads give the same bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from grade import figures
+from grade import format_scores
 from package import STUDENT, save_package
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
@@ -27,11 +27,12 @@ from texts import Texts, batches, encode_rows
 CHECKPOINT_STEPS = 250
 RATE, MATRIX_RATE = 1e-3, 0.01
 WARM_UP, DECAY_SHARE = 200, 0.75
-TEMPERATURE, RELATIONS, RUNNING = 0.05, 0.5, 0.5  # of the in-batch similarities; weights of the two further losses
+# temperature of the similarities within a batch; weights of their KL divergence and of the tokens before the end token
+TEMPERATURE, RELATIONS_WEIGHT, RUNNING_WEIGHT = 0.05, 0.5, 0.5
 
 
 def new_student(config: TextTransformerConfig, vocabulary: Tensor, seed: int) -> TextTransformer:
-    """Random blocks as CLIP's; a token table that starts from the teacher's embeddings of the token strings, cut by PCA."""
+    """Create a student: blocks initialized like CLIP's, and the teacher's token embeddings, reduced by PCA."""
     rng = torch.Generator().manual_seed(seed)
     w = config.width
 
@@ -70,29 +71,29 @@ def new_student(config: TextTransformerConfig, vocabulary: Tensor, seed: int) ->
     )
 
 
-def trainable(tower: TextTransformer) -> list[Tensor]:
+def trainable_parameters(tower: TextTransformer) -> list[Tensor]:
     blocks = [weight for block in tower.blocks for weight in block]
     parameters = [tower.table, tower.positions, tower.norm_weight, tower.norm_bias, tower.projection, *blocks]
     return [p.requires_grad_() for p in parameters if p is not None]
 
 
-def loss_of(tower: TextTransformer, ids: Tensor, ends: Tensor, targets: Tensor) -> Tensor:
-    """1 - cosine at the end token, the same at every token before it, and KL between in-batch similarity rows."""
+def compute_loss(tower: TextTransformer, ids: Tensor, ends: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss: 1 - cosine at the end token and at all tokens before it, plus KL of in-batch similarities."""
     x = F.embedding(ids, tower.table) + tower.positions[: ids.shape[1]]
     outputs = F.normalize(tower.project(tower.final_norm(tower.states(x)))[:, 1:], dim=-1)
     similarity = (outputs * targets).sum(-1)
     rows = torch.arange(len(ids))
-    before = torch.arange(ids.shape[1] - 1) < (ends - 1).unsqueeze(1)
-    loss = 1 - similarity[rows, ends - 1].mean() + RUNNING * (1 - similarity[before].mean())
-    pooled, wanted = outputs[rows, ends - 1], targets[rows, ends - 1]
-    ours, theirs = ((v @ v.T / TEMPERATURE).fill_diagonal_(-1e4).log_softmax(-1) for v in (pooled, wanted))
-    return loss + RELATIONS * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    before_end = torch.arange(ids.shape[1] - 1) < (ends - 1).unsqueeze(1)
+    loss = 1 - similarity[rows, ends - 1].mean() + RUNNING_WEIGHT * (1 - similarity[before_end].mean())
+    pooled, targets = outputs[rows, ends - 1], targets[rows, ends - 1]
+    student, teacher = ((v @ v.T / TEMPERATURE).fill_diagonal_(-1e4).log_softmax(-1) for v in (pooled, targets))
+    return loss + RELATIONS_WEIGHT * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised by a Newton-Schulz iteration, for matrices (Jordan et al. 2024); all in float32.
+    """Momentum, orthogonalized by a Newton-Schulz iteration, for matrices (Jordan et al. 2024), in float32.
 
-    torch.optim.Muon iterates in bfloat16, which a processor without such instructions does many times slower.
+    torch.optim.Muon iterates in bfloat16, which is many times slower on a CPU without bfloat16 instructions.
     """
 
     def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.02) -> None:
@@ -105,14 +106,14 @@ class Muon(torch.optim.Optimizer):
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(buffer, group["momentum"])
-                # query, key and value stand in one matrix, but are three
+                # one matrix holds query, key and value: orthogonalize each
                 parts = update.chunk(3) if p.shape[0] == 3 * p.shape[1] else (update,)
-                update = torch.cat([orthogonal(part) for part in parts])
+                update = torch.cat([orthogonalize(part) for part in parts])
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
@@ -121,14 +122,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
-def schedule(step: int, steps: int) -> float:
+def rate_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY_SHARE * steps))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("mini-work"))
-    parser.add_argument("--output", type=Path, help="where the package's files go; by default the work folder")
+    parser.add_argument("--output", type=Path, help="folder for the package's files (default: the work folder)")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--layers", type=int, default=STUDENT["layers"])
     parser.add_argument("--seed", type=int, default=0)
@@ -138,7 +139,7 @@ def main() -> None:
     train, test = Texts(args.work, "train"), Texts(args.work, "test")
     config = TextTransformerConfig(**(STUDENT | {"layers": args.layers}))
     tower = new_student(config, load_file(args.work / "vocabulary.safetensors")["pooled"].float(), args.seed)
-    parameters = trainable(tower)
+    parameters = trainable_parameters(tower)
     matrices = [weight for block in tower.blocks for weight in block if weight.ndim == 2]
     others = [p for p in parameters if not any(p is m for m in matrices)]
     optimizers = [
@@ -153,21 +154,21 @@ def main() -> None:
             p.data.copy_(value)
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-    began, positions = time.monotonic(), 0
+    started_at, positions = time.monotonic(), 0
     for ids, ends, targets in batches(train, tokenizer, step, args.seed):
         if step >= args.steps:
             break
         for optimizer, rate in zip(optimizers, (MATRIX_RATE, RATE), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * schedule(step, args.steps)
+            optimizer.param_groups[0]["lr"] = rate * rate_factor(step, args.steps)
             optimizer.zero_grad()
-        loss = loss_of(tower, ids, ends, targets)
+        loss = compute_loss(tower, ids, ends, targets)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
         step, positions = step + 1, positions + ids.numel()
         if step % 50 == 0:
             print(
-                f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - began):.0f} positions/s",
+                f"step {step} loss {loss.item():.4f} {positions / (time.monotonic() - started_at):.0f} positions/s",
                 flush=True,
             )
         if step % CHECKPOINT_STEPS == 0 or step == args.steps:
@@ -184,8 +185,8 @@ def main() -> None:
             save_package(tower, output)
             with torch.no_grad():
                 rows = torch.arange(0, len(test), 3)
-                pooled, wanted = encode_rows(tower, test, rows, tokenizer)
-            print(f"step {step} kept out: {figures(pooled, wanted)}", flush=True)
+                pooled, targets = encode_rows(tower, test, rows, tokenizer)
+            print(f"step {step} held out: {format_scores(pooled, targets)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python core/mini/embed.py --teacher FOLDER [--work FOLDER] [--shards N]
 
-Writes shards of 8,192 texts; those that exist are kept, so it can be stopped and started again. A shard holds CLIP's token ids
-and, for every one of them, the mean of the teacher's token states up to the same place in the text: the student is causal,
-and a target for each of its positions teaches it several times more than one for the whole text. The last one is the
-teacher's embedding itself.
+Writes shards of 8,192 texts and skips those that exist, so you can stop and restart it. A shard holds CLIP's token ids and,
+for each of them, the mean of the teacher's token states up to the same place in the text. The student is causal, and a
+target for each position teaches it several times more than one for the whole text. The last target is the teacher's
+embedding.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transformers import AutoModel, AutoTokenizer
 
 from softprompt.encoders.clip.tokenizer import WORD_END, Tokenizer
 
-SHARD = 8192
+SHARD_TEXTS = 8192
 BATCH_TOKENS = 4096
 CONTEXT = 77
 
 
 class Teacher:
-    """The teacher's token states: mean pooling over them, L2-normalised, is its embedding (sentence-transformers' recipe)."""
+    """The teacher model. Its embedding is the L2-normalized mean of its token states, as in sentence-transformers."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -35,14 +35,14 @@ class Teacher:
 
     @torch.inference_mode()
     def states(self, texts: list[str]) -> list[tuple[torch.Tensor, list[int]]]:
-        """Per text: states (n, 384) with [CLS] first and [SEP] last, and the bytes that each of the words' tokens stands for."""
+        """Return, for each text, the states (n, 384) from [CLS] to [SEP] and the number of bytes of each token."""
         ids = self.tokenizer(texts, truncation=True, max_length=128)["input_ids"]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        out: list[tuple[torch.Tensor, list[int]]] = [(torch.empty(0), [])] * len(ids)
-        at = 0
-        while at < len(order):
-            rows = order[at : at + max(1, BATCH_TOKENS // len(ids[order[min(at + 64, len(order) - 1)]]))]
-            at += len(rows)
+        results: list[tuple[torch.Tensor, list[int]]] = [(torch.empty(0), [])] * len(ids)
+        begin = 0
+        while begin < len(order):
+            rows = order[begin : begin + max(1, BATCH_TOKENS // len(ids[order[min(begin + 64, len(order) - 1)]]))]
+            begin += len(rows)
             longest = max(len(ids[i]) for i in rows)
             batch = torch.zeros(len(rows), longest, dtype=torch.long)
             mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -52,29 +52,34 @@ class Teacher:
             states = self.model(input_ids=batch, attention_mask=mask).last_hidden_state
             for row, i in enumerate(rows):
                 tokens = self.tokenizer.convert_ids_to_tokens(ids[i][1:-1])
-                out[i] = states[row, : len(ids[i])], [len(token.removeprefix("##").encode()) for token in tokens]
-        return out
+                results[i] = states[row, : len(ids[i])], [len(token.removeprefix("##").encode()) for token in tokens]
+        return results
 
     def pooled(self, texts: list[str]) -> torch.Tensor:
-        """(len(texts), 384) unit vectors."""
+        """Return unit vectors (len(texts), 384)."""
         return torch.stack([torch.nn.functional.normalize(states.mean(0), dim=0) for states, _ in self.states(texts)])
 
 
 def running_means(states: torch.Tensor, teacher_bytes: list[int], student_bytes: list[int]) -> torch.Tensor:
-    """(len(student_bytes), 384): the teacher's running mean where each of the student's tokens ends, the last over everything."""
+    """Return the teacher's running mean at the end of each student token, (len(student_bytes), 384)."""
     sums = states.cumsum(0)
     means = sums / torch.arange(1, len(states) + 1).unsqueeze(1)
-    # both tokenisers cut the same letters, but accents and quotes are normalised differently: compare shares of the length
-    theirs = torch.tensor(teacher_bytes, dtype=torch.float64).cumsum(0) / max(1, sum(teacher_bytes))
-    ours = torch.tensor(student_bytes, dtype=torch.float64).cumsum(0) / max(1, sum(student_bytes))
-    upto = torch.searchsorted(theirs, ours - 1e-9).clamp(max=max(0, len(teacher_bytes) - 1)) + 1  # + [CLS]
-    out = means[upto.clamp(max=len(means) - 1)]
-    out[-1] = means[-1]  # with [SEP]: the embedding
-    return out
+    # the tokenizers normalize accents and quotes differently, so compare fractions of the length instead of bytes
+    teacher_ends = torch.tensor(teacher_bytes, dtype=torch.float64).cumsum(0) / max(1, sum(teacher_bytes))
+    student_ends = torch.tensor(student_bytes, dtype=torch.float64).cumsum(0) / max(1, sum(student_bytes))
+    positions = torch.searchsorted(teacher_ends, student_ends - 1e-9).clamp(max=max(0, len(teacher_bytes) - 1)) + 1
+    targets = means[positions.clamp(max=len(means) - 1)]
+    targets[-1] = means[-1]  # includes [SEP], so this is the embedding
+    return targets
 
 
 def embed(texts: list[str], teacher: Teacher, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
-    """ids (total,), starts (texts + 1,), running (total, 384) unit vectors: tokens of text i stand at starts[i] to starts[i + 1]."""
+    """Embed texts as one shard.
+
+    Returns:
+        ids (total,), starts (texts + 1,) and running (total, 384) unit vectors. The tokens of text i are at starts[i] to
+        starts[i + 1].
+    """
     ids = [tokenizer.encode(text)[: CONTEXT - 2] for text in texts]
     rows = [i for i, row in enumerate(ids) if row]
     running = []
@@ -100,24 +105,24 @@ def main() -> None:
     teacher, tokenizer = Teacher(args.teacher), Tokenizer()
 
     vocabulary = args.work / "vocabulary.safetensors"
-    if not vocabulary.exists():  # what the student's token table starts from
+    if not vocabulary.exists():  # the student's initial token table
         words = [tokenizer.piece(i) for i in range(len(tokenizer))]
         save_file({"pooled": teacher.pooled(words).half()}, vocabulary)
     for name in ("test", "train"):
         texts = [
             json.loads(line)["text"] for line in (args.work / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         ]
-        most = len(texts) if args.shards is None or name == "test" else args.shards * SHARD
-        for start in range(0, min(most, len(texts)), SHARD):
-            path = args.work / f"{name}-{start // SHARD:03}.safetensors"
+        max_texts = len(texts) if args.shards is None or name == "test" else args.shards * SHARD_TEXTS
+        for start in range(0, min(max_texts, len(texts)), SHARD_TEXTS):
+            path = args.work / f"{name}-{start // SHARD_TEXTS:03}.safetensors"
             if path.exists():
                 continue
-            began = time.monotonic()
-            tensors = embed(texts[start : start + SHARD], teacher, tokenizer)
+            started_at = time.monotonic()
+            tensors = embed(texts[start : start + SHARD_TEXTS], teacher, tokenizer)
             partial = path.with_suffix(".partial")
             save_file(tensors, partial)
             partial.replace(path)
-            rate = len(texts[start : start + SHARD]) / (time.monotonic() - began)
+            rate = len(texts[start : start + SHARD_TEXTS]) / (time.monotonic() - started_at)
             print(f"{path.name}: {len(tensors['ids'])} tokens, {rate:.0f} texts/s", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the recipe ships: `config.json` and `model.safetensors` of the built-in model."""
+"""Write the files of the built-in model: `config.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STUDENT = {
 
 
 def save_package(tower: TextTransformer, folder: Path) -> None:
-    """Writes the tower's shape and its weights in float16; `softprompt.encoders.clip.mini.read_tower` reads them."""
+    """Write the configuration and the float16 weights that `softprompt.encoders.clip.mini` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(tower, name) for name in ("table", "positions", "norm_weight", "norm_bias", "projection")}
     for field in Block._fields:
         for i, block in enumerate(tower.blocks):
             tensors[f"blocks.{i}.{field}"] = getattr(block, field)
-    # a clone: a transposed view would be refused
+    # clone: save_file rejects transposed views
     save_file(
         {name: tensor.detach().to(torch.float16).contiguous().clone() for name, tensor in tensors.items()},
         folder / "model.safetensors",

@@ -1,10 +1,10 @@
-"""Soft prompts for CLIP text encoders: a few trained token embeddings that mean what a long hard prompt means.
+"""Soft prompts for CLIP text encoders: a few trained token embeddings that mean the same as a long prompt.
 
     encoder = softprompt.load_encoder("mini")
     prompt = softprompt.train(encoder, "image of serene landscape at sunrise", tokens=3)
     softprompt.Library().save(prompt)
 
-Importing this package is cheap: torch is imported when a function that needs it is first used.
+Importing this package is cheap: it imports torch only when a function needs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.trainer import iter_train, train
 
-_HOMES = {
+_MODULES = {
     "HardConfig": "config",
     "Library": "library",
     "ModelInfo": "encoders.catalog",
@@ -47,15 +47,14 @@ _HOMES = {
 }
 
 __all__ = [
-    "HardConfig", "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig", "find_hard", "grade",
-    "iter_train", "list_models", "load_encoder", "read_out", "train",
-    "train_batch",
+    "HardConfig", "Library", "ModelInfo", "Report", "SoftPrompt", "SoftPromptError", "TextEncoder", "TrainConfig",
+    "find_hard", "grade", "iter_train", "list_models", "load_encoder", "read_out", "train", "train_batch",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

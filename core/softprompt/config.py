@@ -1,4 +1,4 @@
-"""How a soft prompt is trained: one frozen dataclass, checked when it is built."""
+"""Settings of a training and of a hard readout: frozen dataclasses, validated when they are created."""
 
 from __future__ import annotations
 
@@ -14,38 +14,44 @@ from softprompt.text_states import ImageProgram
 
 Init = Literal["noise", "vocabulary", "prompt", "soft"]
 ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
-Long = Literal["refuse", "chunk", "cut"]
-Method = Literal["exchange", "pez"]
-Words = Literal["any", "ascii", "dictionary"]
+LongPromptPolicy = Literal["refuse", "chunk", "cut"]
+HardMethod = Literal["exchange", "pez"]
+WordFilter = Literal["any", "ascii", "dictionary"]
 HardInit = Literal["words", "random"]
 
-MAX_STEPS, MAX_RESTARTS = 100_000, 256  # a history of 300 MB
+MAX_STEPS, MAX_RESTARTS = 100_000, 256  # together, the history takes 300 MB
 MAX_HARD_TOKENS = 64
-MAX_TOKENS = 4096  # no text encoder's context is nearly that long
-MAX_SWEPT_COUNTS = 64  # numbers of tokens in one sweep
+MAX_TOKENS = 4096  # far more than any text encoder's context holds
+MAX_SWEPT_COUNTS = 64  # token counts in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
-AUTO_STOP_AT = 0.99  # what "auto" is to reach where nothing else is said
+AUTO_STOP_AT = 0.99  # the similarity that "auto" tries to reach by default
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one training. Raises ConfigError for what cannot work.
+    """Settings of one training. Raises ConfigError for invalid values.
 
-    tokens: how many soft tokens, or "auto" for the fewest that reach `stop_at`.
-    steps: the most optimizer steps; the learning rate falls to zero over them along a cosine.
-    rate: Adam's learning rate, in standard deviations of the model's token table, so that it means the same on every model.
-    init: noise of the token table's deviation, random vocabulary tokens, the prompt's own words, or a given soft prompt.
-    objective: cosine distance; mean squared error before normalisation; or cosine distance with a contrastive term (InfoNCE)
-        that also pushes away from the prompts in `against`; or hidden, the distance of the states that diffusion models of `family`
-        read (softprompt.objectives.hidden_states), and mixed, `hidden_share` of that and the rest of cosine distance.
-    project_norm: hold every soft token at or under the vocabulary's mean norm (a projection after each step).
-    contexts: sentences around `{}` that the soft prompt is trained inside as well as alone; () trains it alone.
-    restarts: trained at once in one batch, from different noise; the best is kept.
-    stop_at: stop when the similarity (always the pooled one) alone, and the mean in the training contexts, reach this.
-    patience: stop when the loss has not fallen by a thousandth of itself for this many steps.
-    seed: decides noise and choice; on cpu, the same seed gives the same bits.
-    long: what to do with a hard prompt longer than the context: refuse it, train on the mean of its chunks, or cut it.
+    Attributes:
+        tokens: number of soft tokens, or "auto" for the fewest that reach `stop_at`.
+        steps: maximum number of optimizer steps. The learning rate follows a cosine to zero over them.
+        rate: Adam's learning rate in standard deviations of the token table, so that it suits every model.
+        init: start from noise with the deviation of the token table, from random vocabulary tokens, from the prompt's
+            own tokens, or from a given soft prompt.
+        objective: "cosine" distance; "mse", the mean squared error before normalization; "contrastive", cosine distance
+            with an InfoNCE term that also pushes away from `against`; "hidden", the distance of the hidden states that
+            image programs of `family` read (softprompt.objectives.hidden_states); or "mixed", `hidden_share` of the
+            hidden loss and the rest cosine distance.
+        against: prompts to push away from ("contrastive" only).
+        family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
+        hidden_share: weight of the hidden loss ("mixed" only).
+        project_norm: after each step, scale every soft token down to at most the vocabulary's mean norm.
+        contexts: sentence templates with `{}`. The soft prompt is trained inside them and alone; () trains it alone.
+        restarts: trainings that start from different noise, in one batch. The best one is the result.
+        stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
+        patience: stop when the loss has not fallen by 0.1 % within this many steps.
+        seed: decides noise and random choices. On the CPU, the same seed gives identical bits.
+        long: what happens to a prompt longer than the context: refuse it, train on the mean of its chunks, or cut it.
     """
 
     tokens: int | Literal["auto"] = 10
@@ -55,83 +61,97 @@ class TrainConfig:
     objective: ObjectiveName = "cosine"
     against: tuple[str, ...] = ()
     family: ImageProgram = "sd1"
-    hidden_share: float = (
-        0.3  # keeps nearly all of the pooled similarity and of the hidden states': tests/benchmarks/hidden.py
-    )
+    hidden_share: float = 0.3  # costs almost no pooled or hidden-state similarity: tests/benchmarks/hidden.py
     project_norm: bool = True
     contexts: tuple[str, ...] = TRAINING_CONTEXTS
     restarts: int = 1
     stop_at: float | None = None
     patience: int | None = None
     seed: int = 0
-    long: Long = "refuse"
+    long: LongPromptPolicy = "refuse"
 
     def __post_init__(self) -> None:
         for name in ("against", "contexts"):
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+            object.__setattr__(self, name, _as_texts(name, getattr(self, name)))
         if self.tokens != "auto":
-            _whole("tokens", self.tokens, 1, MAX_TOKENS, "10 soft tokens are usual, 3 are often enough")
+            _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it; --stop-at 0.99, for example"
+                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it. "
+                "Set it, for example with --stop-at 0.99."
             )
-        _whole("steps", self.steps, 1, MAX_STEPS, "300 are usual")
-        _whole("restarts", self.restarts, 1, MAX_RESTARTS, "1 is usual, 4 or 8 find a slightly better soft prompt")
-        _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
-        _number("rate", self.rate, 0.0, 100.0, "1 is usual; it is given in standard deviations of the token table")
+        _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
+        _check_whole(
+            "restarts", self.restarts, 1, MAX_RESTARTS, "1 is typical; 4 or 8 find a slightly better soft prompt"
+        )
+        _check_whole("seed", self.seed, 0, 2**63 - 1, "0 is typical")
+        _check_number(
+            "rate", self.rate, 0.0, 100.0, "1 is typical; the unit is the standard deviation of the token table"
+        )
         if self.stop_at is not None:
-            _number("stop_at", self.stop_at, -1.0, 1.0, "a similarity such as 0.99")
+            _check_number("stop_at", self.stop_at, -1.0, 1.0, "It is a similarity, for example 0.99")
         if self.patience is not None:
-            _whole("patience", self.patience, 1, None, "50 steps, for example")
-        for name, allowed in (("init", Init), ("objective", ObjectiveName), ("family", ImageProgram), ("long", Long)):
+            _check_whole("patience", self.patience, 1, None, "50 is typical")
+        for name, allowed in (
+            ("init", Init),
+            ("objective", ObjectiveName),
+            ("family", ImageProgram),
+            ("long", LongPromptPolicy),
+        ):
             value = getattr(self, name)
             if value not in get_args(allowed):
-                raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
-        if self.contexts is not TRAINING_CONTEXTS:  # a tenth of the time to read a run, of which there may be thousands
+                raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
+        if self.contexts is not TRAINING_CONTEXTS:  # saves 10 % of reading a run; a list may have thousands
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
-        for other in self.against:
-            check_text("text of against", other, ConfigError)
+        for text in self.against:
+            check_text("text of against", text, ConfigError)
         if self.objective == "contrastive" and not self.against:
             raise ConfigError(
-                "the contrastive objective needs at least one other prompt to be told apart from: --against TEXT"
+                "the contrastive objective needs at least one prompt to push away from. Add one with --against TEXT."
             )
         if self.objective != "contrastive" and self.against:
             raise ConfigError(
-                f"against is set, but the objective is {self.objective}: only the contrastive objective uses it"
+                f"against is set, but the objective is {self.objective}: only the contrastive objective uses it. "
+                "Use --objective contrastive, or leave out against."
             )
 
-        _number("hidden_share", self.hidden_share, 0.0, 1.0, "0.3 is usual; the rest is the pooled similarity's")
+        _check_number(
+            "hidden_share", self.hidden_share, 0.0, 1.0, "0.3 is typical; the rest is the weight of the pooled loss"
+        )
         if self.family != TrainConfig.family and self.objective not in ("hidden", "mixed"):
             raise ConfigError(
-                f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed train for one; --objective mixed"
+                f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed use it. "
+                "Use --objective mixed, or leave out family."
             )
         if self.hidden_share != TrainConfig.hidden_share and self.objective != "mixed":
             raise ConfigError(
-                f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it"
+                f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it. "
+                "Use --objective mixed, or leave out hidden_share."
             )
 
     @property
-    def share_of_hidden(self) -> float:
-        """Which share of the loss is the hidden states'."""
+    def hidden_weight(self) -> float:
+        """Weight of the hidden loss in the whole loss, 0 to 1."""
         return {"hidden": 1.0, "mixed": self.hidden_share}.get(self.objective, 0.0)
 
     @property
-    def plan(self) -> Hashable:
-        """What trainings must have in common to be one batch; rate, steps, restarts, seed and ends are each one's own."""
+    def batch_key(self) -> Hashable:
+        """The settings that all trainings of a batch share. Rate, steps, restarts, seed and stopping may differ."""
         return (self.tokens, self.contexts, self.objective, self.against, self.family, self.hidden_share)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """Return the settings as JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of `as_dict`; settings that this version does not know are an error."""
+        """Create a configuration from the values of `as_dict`. Raises ConfigError for unknown settings."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(
-                f"unknown settings: {', '.join(sorted(unknown))[:200]}; a newer version may know them: update softprompt-tui"
+                f"unknown settings: {', '.join(sorted(unknown))[:200]}. A newer version may know them: "
+                "update softprompt-tui."
             )
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
@@ -139,7 +159,7 @@ class TrainConfig:
         for name in ("contexts", "against"):
             texts = plain.get(name, ())
             if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-                raise ConfigError(f"{name} is {_shown(texts)}; it must be a list of texts")
+                raise ConfigError(f"{name} is {_format_value(texts)}; it must be a list of texts.")
         if plain.get("contexts") == TRAINING_CONTEXTS:
             plain["contexts"] = TRAINING_CONTEXTS
         return cls(**plain)
@@ -147,104 +167,120 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class HardConfig:
-    """How a hard readout is looked for: real tokens whose typed text means the hard prompt. Raises ConfigError for what cannot work.
+    """Settings of the search for a hard readout, real words that mean the prompt.
 
-    tokens: how many; None for as many as the soft prompt has.
-    method: exchange of single tokens, which the gradient proposes and the encoder judges, or PEZ (Wen et al. 2023).
-    steps: rounds of the one, optimizer steps of the other; None for the method's own number.
-    seconds: end after so long, whatever the steps; None for no such end, and the same result for the same seed.
-    init: the prompt's own words beside random tokens, or random tokens only.
-    words: any token that survives being typed, those in ASCII, or those that are whole words of ASCII letters.
-    block: texts that must not stand in it.
+    Raises ConfigError for invalid values.
+
+    Attributes:
+        tokens: length of the hard readout; None for as many tokens as the soft prompt has.
+        method: "exchange", a coordinate search that ranks single-token swaps by gradient and scores them with the
+            encoder, or "pez" (Wen et al. 2023).
+        steps: rounds of exchange, or optimizer steps of pez; None for the method's default.
+        seconds: time limit; None for no limit, which makes the result depend on the seed only.
+        init: start from the prompt's own words and random tokens, or from random tokens only.
+        words: allow any token that survives being typed, only ASCII tokens, or only whole words of ASCII letters.
+        block: texts that must not appear in the hard readout.
     """
 
     tokens: int | None = None
-    method: Method = "exchange"
+    method: HardMethod = "exchange"
     steps: int | None = None
     restarts: int = 4
     seconds: float | None = None
     init: HardInit = "words"
-    words: Words = "any"
+    words: WordFilter = "any"
     block: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "block", _texts("block", self.block))
+        object.__setattr__(self, "block", _as_texts("block", self.block))
         if self.tokens is not None:
-            _whole("tokens of the hard readout", self.tokens, 1, MAX_HARD_TOKENS, "8 are usual")
+            _check_whole("tokens (hard readout)", self.tokens, 1, MAX_HARD_TOKENS, "8 is typical")
         if self.steps is not None:
-            _whole("steps of the hard readout", self.steps, 1, MAX_STEPS, "leave it out for the method's own number")
-        _whole("restarts of the hard readout", self.restarts, 1, MAX_RESTARTS, "4 are usual")
-        _whole("seed", self.seed, 0, 2**63 - 1, "0 is usual")
+            _check_whole("steps (hard readout)", self.steps, 1, MAX_STEPS, "Leave it out for the method's default")
+        _check_whole("restarts (hard readout)", self.restarts, 1, MAX_RESTARTS, "4 is typical")
+        _check_whole("seed", self.seed, 0, 2**63 - 1, "0 is typical")
         if self.seconds is not None:
-            _number("seconds of the hard readout", self.seconds, 0.0, 86_400.0, "10, for example")
-        for name, allowed in (("method", Method), ("init", HardInit), ("words", Words)):
+            _check_number("seconds (hard readout)", self.seconds, 0.0, 86_400.0, "10 is typical")
+        for name, allowed in (("method", HardMethod), ("init", HardInit), ("words", WordFilter)):
             value = getattr(self, name)
             if value not in get_args(allowed):
-                raise ConfigError(f"{name} is {value!r}; it can be {', '.join(get_args(allowed))}")
+                raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
         for text in self.block:
             check_text("text of block", text, ConfigError)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """Return the settings as JSON values."""
         return {**vars(self), "block": list(self.block)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HardConfig:
-        """The inverse of `as_dict`; raises ConfigError or TypeError for other values."""
+        """Create a configuration from the values of `as_dict`. Raises ConfigError or TypeError for other values."""
         return cls(**values)
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
-    """Return the texts of a setting. One text is a list of one, not of its letters."""
+def _as_texts(name: str, value: object) -> tuple[str, ...]:
+    """Return the texts of a setting. A single text is one item, not a list of letters."""
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not all(isinstance(text, str) for text in texts) or (not texts and value not in ((), [])):
-        raise ConfigError(f"{name} is {value!r:.80}; it must be a text or a list of texts")
+        raise ConfigError(f"{name} is {value!r:.80}; it must be a text or a list of texts.")
     return texts
 
 
-USUAL_SWEEP = tuple(range(1, 17))
+DEFAULT_SWEEP = tuple(range(1, 17))
 
 
-def check_sweep(numbers: Iterable[int]) -> tuple[int, ...]:
-    """The numbers of tokens of a sweep, each once and in order. Raises ConfigError, also for a range without end."""
-    given = set(islice(numbers, MAX_TOKENS + 1))
-    if not 1 <= len(given) <= MAX_SWEPT_COUNTS:
-        more = " or more" if len(given) > MAX_TOKENS else ""
+def check_sweep(token_counts: Iterable[int]) -> tuple[int, ...]:
+    """Return the token counts of a sweep, sorted and without duplicates.
+
+    Raises:
+        ConfigError: too many token counts, even an endless range, or one out of bounds.
+    """
+    counts = set(islice(token_counts, MAX_TOKENS + 1))
+    if not 1 <= len(counts) <= MAX_SWEPT_COUNTS:
+        more = " or more" if len(counts) > MAX_TOKENS else ""
         raise ConfigError(
-            f"a sweep of {len(given):,}{more} numbers of tokens; it takes from 1 to {MAX_SWEPT_COUNTS} of them: 1-16, or 1,2,4,8"
+            f"the sweep has {len(counts):,}{more} token counts; it must have 1 to {MAX_SWEPT_COUNTS}. "
+            "Use a range such as 1-16, or a list such as 1,2,4,8."
         )
-    for number in given:
-        _whole("a number of tokens", number, 1, MAX_TOKENS, "1 to 16 are usual")
-    return tuple(sorted(given))
+    for count in counts:
+        _check_whole("a token count of the sweep", count, 1, MAX_TOKENS, "1 to 16 is typical")
+    return tuple(sorted(counts))
 
 
 def check_device(name: str) -> None:
-    """Raises DeviceError for what is the name of a device on no machine."""
+    """Raise DeviceError unless `name` has the form of a device name."""
     if not _DEVICE.fullmatch(name):
         raise DeviceError(
-            f"device is {name[:40]!r}; it can be auto, cpu, cuda, cuda:1 or mps: auto finds the best one here"
+            f"device is {name[:40]!r}; it must be auto, cpu, cuda, cuda:1 or mps. With auto, the best device is used."
         )
 
 
 def check_precision(name: str) -> None:
-    """Raises ConfigError for a precision that no model is run in."""
+    """Raise ConfigError unless models can run in this precision."""
     if name not in PRECISIONS:
-        raise ConfigError(f"precision is {name[:40]!r}; it can be {' or '.join(PRECISIONS)}: float32 is usual")
+        raise ConfigError(f"precision is {name[:40]!r}; it must be {' or '.join(PRECISIONS)}. float32 is typical.")
 
 
-def _whole(name: str, value: object, least: int, most: int | None, advice: str) -> None:
-    bound = f"at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        raise ConfigError(f"{name} is {_shown(value)}; it must be a whole number {bound} ({advice})")
+def _check_whole(name: str, value: object, minimum: int, maximum: int | None, advice: str) -> None:
+    bounds = f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < minimum
+        or (maximum is not None and value > maximum)
+    ):
+        raise ConfigError(f"{name} is {_format_value(value)}; it must be a whole number {bounds}. {advice}.")
 
 
-def _shown(value: object) -> str:
-    """A value in a message: of a number with thousands of digits, which Python would not even print, only that it is large."""
+def _format_value(value: object) -> str:
+    # Python refuses to print integers of thousands of digits
     return "a number of very many digits" if isinstance(value, int) and value.bit_length() > 300 else repr(value)[:80]
 
 
-def _number(name: str, value: object, over: float, most: float, advice: str) -> None:
-    # a comparison refuses what is no number as well, and takes whole numbers of any length
-    if not isinstance(value, int | float) or isinstance(value, bool) or not over < value <= most:
-        raise ConfigError(f"{name} is {_shown(value)}; it must be over {over:g} and at most {most:g} ({advice})")
+def _check_number(name: str, value: object, lower: float, maximum: float, advice: str) -> None:
+    # the comparison also rejects NaN, and accepts integers of any length
+    if not isinstance(value, int | float) or isinstance(value, bool) or not lower < value <= maximum:
+        raise ConfigError(
+            f"{name} is {_format_value(value)}; it must be greater than {lower:g} and at most {maximum:g}. {advice}."
+        )

@@ -1,23 +1,23 @@
-"""What can go wrong, as types. Every message says what was wrong, what would be right and what to do next."""
+"""Exceptions of this package. Each message says what is wrong, what is allowed and what to do next."""
 
 from __future__ import annotations
 
 import errno
 
-# a disk that is full, over its quota, read-only or broken, or a process without descriptors: nobody's input is at fault
+# a full, read-only or broken disk, a used-up quota, or no file descriptors left: never the fault of the caller's input
 STORAGE_FAILURES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.EFBIG}
 )
 
 
 class SoftPromptError(Exception):
-    """Base of every error this package raises on purpose; `bad_input` is true where the caller's input is at fault."""
+    """Base of all errors that this package raises on purpose. `bad_input` is true if the caller's input is at fault."""
 
     bad_input = False
 
 
 def is_bad_input(error: SoftPromptError) -> bool:
-    """Return whether the caller's input is at fault. Never for an error that a failing disk caused, whatever its type."""
+    """Return whether the caller's input is at fault. An error that a failing disk caused never is."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in STORAGE_FAILURES:
@@ -27,17 +27,17 @@ def is_bad_input(error: SoftPromptError) -> bool:
 
 
 class PromptError(SoftPromptError):
-    """A hard prompt, context or other text that cannot be used."""
+    """A prompt, context or other text that cannot be used."""
 
     bad_input = True
 
 
 class PromptTooLong(PromptError):
-    """A hard prompt that does not fit into the model's context, and was not allowed to be cut or chunked."""
+    """A prompt that does not fit into the model's context, while cutting and chunking are not allowed."""
 
 
 class TemplateError(PromptError):
-    """A template that cannot be read; `column` is where, in characters from 1, or 0 where only the message is known."""
+    """A template that cannot be parsed. `column` is the position of the error: characters from 1, 0 if unknown."""
 
     def __init__(self, message: str, column: int = 0) -> None:
         super().__init__(f"at character {column}: {message}" if column else message)
@@ -45,25 +45,25 @@ class TemplateError(PromptError):
 
 
 class ConfigError(SoftPromptError):
-    """A setting out of its bounds: the message gives the value, the bound and what would work."""
+    """An invalid setting. The message gives the value, the bounds and a value that works."""
 
     bad_input = True
 
 
 class UnknownModel(SoftPromptError):
-    """A model's name that stands for nothing here; the message lists close matches."""
+    """An unknown model name. The message lists close matches."""
 
     bad_input = True
 
 
 class ModelRefused(SoftPromptError):
-    """A model that exists, but that this package would not run faithfully."""
+    """A model that exists, but that this package cannot run faithfully."""
 
     bad_input = True
 
 
 class ModelUnavailable(SoftPromptError):
-    """A supported model that cannot be had here and now: not on disk and no network, broken files, a missing package."""
+    """A supported model that cannot be loaded now: no network, broken files or a missing package."""
 
 
 class DeviceError(SoftPromptError):
@@ -73,61 +73,61 @@ class DeviceError(SoftPromptError):
 
 
 class LibraryError(SoftPromptError):
-    """The library's folder or one of its files cannot be used; nothing was half-written."""
+    """The library's folder or one of its files cannot be used. No file is half-written."""
 
 
 class HomeError(LibraryError):
-    """The folder of the user's files cannot be written to."""
+    """The folder for the user's files cannot be used."""
 
     bad_input = True
 
 
 class BadName(LibraryError):
-    """A name that cannot be given to a soft prompt."""
+    """A name that a soft prompt cannot have."""
 
     bad_input = True
 
 
 class EntryNotFound(LibraryError):
-    """No entry of that name or id; the message lists close matches."""
+    """No entry has this name or id. The message lists close matches."""
 
     bad_input = True
 
 
 class EntryChanged(LibraryError):
-    """An entry that another program has changed since it was looked at; it is as that one left it."""
+    """Another program changed the entry since it was read. The entry stays as that program saved it."""
 
 
 class EntryDamaged(LibraryError):
-    """A file whose bytes are not what was saved."""
+    """A file whose bytes differ from what was saved."""
 
 
 class EntryRefused(LibraryError):
-    """A soft prompt that could not be opened again if it were saved; the message names what is wrong. Nothing was written."""
+    """A soft prompt that could not be opened again after saving. The message says why. Nothing was written."""
 
     bad_input = True
 
 
 class ArchiveError(LibraryError):
-    """A backup that cannot be written, or is not whole; the library is as it was."""
+    """A backup that cannot be written, or is incomplete. The library is unchanged."""
 
     bad_input = True
 
 
 class FileRefused(SoftPromptError):
-    """A file from outside that is not read: what it is, what was wrong with it, what would be read. Nothing was written."""
+    """A foreign file that is rejected. The message says what is wrong and what is supported. Nothing was written."""
 
     bad_input = True
 
 
 class ExportRefused(SoftPromptError):
-    """What the other program could not use; the message names what it needs. Nothing was written."""
+    """An export that the other program could not use. The message says what it needs. Nothing was written."""
 
     bad_input = True
 
 
 class FileInTheWay(ExportRefused):
-    """There is a file of the export's name already."""
+    """A file with the name of the export already exists."""
 
 
 class WorkerError(SoftPromptError):
@@ -135,23 +135,23 @@ class WorkerError(SoftPromptError):
 
 
 class MessageTooLong(WorkerError):
-    """A message over the longest line of the worker's protocol."""
+    """A message longer than a line of the worker's protocol may be."""
 
     bad_input = True
 
 
 class RunNotFound(SoftPromptError):
-    """No run of that id; the message says which there are."""
+    """No run has this id. The message lists the runs."""
 
     bad_input = True
 
 
 class RunUnreadable(SoftPromptError):
-    """A run folder whose files cannot be understood; the message says which of them, and why."""
+    """A run folder with a file that cannot be read. The message names the file and the reason."""
 
 
 class RunRefused(SoftPromptError):
-    """What was asked of a run that is not in a state for it."""
+    """A request that is not possible in the current state of the run."""
 
     bad_input = True
 
@@ -159,67 +159,74 @@ class RunRefused(SoftPromptError):
 MAX_REASON_LENGTH = 300  # characters
 
 
-def check_text(what: str, text: str, kind: type[SoftPromptError] = PromptError) -> str:
-    """Return `text`; raise an error of `kind` if it holds a NUL or half of a surrogate pair.
+def check_text(label: str, text: str, error_type: type[SoftPromptError] = PromptError) -> str:
+    """Return `text`, or raise `error_type` if it contains a NUL or half of a surrogate pair.
 
-    Python decodes a byte that is no UTF-8 to such a half, whether it comes from an argument, standard input or a file.
+    Python decodes bytes that are not UTF-8 to such halves, in arguments, standard input and files alike.
     """
     if text.isprintable():  # cheaper than encoding, and true of most prompts
         return text
     if "\0" in text:
-        raise kind(f"there is a NUL in the {what}")
+        raise error_type(f"the {label} contains a NUL character. Remove it.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise kind(f"the {what} is no UTF-8 text: character {error.start + 1} cannot be read") from None
+        raise error_type(
+            f"the {label} is not valid UTF-8: character {error.start + 1} cannot be read. Use UTF-8 text."
+        ) from None
     return text
 
 
-def not_supported(name: str, why: str) -> ModelRefused:
-    return ModelRefused(f"{name} is not supported: {why}. `softprompt-tui models` lists those that are")
+def model_not_supported(name: str, reason: str) -> ModelRefused:
+    return ModelRefused(f"{name} is not supported: {reason}. `softprompt-tui models` lists the supported models.")
 
 
-def no_prompt() -> PromptError:
-    return PromptError("the prompt is empty: type what the soft prompt should mean, such as 'a lake at sunrise'")
+def empty_prompt() -> PromptError:
+    return PromptError("the prompt is empty. Type what the soft prompt should mean, for example 'a lake at sunrise'.")
 
 
-def without_room(tokens: int, model: str, room: int) -> PromptError:
-    return PromptError(f"{tokens} tokens do not fit: {model} takes at most {room} beside start and end")
+def tokens_do_not_fit(tokens: int, model: str, room: int) -> PromptError:
+    return PromptError(
+        f"{tokens} tokens do not fit: {model} takes at most {room} between its start and end tokens. Shorten the text."
+    )
 
 
-def too_many(tokens: int, model: str, room: int) -> ConfigError:
-    return ConfigError(f"tokens is {tokens}; {model} has room for 1 to {room} (10 are usual, 3 are often enough)")
-
-
-def too_many_hard(tokens: int, model: str, room: int) -> ConfigError:
-    return ConfigError(f"a hard readout of {tokens} tokens was asked for; {model} has room for 1 to {room}")
-
-
-def no_start(had: str = "none was given", width: str = "the model's width") -> ConfigError:
+def too_many_tokens(tokens: int, model: str, room: int) -> ConfigError:
     return ConfigError(
-        f"init is 'soft', which starts from a soft prompt of {width}; {had}: name one, or choose another init"
+        f"tokens is {tokens}, but {model} has room for {room}. Use 1 to {room}: 10 is typical; 3 is often enough."
     )
 
 
-def too_long(tokens: int, model: str, room: int, beyond: str) -> PromptTooLong:
+def too_many_hard_tokens(tokens: int, model: str, room: int) -> ConfigError:
+    return ConfigError(f"the hard readout has {tokens} tokens, but {model} has room for {room}. Use 1 to {room}.")
+
+
+def missing_start_prompt(problem: str = "none was given", width: str = "the model's width") -> ConfigError:
+    return ConfigError(
+        f"init is 'soft', which starts from a soft prompt of {width}, but {problem}. Name one, or choose another init."
+    )
+
+
+def prompt_too_long(tokens: int, model: str, room: int, dropped: str) -> PromptTooLong:
     return PromptTooLong(
-        f"the prompt has {tokens:,} tokens, {model} takes {room}; what does not fit: '{shortened(beyond.strip())}'. "
-        "Shorten it, or choose: --long chunk trains on the mean of its chunks, --long cut drops what does not fit (in the interface: F8)"
+        f"the prompt has {tokens:,} tokens, but {model} takes {room}. This part does not fit: "
+        f"'{shorten(dropped.strip())}'. Shorten the prompt, or choose --long chunk to train on the mean of its chunks, "
+        "or --long cut to drop what does not fit (F8 in the interface)."
     )
 
 
-def shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shorten(text: str, max_length: int = 60) -> str:
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
-def reason(error: BaseException) -> str:
-    """What a library says of its error, in one bounded line: the first one, or the first two where they belong together."""
+def describe_error(error: BaseException) -> str:
+    """Return the first line of a library's error message, and the second one too if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return shortened(text, MAX_REASON_LENGTH) or type(error).__name__
+    return shorten(text, MAX_REASON_LENGTH) or type(error).__name__
 
 
-def typed_reason(error: BaseException) -> str:
-    """The same, with the type of the error before it."""
-    name, said = type(error).__name__, reason(error)
-    return name if said == name else f"{name}: {said}"
+def describe_error_with_type(error: BaseException) -> str:
+    """Return the error's type and its message as one short line."""
+    name, message = type(error).__name__, describe_error(error)
+    return name if message == name else f"{name}: {message}"

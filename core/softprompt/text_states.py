@@ -1,15 +1,19 @@
-"""What the diffusion models read of a CLIP text encoder, by family; needs no torch.
+"""Which states of a CLIP text encoder the diffusion models read, by family. Needs no torch.
 
-Read in their sources (2026-11), where what they read stands in these functions:
-sd1   CompVis `FrozenCLIPEmbedder.forward` (last_hidden_state), diffusers `StableDiffusionPipeline.encode_prompt`, AUTOMATIC1111
-      `FrozenCLIPEmbedderWithCustomWords.encode_with_transformers`: all positions of the last layer, normed; pads are the end token.
-sd2   Stability-AI `FrozenOpenCLIPEmbedder.encode_with_transformer` with layer="penultimate", ComfyUI `SD2ClipHModel`: the layer
-      before the last, with `ln_final`; pads are 0. In diffusers the same by another way: its copy of the encoder lacks the last layer.
-sdxl  `StableDiffusionXLPipeline.encode_prompt` (hidden_states[-2] of both encoders), Stability-AI `FrozenOpenCLIPEmbedder2` with
-      legacy=False, ComfyUI `SDXLClipG` and `SDXLClipModel` (layer_norm_hidden_state=False): the layer before the last, not normed.
-      Beside it bigG's projected pooled output, which is what `similarity` compares.
-flux  black-forest-labs `HFEmbedder.forward` and diffusers `FluxPipeline._get_clip_prompt_embeds` (pooler_output), ComfyUI
-      `FluxClipModel` (return_projected_pooled=False): the normed last layer at the end token, before the projection. One vector.
+Sources, read in 2026-11, and the functions that read the states:
+sd1   CompVis `FrozenCLIPEmbedder.forward` (last_hidden_state), diffusers `StableDiffusionPipeline.encode_prompt`,
+      AUTOMATIC1111 `FrozenCLIPEmbedderWithCustomWords.encode_with_transformers`: all positions of the last layer,
+      normalized. Padding is the end token.
+sd2   Stability-AI `FrozenOpenCLIPEmbedder.encode_with_transformer` with layer="penultimate", ComfyUI `SD2ClipHModel`:
+      the layer before the last, after `ln_final`. Padding is 0. diffusers reads the same states: its copy of the
+      encoder lacks the last layer.
+sdxl  `StableDiffusionXLPipeline.encode_prompt` (hidden_states[-2] of both encoders), Stability-AI
+      `FrozenOpenCLIPEmbedder2` with legacy=False, ComfyUI `SDXLClipG` and `SDXLClipModel`
+      (layer_norm_hidden_state=False): the layer before the last, not normalized. It also reads bigG's projected pooled
+      output, which `similarity` compares.
+flux  black-forest-labs `HFEmbedder.forward` and diffusers `FluxPipeline._get_clip_prompt_embeds` (pooler_output),
+      ComfyUI `FluxClipModel` (return_projected_pooled=False): one vector, the normalized last layer at the end token,
+      before the projection.
 """
 
 from __future__ import annotations
@@ -18,19 +22,25 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 ImageProgram = Literal["sd1", "sd2", "sdxl", "flux"]
-ALL: tuple[ImageProgram, ...] = get_args(ImageProgram)
+ALL_FAMILIES: tuple[ImageProgram, ...] = get_args(ImageProgram)
 
 
 @dataclass(frozen=True)
 class HiddenStateSpec:
-    """`last`: the last layer, or the one before it; `normed`: after the final norm; `pooled`: at the end token only."""
+    """The states that a family reads.
+
+    Attributes:
+        last: read the last layer rather than the layer before it.
+        normed: read the states after the final norm.
+        pooled: read the end token only.
+    """
 
     last: bool
     normed: bool
     pooled: bool = False
 
 
-READS: dict[ImageProgram, HiddenStateSpec] = {
+HIDDEN_STATE_SPECS: dict[ImageProgram, HiddenStateSpec] = {
     "sd1": HiddenStateSpec(last=True, normed=True),
     "sd2": HiddenStateSpec(last=False, normed=True),
     "sdxl": HiddenStateSpec(last=False, normed=False),
@@ -40,7 +50,7 @@ READS: dict[ImageProgram, HiddenStateSpec] = {
 
 @dataclass(frozen=True)
 class KnownEncoder:
-    """The very weights that programs of these families have, as open_clip names them, and the layers of the text tower."""
+    """A text encoder that programs of `families` use, under its name in open_clip."""
 
     model: str
     layers: int
@@ -49,7 +59,7 @@ class KnownEncoder:
 
 
 CLIP_L, CLIP_H, CLIP_G = 768, 1024, 1280
-ENCODERS = {  # by width
+KNOWN_ENCODERS = {  # by width
     CLIP_L: KnownEncoder(
         "ViT-L-14-quickgelu/openai",
         12,
@@ -61,15 +71,15 @@ ENCODERS = {  # by width
 }
 
 
-def families_of(width: int, layers: int) -> tuple[ImageProgram, ...]:
-    """The families that are measured on an encoder of this shape: those whose own has it, else all.
+def families_for(width: int, layers: int) -> tuple[ImageProgram, ...]:
+    """Return the families to measure on an encoder of this shape: those whose encoder has the same shape, else all.
 
-    That the programs read this encoder does not follow: see `is_stand_in`.
+    The programs need not use this encoder itself: see `is_stand_in`.
     """
-    own = ENCODERS.get(width)
-    return own.families if own and own.layers == layers else ALL
+    known = KNOWN_ENCODERS.get(width)
+    return known.families if known and known.layers == layers else ALL_FAMILIES
 
 
 def is_stand_in(model: str) -> bool:
-    """Whether the model of this name is none that the programs have, and only stands in for it: `mini`, a folder, other weights."""
-    return model not in {one.model for one in ENCODERS.values()}
+    """Return whether a model only stands in for a program's encoder, as `mini`, a folder and other weights do."""
+    return model not in {encoder.model for encoder in KNOWN_ENCODERS.values()}

@@ -1,4 +1,7 @@
-"""The command line: every job as a command. Data goes to stdout, narration to stderr; exit 0 done, 1 failed, 2 bad input, 130 interrupted."""
+"""The command line. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. A new command is a module in `commands` and a line in COMMANDS.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
-from softprompt.worker.log import Log, collect
+from softprompt.worker.log import Log, redirect_logging
 from softprompt_tui import PROGRAM
 from softprompt_tui.cli.arguments import check_arguments
 from softprompt_tui.cli.common import BAD_INPUT, Narrator, fail, run
@@ -17,41 +20,41 @@ from softprompt_tui.cli.common import BAD_INPUT, Narrator, fail, run
 COMMANDS = {
     "assign": (
         "import_files:assign",
-        "Say which model imported soft prompts belong to, and which hard prompt they stand for.",
+        "Set the model or the prompt of imported soft prompts.",
     ),
-    "attach": ("runs:attach", "Show a training in the background until it ends."),
-    "batch": ("batch:batch", "Train every prompt of FILE, many together."),
-    "bench": ("bench:bench", "Measure speed and quality on this machine, beside PEZ and textual inversion."),
-    "compare": ("compare:compare", "Show how alike texts are to the encoder."),
+    "attach": ("runs:attach", "Show a background training until it ends."),
+    "batch": ("batch:batch", "Train every prompt of FILE, many at once."),
+    "bench": ("bench:bench", "Measure speed and quality against PEZ and textual inversion."),
+    "compare": ("compare:compare", "Show how similar texts are to the encoder."),
     "completion": ("completion:completion", "Print a completion script for a shell."),
     "compose": ("compose:compose", "Use soft prompts as words of a prompt."),
-    "diff": ("diff:diff", "Show what tells two soft prompts apart."),
-    "duplicate": ("edit:duplicate", "Save a soft prompt a second time, under another name."),
+    "diff": ("diff:diff", "Compare two soft prompts."),
+    "duplicate": ("edit:duplicate", "Copy a soft prompt under another name."),
     "export": ("export:export", "Write a soft prompt as a file for another program."),
-    "harden": ("harden:harden", "Find real words that carry its meaning, to paste anywhere."),
-    "import": ("import_files:import_", "Take soft prompts from the files of other programs."),
-    "library": ("maintenance:library", "Check, back up and bring back the whole library."),
+    "harden": ("harden:harden", "Find real words with its meaning, to paste anywhere."),
+    "import": ("import_files:import_", "Import soft prompts from files of other programs."),
+    "library": ("maintenance:library", "Check, back up and restore the whole library."),
     "list": ("library:list_", "List and search the saved soft prompts."),
-    "models": ("models:models", "List the models, or fetch one."),
-    "note": ("edit:note", "Write a note to a soft prompt."),
+    "models": ("models:models", "List the models, or download one."),
+    "note": ("edit:note", "Write a note for a soft prompt."),
     "port": ("port:port", "Train a saved soft prompt again for another model."),
-    "purge": ("trash:purge", "Remove what is in the trash for good."),
+    "purge": ("trash:purge", "Delete soft prompts in the trash for good."),
     "readout": ("readout:readout", "Show the words nearest to its soft tokens."),
-    "rename": ("edit:rename", "Give a soft prompt another name."),
-    "restore": ("trash:restore", "Bring soft prompts back from the trash."),
+    "rename": ("edit:rename", "Rename a soft prompt."),
+    "restore": ("trash:restore", "Restore soft prompts from the trash."),
     "rm": ("trash:rm", "Move soft prompts to the trash."),
-    "runs": ("runs:runs", "List the trainings in the background."),
+    "runs": ("runs:runs", "List the background trainings."),
     "show": ("library:show", "Show a saved soft prompt and its loss curve."),
-    "stop": ("runs:stop", "End a training in the background; its best so far is saved."),
+    "stop": ("runs:stop", "Stop a background training and save its best so far."),
     "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens at once, and choose."),
-    "tag": ("edit:tag", "Add tags to a soft prompt, or remove them."),
+    "tag": ("edit:tag", "Add or remove tags of a soft prompt."),
     "train": ("train:train", "Train a soft prompt for PROMPT and save it."),
-    "worker": ("worker:worker", "See to the process that trains in the background."),
-}  # where each command is defined, and its line in the list of commands
+    "worker": ("worker:worker", "Control the process that trains in the background."),
+}  # name: (module:function, line in the list of commands)
 
 
 class Commands(click.Group):
-    """The commands. Each module is imported when its command is asked for: all of them take .2 s."""
+    """A group that imports a command's module on first use. Importing all of them takes .2 s."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -82,31 +85,31 @@ class Commands(click.Group):
 @click.version_option(package_name="softprompt-tui", prog_name=PROGRAM)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Turn a long prompt into a few trained soft tokens that a CLIP text encoder understands as the same thing.
+    """Turn a long prompt into a few trained soft tokens that mean the same to a CLIP text encoder.
 
-    Without a command it opens the interface, which needs a terminal. Every job is a command too.
+    Without a command, it opens the interface in the terminal. Commands do the same jobs from scripts.
 
     \b
-    A first try, on the built-in model, without a network:
+    A first try with the built-in model, no network needed:
       softprompt-tui train "serene landscape at sunrise with a lake" -k 3
       softprompt-tui list
       softprompt-tui show serene-landscape-sunrise
 
     Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
 
-    Soft prompts lie in the platform's data folder; SOFTPROMPT_HOME moves them. Models' weights lie in the Hugging Face
+    Soft prompts are saved in the platform's data folder, or in SOFTPROMPT_HOME. Model weights are in the Hugging Face
     cache (HF_HOME).
     """
-    collect(Log(PROGRAM_LOG), *([Narrator()] if context.invoked_subcommand else []))
+    redirect_logging(Log(PROGRAM_LOG), *([Narrator()] if context.invoked_subcommand else []))
     if context.invoked_subcommand is None:
-        from softprompt_tui.terminal import cannot_open, open_interface
+        from softprompt_tui.terminal import open_interface, why_cannot_open
 
-        if why := cannot_open():
+        if why := why_cannot_open():
             fail(why, BAD_INPUT)
         raise SystemExit(open_interface())
 
 
 def entry() -> None:
-    """What the installed command calls."""
+    """Run the command line. The installed command calls this."""
     limit_openmp_spin()
     run(main)

@@ -1,4 +1,4 @@
-"""What holds for the arguments of all commands: text is UTF-8, and a relative path has a folder to start from."""
+"""Checks of every command's arguments: text is valid UTF-8, and relative paths have a working folder to start from."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 import click
 
-from softprompt.encoders.catalog import LOCAL
+from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.errors import ConfigError, HomeError, check_text
-from softprompt.system.paths import VARIABLE
+from softprompt.system.paths import HOME_VARIABLE
 
-GONE = "the working folder was deleted"
+DELETED = "the working folder was deleted"
 _is_gone = False
 
 
 def leave_deleted_folder() -> None:
-    """Change to a folder that exists if the working folder was deleted: torch cannot be loaded there.
+    """Change to an existing folder if the working folder was deleted: torch cannot be imported there.
 
-    Raises HomeError where the library was to be looked for below the deleted folder.
+    Raises:
+        HomeError: the library's folder is relative to the deleted one.
     """
     global _is_gone
     try:
@@ -30,10 +31,10 @@ def leave_deleted_folder() -> None:
         return
     except FileNotFoundError:
         _is_gone = True
-    home = os.environ.get(VARIABLE, "")
+    home = os.environ.get(HOME_VARIABLE, "")
     if home and not home.startswith(("/", "~")):
         raise HomeError(
-            f"{VARIABLE} is {home!r}, and {GONE}: change to a folder that exists, or set it to an absolute path"
+            f"{HOME_VARIABLE} is {home!r}, but {DELETED}. Change to an existing folder, or set it to an absolute path."
         )
     for folder in (os.path.expanduser("~"), "/"):  # noqa: PTH111  # Path.expanduser raises where there is no home
         try:
@@ -44,33 +45,35 @@ def leave_deleted_folder() -> None:
 
 
 def check_working_folder(what: str) -> None:
-    """Raise ConfigError if the working folder, which `what` starts from, was deleted."""
+    """Raise ConfigError if `what` is relative to the working folder and that folder was deleted."""
     if _is_gone:
-        raise ConfigError(
-            f"{what} starts from the working folder, and {GONE}: give an absolute path, or change to another folder"
-        )
+        raise ConfigError(f"{what} needs the working folder, but {DELETED}. Give an absolute path, or change to an existing folder.")
 
 
 def check_arguments(command: click.Command) -> None:
-    """Let this command and all below it check what is typed, before anything is done with it."""
+    """Make a command and its subcommands check every argument before they run."""
     for param in command.params:
-        param.callback = partial(_checked, param.callback)
+        param.callback = partial(_check_argument, param.callback)
     if isinstance(command, click.Group):
-        for below in command.commands.values():
-            check_arguments(below)
+        for subcommand in command.commands.values():
+            check_arguments(subcommand)
 
 
-def _checked(then: Callable[..., Any] | None, context: click.Context, param: click.Parameter, value: Any) -> Any:
+def _check_argument(
+    callback: Callable[..., Any] | None, context: click.Context, param: click.Parameter, value: Any
+) -> Any:
     what = f"value of {param.opts[0]}"
     if isinstance(param, click.Argument):
         what = "prompt" if param.name == "prompt" else f"argument {str(param.name).upper()}"
     for text in _texts(value):
-        if isinstance(param.type, click.Path):  # a file's name may hold any bytes
+        if isinstance(param.type, click.Path):  # a file name may contain any bytes
             if text != "-" and not Path(text).is_absolute():
                 check_working_folder(text)
-        elif not Path(check_text(what, text).removeprefix(LOCAL)).is_absolute() and text.startswith(LOCAL):
+        elif not Path(check_text(what, text).removeprefix(LOCAL_PREFIX)).is_absolute() and text.startswith(
+            LOCAL_PREFIX
+        ):
             check_working_folder(text)
-    return then(context, param, value) if then else value
+    return callback(context, param, value) if callback else value
 
 
 def _texts(value: Any) -> Iterator[str]:

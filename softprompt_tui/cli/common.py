@@ -1,4 +1,4 @@
-"""What the commands share: errors to exit codes, JSON, tables, and the encoder with its download's progress."""
+"""Shared by all commands: errors and exit codes, `--json`, tables, completion and the options of several commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, i
 from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.arguments import leave_deleted_folder
-from softprompt_tui.crash_report import report
+from softprompt_tui.crash_report import report_crash
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_COMPLETIONS = 500
-GAP, LEAST_STRETCH = "  ", 8
+GAP, MIN_STRETCH_WIDTH = "  ", 8
 
 
 def run(program: click.Command) -> NoReturn:
-    """Runs the command line; every error ends with one line on stderr and the right exit code, never with a traceback."""
+    """Run the command line. Every error prints one line on stderr, never a traceback, and sets the exit code."""
     thread_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         streams.prepare()
@@ -46,42 +46,44 @@ def run(program: click.Command) -> NoReturn:
     except Exception as error:
         code = _explain(error)
     except KeyboardInterrupt:
-        code = _say("interrupted", INTERRUPTED)
+        code = _print_error("interrupted", INTERRUPTED)
     finally:
         threading.excepthook = thread_hook
     code = code if isinstance(code, int) else 0
     failure = streams.output_failure()
     if failure and not streams.is_reader_gone(failure):
-        code = _say(f"standard output cannot be written: {failure.strerror}", code or FAILED)
+        code = _print_error(f"cannot write standard output: {failure.strerror}", code or FAILED)
     raise SystemExit(code)
 
 
 def _explain(error: Exception) -> int:
-    """Say in one line why a command failed; return its exit code. What nobody expected goes into a report."""
+    """Print in one line why a command failed and return its exit code. Unexpected errors go into a report file."""
     match error:
         case SoftPromptError():
-            return _say(str(error), BAD_INPUT if is_bad_input(error) else FAILED, type(error).__name__)
-        case click.exceptions.NoArgsIsHelpError():  # no error to who asks what there is
+            return _print_error(str(error), BAD_INPUT if is_bad_input(error) else FAILED, type(error).__name__)
+        case click.exceptions.NoArgsIsHelpError():  # a group without a subcommand shows its help
             click.echo(error.format_message())
             return 0
-        case click.ClickException():  # click would print what the user typed as it is
-            return _say(error.format_message(), error.exit_code)
+        case click.ClickException():  # click itself would print the user's text without sanitizing it
+            return _print_error(error.format_message(), error.exit_code)
         case click.Abort():
-            return _say("interrupted", INTERRUPTED)
+            return _print_error("interrupted", INTERRUPTED)
         case OSError() if error.filename is not None or error.errno in STORAGE_FAILURES:
-            return _say(f"{error.strerror}{f': {error.filename}' if error.filename is not None else ''}", FAILED)
+            return _print_error(
+                f"{error.strerror}{f': {error.filename}' if error.filename is not None else ''}", FAILED
+            )
         case MemoryError():
-            return _say("there is not enough memory: end other programs, or ask for less at once", FAILED)
+            return _print_error("not enough memory. Close other programs or train fewer prompts at once", FAILED)
         case _:
-            return _say(report(error), FAILED)
+            return _print_error(report_crash(error), FAILED)
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and failed.exc_type is not SystemExit:
-        _say(report(failed.exc_value), FAILED)
+        _print_error(report_crash(failed.exc_value), FAILED)
 
 
-def _say(message: str, code: int, kind: str = "") -> int:
+def _print_error(message: str, code: int, kind: str = "") -> int:
     if os.environ.get(ERRORS_AS_JSON):
         click.echo(json.dumps({"kind": kind, "message": sanitize(message)}), err=True)
     else:
@@ -90,16 +92,16 @@ def _say(message: str, code: int, kind: str = "") -> int:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    raise SystemExit(_say(message, code))
+    raise SystemExit(_print_error(message, code))
 
 
 def narrate(message: str) -> None:
-    """A line for people, on stderr."""
+    """Print one line for people on stderr."""
     click.echo(sanitize(message), err=True)
 
 
 class Narrator(logging.Handler):
-    """Tells people what this program itself warns of; what its libraries say stands in the log only."""
+    """Prints this program's own warnings on stderr. Warnings of libraries go to the log only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,10 +112,10 @@ class Narrator(logging.Handler):
 
 
 def print_json(value: object) -> None:
-    """One JSON document, in ASCII, so that nothing in it can steer a terminal."""
+    """Print one JSON document. It is ASCII, so that no text in it can control the terminal."""
     try:
         text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
-    except ValueError:  # the losses of a training that went astray are not all numbers
+    except ValueError:  # a diverged training has losses that are NaN
         text = json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False)
     click.echo(text)
 
@@ -134,14 +136,21 @@ def print_damaged(damaged: Iterable[EntryDamaged]) -> None:
 def print_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), stretch: int | None = None
 ) -> None:
-    """A plain table on stdout; columns in `right` are aligned right. On a terminal, `stretch` is cut to what the others leave."""
+    """Print a plain table on stdout.
+
+    Args:
+        right: the columns that are aligned right.
+        stretch: the column that is cut so that the table fits the terminal.
+    """
     from rich.cells import cell_len, set_cell_size
 
     shown = [[sanitize(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *shown, strict=True)]
     if stretch is not None and sys.stdout.isatty():
-        beside = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
-        widths[stretch] = max(LEAST_STRETCH, min(widths[stretch], shutil.get_terminal_size().columns - beside))
+        other_widths = sum(widths) - widths[stretch] + len(GAP) * (len(widths) - 1)
+        widths[stretch] = max(
+            MIN_STRETCH_WIDTH, min(widths[stretch], shutil.get_terminal_size().columns - other_widths)
+        )
 
     def aligned(cell: str, i: int) -> str:
         if cell_len(cell) > widths[i]:
@@ -155,7 +164,7 @@ def print_table(
 
 
 def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
-    """The text encoder, with a progress bar on stderr where its weights must be fetched first."""
+    """Load a text encoder. Shows a progress bar on stderr if the weights must be downloaded first."""
     import softprompt
 
     with streams.native_errors_logged(), download_bar(model) as on_progress:
@@ -163,7 +172,7 @@ def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
 
 
 class download_bar:
-    """A context that gives a callback for `fetch`; its bar shows once the first bytes come, on a terminal."""
+    """Context manager: a callback for `fetch` that draws a bar on a terminal once the first bytes arrive."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -173,7 +182,7 @@ class download_bar:
         return self
 
     def __call__(self, here: int, size: int) -> None:
-        if not size:  # the hub is busy, and has not said it
+        if not size:  # the hub is busy and has not sent the size yet
             return
         if self.bar is None:
             from rich.progress import (
@@ -211,33 +220,37 @@ def stderr_console() -> Console:
 def complete_entry(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
-    return _completed(
-        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MAX_COMPLETIONS).entries], incomplete
+    return _completions(
+        [entry.name for entry in Library(notify=_ignore_notice).list(incomplete, limit=MAX_COMPLETIONS).entries],
+        incomplete,
     )
 
 
 def complete_trashed(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from softprompt.library import Library
 
-    return _completed(
-        [one.name for one in Library(say=_unsaid).list(incomplete, limit=MAX_COMPLETIONS, trashed=True).entries],
+    return _completions(
+        [
+            entry.name
+            for entry in Library(notify=_ignore_notice).list(incomplete, limit=MAX_COMPLETIONS, trashed=True).entries
+        ],
         incomplete,
     )
 
 
-def _completed(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    plain = [name for name in names if sanitize(name) == name]  # a header may be anyone's
+def _completions(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    plain = [name for name in names if sanitize(name) == name]  # a name from a foreign file may control the terminal
     return [CompletionItem(name) for name in plain if name.casefold().startswith(incomplete.casefold())]
 
 
-def _unsaid(_notice: str) -> None:
-    """A completion has no place for words."""
+def _ignore_notice(_notice: str) -> None:
+    """Drop a notice: a completion has no place to show it."""
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.encoders.catalog import is_kept, list_models
+    from softprompt.encoders.catalog import is_cached, list_models
 
-    names = [info.name for info in list_models()] if is_kept() else ["mini"]
+    names = [info.name for info in list_models()] if is_cached() else ["mini"]
     return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
 
 
@@ -254,7 +267,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="DEVICE",
-    help="auto, cpu, cuda, cuda:1 or mps; auto is the first CUDA device, else mps, else the cpu.",
+    help="auto, cpu, cuda, cuda:1 or mps. auto takes the first CUDA device, then mps, then the CPU.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 entry_argument = click.argument("name", shell_complete=complete_entry)
@@ -262,7 +275,7 @@ trashed_argument = click.argument("name", shell_complete=complete_trashed)
 
 
 def library() -> Library:
-    """The user's library; what it has to say of its index goes to stderr."""
+    """Return the user's library. Its notices go to stderr."""
     from softprompt.library import Library
 
-    return Library(say=lambda notice: narrate(f"note: {notice}"))
+    return Library(notify=lambda notice: narrate(f"note: {notice}"))

@@ -1,4 +1,4 @@
-"""Following a run of the worker: its curve and figures on the terminal until it ends, and then its result."""
+"""Follow a run of the worker: draw its curve and metrics until it ends, then print its result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from softprompt.errors import RunNotFound, RunRefused, WorkerError
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
-from softprompt_tui.cli.result import finish
-from softprompt_tui.rendering.numbers import duration, figure
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render
+from softprompt_tui.cli.result import print_result_and_exit
+from softprompt_tui.rendering.numbers import format_duration, format_number
+from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -24,107 +24,107 @@ if TYPE_CHECKING:
 
     from softprompt.worker.client import Client
 
-MAX_TRIES = 5  # workers that die one after another before it is given up
+MAX_TRIES = 5  # give up after so many workers in a row have died
 
 
 def follow(worker: Callable[[], Client], run: str, quiet: bool) -> RunSummary | None:
-    """The run as it ended; None where it was left before: by Ctrl-C, or because the worker was told to end."""
-    shown = sys.stderr.isatty() and not quiet
+    """Follow a run to its end and return it. Returns None if the user detached (Ctrl-C) or the worker was stopped."""
+    is_drawn = sys.stderr.isatty() and not quiet
     try:
-        with Picture() if shown else nullcontext(_Nothing()) as picture:
-            ended = _through_deaths(worker, run, picture)
+        with LiveCurve() if is_drawn else nullcontext(_NoCurve()) as curve:
+            ended = _follow_across_workers(worker, run, curve)
     except KeyboardInterrupt:
-        narrate(f"detached; the training goes on: `softprompt-tui attach {run}` comes back to it")
+        narrate(f"detached; the training goes on. `softprompt-tui attach {run}` shows it again.")
         return None
     if ended is None:
-        narrate("the worker was told to end; the run goes on when it is started again: `softprompt-tui worker start`")
+        narrate("the worker was stopped; the run continues after `softprompt-tui worker start`")
     return ended
 
 
-def _through_deaths(worker: Callable[[], Client], run: str, picture: Picture | _Nothing) -> RunSummary | None:
-    """Goes on with the next worker where one dies."""
+def _follow_across_workers(worker: Callable[[], Client], run: str, curve: LiveCurve | _NoCurve) -> RunSummary | None:
+    """Follow a run. If its worker dies, continue with the next one."""
     from softprompt.worker.client import WorkerGone
 
     for _ in range(MAX_TRIES):
         try:
             with worker() as client:
-                return _until_ended(client, run, picture)
+                return _follow_until_end(client, run, curve)
         except WorkerGone:
-            picture.say("the worker is gone; another one goes on with the run")
-    raise WorkerError(
-        f"{MAX_TRIES} workers died one after another over this run: `softprompt-tui worker logs` tells why"
-    )
+            curve.show_status("the worker died; another one continues the run")
+    raise WorkerError(f"{MAX_TRIES} workers in a row died during this run. `softprompt-tui worker logs` shows why.")
 
 
-def _until_ended(client: Client, run: str, picture: Picture | _Nothing) -> RunSummary | None:
+def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> RunSummary | None:
     from softprompt.worker.summary import ENDED
 
-    curve = client.request(p.Curve(run))
-    run = curve["run"]
-    listed = next((one for one in client.runs if one["id"] == run), None)
-    if listed is None:
-        raise RunNotFound(f"run {run} ended long ago: `softprompt-tui show` shows what it saved")
-    now = RunSummary.from_message(listed)
-    picture.begin(now, curve["points"])
-    if now.state in ENDED:
-        return now
-    made_way = False  # an older worker, whose runs a newer one goes on with
+    reply = client.request(p.Curve(run))
+    run = reply["run"]
+    message = next((message for message in client.runs if message["id"] == run), None)
+    if message is None:
+        raise RunNotFound(f"run {run} ended long ago. `softprompt-tui show` shows its result.")
+    summary = RunSummary.from_message(message)
+    curve.begin(summary, reply["points"])
+    if summary.state in ENDED:
+        return summary
+    is_replaced = False  # this worker is older than the client; a newer one continues its runs
     for event in client.events():
-        made_way = made_way or p.makes_way(event, client.making_way)
+        is_replaced = is_replaced or p.frees_older_worker(event, client.making_way)
         match event.get("type"):
             case "report" if event["run"] == run:
-                picture.report(RunReport.from_message(event))
+                curve.add_report(RunReport.from_message(event))
             case "loading" if event["run"] == run:
-                picture.say(f"fetching {now.model}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB")
+                curve.show_status(
+                    f"downloading {summary.model}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB"
+                )
             case "run" if event["run"]["id"] == run:
-                now = RunSummary.from_message(event["run"])
-                if now.state in ENDED:
-                    return now
-                picture.say(_STATES.get(now.state, ""))
+                summary = RunSummary.from_message(event["run"])
+                if summary.state in ENDED:
+                    return summary
+                curve.show_status(_STATUS_BY_STATE.get(summary.state, ""))
             case "dropped" if event["run"] == run:
                 raise RunRefused(f"run {run[:8]} was dropped meanwhile")
             case "bye" if event.get("reason"):
                 raise WorkerError(f"the worker has ended: {event['reason']}")
-            case "bye" if not (event.get("again") or made_way):
+            case "bye" if not (event.get("again") or is_replaced):
                 return None
     return None
 
 
-_STATES = {"queued": "waiting for its turn", "paused": "paused", "running": "beginning"}
+_STATUS_BY_STATE = {"queued": "waiting for its turn", "paused": "paused", "running": "starting"}
 
 
-def show_result(ended: RunSummary, as_json: bool, asked_for: bool = False) -> None:
-    """What a run came to; `asked_for` where its end was just what was asked for, and no interruption."""
+def print_run_result(ended: RunSummary, as_json: bool, asked_for: bool = False) -> None:
+    """Print the result of a run that has ended. `asked_for`: the command itself stopped it, so that is a success."""
     if ended.entry:
-        finish(ended.name, library().open(ended.entry), ended.error, as_json, asked_for)
+        print_result_and_exit(ended.name, library().open(ended.entry), ended.error, as_json, asked_for)
     elif ended.error:
         fail(f"run {ended.id[:8]} failed: {ended.error}", FAILED)
     elif as_json:
         print_json(ended.as_dict())
     else:
-        narrate(f"run {ended.id[:8]} was stopped before it had anything to save")
+        narrate(f"run {ended.id[:8]} was stopped before there was anything to save")
 
 
-class _Nothing:
-    """Stands where nothing is shown."""
+class _NoCurve:
+    """Takes the place of a LiveCurve if nothing is drawn."""
 
     def begin(self, run: RunSummary, points: list[Any]) -> None: ...
-    def report(self, report: RunReport) -> None: ...
-    def say(self, words: str) -> None: ...
+    def add_report(self, report: RunReport) -> None: ...
+    def show_status(self, text: str) -> None: ...
 
 
-class Picture:
-    """The curve so far and one line of figures, on stderr; drawn at most four times a second, twice over SSH."""
+class LiveCurve:
+    """The curve so far and one line of metrics on stderr, drawn at most four times a second (twice over SSH)."""
 
     def __init__(self) -> None:
-        self.every = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25
+        self.draw_interval = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds
         self.points: list[tuple[int, float]] = []
-        self.words = ""
+        self.status = ""
         self.run = RunSummary("", "")
         self.latest: RunReport | None = None
         self.drawn_at = 0.0
 
-    def __enter__(self) -> Picture:
+    def __enter__(self) -> LiveCurve:
         from rich.live import Live
 
         self.live: Live = Live(console=stderr_console(), auto_refresh=False, transient=True)
@@ -137,48 +137,49 @@ class Picture:
     def begin(self, run: RunSummary, points: list[Any]) -> None:
         self.run = run
         self.points = [(step, loss) for step, loss, *_ in points]
-        self.say(_STATES.get(run.state, ""))
+        self.show_status(_STATUS_BY_STATE.get(run.state, ""))
 
-    def report(self, report: RunReport) -> None:
+    def add_report(self, report: RunReport) -> None:
         if self.latest and report.tokens != self.latest.tokens:
-            self.points = []  # "auto" goes on to the next number of tokens
-        self.latest, self.words = report, ""
+            self.points = []  # "auto" starts with the next number of tokens
+        self.latest, self.status = report, ""
         self.points = (
-            [point for point in self.points if point[0] < report.step] if self._is_back(report) else self.points
+            [point for point in self.points if point[0] < report.step] if self._is_repeated(report) else self.points
         )
         if report.loss is not None:
             self.points.append((report.step, report.loss))
         self._draw()
 
-    def say(self, words: str) -> None:
-        self.words = words
+    def show_status(self, text: str) -> None:
+        self.status = text
         self._draw(now=True)
 
-    def _is_back(self, report: RunReport) -> bool:
+    def _is_repeated(self, report: RunReport) -> bool:
+        """Return whether the report's step was drawn before: the next worker resumes from a checkpoint."""
         return bool(self.points) and report.step <= self.points[-1][0]
 
     def _draw(self, now: bool = False) -> None:
         from rich.text import Text
 
-        if not now and time.monotonic() - self.drawn_at < self.every:
+        if not now and time.monotonic() - self.drawn_at < self.draw_interval:
             return
         self.drawn_at = time.monotonic()
         size = shutil.get_terminal_size()
-        curve = render([self.points], min(WIDEST, size.columns - 1), min(HEIGHT, size.lines - 4))
+        curve = render([self.points], min(MAX_PLOT_WIDTH, size.columns - 1), min(PLOT_HEIGHT, size.lines - 4))
         text = Text.from_ansi(curve, no_wrap=True, end="\n") if curve else Text()
-        text.append(sanitize(f"{self.run.id[:8]}  {self._figures()}")[: size.columns - 1])
+        text.append(sanitize(f"{self.run.id[:8]}  {self._status_line()}")[: size.columns - 1])
         self.live.update(text, refresh=True)
 
-    def _figures(self) -> str:
-        now = self.latest
-        if self.words or now is None:
-            return self.words or "beginning"
-        tokens = f"{now.tokens} tokens  " if self.run.tokens == "auto" else ""
-        left = (self.run.steps - now.step) / now.steps_per_second if now.steps_per_second else 0
+    def _status_line(self) -> str:
+        report = self.latest
+        if self.status or report is None:
+            return self.status or "starting"
+        tokens = f"{report.tokens} tokens  " if self.run.tokens == "auto" else ""
+        seconds_left = (self.run.steps - report.step) / report.steps_per_second if report.steps_per_second else 0
         is_search = self.run.kind == "hard"
-        loss = "" if is_search else f"loss {figure(now.loss)}  "
-        of_what = " of the best text" if is_search else ""
+        loss = "" if is_search else f"loss {format_number(report.loss)}  "
+        subject = " of the best text" if is_search else ""
         return (
-            f"{tokens}{now.step}/{self.run.steps}  {loss}similarity{of_what} {figure(now.similarity)}  "
-            f"{now.steps_per_second or 0:.0f}/s  {duration(left)} left"
+            f"{tokens}{report.step}/{self.run.steps}  {loss}similarity{subject} {format_number(report.similarity)}  "
+            f"{report.steps_per_second or 0:.0f}/s  {format_duration(seconds_left)} left"
         )

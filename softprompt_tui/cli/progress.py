@@ -1,4 +1,4 @@
-"""The progress bar of what is computed in this process: a training, the search for a hard readout, the one and then the other, or a sweep."""
+"""The progress bar of work in this process: a training, a search for a hard readout, or a token sweep."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.token_sweep import SweepReport
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends it early: what it has reached is saved
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each stops the work early and saves the best so far
 
 
-def heed_endings(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Lets `handler` hear of them, but for what is to be ignored, as under nohup; returns who heard of them before."""
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Install `handler` for the stop signals, except ignored ones (nohup). Returns the handlers that it replaces."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT:  # which somebody has typed on a terminal that may be slow
+        if number != signal.SIGINT:  # a person at the terminal can wait for slow output
             end_soon()
         handler(number, frame)
 
-    return {number: signal.signal(number, end) for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN}
+    return {
+        number: signal.signal(number, end) for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+    }
 
 
 class ProgressDisplay:
-    """A bar on stderr, where that is a terminal; the first Ctrl-C or hang-up ends the work, a second the program."""
+    """A progress bar on stderr if that is a terminal. The first Ctrl-C or hangup stops the work, the second exits."""
 
     def __init__(self, quiet: bool, steps: int | None = None, auto: bool = False) -> None:
         self.steps, self.auto = steps, auto
@@ -51,26 +53,29 @@ class ProgressDisplay:
         )
         self.bar = Bar(*columns, console=stderr_console(), disable=not self.shown, transient=True)
         self.task = self.bar.add_task("starting", total=self.steps)
-        self.before = heed_endings(self._interrupt)
+        self.before = handle_stop_signals(self._interrupt)
         if self.shown:
             self.bar.start()
         return self
 
     def training(self, report: Report) -> bool:
-        figures = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
+        metrics = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
         tokens = f"{len(report.vectors)} tokens  " if self.auto else ""
-        self.bar.update(self.task, completed=report.step, description=tokens + figures)
+        self.bar.update(self.task, completed=report.step, description=tokens + metrics)
         return self.interrupted
 
     def hard(self, report: HardReport) -> bool:
-        words = f"hard readout {report.similarity:.4f}  {report.text}"
-        self.bar.update(self.task, completed=report.step, total=report.steps, description=sanitize(words))
+        description = f"hard readout {report.similarity:.4f}  {report.text}"
+        self.bar.update(self.task, completed=report.step, total=report.steps, description=sanitize(description))
         return self.interrupted
 
     def sweep(self, report: SweepReport) -> bool:
         first, last = report.results[0], report.results[-1]
-        figures = f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  {report.steps_per_second:.0f} steps/s"
-        self.bar.update(self.task, completed=report.step, description=figures)
+        description = (
+            f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  "
+            f"{report.steps_per_second:.0f} steps/s"
+        )
+        self.bar.update(self.task, completed=report.step, description=description)
         return self.interrupted
 
     def __exit__(self, *_: object) -> None:
@@ -83,4 +88,4 @@ class ProgressDisplay:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        self.bar.update(self.task, description=sanitize("stopping; the best so far is kept"))
+        self.bar.update(self.task, description=sanitize("stopping; the best so far will be saved"))

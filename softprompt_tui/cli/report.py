@@ -1,4 +1,4 @@
-"""A soft prompt for people and for scripts."""
+"""Prints a soft prompt: as text for people, as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt_tui.cli.common import print_table
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render, without_colour
-from softprompt_tui.rendering.provenance import STOPPED, UNKNOWN, told_of_hidden, told_of_origin, unusual
+from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
+from softprompt_tui.rendering.provenance import (
+    STOP_REASONS,
+    UNKNOWN,
+    describe_hidden_states,
+    describe_origin,
+    describe_settings,
+)
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -23,64 +29,70 @@ if TYPE_CHECKING:
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
     from softprompt.prompts.serialization import to_dict  # numpy
 
-    kept = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
-    return {"id": entry.id, **to_dict(entry.prompt), **kept, "path": str(path)}
+    metadata = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
+    return {"id": entry.id, **to_dict(entry.prompt), **metadata, "path": str(path)}
 
 
 def print_entry(entry: Entry, path: Path) -> None:
-    """The result of a training: what it is, how good it is, how it reads, where it is."""
+    """Print an entry: its prompt, similarities, settings, readout and file."""
     prompt = entry.prompt
-    line("name", prompt.name)
-    line("hard prompt", prompt.hard_prompt or UNKNOWN)
-    line("soft tokens", f"{prompt.tokens} on {prompt.model or f'{UNKNOWN} model of width {prompt.vectors.shape[1]}'}")
-    line("similarity", UNKNOWN if prompt.similarity is None else f"{prompt.similarity:.4f}")
+    print_line("name", prompt.name)
+    print_line("hard prompt", prompt.hard_prompt or UNKNOWN)
+    print_line(
+        "soft tokens", f"{prompt.tokens} on {prompt.model or f'{UNKNOWN} model of width {prompt.vectors.shape[1]}'}"
+    )
+    print_line("similarity", UNKNOWN if prompt.similarity is None else f"{prompt.similarity:.4f}")
     if prompt.composition:
-        made = prompt.composition
-        line(
+        fidelity = prompt.composition
+        print_line(
             "composed",
-            f"{made.mean:.4f} mean, {made.worst:.4f} worst in {len(made.contexts)}; {made.floor:.4f} without their words",
+            f"{fidelity.mean:.4f} mean, {fidelity.worst:.4f} worst of {len(fidelity.contexts)} contexts; "
+            f"floor {fidelity.floor:.4f}",
         )
-    for label, words in told_of_hidden(prompt):
-        line(label, words)
+    for label, text in describe_hidden_states(prompt):
+        print_line(label, text)
     if prompt.steps and prompt.device:
-        line(
+        print_line(
             "trained",
-            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on {prompt.device}; {STOPPED.get(prompt.stopped, prompt.stopped)}",
+            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on "
+            f"{prompt.device}; {STOP_REASONS.get(prompt.stopped, prompt.stopped)}",
         )
-    if prompt.device and (settings := unusual(prompt.config)):
-        line("settings", settings)
-    for label, words in told_of_origin(prompt):
-        line(label, words)
+    if prompt.device and (settings := describe_settings(prompt.config)):
+        print_line("settings", settings)
+    for label, text in describe_origin(prompt):
+        print_line(label, text)
     if entry.tags:
-        line("tags", "  ".join(entry.tags))
+        print_line("tags", "  ".join(entry.tags))
     if entry.note:
-        line("note", entry.note)
+        print_line("note", entry.note)
     if prompt.readout:
-        typed = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
-        line("readout", f"{prompt.readout_text}   (typed as text: similarity {typed})")
+        similarity = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
+        print_line("readout", f"{prompt.readout_text}   (typed as text: similarity {similarity})")
     if prompt.hard:
         print_hard(prompt)
     if prompt.readout:
         click.echo()
         print_readout(prompt)
         click.echo()
-    line("saved", f"{path}  (id {entry.id})")
+    print_line("saved", f"{path}  (id {entry.id})")
 
 
 def print_hard(prompt: SoftPrompt) -> None:
-    """The hard readout, and how it compares: three similarities side by side."""
+    """Print the hard readout and its similarity beside those of the soft tokens and the readout."""
     hard = prompt.hard
     assert hard is not None
-    line("hard readout", hard.text)
+    print_line("hard readout", hard.text)
     composed = "" if hard.composed is None else f", {hard.composed:.4f} composed"
-    line(
-        "", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts judged in {hard.seconds:.1f} s{composed}"
+    print_line(
+        "", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts scored in {hard.seconds:.1f} s{composed}"
     )
-    each = (("soft", prompt.similarity), ("readout", prompt.readout_similarity), ("hard readout", hard.similarity))
-    line("similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in each))
+    columns = (("soft", prompt.similarity), ("readout", prompt.readout_similarity), ("hard readout", hard.similarity))
+    print_line(
+        "similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in columns)
+    )
 
 
-def line(label: str, text: str) -> None:
+def print_line(label: str, text: str) -> None:
     click.echo(f"{click.style(f'{sanitize(label):<12}', dim=True)} {sanitize(text)}")
 
 
@@ -88,18 +100,20 @@ def print_readout(prompt: SoftPrompt) -> None:
     rows = [
         (
             f"[v{i}]",
-            read.token,
-            f"{read.cosine:.3f}",
-            "  ".join(f"{near.token} {near.cosine:.2f}" for near in read.alternatives),
+            token.token,
+            f"{token.cosine:.3f}",
+            "  ".join(f"{neighbor.token} {neighbor.cosine:.2f}" for neighbor in token.alternatives),
         )
-        for i, read in enumerate(prompt.readout, 1)
+        for i, token in enumerate(prompt.readout, 1)
     ]
     print_table(("", "token", "cosine", "alternatives"), rows, right=(2,), stretch=3)
 
 
 def print_curve(*curves: Array, labels: Sequence[str] = ()) -> None:
-    """Losses against steps, one curve an array; as wide as the terminal."""
-    width = min(WIDEST, shutil.get_terminal_size().columns)
-    text = render([[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, HEIGHT, labels)
+    """Plot losses against steps, one curve per array, as wide as the terminal."""
+    width = min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns)
+    text = render(
+        [[(i + 1, float(loss)) for i, loss in enumerate(losses)] for losses in curves], width, PLOT_HEIGHT, labels
+    )
     if text:
-        click.echo(text if sys.stdout.isatty() else without_colour(text))
+        click.echo(text if sys.stdout.isatty() else strip_color(text))

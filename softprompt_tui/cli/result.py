@@ -1,4 +1,4 @@
-"""How a training ends on the command line, wherever it ran."""
+"""The end of a training on the command line, whether the command or the worker ran it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
 
-def finish(name: str, entry: Entry, failure: str, as_json: bool, asked_for: bool = False) -> None:
-    """Shows the saved `entry`, wished for under `name`; the program ends with 1 where it failed, with 130 where it was interrupted.
+def print_result_and_exit(name: str, entry: Entry, failure: str, as_json: bool, asked_for: bool = False) -> None:
+    """Print the saved entry, then exit with 1 if the training failed or with 130 if it was interrupted.
 
-    `asked_for`: the interruption is just what the command was for.
+    Args:
+        name: the name that the user asked for.
+        failure: the reason why the training failed, or "".
+        asked_for: the command itself stopped the training, so an interruption is a success.
     """
     if name and entry.prompt.name != name:
-        narrate(f"note: {name} was taken meanwhile; saved as {entry.prompt.name}")
+        narrate(f"note: another entry took the name {name} meanwhile; saved as {entry.prompt.name}")
     for warning in entry.prompt.warnings:
         narrate(f"note: {warning}")
     path = library().path(entry.id, entry.revision)
@@ -26,6 +29,6 @@ def finish(name: str, entry: Entry, failure: str, as_json: bool, asked_for: bool
     else:
         print_entry(entry, path)
     if failure:
-        fail(f"{failure}. The best until then was saved as {entry.prompt.name}", FAILED)
+        fail(f"{failure}. The best result so far was saved as {entry.prompt.name}.", FAILED)
     if entry.prompt.stopped == "interrupted" and not asked_for:
         raise SystemExit(INTERRUPTED)

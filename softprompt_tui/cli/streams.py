@@ -1,7 +1,7 @@
-"""The standard streams, made safe once: one that is closed, broken, full, or whose encoding lacks characters.
+"""Standard streams that cannot break a command: closed, broken, full, or with an encoding that lacks characters.
 
-A command does its work to the end whatever becomes of its output. A closed stream counts as /dev/null. A reader that
-goes away is no failure. Output that is lost otherwise, as on a full disk, makes the exit code 1, with one line.
+A command finishes its work whatever happens to its output. A closed stream behaves like /dev/null. A reader that goes
+away is not an error. Output lost for another reason, such as a full disk, prints one line and sets exit code 1.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import BinaryIO
 import click
 
 from softprompt.errors import HomeError, PromptError, check_text
-from softprompt.worker.log import PROGRAM, log_file
+from softprompt.worker.log import PROGRAM, open_log_file
 
 TERMINAL_CHUNK = 256  # bytes
 POLL_SECONDS = 0.1
-MAX_INPUT_LENGTH = 1 << 20  # bytes; no prompt or note is that long, and standard input may never end
+MAX_INPUT_BYTES = 1 << 20  # more than any prompt or note; standard input may be endless
 STDIN, STDOUT, STDERR = 0, 1, 2
-NEAREST = "softprompt-nearest"  # the name of the error handler that replaces what an encoding lacks
+NEAREST = "softprompt-nearest"  # name of the codec error handler that replaces characters which an encoding lacks
 _LOOKALIKES = str.maketrans(
     "─━│┃┄┈┌┐└┘├┤┬┴┼╭╮╰╯═║╔╗╚╝╸╺…·•–—‘’“”←→↑↓",
     "--||--+++++++++++++=|++++--..*--''\"\"<>^v",
@@ -35,7 +35,7 @@ _LOOKALIKES = str.maketrans(
 
 
 class Output(io.RawIOBase):
-    """A standard stream that never raises: once a write fails, all further output is dropped and `failure` says why."""
+    """A standard stream that never raises. After a failed write it drops all output; `failure` holds the error."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -58,24 +58,23 @@ class Output(io.RawIOBase):
             written = 0
             while written < view.nbytes and self.failure is None:
                 try:
-                    if (
-                        self.isatty()
-                    ):  # which takes so much, once it takes any: no write waits where `end_soon` is not seen
+                    if self.isatty():
+                        # a terminal that accepts any bytes accepts a chunk, so the write cannot block past `end_soon`
                         self._wait()
                         written += os.write(self._descriptor, view[written : written + TERMINAL_CHUNK])
                     else:
                         written += os.write(self._descriptor, view[written:])
-                except BlockingIOError:  # another program made the terminal or pipe that we share non-blocking
+                except BlockingIOError:  # another program set the shared terminal or pipe to non-blocking
                     self._wait()
                 except OSError as error:
                     self.failure = error
             return view.nbytes
 
     def _wait(self) -> None:
-        """Wait until something can be written. Raises TimeoutError if nothing can, and the program is to end."""
+        """Wait until the stream accepts output. Raises TimeoutError if it does not and the program should end."""
         while not select.select([], [self._descriptor], [], POLL_SECONDS)[1]:
             if _is_ending:
-                raise TimeoutError(errno.ETIMEDOUT, "it takes no more output")
+                raise TimeoutError(errno.ETIMEDOUT, "the stream accepts no more output")
 
 
 _outputs: dict[int, Output] = {}
@@ -84,37 +83,37 @@ _closed: set[int] = set()
 
 
 def prepare() -> None:
-    """Make the standard streams safe. Call it before any file is opened, which could get a closed stream's number."""
-    codecs.register_error(NEAREST, _nearest)
+    """Make the standard streams safe. Call this before opening any file, which could get a closed stream's number."""
+    codecs.register_error(NEAREST, _replace_unencodable)
     for descriptor in (STDIN, STDOUT, STDERR):
         if _is_closed(descriptor):
             _closed.add(descriptor)
             _open_null(descriptor)
     if sys.stdin is None:
-        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115  # it lives as long as the process
+        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115  # stays open until the process ends
     for name, descriptor in (("stdout", STDOUT), ("stderr", STDERR)):
         stream = getattr(sys, name)
         if stream is None or (stream is getattr(sys, f"__{name}__") and descriptor not in _outputs):
-            setattr(sys, name, _safe(stream, descriptor))
+            setattr(sys, name, _wrap(stream, descriptor))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=NEAREST)
 
 
 def end_soon() -> None:
-    """Wait no longer for a terminal or pipe that takes no output: the program has been told to end."""
+    """Stop waiting for streams that accept no output, because the program should end."""
     global _is_ending
     _is_ending = True
 
 
 @contextmanager
 def native_errors_logged() -> Iterator[None]:
-    """Send what compiled libraries write to standard error to the log; this program's own lines go where they went."""
+    """Redirect what compiled libraries write to standard error into the log. Our own lines still go to stderr."""
     output = _outputs.get(STDERR)
     if output is None:
         yield
         return
     try:
-        log = log_file(PROGRAM)
+        log = open_log_file(PROGRAM)
     except (HomeError, OSError):
         log = Path(os.devnull).open("ab")  # noqa: SIM115
     elsewhere = os.dup(STDERR)
@@ -130,7 +129,7 @@ def native_errors_logged() -> Iterator[None]:
 
 
 def output_failure() -> OSError | None:
-    """Return why standard output cannot be written any more, or None."""
+    """Return the error that made standard output unusable, or None."""
     output = _outputs.get(STDOUT)
     return output.failure if output else None
 
@@ -140,23 +139,23 @@ def is_reader_gone(failure: OSError) -> bool:
 
 
 def standard_input(holding: str) -> BinaryIO:
-    """Return standard input, which is to hold e.g. "a prompt". Raises UsageError where it is closed."""
+    """Return standard input as bytes. Raises UsageError if it is closed; the message says that `holding` is missing."""
     if STDIN in _closed or sys.stdin is None:
-        raise click.UsageError(f"standard input is closed, so there is no {holding} in it")
+        raise click.UsageError(f"standard input is closed, so there is no {holding} to read")
     return sys.stdin.buffer
 
 
-def read_text(what: str, most: int) -> str:
-    """Return standard input as text. Raises PromptError for more than `most` bytes, and for what is no UTF-8."""
+def read_text(what: str, max_bytes: int) -> str:
+    """Read standard input as text. Raises PromptError for more than `max_bytes`, and for text that is not UTF-8."""
     stream = standard_input(what)
     raw = b""
     try:
-        while len(raw) <= most and (piece := stream.read(most + 1 - len(raw))):
-            raw += piece
+        while len(raw) <= max_bytes and (chunk := stream.read(max_bytes + 1 - len(raw))):
+            raw += chunk
     except OSError as error:
-        raise PromptError(f"standard input cannot be read: {error.strerror}") from error
-    if len(raw) > most:
-        raise PromptError(f"standard input has more than {most:,} bytes, the most that a {what} can have: shorten it")
+        raise PromptError(f"cannot read standard input: {error.strerror}") from error
+    if len(raw) > max_bytes:
+        raise PromptError(f"standard input has more than {max_bytes:,} bytes, the limit for a {what}. Shorten it.")
     return check_text(what, raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").strip())
 
 
@@ -177,7 +176,7 @@ def _open_null(descriptor: int) -> None:
         os.close(null)
 
 
-def _safe(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
+def _wrap(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
     output = _outputs[descriptor] = Output(descriptor)
     return io.TextIOWrapper(
         io.BufferedWriter(output),
@@ -187,8 +186,8 @@ def _safe(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
     )
 
 
-def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that an encoding lacks by ones that look alike, or by as many question marks as they are wide."""
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that the encoding lacks: by look-alikes, or by one question mark per column."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_replacement, error.object[error.start : error.end])), error.end
@@ -198,7 +197,7 @@ def _replacement(char: str) -> str:
     alike = char.translate(_LOOKALIKES)
     if alike.isascii():
         return alike
-    if "\u2800" <= char <= "\u28ff":  # braille, of which curves are drawn
+    if "\u2800" <= char <= "\u28ff":  # braille, used for curves
         return " " if char == "\u2800" else "*"
     if "\u2580" <= char <= "\u259f":  # blocks
         return "#"

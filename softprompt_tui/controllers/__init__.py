@@ -1,1 +1,1 @@
-"""What the keys and the worker set in motion: each controller sees to one thing, and tells by messages what has changed."""
+"""The controllers. Each handles one part of the interface and posts messages about what has changed."""

@@ -1,4 +1,4 @@
-"""Hard readouts: whether there is one of what is shown, how far the search for one is, and asking for it."""
+"""Hard readouts: show the text or the progress of its search, start a search, and copy the text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
-from softprompt_tui.rendering.details import READY_SOON, round_words
+from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_round
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.state.queue import told
+from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.widgets.readout import HardReadoutView
 
 if TYPE_CHECKING:
@@ -20,78 +20,82 @@ if TYPE_CHECKING:
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
 
-ASK = "not looked for yet: x looks for it"
-COMES = "is looked for when the training is done"
-LATER = "can be looked for when the training is done"
-PAUSED = "paused: p in runs goes on with it"
+NOT_SEARCHED = "none yet: x searches for one"
+AT_THE_END = "starts when the training ends"
+AFTER_TRAINING = "is possible when the training ends"
+PAUSED = "paused: p in runs resumes it"
 
-HandIn = Callable[["AnyJob"], Awaitable["RunSummary"]]
+SubmitJob = Callable[["AnyJob"], Awaitable["RunSummary"]]
 
 
 class HardReadoutController:
-    """What the readout pane says of hard readouts, and what its keys do. `hand_in` is that of the runs."""
+    """The hard readout in the readout pane, and its keys."""
 
-    def __init__(self, context: AppContext, hand_in: HandIn) -> None:
-        self.context, self.hand_in = context, hand_in
+    def __init__(self, context: AppContext, submit_job: SubmitJob) -> None:
+        self.context, self.submit_job = context, submit_job
 
-    def of_entry(self, entry: Entry) -> HardReadoutView:
-        """What is known of its hard readout: the search under way, what was found, or why there is none."""
-        kept, run = entry.prompt.hard, self.context.runs.search_for(entry.id)
+    def view_of_entry(self, entry: Entry) -> HardReadoutView:
+        """Return the hard readout of an entry, the progress of its search, or why there is none."""
+        hard, run = entry.prompt.hard, self.context.runs.latest_search(entry.id)
         if run and run.state in ("queued", "running", "paused"):
             if run.state == "queued":
-                words = told(run, self.context.runs.in_order())
+                status = describe_wait(run, self.context.runs.sorted_runs())
             else:
-                words = (
-                    PAUSED if run.state == "paused" else round_words(run.step, run.steps) if run.step else READY_SOON
+                status = (
+                    PAUSED
+                    if run.state == "paused"
+                    else describe_round(run.step, run.steps)
+                    if run.step
+                    else PREPARING_SEARCH
                 )
-            if run.text or kept is None:
-                return HardReadoutView(run.text or "", run.similarity if run.text else None, words)
-            return HardReadoutView(kept.text, kept.similarity, f"another one: {words}")
-        if kept is not None:
+            if run.text or hard is None:
+                return HardReadoutView(run.text or "", run.similarity if run.text else None, status)
+            return HardReadoutView(hard.text, hard.similarity, f"another one: {status}")
+        if hard is not None:
             return HardReadoutView(
-                kept.text, kept.similarity, "" if kept.composed is None else f"composed {kept.composed:.4f}"
+                hard.text, hard.similarity, "" if hard.composed is None else f"composed {hard.composed:.4f}"
             )
         if run and run.state == "failed":
-            return HardReadoutView(words=f"failed: {run.error}; x tries again")
-        return HardReadoutView(words=_why_not(entry) or ASK)
+            return HardReadoutView(status=f"failed: {run.error}; x tries again")
+        return HardReadoutView(status=_why_impossible(entry) or NOT_SEARCHED)
 
-    def of_run(self, run: RunSummary) -> HardReadoutView:
-        """That of a training under way, which may look for one itself at its end."""
+    def view_of_run(self, run: RunSummary) -> HardReadoutView:
+        """Return the hard readout of a running training, which may search for one at its end."""
         if run.hard_step:
-            return HardReadoutView(run.text or "", run.hard_similarity, round_words(run.hard_step, run.hard_steps))
-        return HardReadoutView(words=COMES if run.hard else LATER)
+            return HardReadoutView(run.text or "", run.hard_similarity, describe_round(run.hard_step, run.hard_steps))
+        return HardReadoutView(status=AT_THE_END if run.hard else AFTER_TRAINING)
 
-    # what is asked
+    # actions
 
-    def look_for(self, entry: str, device: str) -> None:
-        """Hands the search to the worker; what comes of it is another revision of the entry."""
-        self.context.spawn(partial(self._look_for, entry, device), group="requests")
+    def search(self, entry: str, device: str) -> None:
+        """Submit the search to the worker. The result becomes a new revision of the entry."""
+        self.context.spawn(partial(self._search, entry, device), group="requests")
 
-    async def _look_for(self, entry: str, device: str) -> None:
-        run = self.context.runs.search_for(entry)
+    async def _search(self, entry: str, device: str) -> None:
+        run = self.context.runs.latest_search(entry)
         if run and run.state in ("queued", "running"):
-            self.context.show_status("it is being looked for already")
+            self.context.show_status("the search for it has already started")
             return
         try:
-            found = await asyncio.to_thread(self.context.library.open, entry)
-            await self.hand_in(_job(found, self.context.settings.more, device or "auto"))
+            opened = await asyncio.to_thread(self.context.library.open, entry)
+            await self.submit_job(_hard_readout_job(opened, self.context.settings.more, device or "auto"))
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
         else:
-            self.context.show_status(f"a hard readout of {found.prompt.name} is looked for")
+            self.context.show_status(f"searching for a hard readout of {opened.prompt.name}")
 
-    async def copy_of(self, entry: str) -> None:
-        """Puts the text of an entry's hard readout on the terminal's clipboard."""
+    async def copy_from_entry(self, entry: str) -> None:
+        """Copy the text of an entry's hard readout."""
         try:
-            found = await asyncio.to_thread(self.context.library.open, entry)
+            opened = await asyncio.to_thread(self.context.library.open, entry)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return
-        self.copy(found.prompt.hard.text if found.prompt.hard else "")
+        self.copy(opened.prompt.hard.text if opened.prompt.hard else "")
 
     def copy(self, text: str) -> None:
         if not text:
-            self.context.show_status("there is no hard readout to copy: x looks for one")
+            self.context.show_status("there is no hard readout to copy: x searches for one")
             return
         self.context.spawn(partial(self._copy, text), group="copying")
 
@@ -99,26 +103,31 @@ class HardReadoutController:
         self.context.show_status(f"{text} {await self.context.copy(sanitize(text))}")
 
 
-def _job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:
-    """Raises ConfigError, PromptError."""
+def _hard_readout_job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:
+    """Return the job that searches for the hard readout of an entry.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        PromptError: the prompt or the model of the entry is unknown.
+    """
     from softprompt.jobs.job import hard_readout_job
     from softprompt.library.names import check_name
-    from softprompt_tui.services.job_form import hard_of
+    from softprompt_tui.services.job_form import hard_config_from_fields
 
-    made = entry.prompt
-    if why := _why_not(entry):
-        raise PromptError(f"a hard readout of {made.name} cannot be looked for: {why}")
+    prompt = entry.prompt
+    if reason := _why_impossible(entry):
+        raise PromptError(f"cannot search for a hard readout of {prompt.name}: {reason}")
     try:
-        name = check_name(made.name)
-    except BadName:  # a file's own
+        name = check_name(prompt.name)
+    except BadName:  # a name from a file
         name = ""
-    hard = hard_of(more, seed=entry.revision - 1)  # with the same seed another search would come to the same text
+    hard = hard_config_from_fields(more, seed=entry.revision - 1)  # the same seed would give the same text again
     return replace(
-        hard_readout_job(entry, hard, device), name=name, precision=made.device.rpartition(", ")[2] or "float32"
+        hard_readout_job(entry, hard, device), name=name, precision=prompt.device.rpartition(", ")[2] or "float32"
     )
 
 
-def _why_not(entry: Entry) -> str:
+def _why_impossible(entry: Entry) -> str:
     if not entry.prompt.hard_prompt:
-        return "what it means is not known"
-    return "" if entry.prompt.model else "its model is not known"
+        return "its hard prompt is unknown"
+    return "" if entry.prompt.model else "its model is unknown"

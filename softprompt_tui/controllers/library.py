@@ -1,4 +1,4 @@
-"""Carry out the library's keys. A thread makes each change, and the user is told what goes wrong."""
+"""The library's keys: run each change in a thread and report errors to the user."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from softprompt.errors import EntryChanged, EntryNotFound, PromptError, SoftPromptError
 from softprompt_tui.messages import (
-    CompositionExtended,
-    EntryShown,
+    CompositionTextAdded,
     LibraryChanged,
-    MarksSpent,
+    MarksUsed,
     OnEntry,
-    OpenedChanged,
-    PromptFilled,
+    OpenEntryChanged,
+    PromptLoaded,
+    ShowEntryRequested,
 )
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskText
-from softprompt_tui.screens.progress import GivenUp
+from softprompt_tui.screens.progress import UserCancelled
 
 if TYPE_CHECKING:
     from softprompt.library import EntrySummary
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 Result = TypeVar("Result")
-CHANGING = (
+# actions that change the library
+CHANGING_ACTIONS = (
     OnEntry.RENAME,
     OnEntry.TAG,
     OnEntry.NOTE,
@@ -36,8 +37,9 @@ CHANGING = (
     OnEntry.DELETE,
     OnEntry.UNDO,
     OnEntry.IMPORT,
-)  # actions that change the library
-ASKING = (
+)
+# actions with a dialog
+DIALOG_ACTIONS = (
     OnEntry.RENAME,
     OnEntry.TAG,
     OnEntry.NOTE,
@@ -46,11 +48,11 @@ ASKING = (
     OnEntry.IMPORT,
     OnEntry.DETAIL,
     OnEntry.COMPARE,
-)  # actions with a dialog
+)
 
 
 class TransferActions(Protocol):
-    """What goes beyond the library: files, and the commands that read and write them."""
+    """Actions that run other commands: import, export and assigning a hard prompt."""
 
     async def export(self, entry: Entry) -> None: ...
     async def import_files(self) -> None: ...
@@ -58,17 +60,17 @@ class TransferActions(Protocol):
 
 
 class LibraryController:
-    """Does what the library's keys ask for, and knows which entry is open."""
+    """Carry out the library's keys and track the open entry."""
 
     def __init__(self, context: AppContext, transfer: TransferActions) -> None:
         self.context, self.transfer = context, transfer
-        self.deleted: list[dict[str, EntrySummary]] = []  # what undo brings back, the last first, as it is in the trash
-        self.listed_revision: Callable[[str], int] = lambda _: 0  # of an entry, as the list shows it
-        self._ours: dict[str, int] = {}  # the revisions that were made here, which the list may not show yet
-        self._in_turn = asyncio.Lock()  # a key acts on what the one before it has made
-        self.opened = self.opened_name = ""  # the entry whose tokens [v1], [v2], … are
-        self._seen = context.library.revisions.changed_at()
-        self._asking = False
+        self.deleted: list[dict[str, EntrySummary]] = []  # deletions that undo can revert, as they are in the trash
+        self.listed_revision: Callable[[str], int] = lambda _: 0  # the revision of an entry that the list shows
+        self._own_revisions: dict[str, int] = {}  # revisions written here, which the list may not show yet
+        self._change_lock = asyncio.Lock()  # each change starts after the one before it is written
+        self.opened = self.opened_name = ""  # the open entry: [v1], [v2], … are its tokens
+        self._seen_change = context.library.revisions.changed_at()
+        self._has_dialog = False
         self._actions: dict[OnEntry, Callable[..., Awaitable[None]]] = {
             OnEntry.OPEN: self._open, OnEntry.RENAME: self._rename, OnEntry.TAG: self._tag, OnEntry.NOTE: self._note,
             OnEntry.DELETE: self._delete, OnEntry.UNDO: self._undo, OnEntry.VARY: self._vary, OnEntry.COPY: self._copy,
@@ -77,194 +79,197 @@ class LibraryController:
         }  # fmt: skip
 
     def act(self, action: OnEntry, entries: tuple[str, ...]) -> None:
-        """Do what a key asks for with these entries."""
-        self.context.spawn(partial(self._act, action, entries), group="dialogs" if action in ASKING else "entries")
+        """Start an action on these entries."""
+        self.context.spawn(
+            partial(self._act, action, entries), group="dialogs" if action in DIALOG_ACTIONS else "entries"
+        )
 
     async def _act(self, action: OnEntry, entries: tuple[str, ...]) -> None:
-        if action in ASKING:
-            if self._asking:  # a key that was pressed twice opens one dialog
+        if action in DIALOG_ACTIONS:
+            if self._has_dialog:  # a key that is pressed twice opens one dialog
                 return
-            self._asking = True
+            self._has_dialog = True
         try:
-            async with self._in_turn if action in CHANGING else nullcontext():
+            async with self._change_lock if action in CHANGING_ACTIONS else nullcontext():
                 await self._actions[action](*entries)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
-        except GivenUp:
-            self.context.show_status("given up; nothing was written")
+        except UserCancelled:
+            self.context.show_status("cancelled; nothing was written")
         finally:
-            if action in ASKING:
-                self._asking = False
+            if action in DIALOG_ACTIONS:
+                self._has_dialog = False
 
-    def _changed(self, to: str) -> None:
-        self.context.post(LibraryChanged(to))
+    def _post_change(self, entry: str) -> None:
+        self.context.post(LibraryChanged(entry))
 
-    def seen(self) -> None:
-        """The library as it is now is known."""
-        self._seen = self.context.library.revisions.changed_at()
+    def mark_seen(self) -> None:
+        """Note that the user has seen the library in its current state."""
+        self._seen_change = self.context.library.revisions.changed_at()
 
-    def watch(self) -> None:
-        """Looks whether another program has changed the library."""
-        if self.context.library.revisions.changed_at() != self._seen:
-            self._changed("")
+    def check_for_changes(self) -> None:
+        """Post a message if another program has changed the library."""
+        if self.context.library.revisions.changed_at() != self._seen_change:
+            self._post_change("")
 
-    def look_at_opened(self) -> None:
-        """What is open may have another name by now, or be deleted."""
+    def refresh_opened(self) -> None:
+        """Check whether the open entry was renamed or deleted."""
         if self.opened:
-            self.context.spawn(self._look_at_opened, group="opened", exclusive=True)
+            self.context.spawn(self._refresh_opened, group="opened", exclusive=True)
 
-    async def _look_at_opened(self) -> None:
+    async def _refresh_opened(self) -> None:
         before = self.opened, self.opened_name
         try:
-            self.opened_name = (await self._thread(self.context.library.find, self.opened)).name
+            self.opened_name = (await self._in_thread(self.context.library.find, self.opened)).name
         except EntryNotFound:
             self.opened = ""
-        except SoftPromptError as error:  # nothing is known of it
+        except SoftPromptError as error:
             self.context.show_status(str(error), "error")
         if before != (self.opened, self.opened_name):
-            self.context.post(OpenedChanged())
+            self.context.post(OpenEntryChanged())
 
-    async def _thread(self, call: Callable[..., Result], *args: Any) -> Result:
+    async def _in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.to_thread(call, *args)
 
     async def _open(self, entry: str) -> None:
-        found = await self._thread(self.context.library.open, entry)
-        self.opened, self.opened_name = found.id, found.prompt.name
-        self.context.post(EntryShown(found.id))
-        self.context.post(OpenedChanged())
-        self.context.show_status(f"{found.prompt.name} is open: its tokens are [v1] to [v{found.prompt.tokens}]")
+        opened = await self._in_thread(self.context.library.open, entry)
+        self.opened, self.opened_name = opened.id, opened.prompt.name
+        self.context.post(ShowEntryRequested(opened.id))
+        self.context.post(OpenEntryChanged())
+        self.context.show_status(f"{opened.prompt.name} is open: its tokens are [v1] to [v{opened.prompt.tokens}]")
 
     async def _detail(self, entry: str) -> None:
-        from softprompt_tui.rendering.details import in_full
+        from softprompt_tui.rendering.details import entry_facts
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        self.context.show(TextScreen(in_full(await self._thread(self.context.library.open, entry)).render(20_000)))
+        self.context.show(
+            TextScreen(entry_facts(await self._in_thread(self.context.library.open, entry)).render(20_000))
+        )
 
     async def _rename(self, entry: str) -> None:
-        found = await self._thread(self.context.library.find, entry)
-        name = await self.context.ask(AskText(f"Another name for {sanitize(found.name)}", found.name))
-        if name and name != found.name:
+        summary = await self._in_thread(self.context.library.find, entry)
+        name = await self.context.ask(AskText(f"New name for {sanitize(summary.name)}", summary.name))
+        if name and name != summary.name:
             try:
-                self._ours[entry] = (
-                    await self._thread(self.context.library.rename, entry, name, found.revision)
+                self._own_revisions[entry] = (
+                    await self._in_thread(self.context.library.rename, entry, name, summary.revision)
                 ).revision
-            finally:  # where another one renamed it, that name is to be seen
-                self._changed(entry)
+            finally:  # if another program renamed the entry, show that name
+                self._post_change(entry)
 
     async def _tag(self, *entries: str) -> None:
-        found = [await self._thread(self.context.library.find, entry) for entry in entries]
-        tags = sorted(set.intersection(*(set(one.tags) for one in found)))
-        what = found[0].name if len(found) == 1 else f"{len(found)} soft prompts"
-        typed = await self.context.ask(AskText(f"Tags of {sanitize(what)}, with spaces between", " ".join(tags)))
+        summaries = [await self._in_thread(self.context.library.find, entry) for entry in entries]
+        tags = sorted(set.intersection(*(set(summary.tags) for summary in summaries)))
+        name = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} soft prompts"
+        typed = await self.context.ask(AskText(f"Tags of {sanitize(name)}, separated by spaces", " ".join(tags)))
         if typed is not None:
-            wanted = typed.split()
-            added = [
-                tag for tag in wanted if tag not in tags
-            ]  # what another program does to the other tags meanwhile, holds
-            removed = [tag for tag in tags if tag not in wanted]
+            typed_tags = typed.split()
+            # send the differences only, so that another program's changes to other tags survive
+            added = [tag for tag in typed_tags if tag not in tags]
+            removed = [tag for tag in tags if tag not in typed_tags]
             for entry in entries:
-                self._ours[entry] = (await self._thread(self.context.library.tag, entry, added, removed)).revision
-            self._changed(entries[0])
+                self._own_revisions[entry] = (
+                    await self._in_thread(self.context.library.tag, entry, added, removed)
+                ).revision
+            self._post_change(entries[0])
 
     async def _note(self, entry: str) -> None:
-        found = await self._thread(self.context.library.find, entry)
-        note = await self.context.ask(AskText(f"A note to {sanitize(found.name)}", found.note))
-        if note is not None and note != found.note:
-            kept = await self._thread(self.context.library.annotate, entry, note, found.revision)
-            self._ours[kept.id] = kept.revision
-            if kept.id != entry:
+        summary = await self._in_thread(self.context.library.find, entry)
+        note = await self.context.ask(AskText(f"Note on {sanitize(summary.name)}", summary.note))
+        if note is not None and note != summary.note:
+            saved = await self._in_thread(self.context.library.annotate, entry, note, summary.revision)
+            self._own_revisions[saved.id] = saved.revision
+            if saved.id != entry:
                 self.context.show_status(
-                    "it was changed elsewhere meanwhile: yours is kept beside it, under the same name", "warning"
+                    "another program changed this entry; yours is saved beside it under the same name", "warning"
                 )
-            self._changed(kept.id)
+            self._post_change(saved.id)
 
     async def _delete(self, *entries: str) -> None:
         gone: dict[str, EntrySummary] = {}
         try:
             for entry in entries:
-                found = await self._thread(self.context.library.find, entry)
+                summary = await self._in_thread(self.context.library.find, entry)
                 try:
-                    await self._thread(self.context.library.delete, entry, self._shown_revision(found))
-                except EntryChanged as error:  # the others are as they were shown
+                    await self._in_thread(self.context.library.delete, entry, self._revision_seen_by_user(summary))
+                except EntryChanged as error:  # the other entries are as the user saw them
                     self.context.show_status(str(error), "warning")
                     continue
-                gone[entry] = await self._thread(self.context.library.find, entry, True)
+                gone[entry] = await self._in_thread(self.context.library.find, entry, True)
         finally:
-            self.context.post(MarksSpent())
+            self.context.post(MarksUsed())
             if gone:
                 self.deleted.append(gone)
-                names = [one.name for one in gone.values()]
+                names = [trashed.name for trashed in gone.values()]
                 self.context.show_status(
                     f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back"
                 )
-            self._changed("")
+            self._post_change("")
 
-    def _shown_revision(self, found: EntrySummary) -> int:
-        """The revision that its user has seen: the list's, or what was changed here since."""
-        return max(self.listed_revision(found.id), self._ours.get(found.id, 0)) or found.revision
+    def _revision_seen_by_user(self, summary: EntrySummary) -> int:
+        """Return the revision that the list shows, or a later one that was written here."""
+        return max(self.listed_revision(summary.id), self._own_revisions.get(summary.id, 0)) or summary.revision
 
     async def _undo(self, *_: str) -> None:
         if not self.deleted:
-            self.context.show_status("nothing was deleted here; softprompt-tui list --trash shows what was before")
+            self.context.show_status("nothing to undo; `softprompt-tui list --trash` shows earlier deletions")
             return
         entries, names = self.deleted[-1], []
         for entry, trashed in tuple(entries.items()):
             try:
-                restored = await self._thread(self.context.library.restore, entry, trashed.revision)
+                restored = await self._in_thread(self.context.library.restore, entry, trashed.revision)
                 names.append(restored.prompt.name)
-                self._ours[entry] = restored.revision
+                self._own_revisions[entry] = restored.revision
             except (EntryChanged, EntryNotFound):
                 self.context.show_status(
-                    f"{trashed.name} was restored or purged by another program meanwhile, and is left as it is",
+                    f"another program restored or purged {trashed.name}; nothing was changed",
                     "warning",
                 )
-            del entries[entry]  # where one cannot be written, undo goes on from there
+            del entries[entry]  # if a later entry fails, undo continues from there
         self.deleted.pop()
         if names:
             self.context.show_status(
                 f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
             )
-        self._changed(entry)
+        self._post_change(entry)
 
     async def _vary(self, entry: str) -> None:
-        from softprompt_tui.screens.training_settings import beside_defaults
-        from softprompt_tui.services.job_form import variation_of
+        from softprompt_tui.screens.training_settings import changed_settings
+        from softprompt_tui.services.job_form import variation_fields
 
-        made = (await self._thread(self.context.library.open, entry)).prompt
-        if not made.hard_prompt:
-            raise PromptError(
-                f"the hard prompt of {made.name} is not known: there is nothing to vary. H says what it is"
-            )
-        fields, more = variation_of(made)
-        self.context.settings.more = beside_defaults(more)
-        self.context.post(PromptFilled(made.hard_prompt, fields))
+        prompt = (await self._in_thread(self.context.library.open, entry)).prompt
+        if not prompt.hard_prompt:
+            raise PromptError(f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. H sets it")
+        fields, more = variation_fields(prompt)
+        self.context.settings.more = changed_settings(more)
+        self.context.post(PromptLoaded(prompt.hard_prompt, fields))
         self.context.show_status(
-            f"a variation of {made.name}, from seed {more['seed']}: ctrl+t trains it, F8 shows all its settings"
+            f"a variation of {prompt.name} with seed {more['seed']}: ctrl+t trains it, F8 shows all settings"
         )
 
     async def _copy(self, entry: str) -> None:
-        found = await self._thread(self.context.library.find, entry)
-        self.context.post(CompositionExtended(f"[{found.name}]"))
+        summary = await self._in_thread(self.context.library.find, entry)
+        self.context.post(CompositionTextAdded(f"[{summary.name}]"))
         self.context.show_status(
-            f"[{found.name}] is put into the composition, and {await self.context.copy(f'[{found.name}]')}"
+            f"[{summary.name}] is in the composition, and {await self.context.copy(f'[{summary.name}]')}"
         )
 
     async def _export(self, entry: str) -> None:
-        await self.transfer.export(await self._thread(self.context.library.open, entry))
+        await self.transfer.export(await self._in_thread(self.context.library.open, entry))
 
     async def _hard_prompt(self, entry: str) -> None:
-        await self.transfer.ask_hard_prompt(await self._thread(self.context.library.open, entry))
+        await self.transfer.ask_hard_prompt(await self._in_thread(self.context.library.open, entry))
 
     async def _import(self, *_: str) -> None:
         await self.transfer.import_files()
 
     async def _compare(self, *entries: str) -> None:
-        from softprompt_tui.rendering.details import compared
+        from softprompt_tui.rendering.details import render_comparison
         from softprompt_tui.screens.text_viewer import TextScreen
 
         if len(entries) != 2:
-            self.context.show_status("comparing takes two: space marks them")
+            self.context.show_status("comparing needs two entries: space marks them")
             return
-        self.context.post(MarksSpent())
-        first, second = [await self._thread(self.context.library.open, entry) for entry in entries]
-        self.context.show(TextScreen(await self._thread(compared, first, second)))
+        self.context.post(MarksUsed())
+        first, second = [await self._in_thread(self.context.library.open, entry) for entry in entries]
+        self.context.show(TextScreen(await self._in_thread(render_comparison, first, second)))

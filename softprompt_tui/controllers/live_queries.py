@@ -1,4 +1,4 @@
-"""What is asked while one types: how many tokens the prompt takes, what the composition means, which models there are."""
+"""Queries that run while the user types: the token count, the measured composition, and the list of models."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.errors import SoftPromptError
 from softprompt.worker import protocol as p
-from softprompt_tui.state.settings import USUAL_MODEL
+from softprompt_tui.state.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softprompt.prompts.syntax import SyntaxSpan
     from softprompt_tui.app_context import AppContext
-    from softprompt_tui.services.token_count import Count
+    from softprompt_tui.services.token_count import TokenCount
     from softprompt_tui.services.worker import MeasuredComposition
 
-COUNT_AFTER, COMPOSE_AFTER = 0.05, 0.15  # seconds: keys that follow each other are asked about once
+COUNT_DELAY_SECONDS, COMPOSE_DELAY_SECONDS = 0.05, 0.15  # so that a burst of keys causes one query
 
 
-class Counted(NamedTuple):
-    """A prompt's tokens, None where its model is not counted for, and the syntax in it."""
+class PromptCount(NamedTuple):
+    """The token count of a prompt, None if its model has no known tokenizer, and the image-program syntax in it."""
 
-    tokens: Count | None
+    tokens: TokenCount | None
     syntax: Sequence[SyntaxSpan]
 
 
 class LiveQueries:
-    """Each is asked anew when what it is about changes; the answer to an older one is not waited for."""
+    """Run each query again when its input changes, and cancel the older one."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
 
-    def count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
-        """Count the tokens of what stands in the editor."""
-        self.context.spawn(partial(self._count, text, model or USUAL_MODEL, tell), group="count", exclusive=True)
+    def count(self, text: str, model: str, on_result: Callable[[PromptCount], None]) -> None:
+        """Count the tokens of the text in the editor."""
+        self.context.spawn(partial(self._count, text, model or DEFAULT_MODEL, on_result), group="count", exclusive=True)
 
-    async def _count(self, text: str, model: str, tell: Callable[[Counted], None]) -> None:
+    async def _count(self, text: str, model: str, on_result: Callable[[PromptCount], None]) -> None:
         from softprompt.prompts.syntax import find_syntax
-        from softprompt_tui.services.token_count import count
+        from softprompt_tui.services.token_count import count_tokens
 
-        await asyncio.sleep(COUNT_AFTER)
-        tell(Counted(*await asyncio.to_thread(lambda: (count(text, model), find_syntax(text)))))
+        await asyncio.sleep(COUNT_DELAY_SECONDS)
+        on_result(PromptCount(*await asyncio.to_thread(lambda: (count_tokens(text, model), find_syntax(text)))))
 
     def compose(
         self,
@@ -55,10 +55,10 @@ class LiveQueries:
         model: str,
         device: str,
         opened: str,
-        tell: Callable[[MeasuredComposition | None, str], None],
+        on_result: Callable[[MeasuredComposition | None, str], None],
     ) -> None:
-        """Ask what a composition means on the chosen model, beside any text that it is held `against`."""
-        work = partial(self._compose, composition, against, model, device, opened, tell)
+        """Measure a composition on the chosen model, and compare it with the text `against`, if any."""
+        work = partial(self._compose, composition, against, model, device, opened, on_result)
         self.context.spawn(work, group="similarity", exclusive=True)
 
     async def _compose(
@@ -68,38 +68,44 @@ class LiveQueries:
         model: str,
         device: str,
         opened: str,
-        tell: Callable[[MeasuredComposition | None, str], None],
+        on_result: Callable[[MeasuredComposition | None, str], None],
     ) -> None:
-        await asyncio.sleep(COMPOSE_AFTER)
+        await asyncio.sleep(COMPOSE_DELAY_SECONDS)
         if not composition.strip():
-            tell(None, "")
+            on_result(None, "")
             return
-        texts = [composition] + [literal(against)] * bool(against.strip())
+        texts = [composition] + [escape_brackets(against)] * bool(against.strip())
         try:
-            tell(await self.context.worker.composed(model or USUAL_MODEL, texts, device or "auto", opened), "")
+            on_result(
+                await self.context.worker.measure_composition(model or DEFAULT_MODEL, texts, device or "auto", opened),
+                "",
+            )
         except SoftPromptError as error:
-            tell(None, str(error))
+            on_result(None, str(error))
 
-    def list_models(self, tell: Callable[[list[str]], None]) -> None:
-        """Find the names of the models that can be trained for, where that takes no seconds."""
-        self.context.spawn(partial(self._models, tell), group="models")
+    def list_models(self, on_result: Callable[[list[str]], None]) -> None:
+        """List the names of the models that can be trained for, if a cached list makes it fast."""
+        self.context.spawn(partial(self._models, on_result), group="models")
 
-    async def _models(self, tell: Callable[[list[str]], None]) -> None:
-        from softprompt.encoders.catalog import is_kept, list_models
+    async def _models(self, on_result: Callable[[list[str]], None]) -> None:
+        from softprompt.encoders.catalog import is_cached, list_models
 
-        if is_kept():  # else the list would have to be read from open_clip, which takes 5-8 s
+        if is_cached():  # else the list would have to be read from open_clip, which takes 5-8 s
             infos = await asyncio.to_thread(list_models)
-            tell([info.name for info in infos if not info.refused])
+            on_result([info.name for info in infos if not info.refused])
 
     def warm(self, device: str) -> None:
-        """Let the worker load the built-in model, so that the first training begins at once. Others are large: they wait until they are meant."""
+        """Let the worker load the built-in model, so that the first training starts at once.
+
+        Other models are large and load only when they are used.
+        """
         self.context.spawn(partial(self._warm, device or "auto"), group="warm")
 
     async def _warm(self, device: str) -> None:
         with suppress(SoftPromptError):
-            await self.context.worker.ask(p.Similarity(USUAL_MODEL, ["warm"], device))
+            await self.context.worker.ask(p.Similarity(DEFAULT_MODEL, ["warm"], device))
 
 
-def literal(text: str) -> str:
-    """Text in which no bracket stands for a soft prompt."""
+def escape_brackets(text: str) -> str:
+    """Escape the brackets of a text, so that none of them names a soft prompt."""
     return re.sub(r"[\\\[\]]", r"\\\g<0>", text)

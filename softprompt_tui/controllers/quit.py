@@ -1,4 +1,4 @@
-"""Leaving the interface: what is asked before, and what is remembered."""
+"""Quitting: ask about running trainings, and save the settings and the draft."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import HomeError
 from softprompt_tui.screens.dialogs import AskKey
-from softprompt_tui.state import settings as kept
+from softprompt_tui.state import settings as stored_settings
 from softprompt_tui.state.draft import QUIET_SECONDS
-from softprompt_tui.state.runs import GOING
+from softprompt_tui.state.runs import ACTIVE_STATES
 
 if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
@@ -18,79 +18,81 @@ if TYPE_CHECKING:
 
 
 class QuitController:
-    """`stop_runs` and `all_handed_in` are those of the runs."""
+    """Ask the user before quitting. `stop_runs` and `wait_for_submits` come from RunsController."""
 
     def __init__(
         self,
         context: AppContext,
         stop_runs: Callable[[list[str]], Awaitable[list[str]]],
-        all_handed_in: Callable[[], Awaitable[None]],
+        wait_for_submits: Callable[[], Awaitable[None]],
     ) -> None:
         self.context = context
-        self.stop_runs, self.all_handed_in = stop_runs, all_handed_in
+        self.stop_runs, self.wait_for_submits = stop_runs, wait_for_submits
 
     async def confirm_quit(self) -> bool:
-        """Whether to leave: asked once where something trains, which goes on or is stopped as the answer says.
+        """Return whether to quit. If runs are active, ask whether to stop them first.
 
-        What another interface or a command has started is stopped only by an answer that says so. A worker that is only being
-        started will train what was left, so that is asked too; what was to be stopped and is not keeps one here.
+        Runs that another interface or a command started are only stopped if the answer says so. While the worker is
+        starting, this asks too, since the worker will resume unfinished runs. If a run cannot be stopped, do not quit.
         """
         context, runs, worker = self.context, self.context.runs, self.context.worker
-        ours = sum(run in runs.ours for run in runs.going()) + runs.on_their_way
-        others = len(runs.going()) + runs.on_their_way - ours
-        if not others and worker.state == "starting":  # the worker has not told yet
-            others = await asyncio.to_thread(_left_to_train)
-        if not (ours or others) or worker.state == "gone":
+        own = sum(run in runs.started_here for run in runs.active_ids()) + runs.pending_submits
+        other = len(runs.active_ids()) + runs.pending_submits - own
+        if not other and worker.state == "starting":  # the worker has not reported its runs yet
+            other = await asyncio.to_thread(_count_unfinished_runs)
+        if not (own or other) or worker.state == "gone":
             return True
-        answer = await context.ask(AskKey(*_question(ours, others)))
+        answer = await context.ask(AskKey(*_quit_question(own, other)))
         if answer:
-            await self.all_handed_in()  # leaving would take back what is still on its way
+            await self.wait_for_submits()  # quitting would cancel them
         if answer in ("s", "a"):
             if worker.state == "starting":
-                context.show_status("it is stopped as soon as the worker is there")
-            if not await worker.comes_up():
-                return False  # why it is not there has been said
-            if refused := await self.stop_runs([run for run in runs.going() if answer == "a" or run in runs.ours]):
+                context.show_status("the runs stop as soon as the worker is up")
+            if not await worker.wait_until_up():
+                return False  # the reason is already on the screen
+            if refused := await self.stop_runs(
+                [run for run in runs.active_ids() if answer == "a" or run in runs.started_here]
+            ):
                 context.show_status("\n".join(refused), "error")
                 return False
         return bool(answer)
 
 
-def _question(ours: int, others: int) -> tuple[str, list[tuple[str, str]]]:
-    """What is asked, and the answers."""
-    going = ours + others
-    what = "A training is under way" if going == 1 else f"{going} trainings are under way or waiting"
-    whose = "" if not others else ", not started here" if not ours else f", {others} of them not started here"
+def _quit_question(own: int, other: int) -> tuple[str, list[tuple[str, str]]]:
+    """Return the question and the possible answers."""
+    count = own + other
+    state = "A training is under way" if count == 1 else f"{count} trainings are under way or waiting"
+    origin = "" if not other else ", not started here" if not own else f", {other} of them not started here"
     keep = ("k", "keep training; the next start shows it")
-    stop_ours = ("s", f"stop {'what was started here' if others else 'all of it'}, save the best so far, and quit")
-    stop_all = ("a", "stop all of it, also what another interface or a command started, and quit")
-    return f"{what}{whose}.", [keep, *[stop_ours] * bool(ours), *[stop_all] * bool(others)]
+    stop_own = ("s", f"stop {'those started here' if other else 'training'}, save the best so far, and quit")
+    stop_all = ("a", "stop all, also those of other interfaces and commands, and quit")
+    return f"{state}{origin}.", [keep, *[stop_own] * bool(own), *[stop_all] * bool(other)]
 
 
-def _left_to_train() -> int:
-    """How many runs this host's worker will go on with once it is there."""
-    from softprompt.worker.leases import is_here
-    from softprompt.worker.run_folder import all_runs, runs_folder  # 20 ms, which the first paint does without
+def _count_unfinished_runs() -> int:
+    """Count the runs that this host's worker will resume once it is up."""
+    from softprompt.worker.leases import is_on_this_host
+    from softprompt.worker.run_folder import list_runs, runs_folder  # 20 ms, so not before the first paint
 
     runs = runs_folder()
     try:
-        return sum(run.state in GOING and is_here(runs / run.id) for run in all_runs(runs))
-    except HomeError:  # nor will the worker read them
+        return sum(run.state in ACTIVE_STATES and is_on_this_host(runs / run.id) for run in list_runs(runs))
+    except HomeError:  # the worker cannot read them either
         return 0
 
 
-def save_settings(settings: kept.Settings, draft: Draft) -> str:
-    """Remembers what is typed and chosen; returns why that could not be written, or ""."""
+def save_settings(settings: stored_settings.Settings, draft: Draft) -> str:
+    """Write the settings and remove the draft. Return an error message or ""."""
     try:
-        kept.save(settings)
+        stored_settings.save(settings)
     except (OSError, HomeError) as error:
         return f"settings not saved: {error}"
     draft.discard()
     return ""
 
 
-async def keep_draft(draft: Draft, prompt: str, fields: dict[str, str], composition: str) -> str:
-    """Writes what is typed to disk once the keys have come to rest; returns why that failed, or ""."""
+async def save_draft(draft: Draft, prompt: str, fields: dict[str, str], composition: str) -> str:
+    """Write the draft after a pause in typing. Return an error message or ""."""
     await asyncio.sleep(QUIET_SECONDS)
     try:
         await asyncio.to_thread(draft.save, prompt, fields, composition)

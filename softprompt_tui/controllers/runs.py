@@ -1,4 +1,4 @@
-"""What the worker says of its runs, and what is asked of it."""
+"""The runs: apply the worker's messages to the store, and send requests to the worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.messages import (
-    LinkChanged,
+    ConnectionChanged,
     OnRun,
     PromptsChanged,
     RunChanged,
@@ -23,8 +23,8 @@ from softprompt_tui.messages import (
 )
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.services.worker import Dropped, Link, News, RunsReply
-from softprompt_tui.state.runs import GOING
+from softprompt_tui.services.worker import ConnectionState, RunDropped, RunsReply, WorkerMessage
+from softprompt_tui.state.runs import ACTIVE_STATES
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, TrainJob
@@ -33,45 +33,50 @@ if TYPE_CHECKING:
 
 
 class RunsController:
-    """Keeps the store of runs as the worker tells it, and asks the worker for more. `followed` is the run that is shown, or ""."""
+    """Keep the store of runs up to date, and send requests to the worker.
+
+    `followed` returns the id of the run on the screen, or "".
+    """
 
     def __init__(self, context: AppContext, followed: Callable[[], str]) -> None:
         self.context, self.store, self.followed = context, context.runs, followed
         self._arrived = asyncio.Event()
 
-    # what the worker says
+    # messages from the worker
 
-    def on_worker_message(self, news: News) -> None:
+    def on_worker_message(self, message: WorkerMessage) -> None:
         store, post = self.store, self.context.post
-        match news:
-            case Link(state, why):
-                post(LinkChanged(state, why))
-            case RunsReply(runs, first, more):
-                if first:
+        match message:
+            case ConnectionState(state, reason):
+                post(ConnectionChanged(state, reason))
+            case RunsReply(runs, is_first, has_more):
+                if is_first:
                     store.begin_list()
-                store.take_page(runs, more)
-                post(RunsListed(next((run.id for run in runs if run.state in GOING), "")) if first else RunsChanged())
+                store.add_page(runs, has_more)
+                post(
+                    RunsListed(next((run.id for run in runs if run.state in ACTIVE_STATES), ""))
+                    if is_first
+                    else RunsChanged()
+                )
             case RunSummary():
-                self._know(news)
-            case RunReport() if store.take_report(news):
-                post(RunReported(news))
-            case Dropped(run):
+                self._update_run(message)
+            case RunReport() if store.apply_report(message):
+                post(RunReported(message))
+            case RunDropped(run):
                 store.drop(run)
                 post(RunsChanged())
 
-    def _know(self, run: RunSummary) -> None:
-        before = self.store.known.get(run.id)
-        begins = run.state == "running" and (before is None or before.state != "running")
-        known = self.store.know(run)
-        self.context.post(RunChanged(known, before, begins and not self.store.is_training(self.followed())))
+    def _update_run(self, run: RunSummary) -> None:
+        before = self.store.by_id.get(run.id)
+        has_started = run.state == "running" and (before is None or before.state != "running")
+        updated = self.store.update(run)
+        self.context.post(RunChanged(updated, before, has_started and not self.store.is_training(self.followed())))
 
-    # what is asked
+    # requests to the worker
 
     async def train(self, form: Form) -> None:
-        """Hands the prompt in the editor to the worker."""
-        from softprompt_tui.services.job_form import (
-            job_from_form,  # what is needed for a job only costs the first paint 30 ms
-        )
+        """Submit the prompt in the editor to the worker."""
+        from softprompt_tui.services.job_form import job_from_form  # takes 30 ms, so not before the first paint
 
         try:
             await self.submit(job_from_form(form, self.context.settings.more), form.prompt)
@@ -79,143 +84,162 @@ class RunsController:
             self.context.show_status(str(error), "error")
 
     async def submit(self, job: AnyJob, prompt: str) -> str:
-        """Hands the worker what is to be made of the prompt in the editor; the run's id. Raises SoftPromptError."""
+        """Submit a job for the prompt in the editor and add the prompt to the history.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            SoftPromptError: the job was not accepted.
+        """
         settings = self.context.settings
         run = await self.submit_job(job)
-        self._say_syntax(prompt)
-        settings.more.pop("name", None)  # a name is for one
-        settings.remember(prompt)
+        self._warn_about_syntax(prompt)
+        settings.more.pop("name", None)  # a name is for one entry only
+        settings.add_to_history(prompt)
         self.context.post(PromptsChanged())
         return run.id
 
-    def _say_syntax(self, prompt: str) -> None:
-        """Say once of a prompt that it has what image programs read as syntax."""
-        from softprompt.jobs.parsing import YES
+    def _warn_about_syntax(self, prompt: str) -> None:
+        """Warn once per prompt about syntax of image programs in it."""
+        from softprompt.jobs.parsing import YES_WORDS
         from softprompt.prompts.syntax import describe_syntax
-        from softprompt_tui.services.job_form import typed_prompt
+        from softprompt_tui.services.job_form import prepare_typed_prompt
 
         settings = self.context.settings
-        kinds = typed_prompt(prompt, settings.more).kinds
+        kinds = prepare_typed_prompt(prompt, settings.more).kinds
         if kinds and prompt not in settings.prompts:
-            is_plain = settings.more.get("plain", "").lower() in YES
+            is_plain = settings.more.get("plain", "").lower() in YES_WORDS
             self.context.show_status(describe_syntax(kinds, is_plain, "plain: yes in the settings (F8)"), "warning")
 
     async def submit_job(self, job: AnyJob) -> RunSummary:
-        """Gives the worker a job, unless its model would refuse it when its turn comes; the run. Raises SoftPromptError."""
+        """Submit a job to the worker, after checking that it fits its model.
+
+        Raises:
+            SoftPromptError: the job does not fit, or the worker refused it.
+        """
         from softprompt.jobs.preflight import check_fits
 
         store = self.store
-        store.on_their_way += 1
+        store.pending_submits += 1
         self._arrived.clear()
         try:
-            await asyncio.to_thread(check_fits, job)  # the first time 0.1 s, for CLIP's vocabulary
+            await asyncio.to_thread(check_fits, job)  # the first call takes 0.1 s to load CLIP's vocabulary
             run = await self.context.worker.submit(job)
-            store.ours.add(run.id)
+            store.started_here.add(run.id)
         finally:
-            store.on_their_way -= 1
-            if not store.on_their_way:
+            store.pending_submits -= 1
+            if not store.pending_submits:
                 self._arrived.set()
-        if run.id not in store.known:  # what the worker said of it since, before this answer was read, is newer
-            self._know(run)
+        if run.id not in store.by_id:  # else a newer message about it was read before this reply
+            self._update_run(run)
         self.context.post(RunSubmitted(run.id, not self.store.is_training(self.followed())))
         return run
 
-    async def all_handed_in(self) -> None:
-        """Waits until the worker has all that was asked for, or has refused it."""
-        while self.store.on_their_way:
+    async def wait_for_submits(self) -> None:
+        """Wait until the worker has accepted or refused every submitted job."""
+        while self.store.pending_submits:
             await self._arrived.wait()
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
-        """Ask for a name, then let the worker train a soft prompt for the composition, with the settings beside the prompt."""
+        """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane."""
         from softprompt.jobs.preflight import check_fits
 
         context = self.context
         try:
-            job = await asyncio.to_thread(self._job_of_composition, composition, form, opened)
-            await asyncio.to_thread(check_fits, job)  # before a name is asked for
-            question, name = "A soft prompt that means all of it is trained; its name", ""
+            job = await asyncio.to_thread(self._composition_job, composition, form, opened)
+            await asyncio.to_thread(check_fits, job)  # before the user types a name
+            question, name = "Name of the soft prompt that is trained for the composition", ""
             while True:
                 typed = await context.ask(AskText(question, name))
                 if not typed:
                     return
                 try:
-                    name = await asyncio.to_thread(context.library.free_name, typed)
+                    name = await asyncio.to_thread(context.library.check_new_name, typed)
                     break
-                except BadName as error:  # asked again, with what was typed
+                except BadName as error:  # ask again, with the typed name
                     question, name = sanitize(str(error)), typed
             await self.submit_job(replace(job, name=name))
-            context.show_status(f"{name} is handed to the worker")
+            context.show_status(f"{name} is in the worker's queue")
         except SoftPromptError as error:
             context.show_status(str(error), "error")
 
-    def _job_of_composition(self, composition: str, form: Form, opened: str) -> TrainJob:
-        """Raises SoftPromptError for what cannot be trained."""
-        from softprompt.composition.sentence import read_sentence
+    def _composition_job(self, composition: str, form: Form, opened: str) -> TrainJob:
+        """Return the training job for a composition.
+
+        Raises:
+            SoftPromptError: the composition cannot be trained.
+        """
+        from softprompt.composition.sentence import parse_prompt
         from softprompt.jobs.job import job_from_composition
         from softprompt_tui.services.job_form import job_from_form
 
         library = self.context.library
-        sentence = read_sentence(composition, library.open, library.open(opened) if opened else None)
+        sentence = parse_prompt(composition, library.open, library.open(opened) if opened else None)
         if not sentence.words:
             raise PromptError(
-                "there is no soft prompt in the composition: [name] is one; ctrl+t trains what stands in the prompt"
+                "the composition names no soft prompt. Add one as [name]; to train the prompt above, press ctrl+t"
             )
-        usual = job_from_form(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
+        template = job_from_form(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
         return job_from_composition(
             sentence,
-            config=usual.config,
-            model=usual.model,
-            device=usual.device,
-            precision=usual.precision,
-            hard=usual.hard,
+            config=template.config,
+            model=template.model,
+            device=template.device,
+            precision=template.precision,
+            hard=template.hard,
         )
 
     def act(self, action: OnRun, run_id: str) -> None:
-        """Ask the worker to do something with a run."""
-        run = self.store.known.get(run_id)
+        """Send the request for an action on a run."""
+        run = self.store.by_id.get(run_id)
         if run is None:
             return
         match action:
             case OnRun.STOP:
-                self._ask(p.Stop(run_id))
+                self._send_later(p.Stop(run_id))
             case OnRun.PAUSE:
-                self._ask(p.Resume(run_id) if run.state == "paused" else p.Pause(run_id))
+                self._send_later(p.Resume(run_id) if run.state == "paused" else p.Pause(run_id))
             case OnRun.RETRY:
-                self._ask(p.Resume(run_id))
+                self._send_later(p.Resume(run_id))
             case OnRun.DROP if run.step and run.state in ("paused", "failed"):
                 self.context.spawn(partial(self._drop, run), group="dialogs")
             case OnRun.DROP:
-                self._ask(p.Drop(run_id))
+                self._send_later(p.Drop(run_id))
             case OnRun.UP | OnRun.DOWN:
                 self._move(run_id, -1 if action is OnRun.UP else 1)
 
     async def _drop(self, run: RunSummary) -> None:
-        what = f"{sanitize(run.called)} has come to step {run.step}, and nothing of it is saved."
-        if await self.context.ask(AskKey(what, [("d", "drop it all the same")])) == "d":
-            await self._asked(p.Drop(run.id))
+        question = f"{sanitize(run.display_name)} is at step {run.step}, and nothing of it is saved."
+        if await self.context.ask(AskKey(question, [("d", "drop it anyway")])) == "d":
+            await self._send(p.Drop(run.id))
 
     async def stop(self, runs: list[str]) -> list[str]:
-        """Ends what trains of them, with the best so far saved, and what waits; says what could not be stopped, and why."""
+        """Stop running and queued runs. A running training saves its best state so far.
+
+        Returns:
+            One message per run that could not be stopped.
+        """
         refused = []
         for run in runs:
             try:
-                await self.context.worker.ask(p.Stop(run), within=10)
+                await self.context.worker.ask(p.Stop(run), timeout=10)
             except SoftPromptError as error:
-                now = self.store.known.get(run)
-                if now and now.state in GOING:  # else it was over meanwhile
-                    refused.append(f"{now.called} is not stopped: {error}")
+                now = self.store.by_id.get(run)
+                if now and now.state in ACTIVE_STATES:  # else it has ended by itself
+                    refused.append(f"{now.display_name} was not stopped: {error}")
         return refused
 
-    def _move(self, run: str, way: int) -> None:
-        waiting = [one.id for one in self.store.in_order() if one.state in ("queued", "paused")]
-        if run in waiting and 0 <= (at := waiting.index(run) + way) < len(waiting):
-            before = waiting[at] if way < 0 else waiting[at + 1] if at + 1 < len(waiting) else ""
-            self._ask(p.Move(run, before))
+    def _move(self, run_id: str, offset: int) -> None:
+        waiting = [run.id for run in self.store.sorted_runs() if run.state in ("queued", "paused")]
+        if run_id in waiting and 0 <= (index := waiting.index(run_id) + offset) < len(waiting):
+            before = waiting[index] if offset < 0 else waiting[index + 1] if index + 1 < len(waiting) else ""
+            self._send_later(p.Move(run_id, before))
 
-    def _ask(self, request: p.Request) -> None:
-        self.context.spawn(partial(self._asked, request), group="requests")
+    def _send_later(self, request: p.Request) -> None:
+        self.context.spawn(partial(self._send, request), group="requests")
 
-    async def _asked(self, request: p.Request) -> None:
+    async def _send(self, request: p.Request) -> None:
         try:
             await self.context.worker.ask(request)
         except SoftPromptError as error:

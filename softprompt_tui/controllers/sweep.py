@@ -1,4 +1,4 @@
-"""Train the prompt with many numbers of tokens at once, show them on their own screen, and save what the user picks."""
+"""Token sweeps: train the prompt with many token counts at once, show them, and save the ones the user picks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt_tui.messages import LibraryChanged, SweepChanged, SweepReady
-from softprompt_tui.state.queue import told
+from softprompt_tui.state.queue import describe_wait
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, SweepJob
@@ -22,120 +22,121 @@ Submit = Callable[["AnyJob", str], Awaitable[str]]
 
 
 class SweepController:
-    """Begins them, feeds the screen that shows one, and keeps what is chosen there. `submit` is that of the runs."""
+    """Start sweeps, update the sweep screen, and save the chosen soft prompts."""
 
     def __init__(self, context: AppContext, submit: Submit) -> None:
         self.context, self.store, self.submit = context, context.runs, submit
         self.screen: SweepScreen | None = None
-        self._on_their_way: set[SweepJob] = set()
-        self._going: dict[
-            SweepJob, str
-        ] = {}  # what was asked for here: asked for again, it is shown and not trained again
+        self._pending: set[SweepJob] = set()
+        self._run_ids: dict[SweepJob, str] = {}  # starting a sweep again shows its first run instead
 
     async def begin(self, form: Form) -> None:
-        """Sweeps the prompt in the editor, with its settings but for the tokens."""
-        from softprompt_tui.services.job_form import sweep_of
+        """Sweep the prompt in the editor, with all its settings except the token count."""
+        from softprompt_tui.services.job_form import sweep_from_form
 
         try:
-            job = sweep_of(form, self.context.settings.more)
+            job = sweep_from_form(form, self.context.settings.more)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return
-        if job in self._on_their_way:  # the key again, before the worker has answered
+        if job in self._pending:  # the key was pressed again before the worker replied
             return
-        self._on_their_way.add(job)
+        self._pending.add(job)
         try:
-            before = self._going.get(job, "")
-            run = before if before and self._is_good(before) else await self.submit(job, form.prompt)
+            earlier = self._run_ids.get(job, "")
+            run = earlier if earlier and self._is_usable(earlier) else await self.submit(job, form.prompt)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return
         finally:
-            self._on_their_way.discard(job)
-        self._going = {known: one for known, one in self._going.items() if self._is_good(one)} | {job: run}
+            self._pending.discard(job)
+        self._run_ids = {other: run_id for other, run_id in self._run_ids.items() if self._is_usable(run_id)} | {
+            job: run
+        }
         self.context.post(SweepReady(run))
 
-    def _is_good(self, run: str) -> bool:
-        """Whether a sweep that was begun here is there still, and has not failed."""
-        known = self.store.known.get(run)
-        return known is not None and known.state not in ("failed", "stopped")
+    def _is_usable(self, run_id: str) -> bool:
+        """Return whether a sweep still exists and has not failed or been stopped."""
+        run = self.store.by_id.get(run_id)
+        return run is not None and run.state not in ("failed", "stopped")
 
-    def open(self, run: str) -> None:
+    def open(self, run_id: str) -> None:
         """Show a sweep on its screen."""
-        from softprompt_tui.screens.sweep import SweepScreen  # 8 ms, for this alone
+        from softprompt_tui.screens.sweep import SweepScreen  # takes 8 ms, so only when needed
 
-        if self.screen is None and run in self.store.known:
-            known = self.store.known[run]
-            self.screen = SweepScreen(self.context, known, self._waits(known))
-            self.context.show(self.screen, self._left)
-            self.context.spawn(self.look, group="swept")
+        if self.screen is None and run_id in self.store.by_id:
+            run = self.store.by_id[run_id]
+            self.screen = SweepScreen(self.context, run, self._wait_text(run))
+            self.context.show(self.screen, self._screen_closed)
+            self.context.spawn(self.find_saved, group="swept")
 
-    def _left(self) -> None:
+    def _screen_closed(self) -> None:
         self.screen = None
 
     def is_open(self, run: str) -> bool:
         return self.screen is not None and self.screen.run.id == run
 
-    def changed(self, run: str) -> None:
-        """A run is another: its screen is painted soon, where it is open."""
+    def run_changed(self, run: str) -> None:
+        """Repaint the screen soon if it shows this run."""
         if self.is_open(run):
             self.context.post(SweepChanged())
 
-    def queue_moved(self) -> None:
-        """What the sweep that is open waits for may be another."""
+    def queue_changed(self) -> None:
+        """Repaint the screen of a queued sweep: the runs ahead of it may be others."""
         if self.screen is not None and self.screen.run.state == "queued":
             self.context.post(SweepChanged())
 
     def paint(self) -> None:
-        if self.screen is not None and (run := self.store.known.get(self.screen.run.id)):
-            self.screen.show(run, self._waits(run))
+        if self.screen is not None and (run := self.store.by_id.get(self.screen.run.id)):
+            self.screen.show(run, self._wait_text(run))
 
-    def _waits(self, run: RunSummary) -> str:
-        return told(run, self.store.in_order()) if run.state == "queued" else ""
+    def _wait_text(self, run: RunSummary) -> str:
+        return describe_wait(run, self.store.sorted_runs()) if run.state == "queued" else ""
 
     # the library
 
-    async def look(self) -> None:
-        """Looks which of the shown sweep's soft prompts are in the library."""
+    async def find_saved(self) -> None:
+        """Find which soft prompts of the shown sweep are in the library."""
         screen = self.screen
-        run = self.store.known.get(screen.run.id) if screen else None
+        run = self.store.by_id.get(screen.run.id) if screen else None
         if screen is None or run is None:
             return
-        screen.saved = await asyncio.to_thread(self._saved, run.id, [one.tokens for one in run.results])
-        self.changed(run.id)
+        screen.saved = await asyncio.to_thread(self._saved_names, run.id, [result.tokens for result in run.results])
+        self.run_changed(run.id)
 
-    def _saved(self, run: str, numbers: Collection[int]) -> dict[int, str]:
-        """The names of those that are there, by their tokens."""
-        from softprompt.worker.run_folder import swept_id  # 20 ms, which the first paint does without
+    def _saved_names(self, run: str, token_counts: Collection[int]) -> dict[int, str]:
+        """Return the names of the saved soft prompts by their token counts."""
+        from softprompt.worker.run_folder import sweep_entry_id  # takes 20 ms, so not before the first paint
 
-        found = {}
-        for k in numbers:
+        names = {}
+        for k in token_counts:
             try:
-                found[k] = self.context.library.find(swept_id(run, k)).name
+                names[k] = self.context.library.find(sweep_entry_id(run, k)).name
             except SoftPromptError:
                 continue
-        return found
+        return names
 
-    def keep(self, run: str, numbers: Collection[int]) -> None:
-        """Saves those. What was kept before and lies in the trash is taken out of it."""
-        self.context.spawn(partial(self._keep, run, numbers), group="keep", exclusive=True)
+    def keep(self, run: str, token_counts: Collection[int]) -> None:
+        """Save the soft prompts with these token counts. Restore those that are in the trash."""
+        self.context.spawn(partial(self._keep, run, token_counts), group="keep", exclusive=True)
 
-    async def _keep(self, run: str, numbers: Collection[int]) -> None:
+    async def _keep(self, run: str, token_counts: Collection[int]) -> None:
         try:
-            kept = await self.context.worker.keep(run, sorted(numbers))
-            names = [await asyncio.to_thread(self._there, entry) for entry in kept]
+            entries = await self.context.worker.keep(run, sorted(token_counts))
+            names = [await asyncio.to_thread(self._restored_name, entry) for entry in entries]
         except SoftPromptError as error:
-            self._answer(run, str(error), is_kept=False)
+            self._show_answer(run, str(error), is_kept=False)
             return
-        self.context.post(LibraryChanged(kept[-1], by_hand=False))
-        await self.look()
-        self._answer(run, f"kept as {', '.join(names)}", is_kept=True)
+        self.context.post(LibraryChanged(entries[-1], by_user=False))
+        await self.find_saved()
+        self._show_answer(run, f"saved as {', '.join(names)}", is_kept=True)
 
-    def _answer(self, run: str, words: str, is_kept: bool) -> None:
+    def _show_answer(self, run: str, words: str, is_kept: bool) -> None:
         if self.screen is not None and self.is_open(run):
-            self.screen.answer(words, is_kept)
+            self.screen.show_reply(words, is_kept)
 
-    def _there(self, entry: str) -> str:
+    def _restored_name(self, entry: str) -> str:
+        """Return the name of an entry. Restore the entry if it is in the trash."""
         library = self.context.library
         try:
             return library.find(entry).name

@@ -1,4 +1,4 @@
-"""Soft prompts from files and into files: the dialogs, and the commands that do it beside the interface."""
+"""Import and export: the dialogs, and the commands that do the work in another process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rich.text import Text
 
 from softprompt.errors import FileInTheWay
 from softprompt_tui.messages import LibraryChanged
-from softprompt_tui.rendering.grid import labelled
+from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.screens.progress import BusyScreen
-from softprompt_tui.services.subprocess_command import CommandFailed, command
+from softprompt_tui.screens.progress import ProgressScreen
+from softprompt_tui.services.subprocess_command import CommandFailed, run_command
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt_tui.app_context import AppContext
-    from softprompt_tui.screens.export import Export
+    from softprompt_tui.screens.export import ExportRequest
 
-IN_FULL, MOST_LISTED = 4, 100  # soft prompts that are told line by line, and in a table
-STATES = {"added": "", "present": "it was in the library already", "trashed": "it is in the trash, and left there"}
+MAX_DETAILED, MAX_LISTED = 4, 100  # imported soft prompts shown in detail, and in a table
+STATE_NOTES = {"added": "", "present": "was already in the library", "trashed": "is in the trash and stays there"}
 
 
 class ImportedEntry(NamedTuple):
-    """A soft prompt that `import` took from a file, as its --json tells; `candidates` are the models it may belong to."""
+    """One soft prompt in the output of `import --json`. `candidates` are the models that it may belong to."""
 
     id: str
     name: str
@@ -44,26 +44,26 @@ class ImportedEntry(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def told(cls, values: Mapping[str, Any]) -> ImportedEntry:
-        made = {name: values[name] for name in cls._fields}
-        return cls(**made | {name: tuple(made[name]) for name in ("candidates", "unknown", "notes")})
+    def from_json(cls, values: Mapping[str, Any]) -> ImportedEntry:
+        fields = {name: values[name] for name in cls._fields}
+        return cls(**fields | {name: tuple(fields[name]) for name in ("candidates", "unknown", "notes")})
 
 
 class ExportedFile(NamedTuple):
-    """What `export` wrote, as its --json tells: the files, the line to use them, the word for a prompt ("" for none), notes."""
+    """The output of `export --json`."""
 
     paths: tuple[str, ...]
-    line: str
-    word: str
+    line: str  # what to type in the other program
+    word: str  # what stands for the soft prompt in a prompt there, "" if nothing does
     notes: tuple[str, ...]
 
     @classmethod
-    def told(cls, values: Mapping[str, Any]) -> ExportedFile:
+    def from_json(cls, values: Mapping[str, Any]) -> ExportedFile:
         return cls(tuple(values["paths"]), values["line"], values["word"], tuple(values["notes"]))
 
 
 class TransferController:
-    """Imports and exports. Raises SoftPromptError for what goes wrong."""
+    """Import and export soft prompts. Every method raises SoftPromptError on failure."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
@@ -71,69 +71,78 @@ class TransferController:
     @property
     def folder(self) -> Path:
         try:
-            kept = self.context.settings.folder or os.getcwd()  # noqa: PTH109  # as text, for the next line
-        except FileNotFoundError:  # it was removed
-            kept = ""
-        return Path(kept) if os.path.isdir(kept) else Path.home()  # noqa: PTH112  # that of pathlib raises for some paths
+            folder = self.context.settings.folder or os.getcwd()  # noqa: PTH109  # a string, for the next line
+        except FileNotFoundError:  # the working folder was removed
+            folder = ""
+        return Path(folder) if os.path.isdir(folder) else Path.home()  # noqa: PTH112  # Path.is_dir raises for some paths
 
-    async def _command(self, words: str, *args: str) -> Any:
-        """What a command answers; the dialog that waits for it holds back what is typed. Raises CommandFailed, GivenUp."""
-        waiting = BusyScreen(words, command(*args))
-        await self.context.ask(waiting)
-        if waiting.error:
-            raise waiting.error
-        return waiting.result
+    async def _command(self, text: str, *args: str) -> Any:
+        """Run a command behind a dialog that shows `text` and holds back typed keys. Return the command's output.
+
+        Raises:
+            CommandFailed: the command fails.
+            UserCancelled: the user closes the dialog.
+        """
+        dialog = ProgressScreen(text, run_command(*args))
+        await self.context.ask(dialog)
+        if dialog.error:
+            raise dialog.error
+        return dialog.result
 
     async def import_files(self) -> None:
-        """Asks for files, imports them in one batch, and asks which model they belong to where they do not say."""
-        from softprompt_tui.screens.file_picker import FilesScreen
+        """Ask for files and import them together. Ask for the model of those that do not name it."""
+        from softprompt_tui.screens.file_picker import FilePickerScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        chosen = await self.context.ask(FilesScreen("Import soft prompts from files", self.folder))
+        chosen = await self.context.ask(FilePickerScreen("Import soft prompts from files", self.folder))
         if chosen is None:
             return
         self.context.settings.folder = str(chosen.folder)
         count = len(chosen.files)
-        words = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
-        made = [
-            ImportedEntry.told(one)
-            for one in await self._command(words, "import", "--json", "--", *map(str, chosen.files))
+        text = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
+        imported = [
+            ImportedEntry.from_json(values)
+            for values in await self._command(text, "import", "--json", "--", *map(str, chosen.files))
         ]
-        self.context.post(LibraryChanged(made[0].id))
+        self.context.post(LibraryChanged(imported[0].id))
         self.context.show_status(
-            f"{made[0].name} is in the library" if len(made) == 1 else f"{len(made)} soft prompts are in the library"
+            f"{imported[0].name} is in the library"
+            if len(imported) == 1
+            else f"{len(imported)} soft prompts are in the library"
         )
-        await self.context.ask(TextScreen(_told(made)))
-        unassigned = [one for one in made if one.candidates and one.state != "trashed"]
-        for width in sorted({one.width for one in unassigned}):
-            await self._assign(width, [one for one in unassigned if one.width == width])
+        await self.context.ask(TextScreen(_format_imported(imported)))
+        unassigned = [entry for entry in imported if entry.candidates and entry.state != "trashed"]
+        for width in sorted({entry.width for entry in unassigned}):
+            await self._assign(width, [entry for entry in unassigned if entry.width == width])
 
-    async def _assign(self, width: int, made: list[ImportedEntry]) -> None:
-        from softprompt_tui.screens.choice import PickScreen
+    async def _assign(self, width: int, entries: list[ImportedEntry]) -> None:
+        from softprompt_tui.screens.choice import ChoiceScreen
 
-        whose = made[0].name if len(made) == 1 else f"these {len(made)}"
+        name = entries[0].name if len(entries) == 1 else f"these {len(entries)}"
         model = await self.context.ask(
-            PickScreen(
-                f"The file does not say which text encoder {sanitize(whose)} belongs to. Of width {width} there are:",
-                made[0].candidates,
-                "not now; `softprompt-tui assign` says it later",
+            ChoiceScreen(
+                f"The file does not name the text encoder of {sanitize(name)}. These have width {width}:",
+                entries[0].candidates,
+                "not now; `softprompt-tui assign` does it later",
             )
         )
         if not model:
             return
-        await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *(one.id for one in made))
-        self.context.post(LibraryChanged(made[0].id))
-        self.context.show_status(f"{whose} of {model}")
+        await self._command(
+            f"loading {model}", "assign", "--json", "--model", model, "--", *(entry.id for entry in entries)
+        )
+        self.context.post(LibraryChanged(entries[0].id))
+        self.context.show_status(f"model of {name}: {model}")
 
     async def ask_hard_prompt(self, entry: Entry) -> None:
-        """Asks which hard prompt an imported soft prompt stands for, and has its similarity measured where its model is known."""
+        """Ask for the hard prompt of an imported soft prompt, and measure the similarity if the model is known."""
         from softprompt.formats.importer import check_assignable
 
         prompt = entry.prompt
         check_assignable(prompt, model=False, hard_prompt=True, again=True)
         text = await self.context.ask(
             AskText(
-                f"The hard prompt that {sanitize(prompt.name)} stands for; `port` trains it for other models",
+                f"The hard prompt of {sanitize(prompt.name)}; `port` trains it for other models",
                 prompt.hard_prompt,
             )
         )
@@ -143,77 +152,77 @@ class TransferController:
                 f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id
             )
             self.context.post(LibraryChanged(entry.id))
-            self.context.show_status(f"{prompt.name} stands for {text}")
+            self.context.show_status(f"hard prompt of {prompt.name}: {text}")
 
     async def export(self, entry: Entry) -> None:
-        """Asks where to, writes the file, and says what to type in the other program."""
+        """Ask for the destination, write the file, and show what to type in the other program."""
         from softprompt_tui.screens.export import ExportScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        wanted = await self.context.ask(ExportScreen(entry.prompt.name, entry.prompt.vectors.shape[1], self.folder))
-        if wanted is None:
+        request = await self.context.ask(ExportScreen(entry.prompt.name, entry.prompt.vectors.shape[1], self.folder))
+        if request is None:
             return
         try:
-            done = await self._written(entry, wanted)
+            exported = await self._run_export(entry, request)
         except CommandFailed as error:
             if error.kind != FileInTheWay.__name__:
                 raise
-            question = str(error).partition(": --force")[0]
+            question = str(error).partition(". Use --force")[0]
             if await self.context.ask(AskKey(f"{sanitize(question)}.", [("r", "replace it")])) != "r":
                 return
-            done = await self._written(entry, wanted, "--force")
-        self.context.settings.folder = str(Path(done.paths[0]).parent)
-        await self.context.ask(TextScreen(_written(done, await self.context.copy(done.line))))
+            exported = await self._run_export(entry, request, "--force")
+        self.context.settings.folder = str(Path(exported.paths[0]).parent)
+        await self.context.ask(TextScreen(_format_exported(exported, await self.context.copy(exported.line))))
 
-    async def _written(self, entry: Entry, wanted: Export, *more: str) -> ExportedFile:
-        from softprompt_tui.screens.file_picker import typed_path
+    async def _run_export(self, entry: Entry, request: ExportRequest, *more: str) -> ExportedFile:
+        from softprompt_tui.screens.file_picker import expand_home
 
-        options = {"--out": wanted.out, "--sdxl": wanted.other, "--token": wanted.token}
-        given = [
-            part
+        options = {"--out": request.out, "--sdxl": request.other, "--token": request.token}
+        arguments = [
+            argument
             for option, value in options.items()
             if value
-            for part in (option, typed_path(value) if option == "--out" else value)
+            for argument in (option, expand_home(value) if option == "--out" else value)
         ]
-        words = f"writing {entry.prompt.name} for {wanted.to}"
-        return ExportedFile.told(
-            await self._command(words, "export", "--json", "--to", wanted.to, *given, *more, "--", entry.id)
+        text = f"writing {entry.prompt.name} for {request.to}"
+        return ExportedFile.from_json(
+            await self._command(text, "export", "--json", "--to", request.to, *arguments, *more, "--", entry.id)
         )
 
 
-def _written(done: ExportedFile, copied: str) -> Group:
-    rows = [("written", Text(sanitize(path), "bold")) for path in done.paths]
-    rows += [("use", Text(sanitize(line), "bold")) for line in done.line.split("\n")]
-    if done.word:
-        rows.append(("in a prompt", Text(sanitize(f"a photo of {done.word} at night"))))
-    rows += [("note", Text(sanitize(note))) for note in done.notes]
-    return Group(labelled(rows), Text(f"\nThe line to use {copied}.", "dim"))
+def _format_exported(exported: ExportedFile, copied: str) -> Group:
+    rows = [("written", Text(sanitize(path), "bold")) for path in exported.paths]
+    rows += [("use", Text(sanitize(line), "bold")) for line in exported.line.split("\n")]
+    if exported.word:
+        rows.append(("in a prompt", Text(sanitize(f"a photo of {exported.word} at night"))))
+    rows += [("note", Text(sanitize(note))) for note in exported.notes]
+    return Group(label_grid(rows), Text(f"\nThe line to use {copied}.", "dim"))
 
 
-def _listed(made: list[ImportedEntry]) -> Group:
+def _format_table(imported: list[ImportedEntry]) -> Group:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("name", "tokens", "width", "model", "file"):
         table.add_column(title, overflow="ellipsis", no_wrap=True)
-    for one in made[:MOST_LISTED]:
-        cells = (one.name, one.tokens, one.width, one.model or "unknown", one.file)
+    for entry in imported[:MAX_LISTED]:
+        cells = (entry.name, entry.tokens, entry.width, entry.model or "unknown", entry.file)
         table.add_row(*(Text(sanitize(str(cell))) for cell in cells))
-    more = [Text(f"and {len(made) - MOST_LISTED:,} more", "dim")] * (len(made) > MOST_LISTED)
+    more = [Text(f"and {len(imported) - MAX_LISTED:,} more", "dim")] * (len(imported) > MAX_LISTED)
     return Group(table, *more)
 
 
-def _told(made: list[ImportedEntry]) -> Group:
-    if len(made) > IN_FULL:
-        return _listed(made)
+def _format_imported(imported: list[ImportedEntry]) -> Group:
+    if len(imported) > MAX_DETAILED:
+        return _format_table(imported)
     grids: list[RenderableType] = []
-    for one in made:
+    for entry in imported:
         rows: tuple[tuple[str, str | Text], ...] = (
-            ("name", Text(sanitize(one.name), "bold")),
-            ("from", f"{one.file} ({one.format})"),
-            ("soft tokens", f"{one.tokens} of width {one.width}"),
-            ("model", one.model or "unknown"),
-            ("unknown", ", ".join(one.unknown)),
-            ("state", STATES[one.state]),
-            *(("note", note) for note in one.notes),
+            ("name", Text(sanitize(entry.name), "bold")),
+            ("from", f"{entry.file} ({entry.format})"),
+            ("soft tokens", f"{entry.tokens} of width {entry.width}"),
+            ("model", entry.model or "unknown"),
+            ("unknown", ", ".join(entry.unknown)),
+            ("state", STATE_NOTES[entry.state]),
+            *(("note", note) for note in entry.notes),
         )
-        grids += [labelled((label, value) for label, value in rows if value), Text()]
+        grids += [label_grid((label, value) for label, value in rows if value), Text()]
     return Group(*grids)

@@ -1,1 +1,1 @@
-"""Values as people see them: text, tables, plots. Pure, and shared with the command line."""
+"""Format values as text, tables and plots. Pure functions; the command line uses them too."""

@@ -1,4 +1,4 @@
-"""Labels with what stands beside them, as details, help and dialogs show them."""
+"""The two-column grid of labels and values used by details, help and dialogs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.text import Text
 from softprompt_tui.rendering.sanitize import sanitize
 
 
-def labelled(rows: Iterable[tuple[str, str | Text]], style: StyleType = "dim") -> Table:
-    """A row for each label and value; a value's further lines stand under its first. Nothing in them is markup."""
+def label_grid(rows: Iterable[tuple[str, str | Text]], style: StyleType = "dim") -> Table:
+    """Return a grid with one row per label and value. Long values wrap inside their column; markup is not parsed."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style=style, no_wrap=True)
     grid.add_column(overflow="fold")

@@ -1,25 +1,25 @@
-"""Figures and ages as the cells of a table."""
+"""Numbers and ages as table cells."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 
-def figure(value: object) -> str:
+def format_number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "-"
 
 
-def age(since: object, now: datetime) -> str:
-    """How long ago an ISO time was, in its largest unit."""
+def format_age(since: object, now: datetime) -> str:
+    """Return how long ago an ISO time was, or "-" if it cannot be parsed."""
     try:
         seconds = (now - datetime.fromisoformat(str(since))).total_seconds()
     except (ValueError, TypeError):
         return "-"
-    return duration(seconds)
+    return format_duration(seconds)
 
 
-def duration(seconds: float) -> str:
-    """In the largest unit."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest unit only: `3 min`."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

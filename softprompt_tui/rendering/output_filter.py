@@ -1,4 +1,4 @@
-"""The last look at every line before it goes to the terminal: nothing in it may steer one. Widgets make text inert before; this is the net."""
+"""The safety net behind `sanitize`: checks every line right before it goes to the terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from softprompt_tui.rendering.sanitize import without_steering
+from softprompt_tui.rendering.sanitize import strip_control_chars
 
 
 class OutputFilter(LineFilter):
-    """Drops what steers; such characters have no width, so that no line grows or shrinks."""
+    """Drop control characters. They have no width, so line lengths do not change."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         return [
             segment
             if segment.text.isprintable()
-            else Segment(without_steering(segment.text), segment.style, segment.control)
+            else Segment(strip_control_chars(segment.text), segment.style, segment.control)
             for segment in segments
         ]

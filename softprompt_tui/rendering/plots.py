@@ -1,4 +1,4 @@
-"""Loss curves in characters."""
+"""Loss curves as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from softprompt.prompts.downsample import downsample
 
-HEIGHT, WIDEST = 14, 100
+PLOT_HEIGHT, MAX_PLOT_WIDTH = 14, 100
 COLORS = ("cyan", "magenta", "yellow", "green", "red")
 Point = tuple[int, float]  # step, loss
 
@@ -20,9 +20,9 @@ def render(
     title: str = "loss",
     behind: Sequence[Sequence[Point]] = (),
 ) -> str:
-    """The curves on a log axis, with colours, and those `behind` them in grey; "" where there are not two points to draw.
+    """Plot curves in color on a log axis, with the curves `behind` them in gray.
 
-    Only losses that can stand on a log axis are shown.
+    Losses that have no logarithm are left out. Returns "" if there are fewer than two points.
     """
     import plotext
 
@@ -33,10 +33,10 @@ def render(
     points = [point for curve in shown for point in curve]
     if len(points) < 2 or height < 4:
         return ""
-    begin_figure(width, height)
+    new_figure(width, height)
     plotext.title(title)
     for i, curve in enumerate(shown, start=-len(behind)):
-        # logarithms are drawn rather than plotext's own log scale, whose ticks are full numbers such as 0.0003162
+        # plots the logarithms: the ticks of plotext's own log scale are numbers such as 0.0003162
         steps, logs = [step for step, _ in curve], [math.log10(loss) for _, loss in curve]
         plotext.plot(
             steps,
@@ -45,40 +45,40 @@ def render(
             color=COLORS[i % len(COLORS)] if i >= 0 else "gray",
             label=labels[i] if labels and i >= 0 else None,
         )
-    mark_logs([loss for _, loss in points])
+    set_log_ticks([loss for _, loss in points])
     last = max(step for step, _ in points)
     plotext.xticks([round(last * i / 4) for i in range(5)])
     return str(plotext.build())
 
 
-def begin_figure(width: int, height: int) -> None:
+def new_figure(width: int, height: int) -> None:
     import plotext
 
     plotext.clear_figure()
-    plotext.limit_size(False, False)  # the size is asked for, whatever plotext takes for the terminal's
+    plotext.limit_size(False, False)  # else plotext shrinks the plot to its own guess of the terminal size
     plotext.theme("clear")
     plotext.plot_size(width, height)
 
 
-def mark_logs(values: Sequence[float]) -> None:
-    """Ticks for values of which the logarithms are drawn."""
+def set_log_ticks(values: Sequence[float]) -> None:
+    """Label the y axis for `values` whose logarithms are plotted."""
     import plotext
 
-    marks = _marks(min(values), max(values))
-    plotext.yticks([math.log10(mark) for mark in marks], [f"{mark:g}" for mark in marks])
+    ticks = _round_ticks(min(values), max(values))
+    plotext.yticks([math.log10(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
 
 
-def _marks(least: float, most: float) -> list[float]:
-    """Round values between the two: powers of ten, and where these are few their doubles and halves."""
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Return round values between `low` and `high`: powers of ten, or 1, 2 and 5 times them if these are too few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 2, 5)):
-        marks = [digit * 10.0**power for power in powers for digit in digits]
-        if sum(least <= mark <= most for mark in marks) > 2:
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        if sum(low <= tick <= high for tick in ticks) > 2:
             break
-    return marks
+    return ticks
 
 
-def without_colour(text: str) -> str:
+def strip_color(text: str) -> str:
     import plotext
 
     return str(plotext.uncolorize(text))

@@ -1,4 +1,4 @@
-"""Where a soft prompt comes from, how it was trained and how near it comes to what it means, in words."""
+"""Describe the origin, settings and quality of a soft prompt."""
 
 from __future__ import annotations
 
@@ -8,64 +8,65 @@ if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 UNKNOWN = "unknown"
-OF_THE_FILE = ("file", "format", "part", "with", "sha256")  # what an import writes down of the file
-HIDDEN = "hidden-state"
-STOPPED = {
+FILE_KEYS = ("file", "format", "part", "with", "sha256")  # recorded by an import
+HIDDEN_STATE_LABEL = "hidden-state"
+STOP_REASONS = {
     "steps": "all steps taken",
     "stop_at": "stopped at --stop-at",
     "patience": "stopped: no more progress",
     "interrupted": "interrupted",
-    "failed": "ended early by a failure",
+    "failed": "stopped by a failure",
 }
 
 
-def unassigned(prompt: SoftPrompt) -> str:
-    """What to do about a soft prompt whose model is unknown."""
-    return f"which model it belongs to is not known. `softprompt-tui assign '{prompt.name}' --model MODEL` says so"
+def describe_missing_model(prompt: SoftPrompt) -> str:
+    """Return an error message for a soft prompt whose model is unknown."""
+    return f"its model is unknown. Set it with `softprompt-tui assign '{prompt.name}' --model MODEL`"
 
 
-def told_of_hidden(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """(label, words) for how near it comes in what diffusion models read; in words that nobody takes for the pooled similarity."""
-    from softprompt.text_states import ALL, is_stand_in
+def describe_hidden_states(prompt: SoftPrompt) -> list[tuple[str, str]]:
+    """Return (label, value) rows for the hidden-state similarities, labelled to tell them from the pooled one."""
+    from softprompt.text_states import ALL_FAMILIES, is_stand_in
 
-    known = [family for family in ALL if family in prompt.hidden]  # the file keeps them in another order
+    known = [family for family in ALL_FAMILIES if family in prompt.hidden]  # files store them in another order
     if not known:
         return []
     values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
-    told = [(HIDDEN, f"similarity {values}")]
+    rows = [(HIDDEN_STATE_LABEL, f"similarity {values}")]
     if is_stand_in(prompt.model):
-        told.append(("", f"({prompt.model or 'its model'} stands in for the encoders that these read)"))
-    return told
+        rows.append(("", f"(measured on {prompt.model or 'its model'}, a stand-in for their encoders)"))
+    return rows
 
 
-def told_of_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """(label, words) for what it was made from, and for what a file that it came from said of itself."""
-    told = [
+def describe_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
+    """Return (label, value) rows for the entries a soft prompt was made from and the file it was imported from."""
+    rows = [
         (
-            one.relation,
-            f"{one.name} ({one.id}, {one.model})" + (f" at {one.weight:.3g}" if one.relation == "mixed" else ""),
+            ancestor.relation,
+            f"{ancestor.name} ({ancestor.id}, {ancestor.model})"
+            + (f" at {ancestor.weight:.3g}" if ancestor.relation == "mixed" else ""),
         )
-        for one in prompt.ancestry
+        for ancestor in prompt.ancestry
     ]
     known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
-    # what stands in the file itself has a label of its own: a file can call anything "model"
-    said = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in OF_THE_FILE)
-    told += [(key, f"{known[key]}") for key in OF_THE_FILE if key in known]
-    return told + [("file says", said)] * bool(said)
+    # claims of the file itself go under one label: a file can call anything "model"
+    claims = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in FILE_KEYS)
+    rows += [(key, f"{known[key]}") for key in FILE_KEYS if key in known]
+    return rows + [("file says", claims)] * bool(claims)
 
 
-def unusual(config: dict[str, Any]) -> str:
-    """The settings that are not the usual ones; steps and tokens stand elsewhere."""
-    from softprompt.config import TrainConfig  # 7 ms, which who lists entries does without
+def describe_settings(config: dict[str, Any]) -> str:
+    """Return the settings that differ from the defaults, without steps and tokens."""
+    from softprompt.config import TrainConfig  # takes 7 ms, which `list` does not need
 
-    usual = TrainConfig().as_dict()
-    unusual = {
+    defaults = TrainConfig().as_dict()
+    changed = {
         key: value
         for key, value in config.items()
-        if key not in ("steps", "tokens") and value != usual.get(key) and value != []
+        if key not in ("steps", "tokens") and value != defaults.get(key) and value != []
     }
-    if "contexts" in unusual:
-        unusual["contexts"] = f"{len(unusual['contexts'])} of its own"
+    if "contexts" in changed:
+        changed["contexts"] = f"{len(changed['contexts'])} custom"
     elif config.get("contexts") == []:
-        unusual["contexts"] = "none"
-    return ", ".join(f"{key} {value}" for key, value in unusual.items())
+        changed["contexts"] = "none"
+    return ", ".join(f"{key} {value}" for key, value in changed.items())

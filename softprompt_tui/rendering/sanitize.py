@@ -1,53 +1,57 @@
-"""The one function that text from outside passes before it is drawn or printed."""
+"""Make untrusted text safe for a terminal."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-_PICTURES = 0x2400  # the control characters' own pictures, from U+2400 on
+_CONTROL_PICTURES = 0x2400  # U+2400 and up: the visible symbol of each control character
 _LINE_END = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def sanitize(text: str) -> str:
-    """`text` with every character that could steer a terminal, reorder or hide text made visible.
+    """Return `text` with every control, reordering and invisible character replaced by a visible one.
 
-    ESC becomes ␛, a newline ␊, a right-to-left override \\u202e; everything that prints stays as it is.
+    ESC becomes ␛, a newline ␊, a right-to-left override \\u202e. Printable text is unchanged.
+    All text from outside passes through here before it is drawn or printed.
     """
-    return text if text.isprintable() else "".join(map(_visible, text))
+    return text if text.isprintable() else "".join(map(_make_visible, text))
 
 
-def _visible(char: str) -> str:
+def _make_visible(char: str) -> str:
     code = ord(char)
-    if char == " " or unicodedata.category(char) not in _HIDDEN:
+    if char == " " or unicodedata.category(char) not in _UNSAFE_CATEGORIES:
         return char
     if code < 0x20:
-        return chr(_PICTURES + code)
+        return chr(_CONTROL_PICTURES + code)
     if code == 0x7F:
         return "␡"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def pasted(text: str, on_one_line: bool) -> str:
-    """Return pasted text as an editor takes it, or a field that has one line: there line breaks become spaces.
+def clean_paste(text: str, on_one_line: bool) -> str:
+    """Return pasted text without control characters. With `on_one_line`, line breaks become spaces.
 
     tmux, xterm and VTE send a line break as CR.
     """
-    text = without_steering(_LINE_END.sub("\n", text))
+    text = strip_control_chars(_LINE_END.sub("\n", text))
     if not on_one_line:
         return text
     text = text.replace("\t", " ")
     return " ".join(line.strip() for line in text.split("\n") if line.strip()) if "\n" in text else text
 
 
-def without_steering(text: str) -> str:
-    """`text` without the characters that could steer a terminal or reorder text: for editors, in which every character must stay one.
+def strip_control_chars(text: str) -> str:
+    """Return `text` without control and reordering characters.
 
-    Newlines and tabs stay, and so does what joins pictures.
+    For text in editors: `sanitize` replaces one character by several, this function only removes characters.
+    Newlines, tabs and the zero-width joiner of emoji stay.
     """
     return (
         text
         if text.isprintable()
-        else "".join(char for char in text if char in "\n\t\u200d" or unicodedata.category(char) not in _HIDDEN)
+        else "".join(
+            char for char in text if char in "\n\t\u200d" or unicodedata.category(char) not in _UNSAFE_CATEGORIES
+        )
     )

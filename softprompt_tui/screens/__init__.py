@@ -1,1 +1,1 @@
-"""What lies over the panes for a moment, one a file."""
+"""The screens that open over the panes: dialogs, help, plot and sweep."""

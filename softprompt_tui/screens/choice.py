@@ -1,4 +1,4 @@
-"""One of several, from a list."""
+"""A dialog that offers a list of choices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from textual.widgets.option_list import Option
 from softprompt_tui.rendering.sanitize import sanitize
 
 
-class PickScreen(ModalScreen[str]):
-    """The one that was chosen; "" where escape was pressed."""
+class ChoiceScreen(ModalScreen[str]):
+    """Returns the chosen text, or "" on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss('')", "Cancel"),
@@ -26,17 +26,19 @@ class PickScreen(ModalScreen[str]):
         Binding("k", "move(-1)", show=False),
     ]
 
-    def __init__(self, question: str, choices: Sequence[str], otherwise: str) -> None:
+    def __init__(self, question: str, choices: Sequence[str], escape_meaning: str) -> None:
         super().__init__(classes="dialog")
-        self.question, self.choices, self.otherwise = question, choices, otherwise
+        self.question, self.choices, self.escape_meaning = question, choices, escape_meaning
 
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
             yield OptionList(
-                *(Option(Text(sanitize(one)), f"{i}") for i, one in enumerate(self.choices)), compact=True, markup=False
+                *(Option(Text(sanitize(choice)), f"{i}") for i, choice in enumerate(self.choices)),
+                compact=True,
+                markup=False,
             )
-            yield Static(f"enter takes it, escape: {self.otherwise}", classes="keys", markup=False)
+            yield Static(f"enter selects, escape: {self.escape_meaning}", classes="keys", markup=False)
 
     def on_mount(self) -> None:
         self.query_one(OptionList).highlighted = 0

@@ -1,4 +1,4 @@
-"""Questions: a line to be typed, or one of a few answers by one key."""
+"""Dialogs that ask for a line of text or for one of several keys."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from softprompt_tui.rendering.sanitize import without_steering
+from softprompt_tui.rendering.sanitize import strip_control_chars
 
 
 class AskText(ModalScreen[str | None]):
-    """A line of text; None where escape was pressed."""
+    """Returns the typed line, or None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
@@ -27,15 +27,15 @@ class AskText(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
-            yield Input(without_steering(self.value), compact=True, select_on_focus=True)
-            yield Static("enter takes it, escape leaves it as it is", classes="keys", markup=False)
+            yield Input(strip_control_chars(self.value), compact=True, select_on_focus=True)
+            yield Static("enter confirms, escape cancels", classes="keys", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 
 
 class AskKey(ModalScreen[str]):
-    """One of several answers, each by its key; "" where escape was pressed."""
+    """Offers answers, each with its key. Returns the pressed key, or "" on escape."""
 
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
         super().__init__(classes="dialog")
@@ -45,7 +45,7 @@ class AskKey(ModalScreen[str]):
         with Vertical():
             yield Static(self.question, markup=False)
             yield Static(
-                "\n".join(f"{key}  {words}" for key, words in (*self.answers, ("escape", "neither"))),
+                "\n".join(f"{key}  {meaning}" for key, meaning in (*self.answers, ("escape", "cancel"))),
                 classes="keys",
                 markup=False,
             )

@@ -1,4 +1,4 @@
-"""Where a soft prompt is to go: the program, the folder, and what else it needs."""
+"""The export dialog: target program, folder and options."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from softprompt.formats.writers.programs import PROGRAMS
-from softprompt.text_states import ENCODERS
-from softprompt_tui.rendering.sanitize import sanitize, without_steering
-from softprompt_tui.screens.file_picker import FilesScreen, shortened
+from softprompt.text_states import KNOWN_ENCODERS
+from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
+from softprompt_tui.screens.file_picker import FilePickerScreen, abbreviate_home
 from softprompt_tui.widgets.lazy_table import Column, Table
 
 COLUMNS = (
@@ -27,8 +27,15 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Export:
-    """What was chosen: a program, the file or folder to write to, the other half of a pair ("" for none), and a word ("" for the usual)."""
+class ExportRequest:
+    """What to export and where.
+
+    Attributes:
+        to: the target program.
+        out: a file or folder.
+        other: the second soft prompt of an SDXL pair, or "".
+        token: the placeholder word for diffusers; "" for the default.
+    """
 
     to: str
     out: str
@@ -36,8 +43,8 @@ class Export:
     token: str = ""
 
 
-class ExportScreen(ModalScreen[Export | None]):
-    """None where escape was pressed."""
+class ExportScreen(ModalScreen[ExportRequest | None]):
+    """Returns the user's ExportRequest, or None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
@@ -53,24 +60,24 @@ class ExportScreen(ModalScreen[Export | None]):
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
             yield Table(COLUMNS, id="programs")
-            for name, label, value, meaning in (
-                ("out", "to", shortened(self.folder), "a folder, or a file's name"),
-                ("other", "with", "", "SDXL: the name of the other half"),
-                ("token", "as", "", "diffusers: the word; usually <name>"),
+            for name, label, value, placeholder in (
+                ("out", "to", abbreviate_home(self.folder), "a folder or a file name"),
+                ("other", "with", "", "SDXL: name of the other half"),
+                ("token", "as", "", "diffusers: the word, <name> by default"),
             ):
                 with Horizontal(classes="fields"):
                     yield Label(f"{label:<4}")
                     yield Input(
-                        without_steering(value), id=name, compact=True, select_on_focus=True, placeholder=meaning
+                        strip_control_chars(value), id=name, compact=True, select_on_focus=True, placeholder=placeholder
                     )
             yield Static(
-                "enter or ctrl+s writes it, ctrl+f looks for a folder, escape leaves it", classes="keys", markup=False
+                "enter or ctrl+s writes it, ctrl+f picks a folder, escape cancels", classes="keys", markup=False
             )
 
     def on_mount(self) -> None:
         table = self.query_one(Table)
         table.reset(len(PROGRAMS))
-        table.fill(0, [(name, (name, _file(name), _fit(name, self.width))) for name in PROGRAMS])
+        table.fill(0, [(name, (name, _file_type(name), _fit(name, self.width))) for name in PROGRAMS])
         table.focus()
 
     @on(Table.Moved)
@@ -86,27 +93,27 @@ class ExportScreen(ModalScreen[Export | None]):
 
     @work(group="dialogs")
     async def action_folder(self) -> None:
-        chosen = await self.app.push_screen_wait(FilesScreen("Where to", self.folder, only_folders=True))
+        chosen = await self.app.push_screen_wait(FilePickerScreen("Export to", self.folder, only_folders=True))
         if chosen:
             self.folder = chosen.folder
-            self.query_one("#out", Input).value = without_steering(shortened(chosen.folder))
+            self.query_one("#out", Input).value = strip_control_chars(abbreviate_home(chosen.folder))
 
     def action_take(self) -> None:
-        typed = {one.id or "": one.value.strip() for one in self.query(Input)}
-        self.dismiss(Export(self.query_one(Table).current, **typed))
+        typed = {field.id or "": field.value.strip() for field in self.query(Input)}
+        self.dismiss(ExportRequest(self.query_one(Table).current, **typed))
 
 
-def _file(name: str) -> str:
+def _file_type(name: str) -> str:
     suffix = PROGRAMS[name].suffix
     return Path(f"name{suffix}").suffix.removeprefix(".") or "folder"
 
 
 def _fit(name: str, width: int) -> str:
-    """Whether it can use vectors of this width, and what it needs otherwise."""
+    """Describe whether a program can use vectors of this width."""
     widths = PROGRAMS[name].widths
     if not widths:
-        return "fits: vectors of any width"
+        return "fits any width"
     if width in widths:
-        return f"fits {ENCODERS[width].model.partition('/')[0]}"
+        return f"fits {KNOWN_ENCODERS[width].model.partition('/')[0]}"
     *all_but_last, last = map(str, widths)
     return f"needs width {', '.join(all_but_last)} or {last}"

@@ -1,4 +1,4 @@
-"""Choosing files to import, or a folder to export to."""
+"""A dialog to choose files to import, or a folder to export to."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from softprompt_tui.rendering.sanitize import sanitize, without_steering
-from softprompt_tui.widgets.directory_list import Folder
+from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
+from softprompt_tui.widgets.directory_list import DirectoryList
 
 
-def typed_path(path: str) -> str:
-    """A path as it was typed, with ~ for a home."""
-    return os.path.expanduser(path)  # noqa: PTH111  # that of pathlib raises for a user that there is not
+def expand_home(path: str) -> str:
+    """Replace a leading ~ or ~user in a typed path."""
+    return os.path.expanduser(path)  # noqa: PTH111  # pathlib raises for an unknown user
 
 
-def shortened(folder: Path) -> str:
-    """The path with ~ for the user's home, as people write it."""
+def abbreviate_home(folder: Path) -> str:
+    """Return a path with ~ for the user's home."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}".removesuffix("/.") if folder.is_relative_to(home) else str(folder)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Where one was, and the files that were chosen there; none where the folder itself was."""
+class FileSelection:
+    """A folder and the files chosen in it. Without files, the user chose the folder itself."""
 
     folder: Path
     files: tuple[Path, ...] = ()
 
 
-class FilesScreen(ModalScreen[Chosen | None]):
-    """Walks through folders; None where escape was pressed. With `only_folders` it is the folder that is chosen."""
+class FilePickerScreen(ModalScreen[FileSelection | None]):
+    """Returns the user's FileSelection, or None on escape. With `only_folders`, the user chooses a folder."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
@@ -50,51 +50,53 @@ class FilesScreen(ModalScreen[Chosen | None]):
         self.heading, self.folder, self.only_folders = title, folder, only_folders
 
     def compose(self) -> ComposeResult:
-        keys = "enter goes into a folder, backspace out of it, "
+        keys = "enter opens a folder, backspace goes up, "
         keys += (
-            "ctrl+s takes this one"
+            "ctrl+s takes this folder"
             if self.only_folders
-            else "space marks several; enter on a file takes it, or those marked; ctrl+s takes a folder of PEFT's"
+            else "space marks files, enter takes the file or all marked ones; ctrl+s takes a PEFT folder"
         )
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
-            yield Input(without_steering(shortened(self.folder)), id="path", compact=True, select_on_focus=True)
-            yield Folder(self.folder, self.only_folders, id="folder")
+            yield Input(
+                strip_control_chars(abbreviate_home(self.folder)), id="path", compact=True, select_on_focus=True
+            )
+            yield DirectoryList(self.folder, self.only_folders, id="folder")
             yield Static("", id="trouble", markup=False)
             yield Static(keys, classes="keys", markup=False)
 
     def on_mount(self) -> None:
         self.query_one("#trouble").display = False
-        self.query_one(Folder).focus()
+        self.query_one(DirectoryList).focus()
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         event.stop()
-        path = Path(typed_path(event.value)).absolute()
-        if os.path.isfile(path) and not self.only_folders:  # noqa: PTH113  # that of pathlib raises for some paths
-            self.dismiss(Chosen(path.parent, (path,)))
+        path = Path(expand_home(event.value)).absolute()
+        if os.path.isfile(path) and not self.only_folders:  # noqa: PTH113  # pathlib raises for some paths
+            self.dismiss(FileSelection(path.parent, (path,)))
             return
-        self.query_one(Folder).go(path)
-        self.query_one(Folder).focus()
+        self.query_one(DirectoryList).go(path)
+        self.query_one(DirectoryList).focus()
 
-    @on(Folder.Went)
-    def _went(self, event: Folder.Went) -> None:
+    @on(DirectoryList.Listed)
+    def _listed(self, event: DirectoryList.Listed) -> None:
         event.stop()
-        self.query_one("#path", Input).value = without_steering(shortened(event.folder))
-        trouble = self.query_one("#trouble", Static)
-        trouble.display = bool(event.error)
-        trouble.update(sanitize(event.error))
+        self.query_one("#path", Input).value = strip_control_chars(abbreviate_home(event.folder))
+        message = self.query_one("#trouble", Static)
+        message.display = bool(event.error)
+        message.update(sanitize(event.error))
 
-    @on(Folder.Picked)
-    def _picked(self, event: Folder.Picked) -> None:
+    @on(DirectoryList.FileChosen)
+    def _file_chosen(self, event: DirectoryList.FileChosen) -> None:
         event.stop()
         self.action_take()
 
     def action_take(self) -> None:
-        folder = self.query_one(Folder)
+        listing = self.query_one(DirectoryList)
         if self.only_folders:
-            self.dismiss(Chosen(folder.folder))
-        elif folder.chosen:
-            self.dismiss(Chosen(folder.folder, tuple(folder.chosen)))
-        elif folder.folder_under_cursor:
-            self.dismiss(Chosen(folder.folder, (folder.folder_under_cursor,)))
+            self.dismiss(FileSelection(listing.folder))
+        elif listing.chosen_files:
+            self.dismiss(FileSelection(listing.folder, tuple(listing.chosen_files)))
+        elif listing.highlighted_folder:
+            self.dismiss(FileSelection(listing.folder, (listing.highlighted_folder,)))

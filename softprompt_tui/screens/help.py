@@ -1,4 +1,4 @@
-"""Help: what the pane that one is in is for, and its keys."""
+"""The help screen: the purpose and keys of the focused pane."""
 
 from __future__ import annotations
 
@@ -13,123 +13,134 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from softprompt_tui.rendering.grid import labelled
+from softprompt_tui.rendering.grid import label_grid
 
 Keys = tuple[tuple[str, str], ...]
 
-ABOUT: dict[str, tuple[str, Keys]] = {
+PANE_HELP: dict[str, tuple[str, Keys]] = {
     "prompt": (
-        "What the soft prompt should mean. The model does not read what is struck through, and reads as words what is underlined: "
-        "image programs' syntax. Below: soft tokens, steps, where to stop, sentences, device, model.",
+        "Type what the soft prompt should mean. The model ignores struck-through text and reads underlined text, the "
+        "syntax of image programs, as plain words. Below: soft tokens, steps, similarity to stop at, contexts, device, "
+        "model.",
         (
-            ("ctrl+t", "trains it"),
-            ("up down", "in the first and last line: earlier prompts and back"),
-            ("tab", "to the fields"),
-            ("F7", "sweeps it: 1 to 16 soft tokens at once"),
-            ("F8", "all other settings, counted below"),
+            ("ctrl+t", "train the prompt"),
+            ("up down", "in the first or last line: prompt history"),
+            ("tab", "go to the next field"),
+            ("F7", "sweep: 1 to 16 soft tokens at once"),
+            ("F8", "all other settings"),
         ),
     ),
     "loss": (
-        "The loss of the training, or of what the library's cursor is on; lower is better, and the axis is a logarithm. While a hard readout is looked for it is "
-        "1 - similarity of the best text so far. Similarity 1 would mean: the text "
-        "encoder cannot tell the soft prompt from your prompt.",
-        (("F3 enter", "the curve in full"), ("z", "in it: the last part only"), ("s", "in it: 1 - similarity")),
-    ),
-    "readout": (
-        "How much of the meaning three things carry: the soft tokens, which are vectors; their nearest words typed as text, which look like gibberish and carry only "
-        "part of it; and a hard readout: real words, looked for so that typed anywhere they come as near as words can. A word that has just changed is shown reversed.",
+        "The loss of the current training, or of the library entry under the cursor. Lower is better; the axis is "
+        "logarithmic. During a search for a hard readout, the curve is 1 - similarity of the best text so far. At "
+        "similarity 1, the text encoder cannot tell the soft prompt from your prompt.",
         (
-            ("x", "looks for a hard readout, or for another; F8 says of how many tokens, and which words"),
-            ("y", "copies it"),
-            ("F9", "comes here"),
+            ("F3 enter", "open the full curve"),
+            ("z", "in the full curve: zoom in on the last steps"),
+            ("s", "in the full curve: switch between loss and 1 - similarity"),
         ),
     ),
-    "detail": ("All that is known of what loss and readout show.", ()),
-    "library": (
-        "Everything that was trained, or came from files. What the cursor is on is shown; opening it makes its tokens [v1], [v2], … of compositions.",
+    "readout": (
+        "Compares how much of your prompt's meaning survives in three forms. soft: the soft tokens, which are vectors. "
+        "as text: their nearest words, typed as text. They look like gibberish and keep only part of the meaning. "
+        "hard: the hard readout, real words found by search that you can type in any program. Words that have just "
+        "changed are highlighted.",
         (
-            ("j k g G", "up and down, first and last; page up, page down"),
-            ("/", "searches as you type; escape ends it"),
-            ("o", "another order"),
-            ("enter", "opens it"),
-            ("i", "everything about it"),
-            ("r", "another name"),
-            ("t", "its tags, or those of all that are marked"),
-            ("N", "a note"),
-            ("d", "deletes it, or all that are marked"),
-            ("u", "undoes that"),
-            ("n", "its prompt and settings into the editor, for a variation"),
-            ("y", "copies it as a word, and puts it into the composition"),
-            ("space", "marks it; escape unmarks all"),
-            ("c", "compares two that are marked"),
-            ("x", "looks for a hard readout: real words that carry its meaning"),
-            ("Y", "copies the hard readout"),
-            ("H", "says which hard prompt one stands for that came from a file"),
-            ("e", "writes a file for ComfyUI, AUTOMATIC1111, diffusers, …"),
-            ("f", "takes in files of other programs"),
+            ("x", "search for a hard readout, or for another one; F8 sets its length and words"),
+            ("y", "copy the hard readout"),
+            ("F9", "go to this pane"),
+        ),
+    ),
+    "detail": ("Everything known about the run or entry that the loss and readout panes show.", ()),
+    "library": (
+        "Everything that you trained or imported. Loss and readout show the entry under the cursor. Opening an entry "
+        "makes its tokens available in compositions as [v1], [v2], …",
+        (
+            ("j k g G", "down, up, first, last; page up and page down work too"),
+            ("/", "search as you type; escape ends the search"),
+            ("o", "change the sort order"),
+            ("enter", "open the entry"),
+            ("i", "show all details"),
+            ("r", "rename it"),
+            ("t", "edit its tags, or the tags of all marked entries"),
+            ("N", "edit its note"),
+            ("d", "delete it, or all marked entries"),
+            ("u", "undo the last delete"),
+            ("n", "load its prompt and settings into the editor, to train a variation"),
+            ("y", "copy it as a word, and insert the word into the composition"),
+            ("space", "mark it; escape removes all marks"),
+            ("c", "compare two marked entries"),
+            ("x", "search for a hard readout: real words with the same meaning"),
+            ("Y", "copy the hard readout"),
+            ("H", "set the hard prompt of an imported entry"),
+            ("e", "export it for ComfyUI, AUTOMATIC1111, diffusers, …"),
+            ("f", "import files of other programs"),
         ),
     ),
     "compose": (
-        "Soft prompts as words. Fidelity is the similarity to the same sentence with the prompts written out; the floor is what leaving the added words away "
-        "would come to. A second text can be compared with it.",
+        "Uses soft prompts as words. Fidelity is the similarity to the same sentence with the prompts written out. The "
+        "floor is the similarity you would get without the added words: fidelity should be above it. You can also "
+        "compare the composition with a second text.",
         (
-            ("[", "names to choose from: up, down, then tab or enter"),
-            ("[name]", "a soft prompt; [name:2] its second token, [name:1-3] its first three"),
-            ("[v1]", "a token of the open one"),
-            ("[a*.6 + b*.4]", "a mix, by shares"),
-            ("\\[", "a bracket"),
-            ("ctrl+s", "trains a soft prompt that means all of it"),
+            ("[", "choose a name: up, down, then tab or enter"),
+            ("[name]", "a soft prompt; [name:2] is its second token, [name:1-3] its first three"),
+            ("[v1]", "the first token of the open entry"),
+            ("[a*.6 + b*.4]", "a mix of two soft prompts by weight"),
+            ("\\[", "a plain bracket"),
+            ("ctrl+s", "train one soft prompt for the whole composition"),
         ),
     ),
     "runs": (
-        "Trainings (train), sweeps and searches for hard readouts (hard), one after another; they go on when you leave. A queued one has its place in the queue, "
-        "and below the table stands behind what it waits.",
+        "Trainings (train), token sweeps (sweep) and searches for hard readouts (hard). The worker takes them in order "
+        "and can go on after you quit. A queued run shows its place in the queue; the line below the table says what "
+        "it waits for.",
         (
-            ("enter", "shows its curve and readout; of a sweep, the table and the plot to choose from"),
-            ("s", "stops it, and saves the best so far"),
-            ("p", "pauses it, and resumes it"),
-            ("K J", "earlier, later"),
-            ("r", "tries a failed one again"),
-            ("d", "drops it"),
-            ("x", "looks for a hard readout of what it made"),
+            ("enter", "show its curve and readout; for a sweep, the table to choose from"),
+            ("s", "stop it and save the best so far"),
+            ("p", "pause or resume it"),
+            ("K J", "move it up or down in the queue"),
+            ("r", "retry a failed run"),
+            ("d", "drop it"),
+            ("x", "search for a hard readout of its result"),
         ),
     ),
 }
-ABOUT["sweep"] = (
-    "The prompt with 1 to 16 soft tokens, or the numbers that F8 names, trained in one batch. The plot shows how far each is from 1, alone and inside sentences; lower is better, and "
-    "the axis is a logarithm. At the knee more tokens begin to give little. Nothing is saved that is not chosen, and leaving loses nothing: the "
-    "sweep stays in runs (F6).",
+PANE_HELP["sweep"] = (
+    "Trains the prompt with 1 to 16 soft tokens in one batch; F8 sets other numbers. The plot shows how far similarity "
+    "is from 1, alone and inside sentences. Lower is better; the axis is logarithmic. Beyond the knee, more tokens "
+    "add little. Only the rows that you save go to the library. You can leave at any time: the sweep stays in runs "
+    "(F6).",
     (
-        ("space", "keeps this one, or drops it"),
-        ("a", "keeps all, or none"),
-        ("enter", "saves what is kept"),
-        ("s", "stops it with the best so far"),
-        ("escape F7", "goes back; enter in runs comes here again"),
+        ("space", "mark the row, or remove its mark"),
+        ("a", "mark all rows, or none"),
+        ("enter", "save the marked rows"),
+        ("s", "stop the sweep with the best so far"),
+        ("escape F7", "go back; enter in runs opens the sweep again"),
     ),
 )
-EVERYWHERE: Keys = (
+GLOBAL_KEYS: Keys = (
     ("F1 ?", "help"),
     ("F2", "prompt"),
-    ("F3", "the curve in full"),
+    ("F3", "full loss curve"),
     ("F4", "library"),
     ("F5", "compose"),
     ("F6", "runs"),
     ("F7", "sweep the prompt"),
-    ("F8", "all settings of a training"),
+    ("F8", "all training settings"),
     ("F9", "readout"),
     ("ctrl+t", "train"),
     ("tab", "next field or pane"),
-    ("ctrl+p", "every command by its name, and the themes"),
-    ("ctrl+r", "start the worker again, if it is gone"),
-    ("escape", "puts notices away"),
-    ("ctrl+q", "quit; asks first where something trains, which then goes on or stops"),
+    ("ctrl+p", "all commands by name, and the themes"),
+    ("ctrl+r", "restart the worker if it is gone"),
+    ("escape", "close notices"),
+    ("ctrl+q", "quit; asks first if a training is under way"),
 )
 
 
-def pane_of(focused: Widget | None) -> str:
-    """The pane that one is in, by the name that ABOUT gives it."""
-    around = focused.ancestors_with_self if focused else ()
-    pane = next((node.id for node in around if node.id and "pane" in getattr(node, "classes", ())), "prompt-pane")
+def focused_pane(focused: Widget | None) -> str:
+    """Return the PANE_HELP key of the pane that has the focus."""
+    ancestors = focused.ancestors_with_self if focused else ()
+    pane = next((node.id for node in ancestors if node.id and "pane" in getattr(node, "classes", ())), "prompt-pane")
     return pane.removesuffix("-pane")
 
 
@@ -141,13 +152,13 @@ class HelpScreen(ModalScreen[None]):
         self.pane = pane
 
     def compose(self) -> ComposeResult:
-        about, keys = ABOUT[self.pane]
+        about, keys = PANE_HELP[self.pane]
         text = Group(
             Text(self.pane.capitalize(), "bold"),
             Text(f"\n{about}\n"),
-            labelled(keys, "bold"),
+            label_grid(keys, "bold"),
             Text("\nEverywhere\n", "bold"),
-            labelled(EVERYWHERE, "bold"),
+            label_grid(GLOBAL_KEYS, "bold"),
         )
         with Vertical(), VerticalScroll():
             yield Static(text, id="help-text", markup=False)

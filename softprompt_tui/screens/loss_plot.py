@@ -1,4 +1,4 @@
-"""The curve in full: loss on a log axis, or similarity; all of it, or its last part."""
+"""The full loss or similarity curve on a log axis, with zoom."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.key_bar import KeyBar
 
-ZOOMS = (1, 2, 5, 20)  # shares of the steps
+ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps
 
 
 class PlotScreen(ModalScreen[None]):
-    """Follows the series that it was given; the application calls `draw` when that has grown."""
+    """Shows a series. Whoever extends the series calls `draw`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3,enter", "dismiss", "Back"),
@@ -27,10 +27,10 @@ class PlotScreen(ModalScreen[None]):
         Binding("s", "similarity", "Loss/similarity"),
     ]
 
-    def __init__(self, title: str, series: Series, curves: str = "restarts", measure: str = "loss") -> None:
+    def __init__(self, title: str, series: Series, curve_noun: str = "restarts", measure: str = "loss") -> None:
         super().__init__()
-        self.caption, self.series, self.curves, self.measure = title, series, curves, measure
-        self.zoomed, self.similarity = 0, False
+        self.caption, self.series, self.curve_noun, self.measure = title, series, curve_noun, measure
+        self.zoom_level, self.shows_similarity = 0, False
 
     def compose(self) -> ComposeResult:
         yield Static("", id="plot", markup=False)
@@ -43,37 +43,44 @@ class PlotScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
-    def follow(self, title: str, series: Series, curves: str, measure: str) -> None:
-        """Shows that curve of a `measure` from now on; several are of so many `curves`."""
-        self.caption, self.series, self.curves, self.measure = title, series, curves, measure
+    def follow(self, title: str, series: Series, curve_noun: str, measure: str) -> None:
+        """Show another series.
+
+        Args:
+            curve_noun: what the curves behind the main one are, in plural: "restarts".
+            measure: what the curve shows: "loss".
+        """
+        self.caption, self.series, self.curve_noun, self.measure = title, series, curve_noun, measure
         self.draw()
 
     def draw(self) -> None:
-        if not self.query("#plot"):  # it is only about to be there
+        if not self.query("#plot"):  # not composed yet
             return
         points = self.series.points
         last = points[-1][0] if points else 0
-        share = ZOOMS[self.zoomed]
-        shown = [point for point in points if point[0] > last - last / share]
+        zoom = ZOOMS[self.zoom_level]
+        shown = [point for point in points if point[0] > last - last / zoom]
         plot = self.query_one("#plot", Static)
         width, height = plot.size.width - 2, plot.size.height
-        # 1 - similarity on the same log axis tells .999 from .9999, which similarity itself would not
-        curve = [(step, 1 - similarity if self.similarity else loss) for step, loss, similarity, *_ in shown]
+        # 1 - similarity separates .999 from .9999 on a log axis; similarity itself would not
+        curve = [(step, 1 - similarity if self.shows_similarity else loss) for step, loss, similarity, *_ in shown]
         first = shown[0][0] if shown else 0
         others = (
-            [] if self.similarity else [[point for point in one if point[0] >= first] for one in self.series.restarts]
+            []
+            if self.shows_similarity
+            else [[point for point in restart if point[0] >= first] for restart in self.series.restarts]
         )
-        what = "1 - similarity" if self.similarity else self.measure
-        text = render([curve], width, height, title=what, behind=others) if width > 20 and height > 4 else ""
-        plot.update(Text.from_ansi(text) if text else "There are not two points to draw yet.")
-        part = "all steps" if share == 1 else f"the last {'half' if share == 2 else f'1/{share}'}"
-        restarts = f" of {len(others)} {self.curves}" if others else ""
-        self.query_one("#plot-figures", Static).update(sanitize(f"{self.caption}   {what}{restarts}, {part}"))
+        measure = "1 - similarity" if self.shows_similarity else self.measure
+        text = render([curve], width, height, title=measure, behind=others) if width > 20 and height > 4 else ""
+        plot.update(Text.from_ansi(text) if text else "The plot needs two points.")
+        part = "all steps" if zoom == 1 else f"the last {'half' if zoom == 2 else f'1/{zoom}'}"
+        restarts = f" of {len(others)} {self.curve_noun}" if others else ""
+        self.query_one("#plot-figures", Static).update(sanitize(f"{self.caption}   {measure}{restarts}, {part}"))
 
     def action_zoom(self) -> None:
-        self.zoomed = (self.zoomed + 1) % len(ZOOMS)
+        self.zoom_level = (self.zoom_level + 1) % len(ZOOMS)
         self.draw()
 
     def action_similarity(self) -> None:
-        self.similarity = not self.similarity
+        self.shows_similarity = not self.shows_similarity
         self.draw()

@@ -1,4 +1,4 @@
-"""Something that takes a moment: nothing else can be typed meanwhile, so that no key meant for a pane answers what comes after."""
+"""A modal screen for short waits. It blocks all input, so that no key reaches the dialog that follows by accident."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from textual.widgets import Static
 from softprompt_tui.rendering.sanitize import sanitize
 
 
-class BusyScreen(ModalScreen[None]):
-    """Lies over the panes while `work` runs, and goes with its result; escape gives it up."""
+class ProgressScreen(ModalScreen[None]):
+    """Runs `work`, then closes with `result` or `error` set. Escape cancels."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", "Give up")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", "Cancel")]
 
-    def __init__(self, words: str, work: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, message: str, work: Coroutine[Any, Any, Any]) -> None:
         super().__init__(classes="dialog")
-        self.words, self._work = words, work
+        self.message, self._work = message, work
         self.result: Any = None
         self.error: BaseException | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            yield Static(f"{sanitize(self.words)} …", markup=False)
-            yield Static("escape gives it up", classes="keys", markup=False)
+            yield Static(f"{sanitize(self.message)} …", markup=False)
+            yield Static("escape cancels", classes="keys", markup=False)
 
     def on_mount(self) -> None:
         self.run_worker(self._run(), group="busy", exclusive=True)
@@ -36,15 +36,15 @@ class BusyScreen(ModalScreen[None]):
     async def _run(self) -> None:
         try:
             self.result = await self._work
-        except Exception as error:  # it is for who waits, and raised there
+        except Exception as error:  # the caller raises it
             self.error = error
         self.dismiss(None)
 
     def action_give_up(self) -> None:
         self.workers.cancel_node(self)
-        self.error = self.error or GivenUp()
+        self.error = self.error or UserCancelled()
         self.dismiss(None)
 
 
-class GivenUp(Exception):
-    """The user did not want to wait."""
+class UserCancelled(Exception):
+    """The user pressed escape instead of waiting."""

@@ -1,4 +1,4 @@
-"""A sweep: what each number of soft tokens comes to, as a table and as a plot, live; what is chosen of it is kept."""
+"""The sweep screen: live results by number of soft tokens, as a table and a plot, to choose which to save."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from textual.widgets import Static
 
 from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import OnRun, RunAction, SweepKeepRequested
-from softprompt_tui.rendering.numbers import duration, figure
+from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.rendering.sweep_table import plot, rows_of
+from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
-from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
-from softprompt_tui.widgets.library import GOOD
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.library import GOOD_SIMILARITY
 
 if TYPE_CHECKING:
     from softprompt.prompts.sweep_result import SweepResult
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
 
-NO_PLOT = "The plot begins when there are two points to draw."
-MEANWHILE = "composed: in training contexts"
+NO_PLOT = "The plot needs two points."
+LIVE_NOTE = "composed: in training contexts"
 
 
-def _quality(cell: str) -> str:
-    return "good" if cell[:1].isdigit() and float(cell) >= GOOD else ""
+def _similarity_tone(cell: str) -> str:
+    return "good" if cell[:1].isdigit() and float(cell) >= GOOD_SIMILARITY else ""
 
 
-def _standing(cell: str) -> str:
+def _status_tone(cell: str) -> str:
     return "going" if cell.endswith("knee") else "good" if cell.endswith("saved") else ""
 
 
 COLUMNS = (
-    Column("tokens", 8, tone=_standing),
-    Column("similar", 7, right=True, tone=_quality),
-    Column("composed", 8, right=True, tone=_quality),
+    Column("tokens", 8, tone=_status_tone),
+    Column("similar", 7, right=True, tone=_similarity_tone),
+    Column("composed", 8, right=True, tone=_similarity_tone),
     Column("worst", 7, right=True, from_width=44),
     Column("as text", 7, right=True, from_width=35),
     Column("readout", 0, from_width=56),
@@ -50,7 +50,10 @@ COLUMNS = (
 
 
 class SweepScreen(ModalScreen[None]):
-    """Shows one `run`; who changes it calls `show`. It posts KeepAsked and RunAction. Leaving loses nothing: the run stays."""
+    """Shows the sweep `run`. The controller calls `show` when the run changes.
+
+    Posts SweepKeepRequested and RunAction. Closing the screen does not affect the run.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Keep/drop"),
@@ -62,16 +65,16 @@ class SweepScreen(ModalScreen[None]):
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
-    def __init__(self, context: AppContext, run: RunSummary, waits: str) -> None:
+    def __init__(self, context: AppContext, run: RunSummary, waiting_for: str) -> None:
         super().__init__()
         self.context, self.run = context, run
-        self._waits = waits  # what a sweep in the queue waits for
-        self.saved: dict[int, str] | None = None  # names in the library, by tokens; None until that is known
-        self._news = ""
+        self._waiting_for = waiting_for  # while the run is queued
+        self.saved: dict[int, str] | None = None  # library names by number of tokens; None until known
+        self._notice = ""
         self._rows: list[SweepResult] = []
         self._cells: list[tuple[str, tuple[str, ...]]] = []
-        self._drawn: object = None
-        self._proposed = False
+        self._plotted: object = None
+        self._has_marked_knee = False
 
     def compose(self) -> ComposeResult:
         yield Static("", id="sweep-title", markup=False)
@@ -94,25 +97,28 @@ class SweepScreen(ModalScreen[None]):
         return self.query_one(Table)
 
     @property
-    def _now(self) -> RunSummary:
-        """The run as it is known, which may not have been painted yet."""
-        return self.context.runs.known.get(self.run.id, self.run)
+    def _latest(self) -> RunSummary:
+        """The latest state of the run, which may not be drawn yet."""
+        return self.context.runs.by_id.get(self.run.id, self.run)
 
-    def show(self, run: RunSummary, waits: str) -> None:
-        """The run as it is now, and what it waits for, or ""."""
-        self.run, self._waits = run, waits
+    def show(self, run: RunSummary, waiting_for: str) -> None:
+        """Show the run's current state. `waiting_for` describes what a queued run waits for."""
+        self.run, self._waiting_for = run, waiting_for
         self.draw()
 
     def draw(self) -> None:
-        """Draws what has changed."""
+        """Redraw what has changed."""
         run = self.run
-        if not self.query("#swept"):  # it is only about to be there
+        if not self.query("#swept"):  # not composed yet
             return
-        self._rows = rows_of(run)
+        self._rows = sweep_rows(run)
         self._update("sweep-title", Text.assemble(("Sweep ", "bold"), sanitize(run.name or run.prompt), no_wrap=True))
-        self._update("sweep-state", Text(sanitize(self._news), "bold") if self._news else _state(run, self._waits))
-        if run.results and self.saved is not None and not self._proposed:
-            self._proposed = True  # once: who drops it has decided
+        self._update(
+            "sweep-state",
+            Text(sanitize(self._notice), "bold") if self._notice else _describe_state(run, self._waiting_for),
+        )
+        if run.results and self.saved is not None and not self._has_marked_knee:
+            self._has_marked_knee = True  # only once: the user may remove the mark
             if not self.table.marked and not self.saved:
                 self.table.marked = {str(row.tokens) for row in self._rows if row.knee}
                 self.table.refresh()
@@ -121,9 +127,9 @@ class SweepScreen(ModalScreen[None]):
             self.table.reset(len(cells))
         if cells != self._cells:
             self._cells = cells
-            for page in range(0, len(cells), PAGE):
-                self.table.fill(page // PAGE, cells[page : page + PAGE])
-        self._explain()
+            for page in range(0, len(cells), PAGE_ROWS):
+                self.table.fill(page // PAGE_ROWS, cells[page : page + PAGE_ROWS])
+        self._describe_current_row()
         self._plot()
 
     def _update(self, name: str, text: Text) -> None:
@@ -132,35 +138,34 @@ class SweepScreen(ModalScreen[None]):
             target.update(text)
 
     def _row(self, row: SweepResult) -> tuple[str, ...]:
-        standing = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
-        figures = (figure(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity))
-        return (f"{row.tokens:>2} {standing}", *figures, row.readout_text or "")
+        status = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
+        numbers = (format_number(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity))
+        return (f"{row.tokens:>2} {status}", *numbers, row.readout_text or "")
 
     def _plot(self) -> None:
         target = self.query_one("#sweep-plot", Static)
-        wanted = (self._rows, target.size)
-        if wanted != self._drawn:
-            self._drawn = wanted
-            drawn = plot(self._rows, target.size.width, target.size.height)
-            target.update(Text.from_ansi(drawn) if drawn else Text(NO_PLOT, "dim"))
+        inputs = (self._rows, target.size)
+        if inputs != self._plotted:
+            self._plotted = inputs
+            plot = plot_sweep(self._rows, target.size.width, target.size.height)
+            target.update(Text.from_ansi(plot) if plot else Text(NO_PLOT, "dim"))
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
         event.stop()
-        if isinstance(event, Table.Chosen):  # a second click
+        if isinstance(event, Table.Chosen):  # a double click
             self.table.toggle_mark()
-        self._explain()
+        self._describe_current_row()
 
-    def _explain(self) -> None:
-        """What is known of the row under the cursor."""
-        at = self.table.cursor
-        if 0 <= at < len(self._rows):
-            row = self._rows[at]
+    def _describe_current_row(self) -> None:
+        index = self.table.cursor
+        if 0 <= index < len(self._rows):
+            row = self._rows[index]
             self._update(
                 "sweep-row",
                 Text()
                 if row.worst is None and not row.readout_text
-                else _told(row, (self.saved or {}).get(row.tokens, "")),
+                else _describe_row(row, (self.saved or {}).get(row.tokens, "")),
             )
 
     # keys
@@ -173,68 +178,68 @@ class SweepScreen(ModalScreen[None]):
         self.table.cursor += 1
 
     def action_all(self) -> None:
-        """Marks all, or none where all are marked."""
-        every = {str(row.tokens) for row in self._rows}
-        self.table.marked = set() if self.table.marked == every else every
+        """Mark all rows, or remove all marks if every row is marked."""
+        all_rows = {str(row.tokens) for row in self._rows}
+        self.table.marked = set() if self.table.marked == all_rows else all_rows
         self.table.refresh()
 
     def action_stop(self) -> None:
-        if self._now.state not in ENDED:
+        if self._latest.state not in ENDED:
             self.context.post(RunAction(OnRun.STOP, self.run.id))
 
     def action_keep(self) -> None:
         numbers = tuple(int(key) for key in self.table.marked)
-        if not self._now.results:
-            self._say("there is nothing to be kept before it is done; s stops it with the best so far")
+        if not self._latest.results:
+            self._show_notice("there is nothing to save before the sweep ends; s stops it with the best so far")
         elif not numbers:
-            self._say("nothing is marked: space marks what is to be kept")
+            self._show_notice("no row is marked; space marks the rows to save")
         else:
             self.context.post(SweepKeepRequested(self.run.id, numbers))
 
-    def answer(self, words: str, is_kept: bool) -> None:
-        """What came of KeepAsked."""
-        if is_kept:
+    def show_reply(self, message: str, is_saved: bool) -> None:
+        """Show the answer to a SweepKeepRequested, and remove the marks if the rows were saved."""
+        if is_saved:
             self.table.marked = set()
             self.table.refresh()
-        self._say(words)
+        self._show_notice(message)
 
-    def _say(self, words: str) -> None:
-        self._news = words
+    def _show_notice(self, text: str) -> None:
+        self._notice = text
         self.draw()
 
 
-def _state(run: RunSummary, waits: str) -> Text:
-    """How far it is, or what to do next; `waits` says what a sweep in the queue waits for."""
+def _describe_state(run: RunSummary, waiting_for: str) -> Text:
+    """Describe the sweep's progress, or what to do next."""
     state = run.state
     if state == "running" and run.step:
         speed = run.steps_per_second or 0
-        left = f"  {duration((run.steps - run.step) / speed)} left" if speed else ""
+        left = f"  {format_duration((run.steps - run.step) / speed)} left" if speed else ""
         step = Text.assemble(("step ", "dim"), f"{run.step} of {run.steps}{left}", no_wrap=True)
-        return step.append(f"   {MEANWHILE}", "dim")
+        return step.append(f"   {LIVE_NOTE}", "dim")
     if state == "failed":
         return Text(sanitize(run.error), "bold red")
     if not run.results:
-        words = {
-            "queued": sanitize(waits),
+        messages = {
+            "queued": sanitize(waiting_for),
             "running": "loading the model",
-            "paused": "paused: p in runs goes on with it",
+            "paused": "paused; p in runs resumes it",
         }
-        return Text(words.get(state, "stopped before there was anything to keep"), "italic")
+        return Text(messages.get(state, "stopped before it had any results"), "italic")
     knee = next((row.tokens for row in run.results if row.knee), None)
-    at = "" if knee is None else f"knee at {knee}: more begin to give little; "
-    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{at}enter saves")
+    knee_text = "" if knee is None else f"knee at {knee}: more tokens add little; "
+    return Text(f"{'stopped early; ' if state == 'stopped' else ''}{knee_text}enter saves")
 
 
-def _told(row: SweepResult, name: str) -> Text:
-    """What has no room in the table."""
+def _describe_row(row: SweepResult, name: str) -> Text:
+    """Describe what does not fit in the table."""
     text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
-    for label, value in (("worst", row.worst), ("without their words", row.floor)):
+    for label, value in (("worst", row.worst), ("floor", row.floor)):
         if value is not None:
             text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
     if name:
         text.append("saved as ", "dim").append(sanitize(name), "bold")
     if row.readout_text:
-        text.append("\nas text ", "dim").append(f"{figure(row.readout_similarity)}  ").append(
+        text.append("\nas text ", "dim").append(f"{format_number(row.readout_similarity)}  ").append(
             sanitize(row.readout_text[:600]), "bold"
         )
     return text

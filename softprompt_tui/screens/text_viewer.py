@@ -1,4 +1,4 @@
-"""A page of text to be read: an entry in full, a comparison."""
+"""A scrollable page of text: all details of an entry, or a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copying for the user: through tmux where we run in it, else through the terminal (OSC 52)."""
+"""Copy text for the user: through tmux if the interface runs in it, otherwise through the terminal (OSC 52)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 
 from textual.app import App
 
-TMUX_WITHIN = 2.0  # seconds
-MAX_SCREEN_BYTES = 400  # bytes that GNU screen passes on in one piece
+TMUX_SECONDS = 2.0  # seconds
+MAX_SCREEN_BYTES = 400  # GNU screen passes at most this much on in one piece
 
 
 async def copy(app: App[Any], text: str) -> str:
     """Copy `text` and return where it is now, as the end of a sentence.
 
-    tmux takes no OSC 52 from the programs in it unless `set-clipboard` is on, which is not its default; its own command
-    always works. A terminal does not answer, so no more is said of it than that it was asked.
+    By default (`set-clipboard` off), tmux ignores OSC 52 from the programs inside it, but its own command always works.
+    A terminal does not confirm OSC 52, so the message only says that the text was sent.
     """
-    if os.environ.get("TMUX") and await _give_to_tmux(text):
+    if os.environ.get("TMUX") and await _copy_to_tmux(text):
         app._clipboard = text
-        return "is in tmux's buffer (prefix ] pastes it), and sent on to the terminal"
+        return "is in tmux's buffer (prefix ] pastes it) and was sent to the terminal"
     app.copy_to_clipboard(text)
     if os.environ.get("STY") and app._driver is not None:
-        app._driver.write(_through_screen(text))
-    return "is sent to the terminal, to be copied (OSC 52)"
+        app._driver.write(_wrap_for_screen(text))
+    return "was sent to the terminal's clipboard (OSC 52)"
 
 
-async def _give_to_tmux(text: str) -> bool:
-    for options in (["-w"], []):  # -w, since tmux 3.2, also sends it to the terminal
+async def _copy_to_tmux(text: str) -> bool:
+    for options in (["-w"], []):  # since tmux 3.2, -w also sends the text to the terminal
         try:
             process = await asyncio.create_subprocess_exec(
                 "tmux", "load-buffer", *options, "-", stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL
             )
-            await asyncio.wait_for(process.communicate(text.encode()), TMUX_WITHIN)
+            await asyncio.wait_for(process.communicate(text.encode()), TMUX_SECONDS)
         except TimeoutError:
             process.kill()
             return False
@@ -46,8 +46,8 @@ async def _give_to_tmux(text: str) -> bool:
     return False
 
 
-def _through_screen(text: str) -> str:
-    """OSC 52 in device control strings, which GNU screen passes on to the terminal without a look at them."""
+def _wrap_for_screen(text: str) -> str:
+    """Return OSC 52 wrapped in device control strings, which GNU screen passes to the terminal unread."""
     sequence = f"\x1b]52;c;{b64encode(text.encode()).decode()}\a"
     pieces = (sequence[at : at + MAX_SCREEN_BYTES] for at in range(0, len(sequence), MAX_SCREEN_BYTES))
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)

@@ -1,4 +1,4 @@
-"""From what is typed to a training job. Messages name the field."""
+"""Turn the typed fields into a training job. Error messages name the field."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
-from softprompt.encoders.catalog import LOCAL
+from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import SweepJob, TrainJob
-from softprompt.jobs.parsing import BETWEEN, NO, YES, split_list
+from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
 
 if TYPE_CHECKING:
@@ -18,166 +18,192 @@ if TYPE_CHECKING:
     from softprompt.prompts.syntax import PreparedPrompt
     from softprompt_tui.state.settings import Form
 
-SWEEP = "1-16"
+DEFAULT_SWEEP = "1-16"
 
 
-def typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
-    """The prompt to train, and what image programs would read as syntax in it. Raises ConfigError."""
-    from softprompt.prompts.syntax import prepare_prompt  # commands that read no prompt do not wait for its patterns
+def prepare_typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
+    """Return the prompt to train and the image-program syntax in it.
+
+    Raises:
+        ConfigError: the field `plain` is neither yes nor no.
+    """
+    from softprompt.prompts.syntax import prepare_prompt  # only commands that read a prompt wait for its patterns
 
     plain = more.get("plain", "no").lower()
-    if plain not in (*YES, *NO, ""):
+    if plain not in (*YES_WORDS, *NO_WORDS, ""):
         raise ConfigError(
-            f"plain is {more['plain']!r}: yes removes weights, LoRA tags and wildcards, no leaves them{_where('plain')}"
+            f"plain is {more['plain']!r}. Use yes to remove weights, LoRA tags and wildcards, or no to leave "
+            f"them{_key_hint('plain')}."
         )
-    return prepare_prompt(prompt, plain in YES)
+    return prepare_prompt(prompt, plain in YES_WORDS)
 
 
 def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
-    """The training that is typed. Raises ConfigError, PromptError, BadName."""
+    """Return the training job for the typed fields.
+
+    Raises:
+        ConfigError, PromptError, BadName: a field is wrong.
+    """
     fields, settings = form.fields, dict[str, Any]()
     tokens = fields["tokens"].lower()
-    settings["tokens"] = "auto" if tokens == "auto" else _whole("tokens", fields["tokens"] or "10")
-    settings["steps"] = _whole("steps", fields["steps"] or "300")
+    settings["tokens"] = "auto" if tokens == "auto" else _parse_int("tokens", fields["tokens"] or "10")
+    settings["steps"] = _parse_int("steps", fields["steps"] or "300")
     if fields["stop_at"]:
-        settings["stop_at"] = _number("stop at", fields["stop_at"])
+        settings["stop_at"] = _parse_float("stop at", fields["stop_at"])
     elif tokens == "auto":
         settings["stop_at"] = AUTO_STOP_AT
     contexts = fields["contexts"]
-    if contexts.lower() in NO:
+    if contexts.lower() in NO_WORDS:
         settings["contexts"] = ()
-    elif contexts.lower() not in (*YES, ""):
+    elif contexts.lower() not in (*YES_WORDS, ""):
         settings["contexts"] = split_list(contexts)
-        if not all("{}" in one for one in settings["contexts"]):
+        if not all("{}" in context for context in settings["contexts"]):
             raise ConfigError(
-                f"contexts is {contexts!r}: yes trains inside sentences too, no trains alone; or give sentences, such as a photo of {{}} | {{}} at night"
+                f"contexts is {contexts!r}. Use yes (train inside sentences too), no (train alone), or your own "
+                "sentences, such as a photo of {} | {} at night."
             )
-    prompt = typed_prompt(form.prompt, more).text
+    prompt = prepare_typed_prompt(form.prompt, more).text
     for name in ("restarts", "seed", "patience"):
         if more.get(name):
-            settings[name] = _whole(name, more[name])
+            settings[name] = _parse_int(name, more[name])
     if more.get("rate"):
-        settings["rate"] = _number("rate", more["rate"])
+        settings["rate"] = _parse_float("rate", more["rate"])
     if more.get("share"):
-        settings["hidden_share"] = _number("share", more["share"])
+        settings["hidden_share"] = _parse_float("share", more["share"])
     settings |= {name: more[name] for name in ("init", "objective", "family", "long") if more.get(name)}
     if more.get("against"):
         settings["against"] = split_list(more["against"])
     norms = more.get("norms", "held")
     if norms not in ("held", "free"):
         raise ConfigError(
-            f"norms is {norms!r}: held keeps every soft token at or under a usual word's length, free lets it grow"
+            f"norms is {norms!r}. Use held to keep every soft token at most as long as a typical word's vector, or "
+            "free to let it grow."
         )
     settings["project_norm"] = norms == "held"
     model = fields["model"] or "mini"
-    if model.startswith(LOCAL):
+    if model.startswith(LOCAL_PREFIX):
         try:
-            model = f"{LOCAL}{Path(model.removeprefix(LOCAL)).expanduser().absolute()}"
+            model = f"{LOCAL_PREFIX}{Path(model.removeprefix(LOCAL_PREFIX)).expanduser().absolute()}"
         except (RuntimeError, OSError) as error:
-            raise ConfigError(f"model is {model!r}: there is no such folder ({error})") from error
+            raise ConfigError(f"model is {model!r}, but there is no such folder: {error}") from error
     precision = more.get("precision") or "float32"
-    hard = None if more.get("hard", "no").lower() in (*NO, "") else hard_of(more)
+    hard = None if more.get("hard", "no").lower() in (*NO_WORDS, "") else hard_config_from_fields(more)
     return TrainJob(
         prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""), hard=hard
     )
 
 
-def sweep_of(form: Form, more: dict[str, str]) -> SweepJob:
-    """The sweep over several numbers of tokens, with the other settings as they are typed. Raises as `job_of`."""
-    fields, numbers = form.fields, numbers_of(more.get("sweep") or SWEEP)
-    stop_at = (
-        fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
-    )  # what auto is to reach ends no training early
+def sweep_from_form(form: Form, more: dict[str, str]) -> SweepJob:
+    """Return the sweep over several token counts for the typed fields. Raises the errors of `job_from_form`."""
+    fields, token_counts = form.fields, parse_token_counts(more.get("sweep") or DEFAULT_SWEEP)
+    # with tokens "auto", stop_at is the similarity to reach, which must not stop a sweep early
+    stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
     job = job_from_form(
-        form._replace(fields=fields | {"tokens": f"{numbers[-1]}", "stop_at": stop_at}), more | {"hard": ""}
+        form._replace(fields=fields | {"tokens": f"{token_counts[-1]}", "stop_at": stop_at}), more | {"hard": ""}
     )
-    return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=numbers)
+    return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=token_counts)
 
 
-def numbers_of(text: str) -> tuple[int, ...]:
-    """Numbers of tokens, as 1-16 or 1,2,4,8 or both say them, in their order. Raises ConfigError."""
-    found: set[int] = set()
+def parse_token_counts(text: str) -> tuple[int, ...]:
+    """Parse token counts such as 1-16 or 1,2,4,8, or both mixed. Return them in ascending order.
+
+    Raises:
+        ConfigError: the text is something else, or has too many counts.
+    """
+    counts: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(\d{1,4})(?:\s*-\s*(\d{1,4}))?", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last:
-            raise ConfigError(f"numbers of tokens are {text!r}: 1-16 is a range from 1 on, 1,2,4,8 are some")
-        found.update(range(first, last + 1))
-    if not 1 <= len(found) <= MAX_SWEPT_COUNTS:
+            raise ConfigError(
+                f"the token counts are {text!r}. Use a range such as 1-16, or single counts such as 1,2,4,8."
+            )
+        counts.update(range(first, last + 1))
+    if not 1 <= len(counts) <= MAX_SWEPT_COUNTS:
         raise ConfigError(
-            f"numbers of tokens are {text!r}: a sweep takes from one to {MAX_SWEPT_COUNTS} of them, such as 1-16 or 1,2,4,8"
+            f"the token counts are {text!r}, but a sweep takes 1 to {MAX_SWEPT_COUNTS} counts. Use for example 1-16 or "
+            "1,2,4,8."
         )
-    return tuple(sorted(found))
+    return tuple(sorted(counts))
 
 
-def hard_of(more: dict[str, str], seed: int = 0) -> HardConfig:
-    """How a hard readout is looked for, by the fields that say so. Raises ConfigError."""
+def hard_config_from_fields(more: dict[str, str], seed: int = 0) -> HardConfig:
+    """Return the settings of a hard-readout search.
+
+    Raises:
+        ConfigError: a field is wrong.
+    """
     tokens = more.get("hard", "").lower()
-    counted = None if tokens in (*YES, *NO, "") and tokens != "1" else _whole("hard", tokens)
+    token_count = None if tokens in (*YES_WORDS, *NO_WORDS, "") and tokens != "1" else _parse_int("hard", tokens)
     words: Any = more.get("words") or "any"
-    return HardConfig(tokens=counted, words=words, block=split_list(more.get("block", "")), seed=seed)
+    return HardConfig(tokens=token_count, words=words, block=split_list(more.get("block", "")), seed=seed)
 
 
-def settings_of(made: SoftPrompt) -> TrainConfig:
-    """The settings that it was trained with, the usual ones and its number of tokens for one from a file.
+def training_config(prompt: SoftPrompt) -> TrainConfig:
+    """Return the settings a soft prompt was trained with; for one from a file, the defaults with its token count.
 
-    Raises ConfigError for those of another version, or of another program.
+    Raises:
+        ConfigError: another version or another program wrote the settings.
     """
     try:
-        return TrainConfig.from_dict({"tokens": made.tokens} | made.config)
+        return TrainConfig.from_dict({"tokens": prompt.tokens} | prompt.config)
     except (ConfigError, TypeError, AttributeError) as error:
-        raise ConfigError(f"the settings of {made.name} are not of this version: {error}") from error
+        raise ConfigError(f"this version cannot read the settings of {prompt.name}: {error}") from error
 
 
-def variation_of(made: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
-    """(the fields, the other settings) that train such a soft prompt again, from another seed: with the same one it would come to the same bits."""
-    if made.meanings:
+def variation_fields(prompt: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the fields and the other settings that train a soft prompt again with the next seed.
+
+    The same seed would give the same bits.
+    """
+    if prompt.meanings:
         raise ConfigError(
-            f"{made.name} means several texts together: `softprompt-tui compose TEMPLATE --save NAME` makes such ones"
+            f"{prompt.name} is a mix of several texts. Train it again with `softprompt-tui compose TEMPLATE --save "
+            "NAME`."
         )
-    config = settings_of(made)
-    contexts = "yes" if config.contexts == TRAINING_CONTEXTS else _joined(config.contexts) or "no"
+    config = training_config(prompt)
+    contexts = "yes" if config.contexts == TRAINING_CONTEXTS else _join_texts(config.contexts) or "no"
     fields = {
         "tokens": f"{config.tokens}",
         "steps": f"{config.steps}",
         "stop_at": "" if config.stop_at is None else f"{config.stop_at:g}",
         "contexts": contexts,
-        "model": made.model,
+        "model": prompt.model,
     }
     more = {
         "restarts": f"{config.restarts}",
         "rate": f"{config.rate:g}",
-        "init": config.init if config.init != "soft" else "noise",  # what it began from is not kept
+        "init": config.init if config.init != "soft" else "noise",  # its starting soft prompt is not stored
         "objective": config.objective,
         "family": config.family,
         "share": f"{config.hidden_share:g}",
-        "against": _joined(config.against),
+        "against": _join_texts(config.against),
         "patience": "" if config.patience is None else f"{config.patience}",
         "norms": "held" if config.project_norm else "free",
         "seed": f"{config.seed + 1}",
         "long": config.long,
-        "precision": made.device.rpartition(", ")[2] or "float32",
+        "precision": prompt.device.rpartition(", ")[2] or "float32",
     }
     return fields, more
 
 
-def _joined(texts: tuple[str, ...]) -> str:
-    return f" {BETWEEN} ".join(texts)
+def _join_texts(texts: tuple[str, ...]) -> str:
+    return f" {LIST_SEPARATOR} ".join(texts)
 
 
-def _where(name: str) -> str:
+def _key_hint(name: str) -> str:
     return "" if name in ("tokens", "steps", "stop at") else " (F8)"
 
 
-def _whole(name: str, text: str) -> int:
+def _parse_int(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}: a whole number is needed{_where(name)}") from None
+        raise ConfigError(f"{name} is {text!r}. Use a whole number{_key_hint(name)}.") from None
 
 
-def _number(name: str, text: str) -> float:
+def _parse_float(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}: a number such as .99 is needed{_where(name)}") from None
+        raise ConfigError(f"{name} is {text!r}. Use a number such as .99{_key_hint(name)}.") from None

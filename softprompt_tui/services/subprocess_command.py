@@ -1,4 +1,4 @@
-"""Commands of this program, run beside the interface: for what needs torch, and for files that nobody vouches for."""
+"""Run commands of this program in another process: work that needs torch, and files that may be hostile."""
 
 from __future__ import annotations
 
@@ -13,56 +13,60 @@ from typing import Any
 from softprompt.errors import SoftPromptError
 from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 
-LISTENS_WITHIN = 1.0  # seconds; the whole interface ends within 1.5
+INTERRUPT_SECONDS = 1.0  # the interface must quit within 1.5 s
 
 
 class CommandFailed(SoftPromptError):
-    """A command ended with an error: the message is what it said, `kind` the name of the error's type there, if it has one."""
+    """A command failed. `kind` is the name of its error type, or ""."""
 
     def __init__(self, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.kind = kind
 
 
-async def command(*args: str) -> Any:
-    """What `softprompt-tui ARGS --json` prints. Where it is not waited for any longer it is interrupted, as by Ctrl-C. Raises CommandFailed."""
+async def run_command(*args: str) -> Any:
+    """Run `softprompt-tui ARGS` and return the JSON it prints. If cancelled, interrupt it as Ctrl-C does.
+
+    Raises:
+        CommandFailed: the command cannot be run, fails, or prints something other than JSON.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "softprompt_tui", *args,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-            env=os.environ | {ERRORS_AS_JSON: "1"},
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True, env=os.environ | {ERRORS_AS_JSON: "1"},
         )  # fmt: skip
-    except (OSError, ValueError) as error:  # more than a command line can hold, or Python is being replaced
-        raise CommandFailed(f"`{PROGRAM} {args[0]}` cannot be run: {error}") from error
+    except (OSError, ValueError) as error:  # the arguments are too long, or Python is being replaced
+        raise CommandFailed(f"cannot run `{PROGRAM} {args[0]}`: {error}") from error
     try:
-        out, said = await process.communicate()
+        out, errors = await process.communicate()
     finally:
-        await _ended(process)
+        await _interrupt(process)
     if process.returncode:
-        raise _failure(said, f"{PROGRAM} {args[0]} ended with {process.returncode}")
+        raise _parse_failure(errors, f"`{PROGRAM} {args[0]}` failed with exit code {process.returncode}")
     try:
         return json.loads(out)
     except ValueError as error:
-        raise CommandFailed(f"`{PROGRAM} {args[0]}` answered with what is no JSON: {error}") from error
+        raise CommandFailed(f"`{PROGRAM} {args[0]}` did not print JSON: {error}") from error
 
 
-def _failure(said: bytes, otherwise: str) -> CommandFailed:
-    """What a command said before it ended: errors are lines of JSON, and the others are for people."""
-    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+def _parse_failure(output: bytes, default: str) -> CommandFailed:
+    """Return the error in a command's standard error: JSON lines are errors, other lines are for people."""
+    lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
     kind = ""
     for number, line in enumerate(lines):
         with suppress(ValueError, KeyError, TypeError):
             error = json.loads(line)
             lines[number], kind = str(error["message"]), str(error["kind"]) or kind
-    return CommandFailed("\n".join(lines) or otherwise, kind)
+    return CommandFailed("\n".join(lines) or default, kind)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Interrupts it, so that it can take back what is half done; kills it where it does not listen."""
+async def _interrupt(process: asyncio.subprocess.Process) -> None:
+    """Interrupt a process so that it can undo unfinished work. Kill it if it does not react."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
         try:
-            await asyncio.wait_for(process.wait(), LISTENS_WITHIN)
+            await asyncio.wait_for(process.wait(), INTERRUPT_SECONDS)
         except TimeoutError:
             process.kill()
     await process.wait()

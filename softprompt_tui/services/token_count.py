@@ -1,4 +1,4 @@
-"""How many of a model's tokens a text takes, without torch: for the count beside the editor."""
+"""Count the tokens of the text in the editor, without torch."""
 
 from __future__ import annotations
 
@@ -6,49 +6,53 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softprompt.errors import PromptError
-from softprompt.jobs.preflight import AROUND, clip_tokenizer, known_model
+from softprompt.jobs.preflight import SPECIAL_TOKEN_COUNT, clip_tokenizer, known_model
 
 
 @dataclass(frozen=True)
-class Count:
-    """A prompt's tokens, start and end included, of `context`.
+class TokenCount:
+    """The token count of a prompt, including the start and end tokens.
 
-    The model does not read what stands behind the character `cut`; None where it reads all. `reserved` is the special
-    token that the text spells there, "" where the text is only too long.
+    The model reads the text up to the character `cut_at`, or all of it if that is None. `reserved` is the special token
+    that the text spells at that place, or "" if the text is just too long.
     """
 
     tokens: int
-    context: int
-    cut: int | None
+    context_length: int
+    cut_at: int | None
     reserved: str = ""
 
 
-def count(text: str, model: str) -> Count | None:
-    """The count for a model with CLIP's own tokenizer; None for others, and for a text too long to count. Takes 0.1 s the first time."""
+def count_tokens(text: str, model: str) -> TokenCount | None:
+    """Count the tokens of a text, if the model uses CLIP's own tokenizer. The first call takes 0.1 s.
+
+    Returns:
+        None for other models, and for a text that is too long to count.
+    """
     info = known_model(model)
     if info is None:
         return None
-    tokenizer, room = clip_tokenizer(), info.context - AROUND
+    tokenizer, max_tokens = clip_tokenizer(), info.context - SPECIAL_TOKEN_COUNT
     try:
         ids = tokenizer.encode(text)
-        if reserved := next((i for i in ids if i in tokenizer.reserved_ids), None):
-            cut = _longest_beginning(text, lambda part: tokenizer.reserved_ids.isdisjoint(tokenizer.encode(part)))
-            return Count(len(ids) + AROUND, info.context, cut, tokenizer.piece(reserved))
-        if len(ids) > room:
-            cut = _longest_beginning(text, lambda part: len(tokenizer.encode(part)) <= room)
-            return Count(len(ids) + AROUND, info.context, cut)
-        return Count(len(ids) + AROUND, info.context, None)
+        if reserved := next((token for token in ids if token in tokenizer.reserved_ids), None):
+            cut = _longest_prefix(text, lambda part: tokenizer.reserved_ids.isdisjoint(tokenizer.encode(part)))
+            return TokenCount(len(ids) + SPECIAL_TOKEN_COUNT, info.context, cut, tokenizer.piece(reserved))
+        if len(ids) > max_tokens:
+            cut = _longest_prefix(text, lambda part: len(tokenizer.encode(part)) <= max_tokens)
+            return TokenCount(len(ids) + SPECIAL_TOKEN_COUNT, info.context, cut)
+        return TokenCount(len(ids) + SPECIAL_TOKEN_COUNT, info.context, None)
     except PromptError:
         return None
 
 
-def _longest_beginning(text: str, is_read: Callable[[str], bool]) -> int:
-    """The length of the longest beginning of the text that is read, in characters."""
-    fits, over = 0, len(text)
-    while over - fits > 1:
-        middle = (fits + over) // 2
-        if is_read(text[:middle]):
-            fits = middle
+def _longest_prefix(text: str, fits: Callable[[str], bool]) -> int:
+    """Return the length in characters of the longest prefix that fits."""
+    low, high = 0, len(text)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(text[:middle]):
+            low = middle
         else:
-            over = middle
-    return fits
+            high = middle
+    return low

@@ -1,4 +1,4 @@
-"""The interface's line to the worker: keeps it, hands on what happens, and asks; it never blocks the screen."""
+"""The interface's connection to the worker. It delivers messages, sends requests, and never blocks the screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.worker import protocol as p
-from softprompt.worker.client import ANSWER_WITHIN, connect, raised, too_old
+from softprompt.worker.client import ANSWER_SECONDS, connect, error_from_message, older_worker_error
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.lines import read_line
 from softprompt.worker.summary import RunReport, RunSummary
@@ -20,119 +20,122 @@ from softprompt_tui.state.series import Point
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob
 
-# what the line tells
+# messages from the worker
 
 
-class Link(NamedTuple):
-    """The connection is being made ("starting"), is there ("up") or "gone", and what to say of it."""
+class ConnectionState(NamedTuple):
+    """The state of the connection ("starting", "up" or "gone"), and a reason for the user or ""."""
 
     state: str
-    why: str
+    reason: str
 
 
 class RunsReply(NamedTuple):
-    """Runs of the worker; the `first` page begins its list, and where there is no `more` it is complete."""
+    """One page of the worker's list of runs."""
 
     runs: tuple[RunSummary, ...]
-    first: bool
-    more: bool
+    is_first: bool
+    has_more: bool
 
 
-class Dropped(NamedTuple):
-    """A run is there no more."""
+class RunDropped(NamedTuple):
+    """A run was removed."""
 
     run: str
 
 
-News = Link | RunsReply | RunSummary | RunReport | Dropped
-Tell = Callable[[News], None]
+WorkerMessage = ConnectionState | RunsReply | RunSummary | RunReport | RunDropped
+MessageHandler = Callable[[WorkerMessage], None]
 
-# what it is answered
+# replies to requests
 
 
-class WrittenOut(NamedTuple):
-    """A composition with its soft prompts written out: `text`, its `tokens`, how many are `saved`, and how near the two are."""
+class ReferenceText(NamedTuple):
+    """The reference text of a composition: the composition with each soft prompt replaced by its hard prompt.
+
+    The field names are the keys of the worker's reply.
+    """
 
     text: str
     tokens: int | None
-    saved: int | None
+    saved: int | None  # tokens that the composition saves
     similarity: float | None
     floor: float | None
     mixed: str
 
 
 class MeasuredComposition(NamedTuple):
-    """What a composition comes to: its tokens, and its similarity to the other text, where there is one."""
+    """The token count of a composition, its reference text, and its similarity to the other text, if any."""
 
     tokens: int
-    room: int
-    written_out: WrittenOut | None
-    to_other: float | None
+    max_tokens: int
+    reference: ReferenceText | None
+    other_similarity: float | None
 
 
-class NearestWords(NamedTuple):
-    """For each soft token its nearest words with their cosines, and what the nearest mean as text; None where that is not known."""
+class NearestTokens(NamedTuple):
+    """The nearest tokens of each soft token with their cosines."""
 
     text: str
     rows: tuple[tuple[tuple[str, float], ...], ...]
-    as_text: float | None
+    as_text: float | None  # similarity of `text`; None if unknown
 
 
-def _composed(reply: dict[str, Any]) -> MeasuredComposition:
-    written, similarities = reply["written_out"][0], reply["similarities"]
+def _parse_composition(reply: dict[str, Any]) -> MeasuredComposition:
+    reference, similarities = reply["written_out"][0], reply["similarities"]
     return MeasuredComposition(
         reply["tokens"][0],
         reply["room"],
-        None if written is None else WrittenOut(**{name: written[name] for name in WrittenOut._fields}),
+        None if reference is None else ReferenceText(**{name: reference[name] for name in ReferenceText._fields}),
         similarities[0][1] if len(similarities) > 1 else None,
     )
 
 
-def _nearest_words(reply: dict[str, Any]) -> NearestWords:
+def _parse_nearest_tokens(reply: dict[str, Any]) -> NearestTokens:
     rows = tuple(tuple((near["token"], near["cosine"]) for near in row) for row in reply["neighbours"])
-    return NearestWords(
-        reply["readout_text"], rows, reply.get("readout_similarity")
-    )  # an older worker does not say that
+    # an older worker does not send the similarity
+    return NearestTokens(reply["readout_text"], rows, reply.get("readout_similarity"))
 
 
 class WorkerConnection:
-    """A connection that is made again when it is asked to be. `tell` gets what happens. What is asked raises what the worker raised, and
-    WorkerError where there is no line, no answer, or one that is none.
+    """A connection that reconnects on request. `on_message` gets every message from the worker.
+
+    Requests raise the errors of the worker, and WorkerError if there is no connection or no valid reply.
     """
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
+    def __init__(self, on_message: MessageHandler) -> None:
+        self.on_message = on_message
         self.state = ""
         self._writer: asyncio.StreamWriter | None = None
-        self._number = 0
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._mend, self._settled = asyncio.Event(), asyncio.Event()
-        self._last = ""  # the run that a worker of an older version finishes
+        self._last_request = 0
+        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reconnect_requested, self._settled = asyncio.Event(), asyncio.Event()
+        self._last_run = ""  # the run that an older worker still finishes
 
     async def run(self) -> None:
-        """Connects, starting the worker if there is none, and hands on messages until it is cancelled."""
+        """Connect, start the worker if there is none, and deliver messages until cancelled."""
         while True:
-            self._mend.clear()
+            self._reconnect_requested.clear()
             again = False
             try:
-                self._say("starting", "")
-                await self._started()
+                self._set_state("starting", "")
+                await self._start_worker()
                 again = await self._listen()
-                self._say("gone", "the worker has ended")
+                self._set_state("gone", "the worker has ended")
             except (SoftPromptError, OSError) as error:
-                self._say("gone", str(error))
+                self._set_state("gone", str(error))
             finally:
-                self._hang_up()
+                self._disconnect()
             if not again:
-                await self._mend.wait()
+                await self._reconnect_requested.wait()
 
     def reconnect(self) -> None:
-        """Connects again, where the line is down."""
+        """Connect again if the connection is down."""
         if self.state == "gone":
-            self._mend.set()
+            self._reconnect_requested.set()
 
-    async def comes_up(self) -> bool:
-        """Waits while the line is being made; whether it is there then."""
+    async def wait_until_up(self) -> bool:
+        """Wait while the connection starts. Return whether it is up."""
         while self.state == "starting":
             await self._settled.wait()
         return self.state == "up"
@@ -141,50 +144,52 @@ class WorkerConnection:
         return RunSummary.from_message(await self.ask(p.Submit(job.as_dict())))
 
     async def curve(self, run: str, points: int) -> list[Point]:
-        """The curve of a run so far, reduced to so many points."""
-        with _readable():
+        """Return the curve of a run so far, downsampled to `points` points."""
+        with _convert_errors():
             return [tuple(point) for point in (await self.ask(p.Curve(run, points)))["points"]]
 
-    async def nearest_words(self, run: str) -> NearestWords:
-        """What the soft tokens of a run read now."""
-        with _readable():
-            return _nearest_words(await self.ask(p.Neighbours(run=run)))
+    async def nearest_tokens(self, run: str) -> NearestTokens:
+        """Return the nearest tokens of a run's current soft tokens."""
+        with _convert_errors():
+            return _parse_nearest_tokens(await self.ask(p.Neighbours(run=run)))
 
-    async def composed(self, model: str, texts: Sequence[str], device: str, opened: str) -> MeasuredComposition:
-        """What the first of these texts, a composition, comes to, beside the other, if there is one."""
-        with _readable():
-            return _composed(await self.ask(p.Similarity(model, list(texts), device, opened)))
+    async def measure_composition(
+        self, model: str, texts: Sequence[str], device: str, opened: str
+    ) -> MeasuredComposition:
+        """Measure the first text, a composition, and compare it with the second text, if any."""
+        with _convert_errors():
+            return _parse_composition(await self.ask(p.Similarity(model, list(texts), device, opened)))
 
-    async def keep(self, run: str, numbers: Sequence[int]) -> list[str]:
-        """Save those of a sweep's soft prompts; return their entries."""
-        with _readable():
-            return [str(one["entry"]) for one in (await self.ask(p.Keep(run, sorted(numbers))))["kept"]]
+    async def keep(self, run: str, token_counts: Sequence[int]) -> list[str]:
+        """Save the sweep's soft prompts with these token counts. Return their entries."""
+        with _convert_errors():
+            return [str(saved["entry"]) for saved in (await self.ask(p.Keep(run, sorted(token_counts))))["kept"]]
 
-    async def ask(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """The worker's reply as it is."""
+    async def ask(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """Send a request and return the raw reply."""
         if self._writer is None:
-            raise WorkerError("the worker is not there: ctrl+r starts it")
-        if self._last and isinstance(request, p.NEEDS_OURS):
-            raise too_old(self._last)
-        self._number += 1
-        number, answer = self._number, asyncio.get_running_loop().create_future()
+            raise WorkerError("there is no worker; ctrl+r starts it")
+        if self._last_run and isinstance(request, p.NEEDS_CURRENT_WORKER):
+            raise older_worker_error(self._last_run)
+        self._last_request += 1
+        number, answer = self._last_request, asyncio.get_running_loop().create_future()
         line = p.encode(p.as_message(request, number))
-        self._waiting[number] = answer
+        self._pending[number] = answer
         try:
             self._writer.write(line)
-            return dict(await asyncio.wait_for(answer, within))
+            return dict(await asyncio.wait_for(answer, timeout))
         except TimeoutError as error:
-            raise WorkerError(f"the worker has not answered for {within:.0f} s") from error
+            raise WorkerError(f"the worker did not answer within {timeout:.0f} s") from error
         finally:
-            self._waiting.pop(number, None)
+            self._pending.pop(number, None)
 
-    async def _started(self) -> None:
-        """Sees that there is a worker. It may take long, and nobody who leaves waits for it: the thread is a daemon."""
+    async def _start_worker(self) -> None:
+        """Start the worker if there is none. A daemon thread does it, so that quitting never waits for it."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
-        def tell(words: str) -> None:
-            loop.call_soon_threadsafe(self._say, "starting", words)
+        def report(reason: str) -> None:
+            loop.call_soon_threadsafe(self._set_state, "starting", reason)
 
         def settle(error: BaseException | None) -> None:
             if not done.done():
@@ -193,81 +198,83 @@ class WorkerConnection:
         def start() -> None:
             error: BaseException | None = None
             try:
-                client = connect(on_wait=tell, older=True)
+                client = connect(on_wait=report, accept_older=True)
                 if client is not None:
                     client.close()
             except (SoftPromptError, OSError) as caught:
                 error = caught
-            with suppress(RuntimeError):  # the loop is closed: the interface was left meanwhile
+            with suppress(RuntimeError):  # the loop is closed: the user has quit
                 loop.call_soon_threadsafe(settle, error)
 
         threading.Thread(target=start, daemon=True).start()
         await done
 
     async def _listen(self) -> bool:
-        """True where another worker is about to take this one's place."""
+        """Deliver messages until the connection ends. Return whether another worker is about to replace this one."""
         reader, self._writer = await asyncio.open_unix_connection(os.fspath(Endpoint().socket), limit=p.MAX_READ_BYTES)
         self._writer.write(p.encode(p.hello()))
         again = False
         while line := await read_line(reader):
-            message = p.message_of(line)
-            again = again or p.makes_way(message, self._last)
+            message = p.parse_message(line)
+            again = again or p.frees_older_worker(message, self._last_run)
             match message["type"]:
                 case "reply" | "error":
-                    self._answer(message)
+                    self._settle_request(message)
                 case "bye" if message.get("reason"):
                     raise WorkerError(message["reason"])
                 case "bye":
                     again = again or bool(message.get("again"))
                 case "making_way":
-                    self._last = str(message.get("run", ""))
-                    self._say(
-                        "starting", "the worker is of an older version: a newer one takes over when its run is done"
+                    self._last_run = str(message.get("run", ""))
+                    self._set_state(
+                        "starting", "the worker is an older version; a new one takes over when its run is done"
                     )
                 case "snapshot" | "page" as kind:
                     if kind == "snapshot":
-                        self._say("up", "")
+                        self._set_state("up", "")
                     runs = tuple(map(RunSummary.from_message, message["runs"]))
-                    self.tell(RunsReply(runs, kind == "snapshot", bool(message.get("more"))))
+                    self.on_message(RunsReply(runs, kind == "snapshot", bool(message.get("more"))))
                 case "run":
-                    self.tell(RunSummary.from_message(message["run"]))
+                    self.on_message(RunSummary.from_message(message["run"]))
                 case "report":
-                    self.tell(RunReport.from_message(message))
+                    self.on_message(RunReport.from_message(message))
                 case "dropped":
-                    self.tell(Dropped(message["run"]))
+                    self.on_message(RunDropped(message["run"]))
         return again
 
-    def _answer(self, message: dict[str, Any]) -> None:
-        answer = self._waiting.get(message["id"])
+    def _settle_request(self, message: dict[str, Any]) -> None:
+        answer = self._pending.get(message["id"])
         if answer is None or answer.done():
             return
         if message["type"] == "reply":
             answer.set_result(message["result"])
         else:
-            answer.set_exception(raised(message))
+            answer.set_exception(error_from_message(message))
 
-    def _hang_up(self) -> None:
-        self._last = ""
+    def _disconnect(self) -> None:
+        self._last_run = ""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for answer in self._waiting.values():
+        for answer in self._pending.values():
             if not answer.done():
-                answer.set_exception(WorkerError("the worker is gone: ctrl+r starts it again"))
+                answer.set_exception(WorkerError("the worker is gone; ctrl+r starts it again"))
 
-    def _say(self, state: str, why: str) -> None:
+    def _set_state(self, state: str, reason: str) -> None:
         self.state = state
         if state == "starting":
             self._settled.clear()
         else:
             self._settled.set()
-        self.tell(Link(state, why))
+        self.on_message(ConnectionState(state, reason))
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """Whatever an answer of another version lacks is said as WorkerError."""
+def _convert_errors() -> Iterator[None]:
+    """Turn the errors of reading a malformed reply into WorkerError."""
     try:
         yield
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise WorkerError(f"the worker's answer cannot be read ({error!r}): update both sides") from error
+        raise WorkerError(
+            f"cannot read the worker's reply ({error!r}): the versions differ. Update both sides"
+        ) from error

@@ -1,1 +1,1 @@
-"""What the interface knows and remembers. Pure, without Textual."""
+"""The state of the interface: runs, queue, curves, settings and draft. Nothing here depends on Textual."""

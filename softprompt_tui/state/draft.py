@@ -1,4 +1,4 @@
-"""The draft: what is typed, kept on disk while one types, so that a kill or a crash loses a second of it at most."""
+"""The draft: a copy of the typed text on disk, so that a kill or a crash loses at most one second of typing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from softprompt_tui.state.settings import Settings
 
 FILE = "draft.json"
 MAX_BYTES = 4 << 20
-QUIET_SECONDS = 1.0  # without a key, before what is typed is written
+QUIET_SECONDS = 1.0  # pause in typing before the draft is written
 
 
 class Draft:
-    """One small file beside the settings. It is there while something is typed that the settings do not have."""
+    """A small file beside the settings. It exists while the settings lack some of the typed text."""
 
     def __init__(self) -> None:
-        self._last = b""  # what this interface has read or written last
-        self._writing = threading.Lock()
+        self._last = b""  # the bytes that this interface last read or wrote
+        self._write_lock = threading.Lock()
 
     @property
     def path(self) -> Path:
         return data_folder() / FILE
 
     def restore(self, settings: Settings) -> None:
-        """Put a draft that was left behind into the settings; one that cannot be read is passed over."""
+        """Copy a leftover draft into the settings. Ignore a draft that cannot be read."""
         self._last = _encode(settings.prompt, settings.train, settings.compose)
         with suppress(OSError, ValueError, TypeError, RecursionError, HomeError):
             data = read_file(self.path, MAX_BYTES)
@@ -40,17 +40,21 @@ class Draft:
             self._last = data
 
     def save(self, prompt: str, fields: dict[str, str], composition: str) -> None:
-        """Write the draft if it has changed. Raises OSError, HomeError."""
+        """Write the draft if it has changed.
+
+        Raises:
+            OSError, HomeError: the draft cannot be written.
+        """
         data = _encode(prompt, fields, composition)
-        with self._writing:
+        with self._write_lock:
             if data != self._last and len(data) <= MAX_BYTES:
                 make_folder(self.path.parent)
                 replace_file(self.path, data)
                 self._last = data
 
     def discard(self) -> None:
-        """Remove the draft, since the settings have it; another interface's draft stays."""
-        with self._writing, suppress(OSError, HomeError):
+        """Remove the draft once the settings hold it. Leave the draft of another interface alone."""
+        with self._write_lock, suppress(OSError, HomeError):
             if read_file(self.path, MAX_BYTES) == self._last:
                 self.path.unlink()
 

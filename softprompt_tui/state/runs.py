@@ -1,4 +1,4 @@
-"""The runs as the interface knows them."""
+"""The interface's copy of the worker's runs."""
 
 from __future__ import annotations
 
@@ -6,74 +6,74 @@ from collections.abc import Iterable
 
 from softprompt.worker.summary import RunReport, RunSummary
 
-GOING = ("running", "queued")
-_FIRST = {"running": 0, "queued": 1, "paused": 2, "unreadable": 3}
+ACTIVE_STATES = ("running", "queued")
+_STATE_ORDER = {"running": 0, "queued": 1, "paused": 2, "unreadable": 3}
 
 
 class RunStore:
-    """`known` by their ids. Whoever changes it says so by a message."""
+    """All runs by their ids. The caller of a change posts a message about it."""
 
     def __init__(self) -> None:
-        self.known: dict[str, RunSummary] = {}
-        self.on_their_way = 0  # what was asked for and is not known yet
-        self.ours: set[str] = (
-            set()
-        )  # the runs that were started here: the worker's others are another interface's or a command's
-        self._unlisted: set[str] = set()  # known from an earlier connection, and not told of again yet
+        self.by_id: dict[str, RunSummary] = {}
+        self.pending_submits = 0  # jobs that the worker has not accepted yet
+        self.started_here: set[str] = set()  # the others belong to another interface or a command
+        self._unconfirmed: set[str] = set()  # runs from an earlier connection that the new list has not confirmed yet
 
-    # what the worker says
+    # updates from the worker
 
     def begin_list(self) -> None:
-        """The worker tells all its runs anew, page by page."""
-        self._unlisted = set(self.known)
+        """Start a new list of all runs, which arrives page by page."""
+        self._unconfirmed = set(self.by_id)
 
-    def take_page(self, runs: Iterable[RunSummary], more: bool) -> None:
-        """What the last page leaves unlisted is gone: it was dropped while there was no connection."""
+    def add_page(self, runs: Iterable[RunSummary], more: bool) -> None:
+        """Add a page of the list. After the last page, remove the runs that were dropped during a lost connection."""
         for run in runs:
-            self.know(run)
+            self.update(run)
         if not more:
-            for gone in self._unlisted:
-                del self.known[gone]
-            self._unlisted.clear()
+            for gone in self._unconfirmed:
+                del self.by_id[gone]
+            self._unconfirmed.clear()
 
-    def know(self, run: RunSummary) -> RunSummary:
-        """Take a run as it is now; what only its reports have told stays with it."""
-        self._unlisted.discard(run.id)
-        before = self.known.get(run.id)
-        known = self.known[run.id] = run if before is None else run.with_reports_of(before)
-        return known
+    def update(self, run: RunSummary) -> RunSummary:
+        """Store the new state of a run and keep the values that only its reports contain."""
+        self._unconfirmed.discard(run.id)
+        before = self.by_id.get(run.id)
+        updated = self.by_id[run.id] = run if before is None else run.with_report_values_of(before)
+        return updated
 
-    def take_report(self, report: RunReport) -> bool:
-        """Whether its run is known."""
-        run = self.known.get(report.run)
+    def apply_report(self, report: RunReport) -> bool:
+        """Apply a progress report. Return whether its run is known."""
+        run = self.by_id.get(report.run)
         if run is not None:
-            self.known[run.id] = run.with_report(report)
+            self.by_id[run.id] = run.with_report(report)
         return run is not None
 
     def drop(self, run: str) -> None:
-        self.known.pop(run, None)
-        self._unlisted.discard(run)
+        self.by_id.pop(run, None)
+        self._unconfirmed.discard(run)
 
-    # what is known
+    # queries
 
     def count(self, state: str) -> int:
-        return sum(run.state == state for run in self.known.values())
+        return sum(run.state == state for run in self.by_id.values())
 
     def is_training(self, run: str) -> bool:
-        return run in self.known and self.known[run].state == "running"
+        return run in self.by_id and self.by_id[run].state == "running"
 
-    def going(self) -> list[str]:
-        """The runs that train or wait."""
-        return [run.id for run in self.known.values() if run.state in GOING]
+    def active_ids(self) -> list[str]:
+        """Return the ids of the running and queued runs."""
+        return [run.id for run in self.by_id.values() if run.state in ACTIVE_STATES]
 
-    def in_order(self) -> list[RunSummary]:
-        """What trains, what waits, what is over, the latest first."""
-        runs = self.known.values()
-        going = sorted((run for run in runs if run.state in _FIRST), key=lambda run: (_FIRST[run.state], run.position))
-        over = sorted((run for run in runs if run.state not in _FIRST), key=lambda run: run.ended, reverse=True)
-        return [*going, *over]
+    def sorted_runs(self) -> list[RunSummary]:
+        """Return the running runs, then the waiting ones, then the ended ones, latest first."""
+        runs = self.by_id.values()
+        unfinished = sorted(
+            (run for run in runs if run.state in _STATE_ORDER), key=lambda run: (_STATE_ORDER[run.state], run.position)
+        )
+        ended = sorted((run for run in runs if run.state not in _STATE_ORDER), key=lambda run: run.ended, reverse=True)
+        return [*unfinished, *ended]
 
-    def search_for(self, entry: str) -> RunSummary | None:
-        """The last run that looked for the hard readout of an entry."""
-        runs = [run for run in self.known.values() if run.of_entry == entry]
+    def latest_search(self, entry: str) -> RunSummary | None:
+        """Return the latest search for the hard readout of an entry."""
+        runs = [run for run in self.by_id.values() if run.of_entry == entry]
         return max(runs, key=lambda run: (run.created, run.position), default=None)

@@ -1,4 +1,4 @@
-"""A training's curve as the interface keeps it: bounded, however long the training runs."""
+"""The curve of a training, with a limited number of points however long the training runs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 
 from softprompt.prompts.downsample import downsample
 
-MAX_POINTS = 4000  # points kept; then every stretch of them is reduced to its least loss
+MAX_POINTS = 4000  # a longer curve is downsampled to half of this; each stretch keeps its lowest loss
 
-Point = tuple[Any, ...]  # step, loss, similarity, and the losses of all restarts where there are several
+Point = tuple[Any, ...]  # step, loss, similarity, then the loss of every restart if there are several
 
 
 class Series:
-    """Points in order of their steps."""
+    """The points of a curve, ordered by step."""
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
         self.points: list[Point] = [tuple(point) for point in points]
 
     @property
     def restarts(self) -> list[list[tuple[int, float]]]:
-        """The curve of every restart, as steps with losses; none where there is only one."""
-        most = max((len(point) for point in self.points), default=3) - 3
+        """One curve of (step, loss) per restart; empty if there is only one restart."""
+        count = max((len(point) for point in self.points), default=3) - 3
         return [
             [(point[0], point[3 + i]) for point in self.points if len(point) > 3 + i and point[3 + i] is not None]
-            for i in range(most)
+            for i in range(count)
         ]
 
     def add(
         self, step: int, loss: float | None, similarity: float | None, restarts: Sequence[float | None] = ()
     ) -> None:
-        """Adds a point; one at an earlier step than the last begins the curve anew from there (a training that went on from its checkpoint)."""
+        """Add a point. An earlier step than the last one replaces the curve from there: the training resumed."""
         if loss is None or similarity is None:
             return
         if self.points and step <= self.points[-1][0]:

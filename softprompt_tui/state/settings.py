@@ -1,4 +1,4 @@
-"""What the interface remembers: theme, layout, the last prompt and its settings, and the prompts before."""
+"""The settings file of the interface: theme, layout, the last prompt with its settings, and the prompt history."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from softprompt.system.files import read_file, replace_file
 from softprompt.system.paths import data_folder, make_folder
 
 FILE = "interface.json"
-USUAL_MODEL = "mini"
-EXAMPLE = "image of serene landscape at sunrise with trees mountains and lake"
-MAX_FILE_BYTES = 4 << 20  # bytes
-PAINT_EVERY = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
+DEFAULT_MODEL = "mini"
+EXAMPLE_PROMPT = "image of serene landscape at sunrise with trees mountains and lake"
+MAX_FILE_BYTES = 4 << 20
+PAINT_SECONDS = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 200, 8000
 
 
 class Form(NamedTuple):
-    """The prompt in the editor and the fields beside it, as they are typed."""
+    """The prompt in the editor and the fields below it, as typed."""
 
     prompt: str
     fields: dict[str, str]
@@ -30,16 +30,16 @@ class Form(NamedTuple):
 
 @dataclass
 class Settings:
-    """Everything with its default; `train` are the fields of the prompt pane as they are typed."""
+    """All settings with their defaults. `train` holds the fields of the prompt pane as typed."""
 
     theme: str = "softprompt-dark"
-    prompt: str = EXAMPLE
+    prompt: str = EXAMPLE_PROMPT
     train: dict[str, str] = field(
         default_factory=lambda: {
             "tokens": "3",
             "steps": "300",
             "stop_at": "",
-            "model": USUAL_MODEL,
+            "model": DEFAULT_MODEL,
             "device": "auto",
             "contexts": "yes",
         }
@@ -48,14 +48,14 @@ class Settings:
     pane: str = "library"
     sort: str = "created"
     compose: str = ""
-    folder: str = ""  # where files were imported from or exported to last
+    folder: str = ""  # the folder of the last import or export
     prompts: list[str] = field(default_factory=list)
 
-    def remember(self, prompt: str) -> None:
-        """Puts a prompt at the end of the history, once."""
+    def add_to_history(self, prompt: str) -> None:
+        """Move a prompt to the end of the history."""
         prompt = prompt.strip()
         if prompt and len(prompt) <= MAX_PROMPT_LENGTH:
-            self.prompts = [*(one for one in self.prompts if one != prompt), prompt][-MAX_PROMPTS:]
+            self.prompts = [*(other for other in self.prompts if other != prompt), prompt][-MAX_PROMPTS:]
 
 
 def settings_path() -> Path:
@@ -63,42 +63,54 @@ def settings_path() -> Path:
 
 
 def load() -> tuple[Settings, str]:
-    """(the settings, a notice or ""). A file that cannot be read is kept under another name, and the defaults hold."""
+    """Load the settings. If the file cannot be read, rename it and use the defaults.
+
+    Returns:
+        The settings, and a notice for the user or "".
+    """
     path = settings_path()
     try:
         values = json.loads(read_file(path, MAX_FILE_BYTES))
-        return _checked(values), ""
+        return _parse_settings(values), ""
     except FileNotFoundError:
         return Settings(), ""
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        kept = path.with_name(f"{path.stem}-broken-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+        backup = path.with_name(f"{path.stem}-broken-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
         with suppress(OSError):
-            path.rename(kept)
+            path.rename(backup)
         return (
             Settings(),
-            f"the settings could not be read ({error}); the defaults hold, and the file is kept as {kept.name}",
+            f"the settings could not be read: {error}. The defaults are used; the old file is now {backup.name}",
         )
 
 
 def save(settings: Settings) -> None:
-    """Writes the settings durably; raises OSError, HomeError."""
+    """Write the settings durably.
+
+    Raises:
+        OSError, HomeError: the settings cannot be written.
+    """
     path = settings_path()
     make_folder(path.parent)
     replace_file(path, json.dumps(asdict(settings), indent=1).encode())
 
 
-def _checked(values: Any) -> Settings:
-    """Raises ValueError or TypeError for values of another kind; unknown ones are passed over: a newer version wrote them."""
+def _parse_settings(values: Any) -> Settings:
+    """Check the stored values. Ignore unknown keys, which a newer version may have written.
+
+    Raises:
+        TypeError: a value has the wrong type.
+    """
     if not isinstance(values, dict):
-        raise TypeError("no object")
-    made, default = {}, Settings()
-    for one in fields(Settings):
-        value = values.get(one.name, getattr(default, one.name))
-        if type(value) is not type(getattr(default, one.name)):
-            raise TypeError(f"{one.name} is {str(value)[:40]!r}")
+        raise TypeError("not a JSON object")
+    checked, default = {}, Settings()
+    for setting in fields(Settings):
+        value = values.get(setting.name, getattr(default, setting.name))
+        if type(value) is not type(getattr(default, setting.name)):
+            raise TypeError(f"{setting.name} is {str(value)[:40]!r}")
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         if not all(isinstance(text, str) for text in inner):
-            raise TypeError(f"{one.name} holds something else than texts")
-        made[one.name] = value
-    made["train"] = default.train | {key: text for key, text in made["train"].items() if key in default.train}
-    return Settings(**made)
+            raise TypeError(f"{setting.name} contains a value that is not text")
+        checked[setting.name] = value
+    checked["train"] = default.train | {key: text for key, text in checked["train"].items() if key in default.train}
+    return Settings(**checked)

@@ -1,1 +1,1 @@
-"""The panes, one a file."""
+"""The panes of the main screen and the widgets inside them."""

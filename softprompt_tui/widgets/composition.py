@@ -1,4 +1,4 @@
-"""Composing: soft prompts as words of a prompt, and how near that is to the sentence written out."""
+"""The compose pane: soft prompts used as words, and how well they keep their meaning there."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from textual.widgets import Input, Static
 from softprompt.library import Library
 from softprompt_tui.messages import CompositionChanged, CompositionTrainRequested
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.services.worker import MeasuredComposition, WrittenOut
-from softprompt_tui.widgets.name_completion import WithCandidates
+from softprompt_tui.services.worker import MeasuredComposition, ReferenceText
+from softprompt_tui.widgets.name_completion import NameCompletion
 
-HINT = "A soft prompt is a word: type [ and a name.\n[v1] is a token of the open one, [name:1-3] are three of another's, [name*.6 + other*.4] is a mix; \\[ is a bracket."
+HINT = (
+    "A soft prompt is a word: type [ and its name.\n"
+    "[v1] is a token of the open entry, [name:1-3] are the first three of another one, "
+    "[name*.6 + other*.4] is a mix, \\[ is a plain bracket."
+)
 
 
 class ComposePane(Vertical):
-    """A composition, any text to hold it against, and their similarities."""
+    """The composition, a text to compare it with, and their similarities."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "keep", "Save", tooltip="Train a soft prompt that means all of it")
+        Binding("ctrl+s", "keep", "Save", tooltip="Train one soft prompt for the whole composition")
     ]
 
     def __init__(self, library: Library, composition: str) -> None:
         super().__init__(id="compose", classes="pane below")
-        self._library, self._first = library, composition
+        self._library, self._initial = library, composition
 
     def compose(self) -> ComposeResult:
-        yield WithCandidates(self._library, self._first)
-        yield Input(id="against", compact=True, placeholder="any text to compare it with")
+        yield NameCompletion(self._library, self._initial)
+        yield Input(id="against", compact=True, placeholder="a text to compare with")
         yield Static(HINT, id="composed", markup=False)
 
     def on_mount(self) -> None:
         for field in self.query(Input):
-            field.select_on_focus = False  # what is typed after it was come to is added
+            field.select_on_focus = False  # typing after moving here appends
 
     @property
     def composition(self) -> str:
@@ -62,9 +66,9 @@ class ComposePane(Vertical):
         self.post_message(CompositionChanged())
 
     def show(self, answer: MeasuredComposition | None, error: str = "") -> None:
-        """What the composition comes to; None where there is none."""
+        """Show a measured composition, an error, or the hint if there is neither."""
         target = self.query_one("#composed", Static)
-        if error and self.query_one(WithCandidates).is_unfinished:  # who is typing a name has made no mistake
+        if error and self.query_one(NameCompletion).is_unfinished:  # a half-typed name is not an error
             target.update(HINT)
             return
         if error:
@@ -74,33 +78,33 @@ class ComposePane(Vertical):
             target.update(HINT)
             return
         text = Text()
-        written = answer.written_out
+        written = answer.reference
         if written is None:
-            text.append("tokens ", "dim").append(f"{answer.tokens} of {answer.room}")
-            text.append("\nno soft prompt in it yet: type [ and a name", "dim")
+            text.append("tokens ", "dim").append(f"{answer.tokens} of {answer.max_tokens}")
+            text.append("\nno soft prompt yet: type [ and its name", "dim")
         else:
-            _fidelity(text, written)
-            text.append("\ntokens ", "dim").append(f"{answer.tokens} of {answer.room}")
+            _append_fidelity(text, written)
+            text.append("\ntokens ", "dim").append(f"{answer.tokens} of {answer.max_tokens}")
             if written.saved is not None:
-                text.append(f", {_saved(written.saved)}")
-        if answer.to_other is not None:
-            text.append("\nto the other text ", "dim").append(f"{answer.to_other:.4f}", "bold")
+                text.append(f", {_tokens_saved(written.saved)}")
+        if answer.other_similarity is not None:
+            text.append("\nto the other text ", "dim").append(f"{answer.other_similarity:.4f}", "bold")
         if written is not None:
             text.append(_MIXED.get(written.mixed, ""), "dim")
             text.append(f"\n{sanitize(written.text)}", "dim italic")
         target.update(text)
 
 
-_MIXED = {"near": "\nthe mix is near; ctrl+s trains it"}
+_MIXED = {"near": "\nthe mix is approximate; ctrl+s trains it"}
 
 
-def _fidelity(text: Text, written: WrittenOut) -> None:
-    """Fidelity beside its floor, or why there is none."""
+def _append_fidelity(text: Text, written: ReferenceText) -> None:
+    """Append the fidelity and its floor, or the reason why the fidelity is unknown."""
     text.append("fidelity ", "dim")
     if written.tokens is None:
-        text.append("unknown, as a hard prompt is")
+        text.append("unknown: one of the prompts is unknown")
     elif written.similarity is None:
-        text.append("unknown: written out, it is too long for the model, which is what soft prompts are for")
+        text.append("unknown: the written-out sentence is too long for the model")
     else:
         text.append(f"{written.similarity:.4f}", "bold")
         if written.floor is not None:
@@ -110,5 +114,5 @@ def _fidelity(text: Text, written: WrittenOut) -> None:
             )
 
 
-def _saved(tokens: int) -> str:
+def _tokens_saved(tokens: int) -> str:
     return f"{tokens} saved" if tokens >= 0 else f"{-tokens} more than written out"

@@ -1,4 +1,4 @@
-"""The details: all that is known of what loss and readout show; there where the terminal is tall enough for a pane more."""
+"""The details pane: everything known about the current run or entry. Only tall terminals show it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from textual.widgets import Static
 
 from softprompt_tui.rendering.details import Facts
 
-NOTHING = "Prompt, settings and figures of what is shown will stand here."
+PLACEHOLDER = "Shows prompt, settings and results of the current run or entry."
 
 
 class DetailPane(VerticalScroll):
-    """Shows facts; from their top, where they are of another thing than before, and drawn anew only where they differ."""
+    """Show facts. Redraws only if they differ, and scrolls to the top for a new subject."""
 
     def __init__(self) -> None:
         super().__init__(id="detail-pane", classes="pane")
         self.border_title = "Details"
-        self._of = ""
+        self._subject = ""
         self._facts: Facts | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static(NOTHING, id="details", markup=False)
+        yield Static(PLACEHOLDER, id="details", markup=False)
 
-    def show(self, of: str, facts: Facts) -> None:
-        if of != self._of:
+    def show(self, subject: str, facts: Facts) -> None:
+        if subject != self._subject:
             self.scroll_home(animate=False)
-        if (of, facts) != (self._of, self._facts):
-            self._of, self._facts = of, facts
+        if (subject, facts) != (self._subject, self._facts):
+            self._subject, self._facts = subject, facts
             self.query_one("#details", Static).update(facts.render())
 
-    def nothing(self) -> None:
-        self._of, self._facts = "", None
-        self.query_one("#details", Static).update(NOTHING)
+    def clear(self) -> None:
+        self._subject, self._facts = "", None
+        self.query_one("#details", Static).update(PLACEHOLDER)

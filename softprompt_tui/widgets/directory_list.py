@@ -1,4 +1,4 @@
-"""A folder's contents as a list: to walk through folders, and to choose files."""
+"""A list of a folder's contents, for changing folders and choosing files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from softprompt_tui.rendering.numbers import duration
-from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
+from softprompt_tui.rendering.numbers import format_duration
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
-MAX_ITEMS = 20_000  # names of one folder that are listed
+MAX_ITEMS = 20_000  # per folder
 UP = ".."
 COLUMNS = (
     Column("name", 0, tone=lambda name: "going" if name.endswith("/") else ""),
@@ -27,7 +27,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder; the name of a folder ends with a slash."""
+    """A file or folder. A folder's name ends with a slash."""
 
     name: str
     size: int
@@ -38,8 +38,8 @@ class Item:
         return self.name.endswith("/")
 
 
-class Folder(Table):
-    """Enter goes into a folder, backspace out of it; a file that is chosen is told with Picked."""
+class DirectoryList(Table):
+    """Walk through folders with enter and backspace. Posts FileChosen for a file."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("backspace,left,h", "up", "Up", show=False),
@@ -47,18 +47,18 @@ class Folder(Table):
         Binding("space", "mark", "Mark", show=False),
     ]
 
-    class Picked(Message):
-        """A file was chosen, by enter or a second click."""
+    class FileChosen(Message):
+        """The user chose a file by enter or double click."""
 
-    class Went(Message):
-        """Another folder is listed, or why it cannot be."""
+    class Listed(Message):
+        """The list shows `folder`, or could not open another one because of `error`."""
 
         def __init__(self, folder: Path, error: str = "") -> None:
             super().__init__()
             self.folder, self.error = folder, error
 
     def __init__(self, folder: Path, only_folders: bool = False, id: str | None = None) -> None:
-        super().__init__(COLUMNS, "Nothing is here.", id=id)
+        super().__init__(COLUMNS, "Nothing to show here.", id=id)
         self.folder, self.only_folders = folder, only_folders
         self._items: list[Item] = []
 
@@ -67,40 +67,40 @@ class Folder(Table):
 
     @work(exclusive=True, group="folder")
     async def go(self, folder: Path, to: str = "") -> None:
-        """Lists another folder, the cursor on the name `to`; marks are of one folder."""
+        """List another folder with the cursor on the name `to`. Clears all marks."""
         try:
-            items = await asyncio.to_thread(contents, folder, self.only_folders)
+            items = await asyncio.to_thread(list_directory, folder, self.only_folders)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL
             self.post_message(
-                self.Went(self.folder, f"{folder} cannot be listed: {getattr(error, 'strerror', None) or error}")
+                self.Listed(self.folder, f"cannot list {folder}: {getattr(error, 'strerror', None) or error}")
             )
             return
         self.folder, self._items = folder, items
         self.marked.clear()
-        at = next((i for i, item in enumerate(items) if item.name == to), 0)
-        self.reset(len(items), at)
-        self._page(at // PAGE)
-        self.post_message(
-            self.Went(folder, f"only {MAX_ITEMS:,} of its names are listed" if len(items) > MAX_ITEMS else "")
-        )
+        cursor = next((i for i, item in enumerate(items) if item.name == to), 0)
+        self.reset(len(items), cursor)
+        self._fill_page(cursor // PAGE_ROWS)
+        self.post_message(self.Listed(folder, f"showing only {MAX_ITEMS:,} names" if len(items) > MAX_ITEMS else ""))
 
     @on(Table.PageRequested)
-    def _wanted(self, event: Table.PageRequested) -> None:
+    def _page_requested(self, event: Table.PageRequested) -> None:
         event.stop()
-        self._page(event.page)
+        self._fill_page(event.page)
 
-    def _page(self, page: int) -> None:
+    def _fill_page(self, page: int) -> None:
         now = datetime.now(UTC)
-        self.fill(page, [(item.name, _row(item, now)) for item in self._items[page * PAGE : (page + 1) * PAGE]])
+        self.fill(
+            page, [(item.name, _row(item, now)) for item in self._items[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]]
+        )
 
     @property
-    def chosen(self) -> list[Path]:
-        """The files that are marked, or the one under the cursor."""
+    def chosen_files(self) -> list[Path]:
+        """The marked files, or the file under the cursor."""
         names = sorted(self.marked) or [self.current]
         return [self.folder / name for name in names if name and not name.endswith("/")]
 
     @property
-    def folder_under_cursor(self) -> Path | None:
+    def highlighted_folder(self) -> Path | None:
         name = self.current
         return self.folder / name[:-1] if name.endswith("/") and name != f"{UP}/" else None
 
@@ -120,34 +120,39 @@ class Folder(Table):
         elif self.current.endswith("/"):
             self.go(self.folder / self.current[:-1])
         elif self.current:
-            self.post_message(self.Picked())
+            self.post_message(self.FileChosen())
 
 
-def contents(folder: Path, only_folders: bool = False) -> list[Item]:
-    """What a folder holds, folders first, by name, up to MOST of it; hidden ones are left out. Raises OSError, ValueError."""
-    found: list[Item] = []
+def list_directory(folder: Path, only_folders: bool = False) -> list[Item]:
+    """List up to MAX_ITEMS files and folders by name, folders first, without hidden ones.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: the path contains a NUL.
+    """
+    items: list[Item] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or len(found) >= MAX_ITEMS:
+            if entry.name.startswith(".") or len(items) >= MAX_ITEMS:
                 continue
             try:
-                about = entry.stat()
+                info = entry.stat()
                 name = f"{entry.name}/" if entry.is_dir() else entry.name
-            except OSError:  # a link that leads nowhere
+            except OSError:  # a broken link
                 continue
             if name.endswith("/") or not only_folders:
-                found.append(Item(name, about.st_size, about.st_mtime))
-    found.sort(key=lambda item: (not item.is_folder, item.name.casefold()))
-    return [Item(f"{UP}/", 0, 0.0)] * (folder != folder.parent) + found
+                items.append(Item(name, info.st_size, info.st_mtime))
+    items.sort(key=lambda item: (not item.is_folder, item.name.casefold()))
+    return [Item(f"{UP}/", 0, 0.0)] * (folder != folder.parent) + items
 
 
 def _row(item: Item, now: datetime) -> tuple[str, ...]:
-    size = "" if item.is_folder else _size(item.size)
-    return (item.name, size, duration(now.timestamp() - item.changed) if item.changed else "")
+    size = "" if item.is_folder else _format_size(item.size)
+    return (item.name, size, format_duration(now.timestamp() - item.changed) if item.changed else "")
 
 
-def _size(size: int) -> str:
-    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= least:
-            return f"{size / least:.1f} {unit}"
+def _format_size(size: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
     return f"{size} B"

@@ -1,4 +1,7 @@
-"""The last line: the keys that hold where one is. Textual's Footer makes a widget for each of them anew at every move of the focus."""
+"""The last line: the keys available right now.
+
+Textual's Footer creates one widget per key at every focus change; this bar draws one line.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,24 @@ from textual.widget import Widget
 
 
 class ShownKey(NamedTuple):
-    """A key on the line, and what it does in a word. Only a click on one that is `enabled` presses it."""
+    """A key in the bar. A click presses it only if it is `enabled`."""
 
     key: str
     display: str
-    words: str
+    description: str
     enabled: bool
     tooltip: str
 
 
 class KeyBar(Widget):
-    """One line of keys, each of which a click presses too; the command palette's at its right end, where there is room."""
+    """One line of clickable keys, with the command palette's key at the right end if it fits."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {"key-bar--key", "key-bar--words", "key-bar--edge", "key-bar--hovered"}
     DEFAULT_CSS = """
     KeyBar {
-        dock: bottom; height: 1; text-wrap: nowrap; color: $footer-foreground; background: $footer-background; pointer: pointer;
+        dock: bottom; height: 1; text-wrap: nowrap; pointer: pointer;
+        color: $footer-foreground; background: $footer-background;
         .key-bar--key { color: $footer-key-foreground; text-style: bold; }
         .key-bar--words { color: $footer-description-foreground; }
         .key-bar--edge { color: $foreground 20%; }
@@ -50,7 +54,7 @@ class KeyBar(Widget):
     def _show(self, screen: Screen[object]) -> None:
         if not (self.app.app_focus and self.is_attached and screen is self.screen):
             return
-        is_covered = self.app.screen is not self.screen
+        has_dialog = self.app.screen is not self.screen
         by_action: dict[str, ShownKey] = {}
         palette = None
         for active in screen.active_bindings.values():
@@ -58,8 +62,8 @@ class KeyBar(Widget):
             shown = ShownKey(
                 binding.key, self.app.get_key_display(binding), binding.description, active.enabled, active.tooltip
             )
-            # under a dialog such an action would be the dialog's
-            if binding.show and not (is_covered and binding.action.startswith("screen.")):
+            # with a dialog open, a screen action would run on the dialog
+            if binding.show and not (has_dialog and binding.action.startswith("screen.")):
                 by_action.setdefault(binding.action, shown)
             if binding.key == self.app.COMMAND_PALETTE_BINDING:
                 palette = shown._replace(tooltip=active.tooltip or binding.description)
@@ -69,11 +73,11 @@ class KeyBar(Widget):
 
     def render(self) -> Text:
         line = Text(end="")
-        for one in self.shown:
-            line.append_text(self._drawn(one))
+        for key in self.shown:
+            line.append_text(self._render_key(key))
         if self.palette is not None and self._has_room:
             right = Text("▏", self.get_component_rich_style("key-bar--edge"))
-            right.append_text(self._drawn(self.palette, compact=True))
+            right.append_text(self._render_key(self.palette, compact=True))
             line.truncate(max(0, self.size.width - right.cell_len), pad=True)
             line.append_text(right)
         return line
@@ -82,33 +86,33 @@ class KeyBar(Widget):
     def _has_room(self) -> bool:
         return not self.compact and not self.screen.has_class("-narrow")
 
-    def _drawn(self, one: ShownKey, compact: bool = False) -> Text:
-        key, words = self.get_component_rich_style("key-bar--key"), self.get_component_rich_style("key-bar--words")
-        parts = (one.display, key), (f" {one.words} ", words)
+    def _render_key(self, key: ShownKey, compact: bool = False) -> Text:
+        bold, plain = self.get_component_rich_style("key-bar--key"), self.get_component_rich_style("key-bar--words")
+        parts = (key.display, bold), (f" {key.description} ", plain)
         if not (self.compact or compact):
-            parts = (f" {one.display} ", key), (f"{one.words} ", words)
-        drawn = Text.assemble(*parts)
-        if not one.enabled:
-            drawn.stylize("dim")
-        if one == self.hovered:
-            drawn.stylize(self.get_component_rich_style("key-bar--hovered"))
-        return drawn
+            parts = (f" {key.display} ", bold), (f"{key.description} ", plain)
+        text = Text.assemble(*parts)
+        if not key.enabled:
+            text.stylize("dim")
+        if key == self.hovered:
+            text.stylize(self.get_component_rich_style("key-bar--hovered"))
+        return text
 
-    def _at(self, x: int) -> ShownKey | None:
-        """The key drawn in a column."""
+    def _find_key(self, x: int) -> ShownKey | None:
+        """Return the key at column `x`."""
         if self.palette is not None and self._has_room:
-            begins = self.size.width - self._drawn(self.palette, compact=True).cell_len
-            if x >= begins:
+            palette_start = self.size.width - self._render_key(self.palette, compact=True).cell_len
+            if x >= palette_start:
                 return self.palette
-        ends = 0
-        for one in self.shown:
-            ends += self._drawn(one).cell_len
-            if x < ends:
-                return one
+        end = 0
+        for key in self.shown:
+            end += self._render_key(key).cell_len
+            if x < end:
+                return key
         return None
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        pressed = self._at(event.x)
+        pressed = self._find_key(event.x)
         if pressed is None:
             return
         if pressed.enabled:
@@ -117,7 +121,7 @@ class KeyBar(Widget):
             self.app.bell()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        self.hovered = self._at(event.x)
+        self.hovered = self._find_key(event.x)
         self.tooltip = self.hovered.tooltip if self.hovered else None
 
     def on_leave(self) -> None:

@@ -1,4 +1,4 @@
-"""A list of any length: only the rows in sight are ever made, and those that are not there yet are fetched a page at a time."""
+"""A table of any length that renders only visible rows and requests missing ones a page at a time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from textual.strip import Strip
 
 from softprompt_tui.rendering.sanitize import sanitize
 
-PAGE = 100  # rows fetched at once
-KEPT_PAGES = 20
+PAGE_ROWS = 100
+MAX_CACHED_PAGES = 20
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `width` in cells, 0 for what the others leave; shown where the table is at least `from_width` wide.
+    """A column of a table.
 
-    `tone` says which of the table's tones a cell has: "good", "going", "bad", or "".
+    Attributes:
+        width: in cells; 0 takes the remaining space.
+        from_width: the column is hidden if the table is narrower.
+        tone: returns the color of a cell: "good", "going", "bad", or "".
     """
 
     title: str
@@ -38,7 +41,10 @@ class Column:
 
 
 class Table(ScrollView, can_focus=True):
-    """Rows of text under headings, with a cursor and marks. It posts Wanted for pages that it has not, and Moved and Chosen."""
+    """Rows of text under headings, with a cursor and marks.
+
+    Posts PageRequested for missing rows, and Moved and Chosen when the user moves or selects.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -50,7 +56,8 @@ class Table(ScrollView, can_focus=True):
         Binding("enter", "choose", "Open"),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "table--heading", "table--cursor", "table--mark", "table--waiting", "table--empty", "table--good", "table--going", "table--bad",
+        "table--heading", "table--cursor", "table--mark", "table--waiting",
+        "table--empty", "table--good", "table--going", "table--bad",
     }  # fmt: skip
     DEFAULT_CSS = """
     Table { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
@@ -68,7 +75,7 @@ class Table(ScrollView, can_focus=True):
     cursor = reactive(0, repaint=False)
 
     class PageRequested(Message):
-        """The rows of a page are to be fetched, and given with `fill`."""
+        """The table needs the rows of a page. Provide them with `fill`."""
 
         def __init__(self, table: Table, page: int) -> None:
             super().__init__()
@@ -79,7 +86,7 @@ class Table(ScrollView, can_focus=True):
             return self.table
 
     class Moved(Message):
-        """The cursor is on another row, or on one that has changed."""
+        """The cursor moved to another row."""
 
         def __init__(self, table: Table, row: int) -> None:
             super().__init__()
@@ -90,7 +97,7 @@ class Table(ScrollView, can_focus=True):
             return self.table
 
     class Chosen(Moved):
-        """Enter, or a second click."""
+        """The user chose a row by enter or double click."""
 
     def __init__(self, columns: Sequence[Column], empty: str = "", id: str | None = None) -> None:
         super().__init__(id=id)
@@ -98,62 +105,62 @@ class Table(ScrollView, can_focus=True):
         self.empty = empty
         self.total = 0
         self.marked: set[str] = set()
-        self._quiet = False
-        self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) of each row
-        self._asked: set[int] = set()
+        self._is_resetting = False
+        self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) per row
+        self._requested: set[int] = set()
 
     @property
     def row_width(self) -> int:
-        """Cells of a row beside the scrollbar."""
+        """The width of a row without the scrollbar, in cells."""
         return self.scrollable_content_region.width
 
     # contents
 
-    def reset(self, total: int, cursor: int | None = None, is_another: bool = False) -> None:
-        """Forget the rows; there are `total`, to be fetched as they come into sight.
+    def reset(self, total: int, cursor: int | None = None, is_new_list: bool = False) -> None:
+        """Drop all rows and set their number to `total`. Visible rows are requested again.
 
-        The cursor stays where it is on the screen, if it can; in another list it comes to the middle.
+        The cursor keeps its place on the screen if possible; in a new list it moves to the middle.
         """
         self.total = total
         self._pages.clear()
-        self._asked.clear()
+        self._requested.clear()
         self.virtual_size = Size(self.row_width, total + 1)
-        self._quiet = True  # this is no move of the user's
+        self._is_resetting = True  # the user did not move the cursor: post no Moved
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
-        self._quiet = False
-        self.call_after_refresh(self._show_cursor, is_another)  # the height may be about to change
+        self._is_resetting = False
+        self.call_after_refresh(self._show_cursor, is_new_list)  # the height may change in this refresh
         self.refresh()
 
-    def _show_cursor(self, in_the_middle: bool = False) -> None:
+    def _show_cursor(self, centered: bool = False) -> None:
         height, top, now = self.size.height - 1, self.scroll_offset.y, self.cursor
         if height <= 0:
             return
-        if in_the_middle:
+        if centered:
             top = now - height // 2
         elif not top <= now < top + height:
             top = now if now < top else now - height + 1
         self.scroll_to(y=top, animate=False, force=True, immediate=True)
 
     def fill(self, page: int, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-        self._asked.discard(page)
+        self._requested.discard(page)
         self._pages[page] = rows
-        while len(self._pages) > KEPT_PAGES:
+        while len(self._pages) > MAX_CACHED_PAGES:
             del self._pages[max(self._pages, key=lambda number: abs(number - page))]
         self.refresh()
 
     def row_key(self, row: int) -> str:
-        """What identifies a row, "" where it has not been fetched."""
-        rows = self._pages.get(row // PAGE, ())
-        return rows[row % PAGE][0] if 0 <= row < self.total and row % PAGE < len(rows) else ""
+        """Return the key of a row, or "" if the row is not loaded."""
+        rows = self._pages.get(row // PAGE_ROWS, ())
+        return rows[row % PAGE_ROWS][0] if 0 <= row < self.total and row % PAGE_ROWS < len(rows) else ""
 
     @property
     def current(self) -> str:
         return self.row_key(self.cursor)
 
     @property
-    def pages_in_sight(self) -> range:
+    def visible_pages(self) -> range:
         first = self.scroll_offset.y
-        return range(first // PAGE, (first + self.size.height) // PAGE + 1)
+        return range(first // PAGE_ROWS, (first + self.size.height) // PAGE_ROWS + 1)
 
     def toggle_mark(self) -> None:
         if self.current:
@@ -167,59 +174,62 @@ class Table(ScrollView, can_focus=True):
         base = self.rich_style
         if y == 0:
             return self._strip(
-                [column.title for column in self._shown()], base + self.get_component_rich_style("table--heading")
+                [column.title for column in self._visible_columns()],
+                base + self.get_component_rich_style("table--heading"),
             )
         row = self.scroll_offset.y + y - 1
         if not self.total and self.empty:
-            lines = _wrapped(self.empty, width - 2)
+            lines = _wrap(self.empty, width - 2)
             text = f" {lines[y - 2]}" if 2 <= y < len(lines) + 2 else ""
             return Strip(
                 [Segment(set_cell_size(text, width), base + self.get_component_rich_style("table--empty"))], width
             )
         if row >= self.total:
             return Strip.blank(width, base)
-        rows = self._pages.get(row // PAGE)
+        rows = self._pages.get(row // PAGE_ROWS)
         if rows is None:
-            self._want(row // PAGE)
+            self._request_page(row // PAGE_ROWS)
             return Strip(
                 [Segment(set_cell_size(" …", width), base + self.get_component_rich_style("table--waiting"))], width
             )
-        if row % PAGE >= len(rows):
+        if row % PAGE_ROWS >= len(rows):
             return Strip.blank(width, base)
-        key, cells = rows[row % PAGE]
+        key, cells = rows[row % PAGE_ROWS]
         style = base
         if key in self.marked:
             style += self.get_component_rich_style("table--mark", partial=True)
         if row == self.cursor:
             style += self.get_component_rich_style("table--cursor")
-        chosen = [cell for column, cell in zip(self.columns, cells, strict=True) if self.row_width >= column.from_width]
-        toned = row != self.cursor and key not in self.marked
-        return self._strip(chosen, style, "●" if key in self.marked else " ", toned)
+        visible = [
+            cell for column, cell in zip(self.columns, cells, strict=True) if self.row_width >= column.from_width
+        ]
+        has_tones = row != self.cursor and key not in self.marked
+        return self._strip(visible, style, "●" if key in self.marked else " ", has_tones)
 
-    def _want(self, page: int) -> None:
-        if page not in self._asked:
-            self._asked.add(page)
+    def _request_page(self, page: int) -> None:
+        if page not in self._requested:
+            self._requested.add(page)
             self.post_message(self.PageRequested(self, page))
 
-    def _shown(self) -> list[Column]:
+    def _visible_columns(self) -> list[Column]:
         return [column for column in self.columns if self.row_width >= column.from_width]
 
-    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ", toned: bool = False) -> Strip:
-        columns = self._shown()
+    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ", has_tones: bool = False) -> Strip:
+        columns = self._visible_columns()
         fixed = sum(column.width for column in columns) + len(columns)
         rest = max(0, self.row_width - 1 - fixed)
         segments, text = [], mark
         for column, cell in zip(columns, cells, strict=True):
-            shown = _fitted(sanitize(cell), column.width or rest, column.right)
-            tone = column.tone(cell) if toned and column.tone else ""
+            fitted = _fit(sanitize(cell), column.width or rest, column.right)
+            tone = column.tone(cell) if has_tones and column.tone else ""
             if tone:
                 segments += [
                     Segment(text, style),
-                    Segment(shown, style + self.get_component_rich_style(f"table--{tone}", partial=True)),
+                    Segment(fitted, style + self.get_component_rich_style(f"table--{tone}", partial=True)),
                 ]
                 text = " "
             else:
-                text += shown + " "
+                text += fitted + " "
         return Strip([*segments, Segment(text, style)]).adjust_cell_length(self.row_width, style)
 
     # moving
@@ -230,13 +240,13 @@ class Table(ScrollView, can_focus=True):
     def watch_cursor(self, before: int, now: int) -> None:
         for row in (before, now):
             self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
-        if not self._quiet:
+        if not self._is_resetting:
             self._show_cursor()
             self.post_message(self.Moved(self, now))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        self.vertical_scrollbar.position = new_value  # the base class forgets one that is about to be shown
+        self.vertical_scrollbar.position = new_value  # the base class skips a scrollbar that is not visible yet
         self.refresh()
 
     def action_move(self, rows: int) -> None:
@@ -265,14 +275,14 @@ class Table(ScrollView, can_focus=True):
         self.refresh()
 
 
-def _fitted(text: str, width: int, right: bool) -> str:
-    taken = cell_len(text)
-    if taken > width:
+def _fit(text: str, width: int, right: bool) -> str:
+    length = cell_len(text)
+    if length > width:
         return set_cell_size(text, max(0, width - 1)) + "…" if width else ""
-    return " " * (width - taken) + text if right else text + " " * (width - taken)
+    return " " * (width - length) + text if right else text + " " * (width - length)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     import textwrap
 
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, max(10, width)) or [""]]
+    return [line for paragraph in text.split("\n") for line in textwrap.wrap(paragraph, max(10, width)) or [""]]

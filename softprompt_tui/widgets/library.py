@@ -1,4 +1,4 @@
-"""The library: a list of any length with search, order, marks, and keys for all that can be done with an entry."""
+"""The library pane: saved soft prompts with search, sort order, marks and actions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from textual.widgets import Input
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntryPage, EntrySummary, Library
 from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
-from softprompt_tui.rendering.numbers import age, figure
+from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
-from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
-GOOD = 0.99  # the similarity from which it stands out
-EMPTY = "The library is empty.\n\nctrl+t trains the prompt above, and what comes of it is kept here."
-NOT_FOUND = "Nothing is like that.\n\nescape ends the search."
+GOOD_SIMILARITY = 0.99  # highlighted from here on
+EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
+NO_MATCHES = "Nothing matches.\n\nescape ends the search."
 ORDERS = {
     "created": "newest first",
     "similarity": "most similar first",
@@ -32,26 +32,40 @@ ORDERS = {
 }
 
 
-def _quality(cell: str) -> str:
-    return "good" if cell[:1].isdigit() and float(cell) >= GOOD else ""
+def _similarity_tone(cell: str) -> str:
+    return "good" if cell[:1].isdigit() and float(cell) >= GOOD_SIMILARITY else ""
 
 
 COLUMNS = (
     Column("name", 0),
     Column("k", 3, right=True, from_width=34),
-    Column("similar", 7, right=True, tone=_quality),
-    Column("composed", 8, right=True, from_width=52, tone=_quality),
+    Column("similar", 7, right=True, tone=_similarity_tone),
+    Column("composed", 8, right=True, from_width=52, tone=_similarity_tone),
     Column("model", 12, from_width=80),
     Column("tags", 14, from_width=96),
     Column("age", 6, right=True),
 )
-ACTIONS = {"r": (OnEntry.RENAME, "Rename"), "t": (OnEntry.TAG, "Tag"), "N": (OnEntry.NOTE, "Note"), "d": (OnEntry.DELETE, "Delete"), "u": (OnEntry.UNDO, "Undo"), "n": (OnEntry.VARY, "Vary"),
-           "y": (OnEntry.COPY, "Copy"), "c": (OnEntry.COMPARE, "Compare"), "i": (OnEntry.DETAIL, "Detail"), "e": (OnEntry.EXPORT, "Export"), "f": (OnEntry.IMPORT, "From files"), "H": (OnEntry.HARD_PROMPT, "Hard prompt"), "x": (OnEntry.HARDEN, "Hard readout"), "Y": (OnEntry.COPY_HARD, "Copy hard readout")}  # fmt: skip
+ACTIONS = {
+    "r": (OnEntry.RENAME, "Rename"),
+    "t": (OnEntry.TAG, "Tag"),
+    "N": (OnEntry.NOTE, "Note"),
+    "d": (OnEntry.DELETE, "Delete"),
+    "u": (OnEntry.UNDO, "Undo"),
+    "n": (OnEntry.VARY, "Vary"),
+    "y": (OnEntry.COPY, "Copy"),
+    "c": (OnEntry.COMPARE, "Compare"),
+    "i": (OnEntry.DETAIL, "Details"),
+    "e": (OnEntry.EXPORT, "Export"),
+    "f": (OnEntry.IMPORT, "Import files"),
+    "H": (OnEntry.HARD_PROMPT, "Hard prompt"),
+    "x": (OnEntry.HARDEN, "Hard readout"),
+    "Y": (OnEntry.COPY_HARD, "Copy hard readout"),
+}
 
 
-SHOWN = (OnEntry.RENAME, OnEntry.DELETE)
-OF_ALL_MARKED = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE)
-OF_NONE = (OnEntry.UNDO, OnEntry.IMPORT)
+FOOTER_ACTIONS = (OnEntry.RENAME, OnEntry.DELETE)
+BULK_ACTIONS = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE)
+ENTRYLESS_ACTIONS = (OnEntry.UNDO, OnEntry.IMPORT)
 
 
 class LibraryPane(Vertical):
@@ -61,18 +75,21 @@ class LibraryPane(Vertical):
         Binding("slash", "search", "Search", key_display="/"),
         Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
-        *(Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in ACTIONS.items()),
+        *(
+            Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
+            for key, (action, label) in ACTIONS.items()
+        ),
     ]
 
     def __init__(self, library: Library, order: str) -> None:
         super().__init__(id="library", classes="pane below")
         self.library = library
         self.order = order if order in ORDERS else "created"
-        self.words = ""
+        self.search_text = ""
         self._entries: dict[str, EntrySummary] = {}
-        self._to = ""  # the entry that the cursor goes to when the list has been read
-        self._is_another = False  # list that is being read: other words, or another order
-        self._before = ""  # the entry that the cursor was on before the search
+        self._destination = ""  # entry to move the cursor to after the next load
+        self._is_new_list = False  # whether the load in progress has another search text or order
+        self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
         search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
@@ -91,98 +108,97 @@ class LibraryPane(Vertical):
         return self._entries.get(self.table.current)
 
     def revision_of(self, entry: str) -> int:
-        """The revision of an entry that the list shows; 0 where it has not been shown."""
+        """Return the revision of an entry in the list, or 0 if the list has not shown it."""
         return self._entries[entry].revision if entry in self._entries else 0
 
     def reload(self, to: str = "") -> None:
-        """Reads the list anew; the cursor goes to the entry `to`, or stays on its own."""
-        self._to = to or self._to  # a reading that is superseded leaves its destination to the next
+        """Load the list again. The cursor moves to the entry `to`, or stays on its entry."""
+        self._destination = to or self._destination  # a cancelled load passes its destination on
         self._reload()
 
     @work(exclusive=True, group="library")
     async def _reload(self) -> None:
-        words, order, table = self.words, self.order, self.table
+        search_text, order, table = self.search_text, self.order, self.table
         while True:
-            destination = self._to or table.current
-            found = await self._fetched(words, order, 0, destination)
-            if found is None:
+            destination = self._destination or table.current
+            page = await self._fetch(search_text, order, 0, destination)
+            if page is None:
                 return
-            if destination == (self._to or table.current):  # else the cursor has moved while the list was read
+            if destination == (self._destination or table.current):  # else the cursor moved meanwhile: load again
                 break
-        self._to = ""
-        table.empty = NOT_FOUND if words else EMPTY
-        table.reset(found.total, 0 if found.at is None and self._is_another else found.at, self._is_another)
-        self._is_another = False
-        table.fill(0, self._rows(found.entries))
-        what = (
-            f"{found.total:,}{' with ' + repr(words) if words else ''}, {ORDERS[order]}"
-            if found.total > 1 or words
+        self._destination = ""
+        table.empty = NO_MATCHES if search_text else EMPTY
+        table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
+        self._is_new_list = False
+        table.fill(0, self._rows(page.entries))
+        summary = (
+            f"{page.total:,}{' with ' + repr(search_text) if search_text else ''}, {ORDERS[order]}"
+            if page.total > 1 or search_text
             else ""
         )
-        self.border_subtitle = what.replace("[", r"\[")
-        self.post_message(EntryHighlighted(table.current, by_hand=False))
+        self.border_subtitle = summary.replace("[", r"\[")
+        self.post_message(EntryHighlighted(table.current, by_user=False))
 
     @on(Table.PageRequested)
-    def _wanted(self, event: Table.PageRequested) -> None:
+    def _page_requested(self, event: Table.PageRequested) -> None:
         event.stop()
-        self._page(event.page)
+        self._load_page(event.page)
 
     @work(group="pages")
-    async def _page(self, page: int) -> None:
-        words, order = self.words, self.order
-        found = await self._fetched(words, order, page)
-        if found is not None and (words, order) == (self.words, self.order):
-            self.table.fill(page, self._rows(found.entries))
-            if self.table.cursor // PAGE == page:
+    async def _load_page(self, number: int) -> None:
+        search_text, order = self.search_text, self.order
+        page = await self._fetch(search_text, order, number)
+        if page is not None and (search_text, order) == (self.search_text, self.order):
+            self.table.fill(number, self._rows(page.entries))
+            if self.table.cursor // PAGE_ROWS == number:
                 self.post_message(EntryHighlighted(self.table.current))
 
-    async def _fetched(self, words: str, order: str, page: int, locate: str = "") -> EntryPage | None:
+    async def _fetch(self, search_text: str, order: str, number: int, locate: str = "") -> EntryPage | None:
         try:
-            found = await asyncio.to_thread(
-                self.library.list, words, sort=order, limit=PAGE, offset=page * PAGE, locate=locate
+            page = await asyncio.to_thread(
+                self.library.list, search_text, sort=order, limit=PAGE_ROWS, offset=number * PAGE_ROWS, locate=locate
             )
         except SoftPromptError as error:
             self.app.notify(str(error), severity="error", markup=False)
             return None
-        self._entries |= {one.id: one for one in found.entries}
-        return found
+        self._entries |= {entry.id: entry for entry in page.entries}
+        return page
 
-    def _rows(self, listed: list[EntrySummary]) -> list[tuple[str, tuple[str, ...]]]:
+    def _rows(self, entries: list[EntrySummary]) -> list[tuple[str, tuple[str, ...]]]:
         now = datetime.now(UTC)
         return [
             (
-                one.id,
+                entry.id,
                 (
-                    one.name,
-                    str(one.tokens or "-"),
-                    figure(one.similarity),
-                    figure(one.composed),
-                    one.model or UNKNOWN,
-                    " ".join(one.tags),
-                    age(one.created, now),
+                    entry.name,
+                    str(entry.tokens or "-"),
+                    format_number(entry.similarity),
+                    format_number(entry.composed),
+                    entry.model or UNKNOWN,
+                    " ".join(entry.tags),
+                    format_age(entry.created, now),
                 ),
             )
-            for one in listed
+            for entry in entries
         ]
 
     # keys
 
     def action_search(self) -> None:
         search = self.query_one("#search", Input)
-        self._before = self.table.current
+        self._before_search = self.table.current
         search.display = True
         search.focus()
 
     @on(Input.Changed, "#search")
     def _searched(self, event: Input.Changed) -> None:
-        """Read the list with these words. What stands in it must not depend on which words before these were read in time."""
+        """Load the matching entries. The result must not depend on which earlier searches finished in time."""
         event.stop()
-        if event.value != self.words:
-            self.words, self._is_another = event.value, True
-            is_typed = (
-                self.app.focused is event.input
-            )  # `has_focus` changes only when the field has handled its message
-            self.reload(self._before if is_typed else self.table.current)
+        if event.value != self.search_text:
+            self.search_text, self._is_new_list = event.value, True
+            # not `has_focus`: it changes only after the field has handled its message
+            is_typed = self.app.focused is event.input
+            self.reload(self._before_search if is_typed else self.table.current)
 
     @on(Input.Submitted, "#search")
     def _found(self, event: Input.Submitted) -> None:
@@ -206,7 +222,7 @@ class LibraryPane(Vertical):
 
     def action_order(self) -> None:
         orders = list(ORDERS)
-        self.order, self._is_another = orders[(orders.index(self.order) + 1) % len(orders)], True
+        self.order, self._is_new_list = orders[(orders.index(self.order) + 1) % len(orders)], True
         self.reload()
 
     def action_mark(self) -> None:
@@ -215,10 +231,10 @@ class LibraryPane(Vertical):
 
     def action_act(self, action: str) -> None:
         marked = tuple(sorted(self.table.marked))
-        wanted = OnEntry(action)
-        entries = marked if marked and wanted in OF_ALL_MARKED else tuple(filter(None, [self.table.current]))
-        if entries or wanted in OF_NONE:
-            self.post_message(EntryAction(wanted, entries))
+        kind = OnEntry(action)
+        entries = marked if marked and kind in BULK_ACTIONS else tuple(filter(None, [self.table.current]))
+        if entries or kind in ENTRYLESS_ACTIONS:
+            self.post_message(EntryAction(kind, entries))
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:

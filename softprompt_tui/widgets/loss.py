@@ -1,4 +1,4 @@
-"""The loss: a sparkline that is always there, and the figures beside it."""
+"""The loss pane: a sparkline of the loss and the latest numbers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from softprompt.prompts.downsample import downsample
-from softprompt_tui.rendering.numbers import duration, figure
+from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
-from softprompt_tui.widgets.pane import titled
-from softprompt_tui.widgets.sparkline import Spark
+from softprompt_tui.widgets.pane import pane_title
+from softprompt_tui.widgets.sparkline import Sparkline
 
-NOTHING = "Nothing trains yet.\nctrl+t trains the prompt,\nF7 with 1 to 16 soft tokens at once."
+PLACEHOLDER = "Nothing is training yet.\nctrl+t trains the prompt,\nF7 sweeps 1 to 16 soft tokens."
 
 
 class LossFigures(NamedTuple):
-    """What stands beside a curve, as far as it is known. Of a search for a hard readout only the best so far is told."""
+    """The known numbers of a curve. A hard search shows no loss and no best similarity."""
 
     step: int | None = None
     steps: int | None = None
@@ -33,34 +33,33 @@ class LossFigures(NamedTuple):
     steps_per_second: float | None = None
     is_running: bool = False
     is_search: bool = False
-    words: str = ""
+    status: str = ""
     error: str = ""
 
 
 class LossPane(Vertical, can_focus=True):
-    """Shows one curve: of the run under way, or of what the library's cursor is on."""
+    """Shows the curve of the current run, or of the entry under the library's cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.plot", "Plot")]
 
     def __init__(self) -> None:
         super().__init__(id="loss-pane", classes="pane")
-        self.border_title = titled("F3", "Loss", "plot")
+        self.border_title = pane_title("F3", "Loss", "plot")
         self._series = Series()
         self._lines = -1
 
     def compose(self) -> ComposeResult:
-        yield Spark(id="spark")
-        yield Static(NOTHING, id="figures", markup=False)
+        yield Sparkline(id="spark")
+        yield Static(PLACEHOLDER, id="figures", markup=False)
 
     def show(self, title: str, series: Series, figures: LossFigures) -> None:
         if (subtitle := title.replace("[", r"\[")) != self.border_subtitle:
             self.border_subtitle = subtitle
         self._series = series
-        text = _drawn(figures, max(20, self.size.width - 4))
+        text = _render_figures(figures, max(20, self.size.width - 4))
         lines = text.plain.count("\n")
-        self.query_one("#figures", Static).update(
-            text, layout=lines != self._lines
-        )  # laying out redraws more than the text
+        # a new layout redraws more than the text
+        self.query_one("#figures", Static).update(text, layout=lines != self._lines)
         self._lines = lines
         self._draw()
 
@@ -71,49 +70,58 @@ class LossPane(Vertical, can_focus=True):
         )
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
-        spark = self.query_one(Spark)
-        spark.display = (
-            max(logs, default=0.0) > low
-        )  # a level line says nothing: a search may find no better text for long
+        spark = self.query_one(Sparkline)
+        # hides a flat line: a search may find no better text for a long time
+        spark.display = max(logs, default=0.0) > low
         spark.show([log - low for log in logs])
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
-    def nothing(self) -> None:
+    def clear(self) -> None:
         self.border_subtitle = ""
         self._series = Series()
         self._draw()
         self._lines = -1
-        self.query_one("#figures", Static).update(NOTHING)
+        self.query_one("#figures", Static).update(PLACEHOLDER)
 
 
-def _drawn(f: LossFigures, width: int) -> Text:
-    """As many lines as it takes, a label and a figure in each cell of a grid."""
+def _render_figures(figures: LossFigures, width: int) -> Text:
+    """Render labelled numbers, wrapped to `width`."""
     cells = []
-    if f.step is not None:
-        cells.append(("round" if f.is_search else "step", f"{f.step} of {f.steps}" if f.steps else f"{f.step}"))
-    each = (("similarity", f.similarity), ("best", f.best_similarity), ("loss", f.loss), ("composed", f.composed))
-    for label, known in each:
-        if known is not None and not (f.is_search and label in ("best", "loss")):
-            cells.append((label, figure(known)))
-    if f.steps_per_second:
-        cells.append(("speed", f"{f.steps_per_second:.0f}/s"))
-        if f.is_running and f.steps and f.step is not None:
-            cells.append(("left", duration((f.steps - f.step) / f.steps_per_second)))
+    if figures.step is not None:
+        cells.append(
+            (
+                "round" if figures.is_search else "step",
+                f"{figures.step} of {figures.steps}" if figures.steps else f"{figures.step}",
+            )
+        )
+    numbers = (
+        ("similarity", figures.similarity),
+        ("best", figures.best_similarity),
+        ("loss", figures.loss),
+        ("composed", figures.composed),
+    )
+    for label, number in numbers:
+        if number is not None and not (figures.is_search and label in ("best", "loss")):
+            cells.append((label, format_number(number)))
+    if figures.steps_per_second:
+        cells.append(("speed", f"{figures.steps_per_second:.0f}/s"))
+        if figures.is_running and figures.steps and figures.step is not None:
+            cells.append(("left", format_duration((figures.steps - figures.step) / figures.steps_per_second)))
     text = Text()
-    taken = 0
+    used = 0
     for label, value in cells:
         part = f"{label} {value}"
-        if taken and taken + 2 + len(part) > width:
+        if used and used + 2 + len(part) > width:
             text.append("\n")
-            taken = 0
-        elif taken:
+            used = 0
+        elif used:
             text.append("  ")
-            taken += 2
+            used += 2
         text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
-        taken += len(part)
-    for words, style in ((f.words, "italic"), (f.error, "bold red")):
-        if words:
-            text.append(("\n" if text else "") + sanitize(words), style)
+        used += len(part)
+    for message, style in ((figures.status, "italic"), (figures.error, "bold red")):
+        if message:
+            text.append(("\n" if text else "") + sanitize(message), style)
     return text

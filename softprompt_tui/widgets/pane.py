@@ -1,4 +1,4 @@
-"""Finding a pane on the main screen, and titling it."""
+"""Titles of panes, and access to the panes of a screen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 
-def titled(key: str, words: str, action: str, chosen: bool = True) -> str:
-    """A pane's title with its key, as markup; a click on it does what the key does."""
+def pane_title(key: str, words: str, action: str, chosen: bool = True) -> str:
+    """Return a pane title with its key as markup. A click on the title does the same as the key."""
     name = f"[b]{words}[/b]" if chosen else f"[dim]{words}[/dim]"
     return f"[@click=screen.{action}][$accent]{key}[/] {name}[/]"
 
 
-Kind = TypeVar("Kind", bound=Widget)
+WidgetT = TypeVar("WidgetT", bound=Widget)
 
 
-class Pane(Generic[Kind]):
-    """An attribute of a screen: its one widget of a kind. Raises NoMatches while the panes are not there."""
+class Pane(Generic[WidgetT]):
+    """A screen attribute that returns the screen's only widget of a type. Raises NoMatches before it is mounted."""
 
-    def __init__(self, kind: type[Kind]) -> None:
-        self.kind = kind
+    def __init__(self, widget_type: type[WidgetT]) -> None:
+        self.widget_type = widget_type
 
-    def __get__(self, screen: Screen[None], _: type) -> Kind:
-        return screen.query_one(self.kind)
+    def __get__(self, screen: Screen[None], _: type) -> WidgetT:
+        return screen.query_one(self.widget_type)

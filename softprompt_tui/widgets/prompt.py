@@ -1,4 +1,4 @@
-"""The prompt: an editor with its count of tokens, and the settings that matter beside it."""
+"""The prompt pane: an editor with a token count, and the most important settings."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
 from softprompt_tui.messages import PromptChanged, TrainRequested
-from softprompt_tui.rendering.sanitize import without_steering
-from softprompt_tui.widgets.pane import titled
+from softprompt_tui.rendering.sanitize import strip_control_chars
+from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
     from softprompt.prompts.syntax import SyntaxSpan
-    from softprompt_tui.services.token_count import Count
+    from softprompt_tui.services.token_count import TokenCount
 
-FIELDS = {  # name: (label, what it is)
-    "tokens": ("tokens", "soft tokens, or auto for the fewest that reach 'stop at'"),
-    "steps": ("steps", "the most steps of the training"),
+FIELDS = {  # name: (label, tooltip)
+    "tokens": ("tokens", "number of soft tokens, or auto for the fewest that reach 'stop at'"),
+    "steps": ("steps", "maximum number of training steps"),
     "stop_at": ("stop at", "similarity at which to stop, such as .99; empty for all steps"),
     "contexts": (
         "contexts",
-        "yes: train inside sentences too, so that it can be used as a word; no: alone; or your own, such as a photo of {} | {} at night",
+        "yes: also train inside sentences, so that it works as a word; no: train it alone; "
+        "or your own sentences, such as a photo of {} | {} at night",
     ),
     "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
     "model": ("model", "mini, local-dir:FOLDER, or a MODEL/TAG of open_clip"),
@@ -40,38 +41,41 @@ PROMPT = "pane('prompt')"
 
 
 class Editor(TextArea):
-    """The editor: up in the first line and down in the last go through the prompts before; what would be cut is struck through."""
+    """The prompt editor, with prompt history on up in the first line and down in the last.
+
+    Text that the model does not read is struck through; syntax of image programs is underlined.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+t", "train", "Train")]
 
     class Recalled(Message):
-        """An earlier (-1) or later (1) prompt is wanted."""
+        """The user wants the previous (-1) or next (1) prompt of the history."""
 
-        def __init__(self, way: int) -> None:
+        def __init__(self, direction: int) -> None:
             super().__init__()
-            self.way = way
+            self.direction = direction
 
     cut: int | None = None
     syntax: Sequence[SyntaxSpan] = ()
 
     def on_mount(self) -> None:
-        # the application's F7 holds everywhere; a text area's own would only give it the first place in the footer, before training
+        # the text area's own F7 would move the key to the first place of the key bar, before Train
         self._bindings.key_to_bindings.pop("f7", None)
 
     def get_line(self, line_index: int) -> Text:
         line = super().get_line(line_index)
         if self.cut is None and not self.syntax:
             return line
-        before = cast(Document, self.document).get_index_from_location((line_index, 0))
+        offset = cast(Document, self.document).get_index_from_location((line_index, 0))
         for span in self.syntax:
             style = "strike dim" if span.kind == "infotext" else "underline"
-            line.stylize(style, max(0, span.start - before), max(0, span.end - before))
+            line.stylize(style, max(0, span.start - offset), max(0, span.end - offset))
         if self.cut is not None:
-            line.stylize("strike dim", max(0, self.cut - before), max(0, len(line)))
+            line.stylize("strike dim", max(0, self.cut - offset), max(0, len(line)))
         return line
 
     def mark(self, cut: int | None, syntax: Sequence[SyntaxSpan]) -> None:
-        """Strike through what the model does not read, from `cut` on, and underline what image programs read as syntax."""
+        """Strike through the text from `cut` on, and mark image-program syntax."""
         if (cut, syntax) != (self.cut, self.syntax):
             self.cut, self.syntax = cut, syntax
             self._line_cache.clear()
@@ -80,7 +84,7 @@ class Editor(TextArea):
     def scroll_cursor_visible(self, center: bool = False, animate: bool = False) -> Offset:
         if self.has_focus:
             return super().scroll_cursor_visible(center, animate)
-        self.scroll_home(animate=False)  # of a prompt that one does not write in, the beginning tells what it is
+        self.scroll_home(animate=False)  # without focus, show the beginning of the prompt
         return Offset()
 
     def on_blur(self) -> None:
@@ -90,7 +94,7 @@ class Editor(TextArea):
         self.call_after_refresh(self.scroll_cursor_visible)
 
     async def action_train(self) -> None:
-        """At once: a message would be read after the next key, which may be ctrl+q."""
+        """Train right away: a message would arrive after the next key, which may be ctrl+q."""
         await self.screen.run_action("train")
 
     async def _on_key(self, event: events.Key) -> None:
@@ -101,12 +105,12 @@ class Editor(TextArea):
             self.post_message(self.Recalled(1))
         else:
             return
-        event.prevent_default()  # else Textual gives the key to TextArea as well
+        event.prevent_default()  # else Textual also passes the key to TextArea
         event.stop()
 
 
 class PromptPane(Vertical):
-    """Editor and settings; `prompt` and `fields` are what is typed."""
+    """The editor and the settings below it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -115,22 +119,30 @@ class PromptPane(Vertical):
             "Sweep",
             key_display="F7",
             priority=True,
-            tooltip="1 to 16 soft tokens at once, to choose from",
+            tooltip="Train with 1 to 16 soft tokens at once, then choose",
         ),
         Binding("f8", "screen.more", "Settings", key_display="F8", priority=True),
     ]
 
     def __init__(self, prompt: str, fields: dict[str, str], history: list[str]) -> None:
         super().__init__(id="prompt-pane", classes="pane")
-        self.border_title = f"{titled('F2', 'Prompt', PROMPT)}  {titled('F7', 'sweep', 'sweep', chosen=False)}"
-        self._first = prompt, fields
+        self.border_title = f"{pane_title('F2', 'Prompt', PROMPT)}  {pane_title('F7', 'sweep', 'sweep', chosen=False)}"
+        self._initial = prompt, fields
         self.history = history
-        self._at = len(history)
-        self._edited: dict[int, str] = {}  # what was typed at a place of the history
+        self._position = len(history)  # in the history; its length is the new prompt
+        self._drafts: dict[int, str] = {}  # edited text by history position
 
     def compose(self) -> ComposeResult:
-        prompt, fields = self._first
-        editor = Editor(without_steering(prompt), id="editor", compact=True, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", highlight_cursor_line=False)  # fmt: skip
+        prompt, fields = self._initial
+        editor = Editor(
+            strip_control_chars(prompt),
+            id="editor",
+            compact=True,
+            soft_wrap=True,
+            show_line_numbers=False,
+            tab_behavior="focus",
+            highlight_cursor_line=False,
+        )
         yield editor
         for row in (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model")):
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
@@ -138,10 +150,10 @@ class PromptPane(Vertical):
                     yield from self._field(name, fields)
 
     def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
-        label, meaning = FIELDS[name]
+        label, tooltip = FIELDS[name]
         yield Label(label)
         field = Input(fields.get(name, ""), id=f"field-{name}", compact=True, select_on_focus=True)
-        field.tooltip = meaning
+        field.tooltip = tooltip
         if name == "device":
             field.suggester = SuggestFromList(["auto", "cpu", "cuda", "mps"])
         yield field
@@ -162,28 +174,28 @@ class PromptPane(Vertical):
         return {name: self.query_one(f"#field-{name}", Input).value.strip() for name in FIELDS}
 
     def set(self, prompt: str, fields: dict[str, str] | None = None) -> None:
-        """Puts a prompt in the editor, and settings beside it."""
-        self.editor.text = without_steering(prompt)
+        """Replace the prompt, and the given settings."""
+        self.editor.text = strip_control_chars(prompt)
         self.editor.move_cursor(self.editor.document.end)
         for name, value in (fields or {}).items():
-            self.query_one(f"#field-{name}", Input).value = without_steering(value)
+            self.query_one(f"#field-{name}", Input).value = strip_control_chars(value)
 
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
 
-    def show_count(self, count: Count | None, more: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
-        """Show the prompt's tokens, how many of the other settings are not the usual ones, and where syntax stands."""
+    def show_count(self, count: TokenCount | None, changed_settings: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
+        """Show the token count and the number of changed settings, and mark cut text and syntax in the editor."""
         if count is None:
-            words = "tokens are not counted for this model"
+            words = "no token count for this model"
         elif count.reserved:
-            words = f"{count.reserved} ends what is read"
-        elif count.cut is None:
-            words = f"{count.tokens} of {count.context} tokens"
+            words = f"reading ends at {count.reserved}"
+        elif count.cut_at is None:
+            words = f"{count.tokens} of {count.context_length} tokens"
         else:
-            words = f"{count.tokens} tokens, {count.context} fit"
-        self.border_subtitle = f"[$accent]F8[/] {more} set · {words}" if more else words
-        self.set_class(count is not None and count.cut is not None, "-over")
-        self.editor.mark(count.cut if count else None, syntax)
+            words = f"{count.tokens} tokens, {count.context_length} fit"
+        self.border_subtitle = f"[$accent]F8[/] {changed_settings} set · {words}" if changed_settings else words
+        self.set_class(count is not None and count.cut_at is not None, "-over")
+        self.editor.mark(count.cut_at if count else None, syntax)
 
     @on(TextArea.Changed)
     @on(Input.Changed)
@@ -199,12 +211,12 @@ class PromptPane(Vertical):
     @on(Editor.Recalled)
     def _recalled(self, event: Editor.Recalled) -> None:
         event.stop()
-        at = max(0, min(self._at + event.way, len(self.history)))
-        if at != self._at:
-            self._edited[self._at] = self.editor.text
-            self._at = at
-            self.set(self._edited.get(at, self.history[at] if at < len(self.history) else ""))
+        position = max(0, min(self._position + event.direction, len(self.history)))
+        if position != self._position:
+            self._drafts[self._position] = self.editor.text
+            self._position = position
+            self.set(self._drafts.get(position, self.history[position] if position < len(self.history) else ""))
 
-    def remembered(self, history: list[str]) -> None:
-        self.history, self._at = history, len(history)
-        self._edited.clear()
+    def set_history(self, history: list[str]) -> None:
+        self.history, self._position = history, len(history)
+        self._drafts.clear()

@@ -1,4 +1,4 @@
-"""Runs: what trains, what waits, what is over, and why something failed."""
+"""The runs pane: running, queued and finished runs, and why a run failed or waits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from textual.widgets import Static
 
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.messages import OnRun, RunAction
-from softprompt_tui.rendering.numbers import age, figure
+from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.state.queue import places, state_of, told
-from softprompt_tui.widgets.lazy_table import PAGE, Column, Table
+from softprompt_tui.state.queue import describe_wait, format_state, queue_places
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
-EMPTY = "No runs.\n\nctrl+t trains the prompt above; several wait for each other here."
+EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 COLUMNS = (
     Column(
         "state",
@@ -35,22 +35,23 @@ COLUMNS = (
 ACTIONS = {
     "s": (OnRun.STOP, "Stop"),
     "p": (OnRun.PAUSE, "Pause"),
-    "K": (OnRun.UP, "Earlier"),
-    "J": (OnRun.DOWN, "Later"),
+    "K": (OnRun.UP, "Move up"),
+    "J": (OnRun.DOWN, "Move down"),
     "r": (OnRun.RETRY, "Retry"),
     "d": (OnRun.DROP, "Drop"),
     "x": (OnRun.HARDEN, "Hard readout"),
 }
 
 
-SHOWN = (OnRun.STOP, OnRun.PAUSE, OnRun.DROP)
+FOOTER_ACTIONS = (OnRun.STOP, OnRun.PAUSE, OnRun.DROP)
 
 
 class RunsPane(Vertical):
-    """The worker's runs, in its order."""
+    """The worker's runs, in the worker's order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key, f"act('{action}')", words, show=action in SHOWN) for key, (action, words) in ACTIONS.items()
+        Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
+        for key, (action, label) in ACTIONS.items()
     ]
 
     def __init__(self) -> None:
@@ -67,26 +68,25 @@ class RunsPane(Vertical):
         return self.query_one(Table)
 
     def show(self, runs: list[RunSummary]) -> None:
-        """The runs as they are; the cursor stays with its run."""
+        """Show the runs. A focused table keeps its cursor on the same run, else the first run gets it."""
         table, current = self.table, self.table.current
-        self._runs, self._places = runs, places(runs)
-        # who is elsewhere finds it on what trains; who is here, on the run that it was on
+        self._runs, self._places = runs, queue_places(runs)
         cursor = next((i for i, run in enumerate(runs) if run.id == current), None) if table.has_focus else 0
         table.reset(len(runs), cursor)
-        for page in {table.cursor // PAGE, *table.pages_in_sight}:
+        for page in {table.cursor // PAGE_ROWS, *table.visible_pages}:
             self._fill(page)
-        going = sum(run.state in ("running", "queued") for run in runs)
-        self.border_subtitle = f"{going} under way or waiting" if going else ""
+        active = sum(run.state in ("running", "queued") for run in runs)
+        self.border_subtitle = f"{active} running or queued" if active else ""
         self._explain()
 
     @on(Table.PageRequested)
-    def _wanted(self, event: Table.PageRequested) -> None:
+    def _page_requested(self, event: Table.PageRequested) -> None:
         event.stop()
         self._fill(event.page)
-        self._explain()  # the cursor may have come to a row before it was there
+        self._explain()  # the cursor may have reached this row before it was loaded
 
     def _fill(self, page: int) -> None:
-        runs, now = self._runs[page * PAGE : (page + 1) * PAGE], datetime.now(UTC)
+        runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
         self.table.fill(page, [(run.id, _row(run, self._places, now)) for run in runs])
 
     def action_act(self, action: str) -> None:
@@ -101,17 +101,17 @@ class RunsPane(Vertical):
             self.post_message(RunAction(OnRun.SHOW, self.table.current))
 
     def _explain(self) -> None:
-        """Why it failed, or what it waits for."""
-        run = next((one for one in self._runs if one.id == self.table.current), None)
-        words = Text(sanitize(run.error), "red") if run and run.error else Text()
+        """Show why the run under the cursor failed, or what it waits for."""
+        run = next((run for run in self._runs if run.id == self.table.current), None)
+        message = Text(sanitize(run.error), "red") if run and run.error else Text()
         if run and run.state == "queued":
-            words = Text(sanitize(told(run, self._runs)), "dim")
-        shown = self.query_one("#run-words", Static)
-        shown.update(words)
-        shown.display = bool(words)
+            message = Text(sanitize(describe_wait(run, self._runs)), "dim")
+        target = self.query_one("#run-words", Static)
+        target.update(message)
+        target.display = bool(message)
 
 
 def _row(run: RunSummary, place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run.step is None else f"{run.step}/{run.steps}"
-    figures = (step, figure(run.best_similarity), age(run.created, now))
-    return (state_of(run, place.get(run.id)), run.kind, *figures, run.name or run.prompt or run.error)
+    numbers = (step, format_number(run.best_similarity), format_age(run.created, now))
+    return (format_state(run, place.get(run.id)), run.kind, *numbers, run.name or run.prompt or run.error)

@@ -1,4 +1,7 @@
-"""A sparkline of any height: a line of the screen is one run of text in one colour, so that a frame costs hundreds of bytes, not thousands."""
+"""A sparkline of any height.
+
+Each screen line has a single color, so that a frame costs hundreds of bytes over a slow connection, not thousands.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from textual.widget import Widget
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-class Spark(Widget):
-    """`data` are heights from 0 on, drawn to the full height of the widget; repainted only where a row differs."""
+class Sparkline(Widget):
+    """A bar chart of values from 0 up, scaled to the height of the widget. Repaints only if a row differs."""
 
     DEFAULT_CSS = """
-    Spark { height: 1fr; color: $primary; }
-    Spark > .spark--high { color: $secondary; }
+    Sparkline { height: 1fr; color: $primary; }
+    Sparkline > .sparkline--high { color: $secondary; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"spark--high"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"sparkline--high"}
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -29,9 +32,9 @@ class Spark(Widget):
         self._data: Sequence[float] = ()
 
     def show(self, data: Sequence[float]) -> None:
-        """`data` are finite."""
+        """Show `data`, which must be finite."""
         self._data = data
-        rows = bars(data, self.size.width, self.size.height)
+        rows = block_rows(data, self.size.width, self.size.height)
         if rows != self._rows:
             self._rows = rows
             self.refresh()
@@ -45,8 +48,8 @@ class Spark(Widget):
         return Strip([Segment(text[:width].ljust(width), self._style_at(y))], width)
 
     def _style_at(self, y: int) -> Style:
-        """From the colour of what is high to that of what is low, as far as the terminal has colours in between."""
-        low, high = self.rich_style, self.get_component_rich_style("spark--high", partial=True)
+        """Return the color of a line: blended between the high and the low color if the terminal supports that."""
+        low, high = self.rich_style, self.get_component_rich_style("sparkline--high", partial=True)
         if self.app.native_ansi_color or low.color is None or high.color is None or self.size.height < 2:
             return low
         shade = TextualColor.from_rich_color(high.color).blend(
@@ -55,11 +58,11 @@ class Spark(Widget):
         return low + Style(color=shade.rich_color)
 
 
-def bars(data: Sequence[float], width: int, height: int) -> list[str]:
-    """The data as `height` lines of blocks, each value one or more columns wide; nothing where there is nothing to draw."""
+def block_rows(data: Sequence[float], width: int, height: int) -> list[str]:
+    """Return `height` lines of block characters, or no lines if there are fewer than two values."""
     if len(data) < 2 or width < 1 or height < 1:
         return []
-    most = max(data) or 1.0
+    highest = max(data) or 1.0
     values = [data[column * len(data) // width] for column in range(width)]
-    eighths = [1 + round(value / most * (height * 8 - 1)) for value in values]
+    eighths = [1 + round(value / highest * (height * 8 - 1)) for value in values]
     return ["".join(BLOCKS[max(0, min(8, level - 8 * row))] for level in eighths) for row in reversed(range(height))]

@@ -1,4 +1,4 @@
-"""The first line: what the worker does, what is open, and for a while what has just happened."""
+"""The first line: the worker's state, the open entry, and short notices."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from textual.widgets import Static
 
 from softprompt_tui.rendering.sanitize import sanitize
 
-SAID_FOR = 5.0  # seconds
+NOTICE_SECONDS = 5.0
 
 
 class TitleLine(Static):
-    """`show` says how things are, `say` what has happened."""
+    """Shows the current state, or for a few seconds a notice."""
 
     def __init__(self) -> None:
         super().__init__("softprompt-tui", id="title", markup=False)
         self._parts: tuple[str, ...] = ()
         self._tone = "warning"
-        self._news = ""
+        self._notice = ""
 
-    def show(self, tone: str, *parts: str) -> None:
-        """`tone` is a colour of the theme, for how the worker is."""
+    def set_state(self, tone: str, *parts: str) -> None:
+        """Show the state. `tone` names the theme color of the worker's dot."""
         self._tone, self._parts = tone, tuple(filter(None, parts))
         self._draw()
 
-    def say(self, words: str) -> None:
-        self._news = words
+    def show_notice(self, text: str) -> None:
+        self._notice = text
         self._draw()
-        self.set_timer(SAID_FOR, partial(self._forget, words))
+        self.set_timer(NOTICE_SECONDS, partial(self._clear_notice, text))
 
-    def _forget(self, words: str) -> None:
-        if self._news == words:
-            self._news = ""
+    def _clear_notice(self, text: str) -> None:
+        if self._notice == text:
+            self._notice = ""
             self._draw()
 
     def _draw(self) -> None:
-        parts = (*self._parts[:1], self._news) if self._news else ("softprompt-tui", *self._parts)
-        # assembled, not parsed: a name in it is no markup
+        parts = (*self._parts[:1], self._notice) if self._notice else ("softprompt-tui", *self._parts)
+        # assembled, not parsed: names must not be read as markup
         self.update(Content.assemble(("● ", f"${self._tone}"), sanitize("  ·  ".join(parts))))

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 import softprompt
-from softprompt.composition.composer import CompositionScore, compose, figures, pooled
+from softprompt.composition.composer import CompositionScore, compose, encode_compositions, score_compositions
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.library.entry import Entry
 from softprompt.prompts.lineage import WeightedText
@@ -111,8 +111,8 @@ def _near(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]
         texts = [f"[{first}*{share} + {second}*{1 - share:.1f}]" for share in GRID[1:-1]]
         texts = [f"[{second}]", *texts, f"[{first}]"]
         made = compose(encoder, texts, entries.__getitem__)
-        ours = pooled(encoder, made)
-        fidelities += [one.fidelity or 0.0 for one in figures(encoder, made, ours)[1:-1]]
+        ours = encode_compositions(encoder, made)
+        fidelities += [one.fidelity or 0.0 for one in score_compositions(encoder, made, ours)[1:-1]]
         back.append(_back((ours @ encoder.encode([entries[first].prompt.hard_prompt])[0]).tolist()))
     print(f"near     mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  {_told(back)}")
 
@@ -131,7 +131,7 @@ def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[s
             fidelities.append(mix.similarity)
             composed.append(mix.composition.mean)
             made = compose(encoder, ["[mix]"], lambda _, mix=mix: Entry("0" * 16, 1, mix))
-            row.append(pooled(encoder, made)[0])
+            row.append(encode_compositions(encoder, made)[0])
         target = encoder.encode([a.hard_prompt])[0]
         back.append(_back([float(one @ target) for one in [*row, target]]))
     print(
@@ -141,7 +141,7 @@ def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[s
 
 def _figures(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[CompositionScore]:
     made = compose(encoder, texts, entries.__getitem__)
-    return figures(encoder, made, pooled(encoder, made))
+    return score_compositions(encoder, made, encode_compositions(encoder, made))
 
 
 def _back(similarities: list[float]) -> float:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.interface import delays, told
+from tests.benchmarks.interface import measure_delays, print_delays
 from tests.pty_screen import Terminal
 from tests.worker_process import Home
 
@@ -27,14 +27,14 @@ def main() -> None:
         command = [sys.executable, "-m", "tests.benchmarks.hostile_corpus"]
         try:
             with Terminal() as t:
-                t.shows("worker ready", within=60)
+                t.wait_for("worker ready", within=60)
                 with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as importing:
                     assert importing.stdout
                     importing.stdout.readline()  # the first file is done: from here on they are read one after another
                     chance = random.Random(0)
-                    told(
+                    print_delays(
                         "a key in the editor",
-                        delays(t, [chance.choice("abcdefghiklmnop") for _ in range(options.keys)]),
+                        measure_delays(t, [chance.choice("abcdefghiklmnop") for _ in range(options.keys)]),
                     )
                     assert importing.poll() is None, "the files were all read before the keys were pressed"
                     importing.kill()

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from softprompt.bench.prompts import shipped
+from softprompt.bench.prompts import shipped_prompts
 from softprompt.worker import protocol as p
 from tests.pty_screen import Terminal
 from tests.worker_process import Home
@@ -33,27 +33,27 @@ from tests.worker_process import Home
 TIMES = 50  # that the batch is given the shipped prompts: more than it can train meanwhile
 
 
-def seen(t: Terminal) -> tuple[str, ...]:
+def left_half(t: Terminal) -> tuple[str, ...]:
     """What the left half of the screen shows, the colour of each row included: a cursor that moves changes no letter."""
     return tuple(line[:38] + t.screen.buffer[y][4].bg for y, line in enumerate(t.screen.display))
 
 
-def delays(t: Terminal, keys: list[str]) -> list[float]:
+def measure_delays(t: Terminal, keys: list[str]) -> list[float]:
     """Milliseconds from each key to the change that it makes on the screen's left half. Between keys the line is drained."""
     took = []
     for key in keys:
         while t.read(0.02):
             pass
         began = time.perf_counter()
-        before = seen(t)
+        before = left_half(t)
         t.press(key)
-        while seen(t) == before and time.perf_counter() - began < 2:
+        while left_half(t) == before and time.perf_counter() - began < 2:
             t.read(0.5)
         took.append((time.perf_counter() - began) * 1000)
     return took
 
 
-def told(what: str, took: list[float]) -> None:
+def print_delays(what: str, took: list[float]) -> None:
     ordered = sorted(took)
     print(
         f"{what:<44} median {statistics.median(took):6.1f} ms   95th percentile {ordered[int(len(took) * 0.95)]:6.1f} ms   worst {ordered[-1]:6.1f} ms",
@@ -62,10 +62,10 @@ def told(what: str, took: list[float]) -> None:
 
 
 def bytes_a_second(t: Terminal, seconds: float) -> float:
-    until, before = time.monotonic() + seconds, t.bytes
+    until, before = time.monotonic() + seconds, t.byte_count
     while (left := until - time.monotonic()) > 0:
         t.read(left)
-    return (t.bytes - before) / seconds
+    return (t.byte_count - before) / seconds
 
 
 def processor_seconds(pid: int) -> float:
@@ -77,7 +77,7 @@ def processor_seconds(pid: int) -> float:
 def batch_beside(folder: Path) -> Iterator[None]:
     """A batch of the shipped prompts that has begun to train, ended with the context."""
     prompts, log = folder / "prompts.txt", folder / "batch.log"
-    prompts.write_text("\n".join(shipped() * TIMES))
+    prompts.write_text("\n".join(shipped_prompts() * TIMES))
     batch = [sys.executable, "-m", "softprompt_tui", "batch", str(prompts), "-k", "3"]
     shell = [
         "sh",
@@ -134,18 +134,18 @@ def measure(home: Home, options: argparse.Namespace) -> None:
     for i in range(5):
         began = time.perf_counter()
         with Terminal() as t:
-            t.shows("Prompt", "Loss")
+            t.wait_for("Prompt", "Loss")
             paints.append((time.perf_counter() - began) * 1000)
             if i == 0:
-                t.shows("worker ready", within=60)
+                t.wait_for("worker ready", within=60)
                 print(f"{'worker there after':<44} {time.perf_counter() - began:.2f} s")
                 with home.client() as client:
                     while not client.request(p.Status())["models"]:
                         t.read(0.05)
                 print(f"{'mini loaded after':<44} {time.perf_counter() - began:.2f} s")
-    told("first paint, from the command's start", paints)
+    print_delays("first paint, from the command's start", paints)
     with Terminal() as t:
-        t.shows("worker ready", within=60)
+        t.wait_for("worker ready", within=60)
         t.settle()
         while t.read(4):  # notices go
             pass
@@ -155,7 +155,7 @@ def measure(home: Home, options: argparse.Namespace) -> None:
             f"{'processor, nothing changing':<44} {(processor_seconds(t.process.pid) - idle) / options.seconds * 100:.2f} %"
         )
         run = home.submit("a red fox asleep in deep snow", tokens=4, steps=100_000, restarts=4)
-        t.shows(r"step \d{2,} of 100000", within=120)
+        t.wait_for(r"step \d{2,} of 100000", within=120)
         t.press("f2")
         print(f"{'bytes a second, training':<44} {bytes_a_second(t, options.seconds):.0f}")
         seen, last, oldest, over = "", time.monotonic(), 0.0, time.monotonic() + options.seconds
@@ -167,19 +167,19 @@ def measure(home: Home, options: argparse.Namespace) -> None:
         print(f"{'the longest that a step stood there':<44} {oldest:.2f} s")
         letters = "abcdefghiklmnoprstuvw"
         chance = random.Random(0)
-        told("a key in the editor, while training", delays(t, [chance.choice(letters) for _ in range(options.keys)]))
+        print_delays("a key in the editor, while training", measure_delays(t, [chance.choice(letters) for _ in range(options.keys)]))
         t.press("f4")
-        t.shows("Rename")
-        told(
+        t.wait_for("Rename")
+        print_delays(
             "a key in the library, while training",
-            delays(t, ["j"] * 20 + [chance.choice("jk") for _ in range(options.keys - 20)]),
+            measure_delays(t, ["j"] * 20 + [chance.choice("jk") for _ in range(options.keys - 20)]),
         )
         began = time.perf_counter()
         home.kill()
-        t.shows("no worker")
+        t.wait_for("no worker")
         print(f"{'the worker killed, and that said after':<44} {time.perf_counter() - began:.2f} s")
         t.press("ctrl+r")
-        t.shows(
+        t.wait_for(
             r"^ ?● (softprompt-tui  ·  )?training\b", within=60
         )  # the first line: the panes show what they did before
         print(f"{'by one key it trains on after':<44} {time.perf_counter() - began:.2f} s")

@@ -41,12 +41,12 @@ def main() -> None:
                 slowest = 0.0
                 for _ in range(options.times):
                     with Terminal() as t:
-                        t.shows("training", within=60)
+                        t.wait_for("training", within=60)
                         began = time.monotonic()
-                        t.signal(number)
-                        t.ends(2)
+                        t.send_signal(number)
+                        t.wait_for_exit(2)
                         slowest = max(slowest, time.monotonic() - began)
-                        assert t.modes() == t.before
+                        assert t.modes() == t.initial_modes
                         assert not t.screen.cursor.hidden
                     worker = home.pid()
                     assert worker is not None

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.bursts import pair, random_keys
+from tests.bursts import start_pair, random_keys
 
 PER_HOME = 10  # bursts before both interfaces start again from a whole library
 LETTERS = 400
@@ -36,25 +36,25 @@ def main() -> None:
 
 def first_difference(seeds: range) -> str:
     """Type the bursts of these seeds one after another; what differs first, "" if nothing does. What follows would differ too."""
-    with tempfile.TemporaryDirectory(prefix="sp") as folder, pair(Path(folder)) as both:
+    with tempfile.TemporaryDirectory(prefix="sp") as folder, start_pair(Path(folder)) as both:
         for seed in seeds:
             keys = random_keys(seed)
             both.type(keys)
             if difference := both.difference():
                 return f"seed {seed}: {' '.join(keys)}\n{difference}"
-        both.leave()
+        both.quit()
     return ""
 
 
 def letters_a_second() -> float:
     """The median of five bursts."""
-    with tempfile.TemporaryDirectory(prefix="sp") as folder, pair(Path(folder)) as both:
+    with tempfile.TemporaryDirectory(prefix="sp") as folder, start_pair(Path(folder)) as both:
         speeds = []
         for turn in range(5):
             end = f"Z{turn}Q"
             began = time.monotonic()
             both.burst.press("ab cd " * (LETTERS // 6) + end)
-            both.burst.shows(end)
+            both.burst.wait_for(end)
             speeds.append(LETTERS / (time.monotonic() - began))
             both.burst.press("ctrl+u")
             both.burst.settle()

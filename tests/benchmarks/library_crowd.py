@@ -14,22 +14,22 @@ import traceback
 from collections.abc import Sequence
 
 from softprompt import Library
-from tests.library_model import Kept, a_prompt, a_step, found_in
+from tests.library_model import ExpectedEntry, a_prompt, random_step, read_entries
 
 
-def member(number: int, operations: int, shared: str) -> dict[str, Kept]:
+def run_process(number: int, operations: int, shared: str) -> dict[str, ExpectedEntry]:
     """Does its operations, every tenth of them on the shared entry; returns what it has left of its own."""
-    library, chance, model = Library(say=lambda _: None), random.Random(number), dict[str, Kept]()
+    library, chance, model = Library(notify=lambda _: None), random.Random(number), dict[str, ExpectedEntry]()
     for i in range(operations):
         if i % 10 == 0:
             library.annotate(shared, f"{number}-{i}")
             continue
-        step = a_step(chance, model, number * 1_000_000 + i, most=40)
-        model = step.done(model, step.do(library))
+        step = random_step(chance, model, number * 1_000_000 + i, max_entries=40)
+        model = step.expected_after(model, step.apply(library))
     return model
 
 
-def crowd(processes: int, operations: int) -> tuple[dict[str, Kept], dict[str, Kept], str]:
+def run_crowd(processes: int, operations: int) -> tuple[dict[str, ExpectedEntry], dict[str, ExpectedEntry], str]:
     """(what the processes say they left, what is found, the shared entry's id); raises AssertionError where one of them failed."""
     shared = Library().save(a_prompt(name="shared")).id
     children = []
@@ -40,21 +40,21 @@ def crowd(processes: int, operations: int) -> tuple[dict[str, Kept], dict[str, K
             try:
                 os.close(back)
                 with os.fdopen(out, "w") as pipe:
-                    pipe.write(repr(member(number, operations, shared)))
+                    pipe.write(repr(run_process(number, operations, shared)))
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
         os.close(out)
         children.append((child, back))
-    said: dict[str, Kept] = {}
+    said: dict[str, ExpectedEntry] = {}
     ended: Sequence[int] = []
     for child, back in children:
         with os.fdopen(back) as pipe:
             said |= eval(pipe.read() or "{}")  # our own repr
         ended = [*ended, os.waitpid(child, 0)[1]]
     assert ended == [0] * processes
-    return said, found_in(Library()), shared
+    return said, read_entries(Library()), shared
 
 
 def main() -> None:
@@ -65,10 +65,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["SOFTPROMPT_HOME"] = home
         began = time.monotonic()
-        said, found, shared = crowd(options.processes, options.operations)
+        said, found, shared = run_crowd(options.processes, options.operations)
         noted = found.pop(shared)
         assert found == said
-        done, revisions = Library().check(), Library().revisions.numbers(shared)
+        done, revisions = Library().check(), Library().revisions.revision_numbers(shared)
         assert done.damaged == []
         assert revisions == list(range(1, 2 + options.processes * -(-options.operations // 10)))
         print(

@@ -19,7 +19,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.system.files import replace_file
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.state import settings
-from tests.library_model import a_prompt, found_in
+from tests.library_model import a_prompt, read_entries
 
 CALLS = "open,openat,write,fsync,fdatasync,close,link,linkat,unlink,unlinkat,rename,renameat,renameat2,fchmod,chmod,mkdir,fstat,lseek,ftruncate"
 SAVING = "from tests.library_model import *; from softprompt.library.entry import pack; import sys; Library().save(a_prompt(name='new')); print('saved')"
@@ -60,7 +60,7 @@ def main() -> None:
             before = {path.name for path in Library().entries.iterdir()}
             error = "ENOSPC" if name in ("write", "openat", "open", "link", "mkdir") else "EIO"
             done = traced(home, Path(scratch) / "trace", "-e", f"inject={name}:error={error}:when={number}")
-            found = found_in(Library())
+            found = read_entries(Library())
             assert found[kept].name == "old"
             assert Library().check().damaged == []
             litter = {path.name for path in Library().entries.iterdir()} - before
@@ -104,12 +104,12 @@ def small(mount: Path) -> None:
             return
         os.environ["SOFTPROMPT_HOME"] = str(mount)
         try:
-            Library(say=lambda _: None).save(a_prompt(hard_prompt="a lake " * 3000))
+            Library(notify=lambda _: None).save(a_prompt(hard_prompt="a lake " * 3000))
             saved += 1
         except HomeError as error:
             refused += 1
             print(f"  {pages * 4} kB: {error}") if refused == 1 else None
-        library = Library(say=lambda _: None)
+        library = Library(notify=lambda _: None)
         left = [path.name for path in library.entries.iterdir()] if library.entries.is_dir() else []
         assert not [name for name in left if name.endswith(".partial")]
         assert library.check().damaged == []
@@ -127,10 +127,10 @@ def nearly_full(mount: Path) -> None:
     home = mount / "home"
     os.environ["SOFTPROMPT_HOME"] = str(home)
     writes = {
-        "a training": lambda: Library(say=said.append).save(a_prompt(name="new", hard_prompt="a lake " * 1000)),
-        "a rename": lambda: Library(say=said.append).rename("fox-7", "wolf"),
-        "rm": lambda: Library(say=said.append).delete("fox-7"),
-        "rm and purge": lambda: (Library(say=said.append).delete("fox-7"), Library(say=said.append).purge()),
+        "a training": lambda: Library(notify=said.append).save(a_prompt(name="new", hard_prompt="a lake " * 1000)),
+        "a rename": lambda: Library(notify=said.append).rename("fox-7", "wolf"),
+        "rm": lambda: Library(notify=said.append).delete("fox-7"),
+        "rm and purge": lambda: (Library(notify=said.append).delete("fox-7"), Library(notify=said.append).purge()),
         "settings": lambda: settings.save(settings.Settings(prompt="a draft " * 500)),
         "a run": lambda: RunFolder.create(runs_folder(), TrainJob("a lake " * 500), 1.0),
         "a checkpoint": lambda: replace_file(home / "data" / "checkpoint", bytes(20_000)),
@@ -140,7 +140,7 @@ def nearly_full(mount: Path) -> None:
             if not mounted(mount, 32 << 10):
                 return
             said: list[str] = []
-            library = Library(say=said.append)
+            library = Library(notify=said.append)
             for i in range(40):
                 library.save(a_prompt(name=f"fox-{i}"))
             assert library.list().total == 40
@@ -149,11 +149,11 @@ def nearly_full(mount: Path) -> None:
             free = os.statvfs(mount).f_bavail - left
             (mount / "other").write_bytes(bytes(free * os.statvfs(mount).f_frsize))
             write()
-            assert Library(say=said.append).check().damaged == []
+            assert Library(notify=said.append).check().damaged == []
             assert len(said) <= 3, said
             left_over = list(home.rglob("*.partial"))
             assert not left_over, left_over
-            total = Library(say=said.append).list().total
+            total = Library(notify=said.append).list().total
             assert total == {"a training": 41, "rm": 39, "rm and purge": 39}.get(what, 40), (what, left, total)
             subprocess.run(["umount", str(mount)], check=True)
     print(f"a disk with an index and up to 5 pages free: {', '.join(writes)} saved each time, and nothing lost")

@@ -15,29 +15,29 @@ import tempfile
 import time
 
 from softprompt import Library
-from tests.library_model import Kept, a_step, found_in
+from tests.library_model import ExpectedEntry, random_step, read_entries
 
 
-def changing(library: Library, seed: int, model: dict[str, Kept], out: int) -> None:
+def change_until_killed(library: Library, seed: int, model: dict[str, ExpectedEntry], out: int) -> None:
     """Makes one change after another, each announced and acknowledged on the pipe `out`, until it is killed."""
     chance = random.Random(seed)
     for number in range(seed * 10_000, seed * 10_000 + 10_000):
-        step = a_step(chance, model, number)
+        step = random_step(chance, model, number)
         os.write(out, f"{step.op} {step.target or '-'} {number}\n".encode())
-        made = step.do(library)
-        model = step.done(model, made)
+        made = step.apply(library)
+        model = step.expected_after(model, made)
         os.write(out, f"ack {made}\n".encode())
 
 
-def killed_once(
-    library: Library, seed: int, model: dict[str, Kept], chance: random.Random
-) -> tuple[dict[str, Kept], str]:
+def kill_once(
+    library: Library, seed: int, model: dict[str, ExpectedEntry], chance: random.Random
+) -> tuple[dict[str, ExpectedEntry], str]:
     """The library as it is found after one kill, and the operation that was under way."""
     back, out = os.pipe()
     child = os.fork()
     if not child:
         try:
-            changing(library, seed, dict(model), out)
+            change_until_killed(library, seed, dict(model), out)
         finally:
             os._exit(1)
     os.close(out)
@@ -55,15 +55,15 @@ def killed_once(
     for words in said:
         if words[0] == "ack":
             assert pending is not None
-            model, pending = pending.done(model, words[1]), None
+            model, pending = pending.expected_after(model, words[1]), None
         else:
-            pending = a_step(again, model, int(words[2]))
+            pending = random_step(again, model, int(words[2]))
             assert (pending.op, pending.target or "-") == (words[0], words[1])
-    found = found_in(library)
+    found = read_entries(library)
     if pending is None:
         assert found == model, f"{found}\n{model}"
     else:
-        assert pending.agrees(found, model), f"{pending}\n{found}\n{model}"
+        assert pending.allows(found, model), f"{pending}\n{found}\n{model}"
     return found, pending.op if pending else "nothing"
 
 
@@ -75,16 +75,16 @@ def main() -> None:
     began, during = time.monotonic(), collections.Counter[str]()
     with tempfile.TemporaryDirectory() as home:
         os.environ["SOFTPROMPT_HOME"] = home
-        library, model, chance = Library(), dict[str, Kept](), random.Random(options.seed)
+        library, model, chance = Library(), dict[str, ExpectedEntry](), random.Random(options.seed)
         for i in range(options.kills):
-            model, op = killed_once(library, options.seed + i + 1, model, chance)
+            model, op = kill_once(library, options.seed + i + 1, model, chance)
             during[op] += 1
             if (i + 1) % 100 == 0:
                 done = library.check()
                 assert done.damaged == []
                 print(f"{i + 1} kills, {done.files} files whole, {done.unfinished} writes cut off", flush=True)
         assert library.check().damaged == []
-        assert library.check().strangers == []
+        assert library.check().unknown_files == []
     print(
         f"{options.kills} kills in {time.monotonic() - began:.0f} s, during {dict(during)}: nothing lost, nothing half there"
     )

@@ -15,7 +15,7 @@ import time
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.run_folder import RunFolder, runs_folder
-from tests.worker_process import Home, until
+from tests.worker_process import Home, wait_until
 
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 
@@ -50,7 +50,7 @@ def main() -> None:
         home = Home(os.environ.__setitem__)
         try:
             run = home.submit(FOX, tokens=3, steps=100_000)
-            until(lambda: (runs_folder() / run / "checkpoint").exists(), 120)
+            wait_until(lambda: (runs_folder() / run / "checkpoint").exists(), 120)
             alone, beside = 0.0, 0.0
             for _ in range(options.rounds):
                 without = steps_a_second(run, options.seconds)

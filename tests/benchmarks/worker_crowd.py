@@ -23,7 +23,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Endpoint
 from tests.pty_screen import Terminal
-from tests.worker_process import Home, left_runs, until
+from tests.worker_process import Home, create_abandoned_runs, wait_until
 
 FIRST_ANSWER_SECONDS, PAINTED_SECONDS = 2.0, 1.0  # what is aimed at
 IN_EVERY_RUN = b'"of_entry":'
@@ -81,9 +81,9 @@ def painted() -> tuple[float, float, float]:
     """Seconds until the interface shows its frame, from there until it shows the runs, and of processor time for the latter."""
     began = time.monotonic()
     with Terminal(width=120, height=40) as terminal:
-        terminal.shows(r"F2 Prompt")
+        terminal.wait_for(r"F2 Prompt")
         frame, busy = time.monotonic(), processor_seconds(terminal.process.pid)
-        terminal.shows(r"\d+ waiting", within=120)
+        terminal.wait_for(r"\d+ waiting", within=120)
         return frame - began, time.monotonic() - frame, processor_seconds(terminal.process.pid) - busy
 
 
@@ -114,7 +114,7 @@ _TARGETS = {
 
 
 def measured(home: Home, count: int, clients: int, seconds: float) -> dict[str, Any]:
-    runs = left_runs(
+    runs = create_abandoned_runs(
         [TrainJob("a lake at sunrise between high mountains", TrainConfig(tokens=1, steps=100_000), device="cpu")]
         * count,
         "queued",
@@ -131,7 +131,7 @@ def measured(home: Home, count: int, clients: int, seconds: float) -> dict[str, 
     began = time.monotonic()
     for reader in readers:
         reader.start()
-    until(lambda: all(reader.runs >= count or reader.is_slow or reader.is_cut_off for reader in readers), 300)
+    wait_until(lambda: all(reader.runs >= count or reader.is_slow or reader.is_cut_off for reader in readers), 300)
     told = time.monotonic() - began
     moved = changes(runs, seconds)
     with _client() as client:

@@ -19,7 +19,7 @@ import time
 import softprompt
 from softprompt import Library
 from softprompt.config import TrainConfig
-from tests.worker_process import Home, same_bits, saved
+from tests.worker_process import Home, same_bits, saved_prompt
 
 PROMPTS = (
     "a red fox asleep in deep snow under tall pine trees at dusk",
@@ -56,13 +56,13 @@ def main() -> None:
                 else:
                     home.kill()
                     home.client().close()
-                records = [home.record(run) for run in runs]
+                records = [home.read_run(run) for run in runs]
                 print(i + 1, [f"{record.state} {record.latest.get('step', 0)}" for record in records], flush=True)
             for run, made in zip(runs, whole, strict=True):
-                record = home.ended(run, within=600)
-                print(run, record.state, "same bits" if same_bits(saved(run), made) else "OTHER BITS")
+                record = home.wait_until_ended(run, timeout=600)
+                print(run, record.state, "same bits" if same_bits(saved_prompt(run), made) else "OTHER BITS")
                 assert record.state == "done"
-                assert same_bits(saved(run), made)
+                assert same_bits(saved_prompt(run), made)
             assert sorted(one.id for one in Library().list().entries) == sorted(runs)
             print(f"{options.kills} kills: all three in the library once, same bits")
         finally:

@@ -29,13 +29,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from softprompt.batches.output import is_start_of_result, parse_result
-from softprompt.batches.record import Record, Written, parse_record
+from softprompt.batches.record import OutputRecord, WrittenFile, parse_record
 from softprompt.batches.results import Result
-from softprompt.batches.row_job import OF_A_ROW, Defaults, job_from_row
-from softprompt.batches.rows import Keys, read_rows
+from softprompt.batches.row_job import ROW_KEYS, Defaults, job_from_row
+from softprompt.batches.rows import RowKeys, read_rows
 from softprompt.composition.template import parse
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.encoders.model_folder import checked_text, parse_config, parse_json
+from softprompt.encoders.model_folder import check_text_config, parse_config, parse_json
 from softprompt.errors import (
     ConfigError,
     EntryDamaged,
@@ -49,13 +49,13 @@ from softprompt.errors import (
     WorkerError,
 )
 from softprompt.formats.readers import detect, png_card, sandbox_child
-from softprompt.formats.readers.layouts import found_in
-from softprompt.formats.readers.sandbox import _checked
+from softprompt.formats.readers.layouts import parse_value
+from softprompt.formats.readers.sandbox import _parse_answer
 from softprompt.formats.writers import encode
 from softprompt.jobs.job import Job, SweepJob, TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
-from softprompt.library.header import digest_at
+from softprompt.library.header import digest_offset
 from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.sweep_result import SweepResult
@@ -63,8 +63,8 @@ from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
 from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
 from softprompt.worker.summary import RunSummary
-from softprompt_tui.rendering.details import of_run
-from softprompt_tui.rendering.sweep_table import rows_of
+from softprompt_tui.rendering.details import run_facts
+from softprompt_tui.rendering.sweep_table import sweep_rows
 from softprompt_tui.state import queue as waiting
 from softprompt_tui.state import settings
 from softprompt_tui.widgets.runs import _row as row_of
@@ -89,10 +89,10 @@ TYPES = [
 class Target:
     name: str
     parse: Callable[[bytes], Any]
-    typed: tuple[type[Exception], ...]
+    expected_errors: tuple[type[Exception], ...]
     seeds: Callable[[], Iterable[bytes]]
     words: tuple[bytes, ...] = ()
-    mend: Callable[[bytes], bytes] | None = None
+    repair: Callable[[bytes], bytes] | None = None
 
 
 NAMES = ("-", "x.txt", "x.csv", "x.jsonl")
@@ -100,7 +100,7 @@ NAMES = ("-", "x.txt", "x.csv", "x.jsonl")
 
 def _rows(raw: bytes) -> None:
     """The first byte chooses the file's name. Rows come in the order of their lines, each a prompt or an error."""
-    keys, last = Keys(OF_A_ROW), 0
+    keys, last = RowKeys(ROW_KEYS), 0
     for row in read_rows(io.BytesIO(raw[1:]), NAMES[raw[0] % len(NAMES) if raw else 0], keys):
         assert row.line > last
         last = row.line
@@ -125,7 +125,7 @@ def _result_lines(raw: bytes) -> None:
         return
     line = parse_result(raw)
     assert not (line and is_start_of_result(raw)), "a whole line is no start of one"
-    assert parse_result(raw, is_noted=True) == line or line is None
+    assert parse_result(raw, is_recorded=True) == line or line is None
     if line is None and not is_start_of_result(raw):
         raise ValueError("neither a result nor the start of one")
 
@@ -140,7 +140,7 @@ def _results() -> list[bytes]:
         *lines,
         lines[0][:60],
         lines[1][:20],
-        json.dumps(asdict(Record((Written(1, 2, 3),), "0123456789abcdef"))).encode(),
+        json.dumps(asdict(OutputRecord((WrittenFile(1, 2, 3),), "0123456789abcdef"))).encode(),
     ]
 
 
@@ -152,7 +152,7 @@ def _entries() -> list[bytes]:
 
 def with_digest(raw: bytes) -> bytes:
     """The bytes of an entry with the checksum that they should have."""
-    at = digest_at(raw)
+    at = digest_offset(raw)
     if at < 0:
         return raw
     digest = hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest()
@@ -160,11 +160,11 @@ def with_digest(raw: bytes) -> bytes:
 
 
 def _settings(raw: bytes) -> None:
-    settings._checked(json.loads(raw))
+    settings._parse_settings(json.loads(raw))
 
 
 def _model_config(raw: bytes) -> None:
-    checked_text("local-dir:/m", parse_config(parse_json(raw)))
+    check_text_config("local-dir:/m", parse_config(parse_json(raw)))
 
 
 def _model_configs() -> list[bytes]:
@@ -185,7 +185,7 @@ def _model_configs() -> list[bytes]:
 
 
 def _request(raw: bytes) -> None:
-    protocol.request_of(protocol.decode(raw))
+    protocol.parse_request(protocol.decode(raw))
 
 
 def _requests() -> list[bytes]:
@@ -199,8 +199,8 @@ def _requests() -> list[bytes]:
 def _submit(raw: bytes) -> None:
     """A request as the worker reads it, up to where the job would be written into a folder."""
     message = protocol.decode(raw)
-    protocol.number_of(message)
-    request = protocol.request_of(message)
+    protocol.parse_id(message)
+    request = protocol.parse_request(message)
     if isinstance(request, protocol.Submit):
         check_fits(Job.from_dict(request.job))
 
@@ -242,10 +242,10 @@ def _said(raw: bytes) -> None:
 
 def _shown(told: dict[str, Any]) -> None:
     run = RunSummary.from_message(told)
-    row_of(run, waiting.places([run]), datetime.now(UTC))
-    of_run(run)
-    waiting.told(run, [run])
-    rows_of(run)
+    row_of(run, waiting.queue_places([run]), datetime.now(UTC))
+    run_facts(run)
+    waiting.describe_wait(run, [run])
+    sweep_rows(run)
 
 
 def _said_all() -> list[bytes]:
@@ -268,7 +268,7 @@ def _said_all() -> list[bytes]:
         latest={"step": 1},
         results=(SweepResult(**result),),
     )
-    told = messages.shown(run)
+    told = messages.describe_run(run)
     report = {
         "step": 2,
         "tokens": 2,
@@ -290,7 +290,7 @@ def _said_all() -> list[bytes]:
         [protocol.hello(), said[0], said[-1] | {"reason": "x"}],
     )
     lines = [b"".join(map(protocol.encode, stream)) for stream in streams]
-    return [*lines, lines[0] + messages.error(1, ValueError("x"))]
+    return [*lines, lines[0] + messages.encode_error(1, ValueError("x"))]
 
 
 PICKLED = [bytes([code]) for code in b"cRbQ\x93\x94qrhjgpt()]}us\x85\x86\x87\x81ioI0125.NMKJX\x8c\x8aF"] + [
@@ -332,7 +332,7 @@ def _in_zip(raw: bytes) -> None:
         made.writestr("archive/data.pkl", raw)
         for i in range(4):
             made.writestr(f"archive/data/{i}", NUMBERS.tobytes())
-    detect.found_in_file(file.getvalue())
+    detect.parse_file(file.getvalue())
 
 
 def _zips() -> list[bytes]:
@@ -380,7 +380,7 @@ def _safetensors() -> list[bytes]:
     ]
     pair = [a_prompt(name="L"), a_prompt(name="G")]
     return (
-        [encode.two_tensors(*pair)]
+        [encode.safetensors_pair(*pair)]
         + [save(one, {"format": "pt", "name": "x"}) for one in made]
         + [save({"emb_params": v}, ours), *_entries()[:2]]
     )
@@ -406,13 +406,13 @@ def _run(raw: bytes) -> None:
     spec, _, events = raw.partition(b"\0")
     (folder.path / SPEC).write_bytes(spec)
     (folder.path / EVENTS).write_bytes(events)
-    run = folder.glance()
+    run = folder.peek()
     in_full = folder.read()
     if run.lease == in_full.lease:  # else an event bears the number of a lease that there never was
         assert (run.state, run.entry, run.error) == (in_full.state, in_full.entry, in_full.error)
     for told in (run, in_full):
-        protocol.message_of(protocol.encode({"type": "run", "run": messages.shown(told)}))
-        protocol.message_of(
+        protocol.parse_message(protocol.encode({"type": "run", "run": messages.describe_run(told)}))
+        protocol.parse_message(
             protocol.encode({"type": "reply", "id": 1, "result": {"points": told.points, "latest": dict(told.latest)}})
         )
         assert math.isfinite(told.position)
@@ -456,7 +456,7 @@ def _embedding(values: str) -> bytes:
 
 
 def _from_json(raw: bytes) -> None:
-    found_in(*png_card.from_json(raw), {})
+    parse_value(*png_card.from_json(raw), {})
 
 
 def _cards() -> list[bytes]:
@@ -489,7 +489,7 @@ def _with_crcs(raw: bytes) -> bytes:
 
 
 def _folder(raw: bytes) -> None:
-    detect.found_in_folder({detect.CONFIG: raw, detect.WEIGHTS: save({"prompt_embeddings": NUMBERS.reshape(2, 4)})})
+    detect.parse_folder({detect.CONFIG: raw, detect.WEIGHTS: save({"prompt_embeddings": NUMBERS.reshape(2, 4)})})
 
 
 def _configs() -> list[bytes]:
@@ -503,14 +503,14 @@ def _configs() -> list[bytes]:
     return [json.dumps(said).encode(), b'{"peft_type": "PROMPT_TUNING"}']
 
 
-def _answers() -> list[bytes]:
+def _child_replies() -> list[bytes]:
     return [b"".join(sandbox_child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors())]
 
 
 def _template(raw: bytes) -> None:
     """Read, and written and read again."""
     parse(raw.decode("utf-8", "surrogateescape"))
-    template.one(raw)
+    template.check_round_trip(raw)
 
 
 def _templates() -> list[bytes]:
@@ -551,18 +551,18 @@ _ALL = (
     Target("model-config", _model_config, (ValueError, ModelRefused), _model_configs,
            (b'"text_cfg":', b'"vision_cfg":', b'"vocab_size":', b'"text_arch":', b'"modern"', b'"tokenizer_kwargs":', b"1e9", b"null", b"[")),
     Target("protocol", _request, (WorkerError, PromptError), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
-    Target("template", template.one, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
+    Target("template", template.check_round_trip, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
     Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),
     Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
-    Target("torch-stream", detect.found_in_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
-    Target("zip", detect.found_in_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
-    Target("safetensors", detect.found_in_file, _REFUSED, _safetensors, (*TYPES, *_KEYS), _with_length),
-    Target("png", detect.found_in_file, _REFUSED, _cards, (b"tEXt", b"zTXt", b"iTXt", b"IEND", png_card.KEYWORD), _with_crcs),
+    Target("torch-stream", detect.parse_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
+    Target("zip", detect.parse_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
+    Target("safetensors", detect.parse_file, _REFUSED, _safetensors, (*TYPES, *_KEYS), _with_length),
+    Target("png", detect.parse_file, _REFUSED, _cards, (b"tEXt", b"zTXt", b"iTXt", b"IEND", png_card.KEYWORD), _with_crcs),
     Target("embedding-json", _from_json, _REFUSED, lambda: [_embedding("[[1.5,2],[3,4]]"), _embedding("[1,2]")], tuple(_KEYS)),
-    Target("npy", detect.found_in_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
+    Target("npy", detect.parse_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
     Target("peft", _folder, _REFUSED, _configs, (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
     Target("template", _template, (TemplateError,), _templates, (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
-    Target("answer", lambda raw: _checked(raw, ""), _REFUSED, _answers, (b'"vectors":', b'"beside":', b'"said":', b"[[")),
+    Target("answer", lambda raw: _parse_answer(raw, ""), _REFUSED, _child_replies, (b'"vectors":', b'"beside":', b'"said":', b"[[")),
 )  # fmt: skip
 TARGETS = {target.name: target for target in _ALL}

@@ -1,10 +1,11 @@
-"""The template language under any bytes: a template or a TemplateError, and what was read can be written and read again."""
+"""Fuzz the template language."""
 
 from __future__ import annotations
 
 from softprompt.composition.template import format, parse
 
 
-def one(data: bytes) -> None:
+def check_round_trip(data: bytes) -> None:
+    """Parse bytes as a template, and check that formatting and parsing the result again changes nothing."""
     parts = parse(data.decode("utf-8", "surrogateescape"))
     assert parse(format(parts)) == parts

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote still opens, goes on and is read: its library, runs, batches and exports."""
+"""Files of version 0.1 still work: its library opens, its runs and batches resume, and its exports import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.training.batch import TrainingBatch
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
-from softprompt.worker.run_folder import Run, all_runs, runs_folder
+from softprompt.worker.run_folder import Run, list_runs, runs_folder
 from tests.conftest import BOAT, FOX
 from tests.worker_process import Home
 
@@ -30,9 +30,9 @@ OLD = Path(__file__).parent.parent / "old_files"
 
 @pytest.fixture
 def old_home(home: Path) -> Path:
-    """A copy of the old home, whose worker was killed on this machine."""
+    """A copy of the old home, whose worker was killed."""
     shutil.copytree(OLD / "home", home / "data")
-    dead = json.dumps(asdict(replace(Holder.me(), started="1")))
+    dead = json.dumps(asdict(replace(Holder.this_process(), started="1")))
     for lease in (home / "data" / "runs").glob("*/lease.*"):
         lease.write_text(dead)
     return home
@@ -40,29 +40,29 @@ def old_home(home: Path) -> Path:
 
 @pytest.fixture
 def worker(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    made = Home(monkeypatch.setenv)
-    yield made
-    made.close()
+    home = Home(monkeypatch.setenv)
+    yield home
+    home.close()
 
 
-def known() -> dict[str, Run]:
-    """The runs by their prompts; the search for a hard readout of `fox` as "hard"."""
-    runs = [run for run in all_runs(runs_folder()) if isinstance(run, Run)]
+def runs_by_prompt() -> dict[str, Run]:
+    """Return the runs by prompt, with the key "hard" for the search for a hard readout of `fox`."""
+    runs = [run for run in list_runs(runs_folder()) if isinstance(run, Run)]
     return {"hard" if isinstance(run.job, HardReadoutJob) else run.job.prompt: run for run in runs}
 
 
-def test_its_library_opens(old_home: Path, encoder: TextEncoder) -> None:
+def test_old_library_opens(old_home: Path, encoder: TextEncoder) -> None:
     library = Library()
-    names = {listed.name for listed in library.list().entries}
+    names = {entry.name for entry in library.list().entries}
     assert names == {"fox", "fox-2", "old boat", "dusk", "done-run", "queued-run", "stopped-run"}
-    assert [listed.name for listed in library.list(trashed=True).entries] == ["hill"]
+    assert [entry.name for entry in library.list(trashed=True).entries] == ["hill"]
     fox, dusk = library.open("fox"), library.open("dusk")
     assert (fox.tags, fox.note) == (("animal",), "a note")
     assert fox.prompt.hard is not None
     assert [(meaning.text, meaning.share) for meaning in dusk.prompt.meanings] == [(FOX, 0.6), (BOAT, 0.4)]
     for name in names - {"fox-2"}:
         prompt = library.open(name).prompt
-        encoder.check_belongs(prompt)
+        encoder.check_compatible(prompt)
         target = tokenize_target(encoder, prompt.hard_prompt, prompt.meanings)
         similarity, _ = grade(encoder, target, prompt.vectors)
         assert similarity == pytest.approx(prompt.similarity, abs=1e-4)
@@ -70,8 +70,8 @@ def test_its_library_opens(old_home: Path, encoder: TextEncoder) -> None:
     assert library.restore("hill").prompt.name == "hill"
 
 
-def test_its_runs_are_listed_and_go_on(worker: Home) -> None:
-    before = known()
+def test_old_runs_are_listed_and_resume(worker: Home) -> None:
+    before = runs_by_prompt()
     assert {text: run.state for text, run in before.items()} == {
         "a done run": "done", "a swept run": "done", "a stopped run": "stopped", FOX: "paused", BOAT: "paused",
         "a queued run": "done", "hard": "queued",
@@ -80,16 +80,16 @@ def test_its_runs_are_listed_and_go_on(worker: Home) -> None:
         for text in (FOX, BOAT):
             client.request(p.Resume(before[text].id))
     for text in ("hard", FOX, BOAT):
-        assert worker.ended(before[text].id).state == "done"
+        assert worker.wait_until_ended(before[text].id).state == "done"
     resumed = Library().open("paused fox").prompt
     assert (resumed.steps, resumed.stopped, len(resumed.losses)) == (60, "steps", 60)
     assert resumed.similarity is not None
     assert resumed.similarity > 0.98
 
 
-def test_its_batch_goes_on_where_it_was(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, advance = [], TrainingBatch.step
-    monkeypatch.setattr(TrainingBatch, "step", lambda pool: (steps.append(1), advance(pool)))
+def test_old_batch_resumes(old_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, step = [], TrainingBatch.step
+    monkeypatch.setattr(TrainingBatch, "step", lambda batch: (steps.append(1), step(batch)))
     prompts = ["a grey wolf", "a white owl", "a brown bear"]
     results = list(train_batch(prompts, TrainConfig(tokens=1, steps=40, contexts=()), device="cpu"))
     assert [result.state for result in results] == ["trained"] * 3
@@ -100,7 +100,7 @@ def test_its_batch_goes_on_where_it_was(old_home: Path, monkeypatch: pytest.Monk
     "file",
     ["safetensors/fox.safetensors", "kobold/fox.zip", "numpy/fox.npy", "peft/fox-peft/adapter_model.safetensors"],
 )
-def test_its_exports_are_read(old_home: Path, file: str) -> None:
+def test_old_exports_are_imported(old_home: Path, file: str) -> None:
     library = Library()
     exported = library.open("fox").prompt.vectors
     (imported,) = import_files(library, [OLD / "exports" / file]).imported

@@ -1,4 +1,4 @@
-"""No method of a widget, a screen or the application is called by Textual by name without being meant to."""
+"""No widget, screen or application overrides or defines something that Textual calls by name by accident."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from textual.widgets import Input, TextArea
 
 import softprompt_tui
 
-# What we override of Textual on purpose; any other name that Textual has too would replace a part of it unseen.
+# Members of Textual that are overridden on purpose.
 OVERRIDDEN = {
-    "ALLOW_SELECT", "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE", "VERTICAL_BREAKPOINTS",
-    "check_action", "clipboard", "compose", "control", "get_default_screen", "get_driver_class", "get_line", "get_line_filters", "get_system_commands",
-    "on_event", "panic", "push_screen_wait", "render", "render_line", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
+    "ALLOW_SELECT", "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE",
+    "VERTICAL_BREAKPOINTS", "check_action", "clipboard", "compose", "control", "get_default_screen", "get_driver_class",
+    "get_line", "get_line_filters", "get_system_commands", "on_event", "panic", "push_screen_wait", "render",
+    "render_line", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
 }  # fmt: skip
-MADE_BY_TEXTUAL = (
+SET_BY_TEXTUAL = (
     "__",
     "_decorated_handlers",
     "_reactives",
@@ -43,7 +44,7 @@ MADE_BY_TEXTUAL = (
 )
 
 
-def ours() -> list[type[MessagePump]]:
+def own_classes() -> list[type[MessagePump]]:
     for module in pkgutil.walk_packages(softprompt_tui.__path__, "softprompt_tui."):
         if ".cli" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -56,22 +57,23 @@ def subclasses(cls: type) -> Iterator[type]:
         yield from subclasses(sub)
 
 
-CLASSES = ours()
+CLASSES = own_classes()
 MEMBERS = [(cls, name, value) for cls in CLASSES for name, value in vars(cls).items()]
 METHODS = [(cls, name, value) for cls, name, value in MEMBERS if isinstance(value, FunctionType)]
 
 
-def test_the_walk_reaches_every_widget_screen_and_the_application() -> None:
+def test_all_widgets_screens_and_the_application_are_checked() -> None:
     folder = Path(softprompt_tui.__file__).parent
     sources = "\n".join(path.read_text() for path in folder.rglob("*.py") if "cli" not in path.parts)
-    written = set(
+    defined = set(
         re.findall(
-            r"^class (\w+)\((?:Modal)?(?:Screen|Widget|Vertical|Horizontal|VerticalScroll|Static|Input|TextArea|App|Table|ScrollView)\b",
+            r"^class (\w+)\((?:Modal)?"
+            r"(?:Screen|Widget|Vertical|Horizontal|VerticalScroll|Static|Input|TextArea|App|Table|ScrollView)\b",
             sources,
             re.MULTILINE,
         )
     )
-    assert written <= {cls.__name__ for cls in CLASSES}
+    assert defined <= {cls.__name__ for cls in CLASSES}
     assert len(CLASSES) > 20
 
 
@@ -79,16 +81,20 @@ def test_no_method_is_a_key_handler() -> None:
     assert [(cls, name) for cls, name, _ in MEMBERS if re.match(r"_?key_", name)] == []
 
 
-def test_every_handler_is_of_an_event_and_takes_it() -> None:
+def test_every_handler_belongs_to_an_event_and_accepts_it() -> None:
     handlers = {message.handler_name for message in subclasses(Message)}
     for cls, name, method in METHODS:
         if re.match(r"_?on_", name) and name != "on_event":
-            assert name.removeprefix("_") in handlers, f"{cls.__name__}.{name} is called by nothing"
-            required = [one for one in inspect.signature(method).parameters.values() if one.default is one.empty]
+            assert name.removeprefix("_") in handlers, f"{cls.__name__}.{name} is never called"
+            required = [
+                parameter
+                for parameter in inspect.signature(method).parameters.values()
+                if parameter.default is parameter.empty
+            ]
             assert len(required) <= 2, f"{cls.__name__}.{name} cannot be called with an event"
 
 
-def test_every_watcher_and_validator_is_of_a_reactive_attribute() -> None:
+def test_every_watcher_and_validator_belongs_to_a_reactive_attribute() -> None:
     for cls, name, _ in METHODS:
         if match := re.match(r"_?(watch|validate|compute)_(\w+)", name):
             assert match[2] in cls._reactives, f"{cls.__name__}.{name}: there is no reactive attribute {match[2]}"
@@ -107,8 +113,8 @@ def test_every_action_has_a_key_or_a_command() -> None:
             assert name.removeprefix("action_") in bound or source.count(name) > 1, f"{cls.__name__}.{name}"
 
 
-def test_no_handler_calls_the_handler_that_textual_calls_too() -> None:
-    """Textual calls the handlers of all classes of a widget; a call of super() would be the second."""
+def test_no_handler_calls_super() -> None:
+    """Textual calls the handlers of all base classes by itself, so super() would call them twice."""
     for cls, name, method in METHODS:
         if re.match(r"_?on_(?!event$)", name):
             calls = [
@@ -121,18 +127,18 @@ def test_no_handler_calls_the_handler_that_textual_calls_too() -> None:
             )
 
 
-def test_nothing_of_textual_is_replaced_unseen() -> None:
+def test_no_textual_member_is_overridden_by_accident() -> None:
     for cls, name, _ in MEMBERS:
-        theirs = [base for base in cls.__mro__ if not base.__module__.startswith("softprompt_tui.")]
-        is_special = name.startswith(MADE_BY_TEXTUAL) or re.match(r"_?on_|_?action_", name)
-        if not is_special and any(name in vars(base) for base in theirs):
+        textual_bases = [base for base in cls.__mro__ if not base.__module__.startswith("softprompt_tui.")]
+        is_special = name.startswith(SET_BY_TEXTUAL) or re.match(r"_?on_|_?action_", name)
+        if not is_special and any(name in vars(base) for base in textual_bases):
             assert name in OVERRIDDEN, (
-                f"{cls.__name__}.{name} is also {next(base.__name__ for base in theirs if name in vars(base))}'s"
+                f"{cls.__name__}.{name} overrides {next(base.__name__ for base in textual_bases if name in vars(base))}"
             )
 
 
-def test_no_attribute_of_textual_is_set_unseen() -> None:
-    """Nor in an instance: `self.name = …` in a screen would rename the screen."""
+def test_no_textual_attribute_is_set_by_accident() -> None:
+    """For example, `self.name = …` in a screen would rename the screen."""
     for cls in CLASSES:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
         names = {
@@ -143,26 +149,28 @@ def test_no_attribute_of_textual_is_set_unseen() -> None:
             and isinstance(node.value, ast.Name)
             and node.value.id == "self"
         }
-        theirs = [base for base in cls.__mro__ if not base.__module__.startswith("softprompt_tui.")]
+        textual_bases = [base for base in cls.__mro__ if not base.__module__.startswith("softprompt_tui.")]
         replaced = {
-            name for name in names if any(isinstance(vars(base).get(name), (FunctionType, property)) for base in theirs)
+            name
+            for name in names
+            if any(isinstance(vars(base).get(name), (FunctionType, property)) for base in textual_bases)
         }
         settable = {
             name
             for name in replaced
-            if any(isinstance(p := vars(base).get(name), property) and p.fset for base in theirs)
+            if any(isinstance(p := vars(base).get(name), property) and p.fset for base in textual_bases)
         }
         assert replaced <= settable, f"{cls.__name__}: {replaced - settable}"
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if issubclass(cls, (Screen, App, Widget))])
-def test_no_key_that_types_is_taken_before_a_text_field_has_it(cls: type[Widget]) -> None:
-    """Only then does a field keep the order of what is typed into it by itself."""
-    first = {
+def test_no_printable_key_has_a_priority_binding_where_there_is_a_text_field(cls: type[Widget]) -> None:
+    """Otherwise a text field would not keep the order of the typed text by itself."""
+    priority_keys = {
         key
         for key, bindings in cls._merge_bindings().key_to_bindings.items()
         for binding in bindings
         if isinstance(binding, Binding) and binding.priority
     }
     has_fields = any(field.__name__ in inspect.getsource(cls) for field in (Input, TextArea))
-    assert not (has_fields and first & set("abcdefghijklmnopqrstuvwxyz/?"))
+    assert not (has_fields and priority_keys & set("abcdefghijklmnopqrstuvwxyz/?"))

@@ -1,4 +1,4 @@
-"""The terminal's bytes: of any kind, in any split, they become keys, pastes and mouse events, and never an error."""
+"""All terminal input, however split, becomes keys, pastes and mouse events, and never an error."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from textual.events import Key, MouseEvent, Paste
 from textual.message import Message
 
 from softprompt_tui import terminal_input
-from softprompt_tui.rendering.sanitize import pasted
+from softprompt_tui.rendering.sanitize import clean_paste
 from softprompt_tui.terminal_input import InputDecoder
 
-# (bytes, the keys and pastes that they are)
+# (bytes, the resulting keys and pastes)
 INPUTS: list[tuple[bytes, list[str]]] = [
     (b"fox", ["f", "o", "x"]),
     ("雪é".encode(), ["雪", "é"]),
     (b"\xe9 x", ["\ufffd", "space", "x"]),  # from a Latin-1 terminal
     (b"a\xff\xfeb", ["a", "\ufffd", "\ufffd", "b"]),
     (b"\x1b[M \xa0\x30k", ["k"]),  # a legacy mouse report beyond column 95
-    (b"\x1b[M \xc3\xa9k", ["k"]),  # one whose bytes would be a character
+    (b"\x1b[M \xc3\xa9k", ["k"]),  # a mouse report whose bytes could be a character
     (b"\x1b[A\x1bOP\x1b[15~\x1b[27u", ["up", "f1", "f5", "escape"]),
     (b"\x1b[200~a\r\nb\x1b[201~c", ["paste 'a\\r\\nb'", "c"]),
     (b"\x1b[200~\xba\xec\x1b[201~", ["paste '\ufffd\ufffd'"]),  # GBK
-    (b"\x1b[200~\x1b[31m red d u \x1b and forty more characters of a log\x1b[201~x", ["paste '\\x1b[31m red d u \\x1b and forty more characters of a log'", "x"]),
+    (
+        b"\x1b[200~\x1b[31m red d u \x1b and forty more characters of a log\x1b[201~x",
+        ["paste '\\x1b[31m red d u \\x1b and forty more characters of a log'", "x"],
+    ),
     (b"\x1b[200~\x1b[200~\x1b[M\x1b[I\x00\x1b[201~", ["paste '\\x1b[200~\\x1b[M\\x1b[I\\x00'"]),
-    (b"\x1b[99999999999uk", ["k"]),  # a key of a number that no character has
+    (b"\x1b[99999999999uk", ["k"]),  # a key number too large for a character
 ]  # fmt: skip
 
 
@@ -40,13 +43,13 @@ def names(messages: list[Message]) -> list[str]:
 
 
 @pytest.mark.parametrize(("data", "events"), INPUTS)
-def test_bytes_are_the_same_keys_in_every_split(data: bytes, events: list[str]) -> None:
+def test_the_same_bytes_give_the_same_keys_in_every_split(data: bytes, events: list[str]) -> None:
     for size in (len(data), 1, 2, 3, 5):
-        decoder, found = InputDecoder(), []
+        decoder, received = InputDecoder(), []
         for at in range(0, len(data), size):
-            found += decoder.feed(data[at : at + size])
-            found += decoder.tick()
-        assert names(found) == events
+            received += decoder.feed(data[at : at + size])
+            received += decoder.tick()
+        assert names(received) == events
 
 
 def test_a_key_survives_a_gap_between_its_bytes_and_the_escape_key_does_not_wait(
@@ -60,7 +63,7 @@ def test_a_key_survives_a_gap_between_its_bytes_and_the_escape_key_does_not_wait
         assert names(list(decoder.feed(part))) == ["paste 'a paste'"] * (part == b"[201~\x1b[") + ["up"] * (
             part == b"A\xe9"
         )
-        clock += 0.4  # a lost packet is sent again
+        clock += 0.4  # as long as it takes to send a lost packet again
         assert names(list(decoder.tick())) == []
     clock += 1.0
     assert names(list(decoder.tick())) == ["\ufffd"]
@@ -69,8 +72,8 @@ def test_a_key_survives_a_gap_between_its_bytes_and_the_escape_key_does_not_wait
     assert names(list(decoder.tick())) == ["escape"]
 
 
-def test_no_bytes_end_the_input() -> None:
-    chance = random.Random(0)
+def test_no_bytes_stop_the_input() -> None:
+    rng = random.Random(0)
     parts = [
         b"\x1b",
         b"\x1b[",
@@ -90,7 +93,7 @@ def test_no_bytes_end_the_input() -> None:
     ]
     for _ in range(400):
         decoder = InputDecoder()
-        for message in decoder.feed(b"".join(chance.choices(parts, k=30))):
+        for message in decoder.feed(b"".join(rng.choices(parts, k=30))):
             assert isinstance(message, Message)
         list(decoder.feed(b"\x1b[201~"))
         clicks = list(decoder.feed(b"\x1b[<0;3;4M" * 2 + b"z" * 40))
@@ -99,11 +102,11 @@ def test_no_bytes_end_the_input() -> None:
 
 
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x85", "\u2028", "\u2029", "\v", "\f"])
-def test_every_line_end_of_a_paste_is_one_line_break(end: str) -> None:
-    assert pasted(f"a red fox{end}in deep snow{end}", on_one_line=False) == "a red fox\nin deep snow\n"
-    assert pasted(f"a red fox{end}{end} in deep snow{end}", on_one_line=True) == "a red fox in deep snow"
+def test_every_line_ending_in_a_paste_becomes_one_line_break(end: str) -> None:
+    assert clean_paste(f"a red fox{end}in deep snow{end}", on_one_line=False) == "a red fox\nin deep snow\n"
+    assert clean_paste(f"a red fox{end}{end} in deep snow{end}", on_one_line=True) == "a red fox in deep snow"
 
 
-def test_a_paste_has_no_character_that_steers() -> None:
-    assert pasted("a\x00b\x1b[2Jc\x9bd\u202ee\ttab", on_one_line=False) == "ab[2Jcde\ttab"
-    assert pasted(" as it is ", on_one_line=True) == " as it is "
+def test_a_paste_contains_no_control_characters() -> None:
+    assert clean_paste("a\x00b\x1b[2Jc\x9bd\u202ee\ttab", on_one_line=False) == "ab[2Jcde\ttab"
+    assert clean_paste(" as it is ", on_one_line=True) == " as it is "

@@ -1,7 +1,7 @@
-"""Thousands of prompts from a file, trained together, each exactly once.
+"""Train thousands of prompts from a file in batches, each exactly once.
 
-rows: a file's rows -> row_job: a job and its id -> spool: all of them on disk -> backends: training -> results. checkpoints and output are
-what a kill leaves: how far the trainings were, and the lines that were told.
+Data flow: rows (parse the file) -> row_job (a job and an id per row) -> spool (all rows on disk) -> backends (train) ->
+results. After a kill, checkpoints holds the state of running trainings, and output the lines already written.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from softprompt.batches.row_job import Defaults
 
 
-# imported when they are used: the command line knows the formats without the 8 ms that all of it costs
-_HOMES = {
+# imported on first use: the command line needs only the formats, and all modules take 8 ms
+_MODULES = {
     "Batch": "batch",
     "Defaults": "row_job",
     "Format": "rows",
@@ -29,6 +29,6 @@ __all__ = ["Batch", "BatchProgress", "Defaults", "Format", "Result", "train_batc
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

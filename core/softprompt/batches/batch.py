@@ -1,8 +1,8 @@
-"""Training all prompts of a file together, each once, however often the process is killed.
+"""Train all prompts of a file, each exactly once, even if the process is killed and restarted.
 
-What is done is in the library: the id of an entry says which job of which kind it came from, and saving under an id is idempotent. What is
-under way is in one file that is replaced every few seconds. Nothing else has to be remembered, so nothing can contradict it: the same
-batch again trains what is missing, and an edited one what is new.
+The library is the record of finished trainings: an entry's id is derived from its job, and saving an id twice saves
+once. The state of running trainings is in one checkpoint file, replaced every few seconds. There is no other state, so
+nothing can get out of step. Running a batch again trains what is missing; after an edit, it trains the new rows.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from softprompt.batches.checkpoints import BatchCheckpoint, Held, batches_folder, remove_stale
-from softprompt.batches.output import OutFile
+from softprompt.batches.checkpoints import BatchCheckpoint, ProcessLock, batches_folder, remove_stale
+from softprompt.batches.output import OutputFile
 from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import BatchProgress, Result
-from softprompt.batches.row_job import OF_A_ROW, Defaults
-from softprompt.batches.rows import Format, Keys, Row, read_rows, row_of
+from softprompt.batches.row_job import ROW_KEYS, Defaults
+from softprompt.batches.rows import Format, Row, RowKeys, parse_row, read_rows
 from softprompt.batches.spool import Spool
 from softprompt.config import TrainConfig
 from softprompt.errors import FileRefused
@@ -34,10 +34,21 @@ Source = str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]]
 
 
 class Batch:
-    """The prompts of `source`: the path of a file, a binary stream, or an iterable of prompts and of mappings with a prompt and settings.
+    """All prompts of a source, read once when the batch is created. Close it after use.
 
-    It is read when this is made. `unused` are the columns that say nothing here, `syntax` the kinds of
-    image programs' syntax that the prompts hold, `notes` what else to tell. Close it. Raises FileRefused, HomeError.
+    Args:
+        source: the path of a file, a binary stream, or an iterable of prompts, or mappings with a prompt and settings.
+        defaults: settings for rows that do not set them.
+        format: the format of a file; None detects it.
+        column: the column or key with the prompt.
+
+    Attributes:
+        unused: columns that are ignored.
+        syntax: kinds of image programs' syntax that appear in the prompts.
+        notes: other remarks for the user.
+
+    Raises:
+        FileRefused, HomeError.
     """
 
     def __init__(
@@ -45,19 +56,19 @@ class Batch:
     ) -> None:
         self.defaults = defaults or Defaults()
         self.folder = batches_folder()
-        keys = Keys(OF_A_ROW, column)
+        keys = RowKeys(ROW_KEYS, column)
         with ExitStack() as stack:
-            rows, place = _rows_of(source, keys, format, stack)
+            rows, source_path = _open_rows(source, keys, format, stack)
             self.spool = Spool(rows, self.defaults, self.folder)
         if not len(self.spool):
             self.close()
-            raise FileRefused("there is no prompt in it")
+            raise FileRefused("the input has no prompts")
         self.unused, self.notes = tuple(keys.unused), tuple(keys.notes)
         self.syntax = frozenset(self.spool.syntax)
-        self.place = place
-        # an edited file is the same batch, so that what was under way is found; what comes by a pipe is known by what it is
-        asked = json.dumps([place or self.spool.content, self.defaults.as_dict()], sort_keys=True)
-        self.id = hashlib.sha256(asked.encode()).hexdigest()[:16]
+        self.place = source_path
+        # an edited file stays the same batch, so its running trainings resume; piped input is identified by its content
+        identity = json.dumps([source_path or self.spool.digest, self.defaults.as_dict()], sort_keys=True)
+        self.id = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.spool)
@@ -70,19 +81,25 @@ class Batch:
         library: Library | None = None,
         *,
         out: Path | None = None,
-        places: int | None = None,
+        row_limit: int | None = None,
         on_progress: Callable[[BatchProgress], bool | None] | None = None,
         load: Load | None = None,
     ) -> Iterator[Result]:
-        """Trains what is not in the library yet and saves it; yields a Result of every prompt: first of what is there from before and of
-        what cannot be trained, in the order of the file, then of the others as they finish.
+        """Train and save every prompt that is not in the library yet. Yield one Result per prompt.
 
-        With `out` each is also written to that file as a line of JSON, once, and those whose line is there are not yielded. `places` is how
-        many are trained together, restarts counted; None for as many as the device's memory has room for. Of a training that fails nothing
-        is kept. `on_progress` is called a few times a second; by
-        returning True it ends this with what is under way written down. `load` is `load_encoder`. Raises RunRefused where another process
-        trains this batch or writes to `out`, TrainingFailed where the device is lost, FileRefused, HomeError, and what loading the usual
-        model raises.
+        Prompts that are already in the library or cannot be trained come first, in the order of the file. Trained
+        prompts follow as they finish. Nothing is saved of a training that fails.
+
+        Args:
+            out: a file for the results, one line of JSON each. Prompts that already have a line there are not yielded.
+            row_limit: restarts to train at once; by default as many as the device's memory allows.
+            on_progress: called a few times a second; returns True to save a checkpoint and stop.
+            load: loads a model; by default `load_encoder`.
+
+        Raises:
+            RunRefused: another process trains this batch or writes to `out`.
+            TrainingFailed: the device failed.
+            FileRefused, HomeError, or an error of loading the default model.
         """
         from softprompt.batches.backends.local import BatchRunner
         from softprompt.encoders.loading import load_encoder
@@ -92,30 +109,33 @@ class Batch:
         library.prepare()
         remove_stale(self.folder)
         with ExitStack() as stack:
-            busy = "this batch is being trained by another process: wait for that one, or end it; this one goes on where it was"
-            stack.callback(Held(self.folder / f"{self.id}.lock", busy).release)
-            file = None
+            message = (
+                "another process is training this batch. Wait for it, or stop it; the next start resumes from there"
+            )
+            stack.callback(ProcessLock(self.folder / f"{self.id}.lock", message).release)
+            output = None
             if out is not None:
                 path = Path(os.path.realpath(out))
                 if str(path) == self.place:
-                    raise FileRefused(f"{out} is the file of the prompts: give the results another name")
+                    raise FileRefused(f"--out is {out}, the file with the prompts. Choose another file")
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
-                    Held(
-                        self.folder / f"out-{name}.lock", f"another process writes to {path}: give --out another name"
+                    ProcessLock(
+                        self.folder / f"out-{name}.lock",
+                        f"another process is writing to {path}. Choose another file for --out",
                     ).release
                 )
                 record = self.folder / f"out-{name}{SUFFIX}"
-                file = stack.enter_context(closing(OutFile(path, os.fspath(out), self.spool, record, self.id)))
-            work = BatchRunner(
+                output = stack.enter_context(closing(OutputFile(path, os.fspath(out), self.spool, record, self.id)))
+            runner = BatchRunner(
                 self.spool,
                 library,
                 BatchCheckpoint(self.folder, self.id),
-                file,
-                on_progress or _untold,
+                output,
+                on_progress or _ignore_progress,
                 load or load_encoder,
             )
-            yield from work.results(places)
+            yield from runner.results(row_limit)
 
 
 def train_batch(
@@ -124,40 +144,41 @@ def train_batch(
     *,
     library: Library | None = None,
     out: Path | None = None,
-    places: int | None = None,
+    row_limit: int | None = None,
     on_progress: Callable[[BatchProgress], bool | None] | None = None,
     format: Format | None = None,
     column: str = "prompt",
     **defaults: Any,
 ) -> Iterator[Result]:
-    """Trains every prompt of `source` (see Batch) and saves it; yields a Result each (see Batch.train).
+    """Train and save every prompt of `source`. Yield one Result per prompt. The same call again trains what is missing.
 
-    `config` and `defaults` (model, device, precision, tags, plain) hold where a row says nothing else. The same call again trains what is missing.
+    `config` and `defaults` (model, device, precision, tags, plain) are for rows that do not set them. For the other
+    arguments and the errors see `Batch` and `Batch.train`.
     """
     with closing(Batch(source, Defaults(config or TrainConfig(), **defaults), format=format, column=column)) as batch:
-        yield from batch.train(library, out=out, places=places, on_progress=on_progress)
+        yield from batch.train(library, out=out, row_limit=row_limit, on_progress=on_progress)
 
 
-def _rows_of(source: Source, keys: Keys, format: Format | None, stack: ExitStack) -> tuple[Iterator[Row], str]:
-    """(the rows, the file's place, or "" for what is no regular file)."""
+def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: ExitStack) -> tuple[Iterator[Row], str]:
+    """Return the rows, and the path of the source if it is a regular file, else ""."""
     if isinstance(source, str | os.PathLike):
         try:
             file: BinaryIO = stack.enter_context(Path(source).open("rb"))  # noqa: SIM115  # the caller closes it
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        except (OSError, ValueError) as error:  # a NUL in its name
-            raise FileRefused(f"{os.fspath(source)} cannot be read: {getattr(error, 'strerror', error)}") from error
-        return _read(file, os.fspath(source), keys, format), os.path.realpath(source) if regular else ""
+            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise FileRefused(f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', error)}") from error
+        return _read_file(file, os.fspath(source), keys, format), os.path.realpath(source) if is_regular else ""
     if hasattr(source, "readline"):
-        return _read(source, "standard input", keys, format), ""  # type: ignore[arg-type]
-    return (row_of(number, value, keys) for number, value in enumerate(source, 1)), ""
+        return _read_file(source, "standard input", keys, format), ""  # type: ignore[arg-type]
+    return (parse_row(number, value, keys) for number, value in enumerate(source, 1)), ""
 
 
-def _read(file: BinaryIO, name: str, keys: Keys, format: Format | None) -> Iterator[Row]:
+def _read_file(file: BinaryIO, name: str, keys: RowKeys, format: Format | None) -> Iterator[Row]:
     try:
         yield from read_rows(file, name, keys, format)
     except OSError as error:
-        raise FileRefused(f"{name} cannot be read: {error.strerror}") from error
+        raise FileRefused(f"cannot read {name}: {error.strerror}") from error
 
 
-def _untold(_progress: BatchProgress) -> None:
-    """Nobody asked."""
+def _ignore_progress(_progress: BatchProgress) -> None:
+    pass

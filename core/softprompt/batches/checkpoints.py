@@ -1,4 +1,4 @@
-"""What is under way in a batch: one file that says how far each training is, and the lock that keeps a batch to one process."""
+"""The checkpoint file of a batch, with the state of every running training, and the lock of a batch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from softprompt.batches.record import SUFFIX
 from softprompt.errors import HomeError, RunRefused
-from softprompt.system.files import is_partial, read_file, replace_file, sweep
-from softprompt.system.locks import take
-from softprompt.system.paths import VARIABLE, data_folder, make_folder
+from softprompt.system.files import is_partial, read_file, remove_stale_partial, replace_file
+from softprompt.system.locks import try_lock
+from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 
-STATE, LOCK = ".state", ".lock"
-MAX_CHECKPOINT_BYTES = 4 << 30  # bytes
-FORGOTTEN = 30 * 86_400.0  # seconds after which the state of a batch that nobody went on with is removed
-_DIGEST, _LENGTH = 64, 8
+STATE_SUFFIX, LOCK_SUFFIX = ".state", ".lock"
+MAX_CHECKPOINT_BYTES = 4 << 30
+STALE_SECONDS = 30 * 86_400.0  # files of abandoned batches are removed after 30 days
+_DIGEST_BYTES, _LENGTH_BYTES = 64, 8
 log = logging.getLogger(__name__)
 
 
@@ -28,69 +28,74 @@ def batches_folder() -> Path:
     return make_folder(data_folder() / "batches")
 
 
-class Held:
-    """A lock file that this process holds, removed when it lets go. Raises RunRefused, saying `busy`, where another holds it."""
+class ProcessLock:
+    """A lock file that this process holds until `release`. Raises RunRefused(message) if another process holds it."""
 
-    def __init__(self, path: Path, busy: str) -> None:
+    def __init__(self, path: Path, message: str) -> None:
         self.path = path
         try:
-            descriptor = take(path)
+            descriptor = try_lock(path)
         except OSError as error:
-            raise HomeError(f"{path} cannot be made ({error.strerror}): free it, or set {VARIABLE}") from error
+            raise HomeError(f"cannot create {path}: {error.strerror}. Fix this, or set {HOME_VARIABLE}") from error
         if descriptor is None:
-            raise RunRefused(busy)
+            raise RunRefused(message)
         self._descriptor = descriptor
 
     def release(self) -> None:
-        self.path.unlink(missing_ok=True)  # before it is let go: `take` looks whether it still has its name
+        self.path.unlink(
+            missing_ok=True
+        )  # before the lock is released: `try_lock` checks that the file still has its name
         os.close(self._descriptor)
 
 
 class BatchCheckpoint:
-    """How far the trainings of a batch were when this was last written: bytes by the id of the entry, as they come from `to_bytes`."""
+    """The saved training states of a batch: the bytes from `jobs.checkpoint.to_bytes`, by entry id."""
 
     def __init__(self, folder: Path, id: str) -> None:
-        self.path = folder / f"{id}{STATE}"
+        self.path = folder / f"{id}{STATE_SUFFIX}"
 
     def read(self) -> dict[str, bytes]:
-        """Nothing where there is none, or it is damaged: those trainings begin anew."""
+        """Return the saved states. A missing or damaged file gives none, so these trainings start again."""
         try:
             raw = read_file(self.path, MAX_CHECKPOINT_BYTES)
         except FileNotFoundError:
             return {}
         except OSError as error:
-            log.warning("%s cannot be read (%s): what was under way begins anew", self.path, error)
+            log.warning("cannot read %s: %s. The trainings in it start again", self.path, error)
             return {}
-        digest, body = raw[:_DIGEST], memoryview(raw)[_DIGEST:]
+        digest, body = raw[:_DIGEST_BYTES], memoryview(raw)[_DIGEST_BYTES:]
         if hashlib.sha256(body).hexdigest().encode() != digest:
-            log.warning("%s is damaged: what was under way begins anew", self.path)
+            log.warning("%s is damaged. The trainings in it start again", self.path)
             return {}
-        end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
+        end = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
         states = {}
-        for key, length in json.loads(bytes(body[_LENGTH:end])).items():
+        for key, length in json.loads(bytes(body[_LENGTH_BYTES:end])).items():
             states[key] = bytes(body[end : end + length])
             end += length
         return states
 
     def write(self, states: Mapping[str, bytes]) -> None:
-        """Replaces what there was, at once. Raises OSError."""
-        head = json.dumps({key: len(state) for key, state in states.items()}).encode()
-        body = b"".join((len(head).to_bytes(_LENGTH, "little"), head, *states.values()))
+        """Replace the saved states atomically. Raises OSError."""
+        header = json.dumps({key: len(state) for key, state in states.items()}).encode()
+        body = b"".join((len(header).to_bytes(_LENGTH_BYTES, "little"), header, *states.values()))
         replace_file(self.path, hashlib.sha256(body).hexdigest().encode() + body)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what batches left that nobody went on with, and what a crash left half-written."""
+    """Remove the files of abandoned batches, and temporary files that a crash left."""
     with suppress(OSError):
         for path in folder.iterdir():
             if is_partial(path.name):
-                sweep(path)
-            elif path.suffix in (STATE, LOCK, SUFFIX) and time.time() - path.stat().st_mtime > FORGOTTEN:
+                remove_stale_partial(path)
+            elif (
+                path.suffix in (STATE_SUFFIX, LOCK_SUFFIX, SUFFIX)
+                and time.time() - path.stat().st_mtime > STALE_SECONDS
+            ):
                 with suppress(RunRefused, HomeError):
-                    lock = Held(path.with_suffix(LOCK), "")
+                    lock = ProcessLock(path.with_suffix(LOCK_SUFFIX), "")
                     path.unlink(missing_ok=True)
                     lock.release()

@@ -1,8 +1,8 @@
-"""A file of results, one JSON object a line: exactly one for each prompt, however often the process is killed.
+"""The output file of a batch: one line of JSON per prompt, exactly one, even if the process is killed and restarted.
 
-The file lies in the user's folder, under a name that may already be somebody else's. So it is continued only where our
-own record proves that we wrote it (`record`), or where every whole line is a result. Of such a file we cut what a crash
-left after the last whole line, and replace the error lines of this batch. Any other file is refused and stays as it is.
+The user chooses the path, so an unrelated file may already be there. We append to a file only if our own record proves
+that we wrote it (`record`), or if every complete line is a result. In such a file, we cut what a crash left after the
+last complete line, and replace the error lines of this batch. Any other file is rejected and stays as it is.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from softprompt.batches.record import Record, Written, load_record, save_record
+from softprompt.batches.record import OutputRecord, WrittenFile, load_record, save_record
 from softprompt.batches.results import Result, State
 from softprompt.batches.spool import Spool
 from softprompt.errors import FileRefused
-from softprompt.system.files import PARTIAL, naming, sync_folder
+from softprompt.system.files import PARTIAL_SUFFIX, name_path_in_errors, sync_folder
 from softprompt.system.filesystems import sync
-from softprompt.system.locks import leads_to
+from softprompt.system.locks import is_path_of
 
-MAX_LINE_BYTES = 8 << 20  # bytes of a line: the longest prompt as JSON has 1.2 MB
+MAX_LINE_BYTES = 8 << 20  # the longest prompt takes 1.2 MB as JSON
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_APPEND
 _ID = re.compile(r"[0-9a-f]{16}")
 _STATES: tuple[str, ...] = get_args(State)
 _LINE_NUMBER = re.compile(rb'\{"line": (\d{1,19})')
-_HEAD = re.compile(rb'\{"line": \d{1,19}, "state": "(?:%s)", "prompt": "' % "|".join(_STATES).encode())
-_ENDS = (b'"error": null}\n', b'"}}\n')
+_START = re.compile(rb'\{"line": \d{1,19}, "state": "(?:%s)", "prompt": "' % "|".join(_STATES).encode())
+_LINE_ENDS = (b'"error": null}\n', b'"}}\n')
 _KEYS = frozenset(field.name for field in fields(Result))
-_NEEDED = frozenset({"line", "state", "prompt", "id", "error"})  # of a line that another version wrote
+_REQUIRED_KEYS = frozenset({"line", "state", "prompt", "id", "error"})  # in a line of any version
 
 
 @dataclass(frozen=True)
 class ResultLine:
-    """A line of the file: the row it is about, and the entry, None for a row that never became a job."""
+    """A line of the file: its row, and its entry, None if the row is not a valid job."""
 
     line: int
     prompt: str
@@ -47,17 +47,17 @@ class ResultLine:
     failed: bool
 
 
-def parse_result(raw: bytes, is_noted: bool = False) -> ResultLine | None:
-    """Return what a line says, or None for a line that is no result.
+def parse_result(raw: bytes, is_recorded: bool = False) -> ResultLine | None:
+    """Parse a line. Return None if it is not a result.
 
     Args:
-        is_noted: our note covers the line, so another version of this program may have written it, with other keys.
+        is_recorded: our record covers the line, so it may come from another version of this program, with other keys.
     """
     try:
         values: Any = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or not (values.keys() >= _NEEDED if is_noted else values.keys() == _KEYS):
+    if not isinstance(values, dict) or not (values.keys() >= _REQUIRED_KEYS if is_recorded else values.keys() == _KEYS):
         return None
     line, state, prompt, entry, error = (values[key] for key in ("line", "state", "prompt", "id", "error"))
     failed = state == "failed"
@@ -70,20 +70,20 @@ def parse_result(raw: bytes, is_noted: bool = False) -> ResultLine | None:
 
 
 def is_start_of_result(text: bytes) -> bool:
-    """Return whether `text` can be the start of a line that this program was writing."""
+    """Return whether `text` can be the start of a result line."""
     if not text.isascii() or not text.decode("ascii").isprintable() or _is_json(text):
         return False
     number = _LINE_NUMBER.match(text)
-    heads = (
+    starts = (
         b'{"line": %s, "state": "%s", "prompt": "' % (number[1] if number else b"1", state.encode())
         for state in _STATES
     )
-    return _HEAD.match(text) is not None or any(head.startswith(text) for head in heads)
+    return _START.match(text) is not None or any(start.startswith(text) for start in starts)
 
 
 def is_end_of_result(text: bytes) -> bool:
-    """Return whether `text` can be the end of such a line, whose beginning was lost."""
-    return any(text.endswith(end) or end.endswith(text) for end in _ENDS)
+    """Return whether `text` can be the end of a result line whose start is lost."""
+    return any(text.endswith(end) or end.endswith(text) for end in _LINE_ENDS)
 
 
 def _is_json(text: bytes) -> bool:
@@ -94,31 +94,31 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _can_be_torn(raw: bytes, at: int, noted: int | None) -> bool:
-    """Return whether a crash can have left these bytes at `at` instead of a line: the start of a result, zeros, or both.
+def _can_be_torn(raw: bytes, offset: int, recorded_length: int | None) -> bool:
+    """Return whether a crash can have left these bytes at `offset`: the start of a result, zeros, or both.
 
-    Past what we noted, the pages of a file can come to the disk in any order, so zeros can stand before whole lines.
-    Elsewhere only the end of the file can be torn, and the lines before it, or a long start, must say whose it is.
+    Beyond the recorded length, pages can reach the disk in any order, so zeros can precede complete lines. Without a
+    record, only the end of the file can be torn, and the lines before it, or a long start, must show that it is ours.
     """
     start = raw.split(b"\0", 1)[0]
     has_end, has_zeros = raw.endswith(b"\n"), b"\0" in raw
     if not is_start_of_result(start.removesuffix(b"\n")):
         return False
-    if noted is not None and at >= noted:
+    if recorded_length is not None and offset >= recorded_length:
         return is_end_of_result(raw.rsplit(b"\0", 1)[1]) if has_zeros else not has_end
-    return not has_end and not raw[len(start) :].strip(b"\0") and (at > 0 or _HEAD.match(start) is not None)
+    return not has_end and not raw[len(start) :].strip(b"\0") and (offset > 0 or _START.match(start) is not None)
 
 
-class OutFile:
-    """The results in the file `path`, and those that are added. One process at a time: the caller holds a lock.
+class OutputFile:
+    """The output file at `path`. The caller holds a lock, so that only one process uses it.
 
-    `ids` are the entries whose line is there. Lines of prompts that are not in this batch stay.
+    `ids` are the entries that have a line. Lines of prompts that are not in this batch stay.
 
     Args:
-        name: the file as the user named it, for messages.
-        spool: the rows of this batch. Their error lines are taken out, because these rows are tried again.
-        record_path: where our note about the file lies.
-        batch: the id of this batch.
+        name: the path as the user gave it, for messages.
+        spool: the rows of this batch. Their error lines are removed, because these rows are tried again.
+        record_path: path of our record about the file.
+        batch: id of this batch.
 
     Raises:
         FileRefused: the file is not ours to change, or cannot be written. It stays as it is.
@@ -132,13 +132,13 @@ class OutFile:
         try:
             self._open()
             record = load_record(record_path)
-            self._sweep(record)
-            self._proof = record.proof(self._descriptor)
+            self._remove_stale(record)
+            self._proof = record.find_proof(self._descriptor)
             is_empty = not os.fstat(self._descriptor).st_size
             self._batch = batch if is_empty or (self._proof and record.batch == batch) else ""
-            self._length, self._is_unfinished, has_doubles, errors = self._scan()
-            superseded = self._superseded(errors, spool)
-            if superseded or has_doubles:
+            self._length, self._is_unfinished, has_duplicates, errors = self._read_lines()
+            superseded = self._superseded_errors(errors, spool)
+            if superseded or has_duplicates:
                 self._replace(superseded)
             else:
                 os.ftruncate(self._descriptor, self._length)
@@ -148,27 +148,27 @@ class OutFile:
         except OSError as error:
             self.close()
             raise FileRefused(
-                f"{name} cannot be written: {error.strerror or error}. Give --out another name"
+                f"cannot write {name}: {error.strerror or error}. Choose another file for --out"
             ) from error
-        except BaseException:  # Ctrl-C too: close the file, and raise it again
+        except BaseException:  # including Ctrl-C
             self.close()
             raise
 
     def add(self, line: bytes) -> None:
-        """Add a line in one piece. Raises OSError; the next run cuts what is left of the line then."""
+        """Append a line. Raises OSError; the next run then cuts the incomplete line."""
         view = memoryview(line)
-        with naming(self.path):
+        with name_path_in_errors(self.path):
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self._length += len(line)
-        if self._length == len(line):  # the first line: from now on a note of no bytes would prove too little
+        if self._length == len(line):  # the first line: a record of 0 bytes would prove too little
             self.sync()
 
     def sync(self) -> None:
-        """Bring the lines to the disk, then note how many bytes they are: a crash in between leaves a note of fewer."""
-        with naming(self.path):
+        """Flush the lines to disk, then record their length. A crash in between leaves a record of a shorter length."""
+        with name_path_in_errors(self.path):
             sync(self._descriptor)
-        save_record(self._record_path, Record((self._written(),), self._batch))
+        save_record(self._record_path, OutputRecord((self._to_record(),), self._batch))
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -177,113 +177,112 @@ class OutFile:
 
     def _open(self) -> None:
         with suppress(FileNotFoundError):
-            self._check_is_regular(
-                Path(self.name).stat()
-            )  # before it is opened, which is no small thing for some devices
+            self._check_is_regular(Path(self.name).stat())  # before opening, which has side effects on some devices
         self._descriptor = os.open(self.path, _FLAGS, 0o666)
         self._check_is_regular(os.fstat(self._descriptor))
 
-    def _sweep(self, record: Record) -> None:
-        """Remove what a crash left of a new file that was to take this one's place. Our record knows it by its inode."""
+    def _remove_stale(self, record: OutputRecord) -> None:
+        """Remove the temporary file that a crash left during `_replace`. Our record has its inode."""
         if len(record.files) > 1:
-            name = re.compile(rf"\.{re.escape(self.path.name)}\.[0-9a-f]{{16}}{re.escape(PARTIAL)}")
-            noted = {(file.device, file.inode) for file in record.files}
-            for left in filter(lambda path: name.fullmatch(path.name), self.path.parent.iterdir()):
-                status = left.lstat()
-                if (status.st_dev, status.st_ino) in noted:
-                    left.unlink()
+            pattern = re.compile(rf"\.{re.escape(self.path.name)}\.[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}")
+            recorded = {(file.device, file.inode) for file in record.files}
+            for partial in filter(lambda path: pattern.fullmatch(path.name), self.path.parent.iterdir()):
+                status = partial.lstat()
+                if (status.st_dev, status.st_ino) in recorded:
+                    partial.unlink()
 
     def _check_is_regular(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise FileRefused(f"{self.name} is no regular file: without --out the results go to standard output")
+            raise FileRefused(f"{self.name} is not a regular file. Without --out, the results go to standard output")
 
-    def _written(self) -> Written:
-        return Written.of(os.fstat(self._descriptor), self._length)
+    def _to_record(self) -> WrittenFile:
+        return WrittenFile.from_status(os.fstat(self._descriptor), self._length)
 
-    def _scan(self) -> tuple[int, bool, bool, list[ResultLine]]:
-        """Return the bytes of whole lines, whether the last lacks its end, whether one is there twice, and the errors."""
-        length, has_end, has_doubles = 0, True, False
+    def _read_lines(self) -> tuple[int, bool, bool, list[ResultLine]]:
+        """Return the bytes of complete lines, whether the last lacks its end, whether any repeats, and the errors."""
+        length, has_end, has_duplicates = 0, True, False
         errors = []
-        for raw, line in self._lines():
+        for raw, line in self._iter_lines():
             length += len(raw)
             has_end = raw.endswith(b"\n")
             if line.failed:
                 errors.append(line)
             elif line.entry is not None:
-                has_doubles |= line.entry in self.ids
+                has_duplicates |= line.entry in self.ids
                 self.ids.add(line.entry)
-        return length, not has_end, has_doubles, errors
+        return length, not has_end, has_duplicates, errors
 
-    def _lines(self) -> Iterator[tuple[bytes, ResultLine]]:
-        """Yield every whole line and what it says, up to the torn end. Raises FileRefused for a file that is not ours."""
-        noted = self._proof.length if self._proof else None
-        at, is_torn = 0, False
+    def _iter_lines(self) -> Iterator[tuple[bytes, ResultLine]]:
+        """Yield every complete line with its content, up to a torn end. Raises FileRefused if the file is not ours."""
+        recorded_length = self._proof.length if self._proof else None
+        offset, is_torn = 0, False
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             while raw := file.readline(MAX_LINE_BYTES):
-                text = (
-                    raw if raw.endswith(b"\n") else raw.rstrip(b"\0")
-                )  # a machine that lost its power can leave zeros
-                line = parse_result(text, noted is not None and at + len(raw) <= noted)
+                text = raw if raw.endswith(b"\n") else raw.rstrip(b"\0")  # a power failure can leave zeros
+                line = parse_result(text, recorded_length is not None and offset + len(raw) <= recorded_length)
                 if line and not is_torn:
                     yield text, line
                     is_torn = text != raw
-                elif (line and noted is not None) or _can_be_torn(raw, at, noted):
+                elif (line and recorded_length is not None) or _can_be_torn(raw, offset, recorded_length):
                     is_torn = True
                 else:
                     raise FileRefused(
-                        f"{self.name} is there already, and is no file of a batch's results (byte {at + 1:,}): nothing in "
-                        "it was changed. Give --out another name"
+                        f"{self.name} already exists, and is not an output file of a batch (byte {offset + 1:,}). "
+                        "It was not changed. Choose another file for --out"
                     )
-                at += len(raw)
+                offset += len(raw)
 
-    def _superseded(self, errors: list[ResultLine], spool: Spool) -> set[ResultLine]:
-        """Return those error lines whose row is in this batch: it is tried again, and told again.
+    def _superseded_errors(self, errors: list[ResultLine], spool: Spool) -> set[ResultLine]:
+        """Return the error lines whose row is in this batch: the row is tried again and gets a new line.
 
-        A row that never became a job has no id, and is known by its place and its prompt. Where no other batch wrote to
-        the file, its prompt is enough, and one without a prompt is certainly an older state of this batch.
+        A row that is not a valid job has no id; its line number and prompt identify it. If no other batch wrote to the
+        file, the prompt is enough, and an error line without a prompt must be from an earlier version of this batch.
         """
         if not errors:
             return set()
         entries = {line.entry for line in errors if line.entry is not None}
         superseded_ids = entries & self.ids | {entry for entry in spool.ids if entry in entries}
-        places = {(line.line, line.prompt) for line in errors}
+        row_keys = {(line.line, line.prompt) for line in errors}
         prompts = {line.prompt for line in errors}
-        known = [row for row in spool.texts() if row in places or row[1] in prompts]
-        known_places, known_prompts = set(known), {prompt for _, prompt in known} | {""}
+        known = [row for row in spool.prompts() if row in row_keys or row[1] in prompts]
+        known_keys, known_prompts = set(known), {prompt for _, prompt in known} | {""}
         return {
             line
             for line in errors
             if (line.entry in superseded_ids if line.entry is not None
-                else (line.line, line.prompt) in known_places or (self._batch and line.prompt in known_prompts))
+                else (line.line, line.prompt) in known_keys or (self._batch and line.prompt in known_prompts))
         }  # fmt: skip
 
     def _replace(self, superseded: set[ResultLine]) -> None:
-        """Put a file in its place that has each entry once, and no superseded errors."""
+        """Replace the file by one that has each entry once and no superseded errors."""
         before = os.fstat(self._descriptor)
         if before.st_nlink > 1:
             raise FileRefused(
-                f"{self.name} must be rewritten without its old errors, but has another name (a hard link), under which "
-                "the old lines would stay. Nothing in it was changed: give --out another name"
+                f"{self.name} must be rewritten without its old errors, but a second name (a hard link) would keep "
+                "them. It was not changed. Choose another file for --out"
             )
-        partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}{PARTIAL}")
+        partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         descriptor, length, seen = -1, 0, set[int]()
         try:
             descriptor = os.open(partial, _FLAGS | os.O_EXCL, stat.S_IMODE(before.st_mode))
-            # whichever of the two a crash leaves at the path, the record proves it
-            save_record(self._record_path, Record((Written.of(os.fstat(descriptor), 0), self._written()), self._batch))
+            # a crash can leave either file at the path, so the record has both
+            save_record(
+                self._record_path,
+                OutputRecord((WrittenFile.from_status(os.fstat(descriptor), 0), self._to_record()), self._batch),
+            )
             with os.fdopen(os.dup(descriptor), "wb") as file:
-                for raw, line in self._lines():
+                for raw, line in self._iter_lines():
                     if line in superseded or (line.entry in seen and not line.failed):
                         continue
                     if line.entry is not None and not line.failed:
                         seen.add(line.entry)
                     length += file.write(raw if raw.endswith(b"\n") else raw + b"\n")
             sync(descriptor)
-            if not leads_to(self.path, self._descriptor):
-                raise FileRefused(f"{self.name} was replaced meanwhile: nothing was changed. Do it again")
+            if not is_path_of(self.path, self._descriptor):
+                raise FileRefused(f"another program has replaced {self.name}. It was not changed. Try again")
             partial.replace(self.path)
-        except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+        except BaseException:  # Ctrl-C must not leave a temporary file either
             partial.unlink(missing_ok=True)
             if descriptor >= 0:
                 os.close(descriptor)

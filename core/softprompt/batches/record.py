@@ -1,4 +1,4 @@
-"""Our own record of a file of results: which file we wrote, and how much of it. It proves later that the file is ours."""
+"""A record of the output file: which file we wrote, and how much of it. It later proves that the file is ours."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from softprompt.system.files import read_file, replace_file
 
 SUFFIX = ".written"
-MAX_RECORD_BYTES = 4096  # bytes; a record has about 200
+MAX_RECORD_BYTES = 4096  # a record has about 200
 MAX_FILES = 2
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file that we wrote: its device and inode, and how many bytes of whole lines are on disk."""
+class WrittenFile:
+    """A file that we wrote: its device, its inode, and the number of bytes of complete lines on disk."""
 
     device: int
     inode: int
     length: int
 
     @classmethod
-    def of(cls, status: os.stat_result, length: int) -> Written:
+    def from_status(cls, status: os.stat_result, length: int) -> WrittenFile:
         return cls(status.st_dev, status.st_ino, length)
 
     def proves(self, descriptor: int) -> bool:
-        """Return whether the open file is this one, and still ends a line where we last noted its length."""
+        """Return whether the open file is this file and still has a line end at the recorded length."""
         status = os.fstat(descriptor)
         if (status.st_dev, status.st_ino) != (self.device, self.inode) or status.st_size < self.length:
             return False
@@ -37,52 +37,53 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Record:
+class OutputRecord:
     """What we wrote at one path.
 
-    files: usually one; two while a new file takes the place of the old one, whichever of them a crash leaves there.
-    batch: the id of the batch that wrote every line; "" where there were several, or where that is not known.
+    Attributes:
+        files: usually one file; two while a new file replaces the old one, since a crash can leave either of them.
+        batch: id of the batch that wrote every line; "" if several batches did, or if it is unknown.
     """
 
-    files: tuple[Written, ...] = ()
+    files: tuple[WrittenFile, ...] = ()
     batch: str = ""
 
-    def proof(self, descriptor: int) -> Written | None:
-        """Return the note that proves that the open file is ours, or None."""
+    def find_proof(self, descriptor: int) -> WrittenFile | None:
+        """Return the recorded file that proves that the open file is ours, or None."""
         return next((file for file in self.files if file.proves(descriptor)), None)
 
 
-def parse_record(raw: bytes) -> Record:
-    """Parse the bytes of a record. Raises ValueError for any others."""
+def parse_record(raw: bytes) -> OutputRecord:
+    """Parse a record. Raises ValueError if it is malformed."""
     try:
         values = json.loads(raw)
         files = tuple(
-            Written(file["device"], file["inode"], file["length"]) for file in values["files"][: MAX_FILES + 1]
+            WrittenFile(file["device"], file["inode"], file["length"]) for file in values["files"][: MAX_FILES + 1]
         )
         numbers = [number for file in files for number in (file.device, file.inode, file.length)]
         if len(files) > MAX_FILES or not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
-            raise ValueError("its files are not noted as this program notes them")
+            raise ValueError("its files are malformed")
         if not isinstance(values["batch"], str):
-            raise ValueError("its batch is no text")
-        return Record(files, values["batch"])
+            raise ValueError("its batch is not a string")
+        return OutputRecord(files, values["batch"])
     except (KeyError, TypeError, IndexError, RecursionError) as error:
-        raise ValueError(f"it is no record ({type(error).__name__})") from error
+        raise ValueError(f"it is not a record ({type(error).__name__})") from error
 
 
-def load_record(path: Path) -> Record:
-    """Load a record. One that is missing or damaged proves nothing."""
+def load_record(path: Path) -> OutputRecord:
+    """Load a record. A missing or damaged record is empty, and proves nothing."""
     try:
         return parse_record(read_file(path, MAX_RECORD_BYTES))
     except FileNotFoundError:
-        return Record()
+        return OutputRecord()
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be read (%s): the file of results must prove itself by its lines", path, error)
-        return Record()
+        log.warning("cannot read %s: %s. The output file is checked by its lines instead", path, error)
+        return OutputRecord()
 
 
-def save_record(path: Path, record: Record) -> None:
-    """Save a record durably. Where that fails, the next run judges the file of results by its lines alone."""
+def save_record(path: Path, record: OutputRecord) -> None:
+    """Save a record durably. If this fails, the next run checks the output file by its lines alone."""
     try:
         replace_file(path, json.dumps(asdict(record)).encode())
     except OSError as error:
-        log.warning("%s cannot be written (%s)", path, error)
+        log.warning("cannot write %s: %s", path, error)

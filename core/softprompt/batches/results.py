@@ -1,4 +1,4 @@
-"""What became of one prompt of a batch, and how far the batch is."""
+"""The result of one prompt of a batch, and the progress of the batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ Phase = Literal["reading", "loading", "training"]
 
 @dataclass(frozen=True)
 class Result:
-    """One row's result. `line` is where the row begins in the file; `id` is the entry's in the library, "" where there can be none.
+    """The result of one row. The field names are the keys of a result line.
 
-    `state`: trained just now; there from before; there, in the trash; or failed, and `error` is the kind and the message.
+    Attributes:
+        line: the line where the row starts in the file.
+        state: "trained" in this run, in the library from "before", "trashed" (in the library's trash), or "failed".
+        id: id of the entry, "" if the row is not a valid job.
+        error: kind and message of the error, if the state is "failed".
     """
 
     line: int
@@ -39,17 +43,18 @@ class Result:
     error: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, line: int, state: State, prompt: str, entry: Entry) -> Result:
-        made, composition = entry.prompt, entry.prompt.composition
+    def from_entry(cls, line: int, state: State, prompt: str, entry: Entry) -> Result:
+        soft_prompt, composition = entry.prompt, entry.prompt.composition
         return cls(
-            line, state, prompt, entry.id, made.name, made.model, made.tokens, made.similarity,
+            line, state, prompt, entry.id, soft_prompt.name, soft_prompt.model, soft_prompt.tokens,
+            soft_prompt.similarity,
             None if composition is None else composition.mean, None if composition is None else composition.worst,
             None if composition is None else composition.floor,
-            made.steps, round(made.seconds, 3), made.readout_text, made.readout_similarity,
+            soft_prompt.steps, round(soft_prompt.seconds, 3), soft_prompt.readout_text, soft_prompt.readout_similarity,
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; what is no number is null."""
+        """Return values for JSON. Numbers that are not finite become null."""
         error = None if self.error is None else {"kind": self.error[0], "message": self.error[1]}
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -58,14 +63,19 @@ class Result:
         return plain | {"error": error}
 
     def as_line(self) -> bytes:
-        """One line of JSON, in ASCII."""
+        """Return one line of ASCII JSON."""
         return json.dumps(self.as_dict(), ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
 @dataclass
 class BatchProgress:
-    """How far a batch is. `done` counts results, of them `before` from earlier runs and `failed`; `trained` is how many this run has
-    trained since `seconds` ago, and `under_way` what it has done of the next, in prompts."""
+    """The progress of a batch. Counts are in prompts.
+
+    Attributes:
+        done: results so far; `before` (from earlier runs) and `failed` are parts of it.
+        trained: prompts that this run has trained, in `seconds`.
+        in_progress: finished fraction of the running trainings, summed.
+    """
 
     total: int
     phase: Phase = "reading"
@@ -74,9 +84,9 @@ class BatchProgress:
     before: int = 0
     failed: int = 0
     trained: int = 0
-    under_way: float = 0.0
+    in_progress: float = 0.0
     seconds: float = 0.0
 
     @property
     def prompts_per_second(self) -> float:
-        return (self.trained + self.under_way) / self.seconds if self.seconds else 0.0
+        return (self.trained + self.in_progress) / self.seconds if self.seconds else 0.0

@@ -1,4 +1,4 @@
-"""From a row to a training job, and the id that its result has in the library: the same whenever the same is asked for."""
+"""Turn a row into a training job, and derive its entry id. Equal jobs get equal ids in every run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
-from softprompt.jobs.parsing import BETWEEN, NO, YES, split_list
-from softprompt.library.names import listed_tags
+from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
+from softprompt.library.names import as_tag_list
 
-LISTS = ("contexts", "against")
-WHOLE = ("tokens", "steps", "restarts", "patience", "seed")
-NUMBERS = ("rate", "stop_at", "hidden_share")
-OF_A_ROW = frozenset({one.name for one in fields(TrainConfig)} | {"name", "model"})
-_UNASKED = TrainJob("-")
-_USUAL = _UNASKED.config.as_dict()
+LIST_KEYS = ("contexts", "against")
+INTEGER_KEYS = ("tokens", "steps", "restarts", "patience", "seed")
+FLOAT_KEYS = ("rate", "stop_at", "hidden_share")
+ROW_KEYS = frozenset({setting.name for setting in fields(TrainConfig)} | {"name", "model"})
+_DEFAULT_JOB = TrainJob("-")
+_DEFAULT_CONFIG = _DEFAULT_JOB.config.as_dict()
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a prompt is trained whose row says nothing else.
+    """Settings for rows that do not set them.
 
-    `tags` are given to what is saved. `plain` removes what image programs read as syntax from every prompt.
+    Every saved entry gets `tags`. `plain` removes the syntax of image programs from every prompt.
     """
 
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -37,10 +37,10 @@ class Defaults:
     plain: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tags", tuple(listed_tags(self.tags)))
+        object.__setattr__(self, "tags", tuple(as_tag_list(self.tags)))
         if self.config.init == "soft":
             raise ConfigError(
-                "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"
+                "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,10 +48,10 @@ class Defaults:
 
 
 def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
-    """The job that a row asks for. Raises PromptError, ConfigError, BadName."""
-    prompt, name, model = (_text(key, values.get(key)) for key in ("prompt", "name", "model"))
+    """Return the training job of a row. Raises PromptError, ConfigError, BadName."""
+    prompt, name, model = (_parse_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
-        key: _setting(key, value)
+        key: _parse_setting(key, value)
         for key, value in values.items()
         if key not in ("prompt", "name", "model") and value is not None
     }
@@ -59,7 +59,7 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
         settings.setdefault("stop_at", AUTO_STOP_AT)
     if settings.get("init") == "soft":
         raise ConfigError(
-            "init is 'soft', which begins from a saved soft prompt: a batch begins from noise, vocabulary or prompt"
+            "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt"
         )
     config = replace(defaults.config, **settings) if settings else defaults.config
     return TrainJob(
@@ -67,60 +67,67 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     )
 
 
-def digest_of(job: TrainJob) -> bytes:
-    """What is asked for, as 8 bytes. Settings that have their usual values do not count, so that a setting that a later version adds
-    changes nothing; nor does the device, so that a batch can go on on another."""
-    usual = _UNASKED.as_dict()
-    asked = {key: value for key, value in job.as_dict().items() if value != usual[key]}
-    asked["config"] = {key: value for key, value in job.config.as_dict().items() if value != _USUAL[key]}
+def job_digest(job: TrainJob) -> bytes:
+    """Return an 8-byte digest of a job.
+
+    Default values are left out, so a setting that a later version adds does not change the digest. The device is left
+    out too, so that a batch can continue on another device.
+    """
+    default = _DEFAULT_JOB.as_dict()
+    values = {key: value for key, value in job.as_dict().items() if value != default[key]}
+    values["config"] = {key: value for key, value in job.config.as_dict().items() if value != _DEFAULT_CONFIG[key]}
     for key in ("device", "meanings", "ancestry", "sweep"):
-        asked.pop(key, None)
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()[:8]
+        values.pop(key, None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 
 
 def entry_id(digest: bytes, number: int) -> str:
-    """The id of what becomes of the `number`th job of a file that asks for this."""
+    """Return the entry id of the `number`th job with this digest in a file, counted from 1."""
     return hashlib.sha256(digest + b" %d" % number).hexdigest()[:16]
 
 
-def _text(key: str, value: Any) -> str:
+def _parse_text(key: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise PromptError(f"{key} is {value!r:.40}: a text is expected")
+        raise PromptError(f"{key} is {value!r:.40}; it must be a string")
     return check_text(key, value)
 
 
-def _setting(key: str, value: Any) -> Any:
-    """A setting's value from a cell or from JSON; the bounds are TrainConfig's. Raises ConfigError."""
-    if key in LISTS:
-        return _several(key, value)
+def _parse_setting(key: str, value: Any) -> Any:
+    """Parse a setting from a CSV cell or a JSON value. TrainConfig checks the bounds. Raises ConfigError."""
+    if key in LIST_KEYS:
+        return _parse_list(key, value)
     if key == "project_norm":
         answer = str(value).strip().lower()
-        if answer not in YES + NO:
-            raise ConfigError(f"project_norm is {value!r:.40}: yes or no is expected")
-        return answer in YES
+        if answer not in YES_WORDS + NO_WORDS:
+            raise ConfigError(f"project_norm is {value!r:.40}; it must be yes or no")
+        return answer in YES_WORDS
     if not isinstance(value, str):
         if isinstance(value, list | dict | bool):
-            raise ConfigError(f"{key} is {value!r:.40}: one value is expected")
+            raise ConfigError(f"{key} is {value!r:.40}; it must be a single value")
         return value
     value = value.strip()
-    if value == "auto" or (key not in WHOLE and key not in NUMBERS):
+    if value == "auto" or (key not in INTEGER_KEYS and key not in FLOAT_KEYS):
         return value
     try:
-        return int(value) if key in WHOLE else float(value)
+        return int(value) if key in INTEGER_KEYS else float(value)
     except ValueError:
-        raise ConfigError(f"{key} is {value!r:.60}: a {'whole ' if key in WHOLE else ''}number is expected") from None
+        raise ConfigError(
+            f"{key} is {value!r:.60}; it must be a {'whole ' if key in INTEGER_KEYS else ''}number"
+        ) from None
 
 
-def _several(key: str, value: Any) -> tuple[str, ...]:
-    """The texts of a cell, parted by |, or of a list; no for none of them, yes for the usual ones."""
-    if value is True or (isinstance(value, str) and value.strip().lower() in YES):
-        return getattr(_UNASKED.config, key)  # type: ignore[no-any-return]
-    if value is False or (isinstance(value, str) and value.strip().lower() in NO):
+def _parse_list(key: str, value: Any) -> tuple[str, ...]:
+    """Parse a list from a cell with | between the texts, or from JSON. "no" means none, "yes" the default list."""
+    if value is True or (isinstance(value, str) and value.strip().lower() in YES_WORDS):
+        return getattr(_DEFAULT_JOB.config, key)  # type: ignore[no-any-return]
+    if value is False or (isinstance(value, str) and value.strip().lower() in NO_WORDS):
         return ()
     if isinstance(value, str):
         value = [*split_list(value)]
     elif not isinstance(value, list):
-        raise ConfigError(f"{key} is {value!r:.40}: a list of texts is expected, or texts with {BETWEEN} between them")
-    return tuple(_text(key, one) for one in value)
+        raise ConfigError(
+            f"{key} is {value!r:.40}; it must be a list of texts, or texts with {LIST_SEPARATOR} between them"
+        )
+    return tuple(_parse_text(key, text) for text in value)

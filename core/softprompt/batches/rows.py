@@ -1,13 +1,17 @@
-"""The rows of a file of prompts: text, CSV or JSON Lines, read once from front to back and never held whole.
+"""Read a file of prompts (text, CSV or JSON Lines) once from start to end, without holding all of it in memory.
 
-Nobody vouches for the file: every length is bounded, and what is wrong with one row is that row's error and no other's.
-Lines end with LF, CRLF or, as older programs on the Mac write them, with CR alone.
+The file is untrusted: every length is bounded, and a malformed row is an error of that row only. Lines end with LF,
+CRLF, or CR alone, as older Mac programs write them.
 
-Text: a prompt a line; blank lines and lines that begin with `#` are passed over, and `\\#` begins a prompt with that sign.
-Of a line of options, as AUTOMATIC1111's "prompts from file" reads them (`--prompt "a fox" --steps 20`), only the prompt
-counts: the other options say how a picture is sampled. CSV: a header with a `prompt` column; commas, semicolons, tabs, or
-what a first line such as `sep=;` says, which is Excel's; a cell in quotation marks may hold them and line breaks. A header
-`name,prompt,negative_prompt` is that of AUTOMATIC1111's styles. JSON Lines: an object or a string a line.
+Text: one prompt per line. Blank lines and lines that start with `#` are skipped; `\\#` starts a prompt with that sign.
+A line of options for AUTOMATIC1111's "prompts from file" (`--prompt "a fox" --steps 20`) gives only its prompt, because
+the other options are settings of the sampler.
+
+CSV: a header with a `prompt` column. The delimiter is a comma, semicolon or tab, or what a first line such as `sep=;`
+(Excel) sets. A quoted cell can contain delimiters and line breaks. The header `name,prompt,negative_prompt` marks a
+file of AUTOMATIC1111 styles.
+
+JSON Lines: one object or string per line.
 """
 
 from __future__ import annotations
@@ -26,27 +30,33 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, Literal, NoReturn
 
 from softprompt.errors import FileRefused
-from softprompt.library.names import tidied
+from softprompt.library.names import clean_name
 
 Format = Literal["text", "csv", "jsonl"]
-ENDINGS: dict[str, Format] = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-MAX_FILE_BYTES = 1 << 30  # bytes of a file; standard input may never end
-MAX_LINE_BYTES = 2 << 20  # bytes; the longest prompt that is read, with every character as a JSON escape, has 1.2 MB
-MAX_RECORD_BYTES = 1 << 17  # characters of a CSV row of several lines: longer ones come of a quotation mark too few
-MAX_OPTIONS_LENGTH = 1 << 18  # characters of a line of options: parting one of 2 MiB takes seconds
-LOOKED_AT = 1 << 16  # bytes, from which it is seen whether a file is text at all
+FORMAT_BY_SUFFIX: dict[str, Format] = {
+    ".txt": "text",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+MAX_FILE_BYTES = 1 << 30  # standard input may never end
+MAX_LINE_BYTES = 2 << 20  # the longest valid prompt takes 1.2 MB, with every character as a JSON escape
+MAX_RECORD_LENGTH = 1 << 17  # characters of a CSV row of several lines; a longer row has an unclosed quotation mark
+MAX_OPTIONS_LENGTH = 1 << 18  # characters of a line of options; splitting 2 MiB takes seconds
+SNIFF_BYTES = 1 << 16  # start of the file that must look like text
 DELIMITERS = ",;\t"
 SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)
 LINE_END = re.compile(rb"\r\n|\r|\n")
-STYLE = ("name", "prompt", "negative_prompt")
-PLACE = re.compile(r"\{prompt\}\s*,?|,\s*\{prompt\}\s*$")  # where a style has the prompt that it is given to
-WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-MAX_CELLS_SHOWN = 8  # columns that are not used, in a note
+STYLE_HEADER = ("name", "prompt", "negative_prompt")
+PLACEHOLDER = re.compile(r"\{prompt\}\s*,?|,\s*\{prompt\}\s*$")  # of the prompt that a style is applied to
+WIDE_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+MAX_COLUMNS_SHOWN = 8  # in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """What stands in one row: the `line` where it begins, from 1, its values by key ("prompt" among them), or what is wrong with it."""
+    """A row: the `line` where it starts (from 1), and its values by key, including "prompt", or its error."""
 
     line: int
     values: dict[str, Any]
@@ -54,71 +64,85 @@ class Row:
 
 
 @dataclass
-class Keys:
-    """Which keys a row may have. One that is nearly a known one is taken for a mistake, any other is the reader's own business."""
+class RowKeys:
+    """The keys that a row can have.
+
+    Attributes:
+        prompt: the column with the prompt.
+        unused: unknown keys that are ignored. A key that is almost a known one is an error instead.
+        notes: other remarks for the user.
+    """
 
     known: frozenset[str]
-    prompt: str = "prompt"  # the column that holds it
+    prompt: str = "prompt"
     unused: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what else to tell, once
+    notes: list[str] = field(default_factory=list)
 
-    def known_as(self, key: str) -> str:
-        """The known key, or "" for one that is not used. Raises KeyError with a message for one that looks misspelled."""
+    def resolve(self, key: str) -> str:
+        """Return the known key, or "" if the key is ignored. Raises KeyError with a message if it looks misspelled."""
         if key == self.prompt:
             return "prompt"
-        plain = key.strip().lower().replace("-", "_").replace(" ", "_")
-        if plain in self.known or (plain == "prompt" and self.prompt == "prompt"):
-            return plain
-        if close := get_close_matches(plain[:40], self.known, 1, 0.8):
+        normalized = key.strip().lower().replace("-", "_").replace(" ", "_")
+        if normalized in self.known or (normalized == "prompt" and self.prompt == "prompt"):
+            return normalized
+        if matches := get_close_matches(normalized[:40], self.known, 1, 0.8):
             raise KeyError(
-                f"{key[:40]!r} is no setting: is {close[0]!r} meant? A column of another meaning needs another name"
+                f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, give the column another name"
             )
-        self.pass_over(key)
+        self.note_unused(key)
         return ""
 
-    def pass_over(self, key: str) -> None:
-        """Remember a key that is not used, to tell it once."""
-        if key[:40] not in self.unused and len(self.unused) < MAX_CELLS_SHOWN:
+    def note_unused(self, key: str) -> None:
+        if key[:40] not in self.unused and len(self.unused) < MAX_COLUMNS_SHOWN:
             self.unused.append(key[:40])
 
 
-def read_rows(source: BinaryIO, name: str, keys: Keys, format: Format | None = None) -> Iterator[Row]:
-    """The rows of `source`, which `name` names in messages; `format` None recognises it. Raises FileRefused for what is no such file."""
-    lines = _lines(source, name)
-    head = next(lines, (1, ""))
-    while head[1] is not None and not head[1].strip():  # blank lines before the first row say nothing
-        if (following := next(lines, None)) is None:
-            raise FileRefused(
-                f"{name} is empty: a prompt a line is expected, or CSV or JSON Lines with prompts in them"
-            )
-        head = following
-    readers: dict[Format, Callable[..., Iterator[Row]]] = {"text": _text, "csv": _csv, "jsonl": _jsonl}
-    return readers[format or recognised(name, head[1] or "", keys)](chain([head], lines), name, keys)
+def read_rows(source: BinaryIO, name: str, keys: RowKeys, format: Format | None = None) -> Iterator[Row]:
+    """Yield the rows of a file.
+
+    Args:
+        name: the file's name, for messages and to detect the format.
+        format: None detects the format.
+
+    Raises:
+        FileRefused: the file as a whole cannot be read.
+    """
+    lines = _read_lines(source, name)
+    first = next(lines, (1, ""))
+    while first[1] is not None and not first[1].strip():  # skip blank lines before the first row
+        if (next_line := next(lines, None)) is None:
+            raise FileRefused(f"{name} is empty. Write one prompt per line, or CSV or JSON Lines with prompts")
+        first = next_line
+    readers: dict[Format, Callable[..., Iterator[Row]]] = {"text": _text_rows, "csv": _csv_rows, "jsonl": _jsonl_rows}
+    return readers[format or detect_format(name, first[1] or "", keys)](chain([first], lines), name, keys)
 
 
-def recognised(name: str, head: str, keys: Keys) -> Format:
-    """By the file's name, else by its first line that is not blank."""
-    if known := ENDINGS.get(PurePath(name).suffix.lower()):
-        return known
-    if head.lstrip().startswith("{"):
+def detect_format(name: str, line: str, keys: RowKeys) -> Format:
+    """Detect the format by the file's name, else by its first line that is not blank."""
+    if by_suffix := FORMAT_BY_SUFFIX.get(PurePath(name).suffix.lower()):
+        return by_suffix
+    if line.lstrip().startswith("{"):
         return "jsonl"
-    if SEPARATOR.fullmatch(head):
+    if SEPARATOR.fullmatch(line):
         return "csv"
-    # a prompt may have commas, and a "prompt" between them: a header is made of known words alone
-    cells = _cells(head, _delimiter(head, keys.prompt))
-    plain = {cell.strip().lower().replace("-", "_") for cell in cells if cell != keys.prompt}
-    return "csv" if keys.prompt in cells and plain <= keys.known else "text"
+    # a prompt can have commas with "prompt" between them, so a header must consist of known keys only
+    cells = _split_cells(line, _find_delimiter(line, keys.prompt))
+    other_cells = {cell.strip().lower().replace("-", "_") for cell in cells if cell != keys.prompt}
+    return "csv" if keys.prompt in cells and other_cells <= keys.known else "text"
 
 
-def _lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
-    """(number from 1, text) of every line, None for one that is too long; bytes that are no UTF-8 become surrogates, which rows refuse."""
+def _read_lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
+    """Yield the number (from 1) and text of every line; the text is None if the line is too long.
+
+    Bytes that are not UTF-8 become surrogates, which make the row an error.
+    """
     head, size = list[bytes](), 0
-    while size < LOOKED_AT and (raw := source.readline(MAX_LINE_BYTES + 1)):
+    while size < SNIFF_BYTES and (raw := source.readline(MAX_LINE_BYTES + 1)):
         head.append(raw)
         size += len(raw)
     _check_is_text(b"".join(head).splitlines(keepends=True), name)
-    pieces = _checked_size(chain(head, iter(partial(source.readline, MAX_LINE_BYTES + 1), b"")), name)
-    lines = _ended_by_cr(pieces) if _has_cr_ends(b"".join(head)) else _ended_by_lf(pieces)
+    pieces = _check_size(chain(head, iter(partial(source.readline, MAX_LINE_BYTES + 1), b"")), name)
+    lines = _split_at_cr(pieces) if _has_cr_ends(b"".join(head)) else _split_at_lf(pieces)
     for number, line in enumerate(lines, 1):
         if line is not None and number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -126,61 +150,61 @@ def _lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
 
 
 def _has_cr_ends(head: bytes) -> bool:
-    """Return whether lines end with CR alone; LF may then stand in cells of several lines."""
+    """Return whether lines end with CR alone. LF can then still be a line break inside a cell."""
     return b"\r\n" not in head and head.find(b"\r") >= 0 and head.count(b"\r") >= head.count(b"\n")
 
 
-def _ended_by_lf(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Yield every line, None for one that is too long: its rest is passed over, a piece at a time."""
+def _split_at_lf(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
+    """Yield every line, None if it is too long. The rest of a long line is skipped piece by piece."""
     for piece in pieces:
         if len(piece) <= MAX_LINE_BYTES:
             yield piece
             continue
-        while not piece.endswith(b"\n") and (following := next(pieces, b"")):
-            piece = following
+        while not piece.endswith(b"\n") and (more := next(pieces, b"")):
+            piece = more
         yield None
 
 
-def _ended_by_cr(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
-    """As `_ended_by_lf`, for lines that end with CR, CRLF or LF; each is yielded with LF."""
-    line, last = bytearray(), b""
-    parts = (piece[at : at + LOOKED_AT] for piece in pieces for at in range(0, len(piece), LOOKED_AT))
-    for part in parts:
-        piece = last + part
-        last = b"\r" if piece.endswith(b"\r") else b""  # an LF can follow in the next piece
-        first, *others = LINE_END.split(piece[: len(piece) - len(last)])
+def _split_at_cr(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
+    """Yield every line of text with CR, CRLF or LF line ends, None if it is too long. Line ends become LF."""
+    line, pending_cr = bytearray(), b""
+    chunks = (piece[start : start + SNIFF_BYTES] for piece in pieces for start in range(0, len(piece), SNIFF_BYTES))
+    for chunk in chunks:
+        piece = pending_cr + chunk
+        pending_cr = b"\r" if piece.endswith(b"\r") else b""  # the next piece can start with its LF
+        first, *rest = LINE_END.split(piece[: len(piece) - len(pending_cr)])
         line += first
-        for other in others:
+        for text in rest:
             yield bytes(line) + b"\n" if len(line) < MAX_LINE_BYTES else None
-            line[:] = other
+            line[:] = text
         del line[MAX_LINE_BYTES:]
-    if line or last:
+    if line or pending_cr:
         yield bytes(line) + b"\n" if len(line) < MAX_LINE_BYTES else None
 
 
 def _check_is_text(head: list[bytes], name: str) -> None:
-    """Raises FileRefused by the file's first lines: a bad one among good ones is a row's error, but what is no text has no rows."""
+    """Raise FileRefused if most of the first lines are not text. One bad line is only an error of its row."""
     if not head:
         return
-    if head[0].startswith(WIDE_MARKS):
-        raise FileRefused(f"{name} is UTF-16 or UTF-32: save it as UTF-8")
-    told = [line for line in head if line.strip()]
-    if b"\0" not in head[0] and 2 * sum(map(_is_bad, told)) <= len(told):
+    if head[0].startswith(WIDE_BOMS):
+        raise FileRefused(f"{name} is UTF-16 or UTF-32. Save it as UTF-8")
+    lines = [line for line in head if line.strip()]
+    if b"\0" not in head[0] and 2 * sum(map(_is_invalid, lines)) <= len(lines):
         return
     raw = b"".join(head)
-    found, at = ("a NUL", raw.find(0)) if b"\0" in raw else ("no UTF-8", _first_bad(raw))
+    problem, offset = ("a NUL", raw.find(0)) if b"\0" in raw else ("not UTF-8", _find_invalid_byte(raw))
     raise FileRefused(
-        f"{name} is no text: byte {at + 1:,} is {found}. A text file, CSV or JSON Lines is expected; "
-        "one in another encoding must be saved as UTF-8 first"
+        f"{name} is not text: byte {offset + 1:,} is {problem}. Use a text file, CSV or JSON Lines. "
+        "If the encoding is not UTF-8, save the file as UTF-8 first"
     )
 
 
-def _is_bad(line: bytes) -> bool:
-    return b"\0" in line or _first_bad(line) >= 0
+def _is_invalid(line: bytes) -> bool:
+    return b"\0" in line or _find_invalid_byte(line) >= 0
 
 
-def _first_bad(raw: bytes) -> int:
-    """The place of the first byte that is no UTF-8, -1 where there is none; where a line that is too long was cut, a character may be too."""
+def _find_invalid_byte(raw: bytes) -> int:
+    """Return the offset of the first byte that is not UTF-8, or -1. An incomplete character at the end is accepted."""
     try:
         codecs.utf_8_decode(raw, "strict", False)
     except UnicodeDecodeError as error:
@@ -188,48 +212,48 @@ def _first_bad(raw: bytes) -> int:
     return -1
 
 
-def _checked_size(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Pass on the pieces of a file. Raises FileRefused for one that is too large."""
+def _check_size(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield the pieces of a file. Raises FileRefused if the file is too large."""
     total = 0
     for piece in pieces:
         total += len(piece)
         if total > MAX_FILE_BYTES:
-            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the most that is read: split it")
+            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the limit of a batch. Split it")
         yield piece
 
 
-def _too_long(line: int) -> Row:
+def _too_long_row(line: int) -> Row:
     return Row(line, {}, f"the line has more than {MAX_LINE_BYTES:,} bytes")
 
 
-def _text(lines: Iterator[tuple[int, str | None]], _name: str, keys: Keys) -> Iterator[Row]:
+def _text_rows(lines: Iterator[tuple[int, str | None]], _name: str, keys: RowKeys) -> Iterator[Row]:
     for number, text in lines:
         if text is None:
-            yield _too_long(number)
+            yield _too_long_row(number)
         elif (prompt := text.strip()).startswith("--") and "--prompt" in prompt:
-            yield _row_of_options(number, prompt, keys)
+            yield _parse_options(number, prompt, keys)
         elif prompt and not prompt.startswith("#"):
             yield Row(number, {"prompt": prompt[1:] if prompt.startswith("\\#") else prompt})
 
 
-def _row_of_options(number: int, text: str, keys: Keys) -> Row:
-    """Return the row of a line such as `--prompt "a fox" --seed 3`; without the option `--prompt` it is a prompt itself."""
+def _parse_options(number: int, text: str, keys: RowKeys) -> Row:
+    """Return the row of a line such as `--prompt "a fox" --seed 3`. Without --prompt, the whole line is the prompt."""
     if len(text) > MAX_OPTIONS_LENGTH:
         return Row(
             number,
             {},
-            f"the line has more than {MAX_OPTIONS_LENGTH:,} characters, the most that a line of options can have",
+            f"the line has more than {MAX_OPTIONS_LENGTH:,} characters, the limit for a line of options",
         )
     try:
         words = shlex.split(text)
     except ValueError as error:
         return Row(
-            number, {}, f"its options cannot be parted ({error}): put each value into quotation marks of one kind"
+            number, {}, f"its options cannot be split: {error}. Quote each value with one kind of quotation mark"
         )
     values: dict[str, list[str]] = {}
     option = ""
     for word in words:
-        # a prompt can begin with --
+        # the prompt itself can start with --
         if word.startswith("--") and (option != "--prompt" or values[option]):
             option, _, value = word.partition("=")
             values[option] = [value] * bool(value)
@@ -239,147 +263,150 @@ def _row_of_options(number: int, text: str, keys: Keys) -> Row:
         return Row(number, {"prompt": text})
     for option in values:
         if option != "--prompt":
-            keys.pass_over(option)
+            keys.note_unused(option)
     return Row(number, {"prompt": " ".join(values["--prompt"])})
 
 
-def _jsonl(lines: Iterator[tuple[int, str | None]], _name: str, keys: Keys) -> Iterator[Row]:
+def _jsonl_rows(lines: Iterator[tuple[int, str | None]], _name: str, keys: RowKeys) -> Iterator[Row]:
     for number, text in lines:
         if text is None:
-            yield _too_long(number)
+            yield _too_long_row(number)
         elif text.strip():
             try:
-                yield row_of(number, json.loads(text, parse_constant=_no_number), keys)
-            except (ValueError, RecursionError) as error:  # nested too deeply, numbers of thousands of digits
-                yield Row(number, {}, f"it is no JSON: {error}")
+                yield parse_row(number, json.loads(text, parse_constant=_reject_constant), keys)
+            except (ValueError, RecursionError) as error:  # nested too deeply, or a number of thousands of digits
+                yield Row(number, {}, f"it is not valid JSON: {error}")
 
 
-def row_of(number: int, value: Any, keys: Keys) -> Row:
-    """The row that a value is: a prompt, or a mapping with one."""
+def parse_row(number: int, value: Any, keys: RowKeys) -> Row:
+    """Return the row of a prompt, or of a mapping with a prompt."""
     if isinstance(value, str):
         return Row(number, {"prompt": value})
     if not isinstance(value, Mapping):
-        what = "a list: write each of its items in a line of its own" if isinstance(value, list) else f"{value!r:.40}"
-        return Row(number, {}, f"an object or a string is expected; this is {what}")
+        shown = "a list. Write each item on its own line" if isinstance(value, list) else f"{value!r:.40}"
+        return Row(number, {}, f"it must be an object or a string, but is {shown}")
     try:
-        return Row(number, {known: inner for key, inner in value.items() if (known := keys.known_as(str(key)))})
+        return Row(number, {resolved: inner for key, inner in value.items() if (resolved := keys.resolve(str(key)))})
     except KeyError as error:
         return Row(number, {}, str(error.args[0]))
 
 
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON's")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
-def _csv(lines: Iterator[tuple[int, str | None]], name: str, keys: Keys) -> Iterator[Row]:
+def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys) -> Iterator[Row]:
     feed = _CsvLines(lines, name)
-    head = next(feed)
-    if separator := SEPARATOR.fullmatch(head):
-        head = next((text for text in feed if text.strip()), "")
-    delimiter = separator[1] if separator else _delimiter(head, keys.prompt)
-    columns, is_style = _header(head, delimiter, name, keys), tuple(_cells(head, delimiter)) == STYLE
+    header = next(feed)
+    if separator := SEPARATOR.fullmatch(header):
+        header = next((text for text in feed if text.strip()), "")
+    delimiter = separator[1] if separator else _find_delimiter(header, keys.prompt)
+    columns, is_style = (
+        _parse_header(header, delimiter, name, keys),
+        tuple(_split_cells(header, delimiter)) == STYLE_HEADER,
+    )
     rows = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
-        begins = feed.begin_record()
+        line = feed.begin_record()
         try:
             cells = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            why = "is a quotation mark missing, or one inside a cell not doubled?"
-            where = f". The one in line {feed.opened:,} is not closed" if feed.opened else ""
-            yield Row(begins, {}, f"it is no CSV: {error} ({why}){where}")
+            hint = "Is a quotation mark missing, or not doubled inside a cell?"
+            location = f" The one in line {feed.opened:,} is not closed" if feed.opened else ""
+            yield Row(line, {}, f"it is not valid CSV: {error}. {hint}{location}")
             continue
-        if feed.too_long >= begins:
-            yield _too_long(feed.too_long)
+        if feed.too_long >= line:
+            yield _too_long_row(feed.too_long)
         elif len(cells) > len(columns):
-            what = f"it has {len(cells)} cells, the header {len(columns)}"
-            yield Row(begins, {}, f"{what}: a cell with {delimiter!r} needs quotation marks")
+            problem = f"it has {len(cells)} cells, but the header has {len(columns)}"
+            yield Row(line, {}, f"{problem}. Quote a cell that contains {delimiter!r}")
         elif any(cell.strip() for cell in cells):
             values = {key: cell for key, cell in zip(columns, cells, strict=False) if key and (cell or key == "prompt")}
             if not is_style:
-                yield Row(begins, values)
-            elif (style := _style_of(values, keys))["prompt"]:
-                yield Row(begins, style)
+                yield Row(line, values)
+            elif (style := _parse_style(values, keys))["prompt"]:
+                yield Row(line, style)
 
 
 class _CsvLines:
-    """The lines of a CSV file, each counted, so that a row knows where it begins and an open quotation mark is found."""
+    """The lines of a CSV file, counted, to locate the start of each row and an open quotation mark."""
 
     def __init__(self, lines: Iterator[tuple[int, str | None]], name: str) -> None:
         self.name = name
-        self.too_long = 0  # the last line that was
-        self.opened = 0  # the line of a quotation mark that is still open, 0 where all are closed
+        self.too_long = 0  # the last line that was too long
+        self.opened = 0  # the line of an open quotation mark, 0 if there is none
         self._lines = lines
-        self._number = self._length = self._begins = 0
+        self._number = self._length = self._row_start = 0
 
     def begin_record(self) -> int:
-        """Count from here on for a new row; return its line."""
-        self._length, self.opened, self._begins = 0, 0, self._number + 1
-        return self._begins
+        """Start counting for a new row. Return its line."""
+        self._length, self.opened, self._row_start = 0, 0, self._number + 1
+        return self._row_start
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        """Return the next line, an empty one for one that is too long. Raises FileRefused where a row has no end."""
+        """Return the next line, empty if it is too long. Raises FileRefused if the row does not end."""
         self._number, text = next(self._lines)
         if text is None:
             self.too_long, text = self._number, "\n"
         self._length += len(text)
-        if self._length > MAX_RECORD_BYTES and self._number > self._begins:
-            opens = f"opens in line {self.opened:,} and is not closed"
-            where = opens if self.opened else f"is wrong after line {self._begins:,}"
+        if self._length > MAX_RECORD_LENGTH and self._number > self._row_start:
+            open_mark = f"opens in line {self.opened:,} and is not closed"
+            problem = open_mark if self.opened else f"is wrong after line {self._row_start:,}"
             raise FileRefused(
-                f"{self.name}: a quotation mark {where}: the row from line {self._begins:,} on has more than {MAX_RECORD_BYTES:,} "
-                "characters. Close it, or double those inside a cell"
+                f"{self.name}: a quotation mark {problem}: the row that starts in line {self._row_start:,} has more "
+                f"than {MAX_RECORD_LENGTH:,} characters. Close it, or double quotation marks inside a cell"
             )
         if text.count('"') % 2:
             self.opened = 0 if self.opened else self._number
         return text
 
 
-def _style_of(values: dict[str, Any], keys: Keys) -> dict[str, Any]:
-    """Return a row of AUTOMATIC1111's styles with a name that can be given, and without the place for another prompt."""
+def _parse_style(values: dict[str, Any], keys: RowKeys) -> dict[str, Any]:
+    """Return a row of an AUTOMATIC1111 style, with a valid name and without the placeholder of another prompt."""
     text = values.get("prompt", "")
-    prompt = " ".join(PLACE.sub(" ", text).split()).strip(" ,")
+    prompt = " ".join(PLACEHOLDER.sub(" ", text).split()).strip(" ,")
     if "{prompt}" in text and prompt:
-        _note(keys, "{prompt} in a style stands for another prompt and is left out")
+        _add_note(keys, "{prompt} in a style is a placeholder for another prompt, and was removed")
     if not prompt:
-        _note(keys, "styles without a prompt of their own are passed over")
-    return {"name": tidied(values.get("name", "")), "prompt": prompt}
+        _add_note(keys, "styles without a prompt of their own were skipped")
+    return {"name": clean_name(values.get("name", "")), "prompt": prompt}
 
 
-def _note(keys: Keys, note: str) -> None:
+def _add_note(keys: RowKeys, note: str) -> None:
     if note not in keys.notes:
         keys.notes.append(note)
 
 
-def _header(head: str, delimiter: str, name: str, keys: Keys) -> list[str]:
-    """The known key of every column, "" for one that is not used. Raises FileRefused."""
-    cells = _cells(head, delimiter)
+def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list[str]:
+    """Return the known key of every column, "" if the column is ignored. Raises FileRefused."""
+    cells = _split_cells(header, delimiter)
     try:
-        columns = [keys.known_as(cell) for cell in cells]
+        columns = [keys.resolve(cell) for cell in cells]
     except KeyError as error:
         raise FileRefused(f"{name}: {error.args[0]}") from error
     used = [column for column in columns if column]
     if "prompt" not in columns:
-        told = ", ".join(cell[:40] for cell in cells[:MAX_CELLS_SHOWN])
+        shown = ", ".join(cell[:40] for cell in cells[:MAX_COLUMNS_SHOWN])
         raise FileRefused(
-            f"{name} has no column {keys.prompt!r} in its first line, but {told}: `--column NAME` says which one holds the prompts"
+            f"{name} has no column {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one"
         )
-    if twice := next((column for column in used if used.count(column) > 1), ""):
-        raise FileRefused(f"{name} has two columns {twice!r}")
+    if duplicate := next((column for column in used if used.count(column) > 1), ""):
+        raise FileRefused(f"{name} has two columns named {duplicate!r}")
     return columns
 
 
-def _delimiter(head: str, prompt: str) -> str:
-    """The first that makes a cell of the prompt's column, else the comma."""
-    return next((one for one in DELIMITERS if prompt in _cells(head, one)), ",")
+def _find_delimiter(header: str, prompt: str) -> str:
+    """Return the first delimiter that makes the prompt's column a cell of its own, else the comma."""
+    return next((delimiter for delimiter in DELIMITERS if prompt in _split_cells(header, delimiter)), ",")
 
 
-def _cells(head: str, delimiter: str) -> list[str]:
+def _split_cells(line: str, delimiter: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter, strict=True), [])]
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
     except csv.Error:
         return []

@@ -1,4 +1,4 @@
-"""Trainings one after another, as `train_many` trains them together: for those that a batch cannot hold, whose number of tokens is to be found."""
+"""Train tasks one after another, with the interface of `train_many`. For tokens="auto", which cannot share a batch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.task import TrainingState, TrainingTask
 
-LOOK_EVERY = 10  # steps
+REPORT_STEPS = 10
 
 
-class _Ended(Exception):  # no error: whoever looks on has had enough
-    """The training is to be left where it is."""
+class _Stopped(Exception):  # control flow, not an error
+    """`on_step` has stopped the training."""
 
 
 class SequentialBatch:
-    """A pool of one. `slots` are its trainings, of which a batch asks how far they are."""
+    """A batch with one slot, which is the batch itself. It has what `on_step` reads of a TrainingBatch."""
 
     def __init__(self, task: TrainingTask, report: Report) -> None:
         self.config, self.step = task.config, report.step
@@ -33,33 +33,33 @@ class SequentialBatch:
         return {self.key: self._report.state()}
 
 
-def train_singly(
+def train_sequentially(
     encoder: TextEncoder,
     tasks: Iterable[TrainingTask],
     *,
-    places: int | None = None,  # noqa: ARG001  # there is one
+    row_limit: int | None = None,  # noqa: ARG001  # only one task runs at a time
     on_step: Callable[[Any], bool | None] | None = None,
 ) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
-    """As `train_many`, one at a time."""
+    """Train one task at a time. For the arguments see `train_many`."""
     for task in tasks:
 
-        def look(report: Report, task: TrainingTask = task) -> None:
+        def check_report(report: Report, task: TrainingTask = task) -> None:
             if on_step is not None and on_step(SequentialBatch(task, report)):
-                raise _Ended
+                raise _Stopped
 
-        made: SoftPrompt | SoftPromptError
+        outcome: SoftPrompt | SoftPromptError
         try:
-            made = train(
+            outcome = train(
                 encoder,
                 task.text,
                 task.config,
                 meanings=task.meanings,
-                interval=LOOK_EVERY,
+                interval=REPORT_STEPS,
                 resume=task.resume,
-                on_report=look,
+                on_report=check_report,
             )
-        except _Ended:
+        except _Stopped:
             return
         except SoftPromptError as error:
-            made = error
-        yield task, made
+            outcome = error
+        yield task, outcome

@@ -1,7 +1,7 @@
-"""The rows of a batch on disk, and the little that is kept of each in memory: 20 bytes, and as many of a set again.
+"""All rows of a batch in a temporary file. A row takes about 20 bytes of memory, and as many again in a set.
 
-The source is read once, into a file without a name that is gone with the process. So standard input can be gone through several times, a
-file that is edited meanwhile changes nothing, and a thousand prompts take no more memory than ten.
+The source is read once, into an unnamed file that disappears with the process. So standard input can be read several
+times, later edits of the source have no effect, and the prompts themselves take no memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.batches.row_job import Defaults, digest_of, entry_id, job_from_row
+from softprompt.batches.row_job import Defaults, entry_id, job_digest, job_from_row
 from softprompt.batches.rows import Row
 from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
 from softprompt.jobs.job import TrainJob
@@ -26,7 +26,7 @@ MAX_ROWS = 1_000_000  # prompts; 60 MB of memory
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A row made a job with the id of its entry, or what is wrong with it."""
+    """A row with its job and entry id, or with its error."""
 
     line: int
     id: str
@@ -36,61 +36,66 @@ class BatchRequest:
 
 
 @dataclass(frozen=True)
-class How:
-    """What rows must have in common to be trained together. Settings that a row has for itself, such as its seed, are not
-    in it: each would keep a configuration in memory."""
+class BatchGroup:
+    """What rows must share to train in one batch. Settings of a single row, such as its seed, stay on disk."""
 
     model: str
-    plan: Hashable
+    batch_key: Hashable
 
 
 class Spool:
-    """All rows of a batch, in the order of the file. Raises FileRefused, HomeError.
+    """All rows of a batch, in the order of the file.
 
-    `syntax` are the kinds of syntax that their prompts hold.
+    Attributes:
+        offsets, ids, group_numbers: one number per row. `group_numbers` index `groups`; -1 means no valid job.
+        syntax: kinds of image programs' syntax that appear in the prompts.
+        digest: SHA-256 of all rows.
+
+    Raises:
+        FileRefused, HomeError.
     """
 
     def __init__(self, rows: Iterable[Row], defaults: Defaults, folder: Path) -> None:
         self.defaults = defaults
-        self.hows: list[How] = []
+        self.groups: list[BatchGroup] = []
         self.syntax: set[SyntaxKind] = set()
-        self.at, self.ids, self.how = array("Q"), array("Q"), array("l")  # of each row; how is -1 where it is no job
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as this
-        text, known, times = hashlib.sha256(), dict[How, int](), dict[bytes, int]()
+        self.offsets, self.ids, self.group_numbers = array("Q"), array("Q"), array("l")
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
+        content, numbers, counts = hashlib.sha256(), dict[BatchGroup, int](), dict[bytes, int]()
         try:
             for row in rows:
-                self._add(row, known, times, text)
+                self._add(row, numbers, counts, content)
         except OSError as error:
-            raise HomeError(f"{folder} cannot be written to ({error.strerror}): free it") from error
-        except BaseException:  # Ctrl-C too: close the file, and raise it again
+            raise HomeError(
+                f"cannot write to {folder}: {error.strerror}. Free some space, or make the folder writable"
+            ) from error
+        except BaseException:  # including Ctrl-C
             self.close()
             raise
-        self.content = text.hexdigest()
+        self.digest = content.hexdigest()
 
-    def _add(self, row: Row, known: dict[How, int], times: dict[bytes, int], text: Any) -> None:
-        if len(self.at) == MAX_ROWS:
-            raise FileRefused(
-                f"these are more than {MAX_ROWS:,} prompts, the most that one batch takes: split the file"
-            )
-        number, how, values = 0, -1, self._with_prepared_prompt(row.values)
+    def _add(self, row: Row, numbers: dict[BatchGroup, int], counts: dict[bytes, int], content: Any) -> None:
+        if len(self.offsets) == MAX_ROWS:
+            raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit of a batch. Split it")
+        number, group_number, values = 0, -1, self._with_prepared_prompt(row.values)
         if not row.error:
             try:
                 job = job_from_row(values, self.defaults)
             except (PromptError, ConfigError, LibraryError):
-                pass  # found again, and told, when the row is read back
+                pass  # `__getitem__` reports the error
             else:
-                digest = digest_of(job)
-                times[digest] = times.get(digest, 0) + 1
-                number = int(entry_id(digest, times[digest]), 16)
-                common = How(job.model, job.config.plan)
-                how = known.setdefault(common, len(known))
-                if how == len(self.hows):
-                    self.hows.append(common)
+                digest = job_digest(job)
+                counts[digest] = counts.get(digest, 0) + 1
+                number = int(entry_id(digest, counts[digest]), 16)
+                group = BatchGroup(job.model, job.config.batch_key)
+                group_number = numbers.setdefault(group, len(numbers))
+                if group_number == len(self.groups):
+                    self.groups.append(group)
         line = json.dumps([row.line, values, row.error], default=str).encode() + b"\n"
-        text.update(line)
-        self.at.append(self.file.tell())
+        content.update(line)
+        self.offsets.append(self.file.tell())
         self.ids.append(number)
-        self.how.append(how)
+        self.group_numbers.append(group_number)
         self.file.write(line)
 
     def _with_prepared_prompt(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -102,26 +107,26 @@ class Spool:
         return values | {"prompt": prepared.text} if prepared.kinds else values
 
     def __len__(self) -> int:
-        return len(self.at)
+        return len(self.offsets)
 
     def __getitem__(self, index: int) -> BatchRequest:
-        self.file.seek(self.at[index])
+        self.file.seek(self.offsets[index])
         line, values, error = json.loads(self.file.readline())
-        prompt = _shown(values)
+        prompt = _display_prompt(values)
         if error:
             return BatchRequest(line, "", None, prompt, (PromptError.__name__, error))
         try:
             job = job_from_row(values, self.defaults)
-        except SoftPromptError as wrong:
-            return BatchRequest(line, "", None, prompt, (type(wrong).__name__, str(wrong)))
+        except SoftPromptError as invalid:
+            return BatchRequest(line, "", None, prompt, (type(invalid).__name__, str(invalid)))
         return BatchRequest(line, f"{self.ids[index]:016x}", job, prompt)
 
-    def texts(self) -> Iterator[tuple[int, str]]:
-        """Yield the line and the prompt of every row, as its result gives them."""
+    def prompts(self) -> Iterator[tuple[int, str]]:
+        """Yield the line and prompt of every row, as in its result."""
         self.file.seek(0)
         for raw in self.file:
             line, values, _ = json.loads(raw)
-            yield line, _shown(values)
+            yield line, _display_prompt(values)
 
     def __iter__(self) -> Iterator[BatchRequest]:
         return (self[index] for index in range(len(self)))
@@ -130,7 +135,7 @@ class Spool:
         self.file.close()
 
 
-def _shown(values: dict[str, Any]) -> str:
-    """Return the prompt of a row, with marks in the place of what is no UTF-8; "" where it has none."""
+def _display_prompt(values: dict[str, Any]) -> str:
+    """Return the prompt of a row with U+FFFD for invalid UTF-8, "" if the row has no prompt."""
     prompt = values.get("prompt")
     return prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""

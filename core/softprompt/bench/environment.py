@@ -1,4 +1,4 @@
-"""What all parts of a run share: the encoder, the plan, who is told, and the peer's tuned rate, which is chosen once."""
+"""Shared state of a benchmark: the encoder, the plan, progress messages, and the peer's tuned rate."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from softprompt.bench.plan import Plan
-from softprompt.bench.prompts import least_tokens, suited
-from softprompt.bench.textual_inversion import tuned_rate
+from softprompt.bench.prompts import min_prompt_tokens, select_prompts
+from softprompt.bench.textual_inversion import tune_rate
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 
-TOKENS = 8  # of the step ratio and of the time to a similarity
+SOFT_TOKENS = 8  # for the step ratio and the time to a similarity
 ALONE_GOAL, COMPOSED_GOAL = 0.99, 0.98
-TOWARDS = TrainConfig(tokens=TOKENS, contexts=(), stop_at=ALONE_GOAL)
+GOAL_CONFIG = TrainConfig(tokens=SOFT_TOKENS, contexts=(), stop_at=ALONE_GOAL)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """`say` is told in words what is measured next."""
+class BenchEnvironment:
+    """The encoder and the plan of a benchmark. `notify` receives a message before each measurement."""
 
     encoder: TextEncoder
     plan: Plan
-    say: Callable[[str], None] = lambda _: None
+    notify: Callable[[str], None] = lambda _: None
 
-    def texts(self, tokens: int, count: int) -> list[str]:
-        """Prompts that `tokens` soft tokens can be measured with; where there are none, that is said."""
-        found = suited(self.encoder, list(self.plan.texts), tokens, count)
-        if not found:
-            self.say(
-                f"k {tokens} is left out: no prompt has {least_tokens(tokens)} to {self.encoder.max_prompt_tokens} tokens"
+    def select_texts(self, tokens: int, count: int) -> list[str]:
+        """Return prompts long enough to measure `tokens` soft tokens. Notifies if there are none."""
+        texts = select_prompts(self.encoder, list(self.plan.texts), tokens, count)
+        if not texts:
+            self.notify(
+                f"k {tokens} is skipped: no prompt has {min_prompt_tokens(tokens)} to "
+                f"{self.encoder.max_prompt_tokens} tokens"
             )
-        return found
+        return texts
 
     @cached_property
     def tuned_rate(self) -> float:
-        self.say(f"textual inversion: choosing a rate on {len(self.plan.others)} other prompts")
-        return tuned_rate(self.encoder, list(self.plan.others), TOWARDS, ALONE_GOAL)
+        self.notify(f"textual inversion: tuning its rate on {len(self.plan.others)} other prompts")
+        return tune_rate(self.encoder, list(self.plan.others), GOAL_CONFIG, ALONE_GOAL)

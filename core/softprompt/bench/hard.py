@@ -1,4 +1,4 @@
-"""What k real tokens are worth that each method finds in the same time."""
+"""Compare the hard readouts that each method finds in the same time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.bench.environment import Setting
-from softprompt.bench.machine import synchronise
+from softprompt.bench.environment import BenchEnvironment
+from softprompt.bench.machine import synchronize
 from softprompt.bench.results import COPY, FAST, OURS, STOCK, WARM, HardRow
 from softprompt.config import MAX_STEPS, HardConfig
 from softprompt.discrete import HardReport, find_hard
@@ -23,109 +23,123 @@ from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt
-from softprompt.objectives.pooled import encode_targets_in
+from softprompt.objectives.pooled import encode_target
 from softprompt.training.optimizer import CHECK_STEPS
 
-SAME = 1e-4  # two similarities of one text, in float32
+SAME_SIMILARITY = 1e-4  # the largest difference between two similarities of one text, in float32
 
 
 @dataclass(frozen=True)
 class HardPromptRow:
-    """A text, its similarity as typed, whether it tokenises to the ids that were scored, and the seconds that it took."""
+    """One text: its similarity when typed, whether it tokenizes to the ids that were scored, and the search time."""
 
     similarity: float
-    kept: bool
+    survives: bool
     seconds: float
 
 
-def hard_rows(setting: Setting) -> Iterator[HardRow]:
-    """HardRows of every method for each k. PEZ has on each prompt as long as ours took from the same start, which ends with a whole round."""
-    encoder, plan = setting.encoder, setting.plan
+def measure_hard(environment: BenchEnvironment) -> Iterator[HardRow]:
+    """Yield a HardRow per method for each k.
+
+    On each prompt, PEZ gets the same start and time as ours, which may exceed `plan.seconds` to finish its round.
+    """
+    encoder, plan = environment.encoder, environment.plan
     for tokens in plan.hard_tokens:
-        prompts = [tokenize_prompt(encoder, text) for text in setting.texts(tokens, plan.hard_count)]
+        prompts = [tokenize_prompt(encoder, text) for text in environment.select_texts(tokens, plan.hard_count)]
         if not prompts:
             continue
-        find_hard(encoder, prompts[0], tokens, HardConfig(steps=1))  # what is made of the vocabulary, once for a model
+        find_hard(encoder, prompts[0], tokens, HardConfig(steps=1))  # fills the vocabulary cache of the model
         cold = HardConfig(steps=MAX_STEPS, seconds=plan.seconds, init="random")
         warm = HardConfig(steps=MAX_STEPS, seconds=plan.seconds)
-        found: dict[str, list[HardPromptRow]] = {method: [] for method in (OURS, WARM, FAST, STOCK, COPY)}
+        rows: dict[str, list[HardPromptRow]] = {method: [] for method in (OURS, WARM, FAST, STOCK, COPY)}
         interrupted: KeyboardInterrupt | None = None
         try:
             for i, prompt in enumerate(prompts, 1):
-                setting.say(f"hard quality: {tokens} tokens, {plan.seconds:g} s a method, prompt {i} of {len(prompts)}")
-                target = encode_targets_in(encoder, prompt, [ALONE])[0]
-                found[OURS].append(_ours(encoder, prompt, tokens, cold, target))
-                found[WARM].append(_ours(encoder, prompt, tokens, warm, target))
-                seconds = found[OURS][-1].seconds
-                found[FAST].append(_pez(encoder, prompt, tokens, seconds, stock=False))
-                found[STOCK].append(_pez(encoder, prompt, tokens, seconds, stock=True))
-                found[COPY].append(_copied(encoder, prompt, tokens, target))
+                environment.notify(
+                    f"hard quality: {tokens} tokens, {plan.seconds:g} s per method, prompt {i} of {len(prompts)}"
+                )
+                target = encode_target(encoder, prompt, [ALONE])[0]
+                rows[OURS].append(_run_ours(encoder, prompt, tokens, cold, target))
+                rows[WARM].append(_run_ours(encoder, prompt, tokens, warm, target))
+                seconds = rows[OURS][-1].seconds
+                rows[FAST].append(_run_pez(encoder, prompt, tokens, seconds, stock=False))
+                rows[STOCK].append(_run_pez(encoder, prompt, tokens, seconds, stock=True))
+                rows[COPY].append(_copy_tokens(encoder, prompt, tokens, target))
         except KeyboardInterrupt as error:
             interrupted = error
-        whole = len(found[COPY])  # prompts that every method has had
-        for method, each in found.items():
-            if whole:
-                yield _row(method, tokens, each[:whole], found[COPY])
+        completed = len(rows[COPY])  # prompts that every method has finished
+        for method, method_rows in rows.items():
+            if completed:
+                yield _summarize(method, tokens, method_rows[:completed], rows[COPY])
         if interrupted:
             raise interrupted
 
 
-def _row(method: str, tokens: int, found: list[HardPromptRow], copies: list[HardPromptRow]) -> HardRow:
-    similarities = [one.similarity for one in found]
+def _summarize(method: str, tokens: int, rows: list[HardPromptRow], copies: list[HardPromptRow]) -> HardRow:
+    similarities = [row.similarity for row in rows]
     return HardRow(
         method=method,
         tokens=tokens,
-        count=len(found),
-        seconds=mean(one.seconds for one in found),
+        count=len(rows),
+        seconds=mean(row.seconds for row in rows),
         similarity=mean(similarities),
         similarity_worst=min(similarities),
-        kept=mean(one.kept for one in found),
-        copy=mean(one.similarity for one in copies),
+        kept=mean(row.survives for row in rows),
+        copy=mean(copy.similarity for copy in copies),
     )
 
 
-def _ours(encoder: TextEncoder, prompt: HardPrompt, tokens: int, config: HardConfig, target: Tensor) -> HardPromptRow:
-    synchronise(encoder.device)
-    began = time.perf_counter()
-    scored = 0.0  # of the ids that were searched with; the readout's own figure is of its text already
-    seconds = (
-        0.0  # until the search ended; what comes after is the fidelity in contexts, which no other method is asked for
-    )
+def _run_ours(
+    encoder: TextEncoder, prompt: HardPrompt, tokens: int, config: HardConfig, target: Tensor
+) -> HardPromptRow:
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
+    search_similarity = 0.0  # of the ids; the readout reports the similarity of its text
+    seconds = 0.0  # of the search; grading in contexts comes after it, and no other method does that
 
-    def remember(report: HardReport) -> None:
-        nonlocal scored, seconds
-        scored, seconds = report.similarity, time.perf_counter() - began
+    def on_report(report: HardReport) -> None:
+        nonlocal search_similarity, seconds
+        search_similarity, seconds = report.similarity, time.perf_counter() - started_at
 
-    made = find_hard(encoder, prompt, tokens, config, remember)
-    row = encoder.tokenizer.encode(made.text)
+    readout = find_hard(encoder, prompt, tokens, config, on_report)
+    row = encoder.tokenizer.encode(readout.text)
     similarity = _similarity(encoder, row, target)
-    return HardPromptRow(similarity, len(row) == tokens and abs(similarity - scored) < SAME, seconds)
+    return HardPromptRow(
+        similarity, len(row) == tokens and abs(similarity - search_similarity) < SAME_SIMILARITY, seconds
+    )
 
 
-def _pez(encoder: TextEncoder, prompt: HardPrompt, tokens: int, seconds: float, stock: bool) -> HardPromptRow:
-    """PEZ as published, from the first of our starts. Of all that were the best so far, the one that is best when typed is taken: a gift."""
-    start = random_tokens(TypeableVocabulary.of(encoder, HardConfig()).ids, 1, tokens, torch.Generator().manual_seed(0))
-    synchronise(encoder.device)
-    began = time.perf_counter()
-    target = encode_targets_in(encoder, prompt, [ALONE])
+def _run_pez(encoder: TextEncoder, prompt: HardPrompt, tokens: int, seconds: float, stock: bool) -> HardPromptRow:
+    """Run PEZ as published, from the first of our starts.
+
+    PEZ gets an advantage: of all tokens that were the best at some step, the row uses those that score best when typed.
+    """
+    start = random_tokens(
+        TypeableVocabulary.from_config(encoder, HardConfig()).ids, 1, tokens, torch.Generator().manual_seed(0)
+    )
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
+    target = encode_target(encoder, prompt, [ALONE])
     pez = Pez(encoder, target, start, stock=stock)
-    every = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # each look waits for the device
+    read_steps = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # each read waits for the device
     bests: dict[tuple[int, ...], None] = {}
-    while time.perf_counter() - began < seconds or not bests:
+    while time.perf_counter() - started_at < seconds or not bests:
         pez.step()
-        if pez.steps % every == 0:
+        if pez.steps % read_steps == 0:
             bests[tuple(pez.best[0].tolist())] = None
-    passed = time.perf_counter() - began
-    typed = {row: encoder.tokenizer.encode(encoder.tokenizer.decode(row))[: encoder.max_prompt_tokens] for row in bests}
-    similarities = {row: _similarity(encoder, again, target[0]) for row, again in typed.items()}
+    elapsed = time.perf_counter() - started_at
+    retyped = {
+        row: encoder.tokenizer.encode(encoder.tokenizer.decode(row))[: encoder.max_prompt_tokens] for row in bests
+    }
+    similarities = {row: _similarity(encoder, ids, target[0]) for row, ids in retyped.items()}
     best = max(similarities, key=lambda row: similarities[row])
-    return HardPromptRow(similarities[best], typed[best] == list(best), passed)
+    return HardPromptRow(similarities[best], retyped[best] == list(best), elapsed)
 
 
-def _copied(encoder: TextEncoder, prompt: HardPrompt, tokens: int, target: Tensor) -> HardPromptRow:
+def _copy_tokens(encoder: TextEncoder, prompt: HardPrompt, tokens: int, target: Tensor) -> HardPromptRow:
     row = encoder.tokenizer.encode(prompt.text)[:tokens]
-    again = encoder.tokenizer.encode(encoder.tokenizer.decode(row))[: encoder.max_prompt_tokens]
-    return HardPromptRow(_similarity(encoder, again, target), again == row, 0.0)
+    retyped = encoder.tokenizer.encode(encoder.tokenizer.decode(row))[: encoder.max_prompt_tokens]
+    return HardPromptRow(_similarity(encoder, retyped, target), retyped == row, 0.0)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The machine that is measured on, clocks that wait for its device, and its memory."""
+"""The measured machine: its description, timers that wait for the device, and peak memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 
 Call = Callable[[], object]
 
-MATMUL_SIZES = {"cpu": 1024}  # large enough to be bound by arithmetic
+MATMUL_SIZES = {"cpu": 1024}  # large enough to be limited by arithmetic
 MATMUL_SIZE = 8192  # on every other device
-BURST = 0.03  # seconds that one thing runs before it is the next one's turn
-MIN_TURNS, MAX_BURST = 3, 100
-SLOW = 1.0  # seconds; what takes longer is not run only to see how long it takes
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+BURST_SECONDS = 0.03  # of one call before the next call's turn
+MIN_TURNS, MAX_BURST_CALLS = 3, 100
+SLOW_SECONDS = 1.0  # a call this slow is not repeated just to size its bursts
+STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on. `memory` in bytes is the device's; `gflops` those of a large matrix product, in 1e9 a second."""
+    """The measured machine. `memory` is the device's, in bytes; `gflops` is the speed of a large matrix product."""
 
     cpu: str
     cores: int
@@ -47,29 +47,29 @@ class Machine:
 
 
 def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
-    """This machine, and how fast it multiplies matrices in the encoder's precision: the median over `seconds`."""
+    """Describe this machine. Times matrix products in the encoder's precision for `seconds` and takes the median."""
     device = encoder.device
     matmul = Matmul(device, encoder.tower.table.dtype)
     return Machine(
-        cpu=_cpu(),
+        cpu=_cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         device=str(device),
         device_name=torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else _cpu()
+        else _cpu_name()
         if device.type == "cpu"
         else "",
-        memory=_memory(device),
+        memory=_memory_bytes(device),
         model=encoder.name,
         arithmetic=encoder.device_label,
-        gflops=matmul.flops / in_turns({"matmul": matmul}, seconds, device)["matmul"] / 1e9,
+        gflops=matmul.flops / time_in_turns({"matmul": matmul}, seconds, device)["matmul"] / 1e9,
     )
 
 
 class Matmul:
-    """A large matrix product; `flops` are its multiplications and additions."""
+    """A large matrix product. `flops` counts its multiplications and additions."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         n = MATMUL_SIZES.get(device.type, MATMUL_SIZE)
@@ -80,47 +80,48 @@ class Matmul:
         return self.a @ self.b
 
 
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) -> dict[str, float]:
-    """Median seconds of one call of each, the calls taking turns so that a busy machine slows all alike.
+def time_in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) -> dict[str, float]:
+    """Return the median seconds of each call. The calls take turns, so that a busy machine slows all of them alike.
 
-    A turn is a burst of calls, after one that is not counted: what ran before has emptied the caches and given the memory back. The device
-    is waited for at a burst's ends only, as a training does.
+    A turn is one uncounted call and then a burst of timed ones: the call before it has emptied the caches and released
+    memory. As in training, the device is synchronized only at the ends of a burst.
     """
     bursts = {}
     for name, call in calls.items():
-        first = _timed(call, 1, device)  # with allocations, and what is made at the first call
-        again = _timed(call, 1, device) if first < SLOW else first
-        bursts[name] = max(1, min(MAX_BURST, int(BURST / max(1e-9, again))))
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends or len(next(iter(found.values()))) < MIN_TURNS:
+        first = _time_calls(call, 1, device)  # includes allocations and other one-time work
+        second = _time_calls(call, 1, device) if first < SLOW_SECONDS else first
+        bursts[name] = max(1, min(MAX_BURST_CALLS, int(BURST_SECONDS / max(1e-9, second))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or len(next(iter(times.values()))) < MIN_TURNS:
         for name, call in calls.items():
             call()
-            found[name].append(_timed(call, bursts[name], device))
-    return {name: median(times) for name, times in found.items()}
+            times[name].append(_time_calls(call, bursts[name], device))
+    return {name: median(call_times) for name, call_times in times.items()}
 
 
-def _timed(call: Call, count: int, device: torch.device) -> float:
-    synchronise(device)
-    began = time.perf_counter()
+def _time_calls(call: Call, count: int, device: torch.device) -> float:
+    """Return the mean seconds of `count` calls."""
+    synchronize(device)
+    started_at = time.perf_counter()
     for _ in range(count):
         call()
-    synchronise(device)
-    return (time.perf_counter() - began) / count
+    synchronize(device)
+    return (time.perf_counter() - started_at) / count
 
 
-class Peak:
-    """A context that knows afterwards the most `memory` in bytes that was in use: the device's, or on a cpu the whole process's.
+class PeakMemory:
+    """A context manager that measures peak `memory` in bytes: the device's, or on a cpu that of the whole process.
 
-    None where the system does not say.
+    `memory` stays None if the system does not report it.
     """
 
     memory: int | None = None
@@ -128,13 +129,13 @@ class Peak:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            _give_back()
+            _release_freed_memory()
             with suppress(OSError):
-                RESET.write_text("5")
+                CLEAR_REFS_FILE.write_text("5")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,24 +143,24 @@ class Peak:
             self.memory = torch.cuda.max_memory_allocated(self.device)
         elif self.device.type == "cpu":
             with suppress(OSError, StopIteration):
-                line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+                line = next(line for line in STATUS_FILE.read_text().splitlines() if line.startswith("VmHWM:"))
                 self.memory = int(line.split()[1]) * 1024
 
 
-def _give_back() -> None:
-    """Lets the system have what the C library keeps of memory that was freed: 190 MB after a batch of 64 on `mini`."""
+def _release_freed_memory() -> None:
+    """Return freed memory from the C library to the system: 190 MB after a batch of 64 on `mini`."""
     with suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
 
 
-def _memory(device: torch.device) -> int:
+def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     with suppress(OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""What is to be measured, and how long. Needs no torch."""
+"""The plan of a benchmark: what to measure, and for how long. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from softprompt.bench.prompts import shipped, tuning
+from softprompt.bench.prompts import shipped_prompts, tuning_prompts
 from softprompt.bench.results import DEFAULT, OURS, TUNED, WARM
 from softprompt.errors import ConfigError
 
@@ -15,16 +15,21 @@ PARTS = ("speed", "time", "soft", "hard")
 
 @dataclass(frozen=True)
 class Plan:
-    """Which figures, on which prompts, with how much patience. Raises ConfigError for what cannot be measured.
+    """The measurements, prompts and time limits of a benchmark. Raises ConfigError for invalid values.
 
-    count: prompts of `time` and `soft`; hard_count: those of `hard`, each of which takes 4 x `seconds` for each k.
-    seconds: what every method has for a hard readout. watch: for how long the steps of one comparison are timed.
-    batches: sizes of the table of batches; () for what suits the device. patience: seconds after which a training is given up.
+    Attributes:
+        others: prompts used only to tune the peers' settings.
+        count: number of prompts for the parts `time` and `soft`.
+        hard_count: number of prompts for the part `hard`; each takes 4 x `seconds` per k.
+        seconds: time that every method gets for a hard readout.
+        watch: seconds to time the steps of one comparison.
+        patience: seconds after which a training is abandoned.
+        batches: batch sizes to measure; () chooses sizes that suit the device.
     """
 
     parts: tuple[str, ...] = PARTS
-    texts: tuple[str, ...] = field(default_factory=lambda: tuple(shipped()))
-    others: tuple[str, ...] = field(default_factory=lambda: tuple(tuning()))
+    texts: tuple[str, ...] = field(default_factory=lambda: tuple(shipped_prompts()))
+    others: tuple[str, ...] = field(default_factory=lambda: tuple(tuning_prompts()))
     count: int = 50
     hard_count: int = 50
     seconds: float = 5.0
@@ -40,28 +45,28 @@ class Plan:
     def __post_init__(self) -> None:
         for part in self.parts:
             if part not in PARTS:
-                raise ConfigError(f"{part!r} is nothing that is measured; there are {', '.join(PARTS)}")
+                raise ConfigError(f"{part!r} is not a part of the benchmark. Use {', '.join(PARTS)}.")
         for name, count in (
             ("count", self.count),
             ("hard_count", self.hard_count),
             *(("batch", size) for size in (*self.step_batches, *self.batches)),
         ):
             if count < 1:
-                raise ConfigError(f"{name} is {count}; it must be at least 1")
+                raise ConfigError(f"{name} is {count}. It must be at least 1.")
         for name in ("seconds", "watch", "patience"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 < value <= 86_400):
-                raise ConfigError(f"{name} is {value:g}; it must be over 0 and at most 86,400")
+                raise ConfigError(f"{name} is {value:g}. It must be greater than 0 and at most 86,400.")
 
     @classmethod
-    def full(cls, **others: Any) -> Plan:
-        """All figures as they are defined."""
-        return cls(**others)
+    def full(cls, **overrides: Any) -> Plan:
+        """Return the full benchmark."""
+        return cls(**overrides)
 
     @classmethod
-    def quick(cls, **others: Any) -> Plan:
-        """The same figures on few prompts, in about a minute on two cores with `mini`."""
-        few: dict[str, Any] = {
+    def quick(cls, **overrides: Any) -> Plan:
+        """Return the same benchmark on few prompts: about a minute on two cores with `mini`."""
+        settings: dict[str, Any] = {
             "count": 5,
             "hard_count": 2,
             "seconds": 1.0,
@@ -69,14 +74,14 @@ class Plan:
             "patience": 8.0,
             "step_tokens": (2,),
         }
-        few |= {
+        settings |= {
             "soft_tokens": (3,),
             "soft_methods": (DEFAULT, OURS, TUNED),
             "hard_tokens": (4, 8),
-            "others": tuple(tuning()[:3]),
+            "others": tuple(tuning_prompts()[:3]),
         }
-        return cls(**few | others)
+        return cls(**settings | overrides)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; of the prompts, how many there are."""
+        """Return plain values for JSON, with the number of prompts instead of their texts."""
         return vars(self) | {"texts": len(self.texts), "others": len(self.others)}

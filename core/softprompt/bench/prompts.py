@@ -1,4 +1,4 @@
-"""The prompts that are measured with: those that come with the package, or a user's file. Needs no torch."""
+"""The benchmark's prompts: from the package or from a user's file. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ from softprompt.errors import PromptError
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
-MAX_FILE_BYTES = 4 << 20  # bytes
-MIN_TOKENS = 8  # of a prompt, whatever k is
+MAX_FILE_BYTES = 4 << 20
+MIN_PROMPT_TOKENS = 8  # for any k
 
 
-def shipped() -> list[str]:
-    """Prompts of 16 tokens and more, 21 of them of 32 and more, in CLIP's count."""
+def shipped_prompts() -> list[str]:
+    """Return the package's prompts: all have at least 16 CLIP tokens, 21 of them at least 32."""
     return _lines(files("softprompt.bench").joinpath("prompts.txt").read_text(encoding="utf-8"))
 
 
-def tuning() -> list[str]:
-    """Others, on which the peers' settings are chosen."""
+def tuning_prompts() -> list[str]:
+    """Return the prompts that only serve to tune the peers' settings."""
     return _lines(files("softprompt.bench").joinpath("tuning.txt").read_text(encoding="utf-8"))
 
 
-def from_file(path: Path) -> list[str]:
-    """The lines of a text file, each once; empty ones and comments (#) are left out. Raises PromptError."""
+def read_prompts(path: Path) -> list[str]:
+    """Return the distinct lines of a text file, without empty lines and comments (#). Raises PromptError."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PromptError(
-                f"{path} is larger than {MAX_FILE_BYTES >> 20} MB: give a text file with a prompt on each line"
+                f"{path} is larger than {MAX_FILE_BYTES >> 20} MB. Use a text file with one prompt per line."
             )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
-    found = _lines(text)
-    if not found:
-        raise PromptError(f"{path} holds no prompts: give a text file with a prompt on each line")
-    return found
+    prompts = _lines(text)
+    if not prompts:
+        raise PromptError(f"{path} contains no prompts. Use a text file with one prompt per line.")
+    return prompts
 
 
-def suited(encoder: TextEncoder, texts: list[str], tokens: int, count: int) -> list[str]:
-    """The first `count` that have at least twice as many tokens as `tokens`, for of shorter ones the words themselves are a good copy.
+def select_prompts(encoder: TextEncoder, texts: list[str], tokens: int, count: int) -> list[str]:
+    """Return the first `count` prompts that have at least `2 * tokens` tokens and fit the context length.
 
-    [] where there is none.
+    For shorter prompts, a copy of their first words already scores well.
     """
-    least = least_tokens(tokens)
-    return [text for text in texts if least <= len(encoder.tokenizer.encode(text)) <= encoder.max_prompt_tokens][:count]
+    min_tokens = min_prompt_tokens(tokens)
+    return [text for text in texts if min_tokens <= len(encoder.tokenizer.encode(text)) <= encoder.max_prompt_tokens][
+        :count
+    ]
 
 
-def least_tokens(tokens: int) -> int:
-    return max(MIN_TOKENS, 2 * tokens)
+def min_prompt_tokens(tokens: int) -> int:
+    return max(MIN_PROMPT_TOKENS, 2 * tokens)
 
 
 def _lines(text: str) -> list[str]:

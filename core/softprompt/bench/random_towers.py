@@ -1,4 +1,4 @@
-"""Text towers of random weights with the shapes of well-known ones: what they cost to train on, without fetching them."""
+"""Random weights in the shapes of well-known text encoders, to measure their speed without a download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTra
 from softprompt.encoders.loading import pick_device
 from softprompt.errors import UnknownModel
 
-# width, heads, layers, embed_dim; context, vocabulary and activation are those of open_clip's models of these names
+# width, heads, layers, embed_dim; context length, vocabulary and activation as in open_clip's models of these names
 SHAPES = {
     "ViT-B-32": (512, 8, 12, 512),
     "ViT-L-14": (768, 12, 12, 768),
@@ -23,20 +23,21 @@ SHAPES = {
 
 
 def random_encoder(name: str, device: str = "auto", precision: str = "float32", seed: int = 0) -> TextEncoder:
-    """A text encoder of this shape with CLIP's tokenizer and weights drawn as CLIP's are at their beginning (Radford et al. 2021).
+    """Return a text encoder of this shape with CLIP's tokenizer and CLIP's initial weights (Radford et al. 2021).
 
-    Raises UnknownModel, DeviceError.
+    Raises:
+        UnknownModel, DeviceError: the shape or the device does not exist.
     """
     shape = {known.lower(): known for known in SHAPES}.get(name.lower())
     if shape is None:
         close = get_close_matches(name, SHAPES, 1, 0.4)
         raise UnknownModel(
-            f"no shape is named {name!r}; there are {', '.join(SHAPES)}{f'. Close: {close[0]}' if close else ''}"
+            f"no shape is named {name!r}. Use {', '.join(SHAPES)}.{f' Close: {close[0]}' if close else ''}"
         )
     width, heads, layers, embed_dim = SHAPES[shape]
     config = TextTransformerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
-    place = pick_device(device)
-    tower = random_tower(config, seed).to(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    target_device = pick_device(device)
+    tower = random_tower(config, seed).to(target_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     tokenizer = Tokenizer()
     return TextEncoder(
         f"{shape} (random weights)", tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,))
@@ -44,11 +45,11 @@ def random_encoder(name: str, device: str = "auto", precision: str = "float32", 
 
 
 def random_tower(config: TextTransformerConfig, seed: int = 0) -> TextTransformer:
-    """A tower of this shape on the cpu."""
+    """Return a text transformer of this shape on the cpu."""
     rng = torch.Generator().manual_seed(seed)
     w, m = config.width, config.mlp_width
 
-    def drawn(*size: int, std: float) -> torch.Tensor:
+    def sample(*size: int, std: float) -> torch.Tensor:
         return torch.randn(*size, generator=rng) * std
 
     attention, out, inner = w**-0.5, w**-0.5 * (2 * config.layers) ** -0.5, (2 * w) ** -0.5
@@ -56,20 +57,20 @@ def random_tower(config: TextTransformerConfig, seed: int = 0) -> TextTransforme
     blocks = [
         Block(
             norm1_weight=ones, norm1_bias=zeros,
-            qkv_weight=drawn(3 * w, w, std=attention), qkv_bias=torch.zeros(3 * w),
-            out_weight=drawn(w, w, std=out), out_bias=zeros,
+            qkv_weight=sample(3 * w, w, std=attention), qkv_bias=torch.zeros(3 * w),
+            out_weight=sample(w, w, std=out), out_bias=zeros,
             norm2_weight=ones, norm2_bias=zeros,
-            fc_weight=drawn(m, w, std=inner), fc_bias=torch.zeros(m),
-            proj_weight=drawn(w, m, std=out), proj_bias=zeros,
+            fc_weight=sample(m, w, std=inner), fc_bias=torch.zeros(m),
+            proj_weight=sample(w, m, std=out), proj_bias=zeros,
         )
         for _ in range(config.layers)
     ]  # fmt: skip
     return TextTransformer(
         config,
-        table=drawn(config.vocabulary, w, std=0.02),
-        positions=drawn(config.context, w, std=0.01),
+        table=sample(config.vocabulary, w, std=0.02),
+        positions=sample(config.context, w, std=0.01),
         blocks=blocks,
         norm_weight=ones,
         norm_bias=zeros,
-        projection=drawn(w, config.embed_dim, std=attention),
+        projection=sample(w, config.embed_dim, std=attention),
     )

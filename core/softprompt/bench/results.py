@@ -1,7 +1,7 @@
-"""What was measured, as rows of typed figures. Needs no torch.
+"""The results of a benchmark as typed rows. Needs no torch.
 
-Times are seconds and medians; an error is 1 - similarity; a floor is what costs no training: the hard prompt cut to its first k tokens
-(copy), or, for compositions, the hard prompts without the words around them.
+Times are medians in seconds. An error is 1 - similarity. A floor needs no training: the first k tokens of the hard
+prompt (copy) or, for compositions, the hard prompts without the words around them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ COPY = "copy of the first k"
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step of each method with the same objective, contexts off. `limit` is the time of the plain step's matrix products alone."""
+    """The time of one step of each method, with the same objective and no contexts.
+
+    `limit` is the time of a plain step's matrix products alone.
+    """
 
     part: ClassVar[str] = "speed"
     kind: ClassVar[str] = "steps"
@@ -28,7 +31,7 @@ class StepRow:
     limit: float
 
     def ratio(self, method: str) -> float:
-        """How many times as long as ours a step of `method` takes."""
+        """Return the time of a step of `method` over ours."""
         return self.seconds[method] / self.seconds[OURS]
 
     @property
@@ -42,9 +45,9 @@ class StepRow:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """So many prompts trained at once: alone (contexts off), and as shipped (contexts on).
+    """The speed of `batch` prompts trained at once, with or without contexts.
 
-    `prompts_per_second` are of whole trainings of `steps` steps; `memory` the most in use, bytes, or None where that is not known.
+    `prompts_per_second` counts whole trainings of `steps` steps. `memory` is the peak in bytes, or None if unknown.
     """
 
     part: ClassVar[str] = "speed"
@@ -66,7 +69,10 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class TimeRow:
-    """From the hard prompt's text to the step that reaches `goal`. Those that do not reach it count with the time they were given."""
+    """The time from the hard prompt's text to the step that reaches `goal`.
+
+    A training that does not reach it counts with its full time.
+    """
 
     part: ClassVar[str] = "time"
     kind: ClassVar[str] = "time"
@@ -85,9 +91,10 @@ class TimeRow:
 
 @dataclass(frozen=True)
 class SoftRow:
-    """Quality of k soft tokens: similarity alone, and composition fidelity over the grading contexts of all prompts.
+    """The quality of k soft tokens: similarity alone, and composition fidelity in the grading contexts.
 
-    `fidelity_decile` is the mean of the worst tenth; `floor` leaves the added words away; `copy` and `copy_fidelity` are copy-k's.
+    `fidelity_decile` is the mean of the worst tenth. `floor` omits the added words. `copy` and `copy_fidelity` are the
+    values of a copy of the first k tokens.
     """
 
     part: ClassVar[str] = "soft"
@@ -118,7 +125,10 @@ class SoftRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two soft prompts in one sentence: fidelity to the sentence with both written out; `floor` is the two without the sentence's words."""
+    """Two soft prompts in one sentence: fidelity to the sentence with both hard prompts.
+
+    `floor` is that of the two hard prompts without the sentence's words.
+    """
 
     part: ClassVar[str] = "soft"
     kind: ClassVar[str] = "pairs"
@@ -140,9 +150,9 @@ class PairRow:
 
 @dataclass(frozen=True)
 class HardRow:
-    """Quality of k real tokens, found in `seconds` a prompt: of the text, decoded and tokenised again, as a user would paste it.
+    """The quality of k real tokens found in `seconds` per prompt, after decoding and tokenizing them again.
 
-    `kept` is the share of texts that tokenise to the ids that were scored.
+    `kept` is the fraction of texts that tokenize to the ids that were scored.
     """
 
     part: ClassVar[str] = "hard"
@@ -168,31 +178,33 @@ Row = StepRow | BatchRow | TimeRow | SoftRow | PairRow | HardRow
 KINDS = tuple(row.kind for row in (StepRow, BatchRow, TimeRow, SoftRow, PairRow, HardRow))
 
 
-def figures(rows: list[Row]) -> dict[str, float]:
-    """The ratios that sum the rows up, by name; of what was not measured there is none."""
-    found: dict[str, float] = {}
-    whole = max((row.vocabulary for row in rows if isinstance(row, StepRow)), default=0)
+def compute_ratios(rows: list[Row]) -> dict[str, float]:
+    """Return the ratios that summarize the rows, by name. Rows that were not measured give no ratio."""
+    ratios: dict[str, float] = {}
+    vocabulary = max((row.vocabulary for row in rows if isinstance(row, StepRow)), default=0)
     for row in rows:
-        if isinstance(row, StepRow) and row.tokens == 8 and row.vocabulary == whole:
-            found |= {f"step ratio to stock PEZ, batch {row.batch}": row.ratio(STOCK)}
-            found |= {f"step ratio to fast PEZ, batch {row.batch}": row.ratio(FAST)}
-            found |= {f"step over the limit, batch {row.batch}": row.limit_ratio}
+        if isinstance(row, StepRow) and row.tokens == 8 and row.vocabulary == vocabulary:
+            ratios |= {f"step ratio to stock PEZ, batch {row.batch}": row.ratio(STOCK)}
+            ratios |= {f"step ratio to fast PEZ, batch {row.batch}": row.ratio(FAST)}
+            ratios |= {f"step over the limit, batch {row.batch}": row.limit_ratio}
     times = {row.method: row for row in rows if isinstance(row, TimeRow)}
-    if ours := times.get(OURS):
+    if our_row := times.get(OURS):
         for peer in (INVERSION, TUNED):
             if peer in times:
-                found[f"time to {ours.goal}, {peer} to ours"] = times[peer].seconds / ours.seconds
+                ratios[f"time to {our_row.goal}, {peer} to ours"] = times[peer].seconds / our_row.seconds
         if together := times.get(TOGETHER):
-            found["prompts per second, together to one at a time"] = (
-                together.prompts_per_second / ours.prompts_per_second
+            ratios["prompts per second, together to one at a time"] = (
+                together.prompts_per_second / our_row.prompts_per_second
             )
     for row in rows:
         if isinstance(row, SoftRow | PairRow) and row.method == DEFAULT:
-            two = ", two in a sentence" if isinstance(row, PairRow) else ""
-            found[f"composition error to the floor's, k {row.tokens}{two}"] = row.error_to_floor
+            suffix = ", two in a sentence" if isinstance(row, PairRow) else ""
+            ratios[f"composition error to the floor's, k {row.tokens}{suffix}"] = row.error_to_floor
     hard = {(row.method, row.tokens): row for row in rows if isinstance(row, HardRow)}
     for (method, tokens), row in hard.items():
         for peer in (STOCK, FAST):
-            if method == OURS and (theirs := hard.get((peer, tokens))):
-                found[f"hard error to {peer}'s, k {tokens}"] = (1 - row.similarity) / max(1e-9, 1 - theirs.similarity)
-    return found
+            if method == OURS and (peer_row := hard.get((peer, tokens))):
+                ratios[f"hard error to {peer}'s, k {tokens}"] = (1 - row.similarity) / max(
+                    1e-9, 1 - peer_row.similarity
+                )
+    return ratios

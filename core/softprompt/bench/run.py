@@ -1,40 +1,45 @@
-"""One run: all parts of a plan, a row at a time."""
+"""Run all parts of a benchmark plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from softprompt.bench.environment import Setting
-from softprompt.bench.hard import hard_rows
+from softprompt.bench.environment import BenchEnvironment
+from softprompt.bench.hard import measure_hard
 from softprompt.bench.plan import Plan
-from softprompt.bench.prompts import least_tokens
+from softprompt.bench.prompts import min_prompt_tokens
 from softprompt.bench.results import Row
-from softprompt.bench.soft import soft_rows
-from softprompt.bench.speed import speed_rows
-from softprompt.bench.time_to_target import time_rows
+from softprompt.bench.soft import measure_soft
+from softprompt.bench.speed import measure_speed
+from softprompt.bench.time_to_target import measure_time
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import PromptError
 
-MEASURING: dict[str, Callable[[Setting], Iterator[Row]]] = {
-    "speed": speed_rows,
-    "time": time_rows,
-    "soft": soft_rows,
-    "hard": hard_rows,
+MEASUREMENTS: dict[str, Callable[[BenchEnvironment], Iterator[Row]]] = {
+    "speed": measure_speed,
+    "time": measure_time,
+    "soft": measure_soft,
+    "hard": measure_hard,
 }
 
 
-def measure(encoder: TextEncoder, plan: Plan, say: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
-    """Measures what the plan asks for and yields each row as soon as it is known; `say` is told what comes next.
+def measure(encoder: TextEncoder, plan: Plan, notify: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
+    """Run the plan and yield each row as soon as it is measured.
 
-    Raises PromptError where no prompt is long enough for anything.
+    Args:
+        notify: receives a message before each measurement.
+
+    Raises:
+        PromptError: no prompt has a suitable length for any measurement.
     """
-    setting, some = Setting(encoder, plan, say), False
-    for part, rows in MEASURING.items():
+    environment, has_rows = BenchEnvironment(encoder, plan, notify), False
+    for part, measure_part in MEASUREMENTS.items():
         if part in plan.parts:
-            for row in rows(setting):
-                some = True
+            for row in measure_part(environment):
+                has_rows = True
                 yield row
-    if not some:
+    if not has_rows:
         raise PromptError(
-            f"nothing could be measured: give prompts of {least_tokens(1)} to {encoder.max_prompt_tokens} tokens, better of 16 and more"
+            f"nothing could be measured: no prompt has a suitable length. Use prompts of {min_prompt_tokens(1)} to "
+            f"{encoder.max_prompt_tokens} tokens, better 16 or more."
         )

@@ -1,4 +1,4 @@
-"""What soft tokens are worth by their number: similarity alone, composition fidelity, and two in one sentence, beside the floors."""
+"""Measure soft prompts by their number of tokens: similarity alone, composition fidelity, and two in one sentence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.bench.environment import Setting
+from softprompt.bench.environment import BenchEnvironment
 from softprompt.bench.results import COPY, DEFAULT, OURS, TUNED, WARM, PairRow, SoftRow
-from softprompt.bench.textual_inversion import after_steps
+from softprompt.bench.textual_inversion import train_for_steps
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import Row
 from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -25,11 +25,11 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.results import ContextFidelity
 from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingTask
-from softprompt.training.trainer import objective_for
+from softprompt.training.trainer import make_objective
 
-PAIR_TOKENS, PAIRS = 3, 40
-# two soft prompts in one sentence; no content word of these stands in a context of the training
-SENTENCES = (
+PAIR_TOKENS, PAIR_COUNT = 3, 40
+# the words around two soft prompts; no content word of these occurs in a training context
+PAIR_SENTENCES = (
     ("", "in front of", ""),
     ("", "in the style of", ""),
     ("a mosaic showing", "above", ""),
@@ -38,80 +38,86 @@ SENTENCES = (
 )
 
 
-def soft_rows(setting: Setting) -> Iterator[SoftRow | PairRow]:
-    """SoftRows of every method for each number of tokens, and a PairRow. All have as many steps, and the same start but for the warm one."""
-    encoder, plan, say = setting.encoder, setting.plan, setting.say
+def measure_soft(environment: BenchEnvironment) -> Iterator[SoftRow | PairRow]:
+    """Yield a SoftRow per method for each token count, and one PairRow.
+
+    All methods take the same number of steps, from the same start except for the warm start.
+    """
+    encoder, plan, notify = environment.encoder, environment.plan, environment.notify
     for tokens in plan.soft_tokens:
-        texts = setting.texts(tokens, plan.count)
+        texts = environment.select_texts(tokens, plan.count)
         if not texts:
             continue
-        usual = TrainConfig(tokens=tokens)
-        alone = replace(usual, contexts=())
-        training: dict[str, Callable[[], list[Tensor]]] = {
-            DEFAULT: partial(_trained, encoder, texts, usual),
-            WARM: partial(_trained, encoder, texts, replace(usual, init="prompt")),
-            OURS: partial(_trained, encoder, texts, alone),
-            TUNED: partial(_inverted, setting, texts, alone),
+        default = TrainConfig(tokens=tokens)
+        alone = replace(default, contexts=())
+        methods: dict[str, Callable[[], list[Tensor]]] = {
+            DEFAULT: partial(_train, encoder, texts, default),
+            WARM: partial(_train, encoder, texts, replace(default, init="prompt")),
+            OURS: partial(_train, encoder, texts, alone),
+            TUNED: partial(_train_inversion, environment, texts, alone),
         }
-        copies = _graded(encoder, texts, [encoder.embed(encoder.tokenizer.encode(text)[:tokens]) for text in texts])
+        copies = _grade_all(encoder, texts, [encoder.embed(encoder.tokenizer.encode(text)[:tokens]) for text in texts])
         for method in plan.soft_methods:
-            say(f"soft quality: {len(texts)} prompts, {tokens} tokens, {method}")
-            vectors = training[method]()
-            yield _row(method, tokens, _graded(encoder, texts, vectors), copies)
+            notify(f"soft quality: {len(texts)} prompts, {tokens} tokens, {method}")
+            vectors = methods[method]()
+            yield _summarize(method, tokens, _grade_all(encoder, texts, vectors), copies)
             if tokens == PAIR_TOKENS and method == DEFAULT and len(texts) > 1:
-                yield _pairs(encoder, texts, vectors, method)
-        yield _row(COPY, tokens, copies, copies)
+                yield _measure_pairs(encoder, texts, vectors, method)
+        yield _summarize(COPY, tokens, copies, copies)
 
 
-Graded = list[tuple[float, ContextFidelity | None]]
+Grades = list[tuple[float, ContextFidelity | None]]
 
 
-def _trained(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig) -> list[Tensor]:
-    """(k, w) of each text."""
-    found: dict[str, Tensor] = {}
-    for task, member in train_scheduled(
-        encoder, partial(objective_for, encoder), [TrainingTask(text, config) for text in texts]
+def _train(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig) -> list[Tensor]:
+    """Return the vectors (k, w) of each text."""
+    vectors: dict[str, Tensor] = {}
+    for task, slot in train_scheduled(
+        encoder, partial(make_objective, encoder), [TrainingTask(text, config) for text in texts]
     ):
-        if isinstance(member, SoftPromptError):
-            raise member
-        found[task.text] = member.vectors
-    return [found[text] for text in texts]
+        if isinstance(slot, SoftPromptError):
+            raise slot
+        vectors[task.text] = slot.vectors
+    return [vectors[text] for text in texts]
 
 
-def _inverted(setting: Setting, texts: list[str], config: TrainConfig) -> list[Tensor]:
-    return list(after_steps(setting.encoder, texts, config, setting.tuned_rate))
+def _train_inversion(environment: BenchEnvironment, texts: list[str], config: TrainConfig) -> list[Tensor]:
+    return list(train_for_steps(environment.encoder, texts, config, environment.tuned_rate))
 
 
-def _graded(encoder: TextEncoder, texts: Sequence[str], vectors: Sequence[Tensor]) -> Graded:
-    return [grade(encoder, tokenize_prompt(encoder, text), its) for text, its in zip(texts, vectors, strict=True)]
+def _grade_all(encoder: TextEncoder, texts: Sequence[str], vectors: Sequence[Tensor]) -> Grades:
+    return [
+        grade(encoder, tokenize_prompt(encoder, text), text_vectors)
+        for text, text_vectors in zip(texts, vectors, strict=True)
+    ]
 
 
-def _row(method: str, tokens: int, graded: Graded, copies: Graded) -> SoftRow:
-    similarities = [similarity for similarity, _ in graded]
-    compositions = [made for _, made in graded if made]
-    fidelities = [grade.similarity for made in compositions for grade in made.contexts] or [1.0]
+def _summarize(method: str, tokens: int, grades: Grades, copies: Grades) -> SoftRow:
+    similarities = [similarity for similarity, _ in grades]
+    compositions = [composition for _, composition in grades if composition]
+    fidelities = [score.similarity for composition in compositions for score in composition.contexts] or [1.0]
     return SoftRow(
         method=method,
         tokens=tokens,
-        count=len(graded),
+        count=len(grades),
         similarity=mean(similarities),
         similarity_worst=min(similarities),
         fidelity=mean(fidelities),
         fidelity_worst=min(fidelities),
-        fidelity_decile=worst_tenth(fidelities),
-        floor=mean(made.floor for made in compositions) if compositions else 1.0,
+        fidelity_decile=mean_of_worst_tenth(fidelities),
+        floor=mean(composition.floor for composition in compositions) if compositions else 1.0,
         copy=mean(similarity for similarity, _ in copies),
-        copy_fidelity=mean([made.mean for _, made in copies if made] or [1.0]),
+        copy_fidelity=mean([composition.mean for _, composition in copies if composition] or [1.0]),
     )
 
 
-def worst_tenth(values: Sequence[float]) -> float:
-    """The mean of the lowest tenth, of at least one."""
+def mean_of_worst_tenth(values: Sequence[float]) -> float:
+    """Return the mean of the lowest tenth, or of the lowest value."""
     return mean(sorted(values)[: max(1, round(len(values) / 10))])
 
 
 @torch.no_grad()
-def _pairs(encoder: TextEncoder, texts: list[str], trained: list[Tensor], method: str) -> PairRow:
+def _measure_pairs(encoder: TextEncoder, texts: list[str], vectors: list[Tensor], method: str) -> PairRow:
     pairs = list(permutations(range(len(texts)), 2))
     random.Random(0).shuffle(pairs)
     ids = [encoder.tokenizer.encode(text) for text in texts]
@@ -119,31 +125,32 @@ def _pairs(encoder: TextEncoder, texts: list[str], trained: list[Tensor], method
     floors: list[float] = []
     for i, (a, b) in enumerate(pairs):
         around = [
-            encoder.tokenizer.encode(words) if words else [] for words in SENTENCES[len(fidelities) % len(SENTENCES)]
+            encoder.tokenizer.encode(words) if words else []
+            for words in PAIR_SENTENCES[len(fidelities) % len(PAIR_SENTENCES)]
         ]
-        written = _sentence(around, ids[a], ids[b])
-        if len(written) > encoder.max_prompt_tokens:
+        reference = _build_sentence(around, ids[a], ids[b])
+        if len(reference) > encoder.max_prompt_tokens:
             continue
-        k = len(trained[a])
-        row = _sentence(around, [-1 - j for j in range(k)], [-1 - k - j for j in range(len(trained[b]))])
-        ours = encoder.encode_rows([row], torch.cat([trained[a], trained[b]]).to(encoder.device))[0]
-        target, bare = encoder.encode_rows([written, [*ids[a], *ids[b]]])
-        fidelities.append(float(F.cosine_similarity(ours, target, dim=0)))
-        floors.append(float(bare @ target))
-        if len(fidelities) == PAIRS or i > 50 * PAIRS:
+        k = len(vectors[a])
+        row = _build_sentence(around, [-1 - j for j in range(k)], [-1 - k - j for j in range(len(vectors[b]))])
+        output = encoder.encode_rows([row], torch.cat([vectors[a], vectors[b]]).to(encoder.device))[0]
+        target, bare_target = encoder.encode_rows([reference, [*ids[a], *ids[b]]])
+        fidelities.append(float(F.cosine_similarity(output, target, dim=0)))
+        floors.append(float(bare_target @ target))
+        if len(fidelities) == PAIR_COUNT or i > 50 * PAIR_COUNT:
             break
     fidelities, floors = fidelities or [1.0], floors or [1.0]
     return PairRow(
         method,
-        len(trained[0]),
+        len(vectors[0]),
         len(fidelities),
         mean(fidelities),
         min(fidelities),
-        worst_tenth(fidelities),
+        mean_of_worst_tenth(fidelities),
         mean(floors),
     )
 
 
-def _sentence(around: Sequence[Row], first: Row, second: Row) -> list[int]:
+def _build_sentence(around: Sequence[Row], first: Row, second: Row) -> list[int]:
     before, between, after = around
     return [*before, *first, *between, *second, *after]

@@ -1,4 +1,4 @@
-"""What a step costs: beside the peers' and the limit, by batch, tokens and vocabulary; and how many prompts a device trains at once."""
+"""Measure the time of a step, against the peers and the limit, and how many prompts a device trains at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
-from softprompt.bench.environment import TOKENS, Setting
-from softprompt.bench.machine import Call, Matmul, Peak, in_turns
+from softprompt.bench.environment import SOFT_TOKENS, BenchEnvironment
+from softprompt.bench.machine import Call, Matmul, PeakMemory, time_in_turns
 from softprompt.bench.plan import Plan
 from softprompt.bench.results import DEFAULT, FAST, INVERSION, OURS, STOCK, BatchRow, Row, StepRow
-from softprompt.bench.roofline import positions_of, step_flops
+from softprompt.bench.roofline import count_positions, step_flops
 from softprompt.bench.textual_inversion import DEFAULT_RATE, Inversion
 from softprompt.config import MAX_STEPS, TrainConfig
 from softprompt.discrete.pez import Pez
@@ -20,103 +20,103 @@ from softprompt.discrete.search import random_tokens
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.hard_prompt import tokenize_prompt
-from softprompt.objectives.pooled import encode_targets_in
+from softprompt.objectives.pooled import encode_target
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.init import init_vectors
 from softprompt.training.scheduler import max_rows
-from softprompt.training.trainer import objective_for
+from softprompt.training.trainer import make_objective
 
-SIZES_ON_CPU = (1, 4, 16, 64)
-QUARTER = 4
-STEPS = TrainConfig().steps
+CPU_BATCH_SIZES = (1, 4, 16, 64)
+VOCABULARY_DIVISOR = 4
+DEFAULT_STEPS = TrainConfig().steps
 
 
-class OurStep:
-    """A step of our own training of `texts` in one batch, with the looks at the device that it takes every few steps."""
+class TrainingStep:
+    """One step of our training of `texts` in one batch, with the regular checks."""
 
     def __init__(self, encoder: TextEncoder, texts: list[str], config: TrainConfig) -> None:
         assert config.tokens != "auto"
-        self.pool = TrainingBatch(encoder, objective_for(encoder, config, [config.tokens]), config, [config.tokens])
+        self.batch = TrainingBatch(encoder, make_objective(encoder, config, [config.tokens]), config, [config.tokens])
         for text in texts:
             prompt = tokenize_prompt(encoder, text, "cut")
-            (member,) = self.pool.prepare([(prompt, config, "")])
-            self.pool.insert([(member, init_vectors(encoder, prompt, config, config.tokens, None), None)])
+            (slot,) = self.batch.prepare([(prompt, config, "")])
+            self.batch.insert([(slot, init_vectors(encoder, prompt, config, config.tokens, None), None)])
 
     def __call__(self) -> None:
-        self.pool.step()
-        if self.pool.should_check():
-            self.pool.check()
+        self.batch.step()
+        if self.batch.should_check():
+            self.batch.check()
 
 
-def speed_rows(setting: Setting) -> Iterator[Row]:
-    """A BatchRow for each size, with and without contexts; then StepRows for both batches, by tokens and by vocabulary."""
-    encoder, plan, say = setting.encoder, setting.plan, setting.say
-    yield from _batches(setting)  # first: what came before would be in the memory that a cpu's rows tell
-    whole = len(encoder.ordinary_ids)
+def measure_speed(environment: BenchEnvironment) -> Iterator[Row]:
+    """Yield a BatchRow per batch size, without and with contexts, then StepRows by batch, tokens and vocabulary."""
+    encoder, plan, notify = environment.encoder, environment.plan, environment.notify
+    yield from _measure_batches(environment)  # first: on a cpu, earlier measurements would count as memory
+    vocabulary = len(encoder.ordinary_ids)
     for batch in plan.step_batches:
-        say(f"a step of each method, batch {batch}")
-        yield step_row(encoder, plan, batch, TOKENS, whole)
+        notify(f"a step of each method, batch {batch}")
+        yield measure_step(encoder, plan, batch, SOFT_TOKENS, vocabulary)
     for tokens in plan.step_tokens:
         if tokens <= encoder.max_prompt_tokens:
-            say(f"a step of each method, {tokens} tokens")
-            yield step_row(encoder, plan, 1, tokens, whole)
-    say("a step of each method, a quarter of the vocabulary")
-    yield step_row(encoder, plan, 1, TOKENS, whole // QUARTER)
+            notify(f"a step of each method, {tokens} tokens")
+            yield measure_step(encoder, plan, 1, tokens, vocabulary)
+    notify("a step of each method, a quarter of the vocabulary")
+    yield measure_step(encoder, plan, 1, SOFT_TOKENS, vocabulary // VOCABULARY_DIVISOR)
 
 
-def step_row(encoder: TextEncoder, plan: Plan, batch: int, tokens: int, vocabulary: int) -> StepRow:
-    """One step of each method, timed in turns; only the first `vocabulary` tokens are candidates of PEZ's."""
+def measure_step(encoder: TextEncoder, plan: Plan, batch: int, tokens: int, vocabulary: int) -> StepRow:
+    """Time one step of each method, in turns. PEZ searches only the first `vocabulary` tokens."""
     texts = list(islice(cycle(plan.texts), batch))
     alone = TrainConfig(tokens=tokens, contexts=(), steps=MAX_STEPS)
-    targets = _targets(encoder, texts)
+    targets = _encode_targets(encoder, texts)
     ids = encoder.ordinary_ids[:vocabulary]
-    tokens_at_first = random_tokens(ids, batch, tokens, torch.Generator().manual_seed(0))
-    start = encoder.tower.table[tokens_at_first].float()
+    start_tokens = random_tokens(ids, batch, tokens, torch.Generator().manual_seed(0))
+    start = encoder.tower.table[start_tokens].float()
     matmul = Matmul(encoder.device, encoder.tower.table.dtype)
     calls: dict[str, Call] = {
-        STOCK: Pez(encoder, targets, tokens_at_first, ids, stock=True).step,
-        FAST: Pez(encoder, targets, tokens_at_first, ids).step,
+        STOCK: Pez(encoder, targets, start_tokens, ids, stock=True).step,
+        FAST: Pez(encoder, targets, start_tokens, ids).step,
         INVERSION: Inversion(encoder, targets, start, DEFAULT_RATE).step,
-        OURS: OurStep(encoder, texts, alone),
+        OURS: TrainingStep(encoder, texts, alone),
         "matmul": matmul,
     }
-    seconds = in_turns(calls, plan.watch, encoder.device)
-    per_second = matmul.flops / seconds.pop("matmul")
-    flops = step_flops(encoder.config, positions_of(encoder.config, encoder.specials, tokens), batch)
-    return StepRow(batch, tokens, len(ids), seconds, flops / per_second)
+    seconds = time_in_turns(calls, plan.watch, encoder.device)
+    flops_per_second = matmul.flops / seconds.pop("matmul")
+    flops = step_flops(encoder.config, count_positions(encoder.config, encoder.specials, tokens), batch)
+    return StepRow(batch, tokens, len(ids), seconds, flops / flops_per_second)
 
 
-def _targets(encoder: TextEncoder, texts: list[str]) -> Tensor:
-    """(b, e)."""
-    each = {text: encode_targets_in(encoder, tokenize_prompt(encoder, text, "cut"), [ALONE]) for text in set(texts)}
-    return torch.cat([each[text] for text in texts])
+def _encode_targets(encoder: TextEncoder, texts: list[str]) -> Tensor:
+    """Return the targets (b, e) of all texts; a repeated text is encoded once."""
+    targets = {text: encode_target(encoder, tokenize_prompt(encoder, text, "cut"), [ALONE]) for text in set(texts)}
+    return torch.cat([targets[text] for text in texts])
 
 
-def _batches(setting: Setting) -> Iterator[BatchRow]:
-    encoder, plan, say = setting.encoder, setting.plan, setting.say
-    usual = {
-        OURS: TrainConfig(tokens=TOKENS, contexts=(), steps=MAX_STEPS),
-        DEFAULT: TrainConfig(tokens=TOKENS, steps=MAX_STEPS),
+def _measure_batches(environment: BenchEnvironment) -> Iterator[BatchRow]:
+    encoder, plan, notify = environment.encoder, environment.plan, environment.notify
+    configs = {
+        OURS: TrainConfig(tokens=SOFT_TOKENS, contexts=(), steps=MAX_STEPS),
+        DEFAULT: TrainConfig(tokens=SOFT_TOKENS, steps=MAX_STEPS),
     }
-    for method, config in usual.items():
-        for batch in plan.batches or _sizes(encoder, config):
-            say(f"{batch} prompts at once, {'with' if config.contexts else 'without'} contexts")
+    for method, config in configs.items():
+        for batch in plan.batches or _batch_sizes(encoder, config):
+            notify(f"{batch} prompts at once, {'with' if config.contexts else 'without'} contexts")
             texts = list(islice(cycle(plan.texts), batch))
             try:
-                with Peak(encoder.device) as peak:
-                    seconds = in_turns({method: OurStep(encoder, texts, config)}, plan.watch / 2, encoder.device)[
-                        method
-                    ]
+                with PeakMemory(encoder.device) as peak:
+                    seconds = time_in_turns(
+                        {method: TrainingStep(encoder, texts, config)}, plan.watch / 2, encoder.device
+                    )[method]
             except torch.OutOfMemoryError:
-                say(f"{batch} at once are more than the device has memory for")
+                notify(f"the device is out of memory with {batch} prompts at once")
                 break
-            yield BatchRow(method, batch, TOKENS, seconds, STEPS, peak.memory)
+            yield BatchRow(method, batch, SOFT_TOKENS, seconds, DEFAULT_STEPS, peak.memory)
 
 
-def _sizes(encoder: TextEncoder, config: TrainConfig) -> list[int]:
-    """Batches worth knowing of: on a GPU up to what a batch of ours would have there."""
+def _batch_sizes(encoder: TextEncoder, config: TrainConfig) -> list[int]:
+    """Return the batch sizes to measure: on a GPU, up to the size that training would use."""
     if encoder.device.type != "cuda":
-        return list(SIZES_ON_CPU)
+        return list(CPU_BATCH_SIZES)
     assert config.tokens != "auto"
-    most = max_rows(encoder, objective_for(encoder, config, [config.tokens]))
-    return [*(size for size in (1, 4, 16, 64, 256, 1024) if size < most), most]
+    limit = max_rows(encoder, make_objective(encoder, config, [config.tokens]))
+    return [*(size for size in (1, 4, 16, 64, 256, 1024) if size < limit), limit]

@@ -1,7 +1,7 @@
-"""The peer for soft prompts: a loop as textual inversion has it (Gal et al. 2022; diffusers' example).
+"""The peer for soft prompts: a textual inversion loop (Gal et al. 2022; the example of diffusers).
 
-AdamW of a constant rate on k vectors, the whole padded context computed every step, no hold on the norm, no contexts. Shapes: r soft prompts,
-k tokens, w width, e embed_dim.
+It runs AdamW with a constant rate on k vectors, computes the whole padded context at every step, and has no norm limit
+and no contexts. Shapes: r soft prompts, k tokens, w width, e embed_dim.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.bench.machine import synchronise
+from softprompt.bench.machine import synchronize
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt
-from softprompt.objectives.pooled import encode_targets_in
+from softprompt.objectives.pooled import encode_target
 from softprompt.training.init import init_vectors
 from softprompt.training.optimizer import CHECK_STEPS
 
-DEFAULT_RATE = 5e-4  # as diffusers' documentation runs it
-RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # of which the tuned one is chosen
+DEFAULT_RATE = 5e-4  # from the documentation of diffusers
+RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # the grid for the tuned rate
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.01
 MAX_TUNING_STEPS = 1000
 
 
 class Inversion:
-    """r descents at once from `start` (r, k, w) towards `targets` (r, e).
+    """Textual inversion of r prompts at once, from `start` (r, k, w) towards `targets` (r, e).
 
-    `padded` computes the whole context, every position of every layer, as the loops do that it stands for; without, only the positions that
-    matter, which gives the same vectors sooner, for figures in which time plays no part.
+    With `padded`, a step computes the whole context and every position of every layer, as the original loop does.
+    Without, it computes only the positions that matter. The vectors are the same, so use it where time is not measured.
     """
 
     def __init__(
@@ -43,109 +43,116 @@ class Inversion:
         self.encoder, self.rate = encoder, rate
         self.targets = F.normalize(targets.to(encoder.device, torch.float32), dim=-1)
         self.vectors = start.clone().requires_grad_()
-        self.first, self.second = torch.zeros_like(start), torch.zeros_like(start)
+        self.first_moment, self.second_moment = torch.zeros_like(start), torch.zeros_like(start)
         self.steps = 0
         r, k, _ = start.shape
         config, specials, tower = encoder.config, encoder.specials, encoder.tower
-        self.frame = encoder.batch_rows([[-1 - i for i in range(k)]])
-        self.padded = (
-            padded and config.short and config.pooling != "cls"
-        )  # else the frame computes the whole context anyway
+        self.token_batch = encoder.batch_rows([[-1 - i for i in range(k)]])
+        # other encoders: the token batch computes the whole context itself
+        self.padded = padded and config.ignores_padding and config.pooling != "cls"
         begin, end = len(specials.start), len(specials.start) + k
         pads = config.context - end - len(specials.end)
         table, positions = tower.table, tower.positions
-        after = [*specials.end, *[specials.pad] * pads]
+        after_ids = [*specials.end, *[specials.pad] * pads]
         self.before = (table[list(specials.start)] + positions[:begin]).expand(r, -1, -1)
-        self.between = positions[begin:end]
-        self.after = (table[after] + positions[end : config.context]).expand(r, -1, -1)
+        self.soft_positions = positions[begin:end]
+        self.after = (table[after_ids] + positions[end : config.context]).expand(r, -1, -1)
 
     def step(self) -> Tensor:
-        """One step; (r,) the similarities of before it, on the device. Waits for nothing."""
+        """Take one step. Returns the similarities (r,) from before it, on the device. Does not wait for the device."""
         similarities = (F.normalize(self._outputs(), dim=-1) * self.targets).sum(-1)
         (gradient,) = torch.autograd.grad((1 - similarities).sum(), self.vectors)
-        self._descend(gradient)
+        self._update_vectors(gradient)
         return similarities.detach()
 
     def _outputs(self) -> Tensor:
-        """(r, e)."""
+        """Return the pooled outputs (r, e)."""
         if not self.padded:
-            return self.frame.outputs(self.vectors)[:, 0]
+            return self.token_batch.outputs(self.vectors)[:, 0]
         tower = self.encoder.tower
-        x = torch.cat([self.before, self.vectors.to(self.between.dtype) + self.between, self.after], dim=1)
+        x = torch.cat(
+            [self.before, self.vectors.to(self.soft_positions.dtype) + self.soft_positions, self.after], dim=1
+        )
         states = tower.final_norm(tower.states(x))
-        return tower.project(states[:, int(self.frame.at[0])]).float()
+        return tower.project(states[:, int(self.token_batch.pooled_at[0])]).float()
 
     @torch.no_grad()
-    def _descend(self, gradient: Tensor) -> None:
-        """AdamW (Loshchilov & Hutter 2019). By hand: torch.optim imports torch's compiler, 1.5 s, on its first step."""
+    def _update_vectors(self, gradient: Tensor) -> None:
+        """Apply AdamW (Loshchilov & Hutter 2019). torch.optim imports torch's compiler on its first step: 1.5 s."""
         self.steps += 1
-        self.first.lerp_(gradient, 1 - BETAS[0])
-        self.second.lerp_(gradient.square(), 1 - BETAS[1])
-        mean, square = (m / (1 - beta**self.steps) for m, beta in zip((self.first, self.second), BETAS, strict=True))
-        self.vectors.mul_(1 - self.rate * DECAY).sub_(self.rate * mean / (square.sqrt() + EPSILON))
+        self.first_moment.lerp_(gradient, 1 - BETAS[0])
+        self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])
+        first, second = (
+            moment / (1 - beta**self.steps)
+            for moment, beta in zip((self.first_moment, self.second_moment), BETAS, strict=True)
+        )
+        self.vectors.mul_(1 - self.rate * DECAY).sub_(self.rate * first / (second.sqrt() + EPSILON))
 
 
 @dataclass(frozen=True)
-class Reached:
-    """How a training towards a similarity went: from the text on, in seconds and steps."""
+class GoalResult:
+    """The result of training towards a similarity. `seconds` includes the preparation."""
 
     reached: bool
     seconds: float
     steps: int
 
 
-def reach(
+def train_to_goal(
     encoder: TextEncoder, text: str, config: TrainConfig, rate: float, at_least: float, steps: int, seconds: float
-) -> Reached:
-    """Trains until `at_least` is reached, or for so many steps or seconds; what has to be done before the first step is in the time."""
-    synchronise(encoder.device)
-    began = time.perf_counter()
-    every = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # as our own training asks the device
+) -> GoalResult:
+    """Train until the similarity is at least `at_least`, for at most `steps` and `seconds`, preparation included."""
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
+    read_steps = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # as often as our training reads the device
     assert config.tokens != "auto"
     prompt = tokenize_prompt(encoder, text)
     start = init_vectors(encoder, prompt, config, config.tokens, None)
-    loop = Inversion(encoder, encode_targets_in(encoder, prompt, [ALONE]), start, rate)
+    loop = Inversion(encoder, encode_target(encoder, prompt, [ALONE]), start, rate)
     while True:
         similarity = loop.step()
-        passed = time.perf_counter() - began
-        over = loop.steps >= steps or passed >= seconds
-        if (loop.steps % every == 0 or over) and (float(similarity) >= at_least or over):
-            return Reached(float(similarity) >= at_least, time.perf_counter() - began, loop.steps)
+        elapsed = time.perf_counter() - started_at
+        is_over = loop.steps >= steps or elapsed >= seconds
+        if (loop.steps % read_steps == 0 or is_over) and (float(similarity) >= at_least or is_over):
+            return GoalResult(float(similarity) >= at_least, time.perf_counter() - started_at, loop.steps)
 
 
-def starts(encoder: TextEncoder, prompts: list[HardPrompt], config: TrainConfig) -> Tensor:
-    """(r, k, w): what each prompt's training begins at, the same as ours."""
+def init_starts(encoder: TextEncoder, prompts: list[HardPrompt], config: TrainConfig) -> Tensor:
+    """Return the start vectors (r, k, w) that our training would use."""
     assert config.tokens != "auto"
     return torch.cat([init_vectors(encoder, prompt, config, config.tokens, None) for prompt in prompts])
 
 
-def after_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig, rate: float) -> Tensor:
-    """(r, k, w) the best vectors of each text within `config.steps` steps."""
+def train_for_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig, rate: float) -> Tensor:
+    """Return the best vectors (r, k, w) of each text within `config.steps` steps."""
     prompts = [tokenize_prompt(encoder, text) for text in texts]
-    targets = torch.cat([encode_targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
-    loop = Inversion(encoder, targets, starts(encoder, prompts, config), rate, padded=False)
-    best, most = loop.vectors.detach().clone(), torch.full((len(texts),), -1.0, device=encoder.device)
+    targets = torch.cat([encode_target(encoder, prompt, [ALONE]) for prompt in prompts])
+    loop = Inversion(encoder, targets, init_starts(encoder, prompts, config), rate, padded=False)
+    best, best_similarity = loop.vectors.detach().clone(), torch.full((len(texts),), -1.0, device=encoder.device)
     for _ in range(config.steps):
-        before = loop.vectors.detach().clone()
+        vectors = loop.vectors.detach().clone()
         similarities = loop.step()
-        best = torch.where((similarities > most).view(-1, 1, 1), before, best)
-        most = torch.maximum(most, similarities)
+        best = torch.where((similarities > best_similarity).view(-1, 1, 1), vectors, best)
+        best_similarity = torch.maximum(best_similarity, similarities)
     return best
 
 
-def tuned_rate(encoder: TextEncoder, texts: list[str], config: TrainConfig, at_least: float) -> float:
-    """The rate of RATES that needs the fewest steps to the similarity, in the median over `texts`; the first of those that need as many."""
+def tune_rate(encoder: TextEncoder, texts: list[str], config: TrainConfig, at_least: float) -> float:
+    """Return the rate of RATES with the fewest steps to the similarity `at_least`, by the median over `texts`.
+
+    The lowest rate wins a tie.
+    """
     prompts = [tokenize_prompt(encoder, text) for text in texts]
-    targets = torch.cat([encode_targets_in(encoder, prompt, [ALONE]) for prompt in prompts])
-    start = starts(encoder, prompts, config)
-    best, least = RATES[0], float(MAX_TUNING_STEPS)
+    targets = torch.cat([encode_target(encoder, prompt, [ALONE]) for prompt in prompts])
+    start = init_starts(encoder, prompts, config)
+    best_rate, best_steps = RATES[0], float(MAX_TUNING_STEPS)
     for rate in RATES:
         loop = Inversion(encoder, targets, start, rate, padded=False)
-        needed = torch.full((len(texts),), float(MAX_TUNING_STEPS))
-        # no rate is given more steps than the best so far needed
-        while loop.steps < least and median(needed.tolist()) >= least:
-            there = (loop.step() >= at_least).cpu()
-            needed = torch.where(there & (needed >= MAX_TUNING_STEPS), float(loop.steps), needed)
-        if median(needed.tolist()) < least:
-            best, least = rate, median(needed.tolist())
-    return best
+        steps = torch.full((len(texts),), float(MAX_TUNING_STEPS))
+        # no rate gets more steps than the best rate so far needed
+        while loop.steps < best_steps and median(steps.tolist()) >= best_steps:
+            reached = (loop.step() >= at_least).cpu()
+            steps = torch.where(reached & (steps >= MAX_TUNING_STEPS), float(loop.steps), steps)
+        if median(steps.tolist()) < best_steps:
+            best_rate, best_steps = rate, median(steps.tolist())
+    return best_rate

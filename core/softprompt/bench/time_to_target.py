@@ -1,4 +1,4 @@
-"""How long a training takes to a similarity: the peers and ours one prompt at a time, and ours all together."""
+"""Measure how long training takes to reach a similarity: each method one prompt at a time, and ours in one batch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from softprompt.bench.environment import ALONE_GOAL, COMPOSED_GOAL, TOKENS, TOWARDS, Setting
-from softprompt.bench.machine import synchronise
+from softprompt.bench.environment import ALONE_GOAL, COMPOSED_GOAL, GOAL_CONFIG, SOFT_TOKENS, BenchEnvironment
+from softprompt.bench.machine import synchronize
 from softprompt.bench.results import DEFAULT, INVERSION, OURS, TOGETHER, TUNED, WARM, TimeRow
-from softprompt.bench.textual_inversion import DEFAULT_RATE, Reached, reach
+from softprompt.bench.textual_inversion import DEFAULT_RATE, GoalResult, train_to_goal
 from softprompt.config import MAX_STEPS, TrainConfig
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import SoftPromptError
@@ -22,108 +22,108 @@ from softprompt.system.generators import drive
 from softprompt.training.loop import train_one
 from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingTask
-from softprompt.training.trainer import objective_for
+from softprompt.training.trainer import make_objective
 
-SEEDS = 4  # of each prompt, where they are trained together: more than a batch holds, so that places are filled again
-GRADE_EVERY = 5  # steps
+SEEDS = 4  # per prompt in the batch: more trainings than fit at once, so that slots are refilled
+GRADE_STEPS = 5  # steps between two gradings
 
 
-def time_rows(setting: Setting) -> Iterator[TimeRow]:
-    """TimeRows of every method, all from the same start but for the warm one. On each prompt the methods take turns."""
-    encoder, plan, say = setting.encoder, setting.plan, setting.say
-    texts = setting.texts(TOKENS, plan.count)
+def measure_time(environment: BenchEnvironment) -> Iterator[TimeRow]:
+    """Yield a TimeRow per method. All start alike except for the warm start, and take turns on each prompt."""
+    encoder, plan, notify = environment.encoder, environment.plan, environment.notify
+    texts = environment.select_texts(SOFT_TOKENS, plan.count)
     if not texts:
         return
     goal = f"{ALONE_GOAL:g} alone"
-    both = f"{goal}, {COMPOSED_GOAL:g} composed"
-    inversion = partial(reach, encoder, config=TOWARDS, at_least=ALONE_GOAL, steps=MAX_STEPS, seconds=plan.patience)
-    methods: dict[str, tuple[str, Callable[[str], Reached]]] = {
-        OURS: (goal, partial(_our_reach, encoder, config=TOWARDS)),
-        WARM: (goal, partial(_our_reach, encoder, config=replace(TOWARDS, init="prompt"))),
-        DEFAULT: (both, partial(_composed_reach, encoder, config=TrainConfig(tokens=TOKENS))),
-        TUNED: (goal, partial(inversion, rate=setting.tuned_rate)),
+    both_goals = f"{goal}, {COMPOSED_GOAL:g} composed"
+    inversion = partial(
+        train_to_goal, encoder, config=GOAL_CONFIG, at_least=ALONE_GOAL, steps=MAX_STEPS, seconds=plan.patience
+    )
+    methods: dict[str, tuple[str, Callable[[str], GoalResult]]] = {
+        OURS: (goal, partial(_train_ours, encoder, config=GOAL_CONFIG)),
+        WARM: (goal, partial(_train_ours, encoder, config=replace(GOAL_CONFIG, init="prompt"))),
+        DEFAULT: (both_goals, partial(_train_to_both_goals, encoder, config=TrainConfig(tokens=SOFT_TOKENS))),
+        TUNED: (goal, partial(inversion, rate=environment.tuned_rate)),
         INVERSION: (goal, partial(inversion, rate=DEFAULT_RATE)),
     }
-    _our_reach(encoder, texts[0], TOWARDS)  # what is made at the first step ever
-    found: dict[str, list[Reached]] = {method: [] for method in methods}
-    together: TimeRow | None = None
+    _train_ours(encoder, texts[0], GOAL_CONFIG)  # one-time work of the first step
+    results: dict[str, list[GoalResult]] = {method: [] for method in methods}
+    batch_row: TimeRow | None = None
     interrupted: KeyboardInterrupt | None = None
     try:
         for i, text in enumerate(texts):
-            if (
-                i == len(texts) // 2
-            ):  # in the middle, so that a machine that gets busier slows it no more than the others
-                say(f"time to {goal}: {len(texts)} prompts with {SEEDS} seeds each, together")
-                together = _together(encoder, texts, TOWARDS, goal)
-            say(f"time to {goal}: each method one at a time, prompt {i + 1} of {len(texts)}")
-            for method, (_, run) in methods.items():
-                found[method].append(run(text))
+            if i == len(texts) // 2:  # halfway, so that a machine that gets busier slows all methods alike
+                notify(f"time to {goal}: {len(texts)} prompts with {SEEDS} seeds each, in one batch")
+                batch_row = _train_together(encoder, texts, GOAL_CONFIG, goal)
+            notify(f"time to {goal}: each method alone, prompt {i + 1} of {len(texts)}")
+            for method, (_, run_method) in methods.items():
+                results[method].append(run_method(text))
     except KeyboardInterrupt as error:
         interrupted = error
-    for method, each in found.items():
-        if each:
-            yield _row(method, methods[method][0], each)
-    if together:
-        yield together
+    for method, method_results in results.items():
+        if method_results:
+            yield _summarize(method, methods[method][0], method_results)
+    if batch_row:
+        yield batch_row
     if interrupted:
         raise interrupted
 
 
-def _row(method: str, goal: str, each: list[Reached]) -> TimeRow:
-    seconds = [one.seconds for one in each]
+def _summarize(method: str, goal: str, results: list[GoalResult]) -> TimeRow:
+    seconds = [result.seconds for result in results]
     return TimeRow(
         method=method,
         goal=goal,
-        tokens=TOKENS,
-        count=len(each),
-        reached=sum(one.reached for one in each),
+        tokens=SOFT_TOKENS,
+        count=len(results),
+        reached=sum(result.reached for result in results),
         seconds=median(seconds),
-        steps=median(one.steps for one in each),
-        prompts_per_second=len(each) / sum(seconds),
+        steps=median(result.steps for result in results),
+        prompts_per_second=len(results) / sum(seconds),
     )
 
 
-def _our_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
-    synchronise(encoder.device)
-    began = time.perf_counter()
+def _train_ours(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalResult:
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
     training = train_one(
-        encoder, partial(objective_for, encoder), tokenize_prompt(encoder, text), config, interval=lambda _: False
+        encoder, partial(make_objective, encoder), tokenize_prompt(encoder, text), config, interval=lambda _: False
     )
-    trained = drive(training)
-    return Reached(trained.stopped == "stop_at", time.perf_counter() - began, trained.steps)
+    result = drive(training)
+    return GoalResult(result.stopped == "stop_at", time.perf_counter() - started_at, result.steps)
 
 
-def _composed_reach(encoder: TextEncoder, text: str, config: TrainConfig) -> Reached:
-    """As shipped: until both goals are reached, the second in the grading contexts. The clock stands still while that is looked at."""
-    synchronise(encoder.device)
-    began = time.perf_counter()
+def _train_to_both_goals(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalResult:
+    """Train with the shipped defaults until both goals are reached. Grading in contexts does not count as time."""
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
     prompt = tokenize_prompt(encoder, text)
-    training = train_one(encoder, partial(objective_for, encoder), prompt, config, interval=GRADE_EVERY)
+    training = train_one(encoder, partial(make_objective, encoder), prompt, config, interval=GRADE_STEPS)
     seconds = 0.0
     for report in training:
-        seconds += time.perf_counter() - began
+        seconds += time.perf_counter() - started_at
         if report.best_similarity >= ALONE_GOAL:
             similarity, composition = grade(encoder, prompt, report.vectors, GRADING_CONTEXTS)
             composed = 1.0 if composition is None else composition.mean
             if similarity >= ALONE_GOAL and composed >= COMPOSED_GOAL:
-                return Reached(True, seconds, report.step)
-        synchronise(encoder.device)
-        began = time.perf_counter()
-    return Reached(False, seconds, config.steps)
+                return GoalResult(True, seconds, report.step)
+        synchronize(encoder.device)
+        started_at = time.perf_counter()
+    return GoalResult(False, seconds, config.steps)
 
 
-def _together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal: str) -> TimeRow:
-    """`seconds` is what a prompt costs on the average: the time of all over their number."""
+def _train_together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal: str) -> TimeRow:
+    """Train all texts in one batch. The row's `seconds` is the average per training."""
     tasks = [TrainingTask(text, replace(config, seed=seed)) for seed in range(SEEDS) for text in texts]
-    synchronise(encoder.device)
-    began = time.perf_counter()
+    synchronize(encoder.device)
+    started_at = time.perf_counter()
     steps, reached = [], 0
-    for _, member in train_scheduled(encoder, partial(objective_for, encoder), tasks):
-        if isinstance(member, SoftPromptError):
-            raise member
-        steps.append(member.step)
-        reached += member.stopped == "stop_at"
-    seconds = time.perf_counter() - began
+    for _, slot in train_scheduled(encoder, partial(make_objective, encoder), tasks):
+        if isinstance(slot, SoftPromptError):
+            raise slot
+        steps.append(slot.step)
+        reached += slot.stopped == "stop_at"
+    seconds = time.perf_counter() - started_at
     return TimeRow(
-        TOGETHER, goal, TOKENS, len(tasks), reached, seconds / len(tasks), median(steps), len(tasks) / seconds
+        TOGETHER, goal, SOFT_TOKENS, len(tasks), reached, seconds / len(tasks), median(steps), len(tasks) / seconds
     )

@@ -1,1 +1,1 @@
-"""Prompts in which soft prompts are words: `[landscape*.6 + fox*.4] at night`."""
+"""Compositions: prompts with soft prompts as words, such as `[landscape*.6 + fox*.4] at night`."""

@@ -1,4 +1,4 @@
-"""A template with its soft prompts found: what the sentence means written out, and what it is made from. Needs no torch."""
+"""Parse a template with its soft prompts into reference texts and ancestry. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from softprompt.composition import template
-from softprompt.composition.template import Mix, Reference, written_weight
+from softprompt.composition.template import Mix, Reference, format_weight
 from softprompt.errors import PromptError
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, Ancestor, WeightedText, check_meanings
 
@@ -19,53 +19,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SoftPromptWord:
-    """A soft prompt as a word, of which some tokens may be meant, or a mix of whole ones, each with its share.
+    """A word of a composition: a soft prompt, some of its soft tokens, or a mix of whole soft prompts.
 
-    `goes_on`: it continues the one before, as in `[v1][v2][v3]`, which is one hard prompt and not three.
+    Attributes:
+        shares: the weights of the entries in a mix; they sum to 1.
+        tokens: indices of the soft tokens to use; empty in a mix.
+        continues_previous: continues the word before, as in `[v1][v2][v3]`, which stands for one prompt and not three.
     """
 
     entries: tuple[Entry, ...]
     shares: tuple[float, ...] = (1.0,)
     tokens: range = range(0)
-    goes_on: bool = False
+    continues_previous: bool = False
 
     @property
     def meanings(self) -> tuple[WeightedText, ...]:
-        """Its hard prompts, with their shares; () where one is not known."""
-        each = [
-            [replace(one, share=one.share * share) for one in entry.prompt.reference_texts]
-            for entry, share in self._parts()
+        """The weighted texts that the word means; () if one is unknown."""
+        by_entry = [
+            [replace(meaning, share=meaning.share * share) for meaning in entry.prompt.reference_texts]
+            for entry, share in self._weighted_entries()
         ]
-        return tuple(one for meanings in each for one in meanings) if all(each) else ()
+        return tuple(meaning for meanings in by_entry for meaning in meanings) if all(by_entry) else ()
 
     @property
-    def is_sum(self) -> bool:
-        """Whether it means several texts together."""
+    def is_mixed(self) -> bool:
+        """Whether the word means several texts: a mix, or a soft prompt trained on one."""
         return len(self.entries) > 1 or bool(self.entries[0].prompt.meanings)
 
     @property
-    def readable(self) -> str:
-        """Its hard prompt as people read it: `a lake*.6 + a fox*.4`."""
+    def display_text(self) -> str:
+        """Its prompt for people to read: `a lake*.6 + a fox*.4`."""
         if len(self.entries) == 1:
             return self.entries[0].prompt.hard_prompt
-        return " + ".join(f"{SoftPromptWord((entry,)).enclosed}*{_short(share)}" for entry, share in self._parts())
+        return " + ".join(
+            f"{SoftPromptWord((entry,)).parenthesized}*{_format_share(share)}"
+            for entry, share in self._weighted_entries()
+        )
 
     @property
-    def enclosed(self) -> str:
-        return f"({self.readable})" if self.is_sum else self.readable
+    def parenthesized(self) -> str:
+        return f"({self.display_text})" if self.is_mixed else self.display_text
 
     @property
     def ancestors(self) -> Iterator[Ancestor]:
         relation = "composed" if len(self.entries) == 1 else "mixed"
-        return (ancestor(relation, entry, share) for entry, share in self._parts())
+        return (make_ancestor(relation, entry, share) for entry, share in self._weighted_entries())
 
-    def _parts(self) -> Iterable[tuple[Entry, float]]:
+    def _weighted_entries(self) -> Iterable[tuple[Entry, float]]:
         return zip(self.entries, self.shares, strict=True)
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedPrompt:
-    """The parts of a template: text, and soft prompts as words."""
+    """A parsed template: texts, and soft prompts as words."""
 
     parts: tuple[str | SoftPromptWord, ...]
 
@@ -75,40 +81,48 @@ class ParsedPrompt:
 
     @property
     def has_text(self) -> bool:
-        """Whether words are added to its soft prompts."""
+        """Whether the prompt has words besides its soft prompts."""
         return any(isinstance(part, str) and part.strip() for part in self.parts)
 
     @property
-    def known(self) -> bool:
-        """Whether all its hard prompts are."""
+    def has_known_meaning(self) -> bool:
+        """Whether the prompts of all its soft prompts are known."""
         return all(word.meanings for word in self.words)
 
     @property
-    def in_part(self) -> list[str]:
-        """Names of the soft prompts of which not every token stands in it."""
-        seen: list[tuple[Entry, int]] = []  # and how many of its tokens
+    def partial_names(self) -> list[str]:
+        """Names of the soft prompts of which only some soft tokens are used."""
+        used: list[tuple[Entry, int]] = []  # each entry and how many of its soft tokens
         for word in self.words:
-            before = seen.pop()[1] if word.goes_on else 0
-            seen += [(entry, before + (len(word.tokens) or entry.prompt.tokens)) for entry in word.entries]
-        return [entry.prompt.name for entry, count in seen if count < entry.prompt.tokens]
+            before = used.pop()[1] if word.continues_previous else 0
+            used += [(entry, before + (len(word.tokens) or entry.prompt.tokens)) for entry in word.entries]
+        return [entry.prompt.name for entry, count in used if count < entry.prompt.tokens]
 
     def reference_texts(self, added_words: bool = True) -> tuple[WeightedText, ...]:
-        """The sentence with the hard prompts in their places, or these alone; where it has mixes, once for each choice of their terms.
+        """Return the sentence with prompts in place of the soft prompts, once for each choice of terms in its mixes.
 
-        The share of each is the product of its terms'. () where a hard prompt is not known. Raises PromptError for more than can be
-        compared or trained on.
+        The weight of a text is the product of the weights of its terms.
+
+        Args:
+            added_words: include the words besides the soft prompts.
+
+        Returns:
+            The weighted texts; () if a prompt is unknown.
+
+        Raises:
+            PromptError: there are more texts, or longer ones, than can be compared or trained on.
         """
-        if not self.known:
+        if not self.has_known_meaning:
             return ()
-        places = [self._choices(part) for part in self.parts if added_words or isinstance(part, SoftPromptWord)]
-        count = math.prod(map(len, places))
-        if count > MAX_WEIGHTED_TEXTS:  # said before they are made: there may be millions
+        choices = [self._choices(part) for part in self.parts if added_words or isinstance(part, SoftPromptWord)]
+        count = math.prod(map(len, choices))
+        if count > MAX_WEIGHTED_TEXTS:  # checked before they are built: there may be millions
             check_meanings("", (WeightedText("", 1.0),) * min(count, 1_000_000))
-        made: dict[str, float] = {}
-        for choice in product(*places):
-            text = _joined(one.text for one in choice)
-            made[text] = made.get(text, 0.0) + math.prod(one.share for one in choice)
-        meanings = tuple(WeightedText(text, min(1.0, share)) for text, share in made.items())
+        shares: dict[str, float] = {}
+        for choice in product(*choices):
+            text = _join_texts(meaning.text for meaning in choice)
+            shares[text] = shares.get(text, 0.0) + math.prod(meaning.share for meaning in choice)
+        meanings = tuple(WeightedText(text, min(1.0, share)) for text, share in shares.items())
         check_meanings("", meanings)
         return meanings
 
@@ -116,85 +130,102 @@ class ParsedPrompt:
     def _choices(part: str | SoftPromptWord) -> tuple[WeightedText, ...]:
         if isinstance(part, str):
             return (WeightedText(part, 1.0),)
-        return (WeightedText("", 1.0),) if part.goes_on else part.meanings
+        return (WeightedText("", 1.0),) if part.continues_previous else part.meanings
 
     @property
-    def readable(self) -> str:
-        """The sentence written out in one line, mixes as sums; for people."""
-        words = [word for word in self.words if not word.goes_on]
+    def display_text(self) -> str:
+        """The reference text in one line for people to read, with mixes as sums."""
+        words = [word for word in self.words if not word.continues_previous]
         if len(words) == 1 and not self.has_text:
-            return _joined([words[0].readable])
-        said = (part if isinstance(part, str) else "" if part.goes_on else part.enclosed for part in self.parts)
-        return _joined(said, apart=False)
+            return _join_texts([words[0].display_text])
+        texts = (
+            part if isinstance(part, str) else "" if part.continues_previous else part.parenthesized
+            for part in self.parts
+        )
+        return _join_texts(texts, separate_signs=False)
 
     @property
     def ancestry(self) -> tuple[Ancestor, ...]:
-        """The soft prompts that stand in it, each once."""
-        found = {
-            (one.relation, one.id, one.weight): one for word in self.words if not word.goes_on for one in word.ancestors
+        """The soft prompts in the prompt, without duplicates."""
+        ancestors = {
+            (ancestor.relation, ancestor.id, ancestor.weight): ancestor
+            for word in self.words
+            if not word.continues_previous
+            for ancestor in word.ancestors
         }
-        return tuple(found.values())
+        return tuple(ancestors.values())
 
 
-def read_sentence(text: str, find: Callable[[str], Entry], opened: Entry | None = None) -> ParsedPrompt:
-    """A template with the entries that `find` gives for its names; [v1] is a token of `opened`.
+def parse_prompt(text: str, find: Callable[[str], Entry], opened: Entry | None = None) -> ParsedPrompt:
+    """Parse a template and look up its soft prompts.
 
-    Raises TemplateError, PromptError for a soft token that there is not, and what `find` raises.
+    Args:
+        find: returns the entry of a name, like `Library.open`.
+        opened: the entry that [v1], [v2], … belong to.
+
+    Raises:
+        TemplateError: the template is invalid.
+        PromptError: a soft token does not exist.
     """
     parts: list[str | SoftPromptWord] = []
-    before: SoftPromptWord | None = None  # which the next may go on from
+    previous: SoftPromptWord | None = None  # the word that the next one may continue
     for part in template.parse(text):
         if isinstance(part, str):
-            before = before if part.isspace() else None
+            previous = previous if part.isspace() else None
             parts.append(part)
             continue
         if isinstance(part, Mix):
-            word = SoftPromptWord(tuple(find(one.name) for one, _ in part.terms), tuple(part.shares))
-            before = None
+            word = SoftPromptWord(tuple(find(reference.name) for reference, _ in part.terms), tuple(part.shares))
+            previous = None
         else:
-            word = before = _word(part, find, opened, before)
+            word = previous = _resolve_word(part, find, opened, previous)
         parts.append(word)
     return ParsedPrompt(tuple(parts))
 
 
-def ancestor(relation: str, entry: Entry, weight: float = 1.0) -> Ancestor:
-    made = entry.prompt
-    return Ancestor(relation, entry.id, made.name, made.hard_prompt, made.model, made.model_fingerprint, weight)
+def make_ancestor(relation: str, entry: Entry, weight: float = 1.0) -> Ancestor:
+    prompt = entry.prompt
+    return Ancestor(relation, entry.id, prompt.name, prompt.hard_prompt, prompt.model, prompt.model_fingerprint, weight)
 
 
-def _word(
-    part: Reference, find: Callable[[str], Entry], opened: Entry | None, before: SoftPromptWord | None
+def _resolve_word(
+    part: Reference, find: Callable[[str], Entry], opened: Entry | None, previous: SoftPromptWord | None
 ) -> SoftPromptWord:
     if not part.name and opened is None:
         raise PromptError(
-            f"[v{part.first}] is a token of the open soft prompt, and none is open: write [name:{part.first}], or open one (enter in the library, --with NAME)"
+            f"[v{part.first}] is a soft token of the open soft prompt, but none is open. "
+            f"Write [name:{part.first}], or open one: press enter in the library, or use --with NAME."
         )
     entry = find(part.name) if part.name or opened is None else opened
     count = entry.prompt.tokens
     first, last = part.first or 1, part.last or count
     if last > count:
-        asked = f"{first}" if first == last else f"{first}-{last}"
+        requested = f"{first}" if first == last else f"{first}-{last}"
         raise PromptError(
-            f"{entry.prompt.name or 'the open soft prompt'} has soft tokens 1 to {count}; {asked} was asked for"
+            f"{entry.prompt.name or 'the open soft prompt'} has soft tokens 1 to {count}, "
+            f"but the template uses {requested}."
         )
-    goes_on = before is not None and before.entries[0].id == entry.id and first > before.tokens.stop
-    return SoftPromptWord((entry,), tokens=range(first - 1, last), goes_on=goes_on)
+    continues = previous is not None and previous.entries[0].id == entry.id and first > previous.tokens.stop
+    return SoftPromptWord((entry,), tokens=range(first - 1, last), continues_previous=continues)
 
 
-def _joined(texts: Iterable[str], apart: bool = True) -> str:
-    """The texts as one line, with a space where two would else grow into one word; `apart`: or into one sign, to the tokenizer."""
+def _join_texts(texts: Iterable[str], separate_signs: bool = True) -> str:
+    """Join texts into one line, with a space where two words would become one.
+
+    `separate_signs` also keeps signs apart that the tokenizer would merge.
+    """
     line = ""
     for text in texts:
-        ends, begins = line[-1:], text[:1]
-        if (ends.isalnum() and begins.isalnum()) or (apart and _is_sign(ends) and _is_sign(begins)):
+        left, right = line[-1:], text[:1]
+        if (left.isalnum() and right.isalnum()) or (separate_signs and _is_sign(left) and _is_sign(right)):
             line += " "
         line += text
     return " ".join(line.split())
 
 
-def _is_sign(char: str) -> bool:
-    return bool(char) and not char.isalnum() and not char.isspace()
+def _is_sign(character: str) -> bool:
+    return bool(character) and not character.isalnum() and not character.isspace()
 
 
-def _short(share: float) -> str:
-    return written_weight(float(f"{share:.3g}"))
+def _format_share(share: float) -> str:
+    return format_weight(float(f"{share:.3g}"))

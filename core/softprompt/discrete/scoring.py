@@ -1,7 +1,7 @@
-"""How near token sequences are to a target, many at once, and which way their embeddings should move.
+"""Score many token sequences against a target at once, and compute gradients at their embeddings.
 
-Shapes: b sequences, l tokens, w width, e embed_dim. Where attention is causal and the end token is read, what sequences have in common
-at their beginning is computed once.
+Shapes: b sequences, l tokens, w width, e embed_dim. If attention is causal and pooling reads the end token, the common
+beginning of a group of sequences is computed once.
 """
 
 from __future__ import annotations
@@ -13,65 +13,65 @@ from torch.nn import functional as F
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.text_encoder import TextEncoder
 
-ON_CPU, ON_DEVICE = 64, 4096  # sequences in one batch: what fits into a cpu's caches; what fills a GPU
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 64, 4096  # sequences: as many as fit a cpu's caches, or fill a GPU
 
 
 class Scorer:
-    """Similarities of token sequences to `target` (e,). `evaluated` counts those that were scored."""
+    """Similarity of token sequences to `target` (e,). `evaluated` counts the scored sequences."""
 
     def __init__(self, encoder: TextEncoder, target: Tensor) -> None:
         self.encoder, self.tower = encoder, encoder.tower
         self.target = F.normalize(target.to(encoder.device, torch.float32), dim=-1)
-        self.batch = ON_CPU if encoder.device.type == "cpu" else ON_DEVICE
+        self.batch_size = CPU_BATCH_SIZE if encoder.device.type == "cpu" else GPU_BATCH_SIZE
         self.evaluated = 0
         config = encoder.config
-        self.shares = config.short and config.pooling in ("argmax", "eos")
-        self._frames: dict[int, TokenBatch] = {}
+        self.shares_prefix = config.ignores_padding and config.pooling in ("argmax", "eos")
+        self._token_batches: dict[int, TokenBatch] = {}
 
-    def of_vectors(self, vectors: Tensor) -> Tensor:
-        """(b,) similarities of input embeddings (b, l, w); gradients flow to them."""
-        count = vectors.shape[1]
-        if count not in self._frames:
-            self._frames[count] = self.encoder.batch_rows([[-1 - i for i in range(count)]])
-        return self._similarity(self._frames[count].outputs(vectors)[:, 0])
+    def score_vectors(self, vectors: Tensor) -> Tensor:
+        """Return similarities (b,) of input embeddings (b, l, w). Gradients flow to the embeddings."""
+        length = vectors.shape[1]
+        if length not in self._token_batches:
+            self._token_batches[length] = self.encoder.batch_rows([[-1 - i for i in range(length)]])
+        return self._similarity(self._token_batches[length].outputs(vectors)[:, 0])
 
-    def slopes(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(similarities (b,), their gradients (b, l, w)) at input embeddings (b, l, w)."""
-        similarities, slopes = [], []
-        for part in torch.split(vectors, self.batch):
+    def gradients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return similarities (b,) of input embeddings (b, l, w), and their gradients (b, l, w)."""
+        similarities, gradients = [], []
+        for part in torch.split(vectors, self.batch_size):
             part = part.detach().requires_grad_()
-            similarity = self.of_vectors(part)
-            slopes.append(torch.autograd.grad(similarity.sum(), part)[0])
+            similarity = self.score_vectors(part)
+            gradients.append(torch.autograd.grad(similarity.sum(), part)[0])
             similarities.append(similarity.detach())
-        return torch.cat(similarities), torch.cat(slopes)
+        return torch.cat(similarities), torch.cat(gradients)
 
     @torch.no_grad()
-    def scores(self, rows: Tensor, shared: int = 0) -> Tensor:
-        """(b,) similarities of rows (g, m, l) or (b, l) of tokens; the m of a group have their first `shared` in common."""
+    def score(self, rows: Tensor, shared: int = 0) -> Tensor:
+        """Return similarities (b,) of token rows (b, l), or (g, m, l) with m rows that share the first `shared`."""
         if rows.ndim == 2:
             rows = rows.unsqueeze(1)
             shared = 0
         self.evaluated += rows.shape[0] * rows.shape[1]
-        groups = max(1, self.batch // rows.shape[1])
-        return torch.cat([self._scores(part, shared) for part in torch.split(rows, groups)])
+        groups = max(1, self.batch_size // rows.shape[1])
+        return torch.cat([self._score_groups(part, shared) for part in torch.split(rows, groups)])
 
-    def _scores(self, rows: Tensor, shared: int) -> Tensor:
+    def _score_groups(self, rows: Tensor, shared: int) -> Tensor:
         g, m = rows.shape[:2]
         table, positions, specials = self.tower.table, self.tower.positions, self.encoder.specials
-        if not self.shares:
-            return self.of_vectors(table[rows.flatten(0, 1)])
+        if not self.shares_prefix:
+            return self.score_vectors(table[rows.flatten(0, 1)])
         first = len(specials.start)
-        ids = rows.new_tensor([*specials.start])
-        before = torch.cat([ids.expand(g, -1), rows[:, 0, :shared]], dim=1)
-        past = self.tower.past(table[before] + positions[: first + shared])
+        start = rows.new_tensor([*specials.start])
+        prefix = torch.cat([start.expand(g, -1), rows[:, 0, :shared]], dim=1)
+        past = self.tower.compute_past(table[prefix] + positions[: first + shared])
         end = rows.new_tensor(specials.end[:1]).expand(g * m, 1)
-        after = torch.cat([rows[:, :, shared:].flatten(0, 1), end], dim=1)
-        n = after.shape[1]
-        x = table[after] + positions[first + shared : first + shared + n]
-        past = [both.repeat_interleave(m, dim=1) for both in past]
+        suffix = torch.cat([rows[:, :, shared:].flatten(0, 1), end], dim=1)
+        n = suffix.shape[1]
+        x = table[suffix] + positions[first + shared : first + shared + n]
+        past = [layer_past.repeat_interleave(m, dim=1) for layer_past in past]
         mask = torch.ones(n, first + shared + n, dtype=torch.bool, device=x.device).tril(first + shared)
-        at = torch.full((g * m,), n - 1, device=x.device)
-        return self._similarity(self.tower.pooled_outputs(x, at, mask.expand(g * m, 1, -1, -1), past))
+        pooled_at = torch.full((g * m,), n - 1, device=x.device)
+        return self._similarity(self.tower.pooled_outputs(x, pooled_at, mask.expand(g * m, 1, -1, -1), past))
 
     def _similarity(self, outputs: Tensor) -> Tensor:
         return F.normalize(outputs.float(), dim=-1) @ self.target

@@ -1,4 +1,4 @@
-"""From a hard prompt to its hard readout, by either method. Prints nothing, writes nothing, keeps no state."""
+"""From a hard prompt to its hard readout, by coordinate search or PEZ. Prints and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import MAX_STEPS, HardConfig
-from softprompt.discrete.coordinate_search import WARMTH, Candidate, CoordinateSearch
+from softprompt.discrete.coordinate_search import INITIAL_TEMPERATURE, Candidate, CoordinateSearch
 from softprompt.discrete.pez import Pez
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.vocabulary import TypeableVocabulary
 from softprompt.encoders.clip.rows import ALONE, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, too_many_hard
+from softprompt.errors import ConfigError, too_many_hard_tokens
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import contexts_that_fit
-from softprompt.objectives.pooled import encode_targets_in
+from softprompt.objectives.pooled import encode_target
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.results import HardReadout
 from softprompt.system.generators import drive
 
-ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
-PEZ_EVERY = 10  # steps a report
-MAX_OWN = 32  # of the prompt's own tokens
+EXCHANGE_ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
+PEZ_REPORT_STEPS = 10  # steps per report
+MAX_PROMPT_TOKENS = 32  # of the prompt's tokens, offered to the first round
 
 
 @dataclass(frozen=True)
 class HardReport:
-    """How far the search is: rounds or optimizer steps, and the best text so far, as it is when typed again ("" where there is none)."""
+    """The progress of a search, in rounds or optimizer steps, and the best text so far, or "" if there is none."""
 
     step: int
     steps: int
@@ -44,18 +44,18 @@ class HardReport:
 
 
 def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
-    """Raises ConfigError for more tokens than the context has room for, and where the settings leave no token."""
+    """Raise ConfigError if the tokens do not fit the context length, or if the settings allow no token."""
     if config.tokens is not None:
-        _check_room(encoder, config.tokens)
-    TypeableVocabulary.of(encoder, config)
+        _check_fits(encoder, config.tokens)
+    TypeableVocabulary.from_config(encoder, config)
 
 
-def _check_room(encoder: TextEncoder, k: int) -> None:
+def _check_fits(encoder: TextEncoder, k: int) -> None:
     if not 1 <= k <= encoder.max_prompt_tokens:
-        raise too_many_hard(k, encoder.name, encoder.max_prompt_tokens)
+        raise too_many_hard_tokens(k, encoder.name, encoder.max_prompt_tokens)
 
 
-Searching = Generator[HardReport, bool | None, HardReadout]
+HardSearch = Generator[HardReport, bool | None, HardReadout]
 
 
 def find_hard(
@@ -65,50 +65,59 @@ def find_hard(
     config: HardConfig | None = None,
     on_report: Callable[[HardReport], bool | None] | None = None,
 ) -> HardReadout:
-    """The best hard readout of `k` tokens that is found; `on_report` ends the search by returning True.
+    """Find a hard readout of `k` tokens.
 
-    `config.tokens` is for who chooses k. Raises ConfigError for more tokens than fit, and where the settings allow no text.
+    Args:
+        config: its `tokens` is ignored; callers use it to choose k.
+        on_report: called with each report; returns True to stop.
+
+    Raises:
+        ConfigError: the tokens do not fit, or the settings allow no text.
     """
     return drive(iter_hard(encoder, prompt, k, config), on_report)
 
 
-def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> Searching:
-    """As `find_hard`, but yields a HardReport each round (each tenth step of PEZ) and returns the readout; sending True stops it."""
+def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> HardSearch:
+    """Search like `find_hard`, as a generator. Yields a HardReport per round or 10 PEZ steps; send True to stop."""
     config = config or HardConfig()
-    _check_room(encoder, k)
-    typist = TypeableVocabulary.of(encoder, config)
-    target = F.normalize(encode_targets_in(encoder, prompt, [ALONE])[0], dim=-1)
-    make, usual, every = (_Pez, PEZ_STEPS, PEZ_EVERY) if config.method == "pez" else (_Exchange, ROUNDS, 1)
-    finder: Searcher = make(encoder, prompt, k, config, typist, target)
-    steps = config.steps or (MAX_STEPS if config.seconds else usual)
-    began = time.perf_counter()
+    _check_fits(encoder, k)
+    vocabulary = TypeableVocabulary.from_config(encoder, config)
+    target = F.normalize(encode_target(encoder, prompt, [ALONE])[0], dim=-1)
+    searcher_class, default_steps, report_steps = (
+        (_PezSearcher, PEZ_STEPS, PEZ_REPORT_STEPS)
+        if config.method == "pez"
+        else (_CoordinateSearcher, EXCHANGE_ROUNDS, 1)
+    )
+    searcher: Searcher = searcher_class(encoder, prompt, k, config, vocabulary, target)
+    steps = config.steps or (MAX_STEPS if config.seconds else default_steps)
+    started_at = time.perf_counter()
     step, stop = 0, False
     while step < steps and not stop:
-        passed = time.perf_counter() - began
-        finder.step(max(step / steps, passed / config.seconds if config.seconds else 0.0))
+        seconds = time.perf_counter() - started_at
+        searcher.step(max(step / steps, seconds / config.seconds if config.seconds else 0.0))
         step += 1
-        passed = time.perf_counter() - began
-        ends = step == steps or bool(config.seconds and passed >= config.seconds)
-        if step % every == 0 or ends:
-            row, similarity = finder.best
-            text = "" if row is None else typist.text(row)
-            # where the time decides, the steps in all are an estimate
-            most = min(steps, max(step, round(step * config.seconds / passed))) if config.seconds else steps
+        seconds = time.perf_counter() - started_at
+        is_last = step == steps or bool(config.seconds and seconds >= config.seconds)
+        if step % report_steps == 0 or is_last:
+            row, similarity = searcher.best
+            text = "" if row is None else vocabulary.decode(row)
+            # with a time limit, the total number of steps is an estimate
+            total = min(steps, max(step, round(step * config.seconds / seconds))) if config.seconds else steps
             stop = (
                 bool(
                     (
                         yield HardReport(
-                            step, step if ends else most, similarity if row is not None else 0.0, text, passed
+                            step, step if is_last else total, similarity if row is not None else 0.0, text, seconds
                         )
                     )
                 )
-                or ends
+                or is_last
             )
-    return _readout(encoder, prompt, config, typist, finder, time.perf_counter() - began)
+    return _readout(encoder, prompt, config, vocabulary, searcher, time.perf_counter() - started_at)
 
 
 class Searcher(Protocol):
-    """A method at work."""
+    """A running search method."""
 
     @property
     def best(self) -> Candidate: ...
@@ -119,46 +128,46 @@ class Searcher(Protocol):
     def step(self, progress: float, /) -> None: ...
 
 
-class _Exchange:
+class _CoordinateSearcher:
     def __init__(
         self,
         encoder: TextEncoder,
         prompt: HardPrompt,
         k: int,
         config: HardConfig,
-        typist: TypeableVocabulary,
+        vocabulary: TypeableVocabulary,
         target: Tensor,
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
-        start, own = _start(prompt, k, config, typist, rng)
-        self.exchange = CoordinateSearch(Scorer(encoder, target), typist, start, rng, own)
+        start, prompt_tokens = _init_tokens(prompt, k, config, vocabulary, rng)
+        self.search = CoordinateSearch(Scorer(encoder, target), vocabulary, start, rng, prompt_tokens)
 
     def step(self, progress: float) -> None:
-        self.exchange.step(WARMTH * (1 - progress))
+        self.search.step(INITIAL_TEMPERATURE * (1 - progress))
 
     @property
     def best(self) -> Candidate:
-        return self.exchange.best
+        return self.search.best
 
     @property
     def evaluated(self) -> int:
-        return self.exchange.scorer.evaluated
+        return self.search.scorer.evaluated
 
 
-class _Pez:
+class _PezSearcher:
     def __init__(
         self,
         encoder: TextEncoder,
         prompt: HardPrompt,
         k: int,
         config: HardConfig,
-        typist: TypeableVocabulary,
+        vocabulary: TypeableVocabulary,
         target: Tensor,
     ) -> None:
         rng = torch.Generator().manual_seed(config.seed)
-        start, _ = _start(prompt, k, config, typist, rng)
-        self.pez = Pez(encoder, target.expand(len(start), -1), start, typist.ids)
-        self.typist = typist
+        start, _ = _init_tokens(prompt, k, config, vocabulary, rng)
+        self.pez = Pez(encoder, target.expand(len(start), -1), start, vocabulary.ids)
+        self.vocabulary = vocabulary
         self.best = Candidate(None, -math.inf)
         self.evaluated = 0
 
@@ -166,27 +175,27 @@ class _Pez:
         tokens, similarities = self.pez.step()
         self.evaluated += len(tokens)
         for row, similarity in zip(tokens, similarities.tolist(), strict=True):
-            if similarity > self.best.similarity and self.typist.survives(row):
+            if similarity > self.best.similarity and self.vocabulary.survives(row):
                 self.best = Candidate(row.clone(), similarity)
 
 
 def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tensor:
-    """(count, k) of `ids` (m,); the randomness comes from the cpu, so that every device starts alike."""
+    """Return (count, k) random tokens of `ids` (m,). `rng` is on the cpu, so that every device starts from the same."""
     return ids[torch.randint(len(ids), (count, k), generator=rng).to(ids.device)]
 
 
-def _start(
-    prompt: HardPrompt, k: int, config: HardConfig, typist: TypeableVocabulary, rng: torch.Generator
+def _init_tokens(
+    prompt: HardPrompt, k: int, config: HardConfig, vocabulary: TypeableVocabulary, rng: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """(tokens (r, k) to begin from, of which the first are the prompt's own where `config` says so; these own tokens, each once)."""
-    start = random_tokens(typist.ids, config.restarts, k, rng)
+    """Return start tokens (r, k) and, for init "words", the prompt's distinct tokens, which also fill the first row."""
+    start = random_tokens(vocabulary.ids, config.restarts, k, rng)
     if config.init == "random":
         return start, None
-    own = [token for piece in prompt.pieces for token in piece if token in typist]
-    if own:
-        spread = torch.linspace(0, len(own) - 1, min(k, len(own))).round().long().tolist()
-        start[0, : len(spread)] = start.new_tensor([own[i] for i in spread])
-    return start, start.new_tensor(list(dict.fromkeys(own))[:MAX_OWN])
+    prompt_tokens = [token for chunk in prompt.chunks for token in chunk if token in vocabulary]
+    if prompt_tokens:
+        spread = torch.linspace(0, len(prompt_tokens) - 1, min(k, len(prompt_tokens))).round().long().tolist()
+        start[0, : len(spread)] = start.new_tensor([prompt_tokens[i] for i in spread])
+    return start, start.new_tensor(list(dict.fromkeys(prompt_tokens))[:MAX_PROMPT_TOKENS])
 
 
 @torch.no_grad()
@@ -194,19 +203,17 @@ def _readout(
     encoder: TextEncoder,
     prompt: HardPrompt,
     config: HardConfig,
-    typist: TypeableVocabulary,
-    finder: Searcher,
+    vocabulary: TypeableVocabulary,
+    searcher: Searcher,
     seconds: float,
 ) -> HardReadout:
-    if finder.best.row is None:
-        raise ConfigError(
-            "no text of these tokens survives being typed as --hard-words and --hard-block ask for: allow more"
-        )
-    text = typist.text(finder.best.row)
+    if searcher.best.row is None:
+        raise ConfigError("no text that --hard-words and --hard-block allow survives being typed. Allow more words.")
+    text = vocabulary.decode(searcher.best.row)
     row = encoder.tokenizer.encode(text)
     contexts = [ALONE, *contexts_that_fit(encoder, prompt, GRADING_CONTEXTS, len(row))]
-    ours = encoder.encode_rows([rows_in_context(encoder, context, [row])[0] for context in contexts])
-    wanted = F.normalize(encode_targets_in(encoder, prompt, contexts), dim=-1)
-    similarities = (ours * wanted).sum(-1)
+    outputs = encoder.encode_rows([rows_in_context(encoder, context, [row])[0] for context in contexts])
+    targets = F.normalize(encode_target(encoder, prompt, contexts), dim=-1)
+    similarities = (outputs * targets).sum(-1)
     composed = float(similarities[1:].mean()) if len(contexts) > 1 else None
-    return HardReadout(text, len(row), float(similarities[0]), composed, config.method, finder.evaluated, seconds)
+    return HardReadout(text, len(row), float(similarities[0]), composed, config.method, searcher.evaluated, seconds)

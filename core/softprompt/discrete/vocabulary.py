@@ -1,8 +1,8 @@
-"""Which tokens survive being typed: put down as text and tokenised again, they are the same tokens.
+"""Tokens and texts that survive being typed: written as text and tokenized again, they are the same tokens.
 
-A token qualifies that is itself when typed alone. Of CLIP's 49,408 these are the 34,253 at which a word ends; pieces from inside a word
-merge with their neighbours in ways that only the whole text decides, and allowing them gained nothing (tests/benchmarks/README.md).
-Tokens that qualify can still merge with one another, so every text that is accepted is tokenised again as a whole.
+A token qualifies if it survives alone. Of CLIP's 49,408 tokens, these are the 34,253 that end a word. Whether a piece
+from inside a word merges with its neighbours depends on the whole text, and allowing such pieces gained nothing
+(tests/benchmarks/README.md). Qualifying tokens can still merge, so every accepted text is tokenized again as a whole.
 """
 
 from __future__ import annotations
@@ -13,79 +13,79 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from softprompt.config import HardConfig, Words
-from softprompt.encoders.base import PromptTokenizer, readable
+from softprompt.config import HardConfig, WordFilter
+from softprompt.encoders.base import PromptTokenizer, is_readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
 
-MIN_WORD_LENGTH = 2  # letters of a dictionary word; single ones are `a`, `i`, and the alphabet
+MIN_WORD_LENGTH = 2  # letters; `a` and `i` are words too, other single letters are not
 
-# made once per encoder: trying 49,408 tokens takes 0.8 s, and decoding those that are left again 0.2 s for every readout
+# cached per encoder: checking 49,408 tokens takes 0.8 s, and decoding the rest again takes 0.2 s per readout
 _typeable: WeakKeyDictionary[TextEncoder, dict[int, str]] = WeakKeyDictionary()
 
 
-def typed(tokenizer: PromptTokenizer, ids: Sequence[int]) -> str:
-    """The text that a person would paste for these tokens."""
+def decode_typed(tokenizer: PromptTokenizer, ids: Sequence[int]) -> str:
+    """Return the text that a person would paste for these tokens."""
     return tokenizer.decode(ids).strip()
 
 
-def typeable(encoder: TextEncoder) -> dict[int, str]:
-    """The readable tokens that are themselves when typed alone: ids, and what is typed for them."""
+def typeable_tokens(encoder: TextEncoder) -> dict[int, str]:
+    """Return the readable tokens that survive being typed alone, as a dict from id to text."""
     if encoder not in _typeable:
         tokenizer = encoder.tokenizer
-        ids = [i for i in encoder.ordinary_ids.tolist() if readable(tokenizer.piece(i))]
-        if encoder.config.pooling == "argmax":  # a higher id than the end token's would be read in its place
+        ids = [i for i in encoder.ordinary_ids.tolist() if is_readable(tokenizer.piece(i))]
+        if encoder.config.pooling == "argmax":  # which would pool at a higher id instead of the end token
             ids = [i for i in ids if i < max(encoder.specials.end)]
-        texts = {i: typed(tokenizer, [i]) for i in ids}
+        texts = {i: decode_typed(tokenizer, [i]) for i in ids}
         _typeable[encoder] = {i: text for i, text in texts.items() if tokenizer.encode(text) == [i]}
     return _typeable[encoder]
 
 
 def is_word(piece: str) -> bool:
-    """Whether a token is a word of letters, of any script: at least two, or a letter that is a word by itself in English."""
+    """Return whether a token is a word of at least two letters in any script, or `a` or `i`."""
     return piece.isalpha() and (len(piece) >= MIN_WORD_LENGTH or piece in ("a", "i"))
 
 
 class TypeableVocabulary:
-    """What may stand in a hard readout: tokens `ids` (m,) on the encoder's device, and texts of them that `survive`."""
+    """The tokens that a hard readout may use: `ids` (m,) on the encoder's device."""
 
-    def __init__(self, encoder: TextEncoder, words: Words = "any", block: Sequence[str] = ()) -> None:
+    def __init__(self, encoder: TextEncoder, words: WordFilter = "any", block: Sequence[str] = ()) -> None:
         self.tokenizer = encoder.tokenizer
         self.words = words
         self.block = tuple(filter(None, (" ".join(text.split()).casefold() for text in block)))
-        ids = [i for i, text in typeable(encoder).items() if self._allowed(text)]
+        ids = [i for i, text in typeable_tokens(encoder).items() if self._is_allowed(text)]
         if not ids:
-            raise ConfigError("no token is left for a hard readout: block fewer texts, or allow other words")
+            raise ConfigError("no token is left for a hard readout. Block fewer texts or allow other words.")
         self.ids = torch.tensor(ids, device=encoder.device)
-        self._known = frozenset(ids)
+        self._id_set = frozenset(ids)
 
     @classmethod
-    def of(cls, encoder: TextEncoder, config: HardConfig) -> TypeableVocabulary:
-        """As `config` says. Raises ConfigError where it leaves no token."""
+    def from_config(cls, encoder: TextEncoder, config: HardConfig) -> TypeableVocabulary:
+        """Return the vocabulary that `config` allows. Raises ConfigError if it is empty."""
         return cls(encoder, config.words, config.block)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._known
+        return token in self._id_set
 
-    def text(self, ids: Sequence[int] | Tensor) -> str:
-        return typed(self.tokenizer, ids.tolist() if isinstance(ids, Tensor) else ids)
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        return decode_typed(self.tokenizer, ids.tolist() if isinstance(ids, Tensor) else ids)
 
     def survives(self, ids: Sequence[int] | Tensor) -> bool:
-        """Whether the tokens, typed, are tokenised into themselves, and their text is allowed."""
+        """Return whether the tokens survive being typed and their text is allowed."""
         row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        text = self.text(row)
+        text = self.decode(row)
         return (
             self.tokenizer.encode(text) == row
-            and self._free_of_blocked(text)
+            and self._has_no_blocked_text(text)
             and (self.words == "any" or text.isascii())
         )
 
-    def _allowed(self, piece: str) -> bool:
+    def _is_allowed(self, piece: str) -> bool:
         if self.words == "dictionary" and not (piece.isascii() and is_word(piece)):
             return False
-        return (self.words == "any" or piece.isascii()) and self._free_of_blocked(piece)
+        return (self.words == "any" or piece.isascii()) and self._has_no_blocked_text(piece)
 
-    def _free_of_blocked(self, text: str) -> bool:
+    def _has_no_blocked_text(self, text: str) -> bool:
         if not self.block:
             return True
         text = " ".join(text.split()).casefold()

@@ -1,1 +1,1 @@
-"""Frozen models that read embedded tokens: the list of them, loading, and a folder for each family."""
+"""Frozen models: the catalog, downloading, loading, and one folder per model family."""

@@ -1,7 +1,7 @@
-"""Fetching a model's weights from the Hugging Face hub: resumed where it broke off, and checked before it counts.
+"""Download a model's weights from the Hugging Face hub, resume interrupted downloads and verify the result.
 
-huggingface_hub itself starts anew after an interruption. So the bytes are fetched here, into the hub's own cache folder, and
-huggingface_hub then finds them there as its own. HF_ENDPOINT, HF_HOME and HF_TOKEN mean what they mean to it.
+huggingface_hub starts over after an interruption. This module therefore downloads the file itself, into the hub's cache
+folder, where huggingface_hub then finds it. HF_ENDPOINT, HF_HOME and HF_TOKEN work as usual.
 """
 
 from __future__ import annotations
@@ -21,105 +21,117 @@ from urllib.parse import urlsplit
 from filelock import FileLock, SoftFileLock
 
 from softprompt.encoders.catalog import ModelInfo
-from softprompt.errors import ModelUnavailable, not_supported
+from softprompt.errors import ModelUnavailable, model_not_supported
 
-TRIES = 5  # that bring nothing
-WAIT, LONGEST_WAIT = 0.25, 600.0  # seconds; the first is doubled at every vain try; a busy hub may ask for more
-BUSY = (429, 503)  # status codes
-WAKE_EVERY = 0.25  # seconds between two looks, while a busy hub is waited for, whether to go on with that
+MAX_FAILED_TRIES = 5  # without a single new byte
+# the first wait doubles with every failed try; a hub that asks for more than the maximum counts as unavailable
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.25, 600.0
+BUSY_STATUSES = (429, 503)
+POLL_SECONDS = 0.25  # between calls of `on_progress` while waiting, which can end the wait
 OnBytes = Callable[[int, int], None]
-"""Called with (bytes here, bytes in all), both 0 before the size is known; what it raises ends the download, a wait too."""
+"""Called with the bytes received and the total, both 0 while the total is unknown. May raise to cancel the download."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
 def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
-    """The file of a model's weights, fetched if it is not on disk. Raises ModelRefused, ModelUnavailable."""
+    """Return the path of a model's weights; download them if they are not on disk.
+
+    Raises:
+        ModelRefused: this version cannot run the model.
+        ModelUnavailable: the download failed, or the hub does not offer the weights to this user.
+    """
     if info.refused:
-        raise not_supported(info.name, info.refused)
-    here = info.on_disk
-    if here is not None:
-        return here
+        raise model_not_supported(info.name, info.refused)
+    path = info.weights_path
+    if path is not None:
+        return path
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     for file in info.files:
         try:
             return _fetch_file(info, file, on_progress)
         except EntryNotFoundError:
-            continue  # the next of the names that the weights may have
+            continue  # try the next file name
         except GatedRepoError as error:
             raise ModelUnavailable(
-                f"{info.name} asks its users to accept terms: do so at huggingface.co/{info.repository}, then set HF_TOKEN"
+                f"{info.name} has terms of use. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN"
             ) from error
         except RepositoryNotFoundError as error:
-            hidden = " that it shows without a token. Set HF_TOKEN" if error.response.status_code == 401 else ""
-            raise ModelUnavailable(f"the hub has no {info.repository}, from which {info.name} comes{hidden}") from error
+            hint = ", or hides it without a token. Set HF_TOKEN" if error.response.status_code == 401 else ""
+            raise ModelUnavailable(f"{info.name} is unavailable: the hub has no {info.repository}{hint}") from error
         except HfHubHTTPError as error:
-            raise _answered(info, error.response.status_code) from error
-    raise ModelUnavailable(f"{info.repository} on the hub has none of {', '.join(info.files)}")
-
-
-def _unreachable(info: ModelInfo, why: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"{info.name} is not on disk and cannot be fetched: {why}. Try again with a network (what came is kept), set HF_ENDPOINT "
-        "to a mirror, or fetch it elsewhere with `softprompt-tui models pull` and copy the hub's cache folder (HF_HOME). "
-        "The built-in model needs no network: --model mini"
+            raise _status_error(info, error.response.status_code) from error
+    raise ModelUnavailable(
+        f"{info.name} is unavailable: {info.repository} on the hub has none of {', '.join(info.files)}"
     )
 
 
-def _answered(info: ModelInfo, status: int) -> ModelUnavailable:
-    """The error for an answer of the hub's that is no file."""
+def _cannot_download(info: ModelInfo, reason: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{info.name} is not on disk and cannot be downloaded: {reason}. Try again with a network (the download "
+        "resumes where it stopped), set HF_ENDPOINT to a mirror, or run `softprompt-tui models pull` elsewhere and "
+        "copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini"
+    )
+
+
+def _status_error(info: ModelInfo, status: int) -> ModelUnavailable:
+    """Return the error for an HTTP status of the hub."""
     if status == 401:
-        return ModelUnavailable(
-            f"the hub does not give {info.repository} to everybody (401): set HF_TOKEN to a token that it knows"
-        )
+        return ModelUnavailable(f"the hub requires a valid token for {info.repository} (status 401). Set HF_TOKEN")
     if status == 403:
         return ModelUnavailable(
-            f"the hub does not give {info.repository} to this user (403): accept its terms at huggingface.co/{info.repository}, "
-            "or set HF_TOKEN to a token that may read it"
+            f"the hub denies access to {info.repository} (status 403). Accept its terms at "
+            f"huggingface.co/{info.repository}, or set HF_TOKEN to a token with read access"
         )
-    return _unreachable(info, f"the hub is busy ({status})" if status in BUSY else f"the hub answered {status}")
+    return _cannot_download(
+        info, f"the hub is busy ({status})" if status in BUSY_STATUSES else f"the hub answered {status}"
+    )
 
 
-def _asked_to_wait(response: Any) -> float | None:
-    """The seconds that a busy hub asks to wait, 0 where it does not say how long; None for one that is not busy."""
-    if getattr(response, "status_code", 0) not in BUSY:
+def _seconds_to_wait(response: Any) -> float | None:
+    """Return how long a busy hub asks to wait: 0 if it does not say, None if it is not busy."""
+    if getattr(response, "status_code", 0) not in BUSY_STATUSES:
         return None
-    asked = response.headers.get("retry-after", "")
-    if asked.isdecimal():
-        return float(asked)
+    retry_after = response.headers.get("retry-after", "")
+    if retry_after.isdecimal():
+        return float(retry_after)
     try:
-        return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # not a date, or a date without a time zone
         return 0.0
 
 
-def _wait_for(info: ModelInfo, url: str, seconds: float, vain: int, on_wait: Callable[[], None]) -> None:
-    """Waits as a busy hub asks, or the longer the more tries were in vain; raises ModelUnavailable where that is too long."""
+def _wait(info: ModelInfo, url: str, seconds: float, failed: int, on_poll: Callable[[], None]) -> None:
+    """Wait before the next try: `seconds` if the hub asked for a time, else longer after every failed try.
+
+    Raises:
+        ModelUnavailable: the hub asks to wait longer than MAX_WAIT_SECONDS.
+    """
     hub = urlsplit(url).netloc
-    if seconds > LONGEST_WAIT:
-        raise _unreachable(info, f"{hub} is busy, and asks to wait {seconds:.0f} s")
+    if seconds > MAX_WAIT_SECONDS:
+        raise _cannot_download(info, f"{hub} is busy and asks to wait {seconds:.0f} s")
     if seconds:
-        log.warning("%s is busy, and asks to wait %.0f s: waiting (Ctrl-C ends it)", hub, seconds)
-    until = time.monotonic() + (seconds or WAIT * 2**vain)
-    while (left := until - time.monotonic()) > 0:
-        on_wait()
-        time.sleep(min(left, WAKE_EVERY))
+        log.warning("%s is busy and asks to wait %.0f s: waiting (Ctrl-C cancels)", hub, seconds)
+    deadline = time.monotonic() + (seconds or FIRST_WAIT_SECONDS * 2**failed)
+    while (remaining := deadline - time.monotonic()) > 0:
+        on_poll()
+        time.sleep(min(remaining, POLL_SECONDS))
 
 
-def _patiently(info: ModelInfo, url: str, call: Callable[[], Answer], on_wait: Callable[[], None]) -> Answer:
-    """What `call` returns; where it fails since the hub is busy, that is waited for. Raises what `call` raises."""
-    for vain in range(TRIES):
+def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_poll: Callable[[], None]) -> Result:
+    """Return what `call` returns. While it fails because the hub is busy, wait and try again."""
+    for failed in range(MAX_FAILED_TRIES):
         try:
             return call()
         except Exception as error:
-            # some functions of the hub's client raise an error of their own, with the answer behind it
-            seconds = _asked_to_wait(getattr(error, "response", None) or getattr(error.__cause__, "response", None))
-            if seconds is None or vain == TRIES - 1:
+            # some functions of the hub's client wrap the HTTP error in an error of their own
+            seconds = _seconds_to_wait(getattr(error, "response", None) or getattr(error.__cause__, "response", None))
+            if seconds is None or failed == MAX_FAILED_TRIES - 1:
                 raise
-        _wait_for(info, url, seconds, vain, on_wait)
-    raise AssertionError("the last try returns or raises")
+        _wait(info, url, seconds, failed, on_poll)
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path:
@@ -129,86 +141,88 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
 
     url = hf_hub_url(info.repository, file)
 
-    def on_wait() -> None:
-        if on_progress:  # which may end it, by an exception
+    def on_poll() -> None:
+        if on_progress:
             on_progress(0, 0)
 
     try:
-        metadata = _patiently(info, url, lambda: get_hf_file_metadata(url), on_wait)
+        metadata = _retry_while_busy(info, url, lambda: get_hf_file_metadata(url), on_poll)
     except (HfHubHTTPError, ModelUnavailable):
         raise
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise _unreachable(info, "HF_HUB_OFFLINE is set") from error
+        raise _cannot_download(info, "HF_HUB_OFFLINE is set") from error
     except Exception as error:  # the hub's client has changed its HTTP library, and with it these types, more than once
-        raise _unreachable(info, f"no answer from the hub ({type(error).__name__})") from error
+        raise _cannot_download(info, f"no answer from the hub ({type(error).__name__})") from error
     etag, size = metadata.etag, metadata.size
     if not etag or not etag.isalnum() or size is None:
-        raise _unreachable(info, "the hub's answer names no version and size of the file")
+        raise _cannot_download(info, "the hub does not report the version and size of the file")
     blob = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=info.repository, repo_type="model") / "blobs" / etag
     if not blob.is_file() or blob.stat().st_size != size:
         try:
             _fetch_blob(info, metadata.location, blob, size, on_progress)
         except OSError as error:
             raise ModelUnavailable(
-                f"{blob.parent} cannot be written to ({error.strerror}): free it, or set HF_HOME to another folder"
+                f"cannot write to {blob.parent}: {error.strerror}. Make room there, or set HF_HOME to another folder"
             ) from error
     try:
-        return Path(_patiently(info, url, lambda: hf_hub_download(info.repository, file), on_wait))
+        return Path(_retry_while_busy(info, url, lambda: hf_hub_download(info.repository, file), on_poll))
     except ModelUnavailable:
         raise
-    except Exception as error:  # as above; the weights are on disk, the next call needs no network
-        raise _unreachable(info, f"the hub broke off ({type(error).__name__})") from error
+    except Exception as error:  # any type, as above. The weights are on disk, so the next call needs no network
+        raise _cannot_download(info, f"the connection to the hub broke ({type(error).__name__})") from error
 
 
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: OnBytes | None) -> None:
-    """Fetches `url` as `blob`, going on from what an earlier try left; checks size and, where the name gives it, SHA-256."""
+    """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if it names the blob."""
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")
 
-    def on_wait() -> None:
+    def on_poll() -> None:
         if on_progress:
-            on_progress(_size(partial), size)
+            on_progress(_file_size(partial), size)
 
-    with _locked(f"{partial}.lock"):  # two programs must not append to one file
+    with _hold_lock(f"{partial}.lock"):  # two processes must not append to the same file
         if blob.is_file() and blob.stat().st_size == size:
             return
-        why, vain = "", 0
-        while vain < TRIES:
-            begin = _size(partial)
-            if begin > size:
+        reason, failed = "", 0
+        while failed < MAX_FAILED_TRIES:
+            received = _file_size(partial)
+            if received > size:
                 partial.unlink()
-            elif begin == size:
+            elif received == size:
                 break
-            missing, free = size - _size(partial), shutil.disk_usage(blob.parent).free
+            missing, free = size - _file_size(partial), shutil.disk_usage(blob.parent).free
             if missing > free:
                 raise ModelUnavailable(
-                    f"{info.name} takes {missing / 1e6:,.0f} MB more, and {free / 1e6:,.0f} MB are free in {blob.parent}: free "
-                    "some, or set HF_HOME to a folder on another disk"
+                    f"{info.name} needs {missing / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free in {blob.parent}. "
+                    "Free some space, or set HF_HOME to a folder on another disk"
                 )
             seconds = 0.0
             try:
-                if asked := _fetch_piece(info, url, partial, size, on_progress):
-                    status, seconds = asked
-                    why = f"the hub is busy ({status})"
+                if busy := _fetch_rest(info, url, partial, size, on_progress):
+                    status, seconds = busy
+                    reason = f"the hub is busy ({status})"
             except (OSError, ModelUnavailable):
                 raise
-            except Exception as error:  # whatever the hub's HTTP library raises for a broken connection or a bad status
-                why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
-            if _size(partial) <= begin:  # only tries that bring nothing are counted
-                vain += 1
-                if vain < TRIES:
-                    _wait_for(info, url, seconds, vain - 1, on_wait)
-        if _size(partial) != size:
-            raise _unreachable(info, why or "the hub sends the file cut short")
+            except Exception as error:  # the HTTP library's errors for a broken connection or a bad status
+                reason = (
+                    f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
+                )
+            if _file_size(partial) <= received:  # a try that received bytes does not count
+                failed += 1
+                if failed < MAX_FAILED_TRIES:
+                    _wait(info, url, seconds, failed - 1, on_poll)
+        if _file_size(partial) != size:
+            raise _cannot_download(info, reason or "the hub sends a truncated file")
         if len(blob.name) == 64 and _sha256(partial) != blob.name:
             partial.unlink()
-            raise _unreachable(info, "what came does not match its checksum and was thrown away")
+            raise _cannot_download(info, "the downloaded file does not match its checksum and was deleted")
         partial.replace(blob)
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Holds a lock file; where the file system has no locks, one that is there while it is held."""
+def _hold_lock(path: str) -> Iterator[None]:
+    """Hold a file lock. On a file system without locks, the existence of the file is the lock."""
     lock: FileLock | SoftFileLock = FileLock(path)
     try:
         lock.acquire()
@@ -221,46 +235,52 @@ def _locked(path: str) -> Iterator[None]:
         lock.release()
 
 
-def _fetch_piece(
+def _fetch_rest(
     info: ModelInfo, url: str, partial: Path, size: int, on_progress: OnBytes | None
 ) -> tuple[int, float] | None:
-    """Appends what one request brings; returns a busy hub's status and how many seconds it asks to wait.
+    """Send one request and append the bytes that it returns to `partial`.
 
-    Raises ModelUnavailable for an answer that would be the same the next time, and what the hub's HTTP library raises.
+    Returns:
+        The status and the seconds to wait if the hub is busy, else None.
+
+    Raises:
+        ModelUnavailable: trying again would give the same answer.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
 
-    begin = _size(partial)
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
+    received = _file_size(partial)
+    headers = (
+        build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
+    )
     is_hub = urlsplit(url).netloc == urlsplit(hf_hub_url(info.repository, "x")).netloc
     if not is_hub:
-        headers.pop("authorization", None)  # the user's token is the hub's business, not that of where it sends us
+        headers.pop("authorization", None)  # never send the user's token to the host that the hub redirects to
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-        if (seconds := _asked_to_wait(response)) is not None:
+        if (seconds := _seconds_to_wait(response)) is not None:
             return response.status_code, seconds
         if is_hub and response.status_code in (401, 403):
-            raise _answered(info, response.status_code)
+            raise _status_error(info, response.status_code)
         response.raise_for_status()
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
-            raise _unreachable(
-                info, f"it comes compressed ({encoding[:20]!r}), though it was asked for as it is: a proxy may do that"
+            raise _cannot_download(
+                info,
+                f"the file arrives compressed ({encoding[:20]!r}), which was not requested. A proxy may be the cause",
             )
-        begin = begin if response.status_code == 206 else 0
-        with partial.open("ab" if begin else "wb") as out:
-            for (
-                piece
-            ) in response.iter_raw():  # as it comes: what a larger piece waits for is lost when the connection breaks
-                out.write(piece)
-                begin += len(piece)
+        received = received if response.status_code == 206 else 0
+        with partial.open("ab" if received else "wb") as out:
+            # no chunk size: bytes that wait to fill a chunk are lost when the connection breaks
+            for data in response.iter_raw():
+                out.write(data)
+                received += len(data)
                 if on_progress:
-                    on_progress(min(begin, size), size)
-                if begin > size:
+                    on_progress(min(received, size), size)
+                if received > size:
                     break
     return None
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 

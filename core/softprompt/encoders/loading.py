@@ -1,4 +1,4 @@
-"""Which text encoders there are, and loading one: the built-in `mini`, `MODEL/TAG` of open_clip, `local-dir:FOLDER`."""
+"""Load a text encoder by name: the built-in `mini`, a `MODEL/TAG` of open_clip, or `local-dir:FOLDER`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.config import check_device, check_precision
 from softprompt.encoders.catalog import MINI, resolve
-from softprompt.errors import DeviceError, ModelUnavailable, reason
+from softprompt.errors import DeviceError, ModelUnavailable, describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -22,16 +22,25 @@ def load_encoder(
     precision: str = "float32",
     on_progress: OnBytes | None = None,
 ) -> TextEncoder:
-    """Loads a text encoder by name onto a device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    """Load a text encoder by name. Weights that are not on disk are downloaded.
 
-    Weights that are not on disk are fetched, `on_progress` being told (bytes here, bytes in all). `precision` is "float32", or "bfloat16" for the tower's arithmetic (soft tokens, losses and results stay float32). Raises
-    UnknownModel, ModelRefused, ModelUnavailable, ConfigError, DeviceError.
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: "float32", or "bfloat16" for the text tower; soft tokens, losses and results stay float32.
+        on_progress: called during a download with the bytes received so far and in total.
+
+    Raises:
+        UnknownModel: no model has this name.
+        ModelRefused: this version cannot run the model faithfully.
+        ModelUnavailable: the model cannot be downloaded or loaded now.
+        ConfigError: `precision` is not one of the above.
+        DeviceError: there is no such device on this machine.
     """
     check_precision(precision)
     check_device(device)
     import torch
 
-    place = pick_device(device)
+    torch_device = pick_device(device)
     if name.lower() == MINI:
         from softprompt.encoders.clip import mini
 
@@ -41,13 +50,19 @@ def load_encoder(
 
         encoder = load_by_name(name, on_progress)
     try:
-        return encoder.to(place, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    except RuntimeError as error:  # torch's type for a lost or full device
-        raise ModelUnavailable(f"{encoder.name} cannot be put on {place}: {reason(error)}. Try --device cpu") from error
+        return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    except RuntimeError as error:  # torch raises it for a lost device and for one without free memory
+        raise ModelUnavailable(
+            f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name, if this machine has it; "auto" is the first cuda device, else mps, else the cpu. Raises DeviceError."""
+    """Return the device of this name; "auto" prefers the first cuda device, then mps, then the cpu.
+
+    Raises:
+        DeviceError: there is no such device on this machine.
+    """
     check_device(name)
     import torch
 
@@ -57,20 +72,17 @@ def pick_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if counts[kind] > int(index or 0):
         return torch.device(f"cuda:{index or 0}" if kind == "cuda" else kind)
-    here = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
-    raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(here)}")
+    available = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
+    raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(available)}")
 
 
 def pull(name: str, on_progress: OnBytes | None = None) -> Path:
-    """Fetches all that loading the model of this name needs, its tokenizer too; returns the file of its weights."""
+    """Download everything that loading a model needs, including its tokenizer. Return the path of the weights."""
     from softprompt.encoders.download import fetch
 
     info = resolve(name)
     if info.tokenizer:
-        from softprompt.encoders.clip.openclip import (
-            known_config,
-            tokenizer_of,
-        )  # torch, which fetching needs for nothing else
+        from softprompt.encoders.clip.openclip import load_tokenizer, pretrained_config  # imports torch
 
-        tokenizer_of(info.name, known_config(info)["text_cfg"])
+        load_tokenizer(info.name, pretrained_config(info)["text_cfg"])
     return fetch(info, on_progress)

@@ -1,6 +1,6 @@
-"""A `local-dir:` folder: its open_clip configuration and its file of weights, checked before a library sees them.
+"""Read a `local-dir:` model folder, and check its open_clip configuration and weights before a library sees them.
 
-Nothing in such a folder is trusted. Reading it imports no library that could run what it names.
+Nothing in the folder is trusted, and no library that could run code from it is imported to check the configuration.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.encoders.catalog import LOCAL
-from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel, not_supported
+from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel, model_not_supported
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG = "open_clip_config.json"
-MAX_CONFIG_BYTES = 1 << 20  # bytes; open_clip's own have less than 2,000
-# open_clip's own names, the best first; any other name counts where there is only one file of weights
-WEIGHTS = (
+CONFIG_FILE = "open_clip_config.json"
+MAX_CONFIG_BYTES = 1 << 20  # open_clip's own configurations have less than 2,000
+# open_clip's names, best first; a file with another name is used if it is the only one
+WEIGHTS_FILES = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # .pt: checkpoints of open_clip's training, such as epoch_3.pt
-# what open_clip 3 knows of a text tower: another setting would make another model of the same weights
-TEXT_SETTINGS = frozenset(
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # .pt: checkpoints that open_clip's training writes
+# the text settings of open_clip 3; with an unknown setting, the same weights may be another model
+KNOWN_TEXT_SETTINGS = frozenset(
     (
         "context_length vocab_size hf_tokenizer_name tokenizer_mode tokenizer_kwargs width heads layers mlp_ratio "
         "ls_init_value embed_cls pad_id eos_id no_causal_mask final_ln_after_pool pool_type proj_bias proj_type "
@@ -38,52 +38,52 @@ TEXT_SETTINGS = frozenset(
     ).split()
 )
 MAX_SETTINGS = {"context_length": 1 << 16, "vocab_size": 1 << 24, "width": 1 << 16, "heads": 1 << 12, "layers": 1 << 10}
-KINDS = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode": str, "tokenizer_kwargs": dict}
+SETTING_TYPES = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode": str, "tokenizer_kwargs": dict}
 
 
 def local_folder(name: str) -> Path:
-    """The folder that a `local-dir:` name means."""
-    folder = Path(name.removeprefix(LOCAL))
-    with suppress(RuntimeError):  # a ~user that does not exist stays as it is, and is then said not to be there
+    """Return the absolute path of a `local-dir:` name."""
+    folder = Path(name.removeprefix(LOCAL_PREFIX))
+    with suppress(RuntimeError):  # a ~user that does not exist: the path stays as it is, and is reported as missing
         folder = folder.expanduser()
     return folder.absolute()
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that can be tried, and open_clip's `model_cfg` in it, of which `text` is the text tower's part."""
+    """A model folder with a valid configuration: open_clip's `model_cfg` and the `text_cfg` in it."""
 
     name: str
     path: Path
     config: dict[str, Any]
-    text: dict[str, Any]
+    text_config: dict[str, Any]
 
 
 def read_folder(name: str, path: Path) -> ModelFolder:
-    """Read and check the configuration.
+    """Read and check the configuration of a model folder.
 
     Raises:
         UnknownModel: there is no such folder.
         ModelUnavailable: the configuration is missing or broken.
-        ModelRefused: the configuration asks for what this version would not run faithfully.
+        ModelRefused: this version cannot run such a model faithfully.
     """
     if not path.is_dir():
-        raise UnknownModel(f"there is no folder {path}: local-dir: takes a folder with {CONFIG} and weights")
-    config = read_config(path / CONFIG)
-    return ModelFolder(name, path, config, checked_text(name, config))
+        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder with {CONFIG_FILE} and weights")
+    config = read_config(path / CONFIG_FILE)
+    return ModelFolder(name, path, config, check_text_config(name, config))
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the `model_cfg` of a configuration; raises ModelUnavailable where there is none."""
+    """Return the `model_cfg` of a configuration file. Raise ModelUnavailable if there is none."""
     try:
         return parse_config(read_json(path))
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ModelUnavailable(f"{path} is not an open_clip configuration with a model_cfg ({why})") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelUnavailable(f"{path} is not an open_clip configuration with a model_cfg ({reason})") from error
 
 
 def parse_config(value: object) -> dict[str, Any]:
-    """Return the `model_cfg` in a configuration's JSON, with its text and vision parts; raises ValueError."""
+    """Return the `model_cfg` of a parsed configuration. Raise ValueError if it or one of its two parts is missing."""
     config: Any = value.get("model_cfg") if isinstance(value, dict) else None
     if not isinstance(config, dict):
         raise ValueError("there is no model_cfg")
@@ -94,7 +94,7 @@ def parse_config(value: object) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> object:
-    """Read a small JSON file that nobody vouches for, without waiting for a pipe; raises OSError, ValueError."""
+    """Read a small, untrusted JSON file, without blocking on a pipe. Raise OSError or ValueError if that fails."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -106,35 +106,37 @@ def read_json(path: Path) -> object:
 
 
 def parse_json(raw: bytes) -> object:
-    """Parse JSON that nobody vouches for; raises ValueError for whatever is wrong with it."""
+    """Parse untrusted JSON. Raise ValueError for every kind of error."""
     try:
         return json.loads(raw)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
 
 
-def checked_text(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the text tower's settings; raises ModelRefused for one that would change what the weights compute."""
+def check_text_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the `text_cfg` of a configuration. Raise ModelRefused if it would change what the weights compute."""
     text: dict[str, Any] = config["text_cfg"]
-    if text.get("text_arch") == "clip":  # open_clip 4's name for the only architecture of open_clip 3
+    if text.get("text_arch") == "clip":  # open_clip 4's name for open_clip 3's only architecture
         del text["text_arch"]
-    unknown = sorted(set(text) - TEXT_SETTINGS)
+    unknown = sorted(set(text) - KNOWN_TEXT_SETTINGS)
     if unknown:
-        raise not_supported(
+        raise model_not_supported(
             name,
             f"its text_cfg has {unknown[0]} = {_short(text[unknown[0]])}, which this version does not know. "
-            "Models that need open_clip 4, such as those with text_arch = 'modern', cannot be run yet",
+            "Models that need open_clip 4, such as those with text_arch = 'modern', do not run yet",
         )
-    for key, largest in MAX_SETTINGS.items():
+    for key, maximum in MAX_SETTINGS.items():
         value = text.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-            raise not_supported(name, f"its text_cfg has {key} = {_short(value)}; it must be 1 to {largest:,}")
-    for key, kind in KINDS.items():
-        if text.get(key) is not None and not isinstance(text[key], kind):
-            raise not_supported(name, f"its text_cfg has {key} = {_short(text[key])}; it must be a {kind.__name__}")
-    picture = config["vision_cfg"].get("timm_model_name") or ""
-    if not isinstance(picture, str) or ":" in picture:  # timm would look for hf-hub:… or local-dir:… elsewhere
-        raise not_supported(name, f"its picture tower, {_short(picture)}, would be loaded from somewhere else")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
+            raise model_not_supported(name, f"its text_cfg has {key} = {_short(value)}; it must be 1 to {maximum:,}")
+    for key, setting_type in SETTING_TYPES.items():
+        if text.get(key) is not None and not isinstance(text[key], setting_type):
+            raise model_not_supported(
+                name, f"its text_cfg has {key} = {_short(text[key])}; it must be a {setting_type.__name__}"
+            )
+    vision_model = config["vision_cfg"].get("timm_model_name") or ""
+    if not isinstance(vision_model, str) or ":" in vision_model:  # timm resolves hf-hub:… and local-dir:…
+        raise model_not_supported(name, f"its vision tower {_short(vision_model)} would be loaded from another place")
     return text
 
 
@@ -144,12 +146,12 @@ def _short(value: object) -> str:
 
 
 def find_weights(folder: ModelFolder) -> Path:
-    """Find the one file of weights; raises ModelUnavailable naming what was looked for."""
+    """Return the path of the folder's weights. Raise ModelUnavailable if there are none, or several to choose from."""
     name, path = folder.name, folder.path
-    for file in WEIGHTS:
+    for file in WEIGHTS_FILES:
         if (path / file).is_file():
             return path / file
-    others = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    others = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS_SUFFIXES and file.is_file())
     if len(others) == 1:
         return others[0]
     if others:
@@ -158,17 +160,17 @@ def find_weights(folder: ModelFolder) -> Path:
             f"{name} cannot be loaded: it has {len(others)} files of weights ({names}). Leave one of them in the folder"
         )
     raise ModelUnavailable(
-        f"{name} cannot be loaded: it has no weights. Looked for {', '.join(WEIGHTS)}, "
-        f"or one other file that ends in {', '.join(SUFFIXES)}"
+        f"{name} cannot be loaded: it has no weights. Expected {', '.join(WEIGHTS_FILES)}, "
+        f"or one other file that ends in {', '.join(WEIGHTS_SUFFIXES)}"
     )
 
 
-def named_code(path: Path) -> str:
-    """Return the file of a tokenizer's folder that names Python code to run, "" where none does."""
+def find_code_reference(path: Path) -> str:
+    """Return the name of a tokenizer's file that refers to Python code, or "" if there is none."""
     for file in ("tokenizer_config.json", "config.json"):
         try:
             value = read_json(path / file)
-        except (OSError, ValueError):  # the tokenizer's library says what is wrong with it, if it needs it at all
+        except (OSError, ValueError):  # transformers reports the error if it needs this file
             continue
         if isinstance(value, dict) and value.get("auto_map"):
             return file
@@ -176,41 +178,44 @@ def named_code(path: Path) -> str:
 
 
 def check_weights(folder: ModelFolder, weights: Path) -> None:
-    """Hold the shapes in the file of weights against the configuration, before memory is taken for a model.
+    """Compare the shapes of the weights with the configuration, before a model is allocated.
 
-    open_clip would fit a context of another length by interpolation, which gives a model that nobody trained.
-    Pickles are read as weights only. Raises ModelRefused.
+    open_clip would interpolate the position embeddings to another context length: a model that nobody trained. Pickles
+    are read with `weights_only`.
+
+    Raises:
+        ModelRefused: the shapes differ, or a pickle contains more than weights.
     """
-    text = folder.text
+    text = folder.text_config
     width, context = text.get("width", 512), text.get("context_length", 77)
-    wanted = {
+    expected = {
         "token_embedding.weight": (text.get("vocab_size", 49408), width),
         "positional_embedding": (context + bool(text.get("embed_cls")), width),
     }
-    shapes = _shapes(folder.name, weights)
-    for key, shape in wanted.items():
-        there = shapes.get(key, shapes.get(f"text.{key}", shape))  # other programs' names are left to open_clip
-        if there != shape:
-            words = ("token rows", "vocab_size") if key.startswith("token") else ("positions", "context_length")
-            raise not_supported(
+    shapes = _read_shapes(folder.name, weights)
+    for key, shape in expected.items():
+        actual = shapes.get(key, shapes.get(f"text.{key}", shape))  # open_clip checks weights under other names
+        if actual != shape:
+            names = ("token rows", "vocab_size") if key.startswith("token") else ("positions", "context_length")
+            raise model_not_supported(
                 folder.name,
-                f"its weights have {' x '.join(f'{size:,}' for size in there)} for {words[0]} and width, "
-                f"its text_cfg {' x '.join(f'{size:,}' for size in shape)} ({words[1]}, width)",
+                f"its weights have {' x '.join(f'{size:,}' for size in actual)} for {names[0]} and width, "
+                f"its text_cfg {' x '.join(f'{size:,}' for size in shape)} ({names[1]}, width)",
             )
 
 
-def _shapes(name: str, weights: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a file of weights, by name."""
+def _read_shapes(name: str, weights: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in a file of weights, by name."""
     if weights.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(weights, framework="numpy") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    return {key: tuple(tensor.shape) for key, tensor in _pickled(name, weights).items()}
+    return {key: tuple(tensor.shape) for key, tensor in _load_pickle(name, weights).items()}
 
 
-def _pickled(name: str, weights: Path) -> dict[str, Tensor]:
-    """The tensors of a file that torch.save wrote, be it a state dict or a training checkpoint with one."""
+def _load_pickle(name: str, weights: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file written by `torch.save`: a state dict or a training checkpoint with one."""
     import pickle
 
     import torch
@@ -218,17 +223,18 @@ def _pickled(name: str, weights: Path) -> dict[str, Tensor]:
     try:
         try:
             value = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the format before torch 1.6 cannot be mapped
+        except RuntimeError:  # files in the format before torch 1.6 cannot be memory-mapped
             value = torch.load(weights, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise holds_code(name, weights) from error
+        raise unsafe_pickle(name, weights) from error
     value = value.get("state_dict", value) if isinstance(value, dict) else value
     if not isinstance(value, dict) or not value:
-        raise not_supported(name, f"{weights.name} holds no state dict")
+        raise model_not_supported(name, f"{weights.name} contains no state dict")
     tensors = ((str(key), tensor) for key, tensor in value.items() if isinstance(tensor, torch.Tensor))
     return {key.removeprefix("module."): tensor for key, tensor in tensors}
 
 
-def holds_code(name: str, weights: Path) -> ModelRefused:
-    """Say that a pickle holds more than weights; what it would run is never run."""
-    return not_supported(name, f"{weights.name} is a pickle with more than weights in it; code in a model is never run")
+def unsafe_pickle(name: str, weights: Path) -> ModelRefused:
+    return model_not_supported(
+        name, f"{weights.name} is a pickle with more than weights in it. Code in a model is never run"
+    )

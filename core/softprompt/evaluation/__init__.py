@@ -1,1 +1,1 @@
-"""How good trained vectors are, and how they read as words."""
+"""Measure trained vectors, and read them as words."""

@@ -1,4 +1,4 @@
-"""How good trained vectors are: similarity alone, and composition fidelity in contexts that they were not trained in."""
+"""Grade trained vectors: similarity alone, and composition fidelity in contexts that were not used in training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import contexts_that_fit
-from softprompt.objectives.pooled import encode_targets_in
+from softprompt.objectives.pooled import encode_target
 from softprompt.prompts.contexts import GRADING_CONTEXTS, check_context
 from softprompt.prompts.results import ContextFidelity, ContextScore
 from softprompt.prompts.soft_prompt import Array
@@ -22,15 +22,20 @@ from softprompt.prompts.soft_prompt import Array
 def grade(
     encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: str | Sequence[str] = GRADING_CONTEXTS
 ) -> tuple[float, ContextFidelity | None]:
-    """(similarity alone, composition over those contexts in which both the prompt and `vectors` (k, w) fit)."""
+    """Measure soft tokens `vectors` (k, w) alone and in contexts.
+
+    Returns:
+        The similarity alone, and the fidelity in the contexts that both the prompt and the soft tokens fit into; None
+        if there are none.
+    """
     vectors = torch.asarray(vectors, copy=True)
     contexts = (contexts,) if isinstance(contexts, str) else contexts
     for context in contexts:
         check_context(context)
-    around = [ALONE, *contexts_that_fit(encoder, prompt, contexts, len(vectors))]
-    targets = F.normalize(encode_targets_in(encoder, prompt, around), dim=-1)
-    ours = encoder.encode_rows(soft_rows(encoder, around, len(vectors)), vectors.to(encoder.device))
-    similarities = (ours * targets).sum(-1).tolist()
-    floors = (targets @ targets[0]).tolist()  # the hard prompt without the added words
-    grades = [ContextScore(c, s, f) for c, s, f in zip(around, similarities, floors, strict=True)]
-    return similarities[0], ContextFidelity(tuple(grades[1:])) if len(grades) > 1 else None
+    all_contexts = [ALONE, *contexts_that_fit(encoder, prompt, contexts, len(vectors))]
+    targets = F.normalize(encode_target(encoder, prompt, all_contexts), dim=-1)
+    embeddings = encoder.encode_rows(soft_rows(encoder, all_contexts, len(vectors)), vectors.to(encoder.device))
+    similarities = (embeddings * targets).sum(-1).tolist()
+    floors = (targets @ targets[0]).tolist()  # of the prompt without the context
+    scores = [ContextScore(c, s, f) for c, s, f in zip(all_contexts, similarities, floors, strict=True)]
+    return similarities[0], ContextFidelity(tuple(scores[1:])) if len(scores) > 1 else None

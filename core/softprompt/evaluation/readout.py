@@ -1,4 +1,4 @@
-"""The readout: what a soft prompt's tokens look like as their nearest vocabulary words, and what these mean as text."""
+"""The readout: the nearest vocabulary token of each soft token, and what these tokens mean as text."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.encoders.base import readable
+from softprompt.encoders.base import is_readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.prompts.results import Neighbour, ReadoutToken
 from softprompt.prompts.soft_prompt import Array
 
-# (ids, unit vectors) of the tokens a readout may show; made once per encoder: normalising 49,408 x 256 takes 15 ms
+# (ids, unit vectors) of the readable tokens, cached per encoder: normalizing 49,408 x 256 values takes 15 ms
 _vocabularies: WeakKeyDictionary[TextEncoder, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
 
-def vocabulary(encoder: TextEncoder) -> tuple[Tensor, Tensor]:
-    """(m,) ids and (m, w) unit vectors of the readable tokens: special ones and parts of characters are left out."""
+def readable_vocabulary(encoder: TextEncoder) -> tuple[Tensor, Tensor]:
+    """Return ids (m,) and unit vectors (m, w) of all tokens but special tokens and parts of characters."""
     if encoder not in _vocabularies:
-        ids = [i for i in encoder.ordinary_ids.tolist() if readable(encoder.tokenizer.piece(i))]
-        kept = torch.tensor(ids, device=encoder.device)
-        _vocabularies[encoder] = kept, F.normalize(encoder.tower.table[kept].float(), dim=-1)
+        ids = [i for i in encoder.ordinary_ids.tolist() if is_readable(encoder.tokenizer.piece(i))]
+        readable = torch.tensor(ids, device=encoder.device)
+        _vocabularies[encoder] = readable, F.normalize(encoder.tower.table[readable].float(), dim=-1)
     return _vocabularies[encoder]
 
 
-def nearest(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(k, count) ids of the nearest readable tokens by cosine, and their cosines, nearest first."""
-    ids, unit = vocabulary(encoder)
+def nearest_tokens(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return ids and cosines, both (k, count), of the nearest readable tokens, nearest first."""
+    ids, unit = readable_vocabulary(encoder)
     top = (F.normalize(vectors.to(encoder.device, torch.float32), dim=-1) @ unit.T).topk(min(count, len(ids)), dim=-1)
     return ids[top.indices], top.values
 
@@ -37,8 +37,8 @@ def nearest(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[Tensor, 
 def read_out(
     encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4
 ) -> tuple[tuple[ReadoutToken, ...], str]:
-    """(readout of `vectors` (k, w), one token each; the readable string, as a person would type it)."""
-    ids, cosines = nearest(encoder, torch.asarray(vectors, copy=True), alternatives + 1)
+    """Return the readout of `vectors` (k, w), one token each, and its text as a person would type it."""
+    ids, cosines = nearest_tokens(encoder, torch.asarray(vectors, copy=True), alternatives + 1)
     tokens = []
     for row, values in zip(ids.tolist(), cosines.tolist(), strict=True):
         first, *others = (
@@ -50,7 +50,7 @@ def read_out(
 
 @torch.no_grad()
 def readout_similarity(encoder: TextEncoder, text: str, target: Tensor | Array) -> float:
-    """Similarity of `text`, typed back in and tokenised again, to `target` (e,). Cut to the context, as typing it would be."""
+    """Return the similarity of `text`, tokenized again and cut to the context, to `target` (e,)."""
     row = encoder.tokenizer.encode(text)[: encoder.max_prompt_tokens]
-    wanted = torch.asarray(target, copy=True).to(encoder.device)
-    return float(F.normalize(wanted, dim=-1) @ encoder.encode_rows([row])[0])
+    direction = torch.asarray(target, copy=True).to(encoder.device)
+    return float(F.normalize(direction, dim=-1) @ encoder.encode_rows([row])[0])

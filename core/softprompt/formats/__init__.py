@@ -1,1 +1,1 @@
-"""Soft prompts in the files of other programs: reading them, writing them, and never running what is in them."""
+"""Read and write soft prompts in the file formats of other programs. Code inside such files is never run."""

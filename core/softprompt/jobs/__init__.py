@@ -1,1 +1,1 @@
-"""One job, from its specification to a saved entry, wherever it runs."""
+"""Jobs: their specification, the checks before they run, and how they run."""

@@ -1,4 +1,4 @@
-"""A training's state as bytes: a SHA-256 of the rest in hex, then safetensors with the numbers in its metadata."""
+"""Serialize the state of a training: a SHA-256 of the rest in hex, then safetensors with the numbers as metadata."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from softprompt.library.header import read_header
 from softprompt.training.optimizer import BatchedAdam
 from softprompt.training.task import TrainingState
 
-_DIGEST = 64
-_BEST = "best prompt"  # of the numbers of tokens tried before: an entry's bytes
+_DIGEST_LENGTH = 64
+_BEST_KEY = "best prompt"  # the best result of the token counts tried so far, as the bytes of an entry
 
 
 def to_bytes(state: TrainingState) -> bytes:
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     if state.best is not None:
-        tensors[_BEST] = torch.frombuffer(bytearray(pack(Entry("0" * 16, 1, state.best))), dtype=torch.uint8)
+        tensors[_BEST_KEY] = torch.frombuffer(bytearray(pack(Entry("0" * 16, 1, state.best))), dtype=torch.uint8)
     numbers = {"step": state.step, "seconds": state.seconds, "tokens": state.tokens}
     raw: bytes = save(tensors, {"state": json.dumps(numbers)})
     return hashlib.sha256(raw).hexdigest().encode() + raw
 
 
 def from_bytes(data: bytes, where: str) -> TrainingState:
-    """The inverse; raises EntryDamaged, naming `where`, for bytes that are not as they were written."""
-    digest, raw = data[:_DIGEST], data[_DIGEST:]
+    """Read the bytes of `to_bytes`. Raises EntryDamaged, naming `where`, if they are damaged."""
+    digest, raw = data[:_DIGEST_LENGTH], data[_DIGEST_LENGTH:]
     if hashlib.sha256(raw).hexdigest().encode() != digest:
-        raise EntryDamaged(f"{where} is damaged: its bytes do not match their checksum")
+        raise EntryDamaged(f"{where} is damaged: its bytes do not match its checksum")
     try:
         tensors = load(raw)
         numbers = json.loads(read_header(raw, where)["__metadata__"]["state"])
-        best = tensors.pop(_BEST, None)
+        best = tensors.pop(_BEST_KEY, None)
         return TrainingState(
-            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]), {name: tensors[name] for name in (*BatchedAdam.STATE, "history")},
+            int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]),
+            {name: tensors[name] for name in (*BatchedAdam.STATE_KEYS, "history")},
             None if best is None else unpack(best.numpy().tobytes(), where).prompt,
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise EntryDamaged(f"{where} is no checkpoint of this version ({error})") from error
+        raise EntryDamaged(f"{where} is not a checkpoint of this version ({error})") from error

@@ -1,4 +1,4 @@
-"""Run a job: train, look for a hard readout, save. The command line, the worker and batches all use it."""
+"""Run a job: train, search for a hard readout, save. The command line, the worker and batches all use it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: the saved entry, or None where there was nothing to save, and why it failed, or ""."""
+    """Result of a job: the saved entry, or None if there was nothing to save, and why the job failed, or ""."""
 
     entry: Entry | None
     failure: str = ""
 
 
-OnHard = Callable[["HardReport"], "bool | None"]
+OnHardReport = Callable[["HardReport"], "bool | None"]
 
 
 def run_job(
@@ -44,14 +44,20 @@ def run_job(
     interval: Interval = 10,
     resume: TrainingState | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
-    on_hard: OnHard | None = None,
+    on_hard: OnHardReport | None = None,
 ) -> Outcome:
-    """Trains and saves; where the training fails, the best until then is saved. Of a job for an entry's hard readout: see `harden`.
+    """Run a job and save its result. If the training fails, save the best soft prompt so far.
 
-    With `job.hard` a hard readout of what was trained is saved with it, unless the training failed or was interrupted; `on_hard` is
-    called each round of looking for it, and ends that by returning True. With `entry_id` it is saved once under that id, however
-    often this is called; what a failure left, under another. The other arguments are `train`'s. Raises PromptError, ConfigError,
-    LibraryError.
+    With `job.hard`, search for a hard readout too, unless the training failed or was interrupted. A HardReadoutJob
+    runs `run_hard_search`. The other arguments are those of `train`.
+
+    Args:
+        entry_id: save under this id, only once however often this is called. A partial result gets another id.
+        on_hard: called in each round of the hard search; returns True to stop it.
+
+    Raises:
+        PromptError, ConfigError: the encoder cannot run the job.
+        LibraryError: the result cannot be saved.
     """
     if isinstance(job, HardReadoutJob):
         return run_hard_search(job, encoder, library, on_hard)
@@ -63,7 +69,7 @@ def run_job(
         check_hard(encoder, job.hard)
     failure = ""
     try:
-        made = train(
+        prompt = train(
             encoder,
             job.prompt,
             job.config,
@@ -77,50 +83,52 @@ def run_job(
         failure = str(error)
         if error.best is None:
             return Outcome(None, failure)
-        made = error.best
+        prompt = error.best
     unfinished = failure
-    if job.hard and not failure and made.stopped != "interrupted":
+    if job.hard and not failure and prompt.stopped != "interrupted":
         try:
-            made = replace(made, hard=_hard_readout(encoder, made, job.hard, on_hard))
-        except (TrainingFailed, ConfigError) as error:  # what was trained is not lost for that
+            prompt = replace(prompt, hard=_search(encoder, prompt, job.hard, on_hard))
+        except (TrainingFailed, ConfigError) as error:  # save the trained soft prompt all the same
             failure = str(error)
-    outcome = save_result(job, made, library, entry_id, unfinished)
+    outcome = save_result(job, prompt, library, entry_id, unfinished)
     return replace(outcome, failure=failure)
 
 
 def save_result(
-    job: TrainJob, made: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
+    job: TrainJob, prompt: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
 ) -> Outcome:
-    """Saves what a job made, as `carry_out` does; raises LibraryError."""
-    if failure and entry_id:  # that id is for what the job was to make, should it be tried again
-        entry_id = hashlib.sha256(f"{entry_id} failed at {made.steps}".encode()).hexdigest()[: len(entry_id)]
-    return Outcome(library.save(replace(made, name=job.name, ancestry=job.ancestry), entry_id), failure)
+    """Save the result of a job as `run_job` does. Raises LibraryError."""
+    if failure and entry_id:  # the id is reserved for the full result of another try
+        entry_id = hashlib.sha256(f"{entry_id} failed at {prompt.steps}".encode()).hexdigest()[: len(entry_id)]
+    return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), entry_id), failure)
 
 
 def run_hard_search(
-    job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHard | None = None
+    job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHardReport | None = None
 ) -> Outcome:
-    """Looks for the hard readout of the entry `job.entry` and saves it as the entry's next revision.
+    """Search for the hard readout of the entry `job.entry` and save it as the entry's next revision.
 
-    Raises PromptError where what the entry means is not known, ConfigError, EntryNotFound and the other LibraryErrors.
+    Raises:
+        PromptError, ConfigError: the entry's prompt is unknown, or the encoder cannot run the job.
+        LibraryError: the entry is missing or cannot be saved.
     """
     entry = library.open(job.entry)
     try:
-        hard = _hard_readout(encoder, entry.prompt, job.hard, on_hard)
+        hard = _search(encoder, entry.prompt, job.hard, on_hard)
     except TrainingFailed as error:
         return Outcome(None, str(error))
-    return Outcome(library.harden(entry.id, hard))
+    return Outcome(library.set_hard_readout(entry.id, hard))
 
 
-def _hard_readout(encoder: TextEncoder, made: SoftPrompt, config: HardConfig, on_hard: OnHard | None) -> HardReadout:
-    """Raises TrainingFailed where the device fails, and what `find_hard` raises."""
+def _search(encoder: TextEncoder, prompt: SoftPrompt, config: HardConfig, on_hard: OnHardReport | None) -> HardReadout:
+    """Search for a hard readout. Raises TrainingFailed if the device fails, and the errors of `find_hard`."""
     from softprompt.discrete import find_hard
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.loop import device_failure
 
-    encoder.check_belongs(made)
-    prompt = tokenize_target(encoder, made.hard_prompt, made.meanings, made.config.get("long", TrainConfig.long))
+    encoder.check_compatible(prompt)
+    target = tokenize_target(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
     try:
-        return find_hard(encoder, prompt, config.tokens or made.tokens, config, on_hard)
-    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+        return find_hard(encoder, target, config.tokens or prompt.tokens, config, on_hard)
+    except RuntimeError as error:  # torch's error for a lost or full device
         raise TrainingFailed(device_failure(error, encoder.device)) from error

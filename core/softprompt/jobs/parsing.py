@@ -1,11 +1,11 @@
-"""How people write yes, no, and several texts in one place: in a cell of a batch's file, in a field of the interface."""
+"""Spellings of yes, no and lists, in the cells of a batch file and the fields of the interface."""
 
 from __future__ import annotations
 
-YES, NO = ("yes", "y", "on", "1", "true"), ("no", "n", "off", "0", "false", "none")
-BETWEEN = "|"
+YES_WORDS, NO_WORDS = ("yes", "y", "on", "1", "true"), ("no", "n", "off", "0", "false", "none")
+LIST_SEPARATOR = "|"
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """The texts between the bars, without blank ones."""
-    return tuple(one for part in text.split(BETWEEN) if (one := part.strip()))
+    """Split a text at the bars and drop blank parts."""
+    return tuple(item for part in text.split(LIST_SEPARATOR) if (item := part.strip()))

@@ -1,6 +1,6 @@
-"""What is refused before a model is loaded: what no training could do, whether it is to begin now, in the worker or in a sweep.
+"""Checks of a job against its model before the model is loaded.
 
-`Job` itself refuses what works on no model and no machine.
+`Job` itself rejects what cannot work on any model or machine.
 """
 
 from __future__ import annotations
@@ -9,28 +9,39 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from softprompt.config import MAX_TOKENS
-from softprompt.encoders.catalog import LOCAL, MINI, ModelInfo, is_kept, mini_model, resolve
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, is_cached, mini_model, resolve
 from softprompt.encoders.model_folder import local_folder
-from softprompt.errors import UnknownModel, no_prompt, not_supported, too_long, too_many, too_many_hard, without_room
+from softprompt.errors import (
+    UnknownModel,
+    empty_prompt,
+    model_not_supported,
+    prompt_too_long,
+    tokens_do_not_fit,
+    too_many_hard_tokens,
+    too_many_tokens,
+)
 from softprompt.jobs.job import AnyJob, HardReadoutJob, SweepJob, TrainJob
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.tokenizer import Tokenizer
 
-AROUND = 2  # start and end, where the tokenizer is CLIP's
+SPECIAL_TOKEN_COUNT = 2  # start and end token of CLIP's tokenizer
 
 
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> Tokenizer:
-    """One for all that only count. Takes 0.1 s the first time."""
-    from softprompt.encoders.clip.tokenizer import Tokenizer  # a command that counts nothing does not wait for it
+    """Return a shared tokenizer for counting. The first call takes 0.1 s."""
+    from softprompt.encoders.clip.tokenizer import Tokenizer  # commands that count nothing skip this import
 
     return Tokenizer()
 
 
 def known_model(name: str) -> ModelInfo | None:
-    """What is known of a model with CLIP's own tokenizer; None for others, for unknown ones, and where finding out would take seconds."""
-    if name.startswith(LOCAL) or not (name.lower() == MINI or is_kept()):
+    """Return the facts about a model with CLIP's tokenizer.
+
+    None for other and unknown models, and if finding out would take seconds.
+    """
+    if name.startswith(LOCAL_PREFIX) or not (name.lower() == MINI or is_cached()):
         return None
     try:
         info = mini_model() if name.lower() == MINI else resolve(name)
@@ -39,49 +50,52 @@ def known_model(name: str) -> ModelInfo | None:
     return None if info.tokenizer or info.refused else info
 
 
-def _model_of(name: str) -> ModelInfo | None:
-    """What is known of a job's model; None where finding out would take seconds. Raises UnknownModel and ModelUnavailable."""
+def _model_info(name: str) -> ModelInfo | None:
+    """Return the facts about a job's model, or None if finding out would take seconds.
+
+    Raises UnknownModel or ModelUnavailable.
+    """
     if name.lower() == MINI:
         return mini_model()
-    if not name.startswith(LOCAL):
-        return resolve(name) if is_kept() else None
-    from softprompt.encoders.model_folder import read_folder  # 5 ms, for folders only
+    if not name.startswith(LOCAL_PREFIX):
+        return resolve(name) if is_cached() else None
+    from softprompt.encoders.model_folder import read_folder  # takes 5 ms
 
-    text = read_folder(name, local_folder(name)).text
+    text = read_folder(name, local_folder(name)).text_config
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
-    if not AROUND < context <= MAX_TOKENS:
-        return None  # loading it says what is wrong
-    own = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
+    if not SPECIAL_TOKEN_COUNT < context <= MAX_TOKENS:
+        return None  # loading it reports what is wrong
+    tokenizer = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
     return ModelInfo(
         name,
         0,
         0,
         context,
         0,
-        tokenizer=own,
+        tokenizer=tokenizer,
         refused=f"its text tower is the Hugging Face model {refused}" * bool(refused),
     )
 
 
 def check_fits(job: AnyJob) -> None:
-    """Refuse a job that its model could never train.
+    """Reject a job that its model cannot train.
 
-    Where a model's tokenizer is not CLIP's, its prompt cannot be counted before it is loaded, and nothing is said of a model whose
-    context is not known without loading it.
+    Does not check the prompt if the model's tokenizer is not CLIP's, nor anything if the model's context length is
+    unknown until it is loaded.
 
     Raises:
-        UnknownModel, ModelUnavailable, ModelRefused: there is no such model, or none that can be trained on.
-        ConfigError: more soft tokens than there is room for.
-        PromptTooLong: the prompt has no room, and is not to be cut or chunked.
-        PromptError: the prompt is no text to the model, or another prompt, which is never cut, has no room.
+        UnknownModel, ModelUnavailable, ModelRefused: the model does not exist or cannot be used.
+        ConfigError: there are more soft tokens than the context has room for.
+        PromptTooLong: the prompt does not fit, and must not be cut or chunked.
+        PromptError: the prompt has no tokens, or a text of `against`, which is never cut, does not fit.
     """
-    info = _model_of(job.model)
+    info = _model_info(job.model)
     if info is None:
         return
     if info.refused:
-        raise not_supported(info.name, info.refused)
-    counted = not info.tokenizer
-    room, config = info.context - (AROUND if counted else 0), job.config
+        raise model_not_supported(info.name, info.refused)
+    is_countable = not info.tokenizer
+    room, config = info.context - (SPECIAL_TOKEN_COUNT if is_countable else 0), job.config
     match job:
         case SweepJob():
             tokens = max(job.sweep)
@@ -90,19 +104,19 @@ def check_fits(job: AnyJob) -> None:
         case HardReadoutJob():
             tokens = 0
     if tokens > room:
-        raise too_many(tokens, info.name, room)
+        raise too_many_tokens(tokens, info.name, room)
     if job.hard_config and (job.hard_config.tokens or 0) > room:
-        raise too_many_hard(job.hard_config.tokens or 0, info.name, room)
-    if isinstance(job, HardReadoutJob) or not counted:  # the prompt of an entry was trained on already
+        raise too_many_hard_tokens(job.hard_config.tokens or 0, info.name, room)
+    if isinstance(job, HardReadoutJob) or not is_countable:  # an entry's prompt was already trained on
         return
     from softprompt.encoders.base import encode_prompt
 
-    for text in [one.text for one in job.meanings] or [job.prompt]:
+    for text in [meaning.text for meaning in job.meanings] or [job.prompt]:
         ids = encode_prompt(clip_tokenizer(), text)
         if not ids:
-            raise no_prompt()
+            raise empty_prompt()
         if len(ids) > room and config.long == "refuse":
-            raise too_long(len(ids), info.name, room, clip_tokenizer().decode(ids[room:]))
+            raise prompt_too_long(len(ids), info.name, room, clip_tokenizer().decode(ids[room:]))
     for text in config.against:
         if (length := len(encode_prompt(clip_tokenizer(), text))) > room:
-            raise without_room(length, info.name, room)
+            raise tokens_do_not_fit(length, info.name, room)

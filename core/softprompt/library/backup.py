@@ -1,6 +1,6 @@
-"""A backup: one zip of all the library's files as they are, with a manifest of their SHA-256.
+"""Back up the library: one zip file of all entry files, with a manifest of their SHA-256 digests.
 
-Nothing in it is packed, so that any tool can take an entry out, and no archive can unfold to more than its own size.
+The zip is not compressed. So any tool can extract an entry, and no backup can unpack to more than its own size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import ArchiveError, EntryDamaged
 from softprompt.library.header import MAX_ENTRY_BYTES, strict_json
-from softprompt.library.revisions import NAME
-from softprompt.system.files import PARTIAL, name_new, read_file, sync_folder, write_new
+from softprompt.library.revisions import FILE_NAME
+from softprompt.system.files import PARTIAL_SUFFIX, read_file, rename_new, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import make_folder
 
@@ -28,37 +28,42 @@ if TYPE_CHECKING:
     from softprompt.library.revisions import Revisions
 
 FORMAT = 1
-MANIFEST, FOLDER = "manifest.json", "entries/"
-MAX_MANIFEST_BYTES = 1 << 30  # bytes; 100 an entry
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the times of the entries stand in them
+MANIFEST, ENTRIES_PREFIX = "manifest.json", "entries/"
+MAX_MANIFEST_BYTES = 1 << 30  # about 100 bytes per entry
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every zip member; the real times are inside the entries
 
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass
-class Archived:
-    """What went into a backup or came out of one: files, those left out because they are damaged, those that were here already.
+class BackupReport:
+    """The result of writing or restoring a backup.
 
-    `beside` lists ids that stand for something else here: what the backup has of them was saved under new ids.
+    Attributes:
+        files: files written to the backup, or added to the library.
+        damaged: errors of the files that were left out.
+        present: files that the library already had.
+        new_ids: new ids of entries whose own id has other content in this library.
     """
 
     files: int = 0
     damaged: list[EntryDamaged] = field(default_factory=list)
     present: int = 0
-    beside: list[str] = field(default_factory=list)
+    new_ids: list[str] = field(default_factory=list)
 
 
-def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = None) -> Archived:
-    """Writes all entries, the trash included, to the new file `path`, and reads it again before it gets that name.
+def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
+    """Write all entries, including the trash, to the new file `path`.
 
-    Raises ArchiveError where it cannot be written, or is there already.
+    The file is written under a temporary name, verified, and then renamed. Raises ArchiveError if it exists or cannot
+    be written.
     """
-    done, digests = Archived(), {}
+    report, digests = BackupReport(), {}
     names = sorted(revisions.scan())
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         if os.path.lexists(path):
-            raise FileExistsError(0, "there is a file of that name already")
+            raise FileExistsError(0, "the file already exists")
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w+b") as file:
             set_mode(descriptor, 0o600)
@@ -69,11 +74,11 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
                         revisions.read(entry_id, int(number))
                         raw = read_file(revisions.folder / name, MAX_ENTRY_BYTES)
                     except EntryDamaged as error:
-                        done.damaged.append(error)
+                        report.damaged.append(error)
                         continue
-                    except FileNotFoundError:  # purged meanwhile
+                    except FileNotFoundError:  # purged in the meantime
                         continue
-                    archive.writestr(zipfile.ZipInfo(FOLDER + name, _EPOCH), raw)
+                    archive.writestr(zipfile.ZipInfo(ENTRIES_PREFIX + name, _EPOCH), raw)
                     digests[name] = hashlib.sha256(raw).hexdigest()
                     if on_progress:
                         on_progress(i + 1, len(names))
@@ -82,129 +87,138 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
             file.flush()
             sync(descriptor)
             file.seek(0)
-            for _ in _verified(file, str(path)):
-                done.files += 1
-        name_new(partial, path)
+            for _ in _verify_files(file, str(path)):
+                report.files += 1
+        rename_new(partial, path)
         sync_folder(path.parent)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ArchiveError(f"{path} cannot be written ({why}); nothing was: give another file") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ArchiveError(f"cannot write {path}: {reason}. Nothing was written. Choose another file") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return done
+    return report
 
 
-def bring_back(
+def restore_backup(
     revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: OnProgress | None = None
-) -> Archived:
-    """Adds what a backup has and the library has not. Everything in the archive is verified before the first file is written.
+) -> BackupReport:
+    """Add what the library lacks from a backup. The whole backup is verified before the first file is written.
 
-    `new_name` finds a name for an entry that must be saved under another id. Raises ArchiveError, HomeError.
+    Args:
+        new_name: returns a free name for an entry that must be saved under a new id.
+
+    Raises:
+        ArchiveError: the backup is damaged or cannot be read.
+        HomeError: the library cannot be written.
     """
     from softprompt.library.entry import Tombstone, unpack_any
 
-    done = Archived()
-    heads: dict[str, str] = {}  # of the ids that have gone another way here: their last file in the backup
+    report = BackupReport()
+    conflicts: dict[str, str] = {}  # ids with other content in this library: their newest file in the backup
     try:
         with path.open("rb") as file:
             total = 0
-            for name, raw in _verified(file, str(path)):
+            for name, raw in _verify_files(file, str(path)):
                 total += 1
-                if name[:16] in heads or _differs(revisions.folder / name, raw):
-                    heads[name[:16]] = name
+                if name[:16] in conflicts or _has_other_bytes(revisions.folder / name, raw):
+                    conflicts[name[:16]] = name
             make_folder(revisions.folder)
-            # from the lowest revision on, so that what a crash leaves is a state that the entry has been in
-            for i, (name, raw) in enumerate(_verified(file, str(path))):
-                if name[:16] not in heads:
+            # in order of revision: a crash leaves the entry in a state that it has been in before
+            for i, (name, raw) in enumerate(_verify_files(file, str(path))):
+                if name[:16] not in conflicts:
                     try:
                         write_new(revisions.folder / name, raw)
-                        done.files += 1
+                        report.files += 1
                     except FileExistsError:
-                        done.present += 1
+                        report.present += 1
                 if on_progress:
                     on_progress(i + 1, total)
-            for name in heads.values():
-                raw = _Archive(file, str(path)).read(name)
+            for name in conflicts.values():
+                raw = _BackupFile(file, str(path)).read(name)
                 entry = unpack_any(raw, name)
                 if isinstance(entry, Tombstone):
                     continue
-                # an id made of what it holds, so that doing it again does not add it again
-                made = replace(entry, id=hashlib.sha256(raw).hexdigest()[:16], revision=1)
-                if revisions.numbers(made.id):
-                    done.present += 1
+                # the id is a digest of the content, so restoring the backup again does not add the entry again
+                renamed = replace(entry, id=hashlib.sha256(raw).hexdigest()[:16], revision=1)
+                if revisions.revision_numbers(renamed.id):
+                    report.present += 1
                     continue
-                revisions.write(replace(made, prompt=entry.prompt.named(new_name(entry.prompt.name))))
-                done.beside.append(made.id)
+                revisions.write(replace(renamed, prompt=entry.prompt.named(new_name(entry.prompt.name))))
+                report.new_ids.append(renamed.id)
     except OSError as error:
         raise ArchiveError(
-            f"{path} could not be brought back wholly ({error.strerror}): mend that, and do it again"
+            f"cannot restore all of {path}: {error.strerror}. Fix this, then restore it again"
         ) from error
-    return done
+    return report
 
 
-class _Archive:
-    """A backup that is opened, its manifest read. Raises ArchiveError."""
+class _BackupFile:
+    """An open backup with its manifest. Raises ArchiveError."""
 
-    def __init__(self, file: io.BufferedIOBase | Any, where: str) -> None:
-        self.where, self._file = where, file
+    def __init__(self, file: io.BufferedIOBase | Any, label: str) -> None:
+        self.label, self._file = label, file
         try:
             self.zip = zipfile.ZipFile(file)
             self.infos = {info.filename: info for info in self.zip.infolist()}
             if len(self.infos) != len(self.zip.infolist()):
-                raise ValueError("a name stands twice")
+                raise ValueError("it has two files of the same name")
             manifest = strict_json(self._bytes(MANIFEST, MAX_MANIFEST_BYTES))
             if manifest["format"] != FORMAT:
                 raise ArchiveError(
-                    f"{where} has format {manifest['format']}, this version reads {FORMAT}: update softprompt-tui"
+                    f"{label} has format {manifest['format']}, but this version reads {FORMAT}. Update softprompt-tui"
                 )
             self.digests: dict[str, str] = dict(manifest["entries"])
-            if {FOLDER + name for name in self.digests} != self.infos.keys() - {MANIFEST}:
-                raise ValueError("its manifest names other files than it holds")
-            if not all(NAME.fullmatch(name) for name in self.digests):
-                raise ValueError("it holds files that are no entries")
+            if {ENTRIES_PREFIX + name for name in self.digests} != self.infos.keys() - {MANIFEST}:
+                raise ValueError("its manifest does not match its files")
+            if not all(FILE_NAME.fullmatch(name) for name in self.digests):
+                raise ValueError("it has files that are not entries")
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
-            raise ArchiveError(f"{where} is no whole backup of a library ({error}): give another") from error
+            raise ArchiveError(
+                f"{label} is not an intact backup of a library ({error}). Choose another file"
+            ) from error
 
     def read(self, name: str) -> bytes:
-        raw = self._bytes(FOLDER + name, MAX_ENTRY_BYTES)
+        raw = self._bytes(ENTRIES_PREFIX + name, MAX_ENTRY_BYTES)
         if hashlib.sha256(raw).hexdigest() != self.digests[name]:
-            raise ArchiveError(
-                f"{self.where} is damaged: {name} in it is not what was saved. Nothing was taken from it"
-            )
+            raise ArchiveError(f"{self.label} is damaged: its {name} does not match the checksum. Nothing was restored")
         return raw
 
-    def _bytes(self, name: str, most: int) -> bytes:
+    def _bytes(self, name: str, max_bytes: int) -> bytes:
         info = self.infos[name]
         if info.flag_bits & 0x61:
-            raise ValueError(f"{name} in it is encrypted or patched")
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.file_size > most:
-            raise ValueError(f"{name} in it is packed, or too large")
-        self._file.seek(info.header_offset)  # zipfile reads the directory only, and passes over what stands twice
+            raise ValueError(f"its {name} is encrypted or patched")
+        if (
+            info.compress_type != zipfile.ZIP_STORED
+            or info.file_size != info.compress_size
+            or info.file_size > max_bytes
+        ):
+            raise ValueError(f"its {name} is compressed or too large")
+        self._file.seek(info.header_offset)  # zipfile only reads the directory: check the copy in the local header
         header = info.FileHeader()
         if self._file.read(len(header)) != header:
-            raise ValueError(f"the head of {name} in it is not as it was written")
+            raise ValueError(f"the local header of its {name} is damaged")
         return self.zip.read(info)
 
 
-def _verified(file: io.BufferedIOBase | Any, where: str) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of each entry in a backup, the lowest revisions first, each checked as it comes. Raises ArchiveError."""
+def _verify_files(file: io.BufferedIOBase | Any, label: str) -> Iterator[tuple[str, bytes]]:
+    """Verify each file of a backup and yield its name and bytes, lowest revisions first. Raises ArchiveError."""
     from softprompt.library.entry import unpack_any
 
-    archive = _Archive(file, where)
+    archive = _BackupFile(file, label)
     for name in sorted(archive.digests, key=lambda name: (int(name.split(".")[1]), name)):
         try:
             raw = archive.read(name)
-            found = unpack_any(raw, f"{name} in {where}")
+            entry = unpack_any(raw, f"{name} in {label}")
         except (zipfile.BadZipFile, EntryDamaged, ValueError, RuntimeError, EOFError) as error:
-            raise ArchiveError(f"{where} is damaged ({error}). Nothing was taken from it") from error
-        if name != f"{found.id}.{found.revision}.safetensors":
-            raise ArchiveError(f"{where} is damaged: {name} in it is another entry. Nothing was taken from it")
+            raise ArchiveError(f"{label} is damaged ({error}). Nothing was restored") from error
+        if name != f"{entry.id}.{entry.revision}.safetensors":
+            raise ArchiveError(f"{label} is damaged: its {name} holds another entry. Nothing was restored")
         yield name, raw
 
 
-def _differs(path: Path, raw: bytes) -> bool:
-    """Whether there is a file of that name with other bytes."""
+def _has_other_bytes(path: Path, raw: bytes) -> bool:
+    """Return whether `path` exists with other bytes."""
     try:
         return read_file(path, MAX_ENTRY_BYTES) != raw
     except FileNotFoundError:

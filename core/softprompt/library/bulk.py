@@ -1,4 +1,4 @@
-"""Saving many entries as one: all of them or none, and after a crash the rest of them."""
+"""Save many entries at once: all of them or none. After a crash, saving again adds the missing ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.library.names import check_name, check_tags, numbered, same
+from softprompt.library.names import check_name, check_tags, make_unique, name_key
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LibrarySnapshot:
-    """What a library has, by id, as of when this was made; each entry is read once, when it is asked for."""
+    """The ids of a library when the snapshot was taken. Entries are read on demand."""
 
     def __init__(self, revisions: Revisions) -> None:
         self._revisions = revisions
@@ -26,67 +26,77 @@ class LibrarySnapshot:
         self._read: dict[str, tuple[Entry | None, str]] = {}
 
     def get(self, entry_id: str) -> tuple[Entry | None, str]:
-        """(the newest whole revision with vectors, "saved", "trashed" or "damaged" for what is newest), or (None, "")."""
+        """Return what `read` returns, and remember it."""
         if entry_id not in self._read:
-            self._read[entry_id] = self.look(entry_id)
+            self._read[entry_id] = self.read(entry_id)
         return self._read[entry_id]
 
     def has(self, entry_id: str) -> bool:
-        """Whether there is anything of that id, a tombstone alone too; reads nothing."""
+        """Return whether any file has this id, even if only a tombstone. Reads no file."""
         return entry_id in self._numbers
 
     def next_number(self, entry_id: str) -> int:
-        """The revision that comes next. What was purged leaves its tombstone, and with it the numbers up to that."""
+        """Return the next free revision. A purged entry leaves its tombstone, so its numbers are not used again."""
         return max(self._numbers.get(entry_id, ()), default=0) + 1
 
-    def look(self, entry_id: str) -> tuple[Entry | None, str]:
-        """As `get`, but the entry is not kept: for who goes through thousands."""
+    def read(self, entry_id: str) -> tuple[Entry | None, str]:
+        """Return the newest intact revision that has vectors, and the state of the newest revision.
+
+        The state is "saved", "trashed" or "damaged". If no revision has vectors, the entry is None and the state is
+        "damaged" or "". Unlike `get`, this does not hold the entry in memory, which matters for thousands of them.
+        """
         from softprompt.library.entry import Tombstone
 
         state = ""
         for number in sorted(self._numbers.get(entry_id, ()), reverse=True):
             try:
-                found = self._revisions.read(entry_id, number)
+                entry = self._revisions.read(entry_id, number)
             except EntryDamaged:
                 state = state or "damaged"
                 continue
-            except FileNotFoundError:  # purged meanwhile
+            except FileNotFoundError:  # purged in the meantime
                 continue
-            if not isinstance(found, Tombstone):
-                return found, state or "saved"
+            if not isinstance(entry, Tombstone):
+                return entry, state or "saved"
             state = state or "trashed"
-        return (None, "damaged") if state == "damaged" else (None, "")  # a tombstone alone: what was there is purged
+        return (None, "damaged") if state == "damaged" else (None, "")  # only a tombstone: the entry is purged
 
 
 def save_all(
-    library: Lookup, made: Sequence[Entry], known: LibrarySnapshot, failed: dict[str, LibraryError] | None = None
+    library: Lookup, entries: Sequence[Entry], snapshot: LibrarySnapshot, failed: dict[str, LibraryError] | None = None
 ) -> dict[str, Entry]:
-    """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
+    """Save new entries under their own ids, all of them or none. Return the saved entries by id.
 
-    A crash can leave some of them, and doing it again adds the others: what is there under an id already stays as it is. What is damaged
-    there is mended: with its last whole revision, or else with the new entry. With `failed`, an entry that cannot be saved is put there,
-    and the others are saved. Raises BadName, HomeError, LibraryError.
+    An id that already exists stays as it is, so saving again after a crash adds the missing entries. A damaged entry is
+    repaired with its last intact revision, or else replaced by the new entry. Taken names get a number.
+
+    Args:
+        failed: collects the errors of entries that cannot be saved, by id; all other entries are saved. If None, the
+            first such error ends the call.
+
+    Raises:
+        BadName, HomeError, LibraryError: nothing was saved.
     """
     library.prepare()
     saved: dict[str, Entry] = {}
     new: dict[str, Entry] = {}
-    for entry in made:
-        there, state = known.get(entry.id)
-        if there and state != "damaged":
-            saved[entry.id] = there
+    for entry in entries:
+        existing, state = snapshot.get(entry.id)
+        if existing and state != "damaged":
+            saved[entry.id] = existing
         elif entry.id not in new:
-            new[entry.id] = there or replace(entry, tags=check_tags(entry.tags))
-    wished = [check_name(entry.prompt.name) for entry in new.values()]
-    names = library.free_names(lambda taken: _free_names(wished, taken))
+            new[entry.id] = existing or replace(entry, tags=check_tags(entry.tags))
+    requested_names = [check_name(entry.prompt.name) for entry in new.values()]
+    names = library.with_taken_names(lambda taken: _make_unique_names(requested_names, taken))
     written: list[Entry] = []
     try:
         for entry, name in zip(new.values(), names, strict=True):
-            entry = replace(entry, revision=known.next_number(entry.id), prompt=entry.prompt.named(name))
+            entry = replace(entry, revision=snapshot.next_number(entry.id), prompt=entry.prompt.named(name))
             try:
                 library.revisions.write(entry)
             except HomeError:
                 raise
-            except LibraryError as error:  # this one's own fault
+            except LibraryError as error:  # only this entry is at fault
                 if failed is None:
                     raise type(error)(f"{name}: {error}") from error
                 failed[entry.id] = error
@@ -94,44 +104,45 @@ def save_all(
             written.append(entry)
             saved[entry.id] = entry
     except FileExistsError as error:
-        left = _take_back(library, written)
-        raise HomeError(f"another process is saving the same ({error.filename}): do it again{left}") from error
-    except BaseException as error:  # also Ctrl-C leaves none of them; it goes on as it came
-        if left := _take_back(library, written):
-            error.args = (f"{error}{left}",)
+        notice = _remove_written(library, written)
+        raise HomeError(f"another process is saving the same entries ({error.filename}). Try again{notice}") from error
+    except BaseException as error:  # including Ctrl-C
+        if notice := _remove_written(library, written):
+            error.args = (f"{error}{notice}",)
         raise
     return saved
 
 
-def _take_back(library: Lookup, written: Sequence[Entry]) -> str:
-    """Removes what was written; returns what is to be said of those that could not be removed, or ""."""
-    left = []
+def _remove_written(library: Lookup, written: Sequence[Entry]) -> str:
+    """Remove the written entries. Return a notice about entries that could not be removed, or ""."""
+    remaining = []
     for entry in written:
-        if (
-            library.revisions.newest(entry.id, entry.revision) == entry.revision
-        ):  # else somebody has changed it meanwhile
+        # an entry that another process has changed in the meantime stays
+        if library.revisions.newest(entry.id, entry.revision) == entry.revision:
             try:
-                library.revisions.take_back(entry)
-            except HomeError:  # the others can perhaps be
-                left.append(entry.id)
-    return f". What was saved before could not be taken back: `softprompt-tui rm {' '.join(left)}`" if left else ""
+                library.revisions.undo_write(entry)
+            except HomeError:  # other entries may still be removable
+                remaining.append(entry.id)
+    return (
+        f". Some entries are saved already; delete them with `softprompt-tui rm {' '.join(remaining)}`"
+        if remaining
+        else ""
+    )
 
 
-def _free_names(wished: Sequence[str], taken: Container[str]) -> list[str]:
-    """Each name, or the first with a number that is neither taken nor given to one before it."""
-    given: set[str] = set()
-    names = []
-    for name in wished:
-        names.append(numbered(name, _Both(taken, given)))
-        given.add(same(names[-1]))
-    return names
+def _make_unique_names(names: Sequence[str], taken: Container[str]) -> list[str]:
+    """Number each name that is taken or equals an earlier name in the list."""
+    used: set[str] = set()
+    unique_names = []
+    for name in names:
+        unique_names.append(make_unique(name, _Union(taken, used)))
+        used.add(name_key(unique_names[-1]))
+    return unique_names
 
 
-class _Both:
-    """What is in one or the other."""
-
-    def __init__(self, one: Container[str], other: Container[str]) -> None:
-        self.parts = one, other
+class _Union:
+    def __init__(self, first: Container[str], second: Container[str]) -> None:
+        self.containers = first, second
 
     def __contains__(self, key: object) -> bool:
-        return any(key in part for part in self.parts)
+        return any(key in container for container in self.containers)

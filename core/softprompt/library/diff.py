@@ -1,4 +1,4 @@
-"""What tells two soft prompts apart: how they were made, and token by token."""
+"""Compare two soft prompts: their provenance, their targets and their soft tokens."""
 
 from __future__ import annotations
 
@@ -13,40 +13,45 @@ from softprompt.prompts.soft_prompt import Array
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
-_ELSEWHERE = ("readout", "warnings", "steps_per_second")  # shown token by token, or follows from the rest
+_SKIPPED = ("readout", "warnings", "steps_per_second")  # shown per token, or derived from other fields
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`fields`: name -> (first, second) of all that differs in their making. `hard_prompts`: cosine of their targets, None where the
-    models are not the same or one is not known, or a target is not. `cosines`: (k1, k2) of each soft token of the first with each of the second, or None."""
+    """The difference between two soft prompts.
+
+    Attributes:
+        fields: both values of every provenance field that differs, by field name.
+        target_similarity: cosine of the two targets; None if a target is unknown, or the models differ or are unknown.
+        cosines: (k1, k2), between the soft tokens of both; None if the models differ or are unknown.
+    """
 
     fields: dict[str, tuple[Any, Any]]
-    hard_prompts: float | None
+    target_similarity: float | None
     cosines: Array | None
 
-    def closest(self) -> list[tuple[int, float]]:
-        """For each soft token of the first the nearest of the second, as (number from 0, cosine)."""
+    def nearest_tokens(self) -> list[tuple[int, float]]:
+        """Return the nearest soft token of the second prompt for each one of the first: its index and the cosine."""
         if self.cosines is None:
             return []
         return [(int(row.argmax()), float(row.max())) for row in self.cosines]
 
 
-def difference(a: Entry, b: Entry) -> Difference:
-    """Compares two entries; needs no model."""
-    first, second = _facts(a), _facts(b)
+def compare_entries(a: Entry, b: Entry) -> Difference:
+    """Compare two entries without loading a model."""
+    first, second = _flatten_provenance(a), _flatten_provenance(b)
     fields = {key: (first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)}
-    one, two = a.prompt, b.prompt
-    same_model = one.model_fingerprint and one.model_fingerprint == two.model_fingerprint
-    if not same_model or one.vectors.shape[1] != two.vectors.shape[1]:
+    prompt_a, prompt_b = a.prompt, b.prompt
+    same_model = prompt_a.model_fingerprint and prompt_a.model_fingerprint == prompt_b.model_fingerprint
+    if not same_model or prompt_a.vectors.shape[1] != prompt_b.vectors.shape[1]:
         return Difference(fields, None, None)
-    known = one.target.size and one.target.shape == two.target.shape
-    hard_prompts = float(np.clip(one.target @ two.target, -1, 1)) if known else None
-    return Difference(fields, hard_prompts, _unit(one.vectors) @ _unit(two.vectors).T)
+    has_targets = prompt_a.target.size and prompt_a.target.shape == prompt_b.target.shape
+    target_similarity = float(np.clip(prompt_a.target @ prompt_b.target, -1, 1)) if has_targets else None
+    return Difference(fields, target_similarity, _unit(prompt_a.vectors) @ _unit(prompt_b.vectors).T)
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    facts = {key: value for key, value in to_dict(entry.prompt).items() if key not in _ELSEWHERE}
+def _flatten_provenance(entry: Entry) -> dict[str, Any]:
+    facts = {key: value for key, value in to_dict(entry.prompt).items() if key not in _SKIPPED}
     composition = facts.pop("composition") or {}
     facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
     for group in ("config", "versions", "source"):
@@ -55,8 +60,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(
-        vectors.astype(np.float64), axis=1, keepdims=True
-    )  # in float32 those of a file may be infinite
+    # float64: in float32 the norm of an imported vector can overflow
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     unit: Array = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

@@ -1,7 +1,7 @@
-"""An entry's bytes: a safetensors file whose header holds every word of provenance and a SHA-256 over the file itself.
+"""The file format of entries: safetensors, with the provenance and a SHA-256 of the whole file in the header.
 
-The digest is computed with its own 64 characters as zeros. A tombstone, which says that an entry is in the trash, is such a file
-without tensors.
+The digest is computed with zeros in place of its own 64 characters. A tombstone marks an entry that is in the trash; it
+is a file of this format without tensors.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from safetensors.numpy import save
 from softprompt.errors import EntryDamaged, EntryRefused, PromptError
 from softprompt.library.header import (
     MAX_ENTRY_BYTES,
-    digest_at,
+    digest_offset,
     header_length,
     read_header,
+    replace_surrogates,
     strict_json,
-    without_halves,
 )
 from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
@@ -31,15 +31,18 @@ from softprompt.prompts.validation import check_time
 FORMAT = 1
 BLANK = "0" * 64
 TENSORS = ("vectors", "target", "losses", "similarities")
-
-
-# what bytes and values of another shape raise
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+# what parsing raises for malformed bytes and values
+_PARSE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A soft prompt as it stands in the library: `id` and `revision` name its file; `changed` is when it was last edited, or ""."""
+    """A soft prompt in the library.
+
+    Attributes:
+        id, revision: together they name the file.
+        changed: ISO time of the last edit, "" if there was none.
+    """
 
     id: str
     revision: int
@@ -51,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """That the entry is in the trash since `trashed`, an ISO time."""
+    """The marker of an entry in the trash. `trashed` is the ISO time of its deletion."""
 
     id: str
     revision: int
@@ -59,9 +62,11 @@ class Tombstone:
 
 
 def pack(entry: Entry | Tombstone) -> bytes:
-    """The entry as the bytes of its file.
+    """Return the bytes of an entry's file.
 
-    Raises TypeError or ValueError for values that such a file cannot hold, PromptError for text that is no UTF-8.
+    Raises:
+        TypeError, ValueError: the file format cannot hold one of the values.
+        PromptError: a text is not valid UTF-8.
     """
     provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
     tensors: dict[str, Array] = {}
@@ -74,51 +79,51 @@ def pack(entry: Entry | Tombstone) -> bytes:
     try:
         text = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError):
-        _check_plain("", provenance)  # says which value it is
+        _check_json("", provenance)  # names the value in the error
         raise
-    if without_halves(provenance, text) is not provenance:
+    if replace_surrogates(provenance, text) is not provenance:
         _check_texts(provenance)
     raw: bytes = save(tensors, {"softprompt": text, "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
-    at = digest_at(raw)
-    return raw[:at] + digest.encode() + raw[at + 64 :]
+    offset = digest_offset(raw)
+    return raw[:offset] + digest.encode() + raw[offset + 64 :]
 
 
 def _check_texts(provenance: dict[str, Any]) -> None:
-    """Raise PromptError for text that is no UTF-8, naming what holds it."""
+    """Raise PromptError, naming the field, if a text is not valid UTF-8."""
     for key, value in provenance.items():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise PromptError(
-                f"the {key.replace('_', ' ')} of this soft prompt is no UTF-8 text: it holds half of a surrogate pair"
+                f"the {key.replace('_', ' ')} of this soft prompt is not valid UTF-8: it has half of a surrogate pair"
             ) from None
 
 
-def _check_plain(name: str, value: Any) -> None:
-    """Raise TypeError or ValueError, naming the value, for one that JSON cannot hold."""
+def _check_json(name: str, value: Any) -> None:
+    """Raise TypeError or ValueError, naming the value, if JSON cannot hold it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{name or 'provenance'} has the key {key!r:.40}; a text is expected")
-            _check_plain(f"{name}.{key}" if name else key, inner)
+                raise TypeError(f"{name or 'provenance'} has the key {key!r:.40}; expected a string")
+            _check_json(f"{name}.{key}" if name else key, inner)
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            _check_plain(f"{name}[{number}]", inner)
+            _check_json(f"{name}[{number}]", inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, which is not finite")
     elif not isinstance(value, str | int | float | None):
-        raise TypeError(f"{name} is {value!r:.40}; a text, a number, yes, no or nothing is expected")
+        raise TypeError(f"{name} is {value!r:.40}; expected a string, number, boolean or null")
 
 
-def pack_openable(entry: Entry | Tombstone) -> bytes:
-    """As `pack`, but read the bytes again as opening does. Raises EntryRefused for what could not be opened."""
+def pack_verified(entry: Entry | Tombstone) -> bytes:
+    """Pack an entry and read it back. Raises EntryRefused if it could not be opened again."""
     try:
         if isinstance(entry, Entry) and not entry.prompt.name:
             raise ValueError("name is empty")
         raw = pack(entry)
         _read(raw)
-    except (*_WRONG, EntryDamaged) as error:
+    except (*_PARSE_ERRORS, EntryDamaged) as error:
         raise EntryRefused(
             f"it cannot be saved, because it could not be opened again: {error}. Nothing was written"
         ) from error
@@ -126,38 +131,45 @@ def pack_openable(entry: Entry | Tombstone) -> bytes:
 
 
 def unpack(raw: bytes, path: str) -> Entry:
-    """The entry that `raw` holds; raises EntryDamaged, naming `path`, for bytes that are not as they were written."""
+    """Return the entry in `raw`. Raises EntryDamaged, naming `path`, if the bytes have changed since writing."""
     entry = unpack_any(raw, path)
     if isinstance(entry, Tombstone):
-        raise EntryDamaged(f"{path} holds no soft prompt: it says that one is in the trash")
+        raise EntryDamaged(f"{path} has no soft prompt; it only marks one that is in the trash")
     return entry
 
 
 def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
-    """As `unpack`, for tombstones too."""
+    """Return the entry or tombstone in `raw`. Raises EntryDamaged."""
     try:
         return _read(raw, path)
-    except _WRONG as error:
-        raise EntryDamaged(f"{path} is no entry of this library: {type(error).__name__} {error}") from error
+    except _PARSE_ERRORS as error:
+        raise EntryDamaged(f"{path} is not an entry of this library: {type(error).__name__} {error}") from error
 
 
 def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
-    """Check every byte and every value of an entry. Saving and opening both come by here. Raises EntryDamaged or one of `_WRONG`."""
+    """Parse an entry and check every byte and value. Saving and opening both use this.
+
+    Raises EntryDamaged or one of `_PARSE_ERRORS`.
+    """
     if len(raw) > MAX_ENTRY_BYTES:
-        raise ValueError(f"it has {len(raw):,} bytes; at most {MAX_ENTRY_BYTES:,} are read")
+        raise ValueError(f"it has {len(raw):,} bytes; the limit is {MAX_ENTRY_BYTES:,}")
     header, data = read_header(raw, path), raw[8 + header_length(raw) :]
-    at = digest_at(raw)
-    if at < 0 or hashlib.sha256(raw[:at] + BLANK.encode() + raw[at + 64 :]).hexdigest().encode() != raw[at : at + 64]:
+    offset = digest_offset(raw)
+    if (
+        offset < 0
+        or hashlib.sha256(raw[:offset] + BLANK.encode() + raw[offset + 64 :]).hexdigest().encode()
+        != raw[offset : offset + 64]
+    ):
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum")
     source = header["__metadata__"]["softprompt"]
-    provenance = without_halves(strict_json(source), source)
+    provenance = replace_surrogates(strict_json(source), source)
     if provenance["format"] != FORMAT:
         raise EntryDamaged(
-            f"{path} has format {provenance['format']}, this version reads {FORMAT}: update softprompt-tui"
+            f"{path} has format {provenance['format']}, but this version reads {FORMAT}. Update softprompt-tui"
         )
     if "trashed" in provenance:
         if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
-            raise TypeError("a tombstone without a time")
+            raise TypeError("its tombstone has no time")
         return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
     tensors = {name: _tensor(header[name], data) for name in TENSORS}
     if changed := str(provenance.get("changed", "")):
@@ -168,17 +180,17 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
 
 
 def _as_float32(name: str, values: Any) -> Array:
-    """Return a tensor as it is saved. Raises TypeError, naming it, for anything but floating-point numbers."""
+    """Return a tensor in the saved type. Raises TypeError, naming the tensor, if it is not floating-point."""
     array = np.asarray(values)
     if array.dtype.kind != "f":
-        raise TypeError(f"{name} holds {array.dtype}; float32 is expected")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        raise TypeError(f"{name} holds {array.dtype}; expected float32")
+    with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is rejected as such
         return np.asarray(array, dtype=np.float32, order="C")
 
 
 def _tensor(info: dict[str, Any], data: bytes) -> Array:
     begin, end = info["data_offsets"]
     if info["dtype"] != "F32" or not 0 <= begin <= end <= len(data):
-        raise ValueError("a tensor out of bounds")
+        raise ValueError("one of its tensors is out of bounds")
     array: Array = np.frombuffer(data[begin:end], dtype="<f4").reshape(info["shape"])
     return array

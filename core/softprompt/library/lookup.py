@@ -1,4 +1,4 @@
-"""Finding in the library: entries by name, words or id, names that are free, and an entry's content and revisions."""
+"""Read the library: find entries by name, words or id, check names, and read revisions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library import queries
 from softprompt.library.index import Index
-from softprompt.library.names import check_name, listed_tags, numbered, same
+from softprompt.library.names import as_tag_list, check_name, make_unique, name_key
 from softprompt.library.queries import SORTS, EntryPage, EntryQuery, EntrySummary
 from softprompt.library.revisions import Revisions
-from softprompt.system.files import PARTIAL, retry_without_reserve
-from softprompt.system.filesystems import open_to_others
-from softprompt.system.paths import VARIABLE, data_folder, make_folder
+from softprompt.system.files import PARTIAL_SUFFIX, retry_without_reserve
+from softprompt.system.filesystems import is_open_to_others
+from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 
-if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
+if TYPE_CHECKING:  # it imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.entry import Entry
 
 Answer = TypeVar("Answer")
@@ -28,44 +28,53 @@ log = logging.getLogger(__name__)
 
 
 class Lookup:
-    """The entries under `folder`, by default this user's, as they are found. `Library` adds saving and changing.
+    """The part of `Library` that reads.
 
-    An entry is asked for by its name, its id, or the first four letters of the id or more. `say` is told when the index cannot be used.
+    Every `name` parameter takes the name of an entry, its id, or at least the first four characters of the id.
+
+    Args:
+        folder: the parent of the library's folder; by default this user's data folder.
+        notify: receives a message if the index cannot be used.
     """
 
-    def __init__(self, folder: Path | None = None, say: Callable[[str], None] = log.warning) -> None:
+    def __init__(self, folder: Path | None = None, notify: Callable[[str], None] = log.warning) -> None:
         self.folder = (folder or data_folder()) / "library"
         self.entries = self.folder / "entries"
         self.revisions = Revisions(self.entries)
-        self.index = Index(self.revisions, say)
-        self.say = say
-        self._said_open = False
+        self.index = Index(self.revisions, notify)
+        self.notify = notify
+        self._has_warned = False
 
     def prepare(self) -> None:
-        """Makes sure that something can be saved; raises HomeError. Asked before a training, so that none is lost after it.
+        """Check that the library can be written. Call this before a training, so that its result is not lost.
 
-        What is saved is for its user alone. Where the file system keeps no modes and its mount lets others read, that is
-        the choice of who mounted it and chose it: it is said, and nothing is refused.
+        Saved files are private. If the file system does not store modes and other users can read it, this only warns:
+        whoever mounted it chose that.
+
+        Raises:
+            HomeError: the library cannot be written.
         """
         make_folder(self.entries)
-        probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL}"
+        probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         try:
             retry_without_reserve(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
-            if open_to_others(probe) and not self._said_open:
-                self._said_open = True
-                self.say(f"other users may read what is saved in {self.folder}: its file system keeps no modes")
+            if is_open_to_others(probe) and not self._has_warned:
+                self._has_warned = True
+                self.notify(
+                    f"other users may be able to read {self.folder}: its file system does not store permissions"
+                )
         except OSError as error:
             raise HomeError(
-                f"{self.entries} cannot be written to ({error.strerror}): free it, or set {VARIABLE} to another folder"
+                f"cannot write to {self.entries}: {error.strerror}. Fix this, or set {HOME_VARIABLE} to another folder"
             ) from error
         finally:
-            with suppress(OSError):  # else it is swept one day
+            with suppress(OSError):  # `scan` removes it later
                 probe.unlink(missing_ok=True)
 
     def path(self, entry_id: str, revision: int) -> Path:
         return self.revisions.path(entry_id, revision)
 
-    # finding
+    # entries
 
     def list(
         self,
@@ -80,95 +89,109 @@ class Lookup:
         trashed: bool = False,
         locate: str = "",
     ) -> EntryPage:
-        """The entries, or those in the trash: with all of `words` in name, hard prompt, readout, tags or note, each perhaps only begun.
+        """Return a page of the entries, or of the trash.
 
-        `sort` is one of SORTS; dates and figures come with the highest first. `locate` is an id whose place is wanted too. Raises
-        ConfigError, HomeError.
+        Args:
+            words: words or beginnings of words. An entry must have all in its name, hard prompt, readout, tags or note.
+            sort: one of SORTS. Dates and numbers are sorted from high to low.
+            locate: an id whose position in the list is also returned.
+
+        Raises:
+            ConfigError, HomeError.
         """
         if sort not in SORTS:
-            raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}: {', '.join(SORTS)} are possible")
-        wanted = EntryQuery(words, tuple(listed_tags(tags)), model, trashed)
-        return self.index.ask(lambda db: queries.listing(db, self.path, wanted, sort, reverse, limit, offset, locate))
+            raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}. Use {', '.join(SORTS)}")
+        query = EntryQuery(words, tuple(as_tag_list(tags)), model, trashed)
+        return self.index.run_query(
+            lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)
+        )
 
     def find(self, name: str, trashed: bool = False) -> EntrySummary:
-        """The entry of this name or id, or the one in the trash; raises EntryNotFound with close matches."""
-        matches = self.index.ask(lambda db: queries.matches(db, self.path, name, trashed))
+        """Find an entry by name or id, in the library or in the trash.
+
+        Raises:
+            EntryNotFound: no entry or several entries match. The message lists close names or the ids.
+            EntryDamaged: the id belongs to a damaged entry.
+        """
+        matches = self.index.run_query(lambda db: queries.find_entries(db, self.path, name, trashed))
         if len(matches) == 1:
             return matches[0]
         if matches:
-            raise EntryNotFound(f"{name!r} is the name of several: {', '.join(one.id for one in matches)}. Give an id")
-        damaged = self.index.ask(lambda db: queries.damaged_heads(db, name))
+            raise EntryNotFound(
+                f"several soft prompts are named {name!r}: {', '.join(entry.id for entry in matches)}. Use an id"
+            )
+        damaged = self.index.run_query(lambda db: queries.find_damaged(db, name))
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
-                f"{message}. `softprompt-tui restore {entry_id}` brings back its last whole revision, if there is one"
+                f"{message}. `softprompt-tui restore {entry_id}` restores its last intact revision, if there is one"
             )
         if trashed:
             raise EntryNotFound(
                 f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all"
             )
-        if self.index.ask(lambda db: queries.matches(db, self.path, name, True)):
-            raise EntryNotFound(f"{name} is in the trash: `softprompt-tui restore {name}` brings it back")
-        names = self.index.ask(lambda db: queries.close_names(db, name))
+        if self.index.run_query(lambda db: queries.find_entries(db, self.path, name, True)):
+            raise EntryNotFound(f"{name} is in the trash. `softprompt-tui restore {name}` restores it")
+        names = self.index.run_query(lambda db: queries.find_close_names(db, name))
         raise EntryNotFound(
             f"no soft prompt is named {name!r}. "
             + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
         )
 
-    def free_name(self, name: str) -> str:
-        """The name, tidied; raises BadName where it cannot be given or is taken. Asked before a training."""
+    def check_new_name(self, name: str) -> str:
+        """Return the name without outer spaces. Raises BadName if it is invalid or taken. Call before a training."""
         name = check_name(name)
-        if self.index.ask(lambda db: queries.is_taken(db, same(name))):
-            raise BadName(f"the library has a soft prompt named {name} already: choose another name")
+        if self.index.run_query(lambda db: queries.is_name_taken(db, name_key(name))):
+            raise BadName(f"the library already has a soft prompt named {name}. Choose another name")
         return name
 
-    def numbered(self, name: str) -> str:
-        """The name, or the first of name-2, name-3, … that is free."""
-        return self.free_names(lambda taken: numbered(name, taken))
+    def unique_name(self, name: str) -> str:
+        """Return the name, or the first of name-2, name-3, … that is free."""
+        return self.with_taken_names(lambda taken: make_unique(name, taken))
 
-    def free_names(self, choose: Callable[[Container[str]], Answer]) -> Answer:
-        """What `choose` makes of the names in use, in the form that `same` gives."""
-        return self.index.ask(lambda db: choose(_Taken(db)))
+    def with_taken_names(self, choose: Callable[[Container[str]], Answer]) -> Answer:
+        """Call `choose` with the `name_key` of every name in use, and return its result."""
+        return self.index.run_query(lambda db: choose(_TakenNames(db)))
 
     # revisions
 
     def latest(self, entry_id: str, known: int) -> Entry | None:
-        """The entry as it is now; None where it is in the trash."""
+        """Return the current revision, None if the entry is in the trash. `known` is a revision that has existed."""
         from softprompt.library.entry import Tombstone
 
         while True:
             number = self.revisions.newest(entry_id, known)
             try:
-                found = self.revisions.read(entry_id, number)
-                return None if isinstance(found, Tombstone) else found
-            except FileNotFoundError:  # purged meanwhile, or all of it removed by hand
-                numbers = self.revisions.numbers(entry_id)
+                entry = self.revisions.read(entry_id, number)
+                return None if isinstance(entry, Tombstone) else entry
+            except FileNotFoundError:  # purged in the meantime, or deleted by hand
+                numbers = self.revisions.revision_numbers(entry_id)
                 if not numbers:
                     return None
                 known = numbers[-1]
 
-    def at_revision(self, entry_id: str, revision: int) -> Entry:
+    def open_revision(self, entry_id: str, revision: int) -> Entry:
         from softprompt.library.entry import Tombstone
 
         with suppress(FileNotFoundError):
-            found = self.revisions.read(entry_id, revision)
-            if not isinstance(found, Tombstone):
-                return found
+            entry = self.revisions.read(entry_id, revision)
+            if not isinstance(entry, Tombstone):
+                return entry
         raise EntryNotFound(f"{entry_id} has no revision {revision}")
 
-    def content(self, entry_id: str) -> Entry | None:
-        """The newest revision of an id that is a whole soft prompt; None where there is none."""
-        for number in reversed(self.revisions.numbers(entry_id)):
+    def newest_intact(self, entry_id: str) -> Entry | None:
+        """Return the newest intact revision with a soft prompt, None if there is none."""
+        for number in reversed(self.revisions.revision_numbers(entry_id)):
             with suppress(EntryDamaged, EntryNotFound):
-                return self.at_revision(entry_id, number)
+                return self.open_revision(entry_id, number)
         return None
 
 
-class _Taken:
-    """The names in use, in the form that `same` gives."""
+class _TakenNames:
+    """The `name_key` of every name in use."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
     def __contains__(self, key: object) -> bool:
-        return queries.is_taken(self.db, str(key))
+        return queries.is_name_taken(self.db, str(key))

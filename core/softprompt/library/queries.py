@@ -1,4 +1,4 @@
-"""What the library can say of its entries without opening them: lists, searches, and names."""
+"""Queries on the index: list, search and find entries without opening them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.index import COLUMNS, ForeignIndexError, marks
-from softprompt.library.names import same
-from softprompt.library.search_terms import words
+from softprompt.library.index import COLUMNS, ForeignIndexError, filter_terms
+from softprompt.library.names import name_key
+from softprompt.library.search_terms import split_words
 
-_DOWN, _UP = "DESC", "ASC"
+_DESC, _ASC = "DESC", "ASC"
 SORTS = {
-    "created": _DOWN, "changed": _DOWN, "name": _UP, "model": _UP, "tokens": _DOWN, "similarity": _DOWN, "composed": _DOWN, "steps": _DOWN, "seconds": _DOWN,
+    "created": _DESC, "changed": _DESC, "name": _ASC, "model": _ASC, "tokens": _DESC, "similarity": _DESC,
+    "composed": _DESC, "steps": _DESC, "seconds": _DESC,
 }  # fmt: skip
-_BY = {"changed": "touched", "name": "same"}  # columns of another name
-FEW = 2000  # entries that are sorted as they are found, 1 µs each
-MAX_COMPARED = 20_000  # names among which a misspelled one is looked for; 20 ms a thousand
+_SORT_COLUMNS = {"changed": "touched", "name": "same"}  # where the column has another name
+MAX_UNINDEXED_SORT = 2000  # entries that are sorted without the sorting index, 1 µs each
+MAX_COMPARED = 20_000  # names that a misspelled name is compared with; 20 ms per thousand
 
 
 @dataclass(frozen=True)
 class EntrySummary:
-    """An entry as its header gives it, not yet checked against its bytes. `trashed` is when it was deleted, or ""."""
+    """An entry as its unverified header describes it. `trashed` is the time of its deletion, or ""."""
 
     id: str
     revision: int
@@ -51,20 +52,23 @@ class EntrySummary:
 
 @dataclass(frozen=True)
 class EntryPage:
-    """Some of the entries in their order, how many there are in all, and what is wrong with those that could not be read.
+    """A page of a sorted list of entries.
 
-    `at` is the place, from 0, of the entry that was to be located, None where it is not among them.
+    Attributes:
+        total: number of entries in the whole list.
+        damaged: errors of entries that could not be read.
+        position: index of the entry to locate in the whole list, None if it is not in the list.
     """
 
     entries: list[EntrySummary]
     total: int
     damaged: list[EntryDamaged]
-    at: int | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True)
 class EntryQuery:
-    """Which entries: with all these words, each perhaps only begun; all these tags; of this model."""
+    """A filter: entries with all these words or beginnings of words, all these tags, and this model."""
 
     words: str = ""
     tags: tuple[str, ...] = ()
@@ -72,73 +76,80 @@ class EntryQuery:
     trashed: bool = False
 
     def match(self) -> str:
-        """As an expression of FTS5. Words of nothing but signs become one that no entry has."""
-        sought = words(self.words)
-        terms = [f'"{word}"*' for word in sought] if sought or not self.words.strip() else ['"\ue003"']
-        return " ".join([*(f'"{mark}"' for mark in marks(self.trashed, self.tags, self.model)), *terms])
+        """Return the FTS5 expression. A search without letters or digits becomes a term that no entry has."""
+        words = split_words(self.words)
+        terms = [f'"{word}"*' for word in words] if words or not self.words.strip() else ['"\ue003"']
+        return " ".join([*(f'"{mark}"' for mark in filter_terms(self.trashed, self.tags, self.model)), *terms])
 
 
-def listing(
+def list_entries(
     db: sqlite3.Connection,
     path: Callable[[str, int], Path],
-    wanted: EntryQuery,
+    query: EntryQuery,
     sort: str,
     reverse: bool,
     limit: int | None,
     offset: int,
     locate: str = "",
 ) -> EntryPage:
-    total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [wanted.match()]).fetchone()[0])
-    way = {_UP: _DOWN, _DOWN: _UP}[SORTS[sort]] if reverse else SORTS[sort]
-    by = _BY.get(sort, sort)
-    if (
-        total > FEW and not wanted.trashed
-    ):  # along the sorting index until there are enough, 20 ms for the whole of it at 100,000
-        among = (
-            f"head INDEXED BY head_by_{by} WHERE trashed = '' AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
+    total = int(db.execute("SELECT count(*) FROM word WHERE word MATCH ?", [query.match()]).fetchone()[0])
+    direction = {_ASC: _DESC, _DESC: _ASC}[SORTS[sort]] if reverse else SORTS[sort]
+    column = _SORT_COLUMNS.get(sort, sort)
+    if total > MAX_UNINDEXED_SORT and not query.trashed:
+        # walk the sorting index until the page is full; the whole index takes 20 ms at 100,000 entries
+        source = (
+            f"head INDEXED BY head_by_{column} "
+            "WHERE trashed = '' AND key IN (SELECT rowid FROM word WHERE word MATCH ?)"
         )
     else:
-        among = "word CROSS JOIN head ON key = word.rowid WHERE word MATCH ?"
-    query = f"SELECT {', '.join(COLUMNS)} FROM {among} ORDER BY {by} {way}, id {way} LIMIT ? OFFSET ?"
-    rows = db.execute(query, [wanted.match(), -1 if limit is None else limit, offset])
+        source = "word CROSS JOIN head ON key = word.rowid WHERE word MATCH ?"
+    statement = (
+        f"SELECT {', '.join(COLUMNS)} FROM {source} ORDER BY {column} {direction}, id {direction} LIMIT ? OFFSET ?"
+    )
+    rows = db.execute(statement, [query.match(), -1 if limit is None else limit, offset])
     damaged = [EntryDamaged(message) for (message,) in db.execute("SELECT message FROM damaged ORDER BY id")]
-    at = None
-    sought = (
-        db.execute(f"SELECT {by}, id FROM {among} AND id = ?", [wanted.match(), locate]).fetchone() if locate else None
+    position = None
+    key = (
+        db.execute(f"SELECT {column}, id FROM {source} AND id = ?", [query.match(), locate]).fetchone()
+        if locate
+        else None
     )
-    if sought:
-        before = f"SELECT count(*) FROM {among} AND ({by}, id) {'>' if way == _DOWN else '<'} (?, ?)"
-        at = int(db.execute(before, [wanted.match(), *sought]).fetchone()[0])
-    return EntryPage([_listed(row, path) for row in rows], total, damaged, at)
+    if key:
+        count_before = f"SELECT count(*) FROM {source} AND ({column}, id) {'>' if direction == _DESC else '<'} (?, ?)"
+        position = int(db.execute(count_before, [query.match(), *key]).fetchone()[0])
+    return EntryPage([_to_summary(row, path) for row in rows], total, damaged, position)
 
 
-def matches(db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool) -> list[EntrySummary]:
-    """The entries of this name, or else of this id or one that begins so."""
-    query = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "  # +: by name, not by trashed
+def find_entries(
+    db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool
+) -> list[EntrySummary]:
+    """Return the entries with this name, or else those whose id is or starts with it."""
+    # the + keeps SQLite from using an index on `trashed`
+    statement = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "
     rows = db.execute(
-        query + "same = ? ORDER BY created DESC", [same(name.strip()).encode("utf-8", "replace").decode()]
+        statement + "same = ? ORDER BY created DESC", [name_key(name.strip()).encode("utf-8", "replace").decode()]
     ).fetchall()
-    if not rows and (beginning := id_beginning(name)):
-        rows = db.execute(query + "id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"]).fetchall()
-    return [_listed(row, path) for row in rows]
+    if not rows and (prefix := id_prefix(name)):
+        rows = db.execute(statement + "id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]).fetchall()
+    return [_to_summary(row, path) for row in rows]
 
 
-def damaged_heads(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
-    """(id, revision, what is wrong) of those that cannot be read and whose id begins so."""
-    beginning = id_beginning(name)
+def find_damaged(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
+    """Return id, revision and error of each damaged entry whose id starts with `name`."""
+    prefix = id_prefix(name)
     rows = db.execute(
-        "SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [beginning, beginning + "g"]
+        "SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]
     )
-    return rows.fetchall() if beginning else []
+    return rows.fetchall() if prefix else []
 
 
-def close_names(db: sqlite3.Connection, name: str) -> list[str]:
+def find_close_names(db: sqlite3.Connection, name: str) -> list[str]:
     rows = db.execute("SELECT same, name FROM head WHERE trashed = '' LIMIT ?", [MAX_COMPARED])
-    spelled: dict[str, str] = dict(rows.fetchall())
-    return [spelled[close] for close in get_close_matches(same(name), spelled, 3)]
+    names: dict[str, str] = dict(rows.fetchall())
+    return [names[close] for close in get_close_matches(name_key(name), names, 3)]
 
 
-def is_taken(db: sqlite3.Connection, key: str) -> bool:
+def is_name_taken(db: sqlite3.Connection, key: str) -> bool:
     return (
         db.execute(
             "SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [key.encode("utf-8", "replace").decode()]
@@ -147,17 +158,17 @@ def is_taken(db: sqlite3.Connection, key: str) -> bool:
     )
 
 
-def id_beginning(name: str) -> str:
-    """The name as the beginning of an id, "" where it is none."""
+def id_prefix(name: str) -> str:
+    """Return the name as the prefix of an id, "" if it cannot be one."""
     name = name.strip().lower()
     return name if len(name) >= 4 and set(name) <= set("0123456789abcdef") else ""
 
 
-def _listed(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> EntrySummary:
+def _to_summary(row: tuple[Any, ...], path: Callable[[str, int], Path]) -> EntrySummary:
     values = dict(zip(COLUMNS, row, strict=True))
     try:
         return EntrySummary(
             **values | {"tags": tuple(json.loads(values["tags"])), "path": path(values["id"], values["revision"])}
         )
     except (TypeError, ValueError) as error:
-        raise ForeignIndexError(f"it is not whole: {error}") from error
+        raise ForeignIndexError(f"it is damaged: {error}") from error

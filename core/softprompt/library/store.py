@@ -1,4 +1,4 @@
-"""The library: what is saved, changed, deleted and found again. Names never become paths."""
+"""The library of soft prompts: save, change, delete and restore entries. Names never become paths."""
 
 from __future__ import annotations
 
@@ -13,94 +13,114 @@ from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound, Library
 from softprompt.library import bulk, trash
 from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.lookup import Lookup
-from softprompt.library.names import check_name, check_note, check_tags, listed_tags, name_for, numbered, same
+from softprompt.library.names import (
+    as_tag_list,
+    check_name,
+    check_note,
+    check_tags,
+    make_unique,
+    name_from_prompt,
+    name_key,
+)
 from softprompt.library.queries import EntrySummary
 from softprompt.library.revisions import now
 
-if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
-    from softprompt.library.backup import Archived, OnProgress
+if TYPE_CHECKING:  # it imports numpy, which takes 0.1 s and is not needed for listing
+    from softprompt.library.backup import BackupReport, OnProgress
     from softprompt.library.entry import Entry
-    from softprompt.library.verify import Checked
+    from softprompt.library.verify import CheckReport
     from softprompt.prompts.results import HardReadout
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 class Library(Lookup):
-    """The saved soft prompts under a folder, by default this user's. Any number of processes and threads may use it at once."""
+    """The saved soft prompts in a folder. Any number of processes and threads can use the library at once.
 
-    # saving and opening
+    Methods raise HomeError if the library's folder cannot be read or written.
+    """
+
+    # save and open
 
     def save(self, prompt: SoftPrompt, id: str | None = None) -> Entry:
-        """Saves a soft prompt durably as a new entry and returns it.
+        """Save a soft prompt durably as a new entry.
 
-        It is named after its hard prompt where it has no name; a name that is taken gets a number, so that nothing trained is
-        lost. With `id`, what was saved under that id before is returned as it is, even from the trash. Raises BadName, and HomeError
-        where nothing can be written.
+        A prompt without a name is named after its hard prompt. A taken name gets a number, so that no result is lost.
+
+        Args:
+            id: if this id already has an entry, even in the trash, nothing is saved and that entry is returned.
+
+        Raises:
+            BadName, EntryRefused, HomeError.
         """
         from softprompt.library.entry import Entry
 
         self.prepare()
-        if id is not None and (saved := self.content(id)):
+        if id is not None and (saved := self.newest_intact(id)):
             return saved
-        wished = check_name(prompt.name) if prompt.name else ""
-        name = self.free_names(lambda taken: numbered(wished, taken) if wished else name_for(prompt.hard_prompt, taken))
+        requested = check_name(prompt.name) if prompt.name else ""
+        name = self.with_taken_names(
+            lambda taken: make_unique(requested, taken) if requested else name_from_prompt(prompt.hard_prompt, taken)
+        )
         entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
         try:
             self.revisions.write(entry)
-        except FileExistsError:  # another thread or process saved it under that id just now
-            saved = self.content(entry.id)
+        except FileExistsError:  # another thread or process has just saved this id
+            saved = self.newest_intact(entry.id)
             if saved is None:
-                raise EntryDamaged(f"{self.path(entry.id, 1)} was just saved, and cannot be read") from None
+                raise EntryDamaged(f"cannot read {self.path(entry.id, 1)}, which was just saved") from None
             return saved
         return entry
 
-    def known(self) -> LibrarySnapshot:
-        """What there is by id, for a batch: the folder is read once. Raises HomeError."""
+    def snapshot(self) -> LibrarySnapshot:
+        """Return a snapshot of all ids, for saving many entries. Reads the folder once. Raises HomeError."""
         return LibrarySnapshot(self.revisions)
 
     def save_all(
-        self, made: Sequence[Entry], known: LibrarySnapshot | None = None, failed: dict[str, LibraryError] | None = None
+        self,
+        entries: Sequence[Entry],
+        snapshot: LibrarySnapshot | None = None,
+        failed: dict[str, LibraryError] | None = None,
     ) -> dict[str, Entry]:
-        """Saves new entries under the ids that they have, all of them or none; returns them as they are now, by id.
-
-        What is there under an id already stays as it is (see `known`), so that doing it again after a crash adds what is missing; what is
-        damaged is mended. A name that is taken gets a number. With `failed`, those that cannot be saved are put there, and the others
-        are saved. Raises BadName, HomeError, LibraryError.
-        """
-        return bulk.save_all(self, made, known or self.known(), failed)
+        """Save new entries under their own ids, all of them or none. See `bulk.save_all`."""
+        return bulk.save_all(self, entries, snapshot or self.snapshot(), failed)
 
     def open(self, name: str) -> Entry:
-        """The entry of this name or id, its every byte verified. Raises EntryNotFound, EntryDamaged."""
-        found = self.find(name)
-        entry = self.latest(found.id, found.revision)
+        """Open an entry and verify every byte. Raises EntryNotFound, EntryDamaged."""
+        summary = self.find(name)
+        entry = self.latest(summary.id, summary.revision)
         if entry is None:
             raise EntryNotFound(
-                f"{found.name} ({found.id}) was deleted meanwhile: `softprompt-tui restore {found.id}` brings it back"
+                f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it"
             )
         return entry
 
-    # changing: each is a new revision
+    # changes, each a new revision
 
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
-        """Gives an entry another name.
+        """Give an entry another name.
 
-        With `revision`, the one that the caller has seen, an entry whose name is no longer the one it had then is left as
-        it is: unlike a note, a second name is worth no second entry. Raises EntryChanged then, BadName for a name that is
-        taken, and as `_change` does.
+        Args:
+            revision: the revision that the caller has seen. If the entry has been renamed since, it keeps that name;
+                unlike a note, a second name does not justify a second entry.
+
+        Raises:
+            EntryChanged: the entry has been renamed since `revision`.
+            BadName: the name is invalid or taken.
+            EntryNotFound, EntryDamaged, HomeError: see `_change`.
         """
-        new, found = check_name(new), self.find(name)
-        seen = None if revision is None else self.at_revision(found.id, revision).prompt.name
-        if same(new) != same(found.name):
-            self.free_name(new)
+        new, summary = check_name(new), self.find(name)
+        seen = None if revision is None else self.open_revision(summary.id, revision).prompt.name
+        if name_key(new) != name_key(summary.name):
+            self.check_new_name(new)
 
         def change(entry: Entry) -> Entry:
             if seen is not None and entry.prompt.name not in (seen, new):
                 raise EntryChanged(
-                    f"{seen} was renamed to {entry.prompt.name} meanwhile, and keeps that name: rename it again"
+                    f"another program has renamed {seen} to {entry.prompt.name}, so it keeps that name. Rename it again"
                 )
             return replace(entry, prompt=entry.prompt.named(new))
 
-        return self._change(found, change, None)
+        return self._change(summary, change, None)
 
     def tag(
         self,
@@ -109,53 +129,59 @@ class Library(Lookup):
         remove: str | Collection[str] = (),
         revision: int | None = None,
     ) -> Entry:
-        """Adds and removes tags. For `revision` and errors see `_change`."""
-        added, removed = check_tags(add), {same(tag.strip()) for tag in listed_tags(remove)}
+        """Add and remove tags. For `revision` and errors see `_change`."""
+        added, removed = check_tags(add), {name_key(tag.strip()) for tag in as_tag_list(remove)}
 
         def change(entry: Entry) -> Entry:
-            kept = [tag for tag in entry.tags if same(tag) not in removed]
-            return replace(entry, tags=check_tags([*kept, *added]))
+            remaining = [tag for tag in entry.tags if name_key(tag) not in removed]
+            return replace(entry, tags=check_tags([*remaining, *added]))
 
         return self._change(self.find(name), change, revision)
 
     def annotate(self, name: str, note: str, revision: int | None = None) -> Entry:
-        """Sets the note; "" removes it. For `revision` and errors see `_change`."""
+        """Set the note; "" removes it. For `revision` and errors see `_change`."""
         note = check_note(note)
         return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
 
-    def harden(self, name: str, hard: HardReadout, revision: int | None = None) -> Entry:
-        """Sets the hard readout of an entry. For `revision` and errors see `_change`."""
+    def set_hard_readout(self, name: str, hard: HardReadout, revision: int | None = None) -> Entry:
+        """Set the hard readout. For `revision` and errors see `_change`."""
         return self._change(
             self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision
         )
 
-    def assign(self, name: str, assigned: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
-        """Sets the model or the hard prompt of an entry as `assigned` says. Raises what that raises, and as `_change` does."""
-        return self._change(self.find(name), lambda entry: replace(entry, prompt=assigned(entry.prompt)), None)
+    def assign(self, name: str, change: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
+        """Set the model or the hard prompt with `change`. Raises what `change` and `_change` raise."""
+        return self._change(self.find(name), lambda entry: replace(entry, prompt=change(entry.prompt)), None)
 
     def duplicate(self, name: str, new: str | None = None) -> Entry:
-        """A second entry with everything of the first, under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
+        """Copy an entry under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
         entry = self.open(name)
-        return self._beside(entry, self.free_name(new) if new else self.numbered(entry.prompt.name))
+        return self._save_copy(entry, self.check_new_name(new) if new else self.unique_name(entry.prompt.name))
 
-    def _change(self, found: EntrySummary, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
-        """Writes what `change` makes of the entry as its next revision.
+    def _change(self, summary: EntrySummary, change: Callable[[Entry], Entry], revision: int | None) -> Entry:
+        """Write the changed entry as its next revision.
 
-        Where another process was quicker, the change is made to what that one wrote; but where the caller says which `revision` he has seen,
-        and there is a newer one, his is kept beside it, as a new entry of the same name. Raises EntryNotFound, EntryDamaged, HomeError.
+        If another process writes that revision first, the change is applied to the newer one.
+
+        Args:
+            revision: the revision that the caller has seen. If there is a newer one, the changed old one is saved as a
+                new entry of the same name, so that neither change is lost.
+
+        Raises:
+            EntryNotFound, EntryDamaged, HomeError.
         """
-        number = found.revision
+        number = summary.revision
         while True:
-            entry = self.latest(found.id, number)
+            entry = self.latest(summary.id, number)
             if entry is None:
                 raise EntryNotFound(
-                    f"{found.name} ({found.id}) was deleted meanwhile: `softprompt-tui restore {found.id}` brings it back"
+                    f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it"
                 )
             if revision is not None and revision != entry.revision:
-                seen = change(self.at_revision(found.id, revision))
-                return self._beside(seen, seen.prompt.name)
+                seen = change(self.open_revision(summary.id, revision))
+                return self._save_copy(seen, seen.prompt.name)
             changed = change(entry)
-            if _editable(changed) == _editable(entry):
+            if _editable_fields(changed) == _editable_fields(entry):
                 return entry
             changed = replace(changed, revision=entry.revision + 1, changed=now())
             try:
@@ -165,66 +191,76 @@ class Library(Lookup):
                 continue
             if os.path.lexists(self.path(entry.id, entry.revision)):
                 return changed
-            # it was deleted and purged meanwhile, which freed the number that this one took: nothing late brings it back
-            self.revisions.take_back(changed)
+            # the entry was purged in the meantime, which freed this number: a late change must not bring it back
+            self.revisions.undo_write(changed)
 
-    def _beside(self, entry: Entry, name: str) -> Entry:
-        made = replace(entry, id=secrets.token_hex(8), revision=1, changed=now(), prompt=entry.prompt.named(name))
-        self.revisions.write(made)
-        return made
+    def _save_copy(self, entry: Entry, name: str) -> Entry:
+        copy = replace(entry, id=secrets.token_hex(8), revision=1, changed=now(), prompt=entry.prompt.named(name))
+        self.revisions.write(copy)
+        return copy
 
-    # all of it
+    # the whole library
 
-    def check(self, on_progress: OnProgress | None = None) -> Checked:
-        """Verifies every byte of every file. Raises HomeError."""
+    def check(self, on_progress: OnProgress | None = None) -> CheckReport:
+        """Verify every byte of every file. Raises HomeError."""
         from softprompt.library.verify import check
 
         return check(self.revisions, on_progress)
 
     def rebuild(self) -> int:
-        """Makes the index anew; returns how many entries it holds, the trash included. Raises HomeError."""
+        """Rebuild the index. Return the number of entries, including the trash. Raises HomeError."""
         return self.index.rebuild()
 
-    def back_up(self, path: Path, on_progress: OnProgress | None = None) -> Archived:
-        """Writes everything into the new file `path`, verified. Raises ArchiveError."""
+    def back_up(self, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
+        """Write all entries, including the trash, to the new file `path` and verify it. Raises ArchiveError."""
         from softprompt.library.backup import back_up
 
         return back_up(self.revisions, path, on_progress)
 
-    def bring_back(self, path: Path, on_progress: OnProgress | None = None) -> Archived:
-        """Adds what the backup `path` has and the library has not; what was deleted since is in the trash again. Raises ArchiveError."""
-        from softprompt.library.backup import bring_back
+    def restore_backup(self, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
+        """Add what the library lacks from the backup `path`. Entries in the trash stay there. Raises ArchiveError."""
+        from softprompt.library.backup import restore_backup
 
-        return bring_back(self.revisions, path, self.numbered, on_progress)
+        return restore_backup(self.revisions, path, self.unique_name, on_progress)
 
     # the trash
 
     def delete(self, name: str, revision: int | None = None) -> str:
-        """Moves an entry to the trash, also one that is damaged, and returns its id.
+        """Move an entry, intact or damaged, to the trash. Return its id.
 
-        With `revision`, the one that the caller has seen, an entry of which there is a newer one stays. Raises EntryChanged
-        then, EntryNotFound, HomeError.
+        Args:
+            revision: the revision that the caller has seen. If there is a newer one, nothing is deleted.
+
+        Raises:
+            EntryChanged: the entry has a newer revision.
+            EntryNotFound, HomeError.
         """
         return trash.delete(self, name, revision)
 
     def restore(self, name: str, revision: int | None = None) -> Entry:
-        """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
+        """Restore an entry from the trash, or the last intact revision of a damaged entry. A taken name gets a number.
 
-        With `revision`, only what has been in the trash since that revision. Raises EntryChanged otherwise, EntryNotFound,
-        EntryDamaged where no whole revision is left, HomeError.
+        Args:
+            revision: the newest revision that the caller has seen. If there is a newer one, nothing is restored.
+
+        Raises:
+            EntryChanged: the entry has a newer revision.
+            EntryDamaged: no intact revision is left.
+            EntryNotFound, HomeError.
         """
         return trash.restore(self, name, revision)
 
     def purge(self, name: str | None = None) -> int:
-        """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
+        """Delete an entry in the trash, or the whole trash, for good. Return the number of entries.
 
-        The tombstone stays, so that no process that is late can bring it back.
+        The tombstones stay, so that a late write of another process cannot bring an entry back. Raises EntryNotFound,
+        HomeError.
         """
         return trash.purge(self, name)
 
 
-def _editable(entry: Entry) -> tuple[object, ...]:
-    """What a change may change."""
+def _editable_fields(entry: Entry) -> tuple[object, ...]:
+    """Return the fields that a change can change."""
     prompt = entry.prompt
     return (
         prompt.name,

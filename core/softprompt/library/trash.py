@@ -1,4 +1,4 @@
-"""The trash: a tombstone is the entry's next revision, so that deleting, restoring and editing at once are ordered as edits are."""
+"""The trash. Deleting an entry writes a tombstone as its next revision, so deletes and edits have one order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def delete(library: Lookup, name: str, revision: int | None = None) -> str:
-    """Moves an entry to the trash, also one that is damaged, and returns its id. For `revision` and errors see `Library.delete`."""
+    """Implement `Library.delete`."""
     from softprompt.library.entry import Tombstone
 
-    entry_id, number = _found_or_damaged(library, name)
+    entry_id, number = _find_or_damaged(library, name)
     while True:
         number = library.revisions.newest(entry_id, number)
         if _is_trashed(library, entry_id, number):
             return entry_id
         if revision not in (None, number):
             raise EntryChanged(
-                f"{library.find(entry_id).name} was changed by another program meanwhile, and is not deleted: look again"
+                f"another program has changed {library.find(entry_id).name}, so it was not deleted. Check it first"
             )
         try:
             library.revisions.write(Tombstone(entry_id, number + 1, now()))
@@ -35,15 +35,12 @@ def delete(library: Lookup, name: str, revision: int | None = None) -> str:
 
 
 def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
-    """Brings an entry back from the trash, or the last whole revision of one that is damaged. Its name is numbered if it was taken.
-
-    For `revision` and errors see `Library.restore`.
-    """
+    """Implement `Library.restore`."""
     try:
-        found = library.find(name, trashed=True)
-        entry_id, number = found.id, found.revision
+        summary = library.find(name, trashed=True)
+        entry_id, number = summary.id, summary.revision
     except EntryNotFound:
-        damaged = library.index.ask(lambda db: queries.damaged_heads(db, name))
+        damaged = library.index.run_query(lambda db: queries.find_damaged(db, name))
         if len(damaged) != 1:
             raise
         ((entry_id, number, _),) = damaged
@@ -51,15 +48,15 @@ def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
         number = library.revisions.newest(entry_id, number)
         if revision not in (None, number):
             raise EntryChanged(
-                f"{name} was restored, and perhaps deleted again, by another program meanwhile: it is as that one left it"
+                f"another program has restored {name}, and may have deleted it again. Nothing was changed"
             )
-        content = library.content(entry_id)
-        if content is None:
-            raise EntryDamaged(f"no whole revision of {entry_id} is left: restore it from a backup, or purge it")
-        if content.revision == number:  # another process was quicker
-            return content
-        named = content.prompt.named(library.numbered(content.prompt.name))
-        entry = replace(content, revision=number + 1, changed=now(), prompt=named)
+        intact = library.newest_intact(entry_id)
+        if intact is None:
+            raise EntryDamaged(f"{entry_id} has no intact revision. Restore it from a backup, or purge it")
+        if intact.revision == number:  # another process has restored it
+            return intact
+        renamed = intact.prompt.named(library.unique_name(intact.prompt.name))
+        entry = replace(intact, revision=number + 1, changed=now(), prompt=renamed)
         try:
             library.revisions.write(entry)
             return entry
@@ -68,19 +65,16 @@ def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
 
 
 def purge(library: Lookup, name: str | None = None) -> int:
-    """Removes an entry in the trash for good, or all that are there; returns how many. Raises EntryNotFound, HomeError.
-
-    The tombstone stays, so that no process that is late can bring it back.
-    """
-    doomed = library.list(trashed=True).entries if name is None else [library.find(name, trashed=True)]
-    # the index says what is in the trash, but only the tombstone itself is proof enough to remove what is below it
+    """Implement `Library.purge`."""
+    summaries = library.list(trashed=True).entries if name is None else [library.find(name, trashed=True)]
+    # the index can be out of date: remove revisions only below a tombstone that is really there
     below = {
         entry.id: entry.revision
-        for entry in doomed
+        for entry in summaries
         if library.revisions.newest(entry.id, entry.revision) == entry.revision
         and _is_trashed(library, entry.id, entry.revision)
     }
-    library.revisions.remove(below)
+    library.revisions.remove_below(below)
     return len(below)
 
 
@@ -93,10 +87,10 @@ def _is_trashed(library: Lookup, entry_id: str, revision: int) -> bool:
         return False
 
 
-def _found_or_damaged(library: Lookup, name: str) -> tuple[str, int]:
+def _find_or_damaged(library: Lookup, name: str) -> tuple[str, int]:
     try:
-        found = library.find(name)
-        return found.id, found.revision
+        summary = library.find(name)
+        return summary.id, summary.revision
     except EntryDamaged:
-        ((entry_id, number, _),) = library.index.ask(lambda db: queries.damaged_heads(db, name))
+        ((entry_id, number, _),) = library.index.run_query(lambda db: queries.find_damaged(db, name))
         return entry_id, number

@@ -1,4 +1,4 @@
-"""Verifying a whole library: every file of it read, every byte checked."""
+"""Verify a whole library: read every file and check every byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryDamaged
-from softprompt.library.revisions import NAME
+from softprompt.library.revisions import FILE_NAME
 from softprompt.system.files import is_partial
 
 if TYPE_CHECKING:
@@ -15,37 +15,41 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Checked:
-    """What a check found: files and bytes read, what is damaged, names that do not belong there, writes begun and not ended."""
+class CheckReport:
+    """The result of a check.
+
+    Attributes:
+        files, bytes: how much was read.
+        unknown_files: names of files that are not entries.
+        unfinished: temporary files of writes that are in progress or were killed.
+    """
 
     files: int = 0
     bytes: int = 0
     damaged: list[EntryDamaged] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    unknown_files: list[str] = field(default_factory=list)
     unfinished: int = 0
 
 
-def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None = None) -> Checked:
-    """Reads every revision of every entry; `on_progress` gets (files read, files in all). Raises HomeError."""
-    done = Checked()
+def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None = None) -> CheckReport:
+    """Read every revision of every entry. `on_progress` gets the files read and the total. Raises HomeError."""
+    report = CheckReport()
     names = sorted(revisions.scan())
-    done.files = len(names)
+    report.files = len(names)
     for i, name in enumerate(names):
         entry_id, number, _ = name.split(".")
         try:
             revisions.read(entry_id, int(number))
-            done.bytes += (revisions.folder / name).stat().st_size
+            report.bytes += (revisions.folder / name).stat().st_size
         except EntryDamaged as error:
-            done.damaged.append(error)
-        except FileNotFoundError:  # purged meanwhile
-            done.files -= 1
+            report.damaged.append(error)
+        except FileNotFoundError:  # purged in the meantime
+            report.files -= 1
         if on_progress:
             on_progress(i + 1, len(names))
     for name in sorted(path.name for path in revisions.folder.iterdir()) if revisions.folder.is_dir() else ():
         if is_partial(name):
-            done.unfinished += (
-                1  # by a process that is at it, or was killed: swept when it is older than any write takes
-            )
-        elif not NAME.fullmatch(name):
-            done.strangers.append(name)
-    return done
+            report.unfinished += 1  # `scan` removes it once it is older than any write takes
+        elif not FILE_NAME.fullmatch(name):
+            report.unknown_files.append(name)
+    return report

@@ -1,1 +1,1 @@
-"""What a training minimises: a target and its loss, together."""
+"""Objectives: what a training minimizes, as targets and a loss."""

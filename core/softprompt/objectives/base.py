@@ -1,8 +1,9 @@
-"""The contract of an objective: what a training minimises, and all that training knows of it.
+"""The contract of an objective: what a training minimizes, and all that the training loop knows about it.
 
-An objective owns its targets, the contexts around the soft tokens and the rows that the model reads. Training owns the
-vectors, their optimizer and the rules that end a training. Shapes: R rows, one for each restart of each training that is
-in the batch, in its order; k soft tokens, w width.
+An objective owns the targets, the contexts around the soft tokens and the rows that the model encodes. The loop owns
+the vectors, their optimizer and the stopping rules. A new loss is one new `Objective`.
+
+Shapes: R rows, one per restart of every slot, in the order of the slots; k soft tokens, w width.
 """
 
 from __future__ import annotations
@@ -13,97 +14,113 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from softprompt.config import Long, TrainConfig
+from softprompt.config import LongPromptPolicy, TrainConfig
 from softprompt.prompts.lineage import WeightedText
 
 
 @dataclass(frozen=True)
 class HardPrompt:
-    """A hard prompt made ready for one model: the user's text, and its tokens in as many pieces as the context asks for.
+    """A hard prompt, or a mix of several, tokenized for one model.
 
-    `dropped` is the end of the text where it was cut, or empty. One that means several texts together has them, with their shares, as
-    `variants`: its own text is for people to read, and its pieces are all of theirs.
+    Attributes:
+        text: the user's text; for a mix, a description of it.
+        chunks: token ids. A short prompt has one chunk, a mix has the chunks of all its variants.
+        dropped: the end of a long prompt that was cut, or empty.
+        variants: the texts of a mix, each with its weight. Empty if the prompt is a single text.
     """
 
     text: str
-    pieces: tuple[tuple[int, ...], ...]
+    chunks: tuple[tuple[int, ...], ...]
     dropped: str = ""
     variants: tuple[tuple[float, HardPrompt], ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Of the longest of its variants, where it has any."""
-        return max((one.tokens for _, one in self.variants), default=sum(map(len, self.pieces)))
+        """Number of tokens; for a mix, of its longest variant."""
+        return max((variant.tokens for _, variant in self.variants), default=sum(map(len, self.chunks)))
 
     @property
     def meanings(self) -> tuple[WeightedText, ...]:
-        return tuple(WeightedText(one.text, share) for share, one in self.variants)
+        """The texts of a mix with their weights, or empty."""
+        return tuple(WeightedText(variant.text, share) for share, variant in self.variants)
 
 
 class Target(Protocol):
-    """What one prompt's training is compared with, computed before its first step. Only its objective looks inside."""
+    """All that one training is compared with, computed before its first step. Only its objective looks inside."""
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """The contexts in which the prompt does not fit."""
+        """Contexts that have no room for the hard prompt or the soft tokens."""
         ...
 
 
 class Evaluation(NamedTuple):
-    """What one step makes of every row: the loss that is minimised, and the figures that people watch."""
+    """What one step measures, for every row."""
 
-    loss: Tensor  # (R,), with a gradient
-    similarity: Tensor  # (R,) of the prompt alone; training stops at it and keeps the best vectors by the loss
-    composed: Tensor  # (R,) the mean in this turn's contexts
+    loss: Tensor  # (R,) minimized; has a gradient. Training returns the vectors with the lowest loss.
+    similarity: Tensor  # (R,) of the soft prompt alone, without a context; the stopping rule `stop_at` watches it
+    composed: Tensor  # (R,) composed similarity: the mean over this turn's contexts
 
 
-class Seat(NamedTuple):
-    """A training in the batch: its target, its number of soft tokens and its number of rows."""
+class SlotTarget(NamedTuple):
+    """The target of one slot, with the slot's number of soft tokens and of rows."""
 
-    target: Any  # a Target of the same objective
+    target: Any  # a Target that this objective prepared
     tokens: int
     rows: int
 
 
 class Objective(Protocol):
-    """What a training minimises.
+    """A loss and its targets.
 
-    A batch calls `prepare` before a training's first step, `seat` whenever rows have joined or left, and `evaluate` at
-    every step. `evaluate` reads nothing of the host and puts nothing at a new place, so that a step can be recorded.
+    A batch calls `prepare` before a training's first step, `set_slots` whenever a slot is added or removed, and
+    `evaluate` at every step. Steps take turns: step n evaluates turn n % `turns`. Every turn may have other contexts.
     """
 
     @property
     def turns(self) -> int:
-        """Steps take turns: step n evaluates turn n % turns. One turn is enough where every step is alike."""
+        """Number of turns; 1 if all steps are alike."""
         ...
 
     @property
     def positions(self) -> int:
-        """How many positions the model runs for one row, at most."""
+        """Largest number of positions that the model computes for one row in a step."""
         ...
 
     @property
     def row_bytes(self) -> int:
-        """How much memory one row takes until its gradient is there, at most."""
+        """Upper bound of the memory that one row needs in a step, backward pass included."""
         ...
 
-    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: Long) -> HardPrompt:
-        """The hard prompt of a training. Raises PromptError, PromptTooLong."""
+    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy) -> HardPrompt:
+        """Return the mix of `meanings`, or the prompt `text` if there are none.
+
+        Raises:
+            PromptError: a text is empty or contains a special token.
+            PromptTooLong: a text does not fit into the model's context, and `long` is "refuse".
+        """
         ...
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[Any]:
-        """The targets of trainings that are about to begin, in one pass. Raises ConfigError where one cannot have any."""
+        """Compute the targets of several trainings before their first step, to share forward passes.
+
+        Raises:
+            ConfigError: this objective cannot be used with the model or with one of the prompts.
+        """
         ...
 
-    def seat(self, seats: Sequence[Seat]) -> None:
-        """Say which rows there are from now on."""
+    def set_slots(self, slots: Sequence[SlotTarget]) -> None:
+        """Set the slots, in the order of their rows in `evaluate`."""
         ...
 
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
-        """Compare `vectors` (R, k, w) with the targets of the rows that are seated; gradients flow to `vectors`."""
+        """Compare `vectors` (R, k, w) with the targets of all slots. Gradients flow to `vectors`.
+
+        A CUDA graph may record and replay this call, so it must not copy values to the host, and the tensors that it
+        reads must keep their addresses until the next `set_slots`.
+        """
         ...
 
 
-ObjectiveFor = Callable[
-    [TrainConfig, Sequence[int]], Objective
-]  # of a plan, and the numbers of soft tokens in its batch
+# Creates the objective for a configuration and for all numbers of soft tokens in the batch.
+ObjectiveFactory = Callable[[TrainConfig, Sequence[int]], Objective]

@@ -1,59 +1,67 @@
-"""The hard prompt tokenised for one model: cut, in chunks, or several texts with their shares."""
+"""Tokenize hard prompts: short, cut, in chunks, or a mix of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from softprompt.config import Long
+from softprompt.config import LongPromptPolicy
 from softprompt.encoders.base import encode_prompt
 from softprompt.encoders.clip.rows import contexts_with_room
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import check_text, no_prompt, too_long
+from softprompt.errors import check_text, empty_prompt, prompt_too_long
 from softprompt.objectives.base import HardPrompt
 from softprompt.prompts.lineage import WeightedText
 
 
-def tokenize_prompt(encoder: TextEncoder, text: str, long: Long = "refuse") -> HardPrompt:
-    """The prompt's tokens; one longer than the context is refused, chunked or cut. Raises PromptError, PromptTooLong."""
+def tokenize_prompt(encoder: TextEncoder, text: str, long: LongPromptPolicy = "refuse") -> HardPrompt:
+    """Tokenize a prompt.
+
+    Args:
+        long: what to do with a prompt that does not fit into the context: refuse it, split it into chunks or cut it.
+
+    Raises:
+        PromptError: the prompt is empty or contains a special token.
+        PromptTooLong: the prompt does not fit, and `long` is "refuse".
+    """
     ids = encode_prompt(encoder.tokenizer, check_text("prompt", text))
     if not ids:
-        raise no_prompt()
+        raise empty_prompt()
     if len(ids) <= encoder.max_prompt_tokens:
         return HardPrompt(text, (tuple(ids),))
-    beyond = encoder.tokenizer.decode(ids[encoder.max_prompt_tokens :]).strip()
+    dropped = encoder.tokenizer.decode(ids[encoder.max_prompt_tokens :]).strip()
     match long:
         case "cut":
-            return HardPrompt(text, (tuple(ids[: encoder.max_prompt_tokens]),), beyond)
+            return HardPrompt(text, (tuple(ids[: encoder.max_prompt_tokens]),), dropped)
         case "chunk":
-            return HardPrompt(text, _chunks(ids, encoder.max_prompt_tokens))
+            return HardPrompt(text, _split_evenly(ids, encoder.max_prompt_tokens))
         case "refuse":
-            raise too_long(len(ids), encoder.name, encoder.max_prompt_tokens, beyond)
+            raise prompt_too_long(len(ids), encoder.name, encoder.max_prompt_tokens, dropped)
 
 
 def tokenize_weighted(
-    encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: Long = "refuse"
+    encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy = "refuse"
 ) -> HardPrompt:
-    """What `meanings` mean together, by their shares; `text` says it to people. Raises what `hard_prompt` raises."""
-    variants = tuple((one.share, tokenize_prompt(encoder, one.text, long)) for one in meanings)
-    pieces = tuple(piece for _, one in variants for piece in one.pieces)
-    return HardPrompt(text, pieces, " … ".join(one.dropped for _, one in variants if one.dropped), variants)
+    """Tokenize the mix of `meanings`, which `text` describes. Raise the errors of `tokenize_prompt`."""
+    variants = tuple((meaning.share, tokenize_prompt(encoder, meaning.text, long)) for meaning in meanings)
+    chunks = tuple(chunk for _, variant in variants for chunk in variant.chunks)
+    return HardPrompt(text, chunks, " … ".join(variant.dropped for _, variant in variants if variant.dropped), variants)
 
 
 def tokenize_target(
-    encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: Long = "refuse"
+    encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy = "refuse"
 ) -> HardPrompt:
-    """What a training is on: `meanings` together, or `text` itself where there are none. Raises what `hard_prompt` raises."""
+    """Tokenize the mix of `meanings`, or `text` if there are none. Raise the errors of `tokenize_prompt`."""
     return tokenize_weighted(encoder, text, meanings, long) if meanings else tokenize_prompt(encoder, text, long)
 
 
-def _chunks(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
-    """As few pieces as fit with room for a context around each, of nearly equal length."""
+def _split_evenly(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
+    """Split token ids into as few chunks of nearly equal length as leave room for a context around each."""
     count = -(-len(ids) // max(1, room * 4 // 5))
     ends = [round(len(ids) * i / count) for i in range(count + 1)]
     return tuple(tuple(ids[a:b]) for a, b in pairwise(ends))
 
 
 def contexts_that_fit(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], tokens: int) -> list[str]:
-    """Those contexts in which both the hard prompt and `tokens` soft tokens fit."""
-    return contexts_with_room(encoder, contexts, max(tokens, *map(len, prompt.pieces)))
+    """Return the contexts that leave room for the hard prompt, and for `tokens` soft tokens."""
+    return contexts_with_room(encoder, contexts, max(tokens, *map(len, prompt.chunks)))

@@ -1,20 +1,23 @@
-"""Hidden-state similarity: how near two prompts are in what a diffusion model reads, which is not the pooled embedding.
+"""Hidden-state similarity: how similar two prompts are in the states that a diffusion model reads.
 
-The cross-attention of Stable Diffusion reads a state at every position, and prompts of different length have different numbers of
-them. So each position is matched with the most similar one of the other prompt: the mean of these cosines over the one prompt's
-positions, and over the other's, and the mean of the two (BERTScore, Zhang et al. 2020, which takes the harmonic mean: that one has a
-pole where the two cancel, and cosines may be negative; where they are alike, the two means are too).
+The cross-attention of Stable Diffusion reads the state at every position, not the pooled embedding, and prompts of
+different length have different numbers of states. So every position is matched with the most similar position of the
+other prompt. The similarity is the mean of these cosines over each prompt's positions, averaged over the two
+prompts. BERTScore (Zhang et al. 2020) takes the harmonic mean of the two instead, which has a pole where they add up
+to 0, and cosines may be negative. Where the two are similar, so are both kinds of mean.
 
-Only the words' positions are matched. The start token's state is the same in every prompt. The end token and the pads are read as well,
-and where attention is causal they carry a summary of the prompt, but there are up to 74 of them against a few words, nearly alike among
-themselves: matched too, they would hide the words. The end token's own state is what `flux` and, projected, `similarity` compare.
-Pads never reach the words' states in a causal tower, so a program's own padding makes no difference; in others it is this encoder's.
+Only the words' positions are matched. The start token's state is the same in every prompt. Diffusion models also
+read the end token and the padding, which summarize the prompt if attention is causal. But these are up to 74 nearly
+equal positions, and matching them would hide a few words. `flux` compares the end token's own state; `similarity`
+compares the same state after projection. In a causal tower, padding never reaches the words' states, so it does not
+matter how a program pads. In other towers, the padding is this encoder's.
 
-It is a guide to what is read and no promise about images: a match disregards order, and nothing weighs positions by how much an image
-model looks at them. One is reached only with as many different states as the hard prompt has; fewer soft tokens than words stay below.
-It is close to one for unlike prompts too where states share large components, as before the last layer: compare values of one family.
+The value describes what a diffusion model reads and does not predict images: it ignores the order of positions and
+how much the image model attends to each. To reach 1, a soft prompt needs as many different states as the hard
+prompt, so fewer soft tokens than words stay below. Where states share large components, as before the last layer,
+even unrelated prompts are close to 1: compare values of one family only.
 
-Shapes: r sets of soft tokens, b rows, m and n positions, w width.
+Shapes: r sets of soft tokens, b rows, m and n positions, w width; R rows of a training batch.
 """
 
 from __future__ import annotations
@@ -30,36 +33,39 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.clip.rows import EncoderOutput, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
-from softprompt.objectives.base import Evaluation, HardPrompt, Seat
+from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.losses import cosines, row_losses
-from softprompt.objectives.pooled import PooledObjective, PooledTarget, evaluation
-from softprompt.text_states import READS, ImageProgram, families_of
+from softprompt.objectives.pooled import PooledObjective, PooledTarget, weigh_rows
+from softprompt.text_states import HIDDEN_STATE_SPECS, ImageProgram, families_for
 
-UNMATCHED = -2.0  # below every cosine
-
-
-def best_match(ours: Tensor, theirs: Tensor, our_words: Tensor, their_words: Tensor) -> Tensor:
-    """(…) symmetric best-match cosine of states (…, m, w) and (…, n, w); (…, m) and (…, n) say which positions count."""
-    cosines = F.normalize(ours, dim=-1) @ F.normalize(theirs, dim=-1).transpose(-1, -2)
-    # amax shares its gradient among equals, so that nothing depends on the order of positions
-    of_ours = cosines.masked_fill(~their_words.unsqueeze(-2), UNMATCHED).amax(-1)
-    of_theirs = cosines.masked_fill(~our_words.unsqueeze(-1), UNMATCHED).amax(-2)
-    return (_mean(of_ours, our_words) + _mean(of_theirs, their_words)) / 2
+UNMATCHED = -2.0  # less than every cosine
 
 
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    return (values * counted).sum(-1) / counted.sum(-1)
+def best_match(a: Tensor, b: Tensor, a_words: Tensor, b_words: Tensor) -> Tensor:
+    """Return the symmetric best-match cosine (…) of states `a` (…, m, w) and `b` (…, n, w).
+
+    Only positions in `a_words` (…, m) and `b_words` (…, n) count.
+    """
+    cosines = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2)
+    # amax divides its gradient equally among ties, so the result does not depend on the order of positions
+    best_of_a = cosines.masked_fill(~b_words.unsqueeze(-2), UNMATCHED).amax(-1)
+    best_of_b = cosines.masked_fill(~a_words.unsqueeze(-1), UNMATCHED).amax(-2)
+    return (_masked_mean(best_of_a, a_words) + _masked_mean(best_of_b, b_words)) / 2
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum(-1) / mask.sum(-1)
 
 
 @dataclass(frozen=True)
-class MatchedTarget(PooledTarget):
-    """What one training is compared with: pooled embeddings and, turn by turn, hidden states."""
+class HiddenStatesTarget(PooledTarget):
+    """The targets of one training: pooled embeddings and hidden states, for every turn."""
 
-    hidden: tuple[EncoderOutput, ...]
+    hidden: tuple[EncoderOutput, ...]  # one per turn
 
 
 class HiddenStatesObjective(PooledObjective):
-    """The best match of hidden states, alone or mixed with the pooled objective by `config.share_of_hidden`."""
+    """The hidden and mixed objectives. `config.hidden_weight` is the weight of the hidden states in the loss."""
 
     runs_whole_rows = True
 
@@ -70,77 +76,86 @@ class HiddenStatesObjective(PooledObjective):
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
         prepared: list[PooledTarget] = []
         for (prompt, config), pooled in zip(prompts, super().prepare(prompts), strict=True):
-            hidden = tuple(HiddenTarget(self.encoder, prompt, around, config.family).read for around in pooled.around)
-            prepared.append(MatchedTarget(pooled.turns, pooled.around, pooled.skipped, hidden))
+            hidden = tuple(
+                HiddenStatesReference(self.encoder, prompt, contexts, config.family).output
+                for contexts in pooled.contexts
+            )
+            prepared.append(HiddenStatesTarget(pooled.turns, pooled.contexts, pooled.skipped, hidden))
         return prepared
 
-    def seat(self, seats: Sequence[Seat]) -> None:
-        super().seat(seats)
-        self.hidden = [joined([(seat.target.hidden[turn], seat.rows) for seat in seats]) for turn in range(self.turns)]
+    def set_slots(self, slots: Sequence[SlotTarget]) -> None:
+        super().set_slots(slots)
+        self.hidden = [
+            concat_outputs([(slot.target.hidden[turn], slot.rows) for slot in slots]) for turn in range(self.turns)
+        ]
 
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
-        seated, hidden, share = self.seated[turn], self.hidden[turn], self.config.share_of_hidden
-        read = self.rows[turn].read(vectors, READS[self.config.family])
-        cosine = cosines(read.outputs, seated.directions)
-        pooled: Tensor | float = 0
-        if share < 1:
-            pooled = row_losses(self.config.objective, read.outputs, cosine, seated.targets, self.others)
-        matched = 1 - best_match(read.states, hidden.states, read.words, hidden.words)
-        return evaluation(share * matched + (1 - share) * pooled, cosine, seated)
+        turn_targets, hidden, weight = self.turn_targets[turn], self.hidden[turn], self.config.hidden_weight
+        output = self.batches[turn].read_states(vectors, HIDDEN_STATE_SPECS[self.config.family])
+        cosine = cosines(output.outputs, turn_targets.directions)
+        pooled_loss: Tensor | float = 0
+        if weight < 1:
+            pooled_loss = row_losses(
+                self.config.objective, output.outputs, cosine, turn_targets.targets, self.negatives
+            )
+        hidden_loss = 1 - best_match(output.states, hidden.states, output.words, hidden.words)
+        return weigh_rows(weight * hidden_loss + (1 - weight) * pooled_loss, cosine, turn_targets)
 
 
-def joined(reads: Sequence[tuple[EncoderOutput, int]]) -> EncoderOutput:
-    """What trainings read of their hard prompts, each as often as it has rows: states (R, b, n, w), n being the longest's."""
-    longest = max(read.words.shape[-1] for read, _ in reads)
+def concat_outputs(slot_outputs: Sequence[tuple[EncoderOutput, int]]) -> EncoderOutput:
+    """Repeat every slot's output for its rows, pad all to the longest n, and concatenate: states (R, b, n, w)."""
+    longest = max(output.words.shape[-1] for output, _ in slot_outputs)
     states, words, outputs = [], [], []
-    for read, r in reads:
-        missing = longest - read.words.shape[-1]
-        states.append(F.pad(read.states, (0, 0, 0, missing)).expand(r, -1, -1, -1))
-        words.append(F.pad(read.words, (0, missing)).expand(r, -1, -1))
-        outputs.append(read.outputs.expand(r, -1, -1))
+    for output, rows in slot_outputs:
+        missing = longest - output.words.shape[-1]
+        states.append(F.pad(output.states, (0, 0, 0, missing)).expand(rows, -1, -1, -1))
+        words.append(F.pad(output.words, (0, missing)).expand(rows, -1, -1))
+        outputs.append(output.outputs.expand(rows, -1, -1))
     return EncoderOutput(torch.cat(outputs), torch.cat(states), torch.cat(words))
 
 
-class HiddenTarget:
-    """What a family reads of a hard prompt in some contexts: how near soft tokens in the same contexts come to it.
+class HiddenStatesReference:
+    """The states that a family reads from a hard prompt in contexts, to compare soft tokens with.
 
-    The context's words are matched as well, for they are read as well. Raises ConfigError for a family that does not read such an
-    encoder, and for a prompt of several texts, which have no one sequence of states.
+    A context's own words are matched too, because the family reads them too.
+
+    Raises:
+        ConfigError: the family does not read this encoder, or the prompt is several texts: chunks or a mix.
     """
 
     def __init__(self, encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], family: ImageProgram) -> None:
         check_family(encoder, family)
-        if len(prompt.pieces) != 1:
+        if len(prompt.chunks) != 1:
             raise ConfigError(
-                f"the prompt is {len(prompt.pieces)} texts (pieces of a long one, or those of a mix), which have no one sequence of "
-                "hidden states: the objective cosine trains on their mean; of a long prompt, --long cut makes one text"
+                f"the prompt is {len(prompt.chunks)} texts (a mix, or chunks of a long prompt), but hidden states need "
+                "a single text. Use --objective cosine, which trains on their mean, or --long cut for a long prompt"
             )
-        self.reads = READS[family]
-        frame = encoder.batch_rows(
-            [row for context in contexts for row in rows_in_context(encoder, context, prompt.pieces)]
+        self.spec = HIDDEN_STATE_SPECS[family]
+        batch = encoder.batch_rows(
+            [row for context in contexts for row in rows_in_context(encoder, context, prompt.chunks)]
         )
         with torch.no_grad():
-            self.read = frame.read(None, self.reads)
+            self.output = batch.read_states(None, self.spec)
 
-    def similarities(self, read: EncoderOutput) -> Tensor:
-        """(r, b) of what a frame of soft tokens in the same contexts reads."""
-        return best_match(read.states, self.read.states, read.words, self.read.words)
+    def similarities(self, output: EncoderOutput) -> Tensor:
+        """Return the hidden-state similarities (r, b) of soft tokens in the same contexts."""
+        return best_match(output.states, self.output.states, output.words, self.output.words)
 
 
-def measured_families(encoder: TextEncoder) -> tuple[ImageProgram, ...]:
-    """List the families that can be measured: flux reads the end token, which not every tokenizer writes."""
-    fitting = families_of(encoder.width, encoder.config.layers)
-    return tuple(family for family in fitting if encoder.specials.end or not READS[family].pooled)
+def supported_families(encoder: TextEncoder) -> tuple[ImageProgram, ...]:
+    """Return the families that can be measured on an encoder. flux needs an end token, which some tokenizers lack."""
+    families = families_for(encoder.width, encoder.config.layers)
+    return tuple(family for family in families if encoder.specials.end or not HIDDEN_STATE_SPECS[family].pooled)
 
 
 def check_family(encoder: TextEncoder, family: ImageProgram) -> None:
-    """Raises ConfigError for a family of diffusion models that reads an encoder of another shape.
+    """Raise ConfigError if a family of diffusion models reads only encoders of another shape.
 
-    Other weights of the right shape may stand in for those that it reads.
+    An encoder of the right shape with other weights is accepted as a stand-in.
     """
-    fitting = measured_families(encoder)
-    if family not in fitting:
+    supported = supported_families(encoder)
+    if family not in supported:
         raise ConfigError(
-            f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} layers); "
-            f"what reads one of that shape: {', '.join(fitting)}, as in --family {fitting[0]}"
+            f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} "
+            f"layers). Families for this shape: {', '.join(supported)}. Use one of them, as in --family {supported[0]}"
         )

@@ -1,4 +1,7 @@
-"""What training minimises. Shapes: r restarts, b rows (the prompt alone and in its contexts), e embed_dim."""
+"""Losses of pooled embeddings.
+
+Shapes: R rows, b contexts (the prompt alone first), e embed_dim.
+"""
 
 from __future__ import annotations
 
@@ -11,45 +14,55 @@ from torch.nn import functional as F
 
 from softprompt.config import ObjectiveName
 
-MIN_NORM = 1e-12  # as torch.nn.functional.normalize has it
-TEMPERATURE = 0.07  # of the contrastive term; CLIP's own starting value (Radford et al. 2021)
+MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
+TEMPERATURE = 0.07  # of the contrastive loss; CLIP's initial value (Radford et al. 2021)
 
 
 def cosines(outputs: Tensor, directions: Tensor) -> Tensor:
-    """(r, b) cosines of `outputs` (r, b, e) and `directions` (r, b, e), unit vectors. Gradients flow to `outputs`, once."""
-    found: Tensor = _Cosines.apply(outputs, directions)
-    return found
+    """Return the cosines (R, b) of `outputs` (R, b, e) with unit vectors `directions` (R, b, e).
+
+    `outputs` gets first-order gradients only.
+    """
+    similarities: Tensor = _Cosines.apply(outputs, directions)
+    return similarities
 
 
 class _Cosines(torch.autograd.Function):
-    """By hand: recorded by autograd, these few numbers took a tenth of a small step's time on a cpu."""
+    """A hand-written gradient: with autograd, the cosines took a tenth of a small step on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, directions: Tensor) -> Tensor:
-        lengths = outputs.norm(dim=-1, keepdim=True).clamp_min_(MIN_NORM)
-        unit = outputs / lengths
-        found: Tensor = (unit * directions).sum(-1)
-        ctx.save_for_backward(lengths, unit, directions, found)
-        return found
+        norms = outputs.norm(dim=-1, keepdim=True).clamp_min_(MIN_NORM)
+        unit = outputs / norms
+        similarities: Tensor = (unit * directions).sum(-1)
+        ctx.save_for_backward(norms, unit, directions, similarities)
+        return similarities
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        lengths, unit, directions, found = ctx.saved_tensors
-        return (directions - found.unsqueeze(-1) * unit) * (gradient.unsqueeze(-1) / lengths), None
+        norms, unit, directions, similarities = ctx.saved_tensors
+        return (directions - similarities.unsqueeze(-1) * unit) * (gradient.unsqueeze(-1) / norms), None
 
 
 def row_losses(
-    objective: ObjectiveName, outputs: Tensor, cosine: Tensor, targets: Tensor, others: Tensor | None
+    objective: ObjectiveName, outputs: Tensor, cosine: Tensor, targets: Tensor, negatives: Tensor | None
 ) -> Tensor:
-    """(r, b) losses of `outputs` (r, b, e) against `targets` (r, b, e), neither of unit length, whose `cosine` (r, b) is known.
+    """Return the losses (R, b) of pooled embeddings.
 
-    cosine: 1 - cosine; mixed: the same, its pooled part. mse: squared error, in units of the target's mean square, so that 1 means
-    nothing is right. contrastive: 1 - cosine, plus InfoNCE against `others` (m, e), unit vectors (van den Oord et al. 2018).
+    cosine, and the pooled part of mixed: 1 - cosine.
+    mse: mean squared error over the target's mean square, so that an output of zeros has loss 1.
+    contrastive: 1 - cosine plus InfoNCE against the negatives (van den Oord et al. 2018).
+
+    Args:
+        outputs: (R, b, e), not normalized.
+        cosine: (R, b) of outputs and targets.
+        targets: (R, b, e), not normalized.
+        negatives: (m, e) unit vectors of the contrastive loss, else None.
     """
     if objective == "mse":
         return (outputs - targets).square().mean(-1) / targets.square().mean(-1)
-    if others is None:
+    if negatives is None:
         return 1 - cosine
-    logits = torch.cat([cosine.unsqueeze(-1), F.normalize(outputs, dim=-1) @ others.T], dim=-1) / TEMPERATURE
+    logits = torch.cat([cosine.unsqueeze(-1), F.normalize(outputs, dim=-1) @ negatives.T], dim=-1) / TEMPERATURE
     return 1 - cosine - logits.log_softmax(-1)[..., 0]

@@ -1,7 +1,8 @@
-"""Pooled embeddings: soft tokens are trained towards what the encoder makes of the hard prompt, alone and in contexts.
+"""The pooled objective: soft tokens get the pooled embedding of the hard prompt, alone and in contexts.
 
-Several hard prompts with shares mean together the weighted mean of their unit embeddings, in every context: a mix.
-Shapes: R rows, r of one training, k soft tokens, w width, b contexts (the prompt alone first), e embed_dim.
+The target of a mix is the weighted mean of its texts' unit embeddings, in every context.
+
+Shapes: R rows, k soft tokens, w width, b contexts (the prompt alone first), e embed_dim.
 """
 
 from __future__ import annotations
@@ -14,64 +15,67 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import Long, TrainConfig
-from softprompt.encoders.base import check_tokens
+from softprompt.config import LongPromptPolicy, TrainConfig
+from softprompt.encoders.base import check_token_count
 from softprompt.encoders.clip.context_batch import ContextBatch
 from softprompt.encoders.clip.rows import ALONE, contexts_with_room, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.objectives.base import Evaluation, HardPrompt, Seat
+from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.hard_prompt import contexts_that_fit, tokenize_target
 from softprompt.objectives.losses import cosines, row_losses
 from softprompt.prompts.contexts import split_context
 from softprompt.prompts.lineage import WeightedText
 
-GROUPS = 4  # the contexts take turns: a quarter of them a step trains as well as all (measured), 2.5 times as fast
-ALONE_SHARE = 0.3  # of the loss; the contexts share the rest
-KEPT_OF_A_POSITION = 40  # times the width: numbers that a block keeps of a position for its gradient, at the most
+MAX_TURNS = 4  # a quarter of the contexts per step trains as well as all of them, 2.5 times as fast (measured)
+ALONE_WEIGHT = 0.3  # weight of the prompt alone in the loss; the contexts share the rest
+SAVED_WIDTHS_PER_POSITION = 40  # a block saves at most 40 x width numbers per position for its backward pass
 
 
 @dataclass(frozen=True)
 class TurnTargets:
-    """What one turn compares rows with: targets (b, e), weights of the loss and of the mean in contexts (b,).
+    """The targets and weights of one turn. In a batch, all tensors have a leading dimension R."""
 
-    Of several rows at once, each has one dimension more before these.
-    """
-
-    targets: Tensor
-    weights: Tensor
-    composed: Tensor
+    targets: Tensor  # (b, e), not normalized
+    loss_weights: Tensor  # (b,)
+    composed_weights: Tensor  # (b,) of the composed similarity
 
     @cached_property
     def directions(self) -> Tensor:
-        """The targets, of unit length."""
+        """The targets as unit vectors."""
         return F.normalize(self.targets, dim=-1)
 
 
 @dataclass(frozen=True)
 class PooledTarget:
-    """What one training is compared with, turn by turn."""
+    """The targets of one training, for every turn."""
 
     turns: tuple[TurnTargets, ...]
-    around: tuple[tuple[str, ...], ...]  # the contexts of each turn, ALONE in the place of those that do not fit
+    contexts: tuple[tuple[str, ...], ...]  # of every turn; ALONE replaces contexts that do not fit
     skipped: tuple[str, ...]
 
 
 class PooledObjective:
-    """Cosine, squared error or InfoNCE of pooled embeddings.
+    """The cosine, mse and contrastive objectives.
 
-    `tokens` are the numbers of soft tokens in a batch. Raises ConfigError for more of them than fit.
+    Args:
+        tokens: all numbers of soft tokens in the batch.
+
+    Raises:
+        ConfigError: so many soft tokens do not fit into the model's context.
     """
 
     runs_whole_rows = False
 
     def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
-        self.encoder, self.config, self.counts = encoder, config, sorted(set(tokens))
-        check_tokens(encoder, self.counts[-1])
-        self.contexts = contexts_with_room(encoder, config.contexts, self.counts[-1])
+        self.encoder, self.config, self.token_counts = encoder, config, sorted(set(tokens))
+        check_token_count(encoder, self.token_counts[-1])
+        self.contexts = contexts_with_room(encoder, config.contexts, self.token_counts[-1])
         self.groups = group_contexts(encoder, self.contexts)
-        self.rows = [ContextBatch(encoder, [ALONE, *group], self.counts, self.runs_whole_rows) for group in self.groups]
-        self.others = encoder.encode(config.against) if config.against else None
-        self.seated: list[TurnTargets] = []
+        self.batches = [
+            ContextBatch(encoder, [ALONE, *group], self.token_counts, self.runs_whole_rows) for group in self.groups
+        ]
+        self.negatives = encoder.encode(config.against) if config.against else None
+        self.turn_targets: list[TurnTargets] = []
 
     @property
     def turns(self) -> int:
@@ -79,112 +83,124 @@ class PooledObjective:
 
     @property
     def positions(self) -> int:
-        return max(rows.positions for rows in self.rows)
+        return max(batch.positions for batch in self.batches)
 
     @property
     def row_bytes(self) -> int:
         encoder = self.encoder
-        kept = KEPT_OF_A_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
-        return self.positions * kept
+        position_bytes = (
+            SAVED_WIDTHS_PER_POSITION * encoder.width * encoder.config.layers * encoder.tower.table.element_size()
+        )
+        return self.positions * position_bytes
 
-    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: Long) -> HardPrompt:
+    def tokenize(self, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy) -> HardPrompt:
         return tokenize_target(self.encoder, text, meanings, long)
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
-        fits = [contexts_that_fit(self.encoder, prompt, self.contexts, self.counts[-1]) for prompt, _ in prompts]
-        found = encode_targets(
+        fits = [contexts_that_fit(self.encoder, prompt, self.contexts, self.token_counts[-1]) for prompt, _ in prompts]
+        encoded = encode_targets(
             self.encoder, [(prompt, [ALONE, *fit]) for (prompt, _), fit in zip(prompts, fits, strict=True)]
         )
         prepared = []
-        for (_, config), fit, targets in zip(prompts, fits, found, strict=True):
+        for (_, config), fit, targets in zip(prompts, fits, encoded, strict=True):
             by_context = dict(zip([ALONE, *fit], targets, strict=True))
-            turns = tuple(self._turn(group, by_context) for group in self.groups)
-            # where the hard prompt has no room, what it means alone stands in, and weighs nothing
-            around = tuple(
+            turns = tuple(self._turn_targets(group, by_context) for group in self.groups)
+            # if the prompt does not fit into a context, its plain target is used instead, with weight 0
+            contexts = tuple(
                 (ALONE, *(context if context in by_context else ALONE for context in group)) for group in self.groups
             )
             skipped = tuple(context for context in config.contexts if context not in by_context)
-            prepared.append(PooledTarget(turns, around, skipped))
+            prepared.append(PooledTarget(turns, contexts, skipped))
         return prepared
 
-    def _turn(self, group: list[str], targets: dict[str, Tensor]) -> TurnTargets:
-        there = torch.tensor([1.0, *(float(context in targets) for context in group)])
-        inside = there.clone()
-        inside[0] = 0.0
-        count = inside.sum()
-        share = ALONE_SHARE if bool(count) else 1.0
-        weights = inside * (1 - share) / count.clamp(min=1)
-        weights[0] = share
-        composed = inside / count if bool(count) else there
-        around = [ALONE, *(context if context in targets else ALONE for context in group)]
+    def _turn_targets(self, group: list[str], targets: dict[str, Tensor]) -> TurnTargets:
+        fits = torch.tensor([1.0, *(float(context in targets) for context in group)])
+        in_context = fits.clone()
+        in_context[0] = 0.0
+        count = in_context.sum()
+        alone_weight = ALONE_WEIGHT if bool(count) else 1.0
+        loss_weights = in_context * (1 - alone_weight) / count.clamp(min=1)
+        loss_weights[0] = alone_weight
+        composed_weights = in_context / count if bool(count) else fits
+        contexts = [ALONE, *(context if context in targets else ALONE for context in group)]
         device = self.encoder.device
-        return TurnTargets(torch.stack([targets[one] for one in around]), weights.to(device), composed.to(device))
+        return TurnTargets(
+            torch.stack([targets[context] for context in contexts]),
+            loss_weights.to(device),
+            composed_weights.to(device),
+        )
 
-    def seat(self, seats: Sequence[Seat]) -> None:
-        self.seated = []
+    def set_slots(self, slots: Sequence[SlotTarget]) -> None:
+        self.turn_targets = []
         for turn in range(self.turns):
-            each = [(seat.target.turns[turn], seat.rows) for seat in seats]
-            targets, weights, composed = (
-                torch.cat([getattr(target, name).expand(r, *getattr(target, name).shape) for target, r in each])
-                for name in ("targets", "weights", "composed")
+            repeated = [(slot.target.turns[turn], slot.rows) for slot in slots]
+            targets, loss_weights, composed_weights = (
+                torch.cat([getattr(target, name).expand(r, *getattr(target, name).shape) for target, r in repeated])
+                for name in ("targets", "loss_weights", "composed_weights")
             )
-            self.seated.append(TurnTargets(targets, weights, composed))
-        tokens = [seat.tokens for seat in seats for _ in range(seat.rows)]
-        for rows in self.rows:
-            rows.seat(tokens)
+            self.turn_targets.append(TurnTargets(targets, loss_weights, composed_weights))
+        tokens = [slot.tokens for slot in slots for _ in range(slot.rows)]
+        for batch in self.batches:
+            batch.set_rows(tokens)
 
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
-        seated, outputs = self.seated[turn], self.rows[turn].outputs(vectors)
-        cosine = cosines(outputs, seated.directions)
-        return evaluation(
-            row_losses(self.config.objective, outputs, cosine, seated.targets, self.others), cosine, seated
+        turn_targets, outputs = self.turn_targets[turn], self.batches[turn].outputs(vectors)
+        cosine = cosines(outputs, turn_targets.directions)
+        return weigh_rows(
+            row_losses(self.config.objective, outputs, cosine, turn_targets.targets, self.negatives),
+            cosine,
+            turn_targets,
         )
 
 
-def evaluation(losses: Tensor, cosine: Tensor, seated: TurnTargets) -> Evaluation:
-    """Weigh losses and cosines (R, b) of a turn."""
+def weigh_rows(losses: Tensor, cosine: Tensor, turn_targets: TurnTargets) -> Evaluation:
+    """Return the evaluation of a turn from the losses and cosines (R, b) in its contexts."""
     similarities = cosine.detach()
-    composed = (similarities * seated.composed).sum(-1)
-    return Evaluation((losses * seated.weights).sum(-1), similarities[:, 0], composed)
+    composed = (similarities * turn_targets.composed_weights).sum(-1)
+    return Evaluation((losses * turn_targets.loss_weights).sum(-1), similarities[:, 0], composed)
 
 
 def group_contexts(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[str]]:
-    """The contexts in as many groups as take turns. Those of a group have ends of like length: rows are as long as the longest."""
-    count = max(1, min(GROUPS, len(contexts)))
+    """Split contexts into one group per turn.
+
+    All rows of a group are as long as its longest, so contexts with equally long ends go together.
+    """
+    count = max(1, min(MAX_TURNS, len(contexts)))
     ordered = sorted(contexts, key=lambda context: len(encoder.tokenizer.encode(split_context(context)[1])))
     return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]
 
 
-def encode_targets_in(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
-    """(b, e) what the encoder makes of the hard prompt in each context, not of unit length; for one in pieces, their mean.
+def encode_target(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
+    """Return the target (b, e) of a hard prompt in each context, not normalized.
 
-    Of variants it is the weighted mean of their directions, as long as they are on the average.
+    The target is the pooled embedding; for a prompt in chunks, their mean; for a mix, the weighted mean of its texts'
+    unit vectors, scaled to the weighted mean of their norms.
     """
     return encode_targets(encoder, [(prompt, contexts)])[0]
 
 
-def encode_targets(encoder: TextEncoder, wanted: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
-    """As `targets_in`, of several hard prompts and each one's contexts in one pass: for short prompts that is many times quicker."""
+def encode_targets(encoder: TextEncoder, prompts: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
+    """Return the targets of several hard prompts, each in its own contexts. One pass for all is many times faster."""
     rows = [
         row
-        for prompt, contexts in wanted
+        for prompt, contexts in prompts
         for context in contexts
-        for row in rows_in_context(encoder, context, prompt.pieces)
+        for row in rows_in_context(encoder, context, prompt.chunks)
     ]
     outputs = encoder.encode_rows(rows, unit=False)
-    found, at = [], 0
-    for prompt, contexts in wanted:
-        end = at + len(contexts) * len(prompt.pieces)
-        each = outputs[at:end].view(len(contexts), len(prompt.pieces), encoder.config.embed_dim)
-        found.append(_weighted(each, prompt) if prompt.variants else each.mean(1))
-        at = end
-    return found
+    targets, start = [], 0
+    for prompt, contexts in prompts:
+        end = start + len(contexts) * len(prompt.chunks)
+        chunk_outputs = outputs[start:end].view(len(contexts), len(prompt.chunks), encoder.config.embed_dim)
+        targets.append(_mix(chunk_outputs, prompt) if prompt.variants else chunk_outputs.mean(1))
+        start = end
+    return targets
 
 
-def _weighted(each: Tensor, prompt: HardPrompt) -> Tensor:
-    """(b, e) of the outputs (b, pieces of all variants, e)."""
-    parts = each.split_with_sizes([len(one.pieces) for _, one in prompt.variants], dim=1)
+def _mix(chunk_outputs: Tensor, prompt: HardPrompt) -> Tensor:
+    """Return the target (b, e) of a mix from the embeddings (b, c, e) of all its chunks."""
+    parts = chunk_outputs.split_with_sizes([len(variant.chunks) for _, variant in prompt.variants], dim=1)
     means = [(share, part.mean(1)) for (share, _), part in zip(prompt.variants, parts, strict=True)]
-    mean = torch.stack([share * F.normalize(output, dim=-1) for share, output in means]).sum(0)
-    length = torch.stack([share * output.norm(dim=-1, keepdim=True) for share, output in means]).sum(0)
-    return F.normalize(mean, dim=-1) * length
+    direction = torch.stack([share * F.normalize(output, dim=-1) for share, output in means]).sum(0)
+    norm = torch.stack([share * output.norm(dim=-1, keepdim=True) for share, output in means]).sum(0)
+    return F.normalize(direction, dim=-1) * norm

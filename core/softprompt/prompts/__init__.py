@@ -1,1 +1,1 @@
-"""The soft prompt as data: numpy, no torch."""
+"""The soft prompt as data. Needs numpy, but not torch."""

@@ -1,14 +1,13 @@
-"""Sentences around a soft prompt: those it is trained inside, and those its composition fidelity is graded in.
+"""Contexts, sentence templates with `{}` for the soft prompt: some for training, others for grading.
 
-`{}` stands for the soft prompt. A test holds that the two lists share no content word, so that grading asks for what
-training has not shown.
+The two lists share no content word, so that grading uses only words that training has not seen. A test checks this.
 """
 
 from __future__ import annotations
 
 from softprompt.errors import ConfigError
 
-SLOT = "{}"
+PLACEHOLDER = "{}"
 
 TRAINING_CONTEXTS = (
     "a photo of {}",
@@ -48,12 +47,15 @@ GRADING_CONTEXTS = (
 
 
 def check_context(context: str) -> None:
-    """Raises ConfigError unless the context holds `{}` exactly once, and words beside it."""
-    if context.count(SLOT) != 1 or not context.replace(SLOT, "").strip():
-        raise ConfigError(f"the context {context!r} must hold {SLOT} once, for the soft prompt, and words beside it")
+    """Raise ConfigError unless the context contains `{}` exactly once, and other text."""
+    if context.count(PLACEHOLDER) != 1 or not context.replace(PLACEHOLDER, "").strip():
+        raise ConfigError(
+            f"the context {context!r} must contain {PLACEHOLDER} exactly once, for the soft prompt, and other words. "
+            "For example: 'a photo of {}'."
+        )
 
 
 def split_context(context: str) -> tuple[str, str]:
-    """The words before the soft prompt, and those after it."""
-    before, after = context.split(SLOT)
+    """Return the text before and after the soft prompt."""
+    before, after = context.split(PLACEHOLDER)
     return before.strip(), after.strip()

@@ -1,4 +1,4 @@
-"""What a soft prompt means and was made from, where that is more than one hard prompt. Needs no numpy: jobs hold it too."""
+"""The weighted texts and ancestors of a soft prompt. Needs no numpy, because jobs use it too."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from softprompt.errors import PromptError
-from softprompt.prompts.validation import number
+from softprompt.prompts.validation import parse_number
 
 MAX_WEIGHTED_TEXTS = 64  # texts that a soft prompt is trained on together
 RELATIONS = ("mixed", "composed", "ported")
-MAX_PROMPT_LENGTH = 200_000  # characters: as many as can be tokenised; as JSON they fit into a line of the worker's
+# characters: the most that can be tokenized; as JSON they fit into a line of the worker's protocol
+MAX_PROMPT_LENGTH = 200_000
 
 
 @dataclass(frozen=True)
 class WeightedText:
-    """One of the texts whose meanings a soft prompt has together, and its share: what a mix is, written out."""
+    """One text of a mix and its weight (`share`)."""
 
     text: str
     share: float
@@ -23,10 +24,12 @@ class WeightedText:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A soft prompt that another was made from: its id and name then, its hard prompt, its model, and its share of the meaning.
+    """A soft prompt that another one was made from, as it was at that time.
 
-    `relation` says how: mixed (trained on weighted meanings), composed (a word of the composition it was trained on), ported (the
-    same hard prompt on another model).
+    Attributes:
+        relation: "mixed" (a term of the mix it was trained on), "composed" (a word of the composition it was trained
+            on) or "ported" (the same prompt on another model).
+        weight: the ancestor's weight in the mix.
     """
 
     relation: str
@@ -38,29 +41,33 @@ class Ancestor:
     weight: float = 1.0
 
 
-def meanings_of(values: Any) -> tuple[WeightedText, ...]:
-    """From plain values; raises KeyError, TypeError or ValueError for others."""
-    made = tuple(WeightedText(str(one["text"]), number(one["share"])) for one in values)
-    if not all(0 < one.share <= 1 for one in made):
-        raise ValueError("a share is over 0 and at most 1")
-    return made
+def meanings_from_dicts(values: Any) -> tuple[WeightedText, ...]:
+    """Create weighted texts from JSON values. Raises KeyError, TypeError or ValueError for invalid values."""
+    meanings = tuple(WeightedText(str(value["text"]), parse_number(value["share"])) for value in values)
+    if not all(0 < meaning.share <= 1 for meaning in meanings):
+        raise ValueError("a weight must be greater than 0 and at most 1")
+    return meanings
 
 
-def ancestor_of(values: dict[str, Any]) -> Ancestor:
-    """From plain values; raises KeyError, TypeError or ValueError for others."""
+def ancestor_from_dict(values: dict[str, Any]) -> Ancestor:
+    """Create an ancestor from JSON values. Raises KeyError, TypeError or ValueError for invalid values."""
     texts = {key: str(values[key]) for key in ("relation", "id", "name", "hard_prompt", "model", "model_fingerprint")}
     if texts["relation"] not in RELATIONS:
-        raise ValueError(f"an ancestor is {texts['relation'][:40]!r}; it can be {', '.join(RELATIONS)}")
-    return Ancestor(**texts, weight=number(values["weight"]))
+        raise ValueError(
+            f"an ancestor's relation is {texts['relation'][:40]!r}; it must be one of: {', '.join(RELATIONS)}"
+        )
+    return Ancestor(**texts, weight=parse_number(values["weight"]))
 
 
 def check_meanings(prompt: str, meanings: tuple[WeightedText, ...]) -> None:
-    """Raises PromptError for more texts than can be trained on, or longer ones."""
+    """Raise PromptError if there are too many texts to train on, or too many characters."""
     if len(meanings) > MAX_WEIGHTED_TEXTS:
         raise PromptError(
-            f"this means {len(meanings):,} sentences together, one for each choice of its mixes' terms; at most {MAX_WEIGHTED_TEXTS} "
-            "can be compared or trained on: mix fewer"
+            f"the prompt stands for {len(meanings):,} sentences, one for each choice of terms in its mixes; "
+            f"at most {MAX_WEIGHTED_TEXTS} can be compared or trained on. Use fewer or smaller mixes."
         )
-    characters = max(len(prompt), sum(len(one.text) for one in meanings))
+    characters = max(len(prompt), sum(len(meaning.text) for meaning in meanings))
     if characters > MAX_PROMPT_LENGTH:
-        raise PromptError(f"the prompt has {characters:,} characters; at most {MAX_PROMPT_LENGTH:,} are read")
+        raise PromptError(
+            f"the prompt has {characters:,} characters; at most {MAX_PROMPT_LENGTH:,} are allowed. Shorten it."
+        )

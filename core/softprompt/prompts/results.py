@@ -1,4 +1,4 @@
-"""What is measured of a soft prompt: its readout, hard readout and fidelity in contexts."""
+"""Measurements of a soft prompt: its readout, hard readout and fidelity in contexts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A vocabulary token near a soft token, and their cosine."""
+    """A vocabulary token near a soft token, with their cosine."""
 
     token: str
     cosine: float
@@ -15,7 +15,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ReadoutToken:
-    """One soft token's nearest vocabulary token, and the next ones."""
+    """The nearest vocabulary token of one soft token, and the next nearest as alternatives."""
 
     token: str
     cosine: float
@@ -24,10 +24,13 @@ class ReadoutToken:
 
 @dataclass(frozen=True)
 class HardReadout:
-    """Real tokens whose typed text means the hard prompt: gibberish that can be pasted anywhere.
+    """Real words that mean the prompt: gibberish that can be pasted anywhere.
 
-    `similarity` is that of `text`, tokenised again into `tokens` tokens; `composed` its mean composition fidelity, None where no context
-    has room. `evaluated` counts the texts that were scored.
+    Attributes:
+        tokens: number of tokens of `text`.
+        similarity: similarity of `text`, tokenized again, to the prompt.
+        composed: mean composition fidelity of `text`; None if no context has room.
+        evaluated: number of texts that the search scored.
     """
 
     text: str
@@ -41,7 +44,7 @@ class HardReadout:
 
 @dataclass(frozen=True)
 class ContextScore:
-    """One context: similarity of the composition to the sentence written out, and the floor: the hard prompt alone to it."""
+    """Similarity of a composition to its reference text in one context. The floor is that of the prompt alone."""
 
     context: str
     similarity: float
@@ -50,28 +53,28 @@ class ContextScore:
 
 @dataclass(frozen=True)
 class ContextFidelity:
-    """Composition fidelity over contexts that were not trained in."""
+    """Composition fidelity in contexts that were not used in training."""
 
     contexts: tuple[ContextScore, ...]
 
     def __post_init__(self) -> None:
         if not self.contexts:
-            raise ValueError("a composition without contexts")
+            raise ValueError("the composition fidelity has no contexts")
 
     @property
     def mean(self) -> float:
-        return _mean([grade.similarity for grade in self.contexts])
+        return _mean([score.similarity for score in self.contexts])
 
     @property
     def worst(self) -> float:
-        return min(grade.similarity for grade in self.contexts)
+        return min(score.similarity for score in self.contexts)
 
     @property
     def floor(self) -> float:
-        return _mean([grade.floor for grade in self.contexts])
+        return _mean([score.floor for score in self.contexts])
 
 
 def _mean(values: list[float]) -> float:
-    import numpy as np  # who only lists runs does without
+    import numpy as np  # listing runs needs no numpy
 
     return float(np.mean(values))

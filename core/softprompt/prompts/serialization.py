@@ -1,4 +1,4 @@
-"""Soft prompts to plain values and back. The tensors travel beside them."""
+"""Convert soft prompts to JSON values and back. The tensors are stored separately."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_of, meanings_of
+from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_from_dict, meanings_from_dicts
 from softprompt.prompts.results import ContextFidelity, ContextScore, HardReadout, Neighbour, ReadoutToken
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
-from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, number
+from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, parse_number
 
 
 def to_dict(prompt: SoftPrompt) -> dict[str, Any]:
-    """Everything but the tensors, as plain values that JSON can hold."""
+    """Return everything but the tensors as JSON values."""
     composition = None if prompt.composition is None else {
         "mean": prompt.composition.mean,
         "worst": prompt.composition.worst,
         "floor": prompt.composition.floor,
-        "contexts": [vars(grade).copy() for grade in prompt.composition.contexts],
+        "contexts": [vars(score).copy() for score in prompt.composition.contexts],
     }  # fmt: skip
     readout = [
-        {"token": r.token, "cosine": r.cosine, "alternatives": [vars(near).copy() for near in r.alternatives]}
-        for r in prompt.readout
+        {
+            "token": token.token,
+            "cosine": token.cosine,
+            "alternatives": [vars(neighbour).copy() for neighbour in token.alternatives],
+        }
+        for token in prompt.readout
     ]
     return {
         "name": prompt.name,
@@ -46,32 +50,35 @@ def to_dict(prompt: SoftPrompt) -> dict[str, Any]:
         "versions": prompt.versions,
         "warnings": list(prompt.warnings),
         "hidden": prompt.hidden,
-        "ancestry": [vars(one).copy() for one in prompt.ancestry],
+        "ancestry": [vars(ancestor).copy() for ancestor in prompt.ancestry],
         "source": prompt.source,
-        "meanings": [vars(one).copy() for one in prompt.meanings],
+        "meanings": [vars(meaning).copy() for meaning in prompt.meanings],
         "hard": None if prompt.hard is None else vars(prompt.hard).copy(),
     }
 
 
 def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Array, similarities: Array) -> SoftPrompt:
-    """The inverse of `to_dict`, with the tensors. Raises KeyError, TypeError or ValueError for values of another shape."""
+    """Create a soft prompt from the values of `to_dict` and its tensors.
+
+    Raises KeyError, TypeError or ValueError for invalid values.
+    """
     composition = values["composition"]
-    for key, kinds in _PLAIN.items():
+    for key, kinds in _PLAIN_TYPES.items():
         if not isinstance(values[key], kinds) or isinstance(values[key], bool):
-            raise TypeError(f"{key} is {str(values[key])[:40]}")
+            raise TypeError(f"{key} cannot be {str(values[key])[:40]}")
         if kinds != _TEXT and isinstance(values[key], (int, float)) and not abs(values[key]) < 1e300:
             raise ValueError(f"{key} is out of bounds")
     check_tensors(vectors, target, losses, similarities)
     if min(values["steps"], values["seconds"]) < 0:
-        raise ValueError("its steps or seconds are below 0")
+        raise ValueError("its steps or seconds are negative")
     check_time(values["created"])
     check_config(values["config"])
     check_texts("versions", values["versions"])
-    # entries of before these were known have none
-    source, meanings = dict(values.get("source", {})), meanings_of(values.get("meanings", ()))
+    # old entries have no source and no meanings
+    source, meanings = dict(values.get("source", {})), meanings_from_dicts(values.get("meanings", ()))
     check_source(source)
     if len(meanings) > MAX_WEIGHTED_TEXTS:
-        raise ValueError(f"it means more than {MAX_WEIGHTED_TEXTS} texts together")
+        raise ValueError(f"it has more than {MAX_WEIGHTED_TEXTS} meanings")
     return SoftPrompt(
         vectors=vectors,
         target=target,
@@ -81,60 +88,63 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
         if composition is None
         else ContextFidelity(
             tuple(
-                ContextScore(str(g["context"]), number(g["similarity"]), number(g["floor"]))
-                for g in composition["contexts"]
+                ContextScore(str(score["context"]), parse_number(score["similarity"]), parse_number(score["floor"]))
+                for score in composition["contexts"]
             )
         ),
         readout=tuple(
             ReadoutToken(
-                str(r["token"]),
-                number(r["cosine"]),
-                tuple(Neighbour(str(near["token"]), number(near["cosine"])) for near in r["alternatives"]),
+                str(token["token"]),
+                parse_number(token["cosine"]),
+                tuple(
+                    Neighbour(str(neighbour["token"]), parse_number(neighbour["cosine"]))
+                    for neighbour in token["alternatives"]
+                ),
             )
-            for r in values["readout"]
+            for token in values["readout"]
         ),
         warnings=tuple(map(str, values["warnings"])),
-        hidden={str(family): number(value) for family, value in values.get("hidden", {}).items()},
-        ancestry=tuple(ancestor_of(one) for one in values.get("ancestry", ())),
+        hidden={str(family): parse_number(value) for family, value in values.get("hidden", {}).items()},
+        ancestry=tuple(ancestor_from_dict(ancestor) for ancestor in values.get("ancestry", ())),
         source=source,
         meanings=meanings,
-        hard=None if values.get("hard") is None else _hard_of(values["hard"]),
-        **{key: values[key] for key in _PLAIN},
+        hard=None if values.get("hard") is None else _hard_readout_from_dict(values["hard"]),
+        **{key: values[key] for key in _PLAIN_TYPES},
     )
 
 
 def check_tensors(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
-    """Check the four tensors of a soft prompt: their shapes, and that every number is finite. Raises ValueError, naming one."""
+    """Raise ValueError unless the tensors of a soft prompt have the right shapes and finite values."""
     if vectors.ndim != 2 or not vectors.size:
-        raise ValueError(f"vectors has the shape {vectors.shape}; (tokens, width) is expected")
+        raise ValueError(f"vectors has the shape {vectors.shape}; it must be (tokens, width)")
     for name, array in (("target", target), ("losses", losses), ("similarities", similarities)):
         if array.ndim != 1:
-            raise ValueError(f"{name} has the shape {array.shape}; one dimension is expected")
+            raise ValueError(f"{name} has the shape {array.shape}; it must have one dimension")
     if losses.shape != similarities.shape:
         counts = f"losses has {len(losses):,} values, similarities {len(similarities):,}"
-        raise ValueError(f"{counts}: there must be one of each for every step")
+        raise ValueError(f"{counts}; both must have one value per step")
     for name, array in (("vectors", vectors), ("target", target), ("losses", losses), ("similarities", similarities)):
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds a number that is not finite")
+            raise ValueError(f"{name} contains a number that is not finite")
 
 
-def _hard_of(values: dict[str, Any]) -> HardReadout:
+def _hard_readout_from_dict(values: dict[str, Any]) -> HardReadout:
     check_texts("a hard readout's text and method", {key: values[key] for key in ("text", "method")})
     tokens, evaluated = values["tokens"], values["evaluated"]
     if type(tokens) is not int or type(evaluated) is not int or min(tokens, evaluated) < 0:
-        raise TypeError("a hard readout's counts are no whole numbers")
-    composed = None if values["composed"] is None else number(values["composed"])
-    similarity, seconds = number(values["similarity"]), number(values["seconds"])
+        raise TypeError("a hard readout's counts are not whole numbers")
+    composed = None if values["composed"] is None else parse_number(values["composed"])
+    similarity, seconds = parse_number(values["similarity"]), parse_number(values["seconds"])
     return HardReadout(values["text"], tokens, similarity, composed, values["method"], evaluated, seconds)
 
 
-_TEXT, _NUMBER, _MAYBE = (str,), (int, float), (int, float, type(None))
-_PLAIN: dict[str, tuple[type, ...]] = {
+_TEXT, _NUMBER, _OPTIONAL_NUMBER = (str,), (int, float), (int, float, type(None))
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("name", "hard_prompt", "model", "model_fingerprint", "stopped", "readout_text", "created", "device"), _TEXT
     ),
     "seconds": _NUMBER,
-    **dict.fromkeys(("similarity", "loss", "readout_similarity"), _MAYBE),
+    **dict.fromkeys(("similarity", "loss", "readout_similarity"), _OPTIONAL_NUMBER),
     "steps": (int,),
     "config": (dict,),
     "versions": (dict,),

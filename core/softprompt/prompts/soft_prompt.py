@@ -1,4 +1,4 @@
-"""The soft prompt: k vectors with everything that is known of where they come from. Needs numpy, not torch."""
+"""The soft prompt: k vectors and their provenance. Needs numpy, but not torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class SoftPrompt:
-    """A soft prompt with its provenance; immutable.
+    """An immutable soft prompt with its provenance.
 
-    vectors (k, width), target (embed_dim,) of unit length, losses and similarities (steps,): all float32. `model_fingerprint`
-    tells weights of one model name apart. `composition` is None where no context has room for the hard prompt. `hidden` is the
-    hidden-state similarity by the family of consumers that reads such states. `meanings` are the texts of one that was trained on several,
-    whose `hard_prompt` is then for people to read. One that came from a file does not know everything: what is unknown is "", None,
-    or a tensor of no elements, and `source` is what the file said of itself.
+    The provenance of an imported soft prompt can be incomplete: unknown values are "", None or an empty tensor.
+
+    Attributes:
+        hard_prompt: the prompt it means; for a mix, a summary for people.
+        model_fingerprint: identifies the weights, because models of the same name may differ.
+        vectors: (k, width) float32.
+        target: (embed_dim,) float32, of unit length.
+        losses, similarities: (steps,) float32.
+        composition: fidelity in contexts; None if no context has room for the prompt.
+        hidden: hidden-state similarity by family of image programs.
+        source: what the imported file says about itself.
+        meanings: the weighted texts of a mix; () for a single prompt.
     """
 
     hard_prompt: str
@@ -57,7 +64,7 @@ class SoftPrompt:
 
     @property
     def reference_texts(self) -> tuple[WeightedText, ...]:
-        """What it means, as texts whose shares are 1 together; () where that is not known."""
+        """The texts that it means; their weights sum to 1. () if unknown."""
         return self.meanings or ((WeightedText(self.hard_prompt, 1.0),) if self.hard_prompt else ())
 
     @property

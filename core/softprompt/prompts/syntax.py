@@ -1,4 +1,4 @@
-"""Find what image programs read as syntax in a prompt: weights, LoRA tags, wildcards, infotexts.
+"""Find the syntax of image programs in a prompt: weights, LoRA tags, wildcards, infotexts.
 
 A text encoder has no such syntax: it reads every character as words. The programs (AUTOMATIC1111, Forge, ComfyUI,
 InvokeAI, the Dynamic Prompts extension) take the syntax out before the text reaches the encoder, so a prompt copied
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 SyntaxKind = Literal["weight", "escape", "keyword", "lora", "embedding", "choice", "wildcard", "infotext"]
-NAMES: dict[SyntaxKind, str] = {
+KIND_DESCRIPTIONS: dict[SyntaxKind, str] = {
     "weight": "weights such as (word:1.3)",
     "escape": "escaped brackets such as \\(",
     "keyword": "keywords such as BREAK",
@@ -44,7 +44,7 @@ MAX_WEIGHT_LENGTH = 24  # characters of ":1.3" with its spaces
 
 @dataclass(frozen=True)
 class SyntaxSpan:
-    """One piece of syntax, `text[start:end]`, and what stands in its place once it is removed."""
+    """One piece of syntax, `text[start:end]`, and the plain text that replaces it."""
 
     kind: SyntaxKind
     start: int
@@ -54,14 +54,14 @@ class SyntaxSpan:
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """A prompt as it is trained, and the kinds of syntax that the text it comes from holds."""
+    """A prompt ready for training, and the kinds of syntax in the original text."""
 
     text: str
     kinds: frozenset[SyntaxKind] = frozenset()
 
 
 def prepare_prompt(text: str, plain: bool = False) -> PreparedPrompt:
-    """Cut an infotext at its negative prompt; with `plain`, remove all other syntax too."""
+    """Cut an infotext before its negative prompt. With `plain`, remove all other syntax too."""
     spans = find_syntax(text)
     kinds = frozenset(span.kind for span in spans)
     parts, at = list[str](), 0
@@ -74,31 +74,31 @@ def prepare_prompt(text: str, plain: bool = False) -> PreparedPrompt:
 
 
 def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, option: str = "--plain", several: bool = False) -> str:
-    """Say in one line what was found and what became of it, "" where nothing was found.
+    """Describe in one line the syntax that a prompt has and what happened to it; "" if it has none.
 
     Args:
         plain: whether the syntax was removed.
-        option: what the reader can set to have it removed.
-        several: whether the kinds are those of several prompts.
+        option: the option that removes it.
+        several: whether `kinds` comes from several prompts.
     """
-    found = set(kinds)
-    holds, was = ("some prompts have", "some prompts were") if several else ("the prompt has", "the prompt was")
+    present = set(kinds)
+    has, was = ("some prompts have", "some prompts were") if several else ("the prompt has", "the prompt was")
     sentences = []
-    if names := [name for kind, name in NAMES.items() if kind in found]:
+    if names := [name for kind, name in KIND_DESCRIPTIONS.items() if kind in present]:
         listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        done = "they were removed" if plain else f"the model reads them as words. {option} removes them"
-        sentences.append(f"{holds} {listed}: {done}")
-    if "infotext" in found:
+        action = "they were removed" if plain else f"the model reads them as words. {option} removes them"
+        sentences.append(f"{has} {listed}: {action}")
+    if "infotext" in present:
         sentences.append(f"{was} cut before the negative prompt or the settings")
     return "; ".join(sentences)
 
 
 def find_syntax(text: str) -> list[SyntaxSpan]:
-    """Find every piece of syntax, in the order of the text and without overlaps."""
+    """Return every piece of syntax, in text order and without overlaps."""
     infotext = _INFOTEXT.search(text)
     end = infotext.start() if infotext else len(text)
     spans = [SyntaxSpan("infotext", end, len(text))] if infotext else []
-    is_shouted = not any(character.islower() for character in text[:end])  # among capitals, AND is a word
+    is_all_caps = not any(character.islower() for character in text[:end])  # in all caps, AND is a word
     open_brackets: list[tuple[str, int]] = []
     for match in _ATOM.finditer(text, 0, end):
         kind, start, stop = match.lastgroup, match.start(), match.end()
@@ -107,7 +107,7 @@ def find_syntax(text: str) -> list[SyntaxSpan]:
         elif kind == "escape":
             spans.append(SyntaxSpan("escape", start, stop, match[0][1:]))
         elif kind == "keyword":
-            if not is_shouted:
+            if not is_all_caps:
                 spans.append(SyntaxSpan("keyword", start, stop, " "))
         else:
             spans.append(SyntaxSpan(cast(SyntaxKind, kind), start, stop))
@@ -115,7 +115,7 @@ def find_syntax(text: str) -> list[SyntaxSpan]:
 
 
 def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> list[SyntaxSpan]:
-    """Remember an opening bracket; for a closing one, return what it and its partner mark as syntax."""
+    """Push an opening bracket. For a closing bracket, return the syntax that it and its partner mark."""
     bracket = text[at]
     if bracket in _CLOSES:
         if len(open_brackets) == MAX_DEPTH:
@@ -130,22 +130,22 @@ def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> 
     tail = max(start + 1, at - MAX_WEIGHT_LENGTH)
     if opening != "(" and "|" in inside:
         prefix = _CHOICE_PREFIX.match(inside)
-        assert prefix is not None  # it matches nothing too
+        assert prefix is not None  # it also matches the empty string
         first_end = start + 1 + inside.index("|", prefix.end())
         return [SyntaxSpan("choice", start, start + 1 + prefix.end()), SyntaxSpan("choice", first_end, at + 1)]
     if opening == "[" and (schedule := _SCHEDULE.match(inside)):
-        kept_end = start + 1 + schedule.end("first")
-        return [SyntaxSpan("choice", start, start + 1), SyntaxSpan("choice", kept_end, at + 1)]
+        first_option_end = start + 1 + schedule.end("first")
+        return [SyntaxSpan("choice", start, start + 1), SyntaxSpan("choice", first_option_end, at + 1)]
     if opening != "{" and (weight := _WEIGHT_AT_END.search(text[tail:at])):
         return [SyntaxSpan("weight", start, start + 1), SyntaxSpan("weight", tail + weight.start(), at + 1)]
-    # one pair of brackets is punctuation, two around the same words are emphasis
+    # one pair of brackets is punctuation, a double pair is emphasis
     if opening != "{" and text[start - 1 : start] == opening and text[at + 1 : at + 2] == bracket:
         return [SyntaxSpan("weight", start - 1, start + 1), SyntaxSpan("weight", at, at + 2)]
     return []
 
 
 def _without_overlaps(spans: list[SyntaxSpan]) -> list[SyntaxSpan]:
-    """Order spans; one that begins inside another extends it, so that what is removed is removed once."""
+    """Sort spans and merge those that overlap, so that nothing is removed twice."""
     merged: list[SyntaxSpan] = []
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         if merged and span.start < merged[-1].end:
@@ -157,7 +157,7 @@ def _without_overlaps(spans: list[SyntaxSpan]) -> list[SyntaxSpan]:
 
 
 def _tidy(text: str) -> str:
-    """Close the gaps that removed pieces leave: doubled spaces and commas, a comma at an end."""
+    """Close the gaps that removed syntax leaves: double spaces and commas, and a comma at either end."""
     text = re.sub(r"[ \t]+", " ", text)
     text = re.sub(r"(?: ?, ?){2,}", ", ", text)
     text = re.sub(r" ([,.;:!?])", r"\1", text)

@@ -1,4 +1,4 @@
-"""What a soft prompt's provenance may hold, whoever wrote it: what is shown, sorted and trained again relies on these kinds."""
+"""Validate the provenance of a soft prompt from any source. Display, sorting and training rely on these types."""
 
 from __future__ import annotations
 
@@ -7,109 +7,111 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_SOURCE_BYTES = (
-    64,
-    4000,
-    100_000,
-)  # values of `source`, characters of one, characters of all
-_FIRST_YEAR, _LAST_YEAR = 2, 9998  # one year away from what no other zone can express
+# number of values in `source`, characters of one value, characters of all values
+MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_SOURCE_BYTES = (64, 4000, 100_000)
+_FIRST_YEAR, _LAST_YEAR = 2, 9998  # one year inside the range that every time zone can express
 
 
-def number(value: Any) -> float:
-    """The number; raises TypeError or ValueError for what is none, NaN and the infinite among it."""
+def parse_number(value: Any) -> float:
+    """Return `value` as a float. Raises TypeError if it is not a number, ValueError if it is not finite."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{str(value)[:40]} is no number")
+        raise TypeError(f"{str(value)[:40]} is not a number")
     try:
-        made = float(value)
+        number = float(value)
     except OverflowError as error:
         raise ValueError("a number is too large") from error
-    if not math.isfinite(made):
-        raise ValueError(f"{made} is no finite number")
-    return made
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 def check_time(text: str) -> None:
-    """Raises ValueError for what is no ISO date with a time and a zone, or none that every zone can express."""
+    """Raise ValueError unless `text` is an ISO date with time and zone that every time zone can express."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
-            raise ValueError("it has no zone")
+            raise ValueError("it has no time zone")
         if not _FIRST_YEAR <= time.astimezone(UTC).year <= _LAST_YEAR:
             raise ValueError("its year is out of bounds")
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{text[:40]!r} is no time ({str(error)[:60]})") from error
+        raise ValueError(f"{text[:40]!r} is not a valid time ({str(error)[:60]})") from error
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Raises TypeError where a setting that this version knows is of another kind than `TrainConfig.as_dict` writes; others may stay."""
+    """Raise TypeError if a known setting has the wrong type. Unknown settings are ignored."""
     for key, value in config.items():
-        if key in _SETTINGS and not _SETTINGS[key](value):
-            raise TypeError(f"the setting {key} is {str(value)[:40]}")
+        if key in _SETTING_CHECKS and not _SETTING_CHECKS[key](value):
+            raise TypeError(f"the setting {key} cannot be {str(value)[:40]}")
 
 
 def check_texts(what: str, values: dict[str, Any]) -> None:
-    """Raises TypeError for other values than texts."""
+    """Raise TypeError unless all values are texts."""
     if not all(isinstance(value, str) for value in values.values()):
         raise TypeError(f"{what} are not texts")
 
 
 def check_source(source: dict[str, Any]) -> None:
-    """Raises TypeError or ValueError for other values than texts, numbers, yes and no, and nothing."""
+    """Raise TypeError or ValueError unless all values are texts, finite numbers, booleans or None."""
     for value in source.values():
         if isinstance(value, float):
-            number(value)
+            parse_number(value)
         elif not isinstance(value, (str, int, type(None))):
-            raise TypeError(f"its source holds a {type(value).__name__}")
+            raise TypeError(f"its source contains a {type(value).__name__}")
 
 
 def check_source_size(source: dict[str, Any]) -> None:
-    """Raises ValueError for more than is kept of what a file says: of a file from outside that says that it is this program's."""
-    if len(source) > MAX_SOURCE_VALUES or bounded(source) != source:
+    """Raise ValueError if `source` is larger than this program stores: the file only claims to be from this program."""
+    if len(source) > MAX_SOURCE_VALUES or truncate_source(source) != source:
         raise ValueError(
-            f"its source has more than {MAX_SOURCE_VALUES} values, or {MAX_SOURCE_LENGTH:,} characters in one or {MAX_SOURCE_BYTES:,} in all"
+            f"its source has more than {MAX_SOURCE_VALUES} values, {MAX_SOURCE_LENGTH:,} characters in one value, "
+            f"or {MAX_SOURCE_BYTES:,} characters in all"
         )
 
 
-def bounded(source: dict[str, Any]) -> dict[str, Any]:
-    """The first of these values, as many as are kept."""
-    kept: dict[str, Any] = {}
-    left = MAX_SOURCE_BYTES
+def truncate_source(source: dict[str, Any]) -> dict[str, Any]:
+    """Return as many of the first values as this program stores."""
+    stored: dict[str, Any] = {}
+    remaining = MAX_SOURCE_BYTES
     for key, value in source.items():
         size = len(key) + len(str(value))
-        # a value that was cut has one character more, which says so
-        if len(kept) < MAX_SOURCE_VALUES and size <= left and max(len(key), len(str(value)) - 1) <= MAX_SOURCE_LENGTH:
-            kept[key] = value
-            left -= size
-    return kept
+        # a shortened value has one more character, the ellipsis
+        if (
+            len(stored) < MAX_SOURCE_VALUES
+            and size <= remaining
+            and max(len(key), len(str(value)) - 1) <= MAX_SOURCE_LENGTH
+        ):
+            stored[key] = value
+            remaining -= size
+    return stored
 
 
-def _whole(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     return type(value) is int
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _maybe(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or kind(value)
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
 
 
-_SETTINGS: dict[str, Callable[[Any], bool]] = {
-    "tokens": lambda value: value == "auto" or _whole(value),
+_SETTING_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "tokens": lambda value: value == "auto" or _is_whole(value),
     "project_norm": lambda value: isinstance(value, bool),
-    "stop_at": _maybe(_number),
-    "patience": _maybe(_whole),
-    **dict.fromkeys(("steps", "restarts", "seed"), _whole),
-    **dict.fromkeys(("rate", "hidden_share"), _number),
-    **dict.fromkeys(("init", "objective", "family", "long"), _text),
-    **dict.fromkeys(("against", "contexts"), _texts),
+    "stop_at": _optional(_is_number),
+    "patience": _optional(_is_whole),
+    **dict.fromkeys(("steps", "restarts", "seed"), _is_whole),
+    **dict.fromkeys(("rate", "hidden_share"), _is_number),
+    **dict.fromkeys(("init", "objective", "family", "long"), _is_text),
+    **dict.fromkeys(("against", "contexts"), _is_text_list),
 }

@@ -1,1 +1,1 @@
-"""The machine: folders, files, locks, priority and threads. Nothing here knows soft prompts."""
+"""The machine: folders, files, locks, priority and threads. Nothing here knows about soft prompts."""

@@ -1,4 +1,4 @@
-"""Writing a file so that it is either whole or not there, and private whatever the umask unless it is meant for others."""
+"""Write files atomically. They are private whatever the umask, unless `PUBLIC_MODE` is asked for."""
 
 from __future__ import annotations
 
@@ -14,71 +14,75 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from softprompt.system.filesystems import UNSUPPORTED, set_mode, sync
+from softprompt.system.filesystems import UNSUPPORTED_ERRNOS, set_mode, sync
 from softprompt.system.paths import free_cache
 
 Result = TypeVar("Result")
 
-PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or what this user may have of it
+PARTIAL_SUFFIX = ".partial"  # of a file while it is written; its name starts with a dot
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's quota is used up
 _PARTIAL_NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{16}\.partial", re.DOTALL)
-PRIVATE, PUBLIC = 0o600, 0o666  # modes: for the user alone; for whomever the umask lets
-STALE = 3600.0  # seconds after which such a file is what a crash left: a write takes less than one
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o666  # for the user only; for everyone whom the umask allows
+STALE_SECONDS = 3600.0  # older temporary files are left from a crash: a write takes less than a second
 
 
 def retry_without_reserve(folder: Path, write: Callable[[], Result]) -> Result:
-    """Call `write`; where no space is left in `folder`, delete what can be made again, and call it once more."""
+    """Call `write`. If no space is left in `folder`, delete rebuildable caches and call it once more."""
     try:
         return write()
     except OSError as error:
-        if error.errno not in NO_SPACE or not free_cache(folder):
+        if error.errno not in NO_SPACE_ERRNOS or not free_cache(folder):
             raise
     return write()
 
 
-def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Writes `data` as the new file `path`, durably; raises FileExistsError if there is one, OSError with nothing left behind.
+def write_new(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Write `data` durably to the new file `path`.
 
-    A private temporary file in the same folder, synced, then given its name; then the folder is synced. Only after that does
-    it return. What failed once is not tried again on the same file: a sync that fails may have dropped what was written.
+    Writes and syncs a temporary file in the same folder, renames it, then syncs the folder. A failed sync is never
+    repeated on the same file, because it may have dropped the data.
+
+    Raises:
+        FileExistsError: `path` exists.
+        OSError: the write failed. Nothing is left behind.
     """
-    with naming(path):
+    with name_path_in_errors(path):
         retry_without_reserve(path.parent, lambda: _write_new(path, data, mode))
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
-    partial = _written(path, data, mode)
+    partial = _write_partial(path, data, mode)
     try:
-        name_new(partial, path)
-    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+        rename_new(partial, path)
+    except BaseException:  # Ctrl-C too must not leave the temporary file
         partial.unlink(missing_ok=True)
         raise
     try:
         sync_folder(path.parent)
-    except OSError:  # whether the name would outlive a crash is not known: better none, and said so
+    except OSError:  # the name might not survive a crash: remove it and report the failure
         path.unlink(missing_ok=True)
         raise
 
 
-def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Writes `data` as `path`, whether there is one or not, durably and at once; raises OSError with the old one as it was."""
-    with naming(path):
+def replace_file(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Write `data` to `path` atomically and durably. An old file survives a failed write. Raises OSError."""
+    with name_path_in_errors(path):
         retry_without_reserve(path.parent, lambda: _replace_file(path, data, mode))
 
 
 def _replace_file(path: Path, data: bytes, mode: int) -> None:
-    partial = _written(path, data, mode)
+    partial = _write_partial(path, data, mode)
     try:
         partial.replace(path)
-    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+    except BaseException:  # Ctrl-C too must not leave the temporary file
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let every OSError inside name `path`: a failed write names no file, and a failed rename names a temporary one."""
+def name_path_in_errors(path: Path) -> Iterator[None]:
+    """Name `path` in every OSError raised inside. A failed write names no file, a failed rename the temporary file."""
     try:
         yield
     except OSError as error:
@@ -86,13 +90,13 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _written(path: Path, data: bytes, mode: int) -> Path:
-    """A new file beside `path` with `data` in it, synced."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+def _write_partial(path: Path, data: bytes, mode: int) -> Path:
+    """Write `data` to a new temporary file beside `path` and sync it."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
-            if mode == PRIVATE:  # a umask may have taken even the user's own rights away
+            if mode == PRIVATE_MODE:  # a umask may deny even the user's own rights
                 set_mode(descriptor, mode)
             view = memoryview(data)
             while view:
@@ -100,30 +104,30 @@ def _written(path: Path, data: bytes, mode: int) -> Path:
             sync(descriptor)
         finally:
             os.close(descriptor)
-    except BaseException:  # also Ctrl-C must leave no litter; it goes on as it came
+    except BaseException:  # Ctrl-C too must not leave the temporary file
         partial.unlink(missing_ok=True)
         raise
     return partial
 
 
-def name_new(partial: Path, path: Path) -> None:
-    """Renames without replacing: a hard link refuses an existing name, which rename would overwrite."""
+def rename_new(partial: Path, path: Path) -> None:
+    """Rename without replacing. A hard link fails if the name exists, whereas a rename would overwrite the file."""
     try:
         os.link(partial, path)
     except FileExistsError:
-        # a network's server that was asked twice, since its first answer was lost, says so of what it has done itself
+        # a network file system that repeats a request after a lost reply reports its own link as existing
         if not _is_same(partial, path):
             raise
     except OSError as error:
-        if error.errno not in UNSUPPORTED:  # else a file system without hard links: exFAT, some network mounts
+        if error.errno not in UNSUPPORTED_ERRNOS:  # those mean no hard links: exFAT, some network mounts
             raise
         if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, "it exists already", str(path)) from None
+            raise FileExistsError(errno.EEXIST, "it already exists", str(path)) from None
         partial.rename(path)
         return
     try:
         partial.unlink()
-    except OSError:  # who is told that the save failed must not find it
+    except OSError:  # after a reported failure, the file must not exist
         path.unlink(missing_ok=True)
         raise
 
@@ -135,26 +139,26 @@ def _is_same(a: Path, b: Path) -> bool:
         return False
 
 
-def read_file(path: Path | str, most: int) -> bytes:
-    """The bytes of a regular file of at most `most` bytes; raises OSError for a link, another kind of file, or a longer one."""
-    with open_file(path, most) as file:
-        return file.readall()[:most]
+def read_file(path: Path | str, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file. Raises OSError for the same reasons as `open_file`."""
+    with open_file(path, max_bytes) as file:
+        return file.readall()[:max_bytes]
 
 
-def open_file(path: Path | str, most: int) -> io.FileIO:
+def open_file(path: Path | str, max_bytes: int) -> io.FileIO:
     """Open a regular file for reading, without a buffer.
 
-    Raises OSError for a link, for anything that is not a regular file, and for a file of more than `most` bytes.
+    Raises OSError for a link, for anything that is not a regular file, and for a file of more than `max_bytes` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "it is no regular file")
-        if found.st_size > most:
-            raise OSError(0, f"it has {found.st_size:,} bytes, more than the {most:,} that such a file can have")
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is not a regular file")
+        if status.st_size > max_bytes:
+            raise OSError(0, f"it has {status.st_size:,} bytes; at most {max_bytes:,} are allowed")
         return io.FileIO(descriptor)
-    except BaseException:  # Ctrl-C too: close the file, and raise it again
+    except BaseException:  # Ctrl-C too must close the file
         os.close(descriptor)
         raise
 
@@ -168,14 +172,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Return whether this program named the file so while it was writing it. Other programs have names that end alike."""
+    """Return whether this is a temporary name of this program. Other programs use names with the same ending."""
     return _PARTIAL_NAME.fullmatch(name) is not None
 
 
-def sweep(partial: Path) -> None:
-    """Removes a half-written file that a crash left; one that may still be written stays, and so does what is not ours."""
+def remove_stale_partial(partial: Path) -> None:
+    """Remove a temporary file that a crash left, but not a recent one or one of another program or user."""
     with suppress(OSError):
         status = partial.lstat()
-        is_ours = is_partial(partial.name) and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-        if is_ours and time.time() - status.st_mtime > STALE:
+        is_own = is_partial(partial.name) and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if is_own and time.time() - status.st_mtime > STALE_SECONDS:
             partial.unlink()

@@ -1,4 +1,4 @@
-"""Generators that report as they go, are stopped by being sent True, and return a result."""
+"""Generators that yield reports, stop when they are sent True, and return a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Reporting = Generator[Report, bool | None, Result]
 
 
 def drive(work: Reporting[Report, Result], on_report: Callable[[Report], bool | None] | None = None) -> Result:
-    """Run `work` to its end and return its result. `on_report` is called with every report, and stops it by returning True."""
+    """Run `work` to its end and return its result.
+
+    Args:
+        on_report: called with each report; returns True to stop.
+    """
     stop: bool | None = None
     while True:
         try:
@@ -24,7 +28,7 @@ def drive(work: Reporting[Report, Result], on_report: Callable[[Report], bool | 
 
 
 def map_reports(work: Reporting[Report, Result], change: Callable[[Report], Other]) -> Reporting[Other, Result]:
-    """The same work, with every report changed."""
+    """Return a generator like `work` that yields `change(report)` for each report."""
     stop: bool | None = None
     while True:
         try:

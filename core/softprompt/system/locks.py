@@ -1,4 +1,4 @@
-"""Advisory lock files: the kernel frees them when their holder dies."""
+"""Advisory lock files. The kernel releases a lock when its holder dies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def take(path: Path) -> int | None:
-    """The descriptor of a lock now held, or None where another process holds it. The kernel frees it when its holder dies."""
+def try_lock(path: Path) -> int | None:
+    """Lock the file `path`. Return its descriptor, or None if another process holds the lock."""
     while True:
         descriptor = os.open(path, _FLAGS, 0o600)
         try:
@@ -20,14 +20,14 @@ def take(path: Path) -> int | None:
             return None
         except OSError as error:  # Lustre and NFS can be mounted without locks
             os.close(descriptor)
-            raise OSError(error.errno, f"no locks there: {error.strerror}", str(path)) from error
-        if leads_to(path, descriptor):
+            raise OSError(error.errno, f"its file system has no locks: {error.strerror}", str(path)) from error
+        if is_path_of(path, descriptor):
             return descriptor
-        os.close(descriptor)  # it was removed meanwhile: a lock that nobody else would find
+        os.close(descriptor)  # the file was removed meanwhile, so no other process would find this lock
 
 
-def leads_to(path: Path, descriptor: int) -> bool:
-    """Whether `path` is the file that is open as `descriptor`."""
+def is_path_of(path: Path, descriptor: int) -> bool:
+    """Return whether `path` is the file that is open as `descriptor`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:

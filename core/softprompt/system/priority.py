@@ -1,4 +1,4 @@
-"""Making way: what computes for long lowers its own priority, so that who types beside it is answered. Must be said before torch is imported."""
+"""Lower the priority of long computations, so that the machine stays responsive. Do it before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-WORKER, BATCH = 5, 10  # what one watches goes before what one comes back to
-AGAIN = 0.12  # seconds
-AUTOGROUP = Path("/proc/self/autogroup")
+WORKER_NICENESS, BATCH_NICENESS = 5, 10  # people watch the worker; they return to a batch later
+RETRY_SECONDS = 0.12
+AUTOGROUP_PATH = Path("/proc/self/autogroup")
 
 
 def lower_priority(niceness: int) -> None:
-    """Lowers this process's priority, unless it has another than the usual one already: that is its user's choice.
+    """Lower the priority of this process, unless the user has already set another niceness.
 
-    On Linux each thread has a niceness of its own, and hands it on to those that it starts. Where the kernel shares out processors by
-    session (its autogroups), a niceness counts inside of one only, and the session has another: a process that leads its session, as
-    the worker does, lowers that too. A shell's session is left alone, for it would stay low when the command has ended.
+    On Linux each thread has its own niceness, and new threads inherit it. With autogroups, the kernel compares the
+    niceness of processes only within a session, and sessions have a niceness of their own. A process that leads its
+    session, such as the worker, lowers that too. A shell's session is left alone: it would stay low after the command.
     """
     if not hasattr(os, "nice") or os.getpriority(os.PRIO_PROCESS, 0) != 0:
         return
-    with suppress(OSError):  # forbidden, or a kernel without autogroups: nothing is lost but some politeness
+    with suppress(OSError):  # not permitted, or no autogroups: the machine is only less responsive
         os.nice(niceness)
         if os.getsid(0) == os.getpid():
             try:
-                AUTOGROUP.write_text(f"{niceness}")
-            except BlockingIOError:  # the kernel takes one such write in 0.1 s from all processes without privileges
-                time.sleep(AGAIN)
-                AUTOGROUP.write_text(f"{niceness}")
+                AUTOGROUP_PATH.write_text(f"{niceness}")
+            except BlockingIOError:  # the kernel accepts one write per 0.1 s from all unprivileged processes
+                time.sleep(RETRY_SECONDS)
+                AUTOGROUP_PATH.write_text(f"{niceness}")

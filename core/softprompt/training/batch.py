@@ -1,7 +1,7 @@
-"""Many trainings in one batch: each has its rows in it, and those that are over leave their place to the next.
+"""Train many soft prompts in one batch. When one finishes, the next waiting prompt takes its rows.
 
-A training alone, its restarts, a sweep over numbers of tokens and thousands of prompts are all pools. Shapes: R rows (the restarts of all
-members, one after another), r of one member, k soft tokens, w width.
+A single training, its restarts, a token sweep and thousands of prompts all run as such a batch.
+Shapes: R rows (the restarts of all slots in order), r rows of one slot, k soft tokens, w width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import FrozenModel
-from softprompt.objectives.base import HardPrompt, Objective, Seat
+from softprompt.objectives.base import HardPrompt, Objective, SlotTarget
 from softprompt.training.cuda_graphs import graphs_for
 from softprompt.training.optimizer import CHECK_STEPS, BatchedAdam, BatchMetrics, RowSchedule, clip_norm, init_rows
 from softprompt.training.slot import BatchSlot
@@ -23,91 +23,93 @@ from softprompt.training.task import TrainingState
 
 
 class TrainingBatch:
-    """Trainings of one plan on one model. `tokens` are the numbers of soft tokens that its members have.
+    """Several trainings on one model with one objective. Each slot has its own schedule and stopping rules.
 
-    Raises torch's RuntimeError where the device fails.
+    Slots may have any number of soft tokens listed in `token_counts`. Raises torch's RuntimeError if the device fails.
     """
 
-    def __init__(self, model: FrozenModel, objective: Objective, config: TrainConfig, tokens: Sequence[int]) -> None:
+    def __init__(
+        self, model: FrozenModel, objective: Objective, config: TrainConfig, token_counts: Sequence[int]
+    ) -> None:
         self.model, self.objective, self.config = model, objective, config
-        self.optimizer = BatchedAdam(model.device, max(tokens), model.width, objective.turns)
+        self.optimizer = BatchedAdam(model.device, max(token_counts), model.width, objective.turns)
         self.graphs = graphs_for(model.device)
         self.slots: list[BatchSlot] = []
         self.clock = 0
 
-    def prepare(self, wanted: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[BatchSlot]:
-        """Members that are not yet in, of hard prompts with their settings and keys: all that is computed before a first step, in one pass."""
-        targets = self.objective.prepare([(prompt, config) for prompt, config, _ in wanted])
+    def prepare(self, trainings: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[BatchSlot]:
+        """Prepare trainings, each a (prompt, config, key), without starting them. Encodes all targets in one pass."""
+        targets = self.objective.prepare([(prompt, config) for prompt, config, _ in trainings])
         return [
             BatchSlot(prompt, config, target, key)
-            for (prompt, config, key), target in zip(wanted, targets, strict=True)
+            for (prompt, config, key), target in zip(trainings, targets, strict=True)
         ]
 
-    def insert(self, newcomers: Sequence[tuple[BatchSlot, Tensor, TrainingState | None]]) -> None:
-        """Lets members in, which begin at a start (r, k, w) or go on from a state."""
-        if not newcomers:
+    def insert(self, new_slots: Sequence[tuple[BatchSlot, Tensor, TrainingState | None]]) -> None:
+        """Add slots, each from its start vectors (r, k, w) or, if given, from a saved state."""
+        if not new_slots:
             return
         turns = self.objective.turns
         rows, schedules = [], []
-        for member, start, resume in newcomers:
-            config, r = member.config, member.config.restarts
-            if resume is not None:
-                member.step, member.before, member.read_to = resume.step, resume.seconds, resume.step
-                member.history = [resume.tensors["history"].clone()]
+        for slot, start, state in new_slots:
+            config, r = slot.config, slot.config.restarts
+            if state is not None:
+                slot.step, slot.seconds_before, slot.synced_step = state.step, state.seconds, state.step
+                slot.history_chunks = [state.tensors["history"].clone()]
                 if not self.slots:
-                    self.clock = resume.step  # alone it sees the contexts in the order in which it would have
-            ceiling = self.model.token_norm if config.project_norm else math.inf
-            rows.append(init_rows(clip_norm(start, ceiling), turns) if resume is None else resume.tensors)
-            each = (member.step, config.steps, config.rate * self.model.token_std, ceiling)
-            schedules.append(RowSchedule(*(torch.full((r,), value) for value in each)))
-        self.optimizer.add(rows, schedules)  # what lacks memory for it leaves all as it was
-        new = [member for member, _, _ in newcomers]
-        for member in new:
-            member.began = time.perf_counter()
-        self.slots += new
+                    self.clock = state.step  # a resumed single training then sees its contexts in the same order
+            max_norm = self.model.token_norm if config.project_norm else math.inf
+            rows.append(init_rows(clip_norm(start, max_norm), turns) if state is None else state.tensors)
+            values = (slot.step, config.steps, config.rate * self.model.token_std, max_norm)
+            schedules.append(RowSchedule(*(torch.full((r,), value) for value in values)))
+        self.optimizer.add_rows(rows, schedules)  # changes nothing if it runs out of memory
+        slots = [slot for slot, _, _ in new_slots]
+        for slot in slots:
+            slot.started_at = time.perf_counter()
+        self.slots += slots
         self._rebuild()
-        self.sync(new)
-        for member in new:
-            if member.step and self.should_check():  # the state may have been taken at the very step that ended it
-                self._decide(member)
+        self.sync(slots)
+        for slot in slots:
+            if slot.step and self.should_check():  # the state may be from the slot's last step
+                self._check_finished(slot)
 
-    def remove(self, gone: Sequence[BatchSlot]) -> None:
-        """Lets members go."""
-        if not gone:
+    def remove(self, slots: Sequence[BatchSlot]) -> None:
+        """Remove slots and their rows."""
+        if not slots:
             return
-        left = set(gone)
-        kept: list[BatchSlot] = []
+        removed = set(slots)
+        remaining: list[BatchSlot] = []
         rows: list[int] = []
-        at = 0
-        for member in self.slots:
-            end = at + member.config.restarts
-            if member not in left:
-                kept.append(member)
-                rows += range(at, end)
-            at = end
-        for member in left:
-            member.ended = time.perf_counter()
-        self.slots = kept
-        self.optimizer.keep(rows)
+        begin = 0
+        for slot in self.slots:
+            end = begin + slot.config.restarts
+            if slot not in removed:
+                remaining.append(slot)
+                rows += range(begin, end)
+            begin = end
+        for slot in removed:
+            slot.finished_at = time.perf_counter()
+        self.slots = remaining
+        self.optimizer.keep_rows(rows)
         self._rebuild()
 
     def _rebuild(self) -> None:
-        """Puts together what the members are compared with."""
+        """Concatenate the targets and stopping rules of all slots."""
         if self.graphs is not None:
-            self.graphs.forget()
+            self.graphs.clear()
         if not self.slots:
             return
-        self.objective.seat([Seat(member.target, member.tokens, member.config.restarts) for member in self.slots])
-        self._limits = torch.cat(
+        self.objective.set_slots([SlotTarget(slot.target, slot.tokens, slot.config.restarts) for slot in self.slots])
+        self._stop_at = torch.cat(
             [
-                torch.full((r,), math.inf if (limit := member.config.stop_at) is None else limit)
-                for member in self.slots
-                for r in (member.config.restarts,)
+                torch.full((r,), math.inf if (stop_at := slot.config.stop_at) is None else stop_at)
+                for slot in self.slots
+                for r in (slot.config.restarts,)
             ]
         )
 
     def step(self) -> None:
-        """Take one step of every member. Waits for nothing."""
+        """Take one optimizer step for every row. Does not wait for the device."""
         turn = self.clock % self.objective.turns
         self.optimizer.advance_schedule(self.clock)
         if self.graphs is None:
@@ -115,62 +117,62 @@ class TrainingBatch:
         else:
             self.graphs.run(turn, lambda: self._step(turn))
         self.clock += 1
-        for member in self.slots:
-            member.step += 1
+        for slot in self.slots:
+            slot.step += 1
 
     def _step(self, turn: int) -> None:
-        self.optimizer.step(*self.objective.evaluate(self.optimizer.vectors, turn))
+        self.optimizer.step(*self.objective.evaluate(self.optimizer.vectors, turn))  # loss and similarities, (R,) each
 
     def should_check(self) -> bool:
-        """Whether the members have to be looked at: at fixed steps, so that the same seed stops at the same one."""
+        """Return whether a check is due. Checks come at fixed steps, so that runs with the same seed stay identical."""
         if not self.slots:
             return False
-        if self.clock % CHECK_STEPS == 0 or any(member.step == member.config.steps for member in self.slots):
+        if self.clock % CHECK_STEPS == 0 or any(slot.step == slot.config.steps for slot in self.slots):
             return True
-        # on the cpu nothing has to be waited for, and one that stops at a similarity may do so after a dozen steps
-        return self.model.device.type == "cpu" and bool((self.optimizer.tensors["best_reached"] >= self._limits).any())
+        # on the cpu there is nothing to wait for, and a training with `stop_at` may need only a dozen steps
+        return self.model.device.type == "cpu" and bool((self.optimizer.tensors["best_reached"] >= self._stop_at).any())
 
     def check(self) -> None:
-        """Reads the device, and says of the members that are over by their own rules why they are `stopped`."""
+        """Sync all slots and set `stopped` on those that are finished."""
         self.sync(self.slots)
-        for member in self.slots:
-            self._decide(member)
+        for slot in self.slots:
+            self._check_finished(slot)
 
-    def sync(self, wanted: Sequence[BatchSlot]) -> None:
-        """Brings members' figures up to this step. Waits for the device."""
-        figures, at = self.optimizer.read(), 0
-        for member in self.slots:
-            rows = slice(at, at + member.config.restarts)
-            at = rows.stop
-            if member not in wanted:
+    def sync(self, slots: Sequence[BatchSlot]) -> None:
+        """Copy the metrics of `slots` from the device. Waits for the device."""
+        metrics, begin = self.optimizer.read_metrics(), 0
+        for slot in self.slots:
+            rows = slice(begin, begin + slot.config.restarts)
+            begin = rows.stop
+            if slot not in slots:
                 continue
-            member.at = BatchMetrics(*(values[rows] for values in figures))
-            new = member.step - member.read_to
-            if new:
-                places = [(self.clock - new + i) % CHECK_STEPS for i in range(new)]
-                member.history.append(member.at.window[:, places].permute(1, 2, 0))
-                member.read_to = member.step
+            slot.metrics = BatchMetrics(*(values[rows] for values in metrics))
+            new_steps = slot.step - slot.synced_step
+            if new_steps:
+                columns = [(self.clock - new_steps + i) % CHECK_STEPS for i in range(new_steps)]
+                slot.history_chunks.append(slot.metrics.window[:, columns].permute(1, 2, 0))
+                slot.synced_step = slot.step
 
-    def _decide(self, member: BatchSlot) -> None:
-        config, at = member.config, member.at
-        if bool(member.history[-1][-1, 0].isnan().all()):
-            member.stopped = "failed"
-            member.failure = f"the loss stopped being a number by step {member.step}: try a rate below {config.rate:g}"
-        elif config.stop_at is not None and float(at.best_reached[member.leader]) >= config.stop_at:
-            member.stopped = "stop_at"
-        elif config.patience is not None and member.step - 1 - int(at.last_fall.max()) >= config.patience:
-            member.stopped = "patience"
-        elif member.step >= config.steps:
-            member.stopped = "steps"
+    def _check_finished(self, slot: BatchSlot) -> None:
+        config, metrics = slot.config, slot.metrics
+        if bool(slot.history_chunks[-1][-1, 0].isnan().all()):
+            slot.stopped = "failed"
+            slot.failure = f"the loss became NaN by step {slot.step}: try a rate below {config.rate:g}"
+        elif config.stop_at is not None and float(metrics.best_reached[slot.best_row]) >= config.stop_at:
+            slot.stopped = "stop_at"
+        elif config.patience is not None and slot.step - 1 - int(metrics.last_fall.max()) >= config.patience:
+            slot.stopped = "patience"
+        elif slot.step >= config.steps:
+            slot.stopped = "steps"
 
     def states(self) -> dict[str, TrainingState]:
-        """Where all members are, by their keys. Waits for the device."""
+        """Return the state of every slot by its key. Waits for the device."""
         self.sync(self.slots)
-        return {member.key: self.state(member) for member in self.slots}
+        return {slot.key: self.state(slot) for slot in self.slots}
 
-    def state(self, member: BatchSlot) -> TrainingState:
-        """Where a member is, right after `check`. Waits for the device."""
-        at = sum(one.config.restarts for one in self.slots[: self.slots.index(member)])
-        tensors = self.optimizer.export_rows(slice(at, at + member.config.restarts), member.tokens)
-        tensors["history"] = member.figures().clone()
-        return TrainingState(member.step, member.seconds, member.tokens, tensors)
+    def state(self, slot: BatchSlot) -> TrainingState:
+        """Return the state of a slot that has just been synced. Waits for the device."""
+        begin = sum(other.config.restarts for other in self.slots[: self.slots.index(slot)])
+        tensors = self.optimizer.export_rows(slice(begin, begin + slot.config.restarts), slot.tokens)
+        tensors["history"] = slot.history().clone()
+        return TrainingState(slot.step, slot.seconds, slot.tokens, tensors)

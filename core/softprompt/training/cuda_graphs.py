@@ -1,7 +1,7 @@
-"""CUDA graphs: a step's kernels recorded once and launched as one, for GPUs on which a small step is all launching.
+"""CUDA graphs: record a training step once and replay it as one launch. On a GPU a small step is mostly launch time.
 
-Off unless SOFTPROMPT_CUDA_GRAPHS=1: it has not been measured on a GPU yet. Recording needs a step
-that reads nothing of the host and puts nothing at a new place, which a pool's step does not; a test replays steps that way on the cpu.
+Off unless SOFTPROMPT_CUDA_GRAPHS=1: not yet measured on a GPU. A recorded step must read nothing from the host and keep
+its tensors at fixed addresses, as TrainingBatch does; a test checks that on the cpu.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 VARIABLE = "SOFTPROMPT_CUDA_GRAPHS"
 
 
-def graphs_for(device: torch.device) -> Graphs | None:
-    """The recorder for a batch on this device, or None if steps are not to be recorded."""
-    wanted = os.environ.get(VARIABLE, "") not in ("", "0")
-    return Graphs(device) if wanted and device.type == "cuda" else None
+def graphs_for(device: torch.device) -> StepGraphs | None:
+    """Return the recorder for a batch on this device, or None if recording is off."""
+    enabled = os.environ.get(VARIABLE, "") not in ("", "0")
+    return StepGraphs(device) if enabled and device.type == "cuda" else None
 
 
 class Recording(Protocol):
@@ -27,16 +27,16 @@ class Recording(Protocol):
     def replay(self) -> None: ...
 
 
-class Graphs:
-    """Steps by their turn: the first of a turn runs as it is, which warms it up, the second is recorded, and from then on it is replayed."""
+class StepGraphs:
+    """One recorded step per turn. A turn's first step is a normal warm-up; its second is recorded and then replayed."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._warm: set[int] = set()
         self._recorded: dict[int, Recording] = {}
 
-    def forget(self) -> None:
-        """What was recorded is of no use once rows came or left."""
+    def clear(self) -> None:
+        """Discard all recordings: they are invalid after rows were added or removed."""
         self._warm.clear()
         self._recorded.clear()
 

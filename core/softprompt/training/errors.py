@@ -1,4 +1,4 @@
-"""What ends a training."""
+"""The error of a failed training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TrainingFailed(SoftPromptError):
-    """Training that could not go on; `best` is the best soft prompt until then, or None."""
+    """Training failed. `best` is the best soft prompt up to then, or None."""
 
     def __init__(self, message: str, best: SoftPrompt | None = None) -> None:
         super().__init__(message)

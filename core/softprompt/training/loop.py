@@ -1,7 +1,7 @@
-"""One training: gradient descent on a few input embeddings of a frozen model, watched step by step.
+"""The training loop for one prompt: gradient descent on a few input embeddings of a frozen model.
 
-It is a batch of one (softprompt.training.batch). Shapes: r restarts, k soft tokens, w width. Sources: Lester et al. 2021 (prompt tuning), Gal et al.
-2022 (textual inversion); norm projection and context training are this project's own.
+It runs a TrainingBatch with one slot. Shapes: r restarts, k soft tokens, w width. Sources: Lester et al. 2021 (prompt
+tuning), Gal et al. 2022 (textual inversion); norm projection and context training are this project's own.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.base import FrozenModel, check_tokens
-from softprompt.errors import ConfigError, reason
-from softprompt.objectives.base import HardPrompt, ObjectiveFor
+from softprompt.encoders.base import FrozenModel, check_token_count
+from softprompt.errors import ConfigError, describe_error
+from softprompt.objectives.base import HardPrompt, ObjectiveFactory
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import init_vectors
 from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingResult, TrainingState
 
-# every so many steps, or what says after each step whether a report is due; it costs no report and no wait for the device
+# steps between reports, or a function that says after each step whether a report is due; asking it costs no device wait
 Interval = int | Callable[[int], bool]
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a training is. loss and similarity are the leading restart's at this step, the others the best so far.
+    """The progress of a training. `loss` and `similarity` are the best restart's at this step.
 
-    `state` captures the training as it is at this report; it must be called before the training goes on.
+    `state` captures the training at this report. Call it before the training continues.
     """
 
     step: int
@@ -41,7 +41,7 @@ class Report:
     best_similarity: float
     seconds: float
     vectors: Tensor  # (k, w) on the cpu: the best so far
-    restarts: tuple[float, ...]  # every restart's loss at this step; () where there is only one
+    restarts: tuple[float, ...]  # every restart's loss at this step; () with one restart
     state: Callable[[], TrainingState] = field(repr=False)
 
     @property
@@ -51,7 +51,7 @@ class Report:
 
 def train_one(
     model: FrozenModel,
-    objective_for: ObjectiveFor,
+    make_objective: ObjectiveFactory,
     prompt: HardPrompt,
     config: TrainConfig,
     *,
@@ -59,57 +59,64 @@ def train_one(
     interval: Interval = 10,
     resume: TrainingState | None = None,
 ) -> Generator[Report, bool | None, TrainingResult]:
-    """Trains, yields a Report every `interval` (and at the end), returns a Trained. Sending True stops it.
+    """Train one soft prompt. Yields a Report at every `interval` and at the end; send True to stop.
 
-    `start` (k, w) is what init "soft" begins from; `resume` is a state to go on from. A loss that is no number, or a device
-    that fails, ends it with the best until then and `failure` set. Raises ConfigError for more soft tokens than fit,
-    TrainingFailed where not one step is possible.
+    If the loss becomes NaN or the device fails, the result is the best so far, with `failure` set.
+
+    Args:
+        start: (k, w) the start vectors for init "soft".
+        resume: a state to continue from.
+
+    Raises:
+        ConfigError: the soft tokens do not fit the model.
+        TrainingFailed: not even the first step was possible.
     """
     if config.tokens == "auto":
-        raise ConfigError("tokens is auto: only train and iter_train find the number")
-    check_tokens(model, config.tokens)
+        raise ConfigError("tokens is auto, which only train and iter_train support. Give a number.")
+    check_token_count(model, config.tokens)
     try:
-        pool = TrainingBatch(model, objective_for(config, [config.tokens]), config, [config.tokens])
-        (member,) = pool.prepare([(prompt, config, "")])
-        pool.insert([(member, init_vectors(model, prompt, config, config.tokens, start), resume)])
-    except RuntimeError as error:  # torch's type for a lost or full device, whichever it is
+        batch = TrainingBatch(model, make_objective(config, [config.tokens]), config, [config.tokens])
+        (slot,) = batch.prepare([(prompt, config, "")])
+        batch.insert([(slot, init_vectors(model, prompt, config, config.tokens, start), resume)])
+    except RuntimeError as error:  # torch raises it, or a subclass, if a device is lost or full
         raise TrainingFailed(device_failure(error, model.device)) from error
 
-    due = interval if callable(interval) else lambda step: step % interval == 0
+    is_due = interval if callable(interval) else lambda step: step % interval == 0
     try:
-        while not member.stopped:
-            pool.step()
-            if pool.should_check():
-                pool.check()
-            if due(member.step) or member.stopped:
-                pool.sync([member])
-                if (yield report_of(pool, member)) and not member.stopped:
-                    member.stopped = "interrupted"
+        while not slot.stopped:
+            batch.step()
+            if batch.should_check():
+                batch.check()
+            if is_due(slot.step) or slot.stopped:
+                batch.sync([slot])
+                if (yield build_report(batch, slot)) and not slot.stopped:
+                    slot.stopped = "interrupted"
     except RuntimeError as error:
-        member.stopped, member.failure = "failed", device_failure(error, model.device)
-    return member.trained(model.device_label)
+        slot.stopped, slot.failure = "failed", device_failure(error, model.device)
+    return slot.result(model.device_label)
 
 
-def report_of(pool: TrainingBatch, member: BatchSlot) -> Report:
-    """How far a member of a pool is, as of its last reading back."""
-    figures, leader = member.figures(), member.leader
-    now = figures[-1, :, leader].tolist()
-    then = figures[int(member.at.best_step[leader]), :, leader].tolist()
+def build_report(batch: TrainingBatch, slot: BatchSlot) -> Report:
+    """Return the progress of a slot as of its last sync."""
+    history, row = slot.history(), slot.best_row
+    current = history[-1, :, row].tolist()
+    best = history[int(slot.metrics.best_step[row]), :, row].tolist()
     return Report(
-        step=member.step,
-        steps=member.config.steps,
-        loss=now[0],
-        similarity=now[1],
-        best_loss=float(member.at.best_loss[leader]),
-        best_similarity=then[1],
-        seconds=member.seconds,
-        vectors=member.vectors,
-        restarts=tuple(figures[-1, 0].tolist()) if member.config.restarts > 1 else (),
-        state=lambda: pool.state(member),
+        step=slot.step,
+        steps=slot.config.steps,
+        loss=current[0],
+        similarity=current[1],
+        best_loss=float(slot.metrics.best_loss[row]),
+        best_similarity=best[1],
+        seconds=slot.seconds,
+        vectors=slot.vectors,
+        restarts=tuple(history[-1, 0].tolist()) if slot.config.restarts > 1 else (),
+        state=lambda: batch.state(slot),
     )
 
 
 def device_failure(error: RuntimeError, device: torch.device) -> str:
+    """Return the message for a lost or full device."""
     if isinstance(error, torch.OutOfMemoryError):
-        return f"{device} is out of memory: fewer restarts, fewer contexts or another device need less"
-    return f"{device} failed: {reason(error)}"
+        return f"{device} is out of memory: use fewer restarts, fewer contexts or another device"
+    return f"{device} failed: {describe_error(error)}"

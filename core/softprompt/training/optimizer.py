@@ -1,7 +1,8 @@
-"""Gradient descent on rows of soft tokens: their vectors, Adam's moments, the best of each row, the figures of the last steps.
+"""Adam for many independent soft prompts in one tensor.
 
-Shapes: R rows, k soft tokens, w width, t turns of contexts that take their turn. Everything lies on the device and is changed in place; only
-`read` waits for it. Source: Kingma & Ba 2015 (Adam); the projection onto the vocabulary's norm is this project's own.
+Shapes: R rows, k soft tokens, w width, T turns of contexts. All tensors stay on the device and change in place; only
+`read_metrics` and `export_rows` wait for it. Source: Kingma & Ba 2015 (Adam); the projection onto the vocabulary's norm
+is this project's own.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHECK_STEPS = 10  # how often the device is asked how far it is; on cuda each question waits for it
+CHECK_STEPS = 10  # steps between two reads of the device; on cuda each read waits for it
 BETAS, EPSILON = (0.9, 0.98), 1e-8
-MIN_PROGRESS = 1e-3  # of the loss: what patience counts as a fall
+MIN_PROGRESS = 1e-3  # relative fall of the loss that resets patience
 
 
 class RowSchedule(NamedTuple):
-    """Of each row, on the cpu: steps taken and in all, the first step's rate, the most norm of a soft token."""
+    """The schedule of each row, on the cpu: (R,) each."""
 
-    step: Tensor
-    steps: Tensor
-    rate: Tensor
-    ceiling: Tensor
+    step: Tensor  # steps taken
+    steps: Tensor  # steps in total
+    rate: Tensor  # the initial learning rate
+    max_norm: Tensor  # of a soft token
 
 
 class BatchMetrics(NamedTuple):
-    """Read back: (R,) each, and the `window` (R, CHECK_STEPS, 3) of loss, similarity alone, mean similarity in contexts by step."""
+    """The metrics of each row, copied to the cpu: (R,) unless noted."""
 
-    best: Tensor
+    best: Tensor  # (R, k, w) the vectors with the lowest loss
     best_loss: Tensor
-    best_reached: Tensor
+    best_reached: Tensor  # the lower of similarity and composed similarity at the best step
     best_step: Tensor
-    last_fall: Tensor
-    window: Tensor
+    last_fall: Tensor  # the last step at which the loss fell by MIN_PROGRESS
+    window: Tensor  # (R, CHECK_STEPS, 3) loss, similarity, composed similarity of the last steps
 
 
 class BatchedAdam:
-    """Rows that descend together. `tensors` has for each name of STATE one tensor, whose first dimension are the rows."""
+    """Adam over R rows, each with its own moments, schedule and best vectors. `tensors` maps STATE_KEYS to (R, ...)."""
 
-    # what a row is: with it, a descent goes on to the same bits
-    STATE = (
+    # the complete state of a row: training resumed from it gives identical bits
+    STATE_KEYS = (
         "vectors",
         "first",
         "second",
@@ -59,122 +60,123 @@ class BatchedAdam:
 
     def __init__(self, device: torch.device, k: int, width: int, turns: int) -> None:
         self.device, self.turns = device, turns
-        empty = init_rows(torch.empty(0, k, width, device=device), turns)
-        self.tensors = empty
+        no_rows = init_rows(torch.empty(0, k, width, device=device), turns)
+        self.tensors = no_rows
         self.window = torch.empty(0, CHECK_STEPS, 3, device=device)
-        none = torch.empty(0)
-        self.schedule = RowSchedule(none.long(), none.long(), none, none)
+        empty = torch.empty(0)
+        self.schedule = RowSchedule(empty.long(), empty.long(), empty, empty)
         self._rebuild()
 
     @property
     def vectors(self) -> Tensor:
-        """(R, k, w), which gradients are taken of."""
+        """(R, k, w) the trained parameters."""
         return self.tensors["vectors"]
 
-    def add(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[RowSchedule]) -> None:
-        """Adds rows, as `fresh` makes them or as `taken` found them."""
-        k, joined = self.vectors.shape[1], {}
-        for name, mine in self.tensors.items():
-            parts = [mine.detach()]
-            for one in rows:
-                theirs = one[name].to(self.device)
-                if theirs.ndim == 3 and name != "recent":  # fewer soft tokens than others have, perhaps
-                    theirs = F.pad(theirs, (0, 0, 0, k - theirs.shape[1]))
-                parts.append(theirs)
-            joined[name] = torch.cat(parts)
-        count = len(joined["vectors"]) - len(self.window)
-        added = self.window.new_full((count, CHECK_STEPS, 3), math.nan)
-        self.window, self.tensors = torch.cat([self.window, added]), joined
+    def add_rows(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[RowSchedule]) -> None:
+        """Append rows, new from `init_rows` or saved by `export_rows`."""
+        k, tensors = self.vectors.shape[1], {}
+        for name, current in self.tensors.items():
+            parts = [current.detach()]
+            for row in rows:
+                added = row[name].to(self.device)
+                if added.ndim == 3 and name != "recent":  # pad to the batch's k
+                    added = F.pad(added, (0, 0, 0, k - added.shape[1]))
+                parts.append(added)
+            tensors[name] = torch.cat(parts)
+        count = len(tensors["vectors"]) - len(self.window)
+        new_window = self.window.new_full((count, CHECK_STEPS, 3), math.nan)
+        self.window, self.tensors = torch.cat([self.window, new_window]), tensors
         self.schedule = RowSchedule(*(torch.cat(parts) for parts in zip(self.schedule, *schedules, strict=True)))
         self._rebuild()
 
-    def keep(self, rows: list[int]) -> None:
-        """Keeps these rows, and lets the others go."""
-        kept = torch.tensor(rows, dtype=torch.long)
-        on_device = kept.to(self.device)
-        self.tensors = {name: mine.detach()[on_device] for name, mine in self.tensors.items()}
-        self.window = self.window[on_device]
-        self.schedule = RowSchedule(*(values[kept] for values in self.schedule))
+    def keep_rows(self, rows: list[int]) -> None:
+        """Drop all rows except these."""
+        index = torch.tensor(rows, dtype=torch.long)
+        device_index = index.to(self.device)
+        self.tensors = {name: tensor.detach()[device_index] for name, tensor in self.tensors.items()}
+        self.window = self.window[device_index]
+        self.schedule = RowSchedule(*(values[index] for values in self.schedule))
         self._rebuild()
 
     def export_rows(self, rows: slice, k: int) -> dict[str, Tensor]:
-        """What rows of `k` soft tokens are, on the cpu. Waits for the device."""
-        found = {name: mine.detach()[rows].cpu().clone() for name, mine in self.tensors.items()}
+        """Return the state of rows with `k` soft tokens, on the cpu. Waits for the device."""
+        state = {name: tensor.detach()[rows].cpu().clone() for name, tensor in self.tensors.items()}
         return {
             name: value[:, :k].clone() if value.ndim == 3 and name != "recent" else value
-            for name, value in found.items()
+            for name, value in state.items()
         }
 
     def _rebuild(self) -> None:
-        self.ceiling = self.schedule.ceiling.to(self.device).view(-1, 1, 1)
-        self.numbers = torch.zeros(3, len(self.vectors), device=self.device)
-        self.at = torch.zeros(2, dtype=torch.long, device=self.device)  # the turn, and the place in the window
-        self.ahead: list[tuple[Tensor, Tensor]] = []
+        self.max_norm = self.schedule.max_norm.to(self.device).view(-1, 1, 1)
+        # (3, R) learning rate over first bias correction, 1 over second bias correction, step
+        self.row_scalars = torch.zeros(3, len(self.vectors), device=self.device)
+        self.indices = torch.zeros(2, dtype=torch.long, device=self.device)  # the turn, and the column of the window
+        self.upcoming: list[tuple[Tensor, Tensor]] = []
         self.vectors.requires_grad_()
 
     def advance_schedule(self, clock: int) -> None:
-        """What this step's update needs to know, put where the device finds it."""
-        if not self.ahead:
-            self.ahead = self._look_ahead(clock)
-        numbers, at = self.ahead.pop()
-        self.numbers.copy_(numbers)
-        self.at.copy_(at)
+        """Load this step's learning rates and indices, in place."""
+        if not self.upcoming:
+            self.upcoming = self._precompute_schedule(clock)
+        row_scalars, indices = self.upcoming.pop()
+        self.row_scalars.copy_(row_scalars)
+        self.indices.copy_(indices)
         self.schedule.step.add_(1)
 
-    def _look_ahead(self, clock: int) -> list[tuple[Tensor, Tensor]]:
-        """The numbers of the steps until the next look at the device, there, the first of them last: one by one they took 3 % of a small step.
+    def _precompute_schedule(self, clock: int) -> list[tuple[Tensor, Tensor]]:
+        """Return row scalars and indices up to the next check, last step first. Singly they took 3 % of a small step.
 
-        They are always computed from one look to the next, whichever step is the first that is needed: where in a tensor a number stands decides
-        how it is rounded, and going on from a state must come to the same bits.
+        It always computes the whole interval between two checks: rounding depends on a number's position in its
+        tensor, and a resumed training must give identical bits.
         """
         _, steps, rate, _ = self.schedule
-        begun = clock % CHECK_STEPS
-        after = torch.arange(-begun, CHECK_STEPS - begun).unsqueeze(1)
-        step = self.schedule.step + after
+        offset = clock % CHECK_STEPS
+        delta = torch.arange(-offset, CHECK_STEPS - offset).unsqueeze(1)
+        step = self.schedule.step + delta
         rates = rate * (1 + torch.cos(math.pi * step / steps)) / 2
         first, second = (1 - beta ** (step + 1.0) for beta in BETAS)
-        numbers = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device, non_blocking=True)
-        at = torch.cat([(clock + after) % self.turns, (clock + after) % CHECK_STEPS], dim=1).to(
+        scalars = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device, non_blocking=True)
+        indices = torch.cat([(clock + delta) % self.turns, (clock + delta) % CHECK_STEPS], dim=1).to(
             self.device, non_blocking=True
         )
-        return list(zip(numbers[begun:], at[begun:], strict=True))[::-1]
+        return list(zip(scalars[offset:], indices[offset:], strict=True))[::-1]
 
-    def step(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
-        """One update from the present vectors' `losses`, similarities `alone` and means `composed` in contexts, (R,) each."""
-        (gradient,) = torch.autograd.grad(losses.sum(), self.vectors)
+    def step(self, loss: Tensor, similarity: Tensor, composed: Tensor) -> None:
+        """Update every row from the loss, similarity and composed similarity of the current vectors, (R,) each."""
+        (gradient,) = torch.autograd.grad(loss.sum(), self.vectors)
         with torch.no_grad():
-            self._remember(losses, alone, composed)
-            self._descend(gradient)
-            self.vectors.copy_(clip_norm(self.vectors, self.ceiling))
+            self._update_metrics(loss, similarity, composed)
+            self._update_vectors(gradient)
+            self.vectors.copy_(clip_norm(self.vectors, self.max_norm))
 
-    def _remember(self, losses: Tensor, alone: Tensor, composed: Tensor) -> None:
+    def _update_metrics(self, loss: Tensor, similarity: Tensor, composed: Tensor) -> None:
         t = self.tensors
-        step = self.numbers[2]
-        t["recent"].index_copy_(1, self.at[:1], torch.stack([losses, alone, composed], dim=-1).unsqueeze(1))
-        t["seen"].index_fill_(1, self.at[:1], 1.0)
-        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # over the turns, so that all contexts count
-        smooth[:, 1] = alone
-        self.window.index_copy_(1, self.at[1:], smooth.unsqueeze(1))
-        loss = smooth[:, 0]
-        better = loss < t["best_loss"]  # false for a loss that is no number
-        fell = loss < t["fallen_to"] * (1 - MIN_PROGRESS)
-        _where_copy(t["fallen_to"], fell, loss)
+        step = self.row_scalars[2]
+        t["recent"].index_copy_(1, self.indices[:1], torch.stack([loss, similarity, composed], dim=-1).unsqueeze(1))
+        t["seen"].index_fill_(1, self.indices[:1], 1.0)
+        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # averaged over turns, so that all contexts count
+        smooth[:, 1] = similarity
+        self.window.index_copy_(1, self.indices[1:], smooth.unsqueeze(1))
+        smooth_loss = smooth[:, 0]
+        better = smooth_loss < t["best_loss"]  # false for NaN
+        fell = smooth_loss < t["fallen_to"] * (1 - MIN_PROGRESS)
+        _where_copy(t["fallen_to"], fell, smooth_loss)
         _where_copy(t["last_fall"], fell, step)
-        _where_copy(t["best_loss"], better, loss)
+        _where_copy(t["best_loss"], better, smooth_loss)
         _where_copy(t["best_step"], better, step)
         _where_copy(t["best_reached"], better, smooth[:, 1:].amin(-1))
         _where_copy(t["best"], better.view(-1, 1, 1), t["vectors"])
 
-    def _descend(self, gradient: Tensor) -> None:
-        """By hand: torch.optim imports torch's compiler, 1.5 s, on its first step, and knows no rows of different age."""
+    def _update_vectors(self, gradient: Tensor) -> None:
+        # torch.optim has no step count per row, and its first step imports torch's compiler, which takes 1.5 s
         t = self.tensors
-        rate, of_second, *_ = (numbers.view(-1, 1, 1) for numbers in self.numbers)
+        rate, second_correction, *_ = (scalars.view(-1, 1, 1) for scalars in self.row_scalars)
         t["first"].lerp_(gradient, 1 - BETAS[0])
         t["second"].lerp_(gradient.square(), 1 - BETAS[1])
-        t["vectors"].sub_(rate * t["first"] / ((t["second"] * of_second).sqrt_() + EPSILON))
+        t["vectors"].sub_(rate * t["first"] / ((t["second"] * second_correction).sqrt_() + EPSILON))
 
-    def read(self) -> BatchMetrics:
-        """How far the rows are, on the cpu. Waits for the device."""
+    def read_metrics(self) -> BatchMetrics:
+        """Copy the metrics of all rows to the cpu. Waits for the device."""
         t = self.tensors
         loss, reached, step, fall = torch.stack(
             [t[name] for name in ("best_loss", "best_reached", "best_step", "last_fall")]
@@ -182,30 +184,30 @@ class BatchedAdam:
         return BatchMetrics(t["best"].cpu().clone(), loss, reached, step, fall, self.window.cpu().clone())
 
 
-def clip_norm(vectors: Tensor, ceiling: Tensor | float) -> Tensor:
-    """Vectors (R, k, w), those longer than `ceiling` shortened to it."""
-    shortened: Tensor = vectors * (ceiling / vectors.norm(dim=-1, keepdim=True)).clamp(max=1)
-    return shortened
+def clip_norm(vectors: Tensor, max_norm: Tensor | float) -> Tensor:
+    """Shorten the vectors (R, k, w) whose norm is over `max_norm`."""
+    clipped: Tensor = vectors * (max_norm / vectors.norm(dim=-1, keepdim=True)).clamp(max=1)
+    return clipped
 
 
 def init_rows(start: Tensor, turns: int) -> dict[str, Tensor]:
-    """Rows that begin at `start` (R, k, w)."""
+    """Return the state of new rows with the start vectors (R, k, w)."""
     r = len(start)
-    zeros, none = start.new_zeros(r), start.new_full((r,), math.inf)
+    zeros, infinity = start.new_zeros(r), start.new_full((r,), math.inf)
     return {
         "vectors": start.clone(),
         "first": torch.zeros_like(start),
         "second": torch.zeros_like(start),
-        "recent": start.new_zeros(r, turns, 3),  # the figures of each turn's last step
-        "seen": start.new_zeros(r, turns),  # 1 for those that there was one of
+        "recent": start.new_zeros(r, turns, 3),  # loss and similarities at the last step of each turn
+        "seen": start.new_zeros(r, turns),  # 1 for the turns that have had a step
         "best": start.clone(),
-        "best_loss": none,
-        "best_reached": -none,
+        "best_loss": infinity,
+        "best_reached": -infinity,
         "best_step": zeros,
-        "fallen_to": none.clone(),
+        "fallen_to": infinity.clone(),
         "last_fall": zeros.clone(),
     }
 
 
-def _where_copy(there: Tensor, where: Tensor, value: Tensor) -> None:
-    there.copy_(torch.where(where, value, there))
+def _where_copy(target: Tensor, mask: Tensor, value: Tensor) -> None:
+    target.copy_(torch.where(mask, value, target))

@@ -1,4 +1,4 @@
-"""Many trainings, each as soon as there is a place for it: as many at once as the device has memory for."""
+"""Train any number of tasks in one batch, as many at once as the device has memory for (continuous batching)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError, SoftPromptError
-from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFor
+from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFactory
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import init_vectors
@@ -21,161 +21,168 @@ from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingTask
 
 MAX_ROWS = 1024
-POSITIONS_ON_CPU = 2048  # run in one step: more are no faster there (tests/benchmarks/README.md)
-SHARE_OF_MEMORY = 0.5  # of what is free on a GPU
+MAX_CPU_POSITIONS = 2048  # in one step; more are no faster on a cpu (tests/benchmarks/README.md)
+GPU_MEMORY_FRACTION = 0.5  # of the free memory
 
-Done = tuple[TrainingTask, BatchSlot | SoftPromptError]
+Outcome = tuple[TrainingTask, BatchSlot | SoftPromptError]
 
 
 def max_rows(model: FrozenModel, objective: Objective) -> int:
-    """How many rows (restarts counted) train at once: what a GPU's memory holds, or what keeps a cpu busy."""
+    """Return how many rows to train at once: as many as a GPU's memory holds, or enough to keep a cpu busy."""
     if model.device.type != "cuda":
-        return max(1, min(MAX_ROWS, POSITIONS_ON_CPU // objective.positions))
+        return max(1, min(MAX_ROWS, MAX_CPU_POSITIONS // objective.positions))
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(MAX_ROWS, int(free * SHARE_OF_MEMORY / objective.row_bytes)))
+    return max(1, min(MAX_ROWS, int(free * GPU_MEMORY_FRACTION / objective.row_bytes)))
 
 
 def train_scheduled(
     model: FrozenModel,
-    objective_for: ObjectiveFor,
+    make_objective: ObjectiveFactory,
     tasks: Iterable[TrainingTask],
     *,
-    places: int | None = None,
+    row_limit: int | None = None,
     on_step: Callable[[TrainingBatch], bool | None] | None = None,
-) -> Iterator[Done]:
-    """Trains tasks of one plan, drawn as places get free; yields each with the member it was when it is over, or why it could not begin.
+) -> Iterator[Outcome]:
+    """Train tasks that share a `TrainConfig.batch_key`. Yields each with its finished slot, or its error.
 
-    `places` counts rows: a task takes as many as it has restarts. `on_step` is called after every step; it may let members leave, or say of
-    one that is read back that it is `stopped`, and returning True ends all, so that nothing more is yielded. Where memory runs out, what trains goes on from where it is on half of the places. A device that fails in another way
-    ends those that train with the best so far and `failure` set. Raises TrainingFailed where it gives nothing back any more.
+    Tasks are read only when rows become free. If memory runs out, training continues with half the rows. On any other
+    device failure, the running tasks end with the best so far and `failure` set.
+
+    Args:
+        row_limit: rows to train at once; a task takes one row per restart.
+        on_step: called after every step. It may remove slots, or set `stopped` on a synced slot. If it returns True,
+            training ends and nothing more is yielded.
+
+    Raises:
+        TrainingFailed: the device failed.
     """
     waiting: Iterator[TrainingTask] = iter(tasks)
-    most = places
+    limit = row_limit
     while True:
         first = next(waiting, None)
         if first is None:
             return
         if first.config.tokens == "auto":
-            yield first, ConfigError("tokens is auto, which finds the number one after another: give a number")
+            yield first, ConfigError("tokens is auto, which cannot be trained in a batch. Give a number.")
             continue
         try:
-            tokens = [first.config.tokens]
-            pool = TrainingBatch(model, objective_for(first.config, tokens), first.config, tokens)
-            most = most or max_rows(model, pool.objective)
-        except SoftPromptError as error:  # more soft tokens than fit: true of every task of this plan, and said of each
+            token_counts = [first.config.tokens]
+            batch = TrainingBatch(model, make_objective(first.config, token_counts), first.config, token_counts)
+            limit = limit or max_rows(model, batch.objective)
+        except SoftPromptError as error:  # such as more soft tokens than fit: each task gets the same error
             yield first, error
             continue
-        round_ = _Round(pool, chain([first], waiting), most)
-        yield from round_.run(on_step)
-        if round_.stopped:
+        scheduler = _Scheduler(batch, chain([first], waiting), limit)
+        yield from scheduler.run(on_step)
+        if scheduler.stopped:
             return
-        if round_.left:
-            most = max(1, most // 2)
-            waiting = chain(round_.left, waiting)
+        if scheduler.leftover:
+            limit = max(1, limit // 2)
+            waiting = chain(scheduler.leftover, waiting)
 
 
-class _Ready(NamedTuple):
-    """A task that can be let in."""
+class _ReadyTask(NamedTuple):
+    """A task that can be inserted."""
 
     task: TrainingTask
     prompt: HardPrompt
     start: Tensor
 
 
-class _Round:
-    """A pool that is fed until nothing is left to be trained, or memory runs out: then `left` has what goes on in the next one."""
+class _Scheduler:
+    """Feed one batch until no task is left or memory runs out. `leftover` then holds the tasks for the next batch."""
 
-    def __init__(self, pool: TrainingBatch, tasks: Iterator[TrainingTask], most: int) -> None:
-        self.pool, self.tasks, self.most = pool, tasks, most
-        self.plan = pool.config.plan
-        self.of: dict[BatchSlot, TrainingTask] = {}
-        self.left: list[TrainingTask] = []
-        self.next: TrainingTask | None = None
-        self.drawn: list[TrainingTask] = []  # that are about to be let in
+    def __init__(self, batch: TrainingBatch, tasks: Iterator[TrainingTask], row_limit: int) -> None:
+        self.batch, self.tasks, self.row_limit = batch, tasks, row_limit
+        self.batch_key = batch.config.batch_key
+        self.task_of: dict[BatchSlot, TrainingTask] = {}
+        self.leftover: list[TrainingTask] = []
+        self.next_task: TrainingTask | None = None
+        self.entering: list[TrainingTask] = []  # read, but not in a slot yet
         self.stopped = False
 
-    def run(self, on_step: Callable[[TrainingBatch], bool | None] | None) -> Iterator[Done]:
-        pool = self.pool
+    def run(self, on_step: Callable[[TrainingBatch], bool | None] | None) -> Iterator[Outcome]:
+        batch = self.batch
         try:
             while True:
                 yield from self._fill()
-                if not pool.slots:
+                if not batch.slots:
                     return
-                pool.step()
-                if on_step and on_step(pool):
+                batch.step()
+                if on_step and on_step(batch):
                     self.stopped = True
                     return
-                if pool.should_check():
-                    pool.check()
-                if over := [member for member in pool.slots if member.stopped]:
-                    pool.remove(over)
-                    for member in over:
-                        yield self.of.pop(member), member
+                if batch.should_check():
+                    batch.check()
+                if finished := [slot for slot in batch.slots if slot.stopped]:
+                    batch.remove(finished)
+                    for slot in finished:
+                        yield self.task_of.pop(slot), slot
         except RuntimeError as error:
-            yield from self._failed(error)
+            yield from self._handle_failure(error)
 
-    def _fill(self) -> Iterator[Done]:
-        """Lets in as many as there are places for; a task with more restarts than places gets in alone."""
-        ready: list[_Ready] = []
-        taken = sum(member.config.restarts for member in self.pool.slots)
+    def _fill(self) -> Iterator[Outcome]:
+        """Insert tasks while rows are free. A task with more restarts than the limit runs alone."""
+        ready: list[_ReadyTask] = []
+        rows = sum(slot.config.restarts for slot in self.batch.slots)
         while True:
-            self.next = self.next or next(self.tasks, None)
-            if self.next is None or (taken and taken + self.next.config.restarts > self.most):
+            self.next_task = self.next_task or next(self.tasks, None)
+            if self.next_task is None or (rows and rows + self.next_task.config.restarts > self.row_limit):
                 break
-            task, self.next = self.next, None
-            self.drawn.append(task)
+            task, self.next_task = self.next_task, None
+            self.entering.append(task)
             try:
-                ready.append(self._prepared(task))
-                taken += task.config.restarts
+                ready.append(self._prepare(task))
+                rows += task.config.restarts
             except SoftPromptError as error:
-                self.drawn.remove(task)
+                self.entering.remove(task)
                 yield task, error
-        yield from self._let_in(ready)
-        self.drawn.clear()
+        yield from self._insert(ready)
+        self.entering.clear()
 
-    def _prepared(self, task: TrainingTask) -> _Ready:
+    def _prepare(self, task: TrainingTask) -> _ReadyTask:
         config = task.config
-        if config.plan != self.plan:
-            raise ConfigError("trainings in one batch have the same tokens, contexts and objective")
+        if config.batch_key != self.batch_key:
+            raise ConfigError("trainings in one batch must have the same tokens, contexts and objective")
         assert config.tokens != "auto"
-        prompt = self.pool.objective.tokenize(task.text, task.meanings, config.long)
-        return _Ready(task, prompt, init_vectors(self.pool.model, prompt, config, config.tokens, task.start))
+        prompt = self.batch.objective.tokenize(task.text, task.meanings, config.long)
+        return _ReadyTask(task, prompt, init_vectors(self.batch.model, prompt, config, config.tokens, task.start))
 
-    def _let_in(self, ready: list[_Ready]) -> Iterator[Done]:
-        pool = self.pool
+    def _insert(self, ready: list[_ReadyTask]) -> Iterator[Outcome]:
+        batch = self.batch
         try:
-            members = pool.prepare([(one.prompt, one.task.config, one.task.key) for one in ready]) if ready else []
-        except SoftPromptError as error:  # of one of them
+            slots = batch.prepare([(item.prompt, item.task.config, item.task.key) for item in ready]) if ready else []
+        except SoftPromptError as error:  # one task's: insert the tasks one by one to find it
             if len(ready) == 1:
                 yield ready[0].task, error
             else:
-                for one in ready:
-                    yield from self._let_in([one])
+                for item in ready:
+                    yield from self._insert([item])
             return
-        self.of |= {member: one.task for member, one in zip(members, ready, strict=True)}
-        pool.insert([(member, one.start, one.task.resume) for member, one in zip(members, ready, strict=True)])
-        over = [member for member in members if member.stopped]  # its state was taken at the very step that ended it
-        pool.remove(over)
-        for member in over:
-            yield self.of.pop(member), member
+        self.task_of |= {slot: item.task for slot, item in zip(slots, ready, strict=True)}
+        batch.insert([(slot, item.start, item.task.resume) for slot, item in zip(slots, ready, strict=True)])
+        finished = [slot for slot in slots if slot.stopped]  # resumed from the state of their last step
+        batch.remove(finished)
+        for slot in finished:
+            yield self.task_of.pop(slot), slot
 
-    def _failed(self, error: RuntimeError) -> Iterator[Done]:
-        """Memory that ran out costs places; any other failure is the device's last, and so is one where nothing trains."""
-        pool, lacks_memory = self.pool, isinstance(error, torch.OutOfMemoryError)
-        if lacks_memory and len(pool.slots) + len(self.drawn) > 1:
-            pool.sync(pool.slots)
-            self.left = [replace(self.of[member], resume=pool.state(member)) for member in pool.slots]
-            self._leave_the_rest()
+    def _handle_failure(self, error: RuntimeError) -> Iterator[Outcome]:
+        """Retry with fewer rows if memory ran out and several tasks share it. Otherwise the running tasks fail."""
+        batch, is_out_of_memory = self.batch, isinstance(error, torch.OutOfMemoryError)
+        if is_out_of_memory and len(batch.slots) + len(self.entering) > 1:
+            batch.sync(batch.slots)
+            self.leftover = [replace(self.task_of[slot], resume=batch.state(slot)) for slot in batch.slots]
+            self._collect_unstarted()
             return
-        for member in pool.slots:
-            member.stopped, member.failure = "failed", device_failure(error, pool.model.device)
-            yield self.of[member], member
-        if not lacks_memory or not pool.slots:
-            raise TrainingFailed(device_failure(error, pool.model.device)) from error
-        self._leave_the_rest()
+        for slot in batch.slots:
+            slot.stopped, slot.failure = "failed", device_failure(error, batch.model.device)
+            yield self.task_of[slot], slot
+        if not is_out_of_memory or not batch.slots:
+            raise TrainingFailed(device_failure(error, batch.model.device)) from error
+        self._collect_unstarted()
 
-    def _leave_the_rest(self) -> None:
-        """What was drawn already, and is not in, is drawn again."""
-        inside = {id(self.of[member]) for member in self.pool.slots}
-        self.left += [task for task in self.drawn if id(task) not in inside]
-        self.left += [self.next] if self.next else []
+    def _collect_unstarted(self) -> None:
+        """Add the tasks that were read but have no slot yet to `leftover`."""
+        started = {id(self.task_of[slot]) for slot in self.batch.slots}
+        self.leftover += [task for task in self.entering if id(task) not in started]
+        self.leftover += [self.next_task] if self.next_task else []

@@ -1,4 +1,4 @@
-"""One training among many: what it is asked for, what it is compared with, where it is, and what it came to.
+"""One training inside a batch: its configuration, target, progress and result.
 
 Shapes: r restarts, k soft tokens, w width.
 """
@@ -18,52 +18,52 @@ from softprompt.training.task import TrainingResult
 
 
 class BatchSlot:
-    """One training in a pool. `stopped` says why it is over, and is empty while it goes on."""
+    """One training in a batch, with one row per restart. `stopped` is empty until it ends, then says why."""
 
     def __init__(self, prompt: HardPrompt, config: TrainConfig, target: Target, key: str = "") -> None:
-        assert config.tokens != "auto"  # only train and iter_train find the number
+        assert config.tokens != "auto"  # only train and iter_train choose the number
         self.prompt, self.config, self.target = prompt, config, target
         self.tokens, self.key = config.tokens, key
-        self.step, self.before = 0, 0.0
-        self.began, self.ended = time.perf_counter(), 0.0
+        self.step, self.seconds_before = 0, 0.0
+        self.started_at, self.finished_at = time.perf_counter(), 0.0
         self.stopped = self.failure = ""
         r = config.restarts
-        self.history: list[Tensor] = []  # (steps, 3, r) in parts
-        self.read_to = 0
-        none = torch.full((r,), math.inf)
-        self.at = BatchMetrics(
-            torch.empty(r, self.tokens, 0), none, -none, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
-        )  # as of the last read
+        self.history_chunks: list[Tensor] = []  # (steps, 3, r) each
+        self.synced_step = 0
+        infinity = torch.full((r,), math.inf)
+        self.metrics = BatchMetrics(
+            torch.empty(r, self.tokens, 0), infinity, -infinity, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
+        )  # as of the last sync
 
     @property
     def seconds(self) -> float:
-        return self.before + (self.ended or time.perf_counter()) - self.began
+        return self.seconds_before + (self.finished_at or time.perf_counter()) - self.started_at
 
     @property
-    def leader(self) -> int:
-        """The restart with the least loss."""
-        return int(self.at.best_loss.argmin())
+    def best_row(self) -> int:
+        """The restart with the lowest loss."""
+        return int(self.metrics.best_loss.argmin())
 
     @property
     def vectors(self) -> Tensor:
-        """(k, w) the best so far."""
-        return self.at.best[self.leader, : self.tokens].clone()
+        """(k, w) the best vectors so far."""
+        return self.metrics.best[self.best_row, : self.tokens].clone()
 
-    def figures(self) -> Tensor:
-        """(steps, 3, r) loss, similarity alone and mean similarity in contexts, as far as they were read back."""
-        if len(self.history) > 1:
-            self.history = [torch.cat(self.history)]
-        return self.history[0] if self.history else torch.empty(0, 3, self.config.restarts)
+    def history(self) -> Tensor:
+        """Return (steps, 3, r) loss, similarity and composed similarity, up to the last sync."""
+        if len(self.history_chunks) > 1:
+            self.history_chunks = [torch.cat(self.history_chunks)]
+        return self.history_chunks[0] if self.history_chunks else torch.empty(0, 3, self.config.restarts)
 
-    def trained(self, device: str) -> TrainingResult:
-        """What it came to by what was read back last."""
-        history = self.figures()[:, :, self.leader]
+    def result(self, device: str) -> TrainingResult:
+        """Return the result as of the last sync."""
+        history = self.history()[:, :, self.best_row]
         history = history[history[:, 0].isfinite()]
         return TrainingResult(
             vectors=self.vectors,
             losses=history[:, 0].clone(),
             similarities=history[:, 1].clone(),
-            loss=float(self.at.best_loss[self.leader]),
+            loss=float(self.metrics.best_loss[self.best_row]),
             steps=self.step,
             seconds=self.seconds,
             stopped=self.stopped or "interrupted",

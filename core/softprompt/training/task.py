@@ -1,4 +1,4 @@
-"""A training to be done, where it is, and what it comes to."""
+"""Data of a training: the task, its state at a step, and its result."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """Everything that a training is at a step: on the cpu, going on from it alone gives the bits of one never interrupted.
+    """The complete state of a training at one step. On the cpu, resuming from it gives identical bits.
 
-    `tensors` are on the cpu; `tokens` and `best` are where "auto" is: the number being tried, and the best of those before.
+    `tensors` are on the cpu. For tokens="auto", `tokens` is the number in training and `best` the best soft prompt of
+    the numbers before it.
     """
 
     step: int
@@ -30,25 +31,25 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to: the best vectors of the best restart, and that restart's history."""
+    """The result of a training: the best vectors of the best restart, and that restart's history."""
 
     vectors: Tensor  # (k, w) float32 on the cpu
     losses: Tensor  # (steps,) float32 on the cpu
-    similarities: Tensor  # (steps,) of the prompt alone
+    similarities: Tensor  # (steps,) of the soft prompt alone
     loss: float
     steps: int
     seconds: float
     stopped: str  # steps | stop_at | patience | interrupted | failed
-    skipped: tuple[str, ...]  # contexts in which the prompt does not fit
-    device: str  # and the tower's precision on it, such as "cpu, float32"
+    skipped: tuple[str, ...]  # contexts that leave no room for the prompt
+    device: str  # with the precision, such as "cpu, float32"
     failure: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingTask:
-    """A training to be done in a pool: a hard prompt, or the `meanings` it has together, and a `key` to know it by.
+    """One training to run in a batch: a hard prompt, or the weighted texts `meanings`, and a `key` that identifies it.
 
-    `start` (k, w) is what init "soft" begins from; `resume` a state to go on from.
+    init="soft" starts from `start` (k, w). With `resume`, training continues from that state.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Tokens against fidelity: soft prompts of several numbers of tokens for one hard prompt, trained in one batch."""
+"""Token sweep: train one hard prompt with several numbers of soft tokens in one batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from softprompt.config import TrainConfig, check_sweep
 from softprompt.encoders.base import FrozenModel
 from softprompt.errors import ConfigError
-from softprompt.objectives.base import HardPrompt, ObjectiveFor
+from softprompt.objectives.base import HardPrompt, ObjectiveFactory
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.sweep_result import SweepResult
@@ -22,7 +22,7 @@ from softprompt.training.task import TrainingResult
 
 @dataclass(frozen=True)
 class SweepReport:
-    """How far a sweep is. `results` has for each number of tokens: it, the similarity alone, and the mean in the training contexts."""
+    """The progress of a sweep. `results` has (tokens, similarity, composed similarity in training contexts)."""
 
     step: int
     steps: int
@@ -35,99 +35,106 @@ class SweepReport:
         return self.step / self.seconds if self.seconds else 0.0
 
 
-def descend_sweep(
+def train_sweep(
     model: FrozenModel,
-    objective_for: ObjectiveFor,
+    make_objective: ObjectiveFactory,
     text: str,
-    ks: Sequence[int],
+    token_counts: Sequence[int],
     config: TrainConfig,
     *,
     meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
 ) -> Generator[SweepReport, bool | None, tuple[HardPrompt, list[tuple[TrainConfig, TrainingResult]]]]:
-    """Trains `text` with each of `ks` soft tokens at once, yields a report every `interval` steps, returns what each number came to.
+    """Train `text` once per token count, all in one batch. Yields a report at every `interval`; send True to stop.
 
-    `config` is theirs but for `tokens`. Sending True stops it with the best so far. A device that fails ends those that train with the best
-    until then and `failure` set. Raises PromptError, ConfigError, and TrainingFailed where not one step is possible.
+    If the device fails, unfinished trainings end with the best so far and `failure` set.
+
+    Args:
+        config: the settings of all trainings, except `tokens`.
+
+    Raises:
+        PromptError, ConfigError: the prompt or the settings cannot be trained.
+        TrainingFailed: not even the first step was possible.
     """
-    ks = check_sweep(ks)
-    config = replace(config, tokens=ks[-1])
+    token_counts = check_sweep(token_counts)
+    config = replace(config, tokens=token_counts[-1])
     if config.init == "soft":
-        raise ConfigError("a sweep has no one soft prompt to begin from: init can be noise, vocabulary or prompt")
-    members: list[BatchSlot] = []
+        raise ConfigError("init is 'soft', which a sweep does not support. Use noise, vocabulary or prompt.")
+    slots: list[BatchSlot] = []
     try:
-        objective = objective_for(config, ks)
+        objective = make_objective(config, token_counts)
         prompt = objective.tokenize(text, meanings, config.long)
-        pool = TrainingBatch(model, objective, config, ks)
-        members = pool.prepare([(prompt, replace(config, tokens=k), str(k)) for k in ks])
-        starts = [init_vectors(model, prompt, member.config, member.tokens, None) for member in members]
-        pool.insert([(member, start, None) for member, start in zip(members, starts, strict=True)])
-        due = interval if callable(interval) else lambda step: step % interval == 0
-        while pool.slots:
-            pool.step()
-            if pool.should_check():
-                pool.check()
-                pool.remove([member for member in pool.slots if member.stopped])
-            if due(pool.clock) or not pool.slots:
-                pool.sync(pool.slots)
-                if (yield _report(members)):
+        batch = TrainingBatch(model, objective, config, token_counts)
+        slots = batch.prepare([(prompt, replace(config, tokens=tokens), str(tokens)) for tokens in token_counts])
+        starts = [init_vectors(model, prompt, slot.config, slot.tokens, None) for slot in slots]
+        batch.insert([(slot, start, None) for slot, start in zip(slots, starts, strict=True)])
+        is_due = interval if callable(interval) else lambda step: step % interval == 0
+        while batch.slots:
+            batch.step()
+            if batch.should_check():
+                batch.check()
+                batch.remove([slot for slot in batch.slots if slot.stopped])
+            if is_due(batch.clock) or not batch.slots:
+                batch.sync(batch.slots)
+                if (yield _build_report(slots)):
                     break
-    except RuntimeError as error:  # torch's type for a lost or full device
-        lost = device_failure(error, model.device)
-        if not any(member.step for member in members):
-            raise TrainingFailed(lost) from error
-        for member in pool.slots:
-            member.stopped, member.failure = "failed", lost
-    return prompt, [(member.config, member.trained(model.device_label)) for member in members]
+    except RuntimeError as error:  # torch raises it, or a subclass, if a device is lost or full
+        failure = device_failure(error, model.device)
+        if not any(slot.step for slot in slots):
+            raise TrainingFailed(failure) from error
+        for slot in batch.slots:
+            slot.stopped, slot.failure = "failed", failure
+    return prompt, [(slot.config, slot.result(model.device_label)) for slot in slots]
 
 
-def knee(points: Sequence[tuple[int, float]]) -> int:
-    """The number of tokens after which more of them give little, of (tokens, fidelity) pairs: farthest above the line from the first to the last.
+def find_knee(points: Sequence[tuple[int, float]]) -> int:
+    """Return the token count after which more tokens help little, from (tokens, fidelity) pairs.
 
-    Source: Satopää et al. 2011 (Kneedle). Where fidelity does not rise, it is the first.
+    The knee is the point farthest above the line from the first to the last point (Satopää et al. 2011, Kneedle). If
+    fidelity does not rise, it is the first point.
     """
     ordered = sorted(points)
     best, rising = -2.0, []
-    for k, value in ordered:
+    for tokens, value in ordered:
         best = max(best, value)
-        rising.append((k, best))
+        rising.append((tokens, best))
     (first, low), (last, high) = rising[0], rising[-1]
     if high <= low or last == first:
         return first
-    above = [(value - low) / (high - low) - (k - first) / (last - first) for k, value in rising]
+    above = [(value - low) / (high - low) - (tokens - first) / (last - first) for tokens, value in rising]
     return rising[above.index(max(above))][0]
 
 
-def results(made: list[SoftPrompt]) -> list[SweepResult]:
-    """What each number of tokens came to; at one of them is the knee."""
-    at = knee([(prompt.tokens, _fidelity(prompt)) for prompt in made])
-    return [_result(prompt, prompt.tokens == at) for prompt in made]
+def sweep_results(prompts: list[SoftPrompt]) -> list[SweepResult]:
+    """Return the result of each token count, with the knee marked."""
+    knee = find_knee([(prompt.tokens, _fidelity(prompt)) for prompt in prompts])
+    return [_result(prompt, prompt.tokens == knee) for prompt in prompts]
 
 
-def _result(made: SoftPrompt, is_knee: bool) -> SweepResult:
-    composed = made.composition
+def _result(prompt: SoftPrompt, is_knee: bool) -> SweepResult:
+    fidelity = prompt.composition
     return SweepResult(
-        made.tokens,
-        made.similarity,
-        composed.mean if composed else None,
-        composed.worst if composed else None,
-        composed.floor if composed else None,
-        made.readout_text,
-        made.readout_similarity,
+        prompt.tokens,
+        prompt.similarity,
+        fidelity.mean if fidelity else None,
+        fidelity.worst if fidelity else None,
+        fidelity.floor if fidelity else None,
+        prompt.readout_text,
+        prompt.readout_similarity,
         is_knee,
     )
 
 
-def _fidelity(made: SoftPrompt) -> float:
-    return made.composition.mean if made.composition else made.similarity or 0.0
+def _fidelity(prompt: SoftPrompt) -> float:
+    return prompt.composition.mean if prompt.composition else prompt.similarity or 0.0
 
 
-def _report(members: Sequence[BatchSlot]) -> SweepReport:
-    latest = max(members, key=lambda member: member.step)
+def _build_report(slots: Sequence[BatchSlot]) -> SweepReport:
+    latest = max(slots, key=lambda slot: slot.step)
     losses, results = [], []
-    for member in members:
-        figures, leader = member.figures()[:, :, member.leader], member.leader
-        best = figures[int(member.at.best_step[leader])]
-        losses.append(float(figures[-1, 0]))
-        results.append((member.tokens, float(best[1]), float(best[2])))
+    for slot in slots:
+        history, row = slot.history()[:, :, slot.best_row], slot.best_row
+        best = history[int(slot.metrics.best_step[row])]
+        losses.append(float(history[-1, 0]))
+        results.append((slot.tokens, float(best[1]), float(best[2])))
     return SweepReport(latest.step, latest.config.steps, latest.seconds, tuple(losses), tuple(results))

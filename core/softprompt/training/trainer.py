@@ -1,4 +1,4 @@
-"""From a hard prompt to a finished soft prompt: train, grade, read out. Prints nothing, writes nothing, keeps no state."""
+"""From a hard prompt to a finished soft prompt: train, grade, read out. Prints and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import USUAL_SWEEP, TrainConfig
+from softprompt.config import DEFAULT_SWEEP, TrainConfig
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
-from softprompt.errors import SoftPromptError, shortened
+from softprompt.errors import SoftPromptError, shorten
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
 from softprompt.objectives.base import HardPrompt, Objective
 from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.objectives.hidden_states import HiddenStatesObjective
-from softprompt.objectives.pooled import PooledObjective, encode_targets_in
+from softprompt.objectives.pooled import PooledObjective, encode_target
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
@@ -34,9 +34,9 @@ from softprompt.training.init import as_start_tensor
 from softprompt.training.loop import Interval, Report, device_failure, train_one
 from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingResult, TrainingState, TrainingTask
-from softprompt.training.token_sweep import SweepReport, descend_sweep
+from softprompt.training.token_sweep import SweepReport, train_sweep
 
-MAX_AUTO_TOKENS = 16  # soft tokens that "auto" tries
+MAX_AUTO_TOKENS = 16  # the most soft tokens that "auto" tries
 
 
 def train(
@@ -51,11 +51,19 @@ def train(
     resume: TrainingState | None = None,
     **settings: Any,
 ) -> SoftPrompt:
-    """Trains a soft prompt for the hard prompt `text`; `settings` are TrainConfig's, such as tokens=3.
+    """Train a soft prompt for the hard prompt `text`.
 
-    With `meanings`, texts with their shares, it is trained on what these mean together, and `text` only says so to people. `on_report` is called every `interval` steps (or when `interval`, asked after each step, says so) and ends the training by
-    returning True; `start`, a soft prompt or (k, width) vectors, is what init="soft" begins from; `resume` is a report's state()
-    to go on from, all else being the same. Raises PromptError, ConfigError, and TrainingFailed with the best until then.
+    Args:
+        meanings: weighted texts to train on instead; `text` is then only a label for people.
+        start: the soft prompt, or vectors (k, w), that init="soft" starts from.
+        on_report: called at every `interval`; returns True to stop.
+        interval: steps between reports, or a function that says after each step whether a report is due.
+        resume: the state of an earlier report to continue from, with all other arguments unchanged.
+        settings: fields of TrainConfig, such as tokens=3.
+
+    Raises:
+        PromptError, ConfigError: the prompt or the settings cannot be trained.
+        TrainingFailed: training failed; the error holds the best soft prompt up to then.
     """
     training = iter_train(
         encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings
@@ -74,37 +82,44 @@ def iter_train(
     resume: TrainingState | None = None,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    """As `train`, but yields a Report every `interval` steps and returns the soft prompt; sending True stops it."""
+    """Train like `train`, as a generator of Reports that returns the soft prompt. Send True to stop."""
     config = replace(config or TrainConfig(), **settings)
     prompt = tokenize_target(encoder, text, meanings, config.long)
     vectors = as_start_tensor(encoder, start)
     if config.tokens != "auto":
-        trained = yield from train_one(
-            encoder, partial(objective_for, encoder), prompt, config, start=vectors, interval=interval, resume=resume
+        result = yield from train_one(
+            encoder, partial(make_objective, encoder), prompt, config, start=vectors, interval=interval, resume=resume
         )
-        return finish(encoder, prompt, config, trained)
-    return (yield from _fewest(encoder, prompt, config, vectors, interval, resume))
+        return finish(encoder, prompt, config, result)
+    return (yield from _train_auto(encoder, prompt, config, vectors, interval, resume))
 
 
 def train_many(
     encoder: TextEncoder,
     tasks: Iterable[TrainingTask],
     *,
-    places: int | None = None,
+    row_limit: int | None = None,
     on_step: Callable[[TrainingBatch], bool | None] | None = None,
 ) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
-    """Trains tasks of one plan (`TrainConfig.plan`) together, and yields each with what it came to as soon as it is over, or with its error.
+    """Train tasks that share a `TrainConfig.batch_key`. Yields each as soon as it ends, with its soft prompt or error.
 
-    Tasks are drawn as places get free, so that there may be any number of them; `places`, on how many restarts at once, is by default as the
-    device's memory has it. `on_step` is called after every step with the pool, whose `states()` say where all are; returning True ends it,
-    and nothing more is yielded. Raises TrainingFailed where the device fails.
+    Tasks are read only when rows become free, so there may be any number of them.
+
+    Args:
+        row_limit: restarts to train at once; by default as many as the device's memory allows.
+        on_step: called after every step with the batch; returns True to end training, and nothing more is yielded.
+
+    Raises:
+        TrainingFailed: the device failed.
     """
-    for task, done in train_scheduled(encoder, partial(objective_for, encoder), tasks, places=places, on_step=on_step):
-        if isinstance(done, SoftPromptError):
-            yield task, done
+    for task, outcome in train_scheduled(
+        encoder, partial(make_objective, encoder), tasks, row_limit=row_limit, on_step=on_step
+    ):
+        if isinstance(outcome, SoftPromptError):
+            yield task, outcome
             continue
         try:
-            yield task, finish(encoder, done.prompt, task.config, done.trained(encoder.device_label))
+            yield task, finish(encoder, outcome.prompt, task.config, outcome.result(encoder.device_label))
         except SoftPromptError as error:
             yield task, error
 
@@ -112,47 +127,53 @@ def train_many(
 def sweep(
     encoder: TextEncoder,
     text: str,
-    ks: Sequence[int] = USUAL_SWEEP,
+    token_counts: Sequence[int] = DEFAULT_SWEEP,
     config: TrainConfig | None = None,
     *,
     meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
 ) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
-    """Trains `text` with each of `ks` soft tokens in one batch, yields a report every `interval` steps, returns the soft prompts by their tokens.
+    """Train `text` once per token count, all in one batch. Returns the soft prompts in order of their tokens.
 
-    `config` is theirs but for `tokens`. Sending True stops it with the best so far. One that fails is returned as the best until then, with a
-    warning. Raises PromptError, ConfigError, and TrainingFailed where nothing is left of any.
+    Yields a report at every `interval`; send True to stop. A failed training returns its best so far, with a warning.
+
+    Args:
+        config: the settings of all trainings, except `tokens`.
+
+    Raises:
+        PromptError, ConfigError: the prompt or the settings cannot be trained.
+        TrainingFailed: every training failed and left no vectors.
     """
-    prompt, trained = yield from descend_sweep(
+    prompt, results = yield from train_sweep(
         encoder,
-        partial(objective_for, encoder),
+        partial(make_objective, encoder),
         text,
-        ks,
+        token_counts,
         config or TrainConfig(),
         meanings=meanings,
         interval=interval,
     )
-    made: list[SoftPrompt] = []
+    soft_prompts: list[SoftPrompt] = []
     failure: TrainingFailed | None = None
-    for member_config, result in trained:
+    for slot_config, result in results:
         try:
-            made.append(finish(encoder, prompt, member_config, result))
-        except TrainingFailed as error:  # the others are whole; of this one the best until then is left
+            soft_prompts.append(finish(encoder, prompt, slot_config, result))
+        except TrainingFailed as error:  # the other token counts are unaffected
             failure = error
             if error.best is not None:
-                made.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
-    if not made:
+                soft_prompts.append(replace(error.best, warnings=(*error.best.warnings, str(error))))
+    if not soft_prompts:
         raise failure or TrainingFailed("the sweep ended before its first step")
-    return made
+    return soft_prompts
 
 
-def objective_for(encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> Objective:
-    """What trainings of this plan minimise; `tokens` are the numbers of soft tokens in their batch. Raises ConfigError."""
-    kind = HiddenStatesObjective if config.share_of_hidden else PooledObjective
-    return kind(encoder, config, tokens)
+def make_objective(encoder: TextEncoder, config: TrainConfig, token_counts: Sequence[int]) -> Objective:
+    """Return the objective of a batch with these numbers of soft tokens. Raises ConfigError."""
+    objective_class = HiddenStatesObjective if config.hidden_weight else PooledObjective
+    return objective_class(encoder, config, token_counts)
 
 
-def _fewest(
+def _train_auto(
     encoder: TextEncoder,
     prompt: HardPrompt,
     config: TrainConfig,
@@ -160,90 +181,88 @@ def _fewest(
     interval: Interval,
     resume: TrainingState | None,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    """The soft prompt of fewest tokens that reaches `stop_at` alone and in contexts it was not trained in, else the closest.
+    """Return the smallest soft prompt that reaches `stop_at`, alone and in the grading contexts, or else the closest.
 
-    Each number of tokens gets all its steps: a training that stops at `stop_at` is often short of it in other contexts.
+    Every token count trains for all its steps: a training that stops at `stop_at` often misses it in other contexts.
     """
-    wanted = config.stop_at
-    assert wanted is not None  # TrainConfig sees to it
+    goal = config.stop_at
+    assert goal is not None  # TrainConfig requires it
     first, best = (resume.tokens, resume.best) if resume else (1, None)
-    most = min(
-        MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens
-    )  # with as many tokens as the prompt's own words, more are no use
-    for tokens in range(first, most + 1):
-        once = replace(config, tokens=tokens, stop_at=None)
+    last = min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens)  # more tokens than the prompt gain nothing
+    for tokens in range(first, last + 1):
+        fixed = replace(config, tokens=tokens, stop_at=None)
         try:
-            going_on = resume if tokens == first else None
+            state = resume if tokens == first else None
             training = train_one(
-                encoder, partial(objective_for, encoder), prompt, once, start=start, interval=interval, resume=going_on
+                encoder, partial(make_objective, encoder), prompt, fixed, start=start, interval=interval, resume=state
             )
-            trained = yield from map_reports(training, partial(_with_best, best))
-            made = replace(finish(encoder, prompt, once, trained), config=config.as_dict())
+            result = yield from map_reports(training, partial(_attach_best, best))
+            soft_prompt = replace(finish(encoder, prompt, fixed, result), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
-        if best is None or _reached(made, config) > _reached(best, config):
-            best = made
-        if _reached(made, config) >= wanted:
-            return made
-        if made.stopped == "interrupted":
+        if best is None or _lower_similarity(soft_prompt, config) > _lower_similarity(best, config):
+            best = soft_prompt
+        if _lower_similarity(soft_prompt, config) >= goal:
+            return soft_prompt
+        if soft_prompt.stopped == "interrupted":
             return replace(best, stopped="interrupted")
     assert best is not None
-    missed = f"no soft prompt of up to {most} tokens reached {wanted:g} alone and composed; this one came closest"
-    return replace(best, warnings=(*best.warnings, missed))
+    warning = f"no soft prompt of up to {last} tokens reached {goal:g} alone and composed; this is the closest"
+    return replace(best, warnings=(*best.warnings, warning))
 
 
-def _with_best(best: SoftPrompt | None, report: Report) -> Report:
-    """The report, whose state also knows the best of the numbers of tokens tried before."""
+def _attach_best(best: SoftPrompt | None, report: Report) -> Report:
+    """Add the best soft prompt of the smaller token counts to the report's state."""
     return replace(report, state=lambda: replace(report.state(), best=best))
 
 
-def _reached(made: SoftPrompt, config: TrainConfig) -> float:
-    assert made.similarity is not None  # it was graded just now
-    composed = made.composition.mean if made.composition and config.contexts else made.similarity
-    return min(made.similarity, composed)
+def _lower_similarity(prompt: SoftPrompt, config: TrainConfig) -> float:
+    assert prompt.similarity is not None  # `finish` has just graded it
+    composed = prompt.composition.mean if prompt.composition and config.contexts else prompt.similarity
+    return min(prompt.similarity, composed)
 
 
-def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> SoftPrompt:
-    """Grades and reads out what a training came to; raises TrainingFailed with it where the training failed."""
-    if not math.isfinite(trained.loss):
-        raise TrainingFailed(trained.failure or "the training ended before its first step")
+def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
+    """Grade and read out a training's result. Raises TrainingFailed, with the soft prompt, if the training failed."""
+    if not math.isfinite(result.loss):
+        raise TrainingFailed(result.failure or "the training ended before its first step")
     try:
-        made = _graded(encoder, prompt, config, trained)
+        soft_prompt = _grade(encoder, prompt, config, result)
     except RuntimeError as error:  # the device is lost or full
         if encoder.device.type == "cpu":
             raise TrainingFailed(device_failure(error, encoder.device)) from error
-        made = _graded(load_encoder(encoder.name, "cpu"), prompt, config, trained)
-    if trained.failure:
-        raise TrainingFailed(trained.failure, made)
-    return made
+        soft_prompt = _grade(load_encoder(encoder.name, "cpu"), prompt, config, result)
+    if result.failure:
+        raise TrainingFailed(result.failure, soft_prompt)
+    return soft_prompt
 
 
-def _graded(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> SoftPrompt:
+def _grade(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
     return SoftPrompt(
         hard_prompt=prompt.text,
         meanings=prompt.meanings,
         model=encoder.name,
         model_fingerprint=encoder.fingerprint,
-        vectors=trained.vectors.numpy(),
-        losses=trained.losses.numpy(),
-        similarities=trained.similarities.numpy(),
-        loss=trained.loss,
-        steps=trained.steps,
-        seconds=trained.seconds,
-        stopped=trained.stopped,
+        vectors=result.vectors.numpy(),
+        losses=result.losses.numpy(),
+        similarities=result.similarities.numpy(),
+        loss=result.loss,
+        steps=result.steps,
+        seconds=result.seconds,
+        stopped=result.stopped,
         config=config.as_dict(),
-        device=trained.device,
-        warnings=_warnings(prompt, config, trained),
+        device=result.device,
+        warnings=_warnings(prompt, config, result),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
-        **measured(encoder, prompt, trained.vectors),
+        **measure(encoder, prompt, result.vectors),
     )
 
 
-def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
-    """Return the fields of a SoftPrompt that say how near `vectors` (k, w) come to the hard prompt on this encoder, and how they read."""
+def measure(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
+    """Measure how well `vectors` (k, w) match the hard prompt, and read them out. Returns fields of a SoftPrompt."""
     similarity, composition = grade(encoder, prompt, vectors)
     readout, readout_text = read_out(encoder, vectors)
-    target = F.normalize(encode_targets_in(encoder, prompt, [ALONE])[0], dim=-1).cpu()
+    target = F.normalize(encode_target(encoder, prompt, [ALONE])[0], dim=-1).cpu()
     return {
         "target": target.numpy(),
         "similarity": similarity,
@@ -255,21 +274,21 @@ def measured(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) 
     }
 
 
-def _warnings(prompt: HardPrompt, config: TrainConfig, trained: TrainingResult) -> tuple[str, ...]:
-    notes = []
-    tokens = len(trained.vectors)
+def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> tuple[str, ...]:
+    warnings = []
+    tokens = len(result.vectors)
     if tokens >= prompt.tokens:
-        notes.append(
+        warnings.append(
             f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}"
             + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")
         )
-    if len(prompt.pieces) > max(1, len(prompt.variants)):
-        notes.append(f"the prompt's {prompt.tokens} tokens were trained on as the mean of {len(prompt.pieces)} chunks")
+    if len(prompt.chunks) > max(1, len(prompt.variants)):
+        warnings.append(f"the prompt's {prompt.tokens} tokens were trained as the mean of {len(prompt.chunks)} chunks")
     if prompt.dropped:
-        notes.append(f"the prompt was cut to {prompt.tokens} tokens; what was dropped: '{shortened(prompt.dropped)}'")
-    if trained.skipped:
-        notes.append(
-            f"{len(trained.skipped)} of {len(config.contexts)} contexts have no room for this prompt and were left out: "
-            "the soft prompt may lose meaning beside other words"
+        warnings.append(f"the prompt was cut to {prompt.tokens} tokens; dropped text: '{shorten(prompt.dropped)}'")
+    if result.skipped:
+        warnings.append(
+            f"{len(result.skipped)} of {len(config.contexts)} contexts have no room for this prompt and were skipped: "
+            "the soft prompt may lose meaning next to other words"
         )
-    return tuple(notes)
+    return tuple(warnings)

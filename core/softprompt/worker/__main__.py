@@ -1,4 +1,4 @@
-"""`python -m softprompt.worker`: begins the worker of a data folder, unless there is one. Clients call this; see client.py."""
+"""Start the worker of a data folder unless it already runs. Clients call this (see client.py); users need not."""
 
 from __future__ import annotations
 
@@ -12,81 +12,89 @@ from contextlib import suppress
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
-from softprompt.system.locks import take
-from softprompt.system.priority import WORKER, lower_priority
+from softprompt.system.locks import try_lock
+from softprompt.system.priority import WORKER_NICENESS, lower_priority
 from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker import log as logs
-from softprompt.worker.client import ANOTHER, READY, SAFELY
+from softprompt.worker.client import ANOTHER, READY, SAFE_PATH_FLAGS
 from softprompt.worker.endpoint import Endpoint
-from softprompt.worker.server import END_AFTER, RELEASE_AFTER, Server
+from softprompt.worker.server import END_SECONDS, RELEASE_SECONDS, Server
 
-# not SOFTPROMPT_RUNTIME, which is taken from the data folder
-FOLDERS = ("SOFTPROMPT_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+# without SOFTPROMPT_RUNTIME, which is relative to the data folder
+FOLDER_VARIABLES = ("SOFTPROMPT_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 log = logging.getLogger("softprompt.worker")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="softprompt.worker", description=__doc__)
     parser.add_argument(
-        "--release-after", type=float, default=RELEASE_AFTER, help="idle seconds after which models leave the GPU"
+        "--release-after", type=float, default=RELEASE_SECONDS, help="idle seconds after which models leave the GPU"
     )
     parser.add_argument(
-        "--end-after", type=float, default=END_AFTER, help="seconds without clients and runs after which it ends"
+        "--end-after",
+        type=float,
+        default=END_SECONDS,
+        help="seconds without clients and runs after which the worker ends",
     )
-    parser.add_argument("--ready-fd", type=int, help="a pipe that is told when clients can come, or why not")
-    parser.add_argument("--lock-fd", type=int, help="the worker's lock, where a worker starts itself afresh")
+    parser.add_argument(
+        "--ready-fd", type=int, help="a pipe for one line: clients can connect, or the reason why they cannot"
+    )
+    parser.add_argument("--lock-fd", type=int, help="the worker's lock, if a worker restarts itself")
     options = parser.parse_args()
-    if options.lock_fd is None and os.fork():  # the child belongs to nobody: who started it has no process to wait for
+    if options.lock_fd is None and os.fork():  # the parent ends at once, so that the client need not wait for a child
         os._exit(0)
     if os.getsid(0) != os.getpid():
         os.setsid()
-    for variable in FOLDERS:  # they were meant from where the user is
+    for variable in FOLDER_VARIABLES:  # relative paths refer to the client's current folder
         if (value := os.environ.get(variable)) and not value.startswith("~"):
             os.environ[variable] = str(Path(value).absolute())
-    lower_priority(WORKER)  # as the leader of its session
+    lower_priority(WORKER_NICENESS)  # after setsid, as the leader of its session
     limit_openmp_spin()
     os.chdir("/")
     os.umask(0o077)
-    told = _Told(options.ready_fd)
+    ready_pipe = _ReadyPipe(options.ready_fd)
     try:
-        logs.begin()
-        place = Endpoint()
-        place.prepare()
-        lock = take(place.worker_lock) if options.lock_fd is None else options.lock_fd
+        logs.start_worker_log()
+        endpoint = Endpoint()
+        endpoint.prepare()
+        lock = try_lock(endpoint.worker_lock) if options.lock_fd is None else options.lock_fd
     except (SoftPromptError, OSError) as error:
-        told.tell(str(error))
+        ready_pipe.write(str(error))
         raise SystemExit(1) from error
     if lock is None:
-        told.tell(ANOTHER)
+        ready_pipe.write(ANOTHER)
         raise SystemExit(0)
     os.set_inheritable(lock, False)
     faulthandler.enable()
-    server = Server(place, lock, options.release_after, options.end_after)
-    log.info("begins for %s", place.home)
+    server = Server(endpoint, lock, options.release_after, options.end_after)
+    log.info("started for %s", endpoint.home)
     try:
-        asyncio.run(server.run(lambda: told.tell(READY)))
+        asyncio.run(server.run(lambda: ready_pipe.write(READY)))
     except (SoftPromptError, OSError) as error:
-        log.exception("ended by an error")
-        told.tell(str(error))
+        log.exception("ended with an error")
+        ready_pipe.write(str(error))
         raise SystemExit(1) from error
-    log.info("ends")
+    log.info("ended")
     logging.shutdown()
     if server.broken:
         os._exit(1)
-    if server.again:  # in place, and the lock is kept: nobody can come between
+    if server.should_restart:  # in the same process, which keeps the lock, so that no other worker can start meanwhile
         os.set_inheritable(server.lock, True)
-        times = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
-        os.execv(sys.executable, [sys.executable, *SAFELY, "softprompt.worker", "--lock-fd", str(server.lock), *times])
-    os._exit(0)  # the trainer's thread may still be inside torch, and nothing of it is to be kept
+        timeouts = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
+        os.execv(
+            sys.executable,
+            [sys.executable, *SAFE_PATH_FLAGS, "softprompt.worker", "--lock-fd", str(server.lock), *timeouts],
+        )
+    os._exit(0)  # without cleanup: the trainer's thread may still be inside torch
 
 
-class _Told:
-    """Who started this process waits for one line, unless they have left meanwhile; their runs are trained all the same."""
+class _ReadyPipe:
+    """The pipe to the client that started this process. It carries one line, and the client may already be gone."""
 
     def __init__(self, descriptor: int | None) -> None:
         self.descriptor = descriptor
 
-    def tell(self, line: str) -> None:
+    def write(self, line: str) -> None:
         if self.descriptor is not None:
             descriptor, self.descriptor = self.descriptor, None
             with suppress(BrokenPipeError), os.fdopen(descriptor, "w") as pipe:

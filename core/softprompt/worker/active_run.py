@@ -1,7 +1,7 @@
-"""The seam between the worker and what trains: an active run, what may be asked of it, and the two contracts.
+"""The interface between the worker and its trainer: an active run, and two protocols.
 
-The server and its queue know a `Trainer`: they start runs, ask questions, request stops and hear of events. What carries
-runs out knows `Services`. Neither side needs to know that the trainer is a thread today.
+The server and its queue use a `Trainer`: they start runs, send queries, request stops and receive events. The code that
+executes runs uses `Services`. Neither side knows that the trainer is a thread today.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
     from softprompt.library import Library
     from softprompt.worker.model_cache import ModelCache
 
-QUERIES_A_STEP = 0.05  # seconds that questions may take of a training between two steps
+QUERY_SECONDS_PER_STEP = 0.05  # time that queries may take from a training between two steps
 
-StopRequest = Literal["", "stop", "pause", "leave"]  # "leave": as it is, for the next worker
+StopRequest = Literal["", "stop", "pause", "leave"]  # "leave": stop and keep the run for the next worker
 EventKind = Literal["ready", "died", "loading", "event", "ended"]
 
 
 class RunInterrupted(BaseException):
-    """A run is left where it is; no Exception, so that nothing on the way takes it for a failure."""
+    """A run stops where it is. Not an Exception, so that no handler on the way mistakes it for a failure."""
 
 
 class Superseded(SoftPromptError):
-    """A question that a newer one of the same kind made pointless."""
+    """A newer query of the same kind replaced this one."""
 
 
 class Busy(SoftPromptError):
-    """A question about a model that would have to be loaded while another is training."""
+    """The query needs a model that cannot be loaded during a training."""
 
 
 @dataclass
 class ActiveRun:
-    """A run that is being trained. `run` is as it was before it began.
+    """A run that is training. `run` is its state before it began.
 
-    The queue's thread sets the stop request, the trainer reads it between two steps, and sets `vectors`.
+    The queue's thread sets `stop_request`; the trainer reads it between two steps. The trainer sets `vectors`.
     """
 
     run: Run
     folder: RunFolder
     lease: Lease
     stop_request: StopRequest = ""
-    vectors: Any = None  # (k, w) the best so far, and the model they belong to
-    target: Any = None  # (e,) what it is trained on, alone; made when it is first asked about
+    vectors: Any = None  # the encoder and its best vectors so far, (k, w)
+    target: Any = None  # (e,) target without context, computed for the first query that needs it
 
     @property
     def id(self) -> str:
@@ -57,54 +57,54 @@ class ActiveRun:
 
 
 class Trainer(Protocol):
-    """What trains, as the worker knows it.
+    """The part of the worker that trains.
 
-    It tells what happens by calling `post(kind, run id, values)`, from a thread of its own: "ready" once it can train,
-    "loading" (bytes, of), "event" (an event of a run, which stands on disk), "ended" (event, device_lost) when it is done
-    with a run, and "died" (why, left) if it can train no more.
+    It reports through `post(kind, run id, values)`, called from its own thread: "ready" once it can train, "loading"
+    (bytes, of), "event" (a run's event, already on disk), "ended" (event, device_lost) when it is done with a run, and
+    "died" (why, left) if it cannot train any more.
     """
 
     def start(self) -> None:
-        """Get ready: this takes seconds, and nothing waits for it."""
+        """Start up in the background, which takes seconds."""
         ...
 
     def begin(self, runs: list[ActiveRun]) -> None:
-        """Train these runs, several only if they can share a batch. None may be active."""
+        """Train these runs. They must be able to share a batch, and no other run may be active."""
         ...
 
     def ask(self, client: int, request: Request) -> Future[dict[str, Any]]:
-        """Answer a question between two steps. A client's older question of the same kind gets Superseded."""
+        """Answer a query between two steps. The client's older query of the same kind fails with Superseded."""
         ...
 
     def loaded_models(self) -> list[str]:
-        """The models that are loaded, such as "mini on cpu"."""
+        """Return the loaded models, such as "mini on cpu"."""
         ...
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was started and is gone."""
+        """Return whether the trainer was started and no longer exists."""
         ...
 
     def end(self) -> None:
-        """Train no more; active runs are to have a stop request first."""
+        """End the trainer. Active runs must have a stop request by then."""
         ...
 
 
 class Services(Protocol):
-    """What a run that is carried out needs of the process that it is in."""
+    """The parts of the process that a running run needs."""
 
     library: Library
     models: ModelCache | None
     active: dict[str, ActiveRun]
 
     def post(self, kind: EventKind, run: str, values: dict[str, Any]) -> None:
-        """Tell the worker what happens."""
+        """Report an event to the worker."""
         ...
 
-    def answer(self, at_most: float = float("inf")) -> None:
-        """Answer waiting questions, for at most so many seconds."""
+    def answer_queries(self, max_seconds: float = float("inf")) -> None:
+        """Answer waiting queries for at most `max_seconds`."""
         ...
 
     def finish(self, active: ActiveRun, event: dict[str, Any]) -> None:
-        """Tell what became of a run, and that it is active no more; write nothing."""
+        """Report how a run ended, and mark it as inactive. Writes nothing to disk."""
         ...

@@ -1,4 +1,4 @@
-"""A client of the worker, for scripts and the command line: it waits for answers, and hands out events one by one."""
+"""A blocking client of the worker, for scripts and the command line."""
 
 from __future__ import annotations
 
@@ -17,76 +17,83 @@ from softprompt import errors
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.training.errors import TrainingFailed
 from softprompt.worker import protocol as p
-from softprompt.worker.endpoint import Endpoint, held
-from softprompt.worker.log import log_file, log_path
+from softprompt.worker.endpoint import Endpoint, hold_lock
+from softprompt.worker.log import log_path, open_log_file
 
-START_WITHIN = 30.0  # seconds; Python and a slow disk take 1-5
-ANSWER_WITHIN = 60.0  # seconds
-SAFELY = ("-P", "-m")  # a module that lies in the folder where the user happens to be is not imported
-READY, ANOTHER = "ready", "another worker is there"  # what a worker's process says once it listens, or why it does not
+START_SECONDS = 30.0  # Python and a slow disk take 1-5 s
+ANSWER_SECONDS = 60.0
+SAFE_PATH_FLAGS = ("-P", "-m")  # never import modules from the user's current folder
+READY, ANOTHER = "ready", "another worker is there"  # a new worker process writes one of these, or an error
 
 
 class WorkerGone(WorkerError):
-    """The worker ended or was killed while it was being listened to; its runs go on with the next one."""
+    """The worker ended or was killed during the connection. The next worker continues its runs."""
 
 
 class Client:
-    """A connection to the worker of this user's data folder, which is started if need be. Use as a context."""
+    """A connection to the worker of this user's data folder. Use it as a context manager, and see `connect`."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
         self._events: deque[dict[str, Any]] = deque()
-        self._number = 0
+        self._last_id = 0
         self._runs: list[dict[str, Any]] = []
-        self._more = False  # pages of runs are still to come
-        self._last_words = ""  # why the worker says that it ends
+        self._expects_more = False  # more pages of runs will follow
+        self._end_reason = ""  # the reason that the worker gave for its end
         self._send(p.hello())
-        said = self._heard(ANSWER_WITHIN, "hello")
-        self.worker = said
-        if p.is_newer(said, p.hello()) and said.get("protocol") != p.PROTOCOL:
+        hello = self._expect(ANSWER_SECONDS, "hello")
+        self.worker = hello
+        if p.is_newer(hello, p.hello()) and hello.get("protocol") != p.PROTOCOL:
             raise WorkerError(
-                f"the worker is of a newer version ({said.get('version')}): update softprompt-tui here, or end it with that version's `worker stop`"
+                f"the worker has a newer version ({hello.get('version')}): update softprompt-tui here, "
+                "or end the worker with that version's `worker stop`"
             )
-        self.making_way: str | None = None  # an older worker's last run, "" where it has none and is about to end
-        if p.is_newer(p.hello(), said):
-            self.making_way = str(self._heard(ANSWER_WITHIN, "making_way")["run"])
+        self.making_way: str | None = None  # an older worker's last run, or "" if it has none and is about to end
+        if p.is_newer(p.hello(), hello):
+            self.making_way = str(self._expect(ANSWER_SECONDS, "making_way")["run"])
         if self.making_way != "":
-            self._take_page(self._heard(ANSWER_WITHIN, "snapshot"))
+            self._add_page(self._expect(ANSWER_SECONDS, "snapshot"))
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The runs as the worker lists them to a newcomer; waits for the pages that are still to come."""
-        while self._more:
-            message = self._receive(time.monotonic() + ANSWER_WITHIN)
+        """The worker's runs at the time of the connection. Waits until all pages have arrived."""
+        while self._expects_more:
+            message = self._receive(time.monotonic() + ANSWER_SECONDS)
             if message["type"] not in ("page", "reply", "error"):
                 self._events.append(message)
         return self._runs
 
-    def request(self, request: p.Request, within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """The worker's reply. Raises the error that the worker raised, WorkerGone, and WorkerError where no answer comes in time."""
-        if self.making_way is not None and isinstance(request, p.NEEDS_OURS):
-            raise too_old(self.making_way)
-        self._number += 1
-        self._send(p.as_message(request, self._number))
-        until = time.monotonic() + within
+    def request(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """Send a request, and return the worker's reply.
+
+        Raises:
+            WorkerGone: the worker ended.
+            WorkerError: the worker did not reply in time.
+            SoftPromptError: the worker replied with an error of this type.
+        """
+        if self.making_way is not None and isinstance(request, p.NEEDS_CURRENT_WORKER):
+            raise older_worker_error(self.making_way)
+        self._last_id += 1
+        self._send(p.as_message(request, self._last_id))
+        deadline = time.monotonic() + timeout
         while True:
-            message = self._next(until - time.monotonic())
+            message = self._next_message(deadline - time.monotonic())
             match message["type"], message.get("id"):
-                case "reply", self._number:
+                case "reply", self._last_id:
                     result: dict[str, Any] = message["result"]
                     return result
-                case "error", (self._number | None):
-                    raise raised(message)
+                case "error", (self._last_id | None):
+                    raise error_from_message(message)
                 case (("reply" | "error"), _):
-                    pass  # of a question that was given up
+                    pass  # the reply to an earlier request that timed out
                 case _:
                     self._events.append(message)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happens, as it happens; ends with WorkerGone."""
+        """Yield events as they happen, until WorkerGone."""
         while True:
-            yield self._events.popleft() if self._events else self._next(None)
+            yield self._events.popleft() if self._events else self._next_message(None)
 
     def close(self) -> None:
         self._socket.close()
@@ -102,86 +109,98 @@ class Client:
     def _send(self, message: dict[str, Any]) -> None:
         line = p.encode(message)
         try:
-            self._socket.settimeout(ANSWER_WITHIN)
+            self._socket.settimeout(ANSWER_SECONDS)
             self._socket.sendall(line)
         except OSError as error:
-            raise WorkerGone(
-                f"the worker is gone ({error.strerror or error}): try again, and it is started anew"
-            ) from error
+            raise WorkerGone(f"the worker is gone ({error.strerror or error}): try again to start a new one") from error
 
-    def _heard(self, within: float, kind: str) -> dict[str, Any]:
-        """The next message, which must be of this kind."""
-        message = self._next(within)
-        if self._last_words:
-            raise self._gone("")
+    def _expect(self, timeout: float, kind: str) -> dict[str, Any]:
+        """Return the next message, which must be of this kind."""
+        message = self._next_message(timeout)
+        if self._end_reason:
+            raise self._connection_error("")
         if message["type"] != kind:
-            raise WorkerError(f"the worker said {message['type']} where {kind} was expected: update both sides")
+            raise WorkerError(
+                f"the worker sent {message['type']} instead of {kind}: the versions differ. Update both sides"
+            )
         return message
 
-    def _take_page(self, message: dict[str, Any]) -> None:
+    def _add_page(self, message: dict[str, Any]) -> None:
         self._runs += message["runs"]
-        self._more = bool(message.get("more"))
+        self._expects_more = bool(message.get("more"))
 
-    def _next(self, within: float | None) -> dict[str, Any]:
-        """The next message but for pages; raises WorkerGone, and WorkerError where none comes within so many seconds."""
-        until = None if within is None else time.monotonic() + within
-        while (message := self._receive(until))["type"] == "page":
+    def _next_message(self, timeout: float | None) -> dict[str, Any]:
+        """Return the next message that is not a page. Raises WorkerGone, and WorkerError after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (message := self._receive(deadline))["type"] == "page":
             pass
         return message
 
-    def _receive(self, until: float | None) -> dict[str, Any]:
-        message = p.message_of(self._line(until))
+    def _receive(self, deadline: float | None) -> dict[str, Any]:
+        message = p.parse_message(self._read_line(deadline))
         if message["type"] == "page":
-            self._take_page(message)
+            self._add_page(message)
         elif message["type"] == "bye":
-            self._last_words = str(message.get("reason", ""))
+            self._end_reason = str(message.get("reason", ""))
         return message
 
-    def _line(self, until: float | None) -> bytes:
-        begin = 0
-        while (end := self._buffer.find(b"\n", begin)) < 0:
+    def _read_line(self, deadline: float | None) -> bytes:
+        unsearched = 0
+        while (end := self._buffer.find(b"\n", unsearched)) < 0:
             if len(self._buffer) > p.MAX_READ_BYTES:
-                raise WorkerError(f"the worker said a line of more than {p.MAX_READ_BYTES:,} bytes: update both sides")
-            begin = len(self._buffer)
+                raise WorkerError(f"the worker sent a line of more than {p.MAX_READ_BYTES:,} bytes: update both sides")
+            unsearched = len(self._buffer)
             try:
-                self._socket.settimeout(None if until is None else max(0.001, until - time.monotonic()))
+                self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
                 more = self._socket.recv(1 << 16)
             except TimeoutError as error:
-                raise WorkerError(f"the worker does not answer; its log: {log_path()}") from error
+                raise WorkerError(f"the worker does not answer; see its log: {log_path()}") from error
             except OSError as error:
-                raise self._gone(error.strerror or str(error)) from error
+                raise self._connection_error(error.strerror or str(error)) from error
             if not more:
-                raise self._gone("")
+                raise self._connection_error("")
             self._buffer += more
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line
 
-    def _gone(self, why: str) -> WorkerError:
-        """What a cut connection means: a worker that said why it ends would end again for the same reason."""
-        if self._last_words:
-            return WorkerError(f"the worker has ended: {self._last_words}")
-        return WorkerGone(f"the worker is gone{f' ({why})' if why else ''}: its runs go on when it is started again")
+    def _connection_error(self, why: str) -> WorkerError:
+        """Return the error for a broken connection.
+
+        A worker that gave a reason for its end would end again for the same reason, so that is not a WorkerGone.
+        """
+        if self._end_reason:
+            return WorkerError(f"the worker has ended: {self._end_reason}")
+        return WorkerGone(f"the worker is gone{f' ({why})' if why else ''}: its runs continue when it starts again")
 
 
-def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, older: bool = False) -> Client | None:
-    """A client of this user's worker; None where there is none and `start` is false. Raises WorkerError.
+def connect(
+    start: bool = True, on_wait: Callable[[str], None] | None = None, accept_older: bool = False
+) -> Client | None:
+    """Connect to this user's worker.
 
-    A worker of an older version finishes its run and makes way. That is waited for, and `on_wait` told so; with `older`, it is taken
-    as it is while it has a run, for all but `NEEDS_OURS`.
+    A worker of an older version finishes its run, then makes way for a new one. By default, wait for that.
+
+    Args:
+        start: start a worker if none runs. Otherwise return None.
+        on_wait: called with a message before waiting for an older worker.
+        accept_older: connect to an older worker that has a run. The client rejects requests in `NEEDS_CURRENT_WORKER`.
+
+    Raises:
+        WorkerError: the worker cannot be started or reached.
     """
-    place = Endpoint()
-    place.prepare()
-    told = False
+    endpoint = Endpoint()
+    endpoint.prepare()
+    has_called_on_wait = False
     while True:
-        client = _reached(place) or (_started(place) if start else None)
-        if client is None or client.making_way is None or (older and client.making_way):
+        client = _try_connect(endpoint) or (_start_and_connect(endpoint) if start else None)
+        if client is None or client.making_way is None or (accept_older and client.making_way):
             return client
-        if on_wait and not told:
-            run = f"run {client.making_way}" if client.making_way else "what it does"
-            hastened = f" (`softprompt-tui runs pause {client.making_way[:8]}` hastens it)" if client.making_way else ""
-            on_wait(f"a worker of an older version finishes {run} and makes way; waiting for that{hastened}")
-            told = True
+        if on_wait and not has_called_on_wait:
+            run = f"run {client.making_way}" if client.making_way else "its work"
+            hint = f" (`softprompt-tui runs pause {client.making_way[:8]}` speeds this up)" if client.making_way else ""
+            on_wait(f"a worker of an older version finishes {run} first; waiting for it to end{hint}")
+            has_called_on_wait = True
         try:
             for _ in client.events():
                 pass
@@ -189,11 +208,11 @@ def connect(start: bool = True, on_wait: Callable[[str], None] | None = None, ol
             client.close()
 
 
-def _reached(place: Endpoint) -> Client | None:
+def _try_connect(endpoint: Endpoint) -> Client | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.settimeout(ANSWER_WITHIN)
-        connection.connect(os.fspath(place.socket))
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(os.fspath(endpoint.socket))
         return Client(connection)
     except (FileNotFoundError, ConnectionRefusedError, WorkerGone):
         connection.close()
@@ -203,35 +222,35 @@ def _reached(place: Endpoint) -> Client | None:
         raise
     except OSError as error:
         connection.close()
-        raise WorkerError(f"{place.socket} cannot be reached: {error.strerror}") from error
+        raise WorkerError(f"cannot connect to {endpoint.socket}: {error.strerror}") from error
 
 
-def _started(place: Endpoint) -> Client:
-    """Starts the worker, one starter at a time: who comes second finds it started."""
-    until = time.monotonic() + START_WITHIN
-    with held(place.start_lock, START_WITHIN):
+def _start_and_connect(endpoint: Endpoint) -> Client:
+    """Start the worker and connect to it. A lock ensures that only one client starts it."""
+    deadline = time.monotonic() + START_SECONDS
+    with hold_lock(endpoint.start_lock, START_SECONDS):
         while True:
-            client = _reached(place)
+            client = _try_connect(endpoint)
             if client is not None:
                 return client
-            said = _spawn()
-            if said == ANOTHER:  # it is about to listen, or about to end
+            answer = _spawn()
+            if answer == ANOTHER:  # that worker is about to listen, or about to end
                 time.sleep(0.1)
-            elif said != READY:
+            elif answer != READY:
                 raise WorkerError(
-                    f"the worker could not be started ({said or 'it said nothing'}); its log: {log_path()}"
+                    f"cannot start the worker ({answer or 'it gave no reason'}); see its log: {log_path()}"
                 )
-            if time.monotonic() > until:
-                raise WorkerError(f"the worker could not be reached in {START_WITHIN:.0f} s; its log: {log_path()}")
+            if time.monotonic() > deadline:
+                raise WorkerError(f"the worker did not start within {START_SECONDS:.0f} s; see its log: {log_path()}")
 
 
 def _spawn() -> str:
-    """Starts the worker's process and waits until it listens; returns what it said."""
+    """Start the worker's process, wait until it listens, and return what it wrote to the ready pipe."""
     reading, writing = os.pipe()
-    command = [sys.executable, *SAFELY, "softprompt.worker", "--ready-fd", str(writing)]
+    command = [sys.executable, *SAFE_PATH_FLAGS, "softprompt.worker", "--ready-fd", str(writing)]
     try:
         try:
-            with log_file() as log:  # what Python says before the log is open must not be lost, nor reach a terminal
+            with open_log_file() as log:  # for Python's output before the worker opens its log
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -241,35 +260,35 @@ def _spawn() -> str:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise WorkerError(f"no process can be started: {error.strerror}") from error
+            raise WorkerError(f"cannot start a process: {error.strerror}") from error
         finally:
             os.close(writing)
-        process.wait()  # it forks at once, and its child goes on
-        said = b""
+        process.wait()  # it forks and ends at once; the child is the worker
+        answer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(reading, selectors.EVENT_READ)
-            until = time.monotonic() + START_WITHIN
-            while selector.select(max(0.0, until - time.monotonic())):
+            deadline = time.monotonic() + START_SECONDS
+            while selector.select(max(0.0, deadline - time.monotonic())):
                 more = os.read(reading, 4096)
-                said += more
+                answer += more
                 if not more:
                     break
-        return said.decode(errors="replace")
+        return answer.decode(errors="replace")
     finally:
         os.close(reading)
 
 
-def too_old(run: str) -> WorkerError:
-    """What an older worker, whose last run this is, is not asked."""
-    return WorkerError(f"the worker is of an older version and makes way when run {run[:8]} is done: try again then")
+def older_worker_error(run: str) -> WorkerError:
+    """Return the error for a request that an older worker, busy with its last run, must not get."""
+    return WorkerError(f"the worker has an older version and ends when run {run[:8]} is done: try again then")
 
 
-def raised(message: dict[str, Any]) -> SoftPromptError:
-    """The worker's error as the type it had there, where this package has it."""
+def error_from_message(message: dict[str, Any]) -> SoftPromptError:
+    """Return an error from the worker, in its original type if this package has that type."""
     name = str(message.get("kind"))
     kind = TrainingFailed if name == TrainingFailed.__name__ else getattr(errors, name, WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
         kind = WorkerError
     error: SoftPromptError = kind(str(message.get("message")))
-    error.bad_input = error.bad_input and message.get("bad_input") is not False  # the cause of it stays with the worker
+    error.bad_input = error.bad_input and message.get("bad_input") is not False  # the message has no cause to check
     return error

@@ -1,4 +1,4 @@
-"""One connected client, as the worker sees it: what it is sent, what it is behind with, and when it is given up."""
+"""The worker's connection to one client: its backlog, and when to drop a client that does not read."""
 
 from __future__ import annotations
 
@@ -11,46 +11,50 @@ import termios
 import time
 from collections import deque
 
-ROOM = 256 << 10  # bytes that may wait for a client; what it is to be told beyond that is sent when it has read on
-IN_KERNEL = 16 << 10  # bytes of the socket's own buffer: it counts in pieces of this size what has been read
-MAX_PENDING = 64  # questions of one client that wait for their answers
-STALLED = 10.0  # seconds without reading anything of what waits, after which a client is dropped; it can come back
+MAX_BACKLOG_BYTES = 256 << 10  # a client with a larger backlog gets no changes until it reads again
+KERNEL_BUFFER_BYTES = 16 << 10  # size of the socket's send buffer, and so the precision of `is_stalled`
+MAX_PENDING = 64  # unanswered queries of one client
+STALLED_SECONDS = 10.0  # a client that reads nothing for this long is dropped; it may connect again
 
 
 class Connection:
-    """A connection. Sending never waits, and what waits is bounded: a slow client is told later, of how things are then.
+    """A connection to a client. Sending never waits, and the backlog is bounded.
 
-    `listed` are the runs of the list that it has not been sent yet, `behind` those that changed while it had no room;
-    `waits_for_more` until it has been sent the last page of the list.
+    A slow client gets changes later, each run in its latest state.
+
+    Attributes:
+        pending_runs: runs of the list that are not sent yet.
+        changed_runs: runs that changed while the backlog was full.
+        expects_more: whether the last page of the list is still to be sent.
     """
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.number = number
         self.reader = reader
-        self.listed: deque[str] = deque()
-        self.behind: dict[str, None] = {}
-        self.waits_for_more = False
+        self.pending_runs: deque[str] = deque()
+        self.changed_runs: dict[str, None] = {}
+        self.expects_more = False
         self.catching_up: asyncio.Task[None] | None = None
-        self.asking: set[asyncio.Task[None]] = set()
+        self.pending_queries: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._transport = writer.transport
-        self._transport.set_write_buffer_limits(high=ROOM, low=ROOM // 4)
+        self._transport.set_write_buffer_limits(high=MAX_BACKLOG_BYTES, low=MAX_BACKLOG_BYTES // 4)
         self._socket: socket.socket = writer.get_extra_info("socket")
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
         self._written = self._read = 0
-        self._since = time.monotonic()  # when it was last seen to read
+        self._last_read = time.monotonic()
 
     @property
-    def unread(self) -> int:
-        """Bytes that the socket has not taken."""
+    def unsent_bytes(self) -> int:
+        """Number of bytes that the socket has not accepted yet."""
         return self._transport.get_write_buffer_size()
 
     @property
     def has_room(self) -> bool:
-        return self.unread <= ROOM
+        return self.unsent_bytes <= MAX_BACKLOG_BYTES
 
-    async def gets_room(self) -> None:
-        """Wait until the client has read on. Raises ConnectionError when it is gone."""
+    async def wait_for_room(self) -> None:
+        """Wait until the client has read enough. Raises ConnectionError if it has disconnected."""
         await self._writer.drain()
 
     def send(self, line: bytes) -> None:
@@ -58,41 +62,41 @@ class Connection:
             self._written += len(line)
             self._transport.write(line)
 
-    def send_if_read(self, line: bytes) -> None:
-        """Send what the next message of its kind replaces: a client that is behind is spared it."""
-        if not self.unread:
+    def send_replaceable(self, line: bytes) -> None:
+        """Send a message that the next one of its kind replaces. Skip it if the client is behind."""
+        if not self.unsent_bytes:
             self.send(line)
 
     def is_stalled(self) -> bool:
-        """Whether it has read nothing of what waits for too long. It must be asked now and then."""
-        waiting, now = self.unread, time.monotonic()
-        read = self._written - waiting - self._in_kernel()
+        """Return whether the client has read nothing for too long. Call this at regular intervals."""
+        waiting, now = self.unsent_bytes, time.monotonic()
+        read = self._written - waiting - self._kernel_bytes()
         if not waiting or read > self._read:
-            self._read, self._since = read, now
-        return now - self._since > STALLED
+            self._read, self._last_read = read, now
+        return now - self._last_read > STALLED_SECONDS
 
-    def _in_kernel(self) -> int:
-        """Bytes that the socket has taken and the client has not; it counts some more for itself."""
+    def _kernel_bytes(self) -> int:
+        """Return the number of bytes in the socket's send buffer, including some overhead."""
         try:
             return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
-        except (OSError, AttributeError, ValueError):  # a system that does not tell, or a socket that is closed by now
+        except (OSError, AttributeError, ValueError):  # the system does not support this, or the socket is closed
             return 0
 
     def drop(self) -> None:
-        self._stop()
+        self._cancel_catching_up()
         self._transport.abort()
 
     def close(self) -> None:
-        self._stop()
+        self._cancel_catching_up()
         self._transport.close()
 
-    def _stop(self) -> None:
+    def _cancel_catching_up(self) -> None:
         if self.catching_up is not None:
             self.catching_up.cancel()
 
 
-def is_ours(connection: socket.socket) -> bool:
-    """Whether a process of this very user is at the other end; true where the system cannot tell, the folder being private."""
+def is_same_user(connection: socket.socket) -> bool:
+    """Return whether the client belongs to this user. True if the system cannot tell: the folder is private anyway."""
     if not hasattr(socket, "SO_PEERCRED"):
         return True
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -1,6 +1,6 @@
-"""Where the worker of a library is met on this host: a private folder with its socket and its locks.
+"""The private folder with the worker's socket and locks.
 
-Not XDG_RUNTIME_DIR: that is emptied at the last logout, which is just when the worker must go on.
+Not XDG_RUNTIME_DIR: the system empties it at the last logout, and the worker has to survive exactly that.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 
 from softprompt.errors import WorkerError
 from softprompt.system.filesystems import set_mode
-from softprompt.system.locks import take
-from softprompt.system.paths import APP, data_folder, make_folder, why_not_ours
+from softprompt.system.locks import try_lock
+from softprompt.system.paths import APP_NAME, data_folder, find_privacy_problem, make_folder
 
-VARIABLE = "SOFTPROMPT_RUNTIME"
-MAX_PATH_BYTES = 107  # bytes of a Unix socket's path, without the final zero; some systems have 103
+RUNTIME_VARIABLE = "SOFTPROMPT_RUNTIME"
+MAX_PATH_BYTES = 107  # limit for a Unix socket's path, without the final zero; some systems allow 103
 
 
 class Endpoint:
-    """The meeting place of the worker that serves the data folder `home`; `prepare` makes it.
+    """The socket and the locks of the worker that serves the data folder `home`.
 
-    A relative SOFTPROMPT_RUNTIME is taken from the data folder, so that it is the same place wherever a command is run.
+    A relative SOFTPROMPT_RUNTIME starts at the data folder, so that every command finds the same endpoint.
     """
 
     def __init__(self, home: Path | None = None) -> None:
@@ -36,10 +36,11 @@ class Endpoint:
         self.worker_lock = self.folder / f"{key}.worker"
 
     def prepare(self) -> None:
-        """Makes the folder, or sees that it is ours and closed to others; raises WorkerError."""
+        """Create the folder, or check that it belongs to this user and nobody else can open it. Raises WorkerError."""
         if len(os.fsencode(self.socket)) > MAX_PATH_BYTES:
             raise WorkerError(
-                f"{self.socket} is too long for a socket: set {VARIABLE} to a shorter folder, such as /tmp/me"
+                f"{self.socket} is too long for a socket path: "
+                f"set {RUNTIME_VARIABLE} to a shorter folder, such as /tmp/me"
             )
         try:
             if self.folder.is_relative_to(self.home.absolute()):
@@ -50,46 +51,50 @@ class Endpoint:
             pass
         except OSError as error:
             raise WorkerError(
-                f"{self.folder} cannot be made ({error.strerror}): set {VARIABLE} to a folder that you can write to"
+                f"cannot create {self.folder} ({error.strerror}): "
+                f"set {RUNTIME_VARIABLE} to a folder that you can write to"
             ) from error
         self.check()
 
     def check(self) -> None:
-        """Raises WorkerError where the folder is a link, another user's, or open to others."""
-        if wrong := why_not_ours(self.folder):
+        """Raise WorkerError if the folder is a link, belongs to another user or is open to others."""
+        if wrong := find_privacy_problem(self.folder):
             raise WorkerError(
-                f"{self.folder} {wrong}, and will not be used: `export {VARIABLE}={self._another()}`, then start again"
+                f"{self.folder} {wrong}, so it cannot be used: "
+                f"run `export {RUNTIME_VARIABLE}={self._suggest_folder()}` and start again"
             )
 
-    def _another(self) -> Path:
-        """A folder that would do: its name is short and not taken, and whose it is does not depend on anybody else."""
-        names = (Path(f"/tmp/{APP}-{os.geteuid()}-{number}") for number in range(2, 100))
-        return next((path for path in names if not os.path.lexists(path) or not why_not_ours(path)), Path("/tmp/me"))
+    def _suggest_folder(self) -> Path:
+        """Return a folder with a short name that is free, or that already belongs to this user alone."""
+        names = (Path(f"/tmp/{APP_NAME}-{os.geteuid()}-{number}") for number in range(2, 100))
+        return next(
+            (path for path in names if not os.path.lexists(path) or not find_privacy_problem(path)), Path("/tmp/me")
+        )
 
 
 def _runtime_folder(home: Path) -> Path:
-    """Raise WorkerError for the home of a user who does not exist."""
-    given = os.environ.get(VARIABLE) or f"/tmp/{APP}-{os.geteuid()}"
+    given = os.environ.get(RUNTIME_VARIABLE) or f"/tmp/{APP_NAME}-{os.geteuid()}"
     try:
         return home.absolute() / Path(given).expanduser()
     except RuntimeError as error:
-        raise WorkerError(f"{VARIABLE} is {given!r}, and there is no such user: set it to a folder") from error
+        raise WorkerError(f"{RUNTIME_VARIABLE} is {given!r}, but there is no such user: set it to a folder") from error
 
 
 @contextmanager
-def held(path: Path, within: float) -> Iterator[None]:
-    """Waits for a lock and holds it; raises WorkerError where it is not free within so many seconds."""
-    until = time.monotonic() + within
+def hold_lock(path: Path, timeout: float) -> Iterator[None]:
+    """Hold a lock. Raises WorkerError if it is not free within `timeout` seconds."""
+    until = time.monotonic() + timeout
     try:
-        while (descriptor := take(path)) is None:
+        while (descriptor := try_lock(path)) is None:
             if time.monotonic() > until:
                 raise WorkerError(
-                    f"another program has been starting the worker for {within:.0f} s ({path}): end it, or try again"
+                    f"another program has been starting the worker for {timeout:.0f} s ({path}): "
+                    "end that program, or try again"
                 )
-            time.sleep(0.05)  # flock cannot wait for a time
+            time.sleep(0.05)  # flock has no timeout
     except OSError as error:
         raise WorkerError(
-            f"{path} cannot be locked ({error.strerror}): set {VARIABLE} to a folder on a local disk"
+            f"cannot lock {path} ({error.strerror}): set {RUNTIME_VARIABLE} to a folder on a local disk"
         ) from error
     try:
         yield

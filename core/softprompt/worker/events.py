@@ -1,4 +1,4 @@
-"""The events of a run, checked: a file may hold anything, so every value has its type and its bounds before it is used."""
+"""Check the events of a run. A file may hold anything, so every value is checked for type and range before use."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker.summary import ENDED
 
-MAX_LINE_BYTES = 1 << 20  # of one event
-MAX_NUMBER = 1 << 52  # up to here a position has a next one, and JSON of every language holds a whole number
-MAX_TEXT = 10_000  # characters of an error or a readout
-MAX_LIST = 1024  # restarts, numbers of tokens
+MAX_LINE_BYTES = 1 << 20
+MAX_NUMBER = 1 << 52  # floats are exact up to here, and every JSON parser reads whole numbers up to here
+MAX_TEXT_LENGTH = 10_000  # characters of an error or a readout
+MAX_LIST_LENGTH = 1024  # restarts, or numbers of tokens
 
-WHOLE = ("queued", "paused", *ENDED)  # events that set the state of a run, whatever was before
+STATE_EVENTS = ("queued", "paused", *ENDED)  # events that set a run's state regardless of earlier events
 
 
 class BadEvent(ValueError):
-    """An event that changes its run's state holds a value it cannot have, so the run cannot be read."""
+    """An event that changes its run's state has an invalid value, so the run is unreadable."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, when, and under which lease of the run; 0 where that was not written. `values` holds what was given, checked."""
+    """A checked event of a run. `lease` is the lease of the writer, or 0 if the event does not name it."""
 
     kind: str
     at: str
@@ -33,11 +33,11 @@ class Event:
     values: Mapping[str, Any]
 
 
-Check = Callable[[Any], Any]  # the value in its type; raises ValueError, saying what is expected
+Check = Callable[[Any], Any]  # returns the value in its type; raises ValueError that says what is expected
 
 
-def read_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object in a line; None for a torn line, or what is none."""
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a line, or None if the line is torn or holds something else."""
     try:
         values = decode(line)
     except (ValueError, RecursionError):
@@ -46,156 +46,167 @@ def read_line(line: bytes) -> dict[str, Any] | None:
 
 
 def decode(raw: bytes) -> Any:
-    """The JSON in `raw`, without lone surrogates, which no file and no terminal takes. Raises ValueError and RecursionError."""
+    """Decode JSON, and replace lone surrogates: no file and no terminal accepts them.
+
+    Raises:
+        ValueError: `raw` is not valid JSON in UTF-8.
+        RecursionError: the values are nested too deeply.
+    """
     values = json.loads(raw.decode("utf-8"))
-    return _clean(values) if b"\\ud" in raw.lower() else values
+    return _replace_surrogates(values) if b"\\ud" in raw.lower() else values
 
 
 def check_event(values: Mapping[str, Any]) -> Event | None:
-    """The event in a JSON object; None for a kind that this version does not know, and for a report that cannot be drawn.
+    """Return the event in a JSON object. None for an unknown kind of event, and for an invalid report.
 
-    Raises BadEvent where a value decides about the run and is not what it can be.
+    Raises:
+        BadEvent: a value that affects the run's state is invalid.
     """
     kind = values.get("event")
     if not isinstance(kind, str) or kind not in _CHECKS:
         return None
     try:
-        at, lease = time(values.get("at")), _checked("lease", count, values.get("lease", 0))
+        at, lease = check_time(values.get("at")), _check_field("lease", check_count, values.get("lease", 0))
         checked = {
-            key: _checked(key, check, values[key])
+            key: _check_field(key, check, values[key])
             for key, check in _CHECKS[kind].items()
             if values.get(key) is not None
         }
-        if missing := [key for key in _NEEDED.get(kind, ()) if key not in checked]:
+        if missing := [key for key in _REQUIRED.get(kind, ()) if key not in checked]:
             raise ValueError(f"{missing[0]} is missing")
     except ValueError as error:
-        if kind == "report":  # a point of a curve less
+        if kind == "report":  # costs one point of a curve
             return None
-        raise BadEvent(f"the event {kind!r} cannot be read: {error}") from error
+        raise BadEvent(f"cannot read the event {kind!r}: {error}") from error
     return Event(kind, at, lease, checked)
 
 
-def _checked(key: str, check: Check, value: Any) -> Any:
+def _check_field(key: str, check: Check, value: Any) -> Any:
     try:
         return check(value)
     except ValueError as error:
-        raise ValueError(f"{key} is {_brief(value)}; {error}") from error
+        raise ValueError(f"{key} is {_describe_value(value)}; {error}") from error
 
 
-def _brief(value: Any) -> str:
-    """A value in a message. It may be a number of thousands of digits, which Python does not even print, or nested deeply."""
+def _describe_value(value: Any) -> str:
+    """Describe a value for a message. A number may have thousands of digits, too many for Python to print."""
     if isinstance(value, int) and value.bit_length() > 200:
-        return "a number of very many digits"
+        return "a number with very many digits"
     return repr(value)[:60] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
-def _clean(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_clean(part) for part in value]
-    return {_clean(key): _clean(part) for key, part in value.items()} if isinstance(value, dict) else value
+        return [_replace_surrogates(item) for item in value]
+    return (
+        {_replace_surrogates(key): _replace_surrogates(item) for key, item in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
 
 
-# values
+# checks of values
 
 
-def count(value: Any) -> int:
+def check_count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
-        raise ValueError("a whole number from 0 is expected")
+        raise ValueError("it must be a whole number from 0")
     return value
 
 
-def number(value: Any) -> float:
-    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # NaN is in no range
-        raise ValueError("a finite number is expected")
+def check_number(value: Any) -> float:
+    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # NaN fails this too
+        raise ValueError("it must be a finite number")
     return float(value)
 
 
-def figure(value: Any) -> float | None:
-    """A measured number; what is none any more is written as null."""
-    return None if value is None else number(value)
+def check_figure(value: Any) -> float | None:
+    """Check a measured number. NaN and infinity are stored as null."""
+    return None if value is None else check_number(value)
 
 
-def text(value: Any) -> str:
+def check_text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text is expected")
-    return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT - 1]}…"
+        raise ValueError("it must be a text")
+    return value if len(value) <= MAX_TEXT_LENGTH else f"{value[: MAX_TEXT_LENGTH - 1]}…"
 
 
-def time(value: Any) -> str:
-    """An ISO time, as it was written."""
+def check_time(value: Any) -> str:
+    """Check a time in ISO format, and return it unchanged."""
     try:
         if isinstance(value, str) and len(value) <= 40 and datetime.fromisoformat(value):
             return value
     except ValueError:
         pass
-    raise ValueError(f"its time is {_brief(value)}; an ISO time is expected")
+    raise ValueError(f"its time is {_describe_value(value)}; it must be in ISO format")
 
 
-def time_or_none(value: Any) -> str:
-    return time(value) if value != "" else ""
+def check_optional_time(value: Any) -> str:
+    return check_time(value) if value != "" else ""
 
 
-def _figures(value: Any) -> tuple[float | None, ...]:
-    return tuple(map(figure, _listed(value)))
+def _check_figures(value: Any) -> tuple[float | None, ...]:
+    return tuple(map(check_figure, _check_list(value)))
 
 
-def _rows(value: Any) -> list[list[float | None]]:
-    """Of a sweep: the number of tokens with its similarities, for each."""
-    return [[count(row[0]), *_figures(row[1:])] for row in map(_listed, _listed(value)) if row]
+def _check_sweep_rows(value: Any) -> list[list[float | None]]:
+    """Check the rows of a sweep: a number of tokens and its similarities."""
+    return [[check_count(row[0]), *_check_figures(row[1:])] for row in map(_check_list, _check_list(value)) if row]
 
 
-def _listed(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or len(value) > MAX_LIST:
-        raise ValueError(f"a list of at most {MAX_LIST} is expected")
+def _check_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) > MAX_LIST_LENGTH:
+        raise ValueError(f"it must be a list of at most {MAX_LIST_LENGTH} items")
     return value
 
 
-def _results(value: Any) -> tuple[SweepResult, ...]:
-    """What each number of tokens of a sweep came to."""
+def _check_results(value: Any) -> tuple[SweepResult, ...]:
     results = []
-    for result in _listed(value):
+    for result in _check_list(value):
         if not isinstance(result, dict) or "tokens" not in result:
-            raise ValueError("a list of objects with tokens is expected")
-        known = {key: _checked(key, check, result[key]) for key, check in _RESULT.items() if key in result}
+            raise ValueError("it must be a list of objects with tokens")
+        known = {key: _check_field(key, check, result[key]) for key, check in _RESULT.items() if key in result}
         results.append(SweepResult.from_dict(known))
     return tuple(results)
 
 
-def _flag(value: Any) -> bool:
+def _check_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("true or false is expected")
+        raise ValueError("it must be true or false")
     return value
 
 
-def _report(value: Any) -> dict[str, Any]:
-    """The last report, as it stands in the event that ends a run."""
+def _check_report(value: Any) -> dict[str, Any]:
+    """Check the latest report inside the event that ends a run."""
     if not isinstance(value, dict):
-        raise ValueError("an object is expected")
-    return {key: _checked(key, check, value[key]) for key, check in _REPORT.items() if value.get(key) is not None}
+        raise ValueError("it must be an object")
+    return {key: _check_field(key, check, value[key]) for key, check in _REPORT.items() if value.get(key) is not None}
 
 
 _RESULT: dict[str, Check] = {
-    "tokens": count, "similarity": figure, "composed": figure, "worst": figure, "floor": figure,
-    "readout_text": text, "readout_similarity": figure, "knee": _flag,
+    "tokens": check_count, "similarity": check_figure, "composed": check_figure, "worst": check_figure,
+    "floor": check_figure, "readout_text": check_text, "readout_similarity": check_figure, "knee": _check_flag,
 }  # fmt: skip
 _REPORT: dict[str, Check] = {
-    "step": count, "steps": count, "tokens": count, "loss": figure, "similarity": figure, "best_loss": figure, "best_similarity": figure,
-    "seconds": figure, "steps_per_second": figure, "restarts": _figures, "sweep": _rows,
-    "text": text, "hard_similarity": figure, "hard_step": count, "hard_steps": count,
+    "step": check_count, "steps": check_count, "tokens": check_count,
+    "loss": check_figure, "similarity": check_figure, "best_loss": check_figure, "best_similarity": check_figure,
+    "seconds": check_figure, "steps_per_second": check_figure, "restarts": _check_figures, "sweep": _check_sweep_rows,
+    "text": check_text, "hard_similarity": check_figure, "hard_step": check_count, "hard_steps": check_count,
 }  # fmt: skip
 _END: dict[str, Check] = {
-    "error": text, "began": time_or_none, "entry": text, "name": text, "results": _results, "latest": _report,
+    "error": check_text, "began": check_optional_time, "entry": check_text, "name": check_text,
+    "results": _check_results, "latest": _check_report,
 }  # fmt: skip
 _CHECKS: dict[str, dict[str, Check]] = {
-    "queued": {"position": number},
-    "paused": {"position": number},
-    "moved": {"position": number},
+    "queued": {"position": check_number},
+    "paused": {"position": check_number},
+    "moved": {"position": check_number},
     "stopping": {},
     "pausing": {},
-    "began": {"step": count},
+    "began": {"step": check_count},
     "report": _REPORT,
     **dict.fromkeys(ENDED, _END),
 }
-_NEEDED = {"moved": ("position",), "began": ("step",), "report": ("step", "tokens")}
+_REQUIRED = {"moved": ("position",), "began": ("step",), "report": ("step", "tokens")}

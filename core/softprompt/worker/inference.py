@@ -1,4 +1,4 @@
-"""Questions that need a text encoder, answered by the thread that trains, between two steps."""
+"""Queries that need a text encoder. The trainer's thread answers them between two steps."""
 
 from __future__ import annotations
 
@@ -20,87 +20,91 @@ if TYPE_CHECKING:
 MAX_NEIGHBOURS = 100
 
 
-def answer(request: Request, services: Services) -> dict[str, Any]:
-    """The reply to a question, as plain values. Raises SoftPromptError."""
+def answer_query(request: Request, services: Services) -> dict[str, Any]:
+    """Answer a query with plain values. Raises SoftPromptError."""
     match request:
         case Similarity():
-            return _similarity(request, services)
+            return _answer_similarity(request, services)
         case Neighbours():
-            return _neighbours(request, services)
-    raise WorkerError(f"{request.do} is no question")
+            return _answer_neighbours(request, services)
+    raise WorkerError(f"{request.do} is not a query")
 
 
-def _encoder(services: Services, model: str, device: str) -> TextEncoder:
-    """The model, if it is loaded or can be without stalling a training; `mini` loads in a quarter of a second."""
+def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
+    """Return the model. Raises Busy if loading it would stall a training; `mini` loads in 0.25 s."""
     from softprompt.worker.active_run import Busy
 
     assert services.models is not None
     if services.active and model.lower() != MINI and not services.models.has(model, device):
-        raise Busy(f"{model} is not loaded, and a training is under way: ask again when it is done")
+        raise Busy(f"{model} is not loaded, and a training is running: ask again when it is done")
     return services.models.get(model, device)
 
 
-def _similarity(request: Similarity, services: Services) -> dict[str, Any]:
-    from softprompt.composition.composer import compose, figures, pooled
+def _answer_similarity(request: Similarity, services: Services) -> dict[str, Any]:
+    from softprompt.composition.composer import compose, encode_compositions, score_compositions
 
-    encoder = _encoder(services, request.model, request.device)
+    encoder = _get_encoder(services, request.model, request.device)
     opened = services.library.open(request.opened) if request.opened else None
-    made = compose(encoder, request.texts, services.library.open, opened)
-    ours = pooled(encoder, made)
-    told = [_told(sentence, found) if sentence.words else None
-            for sentence, found in zip(made.sentences, figures(encoder, made, ours), strict=True)]  # fmt: skip
+    compositions = compose(encoder, request.texts, services.library.open, opened)
+    embeddings = encode_compositions(encoder, compositions)
+    references = [
+        _describe_reference(parsed, score) if parsed.words else None
+        for parsed, score in zip(
+            compositions.parsed, score_compositions(encoder, compositions, embeddings), strict=True
+        )
+    ]
     return {
         "model": encoder.name,
         "room": encoder.max_prompt_tokens,
-        "tokens": [len(row) for row in made.rows],
-        "similarities": (ours @ ours.T).clamp(-1, 1).tolist(),
-        "written_out": told,
+        "tokens": [len(row) for row in compositions.rows],
+        "similarities": (embeddings @ embeddings.T).clamp(-1, 1).tolist(),
+        "written_out": references,
     }
 
 
-def _told(sentence: ParsedPrompt, found: CompositionScore) -> dict[str, Any]:
+def _describe_reference(parsed: ParsedPrompt, score: CompositionScore) -> dict[str, Any]:
     return {
-        "text": sentence.readable if sentence.known else "",
-        "tokens": found.written_tokens,
-        "saved": found.saved,
-        "similarity": found.fidelity,
-        "floor": found.floor,
-        "mixed": found.mixed,
+        "text": parsed.display_text if parsed.has_known_meaning else "",
+        "tokens": score.reference_tokens,
+        "saved": score.saved_tokens,
+        "similarity": score.fidelity,
+        "floor": score.floor,
+        "mixed": score.mixed,
     }
 
 
-def _neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
+def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
     from softprompt.evaluation.readout import read_out, readout_similarity
 
     if request.run:
         active = services.active.get(request.run)
         if active is None or active.vectors is None:
-            raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry when it is done")
+            raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry once it is done")
         encoder, vectors = active.vectors
-        target: Tensor | Array | None = _target(active, encoder)
+        target: Tensor | Array | None = _run_target(active, encoder)
     else:
         prompt = services.library.open(request.entry).prompt
-        encoder, vectors = _encoder(services, prompt.model, "auto"), prompt.vectors
-        encoder.check_belongs(prompt)
+        encoder, vectors = _get_encoder(services, prompt.model, "auto"), prompt.vectors
+        encoder.check_compatible(prompt)
         target = prompt.target if prompt.target.size else None
     tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MAX_NEIGHBOURS) - 1)
     readout = [
-        [{"token": read.token, "cosine": read.cosine}, *(vars(near).copy() for near in read.alternatives)]
-        for read in tokens
+        [{"token": token.token, "cosine": token.cosine}, *(vars(near).copy() for near in token.alternatives)]
+        for token in tokens
     ]
     similarity = None if target is None else readout_similarity(encoder, text, target)
     return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
 
 
-def _target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
-    """What a run is trained on, as its entry will have it; the same for all of its run."""
+def _run_target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
+    """Return a run's training target, as its entry will store it."""
     from softprompt.encoders.clip.rows import ALONE
     from softprompt.objectives.hard_prompt import tokenize_target
-    from softprompt.objectives.pooled import encode_targets_in
+    from softprompt.objectives.pooled import encode_target
 
     if active.target is None:
         job = active.run.job
-        active.target = encode_targets_in(
+        active.target = encode_target(
             encoder, tokenize_target(encoder, job.prompt, job.meanings, job.config.long), [ALONE]
         )[0]
     target: Tensor = active.target

@@ -1,10 +1,10 @@
-"""Whose a run is: a file in its folder, so that a home shared by several hosts never trains one run twice.
+"""Run ownership. A lease is a file in the run's folder, so that hosts which share a home never train a run twice.
 
-Each holder's lease is a file `lease.<n>` made without replacing, n counting up: making it is taking it, and who finds a higher
-number than his own has lost the run. No lease is ever removed, so the numbers never go backwards.
+Each lease is a new file `lease.<n>` with the next number n. Whoever creates the file owns the run, and a process that
+sees a higher number than its own has lost the run. Leases are never deleted, so the numbers only go up.
 
-A run's first lease says on which host it waits. Another one is taken only to train or change it, however many runs wait; that
-their host is alive is told by one file for all of them, beside their folders.
+The first lease tells on which host a run waits. A host takes another lease only to train or change the run, however
+many runs wait. To show that it is alive, a host updates one heartbeat file for all its runs, beside their folders.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from pathlib import Path
 
 from softprompt.system.files import read_file, write_new
 
-UNHEARD = 120.0  # seconds without a sign of life after which another host's run may be taken over, when asked to
+TAKEOVER_SECONDS = 120.0  # silence after which a user may take over another host's run
 MAX_LEASE_BYTES = 4096
-_NAME = re.compile(r"lease\.(\d{1,9})", re.ASCII)
+_LEASE_NAME = re.compile(r"lease\.(\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process on a host: `boot` tells two starts of the host apart, `pids` two containers, `started` two processes of one number."""
+    """The process that holds a lease.
+
+    `boot` distinguishes two boots of a host, `pids` two containers, and `started` two processes with the same number.
+    """
 
     host: str
     boot: str
@@ -38,14 +41,14 @@ class Holder:
     started: str
 
     @classmethod
-    def me(cls) -> Holder:
-        return cls(socket.gethostname(), _boot(), _pids(), os.getpid(), _own_start(os.getpid()))
+    def this_process(cls) -> Holder:
+        return cls(socket.gethostname(), _boot_id(), _pid_namespace(), os.getpid(), _cached_start_ticks(os.getpid()))
 
-    def lives(self) -> bool | None:
-        """Whether that process runs; None where that cannot be seen from here."""
-        if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot(), _pids()):
+    def is_alive(self) -> bool | None:
+        """Return whether the process runs, or None if this process cannot see it."""
+        if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot_id(), _pid_namespace()):
             return None
-        return self.started == started(self.pid) != ""
+        return self.started == start_ticks(self.pid) != ""
 
 
 class Lease:
@@ -55,24 +58,26 @@ class Lease:
         self.folder = folder
         self.number = number
 
-    def is_ours(self) -> bool:
-        """False once another process has taken the run."""
-        return newest(self.folder) == self.number
+    def is_current(self) -> bool:
+        """Return whether this is the newest lease. False once another process has taken the run."""
+        return newest_lease(self.folder) == self.number
 
     def renew(self) -> None:
         os.utime(self.folder / f"lease.{self.number}")
 
 
-def newest(folder: Path) -> int:
-    """The number of the newest lease in a run's folder, 0 where there is none."""
+def newest_lease(folder: Path) -> int:
+    """Return the number of the newest lease in a run's folder, or 0 if there is none."""
     with os.scandir(folder) as entries:
-        return max((int(match[1]) for match in (_NAME.fullmatch(entry.name) for entry in entries) if match), default=0)
+        return max(
+            (int(match[1]) for match in (_LEASE_NAME.fullmatch(entry.name) for entry in entries) if match), default=0
+        )
 
 
-def holder_of(folder: Path, number: int | None = None) -> Holder | None:
-    """Who holds the run, by its newest lease or that of a `number`; None where nobody does, or the lease is not readable."""
+def read_holder(folder: Path, number: int | None = None) -> Holder | None:
+    """Return the holder of lease `number`, by default the newest. None if that lease is missing or unreadable."""
     try:
-        number = newest(folder) if number is None else number
+        number = newest_lease(folder) if number is None else number
         values = json.loads(read_file(f"{folder}/lease.{number}", MAX_LEASE_BYTES))
         return Holder(
             str(values["host"]), str(values["boot"]), str(values["pids"]), int(values["pid"]), str(values["started"])
@@ -82,66 +87,66 @@ def holder_of(folder: Path, number: int | None = None) -> Holder | None:
 
 
 def take_lease(folder: Path, seen: int | None = None) -> Lease | None:
-    """Take the run, whoever held it; None where another process was quicker.
+    """Take the run, whoever holds it. Return None if another process was faster.
 
     Args:
-        seen: the newest lease when the caller decided that it may take the run; the newest one now unless given.
+        seen: the newest lease at the time when the caller decided to take the run. Default: the newest lease now.
     """
-    number = (newest(folder) if seen is None else seen) + 1
+    number = (newest_lease(folder) if seen is None else seen) + 1
     try:
-        write_new(folder / f"lease.{number}", json.dumps(asdict(Holder.me())).encode())
+        write_new(folder / f"lease.{number}", json.dumps(asdict(Holder.this_process())).encode())
     except FileExistsError:
         return None
     return Lease(folder, number)
 
 
 def is_free(folder: Path, number: int | None = None) -> bool:
-    """Whether a process of this host may take the run unasked: its holder is gone, or is this one.
+    """Return whether this host may take the run without asking: its holder is dead, or is this process.
 
-    A holder of this host's name that cannot be seen, since the host was started again or it is in another container, is gone when it has
-    not been heard of for long.
+    A holder with this host's name that is invisible here (from an earlier boot, or in another container) counts as
+    dead once it has been silent for `TAKEOVER_SECONDS`.
     """
-    holder = holder_of(folder, number)
+    holder = read_holder(folder, number)
     if holder is None:
         return False
-    lives = holder.lives()
-    if lives is None and holder.host == socket.gethostname():
+    is_alive = holder.is_alive()
+    if is_alive is None and holder.host == socket.gethostname():
         try:
-            return unheard_for(folder) >= UNHEARD
-        except OSError:  # where nothing can be written, nothing can be trained
+            return seconds_since_heartbeat(folder) >= TAKEOVER_SECONDS
+        except OSError:  # a folder that cannot be written to is no place to train
             return False
-    return lives is False or holder == Holder.me()
+    return is_alive is False or holder == Holder.this_process()
 
 
-def is_here(folder: Path) -> bool:
-    """Whether a run is this host's to train: its holder lives here, or a process of this host may take it unasked."""
-    holder = holder_of(folder)
-    return holder is not None and (holder.lives() is True or is_free(folder))
+def is_on_this_host(folder: Path) -> bool:
+    """Return whether this host trains the run: its holder lives here, or this host may take it without asking."""
+    holder = read_holder(folder)
+    return holder is not None and (holder.is_alive() is True or is_free(folder))
 
 
-def sign_of_life(runs: Path) -> None:
-    """Tell other hosts that the worker of this one is there, for all the runs that wait here. Raises OSError."""
-    _sign_of(runs, Holder.me()).touch(mode=0o600)
+def write_heartbeat(runs: Path) -> None:
+    """Show other hosts that this host's worker is alive, for all its waiting runs. Raises OSError."""
+    _heartbeat_path(runs, Holder.this_process()).touch(mode=0o600)
 
 
-def unheard_for(folder: Path) -> float:
-    """Seconds since the holder of a run was heard of, by the clock of the disk it lies on: hosts' clocks differ."""
-    number = newest(folder)
-    holder = holder_of(folder, number)
-    heard = float("-inf")
-    for path in (folder / f"lease.{number}", *([_sign_of(folder.parent, holder)] if holder else ())):
+def seconds_since_heartbeat(folder: Path) -> float:
+    """Return how long a run's holder has been silent, by the clock of the run's disk: the clocks of hosts differ."""
+    number = newest_lease(folder)
+    holder = read_holder(folder, number)
+    latest = float("-inf")
+    for path in (folder / f"lease.{number}", *([_heartbeat_path(folder.parent, holder)] if holder else ())):
         with suppress(FileNotFoundError):
-            heard = max(heard, path.lstat().st_mtime)
+            latest = max(latest, path.lstat().st_mtime)
     probe = folder / f".{secrets.token_hex(8)}.partial"
     probe.touch(mode=0o600, exist_ok=False)
     try:
-        return probe.stat().st_mtime - heard
+        return probe.stat().st_mtime - latest
     finally:
         probe.unlink(missing_ok=True)
 
 
-def _sign_of(runs: Path, holder: Holder) -> Path:
-    """The file that tells of a host's worker: of one start of the host, in one container."""
+def _heartbeat_path(runs: Path, holder: Holder) -> Path:
+    """Return the heartbeat file of a host's worker, which belongs to one boot and one container."""
     key = hashlib.sha256(repr((holder.host, holder.boot, holder.pids)).encode("utf-8", "backslashreplace")).hexdigest()[
         :16
     ]
@@ -149,37 +154,38 @@ def _sign_of(runs: Path, holder: Holder) -> Path:
 
 
 @cache
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # no Linux: a process of the same number and start time is the same one
+    except OSError:  # not Linux: the process number and the start time have to do
         return ""
 
 
 @cache
-def _pids() -> str:
-    """The namespace in which processes are numbered."""
+def _pid_namespace() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
 
-def started(pid: int) -> str:
-    """When a process began, in ticks since boot, "" where there is none; fields 3 and 22 of /proc/<pid>/stat (proc(5))."""
+def start_ticks(pid: int) -> str:
+    """Return when a process started, in ticks since boot, or "" if it does not run.
+
+    Reads fields 3 and 22 of /proc/<pid>/stat; see proc(5).
+    """
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
         finally:
             os.close(descriptor)
-        return (
-            "" if fields[0] in b"ZX" else fields[19].decode()
-        )  # a killed process stays as a zombie until its parent looks
+        # a killed process stays a zombie until its parent waits for it
+        return "" if fields[0] in b"ZX" else fields[19].decode()
     except (OSError, IndexError):
         return ""
 
 
 @cache
-def _own_start(pid: int) -> str:
-    return started(pid)
+def _cached_start_ticks(pid: int) -> str:
+    return start_ticks(pid)

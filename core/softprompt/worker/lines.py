@@ -1,16 +1,21 @@
-"""Lines of the protocol from an asyncio stream, for the worker and the interface."""
+"""Read the protocol's lines from an asyncio stream. The worker and the interface use this."""
 
 from __future__ import annotations
 
 import asyncio
 
-from softprompt.worker.protocol import too_long
+from softprompt.worker.protocol import message_too_long
 
-MAX_SKIPPED_BYTES = 64 << 20  # bytes of a line over the limit that are read past before the other side is given up
+MAX_SKIPPED_BYTES = 64 << 20  # read past this much of an overlong line, then close the connection
 
 
 async def read_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line, b"" at the end. Raises MessageTooLong for a line over the reader's limit, having read past it."""
+    """Return the next line, or b"" at the end of the stream.
+
+    Raises:
+        MessageTooLong: the line exceeds the reader's limit. The reader has skipped it.
+        ConnectionAbortedError: the line exceeds `MAX_SKIPPED_BYTES` too.
+    """
     try:
         return await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError:
@@ -22,7 +27,7 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
         skipped += unread
         try:
             await reader.readuntil(b"\n")
-            raise too_long(skipped + 1)
+            raise message_too_long(skipped + 1)
         except asyncio.IncompleteReadError:
             return b""
         except asyncio.LimitOverrunError as error:

@@ -1,4 +1,4 @@
-"""The logs, one for the worker and one for the commands and the interface. What libraries say goes nowhere else."""
+"""The log files: one for the worker, one for the commands and the interface. Libraries log to them and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,60 +14,62 @@ from typing import BinaryIO
 from softprompt.system.filesystems import set_mode
 from softprompt.system.paths import cache_folder, make_folder
 
-SIZE, KEPT = 1_000_000, 3  # bytes of a file; older files
+MAX_LOG_BYTES, OLD_LOGS = 1_000_000, 3  # size of a log file; number of older files
 WORKER, PROGRAM = "worker", "softprompt-tui"
-# progress bars that libraries would draw on standard error, with names from the hub in them
-WITHOUT_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+# libraries would draw progress bars on standard error, with names from the hub in them
+NO_PROGRESS_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
-def log_path(of: str = WORKER) -> Path:
-    """This host's log: a home may be shared."""
-    return cache_folder() / f"{of}-{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}.log"
+def log_path(program: str = WORKER) -> Path:
+    """Return the path of this host's log: several hosts may share a home."""
+    return cache_folder() / f"{program}-{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}.log"
 
 
-def log_file(of: str = WORKER) -> BinaryIO:
-    """The log, opened to be added to by a process that does not keep it. Raises HomeError, OSError."""
-    make_folder(log_path(of).parent)
-    return os.fdopen(_opened(str(log_path(of)), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+def open_log_file(program: str = WORKER) -> BinaryIO:
+    """Open the log for appending, as raw bytes and without rotation. Raises HomeError, OSError."""
+    make_folder(log_path(program).parent)
+    return os.fdopen(_open_private(str(log_path(program)), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
-def _opened(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
 
 class Log(RotatingFileHandler):
-    """A private rotating file, made with its first line. Where it cannot be written, nothing is said of it."""
+    """A private log file that rotates. The first line creates it, and write errors are ignored."""
 
-    def __init__(self, of: str) -> None:
-        super().__init__(log_path(of), "a", SIZE, KEPT, encoding="utf-8", delay=True, errors="backslashreplace")
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            log_path(program), "a", MAX_LOG_BYTES, OLD_LOGS, encoding="utf-8", delay=True, errors="backslashreplace"
+        )
         self.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
 
     def _open(self) -> TextIOWrapper:
         make_folder(Path(self.baseFilename).parent)
-        descriptor = _opened(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = _open_private(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         return TextIOWrapper(os.fdopen(descriptor, "ab"), self.encoding, self.errors)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line a record but for tracebacks, and nothing in it that could steer a terminal."""
+        """Format a record as one line, plus a traceback if there is one, and escape all control characters."""
         text = super().format(record)
         return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk or a home that cannot be written to must not put a traceback on the terminal."""
+        """Ignore the error: a full disk or a read-only home must not print a traceback on the terminal."""
 
 
-class StreamsFollow(Log):
-    """A log that standard output and error lead into: what a C library prints must not reach a terminal."""
+class StreamLog(Log):
+    """The worker's log, which also receives standard output and error, so that no C library prints on a terminal."""
 
     def __init__(self) -> None:
         super().__init__(WORKER)
-        self._lead()
+        self._redirect_streams()
 
     def doRollover(self) -> None:
         super().doRollover()
-        self._lead()
+        self._redirect_streams()
 
-    def _lead(self) -> None:
+    def _redirect_streams(self) -> None:
         self.stream = self.stream or self._open()
         descriptor = self.stream.fileno()
         set_mode(descriptor, 0o600)
@@ -75,8 +77,8 @@ class StreamsFollow(Log):
             os.dup2(descriptor, standard)
 
 
-class NoHandlers(logging.Logger):
-    """A logger that keeps no handler and passes everything on to the root's.
+class HandlerlessLogger(logging.Logger):
+    """A logger without handlers of its own: every record goes to the root logger's handlers.
 
     transformers, huggingface_hub and torch each give their loggers a handler that writes to standard error.
     """
@@ -93,23 +95,23 @@ class NoHandlers(logging.Logger):
         pass
 
 
-def collect(*handlers: logging.Handler, level: int = logging.WARNING) -> None:
-    """Send all log lines and warnings of this process to `handlers` and nowhere else: for a program's first lines."""
-    logging.setLoggerClass(NoHandlers)
+def redirect_logging(*handlers: logging.Handler, level: int = logging.WARNING) -> None:
+    """Send all log lines and warnings of this process to `handlers` and nowhere else. Call this at program start."""
+    logging.setLoggerClass(HandlerlessLogger)
     for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):  # made before this: by an import
+        if isinstance(logger, logging.Logger):  # an import created it earlier
             logger.handlers.clear()
             logger.propagate = True
     for handler in handlers:
-        handler.setLevel(level)  # of loggers with a lower level of their own too
+        handler.setLevel(level)  # some loggers have a lower level of their own
     logging.basicConfig(level=level, handlers=handlers, force=True)
     logging.captureWarnings(True)
-    os.environ.update(WITHOUT_BARS)
+    os.environ.update(NO_PROGRESS_BARS)
 
 
-def begin() -> None:
-    """Begin the worker's log, and let the standard streams go."""
+def start_worker_log() -> None:
+    """Start the worker's log, and detach the process from its standard streams."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    collect(StreamsFollow(), level=logging.INFO)
+    redirect_logging(StreamLog(), level=logging.INFO)

@@ -1,8 +1,9 @@
-"""What the worker and its clients say to each other: JSON, a line a message, over a Unix socket.
+"""The protocol between the worker and its clients: JSON over a Unix socket, one message per line.
 
-A client begins with `hello`; the worker answers with its own `hello`, a `snapshot` with the first of the runs, `page`s with the rest of
-them as the client reads, and events (`run`, `dropped`, `report`, `loading`, `bye`) as they happen, also between two pages. A page tells a
-run as it is when the page is sent. A request has a `do` and an `id`; its `reply` or `error` bears the same id.
+A client starts with `hello`. The worker answers with its own `hello` and a `snapshot` with the first runs. The other
+runs follow in `page`s, as fast as the client reads; a page shows each run as it is when the page is sent. Events
+(`run`, `dropped`, `report`, `loading`, `bye`) are sent as they happen, also between two pages. A request has a `do` and
+an `id`, and its `reply` or `error` has the same `id`.
 """
 
 from __future__ import annotations
@@ -17,45 +18,45 @@ from typing import Any, ClassVar, NoReturn
 
 from softprompt.errors import MessageTooLong, WorkerError, check_text
 
-# 2: jobs may mean several texts together; 3: jobs may be sweeps and hard readouts; 4: the runs are told in pages
+# 2: jobs may mix several texts; 3: jobs may be sweeps and hard readouts; 4: runs arrive in pages
 PROTOCOL = 4
-MAX_LINE_BYTES = 4 << 20  # bytes; a prompt may have 200,000 characters, and JSON may need 12 bytes for one
-MAX_READ_BYTES = 64 << 20  # bytes of a line that a client reads: older workers tell all their runs in one message
+MAX_LINE_BYTES = 4 << 20  # a prompt may have 200,000 characters, and JSON may need 12 bytes for each
+MAX_READ_BYTES = 64 << 20  # the longest line a client reads: older workers send all their runs in one message
 MAX_TEXTS = 64
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """The line of a message. Raises MessageTooLong for one that the other side would not read."""
+    """Encode a message as a line. Raises MessageTooLong if the other side would not read the line."""
     line = json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
-        raise too_long(len(line))
+        raise message_too_long(len(line))
     return line
 
 
-def too_long(size: int) -> MessageTooLong:
+def message_too_long(size: int) -> MessageTooLong:
     return MessageTooLong(
-        f"a message of {size:,} bytes; at most {MAX_LINE_BYTES:,} are read. Shorten the prompt and what is compared with it"
+        f"the message has {size:,} bytes; the limit is {MAX_LINE_BYTES:,}. Shorten the prompt and its reference texts"
     )
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The message in a line; raises WorkerError for what is none."""
+    """Decode the JSON object in a line. Raises WorkerError if the line holds no JSON object."""
     try:
-        message = json.loads(line, parse_constant=_refuse_constant)
+        message = json.loads(line, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise WorkerError(f"a line that is no message: {error}") from error
+        raise WorkerError(f"cannot read a message: {error}") from error
     if not isinstance(message, dict):
-        raise WorkerError("a line that is no message: a JSON object was expected")
+        raise WorkerError("cannot read a message: it is not a JSON object")
     return message
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 @cache
 def _version() -> str:
-    from importlib.metadata import version  # 12 ms, and milliseconds more to find the package's metadata on the disk
+    from importlib.metadata import version  # 12 ms, and a few more to find the package's metadata on disk
 
     return version("softprompt-tui")
 
@@ -64,22 +65,22 @@ def hello() -> dict[str, Any]:
     return {"type": "hello", "protocol": PROTOCOL, "version": _version()}
 
 
-def is_newer(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Whether who said `theirs` is of a later protocol or version than who said `ours`; a malformed hello is not."""
-    return _age(theirs) > _age(ours)
+def is_newer(hello: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether the sender of `hello` has a later protocol or version. A malformed hello counts as old."""
+    return _version_key(hello) > _version_key(other)
 
 
-def _age(said: dict[str, Any]) -> tuple[int, list[int]]:
-    protocol = said.get("protocol")
-    numbers = [int(part) for part in re.findall(r"\d{1,6}", str(said.get("version"))[:40])[:4]]
+def _version_key(hello: dict[str, Any]) -> tuple[int, list[int]]:
+    protocol = hello.get("protocol")
+    numbers = [int(part) for part in re.findall(r"\d{1,6}", str(hello.get("version"))[:40])[:4]]
     return (protocol if isinstance(protocol, int) else 0, numbers)
 
 
-def makes_way(message: dict[str, Any], last: str | None) -> bool:
-    """Whether a message says that the last run of an older worker is out of its hands, so that it ends for a newer one."""
+def frees_older_worker(message: dict[str, Any], last_run: str | None) -> bool:
+    """Return whether a message shows that an older worker is done with its last run, and therefore ends."""
     return (
         message.get("type") == "run"
-        and message["run"]["id"] == last
+        and message["run"]["id"] == last_run
         and message["run"]["state"] not in ("running", "queued")
     )
 
@@ -87,23 +88,23 @@ def makes_way(message: dict[str, Any], last: str | None) -> bool:
 Check = Callable[[Any], bool]
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _flag(value: Any) -> bool:
+def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _whole(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 
-def _number(value: Any) -> bool:
-    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _or_none(check: Check) -> Check:
+def _optional(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
@@ -111,77 +112,96 @@ def _list_of(check: Check) -> Check:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
-def _object(needed: dict[str, Check], known: dict[str, Check]) -> Check:
-    """An object that has the needed fields; those that are known have the right kind, others are nobody's business."""
+def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
+    """Return a check for an object that has all required fields. Unknown fields may hold anything."""
 
     def check(value: Any) -> bool:
         return (
             isinstance(value, dict)
-            and needed.keys() <= value.keys()
-            and all(fits(value[name]) for name, fits in (needed | known).items() if name in value)
+            and required.keys() <= value.keys()
+            and all(fits(value[name]) for name, fits in (required | optional).items() if name in value)
         )
 
     return check
 
 
-_FIGURE = _or_none(_number)
+_OPTIONAL_NUMBER = _optional(_is_number)
 _RESULT = _object(
-    {"tokens": _whole},
-    dict.fromkeys(("similarity", "composed", "worst", "floor", "readout_similarity"), _FIGURE)
-    | {"readout_text": _or_none(_text), "knee": _flag},
+    {"tokens": _is_whole},
+    dict.fromkeys(("similarity", "composed", "worst", "floor", "readout_similarity"), _OPTIONAL_NUMBER)
+    | {"readout_text": _optional(_is_text), "knee": _is_flag},
 )
-_REPORTED = dict.fromkeys(("best_loss", "best_similarity", "seconds", "steps_per_second", "hard_similarity"), _FIGURE) | {
-    "text": _text, "hard_step": _whole, "hard_steps": _whole, "steps": _whole, "restarts": _list_of(_FIGURE),
-    "sweep": _list_of(lambda row: isinstance(row, list) and len(row) == 3 and _whole(row[0]) and all(map(_FIGURE, row[1:]))),
-}  # fmt: skip
+_REPORT_FIELDS = dict.fromkeys(
+    ("best_loss", "best_similarity", "seconds", "steps_per_second", "hard_similarity"), _OPTIONAL_NUMBER
+) | {
+    "text": _is_text,
+    "hard_step": _is_whole,
+    "hard_steps": _is_whole,
+    "steps": _is_whole,
+    "restarts": _list_of(_OPTIONAL_NUMBER),
+    "sweep": _list_of(
+        lambda row: (
+            isinstance(row, list) and len(row) == 3 and _is_whole(row[0]) and all(map(_OPTIONAL_NUMBER, row[1:]))
+        )
+    ),
+}
 _RUN = _object(
-    dict.fromkeys(("id", "prompt", "model", "device", "name", "created", "began", "ended", "error", "entry"), _text)
-    | dict.fromkeys(("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second"), _FIGURE)
-    | {"state": _text, "stopping": _flag, "position": _number, "steps": _whole,
-       "tokens": lambda value: value == "auto" or _whole(value)},
-    # an older worker does not tell these
-    {"kind": _text, "sweep": _list_of(_whole), "results": _list_of(_RESULT), "of_entry": _text, "hard": _flag,
-     "batch": _text, "rows": lambda value: _whole(value) and value > 0, "pausing": _flag},
+    dict.fromkeys(("id", "prompt", "model", "device", "name", "created", "began", "ended", "error", "entry"), _is_text)
+    | dict.fromkeys(
+        ("step", "loss", "similarity", "best_loss", "best_similarity", "seconds", "steps_per_second"), _OPTIONAL_NUMBER
+    )
+    | {"state": _is_text, "stopping": _is_flag, "position": _is_number, "steps": _is_whole,
+       "tokens": lambda value: value == "auto" or _is_whole(value)},
+    # an older worker does not send these
+    {"kind": _is_text, "sweep": _list_of(_is_whole), "results": _list_of(_RESULT), "of_entry": _is_text,
+     "hard": _is_flag, "batch": _is_text, "rows": lambda value: _is_whole(value) and value > 0, "pausing": _is_flag},
 )  # fmt: skip
 MESSAGES: dict[str, Check] = {
-    "hello": _object({}, {}),  # whoever it is; see `is_newer`
-    "making_way": _object({"run": _text}, {}),
-    "snapshot": _object({"runs": _list_of(_RUN)}, {"ready": _flag, "more": _flag}),
-    "page": _object({"runs": _list_of(_RUN)}, {"more": _flag}),
+    "hello": _object({}, {}),  # any version; see `is_newer`
+    "making_way": _object({"run": _is_text}, {}),
+    "snapshot": _object({"runs": _list_of(_RUN)}, {"ready": _is_flag, "more": _is_flag}),
+    "page": _object({"runs": _list_of(_RUN)}, {"more": _is_flag}),
     "ready": _object({}, {}),
-    "loading": _object({"run": _text, "bytes": _whole, "of": _whole}, {}),
+    "loading": _object({"run": _is_text, "bytes": _is_whole, "of": _is_whole}, {}),
     "run": _object({"run": _RUN}, {}),
     "report": _object(
-        {"run": _text, "step": _whole, "tokens": _whole, "loss": _FIGURE, "similarity": _FIGURE}, _REPORTED
+        {
+            "run": _is_text,
+            "step": _is_whole,
+            "tokens": _is_whole,
+            "loss": _OPTIONAL_NUMBER,
+            "similarity": _OPTIONAL_NUMBER,
+        },
+        _REPORT_FIELDS,
     ),
-    "dropped": _object({"run": _text}, {}),
-    "bye": _object({}, {"again": _flag, "reason": _text}),
-    "reply": _object({"id": _whole, "result": _object({}, {})}, {}),
-    "error": _object({"id": _or_none(_whole), "kind": _text, "message": _text}, {"bad_input": _flag}),
+    "dropped": _object({"run": _is_text}, {}),
+    "bye": _object({}, {"again": _is_flag, "reason": _is_text}),
+    "reply": _object({"id": _is_whole, "result": _object({}, {})}, {}),
+    "error": _object({"id": _optional(_is_whole), "kind": _is_text, "message": _is_text}, {"bad_input": _is_flag}),
 }
 
 
-def message_of(line: bytes) -> dict[str, Any]:
-    """What a worker says in a line, its fields checked. Raises WorkerError."""
+def parse_message(line: bytes) -> dict[str, Any]:
+    """Parse a worker's message, and check its fields. Raises WorkerError."""
     message = decode(line)
     kind = message.get("type")
     fits = MESSAGES.get(kind) if isinstance(kind, str) else None
     if fits is None or not fits(message):
         raise WorkerError(
-            f"the worker said what is no message of protocol {PROTOCOL}: {str(message)[:80]}. Update both sides"
+            f"the worker sent a message that is not in protocol {PROTOCOL}: {str(message)[:80]}. Update both sides"
         )
     return message
 
 
 class Request:
-    """What a client may ask for. A field without a default must be there."""
+    """A client's request. Fields without a default are required."""
 
     do: ClassVar[str]
 
 
 @dataclass(frozen=True)
 class Submit(Request):
-    """Puts a job (as `Job.as_dict`) in the queue; the reply comes when the run is durably on disk. `start`: an entry's id."""
+    """Queue a job (`Job.as_dict`). The worker replies once the run is safe on disk. `start` is an entry's id."""
 
     do = "submit"
     job: dict[str, Any]
@@ -190,7 +210,7 @@ class Submit(Request):
 
 @dataclass(frozen=True)
 class Stop(Request):
-    """Ends a run; what it has reached by then is saved."""
+    """End a run, and save the result so far."""
 
     do = "stop"
     run: str
@@ -198,7 +218,7 @@ class Stop(Request):
 
 @dataclass(frozen=True)
 class Pause(Request):
-    """Takes a run out of the queue, with all that it has done; the next one trains meanwhile."""
+    """Pause a run and keep its progress. The next run trains meanwhile."""
 
     do = "pause"
     run: str
@@ -206,7 +226,7 @@ class Pause(Request):
 
 @dataclass(frozen=True)
 class Resume(Request):
-    """Puts a paused or failed run back into the queue, or takes over one of another host that is no longer heard of."""
+    """Put a paused or failed run back in the queue, or take over the run of another host that has gone silent."""
 
     do = "resume"
     run: str
@@ -214,7 +234,7 @@ class Resume(Request):
 
 @dataclass(frozen=True)
 class Move(Request):
-    """Puts a waiting run before another one in the queue, or last."""
+    """Move a waiting run in front of run `before`, or to the end of the queue."""
 
     do = "move"
     run: str
@@ -223,7 +243,7 @@ class Move(Request):
 
 @dataclass(frozen=True)
 class Drop(Request):
-    """Removes a run that is not training, and all that it has done; what is in the library stays there."""
+    """Delete a run that is not training. Its entry in the library stays."""
 
     do = "drop"
     run: str
@@ -231,14 +251,17 @@ class Drop(Request):
 
 @dataclass(frozen=True)
 class Status(Request):
-    """The worker itself: process, models, memory, queue."""
+    """Describe the worker: its process, loaded models, clients and queue."""
 
     do = "status"
 
 
 @dataclass(frozen=True)
 class Curve(Request):
-    """A run's curve so far, reduced to at most `points`: [step, loss, similarity, the loss of each restart where there are several]."""
+    """Return a run's curve so far, reduced to at most `points` points.
+
+    A point is [step, loss, similarity], followed by the loss of each restart if there are several.
+    """
 
     do = "curve"
     run: str
@@ -247,7 +270,7 @@ class Curve(Request):
 
 @dataclass(frozen=True)
 class Shutdown(Request):
-    """Ends the worker: at once, the running run being kept for the next one, or with `finish` when that run is done."""
+    """End the worker: at once, leaving its run to the next worker, or with `finish` when the run is done."""
 
     do = "shutdown"
     finish: bool = False
@@ -255,9 +278,9 @@ class Shutdown(Request):
 
 @dataclass(frozen=True)
 class Keep(Request):
-    """Saves those of a sweep's soft prompts that have these numbers of tokens, each once however often it is asked.
+    """Save a sweep's soft prompts with these numbers of tokens. Repeating the request saves nothing twice.
 
-    The reply's `kept` has for each its `tokens`, `entry` (an id) and `name`.
+    The reply's `kept` has the `tokens`, `entry` (an id) and `name` of each.
     """
 
     do = "keep"
@@ -267,24 +290,25 @@ class Keep(Request):
 
 @dataclass(frozen=True)
 class Similarity(Request):
-    """Similarities of texts, which may be compositions, and of each to itself with the hard prompts written out.
+    """Return the similarities between texts, and between each composition and its reference text.
 
-    The reply's `written_out` has for a text with soft prompts its `text` written out, "" where that is not known, the `tokens` of it and
-    how many are `saved`, the `similarity` to it beside the `floor`, and `mixed`: as `softprompt.composition.composer.Figures` has them.
+    For each composition, the reply's `written_out` has the reference `text` ("" if it is unknown), its number of
+    `tokens`, how many the composition has `saved`, the `similarity`, the `floor`, and `mixed`. See `CompositionScore`.
     """
 
     do = "similarity"
     model: str
     texts: list[str]
     device: str = "auto"
-    opened: str = ""  # an entry's id: whose tokens [v1], [v2], … are
+    opened: str = ""  # id of the entry that [v1], [v2], … refer to
 
 
 @dataclass(frozen=True)
 class Neighbours(Request):
-    """The vocabulary words nearest to the soft tokens of an entry, or of a run as it is now.
+    """Return the vocabulary words nearest to the soft tokens of an entry, or of a run as it is now.
 
-    The reply's `readout_similarity` is that of these words as text to what the soft tokens are trained on; null where that is not known.
+    The reply's `readout_similarity` compares the nearest words, typed as text, with the training target. It is null if
+    the target is unknown.
     """
 
     do = "neighbours"
@@ -295,22 +319,22 @@ class Neighbours(Request):
 
 @dataclass(frozen=True)
 class Models(Request):
-    """The models that can be had, and whether they are on disk or in memory."""
+    """List the available models, and which of them are on disk or loaded."""
 
     do = "models"
 
 
-QUERIES = (Similarity, Neighbours)  # answered by the thread that trains, between two steps
-NEEDS_OURS = (
+QUERIES = (Similarity, Neighbours)  # the trainer's thread answers these between two steps
+NEEDS_CURRENT_WORKER = (
     Submit,
     Resume,
     Similarity,
-)  # an older worker trains no further run, and may take jobs and compositions for others
+)  # an older worker starts no further run, and may misread jobs and compositions
 _REQUESTS: dict[str, type[Request]] = {
     kind.do: kind
     for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Keep, Similarity, Neighbours, Models)
 }
-_KINDS: dict[str, type] = {
+_FIELD_TYPES: dict[str, type] = {
     "str": str,
     "int": int,
     "bool": bool,
@@ -320,19 +344,19 @@ _KINDS: dict[str, type] = {
 }
 
 
-def request_of(message: dict[str, Any]) -> Request:
-    """The request in a message, its fields checked; raises WorkerError, and PromptError for what is no text."""
+def parse_request(message: dict[str, Any]) -> Request:
+    """Parse a request, and check its fields. Raises WorkerError, and PromptError for a text with invalid characters."""
     kind = _REQUESTS.get(str(message.get("do")))
     if kind is None:
-        raise WorkerError(f"{str(message.get('do'))[:40]!r} is no request; there are {', '.join(_REQUESTS)}")
+        raise WorkerError(f"{str(message.get('do'))[:40]!r} is not a request. Use one of {', '.join(_REQUESTS)}")
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
         value = message.get(field.name, field.default)
-        if value is MISSING or type(value) is not _KINDS[str(field.type)]:
-            raise WorkerError(f"{kind.do} needs {field.name} as {field.type}, and got {str(value)[:40]!r}")
-        of, words = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
-        if isinstance(value, list) and (len(value) > MAX_TEXTS or not all(type(one) is of for one in value)):
-            raise WorkerError(f"{kind.do} takes up to {MAX_TEXTS} {words} as {field.name}")
+        if value is MISSING or type(value) is not _FIELD_TYPES[str(field.type)]:
+            raise WorkerError(f"{kind.do}: {field.name} must be {field.type}, not {str(value)[:40]!r}")
+        item_type, items = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
+        if isinstance(value, list) and (len(value) > MAX_TEXTS or not all(type(item) is item_type for item in value)):
+            raise WorkerError(f"{kind.do}: {field.name} must be a list of at most {MAX_TEXTS} {items}")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 check_text(field.name, text)
@@ -340,13 +364,13 @@ def request_of(message: dict[str, Any]) -> Request:
     return kind(**values)
 
 
-def number_of(message: dict[str, Any]) -> int | None:
-    """What the answer to a request is known by. Raises WorkerError."""
-    number = message.get("id")
-    if number is not None and not _whole(number):
-        raise WorkerError(f"id is {str(number)[:40]!r}; it must be a whole number below 2**63")
-    return number
+def parse_id(message: dict[str, Any]) -> int | None:
+    """Return the id of a request, or None if it has none. Raises WorkerError."""
+    request_id = message.get("id")
+    if request_id is not None and not _is_whole(request_id):
+        raise WorkerError(f"id is {str(request_id)[:40]!r}; it must be a whole number below 2**63")
+    return request_id
 
 
-def as_message(request: Request, number: int) -> dict[str, Any]:
-    return {"do": request.do, "id": number, **vars(request)}
+def as_message(request: Request, request_id: int) -> dict[str, Any]:
+    return {"do": request.do, "id": request_id, **vars(request)}

@@ -1,7 +1,7 @@
-"""The worker's runs: which there are, whose turn it is, and what may be asked of each.
+"""The worker's queue of runs: it chooses the next runs to train and changes runs on request.
 
-One thread owns the queue and calls all its methods, since most of them wait for the disk. Others get runs, which never change, through
-`tell`. A run that waits costs nothing but its folder: its lease is taken when its turn comes, or when it is to be changed.
+Most methods wait for the disk, so one thread owns the queue and calls all of them. Other threads receive runs, which
+are immutable, through `on_change`. A waiting run needs no lease: the queue takes the lease to train or change the run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,20 @@ from typing import Any
 from softprompt.errors import RunNotFound, RunRefused
 from softprompt.jobs.job import AnyJob
 from softprompt.library import Library
-from softprompt.library.names import name_for
+from softprompt.library.names import name_from_prompt
 from softprompt.worker.active_run import ActiveRun, StopRequest
 from softprompt.worker.batching import next_batch_size
 from softprompt.worker.events import MAX_NUMBER
-from softprompt.worker.leases import UNHEARD, Lease, holder_of, is_free, newest, sign_of_life, take_lease, unheard_for
+from softprompt.worker.leases import (
+    TAKEOVER_SECONDS,
+    Lease,
+    is_free,
+    newest_lease,
+    read_holder,
+    seconds_since_heartbeat,
+    take_lease,
+    write_heartbeat,
+)
 from softprompt.worker.run_folder import (
     EVENTS,
     FIRST_LEASE,
@@ -30,417 +39,432 @@ from softprompt.worker.run_folder import (
     Run,
     RunFolder,
     UnreadableRun,
-    folders,
-    in_order,
-    look,
-    named,
+    find_run,
+    list_folders,
+    load_run,
     runs_folder,
-    swept_file,
-    swept_id,
-    swept_name,
+    sort_runs,
+    sweep_entry_id,
+    sweep_entry_name,
+    sweep_file_name,
 )
 
 log = logging.getLogger(__name__)
-STALE = 3600.0  # seconds after which what a crash left half made is swept away
-PIECE_SECONDS = 0.05  # of a scan, between which other things are asked of the queue
-MAX_POSITION = (
-    MAX_NUMBER / 2
-)  # of a run that others are put behind; who wrote a higher one is last, and leaves room for more
-MIN_GAP = 1e-6  # between two positions; a smaller one is widened before a run is put into it
+STALE_SECONDS = 3600.0  # age at which half-written folders are deleted
+PIECE_SECONDS = 0.05  # length of a piece of a scan; the queue serves requests between two pieces
+# new runs go behind all positions below this; a damaged folder with a higher position must not use up the numbers
+MAX_POSITION = MAX_NUMBER / 2
+MIN_GAP = 1e-6  # between two positions; a smaller gap is widened before a run moves into it
 
-Tell = Callable[[Collection[AnyRun], Collection[str]], None]
+OnChange = Callable[[Collection[AnyRun], Collection[str]], None]
 
 
 class Queue:
-    """The runs of a data folder, as far as they are this process's to train; others are shown.
+    """The runs of a data folder. This process trains some of them, and shows the runs of other hosts.
 
-    `tell` is called with runs as they have become, and with the ids of those that are gone.
+    Args:
+        on_change: called with the runs that changed, and with the ids of deleted runs.
     """
 
-    def __init__(self, home: Path, tell: Tell) -> None:
+    def __init__(self, home: Path, on_change: OnChange) -> None:
         self.folder = runs_folder(home)
         self.runs: dict[str, AnyRun] = {}
-        self.training: dict[str, ActiveRun] = {}  # what the trainer has, by run
-        self._tell = tell
-        self._here: set[str] = set()  # runs that wait on this host: taken by this process, or free to be
+        self.active: dict[str, ActiveRun] = {}  # the trainer's runs, by id
+        self._on_change = on_change
+        self._local: set[str] = set()  # unfinished runs that this process holds or may take
         self._leases: dict[str, Lease] = {}
-        self._seen: dict[str, tuple[int, ...]] = {}  # the state of a folder on disk when its run was read
-        self._last = 0.0  # the highest position ever given
+        self._signatures: dict[str, tuple[int, ...]] = {}  # signature of a run's folder when it was read
+        self._last_position = 0.0  # the highest position so far
 
-    # what there is
+    # reading folders
 
     def scan(self) -> Iterator[None]:
-        """Look at all folders, in pieces of `PIECE_SECONDS`. Raises HomeError where they cannot be listed."""
-        listed = folders(self.folder)
-        there = {folder.id for folder in listed}
-        if gone := [run for run in self.runs if run not in there and run not in self.training]:
-            self._forget(gone)
+        """Read all folders that changed, in pieces of `PIECE_SECONDS`. Raises HomeError if they cannot be listed."""
+        run_folders = list_folders(self.folder)
+        ids_on_disk = {folder.id for folder in run_folders}
+        if deleted := [run_id for run_id in self.runs if run_id not in ids_on_disk and run_id not in self.active]:
+            self._forget(deleted)
         began, changed = time.monotonic(), list[AnyRun]()
-        for folder in listed:
+        for folder in run_folders:
             with suppress(OSError):
-                changed += self._look(folder)
+                changed += self._reload_if_changed(folder)
             if time.monotonic() - began > PIECE_SECONDS:
-                self._tell(changed, ())
+                self._on_change(changed, ())
                 yield
                 began, changed = time.monotonic(), []
-        self._tell(changed, ())
-        self._sweep()
+        self._on_change(changed, ())
+        self._remove_stale_folders()
 
-    def _look(self, folder: RunFolder) -> list[AnyRun]:
-        """The run in a folder, if it is another than is known."""
-        known, seen = self.runs.get(folder.id), _signature(folder.path)
-        is_settled = isinstance(known, Run) and (known.is_over or folder.id in self._here)
-        if folder.id in self.training or (is_settled and self._seen.get(folder.id) == seen):
+    def _reload_if_changed(self, folder: RunFolder) -> list[AnyRun]:
+        """Read a folder if it changed. Return its run in a list, or [] if the run is still the same."""
+        known, signature = self.runs.get(folder.id), _folder_signature(folder.path)
+        is_settled = isinstance(known, Run) and (known.is_over or folder.id in self._local)
+        if folder.id in self.active or (is_settled and self._signatures.get(folder.id) == signature):
             return []
         with suppress(RunNotFound):
-            run = self._placed(folder, look(folder))
-            self._seen[folder.id] = seen
+            run = self._store_from_disk(folder, load_run(folder))
+            self._signatures[folder.id] = signature
             return [run] if run != known else []
         return []
 
-    def _placed(self, folder: RunFolder, run: AnyRun) -> AnyRun:
-        """A run as it is on disk becomes what is known of it."""
-        self._here.discard(run.id)
+    def _store_from_disk(self, folder: RunFolder, run: AnyRun) -> AnyRun:
+        """Store a run that was read from disk, and return it as it is now."""
+        self._local.discard(run.id)
         if isinstance(run, Run):
-            self._count(run.position)
-            if not run.is_over and (self._holds(run.id) or is_free(folder.path)):
-                self._here.add(run.id)
-                run = run.left()
+            self._note_position(run.position)
+            if not run.is_over and (self._holds_lease(run.id) or is_free(folder.path)):
+                self._local.add(run.id)
+                run = run.requeued()
         self.runs[run.id] = run
         return run
 
-    def _holds(self, run: str) -> bool:
-        lease = self._leases.get(run)
-        if lease is None or lease.is_ours():
+    def _holds_lease(self, run_id: str) -> bool:
+        lease = self._leases.get(run_id)
+        if lease is None or lease.is_current():
             return lease is not None
-        del self._leases[run]
+        del self._leases[run_id]
         return False
 
-    def _forget(self, runs: Sequence[str]) -> None:
-        for run in runs:
-            self.runs.pop(run, None)
-            self._leases.pop(run, None)
-            self._seen.pop(run, None)
-            self._here.discard(run)
-        self._tell((), runs)
+    def _forget(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            self.runs.pop(run_id, None)
+            self._leases.pop(run_id, None)
+            self._signatures.pop(run_id, None)
+            self._local.discard(run_id)
+        self._on_change((), run_ids)
 
-    def _sweep(self) -> None:
+    def _remove_stale_folders(self) -> None:
         if not self.folder.is_dir():
             return
         for path in self.folder.glob(".*.partial"):
             with suppress(OSError):
-                if time.time() - path.lstat().st_mtime > STALE:
+                if time.time() - path.lstat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(path)
 
-    def find(self, name: str) -> AnyRun:
-        """The run whose id begins so; raises RunNotFound."""
-        return self.runs[name] if name in self.runs else named(in_order(self.runs.values()), name)
+    def find(self, prefix: str) -> AnyRun:
+        """Return the run whose id starts with `prefix`. Raises RunNotFound."""
+        return self.runs[prefix] if prefix in self.runs else find_run(sort_runs(self.runs.values()), prefix)
 
     # training
 
-    def next(self) -> list[ActiveRun]:
-        """The run whose turn it is, taken for training, and those behind it that can share its batch: they take little longer together.
+    def take_next_batch(self) -> list[ActiveRun]:
+        """Take the next run for training, with the runs behind it that can share its batch at little extra cost.
 
-        Nothing where something trains already. What comes later waits, so that who watches a run does not see it slow down.
+        Return nothing while another run is active. A batch takes no later runs, so that a run never slows down midway.
         """
-        beginning: list[Run] = []
-        while not self.training:
-            queued = [run for run in self._waiting() if run.state == "queued"]
+        batch: list[Run] = []
+        while not self.active:
+            queued = [run for run in self._waiting_runs() if run.state == "queued"]
             queued.sort(key=lambda run: (not run.stopping, run.position, run.id))
-            beginning = queued[: next_batch_size([(run.job.batch, run.job.config.restarts) for run in queued])]
-            beginning = [self._taken_up(run) or run for run in beginning]
-            if all(run.id in self._here and self.runs[run.id] is run and run.state == "queued" for run in beginning):
+            batch = queued[: next_batch_size([(run.job.batch_key, run.job.config.restarts) for run in queued])]
+            batch = [self._try_ensure_lease(run) or run for run in batch]
+            if all(run.id in self._local and self.runs[run.id] is run and run.state == "queued" for run in batch):
                 break
-        for run in beginning:
-            self.training[run.id] = ActiveRun(
+        for run in batch:
+            self.active[run.id] = ActiveRun(
                 run, self._folder(run), self._leases[run.id], "stop" if run.stopping else ""
             )
-        return list(self.training.values()) if beginning else []
+        return list(self.active.values()) if batch else []
 
-    def _taken_up(self, run: Run) -> Run | None:
-        """A waiting run with its lease taken, or None where it is not this host's any more."""
+    def _try_ensure_lease(self, run: Run) -> Run | None:
+        """Take a waiting run's lease, and return the run. None if the run no longer belongs to this host."""
         try:
-            return self._held(run)
+            return self._ensure_lease(run)
         except (RunRefused, RunNotFound, OSError) as error:
-            log.warning("run %s is not trained here now: %s", run.id, error)
-            self._here.discard(run.id)
+            log.warning("run %s is not trained here: %s", run.id, error)
+            self._local.discard(run.id)
             return None
 
     def put_back(self) -> None:
-        """What was taken for training has not begun, and waits again."""
-        self.training.clear()
+        """Put the active runs back in the queue, before the trainer receives them."""
+        self.active.clear()
 
-    def record(self, run: str, event: dict[str, Any]) -> Run | None:
-        """What the trainer did, as it has written it down; the run after it, None where it is gone."""
-        known = self.runs.get(run)
-        if not isinstance(known, Run):
+    def record_event(self, run_id: str, event: dict[str, Any]) -> Run | None:
+        """Apply an event that the trainer has written. Return the run after it, or None if the run was deleted."""
+        run = self.runs.get(run_id)
+        if not isinstance(run, Run):
             return None
-        self.runs[run] = known = known.apply(event)
+        self.runs[run_id] = run = run.apply(event)
         if event["event"] != "report":
-            self._tell([known], ())
-        return known
-
-    def ended(self, run: str, event: dict[str, Any]) -> None:
-        """The trainer is done with a run, one way or another; `event` is empty where it was left for another worker."""
-        self.training.pop(run, None)
-        known = self.runs.get(run)
-        if not isinstance(known, Run):
-            return
-        with suppress(OSError):
-            if not self._holds(run):  # what its new holder makes of it stands on disk
-                self._refreshed(run)
-                return
-        known = (known.apply(event) if event else known).left()
-        self._become(known)
-
-    def renew(self) -> None:
-        """A sign of life for other hosts; what they have taken, or somebody removed, is trained no further."""
-        try:
-            if self.folder.is_dir():
-                sign_of_life(self.folder)
-        except OSError as error:
-            log.warning("other hosts cannot be told that this one is there: %s", error)
-        for run, training in self.training.items():
-            try:
-                if training.lease.is_ours():
-                    training.lease.renew()
-                    continue
-            except OSError as error:
-                log.warning("run %s: its lease cannot be renewed: %s", run, error)
-                if not isinstance(error, FileNotFoundError):
-                    continue
-            training.stop_request = "leave"
-
-    # what a client may ask for
-
-    def submit(self, job: AnyJob, start: bytes) -> Run:
-        """Makes a run, durably; `start` is the entry that it begins from. Raises HomeError."""
-        folder, run = RunFolder.create(self.folder, job, self._last + 1, start)
-        self._last = run.position
-        self._leases[run.id] = Lease(folder.path, FIRST_LEASE)
-        self._here.add(run.id)
-        self._become(run)
+            self._on_change([run], ())
         return run
 
-    def stop(self, name: str) -> Run:
-        run = self._changeable(name)
+    def handle_end(self, run_id: str, event: dict[str, Any]) -> None:
+        """Apply the last event of an active run. An empty `event` leaves the run to another worker."""
+        self.active.pop(run_id, None)
+        run = self.runs.get(run_id)
+        if not isinstance(run, Run):
+            return
+        with suppress(OSError):
+            if not self._holds_lease(run_id):  # another process has the run, so only its folder is up to date
+                self._refresh(run_id)
+                return
+        run = (run.apply(event) if event else run).requeued()
+        self._store(run)
+
+    def renew_leases(self) -> None:
+        """Write the heartbeat, and stop training the runs that other hosts have taken or that were deleted."""
+        try:
+            if self.folder.is_dir():
+                write_heartbeat(self.folder)
+        except OSError as error:
+            log.warning("cannot write the heartbeat for other hosts: %s", error)
+        for run_id, active in self.active.items():
+            try:
+                if active.lease.is_current():
+                    active.lease.renew()
+                    continue
+            except OSError as error:
+                log.warning("run %s: cannot renew its lease: %s", run_id, error)
+                if not isinstance(error, FileNotFoundError):
+                    continue
+            active.stop_request = "leave"
+
+    # clients' requests
+
+    def submit(self, job: AnyJob, start: bytes) -> Run:
+        """Create a run and sync it to disk. `start` is the entry to start from. Raises HomeError."""
+        folder, run = RunFolder.create(self.folder, job, self._last_position + 1, start)
+        self._last_position = run.position
+        self._leases[run.id] = Lease(folder.path, FIRST_LEASE)
+        self._local.add(run.id)
+        self._store(run)
+        return run
+
+    def stop(self, prefix: str) -> Run:
+        run = self._find_changeable(prefix)
         if run.is_over:
-            raise RunRefused(f"run {run.id} is over already: {run.state}")
-        if not self._request_stop(run, "stop") and not run.began:  # nothing has been done, so there is nothing to save
-            run = self._write(run, {"event": "stopped"})
-            self._folder(run).forget_progress()
+            raise RunRefused(f"run {run.id} is already {run.state}")
+        if not self._request_stop(run, "stop") and not run.began:  # it has no progress to save
+            run = self._write_event(run, {"event": "stopped"})
+            self._folder(run).remove_progress()
             return run
         if run.state == "paused":
-            run = self._write(run, {"event": "queued"})
-        return self._write(run, {"event": "stopping"})
+            run = self._write_event(run, {"event": "queued"})
+        return self._write_event(run, {"event": "stopping"})
 
-    def pause(self, name: str) -> Run:
-        run = self._changeable(name)
+    def pause(self, prefix: str) -> Run:
+        run = self._find_changeable(prefix)
         if run.state not in ("queued", "running") or run.stopping:
             raise RunRefused(
-                f"run {run.id} is {'stopping' if run.stopping else run.state}: only a run to come or under way can be paused"
+                f"run {run.id} is {'stopping' if run.stopping else run.state}: only a queued or running run can pause"
             )
-        if run.id not in self.training:
-            return self._write(run, {"event": "paused"})
-        run = self._write(run, {"event": "pausing"})
+        if run.id not in self.active:
+            return self._write_event(run, {"event": "paused"})
+        run = self._write_event(run, {"event": "pausing"})
         self._request_stop(run, "pause")
         return run
 
-    def resume(self, name: str) -> Run:
-        run = self._readable(name)
-        if run.id not in self._here and not run.is_over:
-            return self._taken_over(run)
+    def resume(self, prefix: str) -> Run:
+        run = self._find_readable(prefix)
+        if run.id not in self._local and not run.is_over:
+            return self._take_over(run)
         if run.state not in ("paused", "failed"):
             raise RunRefused(f"run {run.id} is {run.state}: only a paused or failed run can be resumed")
         if run.state == "paused":
-            return self._write(self._held(run), {"event": "queued"})
-        run = self._held(run, whoever=True)
-        return self._write(run, {"event": "queued", "position": self._last + 1})
+            return self._write_event(self._ensure_lease(run), {"event": "queued"})
+        run = self._ensure_lease(run, from_any_host=True)
+        return self._write_event(run, {"event": "queued", "position": self._last_position + 1})
 
-    def move(self, name: str, before: str) -> Run:
-        """Gives a waiting run a position before another's, or the last one."""
-        run = self._changeable(name)
-        if not self._waits(run):
-            raise RunRefused(f"run {run.id} is {self._state(run)}: only a waiting run has a place in the queue")
+    def move(self, prefix: str, before: str) -> Run:
+        """Move a waiting run in front of run `before`, or to the end of the queue if `before` is empty."""
+        run = self._find_changeable(prefix)
+        if not self._is_waiting(run):
+            raise RunRefused(f"run {run.id} is {self._describe_state(run)}: only a waiting run can be moved")
         if not before:
-            return self._write(run, {"event": "moved", "position": self._last + 1})
-        other = self._changeable(before)
-        if not self._waits(other):
-            raise RunRefused(f"run {other.id} is {self._state(other)}: name a waiting run to be put before")
+            return self._write_event(run, {"event": "moved", "position": self._last_position + 1})
+        other = self._find_changeable(before)
+        if not self._is_waiting(other):
+            raise RunRefused(
+                f"run {other.id} is {self._describe_state(other)}: runs can only be moved before a waiting run"
+            )
         if other.id == run.id:
             return run
-        waiting = [known for known in self._waiting() if known.id != run.id]
-        for neighbour, position in _spread(waiting, waiting.index(other)):
-            self._write(run if neighbour is None else self._held(neighbour), {"event": "moved", "position": position})
-        return self._readable(run.id)
+        waiting = [waiting_run for waiting_run in self._waiting_runs() if waiting_run.id != run.id]
+        for neighbour, position in _spread_positions(waiting, waiting.index(other)):
+            self._write_event(
+                run if neighbour is None else self._ensure_lease(neighbour), {"event": "moved", "position": position}
+            )
+        return self._find_readable(run.id)
 
-    def drop(self, name: str) -> AnyRun:
-        """Removes a run that is not training here, nor anywhere else."""
-        run = self.find(name)
-        if run.id in self.training:
+    def drop(self, prefix: str) -> AnyRun:
+        """Delete a run that is not training on any host."""
+        run = self.find(prefix)
+        if run.id in self.active:
             raise RunRefused(f"run {run.id} is training: stop or pause it first")
         if isinstance(run, Run):
-            self._held(run, whoever=run.is_over)
+            self._ensure_lease(run, from_any_host=run.is_over)
         else:
             self._check_abandoned(run)
         self._folder(run).remove()
         self._forget([run.id])
         return run
 
-    # taking runs
+    # leases
 
-    def _readable(self, name: str) -> Run:
-        run = self.find(name)
+    def _find_readable(self, prefix: str) -> Run:
+        run = self.find(prefix)
         if isinstance(run, UnreadableRun):
             raise RunRefused(
-                f"run {run.id} cannot be read ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` removes it"
+                f"run {run.id} is unreadable ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` deletes it"
             )
         return run
 
-    def _changeable(self, name: str) -> Run:
-        """The run of this name, held by this process unless it is over. Raises RunRefused where it is another host's."""
-        run = self._readable(name)
-        return run if run.is_over or run.id in self.training else self._held(run)
+    def _find_changeable(self, prefix: str) -> Run:
+        """Find a run, and take its lease unless it is over. Raises RunRefused if the run belongs to another host."""
+        run = self._find_readable(prefix)
+        return run if run.is_over or run.id in self.active else self._ensure_lease(run)
 
-    def _held(self, run: Run, whoever: bool = False) -> Run:
-        """Take a run's lease, unless it is held; return the run as its last holder left it.
+    def _ensure_lease(self, run: Run, from_any_host: bool = False) -> Run:
+        """Take a run's lease, unless this process has it. Return the run as its last holder left it.
 
         Args:
-            whoever: also of another host, which has no use for a run that is over.
+            from_any_host: take the run even if it belongs to another host. Only for runs that are over.
 
         Raises:
-            RunRefused: it is another host's, or was taken by another process just now.
+            RunRefused: the run belongs to another host, or another process was faster.
         """
-        if self._holds(run.id):
+        if self._holds_lease(run.id):
             return run
         folder = self._folder(run)
-        number = newest(folder.path)
-        if not whoever and not is_free(folder.path, number):
-            self._refreshed(run.id)
+        number = newest_lease(folder.path)
+        if not from_any_host and not is_free(folder.path, number):
+            self._refresh(run.id)
             raise RunRefused(
-                f"run {run.id} is {_whose(folder.path)}: say so there, or resume it here once it is not heard of"
+                f"run {run.id} is {_describe_holder(folder.path)}: change it there, or resume it here "
+                "once that host is silent"
             )
-        return self._take(run, number, run.is_over)
+        return self._take_lease(run, number, run.is_over)
 
-    def _take(self, run: Run, number: int, expected_over: bool) -> Run:
-        """Take the lease after `number`, and read what the run has become since it was looked at."""
+    def _take_lease(self, run: Run, number: int, expected_over: bool) -> Run:
+        """Take the lease after `number`, and read the run again."""
         folder = self._folder(run)
         lease = take_lease(folder.path, number)
         if lease is None:
-            self._refreshed(run.id)
-            raise RunRefused(f"run {run.id} was taken by another process just now: look again")
+            self._refresh(run.id)
+            raise RunRefused(f"another process has just taken run {run.id}: list the runs again")
         self._leases[run.id] = lease
-        self._refreshed(run.id)  # anew: its last holder may have written until it died
-        run = self._readable(run.id)
+        self._refresh(run.id)  # its last holder may have written until it died
+        run = self._find_readable(run.id)
         if run.is_over != expected_over:
-            raise RunRefused(f"run {run.id} is {run.state} by now: look again")
+            raise RunRefused(f"run {run.id} is {run.state} by now: list the runs again")
         return run
 
-    def _taken_over(self, run: Run) -> Run:
-        """Take a run of another host that is no longer heard of."""
+    def _take_over(self, run: Run) -> Run:
+        """Take the run of another host that has gone silent."""
         folder = self._folder(run)
-        number = newest(folder.path)
-        free = is_free(folder.path, number)
-        if not free and holder_of(folder.path, number) is not None and unheard_for(folder.path) < UNHEARD:
+        number = newest_lease(folder.path)
+        run_is_free = is_free(folder.path, number)
+        if (
+            not run_is_free
+            and read_holder(folder.path, number) is not None
+            and seconds_since_heartbeat(folder.path) < TAKEOVER_SECONDS
+        ):
             raise RunRefused(
-                f"run {run.id} is {_whose(folder.path)}, which was heard of less than {UNHEARD:.0f} seconds ago: stop the worker there first"
+                f"run {run.id} is {_describe_holder(folder.path)}, which was alive less than "
+                f"{TAKEOVER_SECONDS:.0f} seconds ago: stop the worker there first"
             )
-        run = self._take(run, number, expected_over=False)
-        return self._write(
-            run, {"event": run.state}
-        )  # what the other one may still write counts for nothing from here on
+        run = self._take_lease(run, number, expected_over=False)
+        # from this event on, later events of the other host do not count
+        return self._write_event(run, {"event": run.state})
 
     def _check_abandoned(self, run: UnreadableRun) -> None:
-        """Raises RunRefused where another process may be training a run that is unreadable here only."""
+        """Raise RunRefused if another process may be training a run that only this version cannot read."""
         folder = self._folder(run).path
         if folder.is_symlink() or not folder.is_dir():
             return
-        number = newest(folder)
-        holder = holder_of(folder, number)
-        if holder is not None and not is_free(folder, number) and unheard_for(folder) < UNHEARD:
-            raise RunRefused(f"run {run.id} is {_whose(folder)}: drop it there")
+        number = newest_lease(folder)
+        holder = read_holder(folder, number)
+        if holder is not None and not is_free(folder, number) and seconds_since_heartbeat(folder) < TAKEOVER_SECONDS:
+            raise RunRefused(f"run {run.id} is {_describe_holder(folder)}: drop it there")
         if number and take_lease(folder, number) is None:
-            raise RunRefused(f"run {run.id} was taken by another process just now: look again")
+            raise RunRefused(f"another process has just taken run {run.id}: list the runs again")
 
-    def _refreshed(self, run: str) -> None:
-        """What is known of a run becomes what its folder tells."""
-        folder = RunFolder(self.folder / run)
+    def _refresh(self, run_id: str) -> None:
+        """Read a run from its folder again."""
+        folder = RunFolder(self.folder / run_id)
         try:
-            self._tell([self._placed(folder, look(folder))], ())
+            self._on_change([self._store_from_disk(folder, load_run(folder))], ())
         except RunNotFound:
-            self._forget([run])
+            self._forget([run_id])
 
     # helpers
 
-    def _waiting(self) -> list[Run]:
-        """The runs of this host that have not begun, in their order; the trainer may have been given the first of them."""
-        runs = map(self.runs.__getitem__, self._here)
+    def _waiting_runs(self) -> list[Run]:
+        """Return this host's waiting runs in queue order. The trainer may already have the first ones."""
+        runs = map(self.runs.__getitem__, self._local)
         waiting = [run for run in runs if isinstance(run, Run) and run.state in ("queued", "paused")]
         return sorted(waiting, key=lambda run: (run.position, run.id))
 
-    def _waits(self, run: Run) -> bool:
-        return run.state in ("queued", "paused") and run.id not in self.training
+    def _is_waiting(self, run: Run) -> bool:
+        return run.state in ("queued", "paused") and run.id not in self.active
 
-    def _state(self, run: Run) -> str:
-        """The state of a run in a message: the trainer has not told yet of a run that it has been given just now."""
-        return "training" if run.id in self.training else run.state
+    def _describe_state(self, run: Run) -> str:
+        """Return a run's state for a message. A run that the trainer has just received counts as training."""
+        return "training" if run.id in self.active else run.state
 
     def _folder(self, run: AnyRun) -> RunFolder:
         return RunFolder(self.folder / run.id)
 
     def _request_stop(self, run: Run, request: StopRequest) -> bool:
-        """Ask the trainer to stop a run, if it has it; return whether it has."""
-        if run.id in self.training:
-            self.training[run.id].stop_request = request
-        return run.id in self.training
+        """Ask the trainer to stop a run. Return False if the run is not active."""
+        if run.id in self.active:
+            self.active[run.id].stop_request = request
+        return run.id in self.active
 
-    def _write(self, run: Run, event: dict[str, Any]) -> Run:
-        """Durable before it counts. Raises OSError."""
-        number = self.training[run.id].lease.number if run.id in self.training else self._leases[run.id].number
-        return self._become(run.apply(self._folder(run).append(event, number)))
+    def _write_event(self, run: Run, event: dict[str, Any]) -> Run:
+        """Write an event to disk, then apply it. Raises OSError."""
+        number = self.active[run.id].lease.number if run.id in self.active else self._leases[run.id].number
+        return self._store(run.apply(self._folder(run).append(event, number)))
 
-    def _become(self, run: Run) -> Run:
-        """Take over a run that this process has just changed."""
-        self._count(run.position)
+    def _store(self, run: Run) -> Run:
+        """Store a run that this process has just changed."""
+        self._note_position(run.position)
         self.runs[run.id] = run
         if run.is_over:
             self._leases.pop(run.id, None)
-            self._here.discard(run.id)
+            self._local.discard(run.id)
         else:
-            self._here.add(run.id)
+            self._local.add(run.id)
         with suppress(OSError):
-            self._seen[run.id] = _signature(self._folder(run).path)
-        self._tell([run], ())
+            self._signatures[run.id] = _folder_signature(self._folder(run).path)
+        self._on_change([run], ())
         return run
 
-    def _count(self, position: float) -> None:
+    def _note_position(self, position: float) -> None:
         if position < MAX_POSITION:
-            self._last = max(self._last, position)
+            self._last_position = max(self._last_position, position)
 
 
-def keep_swept(library: Library, folder: RunFolder, run: Run, tokens: Sequence[int]) -> dict[str, Any]:
-    """Saves soft prompts of a sweep under ids made of the run's and their tokens, so that each is there once."""
+def save_sweep_prompts(library: Library, folder: RunFolder, run: Run, tokens: Sequence[int]) -> dict[str, Any]:
+    """Save soft prompts of a sweep in the library. Each has a fixed id, so that none is saved twice."""
     from softprompt.library.entry import unpack  # numpy
 
-    there, saved = {result.tokens for result in run.results}, []
-    if missing := [k for k in tokens if k not in there]:
+    available, saved = {result.tokens for result in run.results}, []
+    if missing := [k for k in tokens if k not in available]:
         raise RunRefused(
-            f"run {run.id} has no soft prompt of {missing[0]} tokens; it has {', '.join(map(str, sorted(there))) or 'none'}"
+            f"run {run.id} has no soft prompt of {missing[0]} tokens; "
+            f"it has {', '.join(map(str, sorted(available))) or 'none'}"
         )
     for k in tokens:
-        name = swept_file(k)
+        name = sweep_file_name(k)
         try:
-            made = unpack(folder.bytes_of(name), str(folder.path / name)).prompt
+            prompt = unpack(folder.read_bytes(name), str(folder.path / name)).prompt
         except OSError as error:
-            raise RunRefused(f"what run {run.id} came to cannot be read ({error.strerror}): sweep again") from error
-        wished = swept_name(run.job.name or name_for(made.hard_prompt, ()), k)
-        entry = library.save(made.named(wished), swept_id(run.id, k))
+            raise RunRefused(
+                f"cannot read the result of run {run.id} ({error.strerror}): run the sweep again"
+            ) from error
+        preferred_name = sweep_entry_name(run.job.name or name_from_prompt(prompt.hard_prompt, ()), k)
+        entry = library.save(prompt.named(preferred_name), sweep_entry_id(run.id, k))
         saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
     return {"kept": saved}
 
 
-def _spread(waiting: Sequence[Run], place: int) -> list[tuple[Run | None, float]]:
-    """Positions for a run before `waiting[place]`, which is None here, and for as many neighbours as have to make room for it."""
+def _spread_positions(waiting: Sequence[Run], place: int) -> list[tuple[Run | None, float]]:
+    """Return new positions for a run before `waiting[place]`, and for the neighbours that must make room for it.
+
+    None stands for the run itself.
+    """
     width = 0
     while True:
         first, end = max(0, place - width), min(len(waiting), place + width)
@@ -453,8 +477,8 @@ def _spread(waiting: Sequence[Run], place: int) -> list[tuple[Run | None, float]
         width = 2 * width or 1
 
 
-def _signature(folder: Path) -> tuple[int, ...]:
-    """What changes when something is added to a run's folder, or to its events. Raises OSError where there is no folder."""
+def _folder_signature(folder: Path) -> tuple[int, ...]:
+    """Return a value that changes when a run's folder or its events change. Raises OSError if the folder is missing."""
     changed = os.lstat(folder).st_ctime_ns
     try:
         events = os.lstat(f"{folder}/{EVENTS}")
@@ -463,6 +487,6 @@ def _signature(folder: Path) -> tuple[int, ...]:
     return (changed, events.st_ctime_ns, events.st_size)
 
 
-def _whose(folder: Path) -> str:
-    holder = holder_of(folder)
+def _describe_holder(folder: Path) -> str:
+    holder = read_holder(folder)
     return f"held by {holder.host}" if holder else "held by an unknown host"

@@ -1,9 +1,9 @@
-"""A run is a folder: what was asked for (`spec.json`), what happened (`events.jsonl`), and where it can go on (`checkpoint`).
+"""A run is a folder with its job (`spec.json`), its history (`events.jsonl`) and its progress (`checkpoint`).
 
-The events are appended by one process at a time and never changed. A line that a crash tore is passed over; `began` at a step
-makes void what was reported beyond that step. An event says under which lease it was written: one of a lower number than one before
-comes from a process that has lost the run, and counts for nothing. Whatever else the files hold, reading them ends soon, with a `Run`
-or the reason why there is none.
+One process at a time appends events, and nothing changes them later. Readers skip a line that a crash has torn. `began`
+at a step cancels the reports beyond that step. An event names the lease of its writer: if an earlier event has a higher
+number, the writer has lost the run, and readers ignore its event. Whatever the files hold, reading them ends soon, with
+a `Run` or with the reason why the run is unreadable.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from softprompt.prompts.downsample import downsample
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.system.files import open_file, read_file, retry_without_reserve, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
-from softprompt.system.paths import VARIABLE, data_folder, make_folder
-from softprompt.worker import events as e
-from softprompt.worker.events import MAX_LINE_BYTES, WHOLE, BadEvent
-from softprompt.worker.leases import is_free, newest, take_lease
+from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
+from softprompt.worker import events
+from softprompt.worker.events import MAX_LINE_BYTES, STATE_EVENTS, BadEvent
+from softprompt.worker.leases import is_free, newest_lease, take_lease
 from softprompt.worker.summary import ENDED, RunSummary
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
 FIRST_LEASE = 1
-TAIL = 8192  # bytes; an event that ends a run is among the last of its file
-MAX_SPEC_BYTES = 16 << 20  # the longest line of the protocol is a quarter of it
+TAIL_BYTES = 8192  # the event that ends a run is within the last bytes of its file
+MAX_SPEC_BYTES = 16 << 20  # four times the longest line of the protocol
 MAX_EVENTS_BYTES = 1 << 30  # the longest trainings, 100,000 steps for each of 75 numbers of tokens, write 200 MB
 MAX_FILE_BYTES = 8 << 30  # of a checkpoint or an entry
-MAX_POINTS = 4096  # of a curve in memory; it is thinned to half of them when they are reached
-MAX_REASON = 300  # characters
+MAX_POINTS = 4096  # of a curve in memory; a curve that reaches this is reduced to half
+MAX_REASON_LENGTH = 300  # characters
 _ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
-Point = tuple[Any, ...]  # step, loss, similarity, and the losses of all restarts where there are several
+Point = tuple[Any, ...]  # step, loss, similarity, and the loss of each restart if there are several
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it. `state`: queued, running, paused, done, stopped (by its user) or failed."""
+    """A run, read from its folder. `state` is queued, running, paused, done, stopped (by the user) or failed."""
 
     id: str
     job: AnyJob
@@ -63,25 +63,25 @@ class Run:
     began: str = ""
     ended: str = ""
     error: str = ""
-    entry: str = ""  # the saved soft prompt's id and name
-    name: str = ""
+    entry: str = ""  # id of the saved soft prompt
+    name: str = ""  # name of the saved soft prompt
     stopping: bool = False
     pausing: bool = False
-    results: tuple[SweepResult, ...] = ()  # of a sweep: what each number of tokens came to
-    latest: Mapping[str, Any] = field(default_factory=dict)  # the last report
+    results: tuple[SweepResult, ...] = ()  # of a sweep, one for each number of tokens
+    latest: Mapping[str, Any] = field(default_factory=dict)  # the latest report
     points: tuple[Point, ...] = ()
-    lease: int = 0  # the highest number that an event bore
+    lease: int = 0  # the highest lease number in the events
 
     @property
     def is_over(self) -> bool:
         return self.state in ENDED
 
     def apply(self, event: Mapping[str, Any]) -> Run:
-        """The run after one more event. Raises BadEvent where the event decides about it and cannot be read."""
+        """Return the run after an event. Raises BadEvent if an invalid value in the event affects the run's state."""
         lease = event.get("lease")
         if type(lease) is int and 0 < lease < self.lease:
             return self
-        checked = e.check_event(event)
+        checked = events.check_event(event)
         if checked is None:
             return self
         run = self if checked.lease <= self.lease else replace(self, lease=checked.lease)
@@ -100,7 +100,7 @@ class Run:
                 points = tuple(point for point in run.points if point[0] <= values["step"])
                 return replace(run, state="running", began=run.began or checked.at, points=points)
             case "report":
-                return replace(run, latest=values, points=run._points_with(values))
+                return replace(run, latest=values, points=run._add_point(values))
             case state:
                 return replace(
                     run,
@@ -114,46 +114,50 @@ class Run:
                     latest=values.get("latest") or run.latest,
                 )
 
-    def _points_with(self, report: Mapping[str, Any]) -> tuple[Point, ...]:
-        # "auto" goes on to the next number of tokens with a curve of its own
+    def _add_point(self, report: Mapping[str, Any]) -> tuple[Point, ...]:
+        # "auto" starts a new curve for each number of tokens
         points = self.points if report["tokens"] == self.latest.get("tokens", report["tokens"]) else ()
-        is_search = (
-            "hard_step" in report and self.job.kind == "train"
-        )  # the training is over, and these are its last figures
+        # during the hard search after a training, reports repeat the training's last figures
+        is_search = "hard_step" in report and self.job.kind == "train"
         loss, similarity = report.get("loss"), report.get("similarity")
         if loss is None or similarity is None or is_search:
             return points
         points = (*points, (report["step"], loss, similarity, *report.get("restarts", ())))
         return points if len(points) < MAX_POINTS else tuple(downsample(points, MAX_POINTS // 2 + 1))
 
-    def left(self) -> Run:
-        """Its training was left as it was, by its worker's death or on purpose: its turn comes again, unless it was to be paused."""
+    def requeued(self) -> Run:
+        """Return the run as queued, or as paused if it was pausing. Its worker died or left it."""
         if self.state != "running":
             return self
         return replace(self, state="paused" if self.pausing else "queued", pausing=False)
 
     def summary(self) -> RunSummary:
-        """The run as clients and scripts see it."""
+        """Return the run as clients and scripts see it."""
         job, latest = self.job, self.latest
         return RunSummary(
             self.id, self.state, prompt=job.prompt, model=job.model, device=job.device, tokens=job.config.tokens,
-            steps=latest.get("steps") or job.config.steps, name=self.name or job.name, position=self.position, created=self.created, began=self.began,
+            steps=latest.get("steps") or job.config.steps, name=self.name or job.name, position=self.position,
+            created=self.created, began=self.began,
             kind=job.kind, sweep=job.sweep if isinstance(job, SweepJob) else (), results=self.results,
             of_entry=job.entry if isinstance(job, HardReadoutJob) else "", hard=job.hard_config is not None,
-            batch="" if job.batch is None else hashlib.sha256(repr(job.batch).encode("utf-8", "backslashreplace")).hexdigest()[:16],
-            rows=job.config.restarts, ended=self.ended, stopping=self.stopping, pausing=self.pausing, error=self.error, entry=self.entry,
-            step=latest.get("step"), loss=latest.get("loss"), similarity=latest.get("similarity"), best_loss=latest.get("best_loss"),
-            best_similarity=latest.get("best_similarity"), seconds=latest.get("seconds"), steps_per_second=latest.get("steps_per_second"),
+            batch=""
+            if job.batch_key is None
+            else hashlib.sha256(repr(job.batch_key).encode("utf-8", "backslashreplace")).hexdigest()[:16],
+            rows=job.config.restarts, ended=self.ended, stopping=self.stopping, pausing=self.pausing,
+            error=self.error, entry=self.entry,
+            step=latest.get("step"), loss=latest.get("loss"), similarity=latest.get("similarity"),
+            best_loss=latest.get("best_loss"), best_similarity=latest.get("best_similarity"),
+            seconds=latest.get("seconds"), steps_per_second=latest.get("steps_per_second"),
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for clients and scripts."""
+        """Return plain values for clients and scripts."""
         return self.summary().as_dict()
 
 
 @dataclass(frozen=True)
 class UnreadableRun:
-    """A run folder that cannot be read, and why. It can be dropped, and nothing else."""
+    """An unreadable run folder, and the reason. Clients can only drop it."""
 
     id: str
     reason: str
@@ -165,7 +169,7 @@ class UnreadableRun:
         return RunSummary(self.id, self.state, kind="", error=self.reason)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, with the fields of a readable run."""
+        """Return plain values, with the fields of a readable run."""
         return self.summary().as_dict()
 
 
@@ -181,33 +185,37 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, job: AnyJob, position: float, start: bytes = b"") -> tuple[RunFolder, Run]:
-        """Makes a run durably: under a hidden name first, so that a run is there whole or not at all. Raises HomeError."""
+        """Create a run and sync it to disk. A hidden name at first ensures that no half-written run appears.
+
+        Raises:
+            HomeError: the folder cannot be written to.
+        """
         make_folder(runs)
         final = runs / secrets.token_hex(8)
-        making = runs / f".{final.name}.partial"
+        partial = runs / f".{final.name}.partial"
         created = now()
         try:
-            retry_without_reserve(runs, lambda: making.mkdir(mode=0o700))
-            set_mode(making, 0o700)
-            folder = cls(making)
+            retry_without_reserve(runs, lambda: partial.mkdir(mode=0o700))
+            set_mode(partial, 0o700)
+            folder = cls(partial)
             if start:
-                write_new(making / START, start)
+                write_new(partial / START, start)
             folder.append({"event": "queued", "position": position}, FIRST_LEASE)
-            take_lease(making)
-            write_new(making / SPEC, json.dumps({"format": FORMAT, "created": created, "job": job.as_dict()}).encode())
-            making.rename(final)
+            take_lease(partial)
+            write_new(partial / SPEC, json.dumps({"format": FORMAT, "created": created, "job": job.as_dict()}).encode())
+            partial.rename(final)
             sync_folder(runs)
         except OSError as error:
-            for left in (making, final):
-                shutil.rmtree(left, ignore_errors=True)
+            for path in (partial, final):
+                shutil.rmtree(path, ignore_errors=True)
             raise HomeError(
-                f"{runs} cannot be written to ({error.strerror}); nothing was queued. Free it, or set {VARIABLE}"
+                f"cannot write {runs}: {error.strerror}. Nothing was queued. Free some space, or set {HOME_VARIABLE}"
             ) from error
         return cls(final), Run(final.name, job, created, position=position, lease=FIRST_LEASE)
 
     def append(self, event: dict[str, Any], lease: int = 0, durable: bool = True) -> dict[str, Any]:
-        """Adds an event, with its time and the number of the writer's lease, in one write; returns it as it was written."""
-        event = self.stamped(event, lease)
+        """Append an event in one write, stamped with the time and the writer's lease. Return the stamped event."""
+        event = self.stamp(event, lease)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
         retry_without_reserve(self.path, lambda: self._append(line, durable))
         return event
@@ -218,117 +226,120 @@ class RunFolder:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "it is no regular file", str(self.path / EVENTS))
+                raise OSError(0, "it is not a regular file", str(self.path / EVENTS))
             set_mode(descriptor, 0o600)
             if status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n":
-                line = b"\n" + line  # a torn line keeps to itself
-            if os.write(descriptor, line) < len(line):  # the disk is full: what is there of the line is torn
+                line = b"\n" + line  # separate this line from a torn one
+            if os.write(descriptor, line) < len(line):  # the disk is full, and the line is torn
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
                 sync(descriptor)
         finally:
             os.close(descriptor)
 
-    def stamped(self, event: dict[str, Any], lease: int = 0) -> dict[str, Any]:
+    def stamp(self, event: dict[str, Any], lease: int = 0) -> dict[str, Any]:
         return {"at": now(), **({"lease": lease} if lease else {}), **event}
 
     def read(self) -> Run:
-        """The run as far as it is. Raises RunUnreadable, and RunNotFound where there is no such folder."""
-        with self._reasons(EVENTS):
-            return _replayed(self._specified(), self._events())
+        """Read the run with its curve. Raises RunUnreadable, and RunNotFound if the folder does not exist."""
+        with self._explain_errors(EVENTS):
+            return _replay(self._read_spec(), self._event_lines())
 
-    def glance(self) -> Run:
-        """As `read`, but only the end of the events is read where that tells that the run is over; there is no curve then."""
-        with self._reasons(EVENTS), open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES) as file:
+    def peek(self) -> Run:
+        """Read the run like `read`, but only the last events if they show that the run is over.
+
+        Such a run has no curve, unless its events are few.
+        """
+        with self._explain_errors(EVENTS), open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL))
-            lines = file.read(TAIL).split(b"\n")
-        if size <= TAIL:
-            with self._reasons(EVENTS):
-                return _replayed(self._specified(), lines)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).split(b"\n")
+        if size <= TAIL_BYTES:
+            with self._explain_errors(EVENTS):
+                return _replay(self._read_spec(), lines)
         with suppress(RunUnreadable, OSError):
-            run = _replayed(self._specified(), lines)
-            # what a process that lost the run wrote is told from what counts by the events before, which were not read
-            if run.is_over and (not run.lease or run.lease == newest(self.path)):
+            run = _replay(self._read_spec(), lines)
+            # an older lease may belong to a process that lost the run; only the earlier events could tell
+            if run.is_over and (not run.lease or run.lease == newest_lease(self.path)):
                 return replace(run, points=())
         return self.read()
 
-    def _specified(self) -> Run:
+    def _read_spec(self) -> Run:
         if not stat.S_ISDIR(os.lstat(self.path).st_mode):
-            raise RunUnreadable("it is no folder")
-        with self._reasons(SPEC):
+            raise RunUnreadable("it is not a folder")
+        with self._explain_errors(SPEC):
             try:
-                spec = e.decode(read_file(f"{self.path}/{SPEC}", MAX_SPEC_BYTES))
+                spec = events.decode(read_file(f"{self.path}/{SPEC}", MAX_SPEC_BYTES))
                 if spec["format"] != FORMAT:
                     raise ValueError(
-                        f"its format is {str(spec['format'])[:20]}, and this version reads {FORMAT}. Update softprompt-tui"
+                        f"its format is {str(spec['format'])[:20]}; this version reads {FORMAT}. Update softprompt-tui"
                     )
-                return Run(self.id, Job.from_dict(spec["job"]), e.time(spec["created"]))
+                return Run(self.id, Job.from_dict(spec["job"]), events.check_time(spec["created"]))
             except KeyError as error:
                 raise ValueError(f"{error} is missing") from error
             except TypeError as error:
-                raise ValueError("it is no object") from error
+                raise ValueError("it is not an object") from error
 
-    def _events(self) -> Iterator[bytes]:
-        """Its lines; one that is longer than an event can be is left out."""
+    def _event_lines(self) -> Iterator[bytes]:
+        """Yield the lines of the events, except those that are too long for an event."""
         with io.BufferedReader(open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES)) as file:
-            whole = True
+            is_complete = True
             while line := file.readline(MAX_LINE_BYTES):
-                begins, whole = whole, line.endswith(b"\n")
-                if begins and (whole or len(line) < MAX_LINE_BYTES):
+                is_start, is_complete = is_complete, line.endswith(b"\n")
+                if is_start and (is_complete or len(line) < MAX_LINE_BYTES):
                     yield line
 
     @contextmanager
-    def _reasons(self, name: str) -> Iterator[None]:
-        """Whatever is wrong with a file is said as RunUnreadable."""
+    def _explain_errors(self, name: str) -> Iterator[None]:
+        """Turn every error of reading a file into RunUnreadable, or RunNotFound if the folder does not exist."""
         try:
             yield
         except (RunNotFound, RunUnreadable):
             raise
         except FileNotFoundError as error:
             if not os.path.lexists(self.path):
-                raise RunNotFound(f"run {self.id} is gone") from error
+                raise RunNotFound(f"run {self.id} no longer exists") from error
             raise RunUnreadable(f"{name} is missing") from error
         except OSError as error:
-            raise RunUnreadable(f"{name}: {_why(error)}"[:MAX_REASON]) from error
+            raise RunUnreadable(f"{name}: {_describe_error(error)}"[:MAX_REASON_LENGTH]) from error
         except RecursionError as error:
             raise RunUnreadable(f"{name}: its values are nested too deeply") from error
         except UnicodeDecodeError as error:
             raise RunUnreadable(f"{name}: it is not UTF-8") from error
         except (ValueError, OverflowError, SoftPromptError) as error:
-            raise RunUnreadable(f"{name}: {error}"[:MAX_REASON]) from error
+            raise RunUnreadable(f"{name}: {error}"[:MAX_REASON_LENGTH]) from error
 
-    def bytes_of(self, name: str) -> bytes:
+    def read_bytes(self, name: str) -> bytes:
         return read_file(self.path / name, MAX_FILE_BYTES)
 
-    def start(self) -> bytes:
-        """The entry that the run begins from, or nothing."""
+    def read_start(self) -> bytes:
+        """Return the entry that the run starts from, or b""."""
         try:
-            return self.bytes_of(START)
+            return self.read_bytes(START)
         except FileNotFoundError:
             return b""
 
-    def forget_progress(self) -> None:
-        """Removes what only an unfinished run needs."""
+    def remove_progress(self) -> None:
+        """Delete the files that only an unfinished run needs."""
         for name in (CHECKPOINT, START):
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Removes the run; renamed first, so that it is there whole or not at all."""
-        gone = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
-        self.path.rename(gone)
-        if stat.S_ISDIR(gone.lstat().st_mode):
-            shutil.rmtree(gone, ignore_errors=True)
+        """Delete the run. It gets a hidden name first, so that no half-deleted run appears."""
+        hidden = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
+        self.path.rename(hidden)
+        if stat.S_ISDIR(hidden.lstat().st_mode):
+            shutil.rmtree(hidden, ignore_errors=True)
         else:
-            gone.unlink(missing_ok=True)
+            hidden.unlink(missing_ok=True)
 
 
-def _replayed(run: Run, lines: Iterable[bytes]) -> Run:
-    """The run after the events in these lines. Raises RunUnreadable where what they say of its state is not known."""
-    problem = "no event says that it was queued"
+def _replay(run: Run, lines: Iterable[bytes]) -> Run:
+    """Return the run after the events in `lines`. Raises RunUnreadable if its state remains unknown."""
+    problem = "no event shows that it was queued"
     for line in lines:
-        event = e.read_line(line) if line else None
+        event = events.parse_line(line) if line else None
         if event is None:
             continue
         try:
@@ -336,34 +347,34 @@ def _replayed(run: Run, lines: Iterable[bytes]) -> Run:
         except BadEvent as error:
             problem = str(error)
         else:
-            if event.get("event") in WHOLE and run is not before:
+            if event.get("event") in STATE_EVENTS and run is not before:
                 problem = ""
     if problem:
-        raise RunUnreadable(f"{EVENTS}: {problem}"[:MAX_REASON])
+        raise RunUnreadable(f"{EVENTS}: {problem}"[:MAX_REASON_LENGTH])
     return run
 
 
-def _why(error: OSError) -> str:
-    links_and_kinds = {
+def _describe_error(error: OSError) -> str:
+    reasons = {
         errno.ELOOP: "it is a symbolic link",
-        errno.ENXIO: "it is no regular file",
+        errno.ENXIO: "it is not a regular file",
         errno.ENOTDIR: "it is not in a folder",
     }
-    return links_and_kinds.get(error.errno or 0) or error.strerror or str(error)
+    return reasons.get(error.errno or 0) or error.strerror or str(error)
 
 
-def swept_file(tokens: int) -> str:
-    """The file of a sweep's soft prompt of so many tokens."""
+def sweep_file_name(tokens: int) -> str:
+    """Return the name of the file with a sweep's soft prompt of `tokens` tokens."""
     return f"tokens-{tokens}.safetensors"
 
 
-def swept_id(run: str, tokens: int) -> str:
-    """The id under which it is kept."""
+def sweep_entry_id(run: str, tokens: int) -> str:
+    """Return the library id of a sweep's soft prompt. It is always the same, so that nothing is saved twice."""
     return hashlib.sha256(f"{run} {tokens} tokens".encode()).hexdigest()[: len(run)]
 
 
-def swept_name(stem: str, tokens: int) -> str:
-    """The name under which it is kept, where that is free."""
+def sweep_entry_name(stem: str, tokens: int) -> str:
+    """Return the preferred library name of a sweep's soft prompt."""
     return f"{stem[: MAX_NAME_LENGTH - 8]}-k{tokens}"
 
 
@@ -371,62 +382,63 @@ def runs_folder(home: Path | None = None) -> Path:
     return (home or data_folder()) / "runs"
 
 
-def folders(runs: Path) -> list[RunFolder]:
-    """Every run's folder, and what else lies there under a run's id; raises HomeError where the folder of them cannot be read."""
+def list_folders(runs: Path) -> list[RunFolder]:
+    """List everything in the folder of runs that has a run's id as its name. Raises HomeError if it is unreadable."""
     try:
         with os.scandir(runs) as entries:
             return [RunFolder(runs / entry.name) for entry in entries if _ID.fullmatch(entry.name)]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HomeError(f"{runs} cannot be read: {error.strerror}. Set {VARIABLE} to a folder of yours") from error
+        raise HomeError(f"cannot read {runs}: {error.strerror}. Set {HOME_VARIABLE} to another folder") from error
 
 
-def look(folder: RunFolder) -> AnyRun:
-    """The run in a folder at a glance, or why it cannot be read. Raises RunNotFound where there is no such folder."""
+def load_run(folder: RunFolder) -> AnyRun:
+    """Read the run in a folder with `peek`, or return why it is unreadable. Raises RunNotFound."""
     try:
-        return folder.glance()
+        return folder.peek()
     except RunUnreadable as error:
         return UnreadableRun(folder.id, str(error))
 
 
-def all_runs(runs: Path) -> list[AnyRun]:
-    """All runs: those to come in their order, those that cannot be read, then the ended ones, the latest first."""
-    known: list[AnyRun] = []
-    for folder in folders(runs):
+def list_runs(runs: Path) -> list[AnyRun]:
+    """List all runs: unfinished ones in queue order, then unreadable ones, then ended ones, the latest first."""
+    all_runs: list[AnyRun] = []
+    for folder in list_folders(runs):
         with suppress(RunNotFound):
-            run = look(folder)
-            known.append(
-                run.left() if isinstance(run, Run) and run.state == "running" and is_free(folder.path) else run
+            run = load_run(folder)
+            all_runs.append(
+                run.requeued() if isinstance(run, Run) and run.state == "running" and is_free(folder.path) else run
             )
-    return in_order(known)
+    return sort_runs(all_runs)
 
 
-_FIRST = {"running": 0, "queued": 1, "paused": 2, UnreadableRun.state: 3}
+_STATE_ORDER = {"running": 0, "queued": 1, "paused": 2, UnreadableRun.state: 3}
 
 
-def in_order(runs: Iterable[AnyRun]) -> list[AnyRun]:
-    going: list[AnyRun] = []
-    over: list[Run] = []
+def sort_runs(runs: Iterable[AnyRun]) -> list[AnyRun]:
+    unfinished: list[AnyRun] = []
+    ended: list[Run] = []
     for run in runs:
         if isinstance(run, Run) and run.is_over:
-            over.append(run)
+            ended.append(run)
         else:
-            going.append(run)
-    going.sort(key=lambda run: (_FIRST[run.state], run.position, run.id))
-    return [*going, *sorted(over, key=lambda run: (run.ended, run.id), reverse=True)]
+            unfinished.append(run)
+    unfinished.sort(key=lambda run: (_STATE_ORDER[run.state], run.position, run.id))
+    return [*unfinished, *sorted(ended, key=lambda run: (run.ended, run.id), reverse=True)]
 
 
-def named(runs: Sequence[AnyRun], run: str) -> AnyRun:
-    """The one whose id begins so; raises RunNotFound."""
-    matches = [known for known in runs if run and known.id.startswith(run.lower())]
+def find_run(runs: Sequence[AnyRun], prefix: str) -> AnyRun:
+    """Return the run whose id starts with `prefix`. Raises RunNotFound if there is none, or more than one."""
+    matches = [run for run in runs if prefix and run.id.startswith(prefix.lower())]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise RunNotFound(f"{run!r} begins the ids of several runs: {', '.join(known.id for known in matches[:8])}")
-    latest = ", ".join(known.id for known in runs[:4])
+        raise RunNotFound(f"the ids of several runs start with {prefix!r}: {', '.join(run.id for run in matches[:8])}")
+    first_ids = ", ".join(run.id for run in runs[:4])
     raise RunNotFound(
-        f"no run's id begins with {run[:40]!r}. " + (f"The first of all: {latest}" if latest else "There are no runs")
+        f"no run's id starts with {prefix[:40]!r}. "
+        + (f"The first runs: {first_ids}" if first_ids else "There are no runs")
     )
 
 

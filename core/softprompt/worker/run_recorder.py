@@ -1,4 +1,4 @@
-"""One run as it is carried out: its events are written down and told, its state is saved, and its user's requests are followed."""
+"""The recorder of one active run: it writes and reports events, saves checkpoints, and obeys stop requests."""
 
 from __future__ import annotations
 
@@ -21,153 +21,161 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.task import TrainingState
 
-CHECKPOINT_EVERY = 5.0  # seconds; what a crash costs at most, twice over
-REPORT_EVERY = 0.25  # seconds, where ten steps take longer
-RESTARTS_TOLD = 16  # more curves in one plot tell nothing
+CHECKPOINT_SECONDS = 5.0  # a crash costs at most twice this time
+REPORT_SECONDS = 0.25  # report this often if ten steps take longer
+MAX_RESTARTS_REPORTED = 16  # a plot with more curves is unreadable
 
 log = logging.getLogger(__name__)
 
 
 class RunRecorder:
-    """What becomes of one run, from `begin` to `end`."""
+    """Records one run, from `begin` to `end`."""
 
     def __init__(self, services: Services, active: ActiveRun) -> None:
         self.services, self.active = services, active
         self.folder, self.job = active.folder, active.run.job
         self.latest = dict(active.run.latest)
         self.began = active.run.began
-        self.state: TrainingState | None = None  # where it went on
-        self._ended: Callable[[], TrainingState] | None = None
-        self.reported = self.saved = time.monotonic()
+        self.state: TrainingState | None = None  # the checkpoint that the run resumed from
+        self._final_state: Callable[[], TrainingState] | None = None
+        self.last_report = self.last_save = time.monotonic()
 
     def begin(self) -> TrainingState | None:
-        """Tells that it begins, and returns where it can go on: None for the beginning, which comes to the same bits."""
+        """Record the start, and return the state to resume from. None starts over, with bit-identical results."""
         try:
-            self.state = from_bytes(self.folder.bytes_of(CHECKPOINT), str(self.folder.path / CHECKPOINT))
+            self.state = from_bytes(self.folder.read_bytes(CHECKPOINT), str(self.folder.path / CHECKPOINT))
         except FileNotFoundError:
             pass
         except (OSError, EntryDamaged) as error:
-            log.warning("run %s begins anew: %s", self.folder.id, error)
+            log.warning("run %s starts over: %s", self.folder.id, error)
         step, tokens = (self.state.step, self.state.tokens) if self.state else (0, 0)
-        event = self.tell({"event": "began", "step": step, "tokens": tokens}, durable=True)
+        event = self.record_event({"event": "began", "step": step, "tokens": tokens}, durable=True)
         self.began = self.began or event["at"]
         return self.state
 
-    def is_due(self, step: int) -> bool:
-        return step % 10 == 0 or bool(self.active.stop_request) or time.monotonic() - self.reported >= REPORT_EVERY
+    def is_report_due(self, step: int) -> bool:
+        return step % 10 == 0 or bool(self.active.stop_request) or time.monotonic() - self.last_report >= REPORT_SECONDS
 
     def report(self, encoder: TextEncoder, report: Report) -> bool:
-        """Tells a report, saves the state where that is due, and returns whether to stop. Raises RunInterrupted where the run is to be left as it is."""
+        """Record a report, save a checkpoint if one is due, and return whether to stop and save the result.
+
+        Raises:
+            RunInterrupted: the user paused the run, or the worker is ending.
+        """
         self.active.vectors = (encoder, report.vectors)
-        self.heed(event_of(report))
-        self._ended = report.state
+        self.record_report(event_from_report(report))
+        self._final_state = report.state
         request = self.active.stop_request
-        if request in ("pause", "leave") or self.reported - self.saved >= CHECKPOINT_EVERY:
+        if request in ("pause", "leave") or self.last_report - self.last_save >= CHECKPOINT_SECONDS:
             self._save(report.state)
-            self.saved = time.monotonic()
-        self.leave_if_asked()
+            self.last_save = time.monotonic()
+        self.interrupt_if_requested()
         return request == "stop"
 
-    def heed(self, event: dict[str, Any]) -> None:
-        """Tells a report that can be lost."""
-        self.reported = time.monotonic()
+    def record_report(self, event: dict[str, Any]) -> None:
+        """Record a report without syncing it to disk: a crash may lose it."""
+        self.last_report = time.monotonic()
         self.latest = event
-        self.tell(event, durable=False)
+        self.record_event(event, durable=False)
 
-    def is_trained(self) -> None:
-        """What comes now goes on from where the training ended."""
-        if self._ended is not None:
-            self._save(self._ended)
-            self._ended = None
+    def save_final_state(self) -> None:
+        """Save a checkpoint at the end of training, so that a restart resumes with the hard readout."""
+        if self._final_state is not None:
+            self._save(self._final_state)
+            self._final_state = None
 
-    def leave_if_asked(self) -> None:
+    def interrupt_if_requested(self) -> None:
         if self.active.stop_request in ("pause", "leave"):
             raise RunInterrupted
 
-    def tell(self, event: dict[str, Any], durable: bool) -> dict[str, Any]:
-        event = self._written(event, durable)
+    def record_event(self, event: dict[str, Any], durable: bool) -> dict[str, Any]:
+        event = self._append(event, durable)
         self.services.post("event", self.folder.id, event)
         return event
 
     def end(self, event: dict[str, Any]) -> None:
-        """Writes down what became of the run; {} for nothing, since it is left for the next worker."""
+        """Record the run's last event. An empty event leaves the run to the next worker."""
         if event:
-            event = self._written(event)
-        if event.get("event") in ("done", "stopped") and self.is_ours():
-            self.folder.forget_progress()
+            event = self._append(event)
+        if event.get("event") in ("done", "stopped") and self.holds_lease():
+            self.folder.remove_progress()
         self.services.finish(self.active, event)
 
     def leave(self) -> None:
-        """As it is; one that is to stop and has done nothing yet is over."""
+        """End the run without a result: paused, stopped before it made progress, or left to the next worker."""
         states = {"pause": "paused"} | ({} if self.state else {"stop": "stopped"})
         state = states.get(self.active.stop_request)
         self.end({"event": state} if state else {})
 
-    def end_with(self, outcome: Outcome) -> None:
-        """What a job came to; all that is shown of a run stands in its last event."""
+    def end_with_outcome(self, outcome: Outcome) -> None:
+        """End the run with a job's outcome. The last event has everything that clients show."""
         ended: dict[str, Any] = {"event": "failed" if outcome.failure else "done", "error": outcome.failure}
         if outcome.entry is not None:
-            made = outcome.entry.prompt
-            if made.stopped == "interrupted" and not outcome.failure and self.job.kind == "train":
+            prompt = outcome.entry.prompt
+            if prompt.stopped == "interrupted" and not outcome.failure and self.job.kind == "train":
                 ended["event"] = "stopped"
-            ended |= {"entry": outcome.entry.id, "name": made.name, "similarity": made.similarity}
+            ended |= {"entry": outcome.entry.id, "name": prompt.name, "similarity": prompt.similarity}
         self.end(ended | {"latest": self.latest, "began": self.began})
 
     def _save(self, state: Callable[[], TrainingState]) -> None:
-        """Writes a checkpoint; leaves the run where another process has taken it."""
+        """Write a checkpoint. Raises RunInterrupted if another process has taken the run."""
         try:
-            self.leave_if_lost()
+            self.interrupt_if_lost()
             replace_file(self.folder.path / CHECKPOINT, to_bytes(state()))
-        except OSError as error:  # a full disk: the training goes on, and the next checkpoint is another file
-            log.warning("run %s: no checkpoint: %s", self.folder.id, error)
+        except OSError as error:  # a full disk: the training continues, and the next checkpoint may succeed
+            log.warning("run %s: cannot write a checkpoint: %s", self.folder.id, error)
 
-    def leave_if_lost(self) -> None:
-        """Leaves the run where another process has taken it. Raises RunInterrupted."""
-        if not self.is_ours():
+    def interrupt_if_lost(self) -> None:
+        """Raise RunInterrupted if another process has taken the run."""
+        if not self.holds_lease():
             log.warning("run %s was taken by another host", self.folder.id)
             self.active.stop_request = "leave"
             raise RunInterrupted
 
-    def is_ours(self) -> bool:
-        """Whether the run is still this process's to change."""
+    def holds_lease(self) -> bool:
+        """Return whether this process still owns the run."""
         try:
-            return self.active.lease.is_ours()
+            return self.active.lease.is_current()
         except OSError:
             return False
 
-    def _written(self, event: dict[str, Any], durable: bool = True) -> dict[str, Any]:
+    def _append(self, event: dict[str, Any], durable: bool = True) -> dict[str, Any]:
         number = self.active.lease.number
         try:
             return self.folder.append(event, number, durable)
-        except OSError as error:  # a full disk, or a folder that was removed: the training goes on
-            log.warning("run %s: an event was not written: %s", self.folder.id, error)
-            return self.folder.stamped(event, number)
+        except OSError as error:  # a full disk or a deleted folder: the training continues
+            log.warning("run %s: cannot write an event: %s", self.folder.id, error)
+            return self.folder.stamp(event, number)
 
 
-def event_of(report: Report) -> dict[str, Any]:
-    """A report as an event; what is no number any more is null, which JSON can hold."""
+def event_from_report(report: Report) -> dict[str, Any]:
+    """Return a report as an event. JSON has no NaN and no infinity, so these become null."""
     figures = {
-        "loss": report.loss, "similarity": report.similarity, "best_loss": report.best_loss, "best_similarity": report.best_similarity,
+        "loss": report.loss, "similarity": report.similarity,
+        "best_loss": report.best_loss, "best_similarity": report.best_similarity,
         "seconds": round(report.seconds, 3), "steps_per_second": round(report.steps_per_second, 1),
     }  # fmt: skip
-    event: dict[str, Any] = {"event": "report", "step": report.step, "tokens": len(report.vectors), **numbers(figures)}
+    event: dict[str, Any] = {
+        "event": "report", "step": report.step, "tokens": len(report.vectors), **finite_or_none(figures)
+    }  # fmt: skip
     if report.restarts:
-        event["restarts"] = losses(report.restarts)
+        event["restarts"] = round_losses(report.restarts)
     return event
 
 
-def event_of_made(made: SoftPrompt) -> dict[str, Any]:
-    """The last report of a training, from what it came to."""
+def event_from_prompt(prompt: SoftPrompt) -> dict[str, Any]:
+    """Return the last report of a training as an event, from its result."""
     figures = {
-        "loss": float(made.losses[-1]), "similarity": float(made.similarities[-1]), "best_loss": made.loss or 0.0, "best_similarity": made.similarity or 0.0,
-        "seconds": round(made.seconds, 3), "steps_per_second": round(made.steps_per_second, 1),
+        "loss": float(prompt.losses[-1]), "similarity": float(prompt.similarities[-1]),
+        "best_loss": prompt.loss or 0.0, "best_similarity": prompt.similarity or 0.0,
+        "seconds": round(prompt.seconds, 3), "steps_per_second": round(prompt.steps_per_second, 1),
     }  # fmt: skip
-    return {"event": "report", "step": made.steps, "tokens": made.tokens, **numbers(figures)}
+    return {"event": "report", "step": prompt.steps, "tokens": prompt.tokens, **finite_or_none(figures)}
 
 
-def numbers(figures: dict[str, float]) -> dict[str, float | None]:
+def finite_or_none(figures: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in figures.items()}
 
 
-def losses(values: tuple[float, ...]) -> list[float | None]:
-    return [float(f"{loss:.4g}") if math.isfinite(loss) else None for loss in values[:RESTARTS_TOLD]]
+def round_losses(values: tuple[float, ...]) -> list[float | None]:
+    return [float(f"{loss:.4g}") if math.isfinite(loss) else None for loss in values[:MAX_RESTARTS_REPORTED]]

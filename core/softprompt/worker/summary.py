@@ -1,4 +1,4 @@
-"""A run as clients and scripts see it: what they are told of it, typed, whichever process it comes from."""
+"""A run as clients and scripts see it: the same typed values in every process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from softprompt.errors import WorkerError
 from softprompt.prompts.sweep_result import SweepResult
 
 ENDED = ("done", "stopped", "failed")
-RowOfSweep = tuple[int, float | None, float | None]  # number of tokens, similarity alone, mean in the training contexts
+SweepRow = tuple[int, float | None, float | None]  # number of tokens, similarity, mean in training contexts
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """How far a run is. What is not known, or not measured by this kind of run, is None."""
+    """The progress of a run. A value is None if it is unknown or if this kind of run does not measure it."""
 
     run: str
     step: int
@@ -28,16 +28,16 @@ class RunReport:
     seconds: float | None = None
     steps_per_second: float | None = None
     restarts: tuple[float | None, ...] = ()
-    sweep: tuple[RowOfSweep, ...] = ()
-    text: str | None = None  # the best of the search for a hard readout, "" before there is one
+    sweep: tuple[SweepRow, ...] = ()
+    text: str | None = None  # best hard readout so far, "" before the first
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
-    reported: frozenset[str] = frozenset()  # the fields that the message had: None is a value there
+    reported: frozenset[str] = frozenset()  # the fields of the message, where None is a value
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunReport:
-        """Read the report in a message of the worker. The caller has checked its fields."""
+        """Read a report from a worker's message. The caller has checked its fields."""
         values = {name: message[name] for name in _REPORT_FIELDS if name in message}
         values["reported"] = frozenset(values)
         values["restarts"] = tuple(values.get("restarts", ()))
@@ -47,7 +47,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run. `state`: queued, running, paused, done, stopped (by its user), failed, or unreadable, with the reason as its `error`."""
+    """A run. `state` is queued, running, paused, done, stopped (by the user), failed or unreadable (see `error`)."""
 
     id: str
     state: str
@@ -63,9 +63,9 @@ class RunSummary:
     kind: str = "train"
     sweep: tuple[int, ...] = ()
     results: tuple[SweepResult, ...] = ()
-    of_entry: str = ""  # whose hard readout it looks for
+    of_entry: str = ""  # the entry that gets the hard readout
     hard: bool = False
-    batch: str = ""  # the same for runs that can train in one batch
+    batch: str = ""  # equal for runs that can train in one batch
     rows: int = 1
     ended: str = ""
     stopping: bool = False
@@ -79,8 +79,8 @@ class RunSummary:
     best_similarity: float | None = None
     seconds: float | None = None
     steps_per_second: float | None = None
-    # only reports have these
-    swept: tuple[RowOfSweep, ...] = ()
+    # only reports set these
+    sweep_rows: tuple[SweepRow, ...] = ()
     text: str | None = None
     hard_similarity: float | None = None
     hard_step: int | None = None
@@ -88,10 +88,10 @@ class RunSummary:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunSummary:
-        """Read the run in a message of the worker. A field that an older worker does not send gets its default.
+        """Read a run from a worker's message. A field that an older worker does not send gets its default.
 
         Raises:
-            WorkerError: the message holds no run.
+            WorkerError: the message holds no valid run.
         """
         values = {name: message[name] for name in _SUMMARY_FIELDS if name in message}
         try:
@@ -100,32 +100,34 @@ class RunSummary:
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise WorkerError(
-                f"the worker told of a run in a way that cannot be read ({error}): update both sides"
+                f"cannot read a run that the worker sent ({error}): the versions differ. Update both sides"
             ) from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for messages and scripts."""
+        """Return plain values for messages and scripts."""
         values = {name: getattr(self, name) for name in _SUMMARY_FIELDS}
         return values | {"sweep": list(self.sweep), "results": [asdict(result) for result in self.results]}
 
     def with_report(self, report: RunReport) -> RunSummary:
-        """Return the run after a report. A report holds only what its kind of run measures."""
+        """Return the run after a report. A report has only the values that its kind of run measures."""
         values = {name: getattr(report, name) for name in _SHARED_FIELDS}
         values = {name: value for name, value in values.items() if value is not None or name in report.reported}
-        swept = report.sweep or self.swept
-        return replace(self, **values, step=report.step, loss=report.loss, similarity=report.similarity, swept=swept)
+        sweep_rows = report.sweep or self.sweep_rows
+        return replace(
+            self, **values, step=report.step, loss=report.loss, similarity=report.similarity, sweep_rows=sweep_rows
+        )
 
-    def with_reports_of(self, before: RunSummary) -> RunSummary:
-        """Return the run with the values that only reports hold, taken from `before`."""
+    def with_report_values_of(self, before: RunSummary) -> RunSummary:
+        """Return the run with the values that only reports set, copied from `before`."""
         return replace(self, **{name: getattr(before, name) for name in _REPORT_ONLY})
 
     @property
-    def called(self) -> str:
-        """Its name, or the beginning of its prompt."""
+    def display_name(self) -> str:
+        """The run's name, or the start of its prompt."""
         return self.name or self.prompt[:40]
 
 
-_REPORT_ONLY = ("swept", "text", "hard_similarity", "hard_step", "hard_steps")
+_REPORT_ONLY = ("sweep_rows", "text", "hard_similarity", "hard_step", "hard_steps")
 _SUMMARY_FIELDS = tuple(field.name for field in fields(RunSummary) if field.name not in _REPORT_ONLY)
 _REPORT_FIELDS = tuple(field.name for field in fields(RunReport))
 _SHARED_FIELDS = tuple(

@@ -1,6 +1,6 @@
-"""The trainer as a thread that owns torch: it carries out runs (executor.py) and answers questions between two steps.
+"""The trainer, a thread that owns torch. It executes runs (executor.py) and answers queries between two steps.
 
-Whatever ends the thread before it was told to end is posted as "died".
+If the thread ends without a request, it posts "died".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PendingQuery:
 
 
 class ThreadTrainer(threading.Thread):
-    """A `Trainer` and its `Services`. `post` is called from this thread."""
+    """The `Trainer` of the server, and the `Services` of its runs. This thread calls `post`."""
 
     def __init__(
         self, library: Library, post: Callable[[EventKind, str, dict[str, Any]], None], release_after: float
@@ -41,26 +41,26 @@ class ThreadTrainer(threading.Thread):
         self.library = library
         self.post = post
         self.release_after = release_after
-        self.active: dict[str, ActiveRun] = {}  # by run: given by the main thread, taken back by `finish`
+        self.active: dict[str, ActiveRun] = {}  # by run id; the main thread adds runs, `finish` removes them
         self.models: ModelCache | None = None
-        self._questions: dict[tuple[int, str], PendingQuery] = {}
+        self._queries: dict[tuple[int, str], PendingQuery] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._ending = self._is_carrying = False
+        self._ending = self._is_executing = False
 
     def begin(self, runs: list[ActiveRun]) -> None:
         self.active = {active.id: active for active in runs}
         self._wake.set()
 
     def ask(self, client: int, request: Request) -> Future[dict[str, Any]]:
-        question = PendingQuery(request)
+        query = PendingQuery(request)
         with self._lock:
-            older = self._questions.pop((client, request.do), None)
-            self._questions[client, request.do] = question
+            older = self._queries.pop((client, request.do), None)
+            self._queries[client, request.do] = query
         if older is not None:
-            older.answer.set_exception(Superseded("a newer question of this kind came"))
+            older.answer.set_exception(Superseded("a newer query replaced this one"))
         self._wake.set()
-        return question.answer
+        return query.answer
 
     def loaded_models(self) -> list[str]:
         return self.models.names() if self.models else []
@@ -76,68 +76,69 @@ class ThreadTrainer(threading.Thread):
     def run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # a broken torch, no memory: nobody else would hear of it
-            log.critical("the thread that trains has died", exc_info=error)
+        except BaseException as error:  # a broken torch, no memory: nothing else would report it
+            log.critical("the trainer's thread has died", exc_info=error)
             why = f"{type(error).__name__}: {error}"
-            self.post("died", "", {"why": why, "left": {run: self._left(run, why) for run in self.active}})
+            self.post("died", "", {"why": why, "left": {run: self._write_failure(run, why) for run in self.active}})
 
-    def _left(self, run: str, why: str) -> dict[str, Any]:
-        """The event that ends a run of which this thread died: the next worker would die of it too. It can be resumed.
+    def _write_failure(self, run: str, why: str) -> dict[str, Any]:
+        """Mark a run as failed because this thread died, and return the event, or {} if the run had not started.
 
-        Nothing ends a run that had not begun: it waits for a worker that can train.
+        Otherwise the run would kill the next worker too. The user can resume it. A run that had not started waits for a
+        worker that can train.
         """
         active = self.active[run]
-        if not self._is_carrying:
+        if not self._is_executing:
             return {}
-        event, lease = {"event": "failed", "error": f"the thread that trained it died ({why})"}, active.lease.number
+        event, lease = {"event": "failed", "error": f"its trainer died ({why})"}, active.lease.number
         try:
             return active.folder.append(event, lease)
         except OSError as error:
-            log.warning("run %s: its failure was not written: %s", run, error)
-            return active.folder.stamped(event, lease)
+            log.warning("run %s: cannot write its failure: %s", run, error)
+            return active.folder.stamp(event, lease)
 
     def _work(self) -> None:
-        import softprompt.training.trainer  # noqa: F401  # torch, 2-4 s, while the main thread answers already
+        import softprompt.training.trainer  # noqa: F401  # imports torch, 2-4 s; the main thread already answers
         from softprompt.worker.executor import RunExecutor
         from softprompt.worker.model_cache import ModelCache
 
         self.models = ModelCache()
         self.post("ready", "", {})
-        used = time.monotonic()
+        last_used = time.monotonic()
         while not self._ending:
-            woken = self._wake.wait(max(0.01, used + self.release_after - time.monotonic()))
+            is_awake = self._wake.wait(max(0.01, last_used + self.release_after - time.monotonic()))
             self._wake.clear()
-            self.answer()
+            self.answer_queries()
             if self.active:
-                self._is_carrying = True
+                self._is_executing = True
                 RunExecutor(self, list(self.active.values())).run()
-                self._is_carrying = False
-            elif not woken:
+                self._is_executing = False
+            elif not is_awake:
                 self.models.release()
-            used = time.monotonic()
+            last_used = time.monotonic()
 
     def finish(self, active: ActiveRun, event: dict[str, Any]) -> None:
         self.active.pop(active.id, None)
-        lost = False
+        is_device_lost = False
         if event.get("event") == "failed" and self.models is not None:
             if not self.active:
-                self.models.release()  # out of memory: what is kept must not be the next run's trouble
-            lost = not self.models.device_works(active.run.job.device)
-        self.post("ended", active.id, {"event": event, "device_lost": lost})
+                self.models.release()  # perhaps out of memory: free it for the next run
+            is_device_lost = not self.models.device_works(active.run.job.device)
+        self.post("ended", active.id, {"event": event, "device_lost": is_device_lost})
 
-    # questions
+    # queries
 
-    def answer(self, at_most: float = float("inf")) -> None:
+    def answer_queries(self, max_seconds: float = float("inf")) -> None:
         began = time.monotonic()
-        while time.monotonic() - began < at_most:
+        while time.monotonic() - began < max_seconds:
             with self._lock:
-                key = next(iter(self._questions), None)
+                key = next(iter(self._queries), None)
                 if key is None:
                     return
-                question = self._questions.pop(key)
+                query = self._queries.pop(key)
             try:
-                question.answer.set_result(inference.answer(question.request, self))
-            except Exception as error:  # to whom asked; a question must not end the thread
+                query.answer.set_result(inference.answer_query(query.request, self))
+            except Exception as error:  # the client gets the error; a query must not end the thread
                 if not isinstance(error, SoftPromptError):
-                    log.exception("a question failed: %s", question.request.do)
-                question.answer.set_exception(error)
+                    log.exception("a query failed: %s", query.request.do)
+                query.answer.set_exception(error)

@@ -12,8 +12,8 @@ import click
 
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, narrate, print_json, print_table
-from softprompt_tui.cli.report import line
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, render, without_colour
+from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 
 if TYPE_CHECKING:
     from softprompt.bench.machine import Machine
@@ -31,7 +31,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
         try:
             return tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers such as 1,16,64", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,16,64", param, ctx)
 
 
 @click.command()
@@ -42,39 +42,39 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Arithmetic of the text encoder.",
+    help="Precision of the text encoder.",
 )
 @click.option(
     "--tower",
     metavar="SHAPE",
-    help="In place of --model: a text tower of random weights with the shape of ViT-B-32, ViT-L-14, ViT-H-14 or ViT-bigG-14. Measures what training on such a model costs, before its weights are fetched; only speed, unless --only asks for more.",
+    help="Instead of --model: random weights in the shape of ViT-B-32, ViT-L-14, ViT-H-14 or ViT-bigG-14. Measures the "
+    "cost of training on such a model before you download it. Only speed, unless --only asks for more.",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Few prompts and short looks: about a minute on two cores with mini. Without it, expect an hour or two.",
+    help="Few prompts and short measurements: about a minute on two cores with mini. The full benchmark takes an hour "
+    "or two.",
 )
-@click.option("--only", metavar="PARTS", help="Some of speed, time, soft, hard, with commas between them.")
+@click.option("--only", metavar="PARTS", help="Some of speed, time, soft, hard, separated by commas.")
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Measure with these, one on each line, instead of the prompts that come with the program.",
+    help="Measure with the prompts of this file, one per line, instead of the built-in ones.",
 )
-@click.option(
-    "--count", type=int, metavar="N", help="How many prompts; 50 unless given, with --quick 5, and 2 for hard."
-)
+@click.option("--count", type=int, metavar="N", help="Number of prompts. Default: 50; with --quick 5, and 2 for hard.")
 @click.option(
     "--seconds",
     type=float,
     metavar="S",
-    help="What each method has to find a hard readout of one prompt; 5 unless given, 1 with --quick.",
+    help="Time limit for one hard readout, for every method. Default: 5; with --quick 1.",
 )
 @click.option(
     "--batch",
     "batches",
     type=Numbers(),
-    help="Sizes for the table of batches, such as 1,64,512; as the device suggests unless given.",
+    help="Sizes for the table of batches, such as 1,64,512. The default depends on the device.",
 )
 @json_option
 def bench(
@@ -90,11 +90,13 @@ def bench(
     batches: tuple[int, ...] | None,
     as_json: bool,
 ) -> None:
-    """Measure this program on this machine: what a training step costs, how soon a soft prompt is good, how good soft prompts and hard readouts get.
+    """Measure this program on this machine: cost of a step, time to a good soft prompt, quality of soft prompts and
+    hard readouts.
 
-    Beside it stand PEZ (as published, and a faster one), a loop as textual inversion has it (with its usual rate, and with the best of a grid),
-    and the limit: the time of the matrix products alone. All run in turns, from the same start, on the same prompts and threads, so
-    that ratios hold on a busy machine too. The table of batches shows how many prompts to train at once, and what memory that takes.
+    It is compared with PEZ (as published, and faster), textual inversion (with its usual learning rate and with the
+    best of several), and the limit, which is the time of the matrix products alone. All methods alternate and share
+    start, prompts and threads, so the ratios hold on a busy machine too. The table of batches shows how many prompts
+    to train at once and how much memory that needs.
 
     \b
     Examples:
@@ -103,24 +105,24 @@ def bench(
       softprompt-tui bench --only speed --tower ViT-H-14 --batch 1,64,512
       softprompt-tui bench --only time,soft --prompts my-prompts.txt --json > figures.json
 
-    Ctrl-C ends it; what was measured until then is printed.
+    Ctrl-C stops the benchmark and prints the results so far.
     """  # fmt: skip
     parts = _parts(only, bool(tower))
     if tower and model != DEFAULT_MODEL:
-        raise ConfigError("--model and --tower exclude each other: give one of them")
+        raise ConfigError("--model and --tower exclude each other. Give one of them.")
     from softprompt.bench.plan import Plan
-    from softprompt.bench.prompts import from_file
+    from softprompt.bench.prompts import read_prompts
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "parts": parts,
         "count": count,
         "hard_count": count,
         "seconds": seconds,
         "batches": batches,
     }
-    given["texts"] = tuple(from_file(prompts)) if prompts else None
-    chosen = {name: value for name, value in given.items() if value is not None}
-    plan = Plan.quick(**chosen) if quick else Plan.full(**chosen)
+    options["texts"] = tuple(read_prompts(prompts)) if prompts else None
+    settings = {name: value for name, value in options.items() if value is not None}
+    plan = Plan.quick(**settings) if quick else Plan.full(**settings)
     narrate("loading the model …")
     from softprompt.bench.machine import describe
     from softprompt.bench.random_towers import random_encoder
@@ -131,20 +133,20 @@ def bench(
     if not as_json:
         _print_machine(machine)
     rows: list[Row] = []
-    shown = 0
+    printed = 0
     complete = False
     try:
         for row in measure(encoder, plan, narrate):
-            if not as_json and rows and row.part != rows[-1].part:  # a part is over
-                shown = _print_rows(rows, shown)
+            if not as_json and rows and row.part != rows[-1].part:  # the first row of the next part
+                printed = _print_rows(rows, printed)
             rows.append(row)
         complete = True
-    finally:  # an hour's figures outlive Ctrl-C and a device that fails
+    finally:  # print an hour's results even after Ctrl-C or a device failure
         if as_json and rows:
-            print_json(_document(machine, plan.as_dict(), rows, complete))
+            print_json(_json_document(machine, plan.as_dict(), rows, complete))
         elif rows:
-            _print_rows(rows, shown)
-            _print_figures(rows)
+            _print_rows(rows, printed)
+            _print_summary(rows)
 
 
 def _parts(only: str | None, random_weights: bool) -> tuple[str, ...]:
@@ -153,38 +155,38 @@ def _parts(only: str | None, random_weights: bool) -> tuple[str, ...]:
     return ("speed",) if random_weights else ("speed", "time", "soft", "hard")
 
 
-def _document(machine: Machine, plan: dict[str, Any], rows: list[Row], complete: bool) -> dict[str, Any]:
-    from softprompt.bench.results import KINDS, figures
+def _json_document(machine: Machine, plan: dict[str, Any], rows: list[Row], complete: bool) -> dict[str, Any]:
+    from softprompt.bench.results import KINDS, compute_ratios
 
     tables = {kind: [row.as_dict() for row in rows if row.kind == kind] for kind in KINDS}
-    return {"machine": machine.as_dict(), "plan": plan, **tables, "figures": figures(rows), "complete": complete}
+    return {"machine": machine.as_dict(), "plan": plan, **tables, "figures": compute_ratios(rows), "complete": complete}
 
 
 def _print_machine(machine: Machine) -> None:
-    line("machine", f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}")
+    print_line("machine", f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}")
     memory = f", {machine.memory / 2**30:.0f} GB of memory" if machine.memory else ""
-    line("device", f"{machine.arithmetic}{f': {machine.device_name}' if machine.device_name else ''}{memory}")
-    line("matmul", f"{machine.gflops:,.0f} GFLOP/s")
-    line("model", machine.model)
+    print_line("device", f"{machine.arithmetic}{f': {machine.device_name}' if machine.device_name else ''}{memory}")
+    print_line("matmul", f"{machine.gflops:,.0f} GFLOP/s")
+    print_line("model", machine.model)
 
 
-def _print_rows(rows: list[Row], shown: int) -> int:
-    """Prints the tables of the rows after the first `shown`; returns how many are shown now."""
-    for kind, show in TABLES.items():
-        these = [row for row in rows[shown:] if row.kind == kind]
-        if these:
+def _print_rows(rows: list[Row], printed: int) -> int:
+    """Print the tables of all rows after the first `printed` ones. Returns the new number of printed rows."""
+    for kind, print_kind in TABLES.items():
+        rows_of_kind = [row for row in rows[printed:] if row.kind == kind]
+        if rows_of_kind:
             click.echo()
-            show(these)
+            print_kind(rows_of_kind)
     return len(rows)
 
 
-def _print_figures(rows: list[Row]) -> None:
-    from softprompt.bench.results import figures
+def _print_summary(rows: list[Row]) -> None:
+    from softprompt.bench.results import compute_ratios
 
-    found = figures(rows)
-    if found:
+    ratios = compute_ratios(rows)
+    if ratios:
         click.echo()
-        print_table(("in short", ""), [(name, f"{value:.3g}") for name, value in found.items()], right=(1,))
+        print_table(("summary", ""), [(name, f"{value:.3g}") for name, value in ratios.items()], right=(1,))
 
 
 def _title(text: str) -> None:
@@ -192,7 +194,7 @@ def _title(text: str) -> None:
 
 
 def _print_steps(rows: Sequence[StepRow]) -> None:
-    _title("one step, contexts off: ms, and how many times as long as ours")
+    _title("one step without contexts: ms (ratio to ours)")
     methods = list(rows[0].seconds)
     cells = [
         (f"{row.batch}", f"{row.tokens}", f"{row.vocabulary:,}",
@@ -207,42 +209,58 @@ def _print_steps(rows: Sequence[StepRow]) -> None:
         *(method for method in methods if method != "ours"),
         "ours",
         "limit",
-        "ours to limit",
+        "ours/limit",
     )
     print_table(headings, cells, right=range(len(headings)))
 
 
 def _print_batches(rows: Sequence[BatchRow]) -> None:
     _title(
-        f"prompts trained at once, {rows[0].tokens} tokens, {rows[0].steps} steps: where prompts/s stop rising, a larger batch gains nothing"
+        f"prompts trained at once, {rows[0].tokens} tokens, {rows[0].steps} steps: once prompts/s stops rising, a larger "
+        "batch gains nothing"
     )
     cells = [
         (row.method, f"{row.batch:,}", f"{row.seconds * 1e3:,.1f}", f"{row.prompts_per_second:,.2f}",
          "-" if row.memory is None else f"{row.memory / 2**20:,.0f} MB")
         for row in rows
     ]  # fmt: skip
-    print_table(("", "batch", "ms a step", "prompts/s", "peak memory"), cells, right=(1, 2, 3, 4))
+    print_table(("", "batch", "ms/step", "prompts/s", "peak memory"), cells, right=(1, 2, 3, 4))
     _plot("prompts/s", rows, lambda row: (row.batch, row.prompts_per_second))
 
 
 def _print_times(rows: Sequence[TimeRow]) -> None:
-    _title(f"time to a similarity, {rows[0].tokens} tokens, from the text on")
+    _title(f"time from the text to a similarity, {rows[0].tokens} tokens")
     cells = [
-        (row.method, row.goal, f"{row.reached} of {row.count}", f"{row.seconds:.3f}", f"{row.steps:g}", f"{row.prompts_per_second:.2f}")
+        (
+            row.method,
+            row.goal,
+            f"{row.reached} of {row.count}",
+            f"{row.seconds:.3f}",
+            f"{row.steps:g}",
+            f"{row.prompts_per_second:.2f}",
+        )
         for row in rows
-    ]  # fmt: skip
-    print_table(("", "to", "reached", "s", "steps", "prompts/s"), cells, right=(3, 4, 5))
+    ]
+    print_table(("", "goal", "reached", "s", "steps", "prompts/s"), cells, right=(3, 4, 5))
 
 
 def _print_soft(rows: Sequence[SoftRow]) -> None:
-    _title(
-        "soft tokens: similarity alone, fidelity in other contexts, and the error beside that of leaving the added words away"
-    )
+    _title("soft tokens: similarity alone, fidelity in held-out contexts, and the error relative to the floor's")
     cells = [
-        (f"{row.tokens}", row.method, f"{row.count}", f"{row.similarity:.4f}", f"{row.similarity_worst:.4f}", f"{row.fidelity:.4f}",
-         f"{row.fidelity_decile:.4f}", f"{row.fidelity_worst:.4f}", f"{row.floor:.4f}", f"{row.error_to_floor:.3f}")
+        (
+            f"{row.tokens}",
+            row.method,
+            f"{row.count}",
+            f"{row.similarity:.4f}",
+            f"{row.similarity_worst:.4f}",
+            f"{row.fidelity:.4f}",
+            f"{row.fidelity_decile:.4f}",
+            f"{row.fidelity_worst:.4f}",
+            f"{row.floor:.4f}",
+            f"{row.error_to_floor:.3f}",
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     headings = (
         "k",
         "",
@@ -262,10 +280,18 @@ def _print_soft(rows: Sequence[SoftRow]) -> None:
 def _print_pairs(rows: Sequence[PairRow]) -> None:
     _title("two soft prompts in one sentence")
     cells = [
-        (f"{row.tokens}", row.method, f"{row.count}", f"{row.fidelity:.4f}", f"{row.fidelity_decile:.4f}", f"{row.fidelity_worst:.4f}",
-         f"{row.floor:.4f}", f"{row.error_to_floor:.3f}")
+        (
+            f"{row.tokens}",
+            row.method,
+            f"{row.count}",
+            f"{row.fidelity:.4f}",
+            f"{row.fidelity_decile:.4f}",
+            f"{row.fidelity_worst:.4f}",
+            f"{row.floor:.4f}",
+            f"{row.error_to_floor:.3f}",
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     headings = ("k", "", "sentences", "fidelity", "worst tenth", "worst", "floor", "error to floor's")
     print_table(headings, cells, right=(0, *range(2, 8)))
 
@@ -273,10 +299,18 @@ def _print_pairs(rows: Sequence[PairRow]) -> None:
 def _print_hard(rows: Sequence[HardRow]) -> None:
     _title("hard readouts: similarity of the text, typed again")
     cells = [
-        (f"{row.tokens}", row.method, f"{row.count}", f"{row.seconds:.1f}", f"{row.similarity:.4f}", f"{row.similarity_worst:.4f}",
-         f"{row.kept:.0%}", f"{row.error_to_copy:.3f}")
+        (
+            f"{row.tokens}",
+            row.method,
+            f"{row.count}",
+            f"{row.seconds:.1f}",
+            f"{row.similarity:.4f}",
+            f"{row.similarity_worst:.4f}",
+            f"{row.kept:.0%}",
+            f"{row.error_to_copy:.3f}",
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     print_table(
         ("k", "", "prompts", "s each", "similarity", "worst", "same ids", "error to copy's"),
         cells,
@@ -286,15 +320,15 @@ def _print_hard(rows: Sequence[HardRow]) -> None:
 
 
 def _plot(title: str, rows: Sequence[Any], point: Callable[[Any], tuple[int, float]]) -> None:
-    """One curve a method, where there are enough points for one."""
+    """Plot one curve per method if there are enough points."""
     methods = list(dict.fromkeys(row.method for row in rows))
     curves = [[point(row) for row in rows if row.method == method] for method in methods]
     if max(map(len, curves)) < MIN_PLOT_POINTS:
         return
-    width = min(WIDEST, shutil.get_terminal_size().columns)
-    text = render(curves, width, HEIGHT, methods, title)
+    width = min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns)
+    text = render(curves, width, PLOT_HEIGHT, methods, title)
     if text:
-        click.echo(text.rstrip() if sys.stdout.isatty() else without_colour(text).rstrip())
+        click.echo(text.rstrip() if sys.stdout.isatty() else strip_color(text).rstrip())
 
 
 TABLES: dict[str, Callable[[Any], None]] = {

@@ -6,7 +6,7 @@ import click
 
 from softprompt.errors import PromptError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, print_json, print_table
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import print_line
 
 
 @click.command()
@@ -15,7 +15,7 @@ from softprompt_tui.cli.report import line
 @device_option
 @json_option
 def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> None:
-    """Show how alike texts are to a text encoder: the cosine of each pair's pooled embeddings.
+    """Show how similar texts are to a text encoder: the cosine of their pooled embeddings, pair by pair.
 
     \b
     Examples:
@@ -23,7 +23,7 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
       softprompt-tui compare "a lake at sunrise" "dawn over water" --json
     """
     if len(texts) < 2:
-        raise PromptError("compare needs at least two texts")
+        raise PromptError("compare got one text, but needs at least two")
     encoder = load(model, device)
     pooled = encoder.encode(texts)
     table = (pooled @ pooled.T).clamp(-1, 1).tolist()
@@ -31,7 +31,7 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
         print_json({"model": encoder.name, "texts": list(texts), "similarities": table})
         return
     for i, text in enumerate(texts, 1):
-        line(f"{i}", text)
+        print_line(f"{i}", text)
     click.echo()
     print_table(["", *(str(i) for i in range(1, len(texts) + 1))],
                 [[str(i), *(f"{value:.4f}" for value in row)] for i, row in enumerate(table, 1)], right=range(len(texts) + 1))  # fmt: skip

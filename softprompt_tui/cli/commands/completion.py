@@ -14,7 +14,7 @@ _VARIABLE = "_SOFTPROMPT_TUI_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a script that completes commands, options, models and saved names in SHELL.
+    """Print a script that makes SHELL complete commands, options, models and saved names.
 
     \b
     Examples:
@@ -22,6 +22,6 @@ def completion(ctx: click.Context, shell: str) -> None:
       softprompt-tui completion zsh >> ~/.zshrc
       softprompt-tui completion fish > ~/.config/fish/completions/softprompt-tui.fish
     """
-    made = get_completion_class(shell)
-    assert made is not None
-    click.echo(made(ctx.find_root().command, {}, PROGRAM, _VARIABLE).source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(ctx.find_root().command, {}, PROGRAM, _VARIABLE).source())

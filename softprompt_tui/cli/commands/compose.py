@@ -12,7 +12,7 @@ from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError
 from softprompt.jobs.job import job_from_composition
 from softprompt.text_states import ImageProgram
-from softprompt_tui.cli.commands.runs import resolved, submit
+from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import (
     complete_entry,
@@ -24,7 +24,7 @@ from softprompt_tui.cli.common import (
     print_json,
 )
 from softprompt_tui.cli.options import choice
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import print_line
 from softprompt_tui.rendering.provenance import UNKNOWN
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from softprompt.composition.sentence import ParsedPrompt
 
 OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
-TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two long ones stand in it, against .9990 and .995 with 3 (measured)
+# Default for a saved composition. Measured with two long soft prompts in it: similarity .9996 and .997 composed, against
+# .9990 and .995 with 3 tokens.
+DEFAULT_TOKENS = 4
 
 
 @click.command()
@@ -42,31 +44,33 @@ TOKENS = 4  # of a saved composition: .9996 alone and .997 composed where two lo
     "opened",
     metavar="NAME",
     shell_complete=complete_entry,
-    help="The soft prompt whose tokens [v1], [v2], … are.",
+    help="The soft prompt whose tokens are [v1], [v2], …",
 )
-@click.option("--against", multiple=True, metavar="TEXT", help="A text to compare it with; repeatable.")
-@click.option("--save", metavar="NAME", help="Train a soft prompt that means the whole composition, and save it.")
+@click.option("--against", multiple=True, metavar="TEXT", help="A text to compare the composition with. Repeatable.")
+@click.option("--save", metavar="NAME", help="Train one soft prompt for the whole composition and save it.")
 @click.option(
-    "--tokens", "-k", type=int, metavar="N", help=f"How many soft tokens the saved one has; {TOKENS} unless given."
+    "--tokens", "-k", type=int, metavar="N", help=f"Number of soft tokens for --save. Default: {DEFAULT_TOKENS}."
 )
-@click.option("--steps", type=int, help="Optimizer steps of the saved one, as in `train`.")
-@click.option("--seed", type=int, help="Seed of the saved one, as in `train`.")
+@click.option("--steps", type=int, help="Optimizer steps for --save, as in `train`.")
+@click.option("--seed", type=int, help="Random seed for --save, as in `train`.")
 @click.option(
     "--objective",
     type=click.Choice(OBJECTIVES),
-    help="What the saved one is trained towards, as in `train`; a mix takes cosine only.",
+    help="Objective for --save, as in `train`. A mix supports cosine only.",
 )
-@click.option("--family", type=choice(ImageProgram), help="Whose hidden states: hidden, mixed.")
-@click.option("--hidden-share", type=float, help="The hidden states' part of mixed.")
+@click.option(
+    "--family", type=choice(ImageProgram), help="Whose hidden states hidden and mixed compare, as in `train`."
+)
+@click.option("--hidden-share", type=float, help="Weight of the hidden states in mixed, as in `train`.")
 @click.option(
     "--model",
     metavar="NAME",
     shell_complete=complete_model,
-    help="The text encoder; that of the soft prompts unless given.",
+    help="The text encoder. The default is the soft prompts' own.",
 )
 @device_option
 @click.option(
-    "--background", "-b", is_flag=True, help="Let the worker train what --save asks for; prints the run's id."
+    "--background", "-b", is_flag=True, help="Submit the training of --save to the worker. Prints the run's id."
 )
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
@@ -83,10 +87,10 @@ def compose(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Use soft prompts as words, and show how near TEMPLATE comes to the same sentence with their hard prompts written out.
+    """Use soft prompts as words, and compare TEMPLATE with the same sentence whose prompts are written out.
 
-    [name] stands for a saved soft prompt, [name:2] for its second soft token, [name:1-3] for its first three, [a*.6 + b*.4] for a mix by
-    shares, and \\[ for a bracket. An unsaved mix is the mean of the vectors, which is near; --save trains it.
+    [name] is a saved soft prompt, [name:2] its second soft token, [name:1-3] its first three, [a*.6 + b*.4] a mix by
+    weight, and \\[ a plain bracket. Without --save, a mix is approximated by the mean of the vectors; --save trains it.
 
     \b
     Examples:
@@ -97,27 +101,27 @@ def compose(
     """  # fmt: skip
     settings = {name: value for name, value in settings.items() if value is not None}
     if save is None and (tokens is not None or background or settings):
-        raise ConfigError(
-            "--tokens, --background and settings of a training say how a composition is saved: --save NAME is missing"
-        )
+        raise ConfigError("--tokens, --background and training settings only work with --save. Add --save NAME.")
     if save is not None and against:
         raise ConfigError(
-            "--against compares a composition, and --save trains one: `compose` once without --save, please"
+            "--against and --save exclude each other. Compare first, then run `compose` again with --save."
         )
-    from softprompt.composition.sentence import read_sentence
+    from softprompt.composition.sentence import parse_prompt
 
-    here = library()
-    find = cache(here.open)
-    open_one = find(opened) if opened else None
-    sentence = read_sentence(template, find, open_one)
-    model = resolved(model) if model else _model_of(sentence)
+    user_library = library()
+    find = cache(user_library.open)
+    opened_entry = find(opened) if opened else None
+    sentence = parse_prompt(template, find, opened_entry)
+    model = resolve_model(model) if model else _find_model(sentence)
     if save is not None:
         if not sentence.words:
-            raise PromptError("there is no soft prompt in it: [name] is one; `train` trains a text")
+            raise PromptError(
+                "the template contains no soft prompt such as [name]. To train a plain text, use `train`."
+            )
         _save(
             sentence,
-            here.free_name(save),
-            TrainConfig(tokens=TOKENS if tokens is None else tokens, **settings),
+            user_library.check_new_name(save),
+            TrainConfig(tokens=DEFAULT_TOKENS if tokens is None else tokens, **settings),
             model,
             device,
             background,
@@ -126,31 +130,36 @@ def compose(
         )
         return
     encoder = load(model, device)
-    from softprompt.composition.composer import compose, figures, pooled
+    from softprompt.composition.composer import compose, encode_compositions, score_compositions
 
-    made = compose(encoder, [template], find, open_one)
-    ours = pooled(encoder, made)
-    (found,) = figures(encoder, made, ours)
-    alike = [
-        (text, float((ours[0] @ theirs).clamp(-1, 1)))
-        for text, theirs in zip(against, encoder.encode(against), strict=True)
+    compositions = compose(encoder, [template], find, opened_entry)
+    embeddings = encode_compositions(encoder, compositions)
+    (score,) = score_compositions(encoder, compositions, embeddings)
+    similarities = [
+        (text, float((embeddings[0] @ text_embedding).clamp(-1, 1)))
+        for text, text_embedding in zip(against, encoder.encode(against), strict=True)
     ]
     if as_json:
         print_json(
-            {"model": encoder.name, "room": encoder.max_prompt_tokens, "template": template, **_values(found, alike)}
+            {
+                "model": encoder.name,
+                "room": encoder.max_prompt_tokens,
+                "template": template,
+                **_json_values(score, similarities),
+            }
         )
         return
-    line("template", template)
-    for label, words in _told(sentence, found, encoder.max_prompt_tokens):
-        line(label, words)
-    for text, likeness in alike:
-        line("against", f"{likeness:.4f}  {text}")
+    print_line("template", template)
+    for label, text in _describe_score(sentence, score, encoder.max_prompt_tokens):
+        print_line(label, text)
+    for text, similarity in similarities:
+        print_line("against", f"{similarity:.4f}  {text}")
 
 
-def _model_of(sentence: ParsedPrompt) -> str:
-    """The model of the first soft prompt in it of which it is known; the others are held against it when they are used."""
-    known = [entry.prompt.model for word in sentence.words for entry in word.entries if entry.prompt.model]
-    return known[0] if known else MINI
+def _find_model(sentence: ParsedPrompt) -> str:
+    """Return the model of the first soft prompt that has a known one. Later checks reject those of other models."""
+    models = [entry.prompt.model for word in sentence.words for entry in word.entries if entry.prompt.model]
+    return models[0] if models else MINI
 
 
 def _save(
@@ -171,37 +180,45 @@ def _save(
         train_here(job, None, as_json, quiet)
 
 
-def _told(sentence: ParsedPrompt, found: CompositionScore, room: int) -> list[tuple[str, str]]:
-    """(label, words) of what there is to say."""
-    used = f"{found.tokens} of {room}"
+def _describe_score(sentence: ParsedPrompt, score: CompositionScore, max_tokens: int) -> list[tuple[str, str]]:
+    """Return the result as (label, text) lines."""
+    used = f"{score.tokens} of {max_tokens}"
     if not sentence.words:
-        return [("tokens", used), ("fidelity", "there is no soft prompt in it: [name] is one")]
-    if found.written_tokens is None:
-        return [("written out", UNKNOWN), ("tokens", used), ("fidelity", f"{UNKNOWN}, as a hard prompt is")]
-    told = [
-        ("written out", sentence.readable),
-        ("tokens", f"{used}; {found.written_tokens} written out, {_saved(found)}"),
+        return [("tokens", used), ("fidelity", "the template contains no soft prompt such as [name]")]
+    if score.reference_tokens is None:
+        return [
+            ("written out", UNKNOWN),
+            ("tokens", used),
+            ("fidelity", f"{UNKNOWN}, because the prompt of a soft prompt is {UNKNOWN}"),
+        ]
+    lines = [
+        ("written out", sentence.display_text),
+        ("tokens", f"{used}; {score.reference_tokens} written out, {_describe_savings(score)}"),
     ]
-    if found.fidelity is None:
-        return [*told, ("fidelity", f"{UNKNOWN}: written out, it is too long for the model")]
-    floor = "" if found.floor is None else f"; {found.floor:.4f} without the added words"
-    told.append(("fidelity", f"{found.fidelity:.4f}{floor}"))
-    return [*told, ("mix", "near: the mean of the vectors. --save NAME trains it")] if found.mixed == "near" else told
+    if score.fidelity is None:
+        return [*lines, ("fidelity", f"{UNKNOWN}: the written-out text is too long for the model")]
+    floor = "" if score.floor is None else f"; floor {score.floor:.4f}"
+    lines.append(("fidelity", f"{score.fidelity:.4f}{floor}"))
+    return (
+        [*lines, ("mix", "approximate: the mean of the vectors. --save NAME trains it")]
+        if score.mixed == "near"
+        else lines
+    )
 
 
-def _saved(found: CompositionScore) -> str:
-    assert found.saved is not None  # the tokens written out are known
-    return f"{found.saved} saved" if found.saved >= 0 else f"{-found.saved} more than that"
+def _describe_savings(score: CompositionScore) -> str:
+    assert score.saved_tokens is not None  # set whenever reference_tokens is
+    return f"{score.saved_tokens} saved" if score.saved_tokens >= 0 else f"{-score.saved_tokens} more than that"
 
 
-def _values(found: CompositionScore, alike: list[tuple[str, float]]) -> dict[str, Any]:
+def _json_values(score: CompositionScore, similarities: list[tuple[str, float]]) -> dict[str, Any]:
     return {
-        "tokens": found.tokens,
-        "written_out": [vars(one).copy() for one in found.written_out],
-        "written_out_tokens": found.written_tokens,
-        "tokens_saved": found.saved,
-        "fidelity": found.fidelity,
-        "floor": found.floor,
-        "mixed": found.mixed,
-        "against": [{"text": text, "similarity": likeness} for text, likeness in alike],
+        "tokens": score.tokens,
+        "written_out": [vars(text).copy() for text in score.reference_texts],
+        "written_out_tokens": score.reference_tokens,
+        "tokens_saved": score.saved_tokens,
+        "fidelity": score.fidelity,
+        "floor": score.floor,
+        "mixed": score.mixed,
+        "against": [{"text": text, "similarity": similarity} for text, similarity in similarities],
     }

@@ -17,8 +17,8 @@ from softprompt_tui.cli.common import (
     print_json,
     print_table,
 )
-from softprompt_tui.cli.report import line
-from softprompt_tui.rendering.numbers import figure
+from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 
 if TYPE_CHECKING:
@@ -34,40 +34,39 @@ MAX_CELL_WIDTH = 40  # characters of a value in the table
 @device_option
 @json_option
 def diff(first: str, second: str, device: str, as_json: bool) -> None:
-    """Show what tells two soft prompts apart: how they were made, how alike they are as a whole and token by token, and both loss curves.
+    """Compare two soft prompts: their settings, their similarity as a whole and token by token, and their loss curves.
 
     \b
     Examples:
       softprompt-tui diff landscape landscape-2
       softprompt-tui diff landscape landscape-2 --json
     """
-    here = library()
-    a, b = here.open(first), here.open(second)
-    from softprompt.library.diff import difference
+    user_library = library()
+    a, b = user_library.open(first), user_library.open(second)
+    from softprompt.library.diff import compare_entries
 
-    found = difference(a, b)
-    alike = None if found.cosines is None else _similarity(a, b, device)
+    difference = compare_entries(a, b)
+    similarity = None if difference.cosines is None else _similarity(a, b, device)
     if as_json:
-        print_json(_values(a, b, found, alike))
+        print_json(_json_values(a, b, difference, similarity))
         return
-    line("first", f"{a.prompt.name}  (id {a.id})")
-    line("second", f"{b.prompt.name}  (id {b.id})")
+    print_line("first", f"{a.prompt.name}  (id {a.id})")
+    print_line("second", f"{b.prompt.name}  (id {b.id})")
     click.echo()
     print_table(
-        ("differs in", "first", "second"), [(key, _short(one), _short(two)) for key, (one, two) in found.fields.items()]
+        ("differs in", "first", "second"),
+        [(key, _format_value(one), _format_value(two)) for key, (one, two) in difference.fields.items()],
     )
     click.echo()
-    if found.cosines is None:
+    if difference.cosines is None:
         models = [entry.prompt.model or f"an {UNKNOWN} model" for entry in (a, b)]
-        line(
-            "similarity", f"not comparable: one is of {models[0]}, the other of {models[1]}, or of other weights of it"
-        )
+        print_line("similarity", f"not comparable: the models ({models[0]} and {models[1]}) or their weights differ")
     else:
-        if alike is not None:
-            line("similarity", f"{alike:.4f} of the two soft prompts")
-        line("", f"{figure(found.hard_prompts)} of their hard prompts")
+        if similarity is not None:
+            print_line("similarity", f"{similarity:.4f} between the soft prompts")
+        print_line("", f"{format_number(difference.target_similarity)} between their hard prompts")
         click.echo()
-        print_table(("first", "word", "nearest in second", "word", "cosine"), _tokens(a, b, found), right=(4,))
+        print_table(("first", "word", "nearest in second", "word", "cosine"), _token_rows(a, b, difference), right=(4,))
     click.echo()
     from softprompt_tui.cli.report import print_curve
 
@@ -75,26 +74,26 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
 
 
 def _similarity(a: Entry, b: Entry, device: str) -> float | None:
-    """Of the two soft prompts as the encoder reads them; None, and said why, where that cannot be had here."""
+    """Return the similarity of two soft prompts. If the model cannot be used, print why and return None."""
     try:
         encoder = load(a.prompt.model, device)
-        encoder.check_belongs(a.prompt)
-        from softprompt.composition.composer import compose, pooled
+        encoder.check_compatible(a.prompt)
+        from softprompt.composition.composer import compose, encode_compositions
 
-        first, second = pooled(
+        first, second = encode_compositions(
             encoder, compose(encoder, ["[first]", "[second]"], {"first": a, "second": b}.__getitem__)
         )
     except SoftPromptError as error:
-        narrate(f"note: without the similarity of the two: {error}")
+        narrate(f"note: cannot measure the similarity: {error}")
         return None
     return float((first @ second).clamp(-1, 1))
 
 
-def _tokens(a: Entry, b: Entry, found: Difference) -> list[tuple[str, ...]]:
-    words = [[read.token for read in entry.prompt.readout] for entry in (a, b)]
+def _token_rows(a: Entry, b: Entry, difference: Difference) -> list[tuple[str, ...]]:
+    words = [[token.token for token in entry.prompt.readout] for entry in (a, b)]
     return [
-        (f"[v{i + 1}]", _word(words[0], i), f"[v{near + 1}]", _word(words[1], near), f"{cosine:.3f}")
-        for i, (near, cosine) in enumerate(found.closest())
+        (f"[v{i + 1}]", _word(words[0], i), f"[v{nearest + 1}]", _word(words[1], nearest), f"{cosine:.3f}")
+        for i, (nearest, cosine) in enumerate(difference.nearest_tokens())
     ]
 
 
@@ -102,20 +101,20 @@ def _word(words: list[str], i: int) -> str:
     return words[i] if i < len(words) else "-"
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = "-" if value is None or value == "" else f"{value:.4f}" if isinstance(value, float) else str(value)
     return text if len(text) <= MAX_CELL_WIDTH else f"{text[: MAX_CELL_WIDTH - 1]}…"
 
 
-def _values(a: Entry, b: Entry, found: Difference, alike: float | None) -> dict[str, Any]:
+def _json_values(a: Entry, b: Entry, difference: Difference, similarity: float | None) -> dict[str, Any]:
     return {
         "first": a.id,
         "second": b.id,
-        "differs": {key: list(values) for key, values in found.fields.items()},
-        "similarity": alike,
-        "hard_prompts": found.hard_prompts,
-        "cosines": None if found.cosines is None else found.cosines.tolist(),
+        "differs": {key: list(values) for key, values in difference.fields.items()},
+        "similarity": similarity,
+        "hard_prompts": difference.target_similarity,
+        "cosines": None if difference.cosines is None else difference.cosines.tolist(),
         "losses": [a.prompt.losses.tolist(), b.prompt.losses.tolist()],
     }

@@ -1,4 +1,4 @@
-"""`softprompt-tui rename`, `tag`, `note` and `duplicate`: changes to what is saved. Each is a new revision; none is ever overwritten."""
+"""`softprompt-tui rename`, `tag`, `note` and `duplicate`. Each change saves a new revision and overwrites none."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from softprompt_tui.cli.common import entry_argument, json_option, library, narrate, print_json
-from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
+from softprompt_tui.cli.streams import MAX_INPUT_BYTES, read_text
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
 
-def _done(entry: Entry, said: str, as_json: bool) -> None:
+def _report_change(entry: Entry, message: str, as_json: bool) -> None:
     from softprompt_tui.cli.report import entry_json
 
     if as_json:
         print_json(entry_json(entry, library().path(entry.id, entry.revision)))
     else:
-        narrate(said)
+        narrate(message)
 
 
 @click.command()
@@ -27,23 +27,23 @@ def _done(entry: Entry, said: str, as_json: bool) -> None:
 @click.argument("new")
 @json_option
 def rename(name: str, new: str, as_json: bool) -> None:
-    """Give NAME the name NEW: letters of any script, digits, '-', '_' and spaces.
+    """Rename NAME to NEW. A name may contain letters of any script, digits, '-', '_' and spaces.
 
     \b
     Example:
       softprompt-tui rename serene-landscape-sunrise landscape
     """
     entry = library().rename(name, new)
-    _done(entry, f"{name} is now {entry.prompt.name}", as_json)
+    _report_change(entry, f"{name} is now {entry.prompt.name}", as_json)
 
 
 @click.command()
 @entry_argument
 @click.argument("tags", nargs=-1)
-@click.option("--remove", "-r", multiple=True, metavar="TAG", help="Take this tag away; may be given several times.")
+@click.option("--remove", "-r", multiple=True, metavar="TAG", help="Remove this tag. Repeatable.")
 @json_option
 def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
-    """Add TAGS to NAME; `list --tag` finds them. Without TAGS and --remove, show those that it has.
+    """Add TAGS to NAME; `list --tag` finds them. Without TAGS and --remove, show its tags.
 
     \b
     Examples:
@@ -52,10 +52,10 @@ def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], as_json: bool
     """
     entry = library().tag(name, tags, remove) if tags or remove else library().open(name)
     if as_json or tags or remove:
-        _done(entry, f"{entry.prompt.name}: {'  '.join(entry.tags) or 'no tags'}", as_json)
+        _report_change(entry, f"{entry.prompt.name}: {'  '.join(entry.tags) or 'no tags'}", as_json)
         return
-    for one in entry.tags:
-        click.echo(one if one.isprintable() else ascii(one))
+    for own_tag in entry.tags:
+        click.echo(own_tag if own_tag.isprintable() else ascii(own_tag))
 
 
 @click.command()
@@ -64,7 +64,7 @@ def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], as_json: bool
 @click.option("--clear", is_flag=True, help="Remove the note.")
 @json_option
 def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
-    """Set the note of NAME to TEXT, or to what comes on stdin where TEXT is '-'. `list` searches notes too.
+    """Set the note of NAME to TEXT. If TEXT is -, read standard input. `list` also searches notes.
 
     \b
     Examples:
@@ -73,11 +73,11 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
       softprompt-tui note landscape --clear
     """
     if clear == (text is not None):
-        raise click.UsageError("note takes either a text or --clear")
+        raise click.UsageError("give either a text or --clear")
     if text == "-":
-        text = read_text("note", MAX_INPUT_LENGTH)
+        text = read_text("note", MAX_INPUT_BYTES)
     entry = library().annotate(name, text or "")
-    _done(entry, f"{entry.prompt.name}: {'noted' if entry.note else 'no note'}", as_json)
+    _report_change(entry, f"{entry.prompt.name}: {'note saved' if entry.note else 'no note'}", as_json)
 
 
 @click.command()
@@ -85,11 +85,11 @@ def note(name: str, text: str | None, clear: bool, as_json: bool) -> None:
 @click.argument("new", required=False)
 @json_option
 def duplicate(name: str, new: str | None, as_json: bool) -> None:
-    """Save NAME a second time, as NEW, or with a number after its name.
+    """Save a copy of NAME as NEW, or under its own name with a number.
 
     \b
     Example:
       softprompt-tui duplicate landscape "landscape warm"
     """
     entry = library().duplicate(name, new)
-    _done(entry, f"{entry.prompt.name} is saved, with the id {entry.id}", as_json)
+    _report_change(entry, f"saved {entry.prompt.name} with id {entry.id}", as_json)

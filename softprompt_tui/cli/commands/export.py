@@ -9,23 +9,23 @@ import click
 from softprompt.formats.writers.programs import PROGRAMS
 from softprompt_tui.cli.arguments import check_working_folder
 from softprompt_tui.cli.common import complete_entry, entry_argument, json_option, library, narrate, print_json
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import print_line
 
 
 @click.command()
 @entry_argument
 @click.option("--to", type=click.Choice(list(PROGRAMS)), default="safetensors", show_default=True, metavar="FORMAT", help=f"What to write: {', '.join(PROGRAMS)}.")  # fmt: skip
-@click.option("--sdxl", "other", default="", metavar="OTHER", shell_complete=complete_entry, help="The other half of a pair for SDXL: the name of one of width 768, or 1280.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="A file or a folder to write to; the current folder unless given.")  # fmt: skip
-@click.option("--token", default="", metavar="TEXT", help="The word for diffusers; <name> unless given.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--sdxl", "other", default="", metavar="OTHER", shell_complete=complete_entry, help="The other half of an SDXL pair: an entry of width 768 or 1280.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="The file or folder to write to. The default is the current folder.")  # fmt: skip
+@click.option("--token", default="", metavar="TEXT", help="The word to type in diffusers. The default is <name>.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def export(name: str, to: str, other: str, out: Path | None, token: str, force: bool, as_json: bool) -> None:
-    """Write a soft prompt as a file for another program, and say what to type there; NAME is a name or an id.
+    """Write NAME, a name or an id, as a file for another program, and show what to type there.
 
-    `safetensors` loads as it is in ComfyUI, AUTOMATIC1111, Forge, InvokeAI, kohya and diffusers. `a1111-png` is a picture with the
-    soft prompt inside. kobold, peft and numpy exchange vectors. Image programs need the text encoder that they have themselves:
-    ViT-L-14-quickgelu/openai for Stable Diffusion 1.x.
+    ComfyUI, AUTOMATIC1111, Forge, InvokeAI, kohya and diffusers all load `safetensors`. `a1111-png` is a picture that
+    contains the soft prompt. kobold, peft and numpy are for exchanging vectors. An image program can only use a soft
+    prompt that was trained on its own text encoder: ViT-L-14-quickgelu/openai for Stable Diffusion 1.x.
 
     \b
     Examples:
@@ -36,28 +36,28 @@ def export(name: str, to: str, other: str, out: Path | None, token: str, force: 
     """
     if out is None:
         check_working_folder("an export without --out")
-    here = library()
-    prompt = here.open(name).prompt
-    pair = here.open(other).prompt if other else None
+    user_library = library()
+    prompt = user_library.open(name).prompt
+    pair = user_library.open(other).prompt if other else None
     from softprompt.formats.writers.exporter import export as write
 
-    done = write(prompt, to, out, other=pair, token=token, force=force)
+    exported = write(prompt, to, out, other=pair, token=token, force=force)
     if as_json:
         print_json(
             {
                 "format": to,
-                "paths": list(map(str, done.paths)),
-                "line": done.line,
-                "word": done.word,
-                "notes": done.notes,
+                "paths": list(map(str, exported.paths)),
+                "line": exported.line,
+                "word": exported.word,
+                "notes": exported.notes,
             }
         )
         return
-    for path in done.paths:
-        line("written", str(path))
-    for text in done.line.split("\n"):
-        line("use", text)
-    if done.word:
-        line("in a prompt", f"a photo of {done.word} at night")
-    for note in done.notes:
+    for path in exported.paths:
+        print_line("written", str(path))
+    for text in exported.line.split("\n"):
+        print_line("use", text)
+    if exported.word:
+        print_line("in a prompt", f"a photo of {exported.word} at night")
+    for note in exported.notes:
         narrate(note if note.startswith("warning: ") else f"note: {note}")

@@ -1,4 +1,4 @@
-"""`softprompt-tui import` and `assign`: soft prompts from the files of other programs, and the model that one belongs to."""
+"""`softprompt-tui import` and `assign`: read other programs' files; set the model and prompt of an imported entry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.config import Long
+from softprompt.config import LongPromptPolicy
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import (
     BAD_INPUT,
@@ -22,39 +22,43 @@ from softprompt_tui.cli.common import (
     print_json,
     print_table,
 )
-from softprompt_tui.cli.options import DEFAULT, choice, prepared
-from softprompt_tui.cli.report import entry_json, line, print_entry
-from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
-from softprompt_tui.rendering.provenance import UNKNOWN, told_of_origin
+from softprompt_tui.cli.options import DEFAULT, choice, prepare_prompt_text
+from softprompt_tui.cli.report import entry_json, print_entry, print_line
+from softprompt_tui.cli.streams import MAX_INPUT_BYTES, read_text
+from softprompt_tui.rendering.provenance import UNKNOWN, describe_origin
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
-    from softprompt.formats.importer import Imported
+    from softprompt.formats.importer import ImportResult
     from softprompt.prompts.soft_prompt import SoftPrompt
 
-IN_FULL = 4  # soft prompts that are shown line by line; more make a table
-NAMED = 3  # candidates that are named
-SAID = 400  # characters of what a file said
+MAX_IN_FULL = 4  # soft prompts printed one after another; more become a table
+MAX_CANDIDATES = 3  # models named as possible owners
+MAX_TEXT_LENGTH = 400  # characters of a text from the file
 STATES = {
     "added": "saved",
-    "present": "in the library already; nothing was added",
-    "trashed": "in the trash, and left there",
+    "present": "already in the library; nothing was added",
+    "trashed": "in the trash and stays there",
 }
 
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--model", default=None, metavar="NAME", shell_complete=complete_model,
-              help="The text encoder that they belong to, where it is known; `assign` says so later.")  # fmt: skip
+              help="The text encoder that they belong to, if you know it. `assign` can set it later.")  # fmt: skip
 @device_option
 @click.option(
     "--name",
     default="",
     metavar="NAME",
-    help="What to call it; several are numbered. Unless given, what the file says.",
+    help="Name in the library; several get numbers. The default is the name in the file.",
 )
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Give it this tag; may be given several times.")
-@click.option("--keep-going", is_flag=True, help="Save the files that can be read though others are refused (exit code 2 all the same).")  # fmt: skip
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the imported soft prompts. Repeatable.")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Save the readable files even if others are rejected. The exit code is still 2.",
+)
 @json_option
 def import_(
     files: tuple[Path, ...],
@@ -65,11 +69,12 @@ def import_(
     keep_going: bool,
     as_json: bool,
 ) -> None:
-    """Take soft prompts from FILES into the library: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI, kohya
-    and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and what softprompt-tui exported.
+    """Import soft prompts from FILES: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI,
+    kohya and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and exports of softprompt-tui.
 
-    Files are known by what is in them, not by their names, and nothing in them is ever run. They are all read and checked first: where one is
-    refused, none is saved. The same file is never added twice. What a file does not say stays unknown, mostly the hard prompt and the model.
+    The content of a file decides its format, not its name, and nothing in a file is ever run. All files are checked
+    first; if one is rejected, none is saved. The same file is never added twice. What a file does not say stays
+    unknown, usually the prompt and the model.
 
     \b
     Examples:
@@ -84,12 +89,15 @@ def import_(
     for error in batch.refused:
         narrate(f"softprompt-tui: {error}")
     if as_json and (batch.imported or not batch.refused):
-        print_json([_values(one) for one in batch.imported])
+        print_json([_json_values(result) for result in batch.imported])
     elif batch.imported:
-        _print(batch.imported)
+        _print_results(batch.imported)
     if batch.refused:
         if len(files) > 1 and not keep_going:
-            narrate(f"nothing was saved: {len(batch.refused)} of {len(files)} refused; --keep-going saves the others")
+            narrate(
+                f"nothing was saved: {len(batch.refused)} of {len(files)} files were rejected. Use --keep-going to save "
+                "the others."
+            )
         raise SystemExit(BAD_INPUT)
 
 
@@ -101,26 +109,32 @@ def import_(
 @click.option(
     "--prompt",
     metavar="TEXT",
-    help="The hard prompt that they stand for, so that `port` and `harden` can be used; - reads standard input.",
+    help="The prompt that they stand for, which `port` and `harden` need; - reads standard input.",
 )
-@click.option("--long", type=choice(Long), default=DEFAULT.long, show_default=True,
-              help="A --prompt longer than a model's context: refuse it, take the mean of its chunks, or cut it.")  # fmt: skip
+@click.option("--long", type=choice(LongPromptPolicy), default=DEFAULT.long, show_default=True,
+              help="If --prompt exceeds the model's context: refuse it, use the mean of its chunks, or cut it.")  # fmt: skip
 @click.option(
     "--again",
     is_flag=True,
-    help="Also those that were given another before, by mistake; not those that were trained here.",
+    help="Replace an earlier, wrong assignment. Never changes soft prompts that were trained here.",
 )
 @device_option
 @json_option
 def assign(
-    names: tuple[str, ...], model: str, prompt: str | None, long: Long, again: bool, device: str, as_json: bool
+    names: tuple[str, ...],
+    model: str,
+    prompt: str | None,
+    long: LongPromptPolicy,
+    again: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Say which text encoder the soft prompts NAMES belong to, or which hard prompt they stand for, where that is unknown.
+    """Set the text encoder or the prompt of imported soft prompts, if the file did not contain it.
 
-    With --model they can be read out and composed. The width must match; nothing can check that they were made for this
-    model and not for another of the same width. With --prompt they can be trained for other models, and their similarity
-    is measured where the model is known. A soft prompt that is refused is reported and the others are assigned; the exit
-    code is then 2. --json prints a list.
+    With --model they have a readout and can be composed. The width must match, but nothing can tell whether they were
+    made for this model or for another of the same width. With --prompt they can be trained for other models, and their
+    similarity is measured if the model is known. If one is rejected, the others are still assigned; the exit code is
+    then 2. --json prints a list.
 
     \b
     Examples:
@@ -130,29 +144,29 @@ def assign(
       softprompt-tui models
     """
     from softprompt.errors import DeviceError, HomeError, ModelRefused, ModelUnavailable, SoftPromptError, UnknownModel
-    from softprompt.formats.importer import assigned, check_assignable, check_hard_prompt
+    from softprompt.formats.importer import apply_assignment, check_assignable, check_hard_prompt
 
     if not model and prompt is None:
-        raise ConfigError("nothing is assigned: give --model NAME, --prompt TEXT, or both")
+        raise ConfigError("nothing to assign. Give --model NAME, --prompt TEXT, or both.")
     if prompt is not None:
-        prompt = prepared(read_text("prompt", MAX_INPUT_LENGTH) if prompt == "-" else prompt, plain=False)
+        prompt = prepare_prompt_text(read_text("prompt", MAX_INPUT_BYTES) if prompt == "-" else prompt, plain=False)
         check_hard_prompt(prompt)
-    here, done = library(), []
+    user_library, assigned = library(), []
     encoders: dict[str, TextEncoder] = {}
     for name in names:
         try:
-            known = here.open(name).prompt
-            # before a model is loaded for nothing
-            is_new = bool(model) and (prompt is None or model != known.model)
-            check_assignable(known, model=is_new, hard_prompt=prompt is not None, again=again)
-            of_model = model or (known.model if known.model_fingerprint else "")
-            if of_model and of_model not in encoders:
-                encoders[of_model] = load(of_model, device)
-            encoder = encoders.get(of_model)
+            soft_prompt = user_library.open(name).prompt
+            # check before loading a model
+            is_new = bool(model) and (prompt is None or model != soft_prompt.model)
+            check_assignable(soft_prompt, model=is_new, hard_prompt=prompt is not None, again=again)
+            model_name = model or (soft_prompt.model if soft_prompt.model_fingerprint else "")
+            if model_name and model_name not in encoders:
+                encoders[model_name] = load(model_name, device)
+            encoder = encoders.get(model_name)
             if encoder and not model:
-                encoder.check_belongs(known)
-            entry = here.assign(
-                name, partial(assigned, encoder=encoder, hard_prompt=prompt or "", long=long, again=again)
+                encoder.check_compatible(soft_prompt)
+            entry = user_library.assign(
+                name, partial(apply_assignment, encoder=encoder, hard_prompt=prompt or "", long=long, again=again)
             )
         except (
             HomeError,
@@ -160,105 +174,116 @@ def assign(
             ModelRefused,
             ModelUnavailable,
             DeviceError,
-        ):  # nothing that another one would be spared
+        ):  # would fail for all other names too
             raise
         except SoftPromptError as error:
             narrate(f"softprompt-tui: {error}")
             continue
-        done.append(entry)
+        assigned.append(entry)
         if not as_json:
-            if len(done) > 1:
+            if len(assigned) > 1:
                 click.echo()
-            print_entry(entry, here.path(entry.id, entry.revision))
-    if as_json and done:
-        print_json([entry_json(entry, here.path(entry.id, entry.revision)) for entry in done])
-    if len(done) < len(names):
+            print_entry(entry, user_library.path(entry.id, entry.revision))
+    if as_json and assigned:
+        print_json([entry_json(entry, user_library.path(entry.id, entry.revision)) for entry in assigned])
+    if len(assigned) < len(names):
         raise SystemExit(BAD_INPUT)
 
 
-def _print(imported: list[Imported]) -> None:
-    for one in imported:
-        for note in one.notes:
-            narrate(f"note: {one.entry.prompt.name}: {note}")
-    if len(imported) > IN_FULL:
-        rows = [(one.entry.prompt.name, str(one.entry.prompt.tokens), str(one.entry.prompt.vectors.shape[1]),
-                 one.entry.prompt.model or UNKNOWN, STATES[one.state].partition(";")[0], one.path) for one in imported]  # fmt: skip
+def _print_results(results: list[ImportResult]) -> None:
+    for result in results:
+        for note in result.notes:
+            narrate(f"note: {result.entry.prompt.name}: {note}")
+    if len(results) > MAX_IN_FULL:
+        rows = [
+            (
+                result.entry.prompt.name,
+                str(result.entry.prompt.tokens),
+                str(result.entry.prompt.vectors.shape[1]),
+                result.entry.prompt.model or UNKNOWN,
+                STATES[result.state].partition(";")[0],
+                result.path,
+            )
+            for result in results
+        ]
         print_table(("name", "tokens", "width", "model", "", "file"), rows, right=(1, 2), stretch=5)
         return
-    for i, one in enumerate(imported):
+    for i, result in enumerate(results):
         if i:
             click.echo()
-        _print_one(one)
+        _print_result(result)
 
 
-def _print_one(one: Imported) -> None:
-    prompt = one.entry.prompt
-    line("name", prompt.name)
-    line(
+def _print_result(result: ImportResult) -> None:
+    prompt = result.entry.prompt
+    print_line("name", prompt.name)
+    print_line(
         "soft tokens", f"{prompt.tokens} of width {prompt.vectors.shape[1]}, on {prompt.model or f'an {UNKNOWN} model'}"
     )
     if "format" not in prompt.source:
-        line("format", one.format)
-    for label, said in told_of_origin(prompt):
-        line(label, said if len(said) <= SAID else f"{said[:SAID]}…")
+        print_line("format", result.format)
+    for label, text in describe_origin(prompt):
+        print_line(label, text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}…")
     if prompt.readout:
-        line("readout", prompt.readout_text)
+        print_line("readout", prompt.readout_text)
     if unknown := _unknown(prompt):
-        line("unknown", ", ".join(unknown))
+        print_line("unknown", ", ".join(unknown))
     quoted = f"'{prompt.name}'" if " " in prompt.name else prompt.name
     if not prompt.model:
-        names, words = _candidates(prompt.vectors.shape[1])
-        line("candidates", words)
+        names, description = _describe_candidates(prompt.vectors.shape[1])
+        print_line("candidates", description)
         if names:
-            line("to assign", f"softprompt-tui assign {quoted} --model {names[0]}")
+            print_line("set model", f"softprompt-tui assign {quoted} --model {names[0]}")
     if not prompt.hard_prompt:
-        line("its meaning", f"softprompt-tui assign {quoted} --prompt TEXT")
-    line(STATES[one.state].partition(";")[0] if one.state == "added" else "state", _where(one))
+        print_line("set prompt", f"softprompt-tui assign {quoted} --prompt TEXT")
+    print_line(
+        STATES[result.state].partition(";")[0] if result.state == "added" else "state", _describe_location(result)
+    )
 
 
-def _where(one: Imported) -> str:
-    if one.state == "trashed":
-        return f"{STATES[one.state]}: `softprompt-tui restore {one.entry.id}` brings it back"
-    if one.state == "present":
-        return f"{STATES[one.state]} (id {one.entry.id})"
-    return f"{library().path(one.entry.id, one.entry.revision)}  (id {one.entry.id})"
+def _describe_location(result: ImportResult) -> str:
+    if result.state == "trashed":
+        return f"{STATES[result.state]}; `softprompt-tui restore {result.entry.id}` restores it"
+    if result.state == "present":
+        return f"{STATES[result.state]} (id {result.entry.id})"
+    return f"{library().path(result.entry.id, result.entry.revision)}  (id {result.entry.id})"
 
 
 def _unknown(prompt: SoftPrompt) -> list[str]:
-    known = {"hard prompt": prompt.hard_prompt, "model": prompt.model, "similarity": prompt.similarity is not None}
-    return [what for what, value in known.items() if not value]
+    facts = {"hard prompt": prompt.hard_prompt, "model": prompt.model, "similarity": prompt.similarity is not None}
+    return [label for label, value in facts.items() if not value]
 
 
-def _candidates(width: int) -> tuple[list[str], str]:
-    """(names of models of this width, a line about them)."""
-    from softprompt.encoders.catalog import is_kept
-    from softprompt.formats.importer import candidates
-    from softprompt.text_states import ENCODERS
+def _describe_candidates(width: int) -> tuple[list[str], str]:
+    """Return the names of the models of this width, and one line about them."""
+    from softprompt.encoders.catalog import is_cached
+    from softprompt.formats.importer import find_candidate_models
+    from softprompt.text_states import KNOWN_ENCODERS
 
-    names = candidates(width)
+    names = find_candidate_models(width)
     if not names:
-        none = "no model is that wide: it can be kept and exported, but not used here"
-        return names, none if is_kept() else "`softprompt-tui models` lists the models with their widths"
-    usual = ENCODERS.get(width)
-    first = f"{names[0]} ({usual.used_by})" if usual and names[0] == usual.model else names[0]
-    more = f"; {len(names) - NAMED} more: `softprompt-tui models`" if len(names) > NAMED else ""
-    return names, ", ".join([first, *names[1:NAMED]]) + more
+        none = "no known model has this width. You can keep and export it, but not use it here"
+        return names, none if is_cached() else "`softprompt-tui models` lists the models with their widths"
+    known_encoder = KNOWN_ENCODERS.get(width)
+    first = f"{names[0]} ({known_encoder.used_by})" if known_encoder and names[0] == known_encoder.model else names[0]
+    more = f"; {len(names) - MAX_CANDIDATES} more: `softprompt-tui models`" if len(names) > MAX_CANDIDATES else ""
+    return names, ", ".join([first, *names[1:MAX_CANDIDATES]]) + more
 
 
-def _values(one: Imported) -> dict[str, Any]:
-    from softprompt.formats.importer import candidates
+def _json_values(result: ImportResult) -> dict[str, Any]:
+    from softprompt.formats.importer import find_candidate_models
 
-    prompt = one.entry.prompt
-    path = library().path(one.entry.id, one.entry.revision)
+    prompt = result.entry.prompt
+    path = library().path(result.entry.id, result.entry.revision)
     width = prompt.vectors.shape[1]
-    known = [] if prompt.model else candidates(width)
+    candidates = [] if prompt.model else find_candidate_models(width)
     return {
-        "file": one.path,
-        "format": one.format,
-        "state": one.state,
-        "notes": list(one.notes),
+        "file": result.path,
+        "format": result.format,
+        "state": result.state,
+        "notes": list(result.notes),
         "width": width,
         "unknown": _unknown(prompt),
-        "candidates": known,
-        **entry_json(one.entry, path),
+        "candidates": candidates,
+        **entry_json(result.entry, path),
     }

@@ -19,14 +19,14 @@ from softprompt_tui.cli.common import (
     print_json,
     print_table,
 )  # fmt: skip
-from softprompt_tui.rendering.numbers import age, figure
+from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 
-SHOWN = 100  # rows of a table unless told otherwise
+DEFAULT_ROWS = 100  # rows of a table without --limit or --all
 
 
 def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    tags = {tag for one in Library(say=lambda _: None).list(incomplete).entries for tag in one.tags}
+    tags = {tag for entry in Library(notify=lambda _: None).list(incomplete).entries for tag in entry.tags}
     return [
         CompletionItem(tag)
         for tag in sorted(tags)
@@ -36,25 +36,35 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 
 @click.command("list")
 @click.argument("words", nargs=-1)
-@click.option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tag, help="Only those with this tag; may be given several times.")  # fmt: skip
-@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only those of this model.")
-@click.option("--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="What to sort by.")
-@click.option("--reverse", is_flag=True, help="The other way round: the oldest, the lowest first.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tag, help="Only entries with this tag. Repeatable.")  # fmt: skip
+@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only entries of this model.")
+@click.option(
+    "--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="Sort by this value."
+)
+@click.option("--reverse", is_flag=True, help="Reverse the order: oldest or lowest first.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1 << 31),
     metavar="N",
-    help=f"At most N; unless given, a table shows {SHOWN} and --json all.",
+    help=f"Print at most N. By default a table shows {DEFAULT_ROWS}, and --json prints all.",
 )
-@click.option("--all", "everything", is_flag=True, help="All in one table.")
-@click.option("--trash", is_flag=True, help="Those in the trash instead.")
+@click.option("--all", "everything", is_flag=True, help="Print all in one table.")
+@click.option("--trash", is_flag=True, help="List the trash instead.")
 @json_option
 def list_(
-    words: tuple[str, ...], tags: tuple[str, ...], model: str, sort: str, reverse: bool, limit: int | None, everything: bool, trash: bool, as_json: bool
-) -> None:  # fmt: skip
-    """List the saved soft prompts, newest first; with WORDS those in whose name, hard prompt, readout, tags or note all of them stand.
+    words: tuple[str, ...],
+    tags: tuple[str, ...],
+    model: str,
+    sort: str,
+    reverse: bool,
+    limit: int | None,
+    everything: bool,
+    trash: bool,
+    as_json: bool,
+) -> None:
+    """List the saved soft prompts, newest first. WORDS search names, prompts, readouts, tags and notes.
 
-    The beginning of a word is enough; case and accents do not matter.
+    An entry must contain all words. The start of a word is enough; case and accents do not matter.
 
     \b
     Examples:
@@ -64,19 +74,19 @@ def list_(
       softprompt-tui list --json
     """
     if limit is None and not (as_json or everything):
-        limit = SHOWN
-    found = library().list(
+        limit = DEFAULT_ROWS
+    page = library().list(
         " ".join(words), tags=tags, model=model, sort=sort, reverse=reverse, limit=limit, trashed=trash
     )
-    print_damaged(found.damaged)
+    print_damaged(page.damaged)
     if as_json:
-        print_json([_values(one) for one in found.entries])
+        print_json([_json_values(entry) for entry in page.entries])
         return
-    if not found.entries:
-        narrate(_nothing(bool(words or tags or model), trash))
+    if not page.entries:
+        narrate(_explain_empty(bool(words or tags or model), trash))
         return
     now = datetime.now(UTC)
-    tagged = any(one.tags for one in found.entries)
+    with_tags = any(entry.tags for entry in page.entries)
     headings = (
         "name",
         "tokens",
@@ -84,38 +94,44 @@ def list_(
         "composed",
         "model",
         "deleted" if trash else "age",
-        *(("tags",) if tagged else ()),
+        *(("tags",) if with_tags else ()),
         "hard prompt",
     )
     print_table(
-        headings, [_row(one, now, tagged) for one in found.entries], right=(1, 2, 3, 5), stretch=len(headings) - 1
+        headings,
+        [_row(entry, now, with_tags) for entry in page.entries],
+        right=(1, 2, 3, 5),
+        stretch=len(headings) - 1,
     )
-    if found.total > len(found.entries):
-        narrate(f"{found.total - len(found.entries):,} more: --all shows them, words and --tag find some")
+    if page.total > len(page.entries):
+        narrate(f"{page.total - len(page.entries):,} more. --all shows them; words and --tag narrow the list.")
 
 
-def _nothing(narrowed: bool, trash: bool) -> str:
-    if narrowed:
-        return f"Nothing {'in the trash ' if trash else ''}is like that. `softprompt-tui list` shows all"
+def _explain_empty(is_filtered: bool, trash: bool) -> str:
+    if is_filtered:
+        return f"No soft prompt {'in the trash ' if trash else ''}matches. `softprompt-tui list` shows all"
     if trash:
         return "The trash is empty."
-    return 'The library is empty. A first soft prompt: softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
-
-
-def _values(one: EntrySummary) -> dict[str, Any]:
-    return vars(one) | {"tags": list(one.tags), "path": str(one.path)}
-
-
-def _row(one: EntrySummary, now: datetime, tagged: bool) -> tuple[str, ...]:
     return (
-        one.name,
-        "-" if one.tokens is None else str(one.tokens),
-        figure(one.similarity),
-        figure(one.composed),
-        one.model or UNKNOWN,
-        age(one.trashed or one.created, now),
-        *((" ".join(one.tags),) if tagged else ()),
-        one.hard_prompt,
+        "The library is empty. Train a first soft prompt: "
+        'softprompt-tui train "a lake at sunrise between high mountains" --tokens 3'
+    )
+
+
+def _json_values(entry: EntrySummary) -> dict[str, Any]:
+    return vars(entry) | {"tags": list(entry.tags), "path": str(entry.path)}
+
+
+def _row(entry: EntrySummary, now: datetime, with_tags: bool) -> tuple[str, ...]:
+    return (
+        entry.name,
+        "-" if entry.tokens is None else str(entry.tokens),
+        format_number(entry.similarity),
+        format_number(entry.composed),
+        entry.model or UNKNOWN,
+        format_age(entry.trashed or entry.created, now),
+        *((" ".join(entry.tags),) if with_tags else ()),
+        entry.hard_prompt,
     )
 
 
@@ -123,16 +139,16 @@ def _row(one: EntrySummary, now: datetime, tagged: bool) -> tuple[str, ...]:
 @entry_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show one soft prompt with its loss curve; NAME is a name or an id.
+    """Show one soft prompt and its loss curve. NAME is a name or an id.
 
     \b
     Examples:
       softprompt-tui show serene-landscape-sunrise
       softprompt-tui show serene-landscape-sunrise --json
     """
-    here = library()
-    entry = here.open(name)
-    path = here.path(entry.id, entry.revision)
+    user_library = library()
+    entry = user_library.open(name)
+    path = user_library.path(entry.id, entry.revision)
     from softprompt_tui.cli.report import entry_json, print_entry
 
     if as_json:

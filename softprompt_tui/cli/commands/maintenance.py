@@ -1,4 +1,4 @@
-"""`softprompt-tui library`: the library as a whole."""
+"""`softprompt-tui library`: check, rebuild, back up and restore the whole library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import click
 
 from softprompt.errors import EntryDamaged
 from softprompt_tui.cli.common import FAILED, json_option, narrate, print_json, stderr_console
-from softprompt_tui.cli.common import library as the_library
+from softprompt_tui.cli.common import library as open_library
 from softprompt_tui.rendering.sanitize import sanitize
 
 
 @click.group("library")
 def library() -> None:
-    """Check, back up and bring back the whole library.
+    """Check, back up and restore the whole library.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def library() -> None:
 @library.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Read every file and verify every byte. Exit code 0: all is whole; 1: what is damaged is named.
+    """Verify every byte of every file. The exit code is 1 if any is damaged.
 
     \b
     Examples:
@@ -38,68 +38,70 @@ def check(as_json: bool) -> None:
       softprompt-tui library check --json
     """
     with _bar("checking") as progress:
-        done = the_library().check(progress)
+        result = open_library().check(progress)
     if as_json:
-        damaged = [str(error) for error in done.damaged]
+        damaged = [str(error) for error in result.damaged]
         print_json(
             {
-                "files": done.files,
-                "bytes": done.bytes,
+                "files": result.files,
+                "bytes": result.bytes,
                 "damaged": damaged,
-                "strangers": done.strangers,
-                "unfinished": done.unfinished,
+                "strangers": result.unknown_files,
+                "unfinished": result.unfinished,
             }
         )
     else:
-        for error in done.damaged:
+        for error in result.damaged:
             narrate(f"{error}")
-        for name in done.strangers:
-            narrate(f"note: {name} does not belong here, and is left alone")
+        for name in result.unknown_files:
+            narrate(f"note: {name} does not belong to the library and is left alone")
         click.echo(
-            f"{done.files:,} files with {done.bytes:,} bytes: {f'{len(done.damaged):,} damaged' if done.damaged else 'all whole'}"
+            f"{result.files:,} files, {result.bytes:,} bytes: "
+            f"{f'{len(result.damaged):,} damaged' if result.damaged else 'no damage'}"
         )
-        if done.damaged:
+        if result.damaged:
             narrate(
-                "`restore ID` brings back the last whole revision, `library restore-backup` what a backup has, `rm ID` puts it away"
+                "`restore ID` restores the last good revision, `library restore-backup` takes it from a backup, `rm ID` "
+                "removes the entry"
             )
-    if done.damaged:
+    if result.damaged:
         raise SystemExit(FAILED)
 
 
 @library.command()
 def rebuild() -> None:
-    """Make the index anew from the entries. It is only there for speed: nothing is lost with it.
+    """Rebuild the search index from the entries. The index only makes lists fast; nothing is lost without it.
 
     \b
     Example:
       softprompt-tui library rebuild
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     narrate("reading all entries")
-    count = the_library().rebuild()
-    click.echo(f"{count:,} entries in {time.monotonic() - began:.1f} s")
+    count = open_library().rebuild()
+    click.echo(f"{count:,} entries in {time.monotonic() - started_at:.1f} s")
 
 
 @library.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def backup(file: Path, as_json: bool) -> None:
-    """Write everything, the trash included, into the new zip FILE, and verify it. Exit code 1: something damaged was left out.
+    """Write the library and its trash into a new zip FILE and verify it. Damaged files are left out; exit code 1.
 
     \b
     Example:
       softprompt-tui library backup softprompts.zip
     """
     with _bar("backing up") as progress:
-        done = the_library().back_up(file.absolute(), progress)
-    _say_damaged(done.damaged)
+        result = open_library().back_up(file.absolute(), progress)
+    _report_damaged(result.damaged)
     if as_json:
         print_json(
-            {"file": str(file.absolute()), "files": done.files, "damaged": [str(error) for error in done.damaged]}
+            {"file": str(file.absolute()), "files": result.files, "damaged": [str(error) for error in result.damaged]}
         )
     else:
-        click.echo(sanitize(f"{done.files:,} files in {file.absolute()}, each verified"))
-    if done.damaged:
+        click.echo(sanitize(f"{result.files:,} files in {file.absolute()}, all verified"))
+    if result.damaged:
         raise SystemExit(FAILED)
 
 
@@ -107,47 +109,47 @@ def backup(file: Path, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def restore_backup(file: Path, as_json: bool) -> None:
-    """Add what the backup FILE has and the library has not. It is verified as a whole first; nothing here is overwritten.
+    """Add the entries of the backup FILE that the library lacks. Verifies the whole file first; overwrites nothing.
 
-    What was deleted since the backup lies in the trash afterwards.
+    Entries deleted since the backup are in the trash afterwards.
 
     \b
     Example:
       softprompt-tui library restore-backup softprompts.zip
     """
-    with _bar("bringing back") as progress:
-        done = the_library().bring_back(file.absolute(), progress)
+    with _bar("restoring") as progress:
+        result = open_library().restore_backup(file.absolute(), progress)
     if as_json:
-        print_json({"added": done.files, "present": done.present, "beside": done.beside})
+        print_json({"added": result.files, "present": result.present, "beside": result.new_ids})
         return
-    for entry_id in done.beside:
+    for entry_id in result.new_ids:
         narrate(
-            f"note: an entry had been changed both here and there; the backup's is saved beside it, with the id {entry_id}"
+            f"note: an entry differs between the library and the backup; the backup's version is saved with id {entry_id}"
         )
-    click.echo(f"{done.files:,} files added; {done.present:,} were here already")
+    click.echo(f"{result.files:,} files added; {result.present:,} were already here")
 
 
-def _say_damaged(damaged: list[EntryDamaged]) -> None:
+def _report_damaged(damaged: list[EntryDamaged]) -> None:
     for error in damaged:
         narrate(f"left out: {error}")
 
 
-def _bar(what: str) -> AbstractContextManager[Any]:
-    """A context that gives a callback for (done, of all) and draws it, on a terminal."""
-    return _Bar(what) if sys.stderr.isatty() else nullcontext(None)
+def _bar(label: str) -> AbstractContextManager[Any]:
+    """Return a context manager whose value is a callback (done, total) that draws a bar; None without a terminal."""
+    return _Bar(label) if sys.stderr.isatty() else nullcontext(None)
 
 
 class _Bar:
-    def __init__(self, what: str) -> None:
+    def __init__(self, label: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=stderr_console(), transient=True)
-        self.task = self.bar.add_task(what, total=None)
+        self.task = self.bar.add_task(label, total=None)
 
     def __enter__(self) -> Any:
         self.bar.start()
-        return lambda done, of_all: self.bar.update(self.task, completed=done, total=of_all)
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()

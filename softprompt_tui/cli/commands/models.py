@@ -6,26 +6,26 @@ from importlib.util import find_spec
 
 import click
 
-from softprompt.encoders.catalog import MINI, ModelInfo, is_kept, list_models, resolve
+from softprompt.encoders.catalog import MINI, ModelInfo, is_cached, list_models, resolve
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.common import complete_model, download_bar, json_option, narrate, print_json, print_table
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import print_line
 
 
 class QueryGroup(click.Group):
-    """A group in which words that name no command are the query of `find`."""
+    """A group that passes words which are not a subcommand to `find`, as its query."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = bool(args) and args[0] in (*self.commands, *self.get_help_option_names(ctx))
-        # while a shell completes, the words so far may be the beginning of a command
-        return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["find", *args])
+        is_subcommand = bool(args) and args[0] in (*self.commands, *self.get_help_option_names(ctx))
+        # during shell completion, the words may be the start of a subcommand
+        return super().parse_args(ctx, args if is_subcommand or ctx.resilient_parsing else ["find", *args])
 
 
 @click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]")
 def models() -> None:
-    """List the built-in model and open_clip's, or those that match every word of QUERY (vitl14 finds ViT-L-14; letters in order are enough).
+    """List the built-in model and open_clip's models. QUERY narrows the list: vitl14 finds ViT-L-14.
 
-    "not supported" marks those that cannot be used; --json prints one JSON document. `pull NAME` fetches one.
+    "not supported" marks models that cannot be used. --json prints one JSON document. `pull NAME` downloads a model.
 
     \b
     Examples:
@@ -39,33 +39,36 @@ def models() -> None:
 @click.argument("query", nargs=-1)
 @json_option
 def find(query: tuple[str, ...], as_json: bool) -> None:
-    """List the models that match every word of QUERY, with their text tower's size."""
-    if not is_kept():
+    """List the models that match every word of QUERY, with the size of their text encoder."""
+    if not is_cached():
         narrate("reading open_clip's list of models (once, a few seconds) …")
-    found = matching(list_models(), query)
+    matches = find_models(list_models(), query)
     if as_json:
-        print_json([info.as_dict() for info in found])
-    elif not found:
-        narrate(f"no model matches {' '.join(query)!r}; `softprompt-tui models` lists all")
+        print_json([info.as_dict() for info in matches])
+    elif not matches:
+        narrate(f"no model matches {' '.join(query)!r}. `softprompt-tui models` lists all.")
     else:
         headings = ("model", "width", "layers", "context", "parameters", "")
-        print_table(headings, [_row(info) for info in found], right=(1, 2, 3, 4))
+        print_table(headings, [_row(info) for info in matches], right=(1, 2, 3, 4))
 
 
 def _row(info: ModelInfo) -> tuple[str, ...]:
     if info.refused:
         return (info.name, "-", "-", "-", "-", "not supported")
-    note = "built in" if info.name == MINI else "on disk" if info.on_disk else ""
+    note = "built in" if info.name == MINI else "on disk" if info.weights_path else ""
     if info.tokenizer and find_spec("transformers") is None:
         note = f"{note} needs transformers".strip()
     return (info.name, str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M", note)
 
 
-def matching(models: tuple[ModelInfo, ...], query: tuple[str, ...]) -> list[ModelInfo]:
-    """Those whose name holds every word, signs and case aside; where none does, those with its letters in order, best first."""
-    held = [info for info in models if all(_letters(word) in _letters(info.name) for word in query)]
-    if held:
-        return held
+def find_models(models: tuple[ModelInfo, ...], query: tuple[str, ...]) -> list[ModelInfo]:
+    """Return the models whose name contains every word, ignoring case and punctuation.
+
+    If there are none, return those whose name contains the letters of every word in order, best match first.
+    """
+    exact = [info for info in models if all(_letters(word) in _letters(info.name) for word in query)]
+    if exact:
+        return exact
     from textual.fuzzy import Matcher
 
     matchers = [Matcher(word) for word in query]
@@ -80,18 +83,18 @@ def _letters(text: str) -> str:
 @models.command()
 @click.argument("name", shell_complete=complete_model)
 def pull(name: str) -> None:
-    """Fetch the weights of the model NAME from the Hugging Face hub; goes on where an earlier try broke off.
+    """Download the weights of the model NAME from the Hugging Face hub. Continues an interrupted download.
 
     \b
     Example:
       softprompt-tui models pull ViT-B-32-quickgelu/openai
     """
     if name.lower() == MINI:
-        narrate("mini comes with the package: nothing to fetch")
+        narrate("mini is part of the package; there is nothing to download")
         return
     from softprompt.encoders.loading import pull as fetch
 
     with streams.native_errors_logged(), download_bar(name) as on_progress:
         path = fetch(name, on_progress)
-    line("model", resolve(name).name)
-    line("on disk", str(path))
+    print_line("model", resolve(name).name)
+    print_line("on disk", str(path))

@@ -9,11 +9,11 @@ import click
 from softprompt.errors import PromptError
 from softprompt.jobs.job import TrainJob
 from softprompt.text_states import ImageProgram
-from softprompt_tui.cli.commands.runs import resolved, submit
+from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
 from softprompt_tui.cli.options import choice
-from softprompt_tui.services.job_form import settings_of
+from softprompt_tui.services.job_form import training_config
 
 
 @click.command()
@@ -25,14 +25,14 @@ from softprompt_tui.services.job_form import settings_of
     shell_complete=complete_model,
     help="The text encoder to train for: mini, local-dir:FOLDER, or a MODEL/TAG of open_clip.",
 )
-@click.option("--name", "new", metavar="NAME", help="Name in the library; the old one with a number unless given.")
+@click.option("--name", "new", metavar="NAME", help="Name in the library. The default is the old name with a number.")
 @click.option(
     "--family",
     type=choice(ImageProgram),
-    help="Whose hidden states to look at, where it was trained to be near those of another.",
+    help="The program whose hidden states to compare, if the objective uses them. The default is the entry's own.",
 )
 @device_option
-@click.option("--background", "-b", is_flag=True, help="Hand it to the worker; prints the run's id.")
+@click.option("--background", "-b", is_flag=True, help="Submit it to the worker. Prints the run's id.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 def port(
@@ -45,39 +45,38 @@ def port(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train NAME again for another model, from its hard prompt and with its settings: vectors mean nothing to a model they were not
-    trained on.
+    """Train NAME again for another model, with the same prompt and settings. Vectors only work in their own model.
 
     \b
     Examples:
       softprompt-tui port landscape --model ViT-L-14-quickgelu/openai
       softprompt-tui port landscape --model ViT-B-32-quickgelu/openai --name landscape-b --background
     """  # fmt: skip
-    here = library()
-    entry = here.open(name)
-    made = entry.prompt
-    if not made.reference_texts:
+    user_library = library()
+    entry = user_library.open(name)
+    prompt = entry.prompt
+    if not prompt.reference_texts:
         raise PromptError(
-            f"{made.name} cannot be trained for another model: what it means is not known, since the file that it came from does "
-            f"not say. `softprompt-tui assign '{made.name}' --prompt TEXT` says it"
+            f"{prompt.name} cannot be trained for another model, because its prompt is unknown: the imported file does "
+            f"not contain it. Set it with `softprompt-tui assign '{prompt.name}' --prompt TEXT`."
         )
-    from softprompt.composition.sentence import ancestor
+    from softprompt.composition.sentence import make_ancestor
 
-    config = settings_of(made)
-    if config.init == "soft":  # what it began from is not kept, and would be of the other model
+    config = training_config(prompt)
+    if config.init == "soft":  # its start vectors were not saved, and belong to the other model
         config = replace(config, init="noise")
     if family is not None:
         config = replace(config, family=family)
     job = TrainJob(
-        made.hard_prompt,
+        prompt.hard_prompt,
         config,
-        resolved(model),
+        resolve_model(model),
         device,
-        name=here.free_name(new) if new is not None else here.numbered(made.name),
-        meanings=made.meanings,
-        ancestry=(ancestor("ported", entry),),
+        name=user_library.check_new_name(new) if new is not None else user_library.unique_name(prompt.name),
+        meanings=prompt.meanings,
+        ancestry=(make_ancestor("ported", entry),),
     )
-    here.prepare()
+    user_library.prepare()
     if background:
         submit(job, "", as_json)
     else:

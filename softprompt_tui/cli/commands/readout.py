@@ -10,9 +10,9 @@ import click
 
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, library, load, print_json
-from softprompt_tui.cli.report import line
-from softprompt_tui.rendering.numbers import figure
-from softprompt_tui.rendering.provenance import unassigned
+from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_number
+from softprompt_tui.rendering.provenance import describe_missing_model
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 MAX_NEIGHBOURS = 1000
 INDENT = 6
-JOINED = "\u2007"  # between a word and its cosine, so that a line does not end there
+NO_BREAK = "\u2007"  # a space between a word and its cosine that does not break the line
 
 
-def nearest(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
-    return ((read.token, read.cosine), *((near.token, near.cosine) for near in read.alternatives))
+def nearest_tokens(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
+    """Return a soft token's nearest vocabulary tokens with their cosines, nearest first."""
+    return ((read.token, read.cosine), *((neighbor.token, neighbor.cosine) for neighbor in read.alternatives))
 
 
 @click.command()
 @entry_argument
 @click.option(
-    "--top", type=click.IntRange(1, MAX_NEIGHBOURS), default=8, show_default=True, help="Neighbours of each soft token."
+    "--top", type=click.IntRange(1, MAX_NEIGHBOURS), default=8, show_default=True, help="Words per soft token."
 )
 @device_option
 @json_option
 def readout(name: str, top: int, device: str, as_json: bool) -> None:
-    """Show the vocabulary words nearest to each soft token of NAME, and what they mean when typed as text.
+    """Show the vocabulary words nearest to each soft token of NAME, and their similarity when typed as text.
 
     \b
     Examples:
@@ -45,25 +46,28 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     entry = library().open(name)
     prompt = entry.prompt
     if not prompt.model:
-        raise ConfigError(f"{prompt.name} has no readout: {unassigned(prompt)}")
+        raise ConfigError(f"cannot read out {prompt.name}: {describe_missing_model(prompt)}")
     encoder = load(prompt.model, device)
-    encoder.check_belongs(prompt)
+    encoder.check_compatible(prompt)
     from softprompt.evaluation.readout import read_out, readout_similarity
 
     tokens, text = read_out(encoder, prompt.vectors, top - 1)
     similarity = readout_similarity(encoder, text, prompt.target) if prompt.target.size else None
     if as_json:
-        neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest(read)] for read in tokens]
+        neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest_tokens(read)] for read in tokens]
         result = {"id": entry.id, "name": prompt.name, "readout_text": text, "readout_similarity": similarity}
         print_json(result | {"neighbours": neighbours})
         return
-    line("readout", text)
-    line("as text", f"similarity {figure(similarity)}; the soft tokens themselves: {figure(prompt.similarity)}")
+    print_line("readout", text)
+    print_line(
+        "as text",
+        f"similarity {format_number(similarity)}; the soft tokens: {format_number(prompt.similarity)}",
+    )
     for i, read in enumerate(tokens, 1):
-        words = "  ".join(f"{token} {cosine:.3f}".replace(" ", JOINED) for token, cosine in nearest(read))
+        words = "  ".join(f"{token} {cosine:.3f}".replace(" ", NO_BREAK) for token, cosine in nearest_tokens(read))
         click.echo()
-        wrapped = textwrap.wrap(
+        lines = textwrap.wrap(
             sanitize(words), max(20, shutil.get_terminal_size().columns - INDENT), break_long_words=False
         )
-        for n, part in enumerate(wrapped):
-            click.echo(f"{f'[v{i}]' if n == 0 else '':<{INDENT}}" + part.replace(JOINED, " "))
+        for n, line in enumerate(lines):
+            click.echo(f"{f'[v{i}]' if n == 0 else '':<{INDENT}}" + line.replace(NO_BREAK, " "))

@@ -1,4 +1,4 @@
-"""`softprompt-tui runs`, `attach` and `stop`: the trainings in the worker's hands."""
+"""`softprompt-tui runs`, `attach` and `stop`: the worker's runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.encoders.catalog import LOCAL
+from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.errors import UnknownModel
 from softprompt.jobs.preflight import check_fits
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
-from softprompt_tui.cli.follow import follow, show_result
-from softprompt_tui.rendering.numbers import age, figure
-from softprompt_tui.state.queue import before, called, places, state_of
+from softprompt_tui.cli.follow import follow, print_run_result
+from softprompt_tui.rendering.numbers import format_age, format_number
+from softprompt_tui.state.queue import describe_run, format_state, queue_places, runs_ahead
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob
@@ -26,39 +26,43 @@ if TYPE_CHECKING:
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.worker.run_folder import folders, runs_folder
+    from softprompt.worker.run_folder import list_folders, runs_folder
 
-    return [CompletionItem(folder.id) for folder in folders(runs_folder()) if folder.id.startswith(incomplete)]
+    return [CompletionItem(folder.id) for folder in list_folders(runs_folder()) if folder.id.startswith(incomplete)]
 
 
-SHORT = 8  # letters of an id, where they name one run
+SHORT_ID_LENGTH = 8  # letters of an id that the table shows if they are unique
 
 run_argument = click.argument("run", shell_complete=complete_run)
 
 
 def worker(older: bool = True) -> Client:
-    """This user's worker, started if there is none; without `older`, one of an older version is waited for until it has made way."""
+    """Connect to this user's worker, and start it if needed.
+
+    Args:
+        older: accept a worker of an older version. Otherwise wait until it hands over to a new one.
+    """
     from softprompt.worker.client import connect
 
-    client = connect(on_wait=narrate, older=older)
-    assert client is not None  # it was to be started
+    client = connect(on_wait=narrate, accept_older=older)
+    assert client is not None  # connect starts a worker by default
     return client
 
 
-def resolved(model: str) -> str:
-    """The model's name as it holds in another process, whose folder is another."""
-    if not model.startswith(LOCAL):
+def resolve_model(model: str) -> str:
+    """Make the folder of a local model absolute: the worker has another working folder."""
+    if not model.startswith(LOCAL_PREFIX):
         return model
-    folder = Path(model.removeprefix(LOCAL)).absolute()
+    folder = Path(model.removeprefix(LOCAL_PREFIX)).absolute()
     if not folder.is_dir():
         raise UnknownModel(
-            f"there is no folder {folder}: local-dir: takes a folder with open_clip_config.json and weights"
+            f"there is no folder {folder}. local-dir: needs a folder with open_clip_config.json and weights"
         )
-    return f"{LOCAL}{folder}"
+    return f"{LOCAL_PREFIX}{folder}"
 
 
 def submit(job: AnyJob, start: str, as_json: bool) -> None:
-    """Hands a job to the worker, unless its model would refuse it, and prints the run's id."""
+    """Submit a job to the worker and print the run's id. Raises the error of a job that its model cannot run."""
     check_fits(job)
     with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
@@ -66,16 +70,17 @@ def submit(job: AnyJob, start: str, as_json: bool) -> None:
         print_json(run)
         return
     click.echo(run["id"])
-    narrate(f"it trains in the background: `softprompt-tui attach {run['id'][:6]}` shows it, `runs` lists all")
+    narrate(f"training in the background. `softprompt-tui attach {run['id'][:6]}` shows it, `runs` lists all runs.")
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[pause|resume|move|drop RUN]")
 @json_option
 @click.pass_context
 def runs(ctx: click.Context, as_json: bool) -> None:
-    """List the runs: those under way and to come, in their order, then those that are over. A run is named by the first letters of its id.
+    """List the runs: running and queued ones in order, then finished ones. Name a run by the first letters of its id.
 
-    A run whose files cannot be read is listed as unreadable, with the reason; `runs drop` removes it. KIND is train, sweep, or hard, which looks for a hard readout of what is saved. A queued run has its place in the queue beside its state.
+    KIND is train, sweep, or hard (a search for a hard readout). A queued run shows its place in the queue. A run whose
+    files cannot be read is listed as unreadable, with the reason; `runs drop` removes it.
 
     \b
     Examples:
@@ -86,85 +91,88 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from softprompt.worker.leases import is_here
-    from softprompt.worker.run_folder import all_runs, runs_folder  # 15 ms, for this command alone
+    from softprompt.worker.leases import is_on_this_host
+    from softprompt.worker.run_folder import list_runs, runs_folder  # costs 15 ms, which no other command here needs
 
     folder = runs_folder()
-    found = [run.summary() for run in all_runs(folder)]
-    here = [run for run in found if run.state in ("running", "queued") and is_here(folder / run.id)]
-    place = places(here)
+    all_runs = [run.summary() for run in list_runs(folder)]
+    local_runs = [run for run in all_runs if run.state in ("running", "queued") and is_on_this_host(folder / run.id)]
+    places = queue_places(local_runs)
     if as_json:
-        print_json([run.as_dict() | {"place": place.get(run.id)} for run in found])
-    elif not found:
+        print_json([run.as_dict() | {"place": places.get(run.id)} for run in all_runs])
+    elif not all_runs:
         narrate(
-            'There are no runs. A first one: softprompt-tui train "a lake at sunrise between high mountains" --background'
+            'There are no runs. Start one: softprompt-tui train "a lake at sunrise between mountains" --background'
         )
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
-        sharing = Counter(run.id[:SHORT] for run in found)
-        shown = {run.id: run.id if sharing[run.id[:SHORT]] > 1 else run.id[:SHORT] for run in found}
-        rows = [(shown[run.id], *_row(run, place, now, run.state == "unreadable")) for run in found]
+        prefix_counts = Counter(run.id[:SHORT_ID_LENGTH] for run in all_runs)
+        short_ids = {
+            run.id: run.id if prefix_counts[run.id[:SHORT_ID_LENGTH]] > 1 else run.id[:SHORT_ID_LENGTH]
+            for run in all_runs
+        }
+        rows = [(short_ids[run.id], *_row(run, places, now, run.state == "unreadable")) for run in all_runs]
         print_table(headings, rows, right=(3, 4, 5), stretch=6)
-        if unreadable := next((run.id for run in found if run.state == "unreadable"), ""):
-            narrate(f"what cannot be read is left as it is: `softprompt-tui runs drop {shown[unreadable]}` removes it")
-        _say_what_is_waited_for(here)
+        if unreadable := next((run.id for run in all_runs if run.state == "unreadable"), ""):
+            narrate(f"`softprompt-tui runs drop {short_ids[unreadable]}` removes the unreadable run")
+        _explain_waiting(local_runs)
 
 
-def _row(run: RunSummary, place: dict[str, int], now: datetime, is_unreadable: bool) -> tuple[str, ...]:
+def _row(run: RunSummary, places: dict[str, int], now: datetime, is_unreadable: bool) -> tuple[str, ...]:
     step = "-" if run.step is None else f"{run.step}/{run.steps}"
-    figures = (step, figure(run.best_similarity), age(run.created, now))
-    words = run.error if is_unreadable else run.name or run.prompt
-    return (state_of(run, place.get(run.id)), run.kind, *figures, words)
+    numbers = (step, format_number(run.best_similarity), format_age(run.created, now))
+    text = run.error if is_unreadable else run.name or run.prompt
+    return (format_state(run, places.get(run.id)), run.kind, *numbers, text)
 
 
-def _say_what_is_waited_for(here: list[RunSummary]) -> None:
-    """Of this host's runs: those of others wait for nothing that is done here."""
+def _explain_waiting(local_runs: list[RunSummary]) -> None:
+    """Print what the queued runs of this host wait for. Runs of other hosts do not wait for anything here."""
     from softprompt.worker.client import connect
 
-    waiting = [run for run in here if run.state == "queued"]
+    waiting = [run for run in local_runs if run.state == "queued"]
     if not waiting:
         return
-    if ahead := before(waiting[0], here):
+    if ahead := runs_ahead(waiting[0], local_runs):
         wait = "1 run waits" if len(waiting) == 1 else f"{len(waiting)} runs wait"
-        training = ", ".join(f"{run.id[:8]} ({called(run)})" for run in ahead)
+        training = ", ".join(f"{run.id[:8]} ({describe_run(run)})" for run in ahead)
         narrate(f"{wait} behind {training}")
     else:
-        client = connect(start=False, older=True)
+        client = connect(start=False, accept_older=True)
         if client is None:
-            narrate("No worker is there to train them: `softprompt-tui worker start` goes on")
+            narrate("No worker is running. `softprompt-tui worker start` continues the queue.")
         else:
             client.close()
 
 
-def _do(request: p.Request, said: str) -> None:
-    with worker(older=not isinstance(request, p.NEEDS_OURS)) as client:
+def _send_request(request: p.Request, message: str) -> None:
+    with worker(older=not isinstance(request, p.NEEDS_CURRENT_WORKER)) as client:
         run = client.request(request)
-    narrate(f"run {run['id'][:8]}: {said}")
+    narrate(f"run {run['id'][:8]}: {message}")
 
 
 @runs.command()
 @run_argument
 def pause(run: str) -> None:
-    """Take RUN out of the queue with all that it has done; the next one trains meanwhile.
+    """Pause RUN and keep its progress. The next run in the queue trains meanwhile.
 
     \b
     Example:
       softprompt-tui runs pause 3f2a
     """
-    _do(p.Pause(run), "paused; `runs resume` goes on with it")
+    _send_request(p.Pause(run), "paused; `runs resume` continues it")
 
 
 @runs.command()
 @run_argument
 def resume(run: str) -> None:
-    """Go on with a paused run, try a failed one again, or take over one whose host is no longer heard of.
+    """Continue a paused run, retry a failed one, or take over one whose host no longer responds.
 
     \b
     Example:
       softprompt-tui runs resume 3f2a
     """
-    _do(p.Resume(run), "in the queue")
+    _send_request(p.Resume(run), "queued")
 
 
 @runs.command()
@@ -174,37 +182,37 @@ def resume(run: str) -> None:
     default="",
     metavar="RUN",
     shell_complete=complete_run,
-    help="Train it before this one; last unless given.",
+    help="Train it before this run. By default it goes to the end.",
 )
 def move(run: str, before: str) -> None:
-    """Give a waiting run another place in the queue.
+    """Move a waiting run to another place in the queue.
 
     \b
     Examples:
       softprompt-tui runs move 3f2a --before 91cc
       softprompt-tui runs move 3f2a
     """
-    _do(p.Move(run, before), "moved")
+    _send_request(p.Move(run, before), "moved")
 
 
 @runs.command()
 @run_argument
 def drop(run: str) -> None:
-    """Remove RUN and what it has done; what it saved in the library stays there.
+    """Remove RUN and its progress. What it saved in the library stays there.
 
     \b
     Example:
       softprompt-tui runs drop 3f2a
     """
-    _do(p.Drop(run), "dropped")
+    _send_request(p.Drop(run), "dropped")
 
 
 @click.command()
 @run_argument
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No curve and no progress; only the result.")
+@click.option("--quiet", "-q", is_flag=True, help="Show only the result, no curve.")
 def attach(run: str, as_json: bool, quiet: bool) -> None:
-    """Show RUN with its whole curve until it ends, and then its result, as `train` does. Ctrl-C detaches; the training goes on.
+    """Show RUN and its curve until it ends, then its result, as `train` does. Ctrl-C detaches; the training goes on.
 
     \b
     Examples:
@@ -213,14 +221,14 @@ def attach(run: str, as_json: bool, quiet: bool) -> None:
     """
     ended = follow(worker, run, quiet)
     if ended is not None:
-        show_result(ended, as_json)
+        print_run_result(ended, as_json)
 
 
 @click.command()
 @run_argument
 @json_option
 def stop(run: str, as_json: bool) -> None:
-    """End RUN, save the best that it has reached, and show it. One that has not begun just leaves the queue.
+    """Stop RUN, save its best result so far and show it. A run that has not started just leaves the queue.
 
     \b
     Example:
@@ -231,16 +239,16 @@ def stop(run: str, as_json: bool) -> None:
     with worker() as client:
         stopped = RunSummary.from_message(client.request(p.Stop(run)))
     if stopped.state in ENDED:
-        _stopped_unbegun(stopped, as_json)
+        _print_unstarted(stopped, as_json)
         return
     ended = follow(worker, stopped.id, quiet=True)
     if ended is None:
-        fail(f"run {stopped.id[:8]} was not seen to end: `softprompt-tui runs` tells", FAILED)
-    show_result(ended, as_json, asked_for=True)
+        fail(f"the worker went away before run {stopped.id[:8]} ended. Check it with `softprompt-tui runs`.", FAILED)
+    print_run_result(ended, as_json, asked_for=True)
 
 
-def _stopped_unbegun(run: RunSummary, as_json: bool) -> None:
+def _print_unstarted(run: RunSummary, as_json: bool) -> None:
     if as_json:
         print_json(run.as_dict())
     else:
-        narrate(f"run {run.id[:8]} had not begun: nothing to save")
+        narrate(f"run {run.id[:8]} had not started, so there is nothing to save")

@@ -13,16 +13,16 @@ import click
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import SweepJob
 from softprompt.jobs.preflight import check_fits
-from softprompt.library.names import name_for
+from softprompt.library.names import name_from_prompt
 from softprompt.system.generators import drive
-from softprompt_tui.cli.commands.runs import resolved
+from softprompt_tui.cli.commands.runs import resolve_model
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
-from softprompt_tui.cli.options import config_of, other_options, plain_option, prepared
+from softprompt_tui.cli.options import config_from_options, other_options, plain_option, prepare_prompt_text
 from softprompt_tui.cli.progress import ProgressDisplay
-from softprompt_tui.rendering.numbers import figure
-from softprompt_tui.rendering.plots import HEIGHT, WIDEST, without_colour
-from softprompt_tui.rendering.sweep_table import plot
-from softprompt_tui.services.job_form import SWEEP, numbers_of
+from softprompt_tui.rendering.numbers import format_number
+from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, strip_color
+from softprompt_tui.rendering.sweep_table import plot_sweep
+from softprompt_tui.services.job_form import DEFAULT_SWEEP, parse_token_counts
 
 if TYPE_CHECKING:
     from softprompt.config import TrainConfig
@@ -41,17 +41,17 @@ NONE = "none"
     "--tokens",
     "-k",
     metavar="NUMBERS",
-    default=SWEEP,
+    default=DEFAULT_SWEEP,
     show_default=True,
-    help="The numbers of soft tokens to try: a range, or some such as 1,2,4,8.",
+    help="Numbers of soft tokens to try: a range, or a list such as 1,2,4,8.",
 )
 @click.option(
     "--keep",
     metavar="knee|all|NUMBERS",
-    help="Save these without asking: the one at the knee, all, or some such as 3,5. Without a terminal nothing is saved unless this is given.",
+    help="Save the knee, all, or a list such as 3,5 without asking. Without a terminal this is the only way to save.",
 )
 @click.option(
-    "--name", help="Name of what is saved, before -k and the number; made from the prompt's words unless given."
+    "--name", help="Start of the saved names, followed by -k and the number. The default is made from the prompt."
 )
 @plain_option
 @other_options
@@ -70,18 +70,18 @@ def sweep(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train PROMPT with 1 to 16 soft tokens in one batch, show what each number comes to, and save what is chosen.
+    """Train PROMPT with 1 to 16 soft tokens in one batch, compare the results, and save the ones you choose.
 
     \b
     similarity  of the soft tokens alone to PROMPT
-    composed    its mean inside sentences that none was trained in
-    worst       the least of these
-    as text     of the readout, their nearest words, when it is typed as text
-    knee        where more tokens begin to give little: the point farthest above the
+    composed    mean similarity inside sentences that were not used in training
+    worst       the lowest of these
+    as text     similarity of the readout (the nearest words), typed as text
+    knee        where more tokens start to add little: the point farthest above the
                 line from the first number to the last
 
-    Nothing is saved that is not chosen: a terminal is asked, --keep says it in scripts. --json has a result for each number, with the id
-    and name under which it was saved, or null. In the interface F7 does the same, live.
+    On a terminal the command asks what to save; in scripts, use --keep. --json prints a result for each number, with
+    its id and name, or null if it was not saved. In the interface, F7 does the same live.
 
     \b
     Examples:
@@ -89,51 +89,58 @@ def sweep(
       softprompt-tui sweep "a red fox asleep in deep snow" --tokens 1,2,4,8 --keep knee
       softprompt-tui sweep "a red fox asleep in deep snow" --steps 600 --keep 3,5 --name fox --json
 
-    Ctrl-C ends it and shows the best so far.
+    Ctrl-C stops the sweep and shows the best so far.
     """  # fmt: skip
-    prompt = prepared(prompt, plain)
-    numbers = numbers_of(tokens)
-    wished = None if keep is None else _wished(keep, numbers)
-    config = config_of({**settings, "tokens": numbers[-1]})
-    here = library()
-    here.prepare()
-    stem = here.free_name(name) if name else name_for(prompt, ())
-    job = SweepJob(prompt, config, resolved(model), device, precision, sweep=numbers)
+    prompt = prepare_prompt_text(prompt, plain)
+    numbers = parse_token_counts(tokens)
+    selection = None if keep is None else _parse_selection(keep, numbers)
+    config = config_from_options({**settings, "tokens": numbers[-1]})
+    user_library = library()
+    user_library.prepare()
+    stem = user_library.check_new_name(name) if name else name_from_prompt(prompt, ())
+    job = SweepJob(prompt, config, resolve_model(model), device, precision, sweep=numbers)
     check_fits(job)
-    # imports torch, 2-4 s: not before what was asked for is known to make sense
+    # imports torch, which takes 2-4 s: check the job first
     encoder = load(job.model, device, precision)
     with ProgressDisplay(quiet, config.steps) as progress:
-        made = _swept(encoder, prompt, numbers, config, progress)
-    from softprompt.training.token_sweep import results
+        prompts = _train_sweep(encoder, prompt, numbers, config, progress)
+    from softprompt.training.token_sweep import sweep_results
 
-    rows = results(made)
+    rows = sweep_results(prompts)
     knee = next(row.tokens for row in rows if row.knee)
 
-    def save(wished: str | tuple[int, ...]) -> dict[int, Entry]:
-        chosen = [knee] if wished == "knee" else [*numbers] if wished == "all" else [*wished]
-        return {one.tokens: _save(here, one, stem) for one in made if one.tokens in chosen}
+    def save(selection: str | tuple[int, ...]) -> dict[int, Entry]:
+        chosen = [knee] if selection == "knee" else [*numbers] if selection == "all" else [*selection]
+        return {prompt.tokens: _save(user_library, prompt, stem) for prompt in prompts if prompt.tokens in chosen}
 
-    saved = save(wished or ())  # before anything is drawn
+    saved = save(selection or ())  # before printing, which may fail
     if not as_json:
-        _show(rows)
-    if wished is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
-        wished = _asked(numbers, knee)
-        saved = save(wished)
+        _print_results(rows)
+    if selection is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        selection = _ask_selection(numbers, knee)
+        saved = save(selection)
     if as_json:
-        kept: dict[int, dict[str, str | None]] = {
+        saved_as: dict[int, dict[str, str | None]] = {
             k: {"id": entry.id, "name": entry.prompt.name} for k, entry in saved.items()
         }
-        nothing: dict[str, str | None] = {"id": None, "name": None}
-        print_json({"prompt": prompt, "model": encoder.name, "knee": knee, "results": [{**asdict(row), **kept.get(row.tokens, nothing)} for row in rows]})  # fmt: skip
+        unsaved: dict[str, str | None] = {"id": None, "name": None}
+        print_json(
+            {
+                "prompt": prompt,
+                "model": encoder.name,
+                "knee": knee,
+                "results": [{**asdict(row), **saved_as.get(row.tokens, unsaved)} for row in rows],
+            }
+        )
     for k, entry in saved.items():
         narrate(f"{k} token{'s' * (k != 1)} saved as {entry.prompt.name}  (id {entry.id})")
-    if wished is None:
-        narrate(f"nothing was saved; --keep knee, --keep all or --keep {knee} saves")
+    if selection is None:
+        narrate(f"nothing was saved. Use --keep knee, --keep all or --keep {knee} to save.")
     if progress.interrupted:
         raise SystemExit(INTERRUPTED)
 
 
-def _swept(
+def _train_sweep(
     encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: ProgressDisplay
 ) -> list[SoftPrompt]:
     from softprompt.training.trainer import sweep
@@ -141,47 +148,46 @@ def _swept(
     return drive(sweep(encoder, prompt, numbers, config), progress.sweep)
 
 
-def _wished(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:
-    """What is to be kept, in words or numbers. Raises ConfigError for others than are tried."""
-    words = keep.strip().lower()
-    if words in ("knee", "all"):
-        return words
-    if words in (NONE, ""):
+def _parse_selection(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:
+    """Parse which results to save: "knee", "all" or numbers. Raises ConfigError for numbers outside the sweep."""
+    text = keep.strip().lower()
+    if text in ("knee", "all"):
+        return text
+    if text in (NONE, ""):
         return ()
-    chosen = numbers_of(words)
+    chosen = parse_token_counts(text)
     if missing := [k for k in chosen if k not in numbers]:
         raise ConfigError(
-            f"{missing[0]} tokens are to be kept, but are not among those that are tried: {', '.join(map(str, numbers))}"
+            f"cannot keep {missing[0]} tokens, which the sweep does not try. Choose from {', '.join(map(str, numbers))}."
         )
     return chosen
 
 
-def _asked(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
-    """Asks which are to be kept, until the answer makes sense."""
+def _ask_selection(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
+    """Ask which results to save until the answer is valid."""
     while True:
         typed = click.prompt(
-            f"Keep which? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True
+            f"Which to save? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True
         )
         try:
-            return _wished(typed, numbers)
+            return _parse_selection(typed, numbers)
         except ConfigError as error:
             narrate(str(error))
 
 
-def _save(here: Library, made: SoftPrompt, stem: str) -> Entry:
-    from softprompt.worker.run_folder import swept_name
+def _save(user_library: Library, prompt: SoftPrompt, stem: str) -> Entry:
+    from softprompt.worker.run_folder import sweep_entry_name
 
-    return here.save(made.named(swept_name(stem, made.tokens)))
+    return user_library.save(prompt.named(sweep_entry_name(stem, prompt.tokens)))
 
 
-def _show(rows: Sequence[SweepResult]) -> None:
-    """The table and the plot."""
+def _print_results(rows: Sequence[SweepResult]) -> None:
     headings = ("tokens", "", "similarity", "composed", "worst", "as text", "readout")
     cells = [
         (
             str(row.tokens),
             "knee" if row.knee else "",
-            *(figure(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity)),
+            *(format_number(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity)),
             row.readout_text or "",
         )
         for row in rows
@@ -189,8 +195,8 @@ def _show(rows: Sequence[SweepResult]) -> None:
     print_table(headings, cells, right=(0, 2, 3, 4, 5), stretch=6)
     floor = next((row.floor for row in rows if row.floor is not None), None)
     if floor is not None:
-        click.echo(f"composed without their words: {floor:.4f}")
-    drawn = plot(rows, min(WIDEST, shutil.get_terminal_size().columns), HEIGHT + 2)
-    if drawn:
+        click.echo(f"floor of composed: {floor:.4f}")
+    plot = plot_sweep(rows, min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns), PLOT_HEIGHT + 2)
+    if plot:
         click.echo()
-        click.echo(drawn if sys.stdout.isatty() else without_colour(drawn))
+        click.echo(plot if sys.stdout.isatty() else strip_color(plot))

@@ -12,7 +12,7 @@ from softprompt.jobs.execute import run_job
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits
 from softprompt_tui.cli.commands.harden import hard_config, hard_options
-from softprompt_tui.cli.commands.runs import resolved, submit
+from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -22,10 +22,10 @@ from softprompt_tui.cli.common import (
     library,
     load,
 )
-from softprompt_tui.cli.options import config_of, plain_option, prepared, training_options
+from softprompt_tui.cli.options import config_from_options, plain_option, prepare_prompt_text, training_options
 from softprompt_tui.cli.progress import ProgressDisplay
-from softprompt_tui.cli.result import finish
-from softprompt_tui.cli.streams import MAX_INPUT_LENGTH, read_text
+from softprompt_tui.cli.result import print_result_and_exit
+from softprompt_tui.cli.streams import MAX_INPUT_BYTES, read_text
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt")
-@click.option("--name", help="Name in the library; made from the prompt's words unless given.")
+@click.option("--name", help="Name in the library. The default is made from the prompt's words.")
 @plain_option
 @training_options
 @click.option(
@@ -42,19 +42,20 @@ if TYPE_CHECKING:
     "start_name",
     metavar="NAME",
     shell_complete=complete_entry,
-    help="The saved soft prompt to begin from; sets --init soft.",
+    help="Start from this saved soft prompt; sets --init soft.",
 )
 @click.option(
     "--hard",
     is_flag=True,
-    help="Then look for its hard readout too: real tokens whose typed text means the prompt, to paste anywhere (see `harden`).",
+    help="Then search for its hard readout too: real words with the meaning of the prompt, to paste anywhere (see "
+    "`harden`).",
 )
 @hard_options("hard-")
 @click.option(
     "--background",
     "-b",
     is_flag=True,
-    help="Hand it to the worker, which trains one run after another and outlives this terminal; prints the run's id.",
+    help="Submit it to the worker, which trains one run after another and outlives this terminal. Prints the run's id.",
 )
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
@@ -72,7 +73,7 @@ def train(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train a soft prompt that means PROMPT, save it in the library, and show it. With - as PROMPT, it is read from standard input.
+    """Train a soft prompt that means PROMPT, save it in the library and show it. If PROMPT is -, read standard input.
 
     \b
     Examples:
@@ -83,31 +84,31 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow" -k 4 --hard --hard-words dictionary
       softprompt-tui train "a red fox asleep in deep snow" --background
 
-    Ctrl-C ends the training and keeps the best so far; a second one quits without saving. A hang-up ends it the same way; with
-    --background the training goes on (`runs` lists it, `attach` shows it).
+    Ctrl-C or a hangup stops the training and saves the best so far; a second Ctrl-C quits without saving. With
+    --background the training goes on: `runs` lists it, `attach` shows it.
     """  # fmt: skip
     if prompt == "-":
-        prompt = read_text("prompt", MAX_INPUT_LENGTH)
-    prompt = prepared(prompt, plain)
-    here = library()
-    wanted = hard_config(settings, seed=settings["seed"])
-    if not hard and wanted != HardConfig(seed=settings["seed"]):
-        raise ConfigError("the --hard-… settings are those of the hard readout, which only --hard looks for")
+        prompt = read_text("prompt", MAX_INPUT_BYTES)
+    prompt = prepare_prompt_text(prompt, plain)
+    user_library = library()
+    readout_config = hard_config(settings, seed=settings["seed"])
+    if not hard and readout_config != HardConfig(seed=settings["seed"]):
+        raise ConfigError("a --hard-… option is set, but --hard is not. Add --hard to search for a hard readout.")
     if start_name:
         settings["init"] = "soft"
     elif settings["init"] == "soft":
-        raise ConfigError("--init soft needs the soft prompt to begin from: --from NAME")
+        raise ConfigError("--init soft needs a soft prompt to start from. Give --from NAME.")
     job = TrainJob(
         prompt,
-        config_of(settings),
-        resolved(model),
+        config_from_options(settings),
+        resolve_model(model),
         device,
         precision,
-        here.free_name(name) if name is not None else "",
-        hard=wanted if hard else None,
+        user_library.check_new_name(name) if name is not None else "",
+        hard=readout_config if hard else None,
     )
-    here.prepare()
-    start = here.open(start_name) if start_name else None
+    user_library.prepare()
+    start = user_library.open(start_name) if start_name else None
     if background:
         submit(job, start.id if start else "", as_json)
         return
@@ -117,14 +118,14 @@ def train(
 def train_here(
     job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None
 ) -> None:
-    """Trains in this process, saves and shows; `encoder` is the job's, where it is loaded already."""
+    """Run a training job in this process, save the result and show it. `encoder` is the job's model, if loaded."""
     check_fits(job)
-    # imports torch, 2-4 s: not before what was asked for is known to make sense
+    # imports torch, which takes 2-4 s: check the job first
     encoder = encoder or load(job.model, job.device, job.precision)
     with ProgressDisplay(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
         outcome = run_job(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
-    finish(job.name, outcome.entry, outcome.failure, as_json)
-    if job.hard and progress.interrupted:  # while it looked for the hard readout
+    print_result_and_exit(job.name, outcome.entry, outcome.failure, as_json)
+    if job.hard and progress.interrupted:  # the interrupt came during the search for the hard readout
         raise SystemExit(INTERRUPTED)

@@ -22,15 +22,15 @@ from softprompt_tui.cli.common import (
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
 def rm(names: tuple[str, ...]) -> None:
-    """Move soft prompts to the trash; `restore` brings them back. For one that is damaged give its id.
+    """Move soft prompts to the trash; `restore` brings them back. Name a damaged one by its id.
 
     \b
     Example:
       softprompt-tui rm landscape
     """
-    _each(
+    _for_each(
         names,
-        lambda name: f"{name} is in the trash: `softprompt-tui restore {library().delete(name)[:8]}` brings it back",
+        lambda name: f"{name} is in the trash. `softprompt-tui restore {library().delete(name)[:8]}` restores it",
     )
 
 
@@ -38,31 +38,31 @@ def rm(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_trashed)
 @json_option
 def restore(names: tuple[str, ...], as_json: bool) -> None:
-    """Bring soft prompts back from the trash, or the last whole revision of one that is damaged. A name that was taken meanwhile gets a number.
+    """Restore soft prompts from the trash, or the last good revision of damaged ones. A name taken meanwhile gets a number.
 
     \b
     Examples:
       softprompt-tui restore landscape
       softprompt-tui restore 15b4
     """
-    made = []
+    restored = []
 
-    def one(name: str) -> str:
+    def restore_entry(name: str) -> str:
         entry = library().restore(name)
-        made.append({"id": entry.id, "name": entry.prompt.name, "revision": entry.revision})
-        return f"{entry.prompt.name} is back"
+        restored.append({"id": entry.id, "name": entry.prompt.name, "revision": entry.revision})
+        return f"restored {entry.prompt.name}"
 
-    _each(names, one, said=not as_json)
+    _for_each(names, restore_entry, report=not as_json)
     if as_json:
-        print_json(made)
+        print_json(restored)
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_trashed)
-@click.option("--all", "everything", is_flag=True, help="All that is in the trash.")
+@click.option("--all", "everything", is_flag=True, help="Empty the whole trash.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Remove soft prompts in the trash for good. Nothing brings them back but a backup.
+    """Delete soft prompts in the trash for good. Only a backup can bring them back.
 
     \b
     Examples:
@@ -70,33 +70,31 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
       softprompt-tui purge --all --yes
     """
     if everything == bool(names):
-        raise click.UsageError(
-            "purge takes either names or --all: `softprompt-tui list --trash` shows what is in the trash"
-        )
+        raise click.UsageError("give either names or --all. `softprompt-tui list --trash` shows the trash.")
     count = library().list(trashed=True, limit=1).total if everything else len(names)
     if not count:
         narrate("The trash is empty.")
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("purge asks before it removes for good, and there is nobody to ask: give --yes")
+            raise click.UsageError("purge needs a confirmation, and standard input is not a terminal. Give --yes.")
         click.confirm(
-            f"Remove {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True
+            f"Delete {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True
         )
     if everything:
-        narrate(f"{library().purge():,} removed for good")
+        narrate(f"deleted {library().purge():,} for good")
     else:
-        _each(names, lambda name: f"{name}: {library().purge(name)} removed for good")
+        _for_each(names, lambda name: f"{name}: deleted {library().purge(name)} for good")
 
 
-def _each(names: tuple[str, ...], do: Callable[[str], str], said: bool = True) -> None:
-    """Does it for each name, also after one that fails; then ends with 2 if any did."""
+def _for_each(names: tuple[str, ...], action: Callable[[str], str], report: bool = True) -> None:
+    """Run an action for every name, even after one fails. Exits with 2 if any failed."""
     failed = False
     for name in names:
         try:
-            words = do(name)
-            if said:
-                narrate(words)
+            message = action(name)
+            if report:
+                narrate(message)
         except SoftPromptError as error:
             if len(names) == 1 or not is_bad_input(error):
                 raise

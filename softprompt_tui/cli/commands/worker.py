@@ -1,4 +1,4 @@
-"""`softprompt-tui worker`: the process that trains in the background."""
+"""`softprompt-tui worker`: status, start, stop and log of the background process."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import click
 
 from softprompt.worker import protocol as p
 from softprompt.worker.log import log_path
-from softprompt_tui.cli.commands.runs import worker as started
+from softprompt_tui.cli.commands.runs import worker as connect_worker
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json
-from softprompt_tui.cli.report import line
+from softprompt_tui.cli.report import print_line
 from softprompt_tui.rendering.sanitize import sanitize
 
-GONE_WITHIN = 5.0  # seconds after its last word
+EXIT_TIMEOUT_SECONDS = 5.0  # how long to wait for the process after its last message
 
 
 @click.group()
 def worker() -> None:
-    """The worker trains runs one after another, keeps the model loaded, and outlives the terminal. It starts by itself when it is
-    needed, and ends after 15 minutes without work. Killed or rebooted, it goes on where it was when it starts again.
+    """Control the process that trains in the background.
+
+    The worker trains one run after another, keeps the model loaded and outlives the terminal. It starts when needed
+    and ends after 15 minutes without work. After a kill or a reboot it continues where it was.
 
     \b
     Examples:
@@ -33,7 +35,7 @@ def worker() -> None:
 @worker.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether it runs, what it trains and which models are loaded. Exit code 1: there is none.
+    """Show whether the worker is running, what it trains and which models it has loaded. Exit code 1 if there is none.
 
     \b
     Example:
@@ -41,54 +43,52 @@ def status(as_json: bool) -> None:
     """
     from softprompt.worker.client import connect
 
-    client = connect(start=False, older=True)
+    client = connect(start=False, accept_older=True)
     if client is None:
         fail(
-            "no worker is running; `softprompt-tui train … --background` or `softprompt-tui worker start` starts it, "
-            "`softprompt-tui worker logs` tells how the last one ended",
+            "no worker is running. `softprompt-tui worker start` or `softprompt-tui train … --background` starts one; "
+            "`softprompt-tui worker logs` shows why the last one ended.",
             FAILED,
         )
     with client:
-        found = client.request(p.Status())
+        reply = client.request(p.Status())
     if as_json:
-        print_json(found)
+        print_json(reply)
         return
-    line("worker", f"process {found['pid']}, version {found['version']}, {found['clients'] - 1} other clients")
+    print_line("worker", f"process {reply['pid']}, version {reply['version']}, {reply['clients'] - 1} other clients")
     if client.making_way:
-        line("older", "than this program: it makes way when its run is done, and the next command starts a newer one")
-    line("training", found["running"] or "nothing")
-    line("waiting", f"{found['queued']} runs, {found['paused']} paused")
-    line("loaded", ", ".join(found["models"]) or "no model")
-    line("data", found["home"])
-    line("socket", found["socket"])
+        print_line(
+            "older", "than this program. It ends when its run is done, and the next command starts the new version"
+        )
+    print_line("training", reply["running"] or "nothing")
+    print_line("waiting", f"{reply['queued']} runs, {reply['paused']} paused")
+    print_line("loaded", ", ".join(reply["models"]) or "no model")
+    print_line("data", reply["home"])
+    print_line("socket", reply["socket"])
 
 
 @worker.command()
 def start() -> None:
-    """Start it, if it does not run; runs that it was killed in go on.
+    """Start the worker if it is not running. Interrupted runs continue.
 
     \b
     Example:
       softprompt-tui worker start
     """
-    with started() as client:
-        found = client.request(p.Status())
-    older = (
-        f"; it is of an older version, and makes way when run {client.making_way[:8]} is done"
-        if client.making_way
-        else ""
-    )
-    narrate(f"the worker runs: process {found['pid']}{older}")
+    with connect_worker() as client:
+        reply = client.request(p.Status())
+    older = f"; it is an older version and ends when run {client.making_way[:8]} is done" if client.making_way else ""
+    narrate(f"the worker is running: process {reply['pid']}{older}")
 
 
 @worker.command()
 @click.option(
     "--finish",
     is_flag=True,
-    help="When the run under way is done. Without it, the run is kept as it is for the next start.",
+    help="Wait until the current run is done. By default that run continues at the next start.",
 )
 def stop(finish: bool) -> None:
-    """End it. Nothing is lost: runs that are not over go on when it starts again.
+    """Stop the worker. Nothing is lost: unfinished runs continue when it starts again.
 
     \b
     Examples:
@@ -96,9 +96,9 @@ def stop(finish: bool) -> None:
       softprompt-tui worker stop --finish
     """
     from softprompt.worker.client import WorkerGone, connect
-    from softprompt.worker.leases import started as started_at
+    from softprompt.worker.leases import start_ticks as started_at
 
-    client = connect(start=False, older=True)
+    client = connect(start=False, accept_older=True)
     if client is None:
         narrate("no worker is running")
         return
@@ -106,27 +106,25 @@ def stop(finish: bool) -> None:
         pid = client.request(p.Status())["pid"]
         running = client.request(p.Shutdown(finish))["running"]
         if running and finish:
-            narrate(f"it ends when run {running[:8]} is done")
+            narrate(f"the worker will end when run {running[:8]} is done")
             return
         try:
-            for _ in client.events():  # until the line is cut
+            for _ in client.events():  # ends when the connection closes
                 pass
         except WorkerGone:
             pass
-    until = time.monotonic() + GONE_WITHIN
-    while started_at(pid) and time.monotonic() < until:  # no child of ours, so there is nothing to wait for
+    deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
+    while started_at(pid) and time.monotonic() < deadline:  # the worker is not our child, so we can only poll
         time.sleep(0.02)
     narrate(
-        f"the worker has ended; run {running[:8]} goes on when it starts again" if running else "the worker has ended"
+        f"the worker has ended; run {running[:8]} continues when it starts again" if running else "the worker has ended"
     )
 
 
 @worker.command()
-@click.option(
-    "--lines", "-n", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How many of the last lines."
-)
+@click.option("--lines", "-n", type=click.IntRange(1, 100_000), default=40, show_default=True, help="Number of lines.")
 def logs(lines: int) -> None:
-    """Show the end of its log.
+    """Show the end of the worker's log.
 
     \b
     Example:
@@ -137,4 +135,4 @@ def logs(lines: int) -> None:
             for text in deque(file, lines):
                 click.echo(sanitize(text.rstrip("\n")))
     except FileNotFoundError:
-        narrate(f"there is no log yet; it will be {log_path()}")
+        narrate(f"there is no log yet; it will be written to {log_path()}")

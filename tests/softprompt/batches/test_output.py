@@ -1,4 +1,4 @@
-"""The file of a batch's results: continued where it is provably ours, cut only where a crash tore it, else left alone."""
+"""The output file of a batch: continued only if it is provably ours, cut only after a crash, otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ OTHERS = (
 )
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def write_in_place(path: Path, raw: bytes) -> None:
-    """Overwrite a file without giving it another inode."""
+    """Overwrite a file and keep its inode."""
     with path.open("r+b") as file:
         file.truncate(0)
         file.write(raw)
 
 
 def first_result(out: Path) -> bytes:
-    """End a batch, as a kill would, after its first result in a new file; return what is in it and noted then."""
+    """Stop a batch, as a kill would, after the first result in a new file. Return the recorded content."""
     out.unlink(missing_ok=True)
     with closing(Batch(PROMPTS, Defaults(SHORT))) as batch:
         results = batch.train(out=out)
@@ -50,7 +50,7 @@ def first_result(out: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of one batch that has trained PROMPTS: what these tests are about needs no more training."""
+    """Train PROMPTS once and return the library's folder. The tests need no further training."""
     folder = tmp_path_factory.mktemp("trained")
     list(train_batch(PROMPTS, SHORT, library=Library(folder)))
     return folder / "library"
@@ -66,96 +66,96 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def check_refused(out: Path, raw: bytes, source: Any = PROMPTS) -> None:
+def assert_rejected(out: Path, raw: bytes, source: Any = PROMPTS) -> None:
     with pytest.raises(
-        FileRefused, match=r"out\.jsonl is there already, and is no file of a batch's results.*another name"
+        FileRefused, match=r"out\.jsonl already exists, and is not an output file of a batch.*another file"
     ):
         list(train_batch(source, SHORT, out=out))
     assert out.read_bytes() == raw
 
 
-def test_a_file_that_nothing_proves_ours_stays_as_it_is(out: Path, home: Path) -> None:
+def test_file_without_proof_of_ownership_is_rejected(out: Path, home: Path) -> None:
     list(train_batch(PROMPTS, SHORT, out=out))
-    whole = out.read_bytes()
+    complete = out.read_bytes()
     shutil.rmtree(home / "data" / "batches")
     for raw in (
         b'{"line": 3, "file": "a.py", "error": "E501"}\n{"line": 9, "file": "b.py", "error": "E711"}\n',
         b'{"line": 1, "state": "trained", "id": "abc", "error": null}\n',
-        whole.replace(b'"id": "', b'"id": "0'),
-        whole.replace(b'"worst"', b'"best"'),
+        complete.replace(b'"id": "', b'"id": "0'),
+        complete.replace(b'"worst"', b'"best"'),
         bytes(5000), b'{"line": 1', b"{", b'{"line": 1\0\0\0',
-        *OTHERS, *(whole + other for other in OTHERS), bytes(40) + whole, whole + bytes(40) + whole,
+        *OTHERS, *(complete + other for other in OTHERS), bytes(40) + complete, complete + bytes(40) + complete,
     ):  # fmt: skip
         out.write_bytes(raw)
-        check_refused(out, raw)
+        assert_rejected(out, raw)
 
 
-@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "of a version that notes nothing"])
-def test_what_a_crash_left_after_the_last_whole_line_is_cut(out: Path, home: Path, is_noted: bool) -> None:
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "from a version without records"])
+def test_remains_of_a_crash_after_the_last_complete_line_are_cut(out: Path, home: Path, is_recorded: bool) -> None:
     first = first_result(out)
     ends = [b"", b"{", b'{"line": 12', START, bytes(9000), START + bytes(9000)]
-    if is_noted:  # pages come to the disk in any order
+    if is_recorded:  # pages can reach the disk in any order
         ends.append(START + bytes(4096) + b'n": null, "error": null}\n' + first.replace(b'"line": 1', b'"line": 7'))
     for end in ends:
         assert first_result(out) == first
-        if not is_noted:
+        if not is_recorded:
             shutil.rmtree(home / "data" / "batches")
         write_in_place(out, first + end)
         list(train_batch(PROMPTS, SHORT, out=out))
         assert out.read_bytes().startswith(first)
-        assert sorted(line["line"] for line in lines_of(out)) == [1, 2, 3]
+        assert sorted(line["line"] for line in read_lines(out)) == [1, 2, 3]
 
 
-def test_what_others_added_past_the_noted_length_is_not_cut(out: Path) -> None:
+def test_text_of_other_programs_past_the_recorded_length_is_not_cut(out: Path) -> None:
     first = first_result(out)
     for end in (*OTHERS, b"\0\0\0my notes\n"):
         write_in_place(out, first + end)
-        check_refused(out, first + end)
+        assert_rejected(out, first + end)
 
 
-def test_a_file_in_the_place_of_ours_is_judged_by_its_lines(out: Path, tmp_path: Path) -> None:
+def test_file_in_the_place_of_ours_is_checked_by_its_lines(out: Path, tmp_path: Path) -> None:
     first = first_result(out)
     for raw in (bytes(5000), b"{", b"my notes\n"):
         other = tmp_path / "other"
         other.write_bytes(raw)
         other.replace(out)
-        check_refused(out, raw)
-        write_in_place(out, raw)  # also where it has the inode
-        check_refused(out, raw)
-    # a copy of it, on whatever disk, is one of results
+        assert_rejected(out, raw)
+        write_in_place(out, raw)  # even with the recorded inode
+        assert_rejected(out, raw)
+    # a copy, on any disk, is recognized by its lines
     out.unlink()
     (tmp_path / "moved").mkdir()
     copy = tmp_path / "moved" / "copy.jsonl"
     copy.write_bytes(first)
     list(train_batch(PROMPTS, SHORT, out=copy))
-    assert sorted(line["line"] for line in lines_of(copy)) == [1, 2, 3]
+    assert sorted(line["line"] for line in read_lines(copy)) == [1, 2, 3]
 
 
-def test_zeros_before_the_first_line_are_cut_where_the_file_is_noted(out: Path) -> None:
+def test_zeros_before_the_first_line_are_cut_if_the_file_is_recorded(out: Path) -> None:
     assert list(train_batch(["a new prompt"], SHORT, out=out, on_progress=lambda _: True)) == []
     assert out.read_bytes() == b""
     write_in_place(out, bytes(4096))
     list(train_batch(PROMPTS, SHORT, out=out))
-    assert sorted(line["line"] for line in lines_of(out)) == [1, 2, 3]
+    assert sorted(line["line"] for line in read_lines(out)) == [1, 2, 3]
 
 
-def test_a_last_line_that_lacks_only_its_end_stays(out: Path) -> None:
+def test_last_line_that_lacks_only_its_newline_stays(out: Path) -> None:
     list(train_batch(PROMPTS, SHORT, out=out))
-    whole = out.read_bytes()
-    write_in_place(out, whole.rstrip(b"\n"))
+    complete = out.read_bytes()
+    write_in_place(out, complete.rstrip(b"\n"))
     assert list(train_batch([*PROMPTS], SHORT, out=out)) == []
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == complete
 
 
-def test_error_lines_are_replaced_by_the_batch_that_wrote_them(out: Path, tmp_path: Path) -> None:
+def test_batch_replaces_only_its_own_error_lines(out: Path, tmp_path: Path) -> None:
     long = "fox " * 300
     bad = [long, {"prompt": "a cat", "tokens": 0}, "", {"prompt": "gone", "tokens": 0}]
     list(train_batch([*PROMPTS, *bad], SHORT, out=out))  # type: ignore[list-item]
-    errors = [line for line in lines_of(out) if line["error"]]
+    errors = [line for line in read_lines(out) if line["error"]]
     assert sorted(line["line"] for line in errors) == [4, 5, 6, 7]
-    # another batch keeps them, but tells those again that it has in the very same row
+    # another batch keeps these lines, except for rows that it has on the same line
     list(train_batch([PROMPTS[1], "", "x\0", "", {"prompt": "a cat", "tokens": 0}, "gone\0"], SHORT, out=out))  # type: ignore[list-item]
-    failed = sorted((line["line"], line["prompt"]) for line in lines_of(out) if line["error"])
+    failed = sorted((line["line"], line["prompt"]) for line in read_lines(out) if line["error"])
     assert failed == [
         (2, ""),
         (3, "x\0"),
@@ -168,23 +168,24 @@ def test_error_lines_are_replaced_by_the_batch_that_wrote_them(out: Path, tmp_pa
     ]
 
 
-def test_an_edited_batch_replaces_its_errors_and_keeps_what_is_no_longer_asked_for(out: Path, tmp_path: Path) -> None:
+def test_edited_batch_replaces_its_errors_and_keeps_lines_of_removed_rows(out: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text(
         '"a red fox"\n{"prompt": "an old lighthouse", "tokens": 0}\n{"prompt"\n{"prompt": "gone", "tokens": 0}\n'
     )
     list(train_batch(file, SHORT, out=out))
-    assert [(line["prompt"], line["state"]) for line in lines_of(out)] == [
+    assert [(line["prompt"], line["state"]) for line in read_lines(out)] == [
         ("a red fox", "before"), ("an old lighthouse", "failed"), ("", "failed"), ("gone", "failed"),
     ]  # fmt: skip
     file.write_text('"a boat on a lake"\n\n{"prompt": "an old lighthouse"}\n{"prompt": "a cat", "steps": 0}\n')
     list(train_batch(file, SHORT, out=out))
-    assert sorted((line["prompt"], line["state"]) for line in lines_of(out)) == [
-        ("a boat on a lake", "before"), ("a cat", "failed"), ("a red fox", "before"), ("an old lighthouse", "before"), ("gone", "failed"),
+    assert sorted((line["prompt"], line["state"]) for line in read_lines(out)) == [
+        ("a boat on a lake", "before"), ("a cat", "failed"), ("a red fox", "before"), ("an old lighthouse", "before"),
+        ("gone", "failed"),
     ]  # fmt: skip
 
 
-def test_a_crash_while_errors_are_replaced_loses_no_line_and_leaves_no_litter(
+def test_crash_while_replacing_errors_loses_no_line_and_leaves_no_temporary_file(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(train_batch([*PROMPTS, ""], SHORT, out=out))
@@ -202,10 +203,10 @@ def test_a_crash_while_errors_are_replaced_loses_no_line_and_leaves_no_litter(
                 patch.setattr("softprompt.batches.output.sync_folder", kill)
             else:
                 patch.setattr(Path, "replace", lambda self, target: kill() if target == out else self.rename(target))
-                patch.setattr(Path, "unlink", lambda *_, **__: None)  # a kill leaves what there is
+                patch.setattr(Path, "unlink", lambda *_, **__: None)  # a kill leaves the temporary file
             with pytest.raises(Killed):
                 list(train_batch([*PROMPTS, ""], SHORT, out=out))
-        assert [line["line"] for line in lines_of(out) if not line["error"]] == [1, 2, 3]
+        assert [line["line"] for line in read_lines(out) if not line["error"]] == [1, 2, 3]
         with out.open("ab") as file:
             file.write(START + bytes(50))
         list(train_batch([*PROMPTS, ""], SHORT, out=out))
@@ -213,7 +214,7 @@ def test_a_crash_while_errors_are_replaced_loses_no_line_and_leaves_no_litter(
         assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
 
 
-def test_files_beside_it_that_look_like_our_litter_stay(out: Path, tmp_path: Path) -> None:
+def test_files_that_look_like_our_temporary_files_stay(out: Path, tmp_path: Path) -> None:
     names = [".out.jsonl.backup.partial", ".out.jsonl.0123456789abcdef.partial"]
     for name in names:
         (tmp_path / name).write_text("mine")
@@ -223,26 +224,26 @@ def test_files_beside_it_that_look_like_our_litter_stay(out: Path, tmp_path: Pat
     assert [(tmp_path / name).read_text() for name in names] == ["mine", "mine"]
 
 
-def test_kinds_of_files_and_names(out: Path, tmp_path: Path) -> None:
+def test_special_files_and_links(out: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (tmp_path, fifo, Path("/dev/null"), Path("/dev/fd/0")):
-        with pytest.raises(FileRefused, match=f"{path}( is no regular file|.* cannot be written)"):
+        with pytest.raises(FileRefused, match=f"{path} is not a regular file|cannot write {path}"):
             list(train_batch(PROMPTS, SHORT, out=path))
-    # a link is followed, and stays one
+    # a symbolic link is followed and stays
     target = tmp_path / "target.jsonl"
     out.symlink_to(target)
     list(train_batch([*PROMPTS, ""], SHORT, out=out))
     list(train_batch([*PROMPTS, ""], SHORT, out=out))
     assert out.is_symlink()
-    assert [line["line"] for line in lines_of(target)] in ([1, 2, 3, 4], [4, 1, 2, 3])
-    # a file with a second name is added to, but not replaced: the second name would keep the old lines
+    assert [line["line"] for line in read_lines(target)] in ([1, 2, 3, 4], [4, 1, 2, 3])
+    # a file with a hard link can be appended to but not replaced: the link would keep the old lines
     os.link(target, tmp_path / "second.jsonl")
     before = target.read_bytes()
-    with pytest.raises(FileRefused, match=r"another name .a hard link.*give --out another name"):
+    with pytest.raises(FileRefused, match=r"a second name .a hard link.*Choose another file for --out"):
         list(train_batch([*PROMPTS, ""], SHORT, out=out))
     assert target.read_bytes() == before
     target.write_bytes(b"".join(line for line in before.splitlines(keepends=True) if b'"error": null' in line)[:-9])
     list(train_batch(PROMPTS, SHORT, out=out))
-    assert len(lines_of(tmp_path / "second.jsonl")) == 3
+    assert len(read_lines(tmp_path / "second.jsonl")) == 3
     assert (tmp_path / "second.jsonl").samefile(target)

@@ -1,4 +1,4 @@
-"""Fetching weights, against a small stand-in for the Hugging Face hub on loopback: whole, cut short, broken, gone."""
+"""Downloading weights from a fake Hugging Face hub on localhost that truncates, corrupts, delays or denies the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from huggingface_hub import constants
 
 from softprompt.encoders.catalog import ModelInfo
-from softprompt.encoders.download import LONGEST_WAIT, fetch
+from softprompt.encoders.download import MAX_WAIT_SECONDS, fetch
 from softprompt.errors import ModelUnavailable
 
 WEIGHTS = bytes(range(256)) * 4096
@@ -31,20 +31,21 @@ COMMIT = "a" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one file as the hub does; `faults` are taken one a request: cut, 500, wrong, no-range, gzip, a status and what it says.
+    """A server with one file, which answers as the hub does.
 
-    `first` are the faults of the requests before those, which ask what there is.
+    Every request uses up one fault: cut, wrong, no-range, gzip, or a status code and its details. `head_faults` are for
+    HEAD requests, `faults` for GET requests.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.faults: list[str] = []
-        self.first: list[str] = []
+        self.head_faults: list[str] = []
         self.ranges: list[str] = []
         self.tokens: list[str | None] = []
-        self.elsewhere = ""
+        self.redirect = ""
         self.has_file = True
 
     @property
@@ -52,71 +53,74 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class Answer(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None: ...
 
-    def _head(self, status: int, length: int, **headers: str) -> None:
+    def _send_head(self, status: int, length: int, **headers: str) -> None:
         self.send_response(status)
         for name, value in ({"Content-Length": str(length), "Connection": "close"} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.close_connection = True
 
-    def _about(self) -> dict[str, str]:
+    def _file_headers(self) -> dict[str, str]:
         return {"X_Repo_Commit": COMMIT, "ETag": f'"{hashlib.sha256(WEIGHTS).hexdigest()}"', "Accept_Ranges": "bytes"}
 
-    def _refuses(self, faults: list[str]) -> bool:
-        """Answers with the status of the next fault, if it has one; what follows it is when to come again, or why."""
-        status, _, said = (faults[0] if faults else "").partition(" ")
+    def _answer_fault(self, faults: list[str]) -> bool:
+        """Answer with the status of the next fault, if it is one. Its details are a Retry-After or an error code."""
+        status, _, details = (faults[0] if faults else "").partition(" ")
         if not status.isdecimal():
             return False
         faults.pop(0)
         code = {"401": "RepoNotFound", "403": "GatedRepo"}.get(status, "")
-        told = {"Retry_After": said} if said and not code else {"X_Error_Code": code} if said else {}
-        self._head(int(status), 0, **told)
+        headers = {"Retry_After": details} if details and not code else {"X_Error_Code": code} if details else {}
+        self._send_head(int(status), 0, **headers)
         return True
 
     def do_HEAD(self) -> None:
-        if self._refuses(self.server.first):
+        if self._answer_fault(self.server.head_faults):
             return
         if self.path == PATH and self.server.has_file:
-            away = {"Location": f"{self.server.elsewhere}{PATH}", "X_Linked_Size": str(len(WEIGHTS))}
-            elsewhere = away if self.server.elsewhere else {}
-            self._head(302 if elsewhere else 200, len(WEIGHTS), **self._about(), **elsewhere)
+            headers = {"Location": f"{self.server.redirect}{PATH}", "X_Linked_Size": str(len(WEIGHTS))}
+            redirect = headers if self.server.redirect else {}
+            self._send_head(302 if redirect else 200, len(WEIGHTS), **self._file_headers(), **redirect)
         else:
-            self._head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+            self._send_head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
 
     def do_GET(self) -> None:
         if self.path != PATH:
-            self._head(404, 0, X_Error_Code="EntryNotFound")
+            self._send_head(404, 0, X_Error_Code="EntryNotFound")
             return
-        asked = self.headers.get("Range", "")
-        self.server.ranges.append(asked)
-        if self._refuses(self.server.faults):
+        byte_range = self.headers.get("Range", "")
+        self.server.ranges.append(byte_range)
+        if self._answer_fault(self.server.faults):
             return
         fault = self.server.faults.pop(0) if self.server.faults else ""
         self.server.tokens.append(self.headers.get("Authorization"))
-        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and fault != "no-range" else 0
-        body = WEIGHTS[begin:] if fault != "wrong" else bytes(len(WEIGHTS) - begin)
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and fault != "no-range" else 0
+        body = WEIGHTS[start:] if fault != "wrong" else bytes(len(WEIGHTS) - start)
         if fault == "gzip":
             body = gzip.compress(body)
-        self._head(
-            206 if begin else 200, len(body), **self._about(), **{"Content_Encoding": "gzip"} if fault == "gzip" else {}
+        self._send_head(
+            206 if start else 200,
+            len(body),
+            **self._file_headers(),
+            **{"Content_Encoding": "gzip"} if fault == "gzip" else {},
         )
         self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with serving() as server:
+    with serve_hub() as server:
         yield server
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
+def serve_hub() -> Iterator[Hub]:
     server = Hub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -127,7 +131,7 @@ def serving() -> Iterator[Hub]:
 
 
 def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`models pull` in a process of its own: huggingface_hub reads its environment when it is imported."""
+    """Run `models pull` in its own process: huggingface_hub reads its environment when it is imported."""
     address = hub if isinstance(hub, str) else hub.address
     settings = {
         "HF_ENDPOINT": address,
@@ -143,9 +147,9 @@ def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> 
 
 
 @pytest.fixture
-def home(home: Path, kept_models: Path) -> Path:
+def home(home: Path, cached_model_list: Path) -> Path:
     home.mkdir()
-    (home / "cache").symlink_to(kept_models)
+    (home / "cache").symlink_to(cached_model_list)
     return home
 
 
@@ -153,16 +157,16 @@ def weights_in(home: Path) -> bytes:
     return next((home / "hf").rglob("snapshots/*/open_clip_model.safetensors")).read_bytes()
 
 
-def test_a_model_is_fetched_once(hub: Hub, home: Path) -> None:
-    done = pull(hub, home)
-    assert done.returncode == 0, done.stderr
+def test_a_model_is_downloaded_once(hub: Hub, home: Path) -> None:
+    result = pull(hub, home)
+    assert result.returncode == 0, result.stderr
     assert weights_in(home) == WEIGHTS
-    assert str(next((home / "hf").rglob("snapshots/*/open_clip_model.safetensors"))) in done.stdout
+    assert str(next((home / "hf").rglob("snapshots/*/open_clip_model.safetensors"))) in result.stdout
     assert pull(hub, home).returncode == 0
     assert hub.ranges == [""]
 
 
-def test_a_truncated_answer_is_resumed_where_it_broke_off(hub: Hub, home: Path) -> None:
+def test_a_truncated_download_resumes_where_it_stopped(hub: Hub, home: Path) -> None:
     hub.faults = ["cut", "cut"]
     assert pull(hub, home).returncode == 0
     half = len(WEIGHTS) // 2
@@ -170,82 +174,82 @@ def test_a_truncated_answer_is_resumed_where_it_broke_off(hub: Hub, home: Path) 
     assert weights_in(home) == WEIGHTS
 
 
-def test_what_came_is_kept_for_the_next_try(hub: Hub, home: Path) -> None:
+def test_a_failed_download_is_resumed_by_the_next_one(hub: Hub, home: Path) -> None:
     hub.faults = ["cut", *["500"] * 20]
-    done = pull(hub, home)
-    assert done.returncode == 1
-    assert "is not on disk and cannot be fetched" in done.stderr
-    assert "what came is kept" in done.stderr
+    result = pull(hub, home)
+    assert result.returncode == 1
+    assert "is not on disk and cannot be downloaded" in result.stderr
+    assert "the download resumes where it stopped" in result.stderr
     hub.faults, hub.ranges = [], []
     assert pull(hub, home).returncode == 0
     assert hub.ranges == [f"bytes={len(WEIGHTS) // 2}-"]
     assert weights_in(home) == WEIGHTS
 
 
-def test_a_server_without_ranges_starts_anew(hub: Hub, home: Path) -> None:
+def test_a_server_without_ranges_restarts_the_download(hub: Hub, home: Path) -> None:
     hub.faults = ["cut", "no-range"]
     assert pull(hub, home).returncode == 0
     assert weights_in(home) == WEIGHTS
 
 
-def test_the_users_token_goes_to_the_hub_only(hub: Hub, home: Path) -> None:
+def test_the_users_token_is_only_sent_to_the_hub(hub: Hub, home: Path) -> None:
     assert pull(hub, home, HF_TOKEN="hf_secret").returncode == 0
     assert hub.tokens == ["Bearer hf_secret"]
     for file in (home / "hf").rglob("*model.safetensors"):
         file.unlink()
     for file in (home / "hf").rglob("blobs/*"):
         file.unlink()
-    with serving() as store:
-        hub.elsewhere = store.address
+    with serve_hub() as store:
+        hub.redirect = store.address
         assert pull(hub, home, HF_TOKEN="hf_secret").returncode == 0
         assert store.tokens == [None]
     assert weights_in(home) == WEIGHTS
 
 
-def test_two_programs_fetch_one_file_without_harm(hub: Hub, home: Path) -> None:
+def test_parallel_downloads_of_one_file_do_not_interfere(hub: Hub, home: Path) -> None:
     hub.faults = ["cut"]
     with ThreadPoolExecutor() as pool:
-        assert [done.returncode for done in pool.map(lambda _: pull(hub, home), range(3))] == [0, 0, 0]
+        assert [result.returncode for result in pool.map(lambda _: pull(hub, home), range(3))] == [0, 0, 0]
     assert weights_in(home) == WEIGHTS
     assert len(hub.ranges) == 2
 
 
-def test_wrong_bytes_are_thrown_away(hub: Hub, home: Path) -> None:
+def test_a_download_with_a_wrong_checksum_is_deleted(hub: Hub, home: Path) -> None:
     hub.faults = ["wrong"]
-    done = pull(hub, home)
-    assert done.returncode == 1
-    assert "does not match its checksum" in done.stderr
+    result = pull(hub, home)
+    assert result.returncode == 1
+    assert "does not match its checksum" in result.stderr
     assert [p for p in (home / "hf").rglob("*") if p.is_file() and p.stat().st_size > 1000] == []
 
 
-def test_weights_that_the_hub_does_not_have_are_said(hub: Hub, home: Path) -> None:
+def test_weights_missing_on_the_hub_are_reported(hub: Hub, home: Path) -> None:
     hub.has_file = False
-    done = pull(hub, home)
-    assert done.returncode == 1
-    assert "has none of open_clip_model.safetensors, open_clip_pytorch_model.bin" in done.stderr
+    result = pull(hub, home)
+    assert result.returncode == 1
+    assert "has none of open_clip_model.safetensors, open_clip_pytorch_model.bin" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "offline", "said"),
+    ("endpoint", "offline", "message"),
     [("http://127.0.0.1:9", "0", "no answer from the hub"), ("", "1", "HF_HUB_OFFLINE is set")],
 )
-def test_without_a_network_it_says_what_to_do(home: Path, endpoint: str, offline: str, said: str) -> None:
-    done = pull(endpoint or "http://127.0.0.1:9", home, HF_HUB_OFFLINE=offline)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "--model mini" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_without_a_network_the_error_says_what_to_do(home: Path, endpoint: str, offline: str, message: str) -> None:
+    result = pull(endpoint or "http://127.0.0.1:9", home, HF_HUB_OFFLINE=offline)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "--model mini" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_model_that_cannot_be_used_is_not_fetched(hub: Hub, home: Path) -> None:
-    done = pull(hub, home, "roberta-ViT-B-32/laion2b_s12b_b32k")
-    assert done.returncode == 2
-    assert "its text tower is the Hugging Face model roberta-base" in done.stderr
+def test_an_unsupported_model_is_not_downloaded(hub: Hub, home: Path) -> None:
+    result = pull(hub, home, "roberta-ViT-B-32/laion2b_s12b_b32k")
+    assert result.returncode == 2
+    assert "its text tower is the Hugging Face model roberta-base" in result.stderr
     assert hub.ranges == []
 
 
-# a hub that is busy, or does not give everything to everybody
+# a hub that is busy or denies access
 
 INFO = ModelInfo(
     "ViT-B-32/openai", 512, 12, 77, 1, "timm/vit_base_patch32_clip_224.openai", ("open_clip_model.safetensors",)
@@ -253,8 +257,8 @@ INFO = ModelInfo(
 
 
 @pytest.fixture
-def here(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The hub, for downloads in this process: what the hub's client has read from its environment is set by hand."""
+def local_hub(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub for downloads in this process: sets what huggingface_hub otherwise reads from the environment."""
     for name, value in {
         "ENDPOINT": hub.address,
         "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
@@ -270,103 +274,106 @@ def in_seconds(seconds: float) -> str:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("asks_with", ["a number", "a date"])
-def test_a_busy_hub_is_waited_for_as_it_asks_and_named(
-    here: Hub, caplog: pytest.LogCaptureFixture, status: int, asks_with: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("retry_after", ["seconds", "date"])
+def test_a_busy_hub_gets_the_wait_that_it_asks_for_and_is_named(
+    local_hub: Hub, caplog: pytest.LogCaptureFixture, status: int, retry_after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first request, which asks what there is, and in the middle of the file."""
+    """Both the HEAD request and a request in the middle of the file."""
     clock = [0.0]
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.append(clock[-1] + seconds))
     monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
-    asked = f"{status} {20 if asks_with == 'a number' else in_seconds(20.5)}"
-    here.first, here.faults = [asked], [asked, "cut", asked]
+    fault = f"{status} {20 if retry_after == 'seconds' else in_seconds(20.5)}"
+    local_hub.head_faults, local_hub.faults = [fault], [fault, "cut", fault]
     assert fetch(INFO).read_bytes() == WEIGHTS
     assert 57 <= clock[-1] < 64
-    host = here.address.removeprefix("http://")
-    assert all(message.startswith(f"{host} is busy, and asks to wait ") for message in caplog.messages)
+    host = local_hub.address.removeprefix("http://")
+    assert all(message.startswith(f"{host} is busy and asks to wait ") for message in caplog.messages)
     assert len(caplog.messages) == 3
 
 
-def test_a_hub_that_stays_busy_is_said_to_be_and_what_came_is_kept(here: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_stays_busy_is_reported_and_the_download_resumes_later(
+    local_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    here.faults = ["cut", *["429"] * 9]
+    local_hub.faults = ["cut", *["429"] * 9]
     with monkeypatch.context() as patch:
-        patch.setattr("softprompt.encoders.download.WAIT", 0.0)
-        with pytest.raises(ModelUnavailable, match=r"the hub is busy \(429\).*what came is kept"):
+        patch.setattr("softprompt.encoders.download.FIRST_WAIT_SECONDS", 0.0)
+        with pytest.raises(ModelUnavailable, match=r"the hub is busy \(429\).*the download resumes"):
             fetch(INFO)
-    here.faults = []
+    local_hub.faults = []
     assert fetch(INFO).read_bytes() == WEIGHTS
-    assert here.ranges[-1] == f"bytes={len(WEIGHTS) // 2}-"
+    assert local_hub.ranges[-1] == f"bytes={len(WEIGHTS) // 2}-"
 
 
-@pytest.mark.parametrize("phase", ["first", "faults"])
-def test_what_is_too_long_to_wait_is_said_at_once(here: Hub, phase: str) -> None:
-    setattr(here, phase, [f"429 {LONGEST_WAIT + 1:.0f}"])
-    with pytest.raises(ModelUnavailable, match=rf"is busy, and asks to wait {LONGEST_WAIT + 1:.0f} s"):
+@pytest.mark.parametrize("phase", ["head_faults", "faults"])
+def test_too_long_a_wait_is_reported_immediately(local_hub: Hub, phase: str) -> None:
+    setattr(local_hub, phase, [f"429 {MAX_WAIT_SECONDS + 1:.0f}"])
+    with pytest.raises(ModelUnavailable, match=rf"is busy and asks to wait {MAX_WAIT_SECONDS + 1:.0f} s"):
         fetch(INFO)
 
 
-@pytest.mark.parametrize("phase", ["first", "faults"])
-def test_waiting_for_a_busy_hub_can_be_ended(here: Hub, phase: str) -> None:
+@pytest.mark.parametrize("phase", ["head_faults", "faults"])
+def test_waiting_for_a_busy_hub_can_be_cancelled(local_hub: Hub, phase: str) -> None:
     def on_progress(*_: int) -> None:
-        raise KeyboardInterrupt  # as Ctrl-C does, or the worker whose run is to stop
+        raise KeyboardInterrupt  # as on Ctrl-C, or when the worker stops the run
 
-    setattr(here, phase, ["429 300"])
+    setattr(local_hub, phase, ["429 300"])
     with pytest.raises(KeyboardInterrupt):
         fetch(INFO, on_progress)
 
 
 @pytest.mark.parametrize(
-    ("phase", "answer", "said"),
+    ("phase", "fault", "message"),
     [
-        ("first", "401", "401.*HF_TOKEN"),
-        ("first", "401 not found", "HF_TOKEN"),
-        ("first", "403", "403.*accept its terms at huggingface.co/timm/.*HF_TOKEN"),
-        ("first", "403 gated", "accept terms.*huggingface.co/timm/.*HF_TOKEN"),
+        ("head_faults", "401", "401.*HF_TOKEN"),
+        ("head_faults", "401 not found", "HF_TOKEN"),
+        ("head_faults", "403", "403.*Accept its terms at huggingface.co/timm/.*HF_TOKEN"),
+        ("head_faults", "403 gated", "terms of use.*huggingface.co/timm/.*HF_TOKEN"),
         ("faults", "401", "401.*HF_TOKEN"),
-        ("faults", "403", "403.*accept its terms.*HF_TOKEN"),
+        ("faults", "403", "403.*Accept its terms.*HF_TOKEN"),
     ],
 )
-def test_what_the_hub_gives_only_to_some_is_asked_for_once_and_the_token_named(
-    here: Hub, phase: str, answer: str, said: str
+def test_denied_access_is_not_retried_and_the_error_names_the_token(
+    local_hub: Hub, phase: str, fault: str, message: str
 ) -> None:
-    setattr(here, phase, [answer] * 9)
-    with pytest.raises(ModelUnavailable, match=said):
+    setattr(local_hub, phase, [fault] * 9)
+    with pytest.raises(ModelUnavailable, match=message):
         fetch(INFO)
-    assert len(here.ranges) == (phase == "faults")
+    assert len(local_hub.ranges) == (phase == "faults")
 
 
-def test_a_file_that_cannot_fit_is_refused_before_its_first_byte(here: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    here.faults = ["cut", "500", "500", "500", "500", "500"]
+def test_a_file_too_large_for_the_disk_is_rejected_before_its_first_byte(
+    local_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_hub.faults = ["cut", "500", "500", "500", "500", "500"]
     with monkeypatch.context() as patch:
-        patch.setattr("softprompt.encoders.download.WAIT", 0.0)
+        patch.setattr("softprompt.encoders.download.FIRST_WAIT_SECONDS", 0.0)
         with pytest.raises(ModelUnavailable):
             fetch(INFO)
-    here.faults, here.ranges = [], []
+    local_hub.faults, local_hub.ranges = [], []
     usage, missing = shutil.disk_usage("/"), len(WEIGHTS) // 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=missing - 1))
-    with pytest.raises(ModelUnavailable, match=r"takes 1 MB more, and 1 MB are free in .*HF_HOME"):
+    with pytest.raises(ModelUnavailable, match=r"needs 1 MB, but 1 MB are free in .*HF_HOME"):
         fetch(INFO)
-    assert here.ranges == []
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: usage._replace(free=missing)
-    )  # what is there already needs no room
+    assert local_hub.ranges == []
+    # the part that is on disk needs no more room
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=missing))
     assert fetch(INFO).read_bytes() == WEIGHTS
 
 
-def test_a_compressed_answer_is_not_kept(here: Hub, home: Path) -> None:
-    here.faults = ["gzip"]
-    with pytest.raises(ModelUnavailable, match="it comes compressed \\('gzip'\\)"):
+def test_a_compressed_answer_is_discarded(local_hub: Hub, home: Path) -> None:
+    local_hub.faults = ["gzip"]
+    with pytest.raises(ModelUnavailable, match="the file arrives compressed \\('gzip'\\)"):
         fetch(INFO)
     assert [path for path in home.rglob("*partial") if path.is_file()] == []
     assert fetch(INFO).read_bytes() == WEIGHTS
 
 
-def test_pull_tells_that_a_hub_is_busy(hub: Hub, home: Path) -> None:
-    hub.first = ["429 1"]
-    done = pull(hub, home)
-    assert done.returncode == 0, done.stderr
+def test_pull_reports_a_busy_hub(hub: Hub, home: Path) -> None:
+    hub.head_faults = ["429 1"]
+    result = pull(hub, home)
+    assert result.returncode == 0, result.stderr
     assert (
-        done.stderr.rstrip()
-        == f"warning: {hub.address.removeprefix('http://')} is busy, and asks to wait 1 s: waiting (Ctrl-C ends it)"
+        result.stderr.rstrip()
+        == f"warning: {hub.address.removeprefix('http://')} is busy and asks to wait 1 s: waiting (Ctrl-C cancels)"
     )

@@ -1,4 +1,4 @@
-"""open_clip is the reference: every text configuration that it has gives its own embeddings here, or is refused by name."""
+"""The text tower gives open_clip's embeddings for every text configuration of open_clip, or rejects it by name."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from softprompt.errors import ModelRefused
 
 SMALL_VISION = {"image_size": 32, "patch_size": 16, "width": 64, "head_width": 32, "layers": 1}
 SMALL_DECODER = {"layers": 1, "width": 64, "heads": 2, "vocab_size": 64}
-TOLERANCE = 1e-5  # of unit vectors' components
-WORDS = 2_000  # of a vocabulary; CLIP's two specials are its last words
+TOLERANCE = 1e-5  # for the components of unit vectors
+VOCABULARY_SIZE = 2_000  # CLIP's two special tokens are the last
 
 
 def configurations() -> dict[str, dict[str, Any]]:
-    """One model's name for each distinct text configuration, with its configuration made small.
+    """Return the first model of every distinct text configuration, reduced in size.
 
-    Few layers, two heads of their own size, a small vision tower, few words: what tells towers apart stays, and making
-    one costs a tenth of what it does at full width.
+    The reduced models have two layers, two heads of the original size, a small vision tower and a small vocabulary. All
+    other differences remain, and building one takes a tenth of the time of the full width.
     """
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    by_shape: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in open_clip.list_models():
         config = get_model_config(name)
         text = config["text_cfg"]
         if "hf_model_name" in text:
             continue
         text["layers"] = 2
-        text["vocab_size"] = WORDS  # the largest have 901,629 rows of 1,024
-        kept = {key: config[key] for key in ("quick_gelu", "custom_text") if key in config}
-        shape = {**kept, "embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": text}
-        if "multimodal_cfg" in config:  # the caption's decoder, of which nothing is read
+        text["vocab_size"] = VOCABULARY_SIZE  # the largest vocabulary has 901,629 rows of width 1,024
+        settings = {key: config[key] for key in ("quick_gelu", "custom_text") if key in config}
+        shape = {**settings, "embed_dim": 64, "vision_cfg": SMALL_VISION, "text_cfg": text}
+        if "multimodal_cfg" in config:  # the caption decoder, which is not used
             shape["multimodal_cfg"] = {**config["multimodal_cfg"], **SMALL_DECODER}
         distinct = json.dumps({**shape, "text_cfg": {**text, "hf_tokenizer_name": None}}, sort_keys=True)
         text["width"], text["heads"] = 2 * text["width"] // text["heads"], 2
         if text.get("proj_type") == "none":
             shape["embed_dim"] = text["width"]
-        found.setdefault(distinct, (name, shape))
-    return dict(found.values())
+        by_shape.setdefault(distinct, (name, shape))
+    return dict(by_shape.values())
 
 
 CONFIGURATIONS = configurations()
@@ -61,7 +61,7 @@ HF_TOWERS = [name for name in open_clip.list_models() if "hf_model_name" in get_
 
 
 def specials_of(text_cfg: dict[str, Any]) -> SpecialTokens:
-    """What the tokenizers of these families put around a prompt."""
+    """Return the special tokens that this family's tokenizer adds."""
     tokenizer = text_cfg.get("hf_tokenizer_name", "")
     if "bert" in tokenizer:
         return SpecialTokens((101,), (0,), 0)
@@ -71,11 +71,11 @@ def specials_of(text_cfg: dict[str, Any]) -> SpecialTokens:
         return SpecialTokens((), (1,), 1 if "SigLIP" in tokenizer else 0)
     if "xlm" in tokenizer:
         return SpecialTokens((0,), (2,), 1)
-    return SpecialTokens((WORDS - 2,), (WORDS - 1,), 0)
+    return SpecialTokens((VOCABULARY_SIZE - 2,), (VOCABULARY_SIZE - 1,), 0)
 
 
 def random_model(name: str, config: dict[str, Any], folder: Path) -> Any:
-    """A model of this configuration with all its weights random, also the biases and norms that open_clip starts at 0 or 1."""
+    """Build a model with random weights, including the biases and norms that open_clip initializes to 0 or 1."""
     (folder / f"test-{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
     torch.manual_seed(0)
@@ -92,10 +92,10 @@ def encode(model: Any, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_path: Path) -> None:
+def test_every_text_configuration_gives_the_same_embeddings_as_open_clip(name: str, tmp_path: Path) -> None:
     config = CONFIGURATIONS[name]
     model, specials = random_model(name, config, tmp_path), specials_of(config["text_cfg"])
-    tower = openclip.tower_of(name, model)
+    tower = openclip.extract_tower(name, model)
     encoder = TextEncoder(name, tower, Tokenizer(), specials)
     rng = torch.Generator().manual_seed(1)
     rows = [
@@ -103,8 +103,8 @@ def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_pat
         for n in (1, 4, 9, encoder.max_prompt_tokens - 1, encoder.max_prompt_tokens)
         if n <= encoder.max_prompt_tokens
     ]
-    if specials.start == (WORDS - 2,):
-        rows.append([300, WORDS - 1, 301])  # an end token typed into the prompt
+    if specials.start == (VOCABULARY_SIZE - 2,):
+        rows.append([300, VOCABULARY_SIZE - 1, 301])  # an end token inside the prompt
         rows.append([0, 5, 0])  # "!" has the id of the padding
     context = tower.config.context
     full = [[*specials.start, *row, *specials.end] for row in rows]
@@ -112,19 +112,19 @@ def test_every_text_configuration_gives_open_clips_embeddings(name: str, tmp_pat
     with torch.no_grad():
         reference = encode(model, padded)
         ids = encoder.encode_rows(rows)
-        # the same from embeddings: each row's tokens stand in the place of soft tokens
+        # the same rows, with each token's embedding as a soft token
         soft = torch.stack(
             [
                 encoder.encode_rows([[-1 - i for i in range(len(row))]], encoder.embed(row))[0]
                 for row in rows
-                if WORDS - 1 not in row and 0 not in row
+                if VOCABULARY_SIZE - 1 not in row and 0 not in row
             ]
         )
     torch.testing.assert_close(ids, reference, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(soft, reference[: len(soft)], atol=TOLERANCE, rtol=0)
 
 
-def test_the_configurations_cover_what_makes_towers_differ() -> None:
+def test_the_configurations_cover_all_kinds_of_towers() -> None:
     texts = [config["text_cfg"] for config in CONFIGURATIONS.values()]
     assert {text.get("pool_type", "argmax") for text in texts} == {"argmax", "eos", "last"}
     assert {text.get("context_length", 77) for text in texts} >= {16, 32, 64, 72, 76, 77}
@@ -134,17 +134,17 @@ def test_the_configurations_cover_what_makes_towers_differ() -> None:
 
 
 @pytest.mark.parametrize("name", HF_TOWERS)
-def test_hugging_face_towers_are_refused_by_name(name: str) -> None:
+def test_hugging_face_towers_are_rejected_by_name(name: str) -> None:
     with pytest.raises(ModelRefused, match=f"{name}/tag is not supported: its text tower is the Hugging Face model"):
         openclip.load(
-            f"{name}/tag", get_model_config(name), lambda: pytest.fail("its weights are not needed to say so")
+            f"{name}/tag", get_model_config(name), lambda: pytest.fail("the weights are not needed to reject the model")
         )
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
-        (lambda model: setattr(model, "attn_mask", torch.zeros(77, 77)), "neither causal nor none"),
+        (lambda model: setattr(model, "attn_mask", torch.zeros(77, 77)), "attention mask is not causal"),
         (lambda model: setattr(model, "text_pool_type", "none"), "pooling is 'none'"),
         (lambda model: setattr(model.transformer.resblocks[0].mlp, "gelu", torch.nn.ReLU()), "activation is ReLU"),
         (
@@ -153,15 +153,15 @@ def test_hugging_face_towers_are_refused_by_name(name: str) -> None:
         ),
     ],
 )
-def test_a_tower_that_would_give_other_embeddings_is_refused(change: Any, why: str, tmp_path: Path) -> None:
+def test_a_tower_with_other_embeddings_is_rejected(change: Any, reason: str, tmp_path: Path) -> None:
     model = random_model("plain", PLAIN, tmp_path)
     change(model)
     tokenizer = Tokenizer()
-    with pytest.raises(ModelRefused, match=why):
-        openclip.encoder_of("a-model", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
+    with pytest.raises(ModelRefused, match=reason):
+        openclip.build_encoder("a-model", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
 
 
-def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
+def test_layer_scales_are_folded_into_the_weights(tmp_path: Path) -> None:
     config = {
         "embed_dim": 64,
         "vision_cfg": SMALL_VISION,
@@ -169,7 +169,7 @@ def test_layer_scales_stand_in_the_weights(tmp_path: Path) -> None:
     }
     model = random_model("scaled", config, tmp_path)
     tokenizer = Tokenizer()
-    encoder = openclip.encoder_of("scaled", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
+    encoder = openclip.build_encoder("scaled", model, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))
     ids = open_clip.SimpleTokenizer()(["a fox in snow"])
     with torch.no_grad():
         torch.testing.assert_close(encoder.encode(["a fox in snow"]), encode(model, ids), atol=TOLERANCE, rtol=0)

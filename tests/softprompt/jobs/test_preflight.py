@@ -1,4 +1,6 @@
-"""What no training can do is refused before anything is loaded, by the library as by the worker (test_worker) and the commands (test_cli_worker)."""
+"""Impossible jobs are rejected before a model is loaded. test_worker tests this for the worker, and test_cli_worker for
+the commands.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import pytest
 
 import softprompt
 from softprompt.config import TrainConfig
-from softprompt.encoders.catalog import LOCAL
+from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
@@ -26,45 +28,47 @@ FIELDS = {"tokens": "2", "steps": "20", "stop_at": "", "model": "mini", "device"
 
 
 @pytest.mark.parametrize(
-    ("call", "kind", "said"),
+    ("call", "error_type", "message"),
     [
         (
             lambda _: load_encoder("no such model", "cpu", "x"),
             ConfigError,
-            "precision is 'x'; it can be float32 or bfloat16",
+            "precision is 'x'; it must be float32 or bfloat16",
         ),
         (lambda _: load_encoder("no such model", "cuda:²"), DeviceError, "device is 'cuda:²'"),
         (lambda _: load_encoder("no such model", "cuda:" + "9" * 5000), DeviceError, "device is 'cuda:999"),
-        (lambda encoder: next(sweep(encoder, FOX, range(1, 10**30))), ConfigError, "from 1 to 64 of them"),
+        (lambda encoder: next(sweep(encoder, FOX, range(1, 10**30))), ConfigError, "it must have 1 to 64"),
         (lambda encoder: next(sweep(encoder, FOX, [10**30])), ConfigError, "from 1 to 4,096"),
-        (lambda encoder: softprompt.train(encoder, FOX, tokens=76), ConfigError, "room for 1 to 75"),
+        (lambda encoder: softprompt.train(encoder, FOX, tokens=76), ConfigError, "room for 75"),
         (lambda encoder: softprompt.train(encoder, "fox " * 80), PromptTooLong, "mini takes 75"),
         (lambda _: job_from_form(Form(FOX, FIELDS), {"precision": "x"}), ConfigError, "precision is 'x'"),
         (lambda _: job_from_form(Form(FOX, FIELDS | {"device": "cuda:-1"}), {}), DeviceError, "device is 'cuda:-1'"),
     ],
 )
-def test_the_library_and_the_interface_refuse_it(
-    encoder: TextEncoder, call: Callable[[TextEncoder], object], kind: type[Exception], said: str
+def test_library_and_interface_reject_impossible_jobs(
+    encoder: TextEncoder, call: Callable[[TextEncoder], object], error_type: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=said):
+    with pytest.raises(error_type, match=message):
         call(encoder)
 
 
-def test_of_a_folder_what_its_configuration_tells_is_checked_and_nothing_else(tmp_path: Path) -> None:
-    """Without weights, which are read when its turn comes."""
+def test_model_folder_is_checked_by_its_configuration_only(tmp_path: Path) -> None:
+    """The folder has no weights: they are read only when the job runs."""
 
     def check(config: Any, tokens: int = 9, prompt: str = FOX) -> None:
         (tmp_path / "open_clip_config.json").write_text(
             json.dumps({"model_cfg": {"text_cfg": config, "vision_cfg": {}}})
         )
-        check_fits(TrainJob(prompt, TrainConfig(tokens=tokens), model=f"{LOCAL}{tmp_path}"))
+        check_fits(TrainJob(prompt, TrainConfig(tokens=tokens), model=f"{LOCAL_PREFIX}{tmp_path}"))
 
     check({"context_length": 32}, 30, "fox " * 30)
-    with pytest.raises(ConfigError, match=r"tokens is 31; .* has room for 1 to 30"):
+    with pytest.raises(ConfigError, match=r"tokens is 31, but .* has room for 30"):
         check({"context_length": 32}, 31)
     with pytest.raises(PromptTooLong, match="the prompt has 31 tokens"):
         check({"context_length": 32}, prompt="fox " * 31)
-    check({"context_length": 32, "hf_tokenizer_name": "another/one"}, 32, "fox " * 300)  # its tokenizer may need fewer
+    check(
+        {"context_length": 32, "hf_tokenizer_name": "another/one"}, 32, "fox " * 300
+    )  # its tokenizer may need fewer tokens
     with pytest.raises(ConfigError, match="tokens is 33"):
         check({"context_length": 32, "hf_tokenizer_name": "another/one"}, 33)
     with pytest.raises(ModelRefused, match="its text tower is the Hugging Face model roberta"):

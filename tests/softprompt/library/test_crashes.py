@@ -1,4 +1,4 @@
-"""The library when things go wrong: killed processes, failing system calls, full disks, crowds, hostile folders."""
+"""The library under failures: killed processes, failing system calls, full disks, concurrency, hostile folders."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from softprompt import Library
 from softprompt.errors import EntryDamaged, EntryNotFound, HomeError
-from softprompt.system.files import PARTIAL
-from tests.benchmarks.library_crowd import crowd
-from tests.benchmarks.library_kills import killed_once
-from tests.library_model import OPS, Kept, Step, a_prompt, found_in
+from softprompt.system.files import PARTIAL_SUFFIX
+from tests.benchmarks.library_crowd import run_crowd
+from tests.benchmarks.library_kills import kill_once
+from tests.library_model import OPS, ExpectedEntry, Step, a_prompt, read_entries
 
 CALLS = ("open", "write", "fsync", "close", "link", "unlink", "fchmod", "rename", "mkdir", "chmod")
 
 
 class Crash(BaseException):
-    """The process is gone: nothing that would tidy up runs."""
+    """The process is gone: no cleanup runs."""
 
 
 @contextmanager
-def failing(
+def failing_calls(
     number: int, error: BaseException, folder: str, only: str = "", for_good: bool = False
 ) -> Iterator[list[str]]:
-    """The `number`th call (from 0) that touches `folder` fails, and with `for_good` all after it; yields the calls that were made."""
-    made: list[str] = []
+    """Make the `number`th call (from 0) on `folder` fail, and with `for_good` all later ones. Yield the calls."""
+    calls: list[str] = []
     real = {name: getattr(os, name) for name in CALLS}
-    opened: set[int] = set()
+    open_descriptors: set[int] = set()
 
-    def wrapped(name: str) -> Callable[..., Any]:
+    def wrap(name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if not (_leads_into(folder, args[0]) if isinstance(args[0], int) else folder in os.fspath(args[0])):
                 return real[name](*args, **kwargs)
-            chosen = not only or name == only
-            made.extend([name] * chosen)
-            fails, over = chosen and len(made) - 1 == number, for_good and len(made) - 1 > number
-            if name == "close" and not over:  # a close that fails has closed all the same
+            is_counted = not only or name == only
+            calls.extend([name] * is_counted)
+            should_fail, has_failed = is_counted and len(calls) - 1 == number, for_good and len(calls) - 1 > number
+            if name == "close" and not has_failed:  # a failing close still closes
                 real["close"](*args)
-                opened.discard(args[0])
-            if fails or over:
+                open_descriptors.discard(args[0])
+            if should_fail or has_failed:
                 raise error
-            out = None if name == "close" else real[name](*args, **kwargs)
+            result = None if name == "close" else real[name](*args, **kwargs)
             if name == "open":
-                opened.add(out)
-            return out
+                open_descriptors.add(result)
+            return result
 
         return call
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(os, name, wrapped(name))
-        yield made
-    for descriptor in opened:  # what a crash left open
+            patch.setattr(os, name, wrap(name))
+        yield calls
+    for descriptor in open_descriptors:  # left open by a crash
         if _leads_into(folder, descriptor):
             os.close(descriptor)
 
@@ -77,8 +77,8 @@ def _leads_into(folder: str, descriptor: int) -> bool:
         return False
 
 
-def _tried(save: Callable[[], str]) -> tuple[str | None, str]:
-    """(the id, "") or (None, what the error said)."""
+def _try_save(save: Callable[[], str]) -> tuple[str | None, str]:
+    """Return the id and "", or None and the error message."""
     try:
         return save(), ""
     except HomeError as error:
@@ -86,33 +86,33 @@ def _tried(save: Callable[[], str]) -> tuple[str | None, str]:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_each_system_call_of_a_save_that_fails_leaves_all_as_it_was_and_says_so(call: str, home: Path) -> None:
+def test_failing_system_call_in_save_changes_nothing_and_is_reported(call: str, home: Path) -> None:
     library = Library()
-    kept = library.save(a_prompt(name="old")).id
-    before = found_in(library)
-    refused = 0
+    old = library.save(a_prompt(name="old")).id
+    before = read_entries(library)
+    failed = 0
     for number in range(50):
-        with failing(number, OSError(errno.EIO, "Input/output error"), "/data/library", call) as made:
-            saved, said = _tried(lambda: library.save(a_prompt(name="new")).id)
-        refused += bool(said)
-        assert saved or "Input/output error" in said
-        found = found_in(library)
-        litter = [path.name for path in library.entries.iterdir() if path.name.endswith(PARTIAL)]
-        assert found.keys() == {kept} | ({saved} - {None})
-        assert found[kept] == before[kept]
-        assert litter == [] or call == "unlink"  # what cannot be unlinked is swept one day
+        with failing_calls(number, OSError(errno.EIO, "Input/output error"), "/data/library", call) as calls:
+            saved, error = _try_save(lambda: library.save(a_prompt(name="new")).id)
+        failed += bool(error)
+        assert saved or "Input/output error" in error
+        entries = read_entries(library)
+        leftovers = [path.name for path in library.entries.iterdir() if path.name.endswith(PARTIAL_SUFFIX)]
+        assert entries.keys() == {old} | ({saved} - {None})
+        assert entries[old] == before[old]
+        assert leftovers == [] or call == "unlink"  # `scan` removes them later
         if saved:
             library.delete(saved)
             library.purge(saved)
-        if number >= len(made):  # there was no such call any more
+        if number >= len(calls):  # save makes no more such calls
             assert saved
             break
-        for one in litter:
-            (library.entries / one).unlink()
-    assert refused or call in ("unlink", "rename", "mkdir", "chmod")
+        for name in leftovers:
+            (library.entries / name).unlink()
+    assert failed or call in ("unlink", "rename", "mkdir", "chmod")
 
 
-def test_a_sync_that_fails_is_not_tried_again_on_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fsync_is_not_retried_on_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
 
     def fsync(descriptor: int) -> None:
@@ -123,70 +123,70 @@ def test_a_sync_that_fails_is_not_tried_again_on_the_same_file(monkeypatch: pyte
     library.prepare()
     monkeypatch.setattr(os, "fsync", fsync)
     for _ in range(3):
-        with pytest.raises(HomeError, match="nothing was saved"):
+        with pytest.raises(HomeError, match="Nothing was saved"):
             library.save(a_prompt())
     assert len(synced) == len(set(synced)) == 3
 
 
-def test_a_disk_full_at_any_kilobyte_leaves_all_as_it_was() -> None:
-    """The limit of a file's size stands for the disk's: the write stops in the middle in the same way."""
+def test_disk_full_at_any_kilobyte_changes_nothing() -> None:
+    """A limit on the file size simulates a full disk: the write stops in the middle in the same way."""
     library = Library()
     library.save(a_prompt(name="old"))
-    before, prompt = found_in(library), a_prompt(name="new", hard_prompt="a lake " * 3000)
+    before, prompt = read_entries(library), a_prompt(name="new", hard_prompt="a lake " * 3000)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    index = library.index.ask(lambda _: 0)  # the index is written before: it is not what is full here
-    refused = 0
+    index = library.index.run_query(lambda _: 0)  # writes the index before the disk is full
+    failed = 0
     try:
         for kilobytes in range(64):
             resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, unlimited[1]))
             try:
-                saved, said = _tried(lambda: library.save(prompt).id)
+                saved, error = _try_save(lambda: library.save(prompt).id)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             if saved:
                 break
-            refused += 1
-            assert "nothing was saved" in said
-            assert found_in(library) == before
+            failed += 1
+            assert "Nothing was saved" in error
+            assert read_entries(library) == before
             assert len(list(library.entries.iterdir())) == 1
     finally:
         signal.signal(signal.SIGXFSZ, handler)
     assert index == 0
-    assert refused > 20
-    assert len(found_in(library)) == 2
+    assert failed > 20
+    assert len(read_entries(library)) == 2
 
 
-def test_processes_killed_at_any_moment_lose_nothing_that_was_acknowledged() -> None:
-    library, model, chance = Library(), dict[str, Kept](), random.Random(5)
+def test_killed_processes_lose_no_acknowledged_change() -> None:
+    library, model, chance = Library(), dict[str, ExpectedEntry](), random.Random(5)
     for i in range(25):
-        model, _ = killed_once(library, i + 1, model, chance)
+        model, _ = kill_once(library, i + 1, model, chance)
     assert library.check().damaged == []
 
 
-def test_a_crowd_of_processes_loses_nothing() -> None:
-    said, found, shared = crowd(processes=4, operations=30)
-    del found[shared]
-    assert found == said
-    assert Library().revisions.numbers(shared) == list(range(1, 2 + 4 * 3))
+def test_concurrent_processes_lose_nothing() -> None:
+    reported, actual, shared_id = run_crowd(processes=4, operations=30)
+    del actual[shared_id]
+    assert actual == reported
+    assert Library().revisions.revision_numbers(shared_id) == list(range(1, 2 + 4 * 3))
 
 
-class ALibraryThatCrashes(RuleBasedStateMachine):
-    """Any sequence of changes, each perhaps cut off at any system call, against a plain dict."""
+class CrashingLibrary(RuleBasedStateMachine):
+    """Any sequence of changes, which can crash at any system call, compared with a plain dict."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.home = Path(tempfile.mkdtemp(dir=Path(os.environ["SOFTPROMPT_HOME"]).parent))
         self.patch.setenv("SOFTPROMPT_HOME", str(self.home))
-        self.model: dict[str, Kept] = {}
+        self.model: dict[str, ExpectedEntry] = {}
         self.number = 0
 
     def teardown(self) -> None:
         self.patch.undo()
 
     def ids(self, trashed: bool) -> list[str]:
-        return sorted(one for one, kept in self.model.items() if kept.trashed == trashed)
+        return sorted(entry_id for entry_id, entry in self.model.items() if entry.trashed == trashed)
 
     @rule(op=st.sampled_from(OPS), which=st.integers(0, 9), crash_at=st.none() | st.integers(0, 30))
     def change(self, op: str, which: int, crash_at: int | None) -> None:
@@ -197,21 +197,21 @@ class ALibraryThatCrashes(RuleBasedStateMachine):
         step = Step(op, "" if op == "save" else ids[which % len(ids)], self.number)
         library = Library()
         if crash_at is None:
-            self.model = step.done(self.model, step.do(library))
+            self.model = step.expected_after(self.model, step.apply(library))
             return
         crashed = True
-        with failing(crash_at, Crash(), "/data/library", for_good=True):
+        with failing_calls(crash_at, Crash(), "/data/library", for_good=True):
             try:
-                made = step.do(library)
+                entry_id = step.apply(library)
                 crashed = False
             except Crash:
                 pass
-        found = found_in(Library())
+        entries = read_entries(Library())
         if crashed:
-            assert step.agrees(found, self.model)
+            assert step.allows(entries, self.model)
         else:
-            assert found == step.done(self.model, made)
-        self.model = found
+            assert entries == step.expected_after(self.model, entry_id)
+        self.model = entries
 
     @precondition(lambda self: self.model)
     @rule()
@@ -220,33 +220,33 @@ class ALibraryThatCrashes(RuleBasedStateMachine):
             path.unlink()
 
     @invariant()
-    def is_as_the_dict_says(self) -> None:
-        assert found_in(Library()) == self.model
+    def matches_the_dict(self) -> None:
+        assert read_entries(Library()) == self.model
 
     @invariant()
-    def every_byte_is_whole(self) -> None:
-        done = Library().check()
-        assert (done.damaged, done.strangers) == ([], [])
+    def is_undamaged(self) -> None:
+        report = Library().check()
+        assert (report.damaged, report.unknown_files) == ([], [])
 
 
-ALibraryThatCrashes.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
-test_any_sequence_of_changes_and_crashes_is_what_a_dict_says = ALibraryThatCrashes.TestCase
+CrashingLibrary.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+test_changes_and_crashes_match_a_dict = CrashingLibrary.TestCase
 
 
-def test_every_changed_byte_and_every_cut_is_noticed_and_the_rest_still_lists() -> None:
+def test_damaged_file_is_detected_and_other_entries_still_work() -> None:
     library = Library()
-    entry = library.save(a_prompt(name="bad", warnings=()))
+    bad = library.save(a_prompt(name="bad", warnings=()))
     library.save(a_prompt(name="good"))
-    path = library.path(entry.id, 1)
+    path = library.path(bad.id, 1)
     raw = path.read_bytes()
     for i in range(0, len(raw), 97):
         for broken in (raw[:i] + bytes([raw[i] ^ 0x20]) + raw[i + 1 :], raw[:i]):
             path.write_bytes(broken)
             with pytest.raises(EntryDamaged):
-                library.revisions.read(entry.id, 1)
+                library.revisions.read(bad.id, 1)
             assert [str(path) in str(error) for error in library.check().damaged] == [True]
             assert library.open("good").prompt.name == "good"
-            assert "good" in [one.name for one in library.list().entries]
+            assert "good" in [entry.name for entry in library.list().entries]
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
@@ -265,41 +265,41 @@ def test_files_and_folders_are_private_under_any_umask(umask: int, home: Path, t
     assert len([path for path in modes if entry.id in path.name]) == 3
 
 
-def test_planted_links_are_refused(home: Path, tmp_path: Path) -> None:
+def test_planted_links_are_rejected(home: Path, tmp_path: Path) -> None:
     library = Library()
     entry = library.save(a_prompt(name="fox"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(library.path(entry.id, 1).read_bytes())
     library.path(entry.id, 2).symlink_to(elsewhere)
-    with pytest.raises(EntryDamaged, match="cannot be read"):
+    with pytest.raises(EntryDamaged, match="cannot read"):
         library.open(entry.id)
-    # a change goes on the next number, and nothing is written through the link
+    # nothing is written through a link
     library.path("ab" * 8, 1).symlink_to(tmp_path / "target")
     assert library.save(a_prompt(), id="cd" * 8).id == "cd" * 8
     assert not (tmp_path / "target").exists()
     assert {str(error).split("/")[-1][:16] for error in library.check().damaged} == {entry.id, "ab" * 8}
 
 
-def test_pipes_and_folders_and_giants_in_an_entrys_place_hold_nobody_up() -> None:
+def test_pipes_folders_and_huge_files_do_not_block() -> None:
     library = Library()
     library.save(a_prompt(name="fox"))
     os.mkfifo(library.path("aa" * 8, 1))
     library.path("bb" * 8, 1).mkdir()
     with library.path("cc" * 8, 1).open("wb") as file:
         file.truncate(1 << 40)
-    assert [one.name for one in library.list().entries] == ["fox"]
+    assert [entry.name for entry in library.list().entries] == ["fox"]
     assert len(library.list().damaged) == len(library.check().damaged) == 3
 
 
-def test_a_file_under_another_entrys_name_is_refused() -> None:
+def test_file_with_the_name_of_another_entry_is_rejected() -> None:
     library = Library()
     entry = library.save(a_prompt(name="fox"))
     library.path("aa" * 8, 1).write_bytes(library.path(entry.id, 1).read_bytes())
-    assert [one.id for one in library.list().entries] == [entry.id]
-    assert "is not where it belongs" in str(library.check().damaged[0])
+    assert [listed.id for listed in library.list().entries] == [entry.id]
+    assert "has the wrong name" in str(library.check().damaged[0])
 
 
-def test_a_damaged_entry_is_put_away_or_brought_back_to_its_last_whole_revision() -> None:
+def test_damaged_entry_can_be_deleted_or_restored_to_its_last_intact_revision() -> None:
     library = Library()
     entry = library.save(a_prompt(name="fox"))
     library.annotate("fox", "better")

@@ -1,4 +1,4 @@
-"""Finding in the library: words, filters, order; and an index that may be locked, broken, foreign or gone."""
+"""Search the library by words, filters and order, with an index that can be locked, broken, foreign or missing."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from softprompt import Library
 from softprompt.errors import BadName, ConfigError, EntryNotFound
 from softprompt.library import SORTS, index
 from softprompt.library.names import check_note, check_tags
-from softprompt.library.search_terms import words
+from softprompt.library.search_terms import split_words
 from softprompt.system.filesystems import is_shared
 from tests.library_model import a_prompt
 
 
 def names(library: Library, *args: object, **kwargs: object) -> list[str]:
-    return [one.name for one in library.list(*args, **kwargs).entries]  # type: ignore[arg-type]
+    return [entry.name for entry in library.list(*args, **kwargs).entries]  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def library(said: list[str]) -> Library:
-    made = Library(say=said.append)
+def library(notices: list[str]) -> Library:
+    library = Library(notify=notices.append)
     for i, (name, prompt, similarity) in enumerate(
         [
             ("Zebra", "a zebra in the Öresund", 0.9),
@@ -35,7 +35,7 @@ def library(said: list[str]) -> Library:
             ("雪", "雪の中の赤い狐", 0.8),
         ]
     ):
-        made.save(
+        library.save(
             a_prompt(
                 name=name,
                 hard_prompt=prompt,
@@ -44,11 +44,11 @@ def library(said: list[str]) -> Library:
                 steps=10 + i,
             )
         )
-    return made
+    return library
 
 
 @pytest.fixture
-def said() -> list[str]:
+def notices() -> list[str]:
     return []
 
 
@@ -57,7 +57,7 @@ def index_file(home: Path) -> Path:
     return path
 
 
-def test_words_are_found_wherever_they_stand_and_only_begun(library: Library) -> None:
+def test_search_finds_words_and_prefixes_in_every_text_field(library: Library) -> None:
     library.tag("lake", ["Nature", "style:photo"])
     library.annotate("Zebra", "too dark at night")
     assert names(library, "sunr") == ["lake"]
@@ -70,7 +70,7 @@ def test_words_are_found_wherever_they_stand_and_only_begun(library: Library) ->
     assert names(library, '"; DROP TABLE head; -- OR * NEAR(') == []
 
 
-def test_filters_and_order(library: Library) -> None:
+def test_filters_and_sort_order(library: Library) -> None:
     library.tag("lake", ["Nature", "style:photo"])
     library.tag("Zebra", ["nature"])
     assert names(library, tags=["NATURE"]) == ["lake", "Zebra"]
@@ -80,56 +80,58 @@ def test_filters_and_order(library: Library) -> None:
     assert names(library, sort="similarity", reverse=True) == ["雪", "Zebra", "lake"]
     assert names(library, sort="name") == ["lake", "Zebra", "雪"]
     assert names(library, sort="changed")[:2] in (["Zebra", "lake"], ["lake", "Zebra"])  # within one second
-    found = library.list(limit=1, offset=1)
-    assert ([one.name for one in found.entries], found.total) == (["lake"], 3)
+    page = library.list(limit=1, offset=1)
+    assert ([entry.name for entry in page.entries], page.total) == (["lake"], 3)
     for sort in SORTS:
         assert len(names(library, sort=sort)) == 3
     with pytest.raises(ConfigError, match="created, changed, name"):
         library.list(sort="size")
 
 
-def test_lists_of_many_entries_are_the_same_as_of_few(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_and_short_lists_have_the_same_order(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     from softprompt.library import queries
 
     few = {sort: names(library, "a", sort=sort) for sort in SORTS}
-    monkeypatch.setattr(queries, "FEW", 0)
+    monkeypatch.setattr(queries, "MAX_UNINDEXED_SORT", 0)
     assert {sort: names(library, "a", sort=sort) for sort in SORTS} == few
 
 
-def test_changes_by_another_process_are_seen_at_once(library: Library) -> None:
+def test_changes_of_another_process_are_visible_at_once(library: Library) -> None:
     other = Library()
     assert other.rename("lake", "see").revision == 2
     assert names(library, "see") == ["see"]
     other.delete("see")
     assert names(library) == ["雪", "Zebra"]
-    with pytest.raises(EntryNotFound, match="is in the trash: `softprompt-tui restore see`"):
+    with pytest.raises(EntryNotFound, match=r"is in the trash\. `softprompt-tui restore see`"):
         library.find("see")
     assert names(library, trashed=True) == ["see"]
 
 
-def test_a_held_lock_blocks_nobody(
-    library: Library, said: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+def test_locked_index_does_not_block(
+    library: Library, notices: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "WAIT", 0.05)
+    monkeypatch.setattr(index, "LOCK_TIMEOUT_SECONDS", 0.05)
     library.list()
     for lock in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
         holder = sqlite3.connect(index_file(home), isolation_level=None)
         holder.execute("PRAGMA journal_mode = DELETE" if lock == "BEGIN EXCLUSIVE" else "PRAGMA user_version")
         holder.execute(lock)
-        said.clear()
-        library = Library(say=said.append)
+        notices.clear()
+        library = Library(notify=notices.append)
         saved = library.save(a_prompt(name="while held"))
         assert saved.prompt.name in names(library, "while")
-        assert [words for words in said if "is held by another program" in words] == said[:1] == said
+        assert (
+            [notice for notice in notices if "another program has locked the index" in notice] == notices[:1] == notices
+        )
         holder.close()
-    said.clear()
+    notices.clear()
     assert len(names(library, "while")) == 2
-    assert said == []
+    assert notices == []
 
 
-@pytest.mark.parametrize("harm", ["text", "cut", "other program", "folder", "link", "unreadable tables"])
-def test_a_broken_or_foreign_index_is_replaced_by_another_beside_it(
-    library: Library, said: list[str], home: Path, tmp_path: Path, harm: str
+@pytest.mark.parametrize("damage", ["text", "cut", "other program", "folder", "link", "unreadable tables"])
+def test_broken_or_foreign_index_is_replaced(
+    library: Library, notices: list[str], home: Path, tmp_path: Path, damage: str
 ) -> None:
     before = names(library)
     path = index_file(home)
@@ -138,7 +140,7 @@ def test_a_broken_or_foreign_index_is_replaced_by_another_beside_it(
     foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
     foreign.execute("CREATE TABLE head (key, id)")
     foreign.commit()
-    match harm:
+    match damage:
         case "text":
             path.write_text("this is no database")
         case "cut":
@@ -151,33 +153,33 @@ def test_a_broken_or_foreign_index_is_replaced_by_another_beside_it(
             path.symlink_to(tmp_path / "foreign.sqlite")
         case _:
             path.write_bytes(raw[:8192] + os.urandom(len(raw) - 8192))
-    os.utime(library.entries)  # whatever stands in it is to be read
+    os.utime(library.entries)  # so that the index must be updated
     assert names(library) == before
-    assert said
-    assert "into another one" in said[0]
-    said.clear()
+    assert notices
+    assert "A new one is being built" in notices[0]
+    notices.clear()
     assert names(library) == before
-    assert said == []
+    assert notices == []
     assert foreign.execute("SELECT count(*) FROM head").fetchone() == (0,)
 
 
-def test_without_a_place_for_an_index_all_still_works(home: Path, said: list[str]) -> None:
+def test_library_works_without_an_index_folder(home: Path, notices: list[str]) -> None:
     home.mkdir()
     (home / "cache").write_text("a file where a folder should be")
-    library = Library(say=said.append)
+    library = Library(notify=notices.append)
     library.save(a_prompt(name="fox"))
     assert names(library, "fox") == ["fox"]
-    assert "an index cannot be kept" in said[-1]
+    assert "cannot write an index" in notices[-1]
 
 
-def test_a_rebuilt_index_says_the_same(library: Library) -> None:
+def test_rebuilt_index_gives_the_same_lists(library: Library) -> None:
     library.delete("lake")
     before = library.list(), library.list(trashed=True)
     assert library.rebuild() == 3
     assert (library.list(), library.list(trashed=True)) == before
 
 
-def test_a_library_put_back_from_a_copy_is_read_anew(library: Library, tmp_path: Path) -> None:
+def test_library_restored_from_a_copy_is_indexed_again(library: Library, tmp_path: Path) -> None:
     shutil.copytree(library.entries, tmp_path / "copy")
     library.rename("lake", "see")
     assert "see" in names(library)
@@ -188,7 +190,7 @@ def test_a_library_put_back_from_a_copy_is_read_anew(library: Library, tmp_path:
     assert "meer" in names(library)
 
 
-def test_the_index_is_private_and_lies_on_local_storage(
+def test_index_is_private_and_on_local_storage(
     library: Library, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     library.list()
@@ -206,7 +208,8 @@ def test_the_index_is_private_and_lies_on_local_storage(
         for path in ("/", "/home", "/home/me/x", "/homes", "/home/me/with space/x", "/scratch/a", "/mnt/box")
     }
     assert shared == {
-        "/": False, "/home": True, "/home/me/x": True, "/homes": False, "/home/me/with space/x": False, "/scratch/a": True, "/mnt/box": True,
+        "/": False, "/home": True, "/home/me/x": True, "/homes": False, "/home/me/with space/x": False,
+        "/scratch/a": True, "/mnt/box": True,
     }  # fmt: skip
     monkeypatch.setattr(index, "is_shared", lambda _: True)
     remote = Library()
@@ -220,28 +223,28 @@ def test_the_index_is_private_and_lies_on_local_storage(
 
 
 @given(st.text(), st.text())
-def test_words_of_any_text_are_plain_and_found_in_a_longer_text(text: str, more: str) -> None:
-    found = words(text)
-    assert all(word and not any(char.isspace() or char in '"*()^:-+\ue000\ue001' for char in word) for word in found)
-    assert set(found) <= set(words(f"{text} {more}"))
-    assert words(text.upper()) == words(text.upper().lower()) or not text.isascii()
+def test_search_terms_of_any_text_are_plain_and_found_in_a_longer_text(text: str, more: str) -> None:
+    words = split_words(text)
+    assert all(word and not any(char.isspace() or char in '"*()^:-+\ue000\ue001' for char in word) for word in words)
+    assert set(words) <= set(split_words(f"{text} {more}"))
+    assert split_words(text.upper()) == split_words(text.upper().lower()) or not text.isascii()
 
 
 @given(st.lists(st.text(max_size=20), max_size=6))
-def test_any_tags_are_tidied_or_refused(tags: list[str]) -> None:
+def test_any_tags_are_normalized_or_rejected(tags: list[str]) -> None:
     try:
-        kept = check_tags(tags)
+        checked = check_tags(tags)
     except BadName:
         return
-    assert check_tags(kept) == kept
-    assert all(tag and "/" not in tag and " " not in tag for tag in kept)
+    assert check_tags(checked) == checked
+    assert all(tag and "/" not in tag and " " not in tag for tag in checked)
 
 
-def test_notes_and_tags_have_bounds() -> None:
+def test_notes_and_tags_have_limits() -> None:
     with pytest.raises(BadName, match="10,001 characters"):
         check_note("x" * 10_001)
     with pytest.raises(BadName, match="51 tags"):
         check_tags(str(i) for i in range(51))
     assert check_note(" two\nlines ") == "two\nlines"
-    with pytest.raises(BadName, match="the note is no UTF-8 text: character 11 cannot be read"):
+    with pytest.raises(BadName, match="the note is not valid UTF-8: character 11 cannot be read"):
         check_note(" two\nlines \ud800")

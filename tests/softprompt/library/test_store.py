@@ -1,4 +1,4 @@
-"""The library: what is saved is whole, verified and listed; names are names, never paths."""
+"""The library saves, verifies, opens and lists entries. Names never become paths."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from softprompt import Library, SoftPrompt
 from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library.entry import unpack
-from softprompt.library.header import provenance_of
-from softprompt.library.names import check_name, name_for
+from softprompt.library.header import read_provenance
+from softprompt.library.names import check_name, name_from_prompt
 from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
@@ -32,7 +32,7 @@ def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
     )
 
 
-def test_what_is_saved_is_opened_again_to_the_bit() -> None:
+def test_saved_prompt_opens_with_identical_bits() -> None:
     library = Library()
     for prompt in (a_prompt(), a_prompt(composition=None, name="second")):
         entry = library.save(prompt)
@@ -41,7 +41,7 @@ def test_what_is_saved_is_opened_again_to_the_bit() -> None:
         assert same_prompt(again.prompt, prompt.named(entry.prompt.name))
 
 
-def test_an_entry_is_a_private_safetensors_file_named_by_its_id(home: Path) -> None:
+def test_entry_is_a_private_safetensors_file_named_after_its_id(home: Path) -> None:
     from safetensors.numpy import load_file
 
     entry = Library().save(a_prompt(name="Red fox"))
@@ -51,7 +51,7 @@ def test_an_entry_is_a_private_safetensors_file_named_by_its_id(home: Path) -> N
     assert sorted(path.parent.iterdir()) == [path]
 
 
-def test_every_changed_byte_and_every_cut_is_noticed() -> None:
+def test_every_changed_or_missing_byte_is_detected() -> None:
     library = Library()
     entry = library.save(a_prompt(warnings=()))
     path = library.path(entry.id, 1)
@@ -63,22 +63,22 @@ def test_every_changed_byte_and_every_cut_is_noticed() -> None:
             unpack(raw[:i], str(path))
 
 
-def test_a_damaged_file_does_not_keep_the_others_from_being_listed() -> None:
+def test_damaged_file_does_not_hide_other_entries() -> None:
     library = Library()
     good = library.save(a_prompt(name="good"))
     bad = library.save(a_prompt(name="bad"))
     library.path(bad.id, 1).write_bytes(b"\xff" * 40)
-    found = library.list()
-    assert [one.id for one in found.entries] == [good.id]
-    assert [bad.id in str(error) for error in found.damaged] == [True]
+    page = library.list()
+    assert [entry.id for entry in page.entries] == [good.id]
+    assert [bad.id in str(error) for error in page.damaged] == [True]
 
 
-def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
+def test_malformed_header_is_rejected() -> None:
     deep = json.dumps({"__metadata__": {"softprompt": "[" * 200_000}}).encode()
     nan = json.dumps({"__metadata__": {"softprompt": '{"name": "x", "similarity": NaN}'}}).encode()
     for header in (b'{"a":1,"a":2}', b"[" * 100_000, b"[1]", b"{}", b'{"__metadata__":[]}', deep, nan):
         raw = len(header).to_bytes(8, "little") + header
-        for read in (unpack, provenance_of):
+        for read in (unpack, read_provenance):
             with pytest.raises(EntryDamaged):
                 read(raw, "file")
     with pytest.raises(EntryDamaged):
@@ -86,30 +86,30 @@ def test_a_header_with_a_key_twice_or_without_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"similarity": "high"}, {"steps": 1.5}, {"config": []}, {"hard_prompt": None}])
-def test_a_well_made_file_with_values_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+def test_values_of_the_wrong_type_are_rejected(changes: dict[str, Any]) -> None:
     from softprompt.library.entry import Entry, pack
 
-    with pytest.raises(EntryDamaged, match="is no entry of this library"):
+    with pytest.raises(EntryDamaged, match="is not an entry of this library"):
         unpack(pack(Entry("ab", 1, a_prompt(**changes))), "file")
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "link"])
-def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch, home: Path, call: str) -> None:
+def test_failed_save_leaves_nothing_and_raises(monkeypatch: pytest.MonkeyPatch, home: Path, call: str) -> None:
     library = Library()
     library.prepare()
-    real = getattr(os, call)
+    original = getattr(os, call)
 
-    def failing(*args: Any, **kwargs: Any) -> Any:
+    def fail(*args: Any, **kwargs: Any) -> Any:
         if call == "close":
-            real(*args)
+            original(*args)
         if call == "open" and "entries" not in str(args[0]):
-            return real(*args, **kwargs)
+            return original(*args, **kwargs)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, call, failing)
+    monkeypatch.setattr(os, call, fail)
     if call == "link":
-        monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(HomeError, match=r"No space left on device.*nothing was saved|cannot be written to \(No space"):
+        monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(HomeError, match=r"No space left on device\. Nothing was saved|cannot write to .*: No space"):
         library.save(a_prompt())
     monkeypatch.undo()
     monkeypatch.setenv("SOFTPROMPT_HOME", str(home))
@@ -117,21 +117,21 @@ def test_a_save_that_fails_leaves_nothing_and_says_so(monkeypatch: pytest.Monkey
     assert library.list().entries == library.list().damaged == []
 
 
-def test_a_save_whose_last_tidying_fails_is_no_success(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    real = Path.unlink
+def test_save_fails_if_its_temporary_file_cannot_be_removed(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    original = Path.unlink
 
-    def failing(path: Path, missing_ok: bool = False) -> None:
+    def fail(path: Path, missing_ok: bool = False) -> None:
         if not missing_ok:
             raise OSError(errno.EIO, "Input/output error")
-        real(path, missing_ok)
+        original(path, missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", failing)
-    with pytest.raises(HomeError, match="nothing was saved"):
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(HomeError, match="Nothing was saved"):
         Library().save(a_prompt())
     assert list(Library().entries.iterdir()) == []
 
 
-def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_hard_links_works(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -139,52 +139,51 @@ def test_a_file_system_without_hard_links_works_too(monkeypatch: pytest.MonkeyPa
     assert Library().save(a_prompt()).prompt.name == "red-fox-bold"
 
 
-def test_a_home_that_cannot_be_written_is_said_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prepare_reports_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
-    with pytest.raises(HomeError, match=r"cannot be created .*set SOFTPROMPT_HOME to a folder"):
+    with pytest.raises(HomeError, match=r"cannot create .*Set SOFTPROMPT_HOME to a folder"):
         Library().prepare()
 
 
-def test_names_are_made_from_the_words_that_tell() -> None:
-    assert name_for("image of serene landscape at sunrise with trees", ()) == "serene-landscape-sunrise"
+def test_name_comes_from_the_distinctive_words() -> None:
+    assert name_from_prompt("image of serene landscape at sunrise with trees", ()) == "serene-landscape-sunrise"
     assert (
-        name_for("image of serene landscape at sunrise", {"serene-landscape-sunrise"}) == "serene-landscape-sunrise-2"
+        name_from_prompt("image of serene landscape at sunrise", {"serene-landscape-sunrise"})
+        == "serene-landscape-sunrise-2"
     )
-    assert name_for("a of the", ()) == "a-of-the"
-    assert name_for("!!! 🙂", ()) == "prompt"
-    assert name_for("v1", ()) == "prompt-v1"
-    assert name_for("雪の中の赤い狐", ()) == "雪の中の赤い狐"
+    assert name_from_prompt("a of the", ()) == "a-of-the"
+    assert name_from_prompt("!!! 🙂", ()) == "prompt"
+    assert name_from_prompt("v1", ()) == "prompt-v1"
+    assert name_from_prompt("雪の中の赤い狐", ()) == "雪の中の赤い狐"
 
 
-def test_a_taken_name_is_refused_before_and_numbered_after_a_training() -> None:
+def test_taken_name_is_rejected_before_and_numbered_after_a_training() -> None:
     library = Library()
-    assert library.free_name(" Fuchs straße ") == "Fuchs straße"
+    assert library.check_new_name(" Fuchs straße ") == "Fuchs straße"
     library.save(a_prompt(name="Fuchs straße"))
-    with pytest.raises(BadName, match="has a soft prompt named fuchs STRASSE already"):
-        library.free_name("fuchs STRASSE")
+    with pytest.raises(BadName, match="already has a soft prompt named fuchs STRASSE"):
+        library.check_new_name("fuchs STRASSE")
     assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-2"
     assert library.save(a_prompt(name="fuchs STRASSE")).prompt.name == "fuchs STRASSE-3"
 
 
-def test_a_folder_that_cannot_be_synced_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_fails_if_the_folder_cannot_be_synced(monkeypatch: pytest.MonkeyPatch) -> None:
     from softprompt.system import files
 
-    def failing(_folder: Path) -> None:
+    def fail(_folder: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     library = Library()
     library.prepare()
-    monkeypatch.setattr(files, "sync_folder", failing)
-    with pytest.raises(HomeError, match="nothing was saved"):
+    monkeypatch.setattr(files, "sync_folder", fail)
+    with pytest.raises(HomeError, match="Nothing was saved"):
         library.save(a_prompt())
     assert list(library.entries.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("", "empty"),
         ("   ", "empty"),
@@ -199,24 +198,24 @@ def test_a_folder_that_cannot_be_synced_is_no_success(monkeypatch: pytest.Monkey
         ("a\u202eb", "u202e"),
     ],
 )
-def test_names_that_cannot_be_given(name: str, said: str) -> None:
-    with pytest.raises(BadName, match=said):
+def test_invalid_name_is_rejected(name: str, message: str) -> None:
+    with pytest.raises(BadName, match=message):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["landscape", "v1 red", "été", "雪", "a-b_c 9", "हिन्दी", "CON"])
-def test_names_that_can_be_given(name: str) -> None:
+def test_valid_name_is_accepted(name: str) -> None:
     assert check_name(f" {name} ") == check_name(name)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_name_or_a_typed_error(text: str) -> None:
+def test_any_text_is_a_valid_name_or_raises_bad_name(text: str) -> None:
     with suppress(BadName):
         assert check_name(check_name(text)) == check_name(text)
-    assert check_name(name_for(text, ()))
+    assert check_name(name_from_prompt(text, ()))
 
 
-def test_finding_by_name_id_and_beginning_of_an_id() -> None:
+def test_find_by_name_id_and_id_prefix() -> None:
     library = Library()
     fox = library.save(a_prompt(name="Fox"))
     library.save(a_prompt(name="forest"))
@@ -227,22 +226,25 @@ def test_finding_by_name_id_and_beginning_of_an_id() -> None:
         library.find("qqqqqq")
 
 
-def test_two_of_one_name_are_told_apart_by_id() -> None:
+def test_entries_with_the_same_name_need_an_id() -> None:
     library = Library()
     first = library.save(a_prompt(name="fox"))
     second = library.save(a_prompt(name="other"))
     from softprompt.library.entry import Entry, pack
 
     library.path(second.id, 1).write_bytes(pack(Entry(second.id, 1, a_prompt(name="FOX"))))
-    with pytest.raises(EntryNotFound, match="is the name of several") as caught:
+    with pytest.raises(EntryNotFound, match="several soft prompts are named") as caught:
         library.find("fox")
     assert first.id in str(caught.value)
     assert library.find(second.id).id == second.id
 
 
-def test_listing_needs_neither_torch_nor_numpy() -> None:
+def test_listing_imports_neither_torch_nor_numpy() -> None:
     Library().save(a_prompt())
-    code = "import sys; from softprompt.library import Library; print(len(Library().list().entries), sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys; from softprompt.library import Library; "
+        "print(len(Library().list().entries), sorted({'torch', 'numpy'} & set(sys.modules)))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "1 []"

@@ -1,4 +1,4 @@
-"""Prompts as people copy them from image programs: what is found in them, and what is left once it is removed."""
+"""Syntax of image programs in copied prompts: how it is recognized and removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from softprompt.prompts.syntax import describe_syntax, find_syntax, prepare_prompt
 
 INFOTEXT = "a red fox\nNegative prompt: blurry, low quality\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1"
-CASES = [  # text, the kinds found, what is left with `plain`
+CASES = [  # text, kinds of syntax, text with `plain`
     ("a red fox in the snow", "", "a red fox in the snow"),
     ("(red fox:1.3) in (deep) snow", "weight", "red fox in (deep) snow"),
     ("((masterpiece)), [[blurry]] (((fox)))", "weight", "masterpiece, blurry fox"),
@@ -36,7 +36,7 @@ CASES = [  # text, the kinds found, what is left with `plain`
 
 
 @pytest.mark.parametrize(("text", "kinds", "plain"), CASES)
-def test_syntax_is_found_and_removed(text: str, kinds: str, plain: str) -> None:
+def test_syntax_is_recognized_and_removed(text: str, kinds: str, plain: str) -> None:
     prepared = prepare_prompt(text, plain=True)
     assert (prepared.kinds, prepared.text) == (set(kinds.split()), plain)
 
@@ -47,16 +47,16 @@ def test_without_plain_only_an_infotext_is_cut() -> None:
 
 
 @given(st.text(alphabet="ab :1.|$,_()[]{}<>\\\nBREAKlor", max_size=60))
-def test_spans_are_ordered_and_cover_what_is_removed(text: str) -> None:
+def test_spans_are_ordered_and_plain_text_adds_nothing(text: str) -> None:
     spans = find_syntax(text)
     edges = [edge for span in spans for edge in (span.start, span.end)]
     assert edges == sorted(edges)
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
-    left = set(text) | {" "}
-    assert set(prepare_prompt(text, plain=True).text) <= left
+    allowed = set(text) | {" "}
+    assert set(prepare_prompt(text, plain=True).text) <= allowed
 
 
-def test_a_notice_names_what_was_found_and_what_became_of_it() -> None:
+def test_notice_names_the_syntax_and_what_happened_to_it() -> None:
     kinds = prepare_prompt(f"(fox:1.2) <lora:x:1> {INFOTEXT}").kinds
     assert describe_syntax(kinds, plain=False) == (
         "the prompt has weights such as (word:1.3) and LoRA tags such as <lora:name:1>: the model reads them as words. "

@@ -1,4 +1,4 @@
-"""Making way for who types."""
+"""Lowering the priority of long computations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softprompt.system import priority
 
 
 class Autogroup:
-    """The kernel's file, which refuses as many writes as it is told to."""
+    """The kernel's file, which rejects the first `refusals` writes."""
 
     def __init__(self, refusals: int) -> None:
         self.refusals, self.written = refusals, ""
@@ -24,16 +24,13 @@ class Autogroup:
 
 
 @pytest.mark.parametrize(("refusals", "written"), [(0, "5"), (1, "5"), (2, "")])
-def test_a_session_is_lowered_though_the_kernel_is_busy(
-    refusals: int, written: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asked once more, after a while; where it refuses then too, nothing is lost but some politeness."""
+def test_a_busy_kernel_is_asked_once_more(refusals: int, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     autogroup, slept, lowered = Autogroup(refusals), list[float](), list[int]()
-    monkeypatch.setattr(priority, "AUTOGROUP", autogroup)
+    monkeypatch.setattr(priority, "AUTOGROUP_PATH", autogroup)
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(os, "nice", lowered.append)
     monkeypatch.setattr(os, "getpriority", lambda *_: 0)
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
-    priority.lower_priority(priority.WORKER)
+    priority.lower_priority(priority.WORKER_NICENESS)
     assert (autogroup.written, lowered) == (written, [5])
-    assert slept == [priority.AGAIN] * (refusals > 0)
+    assert slept == [priority.RETRY_SECONDS] * (refusals > 0)

@@ -1,4 +1,4 @@
-"""A training that is interrupted and goes on from its state comes to the same bits as one that never was."""
+"""A training resumed from a saved state gives the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.conftest import FOX
 from tests.worker_process import same_bits
 
 
-def states(encoder: TextEncoder, **settings: Any) -> tuple[list[TrainingState], SoftPrompt]:
-    """The state at every report of a training, and what it came to."""
-    taken: list[TrainingState] = []
-    return taken, train(encoder, FOX, on_report=lambda report: taken.append(report.state()), **settings)
+def train_with_states(encoder: TextEncoder, **settings: Any) -> tuple[list[TrainingState], SoftPrompt]:
+    """Return the state at every report of a training, and its soft prompt."""
+    states: list[TrainingState] = []
+    return states, train(encoder, FOX, on_report=lambda report: states.append(report.state()), **settings)
 
 
 def same_tensor(a: Tensor, b: Tensor) -> bool:
@@ -36,7 +36,7 @@ def same_tensor(a: Tensor, b: Tensor) -> bool:
     "settings",
     [
         {"tokens": 2, "steps": 24, "restarts": 2, "interval": 7},
-        # many numbers at once: what is computed of them must not depend on where among them a step begins
+        # many rows: rounding must not depend on the position of the first step in the precomputed schedule
         {"tokens": 1, "steps": 40, "restarts": 8, "contexts": (), "interval": 7},
         {"tokens": 2, "steps": 60, "stop_at": 0.97, "interval": 4},
         {"tokens": 2, "steps": 40, "patience": 5, "rate": 20.0, "interval": 10, "contexts": TRAINING_CONTEXTS[:4]},
@@ -44,31 +44,31 @@ def same_tensor(a: Tensor, b: Tensor) -> bool:
         {"tokens": "auto", "steps": 10, "stop_at": 0.9, "interval": 6},
     ],
 )
-def test_from_every_state_it_comes_to_the_same_bits(encoder: TextEncoder, settings: dict[str, Any]) -> None:
-    taken, whole = states(encoder, **settings)
-    assert len(taken) >= 2
-    # each state leads to the next one's bits, and the last to the end's: so all of them lead to the same end
-    for state, following in pairwise(taken):
-        again = from_bytes(to_bytes(state), "checkpoint")  # as the disk gives it back
-        reached = next(iter_train(encoder, FOX, resume=again, **settings)).state()
-        assert (reached.step, reached.tokens) == (following.step, following.tokens)
-        assert reached.tensors.keys() == following.tensors.keys()
-        assert all(same_tensor(tensor, following.tensors[name]) for name, tensor in reached.tensors.items())
-        assert (reached.best is None) == (following.best is None)
-        assert reached.best is None or same_bits(reached.best, following.best)
-    last = from_bytes(to_bytes(taken[-1]), "checkpoint")
-    assert same_bits(train(encoder, FOX, resume=last, **settings), whole)
+def test_training_resumed_from_any_state_gives_identical_bits(encoder: TextEncoder, settings: dict[str, Any]) -> None:
+    states, uninterrupted = train_with_states(encoder, **settings)
+    assert len(states) >= 2
+    # each state leads to the bits of the next state, and the last to the result: so all lead to the same result
+    for state, following in pairwise(states):
+        saved = from_bytes(to_bytes(state), "checkpoint")  # as read back from disk
+        resumed = next(iter_train(encoder, FOX, resume=saved, **settings)).state()
+        assert (resumed.step, resumed.tokens) == (following.step, following.tokens)
+        assert resumed.tensors.keys() == following.tensors.keys()
+        assert all(same_tensor(tensor, following.tensors[name]) for name, tensor in resumed.tensors.items())
+        assert (resumed.best is None) == (following.best is None)
+        assert resumed.best is None or same_bits(resumed.best, following.best)
+    last = from_bytes(to_bytes(states[-1]), "checkpoint")
+    assert same_bits(train(encoder, FOX, resume=last, **settings), uninterrupted)
 
 
-def test_the_caller_says_when_a_report_is_due(encoder: TextEncoder) -> None:
+def test_interval_can_be_a_function_of_the_step(encoder: TextEncoder) -> None:
     steps = [
         report.step for report in iter_train(encoder, FOX, tokens=1, steps=12, interval=lambda step: step in (2, 3, 7))
     ]
     assert steps == [2, 3, 7, 12]
 
 
-def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> None:
-    raw = to_bytes(states(encoder, tokens=1, steps=2, interval=2, contexts=())[0][0])
+def test_a_checkpoint_with_a_changed_byte_is_rejected(encoder: TextEncoder) -> None:
+    raw = to_bytes(train_with_states(encoder, tokens=1, steps=2, interval=2, contexts=())[0][0])
     for i in range(0, len(raw), 37):
         with pytest.raises(EntryDamaged):
             from_bytes(raw[:i] + bytes([raw[i] ^ 4]) + raw[i + 1 :], "checkpoint")
@@ -76,7 +76,7 @@ def test_a_checkpoint_with_any_byte_changed_is_refused(encoder: TextEncoder) -> 
         from_bytes(raw[:-1], "checkpoint")
 
 
-def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> None:
+def test_running_a_job_twice_saves_one_entry(encoder: TextEncoder) -> None:
     job = TrainJob(FOX, TrainConfig(tokens=1, steps=3, contexts=()), name="fox")
     library = Library()
     first = run_job(job, encoder, library, entry_id="0123456789abcdef")
@@ -85,10 +85,10 @@ def test_a_job_is_trained_and_saved_once_under_its_id(encoder: TextEncoder) -> N
     assert second.entry is not None
     assert first.entry.id == second.entry.id == "0123456789abcdef"
     assert first.entry.prompt.created == second.entry.prompt.created
-    assert [one.name for one in library.list().entries] == ["fox"]
+    assert [entry.name for entry in library.list().entries] == ["fox"]
 
 
-def test_a_job_survives_json(encoder: TextEncoder) -> None:
+def test_a_job_round_trips_through_json(encoder: TextEncoder) -> None:
     import json
 
     job = TrainJob(
@@ -108,12 +108,12 @@ def test_a_job_survives_json(encoder: TextEncoder) -> None:
         {**TrainJob("a").as_dict(), "config": {"x": 1}},
     ],
 )
-def test_what_is_no_job_is_refused(values: Any) -> None:
+def test_invalid_job_data_is_rejected(values: Any) -> None:
     with pytest.raises(ConfigError):
         Job.from_dict(values)
 
 
 @pytest.mark.parametrize("prompt", ["", " \n", "a" * ((1 << 20) + 1)])
-def test_a_prompt_that_cannot_be_trained_on_is_refused(prompt: str) -> None:
+def test_an_empty_or_oversized_prompt_is_rejected(prompt: str) -> None:
     with pytest.raises(PromptError):
         TrainJob(prompt)

@@ -1,4 +1,4 @@
-"""What the worker does when it cannot train: a broken torch, no memory, a thread that dies, a device that is lost."""
+"""Tests of a worker that cannot train: a broken torch, too little memory, a dead thread, a lost device."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ import pytest
 from softprompt.config import TrainConfig
 from softprompt.errors import WorkerError
 from softprompt.jobs.job import TrainJob
-from softprompt.system.locks import take
+from softprompt.system.locks import try_lock
 from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
 from softprompt.worker.endpoint import Endpoint
 from tests.conftest import BOAT, FOX
-from tests.worker_process import Home, events, gone, is_listening, left_runs, until, wait_for
+from tests.worker_process import (
+    Home,
+    create_abandoned_runs,
+    events,
+    is_listening,
+    wait_for_run,
+    wait_until,
+    wait_until_gone,
+)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = TrainConfig(tokens=1, steps=10, contexts=())
 
-pytestmark = pytest.mark.usefixtures("real_start")  # what is wrong with a process is wrong from its start
+pytestmark = pytest.mark.usefixtures("real_worker_start")  # failures must be present from the start of the process
 
 
 @pytest.fixture
@@ -35,160 +43,166 @@ def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     process.close()
 
 
-def broken_torch(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a package named torch on the path that runs this statement when it is imported."""
+def install_broken_torch(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a package torch on the path that executes `statement` on import."""
     (folder / "torch").mkdir()
     (folder / "torch" / "__init__.py").write_text(statement)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def start_worker(changes: str) -> None:
-    """Start a worker after this code, which changes what it will find."""
-    code = f"{changes}import sys\nsys.argv[1:] = []\nfrom softprompt.worker.__main__ import main\nmain()\n"
+def start_worker(patch: str) -> None:
+    """Start a worker in a process that first executes the code `patch`."""
+    code = f"{patch}import sys\nsys.argv[1:] = []\nfrom softprompt.worker.__main__ import main\nmain()\n"
     Endpoint().prepare()
     subprocess.run([sys.executable, "-c", code, "softprompt.worker"], check=True)
-    until(is_listening)
+    wait_until(is_listening)
 
 
-def heard_until_it_ended() -> tuple[list[dict[str, Any]], str]:
-    """What a client is told by the worker that it starts, and why that one ended."""
-    heard: list[dict[str, Any]] = []
+def receive_until_end() -> tuple[list[dict[str, Any]], str]:
+    """Start a worker, and return what it sends until it ends, with the error that a client raises then."""
+    received: list[dict[str, Any]] = []
     with pytest.raises(WorkerError) as raised:
-        _listen(heard)
-    assert not isinstance(raised.value, WorkerGone)  # after which clients would start the next one
-    return heard, str(raised.value)
+        _receive(received)
+    assert not isinstance(raised.value, WorkerGone)  # clients would start another worker after that
+    return received, str(raised.value)
 
 
-def _listen(heard: list[dict[str, Any]]) -> None:
+def _receive(received: list[dict[str, Any]]) -> None:
     with connect() as client:  # type: ignore[union-attr]
-        heard.extend(events(client))
+        received.extend(events(client))
 
 
 @pytest.mark.parametrize(
     ("statement", "why"),
-    [("raise ImportError('libtorch_cpu.so: cannot open shared object file')", "ImportError: libtorch_cpu.so: cannot open"),
+    [("raise ImportError('libtorch_cpu.so: cannot open shared object file')",
+      "ImportError: libtorch_cpu.so: cannot open"),
      ("raise MemoryError", "MemoryError"), ("raise SystemExit('no torch today')", "SystemExit: no torch today")],
 )  # fmt: skip
-def test_without_a_torch_that_works_every_client_is_told_and_the_runs_wait(
+def test_a_broken_torch_is_reported_to_clients_and_the_runs_stay_queued(
     worker: Home, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, why: str
 ) -> None:
-    broken_torch(tmp_path, statement, monkeypatch)
-    waiting = left_runs([TrainJob(FOX, SHORT)] * 2, "queued")
-    heard, said = heard_until_it_ended()
-    assert said.startswith(f"the worker has ended: nothing can be trained here ({why}")
-    assert not [event for event in heard if event["type"] == "run" and event["run"]["state"] == "running"]
+    install_broken_torch(tmp_path, statement, monkeypatch)
+    waiting = create_abandoned_runs([TrainJob(FOX, SHORT)] * 2, "queued")
+    received, error = receive_until_end()
+    assert error.startswith(f"the worker has ended: training does not work here ({why}")
+    assert not [event for event in received if event["type"] == "run" and event["run"]["state"] == "running"]
     if pid := worker.pid():
-        gone(pid)
-    assert [worker.record(one).state for one in waiting] == ["queued", "queued"]
+        wait_until_gone(pid)
+    assert [worker.read_run(run_id).state for run_id in waiting] == ["queued", "queued"]
     attached = run("attach", waiting[0])
     assert (attached.returncode, attached.stdout) == (1, "")
     assert why in attached.stderr
     assert "Traceback" not in attached.stderr
-    until(lambda: worker.pid() is None)
+    wait_until(lambda: worker.pid() is None)
     assert run("worker", "status").returncode == 1
 
 
-def test_it_ends_with_exit_code_1_and_a_line_in_its_log(
+def test_a_broken_torch_ends_the_worker_with_exit_code_1_and_a_log_line(
     worker: Home, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken_torch(tmp_path, "raise ImportError('no such file')", monkeypatch)
+    install_broken_torch(tmp_path, "raise ImportError('no such file')", monkeypatch)
     Endpoint().prepare()
-    lock = take(Endpoint().worker_lock)
+    lock = try_lock(Endpoint().worker_lock)
     assert lock is not None
     command = [sys.executable, "-P", "-m", "softprompt.worker", "--lock-fd", str(lock)]
     assert subprocess.run(command, pass_fds=(lock,), timeout=60).returncode == 1
     os.close(lock)
     (log,) = (home / "cache").glob("worker-*.log")
-    assert "CRITICAL the thread that trains has died" in log.read_text()
+    assert "CRITICAL the trainer's thread has died" in log.read_text()
 
 
-def test_under_a_limit_of_memory_it_says_so_and_ends(worker: Home) -> None:
-    (waiting,) = left_runs([TrainJob(FOX, SHORT)], "queued")
-    usual = resource.getrlimit(resource.RLIMIT_AS)
+def test_a_worker_with_too_little_memory_reports_that_and_ends(worker: Home) -> None:
+    (waiting,) = create_abandoned_runs([TrainJob(FOX, SHORT)], "queued")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
     Endpoint().prepare()
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "softprompt.worker", "--ready-fd", str(writing)], pass_fds=(writing,),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (500 << 20, usual[1])),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (500 << 20, limits[1])),
     )  # fmt: skip
     os.close(writing)
     process.wait(60)
     assert os.read(reading, 100) == b"ready"
     os.close(reading)
-    _, said = heard_until_it_ended()
-    assert "nothing can be trained here (ImportError: libtorch" in said
-    assert worker.record(waiting).state == "queued"
+    _, error = receive_until_end()
+    assert "training does not work here (ImportError: libtorch" in error
+    assert worker.read_run(waiting).state == "queued"
 
 
 @pytest.mark.parametrize("broken", ["trainer.ThreadTrainer.start", "queue.Queue.scan"])
-def test_where_no_thread_can_be_started_it_says_so_and_ends(worker: Home, broken: str) -> None:
-    failing = (
+def test_a_worker_that_cannot_start_a_thread_reports_that_and_ends(worker: Home, broken: str) -> None:
+    patch = (
         "import sys, softprompt.worker.trainer as trainer, softprompt.worker.queue as queue\n"
         'def fail(self): raise RuntimeError("can\'t start new thread")\n'
         f"{broken} = fail\n"
     )
-    start_worker(failing)
-    _, said = heard_until_it_ended()
-    assert "nothing can be trained here (RuntimeError: can't start new thread)" in said
+    start_worker(patch)
+    _, error = receive_until_end()
+    assert "training does not work here (RuntimeError: can't start new thread)" in error
 
 
-def test_a_run_that_kills_the_thread_fails_and_the_next_one_waits(worker: Home) -> None:
-    """Else every worker that is started would die of the same run."""
-    first, second = left_runs([TrainJob(FOX, SHORT), TrainJob(FOX, TrainConfig(tokens=2))], "queued")  # of two batches
-    dying = (
+def test_a_run_that_kills_the_trainer_fails_and_the_next_run_stays_queued(worker: Home) -> None:
+    """Otherwise the run would kill every new worker."""
+    first, second = create_abandoned_runs(
+        [TrainJob(FOX, SHORT), TrainJob(FOX, TrainConfig(tokens=2))], "queued"
+    )  # of two batches
+    patch = (
         "import sys, types\n"
-        "def carry(self): raise KeyboardInterrupt('out of a C library')\n"
+        "def run(self): raise KeyboardInterrupt('out of a C library')\n"
         "def module(name, **values): sys.modules[name] = types.SimpleNamespace(__spec__=None, **values)\n"
         "module('softprompt.training.trainer')\n"
-        "module('softprompt.worker.executor', Carrying=type('C', (), {'__init__': lambda self, *_: None, 'run': carry}))\n"
-        "module('softprompt.worker.model_cache', Warm=type('W', (), {'names': list}))\n"
+        "executor = {'__init__': lambda self, *_: None, 'run': run}\n"
+        "module('softprompt.worker.executor', RunExecutor=type('RunExecutor', (), executor))\n"
+        "module('softprompt.worker.model_cache', ModelCache=type('ModelCache', (), {'names': list}))\n"
     )
-    start_worker(dying)
-    _, said = heard_until_it_ended()
-    assert "KeyboardInterrupt: out of a C library" in said
+    start_worker(patch)
+    _, error = receive_until_end()
+    assert "KeyboardInterrupt: out of a C library" in error
     if pid := worker.pid():
-        gone(pid)
-    failed, waiting = worker.record(first), worker.record(second)
+        wait_until_gone(pid)
+    failed, waiting = worker.read_run(first), worker.read_run(second)
     assert (failed.state, failed.error) == (
         "failed",
-        "the thread that trained it died (KeyboardInterrupt: out of a C library)",
+        "its trainer died (KeyboardInterrupt: out of a C library)",
     )
     assert (waiting.state, waiting.began) == ("queued", "")
 
 
-def test_a_device_that_fails_fails_its_run_and_keeps_the_next_one_waiting_for_a_fresh_process(
-    worker: Home, home: Path
-) -> None:
-    """The first process takes torch's meta device, which computes nothing, for its GPU; its probe must notice, and nothing else be begun there."""
-    failing = (
+def test_a_lost_device_fails_its_run_and_the_next_run_waits_for_a_new_process(worker: Home, home: Path) -> None:
+    """The first process takes torch's meta device, which computes nothing, for its GPU.
+
+    It must notice that, and start no other run.
+    """
+    patch = (
         "import torch, softprompt.encoders.loading as m, softprompt.worker.model_cache as w\n"
         "known, m.check_device = m.pick_device, lambda name: None\n"
-        "m.pick_device = w.pick_device = lambda name: torch.device('meta') if name in ('auto', 'meta') else known(name)\n"
+        "def pick_device(name): return torch.device('meta') if name in ('auto', 'meta') else known(name)\n"
+        "m.pick_device = w.pick_device = pick_device\n"
         "def empty_cache(): raise RuntimeError('CUDA error: an illegal memory access was encountered')\n"
         "torch.cuda.is_available, torch.cuda.empty_cache = lambda: True, empty_cache\n"
         "from softprompt.worker.__main__ import main\n"
         "main()\n"
     )
     Endpoint().prepare()
-    subprocess.run([sys.executable, "-c", failing], check=True)
-    until(is_listening)
+    subprocess.run([sys.executable, "-c", patch], check=True)
+    wait_until(is_listening)
     with worker.client() as client:
         bad, good = (
             client.request(p.Submit(TrainJob(text, SHORT, device=device).as_dict()))["id"]
             for text, device in ((FOX, "auto"), (BOAT, "cpu"))
         )
-        heard: list[dict[str, Any]] = []
+        received: list[dict[str, Any]] = []
         with pytest.raises(WorkerGone):
-            heard.extend(events(client))
-    assert heard[-1] == {"type": "bye", "again": True, "reason": ""}
-    assert worker.record(bad).state == "failed"
-    assert "meta" in worker.record(bad).error  # torch's own words
+            received.extend(events(client))
+    assert received[-1] == {"type": "bye", "again": True, "reason": ""}
+    assert worker.read_run(bad).state == "failed"
+    assert "meta" in worker.read_run(bad).error  # from torch's error
     assert not [
-        event for event in heard if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]
+        event for event in received if event["type"] == "run" and event["run"]["id"] == good and event["run"]["began"]
     ]
-    assert worker.ended(good).state == "done"
-    with worker.client() as client:  # of the fresh process, which has no such device
+    assert worker.wait_until_ended(good).state == "done"
+    with worker.client() as client:  # the new process has no meta device
         client.request(p.Resume(bad))
-        wait_for(client, bad, lambda told: told["state"] == "done")
+        wait_for_run(client, bad, lambda run: run["state"] == "done")
     (log,) = (home / "cache").glob("worker-*.log")
-    assert "is lost to this process, which starts afresh" in log.read_text()
+    assert "this process has lost its device, so the worker restarts" in log.read_text()

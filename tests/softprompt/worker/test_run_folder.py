@@ -1,4 +1,4 @@
-"""Run folders and the queue of them: what they hold is hostile, and two hosts may share them."""
+"""Tests of run folders and the queue: the files may be hostile, and two hosts may share them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from softprompt.errors import RunRefused, RunUnreadable
 from softprompt.jobs.job import Job, SweepJob, TrainJob
 from softprompt.worker import messages
 from softprompt.worker import protocol as p
-from softprompt.worker.leases import Holder, holder_of, newest, take_lease
+from softprompt.worker.leases import Holder, newest_lease, read_holder, take_lease
 from softprompt.worker.queue import Queue
 from softprompt.worker.run_folder import (
     EVENTS,
@@ -30,8 +30,8 @@ from softprompt.worker.run_folder import (
     AnyRun,
     Run,
     RunFolder,
-    all_runs,
-    look,
+    list_runs,
+    load_run,
     runs_folder,
 )
 from tests.conftest import FOX
@@ -47,10 +47,10 @@ def runs(home: Path) -> Path:
 
 @pytest.fixture
 def queue(home: Path) -> Queue:
-    return scanned(home)
+    return create_queue(home)
 
 
-def scanned(home: Path) -> Queue:
+def create_queue(home: Path) -> Queue:
     queue = Queue(home / "data", lambda *_: None)
     list(queue.scan())
     return queue
@@ -65,10 +65,10 @@ def write_events(folder: RunFolder, *events: Any) -> None:
     (folder.path / EVENTS).write_text("".join(f"{line}\n" for line in lines))
 
 
-def tell(run: AnyRun) -> dict[str, Any]:
-    """The run as a client takes it."""
-    told: dict[str, Any] = p.message_of(p.encode({"type": "run", "run": messages.shown(run)}))["run"]
-    return told
+def as_client_sees(run: AnyRun) -> dict[str, Any]:
+    """Return a run as a client receives it."""
+    values: dict[str, Any] = p.parse_message(p.encode({"type": "run", "run": messages.describe_run(run)}))["run"]
+    return values
 
 
 def change_spec(folder: RunFolder, change: Callable[[dict[str, Any]], object]) -> None:
@@ -93,8 +93,8 @@ def set_events(*events: Any) -> Callable[[RunFolder], None]:
     return lambda folder: write_events(folder, *events)
 
 
-def put(name: str, make: Callable[[Path], object]) -> Callable[[RunFolder], None]:
-    """Something else stands where a file should be."""
+def replace_file(name: str, make: Callable[[Path], object]) -> Callable[[RunFolder], None]:
+    """Return a change that puts something else in place of a file."""
 
     def change(folder: RunFolder) -> None:
         (folder.path / name).unlink()
@@ -103,18 +103,18 @@ def put(name: str, make: Callable[[Path], object]) -> Callable[[RunFolder], None
     return change
 
 
-def bind(path: Path) -> None:
-    here = os.open(".", os.O_RDONLY)
-    os.chdir(path.parent)  # a socket's path is short
+def bind_socket(path: Path) -> None:
+    previous_folder = os.open(".", os.O_RDONLY)
+    os.chdir(path.parent)  # the full path is too long for a socket
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path.name)
     finally:
-        os.chdir(here)
-        os.close(here)
+        os.chdir(previous_folder)
+        os.close(previous_folder)
 
 
-def too_long(path: Path) -> None:
+def create_huge_file(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(3 << 30)
 
@@ -127,116 +127,115 @@ UNREADABLE: list[tuple[str, Callable[[RunFolder], Any], str]] = [
         "unknown settings: from_a_newer_version.*update",
     ),
     ("a format of a newer version", lambda folder: change_spec(folder, lambda spec: spec.update(format=2)), "Update"),
-    ("a setting out of its bounds", set_config(steps=0), "steps is 0"),
-    ("more tokens than there are numbers", set_config(tokens=10**30), "tokens is 1000"),
+    ("a setting out of range", set_config(steps=0), "steps is 0"),
+    ("a huge number of tokens", set_config(tokens=10**30), "tokens is 1000"),
     (
-        "a result of a sweep that is none",
+        "an invalid sweep result",
         set_events(QUEUED, {"event": "done", "results": [{"tokens": 1, "similarity": "x"}]}),
         "similarity",
     ),
-    ("a setting of another type", set_config(contexts=5), "contexts is 5"),
+    ("a setting of the wrong type", set_config(contexts=5), "contexts is 5"),
     ("a huge number", set_config(steps=10**400), "very many digits"),
-    ("a number that Python does not read", set_spec(b'{"format": 1, "created": ' + b"9" * 5000 + b"}"), "spec.json"),
-    ("a prompt that is none", set_job(prompt=" "), "prompt"),
-    ("a name that no entry has", set_job(name="a\x1b[2J"), "name"),
-    ("a spec that is a list", set_spec("[]"), "no object"),
-    ("a spec that is no JSON", set_spec("{"), "spec.json"),
+    ("a number too long for Python", set_spec(b'{"format": 1, "created": ' + b"9" * 5000 + b"}"), "spec.json"),
+    ("an empty prompt", set_job(prompt=" "), "prompt"),
+    ("a name with control characters", set_job(name="a\x1b[2J"), "name"),
+    ("a spec that is a list", set_spec("[]"), "not an object"),
+    ("a spec that is not JSON", set_spec("{"), "spec.json"),
     ("a spec that is not UTF-8", set_spec(b'{"\xff": 1}'), "not UTF-8"),
     ("a spec nested too deeply", set_spec("[" * 100_000), "nested"),
-    ("a spec of no time", lambda folder: change_spec(folder, lambda spec: spec.update(created=[1])), "time"),
+    ("a spec without a valid time", lambda folder: change_spec(folder, lambda spec: spec.update(created=[1])), "time"),
     ("no spec", lambda folder: (folder.path / SPEC).unlink(), "spec.json is missing"),
     ("no events", lambda folder: (folder.path / EVENTS).unlink(), "events.jsonl is missing"),
     (
-        "events of no text",
+        "events without valid lines",
         set_events("\udcff".encode("utf-8", "surrogatepass").decode("latin-1"), "{", "[]", "[" * 9000),
-        "no event says",
+        "no event shows",
     ),
-    ("a time that is none", set_events({**QUEUED, "at": [1]}), "time"),
-    ("a position that is none", set_events({**QUEUED, "position": float("nan")}), "position is nan"),
-    ("a position without a next", set_events({**QUEUED, "position": 10**400}), "very many digits"),
-    ("a last report that is none", set_events(QUEUED, {"event": "done", "latest": "zzz"}), "latest is 'zzz'"),
-    ("an entry that is none", set_events(QUEUED, {"event": "done", "entry": {}}), "entry is a dict"),
-    ("a step that is none", set_events(QUEUED, {"event": "began", "step": True}), "step is True"),
-    ("a lease that is none", set_events(QUEUED, {"event": "moved", "position": 2.0, "lease": "x"}), "lease is 'x'"),
+    ("an invalid time", set_events({**QUEUED, "at": [1]}), "time"),
+    ("a position that is not a number", set_events({**QUEUED, "position": float("nan")}), "position is nan"),
+    ("a huge position", set_events({**QUEUED, "position": 10**400}), "very many digits"),
+    ("an invalid latest report", set_events(QUEUED, {"event": "done", "latest": "zzz"}), "latest is 'zzz'"),
+    ("an invalid entry", set_events(QUEUED, {"event": "done", "entry": {}}), "entry is a dict"),
+    ("an invalid step", set_events(QUEUED, {"event": "began", "step": True}), "step is True"),
+    ("an invalid lease", set_events(QUEUED, {"event": "moved", "position": 2.0, "lease": "x"}), "lease is 'x'"),
     *(
-        (f"{kind} as {name}", put(name, make), said)
+        (f"{kind} as {name}", replace_file(name, make), message)
         for name in (SPEC, EVENTS)
-        for kind, make, said in (
-            ("a pipe", os.mkfifo, "no regular file"),
-            ("a folder", Path.mkdir, "no regular file"),
-            ("a socket", bind, "no regular file"),
+        for kind, make, message in (
+            ("a pipe", os.mkfifo, "not a regular file"),
+            ("a folder", Path.mkdir, "not a regular file"),
+            ("a socket", bind_socket, "not a regular file"),
             ("a device", lambda path: path.symlink_to("/dev/zero"), "symbolic link"),
-            ("far too long", too_long, "bytes, more than"),
+            ("a huge file", create_huge_file, "bytes; at most"),
         )
     ),
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), [case[1:] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
-def test_a_run_that_cannot_be_read_says_why_and_harms_no_other(
-    home: Path, runs: Path, change: Callable[[RunFolder], Any], said: str
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
+def test_an_unreadable_run_shows_the_reason_and_affects_no_other_run(
+    home: Path, runs: Path, change: Callable[[RunFolder], Any], message: str
 ) -> None:
-    """It is listed between the runs to come and those that are over, the next run trains, and it can be dropped."""
+    """It is listed between the unfinished and the ended runs, the next run trains, and the user can drop it."""
     bad, good = create(runs, 1.0), create(runs, 2.0)
     change(bad)
-    for read in (bad.read, bad.glance):
-        with pytest.raises(RunUnreadable, match=said):
+    for read in (bad.read, bad.peek):
+        with pytest.raises(RunUnreadable, match=message):
             read()
     ended = create(runs)
     ended.append({"event": "stopped"})
-    assert [(run.id, run.state) for run in all_runs(runs)] == [
+    assert [(run.id, run.state) for run in list_runs(runs)] == [
         (good.id, "queued"), (bad.id, "unreadable"), (ended.id, "stopped")
     ]  # fmt: skip
-    queue = scanned(home)
-    assert [training.folder.id for training in queue.next()] == [good.id]
-    for request in (queue.stop, queue.pause, queue.resume, lambda name: queue.move(name, "")):
-        with pytest.raises(RunRefused, match=f"run {bad.id} cannot be read"):
+    queue = create_queue(home)
+    assert [active.folder.id for active in queue.take_next_batch()] == [good.id]
+    for request in (queue.stop, queue.pause, queue.resume, lambda run_id: queue.move(run_id, "")):
+        with pytest.raises(RunRefused, match=f"run {bad.id} is unreadable"):
             request(bad.id)
-    assert tell(queue.runs[bad.id]).keys() == tell(queue.runs[good.id]).keys()
-    assert 0 < len(tell(queue.runs[bad.id])["error"]) < 400
+    assert as_client_sees(queue.runs[bad.id]).keys() == as_client_sees(queue.runs[good.id]).keys()
+    assert 0 < len(as_client_sees(queue.runs[bad.id])["error"]) < 400
     queue.drop(bad.id)
     assert not os.path.lexists(bad.path)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.touch, lambda path: path.symlink_to("/etc")])
-def test_what_has_a_runs_name_and_is_no_folder_can_be_dropped(
-    home: Path, runs: Path, make: Callable[[Path], object]
-) -> None:
+def test_a_file_with_a_runs_name_can_be_dropped(home: Path, runs: Path, make: Callable[[Path], object]) -> None:
     runs.mkdir(parents=True)
     make(runs / f"{7:016x}")
     (runs / "notes").mkdir()
-    queue = scanned(home)
+    queue = create_queue(home)
     assert [(run.id, run.state) for run in queue.runs.values()] == [(f"{7:016x}", "unreadable")]
     queue.drop(f"{7:016x}")
     assert [path.name for path in runs.iterdir()] == ["notes"]
     assert Path("/etc").is_dir()
 
 
-def test_a_newer_worker_elsewhere_keeps_the_run_that_only_it_can_read(home: Path, runs: Path) -> None:
+def test_a_run_that_only_a_newer_worker_elsewhere_can_read_cannot_be_dropped(home: Path, runs: Path) -> None:
     folder = create(runs)
     change_spec(folder, lambda spec: spec.update(format=2))
-    plant(folder, host="elsewhere")
+    plant_lease(folder, host="elsewhere")
     with pytest.raises(RunRefused, match="held by elsewhere: drop it there"):
-        scanned(home).drop(folder.id)
+        create_queue(home).drop(folder.id)
     os.utime(folder.path / "lease.2", (0, 0))
-    scanned(home).drop(folder.id)
+    create_queue(home).drop(folder.id)
 
 
-def test_damage_that_decides_nothing_costs_no_run(runs: Path) -> None:
+def test_damaged_events_that_do_not_affect_the_state_are_ignored(runs: Path) -> None:
     folder = create(runs)
     report = {"event": "report", "step": 1, "tokens": 2, "loss": 0.5, "similarity": 0.5}
     write_events(
-        folder, {**QUEUED, "position": float("nan")}, QUEUED, "torn", {"event": "began", "step": 0}, {**report, "step": "x"}, report,
-        {**report, "loss": float("inf")}, {"event": "of a newer version"}, "x" * (2 << 20), {**report, "step": 2, "text": "\ud800"}, '{"at": "20',
+        folder, {**QUEUED, "position": float("nan")}, QUEUED, "torn", {"event": "began", "step": 0},
+        {**report, "step": "x"}, report, {**report, "loss": float("inf")}, {"event": "of a newer version"},
+        "x" * (2 << 20), {**report, "step": 2, "text": "\ud800"}, '{"at": "20',
     )  # fmt: skip
     run = folder.read()
     assert (run.state, run.position) == ("running", 1.0)
     assert [point[0] for point in run.points] == [1, 2]
     assert run.latest["text"] == "\ufffd"
-    assert folder.glance() == run
+    assert folder.peek() == run
 
 
-def test_a_long_training_keeps_a_bounded_curve_with_its_lowest_point_and_its_last(runs: Path) -> None:
+def test_the_curve_of_a_long_training_is_bounded_and_keeps_its_lowest_and_last_point(runs: Path) -> None:
     folder = create(runs)
     steps = range(10, 10 * 3 * MAX_POINTS, 10)
     lowest = steps[1234]
@@ -253,12 +252,12 @@ def test_a_long_training_keeps_a_bounded_curve_with_its_lowest_point_and_its_las
     write_events(
         folder, QUEUED, {"event": "began", "step": 0}, *reports, {"event": "done", "latest": {"step": steps[-1]}}
     )
-    assert (folder.glance().state, folder.glance().points, folder.read().points) == ("done", (), points)
+    assert (folder.peek().state, folder.peek().points, folder.read().points) == ("done", (), points)
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=8), parts, max_size=3),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values, max_size=3),
     max_leaves=6,
 )
 KINDS = st.sampled_from(
@@ -285,21 +284,21 @@ GOOD = {"at": TIME, "position": 1, "step": 1, "tokens": 2, "loss": 0.5, "similar
 
 @settings(max_examples=150)
 @given(st.lists(st.tuples(KINDS, st.dictionaries(KEYS, JSON, max_size=2)), max_size=6))
-def test_whatever_the_events_hold_a_run_comes_of_it_that_can_be_told(
+def test_any_events_give_a_run_that_can_be_sent_to_clients(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, dict[str, Any]]]
 ) -> None:
     folder = create(tmp_path_factory.mktemp("runs"))
     write_events(folder, QUEUED, *(json.dumps({**GOOD, "event": kind, **values}) for kind, values in changes))
-    run = look(folder)
-    tell(run)
+    run = load_run(folder)
+    as_client_sees(run)
     assert run.state in ("queued", "running", "paused", "done", "stopped", "failed", "unreadable")
     if isinstance(run, Run):
         assert folder.read() == run
         json.dumps([run.points, dict(run.latest)], allow_nan=False)
 
 
-def test_events_of_today_and_of_before_are_read_alike(runs: Path) -> None:
-    """Events without a lease's number come from older versions."""
+def test_events_without_a_lease_are_readable(runs: Path) -> None:
+    """Older versions wrote events without the number of a lease."""
     folder = create(runs)
     write_events(folder, QUEUED, {"event": "began", "step": 0}, {"event": "pausing"}, {"event": "paused"})
     assert (folder.read().state, folder.read().lease) == ("paused", 0)
@@ -311,99 +310,99 @@ def test_events_of_today_and_of_before_are_read_alike(runs: Path) -> None:
 # leases
 
 
-def plant(folder: RunFolder, **changes: Any) -> None:
-    """A newer lease, of another holder."""
-    holder = replace(Holder.me(), **changes)
-    (folder.path / f"lease.{newest(folder.path) + 1}").write_text(json.dumps(asdict(holder)))
+def plant_lease(folder: RunFolder, **changes: Any) -> None:
+    """Add a newer lease with another holder."""
+    holder = replace(Holder.this_process(), **changes)
+    (folder.path / f"lease.{newest_lease(folder.path) + 1}").write_text(json.dumps(asdict(holder)))
 
 
-def dead() -> dict[str, Any]:
+def dead_process() -> dict[str, Any]:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return {"pid": child.pid, "started": "1"}
 
 
-def test_a_worker_that_lost_its_lease_changes_nothing_any_more(home: Path, runs: Path) -> None:
-    """Two queues on one home: the run is taken from the first while it trains, and both write on."""
-    first = scanned(home)
+def test_events_of_a_worker_that_lost_its_lease_do_not_count(home: Path, runs: Path) -> None:
+    """The second queue takes a run that the first is training, and then both write events."""
+    first = create_queue(home)
     run = first.submit(JOB, b"")
-    (training,) = first.next()
+    (active,) = first.take_next_batch()
     for event in (
         {"event": "began", "step": 0},
         {"event": "report", "step": 10, "tokens": 2, "loss": 0.5, "similarity": 0.5},
     ):
-        first.record(run.id, training.folder.append(event, training.lease.number))
-    second = scanned(home)
-    taken = second.pause(run.id)
-    assert (taken.state, newest(training.folder.path)) == ("paused", 2)
-    for late in (
+        first.record_event(run.id, active.folder.append(event, active.lease.number))
+    second = create_queue(home)
+    paused = second.pause(run.id)
+    assert (paused.state, newest_lease(active.folder.path)) == ("paused", 2)
+    for late_event in (
         {"event": "moved", "position": 9.0},
         {"event": "failed", "error": "late", "lease": 1},
         {"event": "done", "entry": "x"},
     ):
-        training.folder.append(late, training.lease.number)
-    assert (training.folder.read().state, training.folder.glance().state) == ("paused", "paused")
-    assert training.folder.read().position == run.position
-    first.renew()
-    assert training.stop_request == "leave"
-    first.ended(run.id, training.folder.stamped({"event": "done", "entry": "x"}, 1))
+        active.folder.append(late_event, active.lease.number)
+    assert (active.folder.read().state, active.folder.peek().state) == ("paused", "paused")
+    assert active.folder.read().position == run.position
+    first.renew_leases()
+    assert active.stop_request == "leave"
+    first.handle_end(run.id, active.folder.stamp({"event": "done", "entry": "x"}, 1))
     assert first.runs[run.id].state == "paused"
     second.resume(run.id)
-    assert [taken.lease.number for taken in second.next()] == [2]
+    assert [resumed.lease.number for resumed in second.take_next_batch()] == [2]
 
 
-def test_the_late_end_of_a_lost_run_is_not_believed_though_only_the_end_of_the_file_is_looked_at(runs: Path) -> None:
+def test_reading_only_the_last_events_still_ignores_the_late_end_of_a_lost_run(runs: Path) -> None:
     folder = create(runs)
     take_lease(folder.path)
     folder.append({"event": "paused"}, 2)
     for step in range(200):
         folder.append({"event": "report", "step": step, "tokens": 2, "loss": 0.5, "similarity": 0.5}, 1, durable=False)
     folder.append({"event": "done", "entry": "x"}, 1)
-    assert folder.glance().state == "paused"
+    assert folder.peek().state == "paused"
 
 
-def test_waiting_runs_cost_no_lease_until_they_are_trained_or_changed(home: Path, runs: Path) -> None:
+def test_waiting_runs_need_no_lease_until_they_are_trained_or_changed(home: Path, runs: Path) -> None:
     folders = [create(runs, float(i)) for i in range(8)]
-    gone = dead()
+    holder_values = dead_process()
     for folder in folders:
-        plant(folder, **gone)
-    queue = scanned(home)
-    assert {newest(folder.path) for folder in folders} == {2}
+        plant_lease(folder, **holder_values)
+    queue = create_queue(home)
+    assert {newest_lease(folder.path) for folder in folders} == {2}
     queue.pause(folders[1].id)
     queue.stop(folders[2].id)
     queue.move(folders[3].id, before=folders[0].id)
     queue.drop(folders[4].id)
-    assert [newest(folder.path) for folder in folders if folder.path.exists()] == [3, 3, 3, 3, 2, 2, 2]
-    trained = [training.folder for training in queue.next()]
+    assert [newest_lease(folder.path) for folder in folders if folder.path.exists()] == [3, 3, 3, 3, 2, 2, 2]
+    trained = [active.folder for active in queue.take_next_batch()]
     assert [folder.id for folder in trained] == [folders[i].id for i in (3, 0, 5, 6, 7)]
-    assert {newest(folder.path) for folder in trained} == {3}
+    assert {newest_lease(folder.path) for folder in trained} == {3}
     for folder in trained:
-        assert holder_of(folder.path) == Holder.me()
+        assert read_holder(folder.path) == Holder.this_process()
 
 
-def test_the_worker_of_a_host_speaks_for_all_its_waiting_runs(
+def test_one_heartbeat_protects_all_waiting_runs_of_a_host(
     home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other hosts see by one file that it lives; where it is silent, they may take a run over when they are asked to."""
-    here = scanned(home)
-    run = here.submit(JOB, b"")
+    """Other hosts may take over its runs on request, but only once the heartbeat stops."""
+    local = create_queue(home)
+    run = local.submit(JOB, b"")
     os.utime(runs / run.id / "lease.1", (0, 0))
-    here.renew()
+    local.renew_leases()
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    there = scanned(home)
-    for request in (there.stop, there.pause, there.drop, lambda name: there.move(name, "")):
+    remote = create_queue(home)
+    for request in (remote.stop, remote.pause, remote.drop, lambda run_id: remote.move(run_id, "")):
         with pytest.raises(RunRefused, match="held by"):
             request(run.id)
-    assert there.next() == []
-    with pytest.raises(RunRefused, match="was heard of less than 120 seconds ago"):
-        there.resume(run.id)
-    (sign,) = runs.glob(".worker-*")
-    os.utime(sign, (0, 0))
-    assert there.resume(run.id).state == "queued"
+    assert remote.take_next_batch() == []
+    with pytest.raises(RunRefused, match="was alive less than 120 seconds ago"):
+        remote.resume(run.id)
+    (heartbeat,) = runs.glob(".worker-*")
+    os.utime(heartbeat, (0, 0))
+    assert remote.resume(run.id).state == "queued"
     monkeypatch.undo()
-    assert here.next() == []
+    assert local.take_next_batch() == []
     with pytest.raises(RunRefused, match="held by elsewhere"):
-        here.pause(run.id)
+        local.pause(run.id)
 
 
 OTHER_HOST = """
@@ -412,7 +411,7 @@ socket.gethostname = lambda: "elsewhere"
 from pathlib import Path
 from softprompt.errors import SoftPromptError
 from softprompt.worker.queue import Queue
-queue = Queue(Path(sys.argv[1]), lambda changed, gone: None)
+queue = Queue(Path(sys.argv[1]), lambda changed, deleted: None)
 list(queue.scan())
 print("ready", flush=True)
 for line in sys.stdin:
@@ -424,8 +423,8 @@ for line in sys.stdin:
 """
 
 
-def test_of_two_hosts_that_take_the_same_runs_at_once_each_run_has_one(home: Path, runs: Path) -> None:
-    """The other one is a process that takes over what it has not heard of for long, while this one trains or changes it."""
+def test_two_hosts_that_take_the_same_runs_at_once_never_share_a_run(home: Path, runs: Path) -> None:
+    """The other host, played by a process, takes over silent runs while this host changes them."""
     folders = [create(runs, float(i)) for i in range(24)]
     for folder in folders:
         os.utime(folder.path / "lease.1", (0, 0))
@@ -434,46 +433,48 @@ def test_of_two_hosts_that_take_the_same_runs_at_once_each_run_has_one(home: Pat
     )
     assert other.stdin is not None
     assert other.stdout is not None
-    queue = scanned(home)
-    queue._leases.clear()  # as another process of this host would find them
+    queue = create_queue(home)
+    queue._leases.clear()  # like another process of this host, which has no leases
     assert other.stdout.readline() == "ready\n"
     other.stdin.write("".join(f"resume {folder.id}\n" for folder in folders))
     other.stdin.flush()
-    here = set()
+    taken_here = set()
     for i, folder in enumerate(reversed(folders)):
-        request = (queue.pause, queue.stop, lambda name: queue.move(name, ""))[i % 3]
+        request = (queue.pause, queue.stop, lambda run_id: queue.move(run_id, ""))[i % 3]
         try:
             request(folder.id)
-            here.add(folder.id)
+            taken_here.add(folder.id)
         except RunRefused:
             pass
-    there = {folder.id for folder in folders if other.stdout.readline() == "queued\n"}
+    taken_there = {folder.id for folder in folders if other.stdout.readline() == "queued\n"}
     other.stdin.close()
     other.wait(30)
     other.stdout.close()
-    assert not here & there
-    assert here | there == {folder.id for folder in folders}
+    assert not taken_here & taken_there
+    assert taken_here | taken_there == {folder.id for folder in folders}
     for folder in folders:
-        holder = holder_of(folder.path)
+        holder = read_holder(folder.path)
         assert holder is not None
-        assert (holder.host == "elsewhere") == (folder.id in there)
-        assert folder.read().lease == newest(folder.path) == 2
+        assert (holder.host == "elsewhere") == (folder.id in taken_there)
+        assert folder.read().lease == newest_lease(folder.path) == 2
 
 
-def test_a_failed_run_is_either_tried_again_or_dropped(home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_that_one_host_resumes_cannot_be_dropped_by_another(
+    home: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = create(runs)
     folder.append({"event": "failed", "error": "x"}, 1)
-    here, there = scanned(home), scanned(home)
-    here.resume(folder.id)
-    with pytest.raises(RunRefused, match="is queued by now: look again"):
-        there.drop(folder.id)
+    first, second = create_queue(home), create_queue(home)
+    first.resume(folder.id)
+    with pytest.raises(RunRefused, match="is queued by now: list the runs again"):
+        second.drop(folder.id)
     assert folder.read().state == "queued"
 
 
-# one owner
+# one host
 
 
-def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others(home: Path, queue: Queue) -> None:
+def test_any_number_of_moves_into_one_gap_keeps_the_order(home: Path, queue: Queue) -> None:
     runs = [queue.submit(JOB, b"").id for _ in range(12)]
     order = list(runs)
     for i in range(100):
@@ -484,38 +485,40 @@ def test_any_number_of_moves_into_one_gap_keeps_the_order_and_changes_few_others
         waiting = sorted(queue.runs.values(), key=lambda run: run.position)
         assert [run.id for run in waiting] == order
     assert len({run.position for run in queue.runs.values()}) == 12
-    assert [run.id for run in all_runs(queue.folder)] == order
+    assert [run.id for run in list_runs(queue.folder)] == order
 
 
-def test_a_run_that_the_trainer_has_just_been_given_waits_no_more(queue: Queue) -> None:
-    """It counts as training even before the trainer reports that it began."""
+def test_a_run_that_the_trainer_has_received_is_no_longer_waiting(queue: Queue) -> None:
+    """The run counts as training even before the trainer reports its start."""
     first, second = (queue.submit(SweepJob(prompt, JOB.config, sweep=(1,)), b"").id for prompt in ("a fox", "a boat"))
-    (training,) = queue.next()
+    (active,) = queue.take_next_batch()
     third = queue.submit(JOB, b"").id
     queue.move(third, before=second)
-    assert [run.id for run in all_runs(queue.folder)] == [first, third, second]
+    assert [run.id for run in list_runs(queue.folder)] == [first, third, second]
     for moved, before in ((first, second), (first, ""), (second, first)):
         with pytest.raises(RunRefused, match=f"run {first} is training"):
             queue.move(moved, before)
     with pytest.raises(RunRefused, match="is training: stop or pause it first"):
         queue.drop(first)
     queue.pause(first)
-    assert training.stop_request == "pause"
-    assert queue.next() == []
+    assert active.stop_request == "pause"
+    assert queue.take_next_batch() == []
 
 
-def test_a_planted_position_takes_no_places_from_others(home: Path, runs: Path) -> None:
+def test_a_huge_position_in_a_folder_does_not_affect_new_runs(home: Path, runs: Path) -> None:
     folder = create(runs, 2.0**52)
-    queue = scanned(home)
+    queue = create_queue(home)
     positions = [queue.submit(JOB, b"").position for _ in range(3)]
     assert positions == [1.0, 2.0, 3.0]
     queue.move(folder.id, before="")
     assert queue.runs[folder.id].position == 4.0
 
 
-def test_a_folder_that_goes_or_comes_back_is_told(home: Path, runs: Path) -> None:
+def test_a_folder_that_vanishes_or_returns_is_reported(home: Path, runs: Path) -> None:
     changes: list[tuple[list[str], list[str]]] = []
-    queue = Queue(home / "data", lambda changed, gone: changes.append(([run.state for run in changed], list(gone))))
+    queue = Queue(
+        home / "data", lambda changed, deleted: changes.append(([run.state for run in changed], list(deleted)))
+    )
     folder = create(runs)
     list(queue.scan())
     away = runs.with_name("away")

@@ -17,10 +17,10 @@ import pytest
 
 from softprompt import Library
 from softprompt.encoders.catalog import MINI_FOLDER
-from softprompt.system.priority import BATCH
+from softprompt.system.priority import BATCH_NICENESS
 from tests.conftest import BOAT, FOX
 from tests.nursery import Nursery
-from tests.worker_process import nicenesses, until
+from tests.worker_process import nicenesses, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("-k", "2", "--steps", "4", "--no-contexts")
@@ -63,7 +63,7 @@ def test_one_that_fails_ends_with_1_and_the_others_are_there(run: Run, file: Pat
     assert done.returncode == 1
     assert results[1]["error"] is None
     assert results[2]["error"]["kind"] == "PromptTooLong"
-    assert "no UTF-8" in results[3]["error"]["message"]
+    assert "not valid UTF-8" in results[3]["error"]["message"]
     assert "3 prompts: 1 trained" in done.stderr
     assert "2 failed" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
@@ -90,17 +90,17 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["nothing.txt"], "nothing.txt cannot be read: No such file"),
-        (["."], "cannot be read: Is a directory"),
+        (["nothing.txt"], "cannot read nothing.txt: No such file"),
+        (["."], "cannot read .: Is a directory"),
         (["FILE", "--tokens", "0"], "tokens is 0"),
-        (["FILE", "--init", "soft"], "a batch begins from"),
+        (["FILE", "--init", "soft"], "In a batch, use"),
         (["FILE", "--together", "0"], "not in the range"),
         (["FILE", "--tag", ""], "tag"),
         (["FILE", "--model", "minni"], "Close: mini"),
-        (["FILE", "--out", "FILE"], "is the file of the prompts"),
+        (["FILE", "--out", "FILE"], "the file with the prompts"),
         (["FILE", "--format", "csv"], "no column 'prompt'"),
         (["FILE", "--format", "xml"], "is not one of"),
-        ([str(MINI_FOLDER / "model.safetensors")], "model.safetensors is no text: byte 3 is a NUL"),
+        ([str(MINI_FOLDER / "model.safetensors")], "model.safetensors is not text: byte 3 is a NUL"),
         ([], "Missing argument 'FILE'"),
     ],
 )
@@ -124,8 +124,8 @@ def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nur
     args = ("batch", f"{file}", "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", f"{out}")
     killed = 0
     for enough in (1, 5, 9):
-        process = nursery.command(*args)
-        until(lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60)  # noqa: B023
+        process = nursery.start_command(*args)
+        wait_until(lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     assert killed
@@ -141,12 +141,12 @@ def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nur
 
 def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, tmp_path: Path) -> None:
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    for i, (started, found) in enumerate(((0, usual or BATCH), (3, usual + 3))):
+    for i, (started, found) in enumerate(((0, usual or BATCH_NICENESS), (3, usual + 3))):
         out = tmp_path / f"{i}.jsonl"
         args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--together", "3", "--out", out)
         file.write_text("\n".join(f"a fox number {i} {k}" for k in range(300)))
         process = subprocess.Popen(["nice", "-n", f"{started}", *args], stderr=subprocess.DEVNULL)
-        until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
+        wait_until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
         assert nicenesses(process.pid) == {found}  # of torch's threads too
         process.kill()
         process.wait()
@@ -155,7 +155,7 @@ def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, 
 def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path, nursery: Nursery) -> None:
     master, slave = pty.openpty()
     args = ("batch", f"{file}", "-k", "2", "--steps", "50000", "--no-contexts")
-    process = nursery.command(*args, stderr=slave, TERM="xterm", COLUMNS="80")
+    process = nursery.start_command(*args, stderr=slave, TERM="xterm", COLUMNS="80")
     os.close(slave)
     seen = ""
     while " left" not in seen:
@@ -168,7 +168,7 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
         pass
     assert process.wait() == 130
     assert "0 of 2 prompts" in seen
-    assert "interrupted; the same command again goes on from here" in seen
+    assert "interrupted; run the same command again to continue" in seen
     assert len(list((home / "data" / "batches").glob("*.state"))) == 1
     os.close(master)
 
@@ -176,7 +176,7 @@ def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, 
 def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path, nursery: Nursery) -> None:
     file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
     master, slave = pty.openpty()
-    process = nursery.command("batch", f"{file}", *SHORT, "--quiet", stdout=slave)
+    process = nursery.start_command("batch", f"{file}", *SHORT, "--quiet", stdout=slave)
     os.close(slave)
     seen = b""
     try:

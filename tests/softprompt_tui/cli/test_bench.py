@@ -53,18 +53,18 @@ def test_people_get_a_table_and_a_users_own_prompts_are_measured_with(run: Run, 
     assert "GFLOP/s" in done.stdout
     assert "hard readouts" in done.stdout
     assert "stock PEZ" in done.stdout
-    assert "k 8 is left out: no prompt has 16 to 75 tokens" in done.stderr
+    assert "k 8 is skipped: no prompt has 16 to 75 tokens" in done.stderr
 
 
 def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery) -> None:
-    nursery.learn_to_type()
-    process = nursery.command("bench", *SHORT, "--json", stdout=PIPE, stderr=PIPE, before=ONE_START)
+    nursery.warm_vocabulary()
+    process = nursery.start_command("bench", *SHORT, "--json", stdout=PIPE, stderr=PIPE, before=ONE_START)
     assert process.stderr is not None
     for line in process.stderr:
         if b"8 tokens" in line:
             process.send_signal(signal.SIGINT)
             break
-    stdout, stderr = process.said()
+    stdout, stderr = process.read_output()
     assert process.wait(60) == 130, stderr
     made = json.loads(stdout)
     assert made["complete"] is False
@@ -74,10 +74,10 @@ def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery)
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--only", "speeed"), "there are speed, time, soft, hard"),
+        (("--only", "speeed"), "Use speed, time, soft, hard"),
         (("--count", "0"), "at least 1"),
-        (("--seconds", "-1"), "over 0"),
-        (("--batch", "1,many"), "no list of whole numbers"),
+        (("--seconds", "-1"), "greater than 0"),
+        (("--batch", "1,many"), "not a list of whole numbers"),
         (("--prompts", "/nowhere/at-all.txt"), "cannot be read"),
         (("--tower", "ViT-B32"), "Close: ViT-B-32"),
         (("--tower", "ViT-B-32", "--model", "ViT-L-14"), "exclude each other"),

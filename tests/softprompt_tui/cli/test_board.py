@@ -56,7 +56,7 @@ def tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
 
 def test_in_tmux_its_own_command_copies(tmux: list[str]) -> None:
     app = App()
-    assert copied(app) == "is in tmux's buffer (prefix ] pastes it), and sent on to the terminal"
+    assert copied(app) == "is in tmux's buffer (prefix ] pastes it) and was sent to the terminal"
     assert subprocess.run([*tmux, "show-buffer"], check=True, capture_output=True).stdout.decode() == TEXT
     assert app._clipboard == TEXT
 
@@ -68,7 +68,7 @@ def test_where_tmux_does_not_answer_the_terminal_is_asked(tmp_path: Path, monkey
             if path:
                 patch.setenv("PATH", path)
             app = App()
-            assert copied(app) == "is sent to the terminal, to be copied (OSC 52)"
+            assert copied(app) == "was sent to the terminal's clipboard (OSC 52)"
             assert app._clipboard == TEXT
 
 

@@ -130,7 +130,7 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
     first = run("models").stdout.splitlines()
     assert first[1].startswith("mini")
     assert "built in" in first[1]
-    assert run("models", "zzzzzz").stderr.strip().endswith("`softprompt-tui models` lists all")
+    assert run("models", "zzzzzz").stderr.strip().endswith("`softprompt-tui models` lists all.")
 
 
 @pytest.mark.parametrize(
@@ -139,20 +139,20 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
         (["train", ""], "the prompt is empty"),
         (["train", "   "], "the prompt is empty"),
         (["train", "a", "--tokens", "0"], "tokens is 0; it must be a whole number from 1 to 4,096"),
-        (["train", "a", "--tokens", "76"], "tokens is 76; mini has room for 1 to 75"),
+        (["train", "a", "--tokens", "76"], "tokens is 76, but mini has room for 75"),
         (["train", "a", "--tokens", "many"], "neither a whole number nor auto"),
         (["train", "a", "--model", "minni"], "Close: mini"),
-        (["train", " ".join(["fox"] * 8000)], "the prompt has 8,000 tokens, mini takes 75"),
+        (["train", " ".join(["fox"] * 8000)], "the prompt has 8,000 tokens, but mini takes 75"),
         (["train", "a", "--rate", "nan"], "rate is nan"),
         (["train", "a", "--device", "cuda:7"], "'cuda:7' is not on this machine"),
-        (["train", "a", "--name", "../x"], "the name has '.' in it"),
+        (["train", "a", "--name", "../x"], "the name has the character '.'"),
         (["train", "a", "--from", "nobody"], "no soft prompt is named 'nobody'"),
         (["train", "a", "--init", "soft"], "--from NAME"),
         (["train", "a", "--context", "{}", "--no-contexts"], "exclude each other"),
-        (["train", "a", "--objective", "contrastive"], "needs at least one other prompt"),
+        (["train", "a", "--objective", "contrastive"], "needs at least one prompt"),
         (["train"], "Missing argument 'PROMPT'"),
         (["show", "nobody"], "no soft prompt is named 'nobody'"),
-        (["compare", "a"], "at least two texts"),
+        (["compare", "a"], "at least two"),
         (["models", "pull", "nothing"], "no model is named 'nothing'"),
         (["nonsense"], "No such command"),
         (["show", "a", "\x1b]0;title\x07"], "unexpected extra argument (␛]0;title␇)"),
@@ -174,7 +174,7 @@ def test_a_home_that_cannot_be_written_is_bad_input(run: Run, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     done = run("train", "a fox", SOFTPROMPT_HOME=str(tmp_path / "file"))
     assert done.returncode == 2
-    assert "set SOFTPROMPT_HOME to a folder that you can write to" in done.stderr
+    assert "Set SOFTPROMPT_HOME to a folder that you can write to" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -208,7 +208,7 @@ def test_standard_input_that_is_no_text_is_bad_input(home: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == b"softprompt-tui: the prompt is no UTF-8 text: character 1 cannot be read\n"
+    assert done.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be read. Use UTF-8 text.\n"
 
 
 def test_settings_reach_the_training(run: Run) -> None:
@@ -249,7 +249,7 @@ def test_ctrl_c_keeps_the_best_so_far(home: Path, nursery: Nursery) -> None:
     """On a real terminal: the progress bar is there, one Ctrl-C ends the training, and the result is saved and shown."""
     master, slave = pty.openpty()
     args = ("train", FOX, "--tokens", "2", "--steps", "50000", "--no-contexts", "--json")
-    process = nursery.command(*args, stdin=slave, stdout=PIPE, stderr=slave, TERM="xterm", COLUMNS="120")
+    process = nursery.start_command(*args, stdin=slave, stdout=PIPE, stderr=slave, TERM="xterm", COLUMNS="120")
     os.close(slave)
     seen = b""
     while b"steps/s" not in seen:
@@ -306,7 +306,7 @@ def test_help_shows_what_there_is(run: Run) -> None:
     done = run("--help")
     assert done.returncode == 0
     assert "Commands:" in done.stdout.splitlines()
-    assert "Without a command it opens the interface" in " ".join(done.stdout.split())
+    assert "Without a command, it opens the interface" in " ".join(done.stdout.split())
 
 
 def test_the_version_is_the_distributions(run: Run) -> None:

@@ -14,8 +14,8 @@ from softprompt import Library, SoftPrompt
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.prompts.lineage import WeightedText
 from tests.conftest import BOAT, FOX
-from tests.kept import trained
-from tests.softprompt.encoders.test_openclip import local_dir
+from tests.kept import train_cached
+from tests.softprompt.encoders.test_openclip import write_model_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 KEYS = "model room template tokens written_out written_out_tokens tokens_saved fidelity floor mixed against".split()
@@ -23,8 +23,8 @@ KEYS = "model room template tokens written_out written_out_tokens tokens_saved f
 
 @pytest.fixture(scope="module")
 def made(encoder: TextEncoder) -> dict[str, SoftPrompt]:
-    fox = trained(encoder, FOX, tokens=3, steps=100).named("red fox")
-    boat = trained(encoder, BOAT, tokens=4, steps=100).named("boat")
+    fox = train_cached(encoder, FOX, tokens=3, steps=100).named("red fox")
+    boat = train_cached(encoder, BOAT, tokens=4, steps=100).named("boat")
     return {"fox": fox, "boat": boat, "unknown": replace(fox, name="found", hard_prompt="", config={})}
 
 
@@ -47,8 +47,7 @@ def test_a_composition_is_shown_with_its_fidelity_beside_the_floor(run: Run) -> 
     assert said["written out"] == f"{FOX} mountain view"
     assert said["tokens"] == "5 of 75; 15 written out, 10 saved"
     fidelity, _, floor = said["fidelity"].partition("; ")
-    assert float(fidelity) > float(floor.split()[0]) > 0.5
-    assert floor.endswith(" without the added words")
+    assert float(fidelity) > float(floor.removeprefix("floor ")) > 0.5
     assert done.stdout.splitlines()[-2].endswith("  a [red] car")
     assert done.stderr == ""
 
@@ -75,24 +74,24 @@ def test_the_tokens_of_the_one_given_are_v1_and_so_on(run: Run) -> None:
 
 def test_what_is_not_known_is_said_and_similarities_are_given(run: Run) -> None:
     said = told(run("compose", "[found] at night", "--against", f"{FOX} at night"))
-    assert said["fidelity"] == "unknown, as a hard prompt is"
+    assert said["fidelity"] == "unknown, because the prompt of a soft prompt is unknown"
     assert float(said["against"].split()[0]) > 0.9
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["a [red fox"], r"at character 3: this \[ has no partner"),
-        (["[red fox*.6]"], "at character 9: a weight is a share of a mix"),
+        (["a [red fox"], r"at character 3: this \[ has no closing \]"),
+        (["[red fox*.6]"], "at character 9: a weight only works in a mix"),
         (["[red box]"], "Close: red fox"),
         (["[red fox:7]"], "has soft tokens 1 to 3"),
         (["[red fox] " * 40], "tokens do not fit"),
-        (["[red fox]", "--tokens", "3"], "--save NAME is missing"),
-        (["[red fox]", "--save", "x", "--against", "a"], "without --save"),
-        (["[red fox]", "--save", "boat"], "named boat already"),
+        (["[red fox]", "--tokens", "3"], "Add --save NAME"),
+        (["[red fox]", "--save", "x", "--against", "a"], "Compare first"),
+        (["[red fox]", "--save", "boat"], "has a soft prompt named boat"),
         (["[red fox]", "--save", "v1"], "reserved"),
-        (["[red fox:1] at night", "--save", "x"], r"write \[red fox\]"),
-        (["[found] at night", "--save", "x"], "is not known"),
+        (["[red fox:1] at night", "--save", "x"], r"Use all of them with \[red fox\]"),
+        (["[found] at night", "--save", "x"], "does not say what it means"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_what_would_be_right(run: Run, args: list[str], said: str) -> None:
@@ -115,7 +114,7 @@ def test_soft_tokens_too_large_to_compute_with_are_said_to_be_and_no_nan_is_prin
     assert "cannot compute with the soft tokens of huge: their largest value is 3e+38" in done.stderr
     done = run("diff", "red fox", "huge")
     assert done.returncode == 0
-    assert "without the similarity of the two: mini cannot compute with the soft tokens of huge" in done.stderr
+    assert "cannot measure the similarity: mini cannot compute with the soft tokens of huge" in done.stderr
     assert "nan" not in done.stdout
     assert "1.00" in done.stdout  # their directions are the same, however long they are
 
@@ -156,11 +155,11 @@ def test_a_composition_is_saved_with_the_settings_of_a_training(run: Run) -> Non
     assert run("compose", "[red fox] at night", "--steps", "20").returncode == 2
     done = run("compose", "no soft prompt here", "--save", "nothing")
     assert (done.returncode, Library().list("nothing").total) == (2, 0)
-    assert "there is no soft prompt in it" in done.stderr
+    assert "the template contains no soft prompt" in done.stderr
 
 
 def test_port_trains_the_same_meaning_for_another_model(run: Run, made: dict[str, SoftPrompt], tmp_path: Path) -> None:
-    name, _ = local_dir(tmp_path / "tiny")
+    name, _ = write_model_folder(tmp_path / "tiny")
     mixed = replace(
         made["fox"], name="mixed", hard_prompt="a sum", meanings=(WeightedText(FOX, 0.6), WeightedText(BOAT, 0.4))
     )
@@ -182,11 +181,11 @@ def test_port_trains_the_same_meaning_for_another_model(run: Run, made: dict[str
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["found", "--model", "mini"], "found cannot be trained for another model: what it means is not known"),
+        (["found", "--model", "mini"], "found cannot be trained for another model, because its prompt is unknown"),
         (["nobody", "--model", "mini"], "no soft prompt is named 'nobody'"),
         (["boat", "--model", "local-dir:/nowhere"], "there is no folder /nowhere"),
-        (["boat", "--model", "mini", "--name", "red fox"], "named red fox already"),
-        (["boat", "--model", "mini", "--family", "sdxl"], "only hidden and mixed train for one"),
+        (["boat", "--model", "mini", "--name", "red fox"], "has a soft prompt named red fox"),
+        (["boat", "--model", "mini", "--family", "sdxl"], "only hidden and mixed use it"),
         (["boat"], "Missing option '--model'"),
     ],
 )

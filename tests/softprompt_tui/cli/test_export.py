@@ -39,7 +39,7 @@ def test_it_says_what_to_type_on_stdout_and_the_rest_on_stderr(here: Path, run: 
     notes = done.stderr.splitlines()
     assert all(note.startswith("note: ") for note in notes)
     assert (
-        "note: Stable Diffusion 1.x reads the hidden states of the last layer: similarity there 0.9100, pooled 0.9971"
+        "note: Stable Diffusion 1.x reads the hidden states of the last layer: similarity 0.9100, pooled 0.9971"
         in notes
     )
 
@@ -66,17 +66,17 @@ def test_without_a_format_it_writes_the_file_for_everyone(here: Path, run: Run) 
     done = run("export", "lake l")
     assert (here / "lake-l.safetensors").exists()
     assert (
-        "loads as it is in AUTOMATIC1111 and Forge (lake-l), ComfyUI (embedding:lake-l), kohya (lake-l), InvokeAI (<lake-l>)"
+        "the file loads as is in AUTOMATIC1111 and Forge (lake-l), ComfyUI (embedding:lake-l), kohya (lake-l), InvokeAI (<lake-l>)"
         in done.stderr
     )
 
 
 def test_refusals_are_bad_input_and_leave_nothing(here: Path, run: Run) -> None:
     for args, said in (
-        (("lake", "--to", "a1111"), "AUTOMATIC1111 cannot use lake, of width 256"),
+        (("lake", "--to", "a1111"), "AUTOMATIC1111 cannot use lake, which has width 256"),
         (("lake", "--to", "word"), "'word' is not one of 'safetensors'"),
         (("nothing",), "no soft prompt is named 'nothing'"),
-        (("lake", "--token", "<x>"), "a token of one's own is for diffusers"),
+        (("lake", "--token", "<x>"), "--token only works with diffusers"),
     ):
         done = run("export", *args)
         assert (done.returncode, done.stdout) == (2, "")

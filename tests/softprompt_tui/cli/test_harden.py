@@ -61,10 +61,10 @@ def test_harden_adds_a_revision(run: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("train", FOX, "--hard-tokens", "4"), "only --hard looks for"),
+        (("train", FOX, "--hard-tokens", "4"), "Add --hard to search for a hard readout"),
         (("train", FOX, "--hard", "--hard-tokens", "0"), "from 1 to 64"),
         (("harden", "nothing"), "no soft prompt is named"),
-        (("harden", "unknown", "--tokens", "3"), "which model it belongs to is not known"),
+        (("harden", "unknown", "--tokens", "3"), "its model is unknown"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Run, args: tuple[str, ...], words: str) -> None:

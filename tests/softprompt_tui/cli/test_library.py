@@ -35,10 +35,10 @@ def test_list_filters_sorts_and_says_how_many_more_there_are(filled: Library, ru
     ]
     assert [row.split()[0] for row in run("list", "sunr").stdout.splitlines()] == ["name", "lake"]
     assert "red style:photo" in run("list", "--tag", "RED").stdout
-    assert run("list", "--tag", "blue").stderr == "Nothing is like that. `softprompt-tui list` shows all\n"
+    assert run("list", "--tag", "blue").stderr == "No soft prompt matches. `softprompt-tui list` shows all\n"
     one = run("list", "--limit", "1")
     assert len(one.stdout.splitlines()) == 2
-    assert one.stderr == "1 more: --all shows them, words and --tag find some\n"
+    assert one.stderr == "1 more. --all shows them; words and --tag narrow the list.\n"
     listed = json.loads(run("list", "--json", "--sort", "name", "--reverse").stdout)
     assert [(found["name"], found["tags"], found["revision"]) for found in listed] == [
         ("lake", [], 1),
@@ -62,7 +62,7 @@ def test_names_tags_and_notes_are_changed(filled: Library, run: Run) -> None:
     assert run("tag", "rotfuchs", "red", "dusk").stderr == "Rotfuchs: dusk  red\n"
     assert run("tag", "rotfuchs", "--remove", "red").stderr == "Rotfuchs: dusk\n"
     assert run("tag", "rotfuchs").stdout == "dusk\n"
-    assert run("note", "rotfuchs", "too dark\x1b[2J").stderr == "Rotfuchs: noted\n"
+    assert run("note", "rotfuchs", "too dark\x1b[2J").stderr == "Rotfuchs: note saved\n"
     shown = run("show", "rotfuchs").stdout
     assert "note         too dark␛[2J" in shown
     assert "tags         dusk" in shown
@@ -70,30 +70,30 @@ def test_names_tags_and_notes_are_changed(filled: Library, run: Run) -> None:
     assert run("note", "rotfuchs").returncode == 2
     assert run("rename", "lake", "ROTFUCHS").returncode == 2
     assert run("rename", "nothing", "x").stderr.startswith("softprompt-tui: no soft prompt is named 'nothing'")
-    assert run("duplicate", "lake").stderr.startswith("lake-2 is saved, with the id ")
+    assert run("duplicate", "lake").stderr.startswith("saved lake-2 with id ")
 
 
 def test_the_trash_is_listed_restored_and_purged(filled: Library, run: Run) -> None:
     fox = filled.find("fox").id
-    assert run("rm", "fox").stderr == f"fox is in the trash: `softprompt-tui restore {fox[:8]}` brings it back\n"
+    assert run("rm", "fox").stderr == f"fox is in the trash. `softprompt-tui restore {fox[:8]}` restores it\n"
     assert [one["name"] for one in json.loads(run("list", "--trash", "--json").stdout)] == ["fox"]
     assert "deleted" in run("list", "--trash").stdout
     assert "is in the trash" in run("show", "fox").stderr
-    assert run("restore", fox[:8]).stderr == "fox is back\n"
+    assert run("restore", fox[:8]).stderr == "restored fox\n"
     both = run("rm", "fox", "nothing", "lake")
     assert (both.returncode, len(both.stderr.splitlines())) == (2, 3)
     assert run("purge").returncode == 2
     asked = run("purge", "fox")
     assert asked.returncode == 2
-    assert "there is nobody to ask: give --yes" in asked.stderr
+    assert "standard input is not a terminal. Give --yes." in asked.stderr
     assert run("purge", "fox", "--yes").returncode == 0
-    assert run("purge", "--all", "-y").stderr == "1 removed for good\n"
+    assert run("purge", "--all", "-y").stderr == "deleted 1 for good\n"
     assert run("purge", "--all", "-y").stderr == run("list", "--trash").stderr == "The trash is empty.\n"
     assert run("restore", "fox").returncode == 2
 
 
 def test_check_names_what_is_damaged_and_its_exit_code_tells(filled: Library, run: Run, home: Path) -> None:
-    assert run("library", "check").stdout.endswith("all whole\n")
+    assert run("library", "check").stdout.endswith("no damage\n")
     fox = filled.find("fox")
     raw = bytearray(fox.path.read_bytes())
     raw[-1] ^= 1
@@ -102,7 +102,7 @@ def test_check_names_what_is_damaged_and_its_exit_code_tells(filled: Library, ru
     done = run("library", "check")
     assert done.returncode == 1
     assert f"{fox.path} is damaged" in done.stderr
-    assert "stray.txt does not belong here" in done.stderr
+    assert "stray.txt does not belong to the library" in done.stderr
     told = json.loads(run("library", "check", "--json").stdout)
     assert (told["files"], len(told["damaged"]), told["strangers"]) == (2, 1, ["stray.txt"])
     assert run("show", "fox").returncode == 1
@@ -111,11 +111,11 @@ def test_check_names_what_is_damaged_and_its_exit_code_tells(filled: Library, ru
 
 def test_backup_and_restore(filled: Library, run: Run, tmp_path: Path) -> None:
     file = str(tmp_path / "b.zip")
-    assert run("library", "backup", file).stdout == f"2 files in {file}, each verified\n"
+    assert run("library", "backup", file).stdout == f"2 files in {file}, all verified\n"
     assert run("library", "backup", file).returncode == 2
     run("rm", "fox", "lake")
     run("purge", "--all", "--yes")
-    assert run("library", "restore-backup", file).stdout == "2 files added; 0 were here already\n"
+    assert run("library", "restore-backup", file).stdout == "2 files added; 0 were already here\n"
     assert run("restore", "fox", "lake").returncode == 0
     assert json.loads(run("library", "restore-backup", file, "--json").stdout) == {
         "added": 0,
@@ -138,7 +138,7 @@ def test_diff_compares_making_meaning_and_tokens(run: Run, encoder: TextEncoder)
     assert 0 < told["similarity"] < 0.9
     assert [len(row) for row in told["cosines"]] == [1, 1]
     shown = run("diff", "fox", "boat").stdout
-    for part in ("differs in", "of the two soft prompts", "nearest in second", "[v2]", "⢕⢕ second"):
+    for part in ("differs in", "between the soft prompts", "nearest in second", "[v2]", "⢕⢕ second"):
         assert part in shown
     same = json.loads(run("diff", "fox", "fox", "--json").stdout)
     assert same["differs"] == {}
@@ -151,5 +151,5 @@ def test_diff_without_the_model_says_so_and_shows_the_rest(run: Run) -> None:
     library.save(a_prompt(name="b", model="ViT-B-32/nowhere", steps=9))
     done = run("diff", "a", "b")
     assert done.returncode == 0
-    assert "note: without the similarity of the two:" in done.stderr
-    assert "of their hard prompts" in done.stdout
+    assert "note: cannot measure the similarity:" in done.stderr
+    assert "between their hard prompts" in done.stdout

@@ -13,8 +13,8 @@ import softprompt
 from softprompt import Library
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import PromptError
-from softprompt_tui.services.token_count import count
-from tests.app_harness import Desk, runtime, works  # noqa: F401  # runtime is a fixture
+from softprompt_tui.services.token_count import count_tokens
+from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.conftest import FOX
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,26 +78,26 @@ def test_no_text_may_spell_a_special_token(run: Run, encoder: TextEncoder, tmp_p
 
 
 def test_the_count_ends_where_the_model_stops_reading() -> None:
-    counted = count(ENDED, "mini")
+    counted = count_tokens(ENDED, "mini")
     assert counted is not None
-    assert counted.cut is not None
-    assert ENDED[: counted.cut] + ">" == "a fox<end_of_text>"
+    assert counted.cut_at is not None
+    assert ENDED[: counted.cut_at] + ">" == "a fox<end_of_text>"
     assert counted.reserved == "<end_of_text>"
 
 
 @pytest.mark.usefixtures("runtime")
 def test_the_editor_marks_both() -> None:
-    def marked(d: Desk, style: str) -> str:
+    def marked(d: Session, style: str) -> str:
         editor = d.app.main.prompt_pane.editor
         line = editor.get_line(0)
         return "".join(line.plain[span.start : span.end] for span in line.spans if style in str(span.style))
 
-    async def scene(d: Desk) -> None:
+    async def scene(d: Session) -> None:
         pane = d.app.main.prompt_pane
         pane.set("a (fox:1.2) <lora:x:1> asleep")
         await d.until(lambda: marked(d, "underline") == "(:1.2)<lora:x:1>")
         pane.set(ENDED)
-        await d.shows("<end_of_text> ends what is read")
+        await d.shows("reading ends at <end_of_text>")
         assert marked(d, "strike").endswith(" asleep in the deep snow")
         pane.set("a (fox:1.2) asleep")
         for said in (1, 0):  # once for a prompt
@@ -106,6 +106,6 @@ def test_the_editor_marks_both() -> None:
             d.app.action_quiet()
         d.app.settings.more = {"plain": "yes"}
         run = await d.train()
-        assert d.worker.records[run].job.prompt == "a fox asleep"
+        assert d.worker.runs[run].job.prompt == "a fox asleep"
 
-    works(scene)
+    run_scene(scene)

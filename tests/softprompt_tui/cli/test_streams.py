@@ -21,7 +21,7 @@ import pytest
 
 from softprompt import Library
 from softprompt.errors import HomeError, is_bad_input
-from softprompt.worker.client import connect, raised
+from softprompt.worker.client import connect, error_from_message
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.log import PROGRAM, log_path
 from softprompt.worker.protocol import Shutdown, Status
@@ -30,7 +30,7 @@ from tests.library_model import a_prompt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-LOST = "softprompt-tui: standard output cannot be written: No space left on device\n"
+LOST = "softprompt-tui: cannot write standard output: No space left on device\n"
 STREAMS = [  # command, what the shell does with its streams, exit code, all that stands on standard error
     ("list", ">&-", 0, ""),
     ("list", "<&-", 0, ""),
@@ -40,8 +40,8 @@ STREAMS = [  # command, what the shell does with its streams, exit code, all tha
     ("list", "> /dev/full", 1, LOST),
     ("--help", "> /dev/full", 1, LOST),
     ("show missing", "2> /dev/full", 2, ""),
-    ("note fox -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no note in it\n"),
-    ("train -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no prompt in it\n"),
+    ("note fox -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no note to read\n"),
+    ("train -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no prompt to read\n"),
 ]
 
 
@@ -82,7 +82,7 @@ def test_a_batch_whose_results_nobody_can_read_stops_and_says_how_to_go_on(
     monkeypatch.setattr(sys.modules["softprompt_tui.cli.commands.batch"], "output_failure", lambda: gone)
     done = run("batch", str(tmp_path / "prompts.txt"), "-k", "1", "--steps", "1000")
     assert done.returncode == 0
-    assert "nobody reads the results any more; the same command again goes on from here" in done.stderr
+    assert "the reader of the results is gone; run the same command again to continue" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_full_or_read_only_disk_is_no_bad_input_and_the_file_is_named(
 
 def test_a_full_disk_of_the_worker_is_no_bad_input_either() -> None:
     told = {"kind": "HomeError", "bad_input": False, "message": "runs cannot be written to (No space left on device)"}
-    assert isinstance(raised(told), HomeError)
-    assert not is_bad_input(raised(told))
-    assert is_bad_input(raised(told | {"bad_input": True}))
+    assert isinstance(error_from_message(told), HomeError)
+    assert not is_bad_input(error_from_message(told))
+    assert is_bad_input(error_from_message(told | {"bad_input": True}))
 
 
 def test_an_error_that_nobody_expected_is_one_line_and_a_private_report(
@@ -131,7 +131,7 @@ def test_an_error_that_nobody_expected_is_one_line_and_a_private_report(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "\x1b" not in done.stderr
     said = re.fullmatch(
-        r"softprompt-tui: an error in softprompt-tui itself: RuntimeError: wires crossed␛\[2J\. Please report it, "
+        r"softprompt-tui: an error in softprompt-tui itself: RuntimeError: wires crossed␛\[2J\. Please report it "
         r"with the file (\S+)\n",
         done.stderr,
     )
@@ -210,15 +210,13 @@ def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
         in_a_deleted_folder()
         done = run(*args)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
-        assert (
-            "starts from the working folder, and the working folder was deleted: give an absolute path" in done.stderr
-        )
+        assert "needs the working folder, but the working folder was deleted. Give an absolute path" in done.stderr
     in_a_deleted_folder()
     assert run("export", "fox", "--out", str(tmp_path / "x.safetensors")).returncode == 0
     in_a_deleted_folder()
     done = run("list", SOFTPROMPT_HOME="home")
     assert done.returncode == 2
-    assert "SOFTPROMPT_HOME is 'home', and the working folder was deleted" in done.stderr
+    assert "SOFTPROMPT_HOME is 'home', but the working folder was deleted" in done.stderr
 
 
 def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(

@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 LATIN1 = b"a caf\xe9"
 BAD = os.fsdecode(LATIN1)  # as Python gives such an argument to a program
-REFUSED = "no UTF-8 text: character 6 cannot be read"
+REFUSED = "not valid UTF-8: character 6 cannot be read. Use UTF-8 text."
 FILE_NAME = os.fsdecode(b"caf\xe9")
 
 
@@ -87,7 +87,7 @@ def test_standard_input_that_is_too_long_is_called_so_also_where_the_bound_cuts_
         typed(b"a" * ((1 << 20) - 1) + "é and more".encode())
         done = run(*command)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "standard input has more than 1,048,576 bytes, the most that a" in done.stderr
+        assert "standard input has more than 1,048,576 bytes, the limit for a" in done.stderr
 
 
 def test_the_library_api_refuses_what_is_no_text_with_a_typed_error() -> None:
@@ -102,14 +102,14 @@ def test_the_library_api_refuses_what_is_no_text_with_a_typed_error() -> None:
     with pytest.raises(ConfigError, match=REFUSED):
         HardConfig(block=(BAD,))
     for field in ("hard_prompt", "model", "readout_text"):
-        with pytest.raises(PromptError, match=f"the {field.replace('_', ' ')} of this soft prompt is no UTF-8 text"):
+        with pytest.raises(PromptError, match=f"the {field.replace('_', ' ')} of this soft prompt is not valid UTF-8"):
             Library().save(a_prompt(**{"name": "x", field: BAD}))
     saved = Library().save(a_prompt(name="fox"))
     with pytest.raises(BadName, match=REFUSED):
         Library().annotate(saved.id, BAD)
     for request in (p.Similarity("mini", [BAD]), p.Stop(BAD)):
         with pytest.raises(PromptError, match=REFUSED):
-            p.request_of(p.decode(p.encode(p.as_message(request, 1))))
+            p.parse_request(p.decode(p.encode(p.as_message(request, 1))))
 
 
 def test_what_version_0_1_saved_still_opens_and_can_be_changed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -135,7 +135,7 @@ def test_a_file_name_may_hold_any_bytes_and_is_printed_safely(run: Run, tmp_path
     assert r"caf\udce9.zip" in done.stdout
     assert run("library", "restore-backup", str(backup)).returncode == 0
     assert run("batch", str(tmp_path / FILE_NAME)).stderr.endswith(
-        "caf\\udce9 cannot be read: No such file or directory\n"
+        "caf\\udce9: No such file or directory\n"
     )
 
 

@@ -19,15 +19,15 @@ import pytest
 
 from softprompt import Library
 from softprompt.jobs.job import TrainJob
-from softprompt.system.priority import WORKER
+from softprompt.system.priority import WORKER_NICENESS
 from softprompt.worker import protocol as p
 from softprompt.worker.leases import Holder
 from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt.worker.summary import RunReport, RunSummary
-from softprompt_tui.cli.follow import Picture
+from softprompt_tui.cli.follow import LiveCurve
 from tests.conftest import BOAT, FOX
 from tests.nursery import Nursery
-from tests.worker_process import Home, nicenesses, until, wait_for
+from tests.worker_process import Home, nicenesses, wait_for_run, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,7 +93,7 @@ def test_a_training_in_the_background_is_listed_attached_to_and_stopped(worker: 
     attached = json.loads(run("attach", second, "--json").stdout)
     assert (attached["id"], attached["steps"]) == (second, 30)
     assert {one.id for one in Library().list().entries} == {first, second}
-    assert "worker" in run("worker", "logs").stdout or "begins for" in run("worker", "logs").stdout
+    assert "worker" in run("worker", "logs").stdout or "started for" in run("worker", "logs").stdout
     assert run("worker", "stop").stderr == "the worker has ended\n"
     assert run("worker", "status").returncode == 1
     assert run("worker", "stop").stderr == "no worker is running\n"
@@ -103,14 +103,14 @@ def test_the_worker_makes_way_for_who_types(worker: Home, run: Run) -> None:
     run("train", FOX, "-k", "1", "--steps", "50000", "--no-contexts", "--background")
     with worker.client() as client:
         training = client.request(p.Status())["running"]
-        wait_for(client, training, lambda one: one["state"] == "running")
+        wait_for_run(client, training, lambda one: one["state"] == "running")
     pid = worker.pid()
     assert pid is not None
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    until(lambda: len(list(Path(f"/proc/{pid}/task").iterdir())) > 2, 60)  # torch is there
-    assert nicenesses(pid) == {usual or WORKER}
+    wait_until(lambda: len(list(Path(f"/proc/{pid}/task").iterdir())) > 2, 60)  # torch is there
+    assert nicenesses(pid) == {usual or WORKER_NICENESS}
     autogroup = Path(f"/proc/{pid}/autogroup")  # of the session, where the kernel has such
-    assert usual or not autogroup.exists() or autogroup.read_text().split()[-2:] == ["nice", f"{WORKER}"]
+    assert usual or not autogroup.exists() or autogroup.read_text().split()[-2:] == ["nice", f"{WORKER_NICENESS}"]
 
 
 def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run) -> None:
@@ -129,22 +129,22 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
     assert done.returncode == 2
     assert "is training: stop or pause it first" in done.stderr
     assert run("attach", "nothing").returncode == 2
-    assert run("stop", runs[1]).stderr.endswith("had not begun: nothing to save\n")
+    assert run("stop", runs[1]).stderr.endswith("had not started, so there is nothing to save\n")
     said = run("worker", "stop").stderr
-    assert f"run {runs[0][:8]} goes on when it starts again" in said
-    assert "No worker is there to train them" in run("runs").stderr
+    assert f"run {runs[0][:8]} continues when it starts again" in said
+    assert "No worker is running" in run("runs").stderr
 
 
 def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worker: Home, run: Run) -> None:
     there, here = (RunFolder.create(runs_folder(), TrainJob(prompt), 1.0)[0] for prompt in ("a lake", FOX))
     there.append({"event": "began", "step": 0})
-    (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.me(), host="elsewhere", boot="another"))))
+    (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.this_process(), host="elsewhere", boot="another"))))
     listed = run("runs")
     assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
         [there.id[:8], "running"],
         [here.id[:8], "queued"],
     ]
-    assert listed.stderr == "No worker is there to train them: `softprompt-tui worker start` goes on\n"
+    assert listed.stderr == "No worker is running. `softprompt-tui worker start` continues the queue.\n"
     assert {one["id"]: one["place"] for one in json.loads(run("runs", "--json").stdout)} == {there.id: None, here.id: 1}
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dr
     listed = run("runs")
     assert (listed.returncode, listed.stdout.count("events.jsonl is missing")) == (0, 2)
     assert all(f"{name}  unreadable" in listed.stdout for name in (*unreadable,))
-    assert f"`softprompt-tui runs drop {unreadable[0]}` removes it" in listed.stderr.replace(
+    assert f"`softprompt-tui runs drop {unreadable[0]}` removes the unreadable run" in listed.stderr.replace(
         unreadable[1], unreadable[0]
     )
     states = {one["id"]: (one["state"], one["error"]) for one in json.loads(run("runs", "--json").stdout)}
@@ -167,7 +167,7 @@ def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dr
     assert json.loads(run("attach", good, "--json").stdout)["id"] == good
     with worker.client() as client:
         assert {one["id"] for one in client.runs if one["state"] == "unreadable"} == set(unreadable)
-    assert "cannot be read" in run("attach", unreadable[0]).stderr
+    assert "is unreadable" in run("attach", unreadable[0]).stderr
     for name in unreadable:
         assert run("runs", "drop", name).returncode == 0
     assert [one["id"] for one in json.loads(run("runs", "--json").stdout)] == [good]
@@ -175,18 +175,18 @@ def test_a_run_that_cannot_be_read_is_listed_with_its_whole_id_and_reason_and_dr
 
 def test_a_run_of_a_worker_that_does_not_tell_its_kind_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     report = RunReport("3f2a", 20, 2, loss=0.25, similarity=0.75, steps_per_second=10.0)
-    with Picture() as picture:
-        picture.begin(RunSummary.from_message({"id": "3f2a", "state": "running", "tokens": 2, "steps": 30}), [])
-        picture.report(report)
-        assert picture._figures() == "20/30  loss 0.2500  similarity 0.7500  10/s  1 s left"
+    with LiveCurve() as curve:
+        curve.begin(RunSummary.from_message({"id": "3f2a", "state": "running", "tokens": 2, "steps": 30}), [])
+        curve.add_report(report)
+        assert curve._status_line() == "20/30  loss 0.2500  similarity 0.7500  10/s  1 s left"
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
-    [((FOX, "-k", "76"), "mini has room for 1 to 75"), (("fox " * 80,), "the prompt has 80 tokens, mini takes 75"),
-     ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 1 to 75"), (("",), "the prompt is empty"),
+    [((FOX, "-k", "76"), "mini has room for 75"), (("fox " * 80,), "the prompt has 80 tokens, but mini takes 75"),
+     ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 75"), (("",), "the prompt is empty"),
      ((FOX, "--objective", "contrastive", "--against", "fox " * 80), "80 tokens do not fit: mini takes at most 75"),
-     ((FOX, "--device", "cuda:²"), "device is 'cuda:²'; it can be auto, cpu, cuda, cuda:1 or mps"),
+     ((FOX, "--device", "cuda:²"), "device is 'cuda:²'; it must be auto, cpu, cuda, cuda:1 or mps"),
      ((FOX, "-k", "1" + "0" * 30), "it must be a whole number from 1 to 4,096"), ((FOX, "--model", "local-dir:/nowhere"), "no folder /nowhere"),
      ((FOX, "--model", "local-dir:" + __file__), "there is no folder")],
 )  # fmt: skip
@@ -202,13 +202,13 @@ def test_what_has_no_room_is_refused_before_anything_is_queued(
 
 
 def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run, nursery: Nursery) -> None:
-    worker.begin_an_older_one(nursery)
+    worker.start_older_worker(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
         first, second = (worker.submit(FOX, tokens=2, steps=50_000, contexts=()) for _ in range(2))
     status = run("worker", "status")
-    assert "it makes way when its run is done" in status.stdout
-    assert f"makes way when run {first[:8]} is done" in run("worker", "start").stderr
+    assert "It ends when its run is done" in status.stdout
+    assert f"ends when run {first[:8]} is done" in run("worker", "start").stderr
     process, master = on_a_terminal("attach", second)  # waits for its turn, and goes on with the next worker
     seen_until(master, "waiting for its turn")
     assert "interrupted" in run("stop", first).stdout
@@ -220,12 +220,12 @@ def test_an_older_worker_is_told_and_stopped_at_once(worker: Home, run: Run, nur
 
 
 def test_an_older_worker_is_ended_at_once(worker: Home, run: Run, nursery: Nursery) -> None:
-    worker.begin_an_older_one(nursery)
+    worker.start_older_worker(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
         first = worker.submit(FOX, tokens=2, steps=50_000, contexts=())
-    assert f"run {first[:8]} goes on when it starts again" in run("worker", "stop").stderr
-    until(lambda: worker.pid() is None)
+    assert f"run {first[:8]} continues when it starts again" in run("worker", "stop").stderr
+    wait_until(lambda: worker.pid() is None)
 
 
 def test_foreground_and_background_come_to_the_same_bits(worker: Home, run: Run) -> None:

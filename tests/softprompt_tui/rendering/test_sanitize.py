@@ -1,4 +1,4 @@
-"""Text from outside cannot steer a terminal."""
+"""Text from outside cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from softprompt_tui.rendering.sanitize import sanitize
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_what_steers_is_made_visible_and_the_rest_stays(text: str, shown: str) -> None:
+def test_control_characters_become_visible_and_the_rest_stays(text: str, shown: str) -> None:
     assert sanitize(text) == shown
 
 
 @given(st.text())
-def test_nothing_that_steers_is_left(text: str) -> None:
+def test_no_control_characters_are_left(text: str) -> None:
     assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in sanitize(text))

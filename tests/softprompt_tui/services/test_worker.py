@@ -1,4 +1,4 @@
-"""The interface's line to a real worker of an older version: its run is shown live, and a newer worker takes over."""
+"""The interface's connection to a real worker of an older version, until a new worker takes over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softprompt.errors import WorkerError
 from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport
-from softprompt_tui.services.worker import Link, News, WorkerConnection
+from softprompt_tui.services.worker import ConnectionState, WorkerConnection, WorkerMessage
 from tests.conftest import FOX
 from tests.nursery import Nursery
 from tests.worker_process import Home
@@ -22,41 +22,41 @@ from tests.worker_process import Home
 
 @pytest.fixture
 def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    made = Home(monkeypatch.setenv)
-    yield made
-    made.close()
+    worker = Home(monkeypatch.setenv)
+    yield worker
+    worker.close()
 
 
-def test_an_older_workers_run_is_shown_live_and_a_newer_one_takes_over(worker: Home, nursery: Nursery) -> None:
-    worker.begin_an_older_one(nursery)
+def test_the_run_of_an_older_worker_is_shown_live_until_a_new_worker_takes_over(worker: Home, nursery: Nursery) -> None:
+    worker.start_older_worker(nursery)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(p, "PROTOCOL", p.PROTOCOL - 1)
         run, waiting = (worker.submit(FOX, tokens=2, steps=50_000, contexts=()) for _ in range(2))
 
-    async def look() -> None:
-        heard: asyncio.Queue[News] = asyncio.Queue()
+    async def scene() -> None:
+        heard: asyncio.Queue[WorkerMessage] = asyncio.Queue()
         line = WorkerConnection(heard.put_nowait)
         task = asyncio.create_task(line.run())
 
-        async def until(wanted: Callable[[News], bool]) -> None:
+        async def until(wanted: Callable[[WorkerMessage], bool]) -> None:
             while not wanted(await asyncio.wait_for(heard.get(), 60)):
                 pass
 
-        def reports(run: str) -> Callable[[News], bool]:
+        def reports(run: str) -> Callable[[WorkerMessage], bool]:
             return lambda news: isinstance(news, RunReport) and news.run == run
 
-        why = "the worker is of an older version: a newer one takes over when its run is done"
-        await until(lambda news: news == Link("starting", why))
-        await until(lambda news: news == Link("up", ""))
+        reason = "the worker is an older version; a new one takes over when its run is done"
+        await until(lambda message: message == ConnectionState("starting", reason))
+        await until(lambda news: news == ConnectionState("up", ""))
         await until(reports(run))
-        with pytest.raises(WorkerError, match=f"makes way when run {run[:8]} is done"):
+        with pytest.raises(WorkerError, match=f"ends when run {run[:8]} is done"):
             await line.submit(TrainJob(FOX, TrainConfig(tokens=1)))
         await line.ask(p.Stop(run))
-        await until(lambda news: news == Link("up", ""))
+        await until(lambda news: news == ConnectionState("up", ""))
         await until(reports(waiting))
         assert (await line.ask(p.Status()))["protocol"] == p.PROTOCOL
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(look())
+    asyncio.run(scene())

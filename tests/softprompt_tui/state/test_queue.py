@@ -1,4 +1,4 @@
-"""What a run that waits is said to wait for."""
+"""Which runs a queued run waits for."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from softprompt.config import HardConfig, TrainConfig
 from softprompt.jobs.job import Job, TrainJob
 from softprompt.worker.run_folder import Run
 from softprompt.worker.summary import RunSummary
-from softprompt_tui.state.queue import before, told
+from softprompt_tui.state.queue import describe_wait, runs_ahead
 
-ONE, FOUR = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)
+ONE_ROW, FOUR_ROWS = TrainConfig(tokens=3), TrainConfig(tokens=3, restarts=4)
 
 
-def in_a_queue(*jobs: Job) -> list[RunSummary]:
-    """As the worker tells them; the first trains."""
+def make_queue(*jobs: Job) -> list[RunSummary]:
+    """Return runs as the worker reports them. The first one is running."""
     runs = [Run(f"{i}", job, "", position=float(i)).summary() for i, job in enumerate(jobs)]
     return [replace(runs[0], state="running"), *runs[1:]]
 
 
-def waits_for(runs: list[RunSummary]) -> list[str]:
-    return ["".join(one.id for one in before(run, runs)) for run in runs[1:]]
+def ids_ahead(runs: list[RunSummary]) -> list[str]:
+    return ["".join(ahead.id for ahead in runs_ahead(run, runs)) for run in runs[1:]]
 
 
-def test_runs_that_will_begin_together_do_not_wait_for_each_other() -> None:
-    runs = in_a_queue(*(TrainJob(prompt, ONE) for prompt in ("a fox", "a boat", "a hill")))
-    assert waits_for(runs) == ["0", "0"]
-    assert told(runs[2], runs) == "waiting behind a fox"
+def test_runs_of_the_same_batch_do_not_wait_for_each_other() -> None:
+    runs = make_queue(*(TrainJob(prompt, ONE_ROW) for prompt in ("a fox", "a boat", "a hill")))
+    assert ids_ahead(runs) == ["0", "0"]
+    assert describe_wait(runs[2], runs) == "waiting behind a fox"
 
 
-def test_those_before_and_behind_another_kind_do() -> None:
+def test_runs_before_and_after_a_different_job_wait_for_each_other() -> None:
     boat, hill, lake, hard = (
-        TrainJob("a boat", ONE),
-        TrainJob("a hill", ONE),
+        TrainJob("a boat", ONE_ROW),
+        TrainJob("a hill", ONE_ROW),
         TrainJob("a lake", TrainConfig(tokens=4)),
         HardConfig(),
     )
-    runs = in_a_queue(boat, boat, hill, lake, hill, hill)
-    assert waits_for(runs) == ["0", "0", "012", "0123", "0123"]
-    assert waits_for(in_a_queue(boat, *(TrainJob("a lake", ONE, hard=hard),) * 2, boat)) == ["0", "01", "012"]
+    runs = make_queue(boat, boat, hill, lake, hill, hill)
+    assert ids_ahead(runs) == ["0", "0", "012", "0123", "0123"]
+    assert ids_ahead(make_queue(boat, *(TrainJob("a lake", ONE_ROW, hard=hard),) * 2, boat)) == ["0", "01", "012"]
 
 
-def test_a_batch_has_no_more_rows_than_the_worker_puts_together() -> None:
-    assert waits_for(in_a_queue(*(TrainJob("a fox", FOUR),) * 7)) == ["0", "0", "0", "0", "01234", "01234"]
+def test_a_batch_has_at_most_as_many_rows_as_the_worker_allows() -> None:
+    assert ids_ahead(make_queue(*(TrainJob("a fox", FOUR_ROWS),) * 7)) == ["0", "0", "0", "0", "01234", "01234"]
 
 
-def test_of_an_older_worker_each_waits_for_all_before_it() -> None:
-    told_of = [run.as_dict() for run in in_a_queue(*(TrainJob("a fox", ONE),) * 3)]
-    for run in told_of:
+def test_with_an_older_worker_every_run_waits_for_all_before_it() -> None:
+    messages = [run.as_dict() for run in make_queue(*(TrainJob("a fox", ONE_ROW),) * 3)]
+    for run in messages:
         del run["batch"], run["rows"]
-    runs = list(map(RunSummary.from_message, told_of))
-    assert waits_for(runs) == ["0", "01"]
+    runs = list(map(RunSummary.from_message, messages))
+    assert ids_ahead(runs) == ["0", "01"]

@@ -1,1 +1,1 @@
-"""Where a batch is trained."""
+"""Backends that train a batch."""

@@ -1,1 +1,1 @@
-"""CLIP's text encoders."""
+"""CLIP text encoders."""

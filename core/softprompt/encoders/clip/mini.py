@@ -1,4 +1,4 @@
-"""The built-in model."""
+"""Load the built-in model, `mini`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_tower(folder: Path) -> TextTransformer:
-    """A tower from `config.json` and `model.safetensors` as core/mini/package.py writes them, in float32."""
+    """Read a text tower, in float32, from the files that core/mini/package.py writes."""
     from safetensors.torch import load_file
 
     from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
@@ -40,6 +40,6 @@ def load_mini() -> TextEncoder:
             tower = read_tower(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(
-            f"the built-in model's files are broken ({error}): pip install --force-reinstall softprompt-tui"
+            f"the built-in model's files are damaged ({error}). Run pip install --force-reinstall softprompt-tui"
         ) from error
     return TextEncoder(MINI, tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))

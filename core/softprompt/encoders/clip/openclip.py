@@ -1,11 +1,11 @@
-"""open_clip's models as text encoders: their text tower taken out, checked against open_clip itself, and the rest let go.
+"""Load open_clip models: keep the text tower, compare its embeddings with open_clip's, and free the rest.
 
-Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded. No library may run code that comes
-with a model: each is told so, and none can ask.
+Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded. Code that comes with a model never
+runs: every library call forbids it, and no library can prompt the user to allow it.
 
-pyproject.toml keeps open_clip 4 out. Support for it needs a tower for `text_arch: "modern"` (rotary positions, RMSNorm,
-gated MLPs, masked pooling), its new text settings in model_folder.py, and a look at every function of open_clip's that is
-used here; `load_openai_model`, which it removes, is not one of them.
+pyproject.toml excludes open_clip 4. To support it, this package needs a tower for `text_arch: "modern"` (rotary
+positions, RMSNorm, gated MLPs, masked pooling), the new text settings in model_folder.py, and a review of every
+open_clip function that this module calls. open_clip 4 removes `load_openai_model`, which is not one of them.
 """
 
 from __future__ import annotations
@@ -25,44 +25,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softprompt.encoders.base import PromptTokenizer, SpecialTokens, readable
-from softprompt.encoders.catalog import LOCAL, resolve
+from softprompt.encoders.base import PromptTokenizer, SpecialTokens, is_readable
+from softprompt.encoders.catalog import LOCAL_PREFIX, resolve
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Activation, Block, Pooling, TextTransformer, TextTransformerConfig
 from softprompt.encoders.model_folder import (
     ModelFolder,
     check_weights,
+    find_code_reference,
     find_weights,
-    holds_code,
     local_folder,
-    named_code,
     read_folder,
+    unsafe_pickle,
 )
-from softprompt.errors import ModelUnavailable, SoftPromptError, not_supported, reason, shortened, typed_reason
+from softprompt.errors import (
+    ModelUnavailable,
+    SoftPromptError,
+    describe_error,
+    describe_error_with_type,
+    model_not_supported,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from softprompt.encoders.catalog import ModelInfo
     from softprompt.encoders.download import OnBytes
 
-TOLERANCE = 1e-4  # of a unit vector's components, between open_clip's forward and ours, in float32
-EXTRA = "pip install transformers"
-RUNS_PICKLES = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+TOLERANCE = 1e-4  # largest difference from open_clip's embedding in a component of a unit vector, in float32
+INSTALL_HINT = "pip install transformers"
+UNSAFE_LOAD_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def tower_of(name: str, model: nn.Module) -> TextTransformer:
-    """The text tower of an open_clip model, as views of its weights. Raises ModelRefused for one built otherwise than ours."""
+def extract_tower(name: str, model: nn.Module) -> TextTransformer:
+    """Return the text tower of an open_clip model, as views of its weights.
+
+    Raises:
+        ModelRefused: `TextTransformer` cannot express this architecture.
+    """
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
-        raise not_supported(
-            name, f"its text tower is a {type(text).__name__}, which cannot be run from token embeddings here"
+        raise model_not_supported(
+            name, f"its text tower is a {type(text).__name__}, which cannot run from token embeddings"
         )
     blocks = list(transformer.resblocks)
     if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
-        raise not_supported(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
+        raise model_not_supported(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
     if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
-        raise not_supported(name, "its attention is masked by padding")
+        raise model_not_supported(name, "its attention is masked by padding")
     projection: Any = text.text_projection
     bias: Tensor | None = None
     if isinstance(projection, nn.Linear):
@@ -77,16 +88,16 @@ def tower_of(name: str, model: nn.Module) -> TextTransformer:
         vocabulary=text.token_embedding.num_embeddings,
         embed_dim=width if projection is None else projection.shape[1],
         mlp_width=blocks[0].mlp.c_fc.out_features,
-        activation=_activation(name, blocks[0].mlp.gelu),
-        causal=_causal(name, text.attn_mask),
-        pooling="cls" if cls is not None else _pooling(name, text),
+        activation=_read_activation(name, blocks[0].mlp.gelu),
+        causal=_is_causal(name, text.attn_mask),
+        pooling="cls" if cls is not None else _read_pooling(name, text),
         norm_eps=text.ln_final.eps,
     )
     return TextTransformer(
         config=config,
         table=text.token_embedding.weight,
         positions=text.positional_embedding,
-        blocks=[_block(name, block) for block in blocks],
+        blocks=[_convert_block(name, block) for block in blocks],
         norm_weight=text.ln_final.weight,
         norm_bias=text.ln_final.bias,
         projection=projection,
@@ -95,38 +106,38 @@ def tower_of(name: str, model: nn.Module) -> TextTransformer:
     )
 
 
-def _activation(name: str, module: nn.Module) -> Activation:
+def _read_activation(name: str, module: nn.Module) -> Activation:
     if type(module).__name__ == "QuickGELU":
         return "quick_gelu"
     if isinstance(module, nn.GELU):
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    raise not_supported(name, f"its activation is {type(module).__name__}")
+    raise model_not_supported(name, f"its activation is {type(module).__name__}")
 
 
-def _causal(name: str, mask: Tensor | None) -> bool:
+def _is_causal(name: str, mask: Tensor | None) -> bool:
     if mask is None:
         return False
     if not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
-        raise not_supported(name, "its attention mask is neither causal nor none")
+        raise model_not_supported(name, "its attention mask is not causal")
     return True
 
 
-def _pooling(name: str, text: Any) -> Pooling:
-    # open_clip's CLIP class keeps the tower's fields under other names
+def _read_pooling(name: str, text: Any) -> Pooling:
+    # open_clip's CLIP class has other names for the fields of the tower
     pooling: Pooling = getattr(text, "text_pool_type", None) or text.pool_type
     if pooling not in ("argmax", "eos", "first", "last"):
-        raise not_supported(name, f"its pooling is {pooling!r}")
+        raise model_not_supported(name, f"its pooling is {pooling!r}")
     return pooling
 
 
-def _block(name: str, block: Any) -> Block:
+def _convert_block(name: str, block: Any) -> Block:
     attention, mlp = block.attn, block.mlp
     if attention.in_proj_weight is None or attention.bias_k is not None:
-        raise not_supported(name, "its attention has separate or added key and value weights")
+        raise model_not_supported(name, "its attention has separate or added key and value weights")
     scales = [getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2)]
     outs = []
     for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
-        # a layer scale is linear: it can stand in the weights before it
+        # a layer scale is linear, so it can be folded into the preceding weights
         outs += (
             [linear.weight, linear.bias] if scale is None else [linear.weight * scale.unsqueeze(1), linear.bias * scale]
         )
@@ -137,11 +148,11 @@ def _block(name: str, block: Any) -> Block:
 
 
 class TransformersTokenizer:
-    """A Hugging Face tokenizer as open_clip wraps it, with the same normalisation."""
+    """A Hugging Face tokenizer with open_clip's text normalization."""
 
     def __init__(self, name: str, wrapped: Any) -> None:
         if wrapped.tokenizer_mode:
-            raise not_supported(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
+            raise model_not_supported(name, f"its tokenizer has the mode {wrapped.tokenizer_mode!r}")
         self._inner, self._clean = wrapped.tokenizer, wrapped.clean_fn
         self.special_ids = frozenset(self._inner.all_special_ids)
         self.reserved_ids = self.special_ids - {self._inner.unk_token_id}
@@ -161,8 +172,8 @@ class TransformersTokenizer:
         return self.decode([token])
 
 
-def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> SpecialTokens:
-    """What the wrapped tokenizer puts around a text, read off its output and checked on texts of several lengths."""
+def _detect_specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> SpecialTokens:
+    """Find the special tokens around a text in the tokenizer's output, and check them on texts of several lengths."""
     full = wrapped("lake", context_length=context)[0].tolist()
     content = tokenizer.encode("lake")
     begin = next((i for i in range(len(full)) if full[i : i + len(content)] == content), 0)
@@ -173,37 +184,40 @@ def _specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context
         row = [*specials.start, *tokenizer.encode(text), *specials.end]
         row += [specials.pad] * (context - len(row))
         if len(row) == context and row != wrapped(text, context_length=context)[0].tolist():
-            raise not_supported(name, "its tokenizer arranges a prompt in a way that is not known here")
+            raise model_not_supported(
+                name, "its tokenizer adds special tokens in a way that this version does not know"
+            )
     return specials
 
 
-def tokenizer_of(
+def load_tokenizer(
     name: str, text_cfg: dict[str, Any], folder: Path | None = None
 ) -> tuple[PromptTokenizer, SpecialTokens]:
-    """The tokenizer that an open_clip text configuration asks for, and what it puts around a prompt.
+    """Load the tokenizer of an open_clip text configuration, with its special tokens.
 
-    A `folder` is where a model of its own has its tokenizer's files, if it needs any.
+    Args:
+        folder: folder of a local model, which then also has the tokenizer's files.
     """
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
-    own = not text_cfg.get("hf_tokenizer_name")
-    # others would drop words at random, or reach transformers, where trust_remote_code runs what stands in a folder
-    unknown = set(settings) - {"clean", "additional_special_tokens" if own else "strip_sep_token"}
+    is_clip = not text_cfg.get("hf_tokenizer_name")
+    # other settings drop words at random, or reach transformers, where trust_remote_code runs code from a folder
+    unknown = set(settings) - {"clean", "additional_special_tokens" if is_clip else "strip_sep_token"}
     if unknown:
-        raise not_supported(name, f"its tokenizer has settings that are not known here: {', '.join(sorted(unknown))}")
-    if own:
+        raise model_not_supported(name, f"its tokenizer has unknown settings: {', '.join(sorted(unknown))}")
+    if is_clip:
         try:
-            _check_special(settings.get("additional_special_tokens", ()))
+            _check_special_tokens(settings.get("additional_special_tokens", ()))
             tokenizer = Tokenizer(settings.get("clean", "lower"), settings.get("additional_special_tokens", ()))
         except ValueError as error:
-            raise not_supported(name, f"its tokenizer has a setting that is not known here: {error}") from error
+            raise model_not_supported(name, f"its tokenizer has an invalid setting: {error}") from error
         return tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,))
     source = folder or text_cfg["hf_tokenizer_name"]
-    if folder and (file := named_code(folder)):
-        raise not_supported(name, f"its {file} names Python code (auto_map), and code in a model is never run")
+    if folder and (file := find_code_reference(folder)):
+        raise model_not_supported(name, f"its {file} refers to Python code (auto_map). Code in a model is never run")
     try:
         import transformers  # noqa: F401
     except ImportError as error:
-        raise ModelUnavailable(f"{name} has a tokenizer that needs the package transformers: {EXTRA}") from error
+        raise ModelUnavailable(f"the tokenizer of {name} needs the package transformers. Run {INSTALL_HINT}") from error
     from open_clip.tokenizer import HFTokenizer
 
     context = text_cfg.get("context_length", 77)
@@ -213,122 +227,132 @@ def tokenizer_of(
                 str(source), context, tokenizer_mode=text_cfg.get("tokenizer_mode"), trust_remote_code=False, **settings
             )
             adapted = TransformersTokenizer(name, wrapped)
-            return adapted, _specials(name, wrapped, adapted, context)
+            return adapted, _detect_specials(name, wrapped, adapted, context)
     except SoftPromptError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises whatever its parts raise; the reader needs the model's name and the cause
+    except Exception as error:  # transformers raises errors of any type; the message adds the model's name
         if "trust_remote_code" in str(error):
-            raise not_supported(name, "its tokenizer is Python code, and code in a model is never run") from error
-        pull = f"with a network, `softprompt-tui models pull {name}` fetches it"
-        hint = "its files belong into the same folder" if folder else pull
+            raise model_not_supported(name, "its tokenizer is Python code. Code in a model is never run") from error
+        pull = f"With a network, `softprompt-tui models pull {name}` downloads it"
+        hint = "Put its files into the same folder" if folder else pull
         raise ModelUnavailable(
-            f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: {typed_reason(error)}; {hint}"
+            f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: "
+            f"{describe_error_with_type(error)}. {hint}"
         ) from error
 
 
-def _check_special(tokens: object) -> None:
-    """Raise ValueError for special tokens that open_clip, which makes a pattern of them as they are, would misread."""
+def _check_special_tokens(tokens: object) -> None:
+    """Raise ValueError for special tokens that open_clip would misread: it puts them into a regular expression."""
     if not isinstance(tokens, list | tuple) or not all(
-        isinstance(t, str) and re.fullmatch(r"[\w<>/-]+", t) for t in tokens
+        isinstance(token, str) and re.fullmatch(r"[\w<>/-]+", token) for token in tokens
     ):
         raise ValueError(
-            f"additional_special_tokens is {shortened(repr(tokens))}; it can be a list of words such as <mask>"
+            f"additional_special_tokens is {shorten(repr(tokens))}; it must be a list of words such as <mask>"
         )
 
 
 @contextmanager
 def unattended() -> Iterator[None]:
-    """Let a library read a model without asking anybody: standard input is at its end, and what it prints is dropped.
+    """Keep libraries from prompting the user: standard input is empty and standard output is discarded.
 
-    Parts of transformers load other tokenizers without passing on what they were told, and would ask. The environment
-    variable that makes torch run pickles where a caller says nothing does not count meanwhile.
+    Some transformers tokenizers load others without passing `trust_remote_code=False` on, and would prompt. The
+    environment variable that lets torch run pickles by default has no effect inside.
     """
     stdin, sys.stdin = sys.stdin, io.StringIO()
-    forced = os.environ.pop(RUNS_PICKLES, None)
+    variable = os.environ.pop(UNSAFE_LOAD_VARIABLE, None)
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
         sys.stdin = stdin
-        if forced is not None:
-            os.environ[RUNS_PICKLES] = forced
+        if variable is not None:
+            os.environ[UNSAFE_LOAD_VARIABLE] = variable
 
 
-def check_fits(name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
-    """Raise ModelRefused for a tower that cannot read what its tokenizer writes."""
+def check_tokenizer_fits(
+    name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: SpecialTokens
+) -> None:
+    """Raise ModelRefused if the tower has too few token rows or positions for its tokenizer."""
     rows, context = text_cfg.get("vocab_size", 49408), text_cfg.get("context_length", 77)
     if rows < len(tokenizer):
-        raise not_supported(name, f"the model has {rows:,} token rows, its tokenizer {len(tokenizer):,}")
+        raise model_not_supported(name, f"it has {rows:,} token rows, but its tokenizer has {len(tokenizer):,} tokens")
     highest = max(*specials.start, *specials.end, specials.pad)
     if highest >= rows:
-        raise not_supported(
-            name, f"the model has {rows:,} token rows, and its start, end or padding token is {highest:,}"
+        raise model_not_supported(
+            name, f"it has {rows:,} token rows, but its start, end or padding token has the id {highest:,}"
         )
-    around = len(specials.start) + len(specials.end)
-    if context <= around:
-        raise not_supported(
-            name, f"its context of {context} has no room for a prompt beside {around} start and end tokens"
+    reserved = len(specials.start) + len(specials.end)
+    if context <= reserved:
+        raise model_not_supported(
+            name, f"its context length of {context} leaves no room for a prompt besides {reserved} start and end tokens"
         )
 
 
-def encoder_of(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: SpecialTokens) -> TextEncoder:
-    """A text encoder of `model`'s text tower that was seen to agree with `model.encode_text`. Raises ModelRefused."""
-    tower = tower_of(name, model).to(torch.device("cpu"), torch.float32)
+def build_encoder(name: str, model: nn.Module, tokenizer: PromptTokenizer, specials: SpecialTokens) -> TextEncoder:
+    """Build a text encoder from an open_clip model.
+
+    Raises:
+        ModelRefused: the architecture is not supported, no token can be typed, or the embeddings differ from those of
+            `model.encode_text`.
+    """
+    tower = extract_tower(name, model).to(torch.device("cpu"), torch.float32)
     encoder = TextEncoder(name, tower, tokenizer, specials)
-    if not any(readable(tokenizer.piece(i)) for i in encoder.ordinary_ids.tolist()):
-        raise not_supported(name, "its tokenizer has no token that can be read and typed")
+    if not any(is_readable(tokenizer.piece(i)) for i in encoder.ordinary_ids.tolist()):
+        raise model_not_supported(name, "its tokenizer has no token that can be shown and typed")
     ids = encoder.ordinary_ids[:: max(1, len(encoder.ordinary_ids) // 64)].tolist()
     rows = [ids[:1], ids[1:8], ids[8 : 8 + encoder.max_prompt_tokens]]
     full = [[*specials.start, *row, *specials.end] for row in rows]
     padded = torch.tensor([[*row, *[specials.pad] * (tower.config.context - len(row))] for row in full])
     with torch.no_grad():
         reference: Tensor = model.encode_text(padded)  # type: ignore[operator]
-        ours = encoder.batch_rows(rows).outputs().squeeze(0)
-    difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(ours, dim=-1)).abs().max())
+        outputs = encoder.batch_rows(rows).outputs().squeeze(0)
+    difference = float((F.normalize(reference.float(), dim=-1) - F.normalize(outputs, dim=-1)).abs().max())
     if not difference <= TOLERANCE:
-        raise not_supported(name, f"its embeddings differ from open_clip's by {difference:.1g}")
+        raise model_not_supported(name, f"its embeddings differ from open_clip's by {difference:.1g}")
     return encoder
 
 
 def load(
     name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None
 ) -> TextEncoder:
-    """Load an open_clip model from its `config` and keep its text tower only.
+    """Load an open_clip model and keep only its text tower.
 
-    `weights` is asked for last: it may download gigabytes, and what else is missing is known by then.
+    Args:
+        config: open_clip's `model_cfg`.
+        weights: returns the path of the weights. Called last, because it may download gigabytes.
+        folder: the folder of a local model.
     """
     text_cfg = config["text_cfg"]
     if text_cfg.get("hf_model_name"):
-        raise not_supported(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
-    tokenizer, specials = tokenizer_of(name, text_cfg, folder.path if folder else None)
-    check_fits(name, text_cfg, tokenizer, specials)
+        raise model_not_supported(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
+    tokenizer, specials = load_tokenizer(name, text_cfg, folder.path if folder else None)
+    check_tokenizer_fits(name, text_cfg, tokenizer, specials)
     path = weights()
     try:
         with unattended():
             if folder:
                 check_weights(folder, path)
-            model = _model(config, path)
+            model = _build_model(config, path)
     except SoftPromptError:
         raise
     except pickle.UnpicklingError as error:
-        raise holds_code(name, path) from error
-    except (
-        Exception
-    ) as error:  # open_clip raises RuntimeError, ValueError, OSError, pickle's and safetensors' own errors
+        raise unsafe_pickle(name, path) from error
+    except Exception as error:
+        # open_clip raises RuntimeError, ValueError, OSError, and errors of pickle and safetensors
         if "loading state_dict" in str(error):
-            raise not_supported(name, f"its weights do not fit its configuration ({reason(error)})") from error
-        raise ModelUnavailable(f"{name} cannot be loaded: {typed_reason(error)}") from error
-    return encoder_of(name, model, tokenizer, specials)
+            raise model_not_supported(
+                name, f"its weights do not match its configuration ({describe_error(error)})"
+            ) from error
+        raise ModelUnavailable(f"{name} cannot be loaded: {describe_error_with_type(error)}") from error
+    return build_encoder(name, model, tokenizer, specials)
 
 
-def _model(config: dict[str, Any], path: Path) -> nn.Module:
-    """The whole model as open_clip builds it of this configuration, with the weights in `path`."""
+def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
+    """Build the whole model with open_clip and load the weights in `path`."""
     import open_clip
 
     config = deepcopy(config)
-    config["vision_cfg"]["timm_model_pretrained"] = False  # weights of its own would be fetched, and then replaced
+    config["vision_cfg"]["timm_model_pretrained"] = False  # timm would download weights that are then replaced
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     classes = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
     model: nn.Module = classes(**config).eval()
@@ -337,19 +361,19 @@ def _model(config: dict[str, Any], path: Path) -> nn.Module:
 
 
 def load_by_name(name: str, on_progress: OnBytes | None) -> TextEncoder:
-    """A `MODEL/TAG` of open_clip, fetched if it is not here, or a `local-dir:` folder."""
+    """Load a `MODEL/TAG` of open_clip, downloading it if necessary, or a `local-dir:` folder."""
     from softprompt.encoders.download import fetch
 
-    if name.startswith(LOCAL):
+    if name.startswith(LOCAL_PREFIX):
         path = local_folder(name)
-        folder = read_folder(f"{LOCAL}{path}", path)
+        folder = read_folder(f"{LOCAL_PREFIX}{path}", path)
         return load(folder.name, folder.config, lambda: find_weights(folder), folder)
     info = resolve(name)
-    return load(info.name, known_config(info), lambda: fetch(info, on_progress))
+    return load(info.name, pretrained_config(info), lambda: fetch(info, on_progress))
 
 
-def known_config(info: ModelInfo) -> dict[str, Any]:
-    """open_clip's configuration of a model that it knows by name, with the activation of its weights."""
+def pretrained_config(info: ModelInfo) -> dict[str, Any]:
+    """Return open_clip's configuration of a model, with the activation that its weights need."""
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 

@@ -1,7 +1,7 @@
-"""Text to token ids and back: CLIP's byte-pair encoding, without torch and without importing open_clip.
+"""CLIP's byte-pair encoding, without torch and without importing open_clip.
 
-The vocabulary is the file that open_clip ships; the ids are open_clip's own (a test holds 10,000 texts against it).
-Source of the scheme: Radford et al. 2021 (CLIP), after Sennrich et al. 2016 (byte-pair encoding).
+The vocabulary is the file that open_clip ships, and the ids equal open_clip's (a test compares 10,000 texts).
+Sources: Radford et al. 2021 (CLIP), after Sennrich et al. 2016 (byte-pair encoding).
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from softprompt.errors import ModelUnavailable, PromptError
 Clean = Literal["lower", "whitespace", "canonicalize"]
 
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 49152 - 256 - 2  # the file lists more merges than CLIP uses
+MERGE_COUNT = 49152 - 256 - 2  # the file lists more merges than CLIP uses
 START, END = "<start_of_text>", "<end_of_text>"
 WORD_END = "</w>"
-MAX_TEXT_LENGTH = 200_000  # characters; byte-pair merging is quadratic in the length of one word
-MAX_WORD_LENGTH = 4_000  # bytes of one unbroken word, for the same reason
+MAX_TEXT_LENGTH = 200_000  # characters
+MAX_WORD_LENGTH = 4_000  # bytes; byte-pair merging is quadratic in the length of a word
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Tokenizer:
-    """CLIP's tokenizer: `encode` gives ids without the start and end tokens, `decode` gives text.
+    """CLIP's tokenizer.
 
-    `clean` is open_clip's name for how text is normalised first; `extra_special` are special tokens past the two of CLIP.
+    Args:
+        clean: how to normalize text before encoding, by open_clip's names.
+        extra_special: special tokens in addition to CLIP's start and end tokens.
     """
 
     def __init__(self, clean: Clean = "lower", extra_special: Sequence[str] = ()) -> None:
         if clean not in get_args(Clean):
-            raise ValueError(f"clean is {clean!r}; it is one of {', '.join(get_args(Clean))}")
+            raise ValueError(f"clean is {clean!r}; it must be one of: {', '.join(get_args(Clean))}")
         self.clean = clean
         pieces, self._ranks = _byte_pairs()
         special = (START, END, *extra_special)
         self._pieces = (*pieces, *special)
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
         self._pattern = regex.compile("|".join((*special, _SPLIT)), regex.IGNORECASE)
-        self._words: dict[str, tuple[int, ...]] = {piece: (self._ids[piece],) for piece in special}
+        self._word_cache: dict[str, tuple[int, ...]] = {piece: (self._ids[piece],) for piece in special}
         self.start, self.end = self._ids[START], self._ids[END]
         self.special_ids = self.reserved_ids = frozenset(self._ids[piece] for piece in special)
 
@@ -56,17 +58,21 @@ class Tokenizer:
         return len(self._pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, not cut and without start and end. Raises PromptError for text too long to tokenise."""
+        """Return the token ids of a text, without start and end tokens and without truncation.
+
+        Raises:
+            PromptError: the text, or one word of it, is too long to tokenize.
+        """
         if len(text) > MAX_TEXT_LENGTH:
-            raise PromptError(f"the text has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} can be tokenised")
+            raise PromptError(f"the text has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} can be tokenized")
         ids: list[int] = []
-        for word in self._pattern.findall(self.normalise(text)):
-            ids.extend(self._word(word))
+        for word in self._pattern.findall(self.normalize(text)):
+            ids.extend(self._encode_word(word))
         return ids
 
-    def normalise(self, text: str) -> str:
-        """The text as the vocabulary sees it: mojibake and HTML entities resolved, white space folded, case as `clean` says."""
-        import ftfy  # 20 ms, and not needed by who only decodes
+    def normalize(self, text: str) -> str:
+        """Repair mojibake and HTML entities, collapse white space, and change case and punctuation as `clean` says."""
+        import ftfy  # takes 20 ms, which decoding alone need not pay
 
         text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
         if self.clean == "canonicalize":
@@ -75,7 +81,7 @@ class Tokenizer:
         return text.lower() if self.clean == "lower" else text
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Readable text of token ids; special tokens stand as their names, bytes that are no UTF-8 as U+FFFD."""
+        """Return the text of token ids. Special tokens appear by name, invalid UTF-8 as U+FFFD."""
         decoder = _byte_decoder()
         raw = bytearray()
         for i in ids:
@@ -84,40 +90,41 @@ class Tokenizer:
         return raw.decode("utf-8", errors="replace").replace(WORD_END, " ")
 
     def piece(self, token: int) -> str:
-        """One token as text: without the mark of a word's end, with U+FFFD where its bytes are part of a character."""
+        """Return one token as text, without the end-of-word mark. Bytes of an incomplete character become U+FFFD."""
         return self.decode([token]).removesuffix(" ")
 
     def symbols(self, token: int) -> str:
-        """One token as the vocabulary spells it: a character a byte, `</w>` where a word ends."""
+        """Return one token as the vocabulary spells it: one character per byte, `</w>` at the end of a word."""
         return self._pieces[token]
 
-    def _word(self, word: str) -> tuple[int, ...]:
+    def _encode_word(self, word: str) -> tuple[int, ...]:
         encoder = _byte_encoder()
         symbols = "".join(encoder[b] for b in word.encode("utf-8", errors="surrogatepass"))
-        known = self._words.get(symbols)
-        if known is not None:
-            return known
+        cached = self._word_cache.get(symbols)
+        if cached is not None:
+            return cached
         if len(symbols) > MAX_WORD_LENGTH:
             raise PromptError(
-                f"the text has a word of {len(symbols):,} bytes; at most {MAX_WORD_LENGTH:,} can be tokenised: put spaces into it"
+                f"the text has a word of {len(symbols):,} bytes; at most {MAX_WORD_LENGTH:,} can be tokenized. "
+                "Put spaces into it"
             )
-        ids = tuple(self._ids[piece] for piece in _merge(symbols, self._ranks))
-        if len(self._words) < 100_000:  # a long-lived process must not grow with what it is shown
-            self._words[symbols] = ids
+        ids = tuple(self._ids[piece] for piece in _merge_pairs(symbols, self._ranks))
+        if len(self._word_cache) < 100_000:  # bounds the memory of a long-lived process
+            self._word_cache[symbols] = ids
         return ids
 
 
-def _merge(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair pieces of one word: the best-ranked neighbouring pair is joined wherever it stands, until none is left."""
+def _merge_pairs(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Split a word into byte-pair pieces: merge the best-ranked adjacent pair everywhere, until no pair has a rank."""
     pieces = [*word[:-1], word[-1] + WORD_END]
     while len(pieces) > 1:
-        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
+        best_pair = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best_pair not in ranks:
             break
         merged: list[str] = []
         i = 0
         while i < len(pieces):
-            if i + 1 < len(pieces) and (pieces[i], pieces[i + 1]) == best:
+            if i + 1 < len(pieces) and (pieces[i], pieces[i + 1]) == best_pair:
                 merged.append(pieces[i] + pieces[i + 1])
                 i += 2
             else:
@@ -129,7 +136,7 @@ def _merge(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _byte_encoder() -> dict[int, str]:
-    """Every byte as one printable character: itself where it prints, else the next code point from 256 on."""
+    """Map every byte to a printable character: its own if printable, else the next code point from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}
@@ -142,18 +149,18 @@ def _byte_decoder() -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _byte_pairs() -> tuple[tuple[str, ...], dict[tuple[str, str], int]]:
-    """(pieces in id order, merges with their rank), read from open_clip's vocabulary file."""
-    spec = find_spec("open_clip")  # finds the folder, runs nothing
+    """Read open_clip's vocabulary file. Return the pieces in the order of their ids, and the rank of every merge."""
+    spec = find_spec("open_clip")  # finds the folder without importing the package
     if spec is None or not spec.submodule_search_locations:
         raise ModelUnavailable(
-            "open_clip is not installed, and CLIP's vocabulary comes with it: pip install open_clip_torch"
+            "CLIP's vocabulary is part of open_clip, which is not installed. Run pip install open_clip_torch"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / VOCABULARY_FILE
     try:
-        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGE_COUNT + 1]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelUnavailable(
-            f"CLIP's vocabulary cannot be read from {path} ({error}): pip install --force-reinstall open_clip_torch"
+            f"cannot read CLIP's vocabulary from {path}: {error}. Run pip install --force-reinstall open_clip_torch"
         ) from error
     merges = [(first, second) for first, second in (line.split() for line in lines)]
     singles = list(_byte_encoder().values())

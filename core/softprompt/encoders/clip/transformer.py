@@ -1,8 +1,9 @@
-"""The text tower: one functional forward for `mini` and for every text transformer of open_clip.
+"""The text tower: one functional forward pass for `mini` and for every text transformer of open_clip.
 
-Shapes: b sequences, n positions, w width, h heads, e embed_dim. The weights are plain tensors without gradients, so that
-autograd works back to the input embeddings and to nothing else. Source of the architecture: Radford et al. 2021 (CLIP);
-its reference here is open_clip's TextTransformer, which the tests hold it against.
+The weights are plain tensors without gradients, so autograd only computes gradients of the input embeddings.
+Architecture: Radford et al. 2021 (CLIP). The tests compare it with open_clip's TextTransformer.
+
+Shapes: b sequences, n positions, p positions of a cached prefix, w width, h heads, e embed_dim.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class TextTransformerConfig:
-    """What a text tower looks like; `pooling` says which position becomes the pooled embedding.
+    """The shape of a text tower.
 
-    argmax: the highest token id (CLIP's end token); eos: the first `end` token; first, last: that position of the padded
-    context; cls: a learned embedding after the context (CoCa).
+    `pooling` is the position of the pooled embedding. argmax: the highest token id (CLIP's end token). eos: the first
+    end token. first, last: that position of the padded context. cls: a learned embedding after the context (CoCa).
     """
 
     width: int
@@ -46,13 +47,13 @@ class TextTransformerConfig:
     norm_eps: float = 1e-5
 
     @property
-    def short(self) -> bool:
-        """Whether the positions after the end token cannot matter, so that they need not be computed."""
+    def ignores_padding(self) -> bool:
+        """Whether positions after the end token cannot change the pooled embedding, and need not be computed."""
         return self.causal and self.pooling in ("argmax", "eos", "first", "cls")
 
 
 class Block(NamedTuple):
-    """Weights of one pre-norm transformer block; qkv is (3w, w), in the order query, key, value."""
+    """The weights of a pre-norm transformer block. qkv_weight (3w, w) is in the order query, key, value."""
 
     norm1_weight: Tensor
     norm1_bias: Tensor
@@ -70,7 +71,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class TextTransformer:
-    """Weights and their forward. table (vocabulary, w); positions (context [+ 1 with cls], w); projection (w, e)."""
+    """The weights of a text tower and its forward pass.
+
+    Shapes: table (vocabulary, w), positions (context, w), or (context + 1, w) with cls, projection (w, e).
+    """
 
     config: TextTransformerConfig
     table: Tensor
@@ -91,83 +95,88 @@ class TextTransformer:
         return replace(self, blocks=blocks, **moved)
 
     @property
-    def parameters(self) -> int:
-        """How many numbers the tower has."""
-        loose = [value for value in vars(self).values() if isinstance(value, Tensor)]
-        return sum(tensor.numel() for tensor in [*loose, *(weight for block in self.blocks for weight in block)])
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        tensors = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        return sum(tensor.numel() for tensor in [*tensors, *(weight for block in self.blocks for weight in block)])
 
     def states(
         self, x: Tensor, mask: Tensor | None = None, layers: int | None = None, past: Past | None = None
     ) -> Tensor:
-        """(b, n, w) hidden states after the first `layers` blocks (all of them by default), before the final norm.
+        """Return the hidden states (b, n, w) after the first `layers` blocks (default: all), before the final norm.
 
-        `x` (b, n, w) is embedded tokens with their positions added. `mask` (b, 1, n, n), True where attention may look, stands
-        in for the causal one. With the `past` of p positions before them, which it must come with, the mask is (b, 1, n, p + n).
+        Args:
+            x: (b, n, w) token embeddings with position embeddings added.
+            mask: (b, 1, n, n), True where attention may look, or a bias to add to its scores. Replaces the causal mask.
+                With `past`, a mask (b, 1, n, p + n) is required.
+            past: keys and values of a prefix of p positions, from `compute_past`.
         """
         for i, block in enumerate(self.blocks[:layers]):
             x = block_forward(x, block, self.config, mask, past=past[i] if past else None)
         return x
 
-    def past(self, x: Tensor) -> Past:
-        """What positions `x` (b, p, w) at the beginning of a causal tower's context hand on to all that come after them.
+    def compute_past(self, x: Tensor) -> Past:
+        """Return every block's keys and values for a prefix `x` (b, p, w) at the beginning of a causal tower's context.
 
-        Each row's own positions must come first; what is computed for pads behind them is for a mask to leave out.
+        Padding must come at the end of the prefix, and later masks must exclude it.
         """
-        found = []
+        past = []
         for block in self.blocks:
-            found.append(
+            past.append(
                 keys_values(F.layer_norm(x, (self.config.width,), *block[:2], self.config.norm_eps), block, self.config)
             )
             x = block_forward(x, block, self.config)
-        return found
+        return past
 
-    def pooled_outputs(self, x: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
-        """(b, e) pooled embeddings, not yet of unit length, read at positions `at` (b,) of `x`. The others as for `states`."""
-        return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1, past), at, mask, past))
+    def pooled_outputs(
+        self, x: Tensor, pooled_at: Tensor, mask: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
+        """Return the pooled embeddings (b, e) at `pooled_at` (b,), not normalized. Other arguments as in `states`."""
+        return self.project(self.pooled(self.states(x, mask, len(self.blocks) - 1, past), pooled_at, mask, past))
 
-    def pooled(self, before: Tensor, at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
-        """(b, w) normed states at positions `at`, from the states `before` the last block, which computes nothing else."""
-        b, n, _ = before.shape
-        ends = before[torch.arange(b, device=before.device), at].unsqueeze(1)
+    def pooled(self, states: Tensor, pooled_at: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+        """Run the last block on its input states (b, n, w), only at `pooled_at` (b,). Return normed states (b, w)."""
+        b, n, _ = states.shape
+        queries = states[torch.arange(b, device=states.device), pooled_at].unsqueeze(1)
         last = past[-1] if past else None
-        x = block_forward(before, self.blocks[-1], self.config, self.seen_at(at, n, mask), ends, last)
+        x = block_forward(states, self.blocks[-1], self.config, self.mask_at(pooled_at, n, mask), queries, last)
         return self.final_norm(x.squeeze(1))
 
-    def seen_at(self, at: Tensor, n: int, mask: Tensor | None) -> Tensor | None:
-        """(b, 1, 1, p + n) the part of `mask`, or of the causal one, that says what positions `at` (b,) see; None where they see all."""
+    def mask_at(self, pooled_at: Tensor, n: int, mask: Tensor | None) -> Tensor | None:
+        """Return the rows (b, 1, 1, p + n) of `mask`, or of the causal mask, at `pooled_at` (b,); None for no mask."""
         if mask is not None:
-            return mask[torch.arange(len(at), device=at.device), :, at].unsqueeze(2)
+            return mask[torch.arange(len(pooled_at), device=pooled_at.device), :, pooled_at].unsqueeze(2)
         if self.config.causal:
-            return (torch.arange(n, device=at.device) <= at.unsqueeze(1)).view(-1, 1, 1, n)
+            return (torch.arange(n, device=pooled_at.device) <= pooled_at.unsqueeze(1)).view(-1, 1, 1, n)
         return None
 
     def final_norm(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.config.width,), self.norm_weight, self.norm_bias, self.config.norm_eps)
 
     def project(self, x: Tensor) -> Tensor:
-        """(…, w) normed states to (…, e), not yet of unit length."""
+        """Project normed states (…, w) to embeddings (…, e), not normalized."""
         if self.projection is None:
             return x
         x = x @ self.projection
         return x if self.projection_bias is None else x + self.projection_bias
 
 
-KeysValues = Tensor  # (2, b, h, p, w / h): keys, values
-Past = Sequence[KeysValues]  # of every block, for p positions that never change
+KeysValues = Tensor  # (2, b, h, p, w / h): keys and values
+Past = Sequence[KeysValues]  # of every block, for a prefix of p positions
 
 
 def keys_values(normed: Tensor, block: Block, config: TextTransformerConfig) -> KeysValues:
-    """What positions `normed` (b, n, w) are to attention."""
+    """Return the keys and values of normed states (b, n, w)."""
     b, n, w = normed.shape
     kv = F.linear(normed, block.qkv_weight[w:], block.qkv_bias[w:])
     return kv.view(b, n, 2, config.heads, w // config.heads).permute(2, 0, 3, 1, 4)
 
 
-def joined(before: KeysValues, ours: KeysValues) -> KeysValues:
-    """(2, r x b, h, p + n, d) of what stands before (2, b, h, p, d), which serves the rows of ours (2, r x b, h, n, d) in turn."""
-    b = before.shape[1]
-    ours = ours.view(2, -1, b, *ours.shape[2:])
-    return torch.cat([before.unsqueeze(1).expand(-1, ours.shape[1], -1, -1, -1, -1), ours], dim=4).flatten(1, 2)
+def join_past(past: KeysValues, kv: KeysValues) -> KeysValues:
+    """Prepend the `past` (2, b, h, p, d) to keys and values (2, r x b, h, n, d), repeating it r times."""
+    b = past.shape[1]
+    kv = kv.view(2, -1, b, *kv.shape[2:])
+    return torch.cat([past.unsqueeze(1).expand(-1, kv.shape[1], -1, -1, -1, -1), kv], dim=4).flatten(1, 2)
 
 
 def block_forward(
@@ -178,11 +187,12 @@ def block_forward(
     queries: Tensor | None = None,
     past: KeysValues | None = None,
 ) -> Tensor:
-    """One block over `x` (b, n, w): attention, then the MLP, each on the normed input and added to it.
+    """Run one pre-norm block on `x` (b, n, w): attention, then the MLP, each with a residual connection.
 
-    With `queries` (b, m, w), only these positions are computed, and returned. Attention sees the p positions of `past` as well, whose
-    rows serve those of `x` in turn where there are more of these.
-    `mask` (b, 1, n or m, p + n) says what they see.
+    Args:
+        mask: (b, 1, n, p + n), or (b, 1, m, p + n) with queries; replaces the causal mask.
+        queries: (b, m, w) input states of the only positions to compute and return.
+        past: keys and values of a prefix, which attention also sees. It may have fewer rows than `x`; they repeat.
     """
     w, h = config.width, config.heads
     b, n = x.shape[:2]
@@ -199,7 +209,7 @@ def block_forward(
         q = F.linear(norm(queries, block.norm1_weight, block.norm1_bias), block.qkv_weight[:w], block.qkv_bias[:w])
         q = q.view(b, -1, h, w // h).transpose(1, 2)
         kv = keys_values(normed, block, config)
-    k, v = kv if past is None else joined(past, kv)
+    k, v = kv if past is None else join_past(past, kv)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=config.causal and mask is None)
     x = queries + F.linear(attended.transpose(1, 2).reshape(b, -1, w), block.out_weight, block.out_bias)
     inner = F.linear(norm(x, block.norm2_weight, block.norm2_bias), block.fc_weight, block.fc_bias)

@@ -1,1 +1,1 @@
-"""Files of other programs, read in a child process that may do nothing else."""
+"""Read the files of other programs in a restricted child process."""

@@ -1,4 +1,4 @@
-"""Which program's soft prompt it is: by the keys of what was read, whichever kind of file it stood in."""
+"""Recognize by its keys which program wrote a value, in any kind of file, and read its soft prompts."""
 
 from __future__ import annotations
 
@@ -10,159 +10,171 @@ import numpy as np
 
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.parsed_file import ParsedFile
-from softprompt.formats.readers.pickle_parser import Thing
-from softprompt.formats.readers.tensors import MAX_VALUES, MAX_VECTORS, Data, Tensor, vectors_of
+from softprompt.formats.readers.pickle_parser import OpaqueObject
+from softprompt.formats.readers.tensors import MAX_VALUES, MAX_VECTORS, DataReader, Tensor, read_vectors
 from softprompt.prompts.soft_prompt import Array
 
-MAX_NOTE_LENGTH, MAX_KEY_LENGTH, MAX_NOTES = 4000, 200, 60  # characters, characters, values
+MAX_NOTE_LENGTH, MAX_KEY_LENGTH, MAX_NOTES = 4000, 200, 60  # characters of a value, characters of a key, entries
 LEFT_OUT = "left out"
-_RENAMED = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
+_STANDARD_KEYS = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
-_PARAMETER = re.compile(
-    r"[\w-]+(\.[\w-]+)+"
-)  # as modules name their parameters; no file of several tokens has such keys
-# Encoders that have a tensor each in one file. kohya-ss/sd-scripts, sdxl_train_textual_inversion.py: clip_l and clip_g; diffusers'
-# pivotal tuning, examples/advanced_diffusion_training: the same for SDXL, clip_l and t5 for Flux, and in its first versions
-# text_encoders_0 and _1 for either, a row for each of the tokens <s0>, <s1>, … that stand for one thing; ComfyUI, comfy/text_encoders:
-# clip_l, clip_g, clip_h and t5xxl.
+_PARAMETER = re.compile(r"[\w-]+(\.[\w-]+)+")  # a parameter of a module; files with several tokens have no such keys
+# Keys of files with one tensor per text encoder:
+# - kohya-ss/sd-scripts, sdxl_train_textual_inversion.py: clip_l and clip_g
+# - diffusers' pivotal tuning, examples/advanced_diffusion_training: clip_l and clip_g for SDXL, clip_l and t5 for Flux.
+#   Its first versions use text_encoders_0 and text_encoders_1 for both. Each row belongs to one of the tokens <s0>,
+# <s1>,   … of one concept
+# - ComfyUI, comfy/text_encoders: clip_l, clip_g, clip_h and t5xxl
 _CLIP, _T5 = ("clip_l", "clip_g", "clip_h"), ("t5", "t5xxl")
 _PIVOTAL = ("text_encoders_0", "text_encoders_1")
 _T5_WIDTH = 4096
 
 
-def found_in(value: Any, data: Data, said: dict[str, Any]) -> ParsedFile:
-    """The soft prompts in a value with tensors, such as the dict in a .pt; `said` is what the file says beside. Raises FileRefused."""
-    read = _Reader(data, said)
+def parse_value(value: Any, data: DataReader, metadata: dict[str, Any]) -> ParsedFile:
+    """Read the soft prompts from a value with tensors, such as the dict in a .pt file. Raises FileRefused.
+
+    Args:
+        data: reads the numbers of a tensor.
+        metadata: the file's metadata so far. Metadata in the value is added to it.
+    """
+    reader = _Reader(data, metadata)
     if isinstance(value, Tensor):
-        return read.one("a single tensor", "", value)
+        return reader.read_single("a single tensor", "", value)
     if isinstance(value, list):
-        return read.listed(value)
+        return reader.read_list(value)
     if not isinstance(value, dict):
-        raise FileRefused("it holds no tensor, and no dict of tensors")
+        raise FileRefused("it has no tensor and no dict of tensors")
     if "string_to_param" in value:
-        return read.a1111(value)
+        return reader.read_a1111(value)
     if any(isinstance(value.get(key), Tensor) for key in (*_CLIP, *_T5, *_PIVOTAL)):
-        return read.encoders(value)
+        return reader.read_encoders(value)
     bundled = {match: value[key] for key in value if isinstance(key, str) and (match := _BUNDLED.fullmatch(key))}
     if bundled:
-        return read.bundled(bundled)
+        return reader.read_bundled(bundled)
     if isinstance(value.get("state_dict"), dict):
-        return read.coop(value)
+        return reader.read_coop(value)
     for key, format in (
         ("emb_params", "emb_params (AUTOMATIC1111, ComfyUI, kohya)"),
         ("prompt_embeddings", "PEFT prompt tuning"),
     ):
         if isinstance(value.get(key), Tensor):
-            return read.one(format, "", value[key], len(value) - 1)
-    return read.tokens(value)
+            return reader.read_single(format, "", value[key], len(value) - 1)
+    return reader.read_tokens(value)
 
 
 class _Reader:
-    def __init__(self, data: Data, said: dict[str, Any]) -> None:
-        self.data, self.said = data, said
+    """Collect the soft prompts of one value."""
+
+    def __init__(self, data: DataReader, metadata: dict[str, Any]) -> None:
+        self.data, self.metadata = data, metadata
         self.vectors: dict[str, Array] = {}
-        self.numbers = 0
+        self.value_count = 0
 
     def add(self, name: str, array: Array) -> None:
-        self.numbers += array.size
-        if name in self.vectors or len(self.vectors) >= MAX_VECTORS or self.numbers > MAX_VALUES:
-            raise FileRefused("it holds more soft prompts than are read at once, or two of one name")
+        self.value_count += array.size
+        if name in self.vectors or len(self.vectors) >= MAX_VECTORS or self.value_count > MAX_VALUES:
+            raise FileRefused(
+                f"it has more than {MAX_VECTORS:,} soft prompts or {MAX_VALUES:,} values, or two of the same name"
+            )
         self.vectors[name] = array
 
-    def matrix(self, tensor: Any) -> Array:
+    def read_matrix(self, tensor: Any) -> Array:
         if not isinstance(tensor, Tensor):
-            raise FileRefused("there is something else where its tensor should be")
+            raise FileRefused("one of its soft prompts is not a tensor")
         if len(tensor.shape) == 3 and tensor.shape[0] != 1:
-            raise FileRefused("its tensor has three dimensions: a soft prompt's is (tokens, width)")
-        return vectors_of(tensor, self.data, self.said)
+            raise FileRefused("its tensor has three dimensions. A soft prompt has shape (tokens, width)")
+        return read_vectors(tensor, self.data, self.metadata)
 
-    def found(self, format: str, left_out: int = 0, named: bool = False) -> ParsedFile:
+    def finish(self, format: str, left_out: int = 0, keys_are_names: bool = False) -> ParsedFile:
         if left_out:
-            self.said[LEFT_OUT] = f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
-        return ParsedFile(format, self.vectors, self.said, named=named)
+            self.metadata[LEFT_OUT] = (
+                f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
+            )
+        return ParsedFile(format, self.vectors, self.metadata, keys_are_names=keys_are_names)
 
-    def one(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> ParsedFile:
-        self.add(name, self.matrix(tensor))
-        return self.found(format, left_out)
+    def read_single(self, format: str, name: str, tensor: Tensor, left_out: int = 0) -> ParsedFile:
+        self.add(name, self.read_matrix(tensor))
+        return self.finish(format, left_out)
 
-    def a1111(self, value: dict[Any, Any]) -> ParsedFile:
-        held = value["string_to_param"]
-        if isinstance(held, Thing):  # a ParameterDict of torch, as the first textual inversion wrote it
-            held = held.state.get("_parameters") if isinstance(held.state, dict) else None
-        if not isinstance(held, dict) or not held:
-            raise FileRefused("its string_to_param is no dict of tensors")
-        for key, tensor in held.items():
-            self.add("" if len(held) == 1 else _key(key), self.matrix(tensor))
-        say(
-            self.said, {key: inner for key, inner in value.items() if key not in ("string_to_param", "string_to_token")}
+    def read_a1111(self, value: dict[Any, Any]) -> ParsedFile:
+        tensors = value["string_to_param"]
+        if isinstance(tensors, OpaqueObject):  # the original textual inversion saved a torch ParameterDict
+            tensors = tensors.state.get("_parameters") if isinstance(tensors.state, dict) else None
+        if not isinstance(tensors, dict) or not tensors:
+            raise FileRefused("its string_to_param is not a dict of tensors")
+        for key, tensor in tensors.items():
+            self.add("" if len(tensors) == 1 else _clean_key(key), self.read_matrix(tensor))
+        add_metadata(
+            self.metadata,
+            {key: item for key, item in value.items() if key not in ("string_to_param", "string_to_token")},
         )
-        return self.found("AUTOMATIC1111 embedding")
+        return self.finish("AUTOMATIC1111 embedding")
 
-    def encoders(self, value: dict[Any, Any]) -> ParsedFile:
-        """One soft prompt for each CLIP encoder. T5's is left out where there are others: no text encoder here could use it."""
+    def read_encoders(self, value: dict[Any, Any]) -> ParsedFile:
+        """Read one soft prompt per CLIP encoder. Read T5's only if it is alone: no encoder here can use it."""
         tensors = {key: value[key] for key in (*_CLIP, *_T5) if key in value}
         for key, encoder in zip(_PIVOTAL, ("clip_l", "clip_g"), strict=True):
             if isinstance(tensor := value.get(key), Tensor):
                 tensors.setdefault("t5" if tensor.shape[-1:] == (_T5_WIDTH,) else encoder, tensor)
-        wanted = [key for key in tensors if key in _CLIP] or list(tensors)
-        for key in wanted:
-            self.add(key, self.matrix(tensors[key]))
-        found = self.found(_by_encoders(list(tensors)), len(value) - len(tensors))
-        if left := [key for key in tensors if key not in wanted]:
-            more = self.said.get(LEFT_OUT)
-            words = f"{' and '.join(left)}, which is for a T5 encoder"
-            self.said[LEFT_OUT] = f"{words}; {more}" if more else words
-        return found
+        selected = [key for key in tensors if key in _CLIP] or list(tensors)
+        for key in selected:
+            self.add(key, self.read_matrix(tensors[key]))
+        parsed = self.finish(_encoder_format(list(tensors)), len(value) - len(tensors))
+        if skipped := [key for key in tensors if key not in selected]:
+            others = self.metadata.get(LEFT_OUT)
+            description = f"{' and '.join(skipped)}, which is for a T5 encoder"
+            self.metadata[LEFT_OUT] = f"{description}; {others}" if others else description
+        return parsed
 
-    def bundled(self, bundled: dict[re.Match[str], Any]) -> ParsedFile:
+    def read_bundled(self, bundled: dict[re.Match[str], Any]) -> ParsedFile:
         for match, tensor in bundled.items():
             name, part = match[1], match[2]
-            self.add(_key(f"{name} {part}" if part in _CLIP else name), self.matrix(tensor))
-        return self.found("embeddings bundled with a LoRA (bundle_emb)", named=True)
+            self.add(_clean_key(f"{name} {part}" if part in _CLIP else name), self.read_matrix(tensor))
+        return self.finish("embeddings bundled with a LoRA (bundle_emb)", keys_are_names=True)
 
-    def coop(self, value: dict[Any, Any]) -> ParsedFile:
-        """CoOp's prompt learner: one context for all classes, (n, width), or one for each, (classes, n, width)."""
+    def read_coop(self, value: dict[Any, Any]) -> ParsedFile:
+        """Read CoOp's prompt learner: one context for all classes, (n, width), or one each, (classes, n, width)."""
         context = value["state_dict"].get("ctx")
         if not isinstance(context, Tensor):
-            raise FileRefused("it is a checkpoint without a `ctx`: a whole model, and no soft prompt")
-        array = vectors_of(context, self.data, self.said)
+            raise FileRefused("it is a checkpoint without `ctx`: a whole model, not a soft prompt")
+        array = read_vectors(context, self.data, self.metadata)
         if array.ndim == 2:
             self.add("", array)
         else:
             for i, part in enumerate(array, 1):
                 self.add(f"class {i}", part)
-        say(self.said, {key: value[key] for key in ("epoch", "val_result") if key in value})
-        return self.found("CoOp context")
+        add_metadata(self.metadata, {key: value[key] for key in ("epoch", "val_result") if key in value})
+        return self.finish("CoOp context")
 
-    def listed(self, value: list[Any]) -> ParsedFile:
-        """A list of dicts of tensors, which ComfyUI puts together as long as they are of one width."""
-        tensors = [tensor for one in value[:MAX_VECTORS] if isinstance(one, dict) for tensor in one.values()]
+    def read_list(self, value: list[Any]) -> ParsedFile:
+        """Read a list of dicts of tensors. ComfyUI concatenates the tensors that have the same width."""
+        tensors = [tensor for item in value[:MAX_VECTORS] if isinstance(item, dict) for tensor in item.values()]
         widths: dict[int, list[Array]] = {}
         for tensor in tensors:
-            array = self.matrix(tensor)
+            array = self.read_matrix(tensor)
             widths.setdefault(array.shape[1], []).append(array)
         if not widths:
-            raise FileRefused("it holds a list without tensors")
+            raise FileRefused("its list has no tensors")
         for width, arrays in widths.items():
             self.add("" if len(widths) == 1 else f"width {width}", np.concatenate(arrays))
-        return self.found("a list of tensors (ComfyUI)")
+        return self.finish("a list of tensors (ComfyUI)")
 
-    def tokens(self, value: dict[Any, Any]) -> ParsedFile:
-        """What diffusers writes: {token: vectors}, or {token: vector, token_1: vector, …}; of several tokens each is a soft prompt."""
+    def read_tokens(self, value: dict[Any, Any]) -> ParsedFile:
+        """Read diffusers tokens as soft prompts: {token: vectors} or {token: vector, token_1: vector, …}."""
         tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
         if not tensors:
-            raise FileRefused("it holds no tensor where a soft prompt's vectors would be")
+            raise FileRefused("it has no tensor where a soft prompt's vectors would be")
         if len(tensors) > 1:
             _check_tokens(tensors)
-        for key, series in _in_series(tensors).items():
-            self.add(_key(key), np.concatenate([self.matrix(tensors[one]) for one in series]))
-        say(self.said, {key: inner for key, inner in value.items() if key not in tensors})
+        for key, series in _group_numbered_keys(tensors).items():
+            self.add(_clean_key(key), np.concatenate([self.read_matrix(tensors[member]) for member in series]))
+        add_metadata(self.metadata, {key: item for key, item in value.items() if key not in tensors})
         several = "several tokens, each with" if len(self.vectors) > 1 else "a token and"
-        return self.found(f"{several} its vectors (diffusers)", named=True)
+        return self.finish(f"{several} its vectors (diffusers)", keys_are_names=True)
 
 
-def _by_encoders(keys: list[str]) -> str:
-    """What a file is called that has a tensor for each of these encoders."""
+def _encoder_format(keys: list[str]) -> str:
+    """Return the format name of a file with one tensor for each of these encoders."""
     t5 = any(key in _T5 for key in keys)
     match ("clip_l" in keys, "clip_g" in keys, t5):
         case (True, True, False):
@@ -177,54 +189,55 @@ def _by_encoders(keys: list[str]) -> str:
 
 
 def _check_tokens(tensors: dict[Any, Tensor]) -> None:
-    """Raises FileRefused for tensors that are a model's or a LoRA's, and not the vectors of several tokens."""
+    """Raise FileRefused if the tensors belong to a model or a LoRA instead of several tokens."""
     widths = {tensor.shape[-1:] for tensor in tensors.values()}
     if len(widths) > 1 or any(isinstance(key, str) and _PARAMETER.fullmatch(key) for key in tensors):
-        some = ", ".join(_key(key)[:40] for key in list(tensors)[:4])
+        examples = ", ".join(_clean_key(key)[:40] for key in list(tensors)[:4])
         raise FileRefused(
-            f"it holds {len(tensors)} tensors that are not the vectors of tokens for one encoder ({some}, …): it may be a model or a LoRA"
+            f"its {len(tensors)} tensors ({examples}, …) are not the tokens of one text encoder. "
+            "It may be a model or a LoRA"
         )
 
 
-def _in_series(tensors: dict[Any, Tensor]) -> dict[Any, list[Any]]:
-    """The keys of each soft prompt by its first: token, token_1, token_2, … where each is one vector."""
+def _group_numbered_keys(tensors: dict[Any, Tensor]) -> dict[Any, list[Any]]:
+    """Group the keys of single vectors that form one soft prompt, token, token_1, token_2, …, by the first key."""
 
     def is_vector(key: Any) -> bool:
         return key in tensors and tensors[key].shape[-1:] == (math.prod(tensors[key].shape),)
 
     series: dict[Any, list[Any]] = {}
-    further = set()
-    for key in sorted(tensors, key=lambda key: len(str(key))):  # a series' first token is its shortest
-        if key in further:
+    grouped = set()
+    for key in sorted(tensors, key=lambda key: len(str(key))):  # the shortest key of a series is its first
+        if key in grouped:
             continue
         series[key] = [key]
         while isinstance(key, str) and is_vector(key) and is_vector(following := f"{key}_{len(series[key])}"):
             series[key].append(following)
-            further.add(following)
+            grouped.add(following)
     return {key: series[key] for key in tensors if key in series}
 
 
-def _key(key: Any) -> str:
-    return text(key, MAX_KEY_LENGTH)
+def _clean_key(key: Any) -> str:
+    return clean_text(key, MAX_KEY_LENGTH)
 
 
-def text(value: Any, longest: int) -> str:
-    """A text from outside, cut, without halves of surrogate pairs."""
-    whole = value if isinstance(value, str) else str(value)
-    cut = whole[:longest].encode("utf-8", "replace").decode()
-    return cut if len(whole) <= longest else f"{cut}…"
+def clean_text(value: Any, max_length: int) -> str:
+    """Return a text from a file, cut to `max_length` characters and without lone surrogates."""
+    full = value if isinstance(value, str) else str(value)
+    cut = full[:max_length].encode("utf-8", "replace").decode()
+    return cut if len(full) <= max_length else f"{cut}…"
 
 
-def say(said: dict[str, Any], values: dict[Any, Any]) -> None:
-    """Adds what can be kept of `values`: texts and numbers, and short lists of them."""
+def add_metadata(metadata: dict[str, Any], values: dict[Any, Any]) -> None:
+    """Add the texts and numbers of `values`, and its short lists of them, up to MAX_NOTES entries in all."""
     for key, value in values.items():
-        if len(said) >= MAX_NOTES:
+        if len(metadata) >= MAX_NOTES:
             return
-        if isinstance(value, list) and len(value) <= 40 and all(isinstance(one, (str, int, float)) for one in value):
-            value = ", ".join(text(one, MAX_KEY_LENGTH) for one in value)
+        if isinstance(value, list) and len(value) <= 40 and all(isinstance(item, (str, int, float)) for item in value):
+            value = ", ".join(clean_text(item, MAX_KEY_LENGTH) for item in value)
         if isinstance(value, str):
-            value = text(value, MAX_NOTE_LENGTH)
+            value = clean_text(value, MAX_NOTE_LENGTH)
         elif not isinstance(value, (int, float)) or not abs(value) < (1 << 63):
             continue
         if value != "":
-            said[_RENAMED.get(key, _key(key))] = value
+            metadata[_STANDARD_KEYS.get(key, _clean_key(key))] = value

@@ -1,4 +1,4 @@
-"""What a file of another program holds."""
+"""The parsed content of a file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from softprompt.prompts.soft_prompt import Array
 
 @dataclass(frozen=True, eq=False)
 class ParsedFile:
-    """The soft prompts of one file and all that the file says of them.
+    """The soft prompts of one file and their metadata.
 
     Attributes:
-        vectors: (k, width) float32 each, by the key that the file gives them: "" where it gives none, the token in diffusers' files,
-            "clip_l" and "clip_g" for SDXL.
-        said: plain values that JSON can hold, such as name, step, checkpoint, description, author.
-        provenance: what this program wrote about each soft prompt, by the same keys; empty for files of other programs.
-        beside: the other tensors of such a soft prompt, by the same keys: target, losses, similarities.
-        named: whether each key is a name of its own, such as a token, and not a part of what the file is called.
-        sha256: of the file.
+        format: a description of the file format.
+        vectors: a (k, width) float32 array per soft prompt, by its key in the file: the token in a diffusers file,
+            "clip_l" and "clip_g" for SDXL, "" if it has no key.
+        metadata: JSON values from the file, such as name, step, checkpoint, description and author.
+        provenance: by the same keys, what this program recorded about each soft prompt. Empty for files of other
+            programs.
+        extra_tensors: by the same keys, the other tensors that this program stores: target, losses, similarities.
+        keys_are_names: whether each key names its soft prompt, as a token does, instead of a part of the file.
+        sha256: hash of the file's bytes.
     """
 
     format: str
     vectors: dict[str, Array]
-    said: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
-    beside: dict[str, dict[str, Array]] = field(default_factory=dict)
-    named: bool = False
+    extra_tensors: dict[str, dict[str, Array]] = field(default_factory=dict)
+    keys_are_names: bool = False
     sha256: str = ""

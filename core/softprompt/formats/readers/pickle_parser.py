@@ -1,7 +1,8 @@
-"""What a pickle says, without doing it: a machine that knows a few instructions and builds nothing but plain values.
+"""Parse a pickle without running it: interpret a few opcodes, and build only plain values.
 
-A pickle is a program; Python's own reader imports what it names and calls it. Here names stay names, and those that are not listed end
-the reading. Instructions are taken apart by `pickletools`, which runs nothing. Format: Lib/pickletools.py of CPython.
+A pickle is a program: Python's own loader imports and calls whatever it names. This parser never imports anything, and
+rejects every name that is not on its list. `pickletools` decodes the opcodes, and runs nothing. Format:
+Lib/pickletools.py of CPython.
 """
 
 from __future__ import annotations
@@ -15,40 +16,25 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import SIZES, Tensor, check_layout
+from softprompt.formats.readers.tensors import DTYPE_BYTES, Tensor, check_layout
 
-MAX_INSTRUCTIONS = 300_000  # a second; CoOp's checkpoints, the longest met with, have 3000
+MAX_INSTRUCTIONS = 300_000  # takes a second; the longest known files, CoOp's checkpoints, have 3000
 MAX_DEPTH = 100_000  # values on the stack
-MAX_NUMBER_BYTES = 128  # bits of an integer; torch's magic number has 77
+MAX_INTEGER_BITS = 128  # torch's magic number has 77
 
-_DTYPES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
-    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
+_STORAGE_DTYPES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
 }  # fmt: skip
-_NUMPY = {
-    "f8": "F64",
-    "f4": "F32",
-    "f2": "F16",
-    "i8": "I64",
-    "i4": "I32",
-    "i2": "I16",
-    "i1": "I8",
-    "u1": "U8",
-    "b1": "BOOL",
-}
-_CODES = {
-    "F64": "d",
-    "F32": "f",
-    "F16": "e",
-    "I64": "q",
-    "I32": "i",
-    "I16": "h",
-    "I8": "b",
-    "U8": "B",
-    "BOOL": "?",
-}  # of `struct`
-# what stands in for objects of which nothing is needed: the optimizer and schedule in a checkpoint, the module around its parameters
-_OBJECTS = re.compile(
+_NUMPY_DTYPES = {
+    "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL",
+}  # fmt: skip
+_STRUCT_CODES = {
+    "F64": "d", "F32": "f", "F16": "e", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B", "BOOL": "?",
+}  # fmt: skip
+# classes whose objects are not needed: optimizers and schedules in checkpoints, containers of parameters
+_OPAQUE_CLASSES = re.compile(
     r"torch\.optim\.[a-z_.]+ [A-Za-z]+|torch\.nn\.modules\.container ParameterDict|(__builtin__|builtins) set"
 )
 _NDARRAY = "numpy ndarray"
@@ -57,25 +43,25 @@ _CONTAINERS = ("collections OrderedDict", "collections defaultdict", "__builtin_
 
 @dataclass(frozen=True)
 class Name:
-    """What a pickle would import: "module name"."""
+    """A global that the pickle would import, as "module name"."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers that tensors are views of: `count` of `dtype`, under `key` in the file; a view of them begins at `offset`."""
+    """The data of tensors: `count` numbers of `dtype` under `key` in the file, or a view of them from `offset` on."""
 
     dtype: str
     key: str
     count: int
     offset: int = 0
-    room: int = -1  # numbers of the view; -1: all
+    view_count: int = -1  # numbers in the view; -1: all
 
 
 @dataclass(eq=False)
-class Thing:
-    """An object of a class that is passed over; `state` is what it was to be given."""
+class OpaqueObject:
+    """A stand-in for an object that is not needed; `state` is the argument of BUILD."""
 
     name: str
     state: Any = None
@@ -83,37 +69,39 @@ class Thing:
 
 @dataclass(eq=False)
 class _Dtype:
-    """The kind of number of a numpy array, as SIZES names it; its byte order comes later, in the pickle's next instruction."""
+    """The dtype of a numpy array, as in DTYPE_BYTES. BUILD, a later opcode, gives its byte order."""
 
     kind: str
 
     def build(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "=", "|"):
-            raise FileRefused("its pickle has a numpy array whose numbers are big-endian, or records")
+            raise FileRefused("its pickle has a numpy array of big-endian numbers or records")
 
 
 @dataclass(eq=False)
 class _EmptyArray:
-    """A numpy array before its shape and numbers are read; `places` are where the memo has it."""
+    """A numpy array before BUILD gives its shape and data. `memo_indices` lists its places in the memo."""
 
-    places: list[int] = field(default_factory=list)
+    memo_indices: list[int] = field(default_factory=list)
 
 
 class _Mark:
-    """Where a run of values on the stack begins."""
+    """A marker on the stack."""
 
 
-def values_of(file: IO[bytes], storages: dict[str, Storage] | None = None) -> Any:
-    """The one value that the pickle at the file's position describes; the position is behind it then.
+def parse_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> Any:
+    """Parse the pickle at the file's position and move the position past it. Raises FileRefused.
 
-    Plain values, lists, tuples and dicts, with Tensor, Storage, Name and Thing among them. Containers may hold each other, so what follows
-    them down must be bounded. The storages it names are put into `storages`. Raises FileRefused.
+    Returns:
+        Plain values, lists, tuples and dicts that contain Tensor, Storage, Name and OpaqueObject. Containers may
+        contain themselves, so callers must limit how deep they descend. `storages` gets the storages that the pickle
+        names.
     """
     machine = _Machine({} if storages is None else storages)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count >= MAX_INSTRUCTIONS or len(machine.stack) > MAX_DEPTH:
-                raise FileRefused("its pickle is longer than any soft prompt's")
+                raise FileRefused("its pickle is longer than any soft prompt needs")
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
@@ -132,15 +120,13 @@ class _Machine:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in _LITERALS:
-            if isinstance(argument, int) and argument.bit_length() > MAX_NUMBER_BYTES:
+            if isinstance(argument, int) and argument.bit_length() > MAX_INTEGER_BITS:
                 raise FileRefused("its pickle has an integer of more than 128 bits")
             self.stack.append(argument)
         elif name in _STEPS:
             _STEPS[name](self, argument)
         elif name not in _IGNORED:
-            raise FileRefused(
-                f"its pickle has the instruction {name}, which no soft prompt needs, and which is never carried out"
-            )
+            raise FileRefused(f"its pickle has the opcode {name}. No soft prompt needs it, so it is never run")
 
     def pop(self) -> Any:
         value = self.stack.pop()
@@ -154,11 +140,9 @@ class _Machine:
             raise TypeError(f"{kind.__name__} was expected")
         return value
 
-    def to_mark(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         at = len(self.stack) - 1
-        while not isinstance(
-            self.stack[at], _Mark
-        ):  # what is passed over is taken off the stack: no value is looked at twice
+        while not isinstance(self.stack[at], _Mark):  # skipped values leave the stack: no value is visited twice
             at -= 1
             if at < 0:
                 raise ValueError("a mark was expected")
@@ -166,9 +150,9 @@ class _Machine:
         del self.stack[at:]
         return values
 
-    # steps
+    # opcodes
 
-    def tuple_of(self, count: int) -> None:
+    def build_tuple(self, count: int) -> None:
         values = [self.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(values)))
 
@@ -178,10 +162,10 @@ class _Machine:
     def fill(self, pairs: list[Any]) -> None:
         _fill(self.top(dict), pairs)
 
-    def made_dict(self) -> None:
-        made: dict[Any, Any] = {}
-        _fill(made, self.to_mark())
-        self.stack.append(made)
+    def build_dict(self) -> None:
+        new: dict[Any, Any] = {}
+        _fill(new, self.pop_to_mark())
+        self.stack.append(new)
 
     def put(self, index: int) -> None:
         value = self.stack[-1]
@@ -189,118 +173,129 @@ class _Machine:
             raise ValueError("a value was expected")
         self.memo[index] = value
         if isinstance(value, _EmptyArray):
-            value.places.append(index)
+            value.memo_indices.append(index)
 
-    def named(self) -> None:
+    def resolve_name(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError("a name was expected")
-        self.stack.append(_name(f"{module} {name}"))
+        self.stack.append(_check_name(f"{module} {name}"))
 
-    def pair(self) -> tuple[Any, Any]:
+    def pop_pair(self) -> tuple[Any, Any]:
         second, first = self.pop(), self.pop()
         return first, second
 
     def reduce(self) -> None:
-        what, arguments = self.pair()
-        if not isinstance(what, Name) or not isinstance(arguments, tuple):
-            raise FileRefused("its pickle calls what is no name")
-        self.stack.append(_called(what.text, arguments))
+        function, arguments = self.pop_pair()
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+            raise FileRefused("its pickle calls a value that is not a name")
+        self.stack.append(_call(function.text, arguments))
 
-    def new(self) -> None:
-        what, _ = self.pair()
-        if not isinstance(what, Name) or not _OBJECTS.fullmatch(what.text):
-            raise FileRefused("its pickle makes an object of a class that no soft prompt needs")
-        self.stack.append(Thing(what.text))
+    def new_object(self) -> None:
+        cls, _ = self.pop_pair()
+        if not isinstance(cls, Name) or not _OPAQUE_CLASSES.fullmatch(cls.text):
+            raise FileRefused("its pickle creates an object of a class that no soft prompt needs")
+        self.stack.append(OpaqueObject(cls.text))
 
     def build(self) -> None:
-        what, state = self.pair()
-        if isinstance(what, Thing):
-            what.state = state
-        elif isinstance(what, _Dtype):
-            what.build(state)
-        elif isinstance(what, _EmptyArray):
-            array = _array(state)
-            for index in what.places:
-                if self.memo.get(index) is what:
+        target, state = self.pop_pair()
+        if isinstance(target, OpaqueObject):
+            target.state = state
+        elif isinstance(target, _Dtype):
+            target.build(state)
+        elif isinstance(target, _EmptyArray):
+            array = _build_array(state)
+            for index in target.memo_indices:
+                if self.memo.get(index) is target:
                     self.memo[index] = array
-            what = array
-        elif not isinstance(what, dict):  # a state dict has its modules' versions as an attribute: passed over
-            raise FileRefused("its pickle sets what no soft prompt has (BUILD)")
-        self.stack.append(what)
+            target = array
+        elif not isinstance(target, dict):  # a state dict has the versions of its modules as an attribute: ignored
+            raise FileRefused("its pickle sets the state of an object that no soft prompt has (BUILD)")
+        self.stack.append(target)
 
-    def stored(self) -> None:
-        said = self.pop()
-        if isinstance(said, tuple) and len(said) == 4 and said[0] == "module" and isinstance(said[1], Name):
-            self.stack.append(
-                said[1]
-            )  # torch's older format gives the class of a module with its source: what is named is the same
+    def load_storage(self) -> None:
+        persistent_id = self.pop()
+        if (
+            isinstance(persistent_id, tuple)
+            and len(persistent_id) == 4
+            and persistent_id[0] == "module"
+            and isinstance(persistent_id[1], Name)
+        ):
+            self.stack.append(persistent_id[1])  # torch's older format stores the class of a module with its source
             return
-        storage = _storage(said)
+        storage = _parse_storage(persistent_id)
         known = self.storages.setdefault(storage.key, storage)
         if (known.dtype, known.count) != (storage.dtype, storage.count):
-            raise FileRefused("its pickle says of one storage that it is of two kinds")
+            raise FileRefused("its pickle describes one storage in two different ways")
         self.stack.append(storage)
 
 
 def _fill(target: dict[Any, Any], pairs: list[Any]) -> None:
     if len(pairs) % 2:
-        raise ValueError("a key without a value")
+        raise ValueError("a key has no value")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if not isinstance(
-            key, (str, int, Tensor)
-        ):  # the hash of a tuple takes as long as all that it holds, however often
+        if not isinstance(key, (str, int, Tensor)):  # hashing a tuple visits all its nested values, repeated ones too
             raise FileRefused(f"its pickle has a dict with a key of type {type(key).__name__}")
         if key in target:
             raise FileRefused(f"its pickle has the key {str(key)[:60]!r} twice")
         target[key] = value
 
 
-def _name(text: str) -> Name:
-    if text in _CALLS or text in _CONTAINERS or text == _NDARRAY or _OBJECTS.fullmatch(text) or _dtype_of(text):
+def _check_name(text: str) -> Name:
+    if (
+        text in _CALLS
+        or text in _CONTAINERS
+        or text == _NDARRAY
+        or _OPAQUE_CLASSES.fullmatch(text)
+        or _storage_dtype(text)
+    ):
         return Name(text)
     raise FileRefused(
-        f"its pickle names {text.replace(' ', '.')[:80]!r}, which no soft prompt needs; it would be run, and never is"
+        f"its pickle refers to {text.replace(' ', '.')[:80]!r}, which no soft prompt needs. Code in files is never run"
     )
 
 
-def _dtype_of(text: str) -> str:
+def _storage_dtype(text: str) -> str:
     module, _, name = text.partition(" ")
-    return _DTYPES.get(name, "") if module in ("torch", "torch.cuda") else ""
+    return _STORAGE_DTYPES.get(name, "") if module in ("torch", "torch.cuda") else ""
 
 
-def _called(name: str, arguments: tuple[Any, ...]) -> Any:
+def _call(name: str, arguments: tuple[Any, ...]) -> Any:
     if name in _CALLS:
         return _CALLS[name](*arguments)
     if name in _CONTAINERS:
-        made: dict[Any, Any] = {}
-        # an OrderedDict of Python 2 comes as pairs; a defaultdict's argument is what makes its values
+        new: dict[Any, Any] = {}
+        # an OrderedDict of Python 2 has pairs as its argument; a defaultdict has its factory
         if name == "collections OrderedDict" and arguments:
             (pairs,) = arguments
-            _fill(made, [part for pair in _listed(pairs) for part in _two(pair)])
-        return made
-    if _OBJECTS.fullmatch(name):
-        return Thing(name)
+            _fill(new, [item for pair in _as_list(pairs) for item in _as_pair(pair)])
+        return new
+    if _OPAQUE_CLASSES.fullmatch(name):
+        return OpaqueObject(name)
     raise FileRefused(f"its pickle calls {name.replace(' ', '.')}, which no soft prompt needs")
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError("a list was expected")
     return value
 
 
-def _two(value: Any) -> tuple[Any, Any]:
+def _as_pair(value: Any) -> tuple[Any, Any]:
     first, second = value if isinstance(value, (list, tuple)) else ()
     return first, second
 
 
-def _storage(said: Any) -> Storage:
-    """What torch writes as a persistent id: ("storage", type, key, location, count), and in old files a view (key, offset, count)."""
-    if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] not in ("storage", b"storage"):
-        raise FileRefused("its pickle refers to something outside that is no storage of torch")
-    _, kind, key, _, count, *rest = said
-    dtype = _dtype_of(kind.text) if isinstance(kind, Name) else ""
+def _parse_storage(persistent_id: Any) -> Storage:
+    """Parse torch's persistent id: ("storage", type, key, location, count[, view]) with view (key, offset, count)."""
+    if (
+        not isinstance(persistent_id, tuple)
+        or len(persistent_id) not in (5, 6)
+        or persistent_id[0] not in ("storage", b"storage")
+    ):
+        raise FileRefused("its pickle has a persistent id that is not a torch storage")
+    _, kind, key, _, count, *rest = persistent_id
+    dtype = _storage_dtype(kind.text) if isinstance(kind, Name) else ""
     if not dtype or not isinstance(key, str) or not _is_size(count):
         raise FileRefused("its pickle has a storage of an unknown kind")
     view = rest[0] if rest else None
@@ -309,7 +304,7 @@ def _storage(said: Any) -> Storage:
     if not isinstance(view, tuple) or len(view) != 3 or not (_is_size(view[1]) and _is_size(view[2])):
         raise FileRefused("its pickle has a storage of an unknown kind")
     if view[1] + view[2] > count:
-        raise FileRefused("its pickle has a view that reaches beyond its storage")
+        raise FileRefused("its pickle has a view that extends beyond its storage")
     return Storage(dtype, key, count, view[1], view[2])
 
 
@@ -317,7 +312,7 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 48
 
 
-def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tensor:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tensor:
     if (
         not isinstance(storage, Storage)
         or not _is_size(offset)
@@ -326,22 +321,22 @@ def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tens
     ):
         raise FileRefused("its pickle has a tensor of an unknown kind")
     if len(size) != len(strides) or len(size) > 16 or not all(map(_is_size, (*size, *strides))):
-        raise FileRefused("its pickle has a tensor with sizes that do not fit together")
-    room = storage.count if storage.room < 0 else storage.room
-    check_layout(Tensor(storage.dtype, size, storage.key, room, offset, strides))
+        raise FileRefused("its pickle has a tensor with inconsistent sizes")
+    available = storage.count if storage.view_count < 0 else storage.view_count
+    check_layout(Tensor(storage.dtype, size, storage.key, available, offset, strides))
     return Tensor(storage.dtype, size, storage.key, storage.count, storage.offset + offset, strides)
 
 
-def _parameter(data: Any, *_: Any) -> Tensor:
+def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
-        raise FileRefused("its pickle has a parameter that is no tensor")
+        raise FileRefused("its pickle has a parameter that is not a tensor")
     return data
 
 
-def _dtype(code: Any, *_: Any) -> _Dtype:
-    kind = _NUMPY.get(code) if isinstance(code, str) else None
+def _numpy_dtype(code: Any, *_: Any) -> _Dtype:
+    kind = _NUMPY_DTYPES.get(code) if isinstance(code, str) else None
     if kind is None:
-        raise FileRefused(f"its pickle has a numpy array of {str(code)[:20]!r}: arrays of f4, f2 and f8 are read")
+        raise FileRefused(f"its pickle has a numpy array of dtype {str(code)[:20]!r}. Use f4, f2 or f8")
     return _Dtype(kind)
 
 
@@ -351,14 +346,14 @@ def _empty_array(kind: Any, _shape: Any, _code: Any) -> _EmptyArray:
     return _EmptyArray()
 
 
-def _array(state: Any) -> Tensor:
-    """The array that BUILD describes: (version, shape, dtype, whether in Fortran's order, numbers)."""
+def _build_array(state: Any) -> Tensor:
+    """Build an array from the state of BUILD: (version, shape, dtype, is Fortran order, data)."""
     _, shape, dtype, is_fortran, numbers = state if isinstance(state, tuple) else ()
-    return _filled(numbers, dtype, shape, "F" if is_fortran else "C")
+    return _array_from_buffer(numbers, dtype, shape, "F" if is_fortran else "C")
 
 
-def _filled(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
-    """A numpy array with its numbers."""
+def _array_from_buffer(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
+    """Build an array from its data."""
     if (
         not isinstance(dtype, _Dtype)
         or not isinstance(shape, tuple)
@@ -367,69 +362,70 @@ def _filled(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
     ):
         raise FileRefused("its pickle has a numpy array of an unknown kind")
     count = math.prod(shape)
-    if not isinstance(numbers, (bytes, bytearray, str)) or len(numbers) != count * SIZES[dtype.kind]:
-        raise FileRefused("its pickle has a numpy array of objects, or of more or fewer numbers than it says")
-    before = order == "F"  # the first index runs fastest
-    strides = tuple(math.prod(shape[:i] if before else shape[i + 1 :]) for i in range(len(shape)))
+    if not isinstance(numbers, (bytes, bytearray, str)) or len(numbers) != count * DTYPE_BYTES[dtype.kind]:
+        raise FileRefused("its pickle has a numpy array of objects, or one whose data does not match its shape")
+    is_fortran = order == "F"  # the first index varies fastest
+    strides = tuple(math.prod(shape[:i] if is_fortran else shape[i + 1 :]) for i in range(len(shape)))
     return Tensor(dtype.kind, shape, "", count, 0, strides, numbers)
 
 
 def _scalar(dtype: Any, numbers: Any) -> Any:
-    """A single number of numpy's as Python's."""
+    """Convert a numpy scalar to a Python number."""
     if not isinstance(dtype, _Dtype) or not isinstance(numbers, (bytes, str)):
         raise TypeError("a number of numpy was expected")
-    start = numbers[: SIZES[dtype.kind]]
-    (value,) = struct.unpack(f"<{_CODES[dtype.kind]}", start.encode("latin-1") if isinstance(start, str) else start)
+    start = numbers[: DTYPE_BYTES[dtype.kind]]
+    (value,) = struct.unpack(
+        f"<{_STRUCT_CODES[dtype.kind]}", start.encode("latin-1") if isinstance(start, str) else start
+    )
     return value
 
 
-def _latin_1(text: Any, codec: Any) -> str:
-    """The bytes that a pickle of protocol 2 holds as a text; they stay one until they are read, so that none is made twice."""
+def _encode_latin_1(text: Any, codec: Any) -> str:
+    """Return the bytes that protocol 2 stores as text. They stay text until they are read, to avoid a copy."""
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
         raise TypeError("bytes were expected")
     return text
 
 
-def _size(numbers: Any) -> tuple[Any, ...]:
+def _torch_size(numbers: Any) -> tuple[Any, ...]:
     if not isinstance(numbers, tuple):
         raise TypeError("a size was expected")
     return numbers
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils _rebuild_tensor": _tensor,
-    "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_parameter": _parameter,
-    "torch.nn.parameter Parameter": _parameter,
-    "torch Size": _size,
-    "numpy dtype": _dtype,
-    "_codecs encode": _latin_1,
-    **dict.fromkeys(
-        ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array
-    ),  # numpy 1 and 2
+    "torch._utils _rebuild_tensor": _rebuild_tensor,
+    "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils _rebuild_parameter": _rebuild_parameter,
+    "torch.nn.parameter Parameter": _rebuild_parameter,
+    "torch Size": _torch_size,
+    "numpy dtype": _numpy_dtype,
+    "_codecs encode": _encode_latin_1,
+    # numpy 1 and 2
+    **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array),
     **dict.fromkeys(("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"), _scalar),
-    **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _filled),
+    **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _array_from_buffer),
 }
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple, "EMPTY_LIST": list,
     "EMPTY_DICT": dict, "MARK": _Mark,
 }  # fmt: skip
 _LITERALS = frozenset(
-    "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE "
-    "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
+    "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _IGNORED = frozenset(("PROTO", "FRAME"))
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.to_mark())),
-    "TUPLE1": lambda m, _: m.tuple_of(1),
-    "TUPLE2": lambda m, _: m.tuple_of(2),
-    "TUPLE3": lambda m, _: m.tuple_of(3),
-    "LIST": lambda m, _: m.stack.append(m.to_mark()),
-    "DICT": lambda m, _: m.made_dict(),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_to_mark())),
+    "TUPLE1": lambda m, _: m.build_tuple(1),
+    "TUPLE2": lambda m, _: m.build_tuple(2),
+    "TUPLE3": lambda m, _: m.build_tuple(3),
+    "LIST": lambda m, _: m.stack.append(m.pop_to_mark()),
+    "DICT": lambda m, _: m.build_dict(),
     "APPEND": lambda m, _: m.extend([m.pop()]),
-    "APPENDS": lambda m, _: m.extend(m.to_mark()),
-    "SETITEM": lambda m, _: m.fill(list(m.pair())),
-    "SETITEMS": lambda m, _: m.fill(m.to_mark()),
+    "APPENDS": lambda m, _: m.extend(m.pop_to_mark()),
+    "SETITEM": lambda m, _: m.fill(list(m.pop_pair())),
+    "SETITEMS": lambda m, _: m.fill(m.pop_to_mark()),
     "GET": lambda m, index: m.stack.append(m.memo[index]),
     "BINGET": lambda m, index: m.stack.append(m.memo[index]),
     "LONG_BINGET": lambda m, index: m.stack.append(m.memo[index]),
@@ -437,10 +433,10 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPUT": lambda m, index: m.put(index),
     "LONG_BINPUT": lambda m, index: m.put(index),
     "MEMOIZE": lambda m, _: m.put(len(m.memo)),
-    "GLOBAL": lambda m, text: m.stack.append(_name(text)),
-    "STACK_GLOBAL": lambda m, _: m.named(),
+    "GLOBAL": lambda m, text: m.stack.append(_check_name(text)),
+    "STACK_GLOBAL": lambda m, _: m.resolve_name(),
     "REDUCE": lambda m, _: m.reduce(),
-    "NEWOBJ": lambda m, _: m.new(),
+    "NEWOBJ": lambda m, _: m.new_object(),
     "BUILD": lambda m, _: m.build(),
-    "BINPERSID": lambda m, _: m.stored(),
+    "BINPERSID": lambda m, _: m.load_storage(),
 }

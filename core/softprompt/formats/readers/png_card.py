@@ -1,7 +1,8 @@
-"""AUTOMATIC1111's embedding card: a picture whose text chunk `sd-ti-embedding` holds an embedding. The picture is never decoded.
+"""Read AUTOMATIC1111's embedding card: a picture with an embedding in its text chunk `sd-ti-embedding`.
 
-A1111 hides the same embedding in the pixels too, for sites that strip the chunks; reading that would mean decoding pictures from outside,
-so that such a card is refused, and the message says so. Formats: modules/textual_inversion/image_embedding.py; PNG (third edition), 11.3.3.
+A1111 also hides the embedding in the pixels, for sites that strip text chunks. A card without the chunk is rejected,
+because untrusted pictures are never decoded. Formats: modules/textual_inversion/image_embedding.py; PNG (third
+edition), 11.3.3.
 """
 
 from __future__ import annotations
@@ -16,113 +17,112 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import MAX_VALUES, Data, Tensor, plain
+from softprompt.formats.readers.tensors import MAX_VALUES, DataReader, Tensor, contiguous
 from softprompt.library.header import strict_json
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"sd-ti-embedding"
-MAX_TEXT_BYTES = 32 << 20  # bytes, unpacked: JSON takes up to 25 a number, in memory twice as many again
+MAX_TEXT_BYTES = 32 << 20  # unpacked. JSON takes up to 25 bytes per number, and twice that again in memory
 MAX_CHUNKS = 100_000
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 
 
-def embedding_of(raw: bytes) -> tuple[Any, Data]:
-    """(what the chunk says, its tensors' numbers). Raises FileRefused."""
-    texts = [text for kind, data in _chunks(raw) if (text := _text(kind, data)) is not None]
+def read_embedding(raw: bytes) -> tuple[Any, DataReader]:
+    """Return (value in the text chunk, reader of its tensors' data). Raises FileRefused."""
+    texts = [text for kind, data in _iter_chunks(raw) if (text := _embedding_text(kind, data)) is not None]
     if not texts:
         raise FileRefused(
-            "it is a picture without a text chunk sd-ti-embedding: perhaps a site stripped it. What AUTOMATIC1111 hides in the pixels is "
-            "not read, since pictures from outside are not decoded: use the .pt of this embedding"
+            "it is a picture without the text chunk sd-ti-embedding. A website may have removed the chunk. The copy "
+            "that AUTOMATIC1111 hides in the pixels is not read, because pictures are never decoded. "
+            "Use the .pt file of this embedding"
         )
     if len(texts) > 1:
-        raise FileRefused("it has the text chunk sd-ti-embedding twice")
+        raise FileRefused("it has the text chunk sd-ti-embedding more than once")
     try:
         return from_json(base64.b64decode(texts[0], validate=True))
     except binascii.Error as error:
         raise FileRefused(f"its text chunk is not base64 ({error})") from error
 
 
-def from_json(text: bytes) -> tuple[Any, Data]:
-    """As `embedding_of`, for the JSON in it, in which a tensor is {"TORCHTENSOR": [[numbers]]}."""
+def from_json(text: bytes) -> tuple[Any, DataReader]:
+    """Parse the JSON of a card, where a tensor is {"TORCHTENSOR": [[numbers]]}; see `read_embedding`."""
     numbers: dict[str, bytes] = {}
     try:
-        said = strict_json(text)
-        tree = _with_tensors(said, numbers, 4)
+        value = strict_json(text)
+        tree = _extract_tensors(value, numbers, 4)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise FileRefused(f"its JSON cannot be read ({type(error).__name__}: {str(error)[:80]})") from error
+        raise FileRefused(f"its JSON is invalid ({type(error).__name__}: {str(error)[:80]})") from error
     return tree, lambda tensor: numbers[tensor.key]
 
 
-def _with_tensors(value: Any, numbers: dict[str, bytes], depth: int) -> Any:
+def _extract_tensors(value: Any, numbers: dict[str, bytes], depth: int) -> Any:
     if not isinstance(value, dict) or not depth:
         return value
     if value.keys() == {"TORCHTENSOR"}:
-        return _tensor(value["TORCHTENSOR"], numbers)
-    return {key: _with_tensors(inner, numbers, depth - 1) for key, inner in value.items()}
+        return _parse_tensor(value["TORCHTENSOR"], numbers)
+    return {key: _extract_tensors(item, numbers, depth - 1) for key, item in value.items()}
 
 
-def _tensor(rows: Any, numbers: dict[str, bytes]) -> Tensor:
+def _parse_tensor(rows: Any, numbers: dict[str, bytes]) -> Tensor:
     if not isinstance(rows, list) or not rows:
-        raise FileRefused("its tensor is empty, or no list")
-    flat = not isinstance(rows[0], list)
-    listed = [rows] if flat else rows
-    width = len(listed[0])
-    if not all(isinstance(row, list) and len(row) == width for row in listed) or width * len(listed) > MAX_VALUES:
-        raise FileRefused("its tensor's rows are not of one length")
-    if not all(type(one) in (float, int) for row in listed for one in row):
-        raise FileRefused("its tensor holds something else than numbers")
+        raise FileRefused("its tensor is empty, or not a list")
+    is_vector = not isinstance(rows[0], list)
+    matrix = [rows] if is_vector else rows
+    width = len(matrix[0])
+    if not all(isinstance(row, list) and len(row) == width for row in matrix) or width * len(matrix) > MAX_VALUES:
+        raise FileRefused("the rows of its tensor differ in length, or are too many")
+    if not all(type(number) in (float, int) for row in matrix for number in row):
+        raise FileRefused("its tensor has values that are not numbers")
     key = str(len(numbers))
-    numbers[key] = np.array(listed, dtype="<f8").tobytes()
-    return plain("F64", (width,) if flat else (len(listed), width), key)
+    numbers[key] = np.array(matrix, dtype="<f8").tobytes()
+    return contiguous("F64", (width,) if is_vector else (len(matrix), width), key)
 
 
-def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def _iter_chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
     view, at = memoryview(raw), len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         if len(raw) - at < 12:
-            raise FileRefused("it is a picture that is cut short")
+            raise FileRefused("it is a truncated picture")
         length, kind = struct.unpack_from(">I4s", raw, at)
         if length > len(raw) - at - 12:
-            raise FileRefused(
-                "it is a picture that is cut short, or one of its chunks says that it is longer than the file"
-            )
+            raise FileRefused("it is a truncated picture, or one of its chunks declares more bytes than the file has")
         data = view[at + 8 : at + 8 + length]
         at += 12 + length
-        if kind in _TEXTS and zlib.crc32(data, zlib.crc32(kind)) != struct.unpack_from(">I", raw, at - 4)[0]:
-            raise FileRefused("one of its text chunks is damaged: its checksum is another")
+        if kind in _TEXT_CHUNKS and zlib.crc32(data, zlib.crc32(kind)) != struct.unpack_from(">I", raw, at - 4)[0]:
+            raise FileRefused("one of its text chunks is damaged: its checksum does not match")
         yield kind, data
         if kind == b"IEND":
             return
-    raise FileRefused(f"it is a picture of more than {MAX_CHUNKS:,} chunks")
+    raise FileRefused(f"it is a picture with more than {MAX_CHUNKS:,} chunks")
 
 
-def _text(kind: bytes, data: memoryview) -> bytes | None:
-    """The text of a chunk under the keyword, None for any other."""
-    if kind not in _TEXTS or bytes(data[: len(KEYWORD) + 1]) != KEYWORD + b"\0":
+def _embedding_text(kind: bytes, data: memoryview) -> bytes | None:
+    """Return the text of a chunk with the keyword, or None for any other chunk."""
+    if kind not in _TEXT_CHUNKS or bytes(data[: len(KEYWORD) + 1]) != KEYWORD + b"\0":
         return None
     rest = bytes(data[len(KEYWORD) + 1 :])
-    packed, method, text = False, 0, rest
+    is_compressed, method, text = False, 0, rest
     if kind == b"zTXt":
-        packed, method, text = True, rest[0] if rest else 1, rest[1:]
+        is_compressed, method, text = True, rest[0] if rest else 1, rest[1:]
     elif kind == b"iTXt":
         if len(rest) < 2:
-            raise FileRefused("its text chunk is cut short")
-        packed, method = bool(rest[0]), rest[1]
-        text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind the language and the keyword in it
-    if packed and method != 0:
-        raise FileRefused("its text chunk is packed in an unknown way")
-    return _bounded(_unpacked(text) if packed else text)
+            raise FileRefused("its text chunk is truncated")
+        is_compressed, method = bool(rest[0]), rest[1]
+        text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # after the language tag and the translated keyword
+    if is_compressed and method != 0:
+        raise FileRefused("its text chunk has an unknown compression method")
+    return _check_length(_decompress(text) if is_compressed else text)
 
 
-def _unpacked(packed: bytes) -> bytes:
-    unpacker = zlib.decompressobj()
+def _decompress(compressed: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
     try:
-        return unpacker.decompress(packed, MAX_TEXT_BYTES + 1)
+        return decompressor.decompress(compressed, MAX_TEXT_BYTES + 1)
     except zlib.error as error:
         raise FileRefused(f"its text chunk is damaged ({error})") from error
 
 
-def _bounded(text: bytes) -> bytes:
+def _check_length(text: bytes) -> bytes:
     if len(text) > MAX_TEXT_BYTES:
-        raise FileRefused(f"its text chunk has more than {MAX_TEXT_BYTES:,} bytes once it is unpacked")
+        raise FileRefused(f"its text chunk decompresses to more than {MAX_TEXT_BYTES:,} bytes")
     return text

@@ -1,4 +1,4 @@
-"""A zip from outside, opened with care: its directory is bounded before it is read, its members before they are unpacked."""
+"""Open an untrusted zip safely: limit its directory before reading it, and its members before unpacking them."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ import zlib
 from softprompt.errors import FileRefused
 
 MAX_MEMBERS = 4096
-MAX_DIRECTORY_BYTES = 1 << 20  # bytes
+MAX_DIRECTORY_BYTES = 1 << 20
 _END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _MAX_END_BYTES = 22 + 65535
 _ENCRYPTED = 0x61  # encrypted, patched, strongly encrypted
 
 
 class Zip:
-    """The members of a zip in memory. Every method raises FileRefused."""
+    """A zip in memory. The methods raise FileRefused."""
 
     def __init__(self, raw: bytes) -> None:
         _check_directory(raw)
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(raw))
             infos = self._zip.infolist()
-        except _BROKEN as error:
+        except _ZIP_ERRORS as error:
             raise FileRefused(f"its zip is damaged ({str(error)[:80]})") from error
         self.infos = {info.filename: info for info in infos}
         if len(self.infos) != len(infos):
-            raise FileRefused("its zip has a name twice")
+            raise FileRefused("its zip has two members with the same name")
         for info in infos:
             _check_member(info)
 
     def __contains__(self, name: str) -> bool:
         return name in self.infos
 
-    def read(self, name: str, most: int) -> bytes:
-        """A member's bytes, at most `most` of them once unpacked."""
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return a member's unpacked bytes. A member of more than `max_bytes` is an error."""
         if name not in self.infos:
-            raise FileRefused(f"its zip has no {name[:80]!r}")
+            raise FileRefused(f"its zip has no member {name[:80]!r}")
         info = self.infos[name]
-        if info.file_size > most:
+        if info.file_size > max_bytes:
             raise FileRefused(
-                f"{name[:80]!r} in its zip unpacks to {info.file_size:,} bytes, more than the {most:,} that it can have"
+                f"{name[:80]!r} in its zip unpacks to {info.file_size:,} bytes. At most {max_bytes:,} are allowed"
             )
         try:
             with self._zip.open(info) as member:
                 raw = member.read(info.file_size + 1)
-        except _BROKEN as error:
+        except _ZIP_ERRORS as error:
             raise FileRefused(f"{name[:80]!r} in its zip is damaged ({str(error)[:80]})") from error
         if len(raw) != info.file_size:
-            raise FileRefused(f"{name[:80]!r} in its zip is not as long as it says")
+            raise FileRefused(f"{name[:80]!r} in its zip does not have its declared size")
         return raw
 
 
-_BROKEN = (
-    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, OSError, ValueError,
-    struct.error, IndexError, KeyError, OverflowError,
-)  # fmt: skip  # what zipfile raises for a file that is none, all of it seen
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError,
+    OSError, ValueError, struct.error, IndexError, KeyError, OverflowError,
+)  # fmt: skip  # zipfile raises all of these for damaged files
 
 
 def _check_directory(raw: bytes) -> None:
-    """Looks at what the end of the zip says of its directory, which zipfile would read whole into memory."""
+    """Check the declared size of the directory, because zipfile reads all of it into memory."""
     at = raw.rfind(_END, max(0, len(raw) - _MAX_END_BYTES))
     if at < 0 or at + 22 > len(raw):
-        raise FileRefused("its zip is cut short")
+        raise FileRefused("its zip is truncated")
     count, size = struct.unpack_from("<HI", raw, at + 10)
     if raw[at - 20 : at - 16] == _LOCATOR and at >= 76:
         (end,) = struct.unpack_from("<Q", raw, at - 12)
@@ -75,7 +75,8 @@ def _check_directory(raw: bytes) -> None:
         count, size = struct.unpack_from("<QQ", raw, end + 32)
     if count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
         raise FileRefused(
-            f"its zip has {count:,} members, and a directory of {size:,} bytes: a soft prompt's has at most {MAX_MEMBERS:,} and {MAX_DIRECTORY_BYTES:,}"
+            f"its zip has {count:,} members and a directory of {size:,} bytes. "
+            f"At most {MAX_MEMBERS:,} members and {MAX_DIRECTORY_BYTES:,} bytes are allowed"
         )
 
 
@@ -84,6 +85,6 @@ def _check_member(info: zipfile.ZipInfo) -> None:
     if info.flag_bits & _ENCRYPTED:
         raise FileRefused("its zip is encrypted")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise FileRefused(f"{name[:80]!r} in its zip is a link")
+        raise FileRefused(f"{name[:80]!r} in its zip is a symbolic link")
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
-        raise FileRefused(f"its zip has a member named {name[:80]!r}, which leads out of it")
+        raise FileRefused(f"its zip has a member {name[:80]!r}, whose path leads out of the zip")

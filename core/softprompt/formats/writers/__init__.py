@@ -1,1 +1,1 @@
-"""Soft prompts written as files for other programs."""
+"""Write soft prompts in the file formats of other programs."""

@@ -1,7 +1,7 @@
-"""Soft prompts as the bytes of other programs' files.
+"""Encode soft prompts as the bytes of other programs' files. Only `.pt` files need torch.
 
-Formats: safetensors' own specification; A1111's modules/textual_inversion (Embedding.save, image_embedding) and safe.py; KoboldAI's
-fileops.checksp; PEFT's PromptTuningConfig; numpy's .npy. Nothing needs torch but the `.pt`.
+Formats: the safetensors specification; A1111's modules/textual_inversion (Embedding.save, image_embedding) and safe.py;
+KoboldAI's fileops.checksp; PEFT's PromptTuningConfig; numpy's .npy.
 """
 
 from __future__ import annotations
@@ -20,72 +20,82 @@ from softprompt.formats.writers.programs import EMB_PARAMS
 from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
-PAIR = ("clip_l", "clip_g")
-TENSORS = ("target", "losses", "similarities")
-A1111_STAR = 265  # the id of `*` in CLIP's vocabulary, which every file of A1111's names
+PAIR_KEYS = ("clip_l", "clip_g")
+EXTRA_TENSORS = ("target", "losses", "similarities")
+A1111_STAR_TOKEN_ID = 265  # the id of `*` in CLIP's vocabulary; every A1111 file contains it
 _A1111_MEMBER = re.compile(r"[^/]+/(?:data/\d+|version|data\.pkl)")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same soft prompt gives the same zip
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same soft prompt gives the same bytes
 
 
-def one_tensor(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
-    """safetensors with the vectors as its one tensor: a second breaks A1111 and diffusers. Provenance is in the metadata."""
-    metadata = {"format": "pt", "softprompt": _json(to_dict(prompt)), "softprompt_tensors": _json(_tensors(prompt))}
-    raw: bytes = save({key: _plain(prompt.vectors)}, metadata)
+def safetensors(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
+    """Encode a soft prompt as safetensors, with its provenance and its other tensors in the metadata.
+
+    The vectors are the only tensor, because a second one breaks A1111 and diffusers.
+    """
+    metadata = {
+        "format": "pt",
+        "softprompt": _json(to_dict(prompt)),
+        "softprompt_tensors": _json(_encode_tensors(prompt)),
+    }
+    raw: bytes = save({key: _as_float32(prompt.vectors)}, metadata)
     return raw
 
 
-def two_tensors(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
-    """safetensors with the two soft prompts of a pair for SDXL; the metadata has the provenance of both, and in words what each is."""
-    both = dict(zip(PAIR, (clip_l, clip_g), strict=True))
-    words = {
-        key: f"{one.name or 'a soft prompt'} on {one.model or 'an unknown model'}: {one.hard_prompt}"
-        for key, one in both.items()
+def safetensors_pair(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
+    """Encode a pair for SDXL as safetensors. The metadata has the provenance and a readable description of both."""
+    both = dict(zip(PAIR_KEYS, (clip_l, clip_g), strict=True))
+    descriptions = {
+        key: f"{prompt.name or 'a soft prompt'} on {prompt.model or 'an unknown model'}: {prompt.hard_prompt}"
+        for key, prompt in both.items()
     }
     metadata = {
         "format": "pt",
         "softprompt": _json({key: to_dict(prompt) for key, prompt in both.items()}),
-        "softprompt_tensors": _json({key: _tensors(prompt) for key, prompt in both.items()}),
-    } | {key: text.encode("utf-8", "replace").decode() for key, text in words.items()}
-    raw: bytes = save({key: _plain(prompt.vectors) for key, prompt in both.items()}, metadata)
+        "softprompt_tensors": _json({key: _encode_tensors(prompt) for key, prompt in both.items()}),
+    } | {key: text.encode("utf-8", "replace").decode() for key, text in descriptions.items()}
+    raw: bytes = save({key: _as_float32(prompt.vectors) for key, prompt in both.items()}, metadata)
     return raw
 
 
-def _tensors(prompt: SoftPrompt) -> dict[str, str]:
-    """What has no place among an export's tensors, as base64."""
-    return {name: base64.b64encode(_plain(getattr(prompt, name)).tobytes()).decode() for name in TENSORS}
+def _encode_tensors(prompt: SoftPrompt) -> dict[str, str]:
+    """Encode the tensors other than the vectors as base64."""
+    return {name: base64.b64encode(_as_float32(getattr(prompt, name)).tobytes()).decode() for name in EXTRA_TENSORS}
 
 
 def a1111(prompt: SoftPrompt, stem: str) -> bytes:
-    """A `.pt` as A1111 writes it: without the members that newer versions of torch add, for which A1111 refuses a file as malicious."""
+    """Encode a `.pt` file for A1111.
+
+    Leaves out the members that newer versions of torch add, because A1111 rejects a file with them as malicious.
+    """
     import torch
 
     file, plain = io.BytesIO(), io.BytesIO()
-    torch.save(_embedding(prompt, stem, torch.from_numpy(_plain(prompt.vectors).copy())), file)
+    torch.save(_a1111_embedding(prompt, stem, torch.from_numpy(_as_float32(prompt.vectors).copy())), file)
     with zipfile.ZipFile(file) as written, zipfile.ZipFile(plain, "w") as archive:
         for name in written.namelist():
             if _A1111_MEMBER.fullmatch(name):
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), written.read(name))
+                archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), written.read(name))
     return plain.getvalue()
 
 
 def a1111_png(prompt: SoftPrompt, stem: str) -> bytes:
-    """The picture card with the embedding in its text, where A1111 looks for it."""
+    """Encode the picture card, with the embedding in the text chunk that A1111 reads."""
     from PIL.PngImagePlugin import PngInfo
 
-    from softprompt.formats.writers.png_card import draw
+    from softprompt.formats.writers.png_card import draw_card
 
-    # a double holds every float32, so no bit is lost on the way through JSON
-    inside = _embedding(prompt, stem, {"TORCHTENSOR": _plain(prompt.vectors).tolist()})
+    # JSON numbers are doubles, which represent every float32 exactly
+    embedding = _a1111_embedding(prompt, stem, {"TORCHTENSOR": _as_float32(prompt.vectors).tolist()})
     text = PngInfo()
-    text.add_text("sd-ti-embedding", base64.b64encode(_json(inside).encode()).decode())
+    text.add_text("sd-ti-embedding", base64.b64encode(_json(embedding).encode()).decode())
     file = io.BytesIO()
-    draw(prompt).save(file, "PNG", pnginfo=text, optimize=True)
+    draw_card(prompt).save(file, "PNG", pnginfo=text, optimize=True)
     return file.getvalue()
 
 
-def _embedding(prompt: SoftPrompt, stem: str, vectors: Any) -> dict[str, Any]:
+def _a1111_embedding(prompt: SoftPrompt, stem: str, vectors: Any) -> dict[str, Any]:
     return {
-        "string_to_token": {"*": A1111_STAR},
+        "string_to_token": {"*": A1111_STAR_TOKEN_ID},
         "string_to_param": {"*": vectors},
         "name": stem,
         "step": prompt.steps,
@@ -102,19 +112,19 @@ def kobold(prompt: SoftPrompt, _stem: str) -> bytes:
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("tensor.npy", _EPOCH), npy(prompt, ""))
-        archive.writestr(zipfile.ZipInfo("meta.json", _EPOCH), json.dumps(meta, indent=2))
+        archive.writestr(zipfile.ZipInfo("tensor.npy", _ZIP_DATE), npy(prompt, ""))
+        archive.writestr(zipfile.ZipInfo("meta.json", _ZIP_DATE), json.dumps(meta, indent=2))
     return file.getvalue()
 
 
 def npy(prompt: SoftPrompt, _stem: str) -> bytes:
     file = io.BytesIO()
-    np.save(file, _plain(prompt.vectors), allow_pickle=False)
+    np.save(file, _as_float32(prompt.vectors), allow_pickle=False)
     return file.getvalue()
 
 
 def peft(prompt: SoftPrompt) -> dict[str, bytes]:
-    """The two files of an adapter's folder. Heads and layers are left to the model: prompt tuning reads neither."""
+    """Encode the two files of an adapter folder. Heads and layers stay unset, because prompt tuning reads neither."""
     tokens, width = prompt.vectors.shape
     config = {
         "peft_type": "PROMPT_TUNING",
@@ -130,15 +140,15 @@ def peft(prompt: SoftPrompt) -> dict[str, bytes]:
     }
     return {
         "adapter_config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
-        "adapter_model.safetensors": one_tensor(prompt, "prompt_embeddings"),
+        "adapter_model.safetensors": safetensors(prompt, "prompt_embeddings"),
     }
 
 
-def _plain(array: Array) -> Array:
+def _as_float32(array: Array) -> Array:
     plain: Array = np.ascontiguousarray(array, dtype="<f4")
     return plain
 
 
 def _json(value: object) -> str:
-    """In ASCII, and standard: raises ValueError for a figure that is not finite."""
+    """Encode strict ASCII JSON. Raises ValueError for numbers that are not finite."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Soft prompts as the files of other programs: what fits, where it goes, what to type there.
+"""Export soft prompts for other programs: check that they fit, write the file, and say what to type.
 
 export(prompt, "comfyui", None).line  # "embedding:fox"
 """
@@ -13,20 +13,25 @@ import numpy as np
 
 from softprompt.errors import ExportRefused
 from softprompt.formats.writers import encode
-from softprompt.formats.writers.files import place, safe_stem, write_file, write_folder
+from softprompt.formats.writers.files import output_path, safe_stem, write_file, write_folder
 from softprompt.formats.writers.instructions import instructions, notes
-from softprompt.formats.writers.names import objection, typeable_stem, vocabulary
+from softprompt.formats.writers.names import clip_vocabulary, objection, typeable_stem
 from softprompt.formats.writers.programs import EMB_PARAMS, PROGRAMS, Program
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.text_states import CLIP_G, CLIP_L, ENCODERS
+from softprompt.text_states import CLIP_G, CLIP_L, KNOWN_ENCODERS
 
 MAX_TOKEN_LENGTH = 100
 MAX_KOBOLD_TOKENS = 2047
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written, the exact line to type in the other program, the word that then stands in a prompt, and what to know."""
+class ExportResult:
+    """The result of an export.
+
+    Attributes:
+        line: the exact text to type in the other program.
+        word: the word that then stands for the soft prompt in a prompt, or "".
+    """
 
     paths: tuple[Path, ...]
     line: str
@@ -42,38 +47,45 @@ def export(
     other: SoftPrompt | None = None,
     token: str = "",
     force: bool = False,
-) -> Exported:
-    """Writes the soft prompt for the program `to`, one of PROGRAMS; with `other`, both as a pair for SDXL, in either order.
+) -> ExportResult:
+    """Write a soft prompt for another program.
 
-    `path` is a file, a folder, or None for the current one; nothing is replaced but with `force`. `token` is the word for
-    diffusers, `<name>` unless given. Raises ExportRefused, with nothing written.
+    Args:
+        to: the program, a key of PROGRAMS.
+        path: a file, a folder, or None for the current folder.
+        other: the other half of a pair for SDXL, in either order.
+        token: the word for diffusers, by default `<name>`.
+        force: replace existing files.
+
+    Raises:
+        ExportRefused: nothing was written.
     """
-    program = _program(to)
-    pair = None if other is None else _pair(to, prompt, other)
+    program = _find_program(to)
+    pair = None if other is None else _order_pair(to, prompt, other)
     if pair is None:
         _check_width(to, prompt)
-    for one in pair or (prompt,):
-        _check_vectors(to, one)
+    for half in pair or (prompt,):
+        _check_vectors(to, half)
     stem = safe_stem(prompt.name)
-    word = _token(program, token, stem)
-    default_stem = typeable_stem(to, stem, prompt.tokens) if program.by_stem else stem
-    target = place(path, default_stem, ".safetensors" if pair else program.suffix)
-    if program.by_stem:
+    word = _resolve_token(program, token, stem)
+    default_stem = typeable_stem(to, stem, prompt.tokens) if program.word_is_stem else stem
+    target = output_path(path, default_stem, ".safetensors" if pair else program.suffix)
+    if program.word_is_stem:
         _check_stem(to, target.stem, prompt.tokens)
     try:
         written = _write(to, pair or (prompt,), target, word, force)
     except ValueError as error:
         raise ExportRefused(
-            f"{prompt.name or 'the soft prompt'} has a figure that is not finite ({error}): train it again"
+            f"{prompt.name or 'the soft prompt'} has a value that is not finite ({error}). Train it again"
         ) from error
-    line, typed = instructions(to, target, word, pair is not None)
+    line, typed_word = instructions(to, target, word, pair is not None)
     renamed: tuple[str, ...] = ()
     if default_stem != stem and target.stem == default_stem:
-        renamed = (f"the file is called {default_stem}, since {program.title} {objection(to, stem, prompt.tokens)}",)
-    return Exported(written, line, typed, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
+        renamed = (f"the file is named {default_stem}, because {program.title} {objection(to, stem, prompt.tokens)}",)
+    return ExportResult(written, line, typed_word, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
 
 
-_ONE_FILE: dict[str, Callable[[SoftPrompt, str], bytes]] = {
+_FILE_ENCODERS: dict[str, Callable[[SoftPrompt, str], bytes]] = {
     "a1111": encode.a1111,
     "a1111-png": encode.a1111_png,
     "kobold": encode.kobold,
@@ -87,36 +99,37 @@ def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, f
         write_folder(target, files, force)
         return tuple(target / name for name in files)
     if len(prompts) == 2:
-        data = encode.two_tensors(*prompts)
-    elif to in _ONE_FILE:
-        data = _ONE_FILE[to](prompts[0], target.stem)
+        data = encode.safetensors_pair(*prompts)
+    elif to in _FILE_ENCODERS:
+        data = _FILE_ENCODERS[to](prompts[0], target.stem)
     else:
-        data = encode.one_tensor(prompts[0], token if to == "diffusers" else EMB_PARAMS)
+        data = encode.safetensors(prompts[0], token if to == "diffusers" else EMB_PARAMS)
     write_file(target, data, force)
     return (target,)
 
 
-def _program(to: str) -> Program:
+def _find_program(to: str) -> Program:
     if to not in PROGRAMS:
-        raise ExportRefused(f"nothing is written for {to!r}; there are {', '.join(PROGRAMS)}")
+        raise ExportRefused(f"unknown export format {to!r}. Use one of {', '.join(PROGRAMS)}")
     return PROGRAMS[to]
 
 
-def _pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPrompt, SoftPrompt]:
-    """(CLIP-L's, bigG's), whatever order they came in."""
-    if not PROGRAMS[to].pair:
-        able = ", ".join(name for name, one in PROGRAMS.items() if one.pair)
-        raise ExportRefused(f"{to} cannot hold a pair for SDXL; {able} can")
-    by_width = {one.vectors.shape[1]: one for one in (prompt, other)}
+def _order_pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPrompt, SoftPrompt]:
+    """Return (CLIP-L half, bigG half), for either order of the arguments."""
+    if not PROGRAMS[to].supports_pair:
+        supported = ", ".join(name for name, program in PROGRAMS.items() if program.supports_pair)
+        raise ExportRefused(f"{to} cannot store a pair for SDXL. Use one of {supported}")
+    by_width = {half.vectors.shape[1]: half for half in (prompt, other)}
     if by_width.keys() != {CLIP_L, CLIP_G}:
         raise ExportRefused(
-            f"a pair for SDXL has one of width {CLIP_L} ({ENCODERS[CLIP_L].model}) and one of width {CLIP_G} ({ENCODERS[CLIP_G].model}); "
-            f"{_called(prompt)} has width {prompt.vectors.shape[1]}, {_called(other)} has {other.vectors.shape[1]}"
+            f"{_display_name(prompt)} has width {prompt.vectors.shape[1]}, and {_display_name(other)} has width "
+            f"{other.vectors.shape[1]}. A pair for SDXL needs one of width {CLIP_L} ({KNOWN_ENCODERS[CLIP_L].model}) "
+            f"and one of width {CLIP_G} ({KNOWN_ENCODERS[CLIP_G].model})"
         )
     if prompt.tokens != other.tokens:
         raise ExportRefused(
-            f"a pair needs as many soft tokens in both: {_called(prompt)} has {prompt.tokens}, {_called(other)} has {other.tokens}. "
-            "Train both with the same --tokens"
+            f"{_display_name(prompt)} has {prompt.tokens} soft tokens, but {_display_name(other)} has {other.tokens}. "
+            "Both halves of a pair need the same number. Train both with the same --tokens"
         )
     return by_width[CLIP_L], by_width[CLIP_G]
 
@@ -127,64 +140,72 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
         return
     if width == CLIP_G:
         raise ExportRefused(
-            f"{program.title} cannot use {_called(prompt)}, of width {width}, alone: SDXL has two encoders, and it wants both. "
-            f"Give the one of width {CLIP_L} too, with --sdxl"
+            f"{program.title} cannot use {_display_name(prompt)} alone. It has width {width}, for one of SDXL's two "
+            f"encoders. Add the other half, of width {CLIP_L}, with --sdxl"
         )
     if prompt.hard_prompt:
-        advice = f"`softprompt-tui port '{prompt.name}' --model {ENCODERS[CLIP_L].model}` makes it anew for the first"
+        advice = (
+            f"To train it for the first of these, use `softprompt-tui port '{prompt.name}' "
+            f"--model {KNOWN_ENCODERS[CLIP_L].model}`"
+        )
     else:
-        advice = f"Its hard prompt is not known, so it cannot be made anew for another; `softprompt-tui assign '{prompt.name}' --prompt TEXT` says it"
-    usable = "; ".join(f"{one} ({ENCODERS[one].model}: {ENCODERS[one].used_by})" for one in program.widths)
-    anything = ", ".join(name for name, one in PROGRAMS.items() if not one.widths)
+        advice = (
+            "To train it for another model, first set its hard prompt with "
+            f"`softprompt-tui assign '{prompt.name}' --prompt TEXT`"
+        )
+    usable = "; ".join(
+        f"{size} ({KNOWN_ENCODERS[size].model}: {KNOWN_ENCODERS[size].used_by})" for size in program.widths
+    )
+    any_width = ", ".join(name for name, entry in PROGRAMS.items() if not entry.widths)
     raise ExportRefused(
-        f"{program.title} cannot use {_called(prompt)}, of width {width}; the widths that it can use are {usable}. {advice}; "
-        f"{anything} take any width"
+        f"{program.title} cannot use {_display_name(prompt)}, which has width {width}. It can use width {usable}. "
+        f"{advice}. The formats {any_width} accept any width"
     )
 
 
 def _check_vectors(to: str, prompt: SoftPrompt) -> None:
     if not np.isfinite(prompt.vectors).all():
-        raise ExportRefused(f"{_called(prompt)} has vectors that are not finite: train it again")
+        raise ExportRefused(f"{_display_name(prompt)} has vectors that are not finite. Train it again")
     if to == "kobold" and prompt.tokens > MAX_KOBOLD_TOKENS:
         raise ExportRefused(
-            f"KoboldAI takes at most {MAX_KOBOLD_TOKENS:,} soft tokens; {_called(prompt)} has {prompt.tokens:,}"
+            f"{_display_name(prompt)} has {prompt.tokens:,} soft tokens. KoboldAI allows at most {MAX_KOBOLD_TOKENS:,}"
         )
 
 
-def _token(program: Program, token: str, stem: str) -> str:
-    """The word for diffusers; raises ExportRefused for one that its tokenizer could not take as one."""
+def _resolve_token(program: Program, token: str, stem: str) -> str:
+    """Return the word for diffusers. Raises ExportRefused if its tokenizer cannot use the word as one token."""
     if not token:
         return f"<{stem.lower()}>"
-    if not program.token:
-        able = " and ".join(name for name, one in PROGRAMS.items() if one.token)
+    if not program.custom_token:
+        supported = " and ".join(name for name, entry in PROGRAMS.items() if entry.custom_token)
         raise ExportRefused(
-            f"{program.title} knows the soft prompt by its file's name; a token of one's own is for {able}"
+            f"--token only works with {supported}: {program.title} uses the file name instead. Choose it with --out"
         )
     if len(token) > MAX_TOKEN_LENGTH or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(
-            f"{token[:40]!r} is no token: up to {MAX_TOKEN_LENGTH} characters without spaces, such as <{stem}>"
+            f"the token {token[:40]!r} is invalid. Use up to {MAX_TOKEN_LENGTH} characters without spaces, "
+            f"such as <{stem}>"
         )
     if token != token.lower():
         raise ExportRefused(
-            f"{token!r} has capital letters, and diffusers would use the first vector alone: give {token.lower()!r}"
+            f"the token {token!r} has capital letters, so diffusers would use only the first vector. "
+            f"Use {token.lower()!r}"
         )
-    if token in vocabulary():
+    if token in clip_vocabulary():
         raise ExportRefused(
-            f"{token!r} is in CLIP's vocabulary, and diffusers refuses such a token: put it into brackets, <{token}>"
+            f"the token {token!r} is in CLIP's vocabulary, and diffusers only accepts new tokens. Use <{token}>"
         )
     return token
 
 
 def _check_stem(to: str, stem: str, tokens: int) -> None:
-    """Raises ExportRefused for a file's name that cannot be typed in the program."""
-    if not (why := objection(to, stem, tokens)):
+    """Raise ExportRefused if the file name does not work as a word in the program's prompts."""
+    if not (problem := objection(to, stem, tokens)):
         return
-    fitting = typeable_stem(to, stem, tokens)
-    advice = f"call it {fitting}" if not objection(to, fitting, tokens) else "name the file with --out"
-    raise ExportRefused(
-        f"in {PROGRAMS[to].title} the file's name {stem!r} is what is typed, and {PROGRAMS[to].title} {why}: {advice}"
-    )
+    suggestion = typeable_stem(to, stem, tokens)
+    advice = f"Use {suggestion}" if not objection(to, suggestion, tokens) else "Choose another name with --out"
+    raise ExportRefused(f"the file name {stem!r} does not work in prompts: {PROGRAMS[to].title} {problem}. {advice}")
 
 
-def _called(prompt: SoftPrompt) -> str:
+def _display_name(prompt: SoftPrompt) -> str:
     return prompt.name or "the soft prompt"

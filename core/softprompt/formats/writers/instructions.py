@@ -1,4 +1,4 @@
-"""What to type in the other program after an export, and what it then reads: the honest part of an export."""
+"""What to type in the other program after an export, and what that program uses of the soft prompt."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from pathlib import Path
 from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.programs import EMB_PARAMS, PROGRAMS, SDXL
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.text_states import ENCODERS
+from softprompt.text_states import KNOWN_ENCODERS
 
-_READS = {
+_READ_OUTPUTS = {
     "sd1": "Stable Diffusion 1.x reads the hidden states of the last layer",
-    "sd2": "Stable Diffusion 2.x reads the hidden states of the last layer but one",
-    SDXL: "SDXL reads the hidden states of the last layer but one of both encoders, and bigG's pooled embedding",
+    "sd2": "Stable Diffusion 2.x reads the hidden states of the second-to-last layer",
+    SDXL: "SDXL reads the hidden states of the second-to-last layer of both encoders, and bigG's pooled embedding",
     "flux": "Flux reads CLIP-L's pooled embedding, unprojected",
 }
-_FOLDERS = {
-    "comfyui": "put the file into ComfyUI's models/embeddings; the prompt needs a space before `embedding:`",
-    "a1111": "put the file into A1111's or Forge's embeddings folder; every prompt with that word then holds the soft prompt",
-    "a1111-png": "put the picture into A1111's or Forge's embeddings folder; every prompt with that word then holds the soft prompt",
-    "invokeai": "import the file in InvokeAI's model manager, and keep its name there",
-    "kohya": "the word is for gen_img.py's prompts",
-    "kobold": "put the file into KoboldAI's softprompts folder, and choose it in its menu",
-    "peft": "PEFT puts the soft tokens before the start token, where no CLIP model expects them",
+_INSTALL_NOTES = {
+    "comfyui": "put the file into ComfyUI's models/embeddings folder. In a prompt, type a space before `embedding:`",
+    "a1111": "put the file into the embeddings folder of A1111 or Forge. "
+    "Every prompt with the word then uses the soft prompt",
+    "a1111-png": "put the picture into the embeddings folder of A1111 or Forge. "
+    "Every prompt with the word then uses the soft prompt",
+    "invokeai": "import the file with InvokeAI's model manager, and keep its name",
+    "kohya": "the word works in prompts of gen_img.py",
+    "kobold": "put the file into KoboldAI's softprompts folder, and select it in the menu",
+    "peft": "PEFT puts the soft tokens before the start token, where CLIP models do not expect them",
 }
-_WITHOUT_WORDS = ("numpy", "a1111")
+_WITHOUT_HARD_PROMPT = ("numpy", "a1111")
 
 
 def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
-    """(the exact line to type, the word that then stands for the soft prompt in a prompt, or "")."""
-    stem, quoted = path.stem, _python(str(path))
+    """Return (exact line to type, word that then stands for the soft prompt in a prompt, or "")."""
+    stem, quoted = path.stem, _python_literal(str(path))
     match to:
         case "comfyui":
             return f"embedding:{stem}", f"embedding:{stem}"
@@ -42,11 +44,17 @@ def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]
         case "kohya":
             return f"--textual_inversion_embeddings {shlex.quote(str(path))}", stem
         case "diffusers" if pair:
-            one = 'pipe.load_textual_inversion(pair["{}"], token={}, text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})'
-            lines = [one.format("clip_l", _python(token), "", ""), one.format("clip_g", _python(token), "_2", "_2")]
+            call = (
+                'pipe.load_textual_inversion(pair["{}"], token={}, '
+                "text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})"
+            )
+            lines = [
+                call.format("clip_l", _python_literal(token), "", ""),
+                call.format("clip_g", _python_literal(token), "_2", "_2"),
+            ]
             return "\n".join([f"pair = safetensors.torch.load_file({quoted})", *lines]), token
         case "diffusers":
-            return f"pipe.load_textual_inversion({quoted}, token={_python(token)})", token
+            return f"pipe.load_textual_inversion({quoted}, token={_python_literal(token)})", token
         case "peft":
             return f"PeftModel.from_pretrained(model, {quoted})", ""
         case "numpy":
@@ -58,42 +66,40 @@ def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]
             return f"safetensors.numpy.load_file({quoted}){key}", ""
 
 
-def _python(text: str) -> str:
-    """A string as Python source, in double quotes where they need no escape, as most would type it."""
+def _python_literal(text: str) -> str:
+    """Return the text as a Python literal, in double quotes unless it needs escapes."""
     return f'"{text}"' if text.isprintable() and not set(text) & {'"', "\\"} else ascii(text)
 
 
 def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tuple[str, ...]:
-    """Where the file goes, what the program reads of the soft prompt and how near it is there, and whether it fits at all.
+    """Return notes for the user: where to put the file, what the program reads, how similar that is, and any warnings.
 
-    `prompts` is one, or the two of a pair for SDXL.
+    `prompts` has one soft prompt, or the two halves of a pair for SDXL.
     """
     width = prompts[0].vectors.shape[1]
-    readers = PROGRAMS[
-        "comfyui" if to == "safetensors" else to
-    ]  # which can use whatever the default file may be used for
-    families = (SDXL,) if len(prompts) == 2 else readers.widths.get(width, ())
-    found = [_FOLDERS[to]] if to in _FOLDERS else []
+    program = PROGRAMS["comfyui" if to == "safetensors" else to]  # ComfyUI supports every use of the default file
+    families = (SDXL,) if len(prompts) == 2 else program.widths.get(width, ())
+    lines = [_INSTALL_NOTES[to]] if to in _INSTALL_NOTES else []
     if to == "safetensors" and families:
-        found.append(_loaded_by(prompts, stem, token))
-    found += [f"{_READS[family]}: {_nearness(prompts, family)}" for family in families]
+        lines.append(_describe_loaders(prompts, stem, token))
+    lines += [f"{_READ_OUTPUTS[family]}: {_format_similarity(prompts, family)}" for family in families]
     if not families:
-        found.append(f"this is an exchange of vectors: they mean something to {_model(prompts[0])} alone")
+        lines.append(f"the file contains vectors that only work with {_describe_model(prompts[0])}")
     if SDXL in families and len(prompts) == 1:
-        found.append("alone it is seen by one of SDXL's two encoders: --sdxl OTHER writes a pair")
+        lines.append("only one of SDXL's two encoders uses this file. Use --sdxl OTHER to write a pair")
     if to == "diffusers" and {SDXL, "flux"} & set(families):
-        found.append(
-            "where a text encoder's configuration says eos_token_id 2, transformers takes the pooled embedding at a soft token: "
-            "set its eos_token_id to 49407 first"
+        lines.append(
+            "if the configuration of a text encoder has eos_token_id 2, transformers takes the pooled embedding from a "
+            "soft token. Set its eos_token_id to 49407 first"
         )
-    found += [note for prompt in prompts if families and (note := _other_model(prompt))]
-    if to not in _WITHOUT_WORDS and any(prompt.hard_prompt for prompt in prompts):
-        found.append("the hard prompt is in the file: whoever has it can read it")
-    return tuple(found)
+    lines += [note for prompt in prompts if families and (note := _model_warning(prompt))]
+    if to not in _WITHOUT_HARD_PROMPT and any(prompt.hard_prompt for prompt in prompts):
+        lines.append("the file contains the hard prompt. Anyone with the file can read it")
+    return tuple(lines)
 
 
-def _loaded_by(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
-    """Which programs take the default file as it is, and by what word; which take it under another name."""
+def _describe_loaders(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
+    """Describe which programs load the default file, by which word, and which ones need another file name."""
     tokens, width, pair = prompts[0].tokens, prompts[0].vectors.shape[1], len(prompts) == 2
     words = {
         "a1111": "AUTOMATIC1111 and Forge ({})",
@@ -102,40 +108,47 @@ def _loaded_by(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
         "invokeai": "InvokeAI (<{}>)",
     }
     usable = {name: word for name, word in words.items() if pair or width in PROGRAMS[name].widths}
-    fits = [word.format(stem) for name, word in usable.items() if not objection(name, stem, tokens)]
+    unchanged = [word.format(stem) for name, word in usable.items() if not objection(name, stem, tokens)]
     if not pair:
-        fits.append(f"diffusers (load_textual_inversion with token={_python(token)})")
+        unchanged.append(f"diffusers (load_textual_inversion with token={_python_literal(token)})")
     stems = {name: typeable_stem(name, stem, tokens) for name in usable}
     renamed = [
         f"{usable[name].format(other)} as {other}.safetensors"
         for name, other in stems.items()
         if other != stem and not objection(name, other, tokens)
     ]
-    return f"the file loads as it is in {', '.join(fits)}" + (f"; in {', '.join(renamed)}" if renamed else "")
+    return f"the file loads as is in {', '.join(unchanged)}" + (
+        f". Rename it to load it in {', '.join(renamed)}" if renamed else ""
+    )
 
 
-def _nearness(prompts: Sequence[SoftPrompt], family: str) -> str:
-    def one(prompt: SoftPrompt) -> str:
-        there = prompt.hidden.get(family)
+def _format_similarity(prompts: Sequence[SoftPrompt], family: str) -> str:
+    def format_one(prompt: SoftPrompt) -> str:
+        similarity = prompt.hidden.get(family)
         return (
-            f"similarity there {'not measured' if there is None else f'{there:.4f}'}, "
+            f"similarity {'not measured' if similarity is None else f'{similarity:.4f}'}, "
             f"pooled {'not measured' if prompt.similarity is None else f'{prompt.similarity:.4f}'}"
         )
 
     if len(prompts) == 1:
-        return one(prompts[0])
-    return "; ".join(f"{name}: {one(prompt)}" for name, prompt in zip(("clip_l", "clip_g"), prompts, strict=True))
+        return format_one(prompts[0])
+    return "; ".join(
+        f"{name}: {format_one(prompt)}" for name, prompt in zip(("clip_l", "clip_g"), prompts, strict=True)
+    )
 
 
-def _model(prompt: SoftPrompt) -> str:
-    return prompt.model or f"the model of width {prompt.vectors.shape[1]} that they were made for, which is not known,"
+def _describe_model(prompt: SoftPrompt) -> str:
+    return prompt.model or f"the unknown model of width {prompt.vectors.shape[1]} that they belong to"
 
 
-def _other_model(prompt: SoftPrompt) -> str:
-    """A warning where the width fits and the model is another, or is not known; else ""."""
+def _model_warning(prompt: SoftPrompt) -> str:
+    """Return a warning if the width fits but the model is another one or unknown, else ""."""
     width = prompt.vectors.shape[1]
-    model, users = ENCODERS[width].model, ENCODERS[width].used_by
+    model, users = KNOWN_ENCODERS[width].model, KNOWN_ENCODERS[width].used_by
     if prompt.model == model:
         return ""
-    whose = f"was made on {prompt.model}" if prompt.model else "comes from a model that is not known"
-    return f"warning: {prompt.name or 'the soft prompt'} {whose}, and {users} have {model}: with other weights its vectors mean nothing"
+    origin = f"was trained on {prompt.model}" if prompt.model else "belongs to an unknown model"
+    return (
+        f"warning: {prompt.name or 'the soft prompt'} {origin}. Its vectors only work with that model, "
+        f"and this file is for {model} ({users})"
+    )
