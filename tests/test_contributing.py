@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is true: its examples work as they stand, applied to a copy of the program."""
+"""CONTRIBUTING.md is true: its examples work when they are applied to a copy of the program."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 MAX_EXAMPLE_LINES = 40
+Run = Callable[..., str]
 
 
 def examples(section: str) -> list[tuple[str, str]]:
@@ -36,8 +38,8 @@ def apply_examples(copy: Path) -> None:
             old = "".join(line[1:] for line in lines if line[0] in " -")
             new = "".join(line[1:] for line in lines if line[0] in " +")
             text = path.read_text(encoding="utf-8")
-            assert text.count(old) == 1, f"{path}: not there, or more than once:\n{old}"
-            path.unlink()  # a link to the real file
+            assert text.count(old) == 1, f"{path} must contain these lines once:\n{old}"
+            path.unlink()  # the link to the real file
             path.write_text(text.replace(old, new), encoding="utf-8")
 
 
@@ -56,7 +58,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(copy: Path) -> object:
+def run_python(copy: Path) -> Run:
+    """Run Python with the changed copy in place of the program."""
+
     def run(*args: str) -> str:
         environment = os.environ | {"PYTHONPATH": f"{copy / 'core'}{os.pathsep}{copy}"}
         done = subprocess.run([sys.executable, *args], env=environment, cwd=copy, capture_output=True, text=True)
@@ -66,7 +70,7 @@ def run(copy: Path) -> object:
     return run
 
 
-def test_the_model_family_and_the_objective_train_together(run: object) -> None:
+def test_the_model_family_and_the_objective_train_together(run_python: Run) -> None:
     code = """
         from softprompt.config import TrainConfig
         from softprompt.encoders.bag_of_words import BagOfWords
@@ -80,20 +84,20 @@ def test_the_model_family_and_the_objective_train_together(run: object) -> None:
         reports = list(train_one(model, lambda config, tokens: objective, prompt, config))
         print(reports[0].similarity < reports[-1].best_similarity, reports[-1].best_similarity > 0.99)
     """
-    assert run("-c", textwrap.dedent(code)).split() == ["True", "True"]  # type: ignore[operator]
+    assert run_python("-c", textwrap.dedent(code)).split() == ["True", "True"]
 
 
-def test_the_command_and_the_file_format_work(run: object, tmp_path: Path) -> None:
+def test_the_command_and_the_file_format_work(run_python: Run, tmp_path: Path) -> None:
     def cli(*args: str) -> str:
-        return run("-m", "softprompt_tui", *args)  # type: ignore[operator, no-any-return]
+        return run_python("-m", "softprompt_tui", *args)
 
-    cli("train", "a red fox", "-k", "2", "--steps", "20", "--name", "fox", "--foreground")
+    cli("train", "a red fox", "-k", "2", "--steps", "20", "--name", "fox")
     assert len(cli("words", "fox").splitlines()) == 1
     assert "load_word2vec_format" in cli("export", "fox", "--to", "fasttext", "--out", str(tmp_path / "fox.vec"))
-    assert "2 x" in cli("import", str(tmp_path / "fox.vec"))
+    assert "2 of width 256" in cli("import", str(tmp_path / "fox.vec"))
 
 
-def test_the_pane_shows_the_note_and_its_key_edits_it(run: object) -> None:
+def test_the_pane_shows_the_note_and_its_key_edits_it(run_python: Run) -> None:
     code = """
         import asyncio
         from softprompt import Library, load_encoder, train
@@ -118,7 +122,8 @@ def test_the_pane_shows_the_note_and_its_key_edits_it(run: object) -> None:
 
         asyncio.run(asyncio.wait_for(main(), 60))
     """
-    run("-c", textwrap.dedent(code))  # type: ignore[operator]
+    run_python("-c", textwrap.dedent(code))
+    run_python("-m", "softprompt_tui", "worker", "stop")
 
 
 @pytest.mark.parametrize("section", ["Add a pane", "Add a command"])
@@ -127,7 +132,9 @@ def test_a_pane_and_a_command_are_short(section: str) -> None:
 
 
 def test_every_path_on_the_page_exists() -> None:
-    paths = re.findall(r"`((?:tests|core|softprompt_tui|encoders|objectives|training|worker|controllers)/[\w./]+)`", TEXT)
+    paths = re.findall(
+        r"`((?:tests|core|softprompt_tui|encoders|objectives|training|worker|controllers)/[\w./]+)`", TEXT
+    )
     assert paths
     for path in paths:
         assert any((ROOT / root / path).exists() for root in ("", "core/softprompt", "softprompt_tui")), path

@@ -47,7 +47,9 @@ def leave_deleted_folder() -> None:
 def check_working_folder(what: str) -> None:
     """Raise ConfigError if `what` is relative to the working folder and that folder was deleted."""
     if _is_gone:
-        raise ConfigError(f"{what} needs the working folder, but {DELETED}. Give an absolute path, or change to an existing folder.")
+        raise ConfigError(
+            f"{what} needs the working folder, but {DELETED}. Give an absolute path, or change to an existing folder."
+        )
 
 
 def check_arguments(command: click.Command) -> None:

@@ -1,4 +1,4 @@
-"""Measures what the rows of a batch cost before anything is trained: memory and time, of files whose rows differ in a setting.
+"""Measure the memory and time that a batch needs to read its rows, before it trains anything.
 
 python -m tests.benchmarks.batch_rows [--rows 1000,100000]
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 ROW = "a photo of a red fox, number {n}, asleep in deep snow"
 
 
-def lines_of(kind: str, rows: int) -> Iterator[str]:
-    """The lines of a file of so many rows: prompts alone, or each with settings of its own; or one quotation mark too few."""
+def file_lines(kind: str, rows: int) -> Iterator[str]:
+    """Yield the lines of a file: prompts only, rows with their own settings, or a missing quotation mark."""
     match kind:
         case "text":
             yield from (ROW.format(n=n) for n in range(rows))
@@ -38,14 +38,14 @@ CHILD = """
 import json, sys, time, resource
 from softprompt.batches import Batch
 from softprompt.errors import FileRefused
-began = time.process_time()
+start = time.process_time()
 try:
     batch = Batch(sys.argv[1])
-    said = f"{len(batch):,} rows"
+    outcome = f"{len(batch):,} rows"
     batch.close()
 except FileRefused as error:
-    said = f"refused: {error}"
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - began, said]))
+    outcome = f"refused: {error}"
+print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - start, outcome]))
 """
 
 
@@ -55,20 +55,20 @@ def main() -> None:
         "--rows", type=lambda text: [int(number) for number in text.split(",")], default=[1000, 100_000]
     )
     options = parser.parse_args()
-    print(f"{'rows':>9}  {'file':<9} {'of it':>9}  {'peak memory':>11}  {'seconds':>7}")
+    print(f"{'rows':>9}  {'file':<9} {'size':>9}  {'peak memory':>11}  {'seconds':>7}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTPROMPT_HOME"] = folder
         for kind in ("text", "seed", "settings", "unclosed"):
             for rows in options.rows:
                 path = Path(folder) / ("x.txt" if kind == "text" else "x.csv")
-                path.write_text("\n".join(lines_of(kind, rows)))
-                answer = subprocess.run(
+                path.write_text("\n".join(file_lines(kind, rows)))
+                output = subprocess.run(
                     [sys.executable, "-c", CHILD, str(path)], check=True, capture_output=True
                 ).stdout
-                kibibytes, seconds, said = json.loads(answer)
+                kibibytes, seconds, outcome = json.loads(output)
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
                 print(
-                    f"{rows:>9,}  {kind:<9} {size:>9}  {kibibytes / 2**10:>7.0f} MiB  {seconds:>7.2f}  {said[:90]}",
+                    f"{rows:>9,}  {kind:<9} {size:>9}  {kibibytes / 2**10:>7.0f} MiB  {seconds:>7.2f}  {outcome[:90]}",
                     flush=True,
                 )
 

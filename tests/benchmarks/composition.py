@@ -1,9 +1,10 @@
-"""Soft prompts as words: one in the grading contexts, two in one sentence, and mixes, as a user gets them with every setting at its default.
+"""Measure soft prompts as words: one in the grading contexts, two in one sentence, and mixes. Uses default settings.
 
     python tests/benchmarks/composition.py [PROMPTS.txt] [--tokens 3] [--pairs 30] [--trained 4] [--model mini]
 
-Prompts are the sixteen below, or the first sixteen of a file that have 8 to 30 tokens. Fails where one soft prompt's mean error is more than
-a quarter of the floor's, or the mean fidelity of two is below .97. `--trained` is of how many pairs the mixes are also trained.
+The prompts are the sixteen below, or the first sixteen lines of a file that have 8 to 30 tokens. The benchmark fails if
+the mean error of one soft prompt is more than a quarter of the floor's error, or if the mean fidelity of two soft
+prompts is below .97. `--trained` is the number of pairs whose mixes are also trained.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ TEMPLATES = (
     "a dream of [{}] and [{}]",
 )
 GRID = [n / 10 for n in range(11)]
-LEAST, MOST = 8, 30  # tokens of a prompt from a file: two and the words between them must fit written out
+MIN_TOKENS, MAX_TOKENS = 8, 30  # for prompts of a file: a sentence with two of them written out must fit
 
 
 def main() -> None:
@@ -60,97 +61,108 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     args = parser.parse_args()
     encoder = softprompt.load_encoder(args.model)
-    prompts = [softprompt.train(encoder, text, tokens=args.tokens) for text in _texts(encoder, args.prompts)]
+    prompts = [softprompt.train(encoder, text, tokens=args.tokens) for text in _load_texts(encoder, args.prompts)]
     entries = {f"p {i}": Entry(f"{i:016x}", 1, prompt) for i, prompt in enumerate(prompts)}
-    chance = random.Random(0)
-    pairs = [chance.sample(sorted(entries), 2) for _ in range(args.pairs)]
+    rng = random.Random(0)
+    pairs = [rng.sample(sorted(entries), 2) for _ in range(args.pairs)]
     print(f"{len(prompts)} prompts, {args.tokens} tokens on {encoder.name}")
-    good = _one(entries["p 0"])
-    good &= _two(encoder, entries, pairs)
-    _near(encoder, entries, pairs)
+    passed = _measure_one(entries["p 0"])
+    passed &= _measure_two(encoder, entries, pairs)
+    _measure_approximate_mixes(encoder, entries, pairs)
     if args.trained:
-        _trained(encoder, entries, pairs[: args.trained], args.tokens)
-    sys.exit(not good)
+        _measure_trained_mixes(encoder, entries, pairs[: args.trained], args.tokens)
+    sys.exit(not passed)
 
 
-def _texts(encoder: TextEncoder, path: Path | None) -> list[str]:
+def _load_texts(encoder: TextEncoder, path: Path | None) -> list[str]:
     if path is None:
         return list(PROMPTS)
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if LEAST <= len(encoder.tokenizer.encode(line)) <= MOST][: len(PROMPTS)]
+    return [line for line in lines if MIN_TOKENS <= len(encoder.tokenizer.encode(line)) <= MAX_TOKENS][: len(PROMPTS)]
 
 
-def _one(entry: Entry) -> bool:
-    """The first prompt in the grading contexts."""
-    made = entry.prompt.composition
-    assert made is not None
-    ratio = (1 - made.mean) / (1 - made.floor)
+def _measure_one(entry: Entry) -> bool:
+    """Print how well a soft prompt composes with the grading contexts. Return whether that is good enough."""
+    fidelity = entry.prompt.composition
+    assert fidelity is not None
+    ratio = (1 - fidelity.mean) / (1 - fidelity.floor)
     print(
-        f"one      mean {made.mean:.4f}  worst {made.worst:.4f}  floor {made.floor:.4f}  error to floor's {ratio:.3f}"
+        f"one      mean {fidelity.mean:.4f}  worst {fidelity.worst:.4f}  floor {fidelity.floor:.4f}  "
+        f"error / floor's error {ratio:.3f}"
     )
     return ratio <= 0.25
 
 
-def _two(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]]) -> bool:
+def _measure_two(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]]) -> bool:
+    """Print how well two soft prompts compose in one sentence. Return whether that is good enough."""
     texts = [TEMPLATES[i % len(TEMPLATES)].format(*pair) for i, pair in enumerate(pairs)]
-    found = _figures(encoder, entries, texts)
-    fidelities = [one.fidelity for one in found if one.fidelity is not None]
-    floors = [one.floor for one in found if one.floor is not None]
+    scores = _score(encoder, entries, texts)
+    fidelities = [score.fidelity for score in scores if score.fidelity is not None]
+    floors = [score.floor for score in scores if score.floor is not None]
     print(
-        f"two      mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  floor {mean(floors):.4f}  in {len(fidelities)} sentences"
+        f"two      mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  floor {mean(floors):.4f}  "
+        f"in {len(fidelities)} sentences"
     )
     for i, template in enumerate(TEMPLATES):
         print(f"         {mean(fidelities[i :: len(TEMPLATES)]):.4f}  {template}")
     return mean(fidelities) >= 0.97
 
 
-def _near(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]]) -> None:
-    """Unsaved mixes over a grid of shares: the fidelity, and how often and how far the similarity to the first steps back."""
-    fidelities, back = [], []
+def _measure_approximate_mixes(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]]) -> None:
+    """Print the fidelity of approximate mixes over a grid of weights.
+
+    Also prints how far the similarity to the first prompt drops although its weight grows.
+    """
+    fidelities, steps_back = [], []
     for first, second in pairs:
-        texts = [f"[{first}*{share} + {second}*{1 - share:.1f}]" for share in GRID[1:-1]]
+        texts = [f"[{first}*{weight} + {second}*{1 - weight:.1f}]" for weight in GRID[1:-1]]
         texts = [f"[{second}]", *texts, f"[{first}]"]
-        made = compose(encoder, texts, entries.__getitem__)
-        ours = encode_compositions(encoder, made)
-        fidelities += [one.fidelity or 0.0 for one in score_compositions(encoder, made, ours)[1:-1]]
-        back.append(_back((ours @ encoder.encode([entries[first].prompt.hard_prompt])[0]).tolist()))
-    print(f"near     mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  {_told(back)}")
+        mixes = compose(encoder, texts, entries.__getitem__)
+        embeddings = encode_compositions(encoder, mixes)
+        fidelities += [score.fidelity or 0.0 for score in score_compositions(encoder, mixes, embeddings)[1:-1]]
+        steps_back.append(
+            _largest_step_back((embeddings @ encoder.encode([entries[first].prompt.hard_prompt])[0]).tolist())
+        )
+    print(f"approx   mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  {_describe_steps_back(steps_back)}")
 
 
-def _trained(encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]], tokens: int) -> None:
-    """The same, trained as a saved mix is."""
-    fidelities, composed, back = [], [], []
+def _measure_trained_mixes(
+    encoder: TextEncoder, entries: dict[str, Entry], pairs: list[list[str]], tokens: int
+) -> None:
+    """Print the same for trained mixes."""
+    fidelities, composed, steps_back = [], [], []
     for first, second in pairs:
         a, b = entries[first].prompt, entries[second].prompt
-        row = [encoder.encode([b.hard_prompt])[0]]
-        for share in GRID[1:-1]:
-            meanings = (WeightedText(a.hard_prompt, share), WeightedText(b.hard_prompt, 1 - share))
+        embeddings = [encoder.encode([b.hard_prompt])[0]]
+        for weight in GRID[1:-1]:
+            meanings = (WeightedText(a.hard_prompt, weight), WeightedText(b.hard_prompt, 1 - weight))
             mix = softprompt.train(encoder, "a mix", meanings=meanings, tokens=tokens)
             assert mix.similarity is not None
             assert mix.composition is not None
             fidelities.append(mix.similarity)
             composed.append(mix.composition.mean)
-            made = compose(encoder, ["[mix]"], lambda _, mix=mix: Entry("0" * 16, 1, mix))
-            row.append(encode_compositions(encoder, made)[0])
+            composition = compose(encoder, ["[mix]"], lambda _, mix=mix: Entry("0" * 16, 1, mix))
+            embeddings.append(encode_compositions(encoder, composition)[0])
         target = encoder.encode([a.hard_prompt])[0]
-        back.append(_back([float(one @ target) for one in [*row, target]]))
+        steps_back.append(_largest_step_back([float(embedding @ target) for embedding in [*embeddings, target]]))
     print(
-        f"trained  mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  composed {mean(composed):.4f}  {_told(back)}"
+        f"trained  mean {mean(fidelities):.4f}  worst {min(fidelities):.4f}  composed {mean(composed):.4f}  "
+        f"{_describe_steps_back(steps_back)}"
     )
 
 
-def _figures(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[CompositionScore]:
-    made = compose(encoder, texts, entries.__getitem__)
-    return score_compositions(encoder, made, encode_compositions(encoder, made))
+def _score(encoder: TextEncoder, entries: dict[str, Entry], texts: list[str]) -> list[CompositionScore]:
+    compositions = compose(encoder, texts, entries.__getitem__)
+    return score_compositions(encoder, compositions, encode_compositions(encoder, compositions))
 
 
-def _back(similarities: list[float]) -> float:
-    """The largest step back of what should only grow."""
+def _largest_step_back(similarities: list[float]) -> float:
+    """Return the largest decrease between neighbours, or 0 if the similarities only grow."""
     return max(0.0, *(a - b for a, b in pairwise(similarities)))
 
 
-def _told(back: list[float]) -> str:
-    return f"monotone in {sum(step == 0 for step in back)} of {len(back)} pairs, largest step back {max(back):.4f}"
+def _describe_steps_back(steps: list[float]) -> str:
+    return f"monotone in {sum(step == 0 for step in steps)} of {len(steps)} pairs, largest step back {max(steps):.4f}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Pooled and hidden-state similarity, and composition fidelity, for each objective that trains towards them.
+"""Measure pooled similarity, hidden-state similarity and composition fidelity for each objective.
 
-    python tests/benchmarks/hidden.py [--tokens 3 8] [--objectives cosine hidden mixed] [--family sd1] [--shares .3 .5 .7] [--steps 300] [--model mini]
+    python tests/benchmarks/hidden.py [--tokens 3 8] [--objectives cosine hidden mixed] [--family sd1]
+        [--shares .3 .5 .7] [--steps 300] [--model mini]
 
-A line for each number of tokens and objective: means over the prompts below. "another prompt" is what each of them has in common with the
-next in its own words, without any training: the floor that hidden-state similarities stand on.
+Prints a line for each number of tokens and objective, with means over the prompts below. The line "another prompt"
+compares each prompt with the next one, without any training: this is the floor of the hidden-state similarities.
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     args = parser.parse_args()
     encoder = softprompt.load_encoder(args.model)
-    of = {"family": args.family}
-    each = {
+    family = {"family": args.family}
+    settings_by_objective = {
         "cosine": [{"objective": "cosine"}],
-        "hidden": [{"objective": "hidden"} | of],
-        "mixed": [{"objective": "mixed", "hidden_share": share} | of for share in args.shares],
+        "hidden": [{"objective": "hidden"} | family],
+        "mixed": [{"objective": "mixed", "hidden_share": share} | family for share in args.shares],
     }
-    objectives = [settings for one in args.objectives for settings in each[one]]
-    others = [
-        hidden_similarities(encoder, tokenize_prompt(encoder, one), encoder.embed(encoder.tokenize(other)))
-        for one, other in zip(PROMPTS, PROMPTS[1:] + PROMPTS[:1], strict=True)
+    objectives = [settings for name in args.objectives for settings in settings_by_objective[name]]
+    floors = [
+        hidden_similarities(encoder, tokenize_prompt(encoder, prompt), encoder.embed(encoder.tokenize(other)))
+        for prompt, other in zip(PROMPTS, PROMPTS[1:] + PROMPTS[:1], strict=True)
     ]
-    families = list(others[0])
+    families = list(floors[0])
     print(
         f"{'k':>2} {'objective':<16} {'pooled':>7} {'composed':>8} {'worst':>7}",
-        *(f"{one:>7}" for one in families),
+        *(f"{name:>7}" for name in families),
         " seconds",
     )
     print(
         f"{'':>2} {'another prompt':<16} {'':>24}",
-        *(f"{mean(other[one] for other in others):7.4f}" for one in families),
+        *(f"{mean(floor[name] for floor in floors):7.4f}" for name in families),
     )
     for tokens in args.tokens:
         for settings in objectives:
-            made = [softprompt.train(encoder, text, tokens=tokens, steps=args.steps, **settings) for text in PROMPTS]
-            composed = [one.composition for one in made if one.composition is not None]
+            prompts = [softprompt.train(encoder, text, tokens=tokens, steps=args.steps, **settings) for text in PROMPTS]
+            fidelities = [prompt.composition for prompt in prompts if prompt.composition is not None]
             label = f"{settings['objective']} {settings.get('hidden_share', '')}"
             figures = [
-                mean(one.similarity for one in made),
-                mean(one.mean for one in composed),
-                min(one.worst for one in composed),
+                mean(prompt.similarity for prompt in prompts),
+                mean(fidelity.mean for fidelity in fidelities),
+                min(fidelity.worst for fidelity in fidelities),
             ]
-            figures += [mean(one.hidden[family] for one in made) for family in families]
-            seconds = mean(one.seconds for one in made)
+            figures += [mean(prompt.hidden[name] for prompt in prompts) for name in families]
+            seconds = mean(prompt.seconds for prompt in prompts)
             print(f"{tokens:>2} {label:<16}", *(f"{value:7.4f}" for value in figures), f"{seconds:8.1f}", flush=True)
 
 

@@ -1,6 +1,7 @@
-"""Imports every hostile file through the real command line: python -m tests.benchmarks.hostile_corpus.
+"""Import every hostile file through the real command line: python -m tests.benchmarks.hostile_corpus.
 
-Counts executions, tracebacks and wrong exit codes (all must be 0), and measures memory and time of each; the library must stay as it was.
+Counts executions, tracebacks and wrong exit codes, which must all be 0. Measures the memory and time of each import,
+and checks that the library does not change.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from softprompt import Library
 from tests.hostile_files import write_all
 from tests.library_model import a_prompt
 
-MOST_MEMORY, MOST_SECONDS = 1 << 30, 10.0
+MAX_MEMORY_BYTES, MAX_SECONDS = 1 << 30, 10.0
 
 
 @dataclass(frozen=True)
-class Done:
-    """One import: its exit code, what it printed, its memory at most (its child's too) and its time."""
+class ImportResult:
+    """The result of an import: exit code, output, peak memory in bytes (of the child process too), and time."""
 
     code: int
     out: str
@@ -31,10 +32,10 @@ class Done:
     seconds: float
 
 
-def imported(path: Path, home: Path, scratch: Path) -> Done:
-    """Runs `softprompt-tui import` as a user would."""
+def run_import(path: Path, home: Path, scratch: Path) -> ImportResult:
+    """Run `softprompt-tui import` as a user would."""
     out, err = scratch / "out", scratch / "err"
-    began = time.perf_counter()
+    start = time.perf_counter()
     child = os.fork()
     if not child:
         for number, file in ((1, out), (2, err)):
@@ -42,14 +43,14 @@ def imported(path: Path, home: Path, scratch: Path) -> Done:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ["SOFTPROMPT_HOME"] = str(home)
         os.execv(sys.executable, [sys.executable, "-m", "softprompt_tui", "import", "--", str(path)])
-    _, status, used = os.wait4(child, 0)
-    seconds = time.perf_counter() - began
-    text = [file.read_text(encoding="utf-8", errors="replace") for file in (out, err)]
-    return Done(os.waitstatus_to_exitcode(status), *text, used.ru_maxrss * 1024, seconds)
+    _, status, usage = os.wait4(child, 0)
+    seconds = time.perf_counter() - start
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in (out, err)]
+    return ImportResult(os.waitstatus_to_exitcode(status), *texts, usage.ru_maxrss * 1024, seconds)
 
 
-def state_of(folder: Path) -> str:
-    """A digest of every file in a folder, the index aside: what must not change."""
+def folder_digest(folder: Path) -> str:
+    """Return a digest of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         digest.update(str(path).encode("utf-8", "surrogateescape"))
@@ -59,42 +60,47 @@ def state_of(folder: Path) -> str:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as where:
-        corpus, home, scratch = (Path(where) / name for name in ("corpus", "home", "scratch"))
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, home, scratch = (Path(folder) / name for name in ("corpus", "home", "scratch"))
         scratch.mkdir()
         canary = scratch / "CANARY"
-        refused, read = write_all(corpus, canary)
+        rejected, readable = write_all(corpus, canary)
         os.environ["SOFTPROMPT_HOME"] = str(home)
         Library().save(a_prompt(name="kept"))
-        before = state_of(home / "data"), state_of(corpus)
-        wrong: list[str] = []
-        memory = seconds = 0.0
-        executions = tracebacks = codes = 0
-        for i, path in enumerate((*refused, *read)):
-            done = imported(path, home if i < len(refused) else Path(where) / "other", scratch)
-            expected = 2 if i < len(refused) else 0
+        before = folder_digest(home / "data"), folder_digest(corpus)
+        failures: list[str] = []
+        peak_memory = max_seconds = 0.0
+        executions = tracebacks = wrong_codes = 0
+        for i, path in enumerate((*rejected, *readable)):
+            result = run_import(path, home if i < len(rejected) else Path(folder) / "other", scratch)
+            expected = 2 if i < len(rejected) else 0
             executions += canary.exists()
             canary.unlink(missing_ok=True)
-            tracebacks += "Traceback" in done.err
-            codes += done.code != expected
+            tracebacks += "Traceback" in result.err
+            wrong_codes += result.code != expected
             if (
-                done.code != expected
-                or "Traceback" in done.err
-                or done.memory > MOST_MEMORY
-                or done.seconds > MOST_SECONDS
-                or "\x1b" in done.err + done.out
+                result.code != expected
+                or "Traceback" in result.err
+                or result.memory > MAX_MEMORY_BYTES
+                or result.seconds > MAX_SECONDS
+                or "\x1b" in result.err + result.out
             ):
-                wrong.append(
-                    f"{path.name}: exit {done.code}, {done.memory >> 20} MiB, {done.seconds:.1f} s: {done.err[:300]!r}"
+                failures.append(
+                    f"{path.name}: exit {result.code}, {result.memory >> 20} MiB, {result.seconds:.1f} s: "
+                    f"{result.err[:300]!r}"
                 )
-            if done.memory > memory or done.seconds > seconds:
-                print(f"{i}: {path.name} took {done.memory >> 20} MiB and {done.seconds:.2f} s", flush=True)
-            memory, seconds = max(memory, done.memory), max(seconds, done.seconds)
-        unchanged = (state_of(home / "data"), state_of(corpus)) == before
-        print(f"{len(refused)} files to be refused, {len(read)} with hostile names to be read: {executions} executions, {tracebacks} tracebacks, "
-              f"{codes} wrong exit codes, at most {memory / (1 << 20):.0f} MiB and {seconds:.1f} s each; library {'un' * unchanged}changed")  # fmt: skip
-        print(*wrong, sep="\n")
-        sys.exit(bool(wrong or executions or not unchanged))
+            if result.memory > peak_memory or result.seconds > max_seconds:
+                print(f"{i}: {path.name} took {result.memory >> 20} MiB and {result.seconds:.2f} s", flush=True)
+            peak_memory, max_seconds = max(peak_memory, result.memory), max(max_seconds, result.seconds)
+        is_unchanged = (folder_digest(home / "data"), folder_digest(corpus)) == before
+        print(
+            f"{len(rejected)} files to reject and {len(readable)} readable files with hostile names: "
+            f"{executions} executions, {tracebacks} tracebacks, {wrong_codes} wrong exit codes, "
+            f"at most {peak_memory / (1 << 20):.0f} MiB and {max_seconds:.1f} s each; "
+            f"library {'un' * is_unchanged}changed"
+        )
+        print(*failures, sep="\n")
+        sys.exit(bool(failures or executions or not is_unchanged))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""How quick keys are while hostile files are imported beside the interface: python -m tests.benchmarks.hostile_keys [--keys 200]."""
+"""Measure the delay of keys while another process imports hostile files.
+
+python -m tests.benchmarks.hostile_keys [--keys 200]
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ def main() -> None:
         try:
             with Terminal() as t:
                 t.wait_for("worker ready", within=60)
-                with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as importing:
-                    assert importing.stdout
-                    importing.stdout.readline()  # the first file is done: from here on they are read one after another
-                    chance = random.Random(0)
+                with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as importer:
+                    assert importer.stdout
+                    importer.stdout.readline()  # the first file is done, and the imports now follow one another
+                    rng = random.Random(0)
                     print_delays(
                         "a key in the editor",
-                        measure_delays(t, [chance.choice("abcdefghiklmnop") for _ in range(options.keys)]),
+                        measure_delays(t, [rng.choice("abcdefghiklmnop") for _ in range(options.keys)]),
                     )
-                    assert importing.poll() is None, "the files were all read before the keys were pressed"
-                    importing.kill()
+                    assert importer.poll() is None, "all files were read before the last key was pressed"
+                    importer.kill()
         finally:
             home.close()
 

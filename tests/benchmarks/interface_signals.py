@@ -1,6 +1,6 @@
-"""Ends the interface by signals, again and again: python -m tests.benchmarks.interface_signals [--times 50].
+"""End the interface with signals, again and again: python -m tests.benchmarks.interface_signals [--times 50].
 
-After each, the terminal's modes must be what they were, the cursor visible, and no process left but the worker.
+After each signal the terminal must have its initial modes and a visible cursor, and only the worker may still run.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from tests.pty_screen import Terminal
 from tests.worker_process import Home
 
 
-def ours(home: str) -> set[int]:
-    """The processes of this home."""
-    found = set()
+def processes_of(home: str) -> set[int]:
+    """Return the ids of the processes that use a home, except this one."""
+    pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"SOFTPROMPT_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
+                pids.add(int(folder.name))
         except OSError:
             continue
-    return found - {os.getpid()}
+    return pids - {os.getpid()}
 
 
 def main() -> None:
@@ -42,17 +42,18 @@ def main() -> None:
                 for _ in range(options.times):
                     with Terminal() as t:
                         t.wait_for("training", within=60)
-                        began = time.monotonic()
+                        start = time.monotonic()
                         t.send_signal(number)
                         t.wait_for_exit(2)
-                        slowest = max(slowest, time.monotonic() - began)
+                        slowest = max(slowest, time.monotonic() - start)
                         assert t.modes() == t.initial_modes
                         assert not t.screen.cursor.hidden
                     worker = home.pid()
                     assert worker is not None
-                    assert ours(folder) <= {worker}
+                    assert processes_of(folder) <= {worker}
                 print(
-                    f"{number.name}: {options.times} times, terminal as before, nothing left but the worker, slowest end {slowest:.2f} s",
+                    f"{number.name}: {options.times} times, terminal restored, only the worker still runs, "
+                    f"slowest end {slowest:.2f} s",
                     flush=True,
                 )
         finally:

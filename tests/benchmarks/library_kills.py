@@ -1,6 +1,9 @@
-"""Kills a process again and again while it changes a library: python -m tests.benchmarks.library_kills [--kills 1000] [--seed 0].
+"""Kill a process that changes a library, again and again.
 
-After every kill each acknowledged change must be there whole, the one under way there or not there, and no file damaged.
+    python -m tests.benchmarks.library_kills [--kills 1000] [--seed 0]
+
+After each kill the library must have all acknowledged changes, and the change in progress completely or not at all. No
+file may be damaged.
 """
 
 from __future__ import annotations
@@ -19,52 +22,52 @@ from tests.library_model import ExpectedEntry, random_step, read_entries
 
 
 def change_until_killed(library: Library, seed: int, model: dict[str, ExpectedEntry], out: int) -> None:
-    """Makes one change after another, each announced and acknowledged on the pipe `out`, until it is killed."""
-    chance = random.Random(seed)
+    """Make one change after another. Announce each change on the pipe `out`, and acknowledge it when it is done."""
+    rng = random.Random(seed)
     for number in range(seed * 10_000, seed * 10_000 + 10_000):
-        step = random_step(chance, model, number)
+        step = random_step(rng, model, number)
         os.write(out, f"{step.op} {step.target or '-'} {number}\n".encode())
-        made = step.apply(library)
-        model = step.expected_after(model, made)
-        os.write(out, f"ack {made}\n".encode())
+        entry_id = step.apply(library)
+        model = step.expected_after(model, entry_id)
+        os.write(out, f"ack {entry_id}\n".encode())
 
 
 def kill_once(
-    library: Library, seed: int, model: dict[str, ExpectedEntry], chance: random.Random
+    library: Library, seed: int, model: dict[str, ExpectedEntry], rng: random.Random
 ) -> tuple[dict[str, ExpectedEntry], str]:
-    """The library as it is found after one kill, and the operation that was under way."""
-    back, out = os.pipe()
+    """Kill a process that changes the library. Return the library's entries and the operation in progress."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
         try:
-            change_until_killed(library, seed, dict(model), out)
+            change_until_killed(library, seed, dict(model), write_end)
         finally:
             os._exit(1)
-    os.close(out)
-    select.select([back], [], [], 5.0)  # it has begun
-    delay = time.monotonic() + chance.random() * 0.02
+    os.close(write_end)
+    select.select([read_end], [], [], 5.0)  # until the first change is announced
+    delay = time.monotonic() + rng.random() * 0.02
     while time.monotonic() < delay:
         pass
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "the changing process failed by itself"
-    with os.fdopen(back) as lines:
-        said = [line.split() for line in lines.read().splitlines()]
-    # replay what was acknowledged; the process drew its steps from the same model, so that drawing again gives the same
-    again, pending = random.Random(seed), None
-    for words in said:
+    assert os.WIFSIGNALED(status), "the process failed before it was killed"
+    with os.fdopen(read_end) as pipe:
+        messages = [line.split() for line in pipe.read().splitlines()]
+    # replay the acknowledged changes: the same seed and model give the same steps again
+    replay_rng, pending = random.Random(seed), None
+    for words in messages:
         if words[0] == "ack":
             assert pending is not None
             model, pending = pending.expected_after(model, words[1]), None
         else:
-            pending = random_step(again, model, int(words[2]))
+            pending = random_step(replay_rng, model, int(words[2]))
             assert (pending.op, pending.target or "-") == (words[0], words[1])
-    found = read_entries(library)
+    entries = read_entries(library)
     if pending is None:
-        assert found == model, f"{found}\n{model}"
+        assert entries == model, f"{entries}\n{model}"
     else:
-        assert pending.allows(found, model), f"{pending}\n{found}\n{model}"
-    return found, pending.op if pending else "nothing"
+        assert pending.allows(entries, model), f"{pending}\n{entries}\n{model}"
+    return entries, pending.op if pending else "nothing"
 
 
 def main() -> None:
@@ -72,21 +75,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    began, during = time.monotonic(), collections.Counter[str]()
+    start, killed_during = time.monotonic(), collections.Counter[str]()
     with tempfile.TemporaryDirectory() as home:
         os.environ["SOFTPROMPT_HOME"] = home
-        library, model, chance = Library(), dict[str, ExpectedEntry](), random.Random(options.seed)
+        library, model, rng = Library(), dict[str, ExpectedEntry](), random.Random(options.seed)
         for i in range(options.kills):
-            model, op = kill_once(library, options.seed + i + 1, model, chance)
-            during[op] += 1
+            model, op = kill_once(library, options.seed + i + 1, model, rng)
+            killed_during[op] += 1
             if (i + 1) % 100 == 0:
-                done = library.check()
-                assert done.damaged == []
-                print(f"{i + 1} kills, {done.files} files whole, {done.unfinished} writes cut off", flush=True)
+                report = library.check()
+                assert report.damaged == []
+                print(f"{i + 1} kills, {report.files} intact files, {report.unfinished} unfinished writes", flush=True)
         assert library.check().damaged == []
         assert library.check().unknown_files == []
     print(
-        f"{options.kills} kills in {time.monotonic() - began:.0f} s, during {dict(during)}: nothing lost, nothing half there"
+        f"{options.kills} kills in {time.monotonic() - start:.0f} s, during {dict(killed_during)}: "
+        "no change lost or incomplete"
     )
 
 

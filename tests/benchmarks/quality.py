@@ -1,9 +1,9 @@
-"""Similarity and composition fidelity over many prompts, as a user gets them with every setting at its default.
+"""Measure similarity and composition fidelity over many prompts, with default settings.
 
-    python tests/benchmarks/quality.py PROMPTS.txt [--tokens 3] [--count 50] [--model mini]
+    python tests/benchmarks/quality.py PROMPTS.txt [--tokens 3] [--count 50] [--least 8] [--model mini]
 
-Takes the first COUNT lines of at least 8 tokens (or of the number given) and prints a line each, then the means. "error to floor" is
-the mean composition error, 1 - fidelity, over that of leaving the added words away.
+Trains the first COUNT lines that have at least 8 tokens (`--least`), prints a line for each, then the means. "error /
+floor's error" is the mean composition error, 1 - fidelity, divided by the error of omitting the added words.
 """
 
 from __future__ import annotations
@@ -20,32 +20,36 @@ def main() -> None:
     parser.add_argument("prompts", type=Path)
     parser.add_argument("--tokens", type=int, default=3)
     parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--least", type=int, default=8, help="tokens a prompt must have")
+    parser.add_argument("--least", type=int, default=8, help="minimum number of tokens of a prompt")
     parser.add_argument("--model", default="mini")
     args = parser.parse_args()
     encoder = softprompt.load_encoder(args.model)
     lines = [line.strip() for line in args.prompts.read_text(encoding="utf-8").splitlines()]
-    chosen = [line for line in lines if args.least <= len(encoder.tokenizer.encode(line)) <= encoder.max_prompt_tokens][
-        : args.count
-    ]
-    made = []
-    for line in chosen:
+    selected = [
+        line for line in lines if args.least <= len(encoder.tokenizer.encode(line)) <= encoder.max_prompt_tokens
+    ][: args.count]
+    results = []
+    for line in selected:
         prompt = softprompt.train(encoder, line, tokens=args.tokens)
         assert prompt.composition is not None
-        made.append((prompt, prompt.composition))
+        results.append((prompt, prompt.composition))
         composed = f"{prompt.composition.mean:.4f} {prompt.composition.worst:.4f} floor {prompt.composition.floor:.4f}"
         print(f"{prompt.similarity:.4f}  {composed}  {prompt.seconds:.1f} s  {line[:60]}", flush=True)
-    similarities = [prompt.similarity for prompt, _ in made]
+    similarities = [prompt.similarity for prompt, _ in results]
     errors, floors = (
-        [1 - value for value in values] for values in ([c.mean for _, c in made], [c.floor for _, c in made])
+        [1 - value for value in values]
+        for values in ([fidelity.mean for _, fidelity in results], [fidelity.floor for _, fidelity in results])
     )
-    print(f"\n{len(made)} prompts, {args.tokens} tokens on {encoder.name}")
-    print(f"similarity   mean {mean(similarities):.4f}  least {min(similarities):.4f}")
-    print(f"composition  mean {mean(c.mean for _, c in made):.4f}  worst of all {min(c.worst for _, c in made):.4f}")
-    print(f"             mean of each prompt's worst {mean(c.worst for _, c in made):.4f}")
-    print(f"error to floor {mean(errors) / mean(floors):.3f}")
-    print(f"readout similarity mean {mean(p.readout_similarity for p, _ in made):.3f}")
-    print(f"training seconds median {median(p.seconds for p, _ in made):.1f}")
+    print(f"\n{len(results)} prompts, {args.tokens} tokens on {encoder.name}")
+    print(f"similarity   mean {mean(similarities):.4f}  min {min(similarities):.4f}")
+    print(
+        f"composition  mean {mean(fidelity.mean for _, fidelity in results):.4f}  "
+        f"worst of all {min(fidelity.worst for _, fidelity in results):.4f}"
+    )
+    print(f"             mean of each prompt's worst {mean(fidelity.worst for _, fidelity in results):.4f}")
+    print(f"error / floor's error {mean(errors) / mean(floors):.3f}")
+    print(f"readout similarity mean {mean(prompt.readout_similarity for prompt, _ in results):.3f}")
+    print(f"training seconds median {median(prompt.seconds for prompt, _ in results):.1f}")
 
 
 if __name__ == "__main__":

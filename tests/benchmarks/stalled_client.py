@@ -1,6 +1,8 @@
-"""What clients that stop reading cost a training: python -m tests.benchmarks.stalled_client [--rounds 3] [--seconds 30] [--clients 1].
+"""Measure how much clients that stop reading slow down a training.
 
-The same training is timed by turns without and with clients that have said hello and then read nothing; the rates are compared.
+    python -m tests.benchmarks.stalled_client [--rounds 3] [--seconds 30] [--clients 1]
+
+Compares the speed of a training, by turns without and with clients that connect and then read nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from tests.worker_process import Home, wait_until
 FOX = "a red fox asleep in deep snow under tall pine trees at dusk"
 
 
-def steps_a_second(run: str, seconds: float) -> float:
-    """From the first report to the last of a stretch, by the training's own clock."""
+def steps_per_second(run: str, seconds: float) -> float:
+    """Return the speed between two reports, by the training's own clock."""
 
     def latest() -> dict[str, float]:
         return dict(RunFolder(runs_folder() / run).read().latest)
@@ -32,7 +34,8 @@ def steps_a_second(run: str, seconds: float) -> float:
     return (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
 
 
-def stalled() -> socket.socket:
+def connect_stalled_client() -> socket.socket:
+    """Connect, send the greeting and never read."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.fspath(Endpoint().socket))
     connection.sendall(p.encode(p.hello()))
@@ -51,16 +54,19 @@ def main() -> None:
         try:
             run = home.submit(FOX, tokens=3, steps=100_000)
             wait_until(lambda: (runs_folder() / run / "checkpoint").exists(), 120)
-            alone, beside = 0.0, 0.0
+            total_without, total_with = 0.0, 0.0
             for _ in range(options.rounds):
-                without = steps_a_second(run, options.seconds)
-                clients = [stalled() for _ in range(options.clients)]
-                with_them = steps_a_second(run, options.seconds)
+                rate_without = steps_per_second(run, options.seconds)
+                clients = [connect_stalled_client() for _ in range(options.clients)]
+                rate_with = steps_per_second(run, options.seconds)
                 for client in clients:
                     client.close()
-                alone, beside = alone + without, beside + with_them
-                print(json.dumps({"steps/s without": round(without, 1), "with": round(with_them, 1)}), flush=True)
-            print(f"{options.clients} stalled for {options.seconds:.0f} s: {beside / alone:.3f} of the speed without")
+                total_without, total_with = total_without + rate_without, total_with + rate_with
+                print(json.dumps({"steps/s without": round(rate_without, 1), "with": round(rate_with, 1)}), flush=True)
+            print(
+                f"{options.clients} stalled clients for {options.seconds:.0f} s: "
+                f"{total_with / total_without:.3f} of the speed without"
+            )
         finally:
             home.close()
 

@@ -1,8 +1,9 @@
-"""Kills the worker again and again while it has three runs to train: each must end in the library once, with the bits of one never disturbed.
+"""Kill the worker again and again while it trains three runs.
 
     python -m tests.benchmarks.worker_kills [--kills 30] [--clients]
 
-With --clients, clients that watch are killed instead.
+The library must have each result once, with the same bits as a training without interruption. With --clients, the
+benchmark kills watching clients instead of the worker.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     settings = {"tokens": 3, "steps": options.steps, "seed": 7}
     encoder = softprompt.load_encoder("mini", device="cpu")
-    whole = [softprompt.train(encoder, prompt, TrainConfig(**settings)) for prompt in PROMPTS]  # type: ignore[arg-type]
+    references = [softprompt.train(encoder, prompt, TrainConfig(**settings)) for prompt in PROMPTS]  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTPROMPT_HOME"] = folder
         home = Home(os.environ.__setitem__)
@@ -58,13 +59,13 @@ def main() -> None:
                     home.client().close()
                 records = [home.read_run(run) for run in runs]
                 print(i + 1, [f"{record.state} {record.latest.get('step', 0)}" for record in records], flush=True)
-            for run, made in zip(runs, whole, strict=True):
+            for run, reference in zip(runs, references, strict=True):
                 record = home.wait_until_ended(run, timeout=600)
-                print(run, record.state, "same bits" if same_bits(saved_prompt(run), made) else "OTHER BITS")
+                print(run, record.state, "same bits" if same_bits(saved_prompt(run), reference) else "OTHER BITS")
                 assert record.state == "done"
-                assert same_bits(saved_prompt(run), made)
-            assert sorted(one.id for one in Library().list().entries) == sorted(runs)
-            print(f"{options.kills} kills: all three in the library once, same bits")
+                assert same_bits(saved_prompt(run), reference)
+            assert sorted(entry.id for entry in Library().list().entries) == sorted(runs)
+            print(f"{options.kills} kills: the library has each of the three results once, with the same bits")
         finally:
             home.close()
 

@@ -110,9 +110,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument(
-        "--grow", action="store_true", help="save short inputs with a new outcome in the repository"
-    )
+    parser.add_argument("--grow", action="store_true", help="save short inputs with a new outcome in the repository")
     options = parser.parse_args()
 
     def alarm(*_: object) -> None:

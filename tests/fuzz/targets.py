@@ -1,6 +1,7 @@
-"""What reads bytes from outside, and what it may answer. Each has seeds that it reads, words its format is made of, and a mender.
+"""The fuzzer's targets: parsers of untrusted bytes.
 
-A mender makes checksums right again, so that a change reaches what lies behind them.
+Each target has the errors that it may raise, seeds that it can read, and typical pieces of its format. `repair`
+corrects lengths and checksums after a change, so that the change reaches the code behind these checks.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ from softprompt.worker.run_folder import EVENTS, SPEC, Run, RunFolder
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.details import run_facts
 from softprompt_tui.rendering.sweep_table import sweep_rows
-from softprompt_tui.state import queue as waiting
+from softprompt_tui.state import queue as run_queue
 from softprompt_tui.state import settings
 from softprompt_tui.widgets.runs import _row as row_of
 from tests.fuzz import template
@@ -98,8 +99,8 @@ class Target:
 NAMES = ("-", "x.txt", "x.csv", "x.jsonl")
 
 
-def _rows(raw: bytes) -> None:
-    """The first byte chooses the file's name. Rows come in the order of their lines, each a prompt or an error."""
+def _parse_rows(raw: bytes) -> None:
+    """Read rows, in the order of their lines. The first byte selects the file's name."""
     keys, last = RowKeys(ROW_KEYS), 0
     for row in read_rows(io.BytesIO(raw[1:]), NAMES[raw[0] % len(NAMES) if raw else 0], keys):
         assert row.line > last
@@ -109,28 +110,32 @@ def _rows(raw: bytes) -> None:
                 job_from_row(row.values, Defaults())
 
 
-def _row_files() -> list[bytes]:
+def _row_seeds() -> list[bytes]:
     texts = (
-        "a fox\n# no\n\\# a sign\n", '--prompt "a fox" --seed 3 --negative_prompt "x"\n--prompt=a\n', "a fox\ra boat\r",
-        "sep=;\r\nprompt;tokens\r\n\"a; fox\";3\r\n", '\ufeffname,prompt,negative_prompt\r\nx,"a {prompt},\r\nb",c\r\n',
-        'prompt,seed,stop-at\r"a ""red"" fox\n2",1,.9\r', '{"prompt": "a fox", "tokens": 3, "contexts": ["a {}"]}\n"a boat"\n',
-    )  # fmt: skip
+        "a fox\n# no\n\\# a sign\n",
+        '--prompt "a fox" --seed 3 --negative_prompt "x"\n--prompt=a\n',
+        "a fox\ra boat\r",
+        'sep=;\r\nprompt;tokens\r\n"a; fox";3\r\n',
+        '\ufeffname,prompt,negative_prompt\r\nx,"a {prompt},\r\nb",c\r\n',
+        'prompt,seed,stop-at\r"a ""red"" fox\n2",1,.9\r',
+        '{"prompt": "a fox", "tokens": 3, "contexts": ["a {}"]}\n"a boat"\n',
+    )
     return [bytes([number]) + text.encode() for number in range(len(NAMES)) for text in texts]
 
 
-def _result_lines(raw: bytes) -> None:
-    """A line, a start of one, and a record: what is read as a result is written as it was, but for the order of its keys."""
+def _parse_result_line(raw: bytes) -> None:
+    """Read a result line, the start of a result line, or the record of an output file."""
     if raw[:1] == b"{" and b'"files"' in raw[:12]:
         parse_record(raw)
         return
     line = parse_result(raw)
-    assert not (line and is_start_of_result(raw)), "a whole line is no start of one"
+    assert not (line and is_start_of_result(raw)), "a complete line also counts as the start of a line"
     assert parse_result(raw, is_recorded=True) == line or line is None
     if line is None and not is_start_of_result(raw):
-        raise ValueError("neither a result nor the start of one")
+        raise ValueError("neither a result nor the start of a result")
 
 
-def _results() -> list[bytes]:
+def _result_seeds() -> list[bytes]:
     results = (
         Result(3, "trained", "a fox \u96ea", "0123456789abcdef", "fox", "mini", 3, 0.9),
         Result(4, "failed", "", error=("A", "b")),
@@ -144,14 +149,14 @@ def _results() -> list[bytes]:
     ]
 
 
-def _entries() -> list[bytes]:
+def _entry_seeds() -> list[bytes]:
     entry = Entry("0123456789abcdef", 3, a_prompt(name="Fox"), ("tag",), "a note", "2026-01-01T00:00:00+00:00")
     unknown = a_prompt(name="x", similarity=None, composition=None, hidden={"sd1": 0.5}, source={"file": "a.pt"})
     return [pack(entry), pack(Entry("0123456789abcdef", 1, unknown)), pack(Tombstone("0123456789abcdef", 4, "2026"))]
 
 
-def with_digest(raw: bytes) -> bytes:
-    """The bytes of an entry with the checksum that they should have."""
+def fix_digest(raw: bytes) -> bytes:
+    """Return the bytes of an entry with a correct checksum."""
     at = digest_offset(raw)
     if at < 0:
         return raw
@@ -159,15 +164,15 @@ def with_digest(raw: bytes) -> bytes:
     return raw[:at] + digest.encode() + raw[at + 64 :]
 
 
-def _settings(raw: bytes) -> None:
+def _parse_settings(raw: bytes) -> None:
     settings._parse_settings(json.loads(raw))
 
 
-def _model_config(raw: bytes) -> None:
+def _parse_model_config(raw: bytes) -> None:
     check_text_config("local-dir:/m", parse_config(parse_json(raw)))
 
 
-def _model_configs() -> list[bytes]:
+def _model_config_seeds() -> list[bytes]:
     text = {
         "context_length": 77,
         "vocab_size": 49408,
@@ -184,20 +189,25 @@ def _model_configs() -> list[bytes]:
     ]
 
 
-def _request(raw: bytes) -> None:
+def _parse_request(raw: bytes) -> None:
     protocol.parse_request(protocol.decode(raw))
 
 
-def _requests() -> list[bytes]:
-    made = (
-        protocol.Submit({"prompt": "a lake"}, "0123"), protocol.Curve("3f2a", 10), protocol.Shutdown(True),
-        protocol.Similarity("mini", ["a", "[b] c"]), protocol.Neighbours(entry="0123"), protocol.Move("1", "2"), protocol.Status(),
-    )  # fmt: skip
-    return [protocol.encode(protocol.as_message(request, number)) for number, request in enumerate(made)]
+def _request_seeds() -> list[bytes]:
+    requests = (
+        protocol.Submit({"prompt": "a lake"}, "0123"),
+        protocol.Curve("3f2a", 10),
+        protocol.Shutdown(True),
+        protocol.Similarity("mini", ["a", "[b] c"]),
+        protocol.Neighbours(entry="0123"),
+        protocol.Move("1", "2"),
+        protocol.Status(),
+    )
+    return [protocol.encode(protocol.as_message(request, number)) for number, request in enumerate(requests)]
 
 
-def _submit(raw: bytes) -> None:
-    """A request as the worker reads it, up to where the job would be written into a folder."""
+def _parse_submit(raw: bytes) -> None:
+    """Read a request as the worker does, up to the point where the worker would create the run's folder."""
     message = protocol.decode(raw)
     protocol.parse_id(message)
     request = protocol.parse_request(message)
@@ -205,7 +215,7 @@ def _submit(raw: bytes) -> None:
         check_fits(Job.from_dict(request.job))
 
 
-def _submits() -> list[bytes]:
+def _submit_seeds() -> list[bytes]:
     jobs = (
         TrainJob("a lake at night", TrainConfig(tokens="auto", stop_at=0.9)),
         TrainJob(
@@ -225,30 +235,30 @@ def _submits() -> list[bytes]:
     return [protocol.encode(protocol.as_message(protocol.Submit(job.as_dict()), 1)) for job in jobs]
 
 
-def _said(raw: bytes) -> None:
-    """All that a worker says to a client before it is gone, and what the interface shows of it."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(raw)
-        theirs.shutdown(socket.SHUT_WR)
-        client = Client(ours)
+def _read_worker_messages(raw: bytes) -> None:
+    """Read everything that a worker sends to a client, and render it as the interface does."""
+    client_end, worker_end = socket.socketpair()
+    with client_end, worker_end:
+        worker_end.sendall(raw)
+        worker_end.shutdown(socket.SHUT_WR)
+        client = Client(client_end)
         for run in client.runs:
-            _shown(run)
-        with suppress(WorkerGone):  # the end of what it says
+            _show_run(run)
+        with suppress(WorkerGone):  # the end of the input
             for event in client.events():
                 if event["type"] == "run":
-                    _shown(event["run"])
+                    _show_run(event["run"])
 
 
-def _shown(told: dict[str, Any]) -> None:
-    run = RunSummary.from_message(told)
-    row_of(run, waiting.queue_places([run]), datetime.now(UTC))
+def _show_run(description: dict[str, Any]) -> None:
+    run = RunSummary.from_message(description)
+    row_of(run, run_queue.queue_places([run]), datetime.now(UTC))
     run_facts(run)
-    waiting.describe_wait(run, [run])
+    run_queue.describe_wait(run, [run])
     sweep_rows(run)
 
 
-def _said_all() -> list[bytes]:
+def _worker_seeds() -> list[bytes]:
     result = {
         "tokens": 2,
         "similarity": 0.5,
@@ -268,7 +278,7 @@ def _said_all() -> list[bytes]:
         latest={"step": 1},
         results=(SweepResult(**result),),
     )
-    told = messages.describe_run(run)
+    description = messages.describe_run(run)
     report = {
         "step": 2,
         "tokens": 2,
@@ -277,32 +287,38 @@ def _said_all() -> list[bytes]:
         "restarts": [0.5, None],
         "sweep": [[1, 0.5, None]],
     }
-    said: list[dict[str, Any]] = [
-        {"type": "snapshot", "ready": True, "runs": [told], "more": True}, {"type": "loading", "run": run.id, "bytes": 1, "of": 2},
-        {"type": "run", "run": told}, {"type": "report", "run": run.id, **report}, {"type": "page", "runs": [told], "more": False},
-        {"type": "reply", "id": 1, "result": {}}, {"type": "dropped", "run": run.id}, {"type": "bye", "again": False, "reason": ""},
-    ]  # fmt: skip
+    events: list[dict[str, Any]] = [
+        {"type": "snapshot", "ready": True, "runs": [description], "more": True},
+        {"type": "loading", "run": run.id, "bytes": 1, "of": 2},
+        {"type": "run", "run": description},
+        {"type": "report", "run": run.id, **report},
+        {"type": "page", "runs": [description], "more": False},
+        {"type": "reply", "id": 1, "result": {}},
+        {"type": "dropped", "run": run.id},
+        {"type": "bye", "again": False, "reason": ""},
+    ]
     older = {"type": "hello", "protocol": protocol.PROTOCOL - 1, "version": "0.0"}
     making_way = {"type": "making_way", "run": run.id}
     streams = (
-        [protocol.hello(), *said],
-        [older, making_way, *said[:3]],
-        [protocol.hello(), said[0], said[-1] | {"reason": "x"}],
+        [protocol.hello(), *events],
+        [older, making_way, *events[:3]],
+        [protocol.hello(), events[0], events[-1] | {"reason": "x"}],
     )
     lines = [b"".join(map(protocol.encode, stream)) for stream in streams]
     return [*lines, lines[0] + messages.encode_error(1, ValueError("x"))]
 
 
 PICKLED = [bytes([code]) for code in b"cRbQ\x93\x94qrhjgpt()]}us\x85\x86\x87\x81ioI0125.NMKJX\x8c\x8aF"] + [
-    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n", b"X\x07\x00\x00\x00storage",
-    b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"c_codecs\nencode\n",
-    b"cnumpy._core.numeric\n_frombuffer\n", b"X\x02\x00\x00\x00f4", b"X\x06\x00\x00\x00latin1", b"\x96\x04\x00\x00\x00\x00\x00\x00\x00",
-    b"\x80\x02", b"ctorch.optim.sgd\nSGD\n)\x81", b"c__builtin__\nset\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n",
+    b"X\x07\x00\x00\x00storage", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy._core.multiarray\n_reconstruct\n",
+    b"cnumpy.core.multiarray\nscalar\n", b"c_codecs\nencode\n", b"cnumpy._core.numeric\n_frombuffer\n",
+    b"X\x02\x00\x00\x00f4", b"X\x06\x00\x00\x00latin1", b"\x96\x04\x00\x00\x00\x00\x00\x00\x00", b"\x80\x02",
+    b"ctorch.optim.sgd\nSGD\n)\x81", b"c__builtin__\nset\n",
 ]  # fmt: skip
 
 
-def _saved(legacy: bool) -> list[bytes]:
-    """What torch.save writes for each of the layouts."""
+def _torch_files(legacy: bool) -> list[bytes]:
+    """Return a file of torch.save for each layout."""
     import torch
 
     v = torch.linspace(-1, 1, 8).reshape(2, 4)
@@ -310,9 +326,20 @@ def _saved(legacy: bool) -> list[bytes]:
     module.ctx = torch.nn.Parameter(v)
     a1111 = {"string_to_token": {"*": 265}, "string_to_param": {"*": v}, "name": "x", "step": 3, "sd_checkpoint": "a"}
     values = [
-        a1111, a1111 | {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(v)})}, {"<a>": v[0].half()}, v.double(),
-        {"a": v[0], "a_1": v[1]}, {"<a>": v, "<b>": v[0]}, {"x": v.numpy(), "step": np.float64(3)}, v.numpy().T, {"x": v[None]}, {"clip_l": v, "clip_g": v.bfloat16()}, [{"a": v}], {"x": v.T}, {"state_dict": module.state_dict(), "epoch": 3},
-    ]  # fmt: skip
+        a1111,
+        a1111 | {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(v)})},
+        {"<a>": v[0].half()},
+        v.double(),
+        {"a": v[0], "a_1": v[1]},
+        {"<a>": v, "<b>": v[0]},
+        {"x": v.numpy(), "step": np.float64(3)},
+        v.numpy().T,
+        {"x": v[None]},
+        {"clip_l": v, "clip_g": v.bfloat16()},
+        [{"a": v}],
+        {"x": v.T},
+        {"state_dict": module.state_dict(), "epoch": 3},
+    ]
     out = []
     for value in values:
         file = io.BytesIO()
@@ -321,36 +348,36 @@ def _saved(legacy: bool) -> list[bytes]:
     return out
 
 
-def _pickles() -> list[bytes]:
-    return [zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl") for raw in _saved(legacy=False)]
+def _pickle_seeds() -> list[bytes]:
+    return [zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl") for raw in _torch_files(legacy=False)]
 
 
-def _in_zip(raw: bytes) -> None:
-    """The bytes as the pickle of torch's zip."""
+def _parse_in_zip(raw: bytes) -> None:
+    """Read the bytes as the pickle inside a torch zip."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as made:
-        made.writestr("archive/data.pkl", raw)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", raw)
         for i in range(4):
-            made.writestr(f"archive/data/{i}", NUMBERS.tobytes())
+            archive.writestr(f"archive/data/{i}", NUMBERS.tobytes())
     detect.parse_file(file.getvalue())
 
 
-def _zips() -> list[bytes]:
-    out = _saved(legacy=False)[:3]
+def _zip_seeds() -> list[bytes]:
+    out = _torch_files(legacy=False)[:3]
     for packing, codec in (
         (zipfile.ZIP_LZMA, "utf-8"),
         (zipfile.ZIP_DEFLATED, "utf-8-sig"),
         (zipfile.ZIP_DEFLATED, "utf-16-le"),
     ):
         file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", packing) as made:
-            made.writestr("tensor.npy", _arrays()[0])
-            made.writestr("meta.json", '{"name": "x", "supported": ["a"]}'.encode(codec))
+        with zipfile.ZipFile(file, "w", packing) as archive:
+            archive.writestr("tensor.npy", _npy_seeds()[0])
+            archive.writestr("meta.json", '{"name": "x", "supported": ["a"]}'.encode(codec))
         out.append(file.getvalue())
     return out
 
 
-def _arrays() -> list[bytes]:
+def _npy_seeds() -> list[bytes]:
     out = []
     for array in (
         NUMBERS.reshape(2, 4),
@@ -364,11 +391,11 @@ def _arrays() -> list[bytes]:
     return out
 
 
-def _safetensors() -> list[bytes]:
+def _safetensors_seeds() -> list[bytes]:
     v = NUMBERS.reshape(2, 4)
-    beside = {key: base64.b64encode(NUMBERS.tobytes()).decode() for key in ("target", "losses", "similarities")}
-    ours = {"softprompt": json.dumps(to_dict(a_prompt(name="Fox"))), "softprompt_tensors": json.dumps(beside)}
-    made = [
+    extra = {key: base64.b64encode(NUMBERS.tobytes()).decode() for key in ("target", "losses", "similarities")}
+    metadata = {"softprompt": json.dumps(to_dict(a_prompt(name="Fox"))), "softprompt_tensors": json.dumps(extra)}
+    files = [
         {"emb_params": v},
         {"clip_l": v, "clip_g": v},
         {"<a>": v[0], "<a>_1": v[1]},
@@ -381,49 +408,54 @@ def _safetensors() -> list[bytes]:
     pair = [a_prompt(name="L"), a_prompt(name="G")]
     return (
         [encode.safetensors_pair(*pair)]
-        + [save(one, {"format": "pt", "name": "x"}) for one in made]
-        + [save({"emb_params": v}, ours), *_entries()[:2]]
+        + [save(tensors, {"format": "pt", "name": "x"}) for tensors in files]
+        + [save({"emb_params": v}, metadata), *_entry_seeds()[:2]]
     )
 
 
-def _with_length(raw: bytes) -> bytes:
-    """Safetensors with the length that their header has, and an entry's checksum."""
+def _fix_length(raw: bytes) -> bytes:
+    """Return a safetensors file with the correct header length and, in an entry, the correct checksum."""
     end = raw.rfind(b"}", 0, 1 << 13) + 1
-    return with_digest(struct.pack("<Q", max(0, end - 8)) + raw[8:])
+    return fix_digest(struct.pack("<Q", max(0, end - 8)) + raw[8:])
 
 
 @functools.cache
 def _run_folder() -> RunFolder:
-    """A folder that every input fills anew."""
+    """Return the run folder that all inputs overwrite."""
     folder = tempfile.mkdtemp(prefix="softprompt-fuzz-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return RunFolder.create(Path(folder), TrainJob("a lake"), 1.0)[0]
 
 
-def _run(raw: bytes) -> None:
-    """A specification and, behind a zero, events. What is read at a glance is what is read in full, and can be told to a client."""
+def _read_run(raw: bytes) -> None:
+    """Read a run's folder: the input is a specification, a zero byte, and events.
+
+    Both ways of reading must agree, and a client must be able to read the result.
+    """
     folder = _run_folder()
     spec, _, events = raw.partition(b"\0")
     (folder.path / SPEC).write_bytes(spec)
     (folder.path / EVENTS).write_bytes(events)
     run = folder.peek()
-    in_full = folder.read()
-    if run.lease == in_full.lease:  # else an event bears the number of a lease that there never was
-        assert (run.state, run.entry, run.error) == (in_full.state, in_full.entry, in_full.error)
-    for told in (run, in_full):
-        protocol.parse_message(protocol.encode({"type": "run", "run": messages.describe_run(told)}))
+    full_run = folder.read()
+    if run.lease == full_run.lease:  # otherwise an event has the number of a lease that never existed
+        assert (run.state, run.entry, run.error) == (full_run.state, full_run.entry, full_run.error)
+    for version in (run, full_run):
+        protocol.parse_message(protocol.encode({"type": "run", "run": messages.describe_run(version)}))
         protocol.parse_message(
-            protocol.encode({"type": "reply", "id": 1, "result": {"points": told.points, "latest": dict(told.latest)}})
+            protocol.encode(
+                {"type": "reply", "id": 1, "result": {"points": version.points, "latest": dict(version.latest)}}
+            )
         )
-        assert math.isfinite(told.position)
+        assert math.isfinite(version.position)
 
 
-def _runs() -> list[bytes]:
+def _run_seeds() -> list[bytes]:
     job = TrainJob(
         "a lake", TrainConfig(tokens=2, steps=9, against=("x",), objective="contrastive"), hard=HardConfig(block=("y",))
     )
     mixed = SweepJob("(a + b)", meanings=(WeightedText("a", 0.5), WeightedText("b", 0.5)), sweep=(1, 2))
-    specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": one.as_dict()}).encode() for one in (job, mixed)]
+    specs = [json.dumps({"format": 1, "created": RUN_TIME, "job": spec.as_dict()}).encode() for spec in (job, mixed)]
     report = {
         "event": "report",
         "step": 3,
@@ -434,20 +466,32 @@ def _runs() -> list[bytes]:
         "text": "x",
         "hard_step": 1,
     }
-    happened: list[dict[str, Any]] = [
-        {"event": "queued", "position": 1.5, "lease": 1}, {"event": "began", "step": 0, "lease": 1}, report | {"sweep": [[1, 0.5, None]]},
-        {"event": "pausing"}, {"event": "paused", "lease": 2}, {"event": "moved", "position": 2}, {"event": "stopping"},
-        {"event": "done", "entry": "0" * 16, "name": "fox", "results": [{"tokens": 1, "knee": True}], "latest": report, "began": RUN_TIME},
+    events: list[dict[str, Any]] = [
+        {"event": "queued", "position": 1.5, "lease": 1},
+        {"event": "began", "step": 0, "lease": 1},
+        report | {"sweep": [[1, 0.5, None]]},
+        {"event": "pausing"},
+        {"event": "paused", "lease": 2},
+        {"event": "moved", "position": 2},
+        {"event": "stopping"},
+        {
+            "event": "done",
+            "entry": "0" * 16,
+            "name": "fox",
+            "results": [{"tokens": 1, "knee": True}],
+            "latest": report,
+            "began": RUN_TIME,
+        },
         {"event": "failed", "error": "x" * 20, "lease": 1},
-    ]  # fmt: skip
-    lines = [json.dumps({"at": RUN_TIME} | event).encode() + b"\n" for event in happened]
-    long = b"".join([lines[0], *lines[1:3] * 30, lines[7]])  # only its end is looked at
+    ]
+    lines = [json.dumps({"at": RUN_TIME} | event).encode() + b"\n" for event in events]
+    long = b"".join([lines[0], *lines[1:3] * 30, lines[7]])  # long enough that `peek` reads only its end
     return [
         specs[i % 2] + b"\0" + events for i, events in enumerate((b"".join(lines), lines[0], b"".join(lines[:5]), long))
     ]
 
 
-def _embedding(values: str) -> bytes:
+def _embedding_json(values: str) -> bytes:
     return (
         b'{"string_to_token":{"*":265},"string_to_param":{"*":{"TORCHTENSOR":'
         + values.encode()
@@ -455,28 +499,28 @@ def _embedding(values: str) -> bytes:
     )
 
 
-def _from_json(raw: bytes) -> None:
+def _parse_embedding_json(raw: bytes) -> None:
     parse_value(*png_card.from_json(raw), {})
 
 
-def _cards() -> list[bytes]:
-    text = base64.b64encode(_embedding("[[1.5,2],[3,4e-3]]"))
+def _png_seeds() -> list[bytes]:
+    text = base64.b64encode(_embedding_json("[[1.5,2],[3,4e-3]]"))
     word = png_card.KEYWORD + b"\0"
     texts = [
         b"tEXt" + word + text,
         b"zTXt" + word + b"\0" + zlib.compress(text),
         b"iTXt" + word + b"\1\0en\0\0" + zlib.compress(text),
     ]
-    return [_png([b"IHDR" + bytes(13), one, b"IDAT" + zlib.compress(b"\0"), b"IEND"]) for one in texts]
+    return [_make_png([b"IHDR" + bytes(13), chunk, b"IDAT" + zlib.compress(b"\0"), b"IEND"]) for chunk in texts]
 
 
-def _png(chunks: Iterable[bytes]) -> bytes:
+def _make_png(chunks: Iterable[bytes]) -> bytes:
     packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
     return png_card.SIGNATURE + b"".join(packed)
 
 
-def _with_crcs(raw: bytes) -> bytes:
-    """A picture with the checksums that its chunks should have."""
+def _fix_crcs(raw: bytes) -> bytes:
+    """Return a PNG file whose chunks have correct checksums."""
     out, at = bytearray(raw), len(png_card.SIGNATURE)
     while at + 12 <= len(out):
         (length,) = struct.unpack_from(">I", out, at)
@@ -488,32 +532,32 @@ def _with_crcs(raw: bytes) -> bytes:
     return bytes(out)
 
 
-def _folder(raw: bytes) -> None:
+def _parse_folder(raw: bytes) -> None:
     detect.parse_folder({detect.CONFIG: raw, detect.WEIGHTS: save({"prompt_embeddings": NUMBERS.reshape(2, 4)})})
 
 
-def _configs() -> list[bytes]:
-    said = {
+def _peft_seeds() -> list[bytes]:
+    config = {
         "peft_type": "PROMPT_TUNING",
         "task_type": "CAUSAL_LM",
         "num_virtual_tokens": 2,
         "token_dim": 4,
         "base_model_name_or_path": "x",
     }
-    return [json.dumps(said).encode(), b'{"peft_type": "PROMPT_TUNING"}']
+    return [json.dumps(config).encode(), b'{"peft_type": "PROMPT_TUNING"}']
 
 
 def _child_replies() -> list[bytes]:
-    return [b"".join(sandbox_child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors())]
+    return [b"".join(sandbox_child.reply(False, {"": raw})) for raw in (b"nothing", *_safetensors_seeds())]
 
 
-def _template(raw: bytes) -> None:
-    """Read, and written and read again."""
+def _parse_template(raw: bytes) -> None:
+    """Parse, format and parse again."""
     parse(raw.decode("utf-8", "surrogateescape"))
     template.check_round_trip(raw)
 
 
-def _templates() -> list[bytes]:
+def _template_seeds() -> list[bytes]:
     texts = (
         "[fox] in a [landscape:2] at night",
         "[fox:1-3] and [v1][v2]",
@@ -539,30 +583,45 @@ _KEYS = [
     b'"state_dict"',
 ]
 _ALL = (
-    Target("rows", _rows, _REFUSED, _row_files,
-           (b'"', b'"";', b",", b";", b"\t", b"\r", b"\r\n", b"\n", b"sep=", b"--prompt ", b"--steps ", b"'", b"\\", b"{prompt}", b"\xef\xbb\xbf",
-            b"prompt", b"name", b"negative_prompt", b"auto", b"1-3")),
-    Target("results", _result_lines, (ValueError,), _results, (b'{"line": ', b'"state": "', b'"id": "', b'"error": null', b'"files":', b'"length":')),
-    Target("entry", lambda raw: unpack_any(raw, "x"), (EntryDamaged,), _entries, tuple(TYPES), with_digest),
-    Target("settings", _settings, (ValueError, TypeError, RecursionError),
+    Target("rows", _parse_rows, _REFUSED, _row_seeds,
+           (b'"', b'"";', b",", b";", b"\t", b"\r", b"\r\n", b"\n", b"sep=", b"--prompt ", b"--steps ", b"'", b"\\",
+            b"{prompt}", b"\xef\xbb\xbf", b"prompt", b"name", b"negative_prompt", b"auto", b"1-3")),
+    Target("results", _parse_result_line, (ValueError,), _result_seeds,
+           (b'{"line": ', b'"state": "', b'"id": "', b'"error": null', b'"files":', b'"length":')),
+    Target("entry", lambda raw: unpack_any(raw, "x"), (EntryDamaged,), _entry_seeds, tuple(TYPES), fix_digest),
+    Target("settings", _parse_settings, (ValueError, TypeError, RecursionError),
            lambda: [json.dumps(asdict(settings.Settings(prompts=["a", "b"]))).encode()], (b'"train":', b'"prompts":')),
-    Target("submit", _submit, (SoftPromptError,), _submits, (b'"job":', b'"config":', b'"sweep":', b'"device":', b'"hard":', b'"auto"')),
-    Target("worker", _said, (WorkerError,), _said_all, (b'"type":', b'"runs":', b'"run":', b'"more":', b'"state":', b"\n", b"null")),
-    Target("model-config", _model_config, (ValueError, ModelRefused), _model_configs,
-           (b'"text_cfg":', b'"vision_cfg":', b'"vocab_size":', b'"text_arch":', b'"modern"', b'"tokenizer_kwargs":', b"1e9", b"null", b"[")),
-    Target("protocol", _request, (WorkerError, PromptError), _requests, (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
-    Target("template", template.check_round_trip, (TemplateError,), lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
+    Target("submit", _parse_submit, (SoftPromptError,), _submit_seeds,
+           (b'"job":', b'"config":', b'"sweep":', b'"device":', b'"hard":', b'"auto"')),
+    Target("worker", _read_worker_messages, (WorkerError,), _worker_seeds,
+           (b'"type":', b'"runs":', b'"run":', b'"more":', b'"state":', b"\n", b"null")),
+    Target("model-config", _parse_model_config, (ValueError, ModelRefused), _model_config_seeds,
+           (b'"text_cfg":', b'"vision_cfg":', b'"vocab_size":', b'"text_arch":', b'"modern"', b'"tokenizer_kwargs":',
+            b"1e9", b"null", b"[")),
+    Target("protocol", _parse_request, (WorkerError, PromptError), _request_seeds,
+           (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
+    Target("template", template.check_round_trip, (TemplateError,),
+           lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
            (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
-    Target("run", _run, (RunUnreadable,), _runs, (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999", b"\\ud800", b"\n")),
-    Target("pickle", _in_zip, _REFUSED, _pickles, tuple(PICKLED)),
-    Target("torch-stream", detect.parse_file, _REFUSED, lambda: _saved(legacy=True), tuple(PICKLED)),
-    Target("zip", detect.parse_file, _REFUSED, _zips, (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
-    Target("safetensors", detect.parse_file, _REFUSED, _safetensors, (*TYPES, *_KEYS), _with_length),
-    Target("png", detect.parse_file, _REFUSED, _cards, (b"tEXt", b"zTXt", b"iTXt", b"IEND", png_card.KEYWORD), _with_crcs),
-    Target("embedding-json", _from_json, _REFUSED, lambda: [_embedding("[[1.5,2],[3,4]]"), _embedding("[1,2]")], tuple(_KEYS)),
-    Target("npy", detect.parse_file, _REFUSED, _arrays, (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
-    Target("peft", _folder, _REFUSED, _configs, (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
-    Target("template", _template, (TemplateError,), _templates, (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
-    Target("answer", lambda raw: _parse_answer(raw, ""), _REFUSED, _child_replies, (b'"vectors":', b'"beside":', b'"said":', b"[[")),
+    Target("run", _read_run, (RunUnreadable,), _run_seeds,
+           (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999",
+            b"\\ud800", b"\n")),
+    Target("pickle", _parse_in_zip, _REFUSED, _pickle_seeds, tuple(PICKLED)),
+    Target("torch-stream", detect.parse_file, _REFUSED, lambda: _torch_files(legacy=True), tuple(PICKLED)),
+    Target("zip", detect.parse_file, _REFUSED, _zip_seeds,
+           (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07")),
+    Target("safetensors", detect.parse_file, _REFUSED, _safetensors_seeds, (*TYPES, *_KEYS), _fix_length),
+    Target("png", detect.parse_file, _REFUSED, _png_seeds, (b"tEXt", b"zTXt", b"iTXt", b"IEND", png_card.KEYWORD),
+           _fix_crcs),
+    Target("embedding-json", _parse_embedding_json, _REFUSED,
+           lambda: [_embedding_json("[[1.5,2],[3,4]]"), _embedding_json("[1,2]")], tuple(_KEYS)),
+    Target("npy", detect.parse_file, _REFUSED, _npy_seeds,
+           (b"'descr'", b"'shape'", b"'<f4'", b"'|V2'", b"True", b"(", b")", b"-", b"~")),
+    Target("peft", _parse_folder, _REFUSED, _peft_seeds,
+           (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
+    Target("template", _parse_template, (TemplateError,), _template_seeds,
+           (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
+    Target("answer", lambda raw: _parse_answer(raw, ""), _REFUSED, _child_replies,
+           (b'"vectors":', b'"beside":', b'"said":', b"[[")),
 )  # fmt: skip
 TARGETS = {target.name: target for target in _ALL}

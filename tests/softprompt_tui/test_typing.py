@@ -20,7 +20,7 @@ from softprompt_tui import input_queue
 from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.screens.training_settings import SettingsScreen
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
-from tests.bursts import start_pair, random_keys, fake_workers
+from tests.bursts import fake_workers, random_keys, start_pair
 from tests.library_model import a_prompt
 from tests.pty_screen import Terminal
 from tests.worker_process import wait_until

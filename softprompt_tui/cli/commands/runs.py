@@ -101,9 +101,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([run.as_dict() | {"place": places.get(run.id)} for run in all_runs])
     elif not all_runs:
-        narrate(
-            'There are no runs. Start one: softprompt-tui train "a lake at sunrise between mountains" --background'
-        )
+        narrate('There are no runs. Start one: softprompt-tui train "a lake at sunrise between mountains" --background')
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")

@@ -125,7 +125,9 @@ def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nur
     killed = 0
     for enough in (1, 5, 9):
         process = nursery.start_command(*args)
-        wait_until(lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60)  # noqa: B023
+        wait_until(
+            lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60
+        )  # noqa: B023
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     assert killed

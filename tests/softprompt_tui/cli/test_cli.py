@@ -208,7 +208,9 @@ def test_standard_input_that_is_no_text_is_bad_input(home: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be read. Use UTF-8 text.\n"
+    assert (
+        done.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be read. Use UTF-8 text.\n"
+    )
 
 
 def test_settings_reach_the_training(run: Run) -> None:

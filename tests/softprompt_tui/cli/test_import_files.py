@@ -175,7 +175,11 @@ def test_candidates_are_the_models_of_that_width_the_usual_one_first() -> None:
 
 
 def test_open_clips_list_is_not_read_for_the_candidates_alone() -> None:
-    assert (find_candidate_models(256), find_candidate_models(1024), find_candidate_models(12_345)) == (["mini"], ["ViT-H-14/laion2b_s32b_b79k"], [])
+    assert (find_candidate_models(256), find_candidate_models(1024), find_candidate_models(12_345)) == (
+        ["mini"],
+        ["ViT-H-14/laion2b_s32b_b79k"],
+        [],
+    )
 
 
 @pytest.mark.usefixtures("runtime")

@@ -134,9 +134,7 @@ def test_a_file_name_may_hold_any_bytes_and_is_printed_safely(run: Run, tmp_path
     assert (done.returncode, backup.exists()) == (0, True)
     assert r"caf\udce9.zip" in done.stdout
     assert run("library", "restore-backup", str(backup)).returncode == 0
-    assert run("batch", str(tmp_path / FILE_NAME)).stderr.endswith(
-        "caf\\udce9: No such file or directory\n"
-    )
+    assert run("batch", str(tmp_path / FILE_NAME)).stderr.endswith("caf\\udce9: No such file or directory\n")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "koi8-r", "ascii"])

@@ -138,7 +138,9 @@ def test_waiting_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Ru
 def test_what_another_host_trains_is_listed_and_waited_for_by_nothing_here(worker: Home, run: Run) -> None:
     there, here = (RunFolder.create(runs_folder(), TrainJob(prompt), 1.0)[0] for prompt in ("a lake", FOX))
     there.append({"event": "began", "step": 0})
-    (there.path / "lease.2").write_text(json.dumps(asdict(replace(Holder.this_process(), host="elsewhere", boot="another"))))
+    (there.path / "lease.2").write_text(
+        json.dumps(asdict(replace(Holder.this_process(), host="elsewhere", boot="another")))
+    )
     listed = run("runs")
     assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
         [there.id[:8], "running"],
