@@ -2,9 +2,9 @@
 
     python core/mini/distill.py [--work FOLDER] [--steps N] [--layers 4]
 
-Continues from its checkpoint when started again, and writes the package's weights at every checkpoint. --steps may change
-between starts: the learning rate is constant for the first quarter, then falls to zero. The same seed, versions and
-number of threads give the same bits.
+Continues from its checkpoint when started again, and writes the package's weights at every checkpoint. --steps may
+change between starts: the learning rate is constant for the first quarter, then falls to zero. The same seed, versions
+and number of threads give the same bits.
 """
 
 from __future__ import annotations

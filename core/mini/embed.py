@@ -2,10 +2,10 @@
 
     python core/mini/embed.py --teacher FOLDER [--work FOLDER] [--shards N]
 
-Writes shards of 8,192 texts and skips those that exist, so you can stop and restart it. A shard holds CLIP's token ids and,
-for each of them, the mean of the teacher's token states up to the same place in the text. The student is causal, and a
-target for each position teaches it several times more than one for the whole text. The last target is the teacher's
-embedding.
+Writes shards of 8,192 texts and skips those that exist, so you can stop and restart it. A shard holds CLIP's token ids
+and, for each of them, the mean of the teacher's token states up to the same place in the text. The student is causal,
+and a target for each position teaches it several times more than one for the whole text. The last target is the
+teacher's embedding.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def embed(texts: list[str], teacher: Teacher, tokenizer: Tokenizer) -> dict[str,
     """Embed texts as one shard.
 
     Returns:
-        ids (total,), starts (texts + 1,) and running (total, 384) unit vectors. The tokens of text i are at starts[i] to
-        starts[i + 1].
+        ids (total,), starts (texts + 1,) and running (total, 384) unit vectors. The tokens of text i are at starts[i]
+        to starts[i + 1].
     """
     ids = [tokenizer.encode(text)[: CONTEXT - 2] for text in texts]
     rows = [i for i, row in enumerate(ids) if row]

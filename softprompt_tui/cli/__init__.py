@@ -1,6 +1,8 @@
 """The command line. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. A new command is a module in `commands` and a line in COMMANDS.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
+To add a command, write a module in `commands` and add a line to COMMANDS; CONTRIBUTING.md has an example.
 """
 
 from __future__ import annotations

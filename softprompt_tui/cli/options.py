@@ -39,7 +39,8 @@ tokens_option = click.option(
     metavar="N|auto",
     default=DEFAULT.tokens,
     show_default=True,
-    help="Number of soft tokens. auto trains with 1, 2, … up to 16 and keeps the first result whose similarity and mean "
+    help="Number of soft tokens. auto trains with 1, 2, … up to 16 and keeps the first result whose similarity and "
+    "mean "
     f"similarity in held-out contexts reach --stop-at (default for auto: {AUTO_STOP_AT:g}), or else the closest one.",
 )
 OTHER_OPTIONS = (

@@ -239,7 +239,7 @@ class LibraryController:
 
         prompt = (await self._in_thread(self.context.library.open, entry)).prompt
         if not prompt.hard_prompt:
-            raise PromptError(f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. H sets it")
+            raise PromptError(f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. H sets it.")
         fields, more = variation_fields(prompt)
         self.context.settings.more = changed_settings(more)
         self.context.post(PromptLoaded(prompt.hard_prompt, fields))

@@ -178,7 +178,7 @@ class RunsController:
         sentence = parse_prompt(composition, library.open, library.open(opened) if opened else None)
         if not sentence.words:
             raise PromptError(
-                "the composition names no soft prompt. Add one as [name]; to train the prompt above, press ctrl+t"
+                "the composition names no soft prompt. Add one as [name]; to train the prompt above, press ctrl+t."
             )
         template = job_from_form(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
         return job_from_composition(

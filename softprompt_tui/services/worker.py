@@ -276,5 +276,5 @@ def _convert_errors() -> Iterator[None]:
         yield
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise WorkerError(
-            f"cannot read the worker's reply ({error!r}): the versions differ. Update both sides"
+            f"cannot read the worker's reply ({error!r}): the versions differ. Update both sides."
         ) from error

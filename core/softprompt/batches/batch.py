@@ -117,7 +117,7 @@ class Batch:
             if out is not None:
                 path = Path(os.path.realpath(out))
                 if str(path) == self.place:
-                    raise FileRefused(f"--out is {out}, the file with the prompts. Choose another file")
+                    raise FileRefused(f"--out is {out}, the file with the prompts. Choose another file.")
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
                     ProcessLock(

@@ -36,7 +36,7 @@ class ProcessLock:
         try:
             descriptor = try_lock(path)
         except OSError as error:
-            raise HomeError(f"cannot create {path}: {error.strerror}. Fix this, or set {HOME_VARIABLE}") from error
+            raise HomeError(f"cannot create {path}: {error.strerror}. Fix this, or set {HOME_VARIABLE}.") from error
         if descriptor is None:
             raise RunRefused(message)
         self._descriptor = descriptor

@@ -148,7 +148,7 @@ class OutputFile:
         except OSError as error:
             self.close()
             raise FileRefused(
-                f"cannot write {name}: {error.strerror or error}. Choose another file for --out"
+                f"cannot write {name}: {error.strerror or error}. Choose another file for --out."
             ) from error
         except BaseException:  # including Ctrl-C
             self.close()
@@ -193,7 +193,7 @@ class OutputFile:
 
     def _check_is_regular(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise FileRefused(f"{self.name} is not a regular file. Without --out, the results go to standard output")
+            raise FileRefused(f"{self.name} is not a regular file. Without --out, the results go to standard output.")
 
     def _to_record(self) -> WrittenFile:
         return WrittenFile.from_status(os.fstat(self._descriptor), self._length)
@@ -229,7 +229,7 @@ class OutputFile:
                 else:
                     raise FileRefused(
                         f"{self.name} already exists, and is not an output file of a batch (byte {offset + 1:,}). "
-                        "It was not changed. Choose another file for --out"
+                        "It was not changed. Choose another file for --out."
                     )
                 offset += len(raw)
 
@@ -260,7 +260,7 @@ class OutputFile:
         if before.st_nlink > 1:
             raise FileRefused(
                 f"{self.name} must be rewritten without its old errors, but a second name (a hard link) would keep "
-                "them. It was not changed. Choose another file for --out"
+                "them. It was not changed. Choose another file for --out."
             )
         partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         descriptor, length, seen = -1, 0, set[int]()
@@ -280,7 +280,7 @@ class OutputFile:
                     length += file.write(raw if raw.endswith(b"\n") else raw + b"\n")
             sync(descriptor)
             if not is_path_of(self.path, self._descriptor):
-                raise FileRefused(f"another program has replaced {self.name}. It was not changed. Try again")
+                raise FileRefused(f"another program has replaced {self.name}. It was not changed. Try again.")
             partial.replace(self.path)
         except BaseException:  # Ctrl-C must not leave a temporary file either
             partial.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ class Defaults:
         object.__setattr__(self, "tags", tuple(as_tag_list(self.tags)))
         if self.config.init == "soft":
             raise ConfigError(
-                "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt"
+                "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt."
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
         settings.setdefault("stop_at", AUTO_STOP_AT)
     if settings.get("init") == "soft":
         raise ConfigError(
-            "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt"
+            "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt."
         )
     config = replace(defaults.config, **settings) if settings else defaults.config
     return TrainJob(

@@ -87,7 +87,7 @@ class RowKeys:
             return normalized
         if matches := get_close_matches(normalized[:40], self.known, 1, 0.8):
             raise KeyError(
-                f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, give the column another name"
+                f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, give the column another name."
             )
         self.note_unused(key)
         return ""
@@ -111,7 +111,7 @@ def read_rows(source: BinaryIO, name: str, keys: RowKeys, format: Format | None 
     first = next(lines, (1, ""))
     while first[1] is not None and not first[1].strip():  # skip blank lines before the first row
         if (next_line := next(lines, None)) is None:
-            raise FileRefused(f"{name} is empty. Write one prompt per line, or CSV or JSON Lines with prompts")
+            raise FileRefused(f"{name} is empty. Write one prompt per line, or CSV or JSON Lines with prompts.")
         first = next_line
     readers: dict[Format, Callable[..., Iterator[Row]]] = {"text": _text_rows, "csv": _csv_rows, "jsonl": _jsonl_rows}
     return readers[format or detect_format(name, first[1] or "", keys)](chain([first], lines), name, keys)
@@ -187,7 +187,7 @@ def _check_is_text(head: list[bytes], name: str) -> None:
     if not head:
         return
     if head[0].startswith(WIDE_BOMS):
-        raise FileRefused(f"{name} is UTF-16 or UTF-32. Save it as UTF-8")
+        raise FileRefused(f"{name} is UTF-16 or UTF-32. Save it as UTF-8.")
     lines = [line for line in head if line.strip()]
     if b"\0" not in head[0] and 2 * sum(map(_is_invalid, lines)) <= len(lines):
         return
@@ -195,7 +195,7 @@ def _check_is_text(head: list[bytes], name: str) -> None:
     problem, offset = ("a NUL", raw.find(0)) if b"\0" in raw else ("not UTF-8", _find_invalid_byte(raw))
     raise FileRefused(
         f"{name} is not text: byte {offset + 1:,} is {problem}. Use a text file, CSV or JSON Lines. "
-        "If the encoding is not UTF-8, save the file as UTF-8 first"
+        "If the encoding is not UTF-8, save the file as UTF-8 first."
     )
 
 
@@ -218,7 +218,7 @@ def _check_size(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     for piece in pieces:
         total += len(piece)
         if total > MAX_FILE_BYTES:
-            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the limit of a batch. Split it")
+            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the limit of a batch. Split it.")
         yield piece
 
 
@@ -359,7 +359,7 @@ class _CsvLines:
             problem = open_mark if self.opened else f"is wrong after line {self._row_start:,}"
             raise FileRefused(
                 f"{self.name}: a quotation mark {problem}: the row that starts in line {self._row_start:,} has more "
-                f"than {MAX_RECORD_LENGTH:,} characters. Close it, or double quotation marks inside a cell"
+                f"than {MAX_RECORD_LENGTH:,} characters. Close it, or double quotation marks inside a cell."
             )
         if text.count('"') % 2:
             self.opened = 0 if self.opened else self._number
@@ -393,7 +393,7 @@ def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list
     if "prompt" not in columns:
         shown = ", ".join(cell[:40] for cell in cells[:MAX_COLUMNS_SHOWN])
         raise FileRefused(
-            f"{name} has no column {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one"
+            f"{name} has no column {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one."
         )
     if duplicate := next((column for column in used if used.count(column) > 1), ""):
         raise FileRefused(f"{name} has two columns named {duplicate!r}")

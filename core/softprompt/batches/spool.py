@@ -67,7 +67,7 @@ class Spool:
                 self._add(row, numbers, counts, content)
         except OSError as error:
             raise HomeError(
-                f"cannot write to {folder}: {error.strerror}. Free some space, or make the folder writable"
+                f"cannot write to {folder}: {error.strerror}. Free some space, or make the folder writable."
             ) from error
         except BaseException:  # including Ctrl-C
             self.close()
@@ -76,7 +76,7 @@ class Spool:
 
     def _add(self, row: Row, numbers: dict[BatchGroup, int], counts: dict[bytes, int], content: Any) -> None:
         if len(self.offsets) == MAX_ROWS:
-            raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit of a batch. Split it")
+            raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit of a batch. Split it.")
         number, group_number, values = 0, -1, self._with_prepared_prompt(row.values)
         if not row.error:
             try:

@@ -74,7 +74,7 @@ def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
     if reserved is not None:
         raise PromptError(
             f"the text contains {tokenizer.piece(reserved)}, a special token of the model. Remove it: the model "
-            "ignores everything after an end token"
+            "ignores everything after an end token."
         )
     return ids
 

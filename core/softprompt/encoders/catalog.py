@@ -176,10 +176,10 @@ def resolve(name: str) -> ModelInfo:
             return by_name[candidate]
     tagged = [info.name for lower, info in by_name.items() if lower.startswith(f"{model}/")]
     if tagged:
-        raise UnknownModel(f"open_clip has no weights named {name!r}. Weights of this model: {', '.join(tagged[:8])}")
+        raise UnknownModel(f"open_clip has no weights named {name!r}. Weights of this model: {', '.join(tagged[:8])}.")
     from difflib import get_close_matches
 
     spelled = {MINI: MINI} | {lower: info.name for lower, info in by_name.items()}
     close = [spelled[lower] for lower in get_close_matches(spelling, spelled, 4, 0.5)]
     hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"
-    raise UnknownModel(f"no model is named {name!r}. {hint}")
+    raise UnknownModel(f"no model is named {name!r}. {hint}.")

@@ -56,7 +56,7 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
             continue  # try the next file name
         except GatedRepoError as error:
             raise ModelUnavailable(
-                f"{info.name} has terms of use. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN"
+                f"{info.name} has terms of use. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN."
             ) from error
         except RepositoryNotFoundError as error:
             hint = ", or hides it without a token. Set HF_TOKEN" if error.response.status_code == 401 else ""
@@ -72,18 +72,18 @@ def _cannot_download(info: ModelInfo, reason: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"{info.name} is not on disk and cannot be downloaded: {reason}. Try again with a network (the download "
         "resumes where it stopped), set HF_ENDPOINT to a mirror, or run `softprompt-tui models pull` elsewhere and "
-        "copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini"
+        "copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini."
     )
 
 
 def _status_error(info: ModelInfo, status: int) -> ModelUnavailable:
     """Return the error for an HTTP status of the hub."""
     if status == 401:
-        return ModelUnavailable(f"the hub requires a valid token for {info.repository} (status 401). Set HF_TOKEN")
+        return ModelUnavailable(f"the hub requires a valid token for {info.repository} (status 401). Set HF_TOKEN.")
     if status == 403:
         return ModelUnavailable(
             f"the hub denies access to {info.repository} (status 403). Accept its terms at "
-            f"huggingface.co/{info.repository}, or set HF_TOKEN to a token with read access"
+            f"huggingface.co/{info.repository}, or set HF_TOKEN to a token with read access."
         )
     return _cannot_download(
         info, f"the hub is busy ({status})" if status in BUSY_STATUSES else f"the hub answered {status}"
@@ -162,7 +162,7 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
             _fetch_blob(info, metadata.location, blob, size, on_progress)
         except OSError as error:
             raise ModelUnavailable(
-                f"cannot write to {blob.parent}: {error.strerror}. Make room there, or set HF_HOME to another folder"
+                f"cannot write to {blob.parent}: {error.strerror}. Make room there, or set HF_HOME to another folder."
             ) from error
     try:
         return Path(_retry_while_busy(info, url, lambda: hf_hub_download(info.repository, file), on_poll))
@@ -195,7 +195,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
             if missing > free:
                 raise ModelUnavailable(
                     f"{info.name} needs {missing / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free in {blob.parent}. "
-                    "Free some space, or set HF_HOME to a folder on another disk"
+                    "Free some space, or set HF_HOME to a folder on another disk."
                 )
             seconds = 0.0
             try:

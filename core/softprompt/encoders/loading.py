@@ -53,7 +53,7 @@ def load_encoder(
         return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch raises it for a lost device and for one without free memory
         raise ModelUnavailable(
-            f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu"
+            f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu."
         ) from error
 
 

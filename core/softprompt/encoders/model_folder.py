@@ -157,11 +157,12 @@ def find_weights(folder: ModelFolder) -> Path:
     if others:
         names = ", ".join(file.name for file in others[:4]) + (", …" if len(others) > 4 else "")
         raise ModelUnavailable(
-            f"{name} cannot be loaded: it has {len(others)} files of weights ({names}). Leave one of them in the folder"
+            f"{name} cannot be loaded: it has {len(others)} files of weights ({names}). Leave one of them in the "
+            "folder."
         )
     raise ModelUnavailable(
         f"{name} cannot be loaded: it has no weights. Expected {', '.join(WEIGHTS_FILES)}, "
-        f"or one other file that ends in {', '.join(WEIGHTS_SUFFIXES)}"
+        f"or one other file that ends in {', '.join(WEIGHTS_SUFFIXES)}."
     )
 
 

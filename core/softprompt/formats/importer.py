@@ -143,7 +143,7 @@ def _read_all(paths: Sequence[Path | str]) -> list[ParsedFile | FileRefused]:
                 if total_values + size > MAX_PENDING_VALUES:
                     file = FileRefused(
                         f"cannot read {path}: this import would hold more than {MAX_PENDING_VALUES:,} values "
-                        f"({4 * MAX_PENDING_VALUES >> 20} MB) in memory. Import fewer files at a time"
+                        f"({4 * MAX_PENDING_VALUES >> 20} MB) in memory. Import fewer files at a time."
                     )
                 else:
                     total_values += size
@@ -170,7 +170,7 @@ def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: boo
         if was_trained_here:
             raise ConfigError(f"{fact}, {advice}")
         if not again:
-            raise ConfigError(f"{fact}. `assign` only sets {kind} that is unknown. Use --again to replace a wrong one")
+            raise ConfigError(f"{fact}. `assign` only sets {kind} that is unknown. Use --again to replace a wrong one.")
 
 
 def apply_assignment(
@@ -233,7 +233,7 @@ def check_width(label: str, vectors: Array, encoder: TextEncoder) -> None:
         example = f", such as {KNOWN_ENCODERS[width].model}" if width in KNOWN_ENCODERS else ""
         raise ConfigError(
             f"{label} has width {width}, but {encoder.name} has width {encoder.width}. "
-            f"It belongs to another model{example}"
+            f"It belongs to another model{example}."
         )
 
 

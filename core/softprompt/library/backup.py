@@ -93,7 +93,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
         sync_folder(path.parent)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ArchiveError(f"cannot write {path}: {reason}. Nothing was written. Choose another file") from error
+        raise ArchiveError(f"cannot write {path}: {reason}. Nothing was written. Choose another file.") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def restore_backup(
                 report.new_ids.append(renamed.id)
     except OSError as error:
         raise ArchiveError(
-            f"cannot restore all of {path}: {error.strerror}. Fix this, then restore it again"
+            f"cannot restore all of {path}: {error.strerror}. Fix this, then restore it again."
         ) from error
     return report
 
@@ -166,7 +166,7 @@ class _BackupFile:
             manifest = strict_json(self._bytes(MANIFEST, MAX_MANIFEST_BYTES))
             if manifest["format"] != FORMAT:
                 raise ArchiveError(
-                    f"{label} has format {manifest['format']}, but this version reads {FORMAT}. Update softprompt-tui"
+                    f"{label} has format {manifest['format']}, but this version reads {FORMAT}. Update softprompt-tui."
                 )
             self.digests: dict[str, str] = dict(manifest["entries"])
             if {ENTRIES_PREFIX + name for name in self.digests} != self.infos.keys() - {MANIFEST}:
@@ -175,13 +175,15 @@ class _BackupFile:
                 raise ValueError("it has files that are not entries")
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
             raise ArchiveError(
-                f"{label} is not an intact backup of a library ({error}). Choose another file"
+                f"{label} is not an intact backup of a library ({error}). Choose another file."
             ) from error
 
     def read(self, name: str) -> bytes:
         raw = self._bytes(ENTRIES_PREFIX + name, MAX_ENTRY_BYTES)
         if hashlib.sha256(raw).hexdigest() != self.digests[name]:
-            raise ArchiveError(f"{self.label} is damaged: its {name} does not match the checksum. Nothing was restored")
+            raise ArchiveError(
+                f"{self.label} is damaged: its {name} does not match the checksum. Nothing was restored."
+            )
         return raw
 
     def _bytes(self, name: str, max_bytes: int) -> bytes:
@@ -211,9 +213,9 @@ def _verify_files(file: io.BufferedIOBase | Any, label: str) -> Iterator[tuple[s
             raw = archive.read(name)
             entry = unpack_any(raw, f"{name} in {label}")
         except (zipfile.BadZipFile, EntryDamaged, ValueError, RuntimeError, EOFError) as error:
-            raise ArchiveError(f"{label} is damaged ({error}). Nothing was restored") from error
+            raise ArchiveError(f"{label} is damaged ({error}). Nothing was restored.") from error
         if name != f"{entry.id}.{entry.revision}.safetensors":
-            raise ArchiveError(f"{label} is damaged: its {name} holds another entry. Nothing was restored")
+            raise ArchiveError(f"{label} is damaged: its {name} holds another entry. Nothing was restored.")
         yield name, raw
 
 

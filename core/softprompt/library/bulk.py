@@ -105,7 +105,7 @@ def save_all(
             saved[entry.id] = entry
     except FileExistsError as error:
         notice = _remove_written(library, written)
-        raise HomeError(f"another process is saving the same entries ({error.filename}). Try again{notice}") from error
+        raise HomeError(f"another process is saving the same entries ({error.filename}). Try again{notice}.") from error
     except BaseException as error:  # including Ctrl-C
         if notice := _remove_written(library, written):
             error.args = (f"{error}{notice}",)

@@ -125,7 +125,7 @@ def pack_verified(entry: Entry | Tombstone) -> bytes:
         _read(raw)
     except (*_PARSE_ERRORS, EntryDamaged) as error:
         raise EntryRefused(
-            f"it cannot be saved, because it could not be opened again: {error}. Nothing was written"
+            f"it cannot be saved, because it could not be opened again: {error}. Nothing was written."
         ) from error
     return raw
 
@@ -165,7 +165,7 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     provenance = replace_surrogates(strict_json(source), source)
     if provenance["format"] != FORMAT:
         raise EntryDamaged(
-            f"{path} has format {provenance['format']}, but this version reads {FORMAT}. Update softprompt-tui"
+            f"{path} has format {provenance['format']}, but this version reads {FORMAT}. Update softprompt-tui."
         )
     if "trashed" in provenance:
         if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:

@@ -128,7 +128,7 @@ class Index:
             if _is_full(error):
                 self._drop()
             raise HomeError(
-                f"cannot rebuild the index in {cache_folder()}: {error}. Everything else works without an index"
+                f"cannot rebuild the index in {cache_folder()}: {error}. Everything else works without an index."
             ) from error
 
     # its files
@@ -180,7 +180,7 @@ class Index:
     # queries
 
     def _query_new_index(self, query: Callable[[sqlite3.Connection], Answer], reason: Exception) -> Answer:
-        self.notify(f"the index could not be used ({reason}). A new one is being built from the entry files")
+        self.notify(f"the index could not be used ({reason}). A new one is being built from the entry files.")
         try:
             return self._query_file(self._new_path(), query)
         except (sqlite3.Error, ForeignIndexError, DiskNearlyFull, OSError) as error:

@@ -65,7 +65,7 @@ class Lookup:
                 )
         except OSError as error:
             raise HomeError(
-                f"cannot write to {self.entries}: {error.strerror}. Fix this, or set {HOME_VARIABLE} to another folder"
+                f"cannot write to {self.entries}: {error.strerror}. Fix this, or set {HOME_VARIABLE} to another folder."
             ) from error
         finally:
             with suppress(OSError):  # `scan` removes it later
@@ -100,7 +100,7 @@ class Lookup:
             ConfigError, HomeError.
         """
         if sort not in SORTS:
-            raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}. Use {', '.join(SORTS)}")
+            raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}. Use {', '.join(SORTS)}.")
         query = EntryQuery(words, tuple(as_tag_list(tags)), model, trashed)
         return self.index.run_query(
             lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)
@@ -118,20 +118,20 @@ class Lookup:
             return matches[0]
         if matches:
             raise EntryNotFound(
-                f"several soft prompts are named {name!r}: {', '.join(entry.id for entry in matches)}. Use an id"
+                f"several soft prompts are named {name!r}: {', '.join(entry.id for entry in matches)}. Use an id."
             )
         damaged = self.index.run_query(lambda db: queries.find_damaged(db, name))
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
-                f"{message}. `softprompt-tui restore {entry_id}` restores its last intact revision, if there is one"
+                f"{message}. `softprompt-tui restore {entry_id}` restores its last intact revision, if there is one."
             )
         if trashed:
             raise EntryNotFound(
-                f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all"
+                f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all."
             )
         if self.index.run_query(lambda db: queries.find_entries(db, self.path, name, True)):
-            raise EntryNotFound(f"{name} is in the trash. `softprompt-tui restore {name}` restores it")
+            raise EntryNotFound(f"{name} is in the trash. `softprompt-tui restore {name}` restores it.")
         names = self.index.run_query(lambda db: queries.find_close_names(db, name))
         raise EntryNotFound(
             f"no soft prompt is named {name!r}. "
@@ -142,7 +142,7 @@ class Lookup:
         """Return the name without outer spaces. Raises BadName if it is invalid or taken. Call before a training."""
         name = check_name(name)
         if self.index.run_query(lambda db: queries.is_name_taken(db, name_key(name))):
-            raise BadName(f"the library already has a soft prompt named {name}. Choose another name")
+            raise BadName(f"the library already has a soft prompt named {name}. Choose another name.")
         return name
 
     def unique_name(self, name: str) -> str:

@@ -37,15 +37,15 @@ def check_name(name: str) -> str:
     """Return the name without outer spaces. Raises BadName if it is invalid."""
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
-        raise BadName("the name is empty. Use letters, digits, '-', '_' and spaces, such as 'red landscape'")
+        raise BadName("the name is empty. Use letters, digits, '-', '_' and spaces, such as 'red landscape'.")
     if len(name) > MAX_NAME_LENGTH:
         raise BadName(f"the name has {len(name)} characters; the limit is {MAX_NAME_LENGTH}")
     bad = next((c for c in name if not is_name_character(c)), None)
     if bad is not None:
-        raise BadName(f"the name has the character {bad!r}. Use letters, digits, '-', '_' and spaces")
+        raise BadName(f"the name has the character {bad!r}. Use letters, digits, '-', '_' and spaces.")
     if _RESERVED.fullmatch(name):
         raise BadName(
-            f"the name {name} is reserved: [{name}] is a token of the open soft prompt. Choose a name like 'my {name}'"
+            f"the name {name} is reserved: [{name}] is a token of the open soft prompt. Choose a name like 'my {name}'."
         )
     return name
 
@@ -98,7 +98,7 @@ def _check_tag(tag: str) -> str:
     if not tag or bad is not None or len(tag) > MAX_TAG_LENGTH:
         raise BadName(
             f"{tag[: 2 * MAX_TAG_LENGTH]!r} is not a valid tag. "
-            f"Use up to {MAX_TAG_LENGTH} letters, digits, '-', '_', '.' and ':'"
+            f"Use up to {MAX_TAG_LENGTH} letters, digits, '-', '_', '.' and ':'."
         )
     return tag
 

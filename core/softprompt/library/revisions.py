@@ -60,7 +60,7 @@ class Revisions:
             raise self._read_error(error) from error
 
     def _read_error(self, error: OSError) -> HomeError:
-        return HomeError(f"cannot read {self.folder}: {error.strerror}. Set {HOME_VARIABLE} to a folder that you own")
+        return HomeError(f"cannot read {self.folder}: {error.strerror}. Set {HOME_VARIABLE} to a folder that you own.")
 
     def changed_at(self) -> int:
         """Return the folder's mtime in nanoseconds, 0 if there is no folder. Adding or removing a file changes it."""
@@ -122,7 +122,7 @@ class Revisions:
         path = self.path(entry.id, entry.revision)
         if not FILE_NAME.fullmatch(path.name):
             raise LibraryError(
-                f"cannot save {path.name}: no revision number is left. Use `duplicate` to make a new entry of it"
+                f"cannot save {path.name}: no revision number is left. Use `duplicate` to make a new entry of it."
             )
         raw = pack_verified(entry)
         make_folder(self.folder)
@@ -133,7 +133,7 @@ class Revisions:
         except OSError as error:
             raise HomeError(
                 f"cannot write {path}: {error.strerror}. Nothing was saved. "
-                f"Free some space, or set {HOME_VARIABLE} to another folder"
+                f"Free some space, or set {HOME_VARIABLE} to another folder."
             ) from error
 
     def undo_write(self, entry: Entry) -> None:
@@ -154,7 +154,9 @@ class Revisions:
             if doomed:
                 sync_folder(self.folder)
         except OSError as error:
-            raise HomeError(f"cannot write to {self.folder}: {error.strerror}. Some entries were not purged") from error
+            raise HomeError(
+                f"cannot write to {self.folder}: {error.strerror}. Some entries were not purged."
+            ) from error
 
 
 def _read_start(path: Path) -> bytes:

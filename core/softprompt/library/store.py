@@ -90,7 +90,7 @@ class Library(Lookup):
         entry = self.latest(summary.id, summary.revision)
         if entry is None:
             raise EntryNotFound(
-                f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it"
+                f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it."
             )
         return entry
 
@@ -116,7 +116,8 @@ class Library(Lookup):
         def change(entry: Entry) -> Entry:
             if seen is not None and entry.prompt.name not in (seen, new):
                 raise EntryChanged(
-                    f"another program has renamed {seen} to {entry.prompt.name}, so it keeps that name. Rename it again"
+                    f"another program has renamed {seen} to {entry.prompt.name}, so it keeps that name. Rename it "
+                    "again."
                 )
             return replace(entry, prompt=entry.prompt.named(new))
 
@@ -175,7 +176,8 @@ class Library(Lookup):
             entry = self.latest(summary.id, number)
             if entry is None:
                 raise EntryNotFound(
-                    f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it"
+                    f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores "
+                    "it."
                 )
             if revision is not None and revision != entry.revision:
                 seen = change(self.open_revision(summary.id, revision))

@@ -25,7 +25,7 @@ def delete(library: Lookup, name: str, revision: int | None = None) -> str:
             return entry_id
         if revision not in (None, number):
             raise EntryChanged(
-                f"another program has changed {library.find(entry_id).name}, so it was not deleted. Check it first"
+                f"another program has changed {library.find(entry_id).name}, so it was not deleted. Check it first."
             )
         try:
             library.revisions.write(Tombstone(entry_id, number + 1, now()))
@@ -48,11 +48,11 @@ def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
         number = library.revisions.newest(entry_id, number)
         if revision not in (None, number):
             raise EntryChanged(
-                f"another program has restored {name}, and may have deleted it again. Nothing was changed"
+                f"another program has restored {name}, and may have deleted it again. Nothing was changed."
             )
         intact = library.newest_intact(entry_id)
         if intact is None:
-            raise EntryDamaged(f"{entry_id} has no intact revision. Restore it from a backup, or purge it")
+            raise EntryDamaged(f"{entry_id} has no intact revision. Restore it from a backup, or purge it.")
         if intact.revision == number:  # another process has restored it
             return intact
         renamed = intact.prompt.named(library.unique_name(intact.prompt.name))

@@ -128,7 +128,7 @@ class HiddenStatesReference:
         if len(prompt.chunks) != 1:
             raise ConfigError(
                 f"the prompt is {len(prompt.chunks)} texts (a mix, or chunks of a long prompt), but hidden states need "
-                "a single text. Use --objective cosine, which trains on their mean, or --long cut for a long prompt"
+                "a single text. Use --objective cosine, which trains on their mean, or --long cut for a long prompt."
             )
         self.spec = HIDDEN_STATE_SPECS[family]
         batch = encoder.batch_rows(
@@ -157,5 +157,5 @@ def check_family(encoder: TextEncoder, family: ImageProgram) -> None:
     if family not in supported:
         raise ConfigError(
             f"family is {family}, which does not read {encoder.name} (width {encoder.width}, {encoder.config.layers} "
-            f"layers). Families for this shape: {', '.join(supported)}. Use one of them, as in --family {supported[0]}"
+            f"layers). Families for this shape: {', '.join(supported)}. Use one of them, as in --family {supported[0]}."
         )

@@ -121,7 +121,7 @@ class Client:
             raise self._connection_error("")
         if message["type"] != kind:
             raise WorkerError(
-                f"the worker sent {message['type']} instead of {kind}: the versions differ. Update both sides"
+                f"the worker sent {message['type']} instead of {kind}: the versions differ. Update both sides."
             )
         return message
 

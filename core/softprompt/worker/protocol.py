@@ -35,7 +35,7 @@ def encode(message: dict[str, Any]) -> bytes:
 
 def message_too_long(size: int) -> MessageTooLong:
     return MessageTooLong(
-        f"the message has {size:,} bytes; the limit is {MAX_LINE_BYTES:,}. Shorten the prompt and its reference texts"
+        f"the message has {size:,} bytes; the limit is {MAX_LINE_BYTES:,}. Shorten the prompt and its reference texts."
     )
 
 
@@ -188,7 +188,7 @@ def parse_message(line: bytes) -> dict[str, Any]:
     fits = MESSAGES.get(kind) if isinstance(kind, str) else None
     if fits is None or not fits(message):
         raise WorkerError(
-            f"the worker sent a message that is not in protocol {PROTOCOL}: {str(message)[:80]}. Update both sides"
+            f"the worker sent a message that is not in protocol {PROTOCOL}: {str(message)[:80]}. Update both sides."
         )
     return message
 
@@ -348,7 +348,7 @@ def parse_request(message: dict[str, Any]) -> Request:
     """Parse a request, and check its fields. Raises WorkerError, and PromptError for a text with invalid characters."""
     kind = _REQUESTS.get(str(message.get("do")))
     if kind is None:
-        raise WorkerError(f"{str(message.get('do'))[:40]!r} is not a request. Use one of {', '.join(_REQUESTS)}")
+        raise WorkerError(f"{str(message.get('do'))[:40]!r} is not a request. Use one of {', '.join(_REQUESTS)}.")
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
         value = message.get(field.name, field.default)

@@ -209,7 +209,7 @@ class RunFolder:
             for path in (partial, final):
                 shutil.rmtree(path, ignore_errors=True)
             raise HomeError(
-                f"cannot write {runs}: {error.strerror}. Nothing was queued. Free some space, or set {HOME_VARIABLE}"
+                f"cannot write {runs}: {error.strerror}. Nothing was queued. Free some space, or set {HOME_VARIABLE}."
             ) from error
         return cls(final), Run(final.name, job, created, position=position, lease=FIRST_LEASE)
 
@@ -272,7 +272,7 @@ class RunFolder:
                 spec = events.decode(read_file(f"{self.path}/{SPEC}", MAX_SPEC_BYTES))
                 if spec["format"] != FORMAT:
                     raise ValueError(
-                        f"its format is {str(spec['format'])[:20]}; this version reads {FORMAT}. Update softprompt-tui"
+                        f"its format is {str(spec['format'])[:20]}; this version reads {FORMAT}. Update softprompt-tui."
                     )
                 return Run(self.id, Job.from_dict(spec["job"]), events.check_time(spec["created"]))
             except KeyError as error:
@@ -390,7 +390,7 @@ def list_folders(runs: Path) -> list[RunFolder]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HomeError(f"cannot read {runs}: {error.strerror}. Set {HOME_VARIABLE} to another folder") from error
+        raise HomeError(f"cannot read {runs}: {error.strerror}. Set {HOME_VARIABLE} to another folder.") from error
 
 
 def load_run(folder: RunFolder) -> AnyRun:

@@ -100,7 +100,7 @@ class RunSummary:
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise WorkerError(
-                f"cannot read a run that the worker sent ({error}): the versions differ. Update both sides"
+                f"cannot read a run that the worker sent ({error}): the versions differ. Update both sides."
             ) from error
 
     def as_dict(self) -> dict[str, Any]:

@@ -216,7 +216,8 @@ def _print_steps(rows: Sequence[StepRow]) -> None:
 
 def _print_batches(rows: Sequence[BatchRow]) -> None:
     _title(
-        f"prompts trained at once, {rows[0].tokens} tokens, {rows[0].steps} steps: once prompts/s stops rising, a larger "
+        f"prompts trained at once, {rows[0].tokens} tokens, {rows[0].steps} steps: once prompts/s stops rising, a "
+        "larger "
         "batch gains nothing"
     )
     cells = [

@@ -33,5 +33,8 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
     for i, text in enumerate(texts, 1):
         print_line(f"{i}", text)
     click.echo()
-    print_table(["", *(str(i) for i in range(1, len(texts) + 1))],
-                [[str(i), *(f"{value:.4f}" for value in row)] for i, row in enumerate(table, 1)], right=range(len(texts) + 1))  # fmt: skip
+    print_table(
+        ["", *(str(i) for i in range(1, len(texts) + 1))],
+        [[str(i), *(f"{value:.4f}" for value in row)] for i, row in enumerate(table, 1)],
+        right=range(len(texts) + 1),
+    )

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from softprompt.composition.sentence import ParsedPrompt
 
 OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
-# Default for a saved composition. Measured with two long soft prompts in it: similarity .9996 and .997 composed, against
-# .9990 and .995 with 3 tokens.
+# Default for a saved composition. Measured with two long soft prompts in it: similarity .9996 and .997 composed,
+# against .9990 and .995 with 3 tokens.
 DEFAULT_TOKENS = 4
 
 

@@ -14,9 +14,28 @@ from softprompt_tui.cli.report import print_line
 
 @click.command()
 @entry_argument
-@click.option("--to", type=click.Choice(list(PROGRAMS)), default="safetensors", show_default=True, metavar="FORMAT", help=f"What to write: {', '.join(PROGRAMS)}.")  # fmt: skip
-@click.option("--sdxl", "other", default="", metavar="OTHER", shell_complete=complete_entry, help="The other half of an SDXL pair: an entry of width 768 or 1280.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="The file or folder to write to. The default is the current folder.")  # fmt: skip
+@click.option(
+    "--to",
+    type=click.Choice(list(PROGRAMS)),
+    default="safetensors",
+    show_default=True,
+    metavar="FORMAT",
+    help=f"What to write: {', '.join(PROGRAMS)}.",
+)
+@click.option(
+    "--sdxl",
+    "other",
+    default="",
+    metavar="OTHER",
+    shell_complete=complete_entry,
+    help="The other half of an SDXL pair: an entry of width 768 or 1280.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The file or folder to write to. The default is the current folder.",
+)
 @click.option("--token", default="", metavar="TEXT", help="The word to type in diffusers. The default is <name>.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option

@@ -46,27 +46,44 @@ def hard_options(prefix: str) -> Callable[[Command], Command]:
 def _options(prefix: str) -> list[Callable[[Command], Command]]:
     return [
         click.option(
-            f"--{prefix}tokens", "hard_tokens", type=int, metavar="N",
+            f"--{prefix}tokens",
+            "hard_tokens",
+            type=int,
+            metavar="N",
             help="Length of the hard readout in tokens. The default is the number of soft tokens.",
         ),
         click.option(
-            f"--{prefix}method", "hard_method", type=choice(HardMethod), default=DEFAULT.method, show_default=True,
+            f"--{prefix}method",
+            "hard_method",
+            type=choice(HardMethod),
+            default=DEFAULT.method,
+            show_default=True,
             help="exchange replaces tokens one by one and keeps what the encoder scores best; pez is Wen et al. 2023, "
             "which other programs use.",
         ),
         click.option(
-            f"--{prefix}words", "hard_words", type=choice(WordFilter), default=DEFAULT.words, show_default=True,
+            f"--{prefix}words",
+            "hard_words",
+            type=choice(WordFilter),
+            default=DEFAULT.words,
+            show_default=True,
             help="Allowed tokens: any that survive typing, those in ASCII, or whole words of letters.",
         ),
         click.option(
-            f"--{prefix}block", "hard_block", multiple=True, metavar="TEXT",
+            f"--{prefix}block",
+            "hard_block",
+            multiple=True,
+            metavar="TEXT",
             help="Text that must not appear in it, in any case. Repeatable.",
         ),
         click.option(
-            f"--{prefix}seconds", "hard_seconds", type=float, metavar="N",
+            f"--{prefix}seconds",
+            "hard_seconds",
+            type=float,
+            metavar="N",
             help="Search for this long instead of a fixed number of rounds.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:

@@ -44,8 +44,13 @@ STATES = {
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("--model", default=None, metavar="NAME", shell_complete=complete_model,
-              help="The text encoder that they belong to, if you know it. `assign` can set it later.")  # fmt: skip
+@click.option(
+    "--model",
+    default=None,
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="The text encoder that they belong to, if you know it. `assign` can set it later.",
+)
 @device_option
 @click.option(
     "--name",
@@ -95,7 +100,8 @@ def import_(
     if batch.refused:
         if len(files) > 1 and not keep_going:
             narrate(
-                f"nothing was saved: {len(batch.refused)} of {len(files)} files were rejected. Use --keep-going to save "
+                f"nothing was saved: {len(batch.refused)} of {len(files)} files were rejected. Use --keep-going to "
+                "save "
                 "the others."
             )
         raise SystemExit(BAD_INPUT)
@@ -111,8 +117,13 @@ def import_(
     metavar="TEXT",
     help="The prompt that they stand for, which `port` and `harden` need; - reads standard input.",
 )
-@click.option("--long", type=choice(LongPromptPolicy), default=DEFAULT.long, show_default=True,
-              help="If --prompt exceeds the model's context: refuse it, use the mean of its chunks, or cut it.")  # fmt: skip
+@click.option(
+    "--long",
+    type=choice(LongPromptPolicy),
+    default=DEFAULT.long,
+    show_default=True,
+    help="If --prompt exceeds the model's context: refuse it, use the mean of its chunks, or cut it.",
+)
 @click.option(
     "--again",
     is_flag=True,

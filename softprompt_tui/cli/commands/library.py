@@ -18,7 +18,7 @@ from softprompt_tui.cli.common import (
     print_damaged,
     print_json,
     print_table,
-)  # fmt: skip
+)
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 
@@ -36,7 +36,14 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 
 @click.command("list")
 @click.argument("words", nargs=-1)
-@click.option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tag, help="Only entries with this tag. Repeatable.")  # fmt: skip
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="TAG",
+    shell_complete=complete_tag,
+    help="Only entries with this tag. Repeatable.",
+)
 @click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only entries of this model.")
 @click.option(
     "--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="Sort by this value."

@@ -61,7 +61,8 @@ def check(as_json: bool) -> None:
         )
         if result.damaged:
             narrate(
-                "`restore ID` restores the last good revision, `library restore-backup` takes it from a backup, `rm ID` "
+                "`restore ID` restores the last good revision, `library restore-backup` takes it from a backup, `rm "
+                "ID` "
                 "removes the entry"
             )
     if result.damaged:
@@ -124,7 +125,8 @@ def restore_backup(file: Path, as_json: bool) -> None:
         return
     for entry_id in result.new_ids:
         narrate(
-            f"note: an entry differs between the library and the backup; the backup's version is saved with id {entry_id}"
+            "note: an entry differs between the library and the backup; the backup's version is saved with id "
+            f"{entry_id}"
         )
     click.echo(f"{result.files:,} files added; {result.present:,} were already here")
 

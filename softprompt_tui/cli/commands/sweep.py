@@ -158,7 +158,8 @@ def _parse_selection(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]
     chosen = parse_token_counts(text)
     if missing := [k for k in chosen if k not in numbers]:
         raise ConfigError(
-            f"cannot keep {missing[0]} tokens, which the sweep does not try. Choose from {', '.join(map(str, numbers))}."
+            f"cannot keep {missing[0]} tokens, which the sweep does not try. Choose from "
+            f"{', '.join(map(str, numbers))}."
         )
     return chosen
 

@@ -217,7 +217,9 @@ def load_tokenizer(
     try:
         import transformers  # noqa: F401
     except ImportError as error:
-        raise ModelUnavailable(f"the tokenizer of {name} needs the package transformers. Run {INSTALL_HINT}") from error
+        raise ModelUnavailable(
+            f"the tokenizer of {name} needs the package transformers. Run {INSTALL_HINT}."
+        ) from error
     from open_clip.tokenizer import HFTokenizer
 
     context = text_cfg.get("context_length", 77)
@@ -237,7 +239,7 @@ def load_tokenizer(
         hint = "Put its files into the same folder" if folder else pull
         raise ModelUnavailable(
             f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: "
-            f"{describe_error_with_type(error)}. {hint}"
+            f"{describe_error_with_type(error)}. {hint}."
         ) from error
 
 

@@ -108,14 +108,14 @@ class TextEncoder:
         if not prompt.model_fingerprint:
             raise ConfigError(
                 f"the model of {name} is not known. Its width is {prompt.vectors.shape[1]}. Assign a model "
-                f"of this width with `softprompt-tui assign '{name}' --model MODEL`"
+                f"of this width with `softprompt-tui assign '{name}' --model MODEL`."
             )
         if prompt.model == self.name:
             raise ConfigError(
-                f"{name} was trained on other weights of {model} than those here ({self.fingerprint}). Train it again"
+                f"{name} was trained on other weights of {model} than those here ({self.fingerprint}). Train it again."
             )
         raise ConfigError(
-            f"{name} belongs to {model}, and the model here is {self.name} ({self.fingerprint}). Train it again"
+            f"{name} belongs to {model}, and the model here is {self.name} ({self.fingerprint}). Train it again."
         )
 
     def tokenize(self, text: str) -> list[int]:

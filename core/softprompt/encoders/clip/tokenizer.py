@@ -106,7 +106,7 @@ class Tokenizer:
         if len(symbols) > MAX_WORD_LENGTH:
             raise PromptError(
                 f"the text has a word of {len(symbols):,} bytes; at most {MAX_WORD_LENGTH:,} can be tokenized. "
-                "Put spaces into it"
+                "Put spaces into it."
             )
         ids = tuple(self._ids[piece] for piece in _merge_pairs(symbols, self._ranks))
         if len(self._word_cache) < 100_000:  # bounds the memory of a long-lived process
@@ -153,14 +153,14 @@ def _byte_pairs() -> tuple[tuple[str, ...], dict[tuple[str, str], int]]:
     spec = find_spec("open_clip")  # finds the folder without importing the package
     if spec is None or not spec.submodule_search_locations:
         raise ModelUnavailable(
-            "CLIP's vocabulary is part of open_clip, which is not installed. Run pip install open_clip_torch"
+            "CLIP's vocabulary is part of open_clip, which is not installed. Run pip install open_clip_torch."
         )
     path = Path(next(iter(spec.submodule_search_locations))) / VOCABULARY_FILE
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : MERGE_COUNT + 1]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelUnavailable(
-            f"cannot read CLIP's vocabulary from {path}: {error}. Run pip install --force-reinstall open_clip_torch"
+            f"cannot read CLIP's vocabulary from {path}: {error}. Run pip install --force-reinstall open_clip_torch."
         ) from error
     merges = [(first, second) for first, second in (line.split() for line in lines)]
     singles = list(_byte_encoder().values())

@@ -76,7 +76,7 @@ def export(
         written = _write(to, pair or (prompt,), target, word, force)
     except ValueError as error:
         raise ExportRefused(
-            f"{prompt.name or 'the soft prompt'} has a value that is not finite ({error}). Train it again"
+            f"{prompt.name or 'the soft prompt'} has a value that is not finite ({error}). Train it again."
         ) from error
     line, typed_word = instructions(to, target, word, pair is not None)
     renamed: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, f
 
 def _find_program(to: str) -> Program:
     if to not in PROGRAMS:
-        raise ExportRefused(f"unknown export format {to!r}. Use one of {', '.join(PROGRAMS)}")
+        raise ExportRefused(f"unknown export format {to!r}. Use one of {', '.join(PROGRAMS)}.")
     return PROGRAMS[to]
 
 
@@ -118,18 +118,18 @@ def _order_pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPro
     """Return (CLIP-L half, bigG half), for either order of the arguments."""
     if not PROGRAMS[to].supports_pair:
         supported = ", ".join(name for name, program in PROGRAMS.items() if program.supports_pair)
-        raise ExportRefused(f"{to} cannot store a pair for SDXL. Use one of {supported}")
+        raise ExportRefused(f"{to} cannot store a pair for SDXL. Use one of {supported}.")
     by_width = {half.vectors.shape[1]: half for half in (prompt, other)}
     if by_width.keys() != {CLIP_L, CLIP_G}:
         raise ExportRefused(
             f"{_display_name(prompt)} has width {prompt.vectors.shape[1]}, and {_display_name(other)} has width "
             f"{other.vectors.shape[1]}. A pair for SDXL needs one of width {CLIP_L} ({KNOWN_ENCODERS[CLIP_L].model}) "
-            f"and one of width {CLIP_G} ({KNOWN_ENCODERS[CLIP_G].model})"
+            f"and one of width {CLIP_G} ({KNOWN_ENCODERS[CLIP_G].model})."
         )
     if prompt.tokens != other.tokens:
         raise ExportRefused(
             f"{_display_name(prompt)} has {prompt.tokens} soft tokens, but {_display_name(other)} has {other.tokens}. "
-            "Both halves of a pair need the same number. Train both with the same --tokens"
+            "Both halves of a pair need the same number. Train both with the same --tokens."
         )
     return by_width[CLIP_L], by_width[CLIP_G]
 
@@ -141,7 +141,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     if width == CLIP_G:
         raise ExportRefused(
             f"{program.title} cannot use {_display_name(prompt)} alone. It has width {width}, for one of SDXL's two "
-            f"encoders. Add the other half, of width {CLIP_L}, with --sdxl"
+            f"encoders. Add the other half, of width {CLIP_L}, with --sdxl."
         )
     if prompt.hard_prompt:
         advice = (
@@ -159,16 +159,16 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     any_width = ", ".join(name for name, entry in PROGRAMS.items() if not entry.widths)
     raise ExportRefused(
         f"{program.title} cannot use {_display_name(prompt)}, which has width {width}. It can use width {usable}. "
-        f"{advice}. The formats {any_width} accept any width"
+        f"{advice}. The formats {any_width} accept any width."
     )
 
 
 def _check_vectors(to: str, prompt: SoftPrompt) -> None:
     if not np.isfinite(prompt.vectors).all():
-        raise ExportRefused(f"{_display_name(prompt)} has vectors that are not finite. Train it again")
+        raise ExportRefused(f"{_display_name(prompt)} has vectors that are not finite. Train it again.")
     if to == "kobold" and prompt.tokens > MAX_KOBOLD_TOKENS:
         raise ExportRefused(
-            f"{_display_name(prompt)} has {prompt.tokens:,} soft tokens. KoboldAI allows at most {MAX_KOBOLD_TOKENS:,}"
+            f"{_display_name(prompt)} has {prompt.tokens:,} soft tokens. KoboldAI allows at most {MAX_KOBOLD_TOKENS:,}."
         )
 
 
@@ -179,21 +179,21 @@ def _resolve_token(program: Program, token: str, stem: str) -> str:
     if not program.custom_token:
         supported = " and ".join(name for name, entry in PROGRAMS.items() if entry.custom_token)
         raise ExportRefused(
-            f"--token only works with {supported}: {program.title} uses the file name instead. Choose it with --out"
+            f"--token only works with {supported}: {program.title} uses the file name instead. Choose it with --out."
         )
     if len(token) > MAX_TOKEN_LENGTH or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(
             f"the token {token[:40]!r} is invalid. Use up to {MAX_TOKEN_LENGTH} characters without spaces, "
-            f"such as <{stem}>"
+            f"such as <{stem}>."
         )
     if token != token.lower():
         raise ExportRefused(
             f"the token {token!r} has capital letters, so diffusers would use only the first vector. "
-            f"Use {token.lower()!r}"
+            f"Use {token.lower()!r}."
         )
     if token in clip_vocabulary():
         raise ExportRefused(
-            f"the token {token!r} is in CLIP's vocabulary, and diffusers only accepts new tokens. Use <{token}>"
+            f"the token {token!r} is in CLIP's vocabulary, and diffusers only accepts new tokens. Use <{token}>."
         )
     return token
 
@@ -204,7 +204,7 @@ def _check_stem(to: str, stem: str, tokens: int) -> None:
         return
     suggestion = typeable_stem(to, stem, tokens)
     advice = f"Use {suggestion}" if not objection(to, suggestion, tokens) else "Choose another name with --out"
-    raise ExportRefused(f"the file name {stem!r} does not work in prompts: {PROGRAMS[to].title} {problem}. {advice}")
+    raise ExportRefused(f"the file name {stem!r} does not work in prompts: {PROGRAMS[to].title} {problem}. {advice}.")
 
 
 def _display_name(prompt: SoftPrompt) -> str:

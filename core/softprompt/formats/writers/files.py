@@ -45,11 +45,11 @@ def output_path(out: Path | None, stem: str, suffix: str) -> Path:
     if out is None or folder.is_dir():
         return folder / f"{stem}{suffix}"
     if not folder.parent.is_dir():
-        raise ExportRefused(f"the folder {folder.parent} does not exist. Create it, or choose another path with --out")
+        raise ExportRefused(f"the folder {folder.parent} does not exist. Create it, or choose another path with --out.")
     ending = Path(f"{stem}{suffix}").suffix
     if folder.suffix != ending and ending:
         raise ExportRefused(
-            f"{folder.name} has the wrong suffix: the name must end in {ending}. Use {stem}{ending}, or give a folder"
+            f"{folder.name} has the wrong suffix: the name must end in {ending}. Use {stem}{ending}, or give a folder."
         )
     return folder
 
@@ -58,7 +58,7 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     """Write the file. Raises ExportRefused if that fails, or if the file exists and `force` is false."""
     try:
         if force and (path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket()):
-            raise ExportRefused(f"{path} is not a regular file, so it is not replaced. Choose another path with --out")
+            raise ExportRefused(f"{path} is not a regular file, so it is not replaced. Choose another path with --out.")
         (replace_file if force else write_new)(path, data, PUBLIC_MODE)
     except OSError as error:
         raise _write_error(path, error) from error
@@ -104,7 +104,7 @@ def _check_replaceable(folder: Path, path: Path, files: dict[str, bytes], force:
     if not force:
         raise FileExistsError
     if folder.is_symlink() or not folder.is_dir():
-        raise ExportRefused(f"{path} is not a folder, so it is not replaced. Choose another path with --out")
+        raise ExportRefused(f"{path} is not a folder, so it is not replaced. Choose another path with --out.")
     # a folder with one of these names counts as another file: replacing it would lose its content
     others = {
         item.name for item in folder.iterdir() if item.name not in files or item.is_symlink() or not item.is_file()
@@ -112,13 +112,13 @@ def _check_replaceable(folder: Path, path: Path, files: dict[str, bytes], force:
     if others:
         raise ExportRefused(
             f"{path} contains other files ({', '.join(sorted(others)[:3])}), so it is not replaced. "
-            "Choose another path with --out"
+            "Choose another path with --out."
         )
 
 
 def _write_error(path: Path, error: OSError) -> ExportRefused:
     if isinstance(error, FileExistsError):
-        return FileInTheWay(f"{path} already exists. {FORCE}, or choose another path with --out")
+        return FileInTheWay(f"{path} already exists. {FORCE}, or choose another path with --out.")
     return ExportRefused(
-        f"cannot write {path}: {error.strerror or error}. Nothing was written. Choose another path with --out"
+        f"cannot write {path}: {error.strerror or error}. Nothing was written. Choose another path with --out."
     )
