@@ -38,7 +38,6 @@ def rm(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_trashed)
 @json_option
 def restore(names: tuple[str, ...], as_json: bool) -> None:
-    ""
     """Restore soft prompts from the trash, or the last good revision of damaged ones.
 
     If another soft prompt has taken the name, the restored one gets a number.
