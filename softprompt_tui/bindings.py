@@ -1,4 +1,4 @@
-"""The key bindings of the main screen and of the application."""
+"""The key bindings of the main screen and of the application. Panes and dialogs bind their own keys in `BINDINGS`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is done elsewhere: the worker, the commands that run beside, the clipboard."""
+"""The connections to the world outside the interface: the worker, subprocess commands, the clipboard."""
