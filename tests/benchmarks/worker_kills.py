@@ -39,7 +39,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     settings = {"tokens": 3, "steps": options.steps, "seed": 7}
     encoder = softprompt.load_encoder("mini", device="cpu")
-    references = [softprompt.train(encoder, prompt, TrainConfig(**settings)) for prompt in PROMPTS]  # type: ignore[arg-type]
+    references = [softprompt.train(encoder, prompt, TrainConfig(**settings)) for prompt in PROMPTS]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SOFTPROMPT_HOME"] = folder
         home = Home(os.environ.__setitem__)
