@@ -63,16 +63,16 @@ EQUAL_WITHIN_SECONDS = 30.0  # notices cover the panes for a while, and the mach
 
 def random_keys(seed: int, length: int = 40) -> list[str]:
     """Return random keys: names of `KEYS`, or letters."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     keys: list[str] = []
     while len(keys) < length:
-        kind = chance.random()
+        kind = rng.random()
         if kind < 0.2:
-            keys += chance.choice(GESTURES)
+            keys += rng.choice(GESTURES)
         elif kind < 0.3:
-            keys.append(chance.choice(MOVES))
+            keys.append(rng.choice(MOVES))
         else:
-            keys.append(chance.choice(EDITS if kind < 0.6 else LETTERS))
+            keys.append(rng.choice(EDITS if kind < 0.6 else LETTERS))
     return keys[:length]
 
 
@@ -106,17 +106,17 @@ class InterfacePair:
             self.burst.read(0)
         self.burst.settle()
 
-    def difference(self) -> str:
+    def find_difference(self) -> str:
         """Wait until both interfaces are in the same state. Return "", or a description of what still differs."""
         deadline = time.monotonic() + EQUAL_WITHIN_SECONDS
-        while (difference := self._difference()) and time.monotonic() < deadline:
+        while (difference := self._current_difference()) and time.monotonic() < deadline:
             while not (self.burst.read(0.05) or self.slow.read(0.05)) and time.monotonic() < deadline:
                 pass
             self.burst.settle()
             self.slow.settle()
         return difference
 
-    def _difference(self) -> str:
+    def _current_difference(self) -> str:
         for terminal in (self.burst, self.slow):
             assert terminal.process.poll() is None, f"the interface has ended:\n{terminal.text}"
         if screen_state(self.burst) != screen_state(self.slow):

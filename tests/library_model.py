@@ -112,7 +112,7 @@ class Step:
         return entries == self.expected_after(model, ids[0])
 
 
-def random_step(chance: random.Random, model: dict[str, ExpectedEntry], number: int, max_entries: int = 12) -> Step:
+def random_step(rng: random.Random, model: dict[str, ExpectedEntry], number: int, max_entries: int = 12) -> Step:
     """Draw a possible step. The model never gets more than `max_entries` entries."""
     living = [entry_id for entry_id, entry in model.items() if not entry.trashed]
     trashed = [entry_id for entry_id, entry in model.items() if entry.trashed]
@@ -124,9 +124,9 @@ def random_step(chance: random.Random, model: dict[str, ExpectedEntry], number: 
         ]
     )
     ops = [op for op in ops if len(model) < max_entries or op not in ("save", "duplicate")] or ["save"]
-    op = chance.choice(ops)
+    op = rng.choice(ops)
     return Step(
-        op, "" if op == "save" else chance.choice(sorted(trashed if op in ("restore", "purge") else living)), number
+        op, "" if op == "save" else rng.choice(sorted(trashed if op in ("restore", "purge") else living)), number
     )
 
 

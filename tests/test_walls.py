@@ -120,9 +120,9 @@ def test_the_program_starts_fast(args: list[str], max_seconds: float) -> None:
     import time
 
     def seconds(*command: str) -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         subprocess.run([sys.executable, *command], capture_output=True, check=True)
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     python_alone = min(seconds("-c", "pass") for _ in range(3))
     start = min(seconds(*args) for _ in range(5))

@@ -89,7 +89,7 @@ class Commands(click.Group):
 def main(context: click.Context) -> None:
     """Turn a long prompt into a few trained soft tokens that mean the same to a CLIP text encoder.
 
-    Without a command, it opens the interface in the terminal. Commands do the same jobs from scripts.
+    Without a command, it opens the interface in the terminal. The commands do the same jobs from scripts.
 
     \b
     A first try with the built-in model, no network needed:
@@ -112,6 +112,6 @@ def main(context: click.Context) -> None:
 
 
 def entry() -> None:
-    """Run the command line. The installed command calls this."""
+    """Run the command line; the entry point of the installed program."""
     limit_openmp_spin()
     run(main)

@@ -1,4 +1,4 @@
-"""Checks of every command's arguments: text is valid UTF-8, and relative paths have a working folder to start from."""
+"""Check every command's arguments: text must be valid UTF-8, and relative paths need an existing working folder."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ GAP, MIN_STRETCH_WIDTH = "  ", 8
 
 
 def run(program: click.Command) -> NoReturn:
-    """Run the command line. Every error prints one line on stderr, never a traceback, and sets the exit code."""
+    """Run the command line. An error prints one line on stderr, never a traceback, and sets the exit code."""
     thread_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         streams.prepare()
@@ -64,7 +64,7 @@ def _explain(error: Exception) -> int:
         case click.exceptions.NoArgsIsHelpError():  # a group without a subcommand shows its help
             click.echo(error.format_message())
             return 0
-        case click.ClickException():  # click itself would print the user's text without sanitizing it
+        case click.ClickException():  # click would print the user's text unsanitized
             return _print_error(error.format_message(), error.exit_code)
         case click.Abort():
             return _print_error("interrupted", INTERRUPTED)
@@ -115,7 +115,7 @@ def print_json(value: object) -> None:
     """Print one JSON document. It is ASCII, so that no text in it can control the terminal."""
     try:
         text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
-    except ValueError:  # a diverged training has losses that are NaN
+    except ValueError:  # losses of a diverged training run are NaN
         text = json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False)
     click.echo(text)
 
@@ -172,7 +172,7 @@ def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
 
 
 class download_bar:
-    """Context manager: a callback for `fetch` that draws a bar on a terminal once the first bytes arrive."""
+    """A context manager that is the progress callback for `fetch`. Draws a bar once the first bytes arrive."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -182,7 +182,7 @@ class download_bar:
         return self
 
     def __call__(self, here: int, size: int) -> None:
-        if not size:  # the hub is busy and has not sent the size yet
+        if not size:  # a busy hub has not reported the size yet
             return
         if self.bar is None:
             from rich.progress import (
@@ -239,12 +239,14 @@ def complete_trashed(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 
 def _completions(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    plain = [name for name in names if sanitize(name) == name]  # a name from a foreign file may control the terminal
+    plain = [
+        name for name in names if sanitize(name) == name
+    ]  # names from foreign files may contain control characters
     return [CompletionItem(name) for name in plain if name.casefold().startswith(incomplete.casefold())]
 
 
 def _ignore_notice(_notice: str) -> None:
-    """Drop a notice: a completion has no place to show it."""
+    """Ignore a notice, because shell completion cannot show it."""
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

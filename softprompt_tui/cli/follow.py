@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from softprompt.worker.client import Client
 
-MAX_TRIES = 5  # give up after so many workers in a row have died
+MAX_TRIES = 5  # give up after this many workers in a row have died
 
 
 def follow(worker: Callable[[], Client], run: str, quiet: bool) -> RunSummary | None:
@@ -66,7 +66,7 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
     curve.begin(summary, reply["points"])
     if summary.state in ENDED:
         return summary
-    is_replaced = False  # this worker is older than the client; a newer one continues its runs
+    is_replaced = False  # this worker is older than the client, and a newer one continues its runs
     for event in client.events():
         is_replaced = is_replaced or p.frees_older_worker(event, client.making_way)
         match event.get("type"):
@@ -94,7 +94,7 @@ _STATUS_BY_STATE = {"queued": "waiting for its turn", "paused": "paused", "runni
 
 
 def print_run_result(ended: RunSummary, as_json: bool, asked_for: bool = False) -> None:
-    """Print the result of a run that has ended. `asked_for`: the command itself stopped it, so that is a success."""
+    """Print the result of an ended run. `asked_for`: this command stopped the run, so that counts as success."""
     if ended.entry:
         print_result_and_exit(ended.name, library().open(ended.entry), ended.error, as_json, asked_for)
     elif ended.error:
@@ -106,7 +106,7 @@ def print_run_result(ended: RunSummary, as_json: bool, asked_for: bool = False) 
 
 
 class _NoCurve:
-    """Takes the place of a LiveCurve if nothing is drawn."""
+    """Stands in for LiveCurve if nothing is drawn."""
 
     def begin(self, run: RunSummary, points: list[Any]) -> None: ...
     def add_report(self, report: RunReport) -> None: ...
@@ -141,7 +141,7 @@ class LiveCurve:
 
     def add_report(self, report: RunReport) -> None:
         if self.latest and report.tokens != self.latest.tokens:
-            self.points = []  # "auto" starts with the next number of tokens
+            self.points = []  # "auto" has moved on to the next token count
         self.latest, self.status = report, ""
         self.points = (
             [point for point in self.points if point[0] < report.step] if self._is_repeated(report) else self.points
@@ -155,7 +155,7 @@ class LiveCurve:
         self._draw(now=True)
 
     def _is_repeated(self, report: RunReport) -> bool:
-        """Return whether the report's step was drawn before: the next worker resumes from a checkpoint."""
+        """Return whether the report's step is already drawn, because another worker resumed from a checkpoint."""
         return bool(self.points) and report.step <= self.points[-1][0]
 
     def _draw(self, now: bool = False) -> None:

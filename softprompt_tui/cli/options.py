@@ -1,4 +1,4 @@
-"""The training settings as command-line options, and the configuration that they build."""
+"""The training settings as command-line options, and the configuration built from them."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ plain_option = click.option(
 
 
 def prepare_prompt_text(prompt: str, plain: bool) -> str:
-    """Return the prompt to train. Prints a note if it contains the syntax of image programs."""
-    from softprompt.prompts.syntax import describe_syntax, prepare_prompt  # compiles its patterns in 7 ms
+    """Return the prompt to train. Prints a note if it contains image-program syntax."""
+    from softprompt.prompts.syntax import describe_syntax, prepare_prompt  # the import compiles patterns for 7 ms
 
     result = prepare_prompt(prompt, plain)
     if result.kinds:
@@ -169,7 +169,7 @@ def prepare_prompt_text(prompt: str, plain: bool) -> str:
 
 
 def training_options(command: Command) -> Command:
-    """Add all training options to a command. `config_from_options` reads them, but for model, device and precision."""
+    """Add all training options to a command. `config_from_options` uses all but model, device and precision."""
     return tokens_option(other_options(command))
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of work in this process: a training, a search for a hard readout, or a token sweep."""
+"""Progress bar for work done in this process: a training run, a hard-readout search or a token sweep."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.token_sweep import SweepReport
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each stops the work early and saves the best so far
+STOP_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # each of these stops the work early and saves the best result so far
 
 
 def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Install `handler` for the stop signals, except ignored ones (nohup). Returns the handlers that it replaces."""
+    """Install `handler` for the stop signals, leaving ignored signals alone (nohup). Returns the old handlers."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT:  # a person at the terminal can wait for slow output
+        if number != signal.SIGINT:  # SIGINT comes from a user at the terminal, who can wait for slow output
             end_soon()
         handler(number, frame)
 
@@ -34,7 +38,7 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dic
 
 
 class ProgressDisplay:
-    """A progress bar on stderr if that is a terminal. The first Ctrl-C or hangup stops the work, the second exits."""
+    """A progress bar, shown if stderr is a terminal. The first Ctrl-C or hangup stops the work; the second exits."""
 
     def __init__(self, quiet: bool, steps: int | None = None, auto: bool = False) -> None:
         self.steps, self.auto = steps, auto

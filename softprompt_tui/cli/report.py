@@ -1,4 +1,4 @@
-"""Prints a soft prompt: as text for people, as JSON for scripts."""
+"""Print a soft prompt, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
-    from softprompt.prompts.serialization import to_dict  # numpy
+    from softprompt.prompts.serialization import to_dict  # imports numpy
 
     metadata = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
     return {"id": entry.id, **to_dict(entry.prompt), **metadata, "path": str(path)}
@@ -78,7 +78,7 @@ def print_entry(entry: Entry, path: Path) -> None:
 
 
 def print_hard(prompt: SoftPrompt) -> None:
-    """Print the hard readout and its similarity beside those of the soft tokens and the readout."""
+    """Print the hard readout, and its similarity next to those of the soft tokens and the readout."""
     hard = prompt.hard
     assert hard is not None
     print_line("hard readout", hard.text)

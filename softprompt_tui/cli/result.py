@@ -1,4 +1,4 @@
-"""The end of a training on the command line, whether the command or the worker ran it."""
+"""Print the result of a training run and exit, whether this process or the worker ran it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def print_result_and_exit(name: str, entry: Entry, failure: str, as_json: bool, asked_for: bool = False) -> None:
-    """Print the saved entry, then exit with 1 if the training failed or with 130 if it was interrupted.
+    """Print the saved entry, then exit with 1 if training failed or with 130 if it was interrupted.
 
     Args:
-        name: the name that the user asked for.
-        failure: the reason why the training failed, or "".
-        asked_for: the command itself stopped the training, so an interruption is a success.
+        name: the requested name.
+        failure: why training failed, or "".
+        asked_for: this command itself stopped the run, so an interruption counts as success.
     """
     if name and entry.prompt.name != name:
         narrate(f"note: another entry took the name {name} meanwhile; saved as {entry.prompt.name}")

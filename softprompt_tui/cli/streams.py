@@ -1,4 +1,4 @@
-"""Standard streams that cannot break a command: closed, broken, full, or with an encoding that lacks characters.
+"""Make standard streams safe that are closed, broken or full, or that cannot encode some characters.
 
 A command finishes its work whatever happens to its output. A closed stream behaves like /dev/null. A reader that goes
 away is not an error. Output lost for another reason, such as a full disk, prints one line and sets exit code 1.
@@ -25,9 +25,9 @@ from softprompt.worker.log import PROGRAM, open_log_file
 
 TERMINAL_CHUNK = 256  # bytes
 POLL_SECONDS = 0.1
-MAX_INPUT_BYTES = 1 << 20  # more than any prompt or note; standard input may be endless
+MAX_INPUT_BYTES = 1 << 20  # larger than any prompt or note, because standard input may be endless
 STDIN, STDOUT, STDERR = 0, 1, 2
-NEAREST = "softprompt-nearest"  # name of the codec error handler that replaces characters which an encoding lacks
+NEAREST = "softprompt-nearest"  # name of the codec error handler that replaces unencodable characters
 _LOOKALIKES = str.maketrans(
     "─━│┃┄┈┌┐└┘├┤┬┴┼╭╮╰╯═║╔╗╚╝╸╺…·•–—‘’“”←→↑↓",
     "--||--+++++++++++++=|++++--..*--''\"\"<>^v",
@@ -59,7 +59,7 @@ class Output(io.RawIOBase):
             while written < view.nbytes and self.failure is None:
                 try:
                     if self.isatty():
-                        # a terminal that accepts any bytes accepts a chunk, so the write cannot block past `end_soon`
+                        # a ready terminal accepts a whole chunk, so the write cannot block and miss `end_soon`
                         self._wait()
                         written += os.write(self._descriptor, view[written : written + TERMINAL_CHUNK])
                     else:
@@ -71,7 +71,7 @@ class Output(io.RawIOBase):
             return view.nbytes
 
     def _wait(self) -> None:
-        """Wait until the stream accepts output. Raises TimeoutError if it does not and the program should end."""
+        """Wait until the stream accepts output. Raises TimeoutError if it stays blocked while the program is ending."""
         while not select.select([], [self._descriptor], [], POLL_SECONDS)[1]:
             if _is_ending:
                 raise TimeoutError(errno.ETIMEDOUT, "the stream accepts no more output")
@@ -83,7 +83,7 @@ _closed: set[int] = set()
 
 
 def prepare() -> None:
-    """Make the standard streams safe. Call this before opening any file, which could get a closed stream's number."""
+    """Make the standard streams safe. Call this before opening files: one could get a closed stream's descriptor."""
     codecs.register_error(NEAREST, _replace_unencodable)
     for descriptor in (STDIN, STDOUT, STDERR):
         if _is_closed(descriptor):
@@ -100,14 +100,14 @@ def prepare() -> None:
 
 
 def end_soon() -> None:
-    """Stop waiting for streams that accept no output, because the program should end."""
+    """Stop waiting for streams that accept no output, because the program is ending."""
     global _is_ending
     _is_ending = True
 
 
 @contextmanager
 def native_errors_logged() -> Iterator[None]:
-    """Redirect what compiled libraries write to standard error into the log. Our own lines still go to stderr."""
+    """Redirect what compiled libraries write to stderr into the log. This program's own messages still appear."""
     output = _outputs.get(STDERR)
     if output is None:
         yield
@@ -129,7 +129,7 @@ def native_errors_logged() -> Iterator[None]:
 
 
 def output_failure() -> OSError | None:
-    """Return the error that made standard output unusable, or None."""
+    """Return the error that broke standard output, or None."""
     output = _outputs.get(STDOUT)
     return output.failure if output else None
 
@@ -187,7 +187,7 @@ def _wrap(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
 
 
 def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that the encoding lacks: by look-alikes, or by one question mark per column."""
+    """Replace unencodable characters with look-alikes, or with one question mark per column."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_replacement, error.object[error.start : error.end])), error.end

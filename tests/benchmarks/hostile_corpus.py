@@ -66,7 +66,7 @@ def main() -> None:
         canary = scratch / "CANARY"
         rejected, readable = write_all(corpus, canary)
         os.environ["SOFTPROMPT_HOME"] = str(home)
-        Library().save(a_prompt(name="kept"))
+        Library().save(a_prompt(name="fox"))
         before = folder_digest(home / "data"), folder_digest(corpus)
         failures: list[str] = []
         peak_memory = max_seconds = 0.0

@@ -28,7 +28,7 @@ def main() -> None:
     differences = 0
     with ProcessPoolExecutor(options.jobs) as pool:
         homes = [seeds[first : first + BURSTS_PER_HOME] for first in range(0, len(seeds), BURSTS_PER_HOME)]
-        for difference in pool.map(first_difference, homes):
+        for difference in pool.map(find_first_difference, homes):
             if difference:
                 differences += 1
                 print(difference, flush=True)
@@ -37,7 +37,7 @@ def main() -> None:
     sys.exit(bool(differences))
 
 
-def first_difference(seeds: range) -> str:
+def find_first_difference(seeds: range) -> str:
     """Type the bursts of these seeds one after another.
 
     Returns:
@@ -47,7 +47,7 @@ def first_difference(seeds: range) -> str:
         for seed in seeds:
             keys = random_keys(seed)
             both.type(keys)
-            if difference := both.difference():
+            if difference := both.find_difference():
                 return f"seed {seed}: {' '.join(keys)}\n{difference}"
         both.quit()
     return ""

@@ -132,7 +132,7 @@ def save_to_small_disks(mount: Path) -> None:
 
 
 def save_to_nearly_full_disks(mount: Path) -> None:
-    """Fill a disk that has an index up to the last pages, and check that every write still succeeds."""
+    """Check that every write succeeds on a disk that has an index and at most 5 free pages."""
     mount.mkdir()
     home = mount / "home"
     os.environ["SOFTPROMPT_HOME"] = str(home)

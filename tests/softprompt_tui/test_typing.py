@@ -159,7 +159,7 @@ def test_a_burst_has_the_same_result_as_single_keys(tmp_path: Path) -> None:
         for seed in SEEDS:
             keys = random_keys(seed)
             interfaces.type(keys)
-            assert not (difference := interfaces.difference()), f"seed {seed}: {' '.join(keys)}\n{difference}"
+            assert not (difference := interfaces.find_difference()), f"seed {seed}: {' '.join(keys)}\n{difference}"
         interfaces.quit()
 
 

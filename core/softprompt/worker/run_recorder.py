@@ -67,7 +67,7 @@ class RunRecorder:
         self._final_state = report.state
         request = self.active.stop_request
         if request in ("pause", "leave") or self.last_report - self.last_save >= CHECKPOINT_SECONDS:
-            self._save(report.state)
+            self._write_checkpoint(report.state)
             self.last_save = time.monotonic()
         self.interrupt_if_requested()
         return request == "stop"
@@ -81,7 +81,7 @@ class RunRecorder:
     def save_final_state(self) -> None:
         """Save a checkpoint at the end of training, so that a restart resumes with the hard readout."""
         if self._final_state is not None:
-            self._save(self._final_state)
+            self._write_checkpoint(self._final_state)
             self._final_state = None
 
     def interrupt_if_requested(self) -> None:
@@ -117,7 +117,7 @@ class RunRecorder:
             ended |= {"entry": outcome.entry.id, "name": prompt.name, "similarity": prompt.similarity}
         self.end(ended | {"latest": self.latest, "began": self.began})
 
-    def _save(self, state: Callable[[], TrainingState]) -> None:
+    def _write_checkpoint(self, state: Callable[[], TrainingState]) -> None:
         """Write a checkpoint. Raises RunInterrupted if another process has taken the run."""
         try:
             self.interrupt_if_lost()

@@ -1,1 +1,1 @@
-"""One file a command."""
+"""One file per command or group of related commands."""

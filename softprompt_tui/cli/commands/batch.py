@@ -54,7 +54,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
 @plain_option
 @training_options
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def batch(
     file: str,
     format: Format | None,
@@ -142,7 +142,7 @@ def _table_row(result: Result) -> str:
 
 
 class BatchDisplay:
-    """Draws a progress bar on stderr if that is a terminal. The first Ctrl-C stops the batch after a checkpoint."""
+    """Draws a progress bar if stderr is a terminal. The first Ctrl-C saves a checkpoint and stops the batch."""
 
     def __init__(self, total: int, quiet: bool) -> None:
         self.total = total
@@ -175,7 +175,9 @@ class BatchDisplay:
         self.latest = progress
         if self.is_drawn:
             self.bar.update(self.task, completed=progress.done, description=sanitize(_describe_progress(progress)))
-        return self.interrupted or output_failure() is not None  # stop if nobody can read the results
+        return (
+            self.interrupted or output_failure() is not None
+        )  # also stop if stdout is broken and nobody can read the results
 
     def print(self, line: str, head: str = "") -> None:
         """Print a line on stdout, above the bar if both share a terminal. Prints `head` before the first line."""
@@ -189,7 +191,7 @@ class BatchDisplay:
             self.bar.start()
 
     def load(self, model: str, device: str, precision: str) -> Any:
-        """Load an encoder. Hides the bar, because a download has its own."""
+        """Load an encoder. Hides the bar meanwhile, because a download shows its own."""
         if self.is_drawn:
             self.bar.stop()
         try:
@@ -200,7 +202,7 @@ class BatchDisplay:
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self.interrupted or self.latest is None or self.latest.phase != "training":
-            raise KeyboardInterrupt  # no training is in progress, so nothing is lost
+            raise KeyboardInterrupt  # nothing has been trained yet, so there is nothing to save
         self.interrupted = True
 
     def finish(self, advice: str) -> None:

@@ -90,12 +90,12 @@ def bench(
     batches: tuple[int, ...] | None,
     as_json: bool,
 ) -> None:
-    """Measure this program on this machine: cost of a step, time to a good soft prompt, quality of soft prompts and
-    hard readouts.
+    """Measure speed and quality on this machine: the cost of a step, the time to a good soft prompt, and the quality of
+    soft prompts and hard readouts.
 
-    It is compared with PEZ (as published, and faster), textual inversion (with its usual learning rate and with the
-    best of several), and the limit, which is the time of the matrix products alone. All methods alternate and share
-    start, prompts and threads, so the ratios hold on a busy machine too. The table of batches shows how many prompts
+    The peers are PEZ (as published, and a faster version) and textual inversion (with its usual learning rate, and with
+    the best of several). The limit is the time of the matrix products alone. All methods take turns and share the same
+    start, prompts and threads, so the ratios also hold on a busy machine. The table of batches shows how many prompts
     to train at once and how much memory that needs.
 
     \b
@@ -137,11 +137,11 @@ def bench(
     complete = False
     try:
         for row in measure(encoder, plan, narrate):
-            if not as_json and rows and row.part != rows[-1].part:  # the first row of the next part
+            if not as_json and rows and row.part != rows[-1].part:  # this row starts the next part
                 printed = _print_rows(rows, printed)
             rows.append(row)
         complete = True
-    finally:  # print an hour's results even after Ctrl-C or a device failure
+    finally:  # keep an hour's results even after Ctrl-C or a device failure
         if as_json and rows:
             print_json(_json_document(machine, plan.as_dict(), rows, complete))
         elif rows:
@@ -171,7 +171,7 @@ def _print_machine(machine: Machine) -> None:
 
 
 def _print_rows(rows: list[Row], printed: int) -> int:
-    """Print the tables of all rows after the first `printed` ones. Returns the new number of printed rows."""
+    """Print tables of all rows except the first `printed`. Returns the total number of rows printed so far."""
     for kind, print_kind in TABLES.items():
         rows_of_kind = [row for row in rows[printed:] if row.kind == kind]
         if rows_of_kind:

@@ -15,7 +15,7 @@ from softprompt_tui.cli.report import print_line
 @device_option
 @json_option
 def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> None:
-    """Show how similar texts are to a text encoder: the cosine of their pooled embeddings, pair by pair.
+    """Show how similar a text encoder finds each pair of texts: the cosine of their pooled embeddings.
 
     \b
     Examples:

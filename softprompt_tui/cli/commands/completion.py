@@ -14,7 +14,7 @@ _VARIABLE = "_SOFTPROMPT_TUI_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a script that makes SHELL complete commands, options, models and saved names.
+    """Print a completion script for SHELL. It completes commands, options, models and saved names.
 
     \b
     Examples:

@@ -87,7 +87,7 @@ def compose(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Use soft prompts as words, and compare TEMPLATE with the same sentence whose prompts are written out.
+    """Use soft prompts as words, and compare TEMPLATE with the same sentence with all prompts written out.
 
     [name] is a saved soft prompt, [name:2] its second soft token, [name:1-3] its first three, [a*.6 + b*.4] a mix by
     weight, and \\[ a plain bracket. Without --save, a mix is approximated by the mean of the vectors; --save trains it.
@@ -157,7 +157,7 @@ def compose(
 
 
 def _find_model(sentence: ParsedPrompt) -> str:
-    """Return the model of the first soft prompt that has a known one. Later checks reject those of other models."""
+    """Return the model of the first soft prompt with a known one. Soft prompts of other models are rejected later."""
     models = [entry.prompt.model for word in sentence.words for entry in word.entries if entry.prompt.model]
     return models[0] if models else MINI
 

@@ -74,7 +74,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
 
 
 def _similarity(a: Entry, b: Entry, device: str) -> float | None:
-    """Return the similarity of two soft prompts. If the model cannot be used, print why and return None."""
+    """Return the similarity of two soft prompts, or print why it cannot be measured and return None."""
     try:
         encoder = load(a.prompt.model, device)
         encoder.check_compatible(a.prompt)

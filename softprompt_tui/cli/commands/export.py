@@ -42,8 +42,8 @@ from softprompt_tui.cli.report import print_line
 def export(name: str, to: str, other: str, out: Path | None, token: str, force: bool, as_json: bool) -> None:
     """Write NAME, a name or an id, as a file for another program, and show what to type there.
 
-    ComfyUI, AUTOMATIC1111, Forge, InvokeAI, kohya and diffusers all load `safetensors`. `a1111-png` is a picture that
-    contains the soft prompt. kobold, peft and numpy are for exchanging vectors. An image program can only use a soft
+    ComfyUI, AUTOMATIC1111, Forge, InvokeAI, kohya and diffusers all load `safetensors`. `a1111-png` is a picture with
+    the soft prompt inside. kobold, peft and numpy exchange plain vectors. An image program can only use a soft
     prompt that was trained on its own text encoder: ViT-L-14-quickgelu/openai for Stable Diffusion 1.x.
 
     \b

@@ -1,4 +1,4 @@
-"""`softprompt-tui harden`, and the hard readout's options, which `train` shares."""
+"""`softprompt-tui harden`, and the options of a hard readout, which `train` uses too."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
 )
 @device_option
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress line.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def harden(
     name: str, device: str, as_json: bool, quiet: bool, init: str, restarts: int, seed: int, **settings: Any
 ) -> None:
-    """Search for the hard readout of NAME, real words with the meaning of its prompt, and save it in the entry.
+    """Find a hard readout for NAME (real words with the same meaning as its prompt) and save it in the entry.
 
-    An entry has one hard readout; a new search replaces it. The readout lists the words nearest to the soft tokens;
-    the hard readout is text to paste anywhere: typed again, it becomes exactly the tokens that were scored.
+    An entry holds one hard readout; a new search replaces it. Unlike the readout, which only lists the words nearest to
+    the soft tokens, a hard readout can be pasted anywhere: it tokenizes to exactly the tokens that were scored.
 
     \b
     Examples:

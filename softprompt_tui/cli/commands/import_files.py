@@ -77,7 +77,7 @@ def import_(
     """Import soft prompts from FILES: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI,
     kohya and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and exports of softprompt-tui.
 
-    The content of a file decides its format, not its name, and nothing in a file is ever run. All files are checked
+    A file's content determines its format, not its name, and no code in a file is ever run. All files are checked
     first; if one is rejected, none is saved. The same file is never added twice. What a file does not say stays
     unknown, usually the prompt and the model.
 
@@ -167,7 +167,7 @@ def assign(
     for name in names:
         try:
             soft_prompt = user_library.open(name).prompt
-            # check before loading a model
+            # loading a model takes seconds, so check this first
             is_new = bool(model) and (prompt is None or model != soft_prompt.model)
             check_assignable(soft_prompt, model=is_new, hard_prompt=prompt is not None, again=again)
             model_name = model or (soft_prompt.model if soft_prompt.model_fingerprint else "")
@@ -266,7 +266,7 @@ def _unknown(prompt: SoftPrompt) -> list[str]:
 
 
 def _describe_candidates(width: int) -> tuple[list[str], str]:
-    """Return the names of the models of this width, and one line about them."""
+    """Return the names of all models of this width, and a line that describes them."""
     from softprompt.encoders.catalog import is_cached
     from softprompt.formats.importer import find_candidate_models
     from softprompt.text_states import KNOWN_ENCODERS

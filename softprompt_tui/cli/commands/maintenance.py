@@ -30,7 +30,7 @@ def library() -> None:
 @library.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Verify every byte of every file. The exit code is 1 if any is damaged.
+    """Verify every byte of every file. The exit code is 1 if a file is damaged.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def check(as_json: bool) -> None:
 
 @library.command()
 def rebuild() -> None:
-    """Rebuild the search index from the entries. The index only makes lists fast; nothing is lost without it.
+    """Rebuild the search index from the entries. The index only speeds up lists; no data is lost without it.
 
     \b
     Example:
@@ -87,7 +87,7 @@ def rebuild() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def backup(file: Path, as_json: bool) -> None:
-    """Write the library and its trash into a new zip FILE and verify it. Damaged files are left out; exit code 1.
+    """Write the library and its trash to a new zip FILE and verify it. Damaged files are left out (exit code 1).
 
     \b
     Example:
@@ -137,7 +137,7 @@ def _report_damaged(damaged: list[EntryDamaged]) -> None:
 
 
 def _bar(label: str) -> AbstractContextManager[Any]:
-    """Return a context manager whose value is a callback (done, total) that draws a bar; None without a terminal."""
+    """Return a progress bar as a context manager. Its value is a callback (done, total), or None without a terminal."""
     return _Bar(label) if sys.stderr.isatty() else nullcontext(None)
 
 

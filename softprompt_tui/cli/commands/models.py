@@ -13,7 +13,7 @@ from softprompt_tui.cli.report import print_line
 
 
 class QueryGroup(click.Group):
-    """A group that passes words which are not a subcommand to `find`, as its query."""
+    """A group that treats words as a query for `find` unless the first one is a subcommand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_subcommand = bool(args) and args[0] in (*self.commands, *self.get_help_option_names(ctx))

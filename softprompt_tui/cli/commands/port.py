@@ -34,7 +34,7 @@ from softprompt_tui.services.job_form import training_config
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Submit it to the worker. Prints the run's id.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def port(
     name: str,
     model: str,
@@ -45,7 +45,7 @@ def port(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train NAME again for another model, with the same prompt and settings. Vectors only work in their own model.
+    """Train NAME again for another model, with the same prompt and settings. Vectors only work with their own model.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def port(
     from softprompt.composition.sentence import make_ancestor
 
     config = training_config(prompt)
-    if config.init == "soft":  # its start vectors were not saved, and belong to the other model
+    if config.init == "soft":  # the start vectors were not saved, and they belong to the old model
         config = replace(config, init="noise")
     if family is not None:
         config = replace(config, family=family)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_NEIGHBOURS = 1000
 INDENT = 6
-NO_BREAK = "\u2007"  # a space between a word and its cosine that does not break the line
+NO_BREAK = "\u2007"  # a non-breaking space between a word and its cosine
 
 
 def nearest_tokens(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
@@ -36,7 +36,7 @@ def nearest_tokens(read: ReadoutToken) -> tuple[tuple[str, float], ...]:
 @device_option
 @json_option
 def readout(name: str, top: int, device: str, as_json: bool) -> None:
-    """Show the vocabulary words nearest to each soft token of NAME, and their similarity when typed as text.
+    """Show the vocabulary words nearest to each soft token of NAME, and their similarity when used as a text prompt.
 
     \b
     Examples:

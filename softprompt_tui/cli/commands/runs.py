@@ -31,7 +31,7 @@ def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
     return [CompletionItem(folder.id) for folder in list_folders(runs_folder()) if folder.id.startswith(incomplete)]
 
 
-SHORT_ID_LENGTH = 8  # letters of an id that the table shows if they are unique
+SHORT_ID_LENGTH = 8  # letters of an id shown in the table, if they are unique
 
 run_argument = click.argument("run", shell_complete=complete_run)
 
@@ -40,7 +40,7 @@ def worker(older: bool = True) -> Client:
     """Connect to this user's worker, and start it if needed.
 
     Args:
-        older: accept a worker of an older version. Otherwise wait until it hands over to a new one.
+        older: accept a worker of an older version instead of waiting until it hands over to a new one.
     """
     from softprompt.worker.client import connect
 
@@ -50,7 +50,7 @@ def worker(older: bool = True) -> Client:
 
 
 def resolve_model(model: str) -> str:
-    """Make the folder of a local model absolute: the worker has another working folder."""
+    """Make the folder of a local model absolute, because the worker runs in a different folder."""
     if not model.startswith(LOCAL_PREFIX):
         return model
     folder = Path(model.removeprefix(LOCAL_PREFIX)).absolute()
@@ -62,7 +62,7 @@ def resolve_model(model: str) -> str:
 
 
 def submit(job: AnyJob, start: str, as_json: bool) -> None:
-    """Submit a job to the worker and print the run's id. Raises the error of a job that its model cannot run."""
+    """Submit a job to the worker and print the run's id. Raises the same errors as `check_fits`."""
     check_fits(job)
     with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
@@ -92,7 +92,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from softprompt.worker.leases import is_on_this_host
-    from softprompt.worker.run_folder import list_runs, runs_folder  # costs 15 ms, which no other command here needs
+    from softprompt.worker.run_folder import list_runs, runs_folder  # takes 15 ms and is needed here only
 
     folder = runs_folder()
     all_runs = [run.summary() for run in list_runs(folder)]
@@ -125,7 +125,7 @@ def _row(run: RunSummary, places: dict[str, int], now: datetime, is_unreadable: 
 
 
 def _explain_waiting(local_runs: list[RunSummary]) -> None:
-    """Print what the queued runs of this host wait for. Runs of other hosts do not wait for anything here."""
+    """Print what the queued runs of this host are waiting for. Runs of other hosts wait for nothing on this one."""
     from softprompt.worker.client import connect
 
     waiting = [run for run in local_runs if run.state == "queued"]
@@ -152,7 +152,7 @@ def _send_request(request: p.Request, message: str) -> None:
 @runs.command()
 @run_argument
 def pause(run: str) -> None:
-    """Pause RUN and keep its progress. The next run in the queue trains meanwhile.
+    """Pause RUN, keeping its progress. The next queued run starts in its place.
 
     \b
     Example:
@@ -208,7 +208,7 @@ def drop(run: str) -> None:
 @click.command()
 @run_argument
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Show only the result, no curve.")
+@click.option("--quiet", "-q", is_flag=True, help="Show only the result, without the curve.")
 def attach(run: str, as_json: bool, quiet: bool) -> None:
     """Show RUN and its curve until it ends, then its result, as `train` does. Ctrl-C detaches; the training goes on.
 
@@ -226,7 +226,7 @@ def attach(run: str, as_json: bool, quiet: bool) -> None:
 @run_argument
 @json_option
 def stop(run: str, as_json: bool) -> None:
-    """Stop RUN, save its best result so far and show it. A run that has not started just leaves the queue.
+    """Stop RUN, then save and show its best result so far. A run that has not started is removed from the queue.
 
     \b
     Example:

@@ -48,15 +48,15 @@ NONE = "none"
 @click.option(
     "--keep",
     metavar="knee|all|NUMBERS",
-    help="Save the knee, all, or a list such as 3,5 without asking. Without a terminal this is the only way to save.",
+    help="Results to save without asking: the knee, all, or a list such as 3,5. Required without a terminal.",
 )
 @click.option(
-    "--name", help="Start of the saved names, followed by -k and the number. The default is made from the prompt."
+    "--name", help="Prefix of the saved names, followed by -k and the token count. Derived from the prompt by default."
 )
 @plain_option
 @other_options
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def sweep(
     prompt: str,
     tokens: str,
@@ -76,12 +76,12 @@ def sweep(
     similarity  of the soft tokens alone to PROMPT
     composed    mean similarity inside sentences that were not used in training
     worst       the lowest of these
-    as text     similarity of the readout (the nearest words), typed as text
-    knee        where more tokens start to add little: the point farthest above the
-                line from the first number to the last
+    as text     similarity of the readout (the nearest words), used as a text prompt
+    knee        the point of diminishing returns: the result farthest above the
+                straight line between the first and last results
 
-    On a terminal the command asks what to save; in scripts, use --keep. --json prints a result for each number, with
-    its id and name, or null if it was not saved. In the interface, F7 does the same live.
+    On a terminal, the command asks what to save; in scripts, use --keep. --json prints one result per token count; id
+    and name are null if a result was not saved. In the interface, F7 runs a sweep interactively.
 
     \b
     Examples:
@@ -100,7 +100,7 @@ def sweep(
     stem = user_library.check_new_name(name) if name else name_from_prompt(prompt, ())
     job = SweepJob(prompt, config, resolve_model(model), device, precision, sweep=numbers)
     check_fits(job)
-    # imports torch, which takes 2-4 s: check the job first
+    # loading imports torch (2-4 s), so the job is checked first
     encoder = load(job.model, device, precision)
     with ProgressDisplay(quiet, config.steps) as progress:
         prompts = _train_sweep(encoder, prompt, numbers, config, progress)
@@ -113,7 +113,7 @@ def sweep(
         chosen = [knee] if selection == "knee" else [*numbers] if selection == "all" else [*selection]
         return {prompt.tokens: _save(user_library, prompt, stem) for prompt in prompts if prompt.tokens in chosen}
 
-    saved = save(selection or ())  # before printing, which may fail
+    saved = save(selection or ())  # save before printing, which may fail
     if not as_json:
         _print_results(rows)
     if selection is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
@@ -158,14 +158,14 @@ def _parse_selection(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]
     chosen = parse_token_counts(text)
     if missing := [k for k in chosen if k not in numbers]:
         raise ConfigError(
-            f"cannot keep {missing[0]} tokens, which the sweep does not try. Choose from "
+            f"cannot keep {missing[0]} tokens: the sweep does not include that number. Choose from "
             f"{', '.join(map(str, numbers))}."
         )
     return chosen
 
 
 def _ask_selection(numbers: Sequence[int], knee: int) -> str | tuple[int, ...]:
-    """Ask which results to save until the answer is valid."""
+    """Ask which results to save, repeating until the answer is valid."""
     while True:
         typed = click.prompt(
             f"Which to save? knee ({knee}), all, numbers such as 3,5, or {NONE}", default="knee", err=True

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt")
-@click.option("--name", help="Name in the library. The default is made from the prompt's words.")
+@click.option("--name", help="Name in the library. Derived from the prompt by default.")
 @plain_option
 @training_options
 @click.option(
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     help="Submit it to the worker, which trains one run after another and outlives this terminal. Prints the run's id.",
 )
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def train(
     prompt: str,
     name: str | None,
@@ -84,7 +84,7 @@ def train(
       softprompt-tui train "a red fox asleep in deep snow" -k 4 --hard --hard-words dictionary
       softprompt-tui train "a red fox asleep in deep snow" --background
 
-    Ctrl-C or a hangup stops the training and saves the best so far; a second Ctrl-C quits without saving. With
+    Ctrl-C or a hangup stops training and saves the best result so far; a second Ctrl-C quits without saving. With
     --background the training goes on: `runs` lists it, `attach` shows it.
     """  # fmt: skip
     if prompt == "-":
@@ -118,9 +118,9 @@ def train(
 def train_here(
     job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None
 ) -> None:
-    """Run a training job in this process, save the result and show it. `encoder` is the job's model, if loaded."""
+    """Run a training job in this process, then save and show the result. `encoder` is its model, if already loaded."""
     check_fits(job)
-    # imports torch, which takes 2-4 s: check the job first
+    # loading imports torch (2-4 s), so the job is checked first
     encoder = encoder or load(job.model, job.device, job.precision)
     with ProgressDisplay(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
         outcome = run_job(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)

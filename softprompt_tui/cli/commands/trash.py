@@ -30,7 +30,9 @@ def rm(names: tuple[str, ...]) -> None:
     """
     _for_each(
         names,
-        lambda name: f"{name} is in the trash. `softprompt-tui restore {library().delete(name)[:8]}` restores it",
+        lambda name: (
+            f"{name} is in the trash. To restore it, run `softprompt-tui restore {library().delete(name)[:8]}`."
+        ),
     )
 
 
@@ -61,8 +63,8 @@ def restore(names: tuple[str, ...], as_json: bool) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_trashed)
-@click.option("--all", "everything", is_flag=True, help="Empty the whole trash.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--all", "everything", is_flag=True, help="Delete everything in the trash.")
+@click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
 def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
     """Delete soft prompts in the trash for good. Only a backup can bring them back.
 
@@ -79,7 +81,9 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool) -> None:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("purge needs a confirmation, and standard input is not a terminal. Give --yes.")
+            raise click.UsageError(
+                "purge needs confirmation, but standard input is not a terminal. Pass --yes to confirm."
+            )
         click.confirm(
             f"Delete {f'{count:,} soft prompts' if count > 1 else '1 soft prompt'} for good?", abort=True, err=True
         )

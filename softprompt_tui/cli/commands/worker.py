@@ -14,7 +14,7 @@ from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_
 from softprompt_tui.cli.report import print_line
 from softprompt_tui.rendering.sanitize import sanitize
 
-EXIT_TIMEOUT_SECONDS = 5.0  # how long to wait for the process after its last message
+EXIT_TIMEOUT_SECONDS = 5.0  # how long to wait for the process to exit after its last message
 
 
 @click.group()
@@ -22,7 +22,7 @@ def worker() -> None:
     """Control the process that trains in the background.
 
     The worker trains one run after another, keeps the model loaded and outlives the terminal. It starts when needed
-    and ends after 15 minutes without work. After a kill or a reboot it continues where it was.
+    and ends after 15 minutes without work. After a crash or a reboot it continues where it left off.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def worker() -> None:
 @worker.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether the worker is running, what it trains and which models it has loaded. Exit code 1 if there is none.
+    """Show whether the worker is running, what it is training and which models are loaded. Exit code 1 if it is not.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`softprompt-tui batch`: what it prints, how it ends, and that a kill costs nothing."""
+"""`softprompt-tui batch`: output, exit codes, priority, and continuing after an interruption or a kill."""
 
 from __future__ import annotations
 
@@ -25,51 +25,54 @@ from tests.worker_process import nicenesses, wait_until
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("-k", "2", "--steps", "4", "--no-contexts")
 FIELDS = (
-    "line state prompt id name model tokens similarity composed worst floor steps seconds readout_text readout_similarity error"
+    "line state prompt id name model tokens similarity composed worst floor steps seconds readout_text "
+    "readout_similarity error"
 ).split()
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def prompt_file(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.txt"
     path.write_text(f"# two\n{FOX}\n\n{BOAT}\n")
     return path
 
 
-def command(*args: object) -> list[str]:
+def batch_command(*args: object) -> list[str]:
     return [sys.executable, "-m", "softprompt_tui", "batch", *map(str, args)]
 
 
-def test_each_prompt_is_a_line_of_json(run: Run, file: Path) -> None:
-    done = run("batch", str(file), *SHORT, "--tag", "lot")
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [list(result) for result in results] == [FIELDS, FIELDS]
-    assert {(result["line"], result["prompt"], result["state"]) for result in results} == {
+def test_each_prompt_gives_one_json_line(run: Run, prompt_file: Path) -> None:
+    result = run("batch", str(prompt_file), *SHORT, "--tag", "lot")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [list(record) for record in records] == [FIELDS, FIELDS]
+    assert {(record["line"], record["prompt"], record["state"]) for record in records} == {
         (2, FOX, "trained"),
         (4, BOAT, "trained"),
     }
-    assert done.returncode == 0
-    assert "2 of 2 prompts: 2 trained at" in done.stderr
-    assert {one.name for one in Library().list(tags=["lot"]).entries} == {result["name"] for result in results}
-    again = run("batch", str(file), *SHORT, "--quiet")
-    assert [json.loads(line)["state"] for line in again.stdout.splitlines()] == ["before", "before"]
-    assert "2 of 2 prompts: 0 trained, 2 from before" in again.stderr
+    assert result.returncode == 0
+    assert "2 of 2 prompts: 2 trained at" in result.stderr
+    assert {entry.name for entry in Library().list(tags=["lot"]).entries} == {record["name"] for record in records}
+    second = run("batch", str(prompt_file), *SHORT, "--quiet")
+    assert [json.loads(line)["state"] for line in second.stdout.splitlines()] == ["before", "before"]
+    assert "2 of 2 prompts: 0 trained, 2 from before" in second.stderr
 
 
-def test_one_that_fails_ends_with_1_and_the_others_are_there(run: Run, file: Path) -> None:
-    file.write_bytes(f"{FOX}\n{'fox ' * 300}\n\x1b]0;title\x07\xff\n".encode("latin-1"))
-    done = run("batch", str(file), *SHORT)
-    results = {result["line"]: result for result in map(json.loads, done.stdout.splitlines())}
-    assert done.returncode == 1
-    assert results[1]["error"] is None
-    assert results[2]["error"]["kind"] == "PromptTooLong"
-    assert "not valid UTF-8" in results[3]["error"]["message"]
-    assert "3 prompts: 1 trained" in done.stderr
-    assert "2 failed" in done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
+def test_a_failing_prompt_sets_exit_code_1_and_the_others_are_trained(run: Run, prompt_file: Path) -> None:
+    prompt_file.write_bytes(f"{FOX}\n{'fox ' * 300}\n\x1b]0;title\x07\xff\n".encode("latin-1"))
+    result = run("batch", str(prompt_file), *SHORT)
+    records = {record["line"]: record for record in map(json.loads, result.stdout.splitlines())}
+    assert result.returncode == 1
+    assert records[1]["error"] is None
+    assert records[2]["error"]["kind"] == "PromptTooLong"
+    assert "not valid UTF-8" in records[3]["error"]["message"]
+    assert "3 prompts: 1 trained" in result.stderr
+    assert "2 failed" in result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
 
 
-def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_csv_from_standard_input_sets_options_for_each_prompt(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     text = f"caption;tokens;url\n{FOX};1;x\n{BOAT};;y\n"
 
     class Stdin:
@@ -77,18 +80,18 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(sys, "stdin", Stdin())
     out = tmp_path / "results.jsonl"
-    done = run(
+    result = run(
         "batch", "-", "--format", "csv", "--column", "caption", "--steps", "4", "--no-contexts", "--out", str(out)
     )
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "not used: url" in done.stderr
-    results = {result["line"]: result for result in map(json.loads, out.read_text().splitlines())}
-    assert (results[2]["tokens"], results[3]["tokens"]) == (1, 10)
-    assert Library().open(results[2]["id"]).prompt.config["contexts"] == []
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "not used: url" in result.stderr
+    records = {record["line"]: record for record in map(json.loads, out.read_text().splitlines())}
+    assert (records[2]["tokens"], records[3]["tokens"]) == (1, 10)
+    assert Library().open(records[2]["id"]).prompt.config["contexts"] == []
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["nothing.txt"], "cannot read nothing.txt: No such file"),
         (["."], "cannot read .: Is a directory"),
@@ -104,96 +107,102 @@ def test_standard_input_and_the_settings_of_rows(run: Run, monkeypatch: pytest.M
         ([], "Missing argument 'FILE'"),
     ],
 )
-def test_bad_input_ends_with_2_and_one_clear_line(run: Run, file: Path, home: Path, args: list[str], said: str) -> None:
-    done = run("batch", *(str(file) if arg == "FILE" else arg for arg in args))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_bad_input_exits_with_2_and_a_one_line_message(
+    run: Run, prompt_file: Path, home: Path, args: list[str], message: str
+) -> None:
+    result = run("batch", *(str(prompt_file) if arg == "FILE" else arg for arg in args))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert Library().list().entries == []
 
 
-def test_killed_at_any_moment_each_is_there_once(home: Path, tmp_path: Path, nursery: Nursery) -> None:
-    """Killed when the first results are there, again and again, until it comes to its end."""
-    file, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+def test_after_kills_every_prompt_has_exactly_one_result(home: Path, tmp_path: Path, nursery: Nursery) -> None:
+    """The command is killed after 1, 5 and 9 results, and then runs to its end."""
+    path, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     prompts = [
         f"a {colour} {animal} on a hill"
         for colour in ("red", "blue", "old")
         for animal in ("fox", "cat", "owl", "horse")
     ]
-    file.write_text("\n".join(prompts))
-    args = ("batch", f"{file}", "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", f"{out}")
-    killed = 0
-    for enough in (1, 5, 9):
+    path.write_text("\n".join(prompts))
+    args = ("batch", f"{path}", "-k", "1", "--steps", "20", "--no-contexts", "--together", "3", "--out", f"{out}")
+    kills = 0
+    for result_count in (1, 5, 9):
         process = nursery.start_command(*args)
         wait_until(
-            lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= enough), 60
-        )  # noqa: B023
+            lambda: (
+                process.poll() is not None  # noqa: B023
+                or (out.exists() and len(out.read_bytes().splitlines()) >= result_count)  # noqa: B023
+            ),
+            60,
+        )
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed
-    done = nursery.run(*args)
-    assert done.returncode == 0
-    assert f"{len(prompts)} of {len(prompts)} prompts" in done.stderr
-    results = [json.loads(line) for line in out.read_text().splitlines()]
-    assert sorted(result["prompt"] for result in results) == sorted(prompts)
-    saved = Library().list().entries
-    assert sorted(one.id for one in saved) == sorted(result["id"] for result in results)
-    assert sorted(Library().open(one.id).prompt.hard_prompt for one in saved) == sorted(prompts)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    result = nursery.run(*args)
+    assert result.returncode == 0
+    assert f"{len(prompts)} of {len(prompts)} prompts" in result.stderr
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(record["prompt"] for record in records) == sorted(prompts)
+    entries = Library().list().entries
+    assert sorted(entry.id for entry in entries) == sorted(record["id"] for record in records)
+    assert sorted(Library().open(entry.id).prompt.hard_prompt for entry in entries) == sorted(prompts)
 
 
-def test_it_makes_way_unless_its_user_has_said_how_much(home: Path, file: Path, tmp_path: Path) -> None:
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    for i, (started, found) in enumerate(((0, usual or BATCH_NICENESS), (3, usual + 3))):
+def test_it_lowers_its_priority_unless_the_user_has_set_one(home: Path, prompt_file: Path, tmp_path: Path) -> None:
+    own_niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    for i, (given, expected) in enumerate(((0, own_niceness or BATCH_NICENESS), (3, own_niceness + 3))):
         out = tmp_path / f"{i}.jsonl"
-        args = command(file, "-k", "2", "--steps", "4", "--no-contexts", "--together", "3", "--out", out)
-        file.write_text("\n".join(f"a fox number {i} {k}" for k in range(300)))
-        process = subprocess.Popen(["nice", "-n", f"{started}", *args], stderr=subprocess.DEVNULL)
+        args = batch_command(prompt_file, "-k", "2", "--steps", "4", "--no-contexts", "--together", "3", "--out", out)
+        prompt_file.write_text("\n".join(f"a fox number {i} {k}" for k in range(300)))
+        process = subprocess.Popen(["nice", "-n", f"{given}", *args], stderr=subprocess.DEVNULL)
         wait_until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size), 60)  # noqa: B023
-        assert nicenesses(process.pid) == {found}  # of torch's threads too
+        assert nicenesses(process.pid) == {expected}  # all of torch's threads too
         process.kill()
         process.wait()
 
 
-def test_ctrl_c_writes_down_what_is_under_way_and_says_how_to_go_on(home: Path, file: Path, nursery: Nursery) -> None:
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_continue(home: Path, prompt_file: Path, nursery: Nursery) -> None:
     master, slave = pty.openpty()
-    args = ("batch", f"{file}", "-k", "2", "--steps", "50000", "--no-contexts")
+    args = ("batch", f"{prompt_file}", "-k", "2", "--steps", "50000", "--no-contexts")
     process = nursery.start_command(*args, stderr=slave, TERM="xterm", COLUMNS="80")
     os.close(slave)
-    seen = ""
-    while " left" not in seen:
-        seen += os.read(master, 4096).decode(errors="replace")
+    output = ""
+    while " left" not in output:
+        output += os.read(master, 4096).decode(errors="replace")
     process.send_signal(signal.SIGINT)
     try:
         while data := os.read(master, 4096):
-            seen += data.decode(errors="replace")
-    except OSError:  # the terminal's other end is closed
+            output += data.decode(errors="replace")
+    except OSError:  # the command has closed its end
         pass
     assert process.wait() == 130
-    assert "0 of 2 prompts" in seen
-    assert "interrupted; run the same command again to continue" in seen
+    assert "0 of 2 prompts" in output
+    assert "interrupted; run the same command again to continue" in output
     assert len(list((home / "data" / "batches").glob("*.state"))) == 1
     os.close(master)
 
 
-def test_on_a_terminal_results_are_rows_under_heads(home: Path, file: Path, nursery: Nursery) -> None:
-    file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
+def test_on_a_terminal_the_results_are_a_table(home: Path, prompt_file: Path, nursery: Nursery) -> None:
+    prompt_file.write_text(f"{FOX}\n\x1b[31mred {'fox ' * 300}\n")
     master, slave = pty.openpty()
-    process = nursery.start_command("batch", f"{file}", *SHORT, "--quiet", stdout=slave)
+    process = nursery.start_command("batch", f"{prompt_file}", *SHORT, "--quiet", stdout=slave)
     os.close(slave)
-    seen = b""
+    output = b""
     try:
         while data := os.read(master, 4096):
-            seen += data
+            output += data
     except OSError:
         pass
     os.close(master)
     assert process.wait() == 1
-    words = seen.decode()
-    head, *rows = (re.sub(r"\x1b\[[0-9]*m", "", line) for line in words.splitlines())
+    text = output.decode()
+    header, *rows = (re.sub(r"\x1b\[[0-9]*m", "", line) for line in text.splitlines())
     (row,) = (row for row in rows if FOX in row)
-    assert head.split() == ["similarity", "composed", "name", "prompt"]
-    assert [row.index(text) for text in ("red-fox-asleep", FOX)] == [head.index("name"), head.index("prompt")]
-    assert words.count("similarity") == 1
-    assert f"red-fox-asleep            {FOX}" in words
-    assert "line 2: the prompt has " in words
-    assert "\x1b[31m" not in words
+    assert header.split() == ["similarity", "composed", "name", "prompt"]
+    assert [row.index(cell) for cell in ("red-fox-asleep", FOX)] == [header.index("name"), header.index("prompt")]
+    assert text.count("similarity") == 1
+    assert f"red-fox-asleep            {FOX}" in text
+    assert "line 2: the prompt has " in text
+    assert "\x1b[31m" not in text

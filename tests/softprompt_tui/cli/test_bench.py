@@ -1,4 +1,4 @@
-"""`softprompt-tui bench`: tables for people, one document for scripts, and what is there when it is interrupted."""
+"""`softprompt-tui bench`: tables for people, one document for scripts, and partial results after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,49 +16,63 @@ from softprompt.config import HardConfig
 from tests.nursery import PIPE, Nursery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ONE_START = "from functools import partial\nfrom softprompt.bench import hard\nhard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
+ONE_RESTART_CODE = (
+    "from functools import partial\nfrom softprompt.bench import hard\n"
+    "hard.HardConfig = partial(hard.HardConfig, restarts=1)\n"
+)
 SHORT = ("--quick", "--only", "hard", "--count", "1", "--seconds", "0.1")
 
 
 @pytest.fixture(autouse=True)
-def one_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches from one start, not four: each method has as long as a round of ours takes, and what is printed is the same."""
+def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search with one restart instead of four. Every method gets as long as ours takes, so all finish sooner."""
     monkeypatch.setattr(hard, "HardConfig", partial(HardConfig, restarts=1))
 
 
-def test_scripts_get_one_document_with_every_table(run: Run) -> None:
-    done = run("bench", *SHORT, "--json")
-    assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout)
-    assert set(made) == {"machine", "plan", "steps", "batches", "time", "soft", "pairs", "hard", "figures", "complete"}
-    assert made["complete"] is True
-    assert made["machine"]["model"] == "mini"
-    assert made["machine"]["gflops"] > 0
-    assert made["plan"]["parts"] == ["hard"]
-    assert [(row["tokens"], row["method"]) for row in made["hard"]] == [
+def test_json_is_one_document_with_every_table(run: Run) -> None:
+    result = run("bench", *SHORT, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {
+        "machine",
+        "plan",
+        "steps",
+        "batches",
+        "time",
+        "soft",
+        "pairs",
+        "hard",
+        "figures",
+        "complete",
+    }
+    assert document["complete"] is True
+    assert document["machine"]["model"] == "mini"
+    assert document["machine"]["gflops"] > 0
+    assert document["plan"]["parts"] == ["hard"]
+    assert [(row["tokens"], row["method"]) for row in document["hard"]] == [
         (k, method)
         for k in (4, 8)
         for method in ("ours", "ours, warm start", "fast PEZ", "stock PEZ", "copy of the first k")
     ]
-    assert {row["kept"] for row in made["hard"] if row["method"].startswith("ours")} == {1}
-    assert "hard error to stock PEZ's, k 8" in made["figures"]
-    assert "hard quality: 8 tokens" in done.stderr
+    assert {row["kept"] for row in document["hard"] if row["method"].startswith("ours")} == {1}
+    assert "hard error to stock PEZ's, k 8" in document["figures"]
+    assert "hard quality: 8 tokens" in result.stderr
 
 
-def test_people_get_a_table_and_a_users_own_prompts_are_measured_with(run: Run, tmp_path: Path) -> None:
+def test_the_users_prompts_are_measured_and_printed_as_tables(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("a red fox asleep in deep snow under tall pine trees at dusk\n")
-    done = run("bench", *SHORT, "--prompts", str(path))
-    assert done.returncode == 0, done.stderr
-    assert "GFLOP/s" in done.stdout
-    assert "hard readouts" in done.stdout
-    assert "stock PEZ" in done.stdout
-    assert "k 8 is skipped: no prompt has 16 to 75 tokens" in done.stderr
+    result = run("bench", *SHORT, "--prompts", str(path))
+    assert result.returncode == 0, result.stderr
+    assert "GFLOP/s" in result.stdout
+    assert "hard readouts" in result.stdout
+    assert "stock PEZ" in result.stdout
+    assert "k 8 is skipped: no prompt has 16 to 75 tokens" in result.stderr
 
 
-def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery) -> None:
+def test_ctrl_c_prints_the_measurements_so_far(home: Path, nursery: Nursery) -> None:
     nursery.warm_vocabulary()
-    process = nursery.start_command("bench", *SHORT, "--json", stdout=PIPE, stderr=PIPE, before=ONE_START)
+    process = nursery.start_command("bench", *SHORT, "--json", stdout=PIPE, stderr=PIPE, before=ONE_RESTART_CODE)
     assert process.stderr is not None
     for line in process.stderr:
         if b"8 tokens" in line:
@@ -66,13 +80,13 @@ def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery)
             break
     stdout, stderr = process.read_output()
     assert process.wait(60) == 130, stderr
-    made = json.loads(stdout)
-    assert made["complete"] is False
-    assert {row["tokens"] for row in made["hard"]} == {4}
+    document = json.loads(stdout)
+    assert document["complete"] is False
+    assert {row["tokens"] for row in document["hard"]} == {4}
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--only", "speeed"), "Use speed, time, soft, hard"),
         (("--count", "0"), "at least 1"),
@@ -84,8 +98,8 @@ def test_what_was_measured_until_ctrl_c_is_printed(home: Path, nursery: Nursery)
         (("--model", "minni"), "no model is named"),
     ],
 )
-def test_bad_input_is_said_before_anything_is_measured(run: Run, args: tuple[str, ...], said: str) -> None:
-    done = run("bench", "--quick", *args)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stdout == ""
+def test_bad_input_is_reported_before_anything_is_measured(run: Run, args: tuple[str, ...], message: str) -> None:
+    result = run("bench", "--quick", *args)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stdout == ""

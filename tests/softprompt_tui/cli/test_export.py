@@ -1,4 +1,4 @@
-"""`softprompt-tui export`: what it prints, what it writes, how it ends."""
+"""`softprompt-tui export`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ CLIP_L, CLIP_G = "ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k"
 
 
 @pytest.fixture
-def here(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder; the library has a pair for SDXL and one of mini."""
+def work_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder. The library has two soft prompts that form a pair for SDXL, and one for mini."""
     library = Library()
     for name, width, model in (("lake l", 768, CLIP_L), ("lake g", 1280, CLIP_G), ("lake", 256, "mini")):
         library.save(a_prompt(name=name, vectors=np.ones((2, width), np.float32), model=model, hidden={"sd1": 0.91}))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
 
 
-def test_it_says_what_to_type_on_stdout_and_the_rest_on_stderr(here: Path, run: Run) -> None:
-    done = run("export", "lake l", "--to", "comfyui")
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == [
-        f"written      {here}/lake-l.safetensors",
+def test_stdout_says_what_to_type_and_stderr_has_the_notes(work_folder: Path, run: Run) -> None:
+    result = run("export", "lake l", "--to", "comfyui")
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        f"written      {work_folder}/lake-l.safetensors",
         "use          embedding:lake-l",
         "in a prompt  a photo of embedding:lake-l at night",
     ]
-    notes = done.stderr.splitlines()
+    notes = result.stderr.splitlines()
     assert all(note.startswith("note: ") for note in notes)
     assert (
         "note: Stable Diffusion 1.x reads the hidden states of the last layer: similarity 0.9100, pooled 0.9971"
@@ -44,52 +44,52 @@ def test_it_says_what_to_type_on_stdout_and_the_rest_on_stderr(here: Path, run: 
     )
 
 
-def test_json_is_one_document(here: Path, run: Run) -> None:
-    done = run("export", "lake l", "--to", "diffusers", "--token", "<lake>", "--json")
-    told = json.loads(done.stdout)
-    path = f"{here}/lake-l.learned_embeds.safetensors"
-    assert done.stderr == ""
-    assert told.keys() == {"format", "paths", "line", "word", "notes"}
-    assert (told["format"], told["paths"], told["word"]) == ("diffusers", [path], "<lake>")
-    assert told["line"] == f'pipe.load_textual_inversion("{path}", token="<lake>")'
+def test_json_is_one_document(work_folder: Path, run: Run) -> None:
+    result = run("export", "lake l", "--to", "diffusers", "--token", "<lake>", "--json")
+    document = json.loads(result.stdout)
+    path = f"{work_folder}/lake-l.learned_embeds.safetensors"
+    assert result.stderr == ""
+    assert document.keys() == {"format", "paths", "line", "word", "notes"}
+    assert (document["format"], document["paths"], document["word"]) == ("diffusers", [path], "<lake>")
+    assert document["line"] == f'pipe.load_textual_inversion("{path}", token="<lake>")'
 
 
-def test_a_pair_for_sdxl(here: Path, run: Run) -> None:
-    done = run("export", "lake g", "--sdxl", "lake l", "--to", "diffusers", "--out", "pair.safetensors")
-    assert done.returncode == 0
-    assert done.stdout.count("pipe.load_textual_inversion") == 2
-    assert (here / "pair.safetensors").exists()
+def test_two_soft_prompts_are_exported_as_a_pair_for_sdxl(work_folder: Path, run: Run) -> None:
+    result = run("export", "lake g", "--sdxl", "lake l", "--to", "diffusers", "--out", "pair.safetensors")
+    assert result.returncode == 0
+    assert result.stdout.count("pipe.load_textual_inversion") == 2
+    assert (work_folder / "pair.safetensors").exists()
     assert run("export", "lake l", "--sdxl", "lake").returncode == 2
 
 
-def test_without_a_format_it_writes_the_file_for_everyone(here: Path, run: Run) -> None:
-    done = run("export", "lake l")
-    assert (here / "lake-l.safetensors").exists()
+def test_without_a_format_it_writes_a_file_that_most_programs_load(work_folder: Path, run: Run) -> None:
+    result = run("export", "lake l")
+    assert (work_folder / "lake-l.safetensors").exists()
     assert (
-        "the file loads as is in AUTOMATIC1111 and Forge (lake-l), ComfyUI (embedding:lake-l), kohya (lake-l), InvokeAI (<lake-l>)"
-        in done.stderr
+        "the file loads as is in AUTOMATIC1111 and Forge (lake-l), ComfyUI (embedding:lake-l), kohya (lake-l), "
+        "InvokeAI (<lake-l>)" in result.stderr
     )
 
 
-def test_refusals_are_bad_input_and_leave_nothing(here: Path, run: Run) -> None:
-    for args, said in (
+def test_refused_exports_exit_with_2_and_write_nothing(work_folder: Path, run: Run) -> None:
+    for args, message in (
         (("lake", "--to", "a1111"), "AUTOMATIC1111 cannot use lake, which has width 256"),
         (("lake", "--to", "word"), "'word' is not one of 'safetensors'"),
         (("nothing",), "no soft prompt is named 'nothing'"),
         (("lake", "--token", "<x>"), "--token only works with diffusers"),
     ):
-        done = run("export", *args)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert said in done.stderr
-    assert list(here.iterdir()) == []
+        result = run("export", *args)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert message in result.stderr
+    assert list(work_folder.iterdir()) == []
     assert run("export", "lake", "--to", "numpy").returncode == 0
     assert run("export", "lake", "--to", "numpy").returncode == 2
     assert run("export", "lake", "--to", "numpy", "--force").returncode == 0
 
 
-def test_nothing_in_a_path_or_name_steers_the_terminal(here: Path, run: Run) -> None:
-    (here / "a\x1b[31m").mkdir()
-    done = run("export", "lake", "--to", "peft", "--out", "a\x1b[31m")
-    assert done.returncode == 0
-    assert "\x1b" not in done.stdout + done.stderr
-    assert (here / "a\x1b[31m" / "lake-peft" / "adapter_config.json").exists()
+def test_control_characters_in_a_path_never_reach_the_terminal(work_folder: Path, run: Run) -> None:
+    (work_folder / "a\x1b[31m").mkdir()
+    result = run("export", "lake", "--to", "peft", "--out", "a\x1b[31m")
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout + result.stderr
+    assert (work_folder / "a\x1b[31m" / "lake-peft" / "adapter_config.json").exists()

@@ -1,6 +1,7 @@
-"""Streams that are closed, broken or full, failing disks, lost folders, and errors that nobody expected: one line, and a code.
+"""Closed, broken and full streams, failing disks, deleted folders and unexpected errors: one line and an exit code.
 
-0: done, also where the output is closed or its reader goes away. 1: failed, or the output is lost. 2: bad input. 130: interrupted.
+Exit codes: 0 for success, even if the output is closed or its reader goes away; 1 for a failure or lost output; 2 for
+bad input; 130 for an interruption.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from tests.library_model import a_prompt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-LOST = "softprompt-tui: cannot write standard output: No space left on device\n"
-STREAMS = [  # command, what the shell does with its streams, exit code, all that stands on standard error
+OUTPUT_LOST = "softprompt-tui: cannot write standard output: No space left on device\n"
+STREAMS = [  # command, redirections, exit code, everything on standard error
     ("list", ">&-", 0, ""),
     ("list", "<&-", 0, ""),
     ("list", "2>&-", 0, ""),
     ("list", "<&- >&- 2>&-", 0, ""),
     ("show fox --json", "| head -c 1 >/dev/null", 0, ""),
-    ("list", "> /dev/full", 1, LOST),
-    ("--help", "> /dev/full", 1, LOST),
+    ("list", "> /dev/full", 1, OUTPUT_LOST),
+    ("--help", "> /dev/full", 1, OUTPUT_LOST),
     ("show missing", "2> /dev/full", 2, ""),
     ("note fox -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no note to read\n"),
     ("train -", "<&-", 2, "softprompt-tui: standard input is closed, so there is no prompt to read\n"),
@@ -54,89 +55,93 @@ def test_every_stream_may_be_closed_broken_or_full(home: Path, tmp_path: Path) -
     )
     subprocess.run(["bash", "-c", script], check=True, stdin=subprocess.DEVNULL)
     codes = map(int, (tmp_path / "codes").read_text().split())
-    for i, ((command, streams, code, said), ended) in enumerate(zip(STREAMS, codes, strict=True)):
-        assert (ended, (tmp_path / str(i)).read_text()) == (code, said), (command, streams)
+    for i, ((command, streams, code, stderr), actual_code) in enumerate(zip(STREAMS, codes, strict=True)):
+        assert (actual_code, (tmp_path / str(i)).read_text()) == (code, stderr), (command, streams)
     assert Library().open("fox").note == ""
 
 
 @pytest.mark.skipif(not shutil.which("localedef"), reason="needs glibc's localedef")
-def test_a_real_latin1_locale(home: Path, tmp_path: Path) -> None:
-    made = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / "en_US.ISO-8859-1")]
-    if subprocess.run(made, capture_output=True, check=False).returncode:
+def test_a_latin1_locale_prints_question_marks_for_missing_characters(home: Path, tmp_path: Path) -> None:
+    localedef = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / "en_US.ISO-8859-1")]
+    if subprocess.run(localedef, capture_output=True, check=False).returncode:
         pytest.skip("the system has no locale sources")
     Library().save(a_prompt(name="狐", hard_prompt="café 狐"))
     environment = os.environ | {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "softprompt_tui", "list"], env=environment, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode("latin-1").splitlines()[1].split()[0] == "??"
-    assert "café ??" in done.stdout.decode("latin-1")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode("latin-1").splitlines()[1].split()[0] == "??"
+    assert "café ??" in result.stdout.decode("latin-1")
 
 
-def test_a_batch_whose_results_nobody_can_read_stops_and_says_how_to_go_on(
+def test_a_batch_whose_reader_goes_away_stops_and_says_how_to_continue(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a red fox\n")
-    gone = OSError(errno.EPIPE, "Broken pipe")
-    monkeypatch.setattr(sys.modules["softprompt_tui.cli.commands.batch"], "output_failure", lambda: gone)
-    done = run("batch", str(tmp_path / "prompts.txt"), "-k", "1", "--steps", "1000")
-    assert done.returncode == 0
-    assert "the reader of the results is gone; run the same command again to continue" in done.stderr
+    broken_pipe = OSError(errno.EPIPE, "Broken pipe")
+    monkeypatch.setattr(sys.modules["softprompt_tui.cli.commands.batch"], "output_failure", lambda: broken_pipe)
+    result = run("batch", str(tmp_path / "prompts.txt"), "-k", "1", "--steps", "1000")
+    assert result.returncode == 0
+    assert "the reader of the results is gone; run the same command again to continue" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
+    ("error_number", "code"),
     [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EROFS, 1), (errno.EIO, 1), (errno.EACCES, 2)],
 )
-def test_a_full_or_read_only_disk_is_no_bad_input_and_the_file_is_named(
-    run: Run, tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_write_names_the_file_and_is_bad_input_only_without_permission(
+    run: Run, tmp_path: Path, error_number: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = Library().save(a_prompt(name="fox"))
-    run("list")  # what is made of the library once is there
+    entry = Library().save(a_prompt(name="fox"))
+    run("list")  # creates the library's index
     backup = tmp_path / "all.zip"
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(error_number, os.strerror(error_number))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail)
     for args, file in (
-        (["rename", "fox", "vixen"], Library().entries / f"{saved.id}.2.safetensors"),
+        (["rename", "fox", "vixen"], Library().entries / f"{entry.id}.2.safetensors"),
         (["export", "fox", "--out", str(tmp_path / "fox.safetensors")], tmp_path / "fox.safetensors"),
         (["library", "backup", str(backup)], backup),
     ):
-        done = run(*args)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), (args, done)
-        assert str(file) in done.stderr
-        assert os.strerror(number) in done.stderr
+        result = run(*args)
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (code, "", 1), (args, result)
+        assert str(file) in result.stderr
+        assert os.strerror(error_number) in result.stderr
     assert Library().open("fox").revision == 1
     assert not backup.exists()
 
 
-def test_a_full_disk_of_the_worker_is_no_bad_input_either() -> None:
-    told = {"kind": "HomeError", "bad_input": False, "message": "runs cannot be written to (No space left on device)"}
-    assert isinstance(error_from_message(told), HomeError)
-    assert not is_bad_input(error_from_message(told))
-    assert is_bad_input(error_from_message(told | {"bad_input": True}))
+def test_a_full_disk_at_the_worker_is_not_bad_input() -> None:
+    message = {
+        "kind": "HomeError",
+        "bad_input": False,
+        "message": "runs cannot be written to (No space left on device)",
+    }
+    assert isinstance(error_from_message(message), HomeError)
+    assert not is_bad_input(error_from_message(message))
+    assert is_bad_input(error_from_message(message | {"bad_input": True}))
 
 
-def test_an_error_that_nobody_expected_is_one_line_and_a_private_report(
+def test_an_unexpected_error_prints_one_line_and_writes_a_private_report(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("wires crossed\x1b[2J\nand more")
 
-    monkeypatch.setattr(Library, "list", fails)
-    done = run("list", "my secret prompt", "--model=mini")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "\x1b" not in done.stderr
-    said = re.fullmatch(
+    monkeypatch.setattr(Library, "list", fail)
+    result = run("list", "my secret prompt", "--model=mini")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "\x1b" not in result.stderr
+    match = re.fullmatch(
         r"softprompt-tui: an error in softprompt-tui itself: RuntimeError: wires crossed␛\[2J\. Please report it "
         r"with the file (\S+)\n",
-        done.stderr,
+        result.stderr,
     )
-    assert said, done.stderr
-    report = Path(said[1])
+    assert match, result.stderr
+    report = Path(match[1])
     assert report.parent.resolve() == (home / "cache" / "reports").resolve()
     assert stat.S_IMODE(report.stat().st_mode) == 0o600
     text = report.read_text()
@@ -146,24 +151,24 @@ def test_an_error_that_nobody_expected_is_one_line_and_a_private_report(
     assert "secret" not in text
 
 
-def test_an_error_in_a_thread_leaves_no_traceback_on_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails_beside(*_: object, **__: object) -> None:
+def test_an_error_in_a_thread_prints_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_here_and_in_a_thread(*_: object, **__: object) -> None:
         thread = threading.Thread(target=lambda: 1 / 0)
         thread.start()
         thread.join()
         raise ValueError
 
-    monkeypatch.setattr(Library, "list", fails_beside)
+    monkeypatch.setattr(Library, "list", fail_here_and_in_a_thread)
     before = threading.excepthook
-    done = run("list")
+    result = run("list")
     assert threading.excepthook is before
-    assert [re.search(r"itself: (\w+)", line)[1] for line in done.stderr.splitlines()] == [
+    assert [re.search(r"itself: (\w+)", line)[1] for line in result.stderr.splitlines()] == [  # type: ignore[index]
         "ZeroDivisionError",
         "ValueError",
-    ]  # type: ignore[index]
+    ]
 
 
-def test_reports_are_few_and_one_is_written_also_where_the_home_cannot_be(
+def test_reports_are_limited_and_go_to_the_temporary_folder_if_the_home_is_not_writable(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = [write_report(ValueError(str(i))) for i in range(MAX_REPORTS + 3)]
@@ -180,26 +185,26 @@ def test_reports_are_few_and_one_is_written_also_where_the_home_cannot_be(
 
 
 @pytest.fixture
-def in_a_deleted_folder(tmp_path: Path) -> object:
-    here = Path.cwd()
+def enter_deleted_folder(tmp_path: Path) -> object:
+    working_folder = Path.cwd()
     (tmp_path / "gone").mkdir()
 
-    def go() -> None:
+    def enter() -> None:
         (tmp_path / "gone").mkdir(exist_ok=True)
         os.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
 
-    yield go
-    os.chdir(here)
+    yield enter
+    os.chdir(working_folder)
 
 
 def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
-    run: Run, tmp_path: Path, in_a_deleted_folder: Callable[[], None]
+    run: Run, tmp_path: Path, enter_deleted_folder: Callable[[], None]
 ) -> None:
     Library().save(a_prompt(name="fox"))
-    in_a_deleted_folder()
+    enter_deleted_folder()
     assert run("list").stdout.splitlines()[1].startswith("fox")
-    assert Path.cwd().is_dir()  # torch would end the process in one that is not there
+    assert Path.cwd().is_dir()  # torch would end the process in a folder that does not exist
     for args in (
         ["import", "x.pt"],
         ["export", "fox"],
@@ -207,23 +212,23 @@ def test_in_a_deleted_folder_commands_work_and_relative_paths_are_refused(
         ["batch", "prompts.txt"],
         ["train", "a red fox", "--model", "local-dir:model"],
     ):
-        in_a_deleted_folder()
-        done = run(*args)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
-        assert "needs the working folder, but the working folder was deleted. Give an absolute path" in done.stderr
-    in_a_deleted_folder()
+        enter_deleted_folder()
+        result = run(*args)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result
+        assert "needs the working folder, but the working folder was deleted. Give an absolute path" in result.stderr
+    enter_deleted_folder()
     assert run("export", "fox", "--out", str(tmp_path / "x.safetensors")).returncode == 0
-    in_a_deleted_folder()
-    done = run("list", SOFTPROMPT_HOME="home")
-    assert done.returncode == 2
-    assert "SOFTPROMPT_HOME is 'home', but the working folder was deleted" in done.stderr
+    enter_deleted_folder()
+    result = run("list", SOFTPROMPT_HOME="home")
+    assert result.returncode == 2
+    assert "SOFTPROMPT_HOME is 'home', but the working folder was deleted" in result.stderr
 
 
-def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(
+def test_a_relative_runtime_folder_does_not_depend_on_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="sp") as short:
-        monkeypatch.setenv("SOFTPROMPT_HOME", short)
+    with tempfile.TemporaryDirectory(prefix="sp") as short_home:
+        monkeypatch.setenv("SOFTPROMPT_HOME", short_home)
         monkeypatch.setenv("SOFTPROMPT_RUNTIME", "rt")
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
@@ -238,11 +243,11 @@ def test_a_relative_runtime_folder_is_one_place_wherever_a_command_runs(
             second.request(Shutdown())
             with pytest.raises(Exception, match="the worker is gone"):
                 list(second.events())
-        assert status["socket"] == str(Endpoint().socket) == str(Path(short, "data", "rt", Endpoint().socket.name))
+        assert status["socket"] == str(Endpoint().socket) == str(Path(short_home, "data", "rt", Endpoint().socket.name))
         assert not list((tmp_path / "a").iterdir())
 
 
-NATIVE = """
+NATIVE_OUTPUT_SCRIPT = """
 import os, sys
 from softprompt_tui.cli import streams
 streams.prepare()
@@ -254,10 +259,10 @@ os.write(2, b"afterwards\\n")
 
 
 @pytest.mark.parametrize("can_log", [True, False])
-def test_what_compiled_libraries_print_goes_to_the_log_while_a_model_is_loaded(can_log: bool, home: Path) -> None:
-    if not can_log:  # then it is dropped
+def test_output_of_compiled_libraries_goes_to_the_log_while_a_model_is_loaded(can_log: bool, home: Path) -> None:
+    if not can_log:  # then the output is dropped
         home.mkdir()
         (home / "cache").touch()
-    done = subprocess.run([sys.executable, "-c", NATIVE], capture_output=True, check=True)
-    assert done.stderr == b"a progress bar\nafterwards\n"
+    result = subprocess.run([sys.executable, "-c", NATIVE_OUTPUT_SCRIPT], capture_output=True, check=True)
+    assert result.stderr == b"a progress bar\nafterwards\n"
     assert not can_log or log_path(PROGRAM).read_bytes() == b"a library \x1b[2J\n"

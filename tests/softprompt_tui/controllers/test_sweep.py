@@ -249,7 +249,7 @@ def test_the_command_saves_the_results_of_keep(run: Run) -> None:
     ("args", "message"),
     [
         (["-k", "none"], "a range such as 1-16"),
-        (["-k", "1-3", "--keep", "5"], "cannot keep 5 tokens, which the sweep does not try"),
+        (["-k", "1-3", "--keep", "5"], "cannot keep 5 tokens: the sweep does not include"),
         (["--init", "soft"], "init is 'soft', which a sweep does not support"),
         (["--name", "v1"], "reserved"),
         (["-k", "76"], "room for 75"),
