@@ -1,5 +1,5 @@
 """The application: the interface and the command line."""
 
 PROGRAM = "softprompt-tui"
-# set by a program that runs a command and needs the type of an error
+# environment variable: set by callers that need the type of an error
 ERRORS_AS_JSON = "SOFTPROMPT_ERRORS_AS_JSON"

@@ -1,4 +1,4 @@
-"""The application: wiring, themes, output filter, input and quitting. It never loads torch; the worker trains."""
+"""The application: wiring, themes, output filter, input and quitting. It never loads torch: the worker does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import Severity
 
 OUTPUT_FILTER, NO_COLOR = OutputFilter(), NoColor()
-NOTICE_SECONDS, UNTIL_DISMISSED_SECONDS = 12.0, 1e6  # seconds
+NOTICE_SECONDS, UNTIL_DISMISSED_SECONDS = 12.0, 1e6
 Answer = TypeVar("Answer")
 
 
@@ -72,9 +72,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self._apply_first_theme(self.settings.theme if self.settings.theme in self.available_themes else THEMES[0].name)
 
     def _apply_first_theme(self, name: str) -> None:
-        """Set the theme before the first styling.
+        """Set the theme before the widgets are styled for the first time.
 
-        Setting `theme` later would style all 70 widgets twice, which takes a sixth of the start time.
+        Setting `theme` later would style all 70 widgets twice, which takes a sixth of the startup time.
         """
         self.set_reactive(App.theme, name)
         is_dark = self.current_theme.dark
@@ -88,7 +88,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         filters = [line_filter for line_filter in super().get_line_filters() if not isinstance(line_filter, Monochrome)]
-        # with NO_COLOR, Textual sends greys, which are colors too
+        # with NO_COLOR, Textual still sends grays, which are colors too
         return [*filters, *[NO_COLOR] * self.no_color, OUTPUT_FILTER]
 
     def get_driver_class(self) -> type[Driver]:
@@ -104,7 +104,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return self.is_mounted_and_running() and self.main.paint_stale_list()
 
     def is_mounted_and_running(self) -> bool:
-        """Return whether the panes exist. While the interface quits, they are gone already."""
+        """Return whether the panes exist. They are already gone while the interface is quitting."""
         try:
             return bool(self.screen_stack[0].query(TitleLine))
         except (IndexError, ScreenStackError):
@@ -148,7 +148,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return await copy(self, text)
 
     def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
-        """Show information in the first line, and warnings and errors over the panes for longer."""
+        """Show information in the title line. Warnings and errors appear over the panes and stay longer."""
         if severity == "information":
             self.main.title_line.show_notice(text)
             return
@@ -156,14 +156,14 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             self.notify(sanitize(text), severity=severity, markup=False, timeout=UNTIL_DISMISSED_SECONDS)
             return
         self.notify(sanitize(text), severity=severity, markup=False, timeout=NOTICE_SECONDS)
-        # Textual does not always repaint the area of an expired notice
+        # Textual does not always repaint the area that an expired notice covered
         self.set_timer(NOTICE_SECONDS + 0.3, self._repaint)
 
     def _show_status_later(self, text: str) -> None:
         self.call_later(self.show_status, text)
 
     def save_settings(self) -> None:
-        """Save the settings. If they cannot be written, only log it."""
+        """Save the settings. If that fails, only log the error."""
         if not self.is_mounted_and_running():
             return
         self.main.update_settings()
@@ -174,7 +174,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     # input
 
     async def on_event(self, event: events.Event) -> None:
-        """Handle an event when the input queue releases it."""
+        """Handle an event once the input queue has released it."""
         if self.input_queue.intercept(event):
             return
         if isinstance(event, events.Paste) and not event.is_forwarded:
@@ -211,29 +211,29 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def action_reconnect(self) -> None:
         if self.worker.state == "up":
-            self.show_status("the worker is up")
+            self.show_status("the worker is already running")
         self.worker.reconnect()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
         yield from commands(self.main)
-        yield SystemCommand("Start the worker again", "ctrl+r, if it is gone", self.action_reconnect)
+        yield SystemCommand("Start the worker again", "ctrl+r, if it has stopped", self.action_reconnect)
         yield SystemCommand("Theme", "dark, light, high contrast, the terminal's 16 colors", self.action_change_theme)
         yield SystemCommand("Screenshot", "as SVG", partial(self.deliver_screenshot))
         yield SystemCommand("Help", "F1", self.main.action_help)
-        yield SystemCommand("Quit", "ctrl+q; trainings continue", self.action_leave)
+        yield SystemCommand("Quit", "ctrl+q; training continues", self.action_leave)
 
     # quitting
 
     @work(group="leave")
     async def action_leave(self) -> None:
-        """Quit, after asking if something trains."""
+        """Quit. If any run is active, ask first."""
         if sum(worker.group == "leave" and not worker.is_finished for worker in self.workers) > 1:
             return  # the question is already on the screen
         if await self.quit.confirm_quit():
             self.quit_now()
 
     def quit_now(self) -> None:
-        """Quit without asking. Trainings continue in the worker."""
+        """Quit without asking. Training continues in the worker."""
         self.save_settings()
         self.exit()
 
@@ -243,7 +243,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return self._exception.error if isinstance(self._exception, WorkerFailed) else self._exception
 
     def panic(self, *renderables: object) -> None:  # noqa: ARG002
-        """End at once without a traceback on the terminal. The caller reports `crash`."""
+        """End at once without printing a traceback. The caller reports `crash`."""
         self._return_code = 1
         with suppress(Exception):  # the terminal must be restored in any case
             self.save_settings()

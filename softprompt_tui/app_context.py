@@ -1,4 +1,4 @@
-"""The interface of the application that controllers and screens use."""
+"""The part of the application that controllers and screens may use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Severity = Literal["information", "warning", "error"]
 
 
 class AppContext(Protocol):
-    """The data that controllers work on, and the ways to reach the user.
+    """Shared data, and methods to interact with the user.
 
-    Controllers never touch a pane. They `post` messages about changes to the main screen.
+    Controllers never touch a pane. When something changes, they `post` a message to the main screen.
     """
 
     library: Library
@@ -30,11 +30,11 @@ class AppContext(Protocol):
     runs: RunStore
 
     def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
-        """Show a text to the user. A `persistent` warning or error stays until the user dismisses it."""
+        """Show a message to the user. A `persistent` warning or error stays until the user dismisses it."""
         ...
 
     async def ask(self, screen: Screen[Answer]) -> Answer | None:
-        """Show a dialog and return its answer. Only works inside `spawn`."""
+        """Show a dialog and return the answer. Call this only in work started by `spawn`."""
         ...
 
     def show(self, screen: Screen[None], then: Callable[[], None] | None = None) -> None:
@@ -42,7 +42,7 @@ class AppContext(Protocol):
         ...
 
     def spawn(self, work: Callable[[], Awaitable[object]], group: str, exclusive: bool = False) -> None:
-        """Run `work` in the background. `exclusive` cancels earlier work of the same group."""
+        """Run `work` in the background. `exclusive` cancels earlier work in the same group."""
         ...
 
     def post(self, message: Message) -> None:
@@ -50,7 +50,7 @@ class AppContext(Protocol):
         ...
 
     async def copy(self, text: str) -> str:
-        """Copy `text` for the user. Return where it is now, as the end of a sentence."""
+        """Copy `text` to the clipboard. Return a phrase such as "was sent to the terminal's clipboard"."""
         ...
 
     def save_settings(self) -> None:

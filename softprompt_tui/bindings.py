@@ -16,7 +16,7 @@ MAIN_BINDINGS: list[BindingType] = [
     Binding("ctrl+t", "train", "Train"),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
-    Binding("ctrl+q", "app.leave", "Quit"),  # not priority, so that after ctrl+t it asks about that training
+    Binding("ctrl+q", "app.leave", "Quit"),  # no priority: right after ctrl+t, it must ask about that run
     Binding("f8", "more", "Settings", show=False, priority=True),
 ]
 APP_BINDINGS: list[BindingType] = [

@@ -1,4 +1,4 @@
-"""The command palette: every key action by its name."""
+"""The command palette: every keyboard action by name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
     yield SystemCommand("Train the prompt", "ctrl+t", main.action_train)
     yield SystemCommand("Sweep the prompt", "F7: train 1 to 16 soft tokens at once and choose", main.action_sweep)
     yield SystemCommand(
-        "Search for a hard readout", "x in readout: real words with this meaning, to paste", main.action_harden
+        "Search for a hard readout", "x in readout: real words with the same meaning", main.action_harden
     )
     yield SystemCommand("Copy the hard readout", "y in readout", main.action_copy_hard)
     for name, key in (("prompt", "F2"), ("library", "F4"), ("compose", "F5"), ("runs", "F6"), ("readout", "F9")):
         yield SystemCommand(f"Go to {name}", key, partial(main.action_pane, name))
-    yield SystemCommand("Show the curve in full", "F3", main.action_plot)
-    yield SystemCommand("All settings of a training", "F8", main.action_more)
+    yield SystemCommand("Show the full curve", "F3", main.action_plot)
+    yield SystemCommand("All training settings", "F8", main.action_more)
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():
         yield SystemCommand(

@@ -1,4 +1,4 @@
-"""Reports of unexpected errors: a private file with the traceback, which the terminal never shows."""
+"""Crash reports: private files with the traceback of an unexpected error. The terminal never shows it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MAX_BYTES = 1 << 20
 
 
 def write_report(error: BaseException) -> Path | None:
-    """Write a report of an error into a new private file.
+    """Write a crash report to a new private file.
 
-    The file is in the cache folder, or in the temporary folder if that fails. It contains no prompts: of the command
-    line, only the command and the names of its options.
+    The file is in the cache folder, or in the temporary folder if that fails. It contains no prompts: the command line
+    is reduced to the command and the names of its options.
 
     Returns:
-        The path of the file, or None if none could be written.
+        The path of the file, or None if it could not be written.
     """
     name = f"{PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.txt"
     data = _format_report(error).encode("utf-8", "backslashreplace")[:MAX_BYTES]
@@ -52,12 +52,12 @@ def report_crash(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     summary = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
     if path is None:
-        return f"an error in softprompt-tui itself: {summary}. Please report it; no crash report could be written"
+        return f"an error in softprompt-tui itself: {summary}. Please report it. The crash report could not be written."
     return f"an error in softprompt-tui itself: {summary}. Please report it with the file {path}"
 
 
 def _format_report(error: BaseException) -> str:
-    import platform  # takes 3 ms, so only for a report
+    import platform  # takes 3 ms, so it is only imported for a report
 
     facts = {
         "version": version("softprompt-tui"),

@@ -1,4 +1,4 @@
-"""Deliver keys, pastes and mouse events in order: each waits until the one before it has taken full effect."""
+"""Deliver keys, pastes and mouse events in order: each event waits until the previous one has taken full effect."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from textual.widgets import Input, TextArea
 from textual.worker import Worker
 
 ORDERED_EVENTS = (InputEvent, Paste, AppFocus, AppBlur)
-# Groups of background work that opens a dialog or moves the focus: all input waits for them.
+# Groups of background work that opens a dialog or moves the focus. All input waits for this work.
 DIALOG_GROUPS = frozenset({"dialogs", "sweep", "leave", "compositions"})
-# Groups of background work that no key depends on. Keys wait for all other groups, except typing into a text field.
+# Groups of background work that no key depends on. Keys wait for all other groups, unless they type into a text field.
 INDEPENDENT_GROUPS = frozenset(
     {"line", "keys", "draft", "busy", "count", "models", "warm", "similarity", "curve", "read", "readout", "opened"}
 )
 MAX_WAIT_SECONDS = 5.0  # the queue stops waiting for background work after this time
-IDLE_TURNS = 2  # turns of the event loop without any activity that count as settled
-MAX_BUSY_TURNS = 200  # turns of the event loop without a pause
+IDLE_TURNS = 2  # the interface has settled after this many idle turns of the event loop
+MAX_BUSY_TURNS = 200  # busy turns of the event loop before the queue pauses between turns
 POLL_SECONDS = 0.002
 INPUT_KEYS = frozenset({"backspace"})
 TEXT_AREA_KEYS = frozenset({"backspace", "enter", "delete", "left", "right", "home", "end"})
@@ -34,26 +34,26 @@ QUIT_KEY = "ctrl+q"
 
 
 class InputQueue:
-    """Hold input back until the interface has settled.
+    """A queue that holds input back until the interface has settled.
 
-    Textual hands a key to the focused widget and continues. The bindings, messages, focus changes and background work
-    that the key causes happen later, so the next key of a burst would not see them. The interface has settled when no
-    message waits, no widget is mounting, no layout is due, and no background work runs that a key could depend on.
+    Textual hands a key to the focused widget and continues. The key's bindings, messages, focus changes and background
+    work run later, too late for the next key in a burst. The interface has settled when no message is pending, no
+    widget is mounting, no layout is due, and no background work that a key could depend on is running.
     """
 
     def __init__(self, app: App[Any], warn: Callable[[str], None], paint_pending: Callable[[], bool]) -> None:
         self.app = app
         self._warn = warn
-        self._paint_pending = paint_pending  # paints content with a limited repaint rate; returns whether it did
+        self._paint_pending = paint_pending  # paints content whose repaint is overdue; returns whether there was any
         self._events: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._admitted: set[Message] = set()  # released, but not handled yet
-        self._text_field: Widget | None = None  # the field that got the last event as text
-        self._dialogs: dict[Worker[Any], Screen[Any]] = {}  # the dialog that each worker waits for
+        self._text_field: Widget | None = None  # the field that inserted the last event as text
+        self._dialogs: dict[Worker[Any], Screen[Any]] = {}  # the dialog that each worker is waiting for
         self._overdue: set[Worker[Any]] = set()
 
     def intercept(self, event: Message) -> bool:
-        """Queue an input event. Return false if the event is not input, or has already been released."""
+        """Queue an input event. Return False if the event is not input or has already been released."""
         if not isinstance(event, ORDERED_EVENTS):
             return False
         if self.app._exit or not self.app.screen_stack:  # the interface is quitting
@@ -66,11 +66,11 @@ class InputQueue:
         return True
 
     def note_dialog(self, worker: Worker[Any], dialog: Screen[Any]) -> None:
-        """Note that a worker waits for `dialog`: until it closes, keys belong to the dialog."""
+        """Note that a worker is waiting for `dialog`. While the dialog is open, keys do not wait for the worker."""
         self._dialogs[worker] = dialog
 
     async def run(self) -> None:
-        """Release the events one after another, until cancelled."""
+        """Release the events one by one until cancelled."""
         while True:
             while not self._events:
                 self._arrived.clear()
@@ -86,7 +86,7 @@ class InputQueue:
                 self.app.post_message(event)
 
     def _is_more_text(self) -> bool:
-        """Return whether the first event continues the text of the same field, which keeps the order by itself."""
+        """Return whether the first event is more text for the same field. The field itself keeps text in order."""
         return (
             self._text_field is not None
             and _is_text(self._events[0], self._text_field)
@@ -94,7 +94,7 @@ class InputQueue:
         )
 
     async def _settle(self) -> None:
-        """Wait until the first event of the queue can be released."""
+        """Wait until the first event in the queue can be released."""
         started, idle, busy = time.monotonic(), 0, 0
         while idle < IDLE_TURNS and self._events:
             if time.monotonic() - started > MAX_WAIT_SECONDS:
@@ -111,11 +111,11 @@ class InputQueue:
                 await asyncio.sleep(0)
 
     def _is_busy(self) -> bool:
-        """Return whether a message waits or a widget is mounting."""
+        """Return whether a message is pending or a widget is mounting."""
         return any(map(_has_work, filter(None, (self.app, self.app.focused)))) or any(map(_has_work, _nodes(self.app)))
 
     def _must_wait(self, event: Message) -> bool:
-        """Return whether `event` depends on a pending layout or on running work."""
+        """Return whether `event` depends on a pending layout or on background work."""
         workers = [worker for worker in self._blocking_workers() if worker not in self._overdue]
         if any(worker.group in DIALOG_GROUPS for worker in workers):
             return True
@@ -140,13 +140,13 @@ class InputQueue:
         ]
 
     def _stop_waiting(self) -> None:
-        """Stop waiting. Drop keys for a dialog that did not open, since they must not act on the panes."""
+        """Stop waiting. If a dialog has not opened, drop the keys meant for it: they must not act on the panes."""
         late = [worker for worker in self._blocking_workers() if worker not in self._overdue]
         self._overdue.update(late)
         if any(worker.group in DIALOG_GROUPS for worker in late):
             while self._events and not (isinstance(event := self._events[0], Key) and event.key == QUIT_KEY):
                 self._events.popleft()
-            self._warn("this takes long; the keys typed since then were dropped")
+            self._warn("this is taking too long; the keys typed in the meantime were dropped")
 
 
 def _nodes(app: App[Any]) -> Iterator[DOMNode]:
@@ -163,7 +163,7 @@ def _has_work(node: DOMNode) -> bool:
 
 
 def _is_text(event: Message, focused: Widget | None) -> bool:
-    """Return whether the focused field inserts the event as text, without a binding."""
+    """Return whether the focused field inserts the event as text instead of running a binding."""
     is_text = isinstance(event, Paste) or (isinstance(event, Key) and event.is_printable)
     return is_text and isinstance(focused, (Input, TextArea))
 

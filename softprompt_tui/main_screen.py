@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from softprompt_tui.state.draft import Draft
     from softprompt_tui.widgets.readout import Readout
 
-REPORT_SECONDS = 1.0  # between two repaints of the list of runs for progress reports
-LIST_SECONDS = 0.25  # between two repaints of the list while runs change, possibly thousands at once
-SWEEP_SECONDS = 2 * PAINT_SECONDS  # table and plot cost several times as much as the figures of a curve
-NARROW_COLUMNS = 72  # below this width the panes are stacked
-HUGE_COLUMNS = 170  # from this width library, compose and runs are side by side
+REPORT_SECONDS = 1.0  # progress reports repaint the list of runs within this time
+LIST_SECONDS = 0.25  # between repaints of the list while runs are changing, possibly thousands at once
+SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
+NARROW_COLUMNS = 72  # below this width, the panes are stacked
+HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 _WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
 
 
 class Painter:
-    """Combine many repaint requests into few repaints."""
+    """Combines many repaint requests into a few repaints."""
 
     def __init__(self, screen: MainScreen, paint: Callable[[], None], min_delay: float = 0.01) -> None:
         self.screen, self._paint, self.min_delay = screen, paint, min_delay
@@ -79,14 +79,14 @@ class Painter:
         self._paint()
 
     def _paint_due(self) -> None:
-        if self._due_at:  # else it was painted in the meantime
+        if self._due_at:  # otherwise it has been painted in the meantime
             self.paint()
 
 
 class MainScreen(Screen[None]):
-    """Connect the panes with the controllers.
+    """Connects the panes to the controllers.
 
-    Only this class handles messages: controllers do not know the panes, and panes do not know the controllers.
+    Only this class handles messages: controllers and panes know nothing about each other.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = MAIN_BINDINGS
@@ -112,8 +112,8 @@ class MainScreen(Screen[None]):
         self.hard = HardReadoutController(context, self.runs.submit_job)
         self.queries = LiveQueries(context)
         self.lower_pane = self.settings.pane if self.settings.pane in LOWER_PANES else "library"
-        self._was_disconnected = False  # the connection was lost since the last list of runs
-        self._measured_on = ("", "")  # model and device of the measured composition
+        self._was_disconnected = False  # the connection has been lost since the last list of runs
+        self._measured_on = ("", "")  # model and device with which the composition was last measured
         self._list_is_stale = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
@@ -147,11 +147,11 @@ class MainScreen(Screen[None]):
 
     @property
     def form(self) -> Form:
-        """The typed prompt and fields."""
+        """The prompt and fields as typed."""
         return Form(self.prompt_pane.prompt, self.prompt_pane.fields)
 
     def update_settings(self) -> None:
-        """Copy the typed texts and the chosen pane and order into the settings."""
+        """Copy the typed text, the visible pane and the sort order into the settings."""
         pane, settings = self.prompt_pane, self.settings
         settings.pane, settings.sort = self.lower_pane, self.library_pane.order
         settings.prompt, settings.train, settings.compose = pane.editor.text, pane.fields, self.compose_pane.composition
@@ -173,7 +173,7 @@ class MainScreen(Screen[None]):
         return self.size.width >= HUGE_COLUMNS
 
     def on_resize(self) -> None:
-        # read `lower_pane` late: a key may choose another pane before the refresh
+        # read `lower_pane` after the refresh, because a key may choose another pane before it
         self.call_after_refresh(lambda: self._show_lower_pane(self.lower_pane))
         self._update_height_classes()
         self.query_one(KeyBar).compact = self.size.width < NARROW_COLUMNS
@@ -183,7 +183,7 @@ class MainScreen(Screen[None]):
 
     def _update_height_classes(self) -> None:
         """On a narrow terminal, shrink the prompt and the readout while they do not have the focus."""
-        # only on a narrow terminal, since a class of the screen restyles all of its 70 widgets
+        # only on a narrow terminal, because changing a class of the screen restyles all 70 widgets
         narrow = self.size.width < NARROW_COLUMNS
         self.set_class(narrow and self.prompt_pane.has_focus_within, "-writing")
         self.set_class(narrow and self.readout.has_focus, "-reading")
@@ -208,7 +208,7 @@ class MainScreen(Screen[None]):
             "runs": self.runs_pane.table,
             "compose": self.compose_pane.query_one("#composition"),
         }
-        self.set_focus(focus[name])  # now, because the next typed key is for this pane
+        self.set_focus(focus[name])  # immediately, because the next key is meant for this pane
 
     def show_title(self) -> None:
         running, waiting, state = self.store.count("running"), self.store.count("queued"), self.worker.state
@@ -225,7 +225,7 @@ class MainScreen(Screen[None]):
         if event.state == "gone" and event.reason:
             self.app.clear_notifications()  # the notice about the previous attempt
             self.context.show_status(
-                f"{event.reason}. Runs are kept; ctrl+r starts the worker again", "error", persistent=True
+                f"{event.reason}. No run is lost; ctrl+r starts the worker again", "error", persistent=True
             )
         elif event.state == "starting" and event.reason:
             self.context.show_status(event.reason)
@@ -233,7 +233,7 @@ class MainScreen(Screen[None]):
 
     @on(m.RunsListed)
     def _runs_listed(self, event: m.RunsListed) -> None:
-        if self._was_disconnected:  # the notice about it is outdated
+        if self._was_disconnected:  # the notice about the lost connection is outdated
             self.app.clear_notifications()
         self._was_disconnected = False
         self._list_painter.paint()
@@ -247,7 +247,7 @@ class MainScreen(Screen[None]):
 
     @on(m.RunsChanged)
     def _show_list(self) -> None:
-        """Paint the list of runs, at the latest after LIST_SECONDS."""
+        """Paint the list of runs within LIST_SECONDS."""
         self._list_is_stale = True
         self._list_painter.request(LIST_SECONDS)
 
@@ -331,10 +331,15 @@ class MainScreen(Screen[None]):
             self._detail_painter.request(PAINT_SECONDS)
 
     def _paint_followed(self) -> None:
+        """Bring the detail controller up to date, then repaint its panes."""
         self.detail.refresh()
         self._paint_detail()
 
     def _paint_detail(self) -> None:
+        """Repaint the loss, readout and details panes, and the full curve if it is open.
+
+        The panes show what `DetailController` holds. Its `DetailChanged` messages cause the repaint.
+        """
         detail, run = self.detail, self.detail.followed_run
         if detail.figures is None:
             self.loss.clear()
@@ -345,7 +350,7 @@ class MainScreen(Screen[None]):
         if detail.readout is None:
             if painted != self._painted_readout:
                 self.readout.clear(detail.no_readout_reason)
-        elif painted is None or painted[0] is not detail.readout:  # an equal readout clears the marks of changed words
+        elif painted is None or painted[0] is not detail.readout:  # repainting would clear the marks on changed words
             self.readout.show(detail.readout_of, detail.readout)
         if detail.shown_entry is not None:
             self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry))
@@ -386,7 +391,7 @@ class MainScreen(Screen[None]):
 
     @on(m.TrainRequested)
     def action_train(self) -> None:
-        self.context.spawn(partial(self.runs.train, self.form), group="train")  # pressing it twice starts two trainings
+        self.context.spawn(partial(self.runs.train, self.form), group="train")  # pressing it twice submits two runs
 
     def action_sweep(self) -> None:
         self.context.spawn(partial(self.sweep.begin, self.form), group="sweep")
@@ -497,12 +502,12 @@ class MainScreen(Screen[None]):
         elif self.detail.run:
             self.context.show_status(f"a hard readout {AFTER_TRAINING}")
         else:
-            self.context.show_status("nothing is shown that could have a hard readout")
+            self.context.show_status("no entry is shown, so there is nothing to search for")
 
     def action_copy_hard(self) -> None:
-        """Copy the hard readout that the pane shows, which may be the best text so far of a running search."""
+        """Copy the hard readout shown in the pane. During a search, this may be the best text so far."""
         detail, shown_entry = self.detail, self.detail.shown_entry
-        if detail.entry and (shown_entry is None or shown_entry.id != detail.entry):  # the entry is not read yet
+        if detail.entry and (shown_entry is None or shown_entry.id != detail.entry):  # the entry has not been read yet
             self.context.spawn(partial(self.hard.copy_from_entry, detail.entry), group="entries")
             return
         shown = self.readout.hard

@@ -1,4 +1,4 @@
-"""The messages of the interface. Panes post requests of the user; controllers post what has changed."""
+"""The messages of the interface. Panes post what the user requests; controllers post what has changed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PromptChanged(Message):
 
 
 class EntryHighlighted(Message):
-    """The library's cursor is on another entry ("" if there is none), moved `by_user` or by a change of the list."""
+    """The library cursor has moved to another entry ("" if none), either `by_user` or because the list has changed."""
 
     def __init__(self, entry: str, by_user: bool = True) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class EntryHighlighted(Message):
 
 
 class EntryAction(Message):
-    """The user wants an action on entries."""
+    """The user wants to act on entries."""
 
     def __init__(self, action: OnEntry, entries: tuple[str, ...]) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class EntryAction(Message):
 
 
 class RunAction(Message):
-    """The user wants an action on a run."""
+    """The user wants to act on a run."""
 
     def __init__(self, action: OnRun, run: str) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class CompositionChanged(Message):
 
 
 class ConnectionChanged(Message):
-    """The connection to the worker is now "starting", "up" or "gone". `reason` is a text for the user, or ""."""
+    """The connection to the worker is now "starting", "up" or "gone". `reason` tells the user why, or is ""."""
 
     def __init__(self, state: str, reason: str) -> None:
         super().__init__()
@@ -121,8 +121,8 @@ class RunsChanged(Message):
 class RunChanged(Message):
     """A run has changed.
 
-    `before` is its earlier state, None for a new run. `is_next` means that it has just started while the followed run
-    does not train, so the panes switch to it.
+    `before` is its previous state, or None if the run is new. `is_next` is True if the run has just started and the
+    followed run is not training: the panes then switch to the new run.
     """
 
     def __init__(self, run: RunSummary, before: RunSummary | None, is_next: bool) -> None:
@@ -139,7 +139,7 @@ class RunReported(Message):
 
 
 class RunSubmitted(Message):
-    """The worker has accepted a run from here. `is_next` means that the followed run does not train."""
+    """The worker has accepted a run submitted here. `is_next` is True if the followed run is not training."""
 
     def __init__(self, run: str, is_next: bool) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class PromptsChanged(Message):
 
 
 class LibraryChanged(Message):
-    """The library has changed. The cursor moves to `entry`, or stays if it is "". `by_user` means that a key did it."""
+    """The library has changed, `by_user` if a key caused the change. The cursor moves to `entry`; "" leaves it."""
 
     def __init__(self, entry: str = "", by_user: bool = True) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class LibraryChanged(Message):
 
 
 class MarksUsed(Message):
-    """An action has used the marked entries, so their marks can go."""
+    """An action has used the marked entries, so their marks can be removed."""
 
 
 class OpenEntryChanged(Message):
@@ -167,7 +167,7 @@ class OpenEntryChanged(Message):
 
 
 class ShowEntryRequested(Message):
-    """The loss and readout panes should show this entry."""
+    """The loss, readout and details panes should show this entry."""
 
     def __init__(self, entry: str) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class ShowEntryRequested(Message):
 
 
 class ShownEntryGone(Message):
-    """The shown entry no longer exists: the entry under the library's cursor replaces it."""
+    """The shown entry no longer exists. The entry under the library cursor replaces it."""
 
     def __init__(self, entry: str) -> None:
         super().__init__()
@@ -183,7 +183,10 @@ class ShownEntryGone(Message):
 
 
 class DetailChanged(Message):
-    """The content of loss, readout and details has changed. It is painted soon, or `immediately`."""
+    """The content of the loss, readout and details panes has changed.
+
+    The main screen repaints all three panes soon, or `immediately`.
+    """
 
     def __init__(self, immediately: bool = False) -> None:
         super().__init__()
@@ -203,7 +206,7 @@ class SweepChanged(Message):
 
 
 class PromptLoaded(Message):
-    """A prompt and its settings should replace those in the prompt pane."""
+    """The prompt pane should show this prompt and its settings."""
 
     def __init__(self, prompt: str, fields: dict[str, str]) -> None:
         super().__init__()
@@ -211,7 +214,7 @@ class PromptLoaded(Message):
 
 
 class CompositionTextAdded(Message):
-    """A text should be added to the composition."""
+    """`text` should be added to the composition."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -16,10 +16,10 @@ from softprompt.library import Library
 from softprompt.system.paths import data_folder, make_folder
 
 END_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-END_SECONDS = 1.4  # for the interface to end by itself
-SHUTDOWN_SECONDS = 0.3  # for Python to end its threads after that
-RESTORE_SECONDS = 0.3  # for the terminal to accept the reset sequence
-WATCH_SECONDS = 0.5  # between two checks whether the terminal still exists
+END_SECONDS = 1.4  # time for the interface to end by itself
+SHUTDOWN_SECONDS = 0.3  # time for Python to end its threads after that
+RESTORE_SECONDS = 0.3  # time for the terminal to accept the reset sequence
+WATCH_SECONDS = 0.5  # between checks that the terminal still exists
 # Undo every mode that may be set: synchronized output, mouse, focus, paste and resize reports, the keyboard protocol,
 # the alternate screen, no line wrapping, a hidden cursor, colors.
 _RESET_SEQUENCE = (
@@ -31,14 +31,14 @@ DUMB_TERMS = ("", "dumb", "unknown")  # values of TERM for terminals that cannot
 
 
 def why_cannot_open() -> str:
-    """Return why the interface cannot open here, or ""."""
+    """Return the reason why the interface cannot open here, or "" if it can."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return "the interface needs a terminal; `softprompt-tui --help` lists commands that do not"
+        return "the interface needs a terminal. Run `softprompt-tui --help` for commands that work without one."
     term = os.environ.get("TERM", "")
     if term in DUMB_TERMS:
         return (
             f"TERM is {term or 'not set'}, but the interface needs a terminal that can position text. Set TERM to your "
-            "terminal's type, such as xterm-256color; `softprompt-tui --help` lists commands that do not need it"
+            "terminal's type, such as xterm-256color, or run `softprompt-tui --help` for commands that work anywhere."
         )
     return ""
 
@@ -46,14 +46,14 @@ def why_cannot_open() -> str:
 def open_interface() -> int:
     """Run the interface until the user quits. Return the exit code.
 
-    On a signal or a vanished terminal it ends within two seconds, even while the main thread waits for a terminal that
-    accepts no output.
+    After a signal, or when the terminal disappears, the interface ends within two seconds, even if the main thread is
+    blocked on a terminal that accepts no output.
 
     Raises:
         HomeError: the user's files cannot be read. Raised before anything is drawn.
         Exception: the interface crashed. Raised after the terminal is restored.
     """
-    if not os.isatty(sys.__stderr__.fileno() if sys.__stderr__ else -1):  # Textual draws there
+    if not os.isatty(sys.__stderr__.fileno() if sys.__stderr__ else -1):  # Textual draws on standard error
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
     from softprompt_tui.app import SoftPromptApp
 
@@ -62,7 +62,7 @@ def open_interface() -> int:
     terminal = _Terminal(sys.stdin.fileno(), sys.__stderr__.fileno())  # type: ignore[union-attr]
     app = SoftPromptApp()
     ended = threading.Event()
-    # Python itself writes signals to this pipe, whatever the main thread waits for
+    # Python writes signals to this pipe even while the main thread is blocked
     signals, wakeup = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(wakeup, False)
 
@@ -75,7 +75,7 @@ def open_interface() -> int:
             terminal.force_restore()
             os._exit(1)
         time.sleep(SHUTDOWN_SECONDS)
-        # threads that wait for a slow disk or the worker must not keep the process alive
+        # threads waiting for a slow disk or the worker must not keep the process alive
         os._exit(app.return_code or 0)
 
     async def run() -> None:
@@ -105,19 +105,19 @@ def open_interface() -> int:
 
 
 def _only_wake_up(*_: object) -> None:
-    """Keep the signal from ending the process. `open_interface` reads it from the pipe."""
+    """Do nothing, so that the signal does not end the process. `open_interface` reads it from the pipe."""
 
 
 def _is_in_gnu_screen() -> bool:
     """Return whether GNU screen is between the interface and the terminal.
 
-    While the mouse is on, screen 4.9 holds every Esc until the next key, and then sends both as alt and that key.
+    With mouse reports on, screen 4.9 holds back every Esc until the next key, then sends both as Alt plus that key.
     """
     return "STY" in os.environ and os.environ.get("TERM", "").startswith("screen")
 
 
 class _Terminal:
-    """The terminal with its original attributes, to restore them."""
+    """The terminal and the original attributes to restore."""
 
     def __init__(self, descriptor: int, output: int) -> None:
         self.descriptor = descriptor
@@ -132,11 +132,11 @@ class _Terminal:
         return True
 
     def restore(self) -> None:
-        """Restore attributes and modes. Wait a short time for a terminal that accepts no output."""
+        """Restore attributes and modes. If the terminal accepts no output, wait briefly."""
         with suppress(OSError, termios.error):
             termios.tcsetattr(self.descriptor, termios.TCSANOW, self.attributes)
         with suppress(OSError, termios.error):
-            # a separate, non-blocking open file: the one shared with the shell must stay blocking
+            # a separate non-blocking open file, because the one shared with the shell must stay blocking
             own = os.open(os.ttyname(self.output), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 _write(own, _RESET_SEQUENCE)
@@ -144,7 +144,7 @@ class _Terminal:
                 os.close(own)
 
     def force_restore(self) -> None:
-        """Restore while a thread of Textual may be stuck in a write. Its remaining output goes to /dev/null."""
+        """Restore the terminal even if a Textual thread is stuck writing to it. Later output goes to /dev/null."""
         with suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             name = os.ttyname(self.output)
@@ -154,7 +154,7 @@ class _Terminal:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Write to a terminal. If it accepts nothing, drop its pending output and undo a stop by XOFF."""
+    """Write to a terminal. If it accepts nothing, discard its pending output and undo XOFF."""
     deadline = time.monotonic() + RESTORE_SECONDS
     flush_at = time.monotonic() + RESTORE_SECONDS / 2
     while data:
@@ -168,13 +168,13 @@ def _write(descriptor: int, data: bytes) -> None:
                 data = _CANCEL + _RESET_SEQUENCE
             if now > flush_at:
                 termios.tcflush(descriptor, termios.TCOFLUSH)
-                termios.tcflow(descriptor, termios.TCOOFF)  # else TCOON does not undo a stop by XOFF
+                termios.tcflow(descriptor, termios.TCOOFF)  # without this, TCOON does not undo XOFF
                 termios.tcflow(descriptor, termios.TCOON)
             select.select([], [descriptor], [], 0.01)
 
 
 async def _end_when_disconnected(terminal: _Terminal, wakeup: int) -> None:
-    """End the interface when the terminal vanishes. Not every terminal sends a hang-up."""
+    """End the interface when the terminal disappears. Not every terminal sends SIGHUP."""
     while terminal.is_connected():
         await asyncio.sleep(WATCH_SECONDS)
     os.write(wakeup, bytes([signal.SIGHUP]))

@@ -1,4 +1,4 @@
-"""Turn the terminal's bytes into Textual's events. No bytes crash the interface, and a paste never acts as keys."""
+"""Turn the terminal's bytes into Textual events. No input crashes the interface; pasted text never acts as keys."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from textual.events import Paste
 from textual.message import Message
 
 PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
-LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button and position, one byte each, which may not be UTF-8
-SPLIT_SECONDS = 1.0  # longest gap inside the bytes of one key; a lost packet arrives again within this time
+LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button, column and row: one byte each, not always valid UTF-8
+SPLIT_SECONDS = 1.0  # longest gap between the bytes of one key; a lost packet is resent within this time
 TICK_SECONDS = 0.1
 
 
 class InputDecoder:
-    """Turn the bytes of a terminal into Textual's events, however they are split.
+    """Turns a terminal's bytes into Textual events, however the bytes are split.
 
-    Textual's parser reads the keys, but never sees three things: bytes that are not UTF-8 (they become U+FFFD); pastes,
-    where it would read everything after an escape character as keys; and gaps between the bytes of one key on a slow
-    line, after which it would read the rest as separate keys.
+    Textual's parser decodes the keys, but is shielded from three things: invalid UTF-8 (replaced by U+FFFD); pastes, in
+    which it would take everything after an escape character for keys; and gaps between the bytes of one key on a slow
+    line, after which it would take the remaining bytes for separate keys.
     """
 
     def __init__(self) -> None:
         self._parser = XTermParser()
         self._utf8 = getincrementaldecoder("utf-8")("replace")
-        self._recent = b""  # the last bytes, as many as the longest marker has
+        self._recent = b""  # the last few bytes, enough for the longest marker
         self._mouse_bytes_left = 0
         self._pasted: bytearray | None = None  # None outside a paste
         self._fed_at = 0.0
@@ -62,7 +62,7 @@ class InputDecoder:
                     yield Paste(text)
 
     def tick(self) -> Iterator[Message]:
-        """Yield events that are complete because nothing follows, such as the escape key. Call this while idle."""
+        """Yield events that are complete because nothing follows, such as the escape key. Call this when idle."""
         is_inside_key = self._recent.rpartition(b"\x1b")[2][:1] in (b"[", b"O") and b"\x1b" in self._recent
         if is_inside_key and time.monotonic() - self._fed_at < SPLIT_SECONDS:
             return
@@ -84,17 +84,17 @@ class InputDecoder:
             yield from self._skip_failures(self._parser.feed(char))
 
     def _skip_failures(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Skip sequences that crash the parser, such as a number too large for a character or a size of zero."""
+        """Skip sequences that crash the parser, such as a number too large for a character, or a size of zero."""
         try:
             for message in messages:
-                if not isinstance(message, Paste):  # an empty paste: the parser only gets the two end markers
+                if not isinstance(message, Paste):  # always empty: the parser only gets its markers
                     yield message
         except Exception:  # the parser cannot continue after an exception
             self._parser = XTermParser()
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver with InputDecoder. If its input thread fails, the interface fails."""
+    """Textual's driver with InputDecoder. An error in the input thread ends the interface."""
 
     def run_input_thread(self) -> None:
         """Read the terminal until the driver stops."""
@@ -117,7 +117,7 @@ class TerminalDriver(LinuxDriver):
             data = os.read(self.fileno, 4096)
         except BlockingIOError:  # another program on this terminal made it non-blocking and read first
             return b""
-        except OSError:  # the terminal is gone, which `open_interface` watches for
+        except OSError:  # the terminal is gone; `open_interface` will notice
             data = b""
         if not data:
             self.exit_event.wait(TICK_SECONDS)
@@ -125,5 +125,5 @@ class TerminalDriver(LinuxDriver):
 
 
 def replace_terminal_driver(driver: type[Driver]) -> type[Driver]:
-    """Return TerminalDriver in place of Textual's terminal driver. Keep other drivers, such as the one for browsers."""
+    """Return TerminalDriver instead of Textual's terminal driver. Keep other drivers, such as the one for browsers."""
     return TerminalDriver if driver is LinuxDriver else driver

@@ -1,4 +1,4 @@
-"""The program's own themes, beside Textual's. Of those, `ansi-dark` and `ansi-light` use the terminal's 16 colors."""
+"""Themes in addition to Textual's. Textual's `ansi-dark` and `ansi-light` use the terminal's 16 colors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a training and of a hard readout: frozen dataclasses, validated when they are created."""
+"""Settings for training and for the hard-readout search: frozen dataclasses, validated on creation."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ HardMethod = Literal["exchange", "pez"]
 WordFilter = Literal["any", "ascii", "dictionary"]
 HardInit = Literal["words", "random"]
 
-MAX_STEPS, MAX_RESTARTS = 100_000, 256  # together, the history takes 300 MB
+MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history takes 300 MB
 MAX_HARD_TOKENS = 64
-MAX_TOKENS = 4096  # far more than any text encoder's context holds
+MAX_TOKENS = 4096  # far above any text encoder's context length
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
-AUTO_STOP_AT = 0.99  # the similarity that "auto" tries to reach by default
+AUTO_STOP_AT = 0.99  # the default similarity goal of tokens="auto"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one training. Raises ConfigError for invalid values.
+    """Settings of one training run. Raises ConfigError for invalid values.
 
     Attributes:
         tokens: number of soft tokens, or "auto" for the fewest that reach `stop_at`.
-        steps: maximum number of optimizer steps. The learning rate follows a cosine to zero over them.
-        rate: Adam's learning rate in standard deviations of the token table, so that it suits every model.
-        init: start from noise with the deviation of the token table, from random vocabulary tokens, from the prompt's
-            own tokens, or from a given soft prompt.
+        steps: maximum number of optimizer steps, over which the learning rate falls to zero along a cosine.
+        rate: Adam's learning rate in standard deviations of the token table, so that one value suits every model.
+        init: start from "noise" with the token table's standard deviation, from random "vocabulary" tokens, from the
+            "prompt"'s own tokens, or from the "soft" prompt passed as `start`.
         objective: "cosine" distance; "mse", the mean squared error before normalization; "contrastive", cosine distance
-            with an InfoNCE term that also pushes away from `against`; "hidden", the distance of the hidden states that
-            image programs of `family` read (softprompt.objectives.hidden_states); or "mixed", `hidden_share` of the
-            hidden loss and the rest cosine distance.
+            plus an InfoNCE term that pushes away from `against`; "hidden", the distance between the hidden states that
+            image programs of `family` use (softprompt.objectives.hidden_states); or "mixed", the hidden loss with
+            weight `hidden_share` plus cosine distance with the remaining weight.
         against: prompts to push away from ("contrastive" only).
         family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
         hidden_share: weight of the hidden loss ("mixed" only).
         project_norm: after each step, scale every soft token down to at most the vocabulary's mean norm.
-        contexts: sentence templates with `{}`. The soft prompt is trained inside them and alone; () trains it alone.
-        restarts: trainings that start from different noise, in one batch. The best one is the result.
+        contexts: sentence templates with `{}`. The soft prompt is trained alone and inside them; with (), only alone.
+        restarts: number of starts from different noise, trained in one batch. The best result counts.
         stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.
-        seed: decides noise and random choices. On the CPU, the same seed gives identical bits.
-        long: what happens to a prompt longer than the context: refuse it, train on the mean of its chunks, or cut it.
+        seed: seed for noise and random choices. On the CPU, the same seed gives bit-identical results.
+        long: what to do with a prompt longer than the context length: "refuse" it, train on the mean of its "chunk"s,
+            or "cut" it.
     """
 
     tokens: int | Literal["auto"] = 10
@@ -61,7 +62,7 @@ class TrainConfig:
     objective: ObjectiveName = "cosine"
     against: tuple[str, ...] = ()
     family: ImageProgram = "sd1"
-    hidden_share: float = 0.3  # costs almost no pooled or hidden-state similarity: tests/benchmarks/hidden.py
+    hidden_share: float = 0.3  # costs almost no pooled or hidden-state similarity (tests/benchmarks/hidden.py)
     project_norm: bool = True
     contexts: tuple[str, ...] = TRAINING_CONTEXTS
     restarts: int = 1
@@ -77,12 +78,12 @@ class TrainConfig:
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set: auto finds the fewest tokens that reach it. "
+                "tokens is auto, but stop_at is not set. auto finds the fewest tokens that reach stop_at. "
                 "Set it, for example with --stop-at 0.99."
             )
         _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
         _check_whole(
-            "restarts", self.restarts, 1, MAX_RESTARTS, "1 is typical; 4 or 8 find a slightly better soft prompt"
+            "restarts", self.restarts, 1, MAX_RESTARTS, "1 is typical; 4 or 8 give a slightly better soft prompt"
         )
         _check_whole("seed", self.seed, 0, 2**63 - 1, "0 is typical")
         _check_number(
@@ -101,11 +102,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
-        if self.contexts is not TRAINING_CONTEXTS:  # saves 10 % of reading a run; a list may have thousands
+        if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
         for text in self.against:
-            check_text("text of against", text, ConfigError)
+            check_text("text in against", text, ConfigError)
         if self.objective == "contrastive" and not self.against:
             raise ConfigError(
                 "the contrastive objective needs at least one prompt to push away from. Add one with --against TEXT."
@@ -132,12 +133,12 @@ class TrainConfig:
 
     @property
     def hidden_weight(self) -> float:
-        """Weight of the hidden loss in the whole loss, 0 to 1."""
+        """Weight of the hidden loss in the total loss, 0 to 1."""
         return {"hidden": 1.0, "mixed": self.hidden_share}.get(self.objective, 0.0)
 
     @property
     def batch_key(self) -> Hashable:
-        """The settings that all trainings of a batch share. Rate, steps, restarts, seed and stopping may differ."""
+        """The settings that all training runs in a batch share. All other settings may differ."""
         return (self.tokens, self.contexts, self.objective, self.against, self.family, self.hidden_share)
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class TrainConfig:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(
-                f"unknown settings: {', '.join(sorted(unknown))[:200]}. A newer version may know them: "
+                f"unknown settings: {', '.join(sorted(unknown))[:200]}. They may come from a newer version: "
                 "update softprompt-tui."
             )
         plain: dict[str, Any] = {
@@ -159,7 +160,7 @@ class TrainConfig:
         for name in ("contexts", "against"):
             texts = plain.get(name, ())
             if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-                raise ConfigError(f"{name} is {_format_value(texts)}; it must be a list of texts.")
+                raise ConfigError(f"{name} is {_format_value(texts)}; it must be a list of strings.")
         if plain.get("contexts") == TRAINING_CONTEXTS:
             plain["contexts"] = TRAINING_CONTEXTS
         return cls(**plain)
@@ -167,19 +168,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class HardConfig:
-    """Settings of the search for a hard readout, real words that mean the prompt.
+    """Settings of the search for a hard readout: real words with the same meaning as the prompt.
 
     Raises ConfigError for invalid values.
 
     Attributes:
-        tokens: length of the hard readout; None for as many tokens as the soft prompt has.
+        tokens: length of the hard readout, or None to use the soft prompt's token count.
         method: "exchange", a coordinate search that ranks single-token swaps by gradient and scores them with the
             encoder, or "pez" (Wen et al. 2023).
-        steps: rounds of exchange, or optimizer steps of pez; None for the method's default.
-        seconds: time limit; None for no limit, which makes the result depend on the seed only.
-        init: start from the prompt's own words and random tokens, or from random tokens only.
-        words: allow any token that survives being typed, only ASCII tokens, or only whole words of ASCII letters.
-        block: texts that must not appear in the hard readout.
+        steps: number of rounds ("exchange") or optimizer steps ("pez"), or None for the method's default.
+        seconds: time limit, or None. Without a limit, equal settings and seeds give equal results.
+        init: start from the prompt's own "words" and random tokens, or from "random" tokens only.
+        words: allow "any" token that re-tokenizes to itself, only "ascii" tokens, or only "dictionary" words, which
+            consist of ASCII letters.
+        block: strings that must not appear in the hard readout.
     """
 
     tokens: int | None = None
@@ -197,7 +199,7 @@ class HardConfig:
         if self.tokens is not None:
             _check_whole("tokens (hard readout)", self.tokens, 1, MAX_HARD_TOKENS, "8 is typical")
         if self.steps is not None:
-            _check_whole("steps (hard readout)", self.steps, 1, MAX_STEPS, "Leave it out for the method's default")
+            _check_whole("steps (hard readout)", self.steps, 1, MAX_STEPS, "Leave it out to use the method's default")
         _check_whole("restarts (hard readout)", self.restarts, 1, MAX_RESTARTS, "4 is typical")
         _check_whole("seed", self.seed, 0, 2**63 - 1, "0 is typical")
         if self.seconds is not None:
@@ -207,7 +209,7 @@ class HardConfig:
             if value not in get_args(allowed):
                 raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
         for text in self.block:
-            check_text("text of block", text, ConfigError)
+            check_text("text in block", text, ConfigError)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -215,15 +217,15 @@ class HardConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HardConfig:
-        """Create a configuration from the values of `as_dict`. Raises ConfigError or TypeError for other values."""
+        """Create a configuration from the values of `as_dict`. Raises ConfigError or TypeError for invalid values."""
         return cls(**values)
 
 
 def _as_texts(name: str, value: object) -> tuple[str, ...]:
-    """Return the texts of a setting. A single text is one item, not a list of letters."""
+    """Return a setting's strings. A single string is one item, not a sequence of letters."""
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not all(isinstance(text, str) for text in texts) or (not texts and value not in ((), [])):
-        raise ConfigError(f"{name} is {value!r:.80}; it must be a text or a list of texts.")
+        raise ConfigError(f"{name} is {value!r:.80}; it must be a string or a list of strings.")
     return texts
 
 
@@ -234,7 +236,7 @@ def check_sweep(token_counts: Iterable[int]) -> tuple[int, ...]:
     """Return the token counts of a sweep, sorted and without duplicates.
 
     Raises:
-        ConfigError: too many token counts, even an endless range, or one out of bounds.
+        ConfigError: there are no token counts or too many (perhaps endlessly many), or one is out of bounds.
     """
     counts = set(islice(token_counts, MAX_TOKENS + 1))
     if not 1 <= len(counts) <= MAX_SWEPT_COUNTS:
@@ -244,20 +246,20 @@ def check_sweep(token_counts: Iterable[int]) -> tuple[int, ...]:
             "Use a range such as 1-16, or a list such as 1,2,4,8."
         )
     for count in counts:
-        _check_whole("a token count of the sweep", count, 1, MAX_TOKENS, "1 to 16 is typical")
+        _check_whole("a token count in the sweep", count, 1, MAX_TOKENS, "1 to 16 is typical")
     return tuple(sorted(counts))
 
 
 def check_device(name: str) -> None:
-    """Raise DeviceError unless `name` has the form of a device name."""
+    """Raise DeviceError unless `name` is a well-formed device name."""
     if not _DEVICE.fullmatch(name):
         raise DeviceError(
-            f"device is {name[:40]!r}; it must be auto, cpu, cuda, cuda:1 or mps. With auto, the best device is used."
+            f"device is {name[:40]!r}; it must be auto, cpu, cuda, cuda:1 or mps. auto picks the best device."
         )
 
 
 def check_precision(name: str) -> None:
-    """Raise ConfigError unless models can run in this precision."""
+    """Raise ConfigError unless `name` is a supported precision."""
     if name not in PRECISIONS:
         raise ConfigError(f"precision is {name[:40]!r}; it must be {' or '.join(PRECISIONS)}. float32 is typical.")
 
@@ -274,8 +276,8 @@ def _check_whole(name: str, value: object, minimum: int, maximum: int | None, ad
 
 
 def _format_value(value: object) -> str:
-    # Python refuses to print integers of thousands of digits
-    return "a number of very many digits" if isinstance(value, int) and value.bit_length() > 300 else repr(value)[:80]
+    # Python refuses to print integers with thousands of digits
+    return "a very long number" if isinstance(value, int) and value.bit_length() > 300 else repr(value)[:80]
 
 
 def _check_number(name: str, value: object, lower: float, maximum: float, advice: str) -> None:

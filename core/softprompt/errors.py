@@ -1,17 +1,20 @@
-"""Exceptions of this package. Each message says what is wrong, what is allowed and what to do next."""
+"""The exceptions this package raises. Each message states what is wrong, what is allowed and what to do next."""
 
 from __future__ import annotations
 
 import errno
 
-# a full, read-only or broken disk, a used-up quota, or no file descriptors left: never the fault of the caller's input
+# a full, read-only or failing disk, an exhausted quota, or no free file descriptors: never the fault of the input
 STORAGE_FAILURES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.EFBIG}
 )
 
 
 class SoftPromptError(Exception):
-    """Base of all errors that this package raises on purpose. `bad_input` is true if the caller's input is at fault."""
+    """Base class of all errors that this package raises on purpose.
+
+    `bad_input` is true if the caller's input is at fault.
+    """
 
     bad_input = False
 
@@ -33,11 +36,11 @@ class PromptError(SoftPromptError):
 
 
 class PromptTooLong(PromptError):
-    """A prompt that does not fit into the model's context, while cutting and chunking are not allowed."""
+    """A prompt longer than the model's context length when neither cutting nor chunking is allowed."""
 
 
 class TemplateError(PromptError):
-    """A template that cannot be parsed. `column` is the position of the error: characters from 1, 0 if unknown."""
+    """A template that cannot be parsed. `column` is the 1-based position of the error, or 0 if unknown."""
 
     def __init__(self, message: str, column: int = 0) -> None:
         super().__init__(f"at character {column}: {message}" if column else message)
@@ -57,23 +60,23 @@ class UnknownModel(SoftPromptError):
 
 
 class ModelRefused(SoftPromptError):
-    """A model that exists, but that this package cannot run faithfully."""
+    """An existing model that this package cannot run faithfully."""
 
     bad_input = True
 
 
 class ModelUnavailable(SoftPromptError):
-    """A supported model that cannot be loaded now: no network, broken files or a missing package."""
+    """A supported model that cannot be loaded now, because of the network, broken files or a missing package."""
 
 
 class DeviceError(SoftPromptError):
-    """A device that this machine does not have."""
+    """A device that is unknown or that this machine does not have."""
 
     bad_input = True
 
 
 class LibraryError(SoftPromptError):
-    """The library's folder or one of its files cannot be used. No file is half-written."""
+    """The library's folder or one of its files cannot be used. No file is left half-written."""
 
 
 class HomeError(LibraryError):
@@ -83,7 +86,7 @@ class HomeError(LibraryError):
 
 
 class BadName(LibraryError):
-    """A name that a soft prompt cannot have."""
+    """An invalid name for a soft prompt."""
 
     bad_input = True
 
@@ -95,7 +98,7 @@ class EntryNotFound(LibraryError):
 
 
 class EntryChanged(LibraryError):
-    """Another program changed the entry since it was read. The entry stays as that program saved it."""
+    """Another program has changed the entry since it was read. The other program's version is left in place."""
 
 
 class EntryDamaged(LibraryError):
@@ -103,31 +106,31 @@ class EntryDamaged(LibraryError):
 
 
 class EntryRefused(LibraryError):
-    """A soft prompt that could not be opened again after saving. The message says why. Nothing was written."""
+    """A soft prompt that was not saved, because it could not be opened again. The message gives the reason."""
 
     bad_input = True
 
 
 class ArchiveError(LibraryError):
-    """A backup that cannot be written, or is incomplete. The library is unchanged."""
+    """A backup that cannot be written or is incomplete. The library is unchanged."""
 
     bad_input = True
 
 
 class FileRefused(SoftPromptError):
-    """A foreign file that is rejected. The message says what is wrong and what is supported. Nothing was written."""
+    """A rejected foreign file. The message says what is wrong and what is supported. Nothing was written."""
 
     bad_input = True
 
 
 class ExportRefused(SoftPromptError):
-    """An export that the other program could not use. The message says what it needs. Nothing was written."""
+    """An export that the target program could not use. The message says what it would need. Nothing was written."""
 
     bad_input = True
 
 
 class FileInTheWay(ExportRefused):
-    """A file with the name of the export already exists."""
+    """A file with the export's name already exists."""
 
 
 class WorkerError(SoftPromptError):
@@ -135,7 +138,7 @@ class WorkerError(SoftPromptError):
 
 
 class MessageTooLong(WorkerError):
-    """A message longer than a line of the worker's protocol may be."""
+    """A message longer than the worker protocol's maximum line length."""
 
     bad_input = True
 
@@ -147,11 +150,11 @@ class RunNotFound(SoftPromptError):
 
 
 class RunUnreadable(SoftPromptError):
-    """A run folder with a file that cannot be read. The message names the file and the reason."""
+    """A run folder with an unreadable file. The message names the file and the reason."""
 
 
 class RunRefused(SoftPromptError):
-    """A request that is not possible in the current state of the run."""
+    """A request that the run's current state does not allow."""
 
     bad_input = True
 
@@ -160,11 +163,11 @@ MAX_REASON_LENGTH = 300  # characters
 
 
 def check_text(label: str, text: str, error_type: type[SoftPromptError] = PromptError) -> str:
-    """Return `text`, or raise `error_type` if it contains a NUL or half of a surrogate pair.
+    """Return `text`, or raise `error_type` if it contains a NUL character or a lone surrogate.
 
-    Python decodes bytes that are not UTF-8 to such halves, in arguments, standard input and files alike.
+    Python decodes invalid UTF-8 to lone surrogates, in arguments, standard input and files alike.
     """
-    if text.isprintable():  # cheaper than encoding, and true of most prompts
+    if text.isprintable():  # cheaper than encoding, and true for most prompts
         return text
     if "\0" in text:
         raise error_type(f"the {label} contains a NUL character. Remove it.")
@@ -172,7 +175,7 @@ def check_text(label: str, text: str, error_type: type[SoftPromptError] = Prompt
         text.encode()
     except UnicodeEncodeError as error:
         raise error_type(
-            f"the {label} is not valid UTF-8: character {error.start + 1} cannot be read. Use UTF-8 text."
+            f"the {label} is not valid UTF-8: character {error.start + 1} cannot be decoded. Use UTF-8 text."
         ) from None
     return text
 
@@ -187,31 +190,31 @@ def empty_prompt() -> PromptError:
 
 def tokens_do_not_fit(tokens: int, model: str, room: int) -> PromptError:
     return PromptError(
-        f"{tokens} tokens do not fit: {model} takes at most {room} between its start and end tokens. Shorten the text."
+        f"{tokens} tokens do not fit: {model} has room for {room} between its start and end tokens. Shorten the text."
     )
 
 
 def too_many_tokens(tokens: int, model: str, room: int) -> ConfigError:
     return ConfigError(
-        f"tokens is {tokens}, but {model} has room for {room}. Use 1 to {room}: 10 is typical; 3 is often enough."
+        f"tokens is {tokens}, but {model} has room for {room}. Use 1 to {room}; 10 is typical, and 3 is often enough."
     )
 
 
 def too_many_hard_tokens(tokens: int, model: str, room: int) -> ConfigError:
-    return ConfigError(f"the hard readout has {tokens} tokens, but {model} has room for {room}. Use 1 to {room}.")
+    return ConfigError(f"a hard readout of {tokens} tokens does not fit: {model} has room for {room}. Use 1 to {room}.")
 
 
 def missing_start_prompt(problem: str = "none was given", width: str = "the model's width") -> ConfigError:
     return ConfigError(
-        f"init is 'soft', which starts from a soft prompt of {width}, but {problem}. Name one, or choose another init."
+        f"init 'soft' needs a soft prompt of {width}, but {problem}. Give the name of one, or choose another init."
     )
 
 
 def prompt_too_long(tokens: int, model: str, room: int, dropped: str) -> PromptTooLong:
     return PromptTooLong(
-        f"the prompt has {tokens:,} tokens, but {model} takes {room}. This part does not fit: "
-        f"'{shorten(dropped.strip())}'. Shorten the prompt, or choose --long chunk to train on the mean of its chunks, "
-        "or --long cut to drop what does not fit (F8 in the interface)."
+        f"the prompt has {tokens:,} tokens, but {model} has room for {room}. This part does not fit: "
+        f"'{shorten(dropped.strip())}'. Shorten the prompt, use --long chunk to train on the mean of its chunks, or "
+        "use --long cut to drop the part that does not fit (F8 in the app)."
     )
 
 
@@ -220,13 +223,13 @@ def shorten(text: str, max_length: int = 60) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the first line of a library's error message, and the second one too if the first ends with a colon."""
+    """Return the first line of a third-party error message, plus the second if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return shorten(text, MAX_REASON_LENGTH) or type(error).__name__
 
 
 def describe_error_with_type(error: BaseException) -> str:
-    """Return the error's type and its message as one short line."""
+    """Return the error's type and message as one short line."""
     name, message = type(error).__name__, describe_error(error)
     return name if message == name else f"{name}: {message}"

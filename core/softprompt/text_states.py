@@ -1,16 +1,16 @@
-"""Which states of a CLIP text encoder the diffusion models read, by family. Needs no torch.
+"""The hidden states of a CLIP text encoder that diffusion models use, by family. Needs no torch.
 
-Sources, read in 2026-11, and the functions that read the states:
+Sources as of 2026-11, with the functions that select the states:
 sd1   CompVis `FrozenCLIPEmbedder.forward` (last_hidden_state), diffusers `StableDiffusionPipeline.encode_prompt`,
       AUTOMATIC1111 `FrozenCLIPEmbedderWithCustomWords.encode_with_transformers`: all positions of the last layer,
       normalized. Padding is the end token.
 sd2   Stability-AI `FrozenOpenCLIPEmbedder.encode_with_transformer` with layer="penultimate", ComfyUI `SD2ClipHModel`:
-      the layer before the last, after `ln_final`. Padding is 0. diffusers reads the same states: its copy of the
-      encoder lacks the last layer.
+      the second-to-last layer, after `ln_final`. Padding is 0. diffusers uses the same states, because its copy of
+      the encoder lacks the last layer.
 sdxl  `StableDiffusionXLPipeline.encode_prompt` (hidden_states[-2] of both encoders), Stability-AI
       `FrozenOpenCLIPEmbedder2` with legacy=False, ComfyUI `SDXLClipG` and `SDXLClipModel`
-      (layer_norm_hidden_state=False): the layer before the last, not normalized. It also reads bigG's projected pooled
-      output, which `similarity` compares.
+      (layer_norm_hidden_state=False): the second-to-last layer, not normalized. SDXL also uses bigG's projected
+      pooled output, which `similarity` compares.
 flux  black-forest-labs `HFEmbedder.forward` and diffusers `FluxPipeline._get_clip_prompt_embeds` (pooler_output),
       ComfyUI `FluxClipModel` (return_projected_pooled=False): one vector, the normalized last layer at the end token,
       before the projection.
@@ -27,12 +27,12 @@ ALL_FAMILIES: tuple[ImageProgram, ...] = get_args(ImageProgram)
 
 @dataclass(frozen=True)
 class HiddenStateSpec:
-    """The states that a family reads.
+    """The hidden states that a family uses.
 
     Attributes:
-        last: read the last layer rather than the layer before it.
-        normed: read the states after the final norm.
-        pooled: read the end token only.
+        last: use the last layer rather than the second-to-last.
+        normed: use the states after the final norm.
+        pooled: use only the end token.
     """
 
     last: bool
@@ -50,7 +50,7 @@ HIDDEN_STATE_SPECS: dict[ImageProgram, HiddenStateSpec] = {
 
 @dataclass(frozen=True)
 class KnownEncoder:
-    """A text encoder that programs of `families` use, under its name in open_clip."""
+    """A text encoder that programs of `families` use. `model` is its open_clip name."""
 
     model: str
     layers: int
@@ -72,14 +72,14 @@ KNOWN_ENCODERS = {  # by width
 
 
 def families_for(width: int, layers: int) -> tuple[ImageProgram, ...]:
-    """Return the families to measure on an encoder of this shape: those whose encoder has the same shape, else all.
+    """Return the families that use an encoder of this shape, or all families if none does.
 
-    The programs need not use this encoder itself: see `is_stand_in`.
+    Their programs may use a different encoder of the same shape: see `is_stand_in`.
     """
     known = KNOWN_ENCODERS.get(width)
     return known.families if known and known.layers == layers else ALL_FAMILIES
 
 
 def is_stand_in(model: str) -> bool:
-    """Return whether a model only stands in for a program's encoder, as `mini`, a folder and other weights do."""
+    """Return whether no image program uses this model: `mini`, a local folder or different weights."""
     return model not in {encoder.model for encoder in KNOWN_ENCODERS.values()}

@@ -1,1 +1,1 @@
-"""The controllers. Each handles one part of the interface and posts messages about what has changed."""
+"""The controllers. Each handles one part of the interface and posts a message when something changes."""

@@ -1,4 +1,4 @@
-"""The content of the loss, readout and details panes: the followed run, or the entry under the library's cursor."""
+"""The content of the loss, readout and details panes: the followed run, or the entry under the library cursor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.rendering.details import Facts
 
-READOUT_SECONDS = 2.0 if os.environ.get("SSH_CONNECTION") else 1.0  # between two readouts of a running training
+READOUT_SECONDS = 2.0 if os.environ.get("SSH_CONNECTION") else 1.0  # between two readouts of a run that is training
 MAX_CURVE_POINTS = 1000
 OPEN_DELAY_SECONDS = 0.08  # the cursor must rest this long on an entry before it is read, so that scrolling stays cheap
 _STATE_TEXTS = {
@@ -33,11 +33,15 @@ _STATE_TEXTS = {
     "failed": "failed",
 }
 SEARCH_MEASURE = "1 - similarity of the best text"
-FROM_FILE_NOTE = "It comes from a file that does not say how it was trained."
+FROM_FILE_NOTE = "Imported from a file that does not record how it was trained."
 
 
 class DetailController:
-    """Follow one run or entry. The attributes hold what to paint; DetailChanged announces that they changed."""
+    """Follows one run or entry, and decides what the loss, readout and details panes show.
+
+    The attributes are the content of the three panes. After each change, the controller posts DetailChanged, and
+    MainScreen._paint_detail repaints the panes.
+    """
 
     def __init__(self, context: AppContext) -> None:
         self.context, self.store = context, context.runs
@@ -57,7 +61,7 @@ class DetailController:
 
     @property
     def curve_names(self) -> str:
-        """What the several curves of this training are."""
+        """What the individual curves stand for: "restarts" or "token counts"."""
         run = self.followed_run
         return "token counts" if run and run.sweep else "restarts"
 
@@ -73,7 +77,7 @@ class DetailController:
 
     @property
     def entry_id(self) -> str:
-        """Id of the shown entry, which may not have been read yet; "" for a run."""
+        """Id of the shown entry, even before the entry has been read; "" if there is none."""
         return self.entry or (self.shown_entry.id if self.shown_entry else "")
 
     def show_run(self, run: str) -> None:
@@ -103,7 +107,7 @@ class DetailController:
         self.request_repaint(immediately=True)
 
     def reload(self) -> None:
-        """Read the shown entry again. If it is gone, ask for the entry under the library's cursor."""
+        """Read the shown entry again. If it is gone, ask for the entry under the library cursor."""
         if self.entry:
             self.context.spawn(partial(self._reload_entry, self.entry), group="curve", exclusive=True)
         elif self.run and self.shown_entry is not None:  # a run's result, which may have a new name
@@ -127,7 +131,7 @@ class DetailController:
         if report.run != self.run:
             return
         if report.text is not None and not run.of_entry:
-            return  # the training is done and searches for a hard readout: not a point of its curve
+            return  # training is done and the search for a hard readout is running: not a point on the curve
         if self._tokens not in (None, report.tokens):
             self.series = Series()  # "auto" continues with the next token count
         self._tokens = report.tokens
@@ -135,12 +139,12 @@ class DetailController:
         self.request_repaint()
 
     def run_changed(self, run: RunSummary) -> None:
-        """Repaint if this run is followed, or searches for the hard readout of the shown entry."""
+        """Repaint if this run is followed, or is searching for the shown entry's hard readout."""
         if run.id == self.run or (self.shown_entry is not None and run.of_entry == self.shown_entry.id):
             self.request_repaint()
 
     def queue_changed(self) -> None:
-        """Repaint a queued run: the runs ahead of it may be others."""
+        """Repaint if the followed run is queued, because the runs ahead of it may have changed."""
         if (run := self.followed_run) and run.state == "queued":
             self.request_repaint()
 
@@ -191,7 +195,7 @@ class DetailController:
         except SoftPromptError:
             return
         if self.run == run:
-            newer = self.series.points  # reported while the curve was fetched
+            newer = self.series.points  # reported while the curve was being fetched
             self.series = Series([point for point in points if not newer or point[0] < newer[0][0]])
             self.series.points += newer
             self.request_repaint()
@@ -204,7 +208,7 @@ class DetailController:
                 now = self.followed_run or run
                 self._show_readout(run.id, Readout(nearest.text, nearest.rows, nearest.as_text, now.best_similarity))
         except SoftPromptError:
-            pass  # the training has ended: the entry's readout is shown instead
+            pass  # training has ended, so the entry's readout will be shown instead
         finally:
             self._is_fetching_readout = False
 
@@ -217,7 +221,7 @@ class DetailController:
         self.request_repaint(immediately=True)
 
     async def _open_entry(self, entry_id: str, of_run: str = "") -> None:
-        """Show the entry under the cursor; with `of_run`, the entry that belongs to the followed run."""
+        """Show an entry: the one under the cursor or, with `of_run`, the one that belongs to the followed run."""
         if not of_run:
             await asyncio.sleep(OPEN_DELAY_SECONDS)
         try:
@@ -250,7 +254,7 @@ class DetailController:
     def _show_training(self, entry: Entry) -> None:
         prompt = entry.prompt
         losses, similarities = prompt.losses.tolist(), prompt.similarities.tolist()
-        if not (self.run and self.series.restarts):  # an entry only has the curve of the best restart
+        if not (self.run and self.series.restarts):  # an entry stores only the curve of its best restart
             self.series = Series(
                 (i + 1, loss, similarity)
                 for i, (loss, similarity) in enumerate(zip(losses, similarities, strict=False))

@@ -1,4 +1,4 @@
-"""Hard readouts: show the text or the progress of its search, start a search, and copy the text."""
+"""Hard readouts: show the text or the progress of the search, start a search, and copy the text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HardReadoutController:
         self.context, self.submit_job = context, submit_job
 
     def view_of_entry(self, entry: Entry) -> HardReadoutView:
-        """Return the hard readout of an entry, the progress of its search, or why there is none."""
+        """Return the hard readout of an entry, the progress of its search, or the reason why there is none."""
         hard, run = entry.prompt.hard, self.context.runs.latest_search(entry.id)
         if run and run.state in ("queued", "running", "paused"):
             if run.state == "queued":
@@ -50,7 +50,7 @@ class HardReadoutController:
                 )
             if run.text or hard is None:
                 return HardReadoutView(run.text or "", run.similarity if run.text else None, status)
-            return HardReadoutView(hard.text, hard.similarity, f"another one: {status}")
+            return HardReadoutView(hard.text, hard.similarity, f"new search: {status}")
         if hard is not None:
             return HardReadoutView(
                 hard.text, hard.similarity, "" if hard.composed is None else f"composed {hard.composed:.4f}"
@@ -60,7 +60,7 @@ class HardReadoutController:
         return HardReadoutView(status=_why_impossible(entry) or NOT_SEARCHED)
 
     def view_of_run(self, run: RunSummary) -> HardReadoutView:
-        """Return the hard readout of a running training, which may search for one at its end."""
+        """Return the hard readout of a run that is training. The run may search for one at its end."""
         if run.hard_step:
             return HardReadoutView(run.text or "", run.hard_similarity, describe_round(run.hard_step, run.hard_steps))
         return HardReadoutView(status=AT_THE_END if run.hard else AFTER_TRAINING)
@@ -68,13 +68,13 @@ class HardReadoutController:
     # actions
 
     def search(self, entry: str, device: str) -> None:
-        """Submit the search to the worker. The result becomes a new revision of the entry."""
+        """Submit a search to the worker. Its result becomes a new revision of the entry."""
         self.context.spawn(partial(self._search, entry, device), group="requests")
 
     async def _search(self, entry: str, device: str) -> None:
         run = self.context.runs.latest_search(entry)
         if run and run.state in ("queued", "running"):
-            self.context.show_status("the search for it has already started")
+            self.context.show_status("a search for this hard readout has already started")
             return
         try:
             opened = await asyncio.to_thread(self.context.library.open, entry)
@@ -119,7 +119,7 @@ def _hard_readout_job(entry: Entry, more: dict[str, str], device: str) -> HardRe
         raise PromptError(f"cannot search for a hard readout of {prompt.name}: {reason}")
     try:
         name = check_name(prompt.name)
-    except BadName:  # a name from a file
+    except BadName:  # imported names may break the rules
         name = ""
     hard = hard_config_from_fields(more, seed=entry.revision - 1)  # the same seed would give the same text again
     return replace(

@@ -1,4 +1,4 @@
-"""The library's keys: run each change in a thread and report errors to the user."""
+"""The library's actions: make each change in a thread and report errors to the user."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DIALOG_ACTIONS = (
 
 
 class TransferActions(Protocol):
-    """Actions that run other commands: import, export and assigning a hard prompt."""
+    """Actions that run other commands: importing, exporting and setting a hard prompt."""
 
     async def export(self, entry: Entry) -> None: ...
     async def import_files(self) -> None: ...
@@ -60,14 +60,14 @@ class TransferActions(Protocol):
 
 
 class LibraryController:
-    """Carry out the library's keys and track the open entry."""
+    """Carries out the library's actions and tracks the open entry."""
 
     def __init__(self, context: AppContext, transfer: TransferActions) -> None:
         self.context, self.transfer = context, transfer
-        self.deleted: list[dict[str, EntrySummary]] = []  # deletions that undo can revert, as they are in the trash
+        self.deleted: list[dict[str, EntrySummary]] = []  # deletions that undo can revert: trashed entries by id
         self.listed_revision: Callable[[str], int] = lambda _: 0  # the revision of an entry that the list shows
         self._own_revisions: dict[str, int] = {}  # revisions written here, which the list may not show yet
-        self._change_lock = asyncio.Lock()  # each change starts after the one before it is written
+        self._change_lock = asyncio.Lock()  # each change starts once the previous one is written
         self.opened = self.opened_name = ""  # the open entry: [v1], [v2], … are its tokens
         self._seen_change = context.library.revisions.changed_at()
         self._has_dialog = False
@@ -86,7 +86,7 @@ class LibraryController:
 
     async def _act(self, action: OnEntry, entries: tuple[str, ...]) -> None:
         if action in DIALOG_ACTIONS:
-            if self._has_dialog:  # a key that is pressed twice opens one dialog
+            if self._has_dialog:  # pressing a key twice opens only one dialog
                 return
             self._has_dialog = True
         try:
@@ -104,7 +104,7 @@ class LibraryController:
         self.context.post(LibraryChanged(entry))
 
     def mark_seen(self) -> None:
-        """Note that the user has seen the library in its current state."""
+        """Note that the user has seen the library's current state."""
         self._seen_change = self.context.library.revisions.changed_at()
 
     def check_for_changes(self) -> None:
@@ -164,7 +164,7 @@ class LibraryController:
         typed = await self.context.ask(AskText(f"Tags of {sanitize(name)}, separated by spaces", " ".join(tags)))
         if typed is not None:
             typed_tags = typed.split()
-            # send the differences only, so that another program's changes to other tags survive
+            # send only the differences, so that another program's changes to other tags survive
             added = [tag for tag in typed_tags if tag not in tags]
             removed = [tag for tag in tags if tag not in typed_tags]
             for entry in entries:
@@ -181,7 +181,7 @@ class LibraryController:
             self._own_revisions[saved.id] = saved.revision
             if saved.id != entry:
                 self.context.show_status(
-                    "another program changed this entry; yours is saved beside it under the same name", "warning"
+                    "another program changed this entry; yours was saved as a second entry of that name", "warning"
                 )
             self._post_change(saved.id)
 
@@ -192,7 +192,7 @@ class LibraryController:
                 summary = await self._in_thread(self.context.library.find, entry)
                 try:
                     await self._in_thread(self.context.library.delete, entry, self._revision_seen_by_user(summary))
-                except EntryChanged as error:  # the other entries are as the user saw them
+                except EntryChanged as error:  # the other entries are still as the user saw them
                     self.context.show_status(str(error), "warning")
                     continue
                 gone[entry] = await self._in_thread(self.context.library.find, entry, True)
@@ -202,12 +202,12 @@ class LibraryController:
                 self.deleted.append(gone)
                 names = [trashed.name for trashed in gone.values()]
                 self.context.show_status(
-                    f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; u brings it back"
+                    f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; press u to undo"
                 )
             self._post_change("")
 
     def _revision_seen_by_user(self, summary: EntrySummary) -> int:
-        """Return the revision that the list shows, or a later one that was written here."""
+        """Return the revision shown in the list, or a later revision written here."""
         return max(self.listed_revision(summary.id), self._own_revisions.get(summary.id, 0)) or summary.revision
 
     async def _undo(self, *_: str) -> None:
@@ -239,7 +239,9 @@ class LibraryController:
 
         prompt = (await self._in_thread(self.context.library.open, entry)).prompt
         if not prompt.hard_prompt:
-            raise PromptError(f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. H sets it.")
+            raise PromptError(
+                f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. Press H to set the hard prompt."
+            )
         fields, more = variation_fields(prompt)
         self.context.settings.more = changed_settings(more)
         self.context.post(PromptLoaded(prompt.hard_prompt, fields))
@@ -268,7 +270,7 @@ class LibraryController:
         from softprompt_tui.screens.text_viewer import TextScreen
 
         if len(entries) != 2:
-            self.context.show_status("comparing needs two entries: space marks them")
+            self.context.show_status("comparing needs two entries; press space to mark them")
             return
         self.context.post(MarksUsed())
         first, second = [await self._in_thread(self.context.library.open, entry) for entry in entries]

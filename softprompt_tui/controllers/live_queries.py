@@ -1,4 +1,4 @@
-"""Queries that run while the user types: the token count, the measured composition, and the list of models."""
+"""Queries that run while the user is typing: the token count, the measured composition, and the list of models."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from softprompt_tui.services.token_count import TokenCount
     from softprompt_tui.services.worker import MeasuredComposition
 
-COUNT_DELAY_SECONDS, COMPOSE_DELAY_SECONDS = 0.05, 0.15  # so that a burst of keys causes one query
+COUNT_DELAY_SECONDS, COMPOSE_DELAY_SECONDS = 0.05, 0.15  # so that a burst of keys causes only one query
 
 
 class PromptCount(NamedTuple):
-    """The token count of a prompt, None if its model has no known tokenizer, and the image-program syntax in it."""
+    """A prompt's token count (None if the model's tokenizer is unknown) and the image-program syntax in it."""
 
     tokens: TokenCount | None
     syntax: Sequence[SyntaxSpan]
 
 
 class LiveQueries:
-    """Run each query again when its input changes, and cancel the older one."""
+    """Runs each query again when its input changes, and cancels the previous run of the query."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
@@ -84,20 +84,20 @@ class LiveQueries:
             on_result(None, str(error))
 
     def list_models(self, on_result: Callable[[list[str]], None]) -> None:
-        """List the names of the models that can be trained for, if a cached list makes it fast."""
+        """List the names of the models that can be trained for, but only if the list is cached."""
         self.context.spawn(partial(self._models, on_result), group="models")
 
     async def _models(self, on_result: Callable[[list[str]], None]) -> None:
         from softprompt.encoders.catalog import is_cached, list_models
 
-        if is_cached():  # else the list would have to be read from open_clip, which takes 5-8 s
+        if is_cached():  # otherwise, reading the list from open_clip would take 5-8 s
             infos = await asyncio.to_thread(list_models)
             on_result([info.name for info in infos if not info.refused])
 
     def warm(self, device: str) -> None:
-        """Let the worker load the built-in model, so that the first training starts at once.
+        """Let the worker load the built-in model, so that the first training run starts at once.
 
-        Other models are large and load only when they are used.
+        Other models are large and are loaded only when they are used.
         """
         self.context.spawn(partial(self._warm, device or "auto"), group="warm")
 
@@ -107,5 +107,5 @@ class LiveQueries:
 
 
 def escape_brackets(text: str) -> str:
-    """Escape the brackets of a text, so that none of them names a soft prompt."""
+    """Escape the brackets in a text, so that none of them names a soft prompt."""
     return re.sub(r"[\\\[\]]", r"\\\g<0>", text)

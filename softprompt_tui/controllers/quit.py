@@ -1,4 +1,4 @@
-"""Quitting: ask about running trainings, and save the settings and the draft."""
+"""Quitting: ask about active runs, and save the settings and the draft."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class QuitController:
-    """Ask the user before quitting. `stop_runs` and `wait_for_submits` come from RunsController."""
+    """Asks the user before quitting. `stop_runs` and `wait_for_submits` come from RunsController."""
 
     def __init__(
         self,
@@ -32,8 +32,9 @@ class QuitController:
     async def confirm_quit(self) -> bool:
         """Return whether to quit. If runs are active, ask whether to stop them first.
 
-        Runs that another interface or a command started are only stopped if the answer says so. While the worker is
-        starting, this asks too, since the worker will resume unfinished runs. If a run cannot be stopped, do not quit.
+        Runs started by another interface or a command are only stopped if the user says so. While the worker is
+        starting, unfinished runs count as active, because the worker will resume them. If a run cannot be stopped, do
+        not quit.
         """
         context, runs, worker = self.context, self.context.runs, self.context.worker
         own = sum(run in runs.started_here for run in runs.active_ids()) + runs.pending_submits
@@ -47,7 +48,7 @@ class QuitController:
             await self.wait_for_submits()  # quitting would cancel them
         if answer in ("s", "a"):
             if worker.state == "starting":
-                context.show_status("the runs stop as soon as the worker is up")
+                context.show_status("the runs will stop as soon as the worker is up")
             if not await worker.wait_until_up():
                 return False  # the reason is already on the screen
             if refused := await self.stop_runs(
@@ -61,18 +62,18 @@ class QuitController:
 def _quit_question(own: int, other: int) -> tuple[str, list[tuple[str, str]]]:
     """Return the question and the possible answers."""
     count = own + other
-    state = "A training is under way" if count == 1 else f"{count} trainings are under way or waiting"
+    state = "A run is in progress" if count == 1 else f"{count} runs are in progress or waiting"
     origin = "" if not other else ", not started here" if not own else f", {other} of them not started here"
-    keep = ("k", "keep training; the next start shows it")
+    keep = ("k", "keep training and quit; the next start shows it")
     stop_own = ("s", f"stop {'those started here' if other else 'training'}, save the best so far, and quit")
-    stop_all = ("a", "stop all, also those of other interfaces and commands, and quit")
+    stop_all = ("a", "stop all, including those of other interfaces and commands, and quit")
     return f"{state}{origin}.", [keep, *[stop_own] * bool(own), *[stop_all] * bool(other)]
 
 
 def _count_unfinished_runs() -> int:
     """Count the runs that this host's worker will resume once it is up."""
     from softprompt.worker.leases import is_on_this_host
-    from softprompt.worker.run_folder import list_runs, runs_folder  # 20 ms, so not before the first paint
+    from softprompt.worker.run_folder import list_runs, runs_folder  # takes 20 ms, so not before the first paint
 
     runs = runs_folder()
     try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class RunsController:
-    """Keep the store of runs up to date, and send requests to the worker.
+    """Keeps the store of runs up to date, and sends requests to the worker.
 
     `followed` returns the id of the run on the screen, or "".
     """
@@ -101,7 +101,7 @@ class RunsController:
         return run.id
 
     def _warn_about_syntax(self, prompt: str) -> None:
-        """Warn once per prompt about syntax of image programs in it."""
+        """Warn once per prompt about image-program syntax in it."""
         from softprompt.jobs.parsing import YES_WORDS
         from softprompt.prompts.syntax import describe_syntax
         from softprompt_tui.services.job_form import prepare_typed_prompt
@@ -131,7 +131,7 @@ class RunsController:
             store.pending_submits -= 1
             if not store.pending_submits:
                 self._arrived.set()
-        if run.id not in store.by_id:  # else a newer message about it was read before this reply
+        if run.id not in store.by_id:  # otherwise a newer message about it was read before this reply
             self._update_run(run)
         self.context.post(RunSubmitted(run.id, not self.store.is_training(self.followed())))
         return run
@@ -149,7 +149,7 @@ class RunsController:
         try:
             job = await asyncio.to_thread(self._composition_job, composition, form, opened)
             await asyncio.to_thread(check_fits, job)  # before the user types a name
-            question, name = "Name of the soft prompt that is trained for the composition", ""
+            question, name = "Name of the soft prompt to train for the composition", ""
             while True:
                 typed = await context.ask(AskText(question, name))
                 if not typed:
@@ -160,7 +160,7 @@ class RunsController:
                 except BadName as error:  # ask again, with the typed name
                     question, name = sanitize(str(error)), typed
             await self.submit_job(replace(job, name=name))
-            context.show_status(f"{name} is in the worker's queue")
+            context.show_status(f"{name} was added to the worker's queue")
         except SoftPromptError as error:
             context.show_status(str(error), "error")
 
@@ -178,7 +178,7 @@ class RunsController:
         sentence = parse_prompt(composition, library.open, library.open(opened) if opened else None)
         if not sentence.words:
             raise PromptError(
-                "the composition names no soft prompt. Add one as [name]; to train the prompt above, press ctrl+t."
+                "the composition contains no soft prompt. Add one as [name]; to train the prompt above, press ctrl+t."
             )
         template = job_from_form(form._replace(prompt=composition), self.context.settings.more | {"name": ""})
         return job_from_composition(
@@ -210,12 +210,12 @@ class RunsController:
                 self._move(run_id, -1 if action is OnRun.UP else 1)
 
     async def _drop(self, run: RunSummary) -> None:
-        question = f"{sanitize(run.display_name)} is at step {run.step}, and nothing of it is saved."
+        question = f"{sanitize(run.display_name)} is at step {run.step}, and none of it is saved."
         if await self.context.ask(AskKey(question, [("d", "drop it anyway")])) == "d":
             await self._send(p.Drop(run.id))
 
     async def stop(self, runs: list[str]) -> list[str]:
-        """Stop running and queued runs. A running training saves its best state so far.
+        """Stop running and queued runs. A run that is training saves its best state so far.
 
         Returns:
             One message per run that could not be stopped.
@@ -226,7 +226,7 @@ class RunsController:
                 await self.context.worker.ask(p.Stop(run), timeout=10)
             except SoftPromptError as error:
                 now = self.store.by_id.get(run)
-                if now and now.state in ACTIVE_STATES:  # else it has ended by itself
+                if now and now.state in ACTIVE_STATES:  # otherwise it has ended by itself
                     refused.append(f"{now.display_name} was not stopped: {error}")
         return refused
 

@@ -1,4 +1,4 @@
-"""Token sweeps: train the prompt with many token counts at once, show them, and save the ones the user picks."""
+"""Token sweeps: train the prompt with many token counts at once, show the results, and save some of them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Submit = Callable[["AnyJob", str], Awaitable[str]]
 
 
 class SweepController:
-    """Start sweeps, update the sweep screen, and save the chosen soft prompts."""
+    """Starts sweeps, updates the sweep screen, and saves the chosen soft prompts."""
 
     def __init__(self, context: AppContext, submit: Submit) -> None:
         self.context, self.store, self.submit = context, context.runs, submit
         self.screen: SweepScreen | None = None
         self._pending: set[SweepJob] = set()
-        self._run_ids: dict[SweepJob, str] = {}  # starting a sweep again shows its first run instead
+        self._run_ids: dict[SweepJob, str] = {}  # starting the same sweep again shows its first run instead
 
     async def begin(self, form: Form) -> None:
         """Sweep the prompt in the editor, with all its settings except the token count."""
@@ -82,7 +82,7 @@ class SweepController:
             self.context.post(SweepChanged())
 
     def queue_changed(self) -> None:
-        """Repaint the screen of a queued sweep: the runs ahead of it may be others."""
+        """Repaint the screen of a queued sweep, because the runs ahead of it may have changed."""
         if self.screen is not None and self.screen.run.state == "queued":
             self.context.post(SweepChanged())
 
@@ -96,7 +96,7 @@ class SweepController:
     # the library
 
     async def find_saved(self) -> None:
-        """Find which soft prompts of the shown sweep are in the library."""
+        """Find out which soft prompts of the shown sweep are in the library."""
         screen = self.screen
         run = self.store.by_id.get(screen.run.id) if screen else None
         if screen is None or run is None:
@@ -117,7 +117,7 @@ class SweepController:
         return names
 
     def keep(self, run: str, token_counts: Collection[int]) -> None:
-        """Save the soft prompts with these token counts. Restore those that are in the trash."""
+        """Save the soft prompts with these token counts. Restore any that are in the trash."""
         self.context.spawn(partial(self._keep, run, token_counts), group="keep", exclusive=True)
 
     async def _keep(self, run: str, token_counts: Collection[int]) -> None:

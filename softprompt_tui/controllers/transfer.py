@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.screens.export import ExportRequest
 
-MAX_DETAILED, MAX_LISTED = 4, 100  # imported soft prompts shown in detail, and in a table
+MAX_DETAILED, MAX_LISTED = 4, 100  # limits on imported soft prompts shown in detail and in a table
 STATE_NOTES = {"added": "", "present": "was already in the library", "trashed": "is in the trash and stays there"}
 
 
 class ImportedEntry(NamedTuple):
-    """One soft prompt in the output of `import --json`. `candidates` are the models that it may belong to."""
+    """One soft prompt in the output of `import --json`. `candidates` are the models it may belong to."""
 
     id: str
     name: str
@@ -54,7 +54,7 @@ class ExportedFile(NamedTuple):
 
     paths: tuple[str, ...]
     line: str  # what to type in the other program
-    word: str  # what stands for the soft prompt in a prompt there, "" if nothing does
+    word: str  # what stands for the soft prompt in that program's prompts, or ""
     notes: tuple[str, ...]
 
     @classmethod
@@ -63,7 +63,7 @@ class ExportedFile(NamedTuple):
 
 
 class TransferController:
-    """Import and export soft prompts. Every method raises SoftPromptError on failure."""
+    """Imports and exports soft prompts. Every method raises SoftPromptError on failure."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
@@ -77,7 +77,7 @@ class TransferController:
         return Path(folder) if os.path.isdir(folder) else Path.home()  # noqa: PTH112  # Path.is_dir raises for some paths
 
     async def _command(self, text: str, *args: str) -> Any:
-        """Run a command behind a dialog that shows `text` and holds back typed keys. Return the command's output.
+        """Run a command while a dialog shows `text` and holds back typed keys. Return the command's output.
 
         Raises:
             CommandFailed: the command fails.
@@ -90,7 +90,7 @@ class TransferController:
         return dialog.result
 
     async def import_files(self) -> None:
-        """Ask for files and import them together. Ask for the model of those that do not name it."""
+        """Ask for files and import them together. Then ask for each model that the files do not name."""
         from softprompt_tui.screens.file_picker import FilePickerScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
@@ -118,12 +118,12 @@ class TransferController:
     async def _assign(self, width: int, entries: list[ImportedEntry]) -> None:
         from softprompt_tui.screens.choice import ChoiceScreen
 
-        name = entries[0].name if len(entries) == 1 else f"these {len(entries)}"
+        name = entries[0].name if len(entries) == 1 else f"these {len(entries)} soft prompts"
         model = await self.context.ask(
             ChoiceScreen(
-                f"The file does not name the text encoder of {sanitize(name)}. These have width {width}:",
+                f"The file does not name the text encoder of {sanitize(name)}. These models have width {width}:",
                 entries[0].candidates,
-                "not now; `softprompt-tui assign` does it later",
+                "not now; run `softprompt-tui assign` later",
             )
         )
         if not model:
@@ -142,7 +142,7 @@ class TransferController:
         check_assignable(prompt, model=False, hard_prompt=True, again=True)
         text = await self.context.ask(
             AskText(
-                f"The hard prompt of {sanitize(prompt.name)}; `port` trains it for other models",
+                f"The hard prompt of {sanitize(prompt.name)}; `port` uses it to train for other models",
                 prompt.hard_prompt,
             )
         )

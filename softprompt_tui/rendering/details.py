@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Facts(NamedTuple):
-    """The name, prompt and labelled values of an entry or a run."""
+    """The name, prompt and labeled values of an entry or run."""
 
     name: str
     prompt: str
@@ -35,7 +35,7 @@ class Facts(NamedTuple):
     def render(self, max_length: int = 600) -> Group:
         """Render as text, without empty values.
 
-        Cuts each value at `max_length` characters: imported files can contain anything.
+        Each value is cut to `max_length` characters, because imported files can contain anything.
         """
         grid = label_grid((label, _cut(value, max_length)) for label, value in self.rows if value)
         head = [Text(sanitize(self.name), "bold")] * bool(self.name)
@@ -79,7 +79,7 @@ def entry_facts(entry: Entry) -> Facts:
 
 
 def run_facts(run: RunSummary) -> Facts:
-    """Return what a run was asked to do. Its progress is in the loss and runs panes."""
+    """Return the settings and state of a run. The loss and runs panes show its progress."""
     token_counts = run.sweep
     if run.state == "unreadable":
         return Facts("", "", (("state", run.state), ("run", run.id), ("error", run.error)))
@@ -170,7 +170,7 @@ PREPARING_SEARCH = "preparing: loading the model, listing typeable tokens"
 
 
 def describe_hard_search(run: RunSummary) -> str:
-    """Describe the progress of the hard search that ends a training; "" if it has not started."""
+    """Describe the hard-readout search at the end of a training run. Return "" before it starts."""
     return f"hard readout: {describe_round(run.hard_step, run.hard_steps)}" if run.hard_step else ""
 
 

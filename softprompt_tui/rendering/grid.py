@@ -12,7 +12,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 
 
 def label_grid(rows: Iterable[tuple[str, str | Text]], style: StyleType = "dim") -> Table:
-    """Return a grid with one row per label and value. Long values wrap inside their column; markup is not parsed."""
+    """Return a grid with one row per label and value. Long values wrap within their column; markup is not parsed."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style=style, no_wrap=True)
     grid.add_column(overflow="fold")

@@ -19,7 +19,7 @@ def format_age(since: object, now: datetime) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in its largest unit only: `3 min`."""
+    """Return a duration in its largest unit, such as `3 min`."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""The safety net behind `sanitize`: checks every line right before it goes to the terminal."""
+"""The safety net behind `sanitize`: a filter for every line just before it goes to the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softprompt_tui.rendering.sanitize import strip_control_chars
 
 
 class OutputFilter(LineFilter):
-    """Drop control characters. They have no width, so line lengths do not change."""
+    """Removes control characters. They have no width, so line lengths do not change."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         return [

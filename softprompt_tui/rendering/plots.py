@@ -22,7 +22,7 @@ def render(
 ) -> str:
     """Plot curves in color on a log axis, with the curves `behind` them in gray.
 
-    Losses that have no logarithm are left out. Returns "" if there are fewer than two points.
+    Losses without a logarithm are left out. Returns "" if there are fewer than two points.
     """
     import plotext
 
@@ -36,7 +36,7 @@ def render(
     new_figure(width, height)
     plotext.title(title)
     for i, curve in enumerate(shown, start=-len(behind)):
-        # plots the logarithms: the ticks of plotext's own log scale are numbers such as 0.0003162
+        # plot the logarithms, because plotext's own log scale has ticks such as 0.0003162
         steps, logs = [step for step, _ in curve], [math.log10(loss) for _, loss in curve]
         plotext.plot(
             steps,
@@ -55,13 +55,13 @@ def new_figure(width: int, height: int) -> None:
     import plotext
 
     plotext.clear_figure()
-    plotext.limit_size(False, False)  # else plotext shrinks the plot to its own guess of the terminal size
+    plotext.limit_size(False, False)  # otherwise plotext shrinks the plot to its own guess of the terminal size
     plotext.theme("clear")
     plotext.plot_size(width, height)
 
 
 def set_log_ticks(values: Sequence[float]) -> None:
-    """Label the y axis for `values` whose logarithms are plotted."""
+    """Label the y axis of a plot that shows the logarithms of `values`."""
     import plotext
 
     ticks = _round_ticks(min(values), max(values))
@@ -69,7 +69,7 @@ def set_log_ticks(values: Sequence[float]) -> None:
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Return round values between `low` and `high`: powers of ten, or 1, 2 and 5 times them if these are too few."""
+    """Return round values between `low` and `high`: powers of ten, or their multiples by 1, 2 and 5 if needed."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 2, 5)):
         ticks = [digit * 10.0**power for power in powers for digit in digits]

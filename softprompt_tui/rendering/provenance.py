@@ -21,14 +21,14 @@ STOP_REASONS = {
 
 def describe_missing_model(prompt: SoftPrompt) -> str:
     """Return an error message for a soft prompt whose model is unknown."""
-    return f"its model is unknown. Set it with `softprompt-tui assign '{prompt.name}' --model MODEL`"
+    return f"its model is unknown. Set it with `softprompt-tui assign '{prompt.name}' --model MODEL`."
 
 
 def describe_hidden_states(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """Return (label, value) rows for the hidden-state similarities, labelled to tell them from the pooled one."""
+    """Return (label, value) rows for the hidden-state similarities, labeled to distinguish them from the pooled one."""
     from softprompt.text_states import ALL_FAMILIES, is_stand_in
 
-    known = [family for family in ALL_FAMILIES if family in prompt.hidden]  # files store them in another order
+    known = [family for family in ALL_FAMILIES if family in prompt.hidden]  # files store them in a different order
     if not known:
         return []
     values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
@@ -39,7 +39,7 @@ def describe_hidden_states(prompt: SoftPrompt) -> list[tuple[str, str]]:
 
 
 def describe_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
-    """Return (label, value) rows for the entries a soft prompt was made from and the file it was imported from."""
+    """Return (label, value) rows for a soft prompt's ancestors and for the file it was imported from."""
     rows = [
         (
             ancestor.relation,
@@ -49,15 +49,15 @@ def describe_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
         for ancestor in prompt.ancestry
     ]
     known = {key: value for key, value in prompt.source.items() if value not in ("", None)}
-    # claims of the file itself go under one label: a file can call anything "model"
+    # the file's own claims share one label, because a file can call anything "model"
     claims = "; ".join(f"{key} {value}" for key, value in sorted(known.items()) if key not in FILE_KEYS)
     rows += [(key, f"{known[key]}") for key in FILE_KEYS if key in known]
     return rows + [("file says", claims)] * bool(claims)
 
 
 def describe_settings(config: dict[str, Any]) -> str:
-    """Return the settings that differ from the defaults, without steps and tokens."""
-    from softprompt.config import TrainConfig  # takes 7 ms, which `list` does not need
+    """Return the settings that differ from the defaults, except steps and tokens."""
+    from softprompt.config import TrainConfig  # takes 7 ms, and `list` does not need it
 
     defaults = TrainConfig().as_dict()
     changed = {

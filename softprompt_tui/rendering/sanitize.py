@@ -45,8 +45,8 @@ def clean_paste(text: str, on_one_line: bool) -> str:
 def strip_control_chars(text: str) -> str:
     """Return `text` without control and reordering characters.
 
-    For text in editors: `sanitize` replaces one character by several, this function only removes characters.
-    Newlines, tabs and the zero-width joiner of emoji stay.
+    Meant for editors: `sanitize` may replace one character with several, but this function only removes characters.
+    Keeps newlines, tabs and the zero-width joiner used in emoji.
     """
     return (
         text

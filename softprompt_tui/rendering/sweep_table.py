@@ -13,7 +13,7 @@ TICK_LABEL_CELLS = 3  # width of a tick label on the x axis
 
 
 def sweep_rows(run: RunSummary) -> list[SweepResult]:
-    """Return one row per number of tokens: the results, or the latest reports while the sweep runs."""
+    """Return one row per token count: the results or, while the sweep is running, the latest reports."""
     if run.results:
         return list(run.results)
     reported = {k: (similarity, composed) for k, similarity, composed in run.sweep_rows}
@@ -21,7 +21,7 @@ def sweep_rows(run: RunSummary) -> list[SweepResult]:
 
 
 def plot_sweep(rows: Sequence[SweepResult], width: int, height: int) -> str:
-    """Plot 1 - similarity and 1 - composed against the number of tokens on a log axis, and mark the knee.
+    """Plot 1 - similarity and 1 - composed against the token count on a log axis, and mark the knee.
 
     The distance from 1 separates .999 from .9999; similarity itself would not. Returns "" if there is nothing to draw.
     """

@@ -18,7 +18,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 
 
 class ChoiceScreen(ModalScreen[str]):
-    """Returns the chosen text, or "" on escape."""
+    """Offers a list of choices. Returns the chosen text, or "" on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss('')", "Cancel"),

@@ -16,7 +16,7 @@ from softprompt_tui.rendering.sanitize import strip_control_chars
 
 
 class AskText(ModalScreen[str | None]):
-    """Returns the typed line, or None on escape."""
+    """Asks for a line of text. Returns the text, or None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 

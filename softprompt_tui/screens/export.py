@@ -28,7 +28,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and where.
+    """The user's choices in the export dialog.
 
     Attributes:
         to: the target program.
@@ -44,7 +44,7 @@ class ExportRequest:
 
 
 class ExportScreen(ModalScreen[ExportRequest | None]):
-    """Returns the user's ExportRequest, or None on escape."""
+    """Asks for the target program, destination and options. Returns an ExportRequest, or None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),

@@ -24,7 +24,7 @@ def expand_home(path: str) -> str:
 
 
 def abbreviate_home(folder: Path) -> str:
-    """Return a path with ~ for the user's home."""
+    """Return the path with ~ in place of the user's home folder."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}".removesuffix("/.") if folder.is_relative_to(home) else str(folder)
 
@@ -38,11 +38,11 @@ class FileSelection:
 
 
 class FilePickerScreen(ModalScreen[FileSelection | None]):
-    """Returns the user's FileSelection, or None on escape. With `only_folders`, the user chooses a folder."""
+    """Asks for files, or for a folder with `only_folders`. Returns a FileSelection, or None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
-        Binding("ctrl+s", "take", "Take", priority=True),
+        Binding("ctrl+s", "take", "Pick", priority=True),
     ]
 
     def __init__(self, title: str, folder: Path, only_folders: bool = False) -> None:
@@ -52,9 +52,9 @@ class FilePickerScreen(ModalScreen[FileSelection | None]):
     def compose(self) -> ComposeResult:
         keys = "enter opens a folder, backspace goes up, "
         keys += (
-            "ctrl+s takes this folder"
+            "ctrl+s picks this folder"
             if self.only_folders
-            else "space marks files, enter takes the file or all marked ones; ctrl+s takes a PEFT folder"
+            else "space marks files, enter picks the file or all marked ones; ctrl+s picks a PEFT folder"
         )
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)

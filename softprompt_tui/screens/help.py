@@ -19,9 +19,9 @@ Keys = tuple[tuple[str, str], ...]
 
 PANE_HELP: dict[str, tuple[str, Keys]] = {
     "prompt": (
-        "Type what the soft prompt should mean. The model ignores struck-through text and reads underlined text, the "
-        "syntax of image programs, as plain words. Below: soft tokens, steps, similarity to stop at, contexts, device, "
-        "model.",
+        "Type what the soft prompt should mean. The model ignores struck-through text. It treats underlined "
+        "text, the syntax of image programs, as plain words. Below: soft tokens, steps, similarity to stop at, "
+        "contexts, device, model.",
         (
             ("ctrl+t", "train the prompt"),
             ("up down", "in the first or last line: prompt history"),
@@ -31,7 +31,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         ),
     ),
     "loss": (
-        "The loss of the current training, or of the library entry under the cursor. Lower is better; the axis is "
+        "The loss of the current run, or of the library entry under the cursor. Lower is better; the axis is "
         "logarithmic. During a search for a hard readout, the curve is 1 - similarity of the best text so far. At "
         "similarity 1, the text encoder cannot tell the soft prompt from your prompt.",
         (
@@ -42,7 +42,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
     ),
     "readout": (
         "Compares how much of your prompt's meaning survives in three forms. soft: the soft tokens, which are vectors. "
-        "as text: their nearest words, typed as text. They look like gibberish and keep only part of the meaning. "
+        "as text: the words nearest to them. These look like gibberish and keep only part of the meaning. "
         "hard: the hard readout, real words found by search that you can type in any program. Words that have just "
         "changed are highlighted.",
         (
@@ -53,7 +53,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
     ),
     "detail": ("Everything known about the run or entry that the loss and readout panes show.", ()),
     "library": (
-        "Everything that you trained or imported. Loss and readout show the entry under the cursor. Opening an entry "
+        "Everything you have trained or imported. Loss and readout show the entry under the cursor. Opening an entry "
         "makes its tokens available in compositions as [v1], [v2], …",
         (
             ("j k g G", "down, up, first, last; page up and page down work too"),
@@ -65,7 +65,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
             ("t", "edit its tags, or the tags of all marked entries"),
             ("N", "edit its note"),
             ("d", "delete it, or all marked entries"),
-            ("u", "undo the last delete"),
+            ("u", "undo the last deletion"),
             ("n", "load its prompt and settings into the editor, to train a variation"),
             ("y", "copy it as a word, and insert the word into the composition"),
             ("space", "mark it; escape removes all marks"),
@@ -74,11 +74,11 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
             ("Y", "copy the hard readout"),
             ("H", "set the hard prompt of an imported entry"),
             ("e", "export it for ComfyUI, AUTOMATIC1111, diffusers, …"),
-            ("f", "import files of other programs"),
+            ("f", "import files from other programs"),
         ),
     ),
     "compose": (
-        "Uses soft prompts as words. Fidelity is the similarity to the same sentence with the prompts written out. The "
+        "Use soft prompts as words. Fidelity is the similarity to the same sentence with the prompts written out. The "
         "floor is the similarity you would get without the added words: fidelity should be above it. You can also "
         "compare the composition with a second text.",
         (
@@ -91,9 +91,9 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         ),
     ),
     "runs": (
-        "Trainings (train), token sweeps (sweep) and searches for hard readouts (hard). The worker takes them in order "
-        "and can go on after you quit. A queued run shows its place in the queue; the line below the table says what "
-        "it waits for.",
+        "Training runs (train), token sweeps (sweep) and searches for hard readouts (hard). The worker runs them in "
+        "order and can continue after you quit. A queued run shows its place in the queue; the line below the table "
+        "says what it is waiting for.",
         (
             ("enter", "show its curve and readout; for a sweep, the table to choose from"),
             ("s", "stop it and save the best so far"),
@@ -114,7 +114,7 @@ PANE_HELP["sweep"] = (
         ("space", "mark the row, or remove its mark"),
         ("a", "mark all rows, or none"),
         ("enter", "save the marked rows"),
-        ("s", "stop the sweep with the best so far"),
+        ("s", "stop the sweep and keep the best so far"),
         ("escape F7", "go back; enter in runs opens the sweep again"),
     ),
 )
@@ -131,9 +131,9 @@ GLOBAL_KEYS: Keys = (
     ("ctrl+t", "train"),
     ("tab", "next field or pane"),
     ("ctrl+p", "all commands by name, and the themes"),
-    ("ctrl+r", "restart the worker if it is gone"),
+    ("ctrl+r", "restart the worker if it has stopped"),
     ("escape", "close notices"),
-    ("ctrl+q", "quit; asks first if a training is under way"),
+    ("ctrl+q", "quit; asks first if a run is in progress"),
 )
 
 

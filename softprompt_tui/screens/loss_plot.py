@@ -19,7 +19,7 @@ ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps
 
 
 class PlotScreen(ModalScreen[None]):
-    """Shows a series. Whoever extends the series calls `draw`."""
+    """Shows a curve on the whole screen. Code that adds points to the series must call `draw`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3,enter", "dismiss", "Back"),
@@ -44,7 +44,7 @@ class PlotScreen(ModalScreen[None]):
         self.call_after_refresh(self.draw)
 
     def follow(self, title: str, series: Series, curve_noun: str, measure: str) -> None:
-        """Show another series.
+        """Show a different series.
 
         Args:
             curve_noun: what the curves behind the main one are, in plural: "restarts".

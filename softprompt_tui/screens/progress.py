@@ -1,4 +1,4 @@
-"""A modal screen for short waits. It blocks all input, so that no key reaches the dialog that follows by accident."""
+"""A modal screen for short waits. It blocks all input, so that no key reaches the next dialog by accident."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProgressScreen(ModalScreen[None]):
     async def _run(self) -> None:
         try:
             self.result = await self._work
-        except Exception as error:  # the caller raises it
+        except Exception as error:  # for the caller to raise
             self.error = error
         self.dismiss(None)
 

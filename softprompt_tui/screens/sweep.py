@@ -1,4 +1,4 @@
-"""The sweep screen: live results by number of soft tokens, as a table and a plot, to choose which to save."""
+"""The sweep screen: live results by token count, as a table and a plot, from which the user chooses what to save."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SweepScreen(ModalScreen[None]):
         super().__init__()
         self.context, self.run = context, run
         self._waiting_for = waiting_for  # while the run is queued
-        self.saved: dict[int, str] | None = None  # library names by number of tokens; None until known
+        self.saved: dict[int, str] | None = None  # names in the library by token count; None until known
         self._notice = ""
         self._rows: list[SweepResult] = []
         self._cells: list[tuple[str, tuple[str, ...]]] = []
@@ -98,11 +98,11 @@ class SweepScreen(ModalScreen[None]):
 
     @property
     def _latest(self) -> RunSummary:
-        """The latest state of the run, which may not be drawn yet."""
+        """The latest state of the run, even if it has not been drawn yet."""
         return self.context.runs.by_id.get(self.run.id, self.run)
 
     def show(self, run: RunSummary, waiting_for: str) -> None:
-        """Show the run's current state. `waiting_for` describes what a queued run waits for."""
+        """Show the run's current state. `waiting_for` describes what a queued run is waiting for."""
         self.run, self._waiting_for = run, waiting_for
         self.draw()
 
@@ -190,14 +190,14 @@ class SweepScreen(ModalScreen[None]):
     def action_keep(self) -> None:
         numbers = tuple(int(key) for key in self.table.marked)
         if not self._latest.results:
-            self._show_notice("there is nothing to save before the sweep ends; s stops it with the best so far")
+            self._show_notice("nothing to save before the sweep ends; press s to end it with the best so far")
         elif not numbers:
-            self._show_notice("no row is marked; space marks the rows to save")
+            self._show_notice("no row is marked; press space to mark rows to save")
         else:
             self.context.post(SweepKeepRequested(self.run.id, numbers))
 
     def show_reply(self, message: str, is_saved: bool) -> None:
-        """Show the answer to a SweepKeepRequested, and remove the marks if the rows were saved."""
+        """Show the reply to a SweepKeepRequested. Remove the marks if the rows were saved."""
         if is_saved:
             self.table.marked = set()
             self.table.refresh()
@@ -231,7 +231,7 @@ def _describe_state(run: RunSummary, waiting_for: str) -> Text:
 
 
 def _describe_row(row: SweepResult, name: str) -> Text:
-    """Describe what does not fit in the table."""
+    """Describe the values that do not fit in the table."""
     text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
     for label, value in (("worst", row.worst), ("floor", row.floor)):
         if value is not None:

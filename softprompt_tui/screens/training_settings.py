@@ -1,4 +1,4 @@
-"""The dialog with all training settings that the prompt pane does not show."""
+"""The dialog for all training settings that the prompt pane does not show."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SETTINGS = {  # name: (default, meaning)
     "norms": ("held", "held: at the norm of usual words; or free"),
     "seed": ("0", "random seed"),
     "plain": ("no", "yes: drop weights, LoRA tags, wildcards"),
-    "long": ("refuse", "too long a prompt: refuse, chunk or cut"),
+    "long": ("refuse", "overlong prompts: refuse, chunk or cut"),
     "precision": ("float32", "float32 or bfloat16"),
-    "hard": ("no", "hard readout too: no, yes, or its tokens"),
+    "hard": ("no", "hard readout too: no, yes or token count"),
     "words": ("any", "for hard: any, ascii or dictionary words"),
     "block": ("", "for hard: words to avoid, split by |"),
     "sweep": ("1-16", "F7: token counts, such as 1,2,4 or 1-16"),
@@ -65,7 +65,7 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
             )
 
     def on_descendant_focus(self) -> None:
-        """Show the focused field's meaning below the fields. Only narrow terminals display it there."""
+        """Describe the focused field below the fields. Only narrow terminals show this line."""
         name = (self.focused.id or "" if self.focused else "").removeprefix("more-")
         self.query_one("#meaning", Static).update(SETTINGS[name][1] if name in SETTINGS else "")
 

@@ -1,1 +1,1 @@
-"""The connections to the world outside the interface: the worker, subprocess commands, the clipboard."""
+"""Connections to the world outside the interface: the worker, subprocess commands and the clipboard."""

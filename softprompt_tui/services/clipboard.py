@@ -10,15 +10,15 @@ from typing import Any
 
 from textual.app import App
 
-TMUX_SECONDS = 2.0  # seconds
-MAX_SCREEN_BYTES = 400  # GNU screen passes at most this much on in one piece
+TMUX_SECONDS = 2.0  # time for tmux to take the text
+MAX_SCREEN_BYTES = 400  # GNU screen passes on at most this much in one piece
 
 
 async def copy(app: App[Any], text: str) -> str:
-    """Copy `text` and return where it is now, as the end of a sentence.
+    """Copy `text` to the clipboard. Return a phrase such as "was sent to the terminal's clipboard".
 
-    By default (`set-clipboard` off), tmux ignores OSC 52 from the programs inside it, but its own command always works.
-    A terminal does not confirm OSC 52, so the message only says that the text was sent.
+    With `set-clipboard` off, its default, tmux ignores OSC 52 from the programs inside it, but its own command always
+    works. A terminal does not confirm OSC 52, so the phrase only says that the text was sent.
     """
     if os.environ.get("TMUX") and await _copy_to_tmux(text):
         app._clipboard = text
@@ -47,7 +47,7 @@ async def _copy_to_tmux(text: str) -> bool:
 
 
 def _wrap_for_screen(text: str) -> str:
-    """Return OSC 52 wrapped in device control strings, which GNU screen passes to the terminal unread."""
+    """Return OSC 52 wrapped in device control strings, which GNU screen passes to the terminal unchanged."""
     sequence = f"\x1b]52;c;{b64encode(text.encode()).decode()}\a"
     pieces = (sequence[at : at + MAX_SCREEN_BYTES] for at in range(0, len(sequence), MAX_SCREEN_BYTES))
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)

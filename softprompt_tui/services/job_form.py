@@ -27,7 +27,7 @@ def prepare_typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
     Raises:
         ConfigError: the field `plain` is neither yes nor no.
     """
-    from softprompt.prompts.syntax import prepare_prompt  # only commands that read a prompt wait for its patterns
+    from softprompt.prompts.syntax import prepare_prompt  # compiles its patterns on import
 
     plain = more.get("plain", "no").lower()
     if plain not in (*YES_WORDS, *NO_WORDS, ""):
@@ -94,9 +94,9 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
 
 
 def sweep_from_form(form: Form, more: dict[str, str]) -> SweepJob:
-    """Return the sweep over several token counts for the typed fields. Raises the errors of `job_from_form`."""
+    """Return the sweep over several token counts for the typed fields. Raises the same errors as `job_from_form`."""
     fields, token_counts = form.fields, parse_token_counts(more.get("sweep") or DEFAULT_SWEEP)
-    # with tokens "auto", stop_at is the similarity to reach, which must not stop a sweep early
+    # with tokens "auto", stop_at is the similarity to reach; it must not stop a sweep early
     stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
     job = job_from_form(
         form._replace(fields=fields | {"tokens": f"{token_counts[-1]}", "stop_at": stop_at}), more | {"hard": ""}
@@ -105,10 +105,10 @@ def sweep_from_form(form: Form, more: dict[str, str]) -> SweepJob:
 
 
 def parse_token_counts(text: str) -> tuple[int, ...]:
-    """Parse token counts such as 1-16 or 1,2,4,8, or both mixed. Return them in ascending order.
+    """Parse token counts such as 1-16, 1,2,4,8 or a mix of both. Return them in ascending order.
 
     Raises:
-        ConfigError: the text is something else, or has too many counts.
+        ConfigError: the text is not such a list, or has too many counts.
     """
     counts: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -121,8 +121,8 @@ def parse_token_counts(text: str) -> tuple[int, ...]:
         counts.update(range(first, last + 1))
     if not 1 <= len(counts) <= MAX_SWEPT_COUNTS:
         raise ConfigError(
-            f"the token counts are {text!r}, but a sweep takes 1 to {MAX_SWEPT_COUNTS} counts. Use for example 1-16 or "
-            "1,2,4,8."
+            f"the token counts are {text!r}, but a sweep takes 1 to {MAX_SWEPT_COUNTS} counts. For example, use 1-16 "
+            "or 1,2,4,8."
         )
     return tuple(sorted(counts))
 
@@ -140,10 +140,10 @@ def hard_config_from_fields(more: dict[str, str], seed: int = 0) -> HardConfig:
 
 
 def training_config(prompt: SoftPrompt) -> TrainConfig:
-    """Return the settings a soft prompt was trained with; for one from a file, the defaults with its token count.
+    """Return a soft prompt's training settings. Imported ones get the defaults with their own token count.
 
     Raises:
-        ConfigError: another version or another program wrote the settings.
+        ConfigError: the settings come from another program or version.
     """
     try:
         return TrainConfig.from_dict({"tokens": prompt.tokens} | prompt.config)
@@ -152,9 +152,9 @@ def training_config(prompt: SoftPrompt) -> TrainConfig:
 
 
 def variation_fields(prompt: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the fields and the other settings that train a soft prompt again with the next seed.
+    """Return the fields and the F8 settings that train a soft prompt again with the next seed.
 
-    The same seed would give the same bits.
+    The same seed would reproduce the soft prompt bit for bit.
     """
     if prompt.meanings:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Run commands of this program in another process: work that needs torch, and files that may be hostile."""
+"""Run this program's commands in another process, for work that needs torch and files that may be hostile."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class CommandFailed(SoftPromptError):
 
 
 async def run_command(*args: str) -> Any:
-    """Run `softprompt-tui ARGS` and return the JSON it prints. If cancelled, interrupt it as Ctrl-C does.
+    """Run `softprompt-tui ARGS` and return the JSON it prints. If cancelled, interrupt it like Ctrl-C.
 
     Raises:
-        CommandFailed: the command cannot be run, fails, or prints something other than JSON.
+        CommandFailed: the command cannot be started, fails, or prints something other than JSON.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -36,7 +36,7 @@ async def run_command(*args: str) -> Any:
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             start_new_session=True, env=os.environ | {ERRORS_AS_JSON: "1"},
         )  # fmt: skip
-    except (OSError, ValueError) as error:  # the arguments are too long, or Python is being replaced
+    except (OSError, ValueError) as error:  # the arguments are too long, or Python is being upgraded
         raise CommandFailed(f"cannot run `{PROGRAM} {args[0]}`: {error}") from error
     try:
         out, errors = await process.communicate()
@@ -51,7 +51,7 @@ async def run_command(*args: str) -> Any:
 
 
 def _parse_failure(output: bytes, default: str) -> CommandFailed:
-    """Return the error in a command's standard error: JSON lines are errors, other lines are for people."""
+    """Return the error in a command's stderr. Lines of JSON are errors; other lines are for people."""
     lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
     kind = ""
     for number, line in enumerate(lines):

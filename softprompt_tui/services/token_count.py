@@ -13,8 +13,8 @@ from softprompt.jobs.preflight import SPECIAL_TOKEN_COUNT, clip_tokenizer, known
 class TokenCount:
     """The token count of a prompt, including the start and end tokens.
 
-    The model reads the text up to the character `cut_at`, or all of it if that is None. `reserved` is the special token
-    that the text spells at that place, or "" if the text is just too long.
+    The model uses the first `cut_at` characters of the text, or all of it if that is None. `reserved` is the special
+    token spelled out at that place, or "" if the text is merely too long.
     """
 
     tokens: int
@@ -27,7 +27,7 @@ def count_tokens(text: str, model: str) -> TokenCount | None:
     """Count the tokens of a text, if the model uses CLIP's own tokenizer. The first call takes 0.1 s.
 
     Returns:
-        None for other models, and for a text that is too long to count.
+        The count, or None for other models and for text that is too long to count.
     """
     info = known_model(model)
     if info is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ConnectionState(NamedTuple):
-    """The state of the connection ("starting", "up" or "gone"), and a reason for the user or ""."""
+    """The state of the connection: "starting", "up" or "gone". `reason` tells the user why, or is ""."""
 
     state: str
     reason: str
@@ -65,7 +65,7 @@ class ReferenceText(NamedTuple):
 
 
 class MeasuredComposition(NamedTuple):
-    """The token count of a composition, its reference text, and its similarity to the other text, if any."""
+    """A composition's token count, reference text, and similarity to the other text, if any."""
 
     tokens: int
     max_tokens: int
@@ -74,7 +74,7 @@ class MeasuredComposition(NamedTuple):
 
 
 class NearestTokens(NamedTuple):
-    """The nearest tokens of each soft token with their cosines."""
+    """The tokens nearest to each soft token, with their cosines."""
 
     text: str
     rows: tuple[tuple[tuple[str, float], ...], ...]
@@ -100,7 +100,7 @@ def _parse_nearest_tokens(reply: dict[str, Any]) -> NearestTokens:
 class WorkerConnection:
     """A connection that reconnects on request. `on_message` gets every message from the worker.
 
-    Requests raise the errors of the worker, and WorkerError if there is no connection or no valid reply.
+    Requests raise the worker's errors, or WorkerError if there is no connection or no valid reply.
     """
 
     def __init__(self, on_message: MessageHandler) -> None:
@@ -110,7 +110,7 @@ class WorkerConnection:
         self._last_request = 0
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reconnect_requested, self._settled = asyncio.Event(), asyncio.Event()
-        self._last_run = ""  # the run that an older worker still finishes
+        self._last_run = ""  # the run that an older worker is still finishing
 
     async def run(self) -> None:
         """Connect, start the worker if there is none, and deliver messages until cancelled."""
@@ -168,7 +168,7 @@ class WorkerConnection:
     async def ask(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Send a request and return the raw reply."""
         if self._writer is None:
-            raise WorkerError("there is no worker; ctrl+r starts it")
+            raise WorkerError("there is no worker; ctrl+r starts one")
         if self._last_run and isinstance(request, p.NEEDS_CURRENT_WORKER):
             raise older_worker_error(self._last_run)
         self._last_request += 1
@@ -184,7 +184,7 @@ class WorkerConnection:
             self._pending.pop(number, None)
 
     async def _start_worker(self) -> None:
-        """Start the worker if there is none. A daemon thread does it, so that quitting never waits for it."""
+        """Start the worker if there is none, in a daemon thread: quitting must never wait for it."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -210,7 +210,7 @@ class WorkerConnection:
         await done
 
     async def _listen(self) -> bool:
-        """Deliver messages until the connection ends. Return whether another worker is about to replace this one."""
+        """Deliver messages until the connection ends. Return whether a new worker is about to replace this one."""
         reader, self._writer = await asyncio.open_unix_connection(os.fspath(Endpoint().socket), limit=p.MAX_READ_BYTES)
         self._writer.write(p.encode(p.hello()))
         again = False
@@ -271,7 +271,7 @@ class WorkerConnection:
 
 @contextmanager
 def _convert_errors() -> Iterator[None]:
-    """Turn the errors of reading a malformed reply into WorkerError."""
+    """Turn errors caused by a malformed reply into WorkerError."""
     try:
         yield
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:

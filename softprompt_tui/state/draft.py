@@ -1,4 +1,4 @@
-"""The draft: a copy of the typed text on disk, so that a kill or a crash loses at most one second of typing."""
+"""The draft: a copy of the typed text on disk. A crash loses at most one second of typing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ QUIET_SECONDS = 1.0  # pause in typing before the draft is written
 
 
 class Draft:
-    """A small file beside the settings. It exists while the settings lack some of the typed text."""
+    """A small file next to the settings. It exists while some typed text is not in the settings yet."""
 
     def __init__(self) -> None:
-        self._last = b""  # the bytes that this interface last read or wrote
+        self._last = b""  # the bytes last read or written by this interface
         self._write_lock = threading.Lock()
 
     @property
@@ -53,7 +53,7 @@ class Draft:
                 self._last = data
 
     def discard(self) -> None:
-        """Remove the draft once the settings hold it. Leave the draft of another interface alone."""
+        """Remove the draft once its text is in the settings. Leave another interface's draft alone."""
         with self._write_lock, suppress(OSError, HomeError):
             if read_file(self.path, MAX_BYTES) == self._last:
                 self.path.unlink()

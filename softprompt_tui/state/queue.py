@@ -1,4 +1,4 @@
-"""Describe why a queued run waits: the running runs, and the queued runs ahead of it."""
+"""Describe what a queued run is waiting for: running runs, and queued runs ahead of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from softprompt.worker.batching import MAX_BATCH, next_batch_size
 from softprompt.worker.summary import RunSummary
 
-MAX_NAME_LENGTH = 28  # characters of a name or prompt in a sentence
+MAX_NAME_LENGTH = 28  # limit for a name or prompt in a sentence, in characters
 
 
 def queue_places(runs: Sequence[RunSummary]) -> dict[str, int]:
-    """Return the place of each queued run, from 1. `runs` are in the worker's order."""
+    """Return each queued run's place in the queue, starting at 1. `runs` are in the worker's order."""
     return {run.id: place for place, run in enumerate((run for run in runs if run.state == "queued"), 1)}
 
 
 def runs_ahead(run: RunSummary, runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """Return the runs that end before a queued run starts: all running ones, and those queued in earlier batches."""
+    """Return the runs that finish before a queued run starts: running runs, and queued runs in earlier batches."""
     queued = [other for other in runs if other.state == "queued"]
     index = next((i for i, other in enumerate(queued) if other.id == run.id), 0)
     start = 0
@@ -35,7 +35,7 @@ def format_state(run: RunSummary, place: int | None) -> str:
 
 
 def describe_wait(run: RunSummary, runs: Sequence[RunSummary]) -> str:
-    """Return a sentence that says what a queued run waits for."""
+    """Return a phrase that says what a queued run is waiting for."""
     ahead = runs_ahead(run, runs)
     if not ahead:
         return "waiting for its turn"
@@ -43,7 +43,7 @@ def describe_wait(run: RunSummary, runs: Sequence[RunSummary]) -> str:
 
 
 def describe_run(run: RunSummary) -> str:
-    """Return the kind of a run, with its name or the beginning of its prompt."""
+    """Return the kind of a run and its name, or the beginning of its prompt."""
     name = run.name or run.prompt
     kind = {"hard": "the hard readout of ", "sweep": "the sweep of "}.get(run.kind, "")
     return kind + (name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…")

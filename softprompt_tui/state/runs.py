@@ -11,22 +11,22 @@ _STATE_ORDER = {"running": 0, "queued": 1, "paused": 2, "unreadable": 3}
 
 
 class RunStore:
-    """All runs by their ids. The caller of a change posts a message about it."""
+    """All runs by id. Code that changes a run here also posts the message about it."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, RunSummary] = {}
         self.pending_submits = 0  # jobs that the worker has not accepted yet
-        self.started_here: set[str] = set()  # the others belong to another interface or a command
+        self.started_here: set[str] = set()  # other runs come from another interface or a command
         self._unconfirmed: set[str] = set()  # runs from an earlier connection that the new list has not confirmed yet
 
     # updates from the worker
 
     def begin_list(self) -> None:
-        """Start a new list of all runs, which arrives page by page."""
+        """Begin a new list of all runs. Its pages arrive one by one."""
         self._unconfirmed = set(self.by_id)
 
     def add_page(self, runs: Iterable[RunSummary], more: bool) -> None:
-        """Add a page of the list. After the last page, remove the runs that were dropped during a lost connection."""
+        """Add a page of the list. After the last page, remove runs that were dropped while the connection was down."""
         for run in runs:
             self.update(run)
         if not more:
@@ -65,7 +65,7 @@ class RunStore:
         return [run.id for run in self.by_id.values() if run.state in ACTIVE_STATES]
 
     def sorted_runs(self) -> list[RunSummary]:
-        """Return the running runs, then the waiting ones, then the ended ones, latest first."""
+        """Return running runs first, then waiting runs, then ended runs from the latest to the earliest."""
         runs = self.by_id.values()
         unfinished = sorted(
             (run for run in runs if run.state in _STATE_ORDER), key=lambda run: (_STATE_ORDER[run.state], run.position)

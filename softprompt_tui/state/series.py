@@ -1,4 +1,4 @@
-"""The curve of a training, with a limited number of points however long the training runs."""
+"""The curve of a training run, with a limited number of points however long the run takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Series:
     def add(
         self, step: int, loss: float | None, similarity: float | None, restarts: Sequence[float | None] = ()
     ) -> None:
-        """Add a point. An earlier step than the last one replaces the curve from there: the training resumed."""
+        """Add a point. If training has resumed at an earlier step, replace the curve from that step on."""
         if loss is None or similarity is None:
             return
         if self.points and step <= self.points[-1][0]:

@@ -17,7 +17,7 @@ FILE = "interface.json"
 DEFAULT_MODEL = "mini"
 EXAMPLE_PROMPT = "image of serene landscape at sunrise with trees mountains and lake"
 MAX_FILE_BYTES = 4 << 20
-PAINT_SECONDS = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # seconds; twice as long over SSH
+PAINT_SECONDS = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # twice as long over SSH
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 200, 8000
 
 
@@ -80,7 +80,7 @@ def load() -> tuple[Settings, str]:
             path.rename(backup)
         return (
             Settings(),
-            f"the settings could not be read: {error}. The defaults are used; the old file is now {backup.name}",
+            f"the settings could not be read: {error}. Using the defaults; the old file is now {backup.name}.",
         )
 
 
@@ -107,7 +107,7 @@ def _parse_settings(values: Any) -> Settings:
     for setting in fields(Settings):
         value = values.get(setting.name, getattr(default, setting.name))
         if type(value) is not type(getattr(default, setting.name)):
-            raise TypeError(f"{setting.name} is {str(value)[:40]!r}")
+            raise TypeError(f"{setting.name} has the wrong type: {str(value)[:40]!r}")
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         if not all(isinstance(text, str) for text in inner):
             raise TypeError(f"{setting.name} contains a value that is not text")

@@ -42,7 +42,7 @@ class ComposePane(Vertical):
 
     def on_mount(self) -> None:
         for field in self.query(Input):
-            field.select_on_focus = False  # typing after moving here appends
+            field.select_on_focus = False  # so that typing appends to the text
 
     @property
     def composition(self) -> str:

@@ -12,7 +12,7 @@ PLACEHOLDER = "Shows prompt, settings and results of the current run or entry."
 
 
 class DetailPane(VerticalScroll):
-    """Show facts. Redraws only if they differ, and scrolls to the top for a new subject."""
+    """Shows facts about a subject. Redraws only if they change, and scrolls to the top for a new subject."""
 
     def __init__(self) -> None:
         super().__init__(id="detail-pane", classes="pane")

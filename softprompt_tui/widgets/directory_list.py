@@ -39,7 +39,7 @@ class Item:
 
 
 class DirectoryList(Table):
-    """Walk through folders with enter and backspace. Posts FileChosen for a file."""
+    """The contents of a folder. Enter and backspace change folders; choosing a file posts FileChosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("backspace,left,h", "up", "Up", show=False),
@@ -48,10 +48,10 @@ class DirectoryList(Table):
     ]
 
     class FileChosen(Message):
-        """The user chose a file by enter or double click."""
+        """The user chose a file with enter or a double click."""
 
     class Listed(Message):
-        """The list shows `folder`, or could not open another one because of `error`."""
+        """The list shows `folder`. `error` tells the user about a problem, or is empty."""
 
         def __init__(self, folder: Path, error: str = "") -> None:
             super().__init__()
@@ -67,7 +67,7 @@ class DirectoryList(Table):
 
     @work(exclusive=True, group="folder")
     async def go(self, folder: Path, to: str = "") -> None:
-        """List another folder with the cursor on the name `to`. Clears all marks."""
+        """Show another folder with the cursor on the item `to`. Clears all marks."""
         try:
             items = await asyncio.to_thread(list_directory, folder, self.only_folders)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL
@@ -124,7 +124,7 @@ class DirectoryList(Table):
 
 
 def list_directory(folder: Path, only_folders: bool = False) -> list[Item]:
-    """List up to MAX_ITEMS files and folders by name, folders first, without hidden ones.
+    """List up to MAX_ITEMS files and folders that are not hidden. Folders come first; both are sorted by name.
 
     Raises:
         OSError: the folder cannot be read.

@@ -1,4 +1,4 @@
-"""The last line: the keys available right now.
+"""The bottom line: the keys available right now.
 
 Textual's Footer creates one widget per key at every focus change; this bar draws one line.
 """

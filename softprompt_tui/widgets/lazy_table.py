@@ -28,8 +28,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        width: in cells; 0 takes the remaining space.
-        from_width: the column is hidden if the table is narrower.
+        width: in cells; 0 means the remaining space.
+        from_width: minimum table width, in cells, at which the column is shown.
         tone: returns the color of a cell: "good", "going", "bad", or "".
     """
 
@@ -43,7 +43,7 @@ class Column:
 class Table(ScrollView, can_focus=True):
     """Rows of text under headings, with a cursor and marks.
 
-    Posts PageRequested for missing rows, and Moved and Chosen when the user moves or selects.
+    Posts PageRequested for missing rows, and Moved or Chosen when the user moves the cursor or chooses a row.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -97,7 +97,7 @@ class Table(ScrollView, can_focus=True):
             return self.table
 
     class Chosen(Moved):
-        """The user chose a row by enter or double click."""
+        """The user chose a row with enter or a double click."""
 
     def __init__(self, columns: Sequence[Column], empty: str = "", id: str | None = None) -> None:
         super().__init__(id=id)
@@ -117,7 +117,7 @@ class Table(ScrollView, can_focus=True):
     # contents
 
     def reset(self, total: int, cursor: int | None = None, is_new_list: bool = False) -> None:
-        """Drop all rows and set their number to `total`. Visible rows are requested again.
+        """Discard all rows and set the row count to `total`. Visible rows are requested again.
 
         The cursor keeps its place on the screen if possible; in a new list it moves to the middle.
         """
@@ -125,7 +125,7 @@ class Table(ScrollView, can_focus=True):
         self._pages.clear()
         self._requested.clear()
         self.virtual_size = Size(self.row_width, total + 1)
-        self._is_resetting = True  # the user did not move the cursor: post no Moved
+        self._is_resetting = True  # the user did not move the cursor, so do not post Moved
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
         self._is_resetting = False
         self.call_after_refresh(self._show_cursor, is_new_list)  # the height may change in this refresh

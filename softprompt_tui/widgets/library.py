@@ -19,7 +19,7 @@ from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
-GOOD_SIMILARITY = 0.99  # highlighted from here on
+GOOD_SIMILARITY = 0.99  # higher similarities are highlighted
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
 NO_MATCHES = "Nothing matches.\n\nescape ends the search."
 ORDERS = {
@@ -88,7 +88,7 @@ class LibraryPane(Vertical):
         self.search_text = ""
         self._entries: dict[str, EntrySummary] = {}
         self._destination = ""  # entry to move the cursor to after the next load
-        self._is_new_list = False  # whether the load in progress has another search text or order
+        self._is_new_list = False  # whether the load in progress has a new search text or order
         self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
@@ -108,11 +108,11 @@ class LibraryPane(Vertical):
         return self._entries.get(self.table.current)
 
     def revision_of(self, entry: str) -> int:
-        """Return the revision of an entry in the list, or 0 if the list has not shown it."""
+        """Return the revision of an entry in the list, or 0 if the entry has not been listed."""
         return self._entries[entry].revision if entry in self._entries else 0
 
     def reload(self, to: str = "") -> None:
-        """Load the list again. The cursor moves to the entry `to`, or stays on its entry."""
+        """Load the list again. The cursor moves to the entry `to`, or stays on the current entry."""
         self._destination = to or self._destination  # a cancelled load passes its destination on
         self._reload()
 
@@ -124,7 +124,7 @@ class LibraryPane(Vertical):
             page = await self._fetch(search_text, order, 0, destination)
             if page is None:
                 return
-            if destination == (self._destination or table.current):  # else the cursor moved meanwhile: load again
+            if destination == (self._destination or table.current):  # otherwise the cursor has moved: load again
                 break
         self._destination = ""
         table.empty = NO_MATCHES if search_text else EMPTY

@@ -22,7 +22,7 @@ PLACEHOLDER = "Nothing is training yet.\nctrl+t trains the prompt,\nF7 sweeps 1 
 
 
 class LossFigures(NamedTuple):
-    """The known numbers of a curve. A hard search shows no loss and no best similarity."""
+    """The figures of a curve, as far as they are known. A hard-readout search shows no loss or best similarity."""
 
     step: int | None = None
     steps: int | None = None
@@ -38,7 +38,7 @@ class LossFigures(NamedTuple):
 
 
 class LossPane(Vertical, can_focus=True):
-    """Shows the curve of the current run, or of the entry under the library's cursor."""
+    """Shows the curve of the current run, or of the entry under the library cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.plot", "Plot")]
 
@@ -58,7 +58,7 @@ class LossPane(Vertical, can_focus=True):
         self._series = series
         text = _render_figures(figures, max(20, self.size.width - 4))
         lines = text.plain.count("\n")
-        # a new layout redraws more than the text
+        # a new layout redraws more than the text, so avoid it
         self.query_one("#figures", Static).update(text, layout=lines != self._lines)
         self._lines = lines
         self._draw()
@@ -71,7 +71,7 @@ class LossPane(Vertical, can_focus=True):
         logs = [math.log10(loss) for _, loss in shown]
         low = min(logs, default=0.0)
         spark = self.query_one(Sparkline)
-        # hides a flat line: a search may find no better text for a long time
+        # hide a flat line: a search may find no better text for a long time
         spark.display = max(logs, default=0.0) > low
         spark.show([log - low for log in logs])
 
@@ -87,7 +87,7 @@ class LossPane(Vertical, can_focus=True):
 
 
 def _render_figures(figures: LossFigures, width: int) -> Text:
-    """Render labelled numbers, wrapped to `width`."""
+    """Render labeled figures, wrapped to `width`."""
     cells = []
     if figures.step is not None:
         cells.append(

@@ -16,7 +16,7 @@ from softprompt.library import EntrySummary, Library
 from softprompt_tui.rendering.sanitize import sanitize
 
 MAX_CANDIDATES = 6
-_OPEN_NAME = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # the name being typed, also inside a mix
+_OPEN_NAME = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # the name being typed, including inside a mix
 _OPEN_BRACKET = re.compile(r"(?<!\\)\[[^\[\]]*$")
 
 
@@ -29,7 +29,7 @@ class CompositionInput(Input):
 
     async def _on_key(self, event: events.Key) -> None:
         if self.dropdown.display and event.key in ("up", "down", "tab", "enter", "escape"):
-            event.prevent_default()  # else Textual also passes the key to Input
+            event.prevent_default()  # otherwise Textual also passes the key to Input
             event.stop()
             match event.key:
                 case "up":
@@ -49,7 +49,7 @@ def _option_label(entry: EntrySummary) -> str:
 
 
 class NameCompletion(Vertical):
-    """The input line with its dropdown: names that start with the text after the bracket, newest first."""
+    """The input line and its dropdown of names that start with the text after the bracket, newest first."""
 
     def __init__(self, library: Library, value: str) -> None:
         super().__init__(id="writing")
@@ -91,12 +91,12 @@ class NameCompletion(Vertical):
             if entry.name.casefold().startswith(typed.casefold()) and sanitize(entry.name) == entry.name
         ][:MAX_CANDIDATES]
         index = self._names.highlighted
-        # a candidate below the first was highlighted by hand and stays highlighted
+        # a candidate other than the first was highlighted by the user, so keep it highlighted
         highlighted = self._names.get_option_at_index(index).id if index else None
         self._names.clear_options()
         self._names.add_options(Option(_option_label(entry), entry.id) for entry in candidates)
         names = [entry.name for entry in candidates]
-        # names are not unique
+        # several entries may share a name
         self._insertions = {entry.id: entry.name if names.count(entry.name) == 1 else entry.id for entry in candidates}
         positions = {entry.id: i for i, entry in enumerate(candidates)}
         self._names.highlighted = positions.get(highlighted or "", 0) if candidates else None

@@ -1,4 +1,4 @@
-"""Titles of panes, and access to the panes of a screen."""
+"""Pane titles, and access to a screen's panes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 
 def pane_title(key: str, words: str, action: str, chosen: bool = True) -> str:
-    """Return a pane title with its key as markup. A click on the title does the same as the key."""
+    """Return markup for a pane title and its key. Clicking the title does the same as pressing the key."""
     name = f"[b]{words}[/b]" if chosen else f"[dim]{words}[/dim]"
     return f"[@click=screen.{action}][$accent]{key}[/] {name}[/]"
 

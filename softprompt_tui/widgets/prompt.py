@@ -30,26 +30,26 @@ FIELDS = {  # name: (label, tooltip)
     "stop_at": ("stop at", "similarity at which to stop, such as .99; empty for all steps"),
     "contexts": (
         "contexts",
-        "yes: also train inside sentences, so that it works as a word; no: train it alone; "
+        "yes: also train inside sentences, so that the result works as a word; no: train alone; "
         "or your own sentences, such as a photo of {} | {} at night",
     ),
     "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
-    "model": ("model", "mini, local-dir:FOLDER, or a MODEL/TAG of open_clip"),
+    "model": ("model", "mini, local-dir:FOLDER, or an open_clip MODEL/TAG"),
 }
 
 PROMPT = "pane('prompt')"
 
 
 class Editor(TextArea):
-    """The prompt editor, with prompt history on up in the first line and down in the last.
+    """The prompt editor. Up in the first line and down in the last line browse the prompt history.
 
-    Text that the model does not read is struck through; syntax of image programs is underlined.
+    Text that the model ignores is struck through; image-program syntax is underlined.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+t", "train", "Train")]
 
     class Recalled(Message):
-        """The user wants the previous (-1) or next (1) prompt of the history."""
+        """The user wants the previous (-1) or next (1) prompt from the history."""
 
         def __init__(self, direction: int) -> None:
             super().__init__()
@@ -59,7 +59,7 @@ class Editor(TextArea):
     syntax: Sequence[SyntaxSpan] = ()
 
     def on_mount(self) -> None:
-        # the text area's own F7 would move the key to the first place of the key bar, before Train
+        # the text area's own F7 would move the key to the start of the key bar, before Train
         self._bindings.key_to_bindings.pop("f7", None)
 
     def get_line(self, line_index: int) -> Text:
@@ -94,7 +94,7 @@ class Editor(TextArea):
         self.call_after_refresh(self.scroll_cursor_visible)
 
     async def action_train(self) -> None:
-        """Train right away: a message would arrive after the next key, which may be ctrl+q."""
+        """Train right away. A message would arrive after the next key, which may be ctrl+q."""
         await self.screen.run_action("train")
 
     async def _on_key(self, event: events.Key) -> None:
@@ -105,7 +105,7 @@ class Editor(TextArea):
             self.post_message(self.Recalled(1))
         else:
             return
-        event.prevent_default()  # else Textual also passes the key to TextArea
+        event.prevent_default()  # otherwise Textual also passes the key to TextArea
         event.stop()
 
 
@@ -129,7 +129,7 @@ class PromptPane(Vertical):
         self.border_title = f"{pane_title('F2', 'Prompt', PROMPT)}  {pane_title('F7', 'sweep', 'sweep', chosen=False)}"
         self._initial = prompt, fields
         self.history = history
-        self._position = len(history)  # in the history; its length is the new prompt
+        self._position = len(history)  # in the history; len(history) is the new prompt
         self._drafts: dict[int, str] = {}  # edited text by history position
 
     def compose(self) -> ComposeResult:
@@ -174,7 +174,7 @@ class PromptPane(Vertical):
         return {name: self.query_one(f"#field-{name}", Input).value.strip() for name in FIELDS}
 
     def set(self, prompt: str, fields: dict[str, str] | None = None) -> None:
-        """Replace the prompt, and the given settings."""
+        """Replace the prompt and the given settings."""
         self.editor.text = strip_control_chars(prompt)
         self.editor.move_cursor(self.editor.document.end)
         for name, value in (fields or {}).items():
@@ -188,7 +188,7 @@ class PromptPane(Vertical):
         if count is None:
             words = "no token count for this model"
         elif count.reserved:
-            words = f"reading ends at {count.reserved}"
+            words = f"cut off at {count.reserved}"
         elif count.cut_at is None:
             words = f"{count.tokens} of {count.context_length} tokens"
         else:

@@ -15,8 +15,8 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
-LABEL_CELLS, VALUE_CELLS = 8, 7  # columns before the text
-TABLE_FROM_HEIGHT = 3  # lines; lower panes show the three similarities in one line
+LABEL_CELLS, VALUE_CELLS = 8, 7  # widths of the two columns before the text
+TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
 KEY_Y = pane_title("y", "copy it", "copy_hard", chosen=False)
@@ -24,7 +24,7 @@ PLACEHOLDER = "Shows the nearest words of each soft token."
 
 
 class HardReadoutView(NamedTuple):
-    """The hard readout so far ("" and None without one), and the state of its search."""
+    """A hard readout, possibly not final, and the status of its search. Without one, `text` is ""."""
 
     text: str = ""
     similarity: float | None = None
@@ -45,7 +45,7 @@ class Readout(NamedTuple):
 
 
 class ReadoutPane(VerticalScroll):
-    """Shows a readout, and highlights words that changed since the last one of the same subject."""
+    """Shows a readout, and highlights words that have changed since the same subject's previous readout."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -73,7 +73,7 @@ class ReadoutPane(VerticalScroll):
         return self._shown.hard if self._shown else None
 
     def show(self, subject: str, readout: Readout) -> None:
-        """Show a readout. `subject` identifies its run or entry: only the same subject's words count as changed."""
+        """Show the readout of `subject`, the id of a run or entry. For a new subject, no word counts as changed."""
         before = self._shown.rows if self._shown and self._subject == subject else readout.rows
         changed = {
             i

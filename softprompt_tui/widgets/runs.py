@@ -1,4 +1,4 @@
-"""The runs pane: running, queued and finished runs, and why a run failed or waits."""
+"""The runs pane: running, queued and finished runs, and why a run failed or is waiting."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RunsPane(Vertical):
         return self.query_one(Table)
 
     def show(self, runs: list[RunSummary]) -> None:
-        """Show the runs. A focused table keeps its cursor on the same run, else the first run gets it."""
+        """Show the runs. If the table has the focus, the cursor stays on its run; otherwise it goes to the first."""
         table, current = self.table, self.table.current
         self._runs, self._places = runs, queue_places(runs)
         cursor = next((i for i, run in enumerate(runs) if run.id == current), None) if table.has_focus else 0
@@ -101,7 +101,7 @@ class RunsPane(Vertical):
             self.post_message(RunAction(OnRun.SHOW, self.table.current))
 
     def _explain(self) -> None:
-        """Show why the run under the cursor failed, or what it waits for."""
+        """Show why the run under the cursor failed, or what it is waiting for."""
         run = next((run for run in self._runs if run.id == self.table.current), None)
         message = Text(sanitize(run.error), "red") if run and run.error else Text()
         if run and run.state == "queued":

@@ -18,7 +18,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class Sparkline(Widget):
-    """A bar chart of values from 0 up, scaled to the height of the widget. Repaints only if a row differs."""
+    """A bar chart of non-negative values, scaled to the widget's height. Repaints only if a row has changed."""
 
     DEFAULT_CSS = """
     Sparkline { height: 1fr; color: $primary; }
@@ -48,7 +48,7 @@ class Sparkline(Widget):
         return Strip([Segment(text[:width].ljust(width), self._style_at(y))], width)
 
     def _style_at(self, y: int) -> Style:
-        """Return the color of a line: blended between the high and the low color if the terminal supports that."""
+        """Return the color of a line: a blend of the high and low colors if the terminal supports it."""
         low, high = self.rich_style, self.get_component_rich_style("sparkline--high", partial=True)
         if self.app.native_ansi_color or low.color is None or high.color is None or self.size.height < 2:
             return low

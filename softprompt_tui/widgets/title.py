@@ -1,4 +1,4 @@
-"""The first line: the worker's state, the open entry, and short notices."""
+"""The title line: the worker's state, the open entry, and short notices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTICE_SECONDS = 5.0
 
 
 class TitleLine(Static):
-    """Shows the current state, or for a few seconds a notice."""
+    """Shows the current state, or a notice for a few seconds."""
 
     def __init__(self) -> None:
         super().__init__("softprompt-tui", id="title", markup=False)
@@ -38,5 +38,5 @@ class TitleLine(Static):
 
     def _draw(self) -> None:
         parts = (*self._parts[:1], self._notice) if self._notice else ("softprompt-tui", *self._parts)
-        # assembled, not parsed: names must not be read as markup
+        # assembled, not parsed: names must not be treated as markup
         self.update(Content.assemble(("● ", f"${self._tone}"), sanitize("  ·  ".join(parts))))

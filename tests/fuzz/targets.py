@@ -600,9 +600,6 @@ _ALL = (
             b"1e9", b"null", b"[")),
     Target("protocol", _parse_request, (WorkerError, PromptError), _request_seeds,
            (b'"do":', b'"submit"', b'"texts":', b'"similarity"')),
-    Target("template", template.check_round_trip, (TemplateError,),
-           lambda: [b"[fox*.6 + a boat] at \\[night\\]", b"[v1][fox:1-3]"],
-           (b"[", b"]", b"*.5", b" + ", b":1", b"-2", b"\\")),
     Target("run", _read_run, (RunUnreadable,), _run_seeds,
            (b'"event":', b'"lease":', b'"position":', b'"at":', b'"latest":', b'"config":', b"NaN", b"1e999",
             b"\\ud800", b"\n")),
@@ -620,8 +617,9 @@ _ALL = (
     Target("peft", _parse_folder, _REFUSED, _peft_seeds,
            (b'"peft_type":', b'"PROMPT_TUNING"', b'"num_virtual_tokens":')),
     Target("template", _parse_template, (TemplateError,), _template_seeds,
-           (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5")),
+           (b"[", b"]", b"\\", b":", b"{", b"}", b"|", b"*", b"(", b")", b"1.5", b"*.5", b" + ", b":1", b"-2")),
     Target("answer", lambda raw: _parse_answer(raw, ""), _REFUSED, _child_replies,
            (b'"vectors":', b'"beside":', b'"said":', b"[[")),
 )  # fmt: skip
 TARGETS = {target.name: target for target in _ALL}
+assert len(TARGETS) == len(_ALL), "two targets have the same name"

@@ -126,7 +126,7 @@ def test_a_wrong_setting_gives_an_error_and_submits_nothing() -> None:
     ("prompt", "tokens", "message"),
     [
         ("a lake", "76", "room for 75. Use 1 to 75"),
-        ("fox " * 80, "3", "takes 75. This part does not fit: 'fox fox fox fox fox'. Shorten"),
+        ("fox " * 80, "3", "has room for 75. This part does not fit: 'fox fox fox fox fox'. Shorten"),
     ],
 )
 @pytest.mark.parametrize("key", ["ctrl+t", "f7"])
@@ -523,7 +523,7 @@ def test_quitting_asks_about_a_job_that_is_being_submitted_and_does_not_lose_it(
 
     async def scene(d: Session) -> None:
         d.press_at_once("ctrl+t", "ctrl+q")
-        await d.shows("A training is under way")
+        await d.shows("A run is in progress")
         await d.pilot.press(answer)
         await d.until(lambda: not isinstance(d.app.screen, AskKey))
         assert not d.worker.runs
@@ -584,7 +584,7 @@ def test_quitting_asks_about_unfinished_runs_before_the_worker_has_started(monke
             d = Session(app, pilot, FakeWorker())
             await d.shows("starting the worker")
             await pilot.press("ctrl+q")
-            await d.shows("A training is under way", "keep training")
+            await d.shows("A run is in progress", "keep training")
             await pilot.press("k")
             await d.until(lambda: not app.is_running)
 
@@ -617,7 +617,7 @@ def test_the_interface_does_not_quit_if_a_run_cannot_be_stopped(monkeypatch: pyt
         assert d.app.is_running
         may_stop.append(True)
         await d.pilot.press("ctrl+q")
-        await d.shows("A training is under way")
+        await d.shows("A run is in progress")
         await d.pilot.press("s")
         await d.until(lambda: not d.app.is_running)
 

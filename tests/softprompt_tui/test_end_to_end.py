@@ -65,7 +65,7 @@ def test_a_user_trains_renames_composes_deletes_and_quits(worker: Home, width: i
         t.press("f5", "[landscape] mountain view")
         t.wait_for(r"fidelity 0\.9", within=30)
         t.press("f4", "d")
-        t.wait_for("deleted; u brings it back", "The library is empty")
+        t.wait_for("deleted; press u to undo", "The library is empty")
         t.press("u")
         t.wait_for(r"landscape +3")
         t.press("ctrl+q")

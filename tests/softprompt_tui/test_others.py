@@ -81,7 +81,7 @@ def test_an_entry_that_another_program_changed_is_not_deleted_before_the_user_se
         assert Library().open(entry).note == "the best so far"
         await d.until(lambda: d.app.main.library_pane.revision_of(entry) == 2)
         await d.pilot.press("d")
-        await d.shows("deleted; u brings it back")
+        await d.shows("deleted; press u to undo")
         assert Library().list().total == 0
 
     run_scene(scene)
@@ -95,7 +95,7 @@ def test_a_key_acts_on_the_result_of_the_key_before_it() -> None:
         await d.pilot.press("r")
         await d.shows("New name for fox")
         await d.pilot.press("w", "enter", "d")
-        await d.shows("w deleted; u brings it back")
+        await d.shows("w deleted; press u to undo")
 
     run_scene(scene)
 
@@ -106,7 +106,7 @@ def test_undo_skips_an_entry_that_another_program_restored_or_purged(purged: boo
         await save_and_select(d)
         entry = await save_and_select(d, "lake")
         await d.pilot.press("d")
-        await d.shows("lake deleted; u brings it back")
+        await d.shows("lake deleted; press u to undo")
         if purged:
             Library().purge(entry)
         else:
@@ -190,7 +190,7 @@ def test_quitting_stops_own_runs_and_others_only_if_the_user_says_so(key: str, s
         await d.train()
         await d.pilot.press("ctrl+q")
         await d.shows(
-            "2 trainings are under way or waiting, 1 of them not started",
+            "2 runs are in progress or waiting, 1 of them not started",
             "s  stop those started here",
             "a  stop all",
         )
@@ -206,7 +206,7 @@ def test_the_key_that_stops_own_runs_does_nothing_if_there_are_only_others() -> 
         d.worker._handle_request(p.Submit(TrainJob("theirs").as_dict()))
         await d.until(lambda: d.app.runs.by_id)
         await d.pilot.press("ctrl+q")
-        await d.shows("A training is under way, not started here")
+        await d.shows("A run is in progress, not started here")
         await d.pilot.press("s")
         assert [run.state for run in d.worker.runs.values()] == ["queued"]
         await d.pilot.press("a")

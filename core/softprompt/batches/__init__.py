@@ -1,7 +1,7 @@
 """Train thousands of prompts from a file in batches, each exactly once.
 
 Data flow: rows (parse the file) -> row_job (a job and an id per row) -> spool (all rows on disk) -> backends (train) ->
-results. After a kill, checkpoints holds the state of running trainings, and output the lines already written.
+results. If the process is killed, the next run resumes from the training states in checkpoints and the lines in output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from softprompt.batches.row_job import Defaults
 
 
-# imported on first use: the command line needs only the formats, and all modules take 8 ms
+# imported on first use: loading all modules takes 8 ms, and the command line only needs the formats
 _MODULES = {
     "Batch": "batch",
     "Defaults": "row_job",

@@ -1,8 +1,9 @@
-"""Train all prompts of a file, each exactly once, even if the process is killed and restarted.
+"""Train all prompts in a file, each exactly once, even if the process is killed and restarted.
 
-The library is the record of finished trainings: an entry's id is derived from its job, and saving an id twice saves
-once. The state of running trainings is in one checkpoint file, replaced every few seconds. There is no other state, so
-nothing can get out of step. Running a batch again trains what is missing; after an edit, it trains the new rows.
+The library shows which prompts are finished: an entry's id is derived from its job, and the same id is never saved
+twice. The states of unfinished prompts are in one checkpoint file, which is replaced every few seconds. There is no
+other state that could become inconsistent. Running a batch again trains the prompts that are missing, including rows
+added to the file since.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ Source = str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]]
 
 
 class Batch:
-    """All prompts of a source, read once when the batch is created. Close it after use.
+    """All prompts from one source, read once at construction. Close the batch after use.
 
     Args:
-        source: the path of a file, a binary stream, or an iterable of prompts, or mappings with a prompt and settings.
-        defaults: settings for rows that do not set them.
-        format: the format of a file; None detects it.
-        column: the column or key with the prompt.
+        source: a file path, a binary stream, or an iterable of prompts or of mappings (a prompt and settings).
+        defaults: settings used where a row gives none.
+        format: the file format, or None to detect it.
+        column: the column or key that holds the prompt.
 
     Attributes:
-        unused: columns that are ignored.
-        syntax: kinds of image programs' syntax that appear in the prompts.
+        unused: ignored columns.
+        syntax: the kinds of image-program syntax found in the prompts.
         notes: other remarks for the user.
 
     Raises:
@@ -66,7 +67,7 @@ class Batch:
         self.unused, self.notes = tuple(keys.unused), tuple(keys.notes)
         self.syntax = frozenset(self.spool.syntax)
         self.place = source_path
-        # an edited file stays the same batch, so its running trainings resume; piped input is identified by its content
+        # an edited file is still the same batch, so unfinished rows resume; piped input is identified by its content
         identity = json.dumps([source_path or self.spool.digest, self.defaults.as_dict()], sort_keys=True)
         self.id = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
@@ -87,19 +88,19 @@ class Batch:
     ) -> Iterator[Result]:
         """Train and save every prompt that is not in the library yet. Yield one Result per prompt.
 
-        Prompts that are already in the library or cannot be trained come first, in the order of the file. Trained
-        prompts follow as they finish. Nothing is saved of a training that fails.
+        Prompts that are already in the library or cannot be trained come first, in file order. Trained prompts follow
+        as they finish. If training a prompt fails, nothing is saved for it.
 
         Args:
-            out: a file for the results, one line of JSON each. Prompts that already have a line there are not yielded.
-            row_limit: restarts to train at once; by default as many as the device's memory allows.
-            on_progress: called a few times a second; returns True to save a checkpoint and stop.
-            load: loads a model; by default `load_encoder`.
+            out: output file with one line of JSON per result. Prompts that already have a line there are not yielded.
+            row_limit: number of restarts to train at once. Default: as many as the device's memory allows.
+            on_progress: called a few times per second. Return True to save a checkpoint and stop.
+            load: function that loads a model. Default: `load_encoder`.
 
         Raises:
-            RunRefused: another process trains this batch or writes to `out`.
+            RunRefused: another process is training this batch or writing to `out`.
             TrainingFailed: the device failed.
-            FileRefused, HomeError, or an error of loading the default model.
+            FileRefused, HomeError, or an error from loading the default model.
         """
         from softprompt.batches.backends.local import BatchRunner
         from softprompt.encoders.loading import load_encoder
@@ -109,15 +110,13 @@ class Batch:
         library.prepare()
         remove_stale(self.folder)
         with ExitStack() as stack:
-            message = (
-                "another process is training this batch. Wait for it, or stop it; the next start resumes from there"
-            )
+            message = "another process is training this batch. Wait for it to finish, or stop it and continue here"
             stack.callback(ProcessLock(self.folder / f"{self.id}.lock", message).release)
             output = None
             if out is not None:
                 path = Path(os.path.realpath(out))
                 if str(path) == self.place:
-                    raise FileRefused(f"--out is {out}, the file with the prompts. Choose another file.")
+                    raise FileRefused(f"--out is {out}, which is the file with the prompts. Choose another file.")
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
                     ProcessLock(
@@ -150,22 +149,22 @@ def train_batch(
     column: str = "prompt",
     **defaults: Any,
 ) -> Iterator[Result]:
-    """Train and save every prompt of `source`. Yield one Result per prompt. The same call again trains what is missing.
+    """Train and save every prompt of `source`. Yield one Result per prompt.
 
-    `config` and `defaults` (model, device, precision, tags, plain) are for rows that do not set them. For the other
-    arguments and the errors see `Batch` and `Batch.train`.
+    Repeating the call trains only what is missing. `config` and `defaults` (model, device, precision, tags, plain) are
+    used where a row gives no setting. For the other arguments and the errors, see `Batch` and `Batch.train`.
     """
     with closing(Batch(source, Defaults(config or TrainConfig(), **defaults), format=format, column=column)) as batch:
         yield from batch.train(library, out=out, row_limit=row_limit, on_progress=on_progress)
 
 
 def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: ExitStack) -> tuple[Iterator[Row], str]:
-    """Return the rows, and the path of the source if it is a regular file, else ""."""
+    """Return the rows and the path of the source, or "" if it is not a regular file."""
     if isinstance(source, str | os.PathLike):
         try:
             file: BinaryIO = stack.enter_context(Path(source).open("rb"))  # noqa: SIM115  # the caller closes it
             is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
             raise FileRefused(f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', error)}") from error
         return _read_file(file, os.fspath(source), keys, format), os.path.realpath(source) if is_regular else ""
     if hasattr(source, "readline"):

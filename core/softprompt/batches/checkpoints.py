@@ -1,4 +1,4 @@
-"""The checkpoint file of a batch, with the state of every running training, and the lock of a batch."""
+"""A batch's lock, and its checkpoint file with the training states of all unfinished prompts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def batches_folder() -> Path:
 
 
 class ProcessLock:
-    """A lock file that this process holds until `release`. Raises RunRefused(message) if another process holds it."""
+    """A lock file that this process holds until `release`. Raises RunRefused with `message` if it is already locked."""
 
     def __init__(self, path: Path, message: str) -> None:
         self.path = path
         try:
             descriptor = try_lock(path)
         except OSError as error:
-            raise HomeError(f"cannot create {path}: {error.strerror}. Fix this, or set {HOME_VARIABLE}.") from error
+            raise HomeError(
+                f"cannot create {path}: {error.strerror}. Fix the problem, or set {HOME_VARIABLE} to another folder."
+            ) from error
         if descriptor is None:
             raise RunRefused(message)
         self._descriptor = descriptor
@@ -49,23 +51,23 @@ class ProcessLock:
 
 
 class BatchCheckpoint:
-    """The saved training states of a batch: the bytes from `jobs.checkpoint.to_bytes`, by entry id."""
+    """The saved training states of a batch, keyed by entry id and serialized with `jobs.checkpoint.to_bytes`."""
 
     def __init__(self, folder: Path, id: str) -> None:
         self.path = folder / f"{id}{STATE_SUFFIX}"
 
     def read(self) -> dict[str, bytes]:
-        """Return the saved states. A missing or damaged file gives none, so these trainings start again."""
+        """Return the saved states, or {} if the file is missing or damaged (training then starts over)."""
         try:
             raw = read_file(self.path, MAX_CHECKPOINT_BYTES)
         except FileNotFoundError:
             return {}
         except OSError as error:
-            log.warning("cannot read %s: %s. The trainings in it start again", self.path, error)
+            log.warning("cannot read %s: %s. Unfinished prompts start over", self.path, error)
             return {}
         digest, body = raw[:_DIGEST_BYTES], memoryview(raw)[_DIGEST_BYTES:]
         if hashlib.sha256(body).hexdigest().encode() != digest:
-            log.warning("%s is damaged. The trainings in it start again", self.path)
+            log.warning("%s is damaged. Unfinished prompts start over", self.path)
             return {}
         end = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
         states = {}
@@ -86,7 +88,7 @@ class BatchCheckpoint:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the files of abandoned batches, and temporary files that a crash left."""
+    """Remove the files of abandoned batches, and temporary files left by a crash."""
     with suppress(OSError):
         for path in folder.iterdir():
             if is_partial(path.name):

@@ -1,8 +1,8 @@
-"""The output file of a batch: one line of JSON per prompt, exactly one, even if the process is killed and restarted.
+"""The output file of a batch: exactly one line of JSON per prompt, even if the process is killed and restarted.
 
 The user chooses the path, so an unrelated file may already be there. We append to a file only if our own record proves
-that we wrote it (`record`), or if every complete line is a result. In such a file, we cut what a crash left after the
-last complete line, and replace the error lines of this batch. Any other file is rejected and stays as it is.
+that we wrote it (`record`), or if every complete line is a result. In such a file, we cut off anything that a crash
+left after the last complete line and replace the error lines of this batch. Any other file is rejected, not changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _REQUIRED_KEYS = frozenset({"line", "state", "prompt", "id", "error"})  # in a l
 
 @dataclass(frozen=True)
 class ResultLine:
-    """A line of the file: its row, and its entry, None if the row is not a valid job."""
+    """A line of the output file. `entry` is the id as a number, or None if the row is not a valid job."""
 
     line: int
     prompt: str
@@ -51,7 +51,8 @@ def parse_result(raw: bytes, is_recorded: bool = False) -> ResultLine | None:
     """Parse a line. Return None if it is not a result.
 
     Args:
-        is_recorded: our record covers the line, so it may come from another version of this program, with other keys.
+        is_recorded: whether our record covers the line. Another version of this program may then have written it, with
+            different keys.
     """
     try:
         values: Any = json.loads(raw)
@@ -82,7 +83,7 @@ def is_start_of_result(text: bytes) -> bool:
 
 
 def is_end_of_result(text: bytes) -> bool:
-    """Return whether `text` can be the end of a result line whose start is lost."""
+    """Return whether `text` can be the end of a result line that has lost its start."""
     return any(text.endswith(end) or end.endswith(text) for end in _LINE_ENDS)
 
 
@@ -98,7 +99,7 @@ def _can_be_torn(raw: bytes, offset: int, recorded_length: int | None) -> bool:
     """Return whether a crash can have left these bytes at `offset`: the start of a result, zeros, or both.
 
     Beyond the recorded length, pages can reach the disk in any order, so zeros can precede complete lines. Without a
-    record, only the end of the file can be torn, and the lines before it, or a long start, must show that it is ours.
+    record, only the end of the file can be incomplete, and earlier lines or a long start must show that it is ours.
     """
     start = raw.split(b"\0", 1)[0]
     has_end, has_zeros = raw.endswith(b"\n"), b"\0" in raw
@@ -110,18 +111,18 @@ def _can_be_torn(raw: bytes, offset: int, recorded_length: int | None) -> bool:
 
 
 class OutputFile:
-    """The output file at `path`. The caller holds a lock, so that only one process uses it.
+    """The output file at `path`. The caller must hold a lock, so that only one process uses the file.
 
-    `ids` are the entries that have a line. Lines of prompts that are not in this batch stay.
+    `ids` contains the entries that have a line. Lines for prompts that are not in this batch are kept.
 
     Args:
-        name: the path as the user gave it, for messages.
+        name: the path as given by the user, for messages.
         spool: the rows of this batch. Their error lines are removed, because these rows are tried again.
         record_path: path of our record about the file.
         batch: id of this batch.
 
     Raises:
-        FileRefused: the file is not ours to change, or cannot be written. It stays as it is.
+        FileRefused: the file is not ours or cannot be written. It is left unchanged.
     """
 
     def __init__(self, path: Path, name: str, spool: Spool, record_path: Path, batch: str) -> None:
@@ -155,17 +156,17 @@ class OutputFile:
             raise
 
     def add(self, line: bytes) -> None:
-        """Append a line. Raises OSError; the next run then cuts the incomplete line."""
+        """Append a line. If this raises OSError, the next run removes the incomplete line."""
         view = memoryview(line)
         with name_path_in_errors(self.path):
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self._length += len(line)
-        if self._length == len(line):  # the first line: a record of 0 bytes would prove too little
+        if self._length == len(line):  # the first line, because a record of 0 bytes proves too little
             self.sync()
 
     def sync(self) -> None:
-        """Flush the lines to disk, then record their length. A crash in between leaves a record of a shorter length."""
+        """Flush the lines to disk, then record their length. After a crash in between, that is merely too small."""
         with name_path_in_errors(self.path):
             sync(self._descriptor)
         save_record(self._record_path, OutputRecord((self._to_record(),), self._batch))
@@ -177,12 +178,13 @@ class OutputFile:
 
     def _open(self) -> None:
         with suppress(FileNotFoundError):
-            self._check_is_regular(Path(self.name).stat())  # before opening, which has side effects on some devices
+            # before opening, because opening some devices has side effects
+            self._check_is_regular(Path(self.name).stat())
         self._descriptor = os.open(self.path, _FLAGS, 0o666)
         self._check_is_regular(os.fstat(self._descriptor))
 
     def _remove_stale(self, record: OutputRecord) -> None:
-        """Remove the temporary file that a crash left during `_replace`. Our record has its inode."""
+        """Remove the temporary file left by a crash during `_replace`. Our record has its inode."""
         if len(record.files) > 1:
             pattern = re.compile(rf"\.{re.escape(self.path.name)}\.[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}")
             recorded = {(file.device, file.inode) for file in record.files}
@@ -199,7 +201,11 @@ class OutputFile:
         return WrittenFile.from_status(os.fstat(self._descriptor), self._length)
 
     def _read_lines(self) -> tuple[int, bool, bool, list[ResultLine]]:
-        """Return the bytes of complete lines, whether the last lacks its end, whether any repeats, and the errors."""
+        """Read the complete lines into `ids`.
+
+        Returns:
+            The bytes of these lines, whether the last lacks its line end, whether any entry repeats, the error lines.
+        """
         length, has_end, has_duplicates = 0, True, False
         errors = []
         for raw, line in self._iter_lines():
@@ -213,7 +219,10 @@ class OutputFile:
         return length, not has_end, has_duplicates, errors
 
     def _iter_lines(self) -> Iterator[tuple[bytes, ResultLine]]:
-        """Yield every complete line with its content, up to a torn end. Raises FileRefused if the file is not ours."""
+        """Yield every complete line and its parsed content, up to an incomplete end.
+
+        Raises FileRefused if the file is not ours.
+        """
         recorded_length = self._proof.length if self._proof else None
         offset, is_torn = 0, False
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
@@ -228,16 +237,17 @@ class OutputFile:
                     is_torn = True
                 else:
                     raise FileRefused(
-                        f"{self.name} already exists, and is not an output file of a batch (byte {offset + 1:,}). "
-                        "It was not changed. Choose another file for --out."
+                        f"{self.name} already exists and is not a batch output file (unexpected data at byte "
+                        f"{offset + 1:,}). It was left unchanged. Choose another file for --out."
                     )
                 offset += len(raw)
 
     def _superseded_errors(self, errors: list[ResultLine], spool: Spool) -> set[ResultLine]:
-        """Return the error lines whose row is in this batch: the row is tried again and gets a new line.
+        """Return the error lines of this batch's rows, which are tried again and get new lines.
 
-        A row that is not a valid job has no id; its line number and prompt identify it. If no other batch wrote to the
-        file, the prompt is enough, and an error line without a prompt must be from an earlier version of this batch.
+        A row that is not a valid job has no id, so its line number and prompt identify it. If no other batch has
+        written to the file, the prompt is enough, and any error line without a prompt comes from an earlier version of
+        this batch.
         """
         if not errors:
             return set()
@@ -255,18 +265,18 @@ class OutputFile:
         }  # fmt: skip
 
     def _replace(self, superseded: set[ResultLine]) -> None:
-        """Replace the file by one that has each entry once and no superseded errors."""
+        """Replace the file with one that has each entry only once and no superseded errors."""
         before = os.fstat(self._descriptor)
         if before.st_nlink > 1:
             raise FileRefused(
-                f"{self.name} must be rewritten without its old errors, but a second name (a hard link) would keep "
-                "them. It was not changed. Choose another file for --out."
+                f"{self.name} must be replaced to remove its old errors, but it has a hard link, which would still "
+                "point to the old file. It was left unchanged. Choose another file for --out."
             )
         partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         descriptor, length, seen = -1, 0, set[int]()
         try:
             descriptor = os.open(partial, _FLAGS | os.O_EXCL, stat.S_IMODE(before.st_mode))
-            # a crash can leave either file at the path, so the record has both
+            # a crash can leave either file at the path, so the record contains both
             save_record(
                 self._record_path,
                 OutputRecord((WrittenFile.from_status(os.fstat(descriptor), 0), self._to_record()), self._batch),
@@ -280,7 +290,7 @@ class OutputFile:
                     length += file.write(raw if raw.endswith(b"\n") else raw + b"\n")
             sync(descriptor)
             if not is_path_of(self.path, self._descriptor):
-                raise FileRefused(f"another program has replaced {self.name}. It was not changed. Try again.")
+                raise FileRefused(f"another program has replaced {self.name}. It was left unchanged. Try again.")
             partial.replace(self.path)
         except BaseException:  # Ctrl-C must not leave a temporary file either
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A record of the output file: which file we wrote, and how much of it. It later proves that the file is ours."""
+"""A record of which output file we wrote, and how much of it. It later proves that the file is ours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from softprompt.system.files import read_file, replace_file
 
 SUFFIX = ".written"
-MAX_RECORD_BYTES = 4096  # a record has about 200
+MAX_RECORD_BYTES = 4096  # a record takes about 200
 MAX_FILES = 2
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that we wrote: its device, its inode, and the number of bytes of complete lines on disk."""
+    """A file that we wrote, identified by its device and inode. `length` counts the bytes of complete lines on disk."""
 
     device: int
     inode: int
@@ -38,18 +38,18 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """What we wrote at one path.
+    """Evidence that we wrote the output file at a path.
 
     Attributes:
-        files: usually one file; two while a new file replaces the old one, since a crash can leave either of them.
-        batch: id of the batch that wrote every line; "" if several batches did, or if it is unknown.
+        files: usually one file, but two while a new file replaces an old one, because a crash can leave either of them.
+        batch: id of the batch that wrote all lines, or "" if several batches did or the batch is unknown.
     """
 
     files: tuple[WrittenFile, ...] = ()
     batch: str = ""
 
     def find_proof(self, descriptor: int) -> WrittenFile | None:
-        """Return the recorded file that proves that the open file is ours, or None."""
+        """Return the recorded file that matches the open file and so proves that it is ours, or None."""
         return next((file for file in self.files if file.proves(descriptor)), None)
 
 
@@ -62,7 +62,7 @@ def parse_record(raw: bytes) -> OutputRecord:
         )
         numbers = [number for file in files for number in (file.device, file.inode, file.length)]
         if len(files) > MAX_FILES or not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
-            raise ValueError("its files are malformed")
+            raise ValueError("its list of files is malformed")
         if not isinstance(values["batch"], str):
             raise ValueError("its batch is not a string")
         return OutputRecord(files, values["batch"])
@@ -71,7 +71,7 @@ def parse_record(raw: bytes) -> OutputRecord:
 
 
 def load_record(path: Path) -> OutputRecord:
-    """Load a record. A missing or damaged record is empty, and proves nothing."""
+    """Load a record. Return an empty record, which proves nothing, if it is missing or damaged."""
     try:
         return parse_record(read_file(path, MAX_RECORD_BYTES))
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def load_record(path: Path) -> OutputRecord:
 
 
 def save_record(path: Path, record: OutputRecord) -> None:
-    """Save a record durably. If this fails, the next run checks the output file by its lines alone."""
+    """Save a record and sync it to disk. If this fails, the next run checks the output file only by its lines."""
     try:
         replace_file(path, json.dumps(asdict(record)).encode())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The result of one prompt of a batch, and the progress of the batch."""
+"""The result of one prompt in a batch, and the progress of the batch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Result:
 
     Attributes:
         line: the line where the row starts in the file.
-        state: "trained" in this run, in the library from "before", "trashed" (in the library's trash), or "failed".
-        id: id of the entry, "" if the row is not a valid job.
-        error: kind and message of the error, if the state is "failed".
+        state: "trained" in this run, already in the library ("before") or in its trash ("trashed"), or "failed".
+        id: id of the entry, or "" if the row is not a valid job.
+        error: kind and message of the error if the state is "failed".
     """
 
     line: int
@@ -54,7 +54,7 @@ class Result:
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """Return values for JSON. Numbers that are not finite become null."""
+        """Return JSON-ready values; non-finite numbers become null."""
         error = None if self.error is None else {"kind": self.error[0], "message": self.error[1]}
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -69,12 +69,12 @@ class Result:
 
 @dataclass
 class BatchProgress:
-    """The progress of a batch. Counts are in prompts.
+    """The progress of a batch, counted in prompts.
 
     Attributes:
-        done: results so far; `before` (from earlier runs) and `failed` are parts of it.
-        trained: prompts that this run has trained, in `seconds`.
-        in_progress: finished fraction of the running trainings, summed.
+        done: results so far, including `before` (from earlier runs) and `failed`.
+        trained: prompts trained in this run, which took `seconds`.
+        in_progress: sum of the finished fractions of all prompts that are training now.
     """
 
     total: int

@@ -1,4 +1,4 @@
-"""Turn a row into a training job, and derive its entry id. Equal jobs get equal ids in every run."""
+"""Turn a row into a training job and derive its entry id. Equal jobs get the same id in every run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _DEFAULT_CONFIG = _DEFAULT_JOB.config.as_dict()
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings for rows that do not set them.
+    """Settings used where a row gives none.
 
-    Every saved entry gets `tags`. `plain` removes the syntax of image programs from every prompt.
+    Every saved entry gets `tags`. `plain` removes image-program syntax from every prompt.
     """
 
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -40,7 +40,7 @@ class Defaults:
         object.__setattr__(self, "tags", tuple(as_tag_list(self.tags)))
         if self.config.init == "soft":
             raise ConfigError(
-                "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt."
+                "init 'soft' needs a saved soft prompt, which a batch cannot use. Use noise, vocabulary or prompt."
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Defaults:
 
 
 def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
-    """Return the training job of a row. Raises PromptError, ConfigError, BadName."""
+    """Return the training job for a row. Raises PromptError, ConfigError or BadName."""
     prompt, name, model = (_parse_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
         key: _parse_setting(key, value)
@@ -59,7 +59,7 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
         settings.setdefault("stop_at", AUTO_STOP_AT)
     if settings.get("init") == "soft":
         raise ConfigError(
-            "init is 'soft', which starts from a saved soft prompt. In a batch, use noise, vocabulary or prompt."
+            "init 'soft' needs a saved soft prompt, which a batch cannot use. Use noise, vocabulary or prompt."
         )
     config = replace(defaults.config, **settings) if settings else defaults.config
     return TrainJob(
@@ -70,8 +70,8 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
 def job_digest(job: TrainJob) -> bytes:
     """Return an 8-byte digest of a job.
 
-    Default values are left out, so a setting that a later version adds does not change the digest. The device is left
-    out too, so that a batch can continue on another device.
+    The digest excludes default values, so that settings added in later versions do not change it. It also excludes the
+    device, so that a batch can continue on another device.
     """
     default = _DEFAULT_JOB.as_dict()
     values = {key: value for key, value in job.as_dict().items() if value != default[key]}
@@ -82,7 +82,7 @@ def job_digest(job: TrainJob) -> bytes:
 
 
 def entry_id(digest: bytes, number: int) -> str:
-    """Return the entry id of the `number`th job with this digest in a file, counted from 1."""
+    """Return the entry id for the `number`th job (counted from 1) with this digest in a file."""
     return hashlib.sha256(digest + b" %d" % number).hexdigest()[:16]
 
 
@@ -119,7 +119,7 @@ def _parse_setting(key: str, value: Any) -> Any:
 
 
 def _parse_list(key: str, value: Any) -> tuple[str, ...]:
-    """Parse a list from a cell with | between the texts, or from JSON. "no" means none, "yes" the default list."""
+    """Parse a list from a CSV cell (separated by |) or from JSON. "no" means an empty list, "yes" the default list."""
     if value is True or (isinstance(value, str) and value.strip().lower() in YES_WORDS):
         return getattr(_DEFAULT_JOB.config, key)  # type: ignore[no-any-return]
     if value is False or (isinstance(value, str) and value.strip().lower() in NO_WORDS):
@@ -128,6 +128,6 @@ def _parse_list(key: str, value: Any) -> tuple[str, ...]:
         value = [*split_list(value)]
     elif not isinstance(value, list):
         raise ConfigError(
-            f"{key} is {value!r:.40}; it must be a list of texts, or texts with {LIST_SEPARATOR} between them"
+            f"{key} is {value!r:.40}; it must be a list of strings, or one string separated by {LIST_SEPARATOR}"
         )
     return tuple(_parse_text(key, text) for text in value)

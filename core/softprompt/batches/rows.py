@@ -1,15 +1,15 @@
-"""Read a file of prompts (text, CSV or JSON Lines) once from start to end, without holding all of it in memory.
+"""Read a file of prompts (text, CSV or JSON Lines) in one pass, without loading all of it into memory.
 
-The file is untrusted: every length is bounded, and a malformed row is an error of that row only. Lines end with LF,
-CRLF, or CR alone, as older Mac programs write them.
+The file is untrusted: every length is bounded, and a malformed row is an error for that row only. Lines end with LF,
+CRLF, or CR alone (written by older Mac programs).
 
-Text: one prompt per line. Blank lines and lines that start with `#` are skipped; `\\#` starts a prompt with that sign.
-A line of options for AUTOMATIC1111's "prompts from file" (`--prompt "a fox" --steps 20`) gives only its prompt, because
-the other options are settings of the sampler.
+Text: one prompt per line. Blank lines and lines that start with `#` are skipped; `\\#` starts a prompt with a `#`.
+From a line of options for AUTOMATIC1111's "prompts from file" (`--prompt "a fox" --steps 20`), only the prompt is used,
+because the other options are sampler settings.
 
-CSV: a header with a `prompt` column. The delimiter is a comma, semicolon or tab, or what a first line such as `sep=;`
-(Excel) sets. A quoted cell can contain delimiters and line breaks. The header `name,prompt,negative_prompt` marks a
-file of AUTOMATIC1111 styles.
+CSV: a header with a `prompt` column. The delimiter is a comma, semicolon or tab, unless a first line such as `sep=;`
+(from Excel) sets another. A quoted cell can contain delimiters and line breaks. An AUTOMATIC1111 styles file has the
+header `name,prompt,negative_prompt`.
 
 JSON Lines: one object or string per line.
 """
@@ -40,23 +40,23 @@ FORMAT_BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-MAX_FILE_BYTES = 1 << 30  # standard input may never end
-MAX_LINE_BYTES = 2 << 20  # the longest valid prompt takes 1.2 MB, with every character as a JSON escape
-MAX_RECORD_LENGTH = 1 << 17  # characters of a CSV row of several lines; a longer row has an unclosed quotation mark
+MAX_FILE_BYTES = 1 << 30  # needed because standard input may never end
+MAX_LINE_BYTES = 2 << 20  # the longest valid prompt takes 1.2 MB if every character is a JSON escape
+MAX_RECORD_LENGTH = 1 << 17  # characters of a multi-line CSV row; a longer row has an unclosed quotation mark
 MAX_OPTIONS_LENGTH = 1 << 18  # characters of a line of options; splitting 2 MiB takes seconds
-SNIFF_BYTES = 1 << 16  # start of the file that must look like text
+SNIFF_BYTES = 1 << 16  # size of the start of the file that must look like text
 DELIMITERS = ",;\t"
 SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)
 LINE_END = re.compile(rb"\r\n|\r|\n")
 STYLE_HEADER = ("name", "prompt", "negative_prompt")
-PLACEHOLDER = re.compile(r"\{prompt\}\s*,?|,\s*\{prompt\}\s*$")  # of the prompt that a style is applied to
+PLACEHOLDER = re.compile(r"\{prompt\}\s*,?|,\s*\{prompt\}\s*$")  # stands for the prompt that a style is applied to
 WIDE_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 MAX_COLUMNS_SHOWN = 8  # in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: the `line` where it starts (from 1), and its values by key, including "prompt", or its error."""
+    """A row of the file: either values by key, including "prompt", or an error. `line` counts from 1."""
 
     line: int
     values: dict[str, Any]
@@ -68,8 +68,8 @@ class RowKeys:
     """The keys that a row can have.
 
     Attributes:
-        prompt: the column with the prompt.
-        unused: unknown keys that are ignored. A key that is almost a known one is an error instead.
+        prompt: the column that holds the prompt.
+        unused: unknown keys, which are ignored. A key that looks like a misspelled known key is an error instead.
         notes: other remarks for the user.
     """
 
@@ -86,9 +86,7 @@ class RowKeys:
         if normalized in self.known or (normalized == "prompt" and self.prompt == "prompt"):
             return normalized
         if matches := get_close_matches(normalized[:40], self.known, 1, 0.8):
-            raise KeyError(
-                f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, give the column another name."
-            )
+            raise KeyError(f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, rename the column.")
         self.note_unused(key)
         return ""
 
@@ -102,7 +100,7 @@ def read_rows(source: BinaryIO, name: str, keys: RowKeys, format: Format | None 
 
     Args:
         name: the file's name, for messages and to detect the format.
-        format: None detects the format.
+        format: the file format, or None to detect it.
 
     Raises:
         FileRefused: the file as a whole cannot be read.
@@ -111,30 +109,30 @@ def read_rows(source: BinaryIO, name: str, keys: RowKeys, format: Format | None 
     first = next(lines, (1, ""))
     while first[1] is not None and not first[1].strip():  # skip blank lines before the first row
         if (next_line := next(lines, None)) is None:
-            raise FileRefused(f"{name} is empty. Write one prompt per line, or CSV or JSON Lines with prompts.")
+            raise FileRefused(f"{name} is empty. Use a file with one prompt per line, a CSV file or JSON Lines.")
         first = next_line
     readers: dict[Format, Callable[..., Iterator[Row]]] = {"text": _text_rows, "csv": _csv_rows, "jsonl": _jsonl_rows}
     return readers[format or detect_format(name, first[1] or "", keys)](chain([first], lines), name, keys)
 
 
 def detect_format(name: str, line: str, keys: RowKeys) -> Format:
-    """Detect the format by the file's name, else by its first line that is not blank."""
+    """Detect the format from the file's name or, if that is not enough, from its first non-blank line."""
     if by_suffix := FORMAT_BY_SUFFIX.get(PurePath(name).suffix.lower()):
         return by_suffix
     if line.lstrip().startswith("{"):
         return "jsonl"
     if SEPARATOR.fullmatch(line):
         return "csv"
-    # a prompt can have commas with "prompt" between them, so a header must consist of known keys only
+    # a prompt may also contain "prompt" between commas, so only a line of known keys is a header
     cells = _split_cells(line, _find_delimiter(line, keys.prompt))
     other_cells = {cell.strip().lower().replace("-", "_") for cell in cells if cell != keys.prompt}
     return "csv" if keys.prompt in cells and other_cells <= keys.known else "text"
 
 
 def _read_lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]:
-    """Yield the number (from 1) and text of every line; the text is None if the line is too long.
+    """Yield the number (from 1) and text of every line. The text is None if the line is too long.
 
-    Bytes that are not UTF-8 become surrogates, which make the row an error.
+    Invalid UTF-8 bytes become surrogates, which later make the row an error.
     """
     head, size = list[bytes](), 0
     while size < SNIFF_BYTES and (raw := source.readline(MAX_LINE_BYTES + 1)):
@@ -150,12 +148,12 @@ def _read_lines(source: BinaryIO, name: str) -> Iterator[tuple[int, str | None]]
 
 
 def _has_cr_ends(head: bytes) -> bool:
-    """Return whether lines end with CR alone. LF can then still be a line break inside a cell."""
+    """Return whether lines end with CR alone. In such a file, LF can still be a line break inside a cell."""
     return b"\r\n" not in head and head.find(b"\r") >= 0 and head.count(b"\r") >= head.count(b"\n")
 
 
 def _split_at_lf(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Yield every line, None if it is too long. The rest of a long line is skipped piece by piece."""
+    """Yield every line, or None if it is too long. The rest of a long line is skipped piece by piece."""
     for piece in pieces:
         if len(piece) <= MAX_LINE_BYTES:
             yield piece
@@ -166,7 +164,7 @@ def _split_at_lf(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
 
 
 def _split_at_cr(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Yield every line of text with CR, CRLF or LF line ends, None if it is too long. Line ends become LF."""
+    """Yield every line of text with CR, CRLF or LF line ends, or None if it is too long. Line ends become LF."""
     line, pending_cr = bytearray(), b""
     chunks = (piece[start : start + SNIFF_BYTES] for piece in pieces for start in range(0, len(piece), SNIFF_BYTES))
     for chunk in chunks:
@@ -183,7 +181,7 @@ def _split_at_cr(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
 
 
 def _check_is_text(head: list[bytes], name: str) -> None:
-    """Raise FileRefused if most of the first lines are not text. One bad line is only an error of its row."""
+    """Raise FileRefused if most of the first lines are not text. A single bad line is only an error for its row."""
     if not head:
         return
     if head[0].startswith(WIDE_BOMS):
@@ -204,7 +202,7 @@ def _is_invalid(line: bytes) -> bool:
 
 
 def _find_invalid_byte(raw: bytes) -> int:
-    """Return the offset of the first byte that is not UTF-8, or -1. An incomplete character at the end is accepted."""
+    """Return the offset of the first invalid UTF-8 byte, or -1. An incomplete character at the end is valid."""
     try:
         codecs.utf_8_decode(raw, "strict", False)
     except UnicodeDecodeError as error:
@@ -218,7 +216,7 @@ def _check_size(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     for piece in pieces:
         total += len(piece)
         if total > MAX_FILE_BYTES:
-            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the limit of a batch. Split it.")
+            raise FileRefused(f"{name} has more than {MAX_FILE_BYTES >> 20:,} MiB, the limit for a batch. Split it.")
         yield piece
 
 
@@ -237,7 +235,7 @@ def _text_rows(lines: Iterator[tuple[int, str | None]], _name: str, keys: RowKey
 
 
 def _parse_options(number: int, text: str, keys: RowKeys) -> Row:
-    """Return the row of a line such as `--prompt "a fox" --seed 3`. Without --prompt, the whole line is the prompt."""
+    """Return the row for a line such as `--prompt "a fox" --seed 3`. Without --prompt, the whole line is the prompt."""
     if len(text) > MAX_OPTIONS_LENGTH:
         return Row(
             number,
@@ -247,13 +245,11 @@ def _parse_options(number: int, text: str, keys: RowKeys) -> Row:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        return Row(
-            number, {}, f"its options cannot be split: {error}. Quote each value with one kind of quotation mark"
-        )
+        return Row(number, {}, f"its options cannot be parsed: {error}. Quote each value with matching quotation marks")
     values: dict[str, list[str]] = {}
     option = ""
     for word in words:
-        # the prompt itself can start with --
+        # the prompt itself may start with --
         if word.startswith("--") and (option != "--prompt" or values[option]):
             option, _, value = word.partition("=")
             values[option] = [value] * bool(value)
@@ -274,16 +270,16 @@ def _jsonl_rows(lines: Iterator[tuple[int, str | None]], _name: str, keys: RowKe
         elif text.strip():
             try:
                 yield parse_row(number, json.loads(text, parse_constant=_reject_constant), keys)
-            except (ValueError, RecursionError) as error:  # nested too deeply, or a number of thousands of digits
+            except (ValueError, RecursionError) as error:  # nested too deeply, or a number with thousands of digits
                 yield Row(number, {}, f"it is not valid JSON: {error}")
 
 
 def parse_row(number: int, value: Any, keys: RowKeys) -> Row:
-    """Return the row of a prompt, or of a mapping with a prompt."""
+    """Return the row for a prompt or for a mapping with a prompt."""
     if isinstance(value, str):
         return Row(number, {"prompt": value})
     if not isinstance(value, Mapping):
-        shown = "a list. Write each item on its own line" if isinstance(value, list) else f"{value!r:.40}"
+        shown = "a list. Put each item on its own line" if isinstance(value, list) else f"{value!r:.40}"
         return Row(number, {}, f"it must be an object or a string, but is {shown}")
     try:
         return Row(number, {resolved: inner for key, inner in value.items() if (resolved := keys.resolve(str(key)))})
@@ -314,14 +310,14 @@ def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys)
             return
         except csv.Error as error:
             hint = "Is a quotation mark missing, or not doubled inside a cell?"
-            location = f" The one in line {feed.opened:,} is not closed" if feed.opened else ""
+            location = f" The quotation mark in line {feed.opened:,} is not closed" if feed.opened else ""
             yield Row(line, {}, f"it is not valid CSV: {error}. {hint}{location}")
             continue
         if feed.too_long >= line:
             yield _too_long_row(feed.too_long)
         elif len(cells) > len(columns):
             problem = f"it has {len(cells)} cells, but the header has {len(columns)}"
-            yield Row(line, {}, f"{problem}. Quote a cell that contains {delimiter!r}")
+            yield Row(line, {}, f"{problem}. Quote any cell that contains {delimiter!r}")
         elif any(cell.strip() for cell in cells):
             values = {key: cell for key, cell in zip(columns, cells, strict=False) if key and (cell or key == "prompt")}
             if not is_style:
@@ -331,17 +327,17 @@ def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys)
 
 
 class _CsvLines:
-    """The lines of a CSV file, counted, to locate the start of each row and an open quotation mark."""
+    """Iterator over the lines of a CSV file. It tracks where each row starts and where a quotation mark is open."""
 
     def __init__(self, lines: Iterator[tuple[int, str | None]], name: str) -> None:
         self.name = name
         self.too_long = 0  # the last line that was too long
-        self.opened = 0  # the line of an open quotation mark, 0 if there is none
+        self.opened = 0  # the line of an open quotation mark, or 0 if there is none
         self._lines = lines
         self._number = self._length = self._row_start = 0
 
     def begin_record(self) -> int:
-        """Start counting for a new row. Return its line."""
+        """Start a new row. Return the number of its first line."""
         self._length, self.opened, self._row_start = 0, 0, self._number + 1
         return self._row_start
 
@@ -349,7 +345,7 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
-        """Return the next line, empty if it is too long. Raises FileRefused if the row does not end."""
+        """Return the next line, or an empty line if it is too long. Raises FileRefused if the row does not end."""
         self._number, text = next(self._lines)
         if text is None:
             self.too_long, text = self._number, "\n"
@@ -358,8 +354,8 @@ class _CsvLines:
             open_mark = f"opens in line {self.opened:,} and is not closed"
             problem = open_mark if self.opened else f"is wrong after line {self._row_start:,}"
             raise FileRefused(
-                f"{self.name}: a quotation mark {problem}: the row that starts in line {self._row_start:,} has more "
-                f"than {MAX_RECORD_LENGTH:,} characters. Close it, or double quotation marks inside a cell."
+                f"{self.name}: a quotation mark {problem} (the row that starts in line {self._row_start:,} has more "
+                f"than {MAX_RECORD_LENGTH:,} characters). Close it, or double quotation marks inside a cell."
             )
         if text.count('"') % 2:
             self.opened = 0 if self.opened else self._number
@@ -367,11 +363,11 @@ class _CsvLines:
 
 
 def _parse_style(values: dict[str, Any], keys: RowKeys) -> dict[str, Any]:
-    """Return a row of an AUTOMATIC1111 style, with a valid name and without the placeholder of another prompt."""
+    """Return the values for an AUTOMATIC1111 style, with a valid name and without the `{prompt}` placeholder."""
     text = values.get("prompt", "")
     prompt = " ".join(PLACEHOLDER.sub(" ", text).split()).strip(" ,")
     if "{prompt}" in text and prompt:
-        _add_note(keys, "{prompt} in a style is a placeholder for another prompt, and was removed")
+        _add_note(keys, "{prompt} in a style is a placeholder for another prompt and was removed")
     if not prompt:
         _add_note(keys, "styles without a prompt of their own were skipped")
     return {"name": clean_name(values.get("name", "")), "prompt": prompt}
@@ -383,7 +379,7 @@ def _add_note(keys: RowKeys, note: str) -> None:
 
 
 def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list[str]:
-    """Return the known key of every column, "" if the column is ignored. Raises FileRefused."""
+    """Return the known key for every column, or "" if the column is ignored. Raises FileRefused."""
     cells = _split_cells(header, delimiter)
     try:
         columns = [keys.resolve(cell) for cell in cells]
@@ -393,7 +389,7 @@ def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list
     if "prompt" not in columns:
         shown = ", ".join(cell[:40] for cell in cells[:MAX_COLUMNS_SHOWN])
         raise FileRefused(
-            f"{name} has no column {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one."
+            f"{name} has no column named {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one."
         )
     if duplicate := next((column for column in used if used.count(column) > 1), ""):
         raise FileRefused(f"{name} has two columns named {duplicate!r}")
@@ -401,7 +397,7 @@ def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list
 
 
 def _find_delimiter(header: str, prompt: str) -> str:
-    """Return the first delimiter that makes the prompt's column a cell of its own, else the comma."""
+    """Return the first delimiter that makes the prompt column a separate cell, or the comma if none does."""
     return next((delimiter for delimiter in DELIMITERS if prompt in _split_cells(header, delimiter)), ",")
 
 

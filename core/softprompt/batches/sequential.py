@@ -1,4 +1,7 @@
-"""Train tasks one after another, with the interface of `train_many`. For tokens="auto", which cannot share a batch."""
+"""Train tasks one after another, with the interface of `train_many`.
+
+This is for tasks with tokens="auto", which cannot share a batch.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ REPORT_STEPS = 10
 
 
 class _Stopped(Exception):  # control flow, not an error
-    """`on_step` has stopped the training."""
+    """Raised when `on_step` stops training."""
 
 
 class SequentialBatch:
-    """A batch with one slot, which is the batch itself. It has what `on_step` reads of a TrainingBatch."""
+    """A batch that is its own only slot. It has the attributes of a TrainingBatch that `on_step` uses."""
 
     def __init__(self, task: TrainingTask, report: Report) -> None:
         self.config, self.step = task.config, report.step
@@ -40,7 +43,7 @@ def train_sequentially(
     row_limit: int | None = None,  # noqa: ARG001  # only one task runs at a time
     on_step: Callable[[Any], bool | None] | None = None,
 ) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
-    """Train one task at a time. For the arguments see `train_many`."""
+    """Train one task at a time. For the arguments, see `train_many`."""
     for task in tasks:
 
         def check_report(report: Report, task: TrainingTask = task) -> None:

@@ -1,7 +1,7 @@
 """All rows of a batch in a temporary file. A row takes about 20 bytes of memory, and as many again in a set.
 
-The source is read once, into an unnamed file that disappears with the process. So standard input can be read several
-times, later edits of the source have no effect, and the prompts themselves take no memory.
+The source is copied once to an unnamed file that disappears with the process. This way, the rows of standard input can
+be read several times, later edits of the source have no effect, and the prompts themselves take no memory.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class BatchGroup:
-    """What rows must share to train in one batch. Settings of a single row, such as its seed, stay on disk."""
+    """The settings that rows must share to train in one batch. All other settings, such as the seed, stay on disk."""
 
     model: str
     batch_key: Hashable
 
 
 class Spool:
-    """All rows of a batch, in the order of the file.
+    """All rows of a batch, in file order.
 
     Attributes:
         offsets, ids, group_numbers: one number per row. `group_numbers` index `groups`; -1 means no valid job.
-        syntax: kinds of image programs' syntax that appear in the prompts.
+        syntax: the kinds of image-program syntax found in the prompts.
         digest: SHA-256 of all rows.
 
     Raises:
@@ -76,7 +76,7 @@ class Spool:
 
     def _add(self, row: Row, numbers: dict[BatchGroup, int], counts: dict[bytes, int], content: Any) -> None:
         if len(self.offsets) == MAX_ROWS:
-            raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit of a batch. Split it.")
+            raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit for a batch. Split it.")
         number, group_number, values = 0, -1, self._with_prepared_prompt(row.values)
         if not row.error:
             try:
@@ -122,7 +122,7 @@ class Spool:
         return BatchRequest(line, f"{self.ids[index]:016x}", job, prompt)
 
     def prompts(self) -> Iterator[tuple[int, str]]:
-        """Yield the line and prompt of every row, as in its result."""
+        """Yield the line number and prompt of every row, as they appear in its result."""
         self.file.seek(0)
         for raw in self.file:
             line, values, _ = json.loads(raw)
@@ -136,6 +136,6 @@ class Spool:
 
 
 def _display_prompt(values: dict[str, Any]) -> str:
-    """Return the prompt of a row with U+FFFD for invalid UTF-8, "" if the row has no prompt."""
+    """Return the prompt of a row, with U+FFFD for invalid UTF-8, or "" if the row has no prompt."""
     prompt = values.get("prompt")
     return prompt.strip().encode(errors="surrogatepass").decode(errors="replace") if isinstance(prompt, str) else ""

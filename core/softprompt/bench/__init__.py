@@ -6,6 +6,6 @@
     rows = list(measure(softprompt.load_encoder("mini"), Plan.quick()))
 
 The peers are PEZ as published, a faster PEZ (softprompt.discrete.pez), and a textual inversion loop
-(softprompt.bench.textual_inversion). All methods use the same prompts, start and threads within one run.
-tests/benchmarks/README.md has the definitions.
+(softprompt.bench.textual_inversion). Within a benchmark, all methods use the same prompts, start and threads.
+See tests/benchmarks/README.md for the definitions.
 """

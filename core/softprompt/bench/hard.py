@@ -26,12 +26,12 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.objectives.pooled import encode_target
 from softprompt.training.optimizer import CHECK_STEPS
 
-SAME_SIMILARITY = 1e-4  # the largest difference between two similarities of one text, in float32
+SAME_SIMILARITY = 1e-4  # the largest float32 difference between two similarities of the same text
 
 
 @dataclass(frozen=True)
 class HardPromptRow:
-    """One text: its similarity when typed, whether it tokenizes to the ids that were scored, and the search time."""
+    """Result for one text: its similarity once re-tokenized, whether that gives the scored ids, and the search time."""
 
     similarity: float
     survives: bool
@@ -41,7 +41,7 @@ class HardPromptRow:
 def measure_hard(environment: BenchEnvironment) -> Iterator[HardRow]:
     """Yield a HardRow per method for each k.
 
-    On each prompt, PEZ gets the same start and time as ours, which may exceed `plan.seconds` to finish its round.
+    For each prompt, PEZ gets the same start and time as our search, which may exceed `plan.seconds` by up to one round.
     """
     encoder, plan = environment.encoder, environment.plan
     for tokens in plan.hard_tokens:
@@ -95,7 +95,7 @@ def _run_ours(
     synchronize(encoder.device)
     started_at = time.perf_counter()
     search_similarity = 0.0  # of the ids; the readout reports the similarity of its text
-    seconds = 0.0  # of the search; grading in contexts comes after it, and no other method does that
+    seconds = 0.0  # of the search, without grading in contexts, which no other method does
 
     def on_report(report: HardReport) -> None:
         nonlocal search_similarity, seconds
@@ -110,9 +110,9 @@ def _run_ours(
 
 
 def _run_pez(encoder: TextEncoder, prompt: HardPrompt, tokens: int, seconds: float, stock: bool) -> HardPromptRow:
-    """Run PEZ as published, from the first of our starts.
+    """Run PEZ (as published, with `stock`) from the first of our starts.
 
-    PEZ gets an advantage: of all tokens that were the best at some step, the row uses those that score best when typed.
+    PEZ gets an advantage: of all tokens that were best at some step, those that score highest once re-tokenized count.
     """
     start = random_tokens(
         TypeableVocabulary.from_config(encoder, HardConfig()).ids, 1, tokens, torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The measured machine: its description, timers that wait for the device, and peak memory."""
+"""The machine under test: its description, timers that wait for the device, and peak memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Call = Callable[[], object]
 
 MATMUL_SIZES = {"cpu": 1024}  # large enough to be limited by arithmetic
 MATMUL_SIZE = 8192  # on every other device
-BURST_SECONDS = 0.03  # of one call before the next call's turn
+BURST_SECONDS = 0.03  # of one call, before it is the next call's turn
 MIN_TURNS, MAX_BURST_CALLS = 3, 100
 SLOW_SECONDS = 1.0  # a call this slow is not repeated just to size its bursts
 STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -29,7 +29,7 @@ STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear
 
 @dataclass(frozen=True)
 class Machine:
-    """The measured machine. `memory` is the device's, in bytes; `gflops` is the speed of a large matrix product."""
+    """The machine under test. `memory` is the device's, in bytes; `gflops` is the speed of a large matrix product."""
 
     cpu: str
     cores: int
@@ -47,7 +47,7 @@ class Machine:
 
 
 def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
-    """Describe this machine. Times matrix products in the encoder's precision for `seconds` and takes the median."""
+    """Describe this machine. Measures the median time of a matrix product in the encoder's precision, for `seconds`."""
     device = encoder.device
     matmul = Matmul(device, encoder.tower.table.dtype)
     return Machine(
@@ -91,8 +91,8 @@ def synchronize(device: torch.device) -> None:
 def time_in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) -> dict[str, float]:
     """Return the median seconds of each call. The calls take turns, so that a busy machine slows all of them alike.
 
-    A turn is one uncounted call and then a burst of timed ones: the call before it has emptied the caches and released
-    memory. As in training, the device is synchronized only at the ends of a burst.
+    A turn is one untimed call, because the call before has emptied the caches and released memory, and then a burst of
+    timed calls. As in training, the device is synchronized only at the ends of a burst.
     """
     bursts = {}
     for name, call in calls.items():
@@ -119,7 +119,7 @@ def _time_calls(call: Call, count: int, device: torch.device) -> float:
 
 
 class PeakMemory:
-    """A context manager that measures peak `memory` in bytes: the device's, or on a cpu that of the whole process.
+    """A context manager that measures peak `memory` in bytes: the device's, or on a CPU that of the whole process.
 
     `memory` stays None if the system does not report it.
     """
@@ -148,7 +148,7 @@ class PeakMemory:
 
 
 def _release_freed_memory() -> None:
-    """Return freed memory from the C library to the system: 190 MB after a batch of 64 on `mini`."""
+    """Make the C library return freed memory to the system: 190 MB after a batch of 64 on `mini`."""
     with suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

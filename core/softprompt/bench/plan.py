@@ -1,4 +1,4 @@
-"""The plan of a benchmark: what to measure, and for how long. Needs no torch."""
+"""A benchmark plan: what to measure, and for how long. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Plan:
 
     Attributes:
         others: prompts used only to tune the peers' settings.
-        count: number of prompts for the parts `time` and `soft`.
-        hard_count: number of prompts for the part `hard`; each takes 4 x `seconds` per k.
-        seconds: time that every method gets for a hard readout.
-        watch: seconds to time the steps of one comparison.
-        patience: seconds after which a training is abandoned.
+        count: number of prompts for the parts "time" and "soft".
+        hard_count: number of prompts for the part "hard"; each takes 4 x `seconds` per k.
+        seconds: time for each method to find a hard readout.
+        watch: seconds spent timing the steps of one comparison.
+        patience: seconds after which a training run is abandoned.
         batches: batch sizes to measure; () chooses sizes that suit the device.
     """
 
@@ -45,18 +45,18 @@ class Plan:
     def __post_init__(self) -> None:
         for part in self.parts:
             if part not in PARTS:
-                raise ConfigError(f"{part!r} is not a part of the benchmark. Use {', '.join(PARTS)}.")
+                raise ConfigError(f"{part!r} is not a benchmark part. Choose from {', '.join(PARTS)}.")
         for name, count in (
             ("count", self.count),
             ("hard_count", self.hard_count),
             *(("batch", size) for size in (*self.step_batches, *self.batches)),
         ):
             if count < 1:
-                raise ConfigError(f"{name} is {count}. It must be at least 1.")
+                raise ConfigError(f"{name} is {count}; it must be at least 1.")
         for name in ("seconds", "watch", "patience"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 < value <= 86_400):
-                raise ConfigError(f"{name} is {value:g}. It must be greater than 0 and at most 86,400.")
+                raise ConfigError(f"{name} is {value:g}; it must be greater than 0 and at most 86,400.")
 
     @classmethod
     def full(cls, **overrides: Any) -> Plan:
@@ -65,7 +65,7 @@ class Plan:
 
     @classmethod
     def quick(cls, **overrides: Any) -> Plan:
-        """Return the same benchmark on few prompts: about a minute on two cores with `mini`."""
+        """Return the same benchmark with few prompts. It takes about a minute on two cores with `mini`."""
         settings: dict[str, Any] = {
             "count": 5,
             "hard_count": 2,

@@ -16,12 +16,12 @@ MIN_PROMPT_TOKENS = 8  # for any k
 
 
 def shipped_prompts() -> list[str]:
-    """Return the package's prompts: all have at least 16 CLIP tokens, 21 of them at least 32."""
+    """Return the package's prompts. All have at least 16 CLIP tokens, and 21 have at least 32."""
     return _lines(files("softprompt.bench").joinpath("prompts.txt").read_text(encoding="utf-8"))
 
 
 def tuning_prompts() -> list[str]:
-    """Return the prompts that only serve to tune the peers' settings."""
+    """Return the prompts that are used only to tune the peers' settings."""
     return _lines(files("softprompt.bench").joinpath("tuning.txt").read_text(encoding="utf-8"))
 
 
@@ -30,11 +30,12 @@ def read_prompts(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PromptError(
-                f"{path} is larger than {MAX_FILE_BYTES >> 20} MB. Use a text file with one prompt per line."
+                f"{path} is larger than {MAX_FILE_BYTES >> 20} MB; that is too large for a list of prompts. "
+                "Use a smaller text file with one prompt per line."
             )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
+        raise PromptError(f"cannot read {path}: {error}") from error
     prompts = _lines(text)
     if not prompts:
         raise PromptError(f"{path} contains no prompts. Use a text file with one prompt per line.")
@@ -44,7 +45,7 @@ def read_prompts(path: Path) -> list[str]:
 def select_prompts(encoder: TextEncoder, texts: list[str], tokens: int, count: int) -> list[str]:
     """Return the first `count` prompts that have at least `2 * tokens` tokens and fit the context length.
 
-    For shorter prompts, a copy of their first words already scores well.
+    For shorter prompts, simply copying their first words already scores well.
     """
     min_tokens = min_prompt_tokens(tokens)
     return [text for text in texts if min_tokens <= len(encoder.tokenizer.encode(text)) <= encoder.max_prompt_tokens][

@@ -13,7 +13,7 @@ from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTra
 from softprompt.encoders.loading import pick_device
 from softprompt.errors import UnknownModel
 
-# width, heads, layers, embed_dim; context length, vocabulary and activation as in open_clip's models of these names
+# width, heads, layers, embed_dim; the other dimensions and the activation match the open_clip models of these names
 SHAPES = {
     "ViT-B-32": (512, 8, 12, 512),
     "ViT-L-14": (768, 12, 12, 768),
@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def random_encoder(name: str, device: str = "auto", precision: str = "float32", seed: int = 0) -> TextEncoder:
-    """Return a text encoder of this shape with CLIP's tokenizer and CLIP's initial weights (Radford et al. 2021).
+    """Return a text encoder of this shape, with CLIP's tokenizer and its initialization (Radford et al. 2021).
 
     Raises:
         UnknownModel, DeviceError: the shape or the device does not exist.
@@ -32,7 +32,7 @@ def random_encoder(name: str, device: str = "auto", precision: str = "float32", 
     if shape is None:
         close = get_close_matches(name, SHAPES, 1, 0.4)
         raise UnknownModel(
-            f"no shape is named {name!r}. Use {', '.join(SHAPES)}.{f' Close: {close[0]}' if close else ''}"
+            f"no shape is named {name!r}. Choose from {', '.join(SHAPES)}.{f' Close: {close[0]}' if close else ''}"
         )
     width, heads, layers, embed_dim = SHAPES[shape]
     config = TextTransformerConfig(width, heads, layers, 77, 49_408, embed_dim, 4 * width)
@@ -45,7 +45,7 @@ def random_encoder(name: str, device: str = "auto", precision: str = "float32", 
 
 
 def random_tower(config: TextTransformerConfig, seed: int = 0) -> TextTransformer:
-    """Return a text transformer of this shape on the cpu."""
+    """Return a text transformer with the shape given by `config` and random weights, on the CPU."""
     rng = torch.Generator().manual_seed(seed)
     w, m = config.width, config.mlp_width
 

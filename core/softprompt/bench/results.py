@@ -1,4 +1,4 @@
-"""The results of a benchmark as typed rows. Needs no torch.
+"""Benchmark results as typed rows. Needs no torch.
 
 Times are medians in seconds. An error is 1 - similarity. A floor needs no training: the first k tokens of the hard
 prompt (copy) or, for compositions, the hard prompts without the words around them.
@@ -31,7 +31,7 @@ class StepRow:
     limit: float
 
     def ratio(self, method: str) -> float:
-        """Return the time of a step of `method` over ours."""
+        """Return the step time of `method` divided by ours."""
         return self.seconds[method] / self.seconds[OURS]
 
     @property
@@ -47,7 +47,7 @@ class StepRow:
 class BatchRow:
     """The speed of `batch` prompts trained at once, with or without contexts.
 
-    `prompts_per_second` counts whole trainings of `steps` steps. `memory` is the peak in bytes, or None if unknown.
+    `prompts_per_second` counts whole training runs of `steps` steps. `memory` is the peak in bytes, or None if unknown.
     """
 
     part: ClassVar[str] = "speed"
@@ -71,7 +71,7 @@ class BatchRow:
 class TimeRow:
     """The time from the hard prompt's text to the step that reaches `goal`.
 
-    A training that does not reach it counts with its full time.
+    A training run that misses the goal counts with its full time.
     """
 
     part: ClassVar[str] = "time"
@@ -93,8 +93,8 @@ class TimeRow:
 class SoftRow:
     """The quality of k soft tokens: similarity alone, and composition fidelity in the grading contexts.
 
-    `fidelity_decile` is the mean of the worst tenth. `floor` omits the added words. `copy` and `copy_fidelity` are the
-    values of a copy of the first k tokens.
+    `fidelity_decile` is the mean of the worst tenth. `floor` is the fidelity without the added words. `copy` and
+    `copy_fidelity` are the values for a copy of the first k tokens.
     """
 
     part: ClassVar[str] = "soft"
@@ -125,9 +125,9 @@ class SoftRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two soft prompts in one sentence: fidelity to the sentence with both hard prompts.
+    """The quality of two soft prompts in one sentence: fidelity to the sentence with both hard prompts.
 
-    `floor` is that of the two hard prompts without the sentence's words.
+    `floor` is the fidelity of the two hard prompts without the sentence's words.
     """
 
     part: ClassVar[str] = "soft"
@@ -150,7 +150,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class HardRow:
-    """The quality of k real tokens found in `seconds` per prompt, after decoding and tokenizing them again.
+    """The quality of k real tokens found in `seconds` per prompt, after decoding and re-tokenizing them.
 
     `kept` is the fraction of texts that tokenize to the ids that were scored.
     """
@@ -179,7 +179,7 @@ KINDS = tuple(row.kind for row in (StepRow, BatchRow, TimeRow, SoftRow, PairRow,
 
 
 def compute_ratios(rows: list[Row]) -> dict[str, float]:
-    """Return the ratios that summarize the rows, by name. Rows that were not measured give no ratio."""
+    """Return the ratios that summarize the rows, by name. Ratios of rows that were not measured are left out."""
     ratios: dict[str, float] = {}
     vocabulary = max((row.vocabulary for row in rows if isinstance(row, StepRow)), default=0)
     for row in rows:

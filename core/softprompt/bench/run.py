@@ -27,7 +27,7 @@ def measure(encoder: TextEncoder, plan: Plan, notify: Callable[[str], None] = la
     """Run the plan and yield each row as soon as it is measured.
 
     Args:
-        notify: receives a message before each measurement.
+        notify: called with a message before each measurement.
 
     Raises:
         PromptError: no prompt has a suitable length for any measurement.
@@ -41,5 +41,5 @@ def measure(encoder: TextEncoder, plan: Plan, notify: Callable[[str], None] = la
     if not has_rows:
         raise PromptError(
             f"nothing could be measured: no prompt has a suitable length. Use prompts of {min_prompt_tokens(1)} to "
-            f"{encoder.max_prompt_tokens} tokens, better 16 or more."
+            f"{encoder.max_prompt_tokens} tokens, preferably 16 or more."
         )

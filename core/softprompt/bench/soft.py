@@ -1,4 +1,4 @@
-"""Measure soft prompts by their number of tokens: similarity alone, composition fidelity, and two in one sentence."""
+"""Measure soft prompts by token count: similarity alone, composition fidelity, and two soft prompts in one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from softprompt.training.task import TrainingTask
 from softprompt.training.trainer import make_objective
 
 PAIR_TOKENS, PAIR_COUNT = 3, 40
-# the words around two soft prompts; no content word of these occurs in a training context
+# the words around two soft prompts; no content word among them occurs in a training context
 PAIR_SENTENCES = (
     ("", "in front of", ""),
     ("", "in the style of", ""),
@@ -41,7 +41,7 @@ PAIR_SENTENCES = (
 def measure_soft(environment: BenchEnvironment) -> Iterator[SoftRow | PairRow]:
     """Yield a SoftRow per method for each token count, and one PairRow.
 
-    All methods take the same number of steps, from the same start except for the warm start.
+    All methods take the same number of steps, and all but the warm start begin from the same vectors.
     """
     encoder, plan, notify = environment.encoder, environment.plan, environment.notify
     for tokens in plan.soft_tokens:
@@ -112,7 +112,7 @@ def _summarize(method: str, tokens: int, grades: Grades, copies: Grades) -> Soft
 
 
 def mean_of_worst_tenth(values: Sequence[float]) -> float:
-    """Return the mean of the lowest tenth, or of the lowest value."""
+    """Return the mean of the lowest tenth of the values, but of at least one."""
     return mean(sorted(values)[: max(1, round(len(values) / 10))])
 
 

@@ -1,4 +1,4 @@
-"""Measure the time of a step, against the peers and the limit, and how many prompts a device trains at once."""
+"""Measure step times against the peers and the limit, and the speed of training many prompts at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULT_STEPS = TrainConfig().steps
 
 
 class TrainingStep:
-    """One step of our training of `texts` in one batch, with the regular checks."""
+    """A callable that takes one of our training steps on `texts` in one batch, with the regular checks."""
 
     def __init__(self, encoder: TextEncoder, texts: list[str], config: TrainConfig) -> None:
         assert config.tokens != "auto"
@@ -49,9 +49,9 @@ class TrainingStep:
 
 
 def measure_speed(environment: BenchEnvironment) -> Iterator[Row]:
-    """Yield a BatchRow per batch size, without and with contexts, then StepRows by batch, tokens and vocabulary."""
+    """Yield a BatchRow per batch size, without and with contexts, then StepRows by batch, token count and vocabulary."""
     encoder, plan, notify = environment.encoder, environment.plan, environment.notify
-    yield from _measure_batches(environment)  # first: on a cpu, earlier measurements would count as memory
+    yield from _measure_batches(environment)  # first: on a CPU, peak memory would include earlier measurements
     vocabulary = len(encoder.ordinary_ids)
     for batch in plan.step_batches:
         notify(f"a step of each method, batch {batch}")
@@ -87,7 +87,7 @@ def measure_step(encoder: TextEncoder, plan: Plan, batch: int, tokens: int, voca
 
 
 def _encode_targets(encoder: TextEncoder, texts: list[str]) -> Tensor:
-    """Return the targets (b, e) of all texts; a repeated text is encoded once."""
+    """Return the targets (b, e) of all texts. A repeated text is encoded only once."""
     targets = {text: encode_target(encoder, tokenize_prompt(encoder, text, "cut"), [ALONE]) for text in set(texts)}
     return torch.cat([targets[text] for text in texts])
 

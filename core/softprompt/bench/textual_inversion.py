@@ -1,7 +1,7 @@
-"""The peer for soft prompts: a textual inversion loop (Gal et al. 2022; the example of diffusers).
+"""The peer for soft prompts: a textual inversion loop (Gal et al. 2022; the diffusers example).
 
-It runs AdamW with a constant rate on k vectors, computes the whole padded context at every step, and has no norm limit
-and no contexts. Shapes: r soft prompts, k tokens, w width, e embed_dim.
+It runs AdamW with a constant rate on k vectors, computes the whole padded context length at every step, and has neither
+a norm limit nor contexts. Shapes: r soft prompts, k tokens, w width, e embed_dim.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from softprompt.objectives.pooled import encode_target
 from softprompt.training.init import init_vectors
 from softprompt.training.optimizer import CHECK_STEPS
 
-DEFAULT_RATE = 5e-4  # from the documentation of diffusers
+DEFAULT_RATE = 5e-4  # from the diffusers documentation
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # the grid for the tuned rate
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.01
 MAX_TUNING_STEPS = 1000
@@ -33,8 +33,8 @@ MAX_TUNING_STEPS = 1000
 class Inversion:
     """Textual inversion of r prompts at once, from `start` (r, k, w) towards `targets` (r, e).
 
-    With `padded`, a step computes the whole context and every position of every layer, as the original loop does.
-    Without, it computes only the positions that matter. The vectors are the same, so use it where time is not measured.
+    With `padded`, a step computes the whole context length in every layer, as the original loop does. Otherwise it
+    computes only the positions that matter, with the same result: use this where time is not measured.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Inversion:
         r, k, _ = start.shape
         config, specials, tower = encoder.config, encoder.specials, encoder.tower
         self.token_batch = encoder.batch_rows([[-1 - i for i in range(k)]])
-        # other encoders: the token batch computes the whole context itself
+        # for other encoders, the token batch computes the whole context length itself
         self.padded = padded and config.ignores_padding and config.pooling != "cls"
         begin, end = len(specials.start), len(specials.start) + k
         pads = config.context - end - len(specials.end)
@@ -59,7 +59,7 @@ class Inversion:
         self.after = (table[after_ids] + positions[end : config.context]).expand(r, -1, -1)
 
     def step(self) -> Tensor:
-        """Take one step. Returns the similarities (r,) from before it, on the device. Does not wait for the device."""
+        """Take one step. Returns the similarities (r,) before the step, on the device. Does not wait for the device."""
         similarities = (F.normalize(self._outputs(), dim=-1) * self.targets).sum(-1)
         (gradient,) = torch.autograd.grad((1 - similarities).sum(), self.vectors)
         self._update_vectors(gradient)
@@ -78,7 +78,7 @@ class Inversion:
 
     @torch.no_grad()
     def _update_vectors(self, gradient: Tensor) -> None:
-        """Apply AdamW (Loshchilov & Hutter 2019). torch.optim imports torch's compiler on its first step: 1.5 s."""
+        """Apply AdamW (Loshchilov & Hutter 2019). torch.optim would take 1.5 s to import torch's compiler."""
         self.steps += 1
         self.first_moment.lerp_(gradient, 1 - BETAS[0])
         self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])
@@ -91,7 +91,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class GoalResult:
-    """The result of training towards a similarity. `seconds` includes the preparation."""
+    """The result of training up to a similarity. `seconds` includes the preparation."""
 
     reached: bool
     seconds: float
@@ -104,7 +104,7 @@ def train_to_goal(
     """Train until the similarity is at least `at_least`, for at most `steps` and `seconds`, preparation included."""
     synchronize(encoder.device)
     started_at = time.perf_counter()
-    read_steps = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # as often as our training reads the device
+    read_steps = 1 if encoder.device.type == "cpu" else CHECK_STEPS  # as often as our training reads from the device
     assert config.tokens != "auto"
     prompt = tokenize_prompt(encoder, text)
     start = init_vectors(encoder, prompt, config, config.tokens, None)
@@ -124,7 +124,7 @@ def init_starts(encoder: TextEncoder, prompts: list[HardPrompt], config: TrainCo
 
 
 def train_for_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig, rate: float) -> Tensor:
-    """Return the best vectors (r, k, w) of each text within `config.steps` steps."""
+    """Return the best vectors (r, k, w) for each text within `config.steps` steps."""
     prompts = [tokenize_prompt(encoder, text) for text in texts]
     targets = torch.cat([encode_target(encoder, prompt, [ALONE]) for prompt in prompts])
     loop = Inversion(encoder, targets, init_starts(encoder, prompts, config), rate, padded=False)
@@ -138,7 +138,7 @@ def train_for_steps(encoder: TextEncoder, texts: list[str], config: TrainConfig,
 
 
 def tune_rate(encoder: TextEncoder, texts: list[str], config: TrainConfig, at_least: float) -> float:
-    """Return the rate of RATES with the fewest steps to the similarity `at_least`, by the median over `texts`.
+    """Return the rate in RATES that takes the fewest steps to the similarity `at_least` (median over `texts`).
 
     The lowest rate wins a tie.
     """

@@ -1,4 +1,4 @@
-"""Measure how long training takes to reach a similarity: each method one prompt at a time, and ours in one batch."""
+"""Measure how long training takes to reach a similarity, one prompt at a time and, for our method, in one batch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingTask
 from softprompt.training.trainer import make_objective
 
-SEEDS = 4  # per prompt in the batch: more trainings than fit at once, so that slots are refilled
-GRADE_STEPS = 5  # steps between two gradings
+SEEDS = 4  # per prompt in the batch: more tasks than fit at once, so that slots are refilled
+GRADE_STEPS = 5  # steps between gradings
 
 
 def measure_time(environment: BenchEnvironment) -> Iterator[TimeRow]:
-    """Yield a TimeRow per method. All start alike except for the warm start, and take turns on each prompt."""
+    """Yield a TimeRow per method. Methods take turns on each prompt, and all but the warm start begin alike."""
     encoder, plan, notify = environment.encoder, environment.plan, environment.notify
     texts = environment.select_texts(SOFT_TOKENS, plan.count)
     if not texts:
@@ -46,7 +46,7 @@ def measure_time(environment: BenchEnvironment) -> Iterator[TimeRow]:
         TUNED: (goal, partial(inversion, rate=environment.tuned_rate)),
         INVERSION: (goal, partial(inversion, rate=DEFAULT_RATE)),
     }
-    _train_ours(encoder, texts[0], GOAL_CONFIG)  # one-time work of the first step
+    _train_ours(encoder, texts[0], GOAL_CONFIG)  # gets the one-time work of the first step done
     results: dict[str, list[GoalResult]] = {method: [] for method in methods}
     batch_row: TimeRow | None = None
     interrupted: KeyboardInterrupt | None = None
@@ -94,7 +94,7 @@ def _train_ours(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalRes
 
 
 def _train_to_both_goals(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalResult:
-    """Train with the shipped defaults until both goals are reached. Grading in contexts does not count as time."""
+    """Train with the shipped defaults until both goals are reached. The time for grading does not count."""
     synchronize(encoder.device)
     started_at = time.perf_counter()
     prompt = tokenize_prompt(encoder, text)
@@ -113,7 +113,7 @@ def _train_to_both_goals(encoder: TextEncoder, text: str, config: TrainConfig) -
 
 
 def _train_together(encoder: TextEncoder, texts: list[str], config: TrainConfig, goal: str) -> TimeRow:
-    """Train all texts in one batch. The row's `seconds` is the average per training."""
+    """Train all texts in one batch. The row's `seconds` is the average per task."""
     tasks = [TrainingTask(text, replace(config, seed=seed)) for seed in range(SEEDS) for text in texts]
     synchronize(encoder.device)
     started_at = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Encode compositions, prompts with soft prompts as words, and score them against their reference texts.
+"""Encode compositions (prompts with soft prompts as words) and score them against their reference texts.
 
 An unsaved mix is approximate: its vectors are the weighted mean of its terms' vectors. A saved mix is trained. Measured
 on `mini` (tests/benchmarks/composition.py), an approximate mix has a similarity of .985 to the weighted mean of its
-texts and follows the weights monotonically; a trained mix has .999.
+texts and follows the weights monotonically; a trained mix reaches .999.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class EncodedComposition:
 
 @dataclass(frozen=True)
 class CompositionScore:
-    """Score of a composition against its reference text, the sentence with the prompts in place of the soft prompts.
+    """Score of a composition against its reference text, the sentence with hard prompts in place of the soft prompts.
 
-    A composition with mixes has one weighted reference text per choice of terms, and is compared with their mean.
+    A composition with mixes has one weighted reference text per combination of terms and is compared with their mean.
 
     Attributes:
-        reference_tokens: token count of the longest reference text; None if there is none.
-        fidelity: similarity to the reference; None if a prompt is unknown or a reference text is too long.
-        floor: similarity of the reference to its prompts alone, without the added words; None if there are none.
+        reference_tokens: token count of the longest reference text, or None if there is none.
+        fidelity: similarity to the reference, or None if a prompt is unknown or a reference text is too long.
+        floor: similarity of the reference to its prompts alone, or None if no words are added to the prompts.
     """
 
     tokens: int
@@ -69,7 +69,7 @@ def compose(
     """Prepare templates for the encoder.
 
     Args:
-        find: returns the entry of a name, like `Library.open`.
+        find: returns the entry with a given name, like `Library.open`.
         opened: the entry that [v1], [v2], … belong to.
 
     Raises:
@@ -114,16 +114,16 @@ def encode_compositions(encoder: TextEncoder, composed: EncodedComposition) -> T
 
 
 def encode_hidden_states(encoder: TextEncoder, composed: EncodedComposition, family: ImageProgram) -> list[Tensor]:
-    """Return the hidden states of each composition that a family of image programs reads.
+    """Return, for each composition, the hidden states that a family of image programs uses.
 
-    Each is (tokens, w), or (1, w) for a family that reads only the end token. Raises ConfigError if the family does not
-    use an encoder of this shape.
+    The shape is (tokens, w), or (1, w) for a family that uses only the end token. Raises ConfigError if the family does
+    not use an encoder of this shape.
     """
     check_family(encoder, family)
     soft = None if composed.vectors is None else composed.vectors.unsqueeze(0)
     with torch.no_grad():
         output = encoder.batch_rows(composed.rows).read_states(soft, HIDDEN_STATE_SPECS[family])
-    return [states[positions] for states, positions in zip(output.states[0], output.words, strict=True)]
+    return [states[positions] for states, positions in zip(output.states[0], output.is_content, strict=True)]
 
 
 def score_compositions(
@@ -159,7 +159,7 @@ def _score(encoder: TextEncoder, parsed: ParsedPrompt, tokens: int, embedding: T
 
 
 def _encode_target(encoder: TextEncoder, references: Sequence[WeightedText], rows: list[list[int]]) -> Tensor | None:
-    """Return the normalized weighted mean (e,) of the texts' unit embeddings; None if a text is too long."""
+    """Return the normalized weighted mean (e,) of the texts' unit embeddings, or None if a text is too long."""
     if max(map(len, rows)) > encoder.max_prompt_tokens:
         return None
     shares = torch.tensor([reference.share for reference in references], device=encoder.device)
@@ -179,7 +179,7 @@ def _word_vectors(encoder: TextEncoder, word: SoftPromptWord) -> Tensor:
 def mix_vectors(term_vectors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Return the weighted mean (k, w) of vectors (k_i, w), where k is the largest k_i.
 
-    Shorter ones are stretched to k vectors by linear interpolation.
+    Shorter soft prompts are stretched to k vectors by linear interpolation.
     """
     count = max(map(len, term_vectors))
     return torch.stack(

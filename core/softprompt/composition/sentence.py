@@ -1,4 +1,4 @@
-"""Parse a template with its soft prompts into reference texts and ancestry. Needs no torch."""
+"""Resolve the soft prompts in a template, and build its reference texts and ancestry. Needs no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SoftPromptWord:
     Attributes:
         shares: the weights of the entries in a mix; they sum to 1.
         tokens: indices of the soft tokens to use; empty in a mix.
-        continues_previous: continues the word before, as in `[v1][v2][v3]`, which stands for one prompt and not three.
+        continues_previous: the word continues the previous one: `[v1][v2][v3]` stands for one prompt, not three.
     """
 
     entries: tuple[Entry, ...]
@@ -34,7 +34,7 @@ class SoftPromptWord:
 
     @property
     def meanings(self) -> tuple[WeightedText, ...]:
-        """The weighted texts that the word means; () if one is unknown."""
+        """The weighted texts that the word stands for, or () if any of them is unknown."""
         by_entry = [
             [replace(meaning, share=meaning.share * share) for meaning in entry.prompt.reference_texts]
             for entry, share in self._weighted_entries()
@@ -43,12 +43,12 @@ class SoftPromptWord:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the word means several texts: a mix, or a soft prompt trained on one."""
+        """Whether the word stands for several texts: a mix, or a soft prompt trained on a mix."""
         return len(self.entries) > 1 or bool(self.entries[0].prompt.meanings)
 
     @property
     def display_text(self) -> str:
-        """Its prompt for people to read: `a lake*.6 + a fox*.4`."""
+        """The word's prompt for display, such as `a lake*.6 + a fox*.4`."""
         if len(self.entries) == 1:
             return self.entries[0].prompt.hard_prompt
         return " + ".join(
@@ -71,7 +71,7 @@ class SoftPromptWord:
 
 @dataclass(frozen=True, eq=False)
 class ParsedPrompt:
-    """A parsed template: texts, and soft prompts as words."""
+    """A parsed template: plain text, and soft prompts as words."""
 
     parts: tuple[str | SoftPromptWord, ...]
 
@@ -86,20 +86,20 @@ class ParsedPrompt:
 
     @property
     def has_known_meaning(self) -> bool:
-        """Whether the prompts of all its soft prompts are known."""
+        """Whether the hard prompts of all its soft prompts are known."""
         return all(word.meanings for word in self.words)
 
     @property
     def partial_names(self) -> list[str]:
-        """Names of the soft prompts of which only some soft tokens are used."""
-        used: list[tuple[Entry, int]] = []  # each entry and how many of its soft tokens
+        """Names of the soft prompts that are used only in part."""
+        used: list[tuple[Entry, int]] = []  # each entry and the number of its soft tokens in use
         for word in self.words:
             before = used.pop()[1] if word.continues_previous else 0
             used += [(entry, before + (len(word.tokens) or entry.prompt.tokens)) for entry in word.entries]
         return [entry.prompt.name for entry, count in used if count < entry.prompt.tokens]
 
     def reference_texts(self, added_words: bool = True) -> tuple[WeightedText, ...]:
-        """Return the sentence with prompts in place of the soft prompts, once for each choice of terms in its mixes.
+        """Return the sentence with hard prompts in place of the soft prompts, once per combination of mixed terms.
 
         The weight of a text is the product of the weights of its terms.
 
@@ -107,16 +107,16 @@ class ParsedPrompt:
             added_words: include the words besides the soft prompts.
 
         Returns:
-            The weighted texts; () if a prompt is unknown.
+            The weighted texts, or () if a prompt is unknown.
 
         Raises:
-            PromptError: there are more texts, or longer ones, than can be compared or trained on.
+            PromptError: the texts are too many or too long to compare or train on.
         """
         if not self.has_known_meaning:
             return ()
         choices = [self._choices(part) for part in self.parts if added_words or isinstance(part, SoftPromptWord)]
         count = math.prod(map(len, choices))
-        if count > MAX_WEIGHTED_TEXTS:  # checked before they are built: there may be millions
+        if count > MAX_WEIGHTED_TEXTS:  # checked before building the texts, because there may be millions
             check_meanings("", (WeightedText("", 1.0),) * min(count, 1_000_000))
         shares: dict[str, float] = {}
         for choice in product(*choices):
@@ -134,7 +134,7 @@ class ParsedPrompt:
 
     @property
     def display_text(self) -> str:
-        """The reference text in one line for people to read, with mixes as sums."""
+        """The reference text on a single line, for display. Mixes are written as sums."""
         words = [word for word in self.words if not word.continues_previous]
         if len(words) == 1 and not self.has_text:
             return _join_texts([words[0].display_text])
@@ -160,12 +160,12 @@ def parse_prompt(text: str, find: Callable[[str], Entry], opened: Entry | None =
     """Parse a template and look up its soft prompts.
 
     Args:
-        find: returns the entry of a name, like `Library.open`.
+        find: returns the entry with a given name, like `Library.open`.
         opened: the entry that [v1], [v2], … belong to.
 
     Raises:
         TemplateError: the template is invalid.
-        PromptError: a soft token does not exist.
+        PromptError: a soft token does not exist, or no soft prompt is open.
     """
     parts: list[str | SoftPromptWord] = []
     previous: SoftPromptWord | None = None  # the word that the next one may continue
@@ -194,7 +194,7 @@ def _resolve_word(
     if not part.name and opened is None:
         raise PromptError(
             f"[v{part.first}] is a soft token of the open soft prompt, but none is open. "
-            f"Write [name:{part.first}], or open one: press enter in the library, or use --with NAME."
+            f"Write [name:{part.first}], or open a soft prompt: press enter in the library, or use --with NAME."
         )
     entry = find(part.name) if part.name or opened is None else opened
     count = entry.prompt.tokens
@@ -210,9 +210,9 @@ def _resolve_word(
 
 
 def _join_texts(texts: Iterable[str], separate_signs: bool = True) -> str:
-    """Join texts into one line, with a space where two words would become one.
+    """Join strings into one line, adding a space where two words would run together.
 
-    `separate_signs` also keeps signs apart that the tokenizer would merge.
+    `separate_signs` does the same for punctuation that the tokenizer would merge.
     """
     line = ""
     for text in texts:

@@ -6,8 +6,8 @@ r"""The template language: prompts with soft prompts as words, such as `[landsca
     [a*.6 + b*.4]   a mix: weights are divided by their sum; the default weight is 1
     \[ \] \\        the characters themselves; any other backslash is literal
 
-`parse` and `format` are inverse to each other, except that `format` always uses the canonical spelling: fixed spaces in
-brackets, short weights, `:2` for `:2-2`, no weight of 1, and a backslash before every bracket and backslash of text.
+`format` is the inverse of `parse`, except that it always writes the canonical spelling: fixed spaces in brackets, short
+weights, `:2` for `:2-2`, no weight of 1, and a backslash before every literal bracket and backslash.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Reference:
     """A soft prompt, or a range of its soft tokens.
 
     Attributes:
-        name: name or id; "" for the open soft prompt.
-        first, last: the range of soft tokens, counted from 1 and inclusive; None for all.
+        name: name or id, or "" for the open soft prompt.
+        first, last: the range of soft tokens, counted from 1 and inclusive, or None for all.
     """
 
     name: str
@@ -64,7 +64,7 @@ Part = str | Reference | Mix
 
 
 def parse(text: str) -> list[Part]:
-    """Parse a template into its parts. Adjacent texts are merged. Raises TemplateError with the column of the error."""
+    """Parse a template into its parts. Raises TemplateError with the column of the error."""
     parts: list[Part] = []
     at = 0
     while at < len(text):
@@ -87,7 +87,7 @@ def parse(text: str) -> list[Part]:
 
 
 def format(parts: Iterable[Part]) -> str:
-    """Return the template of these parts."""
+    """Return the template text of `parts`."""
     return "".join(
         re.sub(r"[\\\[\]]", r"\\\g<0>", part) if isinstance(part, str) else f"[{_format_part(part)}]" for part in parts
     )
@@ -134,8 +134,8 @@ class _BracketParser:
         if len(terms) == 1:
             if weight_at:
                 self._fail(
-                    "a weight only works in a mix, such as [landscape*.6 + night*.4]. Alone it would scale the "
-                    "vectors, which barely changes what they mean.",
+                    "a weight only works in a mix, such as [landscape*.6 + night*.4]. On its own, it would only scale "
+                    "the vectors, which barely changes what they mean.",
                     weight_at,
                 )
             return terms[0][0]
@@ -144,12 +144,12 @@ class _BracketParser:
 
     def _check_mix(self, references: list[Reference], starts: list[int]) -> None:
         if len(references) > MAX_TERMS:
-            self._fail(f"a mix has at most {MAX_TERMS} terms. Leave out the terms from here on.", starts[MAX_TERMS])
+            self._fail(f"a mix has at most {MAX_TERMS} terms. Remove the terms from here on.", starts[MAX_TERMS])
         for i, reference in enumerate(references):
             if reference.first is not None:
                 self._fail(
-                    "a mix takes whole soft prompts, such as [landscape + night]: "
-                    "a soft token has no meaning of its own.",
+                    "a mix takes whole soft prompts, such as [landscape + night], "
+                    "because a soft token has no meaning of its own.",
                     starts[i],
                 )
             if any(name_key(reference.name) == name_key(other.name) for other in references[:i]):
@@ -159,9 +159,9 @@ class _BracketParser:
         return self.text[self.at : min(self.at + 1, self.end)]
 
     def _parse_reference(self) -> tuple[Reference, int]:
-        """Return the next reference and where it starts."""
+        """Return the next reference and its start position."""
         raw = _NAME.match(self.text, self.at, self.end)
-        assert raw is not None  # it also matches the empty string
+        assert raw is not None  # the pattern also matches the empty string
         name, start = raw[0].strip(), self.at + len(raw[0]) - len(raw[0].lstrip())
         if not name:
             self._fail(
@@ -188,7 +188,7 @@ class _BracketParser:
             )
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if not 1 <= first <= last:
-            self._fail("soft tokens count from 1, in ascending order: [name:2] or [name:1-3].", numbers.start(1))
+            self._fail("soft tokens count from 1, and ranges ascend, as in [name:2] or [name:1-3].", numbers.start(1))
         self.at = numbers.end()
         if self._next_character() not in ("", "*", "+"):
             self._fail("expected ] after the number or range, as in [name:2] or [name:1-3].")
@@ -197,9 +197,7 @@ class _BracketParser:
     def _parse_weight(self) -> float:
         match = _WEIGHT.match(self.text, self.at + 1, self.end)
         if match is None or not MIN_WEIGHT <= float(match[1]) <= MAX_WEIGHT:
-            self._fail(
-                f"expected a weight, a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, such as .6 or 2.", self.at + 1
-            )
+            self._fail(f"expected a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, such as .6 or 2.", self.at + 1)
         self.at = match.end()
         return float(match[1])
 

@@ -1,9 +1,9 @@
-"""Hard readouts: k real tokens whose typed text means almost the same as a hard prompt.
+"""Hard readouts: k real tokens whose text means almost the same as a hard prompt.
 
     readout = find_hard(encoder, tokenize_prompt(encoder, "a red fox asleep in deep snow"), 4)
     readout.text, readout.similarity
 
-The text of a readout is tokenized again before it is scored, as if a user had typed it.
+A readout's text is re-tokenized before it is scored, as if a user had typed it.
 """
 
 from softprompt.discrete.search import HardReport, check_hard, find_hard, iter_hard

@@ -1,9 +1,9 @@
 """Coordinate search for a hard readout: remove a few tokens, then insert new ones one by one where they fit best.
 
 The gradient at a neutral filler in every gap proposes the next token, and the encoder scores all proposals in a batch.
-A round that ends slightly worse is accepted sometimes, less and less often (Kirkpatrick et al. 1983). The neighbourhood
-is that of Shaw 1998 (large neighbourhood search). It escapes sequences that no single swap improves, where position
-sweeps (Shin et al. 2020, AutoPrompt; Zou et al. 2023, GCG) end after two rounds.
+A slightly worse round is sometimes accepted, less and less often (simulated annealing, Kirkpatrick et al. 1983).
+Removing and inserting several tokens (large neighbourhood search, Shaw 1998) improves sequences that no single swap
+can, where position sweeps (Shin et al. 2020, AutoPrompt; Zou et al. 2023, GCG) get stuck after two rounds.
 Shapes: r chains, l tokens, g gaps, m candidates per gap, w width.
 """
 
@@ -18,22 +18,22 @@ from torch import Tensor
 from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.vocabulary import TypeableVocabulary
 
-CANDIDATES_PER_GAP = 4  # with 8, the same number of rounds takes 1.3 times as long and ends no better
+CANDIDATES_PER_GAP = 4  # with 8, a round takes 1.3 times as long and the result is no better
 REMOVED_TOKENS = (1, 2, 3)  # per round
-MAX_GAPS = 16  # tried per token; a longer text tries a random choice of its gaps each time
+MAX_GAPS = 16  # tried per token; a longer text tries a random subset each time
 INITIAL_TEMPERATURE = 0.003  # in similarity; falls to 0 over the search
-MAX_TYPING_CHECKS = 64  # best texts to check for one that survives being typed
+MAX_TYPING_CHECKS = 64  # best texts to check for one that survives re-tokenizing
 
 
 class Candidate(NamedTuple):
-    """The best tokens (l,) so far and their similarity. `row` is None until a text survives being typed."""
+    """The best tokens (l,) so far and their similarity. `row` is None until a text survives re-tokenizing."""
 
     row: Tensor | None
     similarity: float
 
 
 class CoordinateSearch:
-    """r chains of k tokens each that step together. The first round may also use `prompt_tokens`."""
+    """r chains of k tokens each, stepped together. The first round may also use `prompt_tokens`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class CoordinateSearch:
         self.started = False
 
     def step(self, temperature: float) -> None:
-        """Run one round of every chain. The first round builds a new text from nothing."""
+        """Run one round of every chain. The first round builds a new text from scratch."""
         chains, k = self.rows.shape
         if self.started:
             counts = [count for count in REMOVED_TOKENS if count <= k]
@@ -88,7 +88,7 @@ class CoordinateSearch:
         m = candidates.shape[-1]
         filled = opened.unsqueeze(2).repeat(1, 1, m, 1)
         filled.scatter_(3, gap_index.view(1, -1, 1, 1).expand(chains, -1, m, 1), candidates.unsqueeze(-1))
-        # neighbouring gaps share a batch: the tokens before the first of them are encoded once
+        # neighbouring gaps share a batch, so that the tokens before the first gap are encoded once
         gaps_per_batch = max(1, self.scorer.batch_size // (chains * m))
         parts = [filled[:, i : i + gaps_per_batch] for i in range(0, len(gaps), gaps_per_batch)]
         scores = [
@@ -110,7 +110,7 @@ class CoordinateSearch:
         return tokens if self.started else torch.cat([tokens, self.prompt_tokens.expand(chains, gaps, -1)], dim=-1)
 
     def _pick_best(self, rows: Tensor, scores: Tensor) -> tuple[Tensor, list[float]]:
-        """Pick each chain's best of its rows (r, c, l) that survives typing. If none does, its similarity is -inf."""
+        """Pick the best of each chain's rows (r, c, l) that survives re-tokenizing. Similarity is -inf if none does."""
         top = scores.topk(min(MAX_TYPING_CHECKS, scores.shape[1]), dim=1)
         best, similarities = [], []
         for chain_rows, values, order in zip(rows, top.values.tolist(), top.indices, strict=True):

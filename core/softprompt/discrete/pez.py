@@ -1,9 +1,9 @@
 """PEZ (Wen et al. 2023, "Hard prompts made easy"): gradient descent on vectors, evaluated at their nearest tokens.
 
-Each step replaces every vector by its nearest token, takes the gradient there, and applies it to the vector. *Stock* is
-PEZ as published: it normalizes the table at every step, pads the text to the full context length, and uses one forward
-pass for the score and another for the gradient. *Fast* computes the same with one table normalization, no padding and
-one forward pass. Shapes: b prompts or starts, k tokens, w width, e embed_dim.
+Each step replaces every vector with its nearest token, takes the gradient there, and applies it to the vector. *Stock*
+is PEZ as published: it normalizes the table at every step, pads the text to the full context length, and uses one
+forward pass for the score and another for the gradient. *Fast* computes the same with one table normalization, no
+padding and one forward pass. Shapes: b prompts or starts, k tokens, w width, e embed_dim.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Pez:
-    """b searches at once from tokens `start` (b, k) for `targets` (b, e), over `ids` (by default all ordinary tokens).
+    """b parallel searches from tokens `start` (b, k) for `targets` (b, e), over `ids` (by default all ordinary tokens).
 
-    After each `step`, `best` (b, k) holds the best tokens so far and `best_similarity` (b,) their score, as tokens, not
-    as typed text. No step waits for the device.
+    After each `step`, `best` (b, k) holds the best tokens so far and `best_similarity` (b,) their similarities, without
+    re-tokenizing. No step waits for the device.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Pez:
         self.token_batch = encoder.batch_rows([[-1 - i for i in range(start.shape[1])]])
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Take one step. Returns the tokens (b, k) and similarities (b,) from before it."""
+        """Take one step. Returns the tokens (b, k) and similarities (b,) before the step."""
         tokens, similarity, gradient = self.evaluate()
         self._update_best(tokens, similarity)
         self._update_vectors(gradient)
         return tokens, similarity
 
     def evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return nearest tokens (b, k), similarities (b,) and the gradient of 1 - similarity (b, k, w)."""
+        """Return the nearest tokens (b, k), similarities (b,) and the gradient of 1 - similarity (b, k, w)."""
         unit_table = F.normalize(self.table.float(), dim=-1) if self.stock else self.unit_table
         nearest = (F.normalize(self.vectors, dim=-1) @ unit_table.T).argmax(-1)
         embedded = self.table[nearest]
@@ -66,7 +66,7 @@ class Pez:
         return (F.normalize(outputs.float(), dim=-1) * self.targets).sum(-1)
 
     def _padded_outputs(self, vectors: Tensor) -> Tensor:
-        """Return outputs (b, e) of the full context length, every position of every layer, without shortcuts."""
+        """Return outputs (b, e), computing every position of the full context length in every layer."""
         tower, config, specials = self.encoder.tower, self.encoder.config, self.encoder.specials
         if not config.ignores_padding or config.pooling == "cls":
             return self.token_batch.outputs(vectors)[:, 0]  # here the token batch computes the full context itself
@@ -87,7 +87,7 @@ class Pez:
 
     @torch.no_grad()
     def _update_vectors(self, gradient: Tensor) -> None:
-        """Apply AdamW (Loshchilov & Hutter 2019). torch.optim imports torch's compiler on its first step: 1.5 s."""
+        """Apply AdamW (Loshchilov & Hutter 2019). torch.optim would take 1.5 s to import torch's compiler."""
         self.steps += 1
         self.first_moment.lerp_(gradient, 1 - BETAS[0])
         self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])

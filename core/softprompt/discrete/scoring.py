@@ -1,7 +1,7 @@
 """Score many token sequences against a target at once, and compute gradients at their embeddings.
 
-Shapes: b sequences, l tokens, w width, e embed_dim. If attention is causal and pooling reads the end token, the common
-beginning of a group of sequences is computed once.
+Shapes: b sequences, l tokens, w width, e embed_dim. If attention is causal and pooling uses the end token, the shared
+prefix of a group of sequences is computed only once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.text_encoder import TextEncoder
 
-CPU_BATCH_SIZE, GPU_BATCH_SIZE = 64, 4096  # sequences: as many as fit a cpu's caches, or fill a GPU
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 64, 4096  # sequences: as many as fit into a CPU's caches or fill a GPU
 
 
 class Scorer:
-    """Similarity of token sequences to `target` (e,). `evaluated` counts the scored sequences."""
+    """Scores token sequences by their similarity to `target` (e,). `evaluated` counts the scored sequences."""
 
     def __init__(self, encoder: TextEncoder, target: Tensor) -> None:
         self.encoder, self.tower = encoder, encoder.tower
@@ -47,7 +47,7 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, rows: Tensor, shared: int = 0) -> Tensor:
-        """Return similarities (b,) of token rows (b, l), or (g, m, l) with m rows that share the first `shared`."""
+        """Return similarities (b,) of token rows (b, l), or of groups (g, m, l) that share the first `shared` tokens."""
         if rows.ndim == 2:
             rows = rows.unsqueeze(1)
             shared = 0

@@ -1,4 +1,4 @@
-"""From a hard prompt to its hard readout, by coordinate search or PEZ. Prints and writes nothing."""
+"""Find the hard readout of a prompt by coordinate search or PEZ. Prints and writes nothing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from softprompt.system.generators import drive
 
 EXCHANGE_ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_REPORT_STEPS = 10  # steps per report
-MAX_PROMPT_TOKENS = 32  # of the prompt's tokens, offered to the first round
+MAX_PROMPT_TOKENS = 32  # number of the prompt's tokens that are offered to the first round
 
 
 @dataclass(frozen=True)
 class HardReport:
-    """The progress of a search, in rounds or optimizer steps, and the best text so far, or "" if there is none."""
+    """Progress of a search, in rounds or optimizer steps, and the best text so far ("" if there is none)."""
 
     step: int
     steps: int
@@ -44,7 +44,7 @@ class HardReport:
 
 
 def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
-    """Raise ConfigError if the tokens do not fit the context length, or if the settings allow no token."""
+    """Raise ConfigError if the tokens exceed the context length, or if the settings allow no token."""
     if config.tokens is not None:
         _check_fits(encoder, config.tokens)
     TypeableVocabulary.from_config(encoder, config)
@@ -68,7 +68,7 @@ def find_hard(
     """Find a hard readout of `k` tokens.
 
     Args:
-        config: its `tokens` is ignored; callers use it to choose k.
+        config: settings. `tokens` is ignored; callers use it to choose k.
         on_report: called with each report; returns True to stop.
 
     Raises:
@@ -78,7 +78,7 @@ def find_hard(
 
 
 def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> HardSearch:
-    """Search like `find_hard`, as a generator. Yields a HardReport per round or 10 PEZ steps; send True to stop."""
+    """Run `find_hard` as a generator that yields a HardReport per round or per 10 PEZ steps. Send True to stop."""
     config = config or HardConfig()
     _check_fits(encoder, k)
     vocabulary = TypeableVocabulary.from_config(encoder, config)
@@ -180,7 +180,7 @@ class _PezSearcher:
 
 
 def random_tokens(ids: Tensor, count: int, k: int, rng: torch.Generator) -> Tensor:
-    """Return (count, k) random tokens of `ids` (m,). `rng` is on the cpu, so that every device starts from the same."""
+    """Return (count, k) random tokens of `ids` (m,). `rng` is on the CPU, so that every device starts alike."""
     return ids[torch.randint(len(ids), (count, k), generator=rng).to(ids.device)]
 
 
@@ -208,7 +208,7 @@ def _readout(
     seconds: float,
 ) -> HardReadout:
     if searcher.best.row is None:
-        raise ConfigError("no text that --hard-words and --hard-block allow survives being typed. Allow more words.")
+        raise ConfigError("no text that --hard-words and --hard-block allow survives re-tokenizing. Allow more words.")
     text = vocabulary.decode(searcher.best.row)
     row = encoder.tokenizer.encode(text)
     contexts = [ALONE, *contexts_that_fit(encoder, prompt, GRADING_CONTEXTS, len(row))]

@@ -1,8 +1,8 @@
-"""Tokens and texts that survive being typed: written as text and tokenized again, they are the same tokens.
+"""Tokens and texts that survive re-tokenizing: written as text and tokenized again, they yield the same tokens.
 
 A token qualifies if it survives alone. Of CLIP's 49,408 tokens, these are the 34,253 that end a word. Whether a piece
 from inside a word merges with its neighbours depends on the whole text, and allowing such pieces gained nothing
-(tests/benchmarks/README.md). Qualifying tokens can still merge, so every accepted text is tokenized again as a whole.
+(tests/benchmarks/README.md). Qualifying tokens can still merge, so a text is accepted only if it survives as a whole.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from softprompt.encoders.base import PromptTokenizer, is_readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ConfigError
 
-MIN_WORD_LENGTH = 2  # letters; `a` and `i` are words too, other single letters are not
+MIN_WORD_LENGTH = 2  # letters; of the single letters, only `a` and `i` are words
 
-# cached per encoder: checking 49,408 tokens takes 0.8 s, and decoding the rest again takes 0.2 s per readout
+# cached per encoder: checking 49,408 tokens takes 0.8 s, and decoding the qualifying ones takes 0.2 s per readout
 _typeable: WeakKeyDictionary[TextEncoder, dict[int, str]] = WeakKeyDictionary()
 
 
 def decode_typed(tokenizer: PromptTokenizer, ids: Sequence[int]) -> str:
-    """Return the text that a person would paste for these tokens."""
+    """Return the text that a user would paste for these tokens."""
     return tokenizer.decode(ids).strip()
 
 
 def typeable_tokens(encoder: TextEncoder) -> dict[int, str]:
-    """Return the readable tokens that survive being typed alone, as a dict from id to text."""
+    """Return the readable tokens that survive re-tokenizing alone, as a dict from id to text."""
     if encoder not in _typeable:
         tokenizer = encoder.tokenizer
         ids = [i for i in encoder.ordinary_ids.tolist() if is_readable(tokenizer.piece(i))]
-        if encoder.config.pooling == "argmax":  # which would pool at a higher id instead of the end token
+        if encoder.config.pooling == "argmax":  # pooling would pick a higher id instead of the end token
             ids = [i for i in ids if i < max(encoder.specials.end)]
         texts = {i: decode_typed(tokenizer, [i]) for i in ids}
         _typeable[encoder] = {i: text for i, text in texts.items() if tokenizer.encode(text) == [i]}
@@ -55,7 +55,7 @@ class TypeableVocabulary:
         self.block = tuple(filter(None, (" ".join(text.split()).casefold() for text in block)))
         ids = [i for i, text in typeable_tokens(encoder).items() if self._is_allowed(text)]
         if not ids:
-            raise ConfigError("no token is left for a hard readout. Block fewer texts or allow other words.")
+            raise ConfigError("no token is left for a hard readout. Block fewer strings or allow more words.")
         self.ids = torch.tensor(ids, device=encoder.device)
         self._id_set = frozenset(ids)
 
@@ -71,7 +71,7 @@ class TypeableVocabulary:
         return decode_typed(self.tokenizer, ids.tolist() if isinstance(ids, Tensor) else ids)
 
     def survives(self, ids: Sequence[int] | Tensor) -> bool:
-        """Return whether the tokens survive being typed and their text is allowed."""
+        """Return whether the tokens survive re-tokenizing and their text is allowed."""
         row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         text = self.decode(row)
         return (

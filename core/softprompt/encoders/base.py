@@ -1,8 +1,8 @@
-"""The contract of a frozen model: all that the training loop knows about a model.
+"""The frozen-model interface: all that the training loop knows about a model.
 
-The loop never encodes anything. It asks the model for facts about its token embeddings, to initialize and to scale soft
-prompts; how soft tokens become a loss is up to the objective (objectives/base.py). A new model family is therefore one
-`FrozenModel` and at least one objective that runs it.
+The loop never encodes anything. It asks the model only for facts about its token embeddings, with which it starts and
+scales soft prompts; the objective turns soft tokens into a loss (objectives/base.py). With a FrozenModel and an
+objective, `train_one` and `train_scheduled` work; `train` also needs load_encoder and the grading in trainer.measure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = Sequence[int]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The token ids around every prompt: start and end tokens, then padding."""
+    """The ids of the tokens around every prompt: start tokens, end tokens and padding."""
 
     start: tuple[int, ...]
     end: tuple[int, ...]
@@ -36,15 +36,15 @@ class PromptTokenizer(Protocol):
 
     Attributes:
         special_ids: all special tokens of the vocabulary.
-        reserved_ids: the special tokens that a prompt must not spell. The unknown token is special but not reserved:
-            it replaces characters that are not in the vocabulary.
+        reserved_ids: the special tokens that must not occur in a prompt. The unknown token is special but not reserved,
+            because it replaces characters that are not in the vocabulary.
     """
 
     special_ids: frozenset[int]
     reserved_ids: frozenset[int]
 
     def __len__(self) -> int:
-        """Return a bound for ids: every id that is not reserved is lower."""
+        """Return an upper bound: every id except reserved ones is below it."""
         ...
 
     def __hash__(self) -> int: ...
@@ -63,34 +63,34 @@ class PromptTokenizer(Protocol):
 
 
 def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
-    """Return the token ids of a text that a user typed.
+    """Return the token ids of a user's text.
 
     Raises:
-        PromptError: the text spells a reserved token. Most models pool at the first end token and would ignore the
+        PromptError: the text contains a reserved token. Most models pool at the first end token and would ignore the
             words after it.
     """
     ids = tokenizer.encode(text)
     reserved = next((i for i in ids if i in tokenizer.reserved_ids), None)
     if reserved is not None:
         raise PromptError(
-            f"the text contains {tokenizer.piece(reserved)}, a special token of the model. Remove it: the model "
+            f"the text contains {tokenizer.piece(reserved)}, a special token of the model. Remove it, because the model "
             "ignores everything after an end token."
         )
     return ids
 
 
 def is_readable(piece: str) -> bool:
-    """Return whether a token's text can be shown and typed: not blank, no part of a character, no control character."""
+    """Return whether a token can be shown and typed: not blank, not part of a character, not a control character."""
     return bool(piece.strip()) and piece.isprintable() and "\ufffd" not in piece
 
 
 class FrozenModel(Protocol):
-    """A model whose weights never change and whose input can be token embeddings.
+    """A model with fixed weights that accepts token embeddings as input.
 
-    Implementations load their weights without gradients. Soft prompts live on the model's device, in float32.
+    Implementations load their weights without gradients. Soft prompts are on the model's device, in float32.
 
     Attributes:
-        name: the model's full name, such as "ViT-B-32/openai". Saved with every soft prompt.
+        name: the model's full name, such as "ViT-B-32/openai". It is saved with every soft prompt.
         tokenizer: the tokenizer that the model was trained with.
     """
 
@@ -99,12 +99,12 @@ class FrozenModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
+        """The device that holds the weights."""
         ...
 
     @property
     def width(self) -> int:
-        """Number of components of a token embedding, and so of a soft token."""
+        """Number of components of a token embedding and of a soft token."""
         ...
 
     @property
@@ -119,17 +119,20 @@ class FrozenModel(Protocol):
 
     @property
     def ordinary_ids(self) -> Tensor:
-        """Ids (m,) of the tokens that text can produce. Special tokens are not among them."""
+        """Ids, one-dimensional, of the tokens that text can produce, without special tokens."""
         ...
 
     @property
     def token_std(self) -> float:
-        """Standard deviation of the components of all ordinary token embeddings: the unit of rates and noise."""
+        """Standard deviation over the components of all ordinary token embeddings.
+
+        Learning rates and noise are given in multiples of it.
+        """
         ...
 
     @property
     def token_norm(self) -> float:
-        """Mean L2 norm of the ordinary token embeddings."""
+        """Mean L2 norm of all ordinary token embeddings."""
         ...
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
@@ -140,12 +143,12 @@ class FrozenModel(Protocol):
         """Check that a soft prompt was trained on this model with these weights.
 
         Raises:
-            ConfigError: it was not, or its model is unknown. Vectors mean nothing to another model.
+            ConfigError: it was not, or its model is unknown. Its vectors are meaningless for other weights.
         """
         ...
 
 
 def check_token_count(model: FrozenModel, tokens: int) -> None:
-    """Raise ConfigError if the model has no room for so many soft tokens."""
+    """Raise ConfigError if the model has no room for this many soft tokens."""
     if tokens > model.max_prompt_tokens:
         raise too_many_tokens(tokens, model.name, model.max_prompt_tokens)

@@ -1,4 +1,4 @@
-"""The list of usable models with their sizes. It is read from open_clip once and then cached in a file."""
+"""The list of models and their sizes, read from open_clip once and then cached in a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softprompt.system.paths import cache_folder
 MINI = "mini"
 MINI_FOLDER = files("softprompt") / "data" / "mini"
 LOCAL_PREFIX = "local-dir:"  # followed by the path of a model folder
-CACHE_FORMAT = 1  # part of the cache file's name
+CACHE_FORMAT = 1  # appears in the cache file's name
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class ModelInfo:
 
     Attributes:
         parameters: number of parameters of the text tower.
+        context: the context length.
         repository: on the Hugging Face hub.
-        files: names that the weights may have in the repository, best first.
-        tokenizer: hub repository of a tokenizer that needs the package transformers, or empty.
-        refused: why this model cannot be used, or empty.
+        files: possible names of the weights file in the repository, in order of preference.
+        tokenizer: hub repository of a tokenizer that needs the transformers package, or "".
+        refused: why this model cannot be used, or "".
     """
 
     name: str
@@ -43,7 +44,7 @@ class ModelInfo:
 
     @property
     def weights_path(self) -> Path | None:
-        """Path of the weights if they are on disk."""
+        """Path of the weights, or None if they are not on disk."""
         if self.name == MINI:
             return Path(str(MINI_FOLDER / "model.safetensors"))
         from huggingface_hub import try_to_load_from_cache
@@ -52,7 +53,7 @@ class ModelInfo:
         return next((Path(path) for path in cached if isinstance(path, str)), None)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the values that JSON output and clients get."""
+        """Return the values for JSON output and clients."""
         sizes = {key: getattr(self, key) for key in ("name", "width", "layers", "context", "parameters")}
         return sizes | {
             "on_disk": self.weights_path is not None,
@@ -62,21 +63,21 @@ class ModelInfo:
 
 
 def is_cached() -> bool:
-    """Return whether the list is on disk; otherwise `list_models` imports open_clip, which takes 5-8 s."""
+    """Return whether the list is on disk. If not, `list_models` imports open_clip, which takes 5-8 s."""
     try:
         return _cache_path().is_file()
-    except OSError:  # no permission to look into the cache folder
+    except OSError:  # no permission to read the cache folder
         return False
 
 
 @lru_cache(maxsize=1)
 def list_models() -> tuple[ModelInfo, ...]:
-    """Return `mini`, then every model that open_clip has weights for, in open_clip's order."""
+    """Return `mini`, then all models for which open_clip has weights, in open_clip's order."""
     path = _cache_path()
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return mini_model(), *(ModelInfo(**row | {"files": tuple(row["files"])}) for row in rows)
-    except (OSError, ValueError, TypeError, KeyError):  # missing or damaged: read it from open_clip again
+    except (OSError, ValueError, TypeError, KeyError):  # the file is missing or damaged: read the list from open_clip
         pass
     models = _read_open_clip()
     try:
@@ -84,7 +85,7 @@ def list_models() -> tuple[ModelInfo, ...]:
         partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
         partial.write_text(json.dumps([asdict(info) for info in models]), encoding="utf-8")
         partial.replace(path)
-    except OSError:  # without a cache file, the next call takes seconds again
+    except OSError:  # without a cache file, the next process takes seconds again
         pass
     return mini_model(), *models
 
@@ -163,7 +164,8 @@ QUICK_GELU = "-quickgelu"
 def resolve(name: str) -> ModelInfo:
     """Find a model by name, ignoring case and treating "-" and "_" in the tag alike.
 
-    Returns the `-quickgelu` variant if there is one with this tag: its weights need that activation.
+    Prefers the `-quickgelu` variant of the model if it has this tag, because these weights were trained with that
+    activation.
 
     Raises:
         UnknownModel: no model has this name. The message lists close matches.
@@ -176,7 +178,7 @@ def resolve(name: str) -> ModelInfo:
             return by_name[candidate]
     tagged = [info.name for lower, info in by_name.items() if lower.startswith(f"{model}/")]
     if tagged:
-        raise UnknownModel(f"open_clip has no weights named {name!r}. Weights of this model: {', '.join(tagged[:8])}.")
+        raise UnknownModel(f"open_clip has no weights named {name!r}. It has {', '.join(tagged[:8])}.")
     from difflib import get_close_matches
 
     spelled = {MINI: MINI} | {lower: info.name for lower, info in by_name.items()}

@@ -1,7 +1,7 @@
 """Download a model's weights from the Hugging Face hub, resume interrupted downloads and verify the result.
 
-huggingface_hub starts over after an interruption. This module therefore downloads the file itself, into the hub's cache
-folder, where huggingface_hub then finds it. HF_ENDPOINT, HF_HOME and HF_TOKEN work as usual.
+huggingface_hub starts over after an interruption, so this module downloads the file itself. It writes to the hub's
+cache folder, where huggingface_hub then finds the file. HF_ENDPOINT, HF_HOME and HF_TOKEN work as usual.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from filelock import FileLock, SoftFileLock
 from softprompt.encoders.catalog import ModelInfo
 from softprompt.errors import ModelUnavailable, model_not_supported
 
-MAX_FAILED_TRIES = 5  # without a single new byte
-# the first wait doubles with every failed try; a hub that asks for more than the maximum counts as unavailable
+MAX_FAILED_TRIES = 5  # in a row, without receiving a single byte
+# the wait doubles with every failed try; a hub that asks for more than the maximum counts as unavailable
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.25, 600.0
 BUSY_STATUSES = (429, 503)
-POLL_SECONDS = 0.25  # between calls of `on_progress` while waiting, which can end the wait
+POLL_SECONDS = 0.25  # between calls to `on_progress` while waiting; it can cancel the wait
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes received and the total, both 0 while the total is unknown. May raise to cancel the download."""
+"""Called with the bytes received and the total, both 0 while the total is unknown. It may raise to cancel the download."""
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
 def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
-    """Return the path of a model's weights; download them if they are not on disk.
+    """Return the path of a model's weights, downloading them if necessary.
 
     Raises:
         ModelRefused: this version cannot run the model.
-        ModelUnavailable: the download failed, or the hub does not offer the weights to this user.
+        ModelUnavailable: the download failed, or this user has no access to the weights.
     """
     if info.refused:
         raise model_not_supported(info.name, info.refused)
@@ -56,28 +56,28 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
             continue  # try the next file name
         except GatedRepoError as error:
             raise ModelUnavailable(
-                f"{info.name} has terms of use. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN."
+                f"{info.name} requires accepting its terms. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN."
             ) from error
         except RepositoryNotFoundError as error:
-            hint = ", or hides it without a token. Set HF_TOKEN" if error.response.status_code == 401 else ""
+            hint = ", or it is private. Set HF_TOKEN to a token with read access." if error.response.status_code == 401 else ""
             raise ModelUnavailable(f"{info.name} is unavailable: the hub has no {info.repository}{hint}") from error
         except HfHubHTTPError as error:
             raise _status_error(info, error.response.status_code) from error
     raise ModelUnavailable(
-        f"{info.name} is unavailable: {info.repository} on the hub has none of {', '.join(info.files)}"
+        f"{info.name} is unavailable: {info.repository} on the hub contains none of {', '.join(info.files)}"
     )
 
 
 def _cannot_download(info: ModelInfo, reason: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"{info.name} is not on disk and cannot be downloaded: {reason}. Try again with a network (the download "
-        "resumes where it stopped), set HF_ENDPOINT to a mirror, or run `softprompt-tui models pull` elsewhere and "
-        "copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini."
+        f"{info.name} is not on disk and cannot be downloaded: {reason}. Try again with a network connection (the "
+        "download resumes where it stopped), set HF_ENDPOINT to a mirror, or run `softprompt-tui models pull` on "
+        "another machine and copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini."
     )
 
 
 def _status_error(info: ModelInfo, status: int) -> ModelUnavailable:
-    """Return the error for an HTTP status of the hub."""
+    """Return the error for an HTTP status sent by the hub."""
     if status == 401:
         return ModelUnavailable(f"the hub requires a valid token for {info.repository} (status 401). Set HF_TOKEN.")
     if status == 403:
@@ -86,12 +86,12 @@ def _status_error(info: ModelInfo, status: int) -> ModelUnavailable:
             f"huggingface.co/{info.repository}, or set HF_TOKEN to a token with read access."
         )
     return _cannot_download(
-        info, f"the hub is busy ({status})" if status in BUSY_STATUSES else f"the hub answered {status}"
+        info, f"the hub is busy ({status})" if status in BUSY_STATUSES else f"the hub responded with status {status}"
     )
 
 
 def _seconds_to_wait(response: Any) -> float | None:
-    """Return how long a busy hub asks to wait: 0 if it does not say, None if it is not busy."""
+    """Return how many seconds a busy hub asks us to wait (0 if it gives no time), or None if it is not busy."""
     if getattr(response, "status_code", 0) not in BUSY_STATUSES:
         return None
     retry_after = response.headers.get("retry-after", "")
@@ -99,21 +99,21 @@ def _seconds_to_wait(response: Any) -> float | None:
         return float(retry_after)
     try:
         return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # not a date, or a date without a time zone
+    except (ValueError, TypeError):  # neither a number nor a date with a time zone
         return 0.0
 
 
 def _wait(info: ModelInfo, url: str, seconds: float, failed: int, on_poll: Callable[[], None]) -> None:
-    """Wait before the next try: `seconds` if the hub asked for a time, else longer after every failed try.
+    """Wait before the next try: `seconds` if the hub asked for that, otherwise longer after every failed try.
 
     Raises:
-        ModelUnavailable: the hub asks to wait longer than MAX_WAIT_SECONDS.
+        ModelUnavailable: the hub asks us to wait longer than MAX_WAIT_SECONDS.
     """
     hub = urlsplit(url).netloc
     if seconds > MAX_WAIT_SECONDS:
-        raise _cannot_download(info, f"{hub} is busy and asks to wait {seconds:.0f} s")
+        raise _cannot_download(info, f"{hub} is busy and asked us to retry in {seconds:.0f} s")
     if seconds:
-        log.warning("%s is busy and asks to wait %.0f s: waiting (Ctrl-C cancels)", hub, seconds)
+        log.warning("%s is busy and asked us to retry in %.0f s; waiting (Ctrl-C cancels)", hub, seconds)
     deadline = time.monotonic() + (seconds or FIRST_WAIT_SECONDS * 2**failed)
     while (remaining := deadline - time.monotonic()) > 0:
         on_poll()
@@ -121,12 +121,12 @@ def _wait(info: ModelInfo, url: str, seconds: float, failed: int, on_poll: Calla
 
 
 def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_poll: Callable[[], None]) -> Result:
-    """Return what `call` returns. While it fails because the hub is busy, wait and try again."""
+    """Return the result of `call`. While the hub is too busy, wait and try again."""
     for failed in range(MAX_FAILED_TRIES):
         try:
             return call()
         except Exception as error:
-            # some functions of the hub's client wrap the HTTP error in an error of their own
+            # some of huggingface_hub's functions wrap the HTTP error in one of their own
             seconds = _seconds_to_wait(getattr(error, "response", None) or getattr(error.__cause__, "response", None))
             if seconds is None or failed == MAX_FAILED_TRIES - 1:
                 raise
@@ -151,29 +151,29 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
         raise
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         raise _cannot_download(info, "HF_HUB_OFFLINE is set") from error
-    except Exception as error:  # the hub's client has changed its HTTP library, and with it these types, more than once
+    except Exception as error:  # of any type: huggingface_hub has changed its HTTP library more than once
         raise _cannot_download(info, f"no answer from the hub ({type(error).__name__})") from error
     etag, size = metadata.etag, metadata.size
     if not etag or not etag.isalnum() or size is None:
-        raise _cannot_download(info, "the hub does not report the version and size of the file")
+        raise _cannot_download(info, "the hub did not report the version and size of the file")
     blob = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=info.repository, repo_type="model") / "blobs" / etag
     if not blob.is_file() or blob.stat().st_size != size:
         try:
             _fetch_blob(info, metadata.location, blob, size, on_progress)
         except OSError as error:
             raise ModelUnavailable(
-                f"cannot write to {blob.parent}: {error.strerror}. Make room there, or set HF_HOME to another folder."
+                f"cannot write to {blob.parent}: {error.strerror}. Free some space, or set HF_HOME to another folder."
             ) from error
     try:
         return Path(_retry_while_busy(info, url, lambda: hf_hub_download(info.repository, file), on_poll))
     except ModelUnavailable:
         raise
-    except Exception as error:  # any type, as above. The weights are on disk, so the next call needs no network
-        raise _cannot_download(info, f"the connection to the hub broke ({type(error).__name__})") from error
+    except Exception as error:  # of any type, as above; the weights are on disk now, so the next call needs no network
+        raise _cannot_download(info, f"the connection to the hub was lost ({type(error).__name__})") from error
 
 
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: OnBytes | None) -> None:
-    """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if it names the blob."""
+    """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if the blob is named by it."""
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")
 
@@ -194,7 +194,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
             missing, free = size - _file_size(partial), shutil.disk_usage(blob.parent).free
             if missing > free:
                 raise ModelUnavailable(
-                    f"{info.name} needs {missing / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free in {blob.parent}. "
+                    f"{info.name} needs {missing / 1e6:,.0f} MB, but {blob.parent} has only {free / 1e6:,.0f} MB of free space. "
                     "Free some space, or set HF_HOME to a folder on another disk."
                 )
             seconds = 0.0
@@ -204,16 +204,16 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
                     reason = f"the hub is busy ({status})"
             except (OSError, ModelUnavailable):
                 raise
-            except Exception as error:  # the HTTP library's errors for a broken connection or a bad status
+            except Exception as error:  # the HTTP library's errors for a lost connection or an error status
                 reason = (
-                    f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection broke'}"
+                    f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection was lost'}"
                 )
             if _file_size(partial) <= received:  # a try that received bytes does not count
                 failed += 1
                 if failed < MAX_FAILED_TRIES:
                     _wait(info, url, seconds, failed - 1, on_poll)
         if _file_size(partial) != size:
-            raise _cannot_download(info, reason or "the hub sends a truncated file")
+            raise _cannot_download(info, reason or "the hub sent a truncated file")
         if len(blob.name) == 64 and _sha256(partial) != blob.name:
             partial.unlink()
             raise _cannot_download(info, "the downloaded file does not match its checksum and was deleted")
@@ -222,7 +222,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
 
 @contextmanager
 def _hold_lock(path: str) -> Iterator[None]:
-    """Hold a file lock. On a file system without locks, the existence of the file is the lock."""
+    """Hold a file lock. On file systems without locking, the file's existence is the lock."""
     lock: FileLock | SoftFileLock = FileLock(path)
     try:
         lock.acquire()
@@ -238,13 +238,13 @@ def _hold_lock(path: str) -> Iterator[None]:
 def _fetch_rest(
     info: ModelInfo, url: str, partial: Path, size: int, on_progress: OnBytes | None
 ) -> tuple[int, float] | None:
-    """Send one request and append the bytes that it returns to `partial`.
+    """Send one request and append the received bytes to `partial`.
 
     Returns:
-        The status and the seconds to wait if the hub is busy, else None.
+        The status and the seconds to wait if the hub is busy, otherwise None.
 
     Raises:
-        ModelUnavailable: trying again would give the same answer.
+        ModelUnavailable: trying again would not help.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
@@ -255,7 +255,7 @@ def _fetch_rest(
     )
     is_hub = urlsplit(url).netloc == urlsplit(hf_hub_url(info.repository, "x")).netloc
     if not is_hub:
-        headers.pop("authorization", None)  # never send the user's token to the host that the hub redirects to
+        headers.pop("authorization", None)  # never send the user's token to a host that the hub redirects to
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         if (seconds := _seconds_to_wait(response)) is not None:
             return response.status_code, seconds
@@ -265,11 +265,11 @@ def _fetch_rest(
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
             raise _cannot_download(
                 info,
-                f"the file arrives compressed ({encoding[:20]!r}), which was not requested. A proxy may be the cause",
+                f"the file arrived compressed ({encoding[:20]!r}), which was not requested. A proxy may be the cause",
             )
         received = received if response.status_code == 206 else 0
         with partial.open("ab" if received else "wb") as out:
-            # no chunk size: bytes that wait to fill a chunk are lost when the connection breaks
+            # no chunk size: bytes of an incomplete chunk would be lost with the connection
             for data in response.iter_raw():
                 out.write(data)
                 received += len(data)

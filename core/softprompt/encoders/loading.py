@@ -1,4 +1,4 @@
-"""Load a text encoder by name: the built-in `mini`, a `MODEL/TAG` of open_clip, or `local-dir:FOLDER`."""
+"""Load a text encoder by name: the built-in `mini`, an open_clip model (`MODEL/TAG`) or `local-dir:FOLDER`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ def load_encoder(
     precision: str = "float32",
     on_progress: OnBytes | None = None,
 ) -> TextEncoder:
-    """Load a text encoder by name. Weights that are not on disk are downloaded.
+    """Load a text encoder by name, downloading its weights if necessary.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        precision: "float32", or "bfloat16" for the text tower; soft tokens, losses and results stay float32.
-        on_progress: called during a download with the bytes received so far and in total.
+        precision: of the text tower, "float32" or "bfloat16". Soft tokens, losses and results are always float32.
+        on_progress: called during a download with the bytes received so far and the total.
 
     Raises:
         UnknownModel: no model has this name.
         ModelRefused: this version cannot run the model faithfully.
         ModelUnavailable: the model cannot be downloaded or loaded now.
-        ConfigError: `precision` is not one of the above.
-        DeviceError: there is no such device on this machine.
+        ConfigError: `precision` is unknown.
+        DeviceError: this machine has no such device.
+
+    Example:
+        encoder = load_encoder("mini")
+        encoder.encode(["a cat", "a dog"]).shape  # (2, 384)
     """
     check_precision(precision)
     check_device(device)
@@ -51,17 +55,17 @@ def load_encoder(
         encoder = load_by_name(name, on_progress)
     try:
         return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    except RuntimeError as error:  # torch raises it for a lost device and for one without free memory
+    except RuntimeError as error:  # raised by torch if the device is lost or out of memory
         raise ModelUnavailable(
             f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu."
         ) from error
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" prefers the first cuda device, then mps, then the cpu.
+    """Return the device with this name. "auto" prefers the first CUDA device, then MPS, then the CPU.
 
     Raises:
-        DeviceError: there is no such device on this machine.
+        DeviceError: this machine has no such device.
     """
     check_device(name)
     import torch
@@ -73,11 +77,11 @@ def pick_device(name: str) -> torch.device:
     if counts[kind] > int(index or 0):
         return torch.device(f"cuda:{index or 0}" if kind == "cuda" else kind)
     available = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
-    raise DeviceError(f"the device {name!r} is not on this machine; it has {', '.join(available)}")
+    raise DeviceError(f"this machine has no device {name!r}. Use {', '.join(available)}.")
 
 
 def pull(name: str, on_progress: OnBytes | None = None) -> Path:
-    """Download everything that loading a model needs, including its tokenizer. Return the path of the weights."""
+    """Download everything needed to load a model, including its tokenizer. Return the path of the weights."""
     from softprompt.encoders.download import fetch
 
     info = resolve(name)

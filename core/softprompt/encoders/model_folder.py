@@ -1,6 +1,6 @@
-"""Read a `local-dir:` model folder, and check its open_clip configuration and weights before a library sees them.
+"""Read a `local-dir:` model folder, and check its open_clip configuration and weights before a library loads them.
 
-Nothing in the folder is trusted, and no library that could run code from it is imported to check the configuration.
+Nothing in the folder is trusted. Checking the configuration imports no library that could run code from the folder.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "open_clip_config.json"
-MAX_CONFIG_BYTES = 1 << 20  # open_clip's own configurations have less than 2,000
-# open_clip's names, best first; a file with another name is used if it is the only one
+MAX_CONFIG_BYTES = 1 << 20  # open_clip's own configurations have fewer than 2,000
+# open_clip's names in order of preference; a file with another name is used if it is the only one
 WEIGHTS_FILES = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
-WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # .pt: checkpoints that open_clip's training writes
-# the text settings of open_clip 3; with an unknown setting, the same weights may be another model
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # open_clip's training writes .pt checkpoints
+# the text settings of open_clip 3; an unknown setting may change what the weights compute
 KNOWN_TEXT_SETTINGS = frozenset(
     (
         "context_length vocab_size hf_tokenizer_name tokenizer_mode tokenizer_kwargs width heads layers mlp_ratio "
@@ -44,14 +44,14 @@ SETTING_TYPES = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode
 def local_folder(name: str) -> Path:
     """Return the absolute path of a `local-dir:` name."""
     folder = Path(name.removeprefix(LOCAL_PREFIX))
-    with suppress(RuntimeError):  # a ~user that does not exist: the path stays as it is, and is reported as missing
+    with suppress(RuntimeError):  # an unknown ~user: the path stays unchanged and is reported as missing
         folder = folder.expanduser()
     return folder.absolute()
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder with a valid configuration: open_clip's `model_cfg` and the `text_cfg` in it."""
+    """A model folder with a valid configuration: open_clip's `model_cfg`, and its `text_cfg`."""
 
     name: str
     path: Path
@@ -65,16 +65,16 @@ def read_folder(name: str, path: Path) -> ModelFolder:
     Raises:
         UnknownModel: there is no such folder.
         ModelUnavailable: the configuration is missing or broken.
-        ModelRefused: this version cannot run such a model faithfully.
+        ModelRefused: this version cannot run the model faithfully.
     """
     if not path.is_dir():
-        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder with {CONFIG_FILE} and weights")
+        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder that contains {CONFIG_FILE} and weights.")
     config = read_config(path / CONFIG_FILE)
     return ModelFolder(name, path, config, check_text_config(name, config))
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the `model_cfg` of a configuration file. Raise ModelUnavailable if there is none."""
+    """Return the `model_cfg` of a configuration file. Raises ModelUnavailable if there is none."""
     try:
         return parse_config(read_json(path))
     except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(value: object) -> dict[str, Any]:
-    """Return the `model_cfg` of a parsed configuration. Raise ValueError if it or one of its two parts is missing."""
+    """Return the `model_cfg` of a parsed configuration. Raises ValueError if it or one of its two parts is missing."""
     config: Any = value.get("model_cfg") if isinstance(value, dict) else None
     if not isinstance(config, dict):
         raise ValueError("there is no model_cfg")
@@ -94,19 +94,19 @@ def parse_config(value: object) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> object:
-    """Read a small, untrusted JSON file, without blocking on a pipe. Raise OSError or ValueError if that fails."""
+    """Read a small, untrusted JSON file without blocking on a pipe. Raises OSError or ValueError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a regular file")
         raw = file.read(MAX_CONFIG_BYTES + 1)
     if len(raw) > MAX_CONFIG_BYTES:
-        raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
+        raise ValueError(f"it is larger than {MAX_CONFIG_BYTES:,} bytes")
     return parse_json(raw)
 
 
 def parse_json(raw: bytes) -> object:
-    """Parse untrusted JSON. Raise ValueError for every kind of error."""
+    """Parse untrusted JSON. Raises ValueError for every kind of error."""
     try:
         return json.loads(raw)
     except RecursionError as error:
@@ -114,16 +114,16 @@ def parse_json(raw: bytes) -> object:
 
 
 def check_text_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the `text_cfg` of a configuration. Raise ModelRefused if it would change what the weights compute."""
+    """Return the `text_cfg` of a configuration. Raises ModelRefused if this version cannot honor one of its settings."""
     text: dict[str, Any] = config["text_cfg"]
-    if text.get("text_arch") == "clip":  # open_clip 4's name for open_clip 3's only architecture
+    if text.get("text_arch") == "clip":  # open_clip 4's name for the only architecture of open_clip 3
         del text["text_arch"]
     unknown = sorted(set(text) - KNOWN_TEXT_SETTINGS)
     if unknown:
         raise model_not_supported(
             name,
-            f"its text_cfg has {unknown[0]} = {_short(text[unknown[0]])}, which this version does not know. "
-            "Models that need open_clip 4, such as those with text_arch = 'modern', do not run yet",
+            f"its text_cfg has {unknown[0]} = {_short(text[unknown[0]])}, which this version does not support. "
+            "Models that need open_clip 4, such as those with text_arch = 'modern', do not work yet",
         )
     for key, maximum in MAX_SETTINGS.items():
         value = text.get(key, 1)
@@ -136,7 +136,7 @@ def check_text_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
             )
     vision_model = config["vision_cfg"].get("timm_model_name") or ""
     if not isinstance(vision_model, str) or ":" in vision_model:  # timm resolves hf-hub:… and local-dir:…
-        raise model_not_supported(name, f"its vision tower {_short(vision_model)} would be loaded from another place")
+        raise model_not_supported(name, f"its vision tower {_short(vision_model)} would be loaded from elsewhere")
     return text
 
 
@@ -146,7 +146,7 @@ def _short(value: object) -> str:
 
 
 def find_weights(folder: ModelFolder) -> Path:
-    """Return the path of the folder's weights. Raise ModelUnavailable if there are none, or several to choose from."""
+    """Return the path of the folder's weights. Raises ModelUnavailable if there are none or the choice is ambiguous."""
     name, path = folder.name, folder.path
     for file in WEIGHTS_FILES:
         if (path / file).is_file():
@@ -157,21 +157,21 @@ def find_weights(folder: ModelFolder) -> Path:
     if others:
         names = ", ".join(file.name for file in others[:4]) + (", …" if len(others) > 4 else "")
         raise ModelUnavailable(
-            f"{name} cannot be loaded: it has {len(others)} files of weights ({names}). Leave one of them in the "
+            f"{name} cannot be loaded: it contains {len(others)} weight files ({names}). Leave only one of them in the "
             "folder."
         )
     raise ModelUnavailable(
-        f"{name} cannot be loaded: it has no weights. Expected {', '.join(WEIGHTS_FILES)}, "
-        f"or one other file that ends in {', '.join(WEIGHTS_SUFFIXES)}."
+        f"{name} cannot be loaded: it contains no weights. Add {', '.join(WEIGHTS_FILES)}, "
+        f"or a single file that ends in {', '.join(WEIGHTS_SUFFIXES)}."
     )
 
 
 def find_code_reference(path: Path) -> str:
-    """Return the name of a tokenizer's file that refers to Python code, or "" if there is none."""
+    """Return the name of a tokenizer file that refers to Python code, or "" if there is none."""
     for file in ("tokenizer_config.json", "config.json"):
         try:
             value = read_json(path / file)
-        except (OSError, ValueError):  # transformers reports the error if it needs this file
+        except (OSError, ValueError):  # if transformers needs this file, it reports the error
             continue
         if isinstance(value, dict) and value.get("auto_map"):
             return file
@@ -181,8 +181,8 @@ def find_code_reference(path: Path) -> str:
 def check_weights(folder: ModelFolder, weights: Path) -> None:
     """Compare the shapes of the weights with the configuration, before a model is allocated.
 
-    open_clip would interpolate the position embeddings to another context length: a model that nobody trained. Pickles
-    are read with `weights_only`.
+    open_clip would interpolate the position embeddings to a different context length, and the result would be a model
+    that nobody trained. Pickles are read with `weights_only`.
 
     Raises:
         ModelRefused: the shapes differ, or a pickle contains more than weights.
@@ -195,7 +195,7 @@ def check_weights(folder: ModelFolder, weights: Path) -> None:
     }
     shapes = _read_shapes(folder.name, weights)
     for key, shape in expected.items():
-        actual = shapes.get(key, shapes.get(f"text.{key}", shape))  # open_clip checks weights under other names
+        actual = shapes.get(key, shapes.get(f"text.{key}", shape))  # open_clip checks weights with other names
         if actual != shape:
             names = ("token rows", "vocab_size") if key.startswith("token") else ("positions", "context_length")
             raise model_not_supported(
@@ -206,7 +206,7 @@ def check_weights(folder: ModelFolder, weights: Path) -> None:
 
 
 def _read_shapes(name: str, weights: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in a file of weights, by name."""
+    """Return the shape of every tensor in a weight file, by name."""
     if weights.suffix == ".safetensors":
         from safetensors import safe_open
 
@@ -216,7 +216,7 @@ def _read_shapes(name: str, weights: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _load_pickle(name: str, weights: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file written by `torch.save`: a state dict or a training checkpoint with one."""
+    """Return the tensors of a file written by `torch.save`: a state dict, or a training checkpoint that contains one."""
     import pickle
 
     import torch
@@ -224,7 +224,7 @@ def _load_pickle(name: str, weights: Path) -> dict[str, Tensor]:
     try:
         try:
             value = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files in the format before torch 1.6 cannot be memory-mapped
+        except RuntimeError:  # files from before torch 1.6 cannot be memory-mapped
             value = torch.load(weights, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unsafe_pickle(name, weights) from error
@@ -237,5 +237,5 @@ def _load_pickle(name: str, weights: Path) -> dict[str, Tensor]:
 
 def unsafe_pickle(name: str, weights: Path) -> ModelRefused:
     return model_not_supported(
-        name, f"{weights.name} is a pickle with more than weights in it. Code in a model is never run"
+        name, f"{weights.name} is a pickle that contains more than weights. Code in a model is never run"
     )

@@ -1,1 +1,1 @@
-"""Measure trained vectors, and read them as words."""
+"""Measure trained vectors, and find the words nearest to them."""

@@ -1,4 +1,4 @@
-"""Grade trained vectors: similarity alone, and composition fidelity in contexts that were not used in training."""
+"""Grade trained vectors: similarity alone, and composition fidelity in contexts not used in training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def grade(
     """Measure soft tokens `vectors` (k, w) alone and in contexts.
 
     Returns:
-        The similarity alone, and the fidelity in the contexts that both the prompt and the soft tokens fit into; None
-        if there are none.
+        The similarity alone, and the fidelity in the contexts that have room for both the prompt and the soft tokens,
+        or None if there are no such contexts.
     """
     vectors = torch.asarray(vectors, copy=True)
     contexts = (contexts,) if isinstance(contexts, str) else contexts

@@ -14,7 +14,7 @@ from softprompt.prompts.soft_prompt import Array
 
 @torch.no_grad()
 def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, float]:
-    """Return the hidden-state similarity of `vectors` (k, w) to the prompt, by family; {} for a mix or many chunks."""
+    """Return the hidden-state similarity of `vectors` (k, w) to the prompt by family, or {} for a mix or chunks."""
     if len(prompt.chunks) != 1:
         return {}
     vectors = torch.asarray(vectors, copy=True).to(encoder.device)

@@ -1,4 +1,4 @@
-"""The readout: the nearest vocabulary token of each soft token, and what these tokens mean as text."""
+"""The readout: the vocabulary token nearest to each soft token, and the similarity of these tokens as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _vocabularies: WeakKeyDictionary[TextEncoder, tuple[Tensor, Tensor]] = WeakKeyDi
 
 
 def readable_vocabulary(encoder: TextEncoder) -> tuple[Tensor, Tensor]:
-    """Return ids (m,) and unit vectors (m, w) of all tokens but special tokens and parts of characters."""
+    """Return ids (m,) and unit vectors (m, w) of all tokens except special tokens and parts of characters."""
     if encoder not in _vocabularies:
         ids = [i for i in encoder.ordinary_ids.tolist() if is_readable(encoder.tokenizer.piece(i))]
         readable = torch.tensor(ids, device=encoder.device)
@@ -37,7 +37,7 @@ def nearest_tokens(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[T
 def read_out(
     encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4
 ) -> tuple[tuple[ReadoutToken, ...], str]:
-    """Return the readout of `vectors` (k, w), one token each, and its text as a person would type it."""
+    """Return the readout of `vectors` (k, w), one token per vector, and its text as a user would type it."""
     ids, cosines = nearest_tokens(encoder, torch.asarray(vectors, copy=True), alternatives + 1)
     tokens = []
     for row, values in zip(ids.tolist(), cosines.tolist(), strict=True):
@@ -50,7 +50,7 @@ def read_out(
 
 @torch.no_grad()
 def readout_similarity(encoder: TextEncoder, text: str, target: Tensor | Array) -> float:
-    """Return the similarity of `text`, tokenized again and cut to the context, to `target` (e,)."""
+    """Return the similarity of `text`, re-tokenized and cut to the context length, to `target` (e,)."""
     row = encoder.tokenizer.encode(text)[: encoder.max_prompt_tokens]
     direction = torch.asarray(target, copy=True).to(encoder.device)
     return float(F.normalize(direction, dim=-1) @ encoder.encode_rows([row])[0])

@@ -1,7 +1,7 @@
-"""Import soft prompts from the files of other programs into the library, many files in one batch.
+"""Import soft prompts from other programs' files into the library, many files at a time.
 
-Facts that a file does not state stay unknown: the hard prompt and usually the model. Its own metadata goes into
-`source`. The id of an entry is a hash of the file's content, so the same file is never added twice, even under another
+Facts missing from a file stay unknown, which usually means the hard prompt and the model. The file's metadata goes into
+`source`. An entry's id is a hash of the file's content, so the same file is never added twice, even under a different
 name or after an interrupted import.
 """
 
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import Array
 
 MAX_PARALLEL_FILES = min(4, os.cpu_count() or 1)  # each in its own child process
-MAX_PENDING_VALUES = 64 << 20  # float32 values: 256 MB; all files are read before the first is saved
+MAX_PENDING_VALUES = 64 << 20  # float32 values (256 MB): all files are read before the first entry is saved
 MINI_WIDTH = 256
 _RESERVED_KEYS = ("file", "format", "sha256", "part", "with")  # the importer writes these keys of `source` itself
 
 
 @dataclass(frozen=True, eq=False)
 class ImportResult:
-    """One soft prompt of a file.
+    """One soft prompt from an imported file.
 
     `state` is "added", "present" (already in the library) or "trashed" (in the trash, where it stays).
     """
@@ -60,7 +60,7 @@ class ImportResult:
 
 @dataclass(frozen=True, eq=False)
 class ImportReport:
-    """The result of an import: errors of rejected files, and the soft prompts of all other files."""
+    """The result of an import: the soft prompts, and the errors for rejected files."""
 
     refused: list[FileRefused] = field(default_factory=list)
     imported: list[ImportResult] = field(default_factory=list)
@@ -75,12 +75,12 @@ def import_files(
     tags: str | Collection[str] = (),
     keep_going: bool = False,
 ) -> ImportReport:
-    """Read and check all files, then save their soft prompts. If one file is rejected, save none unless `keep_going`.
+    """Read and check all files, then save their soft prompts. If any file is rejected, save none unless `keep_going`.
 
     Args:
-        encoder: the model the files belong to. At least one soft prompt of each file must have its width, and gets a
-            readout.
-        name: the name for every saved soft prompt, numbered if it is taken.
+        encoder: the model that the files belong to. Each file needs at least one soft prompt of its width, and every
+            soft prompt of that width gets a readout.
+        name: the name for every saved soft prompt, with a number added if it is taken.
 
     Raises:
         BadName, HomeError, LibraryError.
@@ -89,7 +89,7 @@ def import_files(
     report = ImportReport()
     pending: list[tuple[str, ParsedFile, Entry, tuple[str, ...]]] = []
     files = _read_all(paths)
-    snapshot = library.snapshot()  # reading takes seconds, so the snapshot comes after it
+    snapshot = library.snapshot()  # reading takes seconds, so take the snapshot afterwards
     for path, file in zip(paths, files, strict=True):
         try:
             if isinstance(file, FileRefused):
@@ -120,17 +120,20 @@ def import_files(
             else "added"
         )
         if state == "added" and previous_state == "damaged":
-            origin = f"its revision {previous.revision}" if previous else "the file"
-            notes = (*notes, f"the library's copy was damaged, and has been restored from {origin}")
+            origin = f"revision {previous.revision}" if previous else "the file"
+            notes = (*notes, f"the library's copy was damaged and was restored from {origin}")
         if state == "added" and entry.prompt.name != requested.prompt.name and not (previous_state and previous):
-            notes = (*notes, f"the name {requested.prompt.name} was taken: saved as {entry.prompt.name}")
+            notes = (*notes, f"the name {requested.prompt.name} was taken, so it was saved as {entry.prompt.name}")
         seen.add(entry.id)
         report.imported.append(ImportResult(path_, file.format, entry, state, notes))
     return report
 
 
 def _read_all(paths: Sequence[Path | str]) -> list[ParsedFile | FileRefused]:
-    """Read a few files in parallel, up to MAX_PENDING_VALUES values in all. Return each content or error, in order."""
+    """Read files, a few in parallel. Return a ParsedFile or an error for each, in order.
+
+    Files beyond a total of MAX_PENDING_VALUES values are rejected.
+    """
     files: list[ParsedFile | FileRefused] = []
     total_values = 0
     with ThreadPoolExecutor(MAX_PARALLEL_FILES) as pool:
@@ -148,7 +151,9 @@ def _read_all(paths: Sequence[Path | str]) -> list[ParsedFile | FileRefused]:
                 else:
                     total_values += size
             files.append(file)
-            if i + MAX_PARALLEL_FILES < len(paths):  # only now: files that are read but not yet counted use memory too
+            if i + MAX_PARALLEL_FILES < len(
+                paths
+            ):  # not earlier: files that are read but not yet counted use memory too
                 futures.append(pool.submit(_try_read, paths[i + MAX_PARALLEL_FILES]))
     return files
 
@@ -156,21 +161,21 @@ def _read_all(paths: Sequence[Path | str]) -> list[ParsedFile | FileRefused]:
 def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: bool = False, again: bool = False) -> None:
     """Raise ConfigError if the model or hard prompt to be assigned is already known.
 
-    With `again`, a known one may be replaced, unless the soft prompt was trained with it by this program.
+    With `again`, a known value may be replaced, unless this program trained the soft prompt with it.
     """
     was_trained_here = not prompt.source or prompt.steps > 0
     known = []  # (kind of value, its current value, what to do if the soft prompt was trained with it)
     if model and prompt.model_fingerprint:
         fact = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
-        known.append(("a model", fact, "which it was trained on. Use `port` to train it for another model"))
+        known.append(("model", fact, "it was trained on that model. Use `port` to train it for another model."))
     if hard_prompt and prompt.hard_prompt:
         fact = f"the hard prompt of {prompt.name} is {shorten(prompt.hard_prompt)!r}"
-        known.append(("a hard prompt", fact, "which it was trained for. Use `train` for another hard prompt"))
+        known.append(("hard prompt", fact, "it was trained for that prompt. Use `train` for another hard prompt."))
     for kind, fact, advice in known:
         if was_trained_here:
-            raise ConfigError(f"{fact}, {advice}")
+            raise ConfigError(f"{fact}; {advice}")
         if not again:
-            raise ConfigError(f"{fact}. `assign` only sets {kind} that is unknown. Use --again to replace a wrong one.")
+            raise ConfigError(f"{fact}. `assign` only sets an unknown {kind}. Use --again to replace a wrong one.")
 
 
 def apply_assignment(
@@ -181,16 +186,17 @@ def apply_assignment(
     long: LongPromptPolicy = TrainConfig.long,
     again: bool = False,
 ) -> SoftPrompt:
-    """Return a copy of the soft prompt with this model and its readout, with this hard prompt, or both.
+    """Return a copy of the soft prompt with the given model and a readout on it, with the given hard prompt, or both.
 
-    If both are known, the similarity is measured.
+    If both are then known, the similarity is measured.
 
     Args:
-        long: how to treat a hard prompt longer than the model's context, now and when it is trained for another model.
+        long: what to do with a hard prompt longer than the model's context, now and in later training for another
+            model.
 
     Raises:
-        ConfigError: see `check_assignable`; or the model has another width.
-        PromptError: the hard prompt is invalid, or too long for the model.
+        ConfigError: see `check_assignable`, or the model has a different width.
+        PromptError: the hard prompt is invalid or too long for the model.
     """
     is_restated = bool(hard_prompt and encoder and encoder.fingerprint == prompt.model_fingerprint)
     check_assignable(prompt, model=encoder is not None and not is_restated, hard_prompt=bool(hard_prompt), again=again)
@@ -233,15 +239,15 @@ def check_width(label: str, vectors: Array, encoder: TextEncoder) -> None:
         example = f", such as {KNOWN_ENCODERS[width].model}" if width in KNOWN_ENCODERS else ""
         raise ConfigError(
             f"{label} has width {width}, but {encoder.name} has width {encoder.width}. "
-            f"It belongs to another model{example}."
+            f"It belongs to a different model{example}."
         )
 
 
 def find_candidate_models(width: int) -> list[str]:
-    """Return the names of models that have this width: the usual one first, then downloaded models, then the rest.
+    """Return the names of the models with this width: the usual model first, then downloaded models, then the rest.
 
-    Models other than the usual one are listed only if open_clip's list is cached (see `softprompt.list_models`):
-    reading it takes 5-15 s and 900 MB.
+    Only the usual model is listed unless open_clip's list is cached (see `softprompt.list_models`), because reading
+    that list takes 5-15 s and 900 MB.
     """
     from softprompt.encoders.catalog import MINI, is_cached, list_models
 
@@ -267,7 +273,7 @@ def _make_entries(
     name: str,
     tags: Collection[str],
 ) -> list[tuple[Entry, tuple[str, ...]]]:
-    """Return an entry and notes for the user for each soft prompt of a file. Raises FileRefused."""
+    """Return an entry, with notes for the user, for each soft prompt in a file. Raises FileRefused."""
     try:
         if not file.provenance:
             return _make_foreign_entries(path, file, encoder, name, tags)
@@ -287,16 +293,15 @@ def _restore_entry(
     name: str,
     tags: Collection[str],
 ) -> tuple[Entry, tuple[str, ...]]:
-    """Return the entry of a file that this program wrote. Each half of a pair gets the id of the other half."""
+    """Return the entry for a soft prompt in a file from this program. Halves of a pair record each other's ids."""
     values = dict(file.provenance[key])
     stored = values.pop("entry", {})
     vectors = file.vectors[key]
     try:
         prompt = from_dict(values, vectors, **file.extra_tensors[key])
         check_source_size(prompt.source)
-        json.dumps(
-            to_dict(prompt), allow_nan=False
-        )  # saving needs finite values, also in fields that nothing checks here
+        # saving needs finite values, including in fields that nothing checks here
+        json.dumps(to_dict(prompt), allow_nan=False)
         entry = Entry(
             _make_id(file, key),
             1,
@@ -307,7 +312,7 @@ def _restore_entry(
         entry_id = str(stored.get("id", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileRefused(
-            f"cannot import {path}: its provenance is damaged ({type(error).__name__} {error})"
+            f"cannot import {path}: its provenance is damaged ({type(error).__name__}: {error})"
         ) from error
     notes: tuple[str, ...] = ()
     if encoder and len(file.vectors) > 1 and vectors.shape[1] != encoder.width:
@@ -321,7 +326,7 @@ def _restore_entry(
     if not name and prompt.name and new_name != prompt.name:
         notes = (
             *notes,
-            f"the file names it {prompt.name[:60]!r}, which is not a valid name here. Changed to {new_name}",
+            f"the file names it {prompt.name[:60]!r}, which is not a valid name here, so it was renamed to {new_name}",
         )
     if key:
         others = [_make_id(file, other) for other in file.vectors if other != key]
@@ -374,15 +379,13 @@ def _make_foreign_entries(
 
 
 def check_any_has_width(path: Path, file: ParsedFile, encoder: TextEncoder) -> None:
-    """Raise ConfigError if no soft prompt of the file has the encoder's width."""
+    """Raise ConfigError if no soft prompt in the file has the encoder's width."""
     if not any(vectors.shape[1] == encoder.width for vectors in file.vectors.values()):
         check_width(str(path), next(iter(file.vectors.values())), encoder)
 
 
 def _describe_other_width(part: str, vectors: Array, encoder: TextEncoder) -> str:
-    return (
-        f"{part} has width {vectors.shape[1]}, but {encoder.name} has width {encoder.width}: not assigned to that model"
-    )
+    return f"{part} has width {vectors.shape[1]}, but {encoder.name} has width {encoder.width}, so it was not assigned"
 
 
 def _make_id(file: ParsedFile, part: str) -> str:
@@ -390,7 +393,7 @@ def _make_id(file: ParsedFile, part: str) -> str:
 
 
 def _choose_name(path: Path, file: ParsedFile, part: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return a valid name, close to the one in the file or else to the file's own, and a note if it had to change."""
+    """Return a valid name, based on the name in the file or else on the file name, and a note if it had to change."""
     stated = file.metadata.get("name")
     is_only = len(file.vectors) == 1
     base, suffix = name or (stated if isinstance(stated, str) else ""), "" if is_only else part
@@ -400,14 +403,14 @@ def _choose_name(path: Path, file: ParsedFile, part: str, name: str) -> tuple[st
     new_name = (clean_name(f"{stem[:40]} {suffix}") or stem) if suffix else stem
     is_changed = base and not name and stem != base
     return new_name, (
-        (f"the file names it {base[:60]!r}, which is not a valid name here. Changed to {new_name}",)
+        (f"the file names it {base[:60]!r}, which is not a valid name here, so it was renamed to {new_name}",)
         if is_changed
         else ()
     )
 
 
 def _make_prompt(vectors: Array, name: str, source: dict[str, Any]) -> SoftPrompt:
-    """Return a soft prompt about which only the file's own metadata is known."""
+    """Return a soft prompt of unknown origin. `source` has the file's own metadata."""
     empty = np.empty(0, np.float32)
     return SoftPrompt(
         hard_prompt="", model="", model_fingerprint="", vectors=vectors, target=empty, losses=empty, similarities=empty,

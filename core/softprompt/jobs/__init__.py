@@ -1,1 +1,1 @@
-"""Jobs: their specification, the checks before they run, and how they run."""
+"""Jobs: specification, preflight checks and execution."""

@@ -1,4 +1,4 @@
-"""Serialize the state of a training: a SHA-256 of the rest in hex, then safetensors with the numbers as metadata."""
+"""Serialize a training state: the data's SHA-256 in hex, then the data as safetensors with the scalars as metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softprompt.training.optimizer import BatchedAdam
 from softprompt.training.task import TrainingState
 
 _DIGEST_LENGTH = 64
-_BEST_KEY = "best prompt"  # the best result of the token counts tried so far, as the bytes of an entry
+_BEST_KEY = "best prompt"  # the best result among the token counts tried so far, as the bytes of an entry
 
 
 def to_bytes(state: TrainingState) -> bytes:
@@ -29,7 +29,7 @@ def to_bytes(state: TrainingState) -> bytes:
 
 
 def from_bytes(data: bytes, where: str) -> TrainingState:
-    """Read the bytes of `to_bytes`. Raises EntryDamaged, naming `where`, if they are damaged."""
+    """Restore a state saved by `to_bytes`. Raises EntryDamaged, naming `where`, if the bytes are damaged."""
     digest, raw = data[:_DIGEST_LENGTH], data[_DIGEST_LENGTH:]
     if hashlib.sha256(raw).hexdigest().encode() != digest:
         raise EntryDamaged(f"{where} is damaged: its bytes do not match its checksum")
@@ -43,4 +43,4 @@ def from_bytes(data: bytes, where: str) -> TrainingState:
             None if best is None else unpack(best.numpy().tobytes(), where).prompt,
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise EntryDamaged(f"{where} is not a checkpoint of this version ({error})") from error
+        raise EntryDamaged(f"{where} is not a checkpoint that this version can read ({error})") from error

@@ -1,4 +1,4 @@
-"""Run a job: train, search for a hard readout, save. The command line, the worker and batches all use it."""
+"""Run a job: train, search for a hard readout, save. Used by the command line, the worker and batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a job: the saved entry, or None if there was nothing to save, and why the job failed, or ""."""
+    """Result of a job: the saved entry (None if there was nothing to save), and the reason for a failure or ""."""
 
     entry: Entry | None
     failure: str = ""
@@ -46,14 +46,14 @@ def run_job(
     on_report: Callable[[Report], bool | None] | None = None,
     on_hard: OnHardReport | None = None,
 ) -> Outcome:
-    """Run a job and save its result. If the training fails, save the best soft prompt so far.
+    """Run a job and save its result. If training fails, save the best soft prompt so far.
 
-    With `job.hard`, search for a hard readout too, unless the training failed or was interrupted. A HardReadoutJob
-    runs `run_hard_search`. The other arguments are those of `train`.
+    With `job.hard`, also search for a hard readout, unless training failed or was interrupted. A HardReadoutJob is
+    passed to `run_hard_search`. The other arguments are those of `train`.
 
     Args:
-        entry_id: save under this id, only once however often this is called. A partial result gets another id.
-        on_hard: called in each round of the hard search; returns True to stop it.
+        entry_id: id to save under. Repeated calls with the same id save only once. A partial result gets another id.
+        on_hard: called with each report of the hard-readout search; returns True to stop it.
 
     Raises:
         PromptError, ConfigError: the encoder cannot run the job.
@@ -88,7 +88,7 @@ def run_job(
     if job.hard and not failure and prompt.stopped != "interrupted":
         try:
             prompt = replace(prompt, hard=_search(encoder, prompt, job.hard, on_hard))
-        except (TrainingFailed, ConfigError) as error:  # save the trained soft prompt all the same
+        except (TrainingFailed, ConfigError) as error:  # still save the trained soft prompt
             failure = str(error)
     outcome = save_result(job, prompt, library, entry_id, unfinished)
     return replace(outcome, failure=failure)
@@ -97,8 +97,8 @@ def run_job(
 def save_result(
     job: TrainJob, prompt: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
 ) -> Outcome:
-    """Save the result of a job as `run_job` does. Raises LibraryError."""
-    if failure and entry_id:  # the id is reserved for the full result of another try
+    """Save a job's result in the same way as `run_job`. Raises LibraryError."""
+    if failure and entry_id:  # the id stays reserved for the full result of a later attempt
         entry_id = hashlib.sha256(f"{entry_id} failed at {prompt.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), entry_id), failure)
 
@@ -121,7 +121,7 @@ def run_hard_search(
 
 
 def _search(encoder: TextEncoder, prompt: SoftPrompt, config: HardConfig, on_hard: OnHardReport | None) -> HardReadout:
-    """Search for a hard readout. Raises TrainingFailed if the device fails, and the errors of `find_hard`."""
+    """Search for a hard readout. Raises TrainingFailed if the device fails, and the same errors as `find_hard`."""
     from softprompt.discrete import find_hard
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.loop import device_failure

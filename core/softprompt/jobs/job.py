@@ -1,4 +1,4 @@
-"""Job specifications: a training, a sweep over token counts, or a search for a hard readout."""
+"""Job specifications: training, a sweep over token counts, or a search for a hard readout."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 JobKind = Literal["train", "hard", "sweep"]
-MAX_MODEL_LENGTH = 5000  # characters: more than the longest path has
+MAX_MODEL_LENGTH = 5000  # characters: longer than any path
 NO_HARD_SWEEP = (
-    "a sweep trains fixed token counts, without hard readouts. Leave out --hard, and do not set tokens to auto."
+    "a sweep trains a list of token counts, without hard readouts. Leave out --hard, and do not set tokens to auto."
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """Common part of the job types TrainJob, SweepJob and HardReadoutJob.
+    """Base class of TrainJob, SweepJob and HardReadoutJob.
 
     Attributes:
-        name: name to save the result under; "" for one made from the prompt.
+        name: name to save the result under, or "" to derive one from the prompt.
         meanings: the weighted texts of a mix; () for a single prompt.
-        ancestry: the soft prompts that the prompt is made from.
+        ancestry: the soft prompts that are used in the prompt.
 
     Raises:
         PromptError, BadName, ConfigError, DeviceError: the job cannot work on any model or machine.
@@ -50,12 +50,12 @@ class Job:
 
     @property
     def batch_key(self) -> Hashable | None:
-        """Key that all jobs of one batch share; None if this job is trained alone."""
+        """Key shared by jobs that can be trained in one batch, or None if this job must be trained alone."""
         return None
 
     @property
     def hard_config(self) -> HardConfig | None:
-        """Settings of the hard readout to search for, or None."""
+        """Settings of the search for a hard readout, or None if there is no search."""
         return None
 
     def __post_init__(self) -> None:
@@ -95,11 +95,11 @@ class Job:
         try:
             texts = {key: values[key] for key in ("prompt", "model", "device", "precision", "name")}
             if not all(isinstance(text, str) for text in texts.values()):
-                raise TypeError("the prompt, model, device, precision and name must be texts")
+                raise TypeError("the prompt, model, device, precision and name must be strings")
             # old jobs lack these keys
             hard, entry, sweep = values.get("hard"), values.get("entry", ""), tuple(values.get("sweep", ()))
             if not isinstance(entry, str) or not all(type(count) is int for count in sweep):
-                raise TypeError("the entry must be a text and the sweep a list of whole numbers")
+                raise TypeError("the entry must be a string, and the sweep a list of integers")
             common: dict[str, Any] = texts | {
                 "config": TrainConfig.from_dict(values["config"]),
                 "meanings": meanings_from_dicts(values.get("meanings", ())),
@@ -112,7 +112,7 @@ class Job:
                 return SweepJob(**common, sweep=sweep)
             if entry and hard_config is None:
                 raise ConfigError(
-                    "the job searches for the hard readout of an entry, but has no settings for it. Set hard."
+                    "the job searches for an entry's hard readout, but has no settings for the search. Set hard."
                 )
             if entry and hard_config is not None:
                 return HardReadoutJob(**common, hard=hard_config, entry=entry)
@@ -123,7 +123,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TrainJob(Job):
-    """Train a soft prompt and save it. With `hard`, search for its hard readout too."""
+    """A job that trains and saves a soft prompt. With `hard`, it also searches for a hard readout."""
 
     kind: ClassVar[JobKind] = "train"
 
@@ -142,7 +142,7 @@ class TrainJob(Job):
 
 @dataclass(frozen=True)
 class SweepJob(Job):
-    """Train with every token count of `sweep` in one batch. Nothing is saved until the user picks results."""
+    """A job that trains every token count of `sweep` in one batch. Nothing is saved until the user picks results."""
 
     kind: ClassVar[JobKind] = "sweep"
 
@@ -160,7 +160,7 @@ class SweepJob(Job):
 
 @dataclass(frozen=True)
 class HardReadoutJob(Job):
-    """Search for the hard readout of the saved entry with the id `entry`, and save it there. Trains nothing."""
+    """A job that searches for a hard readout of the saved entry with id `entry`, and saves it there. Trains nothing."""
 
     kind: ClassVar[JobKind] = "hard"
 

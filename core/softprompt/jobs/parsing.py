@@ -1,4 +1,4 @@
-"""Spellings of yes, no and lists, in the cells of a batch file and the fields of the interface."""
+"""Spellings of yes, no and lists in batch files and in the app's fields."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ LIST_SEPARATOR = "|"
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Split a text at the bars and drop blank parts."""
+    """Split a string at `|` and drop blank parts."""
     return tuple(item for part in text.split(LIST_SEPARATOR) if (item := part.strip()))

@@ -1,6 +1,6 @@
-"""Checks of a job against its model before the model is loaded.
+"""Check a job against its model before the model is loaded.
 
-`Job` itself rejects what cannot work on any model or machine.
+`Job` itself rejects settings that cannot work on any model or machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPECIAL_TOKEN_COUNT = 2  # start and end token of CLIP's tokenizer
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> Tokenizer:
     """Return a shared tokenizer for counting. The first call takes 0.1 s."""
-    from softprompt.encoders.clip.tokenizer import Tokenizer  # commands that count nothing skip this import
+    from softprompt.encoders.clip.tokenizer import Tokenizer  # commands that count no tokens skip this import
 
     return Tokenizer()
 
@@ -39,7 +39,7 @@ def clip_tokenizer() -> Tokenizer:
 def known_model(name: str) -> ModelInfo | None:
     """Return the facts about a model with CLIP's tokenizer.
 
-    None for other and unknown models, and if finding out would take seconds.
+    Return None if the model has another tokenizer or is unknown, or if finding out would take seconds.
     """
     if name.startswith(LOCAL_PREFIX) or not (name.lower() == MINI or is_cached()):
         return None
@@ -59,12 +59,12 @@ def _model_info(name: str) -> ModelInfo | None:
         return mini_model()
     if not name.startswith(LOCAL_PREFIX):
         return resolve(name) if is_cached() else None
-    from softprompt.encoders.model_folder import read_folder  # takes 5 ms
+    from softprompt.encoders.model_folder import read_folder  # the import takes 5 ms
 
     text = read_folder(name, local_folder(name)).text_config
     context, refused = text.get("context_length", 77), text.get("hf_model_name")
     if not SPECIAL_TOKEN_COUNT < context <= MAX_TOKENS:
-        return None  # loading it reports what is wrong
+        return None  # loading the model reports the problem
     tokenizer = "" if not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")) else "its own"
     return ModelInfo(
         name,
@@ -78,16 +78,16 @@ def _model_info(name: str) -> ModelInfo | None:
 
 
 def check_fits(job: AnyJob) -> None:
-    """Reject a job that its model cannot train.
+    """Reject a job that its model cannot run.
 
-    Does not check the prompt if the model's tokenizer is not CLIP's, nor anything if the model's context length is
-    unknown until it is loaded.
+    The prompt is checked only if the model uses CLIP's tokenizer. Nothing is checked if the model's context length is
+    unknown until the model is loaded.
 
     Raises:
         UnknownModel, ModelUnavailable, ModelRefused: the model does not exist or cannot be used.
-        ConfigError: there are more soft tokens than the context has room for.
-        PromptTooLong: the prompt does not fit, and must not be cut or chunked.
-        PromptError: the prompt has no tokens, or a text of `against`, which is never cut, does not fit.
+        ConfigError: the model has no room for this many soft tokens or hard tokens.
+        PromptTooLong: the prompt does not fit, and `long` is "refuse".
+        PromptError: the prompt has no tokens, or a text in `against` does not fit (such texts are never cut).
     """
     info = _model_info(job.model)
     if info is None:

@@ -1,4 +1,4 @@
-"""The saved soft prompts of this user."""
+"""The user's saved soft prompts."""
 
 from softprompt.library.queries import SORTS, EntryPage, EntrySummary
 from softprompt.library.store import Library

@@ -1,6 +1,6 @@
-"""Back up the library: one zip file of all entry files, with a manifest of their SHA-256 digests.
+"""Back up the library as one ZIP file with all entry files and a manifest of their SHA-256 digests.
 
-The zip is not compressed. So any tool can extract an entry, and no backup can unpack to more than its own size.
+The ZIP file is not compressed, so any tool can extract an entry, and no backup can unpack to more than its own size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST, ENTRIES_PREFIX = "manifest.json", "entries/"
 MAX_MANIFEST_BYTES = 1 << 30  # about 100 bytes per entry
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every zip member; the real times are inside the entries
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # modification time of every ZIP member; the real times are inside the entries
 
 OnProgress = Callable[[int, int], None]
 
@@ -41,9 +41,9 @@ class BackupReport:
 
     Attributes:
         files: files written to the backup, or added to the library.
-        damaged: errors of the files that were left out.
+        damaged: errors for the files that were left out.
         present: files that the library already had.
-        new_ids: new ids of entries whose own id has other content in this library.
+        new_ids: new ids of entries whose original id has different content in this library.
     """
 
     files: int = 0
@@ -55,8 +55,8 @@ class BackupReport:
 def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
     """Write all entries, including the trash, to the new file `path`.
 
-    The file is written under a temporary name, verified, and then renamed. Raises ArchiveError if it exists or cannot
-    be written.
+    The file is written under a temporary name, verified, and then renamed. Raises ArchiveError if `path` exists or
+    cannot be written.
     """
     report, digests = BackupReport(), {}
     names = sorted(revisions.scan())
@@ -93,7 +93,9 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
         sync_folder(path.parent)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ArchiveError(f"cannot write {path}: {reason}. Nothing was written. Choose another file.") from error
+        raise ArchiveError(
+            f"cannot write {path}: {reason}. Nothing was written. Fix this, or choose another file."
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -103,7 +105,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
 def restore_backup(
     revisions: Revisions, path: Path, new_name: Callable[[str], str], on_progress: OnProgress | None = None
 ) -> BackupReport:
-    """Add what the library lacks from a backup. The whole backup is verified before the first file is written.
+    """Add missing entries from a backup. The whole backup is verified before the first file is written.
 
     Args:
         new_name: returns a free name for an entry that must be saved under a new id.
@@ -115,7 +117,7 @@ def restore_backup(
     from softprompt.library.entry import Tombstone, unpack_any
 
     report = BackupReport()
-    conflicts: dict[str, str] = {}  # ids with other content in this library: their newest file in the backup
+    conflicts: dict[str, str] = {}  # id with different content in this library: newest file in the backup
     try:
         with path.open("rb") as file:
             total = 0
@@ -124,7 +126,7 @@ def restore_backup(
                 if name[:16] in conflicts or _has_other_bytes(revisions.folder / name, raw):
                     conflicts[name[:16]] = name
             make_folder(revisions.folder)
-            # in order of revision: a crash leaves the entry in a state that it has been in before
+            # in order of revision, so that a crash leaves each entry in a state that it has been in before
             for i, (name, raw) in enumerate(_verify_files(file, str(path))):
                 if name[:16] not in conflicts:
                     try:
@@ -148,7 +150,7 @@ def restore_backup(
                 report.new_ids.append(renamed.id)
     except OSError as error:
         raise ArchiveError(
-            f"cannot restore all of {path}: {error.strerror}. Fix this, then restore it again."
+            f"cannot restore all of {path}: {error.strerror}. Fix this, then restore the backup again."
         ) from error
     return report
 
@@ -162,7 +164,7 @@ class _BackupFile:
             self.zip = zipfile.ZipFile(file)
             self.infos = {info.filename: info for info in self.zip.infolist()}
             if len(self.infos) != len(self.zip.infolist()):
-                raise ValueError("it has two files of the same name")
+                raise ValueError("it has two files with the same name")
             manifest = strict_json(self._bytes(MANIFEST, MAX_MANIFEST_BYTES))
             if manifest["format"] != FORMAT:
                 raise ArchiveError(
@@ -174,37 +176,33 @@ class _BackupFile:
             if not all(FILE_NAME.fullmatch(name) for name in self.digests):
                 raise ValueError("it has files that are not entries")
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
-            raise ArchiveError(
-                f"{label} is not an intact backup of a library ({error}). Choose another file."
-            ) from error
+            raise ArchiveError(f"{label} is not an intact library backup ({error}). Choose another file.") from error
 
     def read(self, name: str) -> bytes:
         raw = self._bytes(ENTRIES_PREFIX + name, MAX_ENTRY_BYTES)
         if hashlib.sha256(raw).hexdigest() != self.digests[name]:
-            raise ArchiveError(
-                f"{self.label} is damaged: its {name} does not match the checksum. Nothing was restored."
-            )
+            raise ArchiveError(f"{self.label} is damaged: {name} does not match its checksum. Nothing was restored.")
         return raw
 
     def _bytes(self, name: str, max_bytes: int) -> bytes:
         info = self.infos[name]
         if info.flag_bits & 0x61:
-            raise ValueError(f"its {name} is encrypted or patched")
+            raise ValueError(f"{name} is encrypted or patched")
         if (
             info.compress_type != zipfile.ZIP_STORED
             or info.file_size != info.compress_size
             or info.file_size > max_bytes
         ):
-            raise ValueError(f"its {name} is compressed or too large")
-        self._file.seek(info.header_offset)  # zipfile only reads the directory: check the copy in the local header
+            raise ValueError(f"{name} is compressed or too large")
+        self._file.seek(info.header_offset)  # zipfile only reads the directory, so check the local header too
         header = info.FileHeader()
         if self._file.read(len(header)) != header:
-            raise ValueError(f"the local header of its {name} is damaged")
+            raise ValueError(f"the ZIP header of {name} is damaged")
         return self.zip.read(info)
 
 
 def _verify_files(file: io.BufferedIOBase | Any, label: str) -> Iterator[tuple[str, bytes]]:
-    """Verify each file of a backup and yield its name and bytes, lowest revisions first. Raises ArchiveError."""
+    """Verify each file in a backup and yield its name and bytes, lowest revisions first. Raises ArchiveError."""
     from softprompt.library.entry import unpack_any
 
     archive = _BackupFile(file, label)
@@ -215,12 +213,12 @@ def _verify_files(file: io.BufferedIOBase | Any, label: str) -> Iterator[tuple[s
         except (zipfile.BadZipFile, EntryDamaged, ValueError, RuntimeError, EOFError) as error:
             raise ArchiveError(f"{label} is damaged ({error}). Nothing was restored.") from error
         if name != f"{entry.id}.{entry.revision}.safetensors":
-            raise ArchiveError(f"{label} is damaged: its {name} holds another entry. Nothing was restored.")
+            raise ArchiveError(f"{label} is damaged: {name} contains a different entry. Nothing was restored.")
         yield name, raw
 
 
 def _has_other_bytes(path: Path, raw: bytes) -> bool:
-    """Return whether `path` exists with other bytes."""
+    """Return whether `path` exists and has different bytes."""
     try:
         return read_file(path, MAX_ENTRY_BYTES) != raw
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Save many entries at once: all of them or none. After a crash, saving again adds the missing ones."""
+"""Save many entries at once: all of them or none. After a crash, saving again adds the missing entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LibrarySnapshot:
-    """The ids of a library when the snapshot was taken. Entries are read on demand."""
+    """The ids that the library had when the snapshot was taken. Entries are read on demand."""
 
     def __init__(self, revisions: Revisions) -> None:
         self._revisions = revisions
@@ -26,24 +26,24 @@ class LibrarySnapshot:
         self._read: dict[str, tuple[Entry | None, str]] = {}
 
     def get(self, entry_id: str) -> tuple[Entry | None, str]:
-        """Return what `read` returns, and remember it."""
+        """Return the result of `read`, caching it."""
         if entry_id not in self._read:
             self._read[entry_id] = self.read(entry_id)
         return self._read[entry_id]
 
     def has(self, entry_id: str) -> bool:
-        """Return whether any file has this id, even if only a tombstone. Reads no file."""
+        """Return whether any file has this id, even if it is only a tombstone. Reads no file."""
         return entry_id in self._numbers
 
     def next_number(self, entry_id: str) -> int:
-        """Return the next free revision. A purged entry leaves its tombstone, so its numbers are not used again."""
+        """Return the next free revision. A purged entry leaves its tombstone, so its numbers are not reused."""
         return max(self._numbers.get(entry_id, ()), default=0) + 1
 
     def read(self, entry_id: str) -> tuple[Entry | None, str]:
         """Return the newest intact revision that has vectors, and the state of the newest revision.
 
         The state is "saved", "trashed" or "damaged". If no revision has vectors, the entry is None and the state is
-        "damaged" or "". Unlike `get`, this does not hold the entry in memory, which matters for thousands of them.
+        "damaged" or "". Unlike `get`, this does not keep the entry in memory, which matters with thousands of entries.
         """
         from softprompt.library.entry import Tombstone
 
@@ -59,7 +59,7 @@ class LibrarySnapshot:
             if not isinstance(entry, Tombstone):
                 return entry, state or "saved"
             state = state or "trashed"
-        return (None, "damaged") if state == "damaged" else (None, "")  # only a tombstone: the entry is purged
+        return (None, "damaged") if state == "damaged" else (None, "")  # only a tombstone: the entry was purged
 
 
 def save_all(
@@ -67,12 +67,12 @@ def save_all(
 ) -> dict[str, Entry]:
     """Save new entries under their own ids, all of them or none. Return the saved entries by id.
 
-    An id that already exists stays as it is, so saving again after a crash adds the missing entries. A damaged entry is
-    repaired with its last intact revision, or else replaced by the new entry. Taken names get a number.
+    Entries that already exist are not changed, so saving again after a crash adds the missing entries. A damaged entry
+    is repaired from its last intact revision, or else replaced by the new entry. Taken names get a number.
 
     Args:
-        failed: collects the errors of entries that cannot be saved, by id; all other entries are saved. If None, the
-            first such error ends the call.
+        failed: collects the errors of entries that cannot be saved, by id, while all other entries are saved. If None,
+            the first such error ends the call.
 
     Raises:
         BadName, HomeError, LibraryError: nothing was saved.
@@ -124,14 +124,14 @@ def _remove_written(library: Lookup, written: Sequence[Entry]) -> str:
             except HomeError:  # other entries may still be removable
                 remaining.append(entry.id)
     return (
-        f". Some entries are saved already; delete them with `softprompt-tui rm {' '.join(remaining)}`"
+        f". Some entries were already saved; delete them with `softprompt-tui rm {' '.join(remaining)}`"
         if remaining
         else ""
     )
 
 
 def _make_unique_names(names: Sequence[str], taken: Container[str]) -> list[str]:
-    """Number each name that is taken or equals an earlier name in the list."""
+    """Return the names, adding a number to each name that is taken or repeats an earlier one."""
     used: set[str] = set()
     unique_names = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Compare two soft prompts: their provenance, their targets and their soft tokens."""
+"""Compare two soft prompts: their provenance, targets and soft tokens."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Difference:
 
     Attributes:
         fields: both values of every provenance field that differs, by field name.
-        target_similarity: cosine of the two targets; None if a target is unknown, or the models differ or are unknown.
-        cosines: (k1, k2), between the soft tokens of both; None if the models differ or are unknown.
+        target_similarity: cosine of the two targets, or None if a target or model is unknown or the models differ.
+        cosines: (k1, k2) cosines between the soft tokens, or None if the models differ or are unknown.
     """
 
     fields: dict[str, tuple[Any, Any]]
@@ -31,7 +31,7 @@ class Difference:
     cosines: Array | None
 
     def nearest_tokens(self) -> list[tuple[int, float]]:
-        """Return the nearest soft token of the second prompt for each one of the first: its index and the cosine."""
+        """Return the nearest soft token of the second prompt for each of the first, as an index and a cosine."""
         if self.cosines is None:
             return []
         return [(int(row.argmax()), float(row.max())) for row in self.cosines]

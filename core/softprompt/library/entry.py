@@ -1,7 +1,7 @@
-"""The file format of entries: safetensors, with the provenance and a SHA-256 of the whole file in the header.
+"""The file format of entries: safetensors, with the provenance and a SHA-256 digest of the whole file in the header.
 
-The digest is computed with zeros in place of its own 64 characters. A tombstone marks an entry that is in the trash; it
-is a file of this format without tensors.
+The digest is computed with its own 64 characters set to zeros. A tombstone, a file without tensors, marks an entry that
+is in the trash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from softprompt.prompts.validation import check_time
 FORMAT = 1
 BLANK = "0" * 64
 TENSORS = ("vectors", "target", "losses", "similarities")
-# what parsing raises for malformed bytes and values
+# errors that malformed bytes and values cause during parsing
 _PARSE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
@@ -41,7 +41,7 @@ class Entry:
 
     Attributes:
         id, revision: together they name the file.
-        changed: ISO time of the last edit, "" if there was none.
+        changed: ISO time of the last edit, or "" if there was none.
     """
 
     id: str
@@ -65,8 +65,8 @@ def pack(entry: Entry | Tombstone) -> bytes:
     """Return the bytes of an entry's file.
 
     Raises:
-        TypeError, ValueError: the file format cannot hold one of the values.
-        PromptError: a text is not valid UTF-8.
+        TypeError, ValueError: the file format cannot represent one of the values.
+        PromptError: a string is not valid UTF-8.
     """
     provenance: dict[str, Any] = {"format": FORMAT, "id": entry.id, "revision": entry.revision}
     tensors: dict[str, Array] = {}
@@ -90,18 +90,19 @@ def pack(entry: Entry | Tombstone) -> bytes:
 
 
 def _check_texts(provenance: dict[str, Any]) -> None:
-    """Raise PromptError, naming the field, if a text is not valid UTF-8."""
+    """Raise PromptError, naming the field, if a string is not valid UTF-8."""
     for key, value in provenance.items():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise PromptError(
-                f"the {key.replace('_', ' ')} of this soft prompt is not valid UTF-8: it has half of a surrogate pair"
+                f"the {key.replace('_', ' ')} of this soft prompt is not valid UTF-8: "
+                "it contains half of a surrogate pair"
             ) from None
 
 
 def _check_json(name: str, value: Any) -> None:
-    """Raise TypeError or ValueError, naming the value, if JSON cannot hold it."""
+    """Raise TypeError or ValueError, naming the value, if JSON cannot represent it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -117,7 +118,7 @@ def _check_json(name: str, value: Any) -> None:
 
 
 def pack_verified(entry: Entry | Tombstone) -> bytes:
-    """Pack an entry and read it back. Raises EntryRefused if it could not be opened again."""
+    """Pack an entry and read the bytes back. Raises EntryRefused if they could not be opened again."""
     try:
         if isinstance(entry, Entry) and not entry.prompt.name:
             raise ValueError("name is empty")
@@ -125,13 +126,13 @@ def pack_verified(entry: Entry | Tombstone) -> bytes:
         _read(raw)
     except (*_PARSE_ERRORS, EntryDamaged) as error:
         raise EntryRefused(
-            f"it cannot be saved, because it could not be opened again: {error}. Nothing was written."
+            f"it cannot be saved, because its file could not be opened again: {error}. Nothing was written."
         ) from error
     return raw
 
 
 def unpack(raw: bytes, path: str) -> Entry:
-    """Return the entry in `raw`. Raises EntryDamaged, naming `path`, if the bytes have changed since writing."""
+    """Return the entry in `raw`. Raises EntryDamaged, naming `path`, if the bytes are damaged or only a tombstone."""
     entry = unpack_any(raw, path)
     if isinstance(entry, Tombstone):
         raise EntryDamaged(f"{path} has no soft prompt; it only marks one that is in the trash")
@@ -143,7 +144,7 @@ def unpack_any(raw: bytes, path: str) -> Entry | Tombstone:
     try:
         return _read(raw, path)
     except _PARSE_ERRORS as error:
-        raise EntryDamaged(f"{path} is not an entry of this library: {type(error).__name__} {error}") from error
+        raise EntryDamaged(f"{path} is not a valid library entry ({type(error).__name__}: {error})") from error
 
 
 def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
@@ -180,11 +181,11 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
 
 
 def _as_float32(name: str, values: Any) -> Array:
-    """Return a tensor in the saved type. Raises TypeError, naming the tensor, if it is not floating-point."""
+    """Convert a tensor to the saved dtype. Raises TypeError, naming the tensor, if it is not floating-point."""
     array = np.asarray(values)
     if array.dtype.kind != "f":
-        raise TypeError(f"{name} holds {array.dtype}; expected float32")
-    with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is rejected as such
+        raise TypeError(f"{name} has dtype {array.dtype}; expected float32")
+    with np.errstate(over="ignore"):  # values that are too large become infinite, which is rejected later
         return np.asarray(array, dtype=np.float32, order="C")
 
 

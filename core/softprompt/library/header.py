@@ -1,6 +1,6 @@
-"""Read the header of an entry's file, with bounds, and without numpy, which takes 0.1 s to import.
+"""Read the header of an entry file, up to a size limit and without NumPy, which takes 0.1 s to import.
 
-The format is safetensors (huggingface/safetensors). The original reader accepts duplicate keys; here they are an error.
+The format is safetensors (huggingface/safetensors). Unlike the safetensors library, this reader rejects duplicate keys.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def read_provenance(start: bytes, path: str) -> dict[str, Any]:
             raise TypeError("its provenance has no name")
         return dict(provenance)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise EntryDamaged(f"{path} is not an entry of this library: {type(error).__name__} {error}") from error
+        raise EntryDamaged(f"{path} is not a valid library entry ({type(error).__name__}: {error})") from error
 
 
 def replace_surrogates(value: Any, source: str) -> Any:
-    """Return `value`, which was parsed from the JSON text `source`, with U+FFFD for every unpaired surrogate.
+    """Return `value`, parsed from the JSON text `source`, with U+FFFD in place of every unpaired surrogate.
 
     Version 0.1 saved unpaired surrogates for bytes that are not UTF-8. They cannot be printed or encoded.
     """
@@ -53,7 +53,7 @@ def header_length(raw: bytes) -> int:
 def read_header(raw: bytes, path: str) -> dict[str, Any]:
     length = header_length(raw)
     if not 2 <= length <= min(MAX_HEADER_BYTES, len(raw) - 8):
-        raise EntryDamaged(f"{path} is damaged: it is cut short or not a safetensors file")
+        raise EntryDamaged(f"{path} is damaged: it is truncated or not a safetensors file")
     try:
         header = strict_json(raw[8 : 8 + length])
     except (ValueError, RecursionError) as error:
@@ -64,7 +64,7 @@ def read_header(raw: bytes, path: str) -> dict[str, Any]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Parse JSON. Raises ValueError, TypeError or RecursionError for duplicate keys and numbers that are not finite."""
+    """Parse JSON without duplicate keys and infinite numbers. Raises ValueError, TypeError or RecursionError."""
     return json.loads(
         text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_parse_finite
     )

@@ -1,4 +1,4 @@
-"""The index: the headers of all entries in SQLite, with full-text search. It is a cache of the entry files.
+"""The index: all entry headers in a SQLite database with full-text search. It is only a cache of the entry files.
 
 The index is in the cache folder, or on local storage if several hosts share that folder. A broken index is replaced by
 a new one beside it. If another program locks the index, or it cannot be written, queries run on an index in memory and
@@ -39,11 +39,11 @@ from softprompt.system.paths import (
 
 FORMAT = 1
 APPLICATION_ID = 0x736F6674  # "soft" in ASCII: marks the database as an index of this program
-# how long a query waits for another program's lock, and how long queries then use memory before one waits again
+# how long a query waits for another program's lock, and how long later queries use memory instead of waiting
 LOCK_TIMEOUT_SECONDS, LOCK_RETRY_SECONDS = 2.0, 30.0
 RESERVE_BYTES = 8 << 20  # disk space that the index leaves free for data that cannot be rebuilt
-READER_THREADS, READ_CHUNK = 16, 2000  # READ_CHUNK entries are read before they are written to the index
-# once a folder's mtime is this old, every later change gives the folder another mtime
+READER_THREADS, READ_CHUNK = 16, 2000  # the index is written after every READ_CHUNK entries
+# once a folder's mtime is this old, every later change gives the folder a different mtime
 SETTLE_SECONDS, SHARED_SETTLE_SECONDS = 0.2, 5.0
 
 Answer = TypeVar("Answer")
@@ -84,11 +84,11 @@ class DamagedEntry(NamedTuple):
 
 
 class ForeignIndexError(Exception):
-    """The file in the place of the index is not an intact index of this program."""
+    """The file at the index's path is not an intact index of this program."""
 
 
 class DiskNearlyFull(Exception):
-    """The disk has only RESERVE_BYTES left."""
+    """Less than RESERVE_BYTES of disk space is left."""
 
 
 class Index:
@@ -109,13 +109,13 @@ class Index:
         try:
             return self._query_file(self._current_path(), query)
         except DiskNearlyFull as error:
-            self._notify_once(f"{error}: recent changes are read from the entry files. Free some space")
+            self._notify_once(f"{error}, so recent changes are read from the entry files. Free some space.")
         except (sqlite3.Error, ForeignIndexError, OSError) as error:
             if _is_full(error):
                 self._drop()
             elif _is_locked(error):
                 self._locked_until = time.monotonic() + LOCK_RETRY_SECONDS
-                self.notify("another program has locked the index: the entries are read from their files")
+                self.notify("another program has locked the index, so entries are read from their files")
             else:
                 return self._query_new_index(query, error)
         return self._query_in_memory(query)
@@ -131,7 +131,7 @@ class Index:
                 f"cannot rebuild the index in {cache_folder()}: {error}. Everything else works without an index."
             ) from error
 
-    # its files
+    # index files
 
     def _folder(self) -> Path:
         folder = cache_folder()
@@ -155,7 +155,7 @@ class Index:
         return folder / f"{self._stem}.{max(self._index_numbers(folder), default=1)}.sqlite"
 
     def _new_path(self) -> Path:
-        """Delete the old indexes and return a path for a new one. Processes can still use an old one that is open."""
+        """Delete the old indexes and return a path for a new one. Processes can still use an old index that is open."""
         folder = self._folder()
         numbers = self._index_numbers(folder)
         for number in numbers:
@@ -169,7 +169,8 @@ class Index:
         folder = self._folder()
         free_cache(folder)
         self._notify_once(
-            f"no space is left in {folder}: the index was deleted. Entries are read from their files. Free some space"
+            f"no space is left in {folder}, so the index was deleted and entries are read from their files. "
+            "Free some space."
         )
 
     def _notify_once(self, notice: str) -> None:
@@ -186,7 +187,7 @@ class Index:
         except (sqlite3.Error, ForeignIndexError, DiskNearlyFull, OSError) as error:
             if _is_full(error):
                 self._drop()
-        self.notify(f"cannot write an index in {cache_folder()}: without it, listing and searching are slower")
+        self.notify(f"cannot write an index in {cache_folder()}, so listing and searching are slower")
         return self._query_in_memory(query)
 
     def _query_file(self, path: Path, query: Callable[[sqlite3.Connection], Answer]) -> Answer:
@@ -275,7 +276,7 @@ class Index:
                     _insert(db, row)
 
     def _read_head(self, revisions: tuple[str, list[int]]) -> IndexRow | DamagedEntry | None:
-        """Read an entry's current header. Return None if it is purged or has just been deleted."""
+        """Read an entry's current header. Return None if the entry was purged."""
         entry_id, (head, *older) = revisions
         try:
             provenance = self.revisions.read_provenance(entry_id, head)
@@ -295,7 +296,7 @@ class Index:
 
 
 def _indexed_change(db: sqlite3.Connection) -> int | None:
-    """Return the folder's mtime at the last update, None for an empty index. Raises ForeignIndexError."""
+    """Return the folder's mtime at the last index update, or None if the index is empty. Raises ForeignIndexError."""
     application, version = (
         db.execute("PRAGMA application_id").fetchone()[0],
         db.execute("PRAGMA user_version").fetchone()[0],
@@ -303,7 +304,7 @@ def _indexed_change(db: sqlite3.Connection) -> int | None:
     if (application, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
         return None
     if (application, version) != (APPLICATION_ID, FORMAT):
-        raise ForeignIndexError("another program or version made it")
+        raise ForeignIndexError("it was made by another program or version")
     row = db.execute("SELECT changed_at FROM scanned").fetchone()
     if row is None or not isinstance(row[0], int):
         raise ForeignIndexError("it is damaged")
@@ -311,15 +312,15 @@ def _indexed_change(db: sqlite3.Connection) -> int | None:
 
 
 def _connect(path: Path, timeout: float | None = None) -> sqlite3.Connection:
-    """Open the database, or create it as a private file. Raises ForeignIndexError, OSError, sqlite3.Error."""
+    """Open the database, or create it as a private file. Raises ForeignIndexError, OSError or sqlite3.Error."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         set_mode(path, 0o600)  # regardless of the umask; SQLite gives its other files the same mode
     except FileExistsError:
-        # do not open the file here: closing it would drop the locks that SQLite holds in other threads
+        # do not open the file here, because closing it would drop the locks that SQLite holds in other threads
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise ForeignIndexError(f"{path} is not a regular file of this user") from None
+            raise ForeignIndexError(f"{path} is not a regular file owned by this user") from None
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS if timeout is None else timeout, isolation_level=None)
     try:
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "temp_store = MEMORY", "cache_size = -65536"):
@@ -363,7 +364,7 @@ def _insert(db: sqlite3.Connection, row: IndexRow | DamagedEntry | None) -> None
 
 
 def filter_terms(trashed: bool, tags: Iterable[str], model: str) -> list[str]:
-    """Return the search terms for filters. They start with private-use characters, so no word of a text equals one."""
+    """Return the search terms for filters. They start with private-use characters, so they never equal a word."""
     filters = [("\ue001", tag) for tag in tags] + [("\ue002", model)] * bool(model)
     return [
         "\ue000trashed" if trashed else "\ue000living",
@@ -391,7 +392,7 @@ def _count_entries(db: sqlite3.Connection) -> int:
 def _check_space(folder: Path | None) -> None:
     """Raise DiskNearlyFull if the folder's disk has less than RESERVE_BYTES free."""
     if folder is not None and shutil.disk_usage(folder).free < RESERVE_BYTES:
-        raise DiskNearlyFull(f"less than {RESERVE_BYTES >> 20} MB are free in {folder}, too little to update the index")
+        raise DiskNearlyFull(f"less than {RESERVE_BYTES >> 20} MB is free in {folder}, too little to update the index")
 
 
 def _is_full(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from softprompt.system.files import PARTIAL_SUFFIX, retry_without_reserve
 from softprompt.system.filesystems import is_open_to_others
 from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 
-if TYPE_CHECKING:  # it imports numpy, which takes 0.1 s and is not needed for listing
+if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.entry import Entry
 
 Answer = TypeVar("Answer")
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class Lookup:
-    """The part of `Library` that reads.
+    """The part of `Library` that reads entries.
 
-    Every `name` parameter takes the name of an entry, its id, or at least the first four characters of the id.
+    Every `name` parameter accepts an entry's name, its id, or at least the first four characters of the id.
 
     Args:
         folder: the parent of the library's folder; by default this user's data folder.
@@ -46,10 +46,10 @@ class Lookup:
         self._has_warned = False
 
     def prepare(self) -> None:
-        """Check that the library can be written. Call this before a training, so that its result is not lost.
+        """Check that the library can be written. Call this before training, so that the result is not lost.
 
-        Saved files are private. If the file system does not store modes and other users can read it, this only warns:
-        whoever mounted it chose that.
+        Saved files are private. If the file system does not store permissions and other users can read it, this method
+        only warns, because whoever mounted it chose that.
 
         Raises:
             HomeError: the library cannot be written.
@@ -61,7 +61,7 @@ class Lookup:
             if is_open_to_others(probe) and not self._has_warned:
                 self._has_warned = True
                 self.notify(
-                    f"other users may be able to read {self.folder}: its file system does not store permissions"
+                    f"other users may be able to read {self.folder}, because its file system does not store permissions"
                 )
         except OSError as error:
             raise HomeError(
@@ -92,9 +92,10 @@ class Lookup:
         """Return a page of the entries, or of the trash.
 
         Args:
-            words: words or beginnings of words. An entry must have all in its name, hard prompt, readout, tags or note.
-            sort: one of SORTS. Dates and numbers are sorted from high to low.
-            locate: an id whose position in the list is also returned.
+            words: words or beginnings of words. An entry must have all of them in its name, hard prompt, readout, tags or
+                note.
+            sort: one of SORTS. Dates and numbers are in descending order.
+            locate: id of an entry whose position in the list is also returned.
 
         Raises:
             ConfigError, HomeError.
@@ -124,22 +125,22 @@ class Lookup:
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
-                f"{message}. `softprompt-tui restore {entry_id}` restores its last intact revision, if there is one."
+                f"{message}. Run `softprompt-tui restore {entry_id}` to restore the last intact revision, if any."
             )
         if trashed:
             raise EntryNotFound(
                 f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all."
             )
         if self.index.run_query(lambda db: queries.find_entries(db, self.path, name, True)):
-            raise EntryNotFound(f"{name} is in the trash. `softprompt-tui restore {name}` restores it.")
+            raise EntryNotFound(f"{name} is in the trash. Run `softprompt-tui restore {name}` to restore it.")
         names = self.index.run_query(lambda db: queries.find_close_names(db, name))
         raise EntryNotFound(
             f"no soft prompt is named {name!r}. "
-            + (f"Close: {', '.join(names)}" if names else "`softprompt-tui list` shows all")
+            + (f"Close: {', '.join(names)}." if names else "`softprompt-tui list` shows all.")
         )
 
     def check_new_name(self, name: str) -> str:
-        """Return the name without outer spaces. Raises BadName if it is invalid or taken. Call before a training."""
+        """Return the name, stripped. Raises BadName if it is invalid or taken. Call this before training."""
         name = check_name(name)
         if self.index.run_query(lambda db: queries.is_name_taken(db, name_key(name))):
             raise BadName(f"the library already has a soft prompt named {name}. Choose another name.")
@@ -156,7 +157,7 @@ class Lookup:
     # revisions
 
     def latest(self, entry_id: str, known: int) -> Entry | None:
-        """Return the current revision, None if the entry is in the trash. `known` is a revision that has existed."""
+        """Return the current revision, or None if the entry is in the trash. `known`: a revision that has existed."""
         from softprompt.library.entry import Tombstone
 
         while True:
@@ -180,7 +181,7 @@ class Lookup:
         raise EntryNotFound(f"{entry_id} has no revision {revision}")
 
     def newest_intact(self, entry_id: str) -> Entry | None:
-        """Return the newest intact revision with a soft prompt, None if there is none."""
+        """Return the newest intact revision with a soft prompt, or None if there is none."""
         for number in reversed(self.revisions.revision_numbers(entry_id)):
             with suppress(EntryDamaged, EntryNotFound):
                 return self.open_revision(entry_id, number)

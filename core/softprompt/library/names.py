@@ -19,7 +19,7 @@ _COMMON = frozenset(
 
 
 def name_key(name: str) -> str:
-    """Return the form in which names are compared. Case and Unicode composition do not matter."""
+    """Return the form in which names are compared, which ignores case and Unicode composition."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -34,7 +34,7 @@ def is_name_character(char: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return the name without outer spaces. Raises BadName if it is invalid."""
+    """Return the name without surrounding spaces. Raises BadName if it is invalid."""
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
         raise BadName("the name is empty. Use letters, digits, '-', '_' and spaces, such as 'red landscape'.")
@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
         raise BadName(f"the name has {len(name)} characters; the limit is {MAX_NAME_LENGTH}")
     bad = next((c for c in name if not is_name_character(c)), None)
     if bad is not None:
-        raise BadName(f"the name has the character {bad!r}. Use letters, digits, '-', '_' and spaces.")
+        raise BadName(f"the name contains {bad!r}. Use letters, digits, '-', '_' and spaces.")
     if _RESERVED.fullmatch(name):
         raise BadName(
             f"the name {name} is reserved: [{name}] is a token of the open soft prompt. Choose a name like 'my {name}'."
@@ -51,7 +51,10 @@ def check_name(name: str) -> str:
 
 
 def name_from_prompt(hard_prompt: str, taken: Container[str]) -> str:
-    """Return a name of up to three distinctive words of the hard prompt, numbered if its `name_key` is in `taken`."""
+    """Return a name of up to three distinctive words from the hard prompt.
+
+    A number is added if the `name_key` of the name is in `taken`.
+    """
     words = ["".join(filter(_is_letter_or_digit, word)) for word in hard_prompt.lower().split()]
     chosen = [word for word in words if word and word not in _COMMON] or [word for word in words if word]
     stem = unicodedata.normalize("NFC", "-".join(chosen[:3])[: MAX_NAME_LENGTH - 8]) or "prompt"
@@ -61,7 +64,7 @@ def name_from_prompt(hard_prompt: str, taken: Container[str]) -> str:
 
 
 def clean_name(text: str) -> str:
-    """Return the valid name that is closest to an arbitrary text, "" if no character can be used."""
+    """Return a valid name close to `text`, or "" if no character can be used."""
     cleaned = "".join(
         char if _is_letter_or_digit(char) or char in "-_ " else "-"
         for char in unicodedata.normalize("NFC", text[:1000])
@@ -88,7 +91,7 @@ def check_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """Return the tags stripped, sorted and unique. Raises BadName if a tag is invalid or there are too many."""
     unique = {name_key(tag): tag for tag in map(_check_tag, as_tag_list(tags))}
     if len(unique) > MAX_TAGS:
-        raise BadName(f"a soft prompt can have {MAX_TAGS} tags, but these are {len(unique)} tags")
+        raise BadName(f"a soft prompt can have at most {MAX_TAGS} tags, not {len(unique)}")
     return tuple(unique[key] for key in sorted(unique))
 
 
@@ -104,7 +107,7 @@ def _check_tag(tag: str) -> str:
 
 
 def check_note(note: str) -> str:
-    """Return the note without outer spaces. Raises BadName if it is too long."""
+    """Return the note without surrounding spaces. Raises BadName if it is too long."""
     if len(note := note.strip()) > MAX_NOTE_LENGTH:
         raise BadName(f"the note has {len(note):,} characters; the limit is {MAX_NOTE_LENGTH:,}")
     return check_text("note", note, BadName)

@@ -20,8 +20,8 @@ SORTS = {
     "created": _DESC, "changed": _DESC, "name": _ASC, "model": _ASC, "tokens": _DESC, "similarity": _DESC,
     "composed": _DESC, "steps": _DESC, "seconds": _DESC,
 }  # fmt: skip
-_SORT_COLUMNS = {"changed": "touched", "name": "same"}  # where the column has another name
-MAX_UNINDEXED_SORT = 2000  # entries that are sorted without the sorting index, 1 µs each
+_SORT_COLUMNS = {"changed": "touched", "name": "same"}  # where the column has a different name
+MAX_UNINDEXED_SORT = 2000  # more entries are sorted with an index; sorting without it takes 1 µs each
 MAX_COMPARED = 20_000  # names that a misspelled name is compared with; 20 ms per thousand
 
 
@@ -57,7 +57,7 @@ class EntryPage:
     Attributes:
         total: number of entries in the whole list.
         damaged: errors of entries that could not be read.
-        position: index of the entry to locate in the whole list, None if it is not in the list.
+        position: index in the whole list of the entry to locate, or None if it is not in the list.
     """
 
     entries: list[EntrySummary]
@@ -76,7 +76,7 @@ class EntryQuery:
     trashed: bool = False
 
     def match(self) -> str:
-        """Return the FTS5 expression. A search without letters or digits becomes a term that no entry has."""
+        """Return the FTS5 expression. A search without letters or digits becomes a term that matches no entry."""
         words = split_words(self.words)
         terms = [f'"{word}"*' for word in words] if words or not self.words.strip() else ['"\ue003"']
         return " ".join([*(f'"{mark}"' for mark in filter_terms(self.trashed, self.tags, self.model)), *terms])
@@ -123,7 +123,7 @@ def list_entries(
 def find_entries(
     db: sqlite3.Connection, path: Callable[[str, int], Path], name: str, trashed: bool
 ) -> list[EntrySummary]:
-    """Return the entries with this name, or else those whose id is or starts with it."""
+    """Return the entries with this name or, if there are none, those whose id starts with it."""
     # the + keeps SQLite from using an index on `trashed`
     statement = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "
     rows = db.execute(
@@ -135,7 +135,7 @@ def find_entries(
 
 
 def find_damaged(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
-    """Return id, revision and error of each damaged entry whose id starts with `name`."""
+    """Return the id, revision and error of each damaged entry whose id starts with `name`."""
     prefix = id_prefix(name)
     rows = db.execute(
         "SELECT id, revision, message FROM damaged WHERE id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]
@@ -159,7 +159,7 @@ def is_name_taken(db: sqlite3.Connection, key: str) -> bool:
 
 
 def id_prefix(name: str) -> str:
-    """Return the name as the prefix of an id, "" if it cannot be one."""
+    """Return the name as an id prefix, or "" if it cannot be one."""
     name = name.strip().lower()
     return name if len(name) >= 4 and set(name) <= set("0123456789abcdef") else ""
 

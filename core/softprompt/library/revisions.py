@@ -1,7 +1,7 @@
 """The files of the library: `<id>.<revision>.safetensors`. Each is written once and never changed.
 
-The highest revision of an id is the current one: a soft prompt, or a tombstone if the entry is in the trash. A change
-creates the file of the next revision. If two processes try, the file system lets only one succeed.
+The highest revision of an id is the current one: a soft prompt, or a tombstone if the entry is in the trash. Each
+change creates a file for the next revision. If two processes try that, the file system lets only one succeed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softprompt.library.header import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, header_
 from softprompt.system.files import is_partial, read_file, remove_stale_partial, sync_folder, write_new
 from softprompt.system.paths import HOME_VARIABLE, make_folder
 
-if TYPE_CHECKING:  # numpy takes 0.1 s to import, and listing does without
+if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.entry import Entry, Tombstone
 
 FILE_NAME = re.compile(r"([0-9a-f]{16})\.([1-9][0-9]{0,8})\.safetensors")
@@ -35,7 +35,7 @@ class Revisions:
         return self.folder / f"{entry_id}.{revision}.safetensors"
 
     def scan(self) -> dict[str, int]:
-        """Return the inode of every entry file by name. Removes stale temporary files of a crash. Raises HomeError."""
+        """Return the inode of every entry file by name. Removes temporary files left by a crash. Raises HomeError."""
         inodes = {}
         try:
             with os.scandir(self.folder) as files:
@@ -63,7 +63,7 @@ class Revisions:
         return HomeError(f"cannot read {self.folder}: {error.strerror}. Set {HOME_VARIABLE} to a folder that you own.")
 
     def changed_at(self) -> int:
-        """Return the folder's mtime in nanoseconds, 0 if there is no folder. Adding or removing a file changes it."""
+        """Return the folder's mtime in ns, or 0 if there is no folder. It changes when files are added or removed."""
         try:
             return self.folder.stat().st_mtime_ns
         except OSError:
@@ -96,7 +96,7 @@ class Revisions:
         return entry
 
     def read_provenance(self, entry_id: str, revision: int) -> dict[str, Any]:
-        """Read a revision's provenance from its header, unverified. Raises EntryDamaged, FileNotFoundError."""
+        """Read a revision's provenance from its header, unverified. Raises EntryDamaged or FileNotFoundError."""
         path = self.path(entry_id, revision)
         try:
             start = _read_start(path)
@@ -109,7 +109,7 @@ class Revisions:
         return provenance
 
     def write(self, entry: Entry | Tombstone) -> None:
-        """Create the file of a revision, durably.
+        """Write a revision to a new file, durably.
 
         Raises:
             FileExistsError: the revision exists.
@@ -122,7 +122,7 @@ class Revisions:
         path = self.path(entry.id, entry.revision)
         if not FILE_NAME.fullmatch(path.name):
             raise LibraryError(
-                f"cannot save {path.name}: no revision number is left. Use `duplicate` to make a new entry of it."
+                f"cannot save {path.name}: no revision number is left. Use `duplicate` to copy the entry."
             )
         raw = pack_verified(entry)
         make_folder(self.folder)
@@ -145,7 +145,7 @@ class Revisions:
             raise HomeError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def remove_below(self, below: dict[str, int]) -> None:
-        """Remove the revisions of each id that are lower than its number in `below`, oldest first. Raises HomeError."""
+        """Remove all revisions of each id that are lower than `below[id]`, oldest first. Raises HomeError."""
         matches = filter(None, map(FILE_NAME.fullmatch, self.scan()))
         doomed = sorted((int(match[2]), match[1]) for match in matches if int(match[2]) < below.get(match[1], 0))
         try:
@@ -177,7 +177,7 @@ def _read_start(path: Path) -> bytes:
 
 def _check_name(path: Path, entry_id: object, revision: object) -> None:
     if type(revision) is not int or path.name != f"{entry_id}.{revision}.safetensors":
-        raise EntryDamaged(f"{path} has the wrong name: it holds revision {revision} of {entry_id}")
+        raise EntryDamaged(f"{path} has the wrong name: it contains revision {revision} of {entry_id}")
 
 
 def now() -> str:

@@ -1,4 +1,4 @@
-"""Split text of any script into search terms. Case, accents and width do not matter."""
+"""Split text in any script into search terms. Case, accents and character width do not matter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KH
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text. In scripts without spaces, each character is a word; so is each pictograph."""
+    """Return the words of a text. Each pictograph is a word, and so is each character of a script without spaces."""
     if text.isascii():
         return "".join(char if char.isalnum() else " " for char in text.lower()).split()
     words: list[str] = []

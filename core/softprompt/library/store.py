@@ -25,7 +25,7 @@ from softprompt.library.names import (
 from softprompt.library.queries import EntrySummary
 from softprompt.library.revisions import now
 
-if TYPE_CHECKING:  # it imports numpy, which takes 0.1 s and is not needed for listing
+if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.backup import BackupReport, OnProgress
     from softprompt.library.entry import Entry
     from softprompt.library.verify import CheckReport
@@ -85,23 +85,24 @@ class Library(Lookup):
         return bulk.save_all(self, entries, snapshot or self.snapshot(), failed)
 
     def open(self, name: str) -> Entry:
-        """Open an entry and verify every byte. Raises EntryNotFound, EntryDamaged."""
+        """Open an entry and verify every byte. Raises EntryNotFound or EntryDamaged."""
         summary = self.find(name)
         entry = self.latest(summary.id, summary.revision)
         if entry is None:
             raise EntryNotFound(
-                f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores it."
+                f"{summary.name} ({summary.id}) has been deleted. "
+                f"Run `softprompt-tui restore {summary.id}` to restore it."
             )
         return entry
 
-    # changes, each a new revision
+    # changes; each writes a new revision
 
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
-        """Give an entry another name.
+        """Rename an entry.
 
         Args:
-            revision: the revision that the caller has seen. If the entry has been renamed since, it keeps that name;
-                unlike a note, a second name does not justify a second entry.
+            revision: the revision that the caller has seen. If the entry has been renamed since, it keeps that name:
+                unlike a conflicting note, a conflicting name does not justify a second entry.
 
         Raises:
             EntryChanged: the entry has been renamed since `revision`.
@@ -151,11 +152,11 @@ class Library(Lookup):
         )
 
     def assign(self, name: str, change: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
-        """Set the model or the hard prompt with `change`. Raises what `change` and `_change` raise."""
+        """Set the model or the hard prompt with `change`. Raises the same errors as `change` and `_change`."""
         return self._change(self.find(name), lambda entry: replace(entry, prompt=change(entry.prompt)), None)
 
     def duplicate(self, name: str, new: str | None = None) -> Entry:
-        """Copy an entry under another name. Raises BadName, EntryNotFound, EntryDamaged, HomeError."""
+        """Copy an entry under a new name. Raises BadName, EntryNotFound, EntryDamaged or HomeError."""
         entry = self.open(name)
         return self._save_copy(entry, self.check_new_name(new) if new else self.unique_name(entry.prompt.name))
 
@@ -165,8 +166,8 @@ class Library(Lookup):
         If another process writes that revision first, the change is applied to the newer one.
 
         Args:
-            revision: the revision that the caller has seen. If there is a newer one, the changed old one is saved as a
-                new entry of the same name, so that neither change is lost.
+            revision: the revision that the caller has seen. If there is a newer one, the change is applied to the old
+                revision and saved as a new entry with the same name, so that neither change is lost.
 
         Raises:
             EntryNotFound, EntryDamaged, HomeError.
@@ -176,8 +177,8 @@ class Library(Lookup):
             entry = self.latest(summary.id, number)
             if entry is None:
                 raise EntryNotFound(
-                    f"{summary.name} ({summary.id}) has been deleted. `softprompt-tui restore {summary.id}` restores "
-                    "it."
+                    f"{summary.name} ({summary.id}) has been deleted. "
+                    f"Run `softprompt-tui restore {summary.id}` to restore it."
                 )
             if revision is not None and revision != entry.revision:
                 seen = change(self.open_revision(summary.id, revision))
@@ -220,7 +221,7 @@ class Library(Lookup):
         return back_up(self.revisions, path, on_progress)
 
     def restore_backup(self, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
-        """Add what the library lacks from the backup `path`. Entries in the trash stay there. Raises ArchiveError."""
+        """Add missing entries from the backup `path`. Entries in the trash stay there. Raises ArchiveError."""
         from softprompt.library.backup import restore_backup
 
         return restore_backup(self.revisions, path, self.unique_name, on_progress)
@@ -253,16 +254,16 @@ class Library(Lookup):
         return trash.restore(self, name, revision)
 
     def purge(self, name: str | None = None) -> int:
-        """Delete an entry in the trash, or the whole trash, for good. Return the number of entries.
+        """Permanently delete an entry in the trash, or everything in it. Return the number of deleted entries.
 
-        The tombstones stay, so that a late write of another process cannot bring an entry back. Raises EntryNotFound,
-        HomeError.
+        The tombstones stay, so that a late write by another process cannot bring an entry back. Raises EntryNotFound
+        or HomeError.
         """
         return trash.purge(self, name)
 
 
 def _editable_fields(entry: Entry) -> tuple[object, ...]:
-    """Return the fields that a change can change."""
+    """Return the fields that an edit can change."""
     prompt = entry.prompt
     return (
         prompt.name,

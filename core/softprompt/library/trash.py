@@ -48,7 +48,7 @@ def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
         number = library.revisions.newest(entry_id, number)
         if revision not in (None, number):
             raise EntryChanged(
-                f"another program has restored {name}, and may have deleted it again. Nothing was changed."
+                f"another program has restored {name} and may have deleted it again. Nothing was changed."
             )
         intact = library.newest_intact(entry_id)
         if intact is None:
@@ -67,7 +67,7 @@ def restore(library: Lookup, name: str, revision: int | None = None) -> Entry:
 def purge(library: Lookup, name: str | None = None) -> int:
     """Implement `Library.purge`."""
     summaries = library.list(trashed=True).entries if name is None else [library.find(name, trashed=True)]
-    # the index can be out of date: remove revisions only below a tombstone that is really there
+    # the index can be out of date, so remove revisions only below a tombstone that really exists
     below = {
         entry.id: entry.revision
         for entry in summaries

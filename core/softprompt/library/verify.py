@@ -19,9 +19,9 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        files, bytes: how much was read.
+        files, bytes: number of files and bytes read.
         unknown_files: names of files that are not entries.
-        unfinished: temporary files of writes that are in progress or were killed.
+        unfinished: number of temporary files from writes that are in progress or were interrupted.
     """
 
     files: int = 0
@@ -32,7 +32,7 @@ class CheckReport:
 
 
 def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None = None) -> CheckReport:
-    """Read every revision of every entry. `on_progress` gets the files read and the total. Raises HomeError."""
+    """Read every revision of every entry. Calls `on_progress(files_read, total)`. Raises HomeError."""
     report = CheckReport()
     names = sorted(revisions.scan())
     report.files = len(names)
@@ -49,7 +49,7 @@ def check(revisions: Revisions, on_progress: Callable[[int, int], None] | None =
             on_progress(i + 1, len(names))
     for name in sorted(path.name for path in revisions.folder.iterdir()) if revisions.folder.is_dir() else ():
         if is_partial(name):
-            report.unfinished += 1  # `scan` removes it once it is older than any write takes
+            report.unfinished += 1  # `scan` removes it once it is older than any write could be
         elif not FILE_NAME.fullmatch(name):
             report.unknown_files.append(name)
     return report

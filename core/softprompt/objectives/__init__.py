@@ -1,6 +1,6 @@
-"""Objectives: what a training minimizes, as targets and a loss.
+"""Objectives: the targets and losses of training.
 
-`pooled` compares pooled embeddings, `hidden_states` what diffusion models read. A new kind of target, such as a picture
-or the answers of a language model, is a new module with a class that satisfies `base.Objective`, chosen by
-`training.trainer.make_objective`. CONTRIBUTING.md has an example.
+`pooled` compares pooled embeddings; `hidden_states` compares the states that diffusion models use. A new kind of
+target, such as an image or a language model's answers, needs a new module with a class that implements
+`base.Objective`. `training.trainer.make_objective` chooses between them. CONTRIBUTING.md has an example.
 """

@@ -1,7 +1,8 @@
-"""The contract of an objective: what a training minimizes, and all that the training loop knows about it.
+"""The objective interface: what a training run minimizes, and the only view of it that the training loop has.
 
-An objective owns the targets, the contexts around the soft tokens and the rows that the model encodes. The loop owns
-the vectors, their optimizer and the stopping rules. A new loss is one new `Objective`.
+An objective owns the targets, the contexts around the soft tokens and the token rows that the model encodes. The loop
+owns the vectors, their optimizer and the stopping rules. A new pooled loss is a name in config.ObjectiveName and a
+branch in losses.row_losses; any other loss is a new Objective, chosen in trainer.make_objective.
 
 Shapes: R rows, one per restart of every slot, in the order of the slots; k soft tokens, w width.
 """
@@ -23,10 +24,10 @@ class HardPrompt:
     """A hard prompt, or a mix of several, tokenized for one model.
 
     Attributes:
-        text: the user's text; for a mix, a description of it.
-        chunks: token ids. A short prompt has one chunk, a mix has the chunks of all its variants.
-        dropped: the end of a long prompt that was cut, or empty.
-        variants: the texts of a mix, each with its weight. Empty if the prompt is a single text.
+        text: the user's text, or a description of the mix.
+        chunks: token ids. A short prompt has one chunk; a mix has the chunks of all its variants.
+        dropped: the text that was cut off a long prompt, or "".
+        variants: the texts of a mix with their weights. Empty if the prompt is a single text.
     """
 
     text: str
@@ -36,34 +37,35 @@ class HardPrompt:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens; for a mix, of its longest variant."""
+        """Number of tokens, of the longest variant if this is a mix."""
         return max((variant.tokens for _, variant in self.variants), default=sum(map(len, self.chunks)))
 
     @property
     def meanings(self) -> tuple[WeightedText, ...]:
-        """The texts of a mix with their weights, or empty."""
+        """The texts of a mix with their weights. Empty if the prompt is a single text."""
         return tuple(WeightedText(variant.text, share) for share, variant in self.variants)
 
 
 class Target(Protocol):
-    """All that one training is compared with, computed before its first step. Only its objective looks inside."""
+    """Everything one training run is compared against, computed before its first step. Opaque except to its objective."""
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Contexts that have no room for the hard prompt or the soft tokens."""
+        """Contexts without room for the hard prompt or the soft tokens."""
         ...
 
 
 class Evaluation(NamedTuple):
-    """What one step measures, for every row."""
+    """Measurements from one step, for every row."""
 
-    loss: Tensor  # (R,) minimized; has a gradient. Training returns the vectors with the lowest loss.
-    similarity: Tensor  # (R,) of the soft prompt alone, without a context; the stopping rule `stop_at` watches it
+    loss: Tensor  # (R,) minimized; carries a gradient. The result of training is the vectors with the lowest loss.
+    similarity: Tensor  # (R,) of the soft prompt alone, without a context
     composed: Tensor  # (R,) composed similarity: the mean over this turn's contexts
+    # the stopping rule `stop_at` watches the lower of both similarities
 
 
 class SlotTarget(NamedTuple):
-    """The target of one slot, with the slot's number of soft tokens and of rows."""
+    """The target of one slot, and the slot's numbers of soft tokens and rows."""
 
     target: Any  # a Target that this objective prepared
     tokens: int
@@ -73,23 +75,23 @@ class SlotTarget(NamedTuple):
 class Objective(Protocol):
     """A loss and its targets.
 
-    A batch calls `prepare` before a training's first step, `set_slots` whenever a slot is added or removed, and
-    `evaluate` at every step. Steps take turns: step n evaluates turn n % `turns`. Every turn may have other contexts.
+    A batch calls `prepare` before a slot's first step, `set_slots` whenever slots are added or removed, and `evaluate`
+    at every step. Step n evaluates turn n % `turns`. Each turn may use different contexts.
     """
 
     @property
     def turns(self) -> int:
-        """Number of turns; 1 if all steps are alike."""
+        """Number of turns, or 1 if all steps are alike."""
         ...
 
     @property
     def positions(self) -> int:
-        """Largest number of positions that the model computes for one row in a step."""
+        """Largest number of positions that the model computes per row in a step."""
         ...
 
     @property
     def row_bytes(self) -> int:
-        """Upper bound of the memory that one row needs in a step, backward pass included."""
+        """Upper bound for the memory that one row needs in a step, including the backward pass."""
         ...
 
     def tokenize(self, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy) -> HardPrompt:
@@ -97,12 +99,12 @@ class Objective(Protocol):
 
         Raises:
             PromptError: a text is empty or contains a special token.
-            PromptTooLong: a text does not fit into the model's context, and `long` is "refuse".
+            PromptTooLong: a text does not fit into the model's context length, and `long` is "refuse".
         """
         ...
 
     def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[Any]:
-        """Compute the targets of several trainings before their first step, to share forward passes.
+        """Compute the targets of several slots before their first step. They share forward passes.
 
         Raises:
             ConfigError: this objective cannot be used with the model or with one of the prompts.
@@ -116,11 +118,11 @@ class Objective(Protocol):
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
         """Compare `vectors` (R, k, w) with the targets of all slots. Gradients flow to `vectors`.
 
-        A CUDA graph may record and replay this call, so it must not copy values to the host, and the tensors that it
-        reads must keep their addresses until the next `set_slots`.
+        A CUDA graph may record and replay this call. It must therefore not copy values to the host, and its input
+        tensors must keep their addresses until the next `set_slots`.
         """
         ...
 
 
-# Creates the objective for a configuration and for all numbers of soft tokens in the batch.
+# Creates the objective from the configuration and the token counts of a batch.
 ObjectiveFactory = Callable[[TrainConfig, Sequence[int]], Objective]

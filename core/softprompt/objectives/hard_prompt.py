@@ -1,4 +1,4 @@
-"""Tokenize hard prompts: short, cut, in chunks, or a mix of several."""
+"""Tokenize hard prompts, including mixes and prompts that must be cut or split into chunks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def tokenize_prompt(encoder: TextEncoder, text: str, long: LongPromptPolicy = "r
     """Tokenize a prompt.
 
     Args:
-        long: what to do with a prompt that does not fit into the context: refuse it, split it into chunks or cut it.
+        long: what to do if the prompt does not fit into the context length. "refuse": raise PromptTooLong. "chunk":
+            split it; the target is the mean of the chunks. "cut": drop the end.
 
     Raises:
         PromptError: the prompt is empty or contains a special token.
@@ -42,7 +43,7 @@ def tokenize_prompt(encoder: TextEncoder, text: str, long: LongPromptPolicy = "r
 def tokenize_weighted(
     encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy = "refuse"
 ) -> HardPrompt:
-    """Tokenize the mix of `meanings`, which `text` describes. Raise the errors of `tokenize_prompt`."""
+    """Tokenize the mix of `meanings`, which `text` describes. Raises the same errors as `tokenize_prompt`."""
     variants = tuple((meaning.share, tokenize_prompt(encoder, meaning.text, long)) for meaning in meanings)
     chunks = tuple(chunk for _, variant in variants for chunk in variant.chunks)
     return HardPrompt(text, chunks, " … ".join(variant.dropped for _, variant in variants if variant.dropped), variants)
@@ -51,17 +52,20 @@ def tokenize_weighted(
 def tokenize_target(
     encoder: TextEncoder, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy = "refuse"
 ) -> HardPrompt:
-    """Tokenize the mix of `meanings`, or `text` if there are none. Raise the errors of `tokenize_prompt`."""
+    """Tokenize the mix of `meanings`, or `text` if there are none. Raises the same errors as `tokenize_prompt`."""
     return tokenize_weighted(encoder, text, meanings, long) if meanings else tokenize_prompt(encoder, text, long)
 
 
 def _split_evenly(ids: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
-    """Split token ids into as few chunks of nearly equal length as leave room for a context around each."""
+    """Split token ids into the fewest chunks of nearly equal length that fill at most about 4/5 of `room`.
+
+    The rest of `room` is for a context around each chunk.
+    """
     count = -(-len(ids) // max(1, room * 4 // 5))
     ends = [round(len(ids) * i / count) for i in range(count + 1)]
     return tuple(tuple(ids[a:b]) for a, b in pairwise(ends))
 
 
 def contexts_that_fit(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], tokens: int) -> list[str]:
-    """Return the contexts that leave room for the hard prompt, and for `tokens` soft tokens."""
+    """Return the contexts with room for the hard prompt and for `tokens` soft tokens."""
     return contexts_with_room(encoder, contexts, max(tokens, *map(len, prompt.chunks)))

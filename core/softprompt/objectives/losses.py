@@ -1,6 +1,6 @@
 """Losses of pooled embeddings.
 
-Shapes: R rows, b contexts (the prompt alone first), e embed_dim.
+Shapes: R rows, b contexts (the prompt alone first), e embed_dim, q negatives.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch.nn import functional as F
 
 from softprompt.config import ObjectiveName
 
-MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
+MIN_NORM = 1e-12  # the value that torch.nn.functional.normalize uses
 TEMPERATURE = 0.07  # of the contrastive loss; CLIP's initial value (Radford et al. 2021)
 
 
 def cosines(outputs: Tensor, directions: Tensor) -> Tensor:
-    """Return the cosines (R, b) of `outputs` (R, b, e) with unit vectors `directions` (R, b, e).
+    """Return the cosines (R, b) between `outputs` (R, b, e) and the unit vectors `directions` (R, b, e).
 
-    `outputs` gets first-order gradients only.
+    Gradients flow only to `outputs`, and only first-order ones.
     """
     similarities: Tensor = _Cosines.apply(outputs, directions)
     return similarities
 
 
 class _Cosines(torch.autograd.Function):
-    """A hand-written gradient: with autograd, the cosines took a tenth of a small step on a CPU."""
+    """Cosines with a hand-written gradient: with autograd they took a tenth of a small step on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, directions: Tensor) -> Tensor:
@@ -50,15 +50,15 @@ def row_losses(
 ) -> Tensor:
     """Return the losses (R, b) of pooled embeddings.
 
-    cosine, and the pooled part of mixed: 1 - cosine.
-    mse: mean squared error over the target's mean square, so that an output of zeros has loss 1.
-    contrastive: 1 - cosine plus InfoNCE against the negatives (van den Oord et al. 2018).
+    - "cosine", and the pooled part of "mixed": 1 - `cosine`.
+    - "mse": mean squared error divided by the target's mean square, so that zeros have loss 1.
+    - "contrastive": 1 - `cosine`, plus InfoNCE against the negatives (van den Oord et al. 2018).
 
     Args:
         outputs: (R, b, e), not normalized.
-        cosine: (R, b) of outputs and targets.
+        cosine: (R, b) between outputs and targets.
         targets: (R, b, e), not normalized.
-        negatives: (m, e) unit vectors of the contrastive loss, else None.
+        negatives: (q, e) unit vectors for the contrastive loss, or None for other losses.
     """
     if objective == "mse":
         return (outputs - targets).square().mean(-1) / targets.square().mean(-1)

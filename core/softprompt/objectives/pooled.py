@@ -1,8 +1,8 @@
-"""The pooled objective: soft tokens get the pooled embedding of the hard prompt, alone and in contexts.
+"""The pooled objective: train soft tokens to have the hard prompt's pooled embedding, alone and in contexts.
 
-The target of a mix is the weighted mean of its texts' unit embeddings, in every context.
+In every context, the target of a mix is the weighted mean of its texts' unit embeddings.
 
-Shapes: R rows, k soft tokens, w width, b contexts (the prompt alone first), e embed_dim.
+Shapes: R rows, k soft tokens, w width, b contexts (the prompt alone first), c chunks, e embed_dim.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from softprompt.objectives.losses import cosines, row_losses
 from softprompt.prompts.contexts import split_context
 from softprompt.prompts.lineage import WeightedText
 
-MAX_TURNS = 4  # a quarter of the contexts per step trains as well as all of them, 2.5 times as fast (measured)
-ALONE_WEIGHT = 0.3  # weight of the prompt alone in the loss; the contexts share the rest
-SAVED_WIDTHS_PER_POSITION = 40  # a block saves at most 40 x width numbers per position for its backward pass
+MAX_TURNS = 4  # a quarter of the contexts per step trains as well as all of them, and 2.5 times as fast (measured)
+ALONE_WEIGHT = 0.3  # the loss weight of the prompt alone; the contexts share the rest
+SAVED_WIDTHS_PER_POSITION = 40  # upper bound: a block saves 40 x width numbers per position for its backward pass
 
 
 @dataclass(frozen=True)
 class TurnTargets:
-    """The targets and weights of one turn. In a batch, all tensors have a leading dimension R."""
+    """The targets and weights of one turn. In a batch, every tensor has a leading dimension R."""
 
     targets: Tensor  # (b, e), not normalized
     loss_weights: Tensor  # (b,)
-    composed_weights: Tensor  # (b,) of the composed similarity
+    composed_weights: Tensor  # (b,) for the mean that is the composed similarity
 
     @cached_property
     def directions(self) -> Tensor:
@@ -47,24 +47,24 @@ class TurnTargets:
 
 @dataclass(frozen=True)
 class PooledTarget:
-    """The targets of one training, for every turn."""
+    """The targets of one training run, for every turn."""
 
     turns: tuple[TurnTargets, ...]
-    contexts: tuple[tuple[str, ...], ...]  # of every turn; ALONE replaces contexts that do not fit
+    contexts: tuple[tuple[str, ...], ...]  # of every turn; ALONE replaces contexts without room
     skipped: tuple[str, ...]
 
 
 class PooledObjective:
-    """The cosine, mse and contrastive objectives.
+    """The cosine, mse and contrastive objectives. Implements `Objective`; its methods are documented there.
 
     Args:
-        tokens: all numbers of soft tokens in the batch.
+        tokens: the token counts that occur in the batch.
 
     Raises:
-        ConfigError: so many soft tokens do not fit into the model's context.
+        ConfigError: the largest count does not fit into the model's context length.
     """
 
-    runs_whole_rows = False
+    needs_all_positions = False
 
     def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
         self.encoder, self.config, self.token_counts = encoder, config, sorted(set(tokens))
@@ -72,7 +72,7 @@ class PooledObjective:
         self.contexts = contexts_with_room(encoder, config.contexts, self.token_counts[-1])
         self.groups = group_contexts(encoder, self.contexts)
         self.batches = [
-            ContextBatch(encoder, [ALONE, *group], self.token_counts, self.runs_whole_rows) for group in self.groups
+            ContextBatch(encoder, [ALONE, *group], self.token_counts, self.needs_all_positions) for group in self.groups
         ]
         self.negatives = encoder.encode(config.against) if config.against else None
         self.turn_targets: list[TurnTargets] = []
@@ -105,7 +105,7 @@ class PooledObjective:
         for (_, config), fit, targets in zip(prompts, fits, encoded, strict=True):
             by_context = dict(zip([ALONE, *fit], targets, strict=True))
             turns = tuple(self._turn_targets(group, by_context) for group in self.groups)
-            # if the prompt does not fit into a context, its plain target is used instead, with weight 0
+            # a context without room for the prompt gets the target of the prompt alone, with weight 0
             contexts = tuple(
                 (ALONE, *(context if context in by_context else ALONE for context in group)) for group in self.groups
             )
@@ -114,14 +114,14 @@ class PooledObjective:
         return prepared
 
     def _turn_targets(self, group: list[str], targets: dict[str, Tensor]) -> TurnTargets:
-        fits = torch.tensor([1.0, *(float(context in targets) for context in group)])
-        in_context = fits.clone()
+        fits_mask = torch.tensor([1.0, *(float(context in targets) for context in group)])
+        in_context = fits_mask.clone()
         in_context[0] = 0.0
         count = in_context.sum()
         alone_weight = ALONE_WEIGHT if bool(count) else 1.0
         loss_weights = in_context * (1 - alone_weight) / count.clamp(min=1)
         loss_weights[0] = alone_weight
-        composed_weights = in_context / count if bool(count) else fits
+        composed_weights = in_context / count if bool(count) else fits_mask
         contexts = [ALONE, *(context if context in targets else ALONE for context in group)]
         device = self.encoder.device
         return TurnTargets(
@@ -141,7 +141,7 @@ class PooledObjective:
             self.turn_targets.append(TurnTargets(targets, loss_weights, composed_weights))
         tokens = [slot.tokens for slot in slots for _ in range(slot.rows)]
         for batch in self.batches:
-            batch.set_rows(tokens)
+            batch.set_token_counts(tokens)
 
     def evaluate(self, vectors: Tensor, turn: int) -> Evaluation:
         turn_targets, outputs = self.turn_targets[turn], self.batches[turn].outputs(vectors)
@@ -154,7 +154,7 @@ class PooledObjective:
 
 
 def weigh_rows(losses: Tensor, cosine: Tensor, turn_targets: TurnTargets) -> Evaluation:
-    """Return the evaluation of a turn from the losses and cosines (R, b) in its contexts."""
+    """Combine the losses and cosines (R, b) in a turn's contexts into its evaluation."""
     similarities = cosine.detach()
     composed = (similarities * turn_targets.composed_weights).sum(-1)
     return Evaluation((losses * turn_targets.loss_weights).sum(-1), similarities[:, 0], composed)
@@ -163,7 +163,7 @@ def weigh_rows(losses: Tensor, cosine: Tensor, turn_targets: TurnTargets) -> Eva
 def group_contexts(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[str]]:
     """Split contexts into one group per turn.
 
-    All rows of a group are as long as its longest, so contexts with equally long ends go together.
+    Token rows are padded to the longest of their group, so contexts with about as many tokens after `{}` go together.
     """
     count = max(1, min(MAX_TURNS, len(contexts)))
     ordered = sorted(contexts, key=lambda context: len(encoder.tokenizer.encode(split_context(context)[1])))
@@ -173,14 +173,15 @@ def group_contexts(encoder: TextEncoder, contexts: Sequence[str]) -> list[list[s
 def encode_target(encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str]) -> Tensor:
     """Return the target (b, e) of a hard prompt in each context, not normalized.
 
-    The target is the pooled embedding; for a prompt in chunks, their mean; for a mix, the weighted mean of its texts'
-    unit vectors, scaled to the weighted mean of their norms.
+    - Short prompt: its pooled embedding.
+    - Prompt in chunks: the mean of the chunks' pooled embeddings.
+    - Mix: the weighted mean of its texts' unit vectors, scaled to the weighted mean of their norms.
     """
     return encode_targets(encoder, [(prompt, contexts)])[0]
 
 
 def encode_targets(encoder: TextEncoder, prompts: Sequence[tuple[HardPrompt, Sequence[str]]]) -> list[Tensor]:
-    """Return the targets of several hard prompts, each in its own contexts. One pass for all is many times faster."""
+    """Return the targets of several hard prompts, each in its own contexts. A single pass is many times faster."""
     rows = [
         row
         for prompt, contexts in prompts
@@ -198,7 +199,7 @@ def encode_targets(encoder: TextEncoder, prompts: Sequence[tuple[HardPrompt, Seq
 
 
 def _mix(chunk_outputs: Tensor, prompt: HardPrompt) -> Tensor:
-    """Return the target (b, e) of a mix from the embeddings (b, c, e) of all its chunks."""
+    """Return the target (b, e) of a mix, given the embeddings (b, c, e) of all its chunks."""
     parts = chunk_outputs.split_with_sizes([len(variant.chunks) for _, variant in prompt.variants], dim=1)
     means = [(share, part.mean(1)) for (share, _), part in zip(prompt.variants, parts, strict=True)]
     direction = torch.stack([share * F.normalize(output, dim=-1) for share, output in means]).sum(0)

@@ -1,1 +1,1 @@
-"""The soft prompt as data. Needs numpy, but not torch."""
+"""The data model of soft prompts. Needs numpy, but not torch."""

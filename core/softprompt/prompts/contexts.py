@@ -1,6 +1,6 @@
-"""Contexts, sentence templates with `{}` for the soft prompt: some for training, others for grading.
+"""Contexts for training and for grading: sentence templates with `{}` in place of the soft prompt.
 
-The two lists share no content word, so that grading uses only words that training has not seen. A test checks this.
+The two lists share no content words, so that grading uses only words unseen in training. A test checks this.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ GRADING_CONTEXTS = (
 
 
 def check_context(context: str) -> None:
-    """Raise ConfigError unless the context contains `{}` exactly once, and other text."""
+    """Raise ConfigError unless the context contains `{}` exactly once, along with other text."""
     if context.count(PLACEHOLDER) != 1 or not context.replace(PLACEHOLDER, "").strip():
         raise ConfigError(
-            f"the context {context!r} must contain {PLACEHOLDER} exactly once, for the soft prompt, and other words. "
-            "For example: 'a photo of {}'."
+            f"the context {context!r} must contain {PLACEHOLDER} exactly once, where the soft prompt goes, and other "
+            "words. For example: 'a photo of {}'."
         )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from softprompt.errors import PromptError
 from softprompt.prompts.validation import parse_number
 
-MAX_WEIGHTED_TEXTS = 64  # texts that a soft prompt is trained on together
+MAX_WEIGHTED_TEXTS = 64  # texts that one soft prompt can be trained on
 RELATIONS = ("mixed", "composed", "ported")
-# characters: the most that can be tokenized; as JSON they fit into a line of the worker's protocol
+# characters: the most that can be tokenized; as JSON, they fit into one line of the worker protocol
 MAX_PROMPT_LENGTH = 200_000
 
 
@@ -24,11 +24,11 @@ class WeightedText:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A soft prompt that another one was made from, as it was at that time.
+    """A soft prompt from which another soft prompt was made, as it was at that time.
 
     Attributes:
-        relation: "mixed" (a term of the mix it was trained on), "composed" (a word of the composition it was trained
-            on) or "ported" (the same prompt on another model).
+        relation: the ancestor's role: "mixed" (a term of the mix that was trained), "composed" (a word of the
+            composition that was trained) or "ported" (the same prompt on another model).
         weight: the ancestor's weight in the mix.
     """
 
@@ -60,10 +60,10 @@ def ancestor_from_dict(values: dict[str, Any]) -> Ancestor:
 
 
 def check_meanings(prompt: str, meanings: tuple[WeightedText, ...]) -> None:
-    """Raise PromptError if there are too many texts to train on, or too many characters."""
+    """Raise PromptError if a prompt has too many texts to train on, or too many characters."""
     if len(meanings) > MAX_WEIGHTED_TEXTS:
         raise PromptError(
-            f"the prompt stands for {len(meanings):,} sentences, one for each choice of terms in its mixes; "
+            f"the prompt expands to {len(meanings):,} sentences, one for each combination of terms in its mixes; "
             f"at most {MAX_WEIGHTED_TEXTS} can be compared or trained on. Use fewer or smaller mixes."
         )
     characters = max(len(prompt), sum(len(meaning.text) for meaning in meanings))

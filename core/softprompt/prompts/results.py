@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A vocabulary token near a soft token, with their cosine."""
+    """A vocabulary token near a soft token, and the cosine between them."""
 
     token: str
     cosine: float
@@ -15,7 +15,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ReadoutToken:
-    """The nearest vocabulary token of one soft token, and the next nearest as alternatives."""
+    """The vocabulary token nearest to one soft token, with the next nearest as alternatives."""
 
     token: str
     cosine: float
@@ -24,12 +24,12 @@ class ReadoutToken:
 
 @dataclass(frozen=True)
 class HardReadout:
-    """Real words that mean the prompt: gibberish that can be pasted anywhere.
+    """Real words with the same meaning as the prompt. They read like gibberish, but can be pasted anywhere.
 
     Attributes:
         tokens: number of tokens of `text`.
-        similarity: similarity of `text`, tokenized again, to the prompt.
-        composed: mean composition fidelity of `text`; None if no context has room.
+        similarity: similarity of `text`, once re-tokenized, to the prompt.
+        composed: mean composition fidelity of `text`, or None if it fits into no context.
         evaluated: number of texts that the search scored.
     """
 
@@ -44,7 +44,7 @@ class HardReadout:
 
 @dataclass(frozen=True)
 class ContextScore:
-    """Similarity of a composition to its reference text in one context. The floor is that of the prompt alone."""
+    """Similarity of a composition to its reference text in one context. `floor` is that of the prompt alone."""
 
     context: str
     similarity: float
@@ -75,6 +75,6 @@ class ContextFidelity:
 
 
 def _mean(values: list[float]) -> float:
-    import numpy as np  # listing runs needs no numpy
+    import numpy as np  # not needed to list runs
 
     return float(np.mean(values))

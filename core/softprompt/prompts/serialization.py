@@ -13,7 +13,7 @@ from softprompt.prompts.validation import check_config, check_source, check_text
 
 
 def to_dict(prompt: SoftPrompt) -> dict[str, Any]:
-    """Return everything but the tensors as JSON values."""
+    """Return everything except the tensors as JSON values."""
     composition = None if prompt.composition is None else {
         "mean": prompt.composition.mean,
         "worst": prompt.composition.worst,
@@ -70,11 +70,11 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
             raise ValueError(f"{key} is out of bounds")
     check_tensors(vectors, target, losses, similarities)
     if min(values["steps"], values["seconds"]) < 0:
-        raise ValueError("its steps or seconds are negative")
+        raise ValueError("its steps or seconds must not be negative")
     check_time(values["created"])
     check_config(values["config"])
     check_texts("versions", values["versions"])
-    # old entries have no source and no meanings
+    # old entries have neither source nor meanings
     source, meanings = dict(values.get("source", {})), meanings_from_dicts(values.get("meanings", ()))
     check_source(source)
     if len(meanings) > MAX_WEIGHTED_TEXTS:
@@ -132,7 +132,7 @@ def _hard_readout_from_dict(values: dict[str, Any]) -> HardReadout:
     check_texts("a hard readout's text and method", {key: values[key] for key in ("text", "method")})
     tokens, evaluated = values["tokens"], values["evaluated"]
     if type(tokens) is not int or type(evaluated) is not int or min(tokens, evaluated) < 0:
-        raise TypeError("a hard readout's counts are not whole numbers")
+        raise TypeError("a hard readout's counts must be non-negative integers")
     composed = None if values["composed"] is None else parse_number(values["composed"])
     similarity, seconds = parse_number(values["similarity"]), parse_number(values["seconds"])
     return HardReadout(values["text"], tokens, similarity, composed, values["method"], evaluated, seconds)

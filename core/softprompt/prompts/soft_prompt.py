@@ -23,14 +23,14 @@ class SoftPrompt:
     The provenance of an imported soft prompt can be incomplete: unknown values are "", None or an empty tensor.
 
     Attributes:
-        hard_prompt: the prompt it means; for a mix, a summary for people.
-        model_fingerprint: identifies the weights, because models of the same name may differ.
+        hard_prompt: the prompt it stands for; for a mix, a readable summary.
+        model_fingerprint: identifies the weights, because models with the same name can differ.
         vectors: (k, width) float32.
         target: (embed_dim,) float32, of unit length.
         losses, similarities: (steps,) float32.
-        composition: fidelity in contexts; None if no context has room for the prompt.
-        hidden: hidden-state similarity by family of image programs.
-        source: what the imported file says about itself.
+        composition: fidelity in contexts, or None if the prompt fits into no context.
+        hidden: hidden-state similarity for each family of image programs.
+        source: metadata of the imported file.
         meanings: the weighted texts of a mix; () for a single prompt.
     """
 
@@ -64,7 +64,7 @@ class SoftPrompt:
 
     @property
     def reference_texts(self) -> tuple[WeightedText, ...]:
-        """The texts that it means; their weights sum to 1. () if unknown."""
+        """The texts that the soft prompt stands for, with weights that sum to 1, or () if unknown."""
         return self.meanings or ((WeightedText(self.hard_prompt, 1.0),) if self.hard_prompt else ())
 
     @property

@@ -1,4 +1,4 @@
-"""Results of a sweep. A module of its own, because the interface needs only these for its first paint."""
+"""Results of a sweep. A separate module, because the app's first paint needs only these."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Result for one token count. Values that are not known yet are None."""
+    """The result for one token count. Values not yet known are None."""
 
     tokens: int
     similarity: float | None = None

@@ -1,8 +1,8 @@
-"""Find the syntax of image programs in a prompt: weights, LoRA tags, wildcards, infotexts.
+"""Find image-program syntax in a prompt: weights, LoRA tags, wildcards, infotexts.
 
-A text encoder has no such syntax: it reads every character as words. The programs (AUTOMATIC1111, Forge, ComfyUI,
-InvokeAI, the Dynamic Prompts extension) take the syntax out before the text reaches the encoder, so a prompt copied
-from one of them does not mean the same here.
+A text encoder knows no such syntax and treats it as words. The programs (AUTOMATIC1111, Forge, ComfyUI, InvokeAI, the
+Dynamic Prompts extension) remove the syntax before the text reaches the encoder, so a prompt copied from one of them
+has a different meaning here.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _ATOM = re.compile(
 _WEIGHT_AT_END = re.compile(r"(?<!\d):\s*[+-]?(?:\d(?:\.\d{0,6})?|\.\d{1,6})\s*\Z")
 _SCHEDULE = re.compile(r"(?P<first>[^:]*):[^:]*:\s*\d{1,4}(?:\.\d{0,6})?\s*\Z")
 _CHOICE_PREFIX = re.compile(r"\s*(?:\d{1,3}(?:-\d{1,3})?\$\$)?(?:[^|$]{0,20}\$\$)?(?:\d{0,4}\.?\d{0,6}::)?")
-# a negative prompt, or the settings that every such program writes after it
+# a negative prompt, or the settings that all these programs write after it
 _INFOTEXT = re.compile(r"(?:\A|(?<=\s))(?:Negative prompt:|Steps:\s*\d{1,6}\s*,\s*[A-Z][\w ]{1,40}:)")
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
-MAX_DEPTH = 32  # brackets inside brackets; deeper ones are punctuation, and the search stays linear
-MAX_WEIGHT_LENGTH = 24  # characters of ":1.3" with its spaces
+MAX_DEPTH = 32  # nested brackets; deeper ones count as punctuation, which keeps the search linear
+MAX_WEIGHT_LENGTH = 24  # characters in ":1.3", including spaces
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PreparedPrompt:
 
 
 def prepare_prompt(text: str, plain: bool = False) -> PreparedPrompt:
-    """Cut an infotext before its negative prompt. With `plain`, remove all other syntax too."""
+    """Cut off the negative prompt and settings of an infotext. With `plain`, remove all other syntax too."""
     spans = find_syntax(text)
     kinds = frozenset(span.kind for span in spans)
     parts, at = list[str](), 0
@@ -74,7 +74,7 @@ def prepare_prompt(text: str, plain: bool = False) -> PreparedPrompt:
 
 
 def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, option: str = "--plain", several: bool = False) -> str:
-    """Describe in one line the syntax that a prompt has and what happened to it; "" if it has none.
+    """Describe on one line the syntax in a prompt and what happened to it. Returns "" if there is none.
 
     Args:
         plain: whether the syntax was removed.
@@ -86,7 +86,7 @@ def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, option: str = "--p
     sentences = []
     if names := [name for kind, name in KIND_DESCRIPTIONS.items() if kind in present]:
         listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        action = "they were removed" if plain else f"the model reads them as words. {option} removes them"
+        action = "they were removed" if plain else f"the model reads them as words. Use {option} to remove them"
         sentences.append(f"{has} {listed}: {action}")
     if "infotext" in present:
         sentences.append(f"{was} cut before the negative prompt or the settings")
@@ -98,7 +98,7 @@ def find_syntax(text: str) -> list[SyntaxSpan]:
     infotext = _INFOTEXT.search(text)
     end = infotext.start() if infotext else len(text)
     spans = [SyntaxSpan("infotext", end, len(text))] if infotext else []
-    is_all_caps = not any(character.islower() for character in text[:end])  # in all caps, AND is a word
+    is_all_caps = not any(character.islower() for character in text[:end])  # then AND is an ordinary word
     open_brackets: list[tuple[str, int]] = []
     for match in _ATOM.finditer(text, 0, end):
         kind, start, stop = match.lastgroup, match.start(), match.end()
@@ -115,7 +115,7 @@ def find_syntax(text: str) -> list[SyntaxSpan]:
 
 
 def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> list[SyntaxSpan]:
-    """Push an opening bracket. For a closing bracket, return the syntax that it and its partner mark."""
+    """Push an opening bracket. For a closing bracket, return the syntax that the pair marks."""
     bracket = text[at]
     if bracket in _CLOSES:
         if len(open_brackets) == MAX_DEPTH:
@@ -123,14 +123,14 @@ def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> 
         open_brackets.append((bracket, at))
         return []
     if not open_brackets or _CLOSES[open_brackets[-1][0]] != bracket:
-        open_brackets.clear()  # brackets that do not match are punctuation
+        open_brackets.clear()  # unmatched brackets are punctuation
         return []
     opening, start = open_brackets.pop()
     inside = text[start + 1 : at]
     tail = max(start + 1, at - MAX_WEIGHT_LENGTH)
     if opening != "(" and "|" in inside:
         prefix = _CHOICE_PREFIX.match(inside)
-        assert prefix is not None  # it also matches the empty string
+        assert prefix is not None  # the pattern also matches the empty string
         first_end = start + 1 + inside.index("|", prefix.end())
         return [SyntaxSpan("choice", start, start + 1 + prefix.end()), SyntaxSpan("choice", first_end, at + 1)]
     if opening == "[" and (schedule := _SCHEDULE.match(inside)):
@@ -145,7 +145,7 @@ def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> 
 
 
 def _without_overlaps(spans: list[SyntaxSpan]) -> list[SyntaxSpan]:
-    """Sort spans and merge those that overlap, so that nothing is removed twice."""
+    """Sort spans and merge overlapping ones, so that nothing is removed twice."""
     merged: list[SyntaxSpan] = []
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         if merged and span.start < merged[-1].end:
@@ -157,7 +157,7 @@ def _without_overlaps(spans: list[SyntaxSpan]) -> list[SyntaxSpan]:
 
 
 def _tidy(text: str) -> str:
-    """Close the gaps that removed syntax leaves: double spaces and commas, and a comma at either end."""
+    """Clean up after removed syntax: repeated spaces and commas, and commas at either end."""
     text = re.sub(r"[ \t]+", " ", text)
     text = re.sub(r"(?: ?, ?){2,}", ", ", text)
     text = re.sub(r" ([,.;:!?])", r"\1", text)

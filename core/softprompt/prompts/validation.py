@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-# number of values in `source`, characters of one value, characters of all values
+# number of values in `source`, characters per value, characters in total
 MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_SOURCE_BYTES = (64, 4000, 100_000)
-_FIRST_YEAR, _LAST_YEAR = 2, 9998  # one year inside the range that every time zone can express
+_FIRST_YEAR, _LAST_YEAR = 2, 9998  # a year inside datetime's range, so that any time zone can express the time
 
 
 def parse_number(value: Any) -> float:
-    """Return `value` as a float. Raises TypeError if it is not a number, ValueError if it is not finite."""
+    """Return `value` as a float. Raises TypeError if it is not a number, or ValueError if it is not finite."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{str(value)[:40]} is not a number")
     try:
@@ -26,7 +26,7 @@ def parse_number(value: Any) -> float:
 
 
 def check_time(text: str) -> None:
-    """Raise ValueError unless `text` is an ISO date with time and zone that every time zone can express."""
+    """Raise ValueError unless `text` is an ISO 8601 date and time with a UTC offset that any time zone can express."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
@@ -45,13 +45,13 @@ def check_config(config: dict[str, Any]) -> None:
 
 
 def check_texts(what: str, values: dict[str, Any]) -> None:
-    """Raise TypeError unless all values are texts."""
+    """Raise TypeError unless all values are strings."""
     if not all(isinstance(value, str) for value in values.values()):
-        raise TypeError(f"{what} are not texts")
+        raise TypeError(f"{what} must be strings")
 
 
 def check_source(source: dict[str, Any]) -> None:
-    """Raise TypeError or ValueError unless all values are texts, finite numbers, booleans or None."""
+    """Raise TypeError or ValueError unless all values are strings, finite numbers, booleans or None."""
     for value in source.values():
         if isinstance(value, float):
             parse_number(value)
@@ -60,7 +60,7 @@ def check_source(source: dict[str, Any]) -> None:
 
 
 def check_source_size(source: dict[str, Any]) -> None:
-    """Raise ValueError if `source` is larger than this program stores: the file only claims to be from this program."""
+    """Raise ValueError if `source` is larger than this program would write, so that the file must be forged."""
     if len(source) > MAX_SOURCE_VALUES or truncate_source(source) != source:
         raise ValueError(
             f"its source has more than {MAX_SOURCE_VALUES} values, {MAX_SOURCE_LENGTH:,} characters in one value, "
@@ -69,7 +69,7 @@ def check_source_size(source: dict[str, Any]) -> None:
 
 
 def truncate_source(source: dict[str, Any]) -> dict[str, Any]:
-    """Return as many of the first values as this program stores."""
+    """Return the first values that fit within the limits."""
     stored: dict[str, Any] = {}
     remaining = MAX_SOURCE_BYTES
     for key, value in source.items():

@@ -1,4 +1,4 @@
-"""Write files atomically. They are private whatever the umask, unless `PUBLIC_MODE` is asked for."""
+"""Write files atomically. Files are private regardless of the umask unless `PUBLIC_MODE` is requested."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from softprompt.system.paths import free_cache
 
 Result = TypeVar("Result")
 
-PARTIAL_SUFFIX = ".partial"  # of a file while it is written; its name starts with a dot
-NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's quota is used up
+PARTIAL_SUFFIX = ".partial"  # marks a file that is being written; its name starts with a dot
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the user's quota is exhausted
 _PARTIAL_NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{16}\.partial", re.DOTALL)
-PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o666  # for the user only; for everyone whom the umask allows
-STALE_SECONDS = 3600.0  # older temporary files are left from a crash: a write takes less than a second
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o666  # for the user only; for everyone the umask allows
+STALE_SECONDS = 3600.0  # a write takes less than a second, so an older temporary file was left by a crash
 
 
 def retry_without_reserve(folder: Path, write: Callable[[], Result]) -> Result:
-    """Call `write`. If no space is left in `folder`, delete rebuildable caches and call it once more."""
+    """Call `write`. If there is no space left for `folder`, delete rebuildable caches and call `write` once more."""
     try:
         return write()
     except OSError as error:
@@ -40,7 +40,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
     """Write `data` durably to the new file `path`.
 
     Writes and syncs a temporary file in the same folder, renames it, then syncs the folder. A failed sync is never
-    repeated on the same file, because it may have dropped the data.
+    retried on the same file, because the data may be gone by then.
 
     Raises:
         FileExistsError: `path` exists.
@@ -59,13 +59,13 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise
     try:
         sync_folder(path.parent)
-    except OSError:  # the name might not survive a crash: remove it and report the failure
+    except OSError:  # the name might not survive a crash, so remove it and report the failure
         path.unlink(missing_ok=True)
         raise
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
-    """Write `data` to `path` atomically and durably. An old file survives a failed write. Raises OSError."""
+    """Write `data` to `path` atomically and durably. If that fails, the old file remains. Raises OSError."""
     with name_path_in_errors(path):
         retry_without_reserve(path.parent, lambda: _replace_file(path, data, mode))
 
@@ -82,7 +82,7 @@ def _replace_file(path: Path, data: bytes, mode: int) -> None:
 
 @contextmanager
 def name_path_in_errors(path: Path) -> Iterator[None]:
-    """Name `path` in every OSError raised inside. A failed write names no file, a failed rename the temporary file."""
+    """Name `path` in every OSError raised inside: a failed write names no file, a failed rename the temporary one."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def _write_partial(path: Path, data: bytes, mode: int) -> Path:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
-            if mode == PRIVATE_MODE:  # a umask may deny even the user's own rights
+            if mode == PRIVATE_MODE:  # the umask may deny even the user's own access
                 set_mode(descriptor, mode)
             view = memoryview(data)
             while view:
@@ -111,15 +111,15 @@ def _write_partial(path: Path, data: bytes, mode: int) -> Path:
 
 
 def rename_new(partial: Path, path: Path) -> None:
-    """Rename without replacing. A hard link fails if the name exists, whereas a rename would overwrite the file."""
+    """Rename without overwriting: create a hard link, which fails if `path` exists, and remove the old name."""
     try:
         os.link(partial, path)
     except FileExistsError:
-        # a network file system that repeats a request after a lost reply reports its own link as existing
+        # after a lost reply, a network file system repeats the request and finds its own link
         if not _is_same(partial, path):
             raise
     except OSError as error:
-        if error.errno not in UNSUPPORTED_ERRNOS:  # those mean no hard links: exFAT, some network mounts
+        if error.errno not in UNSUPPORTED_ERRNOS:  # unsupported: exFAT and some network mounts have no hard links
             raise
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "it already exists", str(path)) from None
@@ -127,7 +127,7 @@ def rename_new(partial: Path, path: Path) -> None:
         return
     try:
         partial.unlink()
-    except OSError:  # after a reported failure, the file must not exist
+    except OSError:  # a reported failure must not leave the file behind
         path.unlink(missing_ok=True)
         raise
 
@@ -140,17 +140,17 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 def read_file(path: Path | str, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file. Raises OSError for the same reasons as `open_file`."""
+    """Return the bytes of a regular file. Raises the same errors as `open_file`."""
     with open_file(path, max_bytes) as file:
         return file.readall()[:max_bytes]
 
 
 def open_file(path: Path | str, max_bytes: int) -> io.FileIO:
-    """Open a regular file for reading, without a buffer.
+    """Open a regular file for unbuffered reading.
 
-    Raises OSError for a link, for anything that is not a regular file, and for a file of more than `max_bytes` bytes.
+    Raises OSError for a symlink, for anything else that is not a regular file, and for more than `max_bytes` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # must not wait for a pipe
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -158,7 +158,7 @@ def open_file(path: Path | str, max_bytes: int) -> io.FileIO:
         if status.st_size > max_bytes:
             raise OSError(0, f"it has {status.st_size:,} bytes; at most {max_bytes:,} are allowed")
         return io.FileIO(descriptor)
-    except BaseException:  # Ctrl-C too must close the file
+    except BaseException:  # even Ctrl-C must close the file
         os.close(descriptor)
         raise
 
@@ -172,12 +172,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Return whether this is a temporary name of this program. Other programs use names with the same ending."""
+    """Return whether `name` is one of our temporary names. Other programs use the same suffix."""
     return _PARTIAL_NAME.fullmatch(name) is not None
 
 
 def remove_stale_partial(partial: Path) -> None:
-    """Remove a temporary file that a crash left, but not a recent one or one of another program or user."""
+    """Remove a temporary file left by a crash, unless it is recent or belongs to another program or user."""
     with suppress(OSError):
         status = partial.lstat()
         is_own = is_partial(partial.name) and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

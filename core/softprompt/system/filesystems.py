@@ -1,4 +1,4 @@
-"""Differences between file systems: some lack modes, synced folders, or locks that work across hosts."""
+"""Differences between file systems: some lack modes, folder syncing, or locks that work across hosts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-# errors for an unsupported operation; FUSE, vfat, CIFS, 9p and DrvFs all differ
+# errors that mean "unsupported"; FUSE, vfat, CIFS, 9p and DrvFs all differ
 UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 _SHARED = re.compile(
@@ -18,8 +18,8 @@ _SHARED = re.compile(
 def set_mode(target: Path | int, mode: int) -> None:
     """Set the mode of a path or descriptor if its file system has modes.
 
-    Otherwise the mount options decide who may read. Failing then would mean that nothing could be saved there.
-    `is_open_to_others` reports what a mount allows.
+    Otherwise the mount options decide who has access, and raising an error would make saving there impossible.
+    `is_open_to_others` reports the access that a mount gives.
     """
     try:
         os.fchmod(target, mode) if isinstance(target, int) else target.chmod(mode)
@@ -34,7 +34,7 @@ def is_open_to_others(path: Path) -> bool:
 
 
 def sync(descriptor: int) -> None:
-    """Sync an open file or folder. Raises OSError, but not where the file system cannot sync folders."""
+    """Sync an open file or folder. Raises OSError, except where the file system does not support syncing."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -43,7 +43,7 @@ def sync(descriptor: int) -> None:
 
 
 def is_shared(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Return whether `folder` is on a network file system, or on FUSE, which usually is one. False if unknown."""
+    """Return whether `folder` is on a network file system, or on FUSE, which usually is one, or False if unknown."""
     real = os.path.realpath(folder)
     best, fs_type = "", ""
     try:

@@ -12,7 +12,7 @@ Reporting = Generator[Report, bool | None, Result]
 
 
 def drive(work: Reporting[Report, Result], on_report: Callable[[Report], bool | None] | None = None) -> Result:
-    """Run `work` to its end and return its result.
+    """Run `work` to completion and return its result.
 
     Args:
         on_report: called with each report; returns True to stop.

@@ -18,16 +18,16 @@ def try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError as error:  # Lustre and NFS can be mounted without locks
+        except OSError as error:  # Lustre and NFS can be mounted without lock support
             os.close(descriptor)
-            raise OSError(error.errno, f"its file system has no locks: {error.strerror}", str(path)) from error
+            raise OSError(error.errno, f"its file system lacks lock support: {error.strerror}", str(path)) from error
         if is_path_of(path, descriptor):
             return descriptor
-        os.close(descriptor)  # the file was removed meanwhile, so no other process would find this lock
+        os.close(descriptor)  # the file has been removed since, so no other process would find this lock
 
 
 def is_path_of(path: Path, descriptor: int) -> bool:
-    """Return whether `path` is the file that is open as `descriptor`."""
+    """Return whether `path` still names the file that is open as `descriptor`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the user's files are: under SOFTPROMPT_HOME if set, else in the platform's folders for data and caches."""
+"""Locations of the user's files: under SOFTPROMPT_HOME if set, otherwise in the platform's data and cache folders."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ INDEX_NAME = re.compile(r"(library-[0-9a-f]{16})\.(\d{1,9})\.sqlite(?:-wal|-shm|
 
 
 def data_folder() -> Path:
-    """Return the folder of the library and of all other files that must not be lost."""
+    """Return the folder for the library and all other files that must not be lost."""
     return _home_subfolder("data") or Path(platformdirs.user_data_dir(APP_NAME, appauthor=False))
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that can be rebuilt."""
+    """Return the folder for files that can be rebuilt."""
     return _home_subfolder("cache") or Path(platformdirs.user_cache_dir(APP_NAME, appauthor=False))
 
 
 def local_cache_folder() -> Path:
-    """Return the cache folder to use if `cache_folder` is shared by hosts.
+    """Return the cache folder to use if hosts share `cache_folder`.
 
-    Any user may have created it: check it with `find_privacy_problem`.
+    Another user may have created it, so check it with `find_privacy_problem`.
     """
     return Path(f"/var/tmp/{APP_NAME}-{os.geteuid()}")
 
 
 def free_cache(near: Path) -> bool:
-    """Delete the libraries' indexes on the file system of `near`, and return whether there were any.
+    """Delete the library indexes on the same file system as `near`. Return whether there were any.
 
-    Each index is replaced by an empty one with the next number. SQLite finds the files beside a database by name, so a
-    program that still has the old index open would mistake a new index of the same name for its own.
+    Each index is replaced with an empty one that has the next number. SQLite finds a database's companion files by
+    name, so a program that still has the old index open would mistake a new index of the same name for its own.
     """
     freed = False
     for folder in (cache_folder(), local_cache_folder()):
@@ -50,7 +50,7 @@ def free_cache(near: Path) -> bool:
                 folder == local_cache_folder() and find_privacy_problem(folder)
             ):
                 continue
-            names = sorted(path.name for path in folder.iterdir())  # a database comes before its other files
+            names = sorted(path.name for path in folder.iterdir())  # a database sorts before its companion files
             matches = [match for match in map(INDEX_NAME.fullmatch, names) if match]
             sizes = [(folder / match[0]).lstat().st_size for match in matches]
         except OSError:
@@ -74,7 +74,7 @@ def _home_subfolder(part: str) -> Path | None:
     try:
         return Path(home).expanduser().absolute() / part
     except RuntimeError as error:
-        raise HomeError(f"{HOME_VARIABLE} is {home!r}, but there is no such user. Set it to a folder.") from error
+        raise HomeError(f"{HOME_VARIABLE} is {home!r}, which names an unknown user. Set it to a folder.") from error
 
 
 def find_privacy_problem(folder: Path) -> str:
@@ -88,7 +88,7 @@ def find_privacy_problem(folder: Path) -> str:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder and its parents if they are missing, private whatever the umask.
+    """Create a folder and any missing parents, private regardless of the umask.
 
     Raises:
         HomeError: the folder cannot be created, or another user put a link in its place.

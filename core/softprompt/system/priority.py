@@ -1,4 +1,4 @@
-"""Lower the priority of long computations, so that the machine stays responsive. Do it before torch is imported."""
+"""Lower the priority of long computations, so that the machine stays responsive. Call this before importing torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-WORKER_NICENESS, BATCH_NICENESS = 5, 10  # people watch the worker; they return to a batch later
+WORKER_NICENESS, BATCH_NICENESS = 5, 10  # people wait for the worker, but come back to a batch later
 RETRY_SECONDS = 0.12
 AUTOGROUP_PATH = Path("/proc/self/autogroup")
 
@@ -16,12 +16,13 @@ def lower_priority(niceness: int) -> None:
     """Lower the priority of this process, unless the user has already set another niceness.
 
     On Linux each thread has its own niceness, and new threads inherit it. With autogroups, the kernel compares the
-    niceness of processes only within a session, and sessions have a niceness of their own. A process that leads its
-    session, such as the worker, lowers that too. A shell's session is left alone: it would stay low after the command.
+    niceness of processes only within a session, and each session has its own niceness. A process that leads its
+    session, such as the worker, also sets the session's. A shell's session is left alone, because the change would
+    outlast the command.
     """
     if not hasattr(os, "nice") or os.getpriority(os.PRIO_PROCESS, 0) != 0:
         return
-    with suppress(OSError):  # not permitted, or no autogroups: the machine is only less responsive
+    with suppress(OSError):  # not permitted, or no autogroups; the machine is just less responsive
         os.nice(niceness)
         if os.getsid(0) == os.getpid():
             try:

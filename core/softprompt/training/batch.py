@@ -1,6 +1,7 @@
 """Train many soft prompts in one batch. When one finishes, the next waiting prompt takes its rows.
 
-A single training, its restarts, a token sweep and thousands of prompts all run as such a batch.
+A single prompt, its restarts, a token sweep and thousands of prompts are all trained in such a batch.
+
 Shapes: R rows (the restarts of all slots in order), r rows of one slot, k soft tokens, w width.
 """
 
@@ -23,22 +24,23 @@ from softprompt.training.task import TrainingState
 
 
 class TrainingBatch:
-    """Several trainings on one model with one objective. Each slot has its own schedule and stopping rules.
+    """Several training runs on one model with one objective. Each slot has its own schedule and stopping rules.
 
-    Slots may have any number of soft tokens listed in `token_counts`. Raises torch's RuntimeError if the device fails.
+    `token_counts` lists the numbers of soft tokens that a slot may have. If the device fails, methods raise torch's
+    RuntimeError.
     """
 
     def __init__(
         self, model: FrozenModel, objective: Objective, config: TrainConfig, token_counts: Sequence[int]
     ) -> None:
-        self.model, self.objective, self.config = model, objective, config
+        self.model, self.objective, self.config = model, objective, config  # slots share only the config's batch_key
         self.optimizer = BatchedAdam(model.device, max(token_counts), model.width, objective.turns)
         self.graphs = graphs_for(model.device)
         self.slots: list[BatchSlot] = []
-        self.clock = 0
+        self.clock = 0  # steps of the batch; selects the turn and the column of the window
 
     def prepare(self, trainings: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[BatchSlot]:
-        """Prepare trainings, each a (prompt, config, key), without starting them. Encodes all targets in one pass."""
+        """Return a slot for each (prompt, config, key), not inserted yet. All targets are encoded in one pass."""
         targets = self.objective.prepare([(prompt, config) for prompt, config, _ in trainings])
         return [
             BatchSlot(prompt, config, target, key)
@@ -46,7 +48,7 @@ class TrainingBatch:
         ]
 
     def insert(self, new_slots: Sequence[tuple[BatchSlot, Tensor, TrainingState | None]]) -> None:
-        """Add slots, each from its start vectors (r, k, w) or, if given, from a saved state."""
+        """Add slots, each with its start vectors (r, k, w) or, if there is one, a saved state."""
         if not new_slots:
             return
         turns = self.objective.turns
@@ -57,12 +59,12 @@ class TrainingBatch:
                 slot.step, slot.seconds_before, slot.synced_step = state.step, state.seconds, state.step
                 slot.history_chunks = [state.tensors["history"].clone()]
                 if not self.slots:
-                    self.clock = state.step  # a resumed single training then sees its contexts in the same order
+                    self.clock = state.step  # a run resumed alone continues with the turn it would have had
             max_norm = self.model.token_norm if config.project_norm else math.inf
             rows.append(init_rows(clip_norm(start, max_norm), turns) if state is None else state.tensors)
             values = (slot.step, config.steps, config.rate * self.model.token_std, max_norm)
             schedules.append(RowSchedule(*(torch.full((r,), value) for value in values)))
-        self.optimizer.add_rows(rows, schedules)  # changes nothing if it runs out of memory
+        self.optimizer.add_rows(rows, schedules)  # if memory runs out, this raises and leaves the batch as it was
         slots = [slot for slot, _, _ in new_slots]
         for slot in slots:
             slot.started_at = time.perf_counter()
@@ -70,7 +72,7 @@ class TrainingBatch:
         self._rebuild()
         self.sync(slots)
         for slot in slots:
-            if slot.step and self.should_check():  # the state may be from the slot's last step
+            if slot.step and self.should_check():  # the saved state may be that of the slot's last step
                 self._check_finished(slot)
 
     def remove(self, slots: Sequence[BatchSlot]) -> None:
@@ -124,22 +126,26 @@ class TrainingBatch:
         self.optimizer.step(*self.objective.evaluate(self.optimizer.vectors, turn))  # loss and similarities, (R,) each
 
     def should_check(self) -> bool:
-        """Return whether a check is due. Checks come at fixed steps, so that runs with the same seed stay identical."""
+        """Return whether to call `check`.
+
+        That is every CHECK_STEPS steps, at a slot's last step and, on the CPU, once a row reaches `stop_at`. Elapsed
+        time plays no part, so runs with the same seed stay identical.
+        """
         if not self.slots:
             return False
         if self.clock % CHECK_STEPS == 0 or any(slot.step == slot.config.steps for slot in self.slots):
             return True
-        # on the cpu there is nothing to wait for, and a training with `stop_at` may need only a dozen steps
+        # on the CPU there is nothing to wait for, and a run with `stop_at` may need only a dozen steps
         return self.model.device.type == "cpu" and bool((self.optimizer.tensors["best_reached"] >= self._stop_at).any())
 
     def check(self) -> None:
-        """Sync all slots and set `stopped` on those that are finished."""
+        """Sync all slots and set `stopped` on the finished ones."""
         self.sync(self.slots)
         for slot in self.slots:
             self._check_finished(slot)
 
     def sync(self, slots: Sequence[BatchSlot]) -> None:
-        """Copy the metrics of `slots` from the device. Waits for the device."""
+        """Copy the metrics of `slots` to the CPU. Waits for the device."""
         metrics, begin = self.optimizer.read_metrics(), 0
         for slot in self.slots:
             rows = slice(begin, begin + slot.config.restarts)
@@ -166,12 +172,12 @@ class TrainingBatch:
             slot.stopped = "steps"
 
     def states(self) -> dict[str, TrainingState]:
-        """Return the state of every slot by its key. Waits for the device."""
+        """Return the state of every slot, by key. Waits for the device."""
         self.sync(self.slots)
         return {slot.key: self.state(slot) for slot in self.slots}
 
     def state(self, slot: BatchSlot) -> TrainingState:
-        """Return the state of a slot that has just been synced. Waits for the device."""
+        """Return the state of a slot, which must just have been synced. Waits for the device."""
         begin = sum(other.config.restarts for other in self.slots[: self.slots.index(slot)])
         tensors = self.optimizer.export_rows(slice(begin, begin + slot.config.restarts), slot.tokens)
         tensors["history"] = slot.history().clone()

@@ -1,7 +1,8 @@
 """CUDA graphs: record a training step once and replay it as one launch. On a GPU a small step is mostly launch time.
 
-Off unless SOFTPROMPT_CUDA_GRAPHS=1: not yet measured on a GPU. A recorded step must read nothing from the host and keep
-its tensors at fixed addresses, as TrainingBatch does; a test checks that on the cpu.
+Off unless SOFTPROMPT_CUDA_GRAPHS=1, because the gain has not been measured on a GPU yet. A recorded step must not read
+anything from the host, and its tensors must keep their addresses. TrainingBatch meets both conditions (a test checks
+this on the CPU).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ VARIABLE = "SOFTPROMPT_CUDA_GRAPHS"
 
 
 def graphs_for(device: torch.device) -> StepGraphs | None:
-    """Return the recorder for a batch on this device, or None if recording is off."""
+    """Return a recorder for batches on this device, or None if recording is off."""
     enabled = os.environ.get(VARIABLE, "") not in ("", "0")
     return StepGraphs(device) if enabled and device.type == "cuda" else None
 
@@ -36,7 +37,7 @@ class StepGraphs:
         self._recorded: dict[int, Recording] = {}
 
     def clear(self) -> None:
-        """Discard all recordings: they are invalid after rows were added or removed."""
+        """Discard all recordings. They become invalid when rows are added or removed."""
         self._warm.clear()
         self._recorded.clear()
 

@@ -1,4 +1,4 @@
-"""The error of a failed training."""
+"""The error that a failed training run raises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TrainingFailed(SoftPromptError):
-    """Training failed. `best` is the best soft prompt up to then, or None."""
+    """Training failed. `best` is the best soft prompt so far, or None."""
 
     def __init__(self, message: str, best: SoftPrompt | None = None) -> None:
         super().__init__(message)

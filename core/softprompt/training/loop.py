@@ -1,7 +1,9 @@
 """The training loop for one prompt: gradient descent on a few input embeddings of a frozen model.
 
-It runs a TrainingBatch with one slot. Shapes: r restarts, k soft tokens, w width. Sources: Lester et al. 2021 (prompt
-tuning), Gal et al. 2022 (textual inversion); norm projection and context training are this project's own.
+It uses a TrainingBatch with one slot. Sources: Lester et al. 2021 (prompt tuning), Gal et al. 2022 (textual inversion);
+norm projection and training in contexts are this project's own.
+
+Shapes: k soft tokens, w width.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from softprompt.training.init import init_vectors
 from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingResult, TrainingState
 
-# steps between reports, or a function that says after each step whether a report is due; asking it costs no device wait
+# steps between reports, or a function from the step to whether a report is due; it is called after every step and never
+# waits for the device
 Interval = int | Callable[[int], bool]
 
 
 @dataclass(frozen=True)
 class Report:
-    """The progress of a training. `loss` and `similarity` are the best restart's at this step.
+    """Progress of a training run. `loss` and `similarity` are those of the best restart at this step.
 
-    `state` captures the training at this report. Call it before the training continues.
+    `state()` captures the training state as of this report; call it before training continues.
     """
 
     step: int
@@ -40,8 +43,8 @@ class Report:
     best_loss: float
     best_similarity: float
     seconds: float
-    vectors: Tensor  # (k, w) on the cpu: the best so far
-    restarts: tuple[float, ...]  # every restart's loss at this step; () with one restart
+    vectors: Tensor  # (k, w) the best so far, on the CPU
+    restarts: tuple[float, ...]  # the loss of every restart at this step; () if there is only one
     state: Callable[[], TrainingState] = field(repr=False)
 
     @property
@@ -61,24 +64,24 @@ def train_one(
 ) -> Generator[Report, bool | None, TrainingResult]:
     """Train one soft prompt. Yields a Report at every `interval` and at the end; send True to stop.
 
-    If the loss becomes NaN or the device fails, the result is the best so far, with `failure` set.
+    If the loss becomes NaN or the device fails, the result has the best vectors so far, and `failure` is set.
 
     Args:
         start: (k, w) the start vectors for init "soft".
         resume: a state to continue from.
 
     Raises:
-        ConfigError: the soft tokens do not fit the model.
-        TrainingFailed: not even the first step was possible.
+        ConfigError: the model has no room for this many soft tokens, or a setting cannot be used here.
+        TrainingFailed: the device failed before the first step.
     """
     if config.tokens == "auto":
-        raise ConfigError("tokens is auto, which only train and iter_train support. Give a number.")
+        raise ConfigError("tokens is 'auto', which only train and iter_train support. Use a number.")
     check_token_count(model, config.tokens)
     try:
         batch = TrainingBatch(model, make_objective(config, [config.tokens]), config, [config.tokens])
         (slot,) = batch.prepare([(prompt, config, "")])
         batch.insert([(slot, init_vectors(model, prompt, config, config.tokens, start), resume)])
-    except RuntimeError as error:  # torch raises it, or a subclass, if a device is lost or full
+    except RuntimeError as error:  # raised by torch, also as a subclass, if a device is lost or full
         raise TrainingFailed(device_failure(error, model.device)) from error
 
     is_due = interval if callable(interval) else lambda step: step % interval == 0
@@ -97,7 +100,7 @@ def train_one(
 
 
 def build_report(batch: TrainingBatch, slot: BatchSlot) -> Report:
-    """Return the progress of a slot as of its last sync."""
+    """Build a report from the slot's last sync."""
     history, row = slot.history(), slot.best_row
     current = history[-1, :, row].tolist()
     best = history[int(slot.metrics.best_step[row]), :, row].tolist()

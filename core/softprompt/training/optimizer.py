@@ -1,8 +1,10 @@
 """Adam for many independent soft prompts in one tensor.
 
-Shapes: R rows, k soft tokens, w width, T turns of contexts. All tensors stay on the device and change in place; only
-`read_metrics` and `export_rows` wait for it. Source: Kingma & Ba 2015 (Adam); the projection onto the vocabulary's norm
-is this project's own.
+The state tensors stay on the device and change in place until rows are added or removed; the schedule is on the CPU.
+Only `read_metrics` and `export_rows` wait for the device. Source: Kingma & Ba 2015 (Adam); limiting the norm to the
+vocabulary's mean norm is this project's own.
+
+Shapes: R rows, k soft tokens, w width.
 """
 
 from __future__ import annotations
@@ -15,35 +17,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHECK_STEPS = 10  # steps between two reads of the device; on cuda each read waits for it
+CHECK_STEPS = 10  # steps between two reads from the device; each read waits for a GPU
 BETAS, EPSILON = (0.9, 0.98), 1e-8
-MIN_PROGRESS = 1e-3  # relative fall of the loss that resets patience
+MIN_PROGRESS = 1e-3  # relative decrease of the loss that resets patience
 
 
 class RowSchedule(NamedTuple):
-    """The schedule of each row, on the cpu: (R,) each."""
+    """The schedule of each row, on the CPU: (R,) each."""
 
     step: Tensor  # steps taken
     steps: Tensor  # steps in total
     rate: Tensor  # the initial learning rate
-    max_norm: Tensor  # of a soft token
+    max_norm: Tensor  # maximum norm of a soft token
 
 
 class BatchMetrics(NamedTuple):
-    """The metrics of each row, copied to the cpu: (R,) unless noted."""
+    """The metrics of each row, copied to the CPU: (R,) unless noted otherwise."""
 
     best: Tensor  # (R, k, w) the vectors with the lowest loss
     best_loss: Tensor
     best_reached: Tensor  # the lower of similarity and composed similarity at the best step
     best_step: Tensor
-    last_fall: Tensor  # the last step at which the loss fell by MIN_PROGRESS
+    last_fall: Tensor  # the last step at which the loss had fallen by MIN_PROGRESS
     window: Tensor  # (R, CHECK_STEPS, 3) loss, similarity, composed similarity of the last steps
 
 
 class BatchedAdam:
     """Adam over R rows, each with its own moments, schedule and best vectors. `tensors` maps STATE_KEYS to (R, ...)."""
 
-    # the complete state of a row: training resumed from it gives identical bits
+    # the complete state of a row: a run resumed from it gives identical bits
     STATE_KEYS = (
         "vectors",
         "first",
@@ -69,17 +71,17 @@ class BatchedAdam:
 
     @property
     def vectors(self) -> Tensor:
-        """(R, k, w) the trained parameters."""
+        """The vectors being trained, (R, k, w)."""
         return self.tensors["vectors"]
 
     def add_rows(self, rows: Sequence[dict[str, Tensor]], schedules: Sequence[RowSchedule]) -> None:
-        """Append rows, new from `init_rows` or saved by `export_rows`."""
+        """Append rows from `init_rows` (new) or `export_rows` (saved)."""
         k, tensors = self.vectors.shape[1], {}
         for name, current in self.tensors.items():
             parts = [current.detach()]
             for row in rows:
                 added = row[name].to(self.device)
-                if added.ndim == 3 and name != "recent":  # pad to the batch's k
+                if added.ndim == 3 and name != "recent":  # pad to the batch's largest k
                     added = F.pad(added, (0, 0, 0, k - added.shape[1]))
                 parts.append(added)
             tensors[name] = torch.cat(parts)
@@ -90,7 +92,7 @@ class BatchedAdam:
         self._rebuild()
 
     def keep_rows(self, rows: list[int]) -> None:
-        """Drop all rows except these."""
+        """Keep only the rows with these indices."""
         index = torch.tensor(rows, dtype=torch.long)
         device_index = index.to(self.device)
         self.tensors = {name: tensor.detach()[device_index] for name, tensor in self.tensors.items()}
@@ -99,7 +101,7 @@ class BatchedAdam:
         self._rebuild()
 
     def export_rows(self, rows: slice, k: int) -> dict[str, Tensor]:
-        """Return the state of rows with `k` soft tokens, on the cpu. Waits for the device."""
+        """Return the state of `rows`, which have `k` soft tokens, on the CPU. Waits for the device."""
         state = {name: tensor.detach()[rows].cpu().clone() for name, tensor in self.tensors.items()}
         return {
             name: value[:, :k].clone() if value.ndim == 3 and name != "recent" else value
@@ -108,14 +110,14 @@ class BatchedAdam:
 
     def _rebuild(self) -> None:
         self.max_norm = self.schedule.max_norm.to(self.device).view(-1, 1, 1)
-        # (3, R) learning rate over first bias correction, 1 over second bias correction, step
+        # (3, R) learning rate / first bias correction, 1 / second bias correction, step
         self.row_scalars = torch.zeros(3, len(self.vectors), device=self.device)
-        self.indices = torch.zeros(2, dtype=torch.long, device=self.device)  # the turn, and the column of the window
+        self.indices = torch.zeros(2, dtype=torch.long, device=self.device)  # turn and column of the window
         self.upcoming: list[tuple[Tensor, Tensor]] = []
         self.vectors.requires_grad_()
 
     def advance_schedule(self, clock: int) -> None:
-        """Load this step's learning rates and indices, in place."""
+        """Update the learning rates and indices for this step, in place."""
         if not self.upcoming:
             self.upcoming = self._precompute_schedule(clock)
         row_scalars, indices = self.upcoming.pop()
@@ -124,18 +126,21 @@ class BatchedAdam:
         self.schedule.step.add_(1)
 
     def _precompute_schedule(self, clock: int) -> list[tuple[Tensor, Tensor]]:
-        """Return row scalars and indices up to the next check, last step first. Singly they took 3 % of a small step.
+        """Return the row scalars and indices of all steps up to the next check, last step first.
 
-        It always computes the whole interval between two checks: rounding depends on a number's position in its
-        tensor, and a resumed training must give identical bits.
+        Computing them at every step took 3 % of a small step's time. Always the whole interval is computed, also after
+        a resume: a number's rounding can depend on its position in the tensor, and a resumed run must give identical
+        bits.
         """
         _, steps, rate, _ = self.schedule
         offset = clock % CHECK_STEPS
         delta = torch.arange(-offset, CHECK_STEPS - offset).unsqueeze(1)
         step = self.schedule.step + delta
         rates = rate * (1 + torch.cos(math.pi * step / steps)) / 2
-        first, second = (1 - beta ** (step + 1.0) for beta in BETAS)
-        scalars = torch.stack([rates / first, 1 / second, step.float()], dim=1).to(self.device, non_blocking=True)
+        first_correction, second_correction = (1 - beta ** (step + 1.0) for beta in BETAS)
+        scalars = torch.stack([rates / first_correction, 1 / second_correction, step.float()], dim=1).to(
+            self.device, non_blocking=True
+        )
         indices = torch.cat([(clock + delta) % self.turns, (clock + delta) % CHECK_STEPS], dim=1).to(
             self.device, non_blocking=True
         )
@@ -154,26 +159,26 @@ class BatchedAdam:
         step = self.row_scalars[2]
         t["recent"].index_copy_(1, self.indices[:1], torch.stack([loss, similarity, composed], dim=-1).unsqueeze(1))
         t["seen"].index_fill_(1, self.indices[:1], 1.0)
-        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # averaged over turns, so that all contexts count
-        smooth[:, 1] = similarity
+        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # mean over the turns so far, so that every context counts
+        smooth[:, 1] = similarity  # no mean is needed: every turn measures the prompt alone
         self.window.index_copy_(1, self.indices[1:], smooth.unsqueeze(1))
         smooth_loss = smooth[:, 0]
         better = smooth_loss < t["best_loss"]  # false for NaN
         fell = smooth_loss < t["fallen_to"] * (1 - MIN_PROGRESS)
-        _where_copy(t["fallen_to"], fell, smooth_loss)
-        _where_copy(t["last_fall"], fell, step)
-        _where_copy(t["best_loss"], better, smooth_loss)
-        _where_copy(t["best_step"], better, step)
-        _where_copy(t["best_reached"], better, smooth[:, 1:].amin(-1))
-        _where_copy(t["best"], better.view(-1, 1, 1), t["vectors"])
+        _copy_where(t["fallen_to"], fell, smooth_loss)
+        _copy_where(t["last_fall"], fell, step)
+        _copy_where(t["best_loss"], better, smooth_loss)
+        _copy_where(t["best_step"], better, step)
+        _copy_where(t["best_reached"], better, smooth[:, 1:].amin(-1))
+        _copy_where(t["best"], better.view(-1, 1, 1), t["vectors"])
 
     def _update_vectors(self, gradient: Tensor) -> None:
-        # torch.optim has no step count per row, and its first step imports torch's compiler, which takes 1.5 s
+        # not torch.optim: it has no step count per row, and its first step imports torch's compiler, which takes 1.5 s
         t = self.tensors
-        rate, second_correction, *_ = (scalars.view(-1, 1, 1) for scalars in self.row_scalars)
+        corrected_rate, inverse_second_correction, *_ = (scalars.view(-1, 1, 1) for scalars in self.row_scalars)
         t["first"].lerp_(gradient, 1 - BETAS[0])
         t["second"].lerp_(gradient.square(), 1 - BETAS[1])
-        t["vectors"].sub_(rate * t["first"] / ((t["second"] * second_correction).sqrt_() + EPSILON))
+        t["vectors"].sub_(corrected_rate * t["first"] / ((t["second"] * inverse_second_correction).sqrt_() + EPSILON))
 
     def read_metrics(self) -> BatchMetrics:
         """Copy the metrics of all rows to the cpu. Waits for the device."""
@@ -185,21 +190,21 @@ class BatchedAdam:
 
 
 def clip_norm(vectors: Tensor, max_norm: Tensor | float) -> Tensor:
-    """Shorten the vectors (R, k, w) whose norm is over `max_norm`."""
+    """Shorten each vector of `vectors` (R, k, w) whose norm exceeds `max_norm`."""
     clipped: Tensor = vectors * (max_norm / vectors.norm(dim=-1, keepdim=True)).clamp(max=1)
     return clipped
 
 
 def init_rows(start: Tensor, turns: int) -> dict[str, Tensor]:
-    """Return the state of new rows with the start vectors (R, k, w)."""
+    """Return the state of new rows that begin with the vectors `start` (R, k, w)."""
     r = len(start)
     zeros, infinity = start.new_zeros(r), start.new_full((r,), math.inf)
     return {
         "vectors": start.clone(),
         "first": torch.zeros_like(start),
         "second": torch.zeros_like(start),
-        "recent": start.new_zeros(r, turns, 3),  # loss and similarities at the last step of each turn
-        "seen": start.new_zeros(r, turns),  # 1 for the turns that have had a step
+        "recent": start.new_zeros(r, turns, 3),  # loss and similarities at the latest step of each turn
+        "seen": start.new_zeros(r, turns),  # 1 for turns that have had a step
         "best": start.clone(),
         "best_loss": infinity,
         "best_reached": -infinity,
@@ -209,5 +214,5 @@ def init_rows(start: Tensor, turns: int) -> dict[str, Tensor]:
     }
 
 
-def _where_copy(target: Tensor, mask: Tensor, value: Tensor) -> None:
-    target.copy_(torch.where(mask, value, target))
+def _copy_where(destination: Tensor, mask: Tensor, source: Tensor) -> None:
+    destination.copy_(torch.where(mask, source, destination))

@@ -1,4 +1,4 @@
-"""Train any number of tasks in one batch, as many at once as the device has memory for (continuous batching)."""
+"""Train any number of tasks, as many at the same time as the device's memory allows (continuous batching)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingTask
 
 MAX_ROWS = 1024
-MAX_CPU_POSITIONS = 2048  # in one step; more are no faster on a cpu (tests/benchmarks/README.md)
+MAX_CPU_POSITIONS = 2048  # per step; more are no faster on a CPU (tests/benchmarks/README.md)
 GPU_MEMORY_FRACTION = 0.5  # of the free memory
 
-Outcome = tuple[TrainingTask, BatchSlot | SoftPromptError]
+TaskOutcome = tuple[TrainingTask, BatchSlot | SoftPromptError]
 
 
 def max_rows(model: FrozenModel, objective: Objective) -> int:
-    """Return how many rows to train at once: as many as a GPU's memory holds, or enough to keep a cpu busy."""
+    """Return how many rows to train at once: as many as fit into a GPU's memory, or enough to keep a CPU busy."""
     if model.device.type != "cuda":
         return max(1, min(MAX_ROWS, MAX_CPU_POSITIONS // objective.positions))
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -42,14 +42,14 @@ def train_scheduled(
     *,
     row_limit: int | None = None,
     on_step: Callable[[TrainingBatch], bool | None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[TaskOutcome]:
     """Train tasks that share a `TrainConfig.batch_key`. Yields each with its finished slot, or its error.
 
-    Tasks are read only when rows become free. If memory runs out, training continues with half the rows. On any other
-    device failure, the running tasks end with the best so far and `failure` set.
+    Tasks are only read when rows become free. If memory runs out, training continues with half the rows. On any other
+    device failure, the running tasks end with their best vectors so far, and `failure` is set.
 
     Args:
-        row_limit: rows to train at once; a task takes one row per restart.
+        row_limit: rows to train at once; a task needs one row per restart.
         on_step: called after every step. It may remove slots, or set `stopped` on a synced slot. If it returns True,
             training ends and nothing more is yielded.
 
@@ -63,18 +63,18 @@ def train_scheduled(
         if first is None:
             return
         if first.config.tokens == "auto":
-            yield first, ConfigError("tokens is auto, which cannot be trained in a batch. Give a number.")
+            yield first, ConfigError("tokens is 'auto', which a batch does not support. Use a number.")
             continue
         try:
             token_counts = [first.config.tokens]
             batch = TrainingBatch(model, make_objective(first.config, token_counts), first.config, token_counts)
             limit = limit or max_rows(model, batch.objective)
-        except SoftPromptError as error:  # such as more soft tokens than fit: each task gets the same error
+        except SoftPromptError as error:  # for example more soft tokens than the model has room for; later tasks are tried and fail alike
             yield first, error
             continue
         scheduler = _Scheduler(batch, chain([first], waiting), limit)
         yield from scheduler.run(on_step)
-        if scheduler.stopped:
+        if scheduler.ended_by_caller:
             return
         if scheduler.leftover:
             limit = max(1, limit // 2)
@@ -82,7 +82,7 @@ def train_scheduled(
 
 
 class _ReadyTask(NamedTuple):
-    """A task that can be inserted."""
+    """A task, ready to be inserted into the batch."""
 
     task: TrainingTask
     prompt: HardPrompt
@@ -90,7 +90,10 @@ class _ReadyTask(NamedTuple):
 
 
 class _Scheduler:
-    """Feed one batch until no task is left or memory runs out. `leftover` then holds the tasks for the next batch."""
+    """Feeds one batch until no task is left, memory runs out or the caller stops.
+
+    After running out of memory, `leftover` holds the tasks for the next batch.
+    """
 
     def __init__(self, batch: TrainingBatch, tasks: Iterator[TrainingTask], row_limit: int) -> None:
         self.batch, self.tasks, self.row_limit = batch, tasks, row_limit
@@ -98,10 +101,10 @@ class _Scheduler:
         self.task_of: dict[BatchSlot, TrainingTask] = {}
         self.leftover: list[TrainingTask] = []
         self.next_task: TrainingTask | None = None
-        self.entering: list[TrainingTask] = []  # read, but not in a slot yet
-        self.stopped = False
+        self.entering: list[TrainingTask] = []  # read from `tasks`, but not in a slot yet
+        self.ended_by_caller = False
 
-    def run(self, on_step: Callable[[TrainingBatch], bool | None] | None) -> Iterator[Outcome]:
+    def run(self, on_step: Callable[[TrainingBatch], bool | None] | None) -> Iterator[TaskOutcome]:
         batch = self.batch
         try:
             while True:
@@ -110,7 +113,7 @@ class _Scheduler:
                     return
                 batch.step()
                 if on_step and on_step(batch):
-                    self.stopped = True
+                    self.ended_by_caller = True
                     return
                 if batch.should_check():
                     batch.check()
@@ -121,8 +124,8 @@ class _Scheduler:
         except RuntimeError as error:
             yield from self._handle_failure(error)
 
-    def _fill(self) -> Iterator[Outcome]:
-        """Insert tasks while rows are free. A task with more restarts than the limit runs alone."""
+    def _fill(self) -> Iterator[TaskOutcome]:
+        """Insert tasks while rows are free. A task with more restarts than the limit is trained alone."""
         ready: list[_ReadyTask] = []
         rows = sum(slot.config.restarts for slot in self.batch.slots)
         while True:
@@ -143,16 +146,16 @@ class _Scheduler:
     def _prepare(self, task: TrainingTask) -> _ReadyTask:
         config = task.config
         if config.batch_key != self.batch_key:
-            raise ConfigError("trainings in one batch must have the same tokens, contexts and objective")
+            raise ConfigError("all tasks in a batch must have the same tokens, contexts and objective")
         assert config.tokens != "auto"
         prompt = self.batch.objective.tokenize(task.text, task.meanings, config.long)
         return _ReadyTask(task, prompt, init_vectors(self.batch.model, prompt, config, config.tokens, task.start))
 
-    def _insert(self, ready: list[_ReadyTask]) -> Iterator[Outcome]:
+    def _insert(self, ready: list[_ReadyTask]) -> Iterator[TaskOutcome]:
         batch = self.batch
         try:
             slots = batch.prepare([(item.prompt, item.task.config, item.task.key) for item in ready]) if ready else []
-        except SoftPromptError as error:  # one task's: insert the tasks one by one to find it
+        except SoftPromptError as error:  # one of the tasks caused it: insert them one by one to find which
             if len(ready) == 1:
                 yield ready[0].task, error
             else:
@@ -161,13 +164,13 @@ class _Scheduler:
             return
         self.task_of |= {slot: item.task for slot, item in zip(slots, ready, strict=True)}
         batch.insert([(slot, item.start, item.task.resume) for slot, item in zip(slots, ready, strict=True)])
-        finished = [slot for slot in slots if slot.stopped]  # resumed from the state of their last step
+        finished = [slot for slot in slots if slot.stopped]  # resumed from the state of the last step
         batch.remove(finished)
         for slot in finished:
             yield self.task_of.pop(slot), slot
 
-    def _handle_failure(self, error: RuntimeError) -> Iterator[Outcome]:
-        """Retry with fewer rows if memory ran out and several tasks share it. Otherwise the running tasks fail."""
+    def _handle_failure(self, error: RuntimeError) -> Iterator[TaskOutcome]:
+        """Prepare a retry with fewer rows if memory ran out and there are several tasks. Otherwise fail the running tasks."""
         batch, is_out_of_memory = self.batch, isinstance(error, torch.OutOfMemoryError)
         if is_out_of_memory and len(batch.slots) + len(self.entering) > 1:
             batch.sync(batch.slots)
@@ -182,7 +185,7 @@ class _Scheduler:
         self._collect_unstarted()
 
     def _collect_unstarted(self) -> None:
-        """Add the tasks that were read but have no slot yet to `leftover`."""
+        """Add to `leftover` the tasks that were read but are in no slot yet."""
         started = {id(self.task_of[slot]) for slot in self.batch.slots}
         self.leftover += [task for task in self.entering if id(task) not in started]
         self.leftover += [self.next_task] if self.next_task else []

@@ -1,4 +1,4 @@
-"""One training inside a batch: its configuration, target, progress and result.
+"""One training run inside a batch: its configuration, target, progress and result.
 
 Shapes: r restarts, k soft tokens, w width.
 """
@@ -18,10 +18,10 @@ from softprompt.training.task import TrainingResult
 
 
 class BatchSlot:
-    """One training in a batch, with one row per restart. `stopped` is empty until it ends, then says why."""
+    """One training run in a batch, with one row per restart. `stopped` is "" until the run ends, then the reason."""
 
     def __init__(self, prompt: HardPrompt, config: TrainConfig, target: Target, key: str = "") -> None:
-        assert config.tokens != "auto"  # only train and iter_train choose the number
+        assert config.tokens != "auto"  # only train and iter_train resolve "auto"
         self.prompt, self.config, self.target = prompt, config, target
         self.tokens, self.key = config.tokens, key
         self.step, self.seconds_before = 0, 0.0
@@ -29,11 +29,11 @@ class BatchSlot:
         self.stopped = self.failure = ""
         r = config.restarts
         self.history_chunks: list[Tensor] = []  # (steps, 3, r) each
-        self.synced_step = 0
+        self.synced_step = 0  # the step of the last sync, where the history ends
         infinity = torch.full((r,), math.inf)
         self.metrics = BatchMetrics(
             torch.empty(r, self.tokens, 0), infinity, -infinity, torch.zeros(r), torch.zeros(r), torch.empty(r, 0, 3)
-        )  # as of the last sync
+        )  # at the last sync
 
     @property
     def seconds(self) -> float:
@@ -46,17 +46,17 @@ class BatchSlot:
 
     @property
     def vectors(self) -> Tensor:
-        """(k, w) the best vectors so far."""
+        """The best vectors so far, (k, w)."""
         return self.metrics.best[self.best_row, : self.tokens].clone()
 
     def history(self) -> Tensor:
-        """Return (steps, 3, r) loss, similarity and composed similarity, up to the last sync."""
+        """Return loss, similarity and composed similarity of every step up to the last sync, (steps, 3, r)."""
         if len(self.history_chunks) > 1:
             self.history_chunks = [torch.cat(self.history_chunks)]
         return self.history_chunks[0] if self.history_chunks else torch.empty(0, 3, self.config.restarts)
 
     def result(self, device: str) -> TrainingResult:
-        """Return the result as of the last sync."""
+        """Return the result as of the last sync. Its history omits steps whose loss is not finite."""
         history = self.history()[:, :, self.best_row]
         history = history[history[:, 0].isfinite()]
         return TrainingResult(

@@ -1,4 +1,7 @@
-"""Data of a training: the task, its state at a step, and its result."""
+"""Data structures for a training run: the task, its state at a step, and its result.
+
+Shapes: k soft tokens, w width.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """The complete state of a training at one step. On the cpu, resuming from it gives identical bits.
+    """The complete state of a training run at one step. On the CPU, a resumed run gives identical bits.
 
-    `tensors` are on the cpu. For tokens="auto", `tokens` is the number in training and `best` the best soft prompt of
-    the numbers before it.
+    `tensors` holds the optimizer's STATE_KEYS and "history", on the CPU. With tokens="auto", `tokens` is the count that
+    is being trained and `best` the best soft prompt of the smaller counts.
     """
 
     step: int
@@ -31,25 +34,26 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training: the best vectors of the best restart, and that restart's history."""
+    """Result of a training run: the best vectors of the best restart, and that restart's history."""
 
-    vectors: Tensor  # (k, w) float32 on the cpu
-    losses: Tensor  # (steps,) float32 on the cpu
+    vectors: Tensor  # (k, w) float32, on the CPU
+    losses: Tensor  # (steps,) float32, on the CPU
     similarities: Tensor  # (steps,) of the soft prompt alone
     loss: float
     steps: int
     seconds: float
     stopped: str  # steps | stop_at | patience | interrupted | failed
     skipped: tuple[str, ...]  # contexts that leave no room for the prompt
-    device: str  # with the precision, such as "cpu, float32"
+    device: str  # and precision, such as "cpu, float32"
     failure: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingTask:
-    """One training to run in a batch: a hard prompt, or the weighted texts `meanings`, and a `key` that identifies it.
+    """One training run in a batch. The target is `text`, or the mix `meanings` if given.
 
-    init="soft" starts from `start` (k, w). With `resume`, training continues from that state.
+    init="soft" starts from `start` (k, w). With `resume`, training continues from that state. `key` identifies the task
+    to the caller.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Token sweep: train one hard prompt with several numbers of soft tokens in one batch."""
+"""Token sweep: train soft prompts of several lengths for one hard prompt, in one batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from softprompt.training.task import TrainingResult
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The progress of a sweep. `results` has (tokens, similarity, composed similarity in training contexts)."""
+    """Progress of a sweep. `results` holds (tokens, similarity, composed similarity in the training contexts)."""
 
     step: int
     steps: int
@@ -47,19 +47,20 @@ def train_sweep(
 ) -> Generator[SweepReport, bool | None, tuple[HardPrompt, list[tuple[TrainConfig, TrainingResult]]]]:
     """Train `text` once per token count, all in one batch. Yields a report at every `interval`; send True to stop.
 
-    If the device fails, unfinished trainings end with the best so far and `failure` set.
+    If the device fails, unfinished slots end with their best vectors so far, and `failure` is set.
 
     Args:
-        config: the settings of all trainings, except `tokens`.
+        config: the settings for all token counts; `tokens` is ignored.
 
     Raises:
-        PromptError, ConfigError: the prompt or the settings cannot be trained.
-        TrainingFailed: not even the first step was possible.
+        PromptError: the prompt cannot be trained.
+        ConfigError: the settings cannot be used.
+        TrainingFailed: the device failed before the first step.
     """
     token_counts = check_sweep(token_counts)
     config = replace(config, tokens=token_counts[-1])
     if config.init == "soft":
-        raise ConfigError("init is 'soft', which a sweep does not support. Use noise, vocabulary or prompt.")
+        raise ConfigError("init 'soft' needs a saved soft prompt, which a sweep cannot use. Use noise, vocabulary or prompt.")
     slots: list[BatchSlot] = []
     try:
         objective = make_objective(config, token_counts)
@@ -78,7 +79,7 @@ def train_sweep(
                 batch.sync(batch.slots)
                 if (yield _build_report(slots)):
                     break
-    except RuntimeError as error:  # torch raises it, or a subclass, if a device is lost or full
+    except RuntimeError as error:  # raised by torch, also as a subclass, if a device is lost or full
         failure = device_failure(error, model.device)
         if not any(slot.step for slot in slots):
             raise TrainingFailed(failure) from error
@@ -88,10 +89,10 @@ def train_sweep(
 
 
 def find_knee(points: Sequence[tuple[int, float]]) -> int:
-    """Return the token count after which more tokens help little, from (tokens, fidelity) pairs.
+    """Return the token count beyond which more tokens help little, given (tokens, fidelity) pairs.
 
-    The knee is the point farthest above the line from the first to the last point (Satopää et al. 2011, Kneedle). If
-    fidelity does not rise, it is the first point.
+    This knee is the point farthest above the straight line from the first to the last point (Satopää et al. 2011,
+    Kneedle), or the first point if fidelity does not rise.
     """
     ordered = sorted(points)
     best, rising = -2.0, []
@@ -106,7 +107,7 @@ def find_knee(points: Sequence[tuple[int, float]]) -> int:
 
 
 def sweep_results(prompts: list[SoftPrompt]) -> list[SweepResult]:
-    """Return the result of each token count, with the knee marked."""
+    """Return one result per soft prompt, with the knee marked."""
     knee = find_knee([(prompt.tokens, _fidelity(prompt)) for prompt in prompts])
     return [_result(prompt, prompt.tokens == knee) for prompt in prompts]
 

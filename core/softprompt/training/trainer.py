@@ -1,4 +1,10 @@
-"""From a hard prompt to a finished soft prompt: train, grade, read out. Prints and writes nothing."""
+"""Train, grade and read out soft prompts. Nothing is printed or written to disk.
+
+`train` -> `iter_train` -> `train_one` (loop.py) -> `TrainingBatch` (batch.py) -> `Objective.evaluate`, then
+`BatchedAdam.step`. `train_many` -> `train_scheduled` (scheduler.py). All of them end in `finish`.
+
+Shapes: k soft tokens, w width.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +42,7 @@ from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingResult, TrainingState, TrainingTask
 from softprompt.training.token_sweep import SweepReport, train_sweep
 
-MAX_AUTO_TOKENS = 16  # the most soft tokens that "auto" tries
+MAX_AUTO_TOKENS = 16  # the largest number of soft tokens that "auto" tries
 
 
 def train(
@@ -54,16 +60,21 @@ def train(
     """Train a soft prompt for the hard prompt `text`.
 
     Args:
-        meanings: weighted texts to train on instead; `text` is then only a label for people.
-        start: the soft prompt, or vectors (k, w), that init="soft" starts from.
-        on_report: called at every `interval`; returns True to stop.
-        interval: steps between reports, or a function that says after each step whether a report is due.
-        resume: the state of an earlier report to continue from, with all other arguments unchanged.
+        meanings: weighted texts to train on instead; `text` is then only a label.
+        start: the soft prompt or vectors (k, w) to start from with init="soft".
+        on_report: called with each report; returns True to stop.
+        interval: steps between reports, or a function from the step to whether a report is due.
+        resume: the state from an earlier report, to continue from it. All other arguments must be unchanged.
         settings: fields of TrainConfig, such as tokens=3.
 
     Raises:
-        PromptError, ConfigError: the prompt or the settings cannot be trained.
-        TrainingFailed: training failed; the error holds the best soft prompt up to then.
+        PromptError: the prompt cannot be trained.
+        ConfigError: the settings cannot be used.
+        TrainingFailed: training failed. The error carries the best soft prompt so far.
+
+    Example:
+        encoder = load_encoder("mini")
+        train(encoder, "a red fox in the snow", tokens=3, steps=50).vectors.shape  # (3, 256)
     """
     training = iter_train(
         encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings
@@ -82,7 +93,7 @@ def iter_train(
     resume: TrainingState | None = None,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    """Train like `train`, as a generator of Reports that returns the soft prompt. Send True to stop."""
+    """Do the same as `train`, as a generator that yields Reports and returns the soft prompt. Send True to stop."""
     config = replace(config or TrainConfig(), **settings)
     prompt = tokenize_target(encoder, text, meanings, config.long)
     vectors = as_start_tensor(encoder, start)
@@ -103,11 +114,11 @@ def train_many(
 ) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
     """Train tasks that share a `TrainConfig.batch_key`. Yields each as soon as it ends, with its soft prompt or error.
 
-    Tasks are read only when rows become free, so there may be any number of them.
+    Tasks are only read when rows become free, so `tasks` may be arbitrarily long.
 
     Args:
-        row_limit: restarts to train at once; by default as many as the device's memory allows.
-        on_step: called after every step with the batch; returns True to end training, and nothing more is yielded.
+        row_limit: restarts to train at the same time; by default as many as `max_rows` allows.
+        on_step: called with the batch after every step. If it returns True, training ends and nothing more is yielded.
 
     Raises:
         TrainingFailed: the device failed.
@@ -133,16 +144,18 @@ def sweep(
     meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
 ) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
-    """Train `text` once per token count, all in one batch. Returns the soft prompts in order of their tokens.
+    """Train `text` once per token count, all in one batch. Returns the soft prompts in increasing order of tokens.
 
-    Yields a report at every `interval`; send True to stop. A failed training returns its best so far, with a warning.
+    Yields a report at every `interval`; send True to stop. A training run that fails contributes its best soft prompt
+    so far, with a warning.
 
     Args:
-        config: the settings of all trainings, except `tokens`.
+        config: the settings for all token counts; `tokens` is ignored.
 
     Raises:
-        PromptError, ConfigError: the prompt or the settings cannot be trained.
-        TrainingFailed: every training failed and left no vectors.
+        PromptError: the prompt cannot be trained.
+        ConfigError: the settings cannot be used.
+        TrainingFailed: every training run failed without a usable result.
     """
     prompt, results = yield from train_sweep(
         encoder,
@@ -168,7 +181,7 @@ def sweep(
 
 
 def make_objective(encoder: TextEncoder, config: TrainConfig, token_counts: Sequence[int]) -> Objective:
-    """Return the objective of a batch with these numbers of soft tokens. Raises ConfigError."""
+    """Return the objective for a batch whose soft prompts have these token counts. Raises ConfigError."""
     objective_class = HiddenStatesObjective if config.hidden_weight else PooledObjective
     return objective_class(encoder, config, token_counts)
 
@@ -181,14 +194,15 @@ def _train_auto(
     interval: Interval,
     resume: TrainingState | None,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    """Return the smallest soft prompt that reaches `stop_at`, alone and in the grading contexts, or else the closest.
+    """Return the smallest soft prompt whose similarity, alone and in the grading contexts, reaches `stop_at`.
 
-    Every token count trains for all its steps: a training that stops at `stop_at` often misses it in other contexts.
+    If there is none, return the closest. No training run stops early here, because one that stops at `stop_at` often
+    falls short of it in other contexts.
     """
     goal = config.stop_at
     assert goal is not None  # TrainConfig requires it
     first, best = (resume.tokens, resume.best) if resume else (1, None)
-    last = min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens)  # more tokens than the prompt gain nothing
+    last = min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens)  # more tokens than the prompt has do not help
     for tokens in range(first, last + 1):
         fixed = replace(config, tokens=tokens, stop_at=None)
         try:
@@ -207,37 +221,37 @@ def _train_auto(
         if soft_prompt.stopped == "interrupted":
             return replace(best, stopped="interrupted")
     assert best is not None
-    warning = f"no soft prompt of up to {last} tokens reached {goal:g} alone and composed; this is the closest"
+    warning = f"no soft prompt of up to {last} tokens reached {goal:g} both alone and composed; this is the closest"
     return replace(best, warnings=(*best.warnings, warning))
 
 
 def _attach_best(best: SoftPrompt | None, report: Report) -> Report:
-    """Add the best soft prompt of the smaller token counts to the report's state."""
+    """Add the best soft prompt among the smaller token counts to the report's state."""
     return replace(report, state=lambda: replace(report.state(), best=best))
 
 
-def _lower_similarity(prompt: SoftPrompt, config: TrainConfig) -> float:
-    assert prompt.similarity is not None  # `finish` has just graded it
-    composed = prompt.composition.mean if prompt.composition and config.contexts else prompt.similarity
-    return min(prompt.similarity, composed)
+def _lower_similarity(soft_prompt: SoftPrompt, config: TrainConfig) -> float:
+    assert soft_prompt.similarity is not None  # set by `finish`
+    composed = soft_prompt.composition.mean if soft_prompt.composition and config.contexts else soft_prompt.similarity
+    return min(soft_prompt.similarity, composed)
 
 
 def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
-    """Grade and read out a training's result. Raises TrainingFailed, with the soft prompt, if the training failed."""
+    """Grade and read out a result. Raises TrainingFailed, with the soft prompt if there is one, if training failed."""
     if not math.isfinite(result.loss):
-        raise TrainingFailed(result.failure or "the training ended before its first step")
+        raise TrainingFailed(result.failure or "training ended before its first step")
     try:
-        soft_prompt = _grade(encoder, prompt, config, result)
-    except RuntimeError as error:  # the device is lost or full
+        soft_prompt = _build_soft_prompt(encoder, prompt, config, result)
+    except RuntimeError as error:  # the device is lost or full: grade on the CPU instead
         if encoder.device.type == "cpu":
             raise TrainingFailed(device_failure(error, encoder.device)) from error
-        soft_prompt = _grade(load_encoder(encoder.name, "cpu"), prompt, config, result)
+        soft_prompt = _build_soft_prompt(load_encoder(encoder.name, "cpu"), prompt, config, result)
     if result.failure:
         raise TrainingFailed(result.failure, soft_prompt)
     return soft_prompt
 
 
-def _grade(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
+def _build_soft_prompt(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
     return SoftPrompt(
         hard_prompt=prompt.text,
         meanings=prompt.meanings,
@@ -259,7 +273,7 @@ def _grade(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result
 
 
 def measure(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
-    """Measure how well `vectors` (k, w) match the hard prompt, and read them out. Returns fields of a SoftPrompt."""
+    """Measure how well `vectors` (k, w) match the hard prompt, and read them out. Returns SoftPrompt fields."""
     similarity, composition = grade(encoder, prompt, vectors)
     readout, readout_text = read_out(encoder, vectors)
     target = F.normalize(encode_target(encoder, prompt, [ALONE])[0], dim=-1).cpu()
@@ -279,7 +293,7 @@ def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -
     tokens = len(result.vectors)
     if tokens >= prompt.tokens:
         warnings.append(
-            f"{tokens} soft tokens are not fewer than the prompt's own {prompt.tokens}"
+            f"{tokens} soft tokens are no fewer than the prompt's own {prompt.tokens}"
             + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")
         )
     if len(prompt.chunks) > max(1, len(prompt.variants)):
@@ -289,6 +303,6 @@ def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -
     if result.skipped:
         warnings.append(
             f"{len(result.skipped)} of {len(config.contexts)} contexts have no room for this prompt and were skipped: "
-            "the soft prompt may lose meaning next to other words"
+            "the soft prompt may work less well next to other words"
         )
     return tuple(warnings)

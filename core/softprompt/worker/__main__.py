@@ -1,4 +1,4 @@
-"""Start the worker of a data folder unless it already runs. Clients call this (see client.py); users need not."""
+"""Start the worker for a data folder, unless it is already running. Clients do this automatically (see client.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from softprompt.worker.client import ANOTHER, READY, SAFE_PATH_FLAGS
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.server import END_SECONDS, RELEASE_SECONDS, Server
 
-# without SOFTPROMPT_RUNTIME, which is relative to the data folder
+# SOFTPROMPT_RUNTIME is not among them, because it is resolved against the data folder
 FOLDER_VARIABLES = ("SOFTPROMPT_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 log = logging.getLogger("softprompt.worker")
 
@@ -28,27 +28,27 @@ log = logging.getLogger("softprompt.worker")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="softprompt.worker", description=__doc__)
     parser.add_argument(
-        "--release-after", type=float, default=RELEASE_SECONDS, help="idle seconds after which models leave the GPU"
+        "--release-after", type=float, default=RELEASE_SECONDS, help="release GPU memory after this many idle seconds"
     )
     parser.add_argument(
         "--end-after",
         type=float,
         default=END_SECONDS,
-        help="seconds without clients and runs after which the worker ends",
+        help="exit after this many seconds without clients or runs",
     )
     parser.add_argument(
-        "--ready-fd", type=int, help="a pipe for one line: clients can connect, or the reason why they cannot"
+        "--ready-fd", type=int, help="pipe that receives one line: clients can connect, or the reason why they cannot"
     )
-    parser.add_argument("--lock-fd", type=int, help="the worker's lock, if a worker restarts itself")
+    parser.add_argument("--lock-fd", type=int, help="lock inherited from a worker that has restarted itself")
     options = parser.parse_args()
-    if options.lock_fd is None and os.fork():  # the parent ends at once, so that the client need not wait for a child
+    if options.lock_fd is None and os.fork():  # the parent exits at once, so the client has no child to wait for
         os._exit(0)
     if os.getsid(0) != os.getpid():
         os.setsid()
-    for variable in FOLDER_VARIABLES:  # relative paths refer to the client's current folder
+    for variable in FOLDER_VARIABLES:  # resolve relative paths against the client's current folder
         if (value := os.environ.get(variable)) and not value.startswith("~"):
             os.environ[variable] = str(Path(value).absolute())
-    lower_priority(WORKER_NICENESS)  # after setsid, as the leader of its session
+    lower_priority(WORKER_NICENESS)  # after setsid, so that it applies to the whole session
     limit_openmp_spin()
     os.chdir("/")
     os.umask(0o077)
@@ -78,18 +78,18 @@ def main() -> None:
     logging.shutdown()
     if server.broken:
         os._exit(1)
-    if server.should_restart:  # in the same process, which keeps the lock, so that no other worker can start meanwhile
+    if server.should_restart:  # in the same process, which keeps the lock, so no other worker can start in between
         os.set_inheritable(server.lock, True)
         timeouts = ["--release-after", str(options.release_after), "--end-after", str(options.end_after)]
         os.execv(
             sys.executable,
             [sys.executable, *SAFE_PATH_FLAGS, "softprompt.worker", "--lock-fd", str(server.lock), *timeouts],
         )
-    os._exit(0)  # without cleanup: the trainer's thread may still be inside torch
+    os._exit(0)  # skip cleanup, because the trainer's thread may still be inside torch
 
 
 class _ReadyPipe:
-    """The pipe to the client that started this process. It carries one line, and the client may already be gone."""
+    """The pipe to the client that started this process. It carries one line. The client may already have exited."""
 
     def __init__(self, descriptor: int | None) -> None:
         self.descriptor = descriptor

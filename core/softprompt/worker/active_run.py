@@ -1,7 +1,7 @@
-"""The interface between the worker and its trainer: an active run, and two protocols.
+"""The interface between the worker and its trainer: an active run and two protocols.
 
-The server and its queue use a `Trainer`: they start runs, send queries, request stops and receive events. The code that
-executes runs uses `Services`. Neither side knows that the trainer is a thread today.
+The server and its queue use a `Trainer` to start runs, send queries, request stops and receive events. The code that
+executes runs uses `Services`. Neither side depends on the trainer being a thread.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from softprompt.library import Library
     from softprompt.worker.model_cache import ModelCache
 
-QUERY_SECONDS_PER_STEP = 0.05  # time that queries may take from a training between two steps
+QUERY_SECONDS_PER_STEP = 0.05  # time for queries between two training steps
 
-StopRequest = Literal["", "stop", "pause", "leave"]  # "leave": stop and keep the run for the next worker
+StopRequest = Literal["", "stop", "pause", "leave"]  # "leave": stop, and let the next worker continue the run
 EventKind = Literal["ready", "died", "loading", "event", "ended"]
 
 
 class RunInterrupted(BaseException):
-    """A run stops where it is. Not an Exception, so that no handler on the way mistakes it for a failure."""
+    """Raised to stop a run immediately. Not an Exception, so that no handler mistakes it for a failure."""
 
 
 class Superseded(SoftPromptError):
@@ -34,22 +34,22 @@ class Superseded(SoftPromptError):
 
 
 class Busy(SoftPromptError):
-    """The query needs a model that cannot be loaded during a training."""
+    """The query needs a model that cannot be loaded while a run is training."""
 
 
 @dataclass
 class ActiveRun:
-    """A run that is training. `run` is its state before it began.
+    """A run in the trainer. `run` is its state before the trainer began.
 
-    The queue's thread sets `stop_request`; the trainer reads it between two steps. The trainer sets `vectors`.
+    The queue's thread sets `stop_request`, and the trainer checks it between steps. The trainer sets `vectors`.
     """
 
     run: Run
     folder: RunFolder
     lease: Lease
     stop_request: StopRequest = ""
-    vectors: Any = None  # the encoder and its best vectors so far, (k, w)
-    target: Any = None  # (e,) target without context, computed for the first query that needs it
+    vectors: Any = None  # the encoder and the best vectors so far, (k, w)
+    target: Any = None  # (e,) target without a context; computed when a query first needs it
 
     @property
     def id(self) -> str:
@@ -59,39 +59,39 @@ class ActiveRun:
 class Trainer(Protocol):
     """The part of the worker that trains.
 
-    It reports through `post(kind, run id, values)`, called from its own thread: "ready" once it can train, "loading"
-    (bytes, of), "event" (a run's event, already on disk), "ended" (event, device_lost) when it is done with a run, and
-    "died" (why, left) if it cannot train any more.
+    It reports by calling `post(kind, run id, values)` from its own thread: "ready" once it can train, "loading"
+    (bytes, of), "event" (a run's event, already on disk), "ended" (event, device_lost) when it has finished with a run,
+    and "died" (why, left) if it can no longer train.
     """
 
     def start(self) -> None:
-        """Start up in the background, which takes seconds."""
+        """Start up in the background. This takes a few seconds."""
         ...
 
     def begin(self, runs: list[ActiveRun]) -> None:
-        """Train these runs. They must be able to share a batch, and no other run may be active."""
+        """Start training these runs. They must be able to share a batch, and no other run may be active."""
         ...
 
     def ask(self, client: int, request: Request) -> Future[dict[str, Any]]:
-        """Answer a query between two steps. The client's older query of the same kind fails with Superseded."""
+        """Answer a query between two steps. An older query of the same kind from this client fails with Superseded."""
         ...
 
     def loaded_models(self) -> list[str]:
-        """Return the loaded models, such as "mini on cpu"."""
+        """Return a label for each loaded model, such as "mini on cpu"."""
         ...
 
     @property
     def is_dead(self) -> bool:
-        """Return whether the trainer was started and no longer exists."""
+        """Return whether the trainer was started but is no longer running."""
         ...
 
     def end(self) -> None:
-        """End the trainer. Active runs must have a stop request by then."""
+        """End the trainer. Every active run must already have a stop request."""
         ...
 
 
 class Services(Protocol):
-    """The parts of the process that a running run needs."""
+    """What the code that executes a run needs from its process."""
 
     library: Library
     models: ModelCache | None
@@ -102,9 +102,9 @@ class Services(Protocol):
         ...
 
     def answer_queries(self, max_seconds: float = float("inf")) -> None:
-        """Answer waiting queries for at most `max_seconds`."""
+        """Answer pending queries for at most `max_seconds`."""
         ...
 
     def finish(self, active: ActiveRun, event: dict[str, Any]) -> None:
-        """Report how a run ended, and mark it as inactive. Writes nothing to disk."""
+        """Report how a run ended and mark it as inactive. This writes nothing to disk."""
         ...

@@ -1,17 +1,17 @@
-"""Choose the waiting runs that train in one batch: neighbours in the queue with the same batch key."""
+"""Choose the waiting runs to train in one batch: consecutive runs in the queue with the same batch key."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-MAX_BATCH = 16  # rows of a batch that the queue forms
+MAX_BATCH = 16  # rows
 
 
 def next_batch_size(waiting: Sequence[tuple[Hashable | None, int]]) -> int:
-    """Return how many waiting runs start together, counted from the front of the queue.
+    """Return how many runs from the front of the queue to start together.
 
     Args:
-        waiting: the batch key (None if the run trains alone) and the number of rows of each run, in queue order.
+        waiting: for each run, in queue order, its batch key (None if it must train alone) and its number of rows.
     """
     if not waiting or waiting[0][0] is None:
         return min(1, len(waiting))

@@ -1,4 +1,4 @@
-"""A blocking client of the worker, for scripts and the command line."""
+"""A blocking client for the worker, used by scripts and the command line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from softprompt.worker.log import log_path, open_log_file
 
 START_SECONDS = 30.0  # Python and a slow disk take 1-5 s
 ANSWER_SECONDS = 60.0
-SAFE_PATH_FLAGS = ("-P", "-m")  # never import modules from the user's current folder
-READY, ANOTHER = "ready", "another worker is there"  # a new worker process writes one of these, or an error
+SAFE_PATH_FLAGS = ("-P", "-m")  # -P: do not import modules from the user's current folder
+READY, ANOTHER = "ready", "another worker is there"  # a new worker process writes one of these or an error message
 
 
 class WorkerGone(WorkerError):
-    """The worker ended or was killed during the connection. The next worker continues its runs."""
+    """The worker ended or was killed while the client was connected. The next worker continues its runs."""
 
 
 class Client:
-    """A connection to the worker of this user's data folder. Use it as a context manager, and see `connect`."""
+    """A connection to the worker for this user's data folder, and a context manager. Open one with `connect`."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -39,17 +39,17 @@ class Client:
         self._events: deque[dict[str, Any]] = deque()
         self._last_id = 0
         self._runs: list[dict[str, Any]] = []
-        self._expects_more = False  # more pages of runs will follow
-        self._end_reason = ""  # the reason that the worker gave for its end
+        self._expects_more = False  # whether more pages of runs follow
+        self._end_reason = ""  # why the worker ended, if it said so
         self._send(p.hello())
         hello = self._expect(ANSWER_SECONDS, "hello")
         self.worker = hello
         if p.is_newer(hello, p.hello()) and hello.get("protocol") != p.PROTOCOL:
             raise WorkerError(
                 f"the worker has a newer version ({hello.get('version')}): update softprompt-tui here, "
-                "or end the worker with that version's `worker stop`"
+                "or stop the worker with that version's `worker stop`"
             )
-        self.making_way: str | None = None  # an older worker's last run, or "" if it has none and is about to end
+        self.making_way: str | None = None  # an older worker's last run, or "" if it has no run and is about to end
         if p.is_newer(p.hello(), hello):
             self.making_way = str(self._expect(ANSWER_SECONDS, "making_way")["run"])
         if self.making_way != "":
@@ -57,7 +57,7 @@ class Client:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The worker's runs at the time of the connection. Waits until all pages have arrived."""
+        """The worker's runs when the client connected. Waits until all pages have arrived."""
         while self._expects_more:
             message = self._receive(time.monotonic() + ANSWER_SECONDS)
             if message["type"] not in ("page", "reply", "error"):
@@ -65,7 +65,7 @@ class Client:
         return self._runs
 
     def request(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """Send a request, and return the worker's reply.
+        """Send a request and return the worker's reply.
 
         Raises:
             WorkerGone: the worker ended.
@@ -91,7 +91,7 @@ class Client:
                     self._events.append(message)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield events as they happen, until WorkerGone."""
+        """Yield events as they happen. Raises WorkerGone when the worker ends."""
         while True:
             yield self._events.popleft() if self._events else self._next_message(None)
 
@@ -112,10 +112,10 @@ class Client:
             self._socket.settimeout(ANSWER_SECONDS)
             self._socket.sendall(line)
         except OSError as error:
-            raise WorkerGone(f"the worker is gone ({error.strerror or error}): try again to start a new one") from error
+            raise WorkerGone(f"the worker has ended ({error.strerror or error}): try again to start another") from error
 
     def _expect(self, timeout: float, kind: str) -> dict[str, Any]:
-        """Return the next message, which must be of this kind."""
+        """Return the next message. Raises WorkerError if it is not of this kind."""
         message = self._next_message(timeout)
         if self._end_reason:
             raise self._connection_error("")
@@ -130,7 +130,7 @@ class Client:
         self._expects_more = bool(message.get("more"))
 
     def _next_message(self, timeout: float | None) -> dict[str, Any]:
-        """Return the next message that is not a page. Raises WorkerGone, and WorkerError after `timeout` seconds."""
+        """Return the next message that is not a page. Raises WorkerGone, or WorkerError after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while (message := self._receive(deadline))["type"] == "page":
             pass
@@ -154,7 +154,7 @@ class Client:
                 self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
                 more = self._socket.recv(1 << 16)
             except TimeoutError as error:
-                raise WorkerError(f"the worker does not answer; see its log: {log_path()}") from error
+                raise WorkerError(f"the worker is not responding; see its log: {log_path()}") from error
             except OSError as error:
                 raise self._connection_error(error.strerror or str(error)) from error
             if not more:
@@ -167,11 +167,11 @@ class Client:
     def _connection_error(self, why: str) -> WorkerError:
         """Return the error for a broken connection.
 
-        A worker that gave a reason for its end would end again for the same reason, so that is not a WorkerGone.
+        If the worker gave a reason for ending, a new worker would end for the same reason, so this is not a WorkerGone.
         """
         if self._end_reason:
             return WorkerError(f"the worker has ended: {self._end_reason}")
-        return WorkerGone(f"the worker is gone{f' ({why})' if why else ''}: its runs continue when it starts again")
+        return WorkerGone(f"the worker has ended{f' ({why})' if why else ''}: its runs continue when it starts again")
 
 
 def connect(
@@ -179,12 +179,13 @@ def connect(
 ) -> Client | None:
     """Connect to this user's worker.
 
-    A worker of an older version finishes its run, then makes way for a new one. By default, wait for that.
+    A worker of an older version finishes its run and then exits to make way for a new one. By default, wait for this.
 
     Args:
-        start: start a worker if none runs. Otherwise return None.
+        start: whether to start a worker if none is running. If False and none is running, return None.
         on_wait: called with a message before waiting for an older worker.
-        accept_older: connect to an older worker that has a run. The client rejects requests in `NEEDS_CURRENT_WORKER`.
+        accept_older: connect to an older worker that is still training. The client then rejects the requests in
+            `NEEDS_CURRENT_WORKER`.
 
     Raises:
         WorkerError: the worker cannot be started or reached.
@@ -199,7 +200,7 @@ def connect(
         if on_wait and not has_called_on_wait:
             run = f"run {client.making_way}" if client.making_way else "its work"
             hint = f" (`softprompt-tui runs pause {client.making_way[:8]}` speeds this up)" if client.making_way else ""
-            on_wait(f"a worker of an older version finishes {run} first; waiting for it to end{hint}")
+            on_wait(f"an older version of the worker is finishing {run} first; waiting for it to end{hint}")
             has_called_on_wait = True
         try:
             for _ in client.events():
@@ -234,7 +235,7 @@ def _start_and_connect(endpoint: Endpoint) -> Client:
             if client is not None:
                 return client
             answer = _spawn()
-            if answer == ANOTHER:  # that worker is about to listen, or about to end
+            if answer == ANOTHER:  # the other worker is about to listen or about to end
                 time.sleep(0.1)
             elif answer != READY:
                 raise WorkerError(
@@ -245,12 +246,12 @@ def _start_and_connect(endpoint: Endpoint) -> Client:
 
 
 def _spawn() -> str:
-    """Start the worker's process, wait until it listens, and return what it wrote to the ready pipe."""
+    """Start the worker's process, wait until it is listening, and return what it wrote to the ready pipe."""
     reading, writing = os.pipe()
     command = [sys.executable, *SAFE_PATH_FLAGS, "softprompt.worker", "--ready-fd", str(writing)]
     try:
         try:
-            with open_log_file() as log:  # for Python's output before the worker opens its log
+            with open_log_file() as log:  # for anything Python prints before the worker opens its log
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -263,7 +264,7 @@ def _spawn() -> str:
             raise WorkerError(f"cannot start a process: {error.strerror}") from error
         finally:
             os.close(writing)
-        process.wait()  # it forks and ends at once; the child is the worker
+        process.wait()  # this process forks and exits at once; its child becomes the worker
         answer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(reading, selectors.EVENT_READ)
@@ -279,16 +280,16 @@ def _spawn() -> str:
 
 
 def older_worker_error(run: str) -> WorkerError:
-    """Return the error for a request that an older worker, busy with its last run, must not get."""
-    return WorkerError(f"the worker has an older version and ends when run {run[:8]} is done: try again then")
+    """Return the error for a request that must not be sent to an older worker, which is finishing its last run."""
+    return WorkerError(f"the worker has an older version and will exit after run {run[:8]}: try again then")
 
 
 def error_from_message(message: dict[str, Any]) -> SoftPromptError:
-    """Return an error from the worker, in its original type if this package has that type."""
+    """Convert a worker's message to an error, of the original type if this package has it."""
     name = str(message.get("kind"))
     kind = TrainingFailed if name == TrainingFailed.__name__ else getattr(errors, name, WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, SoftPromptError)):
         kind = WorkerError
     error: SoftPromptError = kind(str(message.get("message")))
-    error.bad_input = error.bad_input and message.get("bad_input") is not False  # the message has no cause to check
+    error.bad_input = error.bad_input and message.get("bad_input") is not False  # a message has no `__cause__` to check
     return error

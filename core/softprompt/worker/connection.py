@@ -1,4 +1,4 @@
-"""The worker's connection to one client: its backlog, and when to drop a client that does not read."""
+"""The worker's connection to one client, with a bounded backlog. A client that stops reading is dropped."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import termios
 import time
 from collections import deque
 
-MAX_BACKLOG_BYTES = 256 << 10  # a client with a larger backlog gets no changes until it reads again
-KERNEL_BUFFER_BYTES = 16 << 10  # size of the socket's send buffer, and so the precision of `is_stalled`
+MAX_BACKLOG_BYTES = 256 << 10  # a client with a larger backlog gets no changes until it catches up
+KERNEL_BUFFER_BYTES = 16 << 10  # size of the socket's send buffer, which limits the precision of `is_stalled`
 MAX_PENDING = 64  # unanswered queries of one client
-STALLED_SECONDS = 10.0  # a client that reads nothing for this long is dropped; it may connect again
+STALLED_SECONDS = 10.0  # a client that reads nothing for this long is dropped; it may reconnect
 
 
 class Connection:
     """A connection to a client. Sending never waits, and the backlog is bounded.
 
-    A slow client gets changes later, each run in its latest state.
+    A slow client gets changes later, with each run in its latest state.
 
     Attributes:
-        pending_runs: runs of the list that are not sent yet.
+        pending_runs: runs of the list that have not been sent yet.
         changed_runs: runs that changed while the backlog was full.
-        expects_more: whether the last page of the list is still to be sent.
+        expects_more: whether the last page of the list has yet to be sent.
     """
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ class Connection:
 
     @property
     def unsent_bytes(self) -> int:
-        """Number of bytes that the socket has not accepted yet."""
+        """Number of bytes waiting for room in the socket's buffer."""
         return self._transport.get_write_buffer_size()
 
     @property
@@ -54,7 +54,7 @@ class Connection:
         return self.unsent_bytes <= MAX_BACKLOG_BYTES
 
     async def wait_for_room(self) -> None:
-        """Wait until the client has read enough. Raises ConnectionError if it has disconnected."""
+        """Wait until the client has read enough of the backlog. Raises ConnectionError if it has disconnected."""
         await self._writer.drain()
 
     def send(self, line: bytes) -> None:
@@ -63,7 +63,7 @@ class Connection:
             self._transport.write(line)
 
     def send_replaceable(self, line: bytes) -> None:
-        """Send a message that the next one of its kind replaces. Skip it if the client is behind."""
+        """Send a message that the next message of its kind supersedes. Skip it if the client is behind."""
         if not self.unsent_bytes:
             self.send(line)
 
@@ -79,7 +79,7 @@ class Connection:
         """Return the number of bytes in the socket's send buffer, including some overhead."""
         try:
             return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
-        except (OSError, AttributeError, ValueError):  # the system does not support this, or the socket is closed
+        except (OSError, AttributeError, ValueError):  # not supported by the system, or the socket is closed
             return 0
 
     def drop(self) -> None:
@@ -96,7 +96,10 @@ class Connection:
 
 
 def is_same_user(connection: socket.socket) -> bool:
-    """Return whether the client belongs to this user. True if the system cannot tell: the folder is private anyway."""
+    """Return whether the client belongs to this user.
+
+    Return True if the system cannot tell, because only this user can access the socket's folder anyway.
+    """
     if not hasattr(socket, "SO_PEERCRED"):
         return True
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

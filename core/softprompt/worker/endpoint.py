@@ -1,6 +1,7 @@
 """The private folder with the worker's socket and locks.
 
-Not XDG_RUNTIME_DIR: the system empties it at the last logout, and the worker has to survive exactly that.
+XDG_RUNTIME_DIR is not used: the system clears it on the user's last logout, and the worker must keep running after
+that.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ MAX_PATH_BYTES = 107  # limit for a Unix socket's path, without the final zero; 
 
 
 class Endpoint:
-    """The socket and the locks of the worker that serves the data folder `home`.
+    """The socket and locks of the worker that serves the data folder `home`.
 
-    A relative SOFTPROMPT_RUNTIME starts at the data folder, so that every command finds the same endpoint.
+    A relative SOFTPROMPT_RUNTIME is resolved against the data folder, so that every command finds the same endpoint.
     """
 
     def __init__(self, home: Path | None = None) -> None:
@@ -36,7 +37,7 @@ class Endpoint:
         self.worker_lock = self.folder / f"{key}.worker"
 
     def prepare(self) -> None:
-        """Create the folder, or check that it belongs to this user and nobody else can open it. Raises WorkerError."""
+        """Create the folder, or check that it belongs to this user and is private. Raises WorkerError."""
         if len(os.fsencode(self.socket)) > MAX_PATH_BYTES:
             raise WorkerError(
                 f"{self.socket} is too long for a socket path: "
@@ -57,7 +58,7 @@ class Endpoint:
         self.check()
 
     def check(self) -> None:
-        """Raise WorkerError if the folder is a link, belongs to another user or is open to others."""
+        """Raise WorkerError if the folder is a link, belongs to another user, or is accessible to others."""
         if wrong := find_privacy_problem(self.folder):
             raise WorkerError(
                 f"{self.folder} {wrong}, so it cannot be used: "
@@ -65,7 +66,7 @@ class Endpoint:
             )
 
     def _suggest_folder(self) -> Path:
-        """Return a folder with a short name that is free, or that already belongs to this user alone."""
+        """Return a short folder path that does not exist yet or that is already private to this user."""
         names = (Path(f"/tmp/{APP_NAME}-{os.geteuid()}-{number}") for number in range(2, 100))
         return next(
             (path for path in names if not os.path.lexists(path) or not find_privacy_problem(path)), Path("/tmp/me")
@@ -77,19 +78,21 @@ def _runtime_folder(home: Path) -> Path:
     try:
         return home.absolute() / Path(given).expanduser()
     except RuntimeError as error:
-        raise WorkerError(f"{RUNTIME_VARIABLE} is {given!r}, but there is no such user: set it to a folder") from error
+        raise WorkerError(
+            f"{RUNTIME_VARIABLE} is {given!r}, which names an unknown user: set it to a folder path"
+        ) from error
 
 
 @contextmanager
 def hold_lock(path: Path, timeout: float) -> Iterator[None]:
-    """Hold a lock. Raises WorkerError if it is not free within `timeout` seconds."""
+    """Hold a lock. Raises WorkerError if it cannot be acquired within `timeout` seconds."""
     until = time.monotonic() + timeout
     try:
         while (descriptor := try_lock(path)) is None:
             if time.monotonic() > until:
                 raise WorkerError(
-                    f"another program has been starting the worker for {timeout:.0f} s ({path}): "
-                    "end that program, or try again"
+                    f"another process has been trying to start the worker for {timeout:.0f} s ({path}): "
+                    "stop that process, or try again"
                 )
             time.sleep(0.05)  # flock has no timeout
     except OSError as error:

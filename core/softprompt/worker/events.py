@@ -1,4 +1,4 @@
-"""Check the events of a run. A file may hold anything, so every value is checked for type and range before use."""
+"""Check the events of a run. A file may contain anything, so the type and range of every value are checked."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker.summary import ENDED
 
 MAX_LINE_BYTES = 1 << 20
-MAX_NUMBER = 1 << 52  # floats are exact up to here, and every JSON parser reads whole numbers up to here
-MAX_TEXT_LENGTH = 10_000  # characters of an error or a readout
-MAX_LIST_LENGTH = 1024  # restarts, or numbers of tokens
+MAX_NUMBER = 1 << 52  # up to here, floats represent integers exactly, and every JSON parser accepts them
+MAX_TEXT_LENGTH = 10_000  # characters of an error message or a readout
+MAX_LIST_LENGTH = 1024  # restarts or token counts
 
 STATE_EVENTS = ("queued", "paused", *ENDED)  # events that set a run's state regardless of earlier events
 
@@ -25,7 +25,7 @@ class BadEvent(ValueError):
 
 @dataclass(frozen=True)
 class Event:
-    """A checked event of a run. `lease` is the lease of the writer, or 0 if the event does not name it."""
+    """A checked event of a run. `lease` is the writer's lease number, or 0 if the event has none."""
 
     kind: str
     at: str
@@ -33,11 +33,11 @@ class Event:
     values: Mapping[str, Any]
 
 
-Check = Callable[[Any], Any]  # returns the value in its type; raises ValueError that says what is expected
+Check = Callable[[Any], Any]  # returns the value in its proper type, or raises a ValueError that says what is allowed
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a line, or None if the line is torn or holds something else."""
+    """Return the JSON object in a line, or None if the line is incomplete or contains something else."""
     try:
         values = decode(line)
     except (ValueError, RecursionError):
@@ -46,10 +46,10 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def decode(raw: bytes) -> Any:
-    """Decode JSON, and replace lone surrogates: no file and no terminal accepts them.
+    """Decode JSON and replace lone surrogates, because neither files nor terminals accept them.
 
     Raises:
-        ValueError: `raw` is not valid JSON in UTF-8.
+        ValueError: `raw` is not valid UTF-8 JSON.
         RecursionError: the values are nested too deeply.
     """
     values = json.loads(raw.decode("utf-8"))
@@ -57,7 +57,7 @@ def decode(raw: bytes) -> Any:
 
 
 def check_event(values: Mapping[str, Any]) -> Event | None:
-    """Return the event in a JSON object. None for an unknown kind of event, and for an invalid report.
+    """Return the event in a JSON object, or None if its kind is unknown or it is an invalid report.
 
     Raises:
         BadEvent: a value that affects the run's state is invalid.
@@ -75,7 +75,7 @@ def check_event(values: Mapping[str, Any]) -> Event | None:
         if missing := [key for key in _REQUIRED.get(kind, ()) if key not in checked]:
             raise ValueError(f"{missing[0]} is missing")
     except ValueError as error:
-        if kind == "report":  # costs one point of a curve
+        if kind == "report":  # the curve only loses one point
             return None
         raise BadEvent(f"cannot read the event {kind!r}: {error}") from error
     return Event(kind, at, lease, checked)
@@ -89,9 +89,9 @@ def _check_field(key: str, check: Check, value: Any) -> Any:
 
 
 def _describe_value(value: Any) -> str:
-    """Describe a value for a message. A number may have thousands of digits, too many for Python to print."""
+    """Describe a value for a message. A number may have more digits than Python can print (thousands)."""
     if isinstance(value, int) and value.bit_length() > 200:
-        return "a number with very many digits"
+        return "a number with too many digits"
     return repr(value)[:60] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
@@ -112,7 +112,7 @@ def _replace_surrogates(value: Any) -> Any:
 
 def check_count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
-        raise ValueError("it must be a whole number from 0")
+        raise ValueError("it must be a non-negative integer")
     return value
 
 
@@ -123,24 +123,24 @@ def check_number(value: Any) -> float:
 
 
 def check_figure(value: Any) -> float | None:
-    """Check a measured number. NaN and infinity are stored as null."""
+    """Check a measured value, which may be None: NaN and infinity are stored as null."""
     return None if value is None else check_number(value)
 
 
 def check_text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("it must be a text")
+        raise ValueError("it must be a string")
     return value if len(value) <= MAX_TEXT_LENGTH else f"{value[: MAX_TEXT_LENGTH - 1]}…"
 
 
 def check_time(value: Any) -> str:
-    """Check a time in ISO format, and return it unchanged."""
+    """Check an ISO 8601 time and return it unchanged."""
     try:
         if isinstance(value, str) and len(value) <= 40 and datetime.fromisoformat(value):
             return value
     except ValueError:
         pass
-    raise ValueError(f"its time is {_describe_value(value)}; it must be in ISO format")
+    raise ValueError(f"its time is {_describe_value(value)}; it must be in ISO 8601 format")
 
 
 def check_optional_time(value: Any) -> str:
@@ -152,7 +152,7 @@ def _check_figures(value: Any) -> tuple[float | None, ...]:
 
 
 def _check_sweep_rows(value: Any) -> list[list[float | None]]:
-    """Check the rows of a sweep: a number of tokens and its similarities."""
+    """Check the rows of a sweep. Each has a token count and its similarities."""
     return [[check_count(row[0]), *_check_figures(row[1:])] for row in map(_check_list, _check_list(value)) if row]
 
 
@@ -166,7 +166,7 @@ def _check_results(value: Any) -> tuple[SweepResult, ...]:
     results = []
     for result in _check_list(value):
         if not isinstance(result, dict) or "tokens" not in result:
-            raise ValueError("it must be a list of objects with tokens")
+            raise ValueError("it must be a list of objects with a `tokens` field")
         known = {key: _check_field(key, check, result[key]) for key, check in _RESULT.items() if key in result}
         results.append(SweepResult.from_dict(known))
     return tuple(results)
@@ -179,7 +179,7 @@ def _check_flag(value: Any) -> bool:
 
 
 def _check_report(value: Any) -> dict[str, Any]:
-    """Check the latest report inside the event that ends a run."""
+    """Check the last report, which is part of the event that ends a run."""
     if not isinstance(value, dict):
         raise ValueError("it must be an object")
     return {key: _check_field(key, check, value[key]) for key, check in _REPORT.items() if value.get(key) is not None}

@@ -1,4 +1,4 @@
-"""Execute runs of every kind: a training, several trainings in one batch, a sweep, a hard readout."""
+"""Execute runs of every kind: training (one run, or several in a batch), sweeps and hard readouts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 
 class RunExecutor:
-    """Executes runs. If there are several, they are trainings that share a batch."""
+    """Executes one run of any kind, or several training runs in one batch."""
 
     def __init__(self, services: Services, runs: list[ActiveRun]) -> None:
         self.services = services
         self.runs = [RunRecorder(services, active) for active in runs]
 
     def run(self) -> None:
-        """Execute the runs. On return, none of them is active."""
+        """Execute the runs. None of them is active on return."""
         try:
             if len(self.runs) > 1:
                 self._train_batch()
@@ -52,7 +52,7 @@ class RunExecutor:
         except SoftPromptError as error:
             failed = {"event": "failed", "error": str(error)}
             self._end_all(lambda run: run.end(failed))
-        except Exception as error:  # a failed run must not stop the next one
+        except Exception as error:  # a failed run must not prevent the next one
             log.exception("run %s failed", " ".join(run.folder.id for run in self.runs))
             failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. See the worker's log"}
             self._end_all(lambda run: run.end(failed))
@@ -64,10 +64,10 @@ class RunExecutor:
                 end(run)
 
     def _load_encoder(self) -> TextEncoder:
-        """Return the model of the runs, after downloading it if necessary.
+        """Return the model that the runs share, downloading it if necessary.
 
         Raises:
-            RunInterrupted: the user interrupted one of the runs meanwhile.
+            RunInterrupted: one of the runs was interrupted during the download.
         """
         job = self.runs[0].job
 
@@ -79,13 +79,13 @@ class RunExecutor:
             if any(
                 request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests
             ):
-                raise RunInterrupted  # a run with progress needs the model even to stop, since it saves its result
+                raise RunInterrupted  # not to stop a run with progress, because saving its result needs the model
 
         assert self.services.models is not None
         return self.services.models.get(job.model, job.device, job.precision, on_progress)
 
     def _train(self, run: RunRecorder, job: TrainJob | HardReadoutJob) -> None:
-        """Train a soft prompt, search a hard readout, or do both in that order."""
+        """Train a soft prompt, search for a hard readout, or do both in that order."""
         state = run.begin()
         encoder = self._load_encoder()
         training_steps = job.config.steps if isinstance(job, TrainJob) else 0
@@ -154,7 +154,7 @@ class RunExecutor:
                 run_by_key[task.key].end({"event": "failed", "error": str(error)})
 
     def _save(self, run: RunRecorder, result: SoftPrompt | SoftPromptError) -> None:
-        """Save the result of one training of a batch, and end its run."""
+        """Save the result of one slot of a batch, and end its run."""
         failure = str(result) if isinstance(result, SoftPromptError) else ""
         best = (
             result.best
@@ -166,14 +166,14 @@ class RunExecutor:
         if best is None:
             run.end({"event": "failed", "error": failure})
             return
-        assert isinstance(run.job, TrainJob)  # nothing else shares a batch
+        assert isinstance(run.job, TrainJob)  # only training jobs share a batch
         outcome = save_result(run.job, best, self.services.library, run.folder.id, failure)
         if len(best.losses):
             run.record_report(event_from_prompt(best))
         run.end_with_outcome(outcome)
 
     def _run_sweep(self, run: RunRecorder, job: SweepJob) -> None:
-        """Train a sweep. The results stay in the run's folder until the user chooses which to keep."""
+        """Run a token sweep. The results stay in the run's folder until the user chooses which to save."""
         run.begin()
         encoder = self._load_encoder()
 
@@ -204,7 +204,7 @@ class RunExecutor:
 
 
 def event_from_hard_report(report: HardReport, latest: dict[str, Any], training_steps: int) -> dict[str, Any]:
-    """Return a hard readout's report as an event. After a training, the event keeps the training's latest figures."""
+    """Convert a hard readout's report to an event. If training came first, include its latest figures."""
     search = {
         "text": report.text,
         "hard_similarity": report.similarity if report.text else None,
@@ -231,7 +231,7 @@ def event_from_hard_report(report: HardReport, latest: dict[str, Any], training_
 
 
 def event_from_sweep_report(report: SweepReport) -> dict[str, Any]:
-    """Return a sweep's report as an event: the figures of the largest number of tokens, and a row for every number."""
+    """Convert a sweep's report to an event with the figures of the largest token count and a row per count."""
     tokens, similarity, _ = report.results[-1]
     figures = {
         "loss": report.losses[-1], "similarity": similarity,

@@ -1,4 +1,4 @@
-"""Queries that need a text encoder. The trainer's thread answers them between two steps."""
+"""Answer the queries that need a text encoder. The trainer's thread does this between training steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_NEIGHBOURS = 100
 
 
 def answer_query(request: Request, services: Services) -> dict[str, Any]:
-    """Answer a query with plain values. Raises SoftPromptError."""
+    """Return the answer to a query, ready for JSON. Raises SoftPromptError."""
     match request:
         case Similarity():
             return _answer_similarity(request, services)
@@ -31,12 +31,12 @@ def answer_query(request: Request, services: Services) -> dict[str, Any]:
 
 
 def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
-    """Return the model. Raises Busy if loading it would stall a training; `mini` loads in 0.25 s."""
+    """Return the model. Raises Busy if loading it would stall an active run. `mini` loads in 0.25 s."""
     from softprompt.worker.active_run import Busy
 
     assert services.models is not None
     if services.active and model.lower() != MINI and not services.models.has(model, device):
-        raise Busy(f"{model} is not loaded, and a training is running: ask again when it is done")
+        raise Busy(f"{model} is not loaded, and cannot be loaded while a run is training: try again later")
     return services.models.get(model, device)
 
 
@@ -79,7 +79,7 @@ def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any
     if request.run:
         active = services.active.get(request.run)
         if active is None or active.vectors is None:
-            raise RunNotFound(f"run {request.run[:40]} is not training: ask for its entry once it is done")
+            raise RunNotFound(f"run {request.run[:40]} is not training: use its entry instead once the run is done")
         encoder, vectors = active.vectors
         target: Tensor | Array | None = _run_target(active, encoder)
     else:
@@ -97,7 +97,7 @@ def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any
 
 
 def _run_target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
-    """Return a run's training target, as its entry will store it."""
+    """Return a run's training target, the same as its entry will store."""
     from softprompt.encoders.clip.rows import ALONE
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.objectives.pooled import encode_target

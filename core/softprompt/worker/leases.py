@@ -1,10 +1,10 @@
-"""Run ownership. A lease is a file in the run's folder, so that hosts which share a home never train a run twice.
+"""Run ownership. Leases ensure that hosts that share a data folder never train the same run twice.
 
-Each lease is a new file `lease.<n>` with the next number n. Whoever creates the file owns the run, and a process that
-sees a higher number than its own has lost the run. Leases are never deleted, so the numbers only go up.
+A lease is a file `lease.<n>` in the run's folder. The process that creates the file with the next number owns the run.
+A process that sees a higher number than its own has lost the run. Leases are never deleted, so the numbers only go up.
 
-The first lease tells on which host a run waits. A host takes another lease only to train or change the run, however
-many runs wait. To show that it is alive, a host updates one heartbeat file for all its runs, beside their folders.
+The first lease shows on which host a run is waiting. A host takes another lease only to train or change the run. To
+show that it is alive, a host updates a single heartbeat file next to the run folders, however many runs are waiting.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEASE_NAME = re.compile(r"lease\.(\d{1,9})", re.ASCII)
 class Holder:
     """The process that holds a lease.
 
-    `boot` distinguishes two boots of a host, `pids` two containers, and `started` two processes with the same number.
+    `boot` tells apart two boots of a host, `pids` two containers, and `started` two processes with the same id.
     """
 
     host: str
@@ -45,21 +45,24 @@ class Holder:
         return cls(socket.gethostname(), _boot_id(), _pid_namespace(), os.getpid(), _cached_start_ticks(os.getpid()))
 
     def is_alive(self) -> bool | None:
-        """Return whether the process runs, or None if this process cannot see it."""
+        """Return whether the process is still running, or None if this process cannot tell.
+
+        It cannot tell if the holder is on another host or in another PID namespace, or if the host has rebooted since.
+        """
         if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot_id(), _pid_namespace()):
             return None
         return self.started == start_ticks(self.pid) != ""
 
 
 class Lease:
-    """Lease number `number` of the run in `folder`, held by this process."""
+    """A lease of this process on the run in `folder`."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder
         self.number = number
 
     def is_current(self) -> bool:
-        """Return whether this is the newest lease. False once another process has taken the run."""
+        """Return whether this is the newest lease, so that no other process has taken over the run."""
         return newest_lease(self.folder) == self.number
 
     def renew(self) -> None:
@@ -75,7 +78,7 @@ def newest_lease(folder: Path) -> int:
 
 
 def read_holder(folder: Path, number: int | None = None) -> Holder | None:
-    """Return the holder of lease `number`, by default the newest. None if that lease is missing or unreadable."""
+    """Return the holder of lease `number` (default: the newest), or None if the lease is missing or unreadable."""
     try:
         number = newest_lease(folder) if number is None else number
         values = json.loads(read_file(f"{folder}/lease.{number}", MAX_LEASE_BYTES))
@@ -87,10 +90,10 @@ def read_holder(folder: Path, number: int | None = None) -> Holder | None:
 
 
 def take_lease(folder: Path, seen: int | None = None) -> Lease | None:
-    """Take the run, whoever holds it. Return None if another process was faster.
+    """Take over the run, no matter who owns it. Return None if another process was faster.
 
     Args:
-        seen: the newest lease at the time when the caller decided to take the run. Default: the newest lease now.
+        seen: the newest lease number when the caller decided to take the run. Default: the newest now.
     """
     number = (newest_lease(folder) if seen is None else seen) + 1
     try:
@@ -101,10 +104,10 @@ def take_lease(folder: Path, seen: int | None = None) -> Lease | None:
 
 
 def is_free(folder: Path, number: int | None = None) -> bool:
-    """Return whether this host may take the run without asking: its holder is dead, or is this process.
+    """Return whether this host may take the run without asking the user: its holder is dead or is this process.
 
-    A holder with this host's name that is invisible here (from an earlier boot, or in another container) counts as
-    dead once it has been silent for `TAKEOVER_SECONDS`.
+    A process of this host from an earlier boot or in another container is not visible here. It counts as dead once it
+    has been silent for `TAKEOVER_SECONDS`.
     """
     holder = read_holder(folder, number)
     if holder is None:
@@ -113,24 +116,27 @@ def is_free(folder: Path, number: int | None = None) -> bool:
     if is_alive is None and holder.host == socket.gethostname():
         try:
             return seconds_since_heartbeat(folder) >= TAKEOVER_SECONDS
-        except OSError:  # a folder that cannot be written to is no place to train
+        except OSError:  # training needs a folder that can be written to
             return False
     return is_alive is False or holder == Holder.this_process()
 
 
 def is_on_this_host(folder: Path) -> bool:
-    """Return whether this host trains the run: its holder lives here, or this host may take it without asking."""
+    """Return whether the run is on this host: its holder is alive here, or this host may take it without asking."""
     holder = read_holder(folder)
     return holder is not None and (holder.is_alive() is True or is_free(folder))
 
 
 def write_heartbeat(runs: Path) -> None:
-    """Show other hosts that this host's worker is alive, for all its waiting runs. Raises OSError."""
+    """Show other hosts that this host's worker, the owner of its waiting runs, is alive. Raises OSError."""
     _heartbeat_path(runs, Holder.this_process()).touch(mode=0o600)
 
 
 def seconds_since_heartbeat(folder: Path) -> float:
-    """Return how long a run's holder has been silent, by the clock of the run's disk: the clocks of hosts differ."""
+    """Return for how long a run's holder has been silent.
+
+    The times come from the file system that holds the run, because clocks differ between hosts.
+    """
     number = newest_lease(folder)
     holder = read_holder(folder, number)
     latest = float("-inf")
@@ -146,7 +152,7 @@ def seconds_since_heartbeat(folder: Path) -> float:
 
 
 def _heartbeat_path(runs: Path, holder: Holder) -> Path:
-    """Return the heartbeat file of a host's worker, which belongs to one boot and one container."""
+    """Return the path of the heartbeat file for one boot of a host and one PID namespace."""
     key = hashlib.sha256(repr((holder.host, holder.boot, holder.pids)).encode("utf-8", "backslashreplace")).hexdigest()[
         :16
     ]
@@ -157,7 +163,7 @@ def _heartbeat_path(runs: Path, holder: Holder) -> Path:
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # not Linux: the process number and the start time have to do
+    except OSError:  # not Linux: boots cannot be told apart
         return ""
 
 
@@ -170,7 +176,7 @@ def _pid_namespace() -> str:
 
 
 def start_ticks(pid: int) -> str:
-    """Return when a process started, in ticks since boot, or "" if it does not run.
+    """Return when a process started, in ticks since boot, or "" if it is not running.
 
     Reads fields 3 and 22 of /proc/<pid>/stat; see proc(5).
     """

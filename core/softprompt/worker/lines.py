@@ -1,4 +1,4 @@
-"""Read the protocol's lines from an asyncio stream. The worker and the interface use this."""
+"""Read protocol lines from an asyncio stream. The worker and the user interface use this."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 
 from softprompt.worker.protocol import message_too_long
 
-MAX_SKIPPED_BYTES = 64 << 20  # read past this much of an overlong line, then close the connection
+MAX_SKIPPED_BYTES = 64 << 20  # skip at most this much of an overlong line, then close the connection
 
 
 async def read_line(reader: asyncio.StreamReader) -> bytes:
     """Return the next line, or b"" at the end of the stream.
 
     Raises:
-        MessageTooLong: the line exceeds the reader's limit. The reader has skipped it.
-        ConnectionAbortedError: the line exceeds `MAX_SKIPPED_BYTES` too.
+        MessageTooLong: the line exceeded the reader's limit and was skipped.
+        ConnectionAbortedError: the line also exceeds `MAX_SKIPPED_BYTES`.
     """
     try:
         return await reader.readuntil(b"\n")
@@ -32,4 +32,4 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
             return b""
         except asyncio.LimitOverrunError as error:
             unread = error.consumed
-    raise ConnectionAbortedError(f"a line of more than {MAX_SKIPPED_BYTES:,} bytes")
+    raise ConnectionAbortedError(f"received a line of more than {MAX_SKIPPED_BYTES:,} bytes")

@@ -1,4 +1,4 @@
-"""The log files: one for the worker, one for the commands and the interface. Libraries log to them and nowhere else."""
+"""The log files, one for the worker and one for the commands and the app. Libraries can log only to these files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import BinaryIO
 from softprompt.system.filesystems import set_mode
 from softprompt.system.paths import cache_folder, make_folder
 
-MAX_LOG_BYTES, OLD_LOGS = 1_000_000, 3  # size of a log file; number of older files
+MAX_LOG_BYTES, OLD_LOGS = 1_000_000, 3  # size of a log file; number of rotated files
 WORKER, PROGRAM = "worker", "softprompt-tui"
-# libraries would draw progress bars on standard error, with names from the hub in them
+# otherwise libraries draw progress bars on standard error, containing unescaped names from the hub
 NO_PROGRESS_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
 def log_path(program: str = WORKER) -> Path:
-    """Return the path of this host's log: several hosts may share a home."""
+    """Return the path of a program's log. Each host has its own, because several hosts may share a home."""
     return cache_folder() / f"{program}-{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}.log"
 
 
 def open_log_file(program: str = WORKER) -> BinaryIO:
-    """Open the log for appending, as raw bytes and without rotation. Raises HomeError, OSError."""
+    """Open the log for appending raw bytes, without rotation. Raises HomeError or OSError."""
     make_folder(log_path(program).parent)
     return os.fdopen(_open_private(str(log_path(program)), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
@@ -50,16 +50,16 @@ class Log(RotatingFileHandler):
         return TextIOWrapper(os.fdopen(descriptor, "ab"), self.encoding, self.errors)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line, plus a traceback if there is one, and escape all control characters."""
+        """Format a record and its traceback, if any. Escape all control characters except line breaks."""
         text = super().format(record)
         return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore the error: a full disk or a read-only home must not print a traceback on the terminal."""
+        """Ignore the error. A full disk or a read-only home must not print tracebacks to the terminal."""
 
 
 class StreamLog(Log):
-    """The worker's log, which also receives standard output and error, so that no C library prints on a terminal."""
+    """The worker's log. It also captures standard output and error, so that no C library prints to a terminal."""
 
     def __init__(self) -> None:
         super().__init__(WORKER)
@@ -78,9 +78,9 @@ class StreamLog(Log):
 
 
 class HandlerlessLogger(logging.Logger):
-    """A logger without handlers of its own: every record goes to the root logger's handlers.
+    """A logger that never has handlers of its own, so that every record goes to the root logger's handlers.
 
-    transformers, huggingface_hub and torch each give their loggers a handler that writes to standard error.
+    transformers, huggingface_hub and torch would otherwise install handlers that write to standard error.
     """
 
     @property
@@ -99,18 +99,18 @@ def redirect_logging(*handlers: logging.Handler, level: int = logging.WARNING) -
     """Send all log lines and warnings of this process to `handlers` and nowhere else. Call this at program start."""
     logging.setLoggerClass(HandlerlessLogger)
     for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):  # an import created it earlier
+        if isinstance(logger, logging.Logger):  # created by an earlier import
             logger.handlers.clear()
             logger.propagate = True
     for handler in handlers:
-        handler.setLevel(level)  # some loggers have a lower level of their own
+        handler.setLevel(level)  # because some loggers set a lower level for themselves
     logging.basicConfig(level=level, handlers=handlers, force=True)
     logging.captureWarnings(True)
     os.environ.update(NO_PROGRESS_BARS)
 
 
 def start_worker_log() -> None:
-    """Start the worker's log, and detach the process from its standard streams."""
+    """Start the worker's log and detach the process from its standard streams."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

@@ -1,4 +1,4 @@
-"""Messages from the worker to its clients. Each stays far below the protocol's longest line."""
+"""Encode the worker's messages to its clients. Each stays far below the protocol's limit for a line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from softprompt.worker.run_folder import AnyRun
 
 PAGE_BYTES = 64 << 10  # a page is full once its runs reach this size; a client paints after the first page
-MAX_SHOWN_LENGTH = 400  # characters of a text; the run's folder has the whole prompt
+MAX_SHOWN_LENGTH = 400  # characters of a string; the run's folder has the full prompt
 MAX_ERROR_LENGTH = 2000  # characters
 MAX_RESULTS = 64  # results of a sweep
 MAX_POINT_VALUES = 3 + 16  # step, loss, similarity, and one loss per restart
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def describe_run(run: AnyRun) -> dict[str, Any]:
-    """Return a run's values for clients, with long texts and lists shortened."""
+    """Return a run's values for clients, with long strings and lists shortened."""
     values = run.as_dict()
     error, results = (
         shorten(values["error"], MAX_ERROR_LENGTH),
@@ -32,13 +32,13 @@ def describe_run(run: AnyRun) -> dict[str, Any]:
 
 
 class RunMessages:
-    """Messages that contain runs. Each state of a run is encoded once, however many clients receive it."""
+    """Encodes messages that contain runs. Each state of a run is encoded only once, even for many clients."""
 
     def __init__(self) -> None:
         self._encoded: dict[str, tuple[AnyRun, bytes]] = {}
 
     def encode_page(self, head: dict[str, Any], runs: Sequence[AnyRun], more: bool) -> bytes:
-        """Encode a snapshot or page: the fields of `head`, and runs."""
+        """Encode a snapshot or a page with the fields of `head` and the runs."""
         return _append_member({**head, "more": more}, b'"runs":[' + b",".join(map(self._encode, runs)) + b"]")
 
     def encode_run(self, run: AnyRun) -> bytes:
@@ -59,7 +59,7 @@ class RunMessages:
 
 
 def _append_member(head: dict[str, Any], member: bytes) -> bytes:
-    """Encode a message, and append a member that is already encoded."""
+    """Encode a message and append a member that is already encoded."""
     return encode(head)[:-2] + b"," + member + b"}\n"
 
 
@@ -68,7 +68,7 @@ def _shorten_texts(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_reply(request_id: int | None, result: dict[str, Any]) -> bytes:
-    """Encode a reply, or an error if the reply is too long for a line."""
+    """Encode a reply, or an error if the reply does not fit in a line."""
     try:
         return encode({"type": "reply", "id": request_id, "result": result})
     except MessageTooLong as error:

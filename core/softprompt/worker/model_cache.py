@@ -1,4 +1,4 @@
-"""A cache of loaded text encoders, so that the next training and every query can start at once."""
+"""A cache of loaded text encoders, so that the next run and all queries can start immediately."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ MAX_MODELS = 2  # one encoder for training, another for queries
 
 
 class ModelCache:
-    """A few loaded encoders, by model, device and precision."""
+    """Up to MAX_MODELS loaded encoders, keyed by model, device and precision."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the most recently used is last
+        self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the most recently used comes last
 
     def get(
         self, model: str, device: str, precision: str = "float32", on_progress: OnBytes | None = None
     ) -> TextEncoder:
-        """Return the encoder; load it if necessary. Raises what `load_encoder` raises."""
+        """Return the encoder, loading it if necessary. Raises the same errors as `load_encoder`."""
         key = self._key(model, device, precision)
         encoder = self._loaded.pop(key, None)
         if encoder is None:
-            while len(self._loaded) >= MAX_MODELS:  # free memory first: two large models may not fit
+            while len(self._loaded) >= MAX_MODELS:  # free memory first, because two large models may not fit
                 del self._loaded[next(iter(self._loaded))]
                 self._free()
             encoder = load_encoder(model, key[1], precision, on_progress)
@@ -41,22 +41,22 @@ class ModelCache:
         return self._key(model, device, precision) in self._loaded
 
     def names(self) -> list[str]:
-        """Return the loaded encoders, such as "mini on cpu"."""
+        """Return a label for each loaded encoder, such as "mini on cpu"."""
         return [f"{model} on {device}" for model, device, _ in self._loaded]
 
     def release(self, everything: bool = False) -> None:
-        """Release the encoders on a GPU, since other programs may need its memory, or all encoders."""
+        """Release the encoders on a GPU, because other programs may need the memory. With `everything`, release all."""
         self._loaded = {} if everything else {key: encoder for key, encoder in self._loaded.items() if key[1] == "cpu"}
         self._free()
 
     def device_works(self, device: str) -> bool:
-        """Return whether the device still computes. A GPU that failed once never works again in this process."""
+        """Return whether the device still works. Once a GPU has failed, it stays unusable for this process."""
         import torch
 
         try:
             return float(torch.ones(2, device=pick_device(device)).sum()) == 2
         except DeviceError:
-            return True  # the machine has no such device, so nothing broke
+            return True  # this machine has no such device, so there is nothing to be broken
         except RuntimeError:
             return False
 
@@ -70,5 +70,5 @@ class ModelCache:
         try:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        except RuntimeError as error:  # a broken GPU refuses this too; `device_works` detects it
+        except RuntimeError as error:  # this also fails on a broken GPU, which `device_works` detects
             log.warning("cannot release the GPU's memory: %s", error)

@@ -1,8 +1,8 @@
 """The protocol between the worker and its clients: JSON over a Unix socket, one message per line.
 
-A client starts with `hello`. The worker answers with its own `hello` and a `snapshot` with the first runs. The other
-runs follow in `page`s, as fast as the client reads; a page shows each run as it is when the page is sent. Events
-(`run`, `dropped`, `report`, `loading`, `bye`) are sent as they happen, also between two pages. A request has a `do` and
+A client starts with `hello`. The worker answers with its own `hello` and a `snapshot` of the first runs. The other
+runs follow in `page`s, as fast as the client reads. A page shows each run in its state at the time of sending. Events
+(`run`, `dropped`, `report`, `loading`, `bye`) are sent as they happen, even between two pages. A request has a `do` and
 an `id`, and its `reply` or `error` has the same `id`.
 """
 
@@ -21,12 +21,12 @@ from softprompt.errors import MessageTooLong, WorkerError, check_text
 # 2: jobs may mix several texts; 3: jobs may be sweeps and hard readouts; 4: runs arrive in pages
 PROTOCOL = 4
 MAX_LINE_BYTES = 4 << 20  # a prompt may have 200,000 characters, and JSON may need 12 bytes for each
-MAX_READ_BYTES = 64 << 20  # the longest line a client reads: older workers send all their runs in one message
+MAX_READ_BYTES = 64 << 20  # the longest line a client accepts; older workers send all their runs in one message
 MAX_TEXTS = 64
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Encode a message as a line. Raises MessageTooLong if the other side would not read the line."""
+    """Encode a message as a line. Raises MessageTooLong if the line exceeds MAX_LINE_BYTES."""
     line = json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
         raise message_too_long(len(line))
@@ -40,7 +40,7 @@ def message_too_long(size: int) -> MessageTooLong:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """Decode the JSON object in a line. Raises WorkerError if the line holds no JSON object."""
+    """Decode a line. Raises WorkerError if it is not a JSON object."""
     try:
         message = json.loads(line, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
@@ -77,7 +77,7 @@ def _version_key(hello: dict[str, Any]) -> tuple[int, list[int]]:
 
 
 def frees_older_worker(message: dict[str, Any], last_run: str | None) -> bool:
-    """Return whether a message shows that an older worker is done with its last run, and therefore ends."""
+    """Return whether a message shows that an older worker has finished its last run and is about to end."""
     return (
         message.get("type") == "run"
         and message["run"]["id"] == last_run
@@ -113,7 +113,7 @@ def _list_of(check: Check) -> Check:
 
 
 def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
-    """Return a check for an object that has all required fields. Unknown fields may hold anything."""
+    """Return a check for an object that has all required fields. Unknown fields are not checked."""
 
     def check(value: Any) -> bool:
         return (
@@ -152,7 +152,7 @@ _RUN = _object(
     )
     | {"state": _is_text, "stopping": _is_flag, "position": _is_number, "steps": _is_whole,
        "tokens": lambda value: value == "auto" or _is_whole(value)},
-    # an older worker does not send these
+    # older workers do not send these
     {"kind": _is_text, "sweep": _list_of(_is_whole), "results": _list_of(_RESULT), "of_entry": _is_text,
      "hard": _is_flag, "batch": _is_text, "rows": lambda value: _is_whole(value) and value > 0, "pausing": _is_flag},
 )  # fmt: skip
@@ -182,13 +182,13 @@ MESSAGES: dict[str, Check] = {
 
 
 def parse_message(line: bytes) -> dict[str, Any]:
-    """Parse a worker's message, and check its fields. Raises WorkerError."""
+    """Parse a worker's message and check its fields. Raises WorkerError."""
     message = decode(line)
     kind = message.get("type")
     fits = MESSAGES.get(kind) if isinstance(kind, str) else None
     if fits is None or not fits(message):
         raise WorkerError(
-            f"the worker sent a message that is not in protocol {PROTOCOL}: {str(message)[:80]}. Update both sides."
+            f"the worker sent an invalid message for protocol {PROTOCOL}: {str(message)[:80]}. Update both sides."
         )
     return message
 
@@ -201,7 +201,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Submit(Request):
-    """Queue a job (`Job.as_dict`). The worker replies once the run is safe on disk. `start` is an entry's id."""
+    """Queue a job (`Job.as_dict`). The worker replies once the run is safely on disk.
+
+    `start` is the id of the entry to start from, or "".
+    """
 
     do = "submit"
     job: dict[str, Any]
@@ -210,7 +213,7 @@ class Submit(Request):
 
 @dataclass(frozen=True)
 class Stop(Request):
-    """End a run, and save the result so far."""
+    """Stop a run and save its best result so far."""
 
     do = "stop"
     run: str
@@ -218,7 +221,7 @@ class Stop(Request):
 
 @dataclass(frozen=True)
 class Pause(Request):
-    """Pause a run and keep its progress. The next run trains meanwhile."""
+    """Pause a run, keeping its progress. The next queued run starts in its place."""
 
     do = "pause"
     run: str
@@ -226,7 +229,7 @@ class Pause(Request):
 
 @dataclass(frozen=True)
 class Resume(Request):
-    """Put a paused or failed run back in the queue, or take over the run of another host that has gone silent."""
+    """Put a paused or failed run back in the queue, or take over a run from a host that has gone silent."""
 
     do = "resume"
     run: str
@@ -243,7 +246,7 @@ class Move(Request):
 
 @dataclass(frozen=True)
 class Drop(Request):
-    """Delete a run that is not training. Its entry in the library stays."""
+    """Delete a run that is not training. Its library entry is not deleted."""
 
     do = "drop"
     run: str
@@ -251,7 +254,7 @@ class Drop(Request):
 
 @dataclass(frozen=True)
 class Status(Request):
-    """Describe the worker: its process, loaded models, clients and queue."""
+    """Return information about the worker: its process, loaded models, clients and queue."""
 
     do = "status"
 
@@ -270,7 +273,7 @@ class Curve(Request):
 
 @dataclass(frozen=True)
 class Shutdown(Request):
-    """End the worker: at once, leaving its run to the next worker, or with `finish` when the run is done."""
+    """End the worker: at once, leaving its active runs to the next worker, or with `finish`, once they are done."""
 
     do = "shutdown"
     finish: bool = False
@@ -278,9 +281,9 @@ class Shutdown(Request):
 
 @dataclass(frozen=True)
 class Keep(Request):
-    """Save a sweep's soft prompts with these numbers of tokens. Repeating the request saves nothing twice.
+    """Save a sweep's soft prompts with these token counts. Repeating the request saves nothing twice.
 
-    The reply's `kept` has the `tokens`, `entry` (an id) and `name` of each.
+    The reply's `kept` lists the `tokens`, `entry` (an id) and `name` of each saved prompt.
     """
 
     do = "keep"
@@ -292,8 +295,8 @@ class Keep(Request):
 class Similarity(Request):
     """Return the similarities between texts, and between each composition and its reference text.
 
-    For each composition, the reply's `written_out` has the reference `text` ("" if it is unknown), its number of
-    `tokens`, how many the composition has `saved`, the `similarity`, the `floor`, and `mixed`. See `CompositionScore`.
+    For each composition, the reply's `written_out` has the reference `text` ("" if unknown), its number of `tokens`,
+    the number of tokens `saved`, the `similarity`, the `floor`, and `mixed`. See `CompositionScore`.
     """
 
     do = "similarity"
@@ -305,10 +308,10 @@ class Similarity(Request):
 
 @dataclass(frozen=True)
 class Neighbours(Request):
-    """Return the vocabulary words nearest to the soft tokens of an entry, or of a run as it is now.
+    """Return the vocabulary words nearest to the soft tokens of an entry, or of a run in its current state.
 
-    The reply's `readout_similarity` compares the nearest words, typed as text, with the training target. It is null if
-    the target is unknown.
+    The reply's `readout_similarity` is the similarity between the training target and the nearest words when these are
+    used as an ordinary text prompt. It is null if the target is unknown.
     """
 
     do = "neighbours"
@@ -319,17 +322,17 @@ class Neighbours(Request):
 
 @dataclass(frozen=True)
 class Models(Request):
-    """List the available models, and which of them are on disk or loaded."""
+    """List the available models, including which are on disk and which are loaded."""
 
     do = "models"
 
 
-QUERIES = (Similarity, Neighbours)  # the trainer's thread answers these between two steps
+QUERIES = (Similarity, Neighbours)  # the trainer's thread answers these between training steps
 NEEDS_CURRENT_WORKER = (
     Submit,
     Resume,
     Similarity,
-)  # an older worker starts no further run, and may misread jobs and compositions
+)  # an older worker does not start any more runs, and may misinterpret jobs and compositions
 _REQUESTS: dict[str, type[Request]] = {
     kind.do: kind
     for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Keep, Similarity, Neighbours, Models)
@@ -345,16 +348,16 @@ _FIELD_TYPES: dict[str, type] = {
 
 
 def parse_request(message: dict[str, Any]) -> Request:
-    """Parse a request, and check its fields. Raises WorkerError, and PromptError for a text with invalid characters."""
+    """Parse a request and check its fields. Raises WorkerError, or PromptError for a string with invalid characters."""
     kind = _REQUESTS.get(str(message.get("do")))
     if kind is None:
-        raise WorkerError(f"{str(message.get('do'))[:40]!r} is not a request. Use one of {', '.join(_REQUESTS)}.")
+        raise WorkerError(f"{str(message.get('do'))[:40]!r} is not a request. Choose from {', '.join(_REQUESTS)}.")
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
         value = message.get(field.name, field.default)
         if value is MISSING or type(value) is not _FIELD_TYPES[str(field.type)]:
             raise WorkerError(f"{kind.do}: {field.name} must be {field.type}, not {str(value)[:40]!r}")
-        item_type, items = (int, "whole numbers") if field.type == "list[int]" else (str, "texts")
+        item_type, items = (int, "integers") if field.type == "list[int]" else (str, "strings")
         if isinstance(value, list) and (len(value) > MAX_TEXTS or not all(type(item) is item_type for item in value)):
             raise WorkerError(f"{kind.do}: {field.name} must be a list of at most {MAX_TEXTS} {items}")
         for text in value if isinstance(value, list) else [value]:
@@ -368,7 +371,7 @@ def parse_id(message: dict[str, Any]) -> int | None:
     """Return the id of a request, or None if it has none. Raises WorkerError."""
     request_id = message.get("id")
     if request_id is not None and not _is_whole(request_id):
-        raise WorkerError(f"id is {str(request_id)[:40]!r}; it must be a whole number below 2**63")
+        raise WorkerError(f"id is {str(request_id)[:40]!r}; it must be an integer below 2**63")
     return request_id
 
 

@@ -1,7 +1,7 @@
-"""The worker's queue of runs: it chooses the next runs to train and changes runs on request.
+"""The worker's queue of runs. It chooses the next runs to train and changes runs on request.
 
-Most methods wait for the disk, so one thread owns the queue and calls all of them. Other threads receive runs, which
-are immutable, through `on_change`. A waiting run needs no lease: the queue takes the lease to train or change the run.
+Most methods wait for the disk, so all of them are called from a single thread. Other threads receive runs, which are
+immutable, through `on_change`. A waiting run needs no lease; the queue takes one to train or change the run.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from softprompt.worker.run_folder import (
 
 log = logging.getLogger(__name__)
 STALE_SECONDS = 3600.0  # age at which half-written folders are deleted
-PIECE_SECONDS = 0.05  # length of a piece of a scan; the queue serves requests between two pieces
-# new runs go behind all positions below this; a damaged folder with a higher position must not use up the numbers
+PIECE_SECONDS = 0.05  # duration of one piece of a scan; the queue handles requests between pieces
+# new runs go after all positions below this; higher positions, from damaged folders, must not use up the numbers
 MAX_POSITION = MAX_NUMBER / 2
-MIN_GAP = 1e-6  # between two positions; a smaller gap is widened before a run moves into it
+MIN_GAP = 1e-6  # minimum distance between positions; a smaller gap is widened before a run moves into it
 
 OnChange = Callable[[Collection[AnyRun], Collection[str]], None]
 
 
 class Queue:
-    """The runs of a data folder. This process trains some of them, and shows the runs of other hosts.
+    """The runs of a data folder: those that this process trains, and those of other hosts, which it only shows.
 
     Args:
-        on_change: called with the runs that changed, and with the ids of deleted runs.
+        on_change: called with the changed runs and the ids of deleted runs.
     """
 
     def __init__(self, home: Path, on_change: OnChange) -> None:
@@ -71,15 +71,18 @@ class Queue:
         self.runs: dict[str, AnyRun] = {}
         self.active: dict[str, ActiveRun] = {}  # the trainer's runs, by id
         self._on_change = on_change
-        self._local: set[str] = set()  # unfinished runs that this process holds or may take
+        self._local: set[str] = set()  # unfinished runs that this process owns or may take
         self._leases: dict[str, Lease] = {}
-        self._signatures: dict[str, tuple[int, ...]] = {}  # signature of a run's folder when it was read
+        self._signatures: dict[str, tuple[int, ...]] = {}  # signature of each run's folder when it was last read
         self._last_position = 0.0  # the highest position so far
 
     # reading folders
 
     def scan(self) -> Iterator[None]:
-        """Read all folders that changed, in pieces of `PIECE_SECONDS`. Raises HomeError if they cannot be listed."""
+        """Read all folders that have changed, yielding every `PIECE_SECONDS`.
+
+        Raises HomeError if the folders cannot be listed.
+        """
         run_folders = list_folders(self.folder)
         ids_on_disk = {folder.id for folder in run_folders}
         if deleted := [run_id for run_id in self.runs if run_id not in ids_on_disk and run_id not in self.active]:
@@ -96,7 +99,7 @@ class Queue:
         self._remove_stale_folders()
 
     def _reload_if_changed(self, folder: RunFolder) -> list[AnyRun]:
-        """Read a folder if it changed. Return its run in a list, or [] if the run is still the same."""
+        """Read a folder if it has changed. Return a list with its run, or [] if the run is the same as before."""
         known, signature = self.runs.get(folder.id), _folder_signature(folder.path)
         is_settled = isinstance(known, Run) and (known.is_over or folder.id in self._local)
         if folder.id in self.active or (is_settled and self._signatures.get(folder.id) == signature):
@@ -108,7 +111,7 @@ class Queue:
         return []
 
     def _store_from_disk(self, folder: RunFolder, run: AnyRun) -> AnyRun:
-        """Store a run that was read from disk, and return it as it is now."""
+        """Store a run that was read from disk. Return the stored run, which is queued again if its worker is dead."""
         self._local.discard(run.id)
         if isinstance(run, Run):
             self._note_position(run.position)
@@ -148,9 +151,9 @@ class Queue:
     # training
 
     def take_next_batch(self) -> list[ActiveRun]:
-        """Take the next run for training, with the runs behind it that can share its batch at little extra cost.
+        """Take the next run for training, along with the following runs that can share its batch at little extra cost.
 
-        Return nothing while another run is active. A batch takes no later runs, so that a run never slows down midway.
+        Return [] while another run is active. No run joins a batch later, so a run never slows down midway.
         """
         batch: list[Run] = []
         while not self.active:
@@ -167,20 +170,20 @@ class Queue:
         return list(self.active.values()) if batch else []
 
     def _try_ensure_lease(self, run: Run) -> Run | None:
-        """Take a waiting run's lease, and return the run. None if the run no longer belongs to this host."""
+        """Take a waiting run's lease. Return the run, or None if it no longer belongs to this host."""
         try:
             return self._ensure_lease(run)
         except (RunRefused, RunNotFound, OSError) as error:
-            log.warning("run %s is not trained here: %s", run.id, error)
+            log.warning("cannot train run %s on this host: %s", run.id, error)
             self._local.discard(run.id)
             return None
 
     def put_back(self) -> None:
-        """Put the active runs back in the queue, before the trainer receives them."""
+        """Put the active runs back in the queue because the trainer has not received them."""
         self.active.clear()
 
     def record_event(self, run_id: str, event: dict[str, Any]) -> Run | None:
-        """Apply an event that the trainer has written. Return the run after it, or None if the run was deleted."""
+        """Apply an event that the trainer has written. Return the updated run, or None if the run was deleted."""
         run = self.runs.get(run_id)
         if not isinstance(run, Run):
             return None
@@ -196,14 +199,14 @@ class Queue:
         if not isinstance(run, Run):
             return
         with suppress(OSError):
-            if not self._holds_lease(run_id):  # another process has the run, so only its folder is up to date
+            if not self._holds_lease(run_id):  # another process owns the run, so only the folder is up to date
                 self._refresh(run_id)
                 return
         run = (run.apply(event) if event else run).requeued()
         self._store(run)
 
     def renew_leases(self) -> None:
-        """Write the heartbeat, and stop training the runs that other hosts have taken or that were deleted."""
+        """Write the heartbeat, and stop training runs that were deleted or taken over by other hosts."""
         try:
             if self.folder.is_dir():
                 write_heartbeat(self.folder)
@@ -223,7 +226,7 @@ class Queue:
     # clients' requests
 
     def submit(self, job: AnyJob, start: bytes) -> Run:
-        """Create a run and sync it to disk. `start` is the entry to start from. Raises HomeError."""
+        """Create a run and sync it to disk. `start` is the packed entry to start from, or b"". Raises HomeError."""
         folder, run = RunFolder.create(self.folder, job, self._last_position + 1, start)
         self._last_position = run.position
         self._leases[run.id] = Lease(folder.path, FIRST_LEASE)
@@ -235,7 +238,7 @@ class Queue:
         run = self._find_changeable(prefix)
         if run.is_over:
             raise RunRefused(f"run {run.id} is already {run.state}")
-        if not self._request_stop(run, "stop") and not run.began:  # it has no progress to save
+        if not self._request_stop(run, "stop") and not run.began:  # there is no progress to save
             run = self._write_event(run, {"event": "stopped"})
             self._folder(run).remove_progress()
             return run
@@ -247,7 +250,8 @@ class Queue:
         run = self._find_changeable(prefix)
         if run.state not in ("queued", "running") or run.stopping:
             raise RunRefused(
-                f"run {run.id} is {'stopping' if run.stopping else run.state}: only a queued or running run can pause"
+                f"run {run.id} is {'stopping' if run.stopping else run.state}: "
+                "only queued or running runs can be paused"
             )
         if run.id not in self.active:
             return self._write_event(run, {"event": "paused"})
@@ -260,7 +264,7 @@ class Queue:
         if run.id not in self._local and not run.is_over:
             return self._take_over(run)
         if run.state not in ("paused", "failed"):
-            raise RunRefused(f"run {run.id} is {run.state}: only a paused or failed run can be resumed")
+            raise RunRefused(f"run {run.id} is {run.state}: only paused or failed runs can be resumed")
         if run.state == "paused":
             return self._write_event(self._ensure_lease(run), {"event": "queued"})
         run = self._ensure_lease(run, from_any_host=True)
@@ -270,13 +274,13 @@ class Queue:
         """Move a waiting run in front of run `before`, or to the end of the queue if `before` is empty."""
         run = self._find_changeable(prefix)
         if not self._is_waiting(run):
-            raise RunRefused(f"run {run.id} is {self._describe_state(run)}: only a waiting run can be moved")
+            raise RunRefused(f"run {run.id} is {self._describe_state(run)}: only waiting runs can be moved")
         if not before:
             return self._write_event(run, {"event": "moved", "position": self._last_position + 1})
         other = self._find_changeable(before)
         if not self._is_waiting(other):
             raise RunRefused(
-                f"run {other.id} is {self._describe_state(other)}: runs can only be moved before a waiting run"
+                f"run {other.id} is {self._describe_state(other)}: a run can only be moved in front of a waiting run"
             )
         if other.id == run.id:
             return run
@@ -306,20 +310,20 @@ class Queue:
         run = self.find(prefix)
         if isinstance(run, UnreadableRun):
             raise RunRefused(
-                f"run {run.id} is unreadable ({run.reason}): `softprompt-tui runs drop {run.id[:8]}` deletes it"
+                f"run {run.id} is unreadable ({run.reason}): run `softprompt-tui runs drop {run.id[:8]}` to delete it"
             )
         return run
 
     def _find_changeable(self, prefix: str) -> Run:
-        """Find a run, and take its lease unless it is over. Raises RunRefused if the run belongs to another host."""
+        """Find a run, and take its lease unless the run is over. Raises RunRefused if it belongs to another host."""
         run = self._find_readable(prefix)
         return run if run.is_over or run.id in self.active else self._ensure_lease(run)
 
     def _ensure_lease(self, run: Run, from_any_host: bool = False) -> Run:
-        """Take a run's lease, unless this process has it. Return the run as its last holder left it.
+        """Take a run's lease unless this process has it already. Return the run as its last holder left it.
 
         Args:
-            from_any_host: take the run even if it belongs to another host. Only for runs that are over.
+            from_any_host: take the run even if it belongs to another host. Only allowed for runs that are over.
 
         Raises:
             RunRefused: the run belongs to another host, or another process was faster.
@@ -331,27 +335,27 @@ class Queue:
         if not from_any_host and not is_free(folder.path, number):
             self._refresh(run.id)
             raise RunRefused(
-                f"run {run.id} is {_describe_holder(folder.path)}: change it there, or resume it here "
-                "once that host is silent"
+                f"run {run.id} belongs to {_describe_holder(folder.path)}: change it there, or resume it here "
+                "once that host has gone silent"
             )
         return self._take_lease(run, number, run.is_over)
 
     def _take_lease(self, run: Run, number: int, expected_over: bool) -> Run:
-        """Take the lease after `number`, and read the run again."""
+        """Take the lease that follows `number`, then read the run again."""
         folder = self._folder(run)
         lease = take_lease(folder.path, number)
         if lease is None:
             self._refresh(run.id)
             raise RunRefused(f"another process has just taken run {run.id}: list the runs again")
         self._leases[run.id] = lease
-        self._refresh(run.id)  # its last holder may have written until it died
+        self._refresh(run.id)  # the last holder may have written more events before it died
         run = self._find_readable(run.id)
         if run.is_over != expected_over:
-            raise RunRefused(f"run {run.id} is {run.state} by now: list the runs again")
+            raise RunRefused(f"run {run.id} is now {run.state}: list the runs again")
         return run
 
     def _take_over(self, run: Run) -> Run:
-        """Take the run of another host that has gone silent."""
+        """Take over a run from a host that has gone silent."""
         folder = self._folder(run)
         number = newest_lease(folder.path)
         run_is_free = is_free(folder.path, number)
@@ -361,27 +365,27 @@ class Queue:
             and seconds_since_heartbeat(folder.path) < TAKEOVER_SECONDS
         ):
             raise RunRefused(
-                f"run {run.id} is {_describe_holder(folder.path)}, which was alive less than "
+                f"run {run.id} belongs to {_describe_holder(folder.path)}, which was active less than "
                 f"{TAKEOVER_SECONDS:.0f} seconds ago: stop the worker there first"
             )
         run = self._take_lease(run, number, expected_over=False)
-        # from this event on, later events of the other host do not count
+        # once this event is written, readers ignore any further events from the other host
         return self._write_event(run, {"event": run.state})
 
     def _check_abandoned(self, run: UnreadableRun) -> None:
-        """Raise RunRefused if another process may be training a run that only this version cannot read."""
+        """Raise RunRefused if another process may be training the run with a version that can read it."""
         folder = self._folder(run).path
         if folder.is_symlink() or not folder.is_dir():
             return
         number = newest_lease(folder)
         holder = read_holder(folder, number)
         if holder is not None and not is_free(folder, number) and seconds_since_heartbeat(folder) < TAKEOVER_SECONDS:
-            raise RunRefused(f"run {run.id} is {_describe_holder(folder)}: drop it there")
+            raise RunRefused(f"run {run.id} belongs to {_describe_holder(folder)}: drop it there")
         if number and take_lease(folder, number) is None:
             raise RunRefused(f"another process has just taken run {run.id}: list the runs again")
 
     def _refresh(self, run_id: str) -> None:
-        """Read a run from its folder again."""
+        """Read a run again from its folder."""
         folder = RunFolder(self.folder / run_id)
         try:
             self._on_change([self._store_from_disk(folder, load_run(folder))], ())
@@ -391,7 +395,7 @@ class Queue:
     # helpers
 
     def _waiting_runs(self) -> list[Run]:
-        """Return this host's waiting runs in queue order. The trainer may already have the first ones."""
+        """Return this host's waiting runs in queue order. The trainer may already have received the first of them."""
         runs = map(self.runs.__getitem__, self._local)
         waiting = [run for run in runs if isinstance(run, Run) and run.state in ("queued", "paused")]
         return sorted(waiting, key=lambda run: (run.position, run.id))
@@ -400,14 +404,14 @@ class Queue:
         return run.state in ("queued", "paused") and run.id not in self.active
 
     def _describe_state(self, run: Run) -> str:
-        """Return a run's state for a message. A run that the trainer has just received counts as training."""
+        """Return a run's state for a message. A run that was just passed to the trainer counts as training."""
         return "training" if run.id in self.active else run.state
 
     def _folder(self, run: AnyRun) -> RunFolder:
         return RunFolder(self.folder / run.id)
 
     def _request_stop(self, run: Run, request: StopRequest) -> bool:
-        """Ask the trainer to stop a run. Return False if the run is not active."""
+        """Ask the trainer to stop a run. Return whether the run is active."""
         if run.id in self.active:
             self.active[run.id].stop_request = request
         return run.id in self.active
@@ -418,7 +422,7 @@ class Queue:
         return self._store(run.apply(self._folder(run).append(event, number)))
 
     def _store(self, run: Run) -> Run:
-        """Store a run that this process has just changed."""
+        """Store a run that this process has changed."""
         self._note_position(run.position)
         self.runs[run.id] = run
         if run.is_over:
@@ -437,14 +441,14 @@ class Queue:
 
 
 def save_sweep_prompts(library: Library, folder: RunFolder, run: Run, tokens: Sequence[int]) -> dict[str, Any]:
-    """Save soft prompts of a sweep in the library. Each has a fixed id, so that none is saved twice."""
+    """Save soft prompts from a sweep in the library. Each has a fixed id, so nothing is saved twice."""
     from softprompt.library.entry import unpack  # numpy
 
     available, saved = {result.tokens for result in run.results}, []
     if missing := [k for k in tokens if k not in available]:
         raise RunRefused(
             f"run {run.id} has no soft prompt of {missing[0]} tokens; "
-            f"it has {', '.join(map(str, sorted(available))) or 'none'}"
+            f"available: {', '.join(map(str, sorted(available))) or 'none'}"
         )
     for k in tokens:
         name = sweep_file_name(k)
@@ -452,7 +456,7 @@ def save_sweep_prompts(library: Library, folder: RunFolder, run: Run, tokens: Se
             prompt = unpack(folder.read_bytes(name), str(folder.path / name)).prompt
         except OSError as error:
             raise RunRefused(
-                f"cannot read the result of run {run.id} ({error.strerror}): run the sweep again"
+                f"cannot read the results of run {run.id} ({error.strerror}): run the sweep again"
             ) from error
         preferred_name = sweep_entry_name(run.job.name or name_from_prompt(prompt.hard_prompt, ()), k)
         entry = library.save(prompt.named(preferred_name), sweep_entry_id(run.id, k))
@@ -461,9 +465,9 @@ def save_sweep_prompts(library: Library, folder: RunFolder, run: Run, tokens: Se
 
 
 def _spread_positions(waiting: Sequence[Run], place: int) -> list[tuple[Run | None, float]]:
-    """Return new positions for a run before `waiting[place]`, and for the neighbours that must make room for it.
+    """Return the positions that put a run in front of `waiting[place]`, as (run, position) pairs.
 
-    None stands for the run itself.
+    The run itself is None. The other pairs move neighbours to make room.
     """
     width = 0
     while True:
@@ -478,7 +482,7 @@ def _spread_positions(waiting: Sequence[Run], place: int) -> list[tuple[Run | No
 
 
 def _folder_signature(folder: Path) -> tuple[int, ...]:
-    """Return a value that changes when a run's folder or its events change. Raises OSError if the folder is missing."""
+    """Return a value that changes whenever a run's folder or events change. Raises OSError if the folder is missing."""
     changed = os.lstat(folder).st_ctime_ns
     try:
         events = os.lstat(f"{folder}/{EVENTS}")
@@ -489,4 +493,4 @@ def _folder_signature(folder: Path) -> tuple[int, ...]:
 
 def _describe_holder(folder: Path) -> str:
     holder = read_holder(folder)
-    return f"held by {holder.host}" if holder else "held by an unknown host"
+    return f"host {holder.host}" if holder else "an unknown host"

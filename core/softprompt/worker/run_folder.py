@@ -1,9 +1,9 @@
 """A run is a folder with its job (`spec.json`), its history (`events.jsonl`) and its progress (`checkpoint`).
 
-One process at a time appends events, and nothing changes them later. Readers skip a line that a crash has torn. `began`
-at a step cancels the reports beyond that step. An event names the lease of its writer: if an earlier event has a higher
-number, the writer has lost the run, and readers ignore its event. Whatever the files hold, reading them ends soon, with
-a `Run` or with the reason why the run is unreadable.
+Only one process at a time appends events; events are never modified. Readers skip lines left incomplete by a crash. A
+`began` event at step n invalidates reports from later steps. Each event carries its writer's lease number; once a
+higher number has appeared, events with a lower one are ignored, because their writer no longer owns the run. Reading
+always terminates quickly, whatever the files contain: it yields a `Run` or the reason why the run is unreadable.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from softprompt.worker.summary import ENDED, RunSummary
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
 FIRST_LEASE = 1
-TAIL_BYTES = 8192  # the event that ends a run is within the last bytes of its file
+TAIL_BYTES = 8192  # the event that ends a run is within this many bytes of the end of the file
 MAX_SPEC_BYTES = 16 << 20  # four times the longest line of the protocol
-MAX_EVENTS_BYTES = 1 << 30  # the longest trainings, 100,000 steps for each of 75 numbers of tokens, write 200 MB
-MAX_FILE_BYTES = 8 << 30  # of a checkpoint or an entry
-MAX_POINTS = 4096  # of a curve in memory; a curve that reaches this is reduced to half
+MAX_EVENTS_BYTES = 1 << 30  # the longest runs, with 100,000 steps for each of 75 token counts, write 200 MB
+MAX_FILE_BYTES = 8 << 30  # for a checkpoint or an entry
+MAX_POINTS = 4096  # per curve in memory; a curve that reaches this is halved
 MAX_REASON_LENGTH = 300  # characters
 _ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
@@ -53,7 +53,7 @@ Point = tuple[Any, ...]  # step, loss, similarity, and the loss of each restart 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, read from its folder. `state` is queued, running, paused, done, stopped (by the user) or failed."""
+    """A run as read from its folder. `state` is queued, running, paused, done, stopped (by the user) or failed."""
 
     id: str
     job: AnyJob
@@ -67,7 +67,7 @@ class Run:
     name: str = ""  # name of the saved soft prompt
     stopping: bool = False
     pausing: bool = False
-    results: tuple[SweepResult, ...] = ()  # of a sweep, one for each number of tokens
+    results: tuple[SweepResult, ...] = ()  # of a sweep, one per token count
     latest: Mapping[str, Any] = field(default_factory=dict)  # the latest report
     points: tuple[Point, ...] = ()
     lease: int = 0  # the highest lease number in the events
@@ -77,7 +77,7 @@ class Run:
         return self.state in ENDED
 
     def apply(self, event: Mapping[str, Any]) -> Run:
-        """Return the run after an event. Raises BadEvent if an invalid value in the event affects the run's state."""
+        """Return the run updated with an event. Raises BadEvent if an invalid value affects the run's state."""
         lease = event.get("lease")
         if type(lease) is int and 0 < lease < self.lease:
             return self
@@ -115,9 +115,9 @@ class Run:
                 )
 
     def _add_point(self, report: Mapping[str, Any]) -> tuple[Point, ...]:
-        # "auto" starts a new curve for each number of tokens
+        # with tokens="auto", each token count starts a new curve
         points = self.points if report["tokens"] == self.latest.get("tokens", report["tokens"]) else ()
-        # during the hard search after a training, reports repeat the training's last figures
+        # during a hard-readout search that follows training, reports repeat the last training figures
         is_search = "hard_step" in report and self.job.kind == "train"
         loss, similarity = report.get("loss"), report.get("similarity")
         if loss is None or similarity is None or is_search:
@@ -126,13 +126,13 @@ class Run:
         return points if len(points) < MAX_POINTS else tuple(downsample(points, MAX_POINTS // 2 + 1))
 
     def requeued(self) -> Run:
-        """Return the run as queued, or as paused if it was pausing. Its worker died or left it."""
+        """Return a run whose worker died or left it as queued, or as paused if it was pausing."""
         if self.state != "running":
             return self
         return replace(self, state="paused" if self.pausing else "queued", pausing=False)
 
     def summary(self) -> RunSummary:
-        """Return the run as clients and scripts see it."""
+        """Return the run in the form that clients and scripts use."""
         job, latest = self.job, self.latest
         return RunSummary(
             self.id, self.state, prompt=job.prompt, model=job.model, device=job.device, tokens=job.config.tokens,
@@ -151,13 +151,13 @@ class Run:
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for clients and scripts."""
+        """Return the values for clients and scripts, ready for JSON."""
         return self.summary().as_dict()
 
 
 @dataclass(frozen=True)
 class UnreadableRun:
-    """An unreadable run folder, and the reason. Clients can only drop it."""
+    """A run whose folder is unreadable, and the reason. Clients can only drop it."""
 
     id: str
     reason: str
@@ -169,7 +169,7 @@ class UnreadableRun:
         return RunSummary(self.id, self.state, kind="", error=self.reason)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the fields of a readable run."""
+        """Return the same fields as for a readable run."""
         return self.summary().as_dict()
 
 
@@ -185,7 +185,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, job: AnyJob, position: float, start: bytes = b"") -> tuple[RunFolder, Run]:
-        """Create a run and sync it to disk. A hidden name at first ensures that no half-written run appears.
+        """Create a run and sync it to disk. Its folder is hidden until complete, so no half-written run appears.
 
         Raises:
             HomeError: the folder cannot be written to.
@@ -214,7 +214,7 @@ class RunFolder:
         return cls(final), Run(final.name, job, created, position=position, lease=FIRST_LEASE)
 
     def append(self, event: dict[str, Any], lease: int = 0, durable: bool = True) -> dict[str, Any]:
-        """Append an event in one write, stamped with the time and the writer's lease. Return the stamped event."""
+        """Append an event in a single write, after adding the time and the writer's lease. Return the written event."""
         event = self.stamp(event, lease)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
         retry_without_reserve(self.path, lambda: self._append(line, durable))
@@ -229,8 +229,8 @@ class RunFolder:
                 raise OSError(0, "it is not a regular file", str(self.path / EVENTS))
             set_mode(descriptor, 0o600)
             if status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n":
-                line = b"\n" + line  # separate this line from a torn one
-            if os.write(descriptor, line) < len(line):  # the disk is full, and the line is torn
+                line = b"\n" + line  # start a new line after an incomplete one
+            if os.write(descriptor, line) < len(line):  # the disk is full, and the line is incomplete
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
                 sync(descriptor)
@@ -241,14 +241,14 @@ class RunFolder:
         return {"at": now(), **({"lease": lease} if lease else {}), **event}
 
     def read(self) -> Run:
-        """Read the run with its curve. Raises RunUnreadable, and RunNotFound if the folder does not exist."""
+        """Read the run with its curve. Raises RunUnreadable, or RunNotFound if the folder does not exist."""
         with self._explain_errors(EVENTS):
             return _replay(self._read_spec(), self._event_lines())
 
     def peek(self) -> Run:
-        """Read the run like `read`, but only the last events if they show that the run is over.
+        """Read the run like `read`, but only its last events if these show that the run is over.
 
-        Such a run has no curve, unless its events are few.
+        The result then has no curve, unless the whole file was short enough to read.
         """
         with self._explain_errors(EVENTS), open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES) as file:
             size = file.seek(0, os.SEEK_END)
@@ -259,7 +259,7 @@ class RunFolder:
                 return _replay(self._read_spec(), lines)
         with suppress(RunUnreadable, OSError):
             run = _replay(self._read_spec(), lines)
-            # an older lease may belong to a process that lost the run; only the earlier events could tell
+            # a lower lease number may come from a process that lost the run; only earlier events can show that
             if run.is_over and (not run.lease or run.lease == newest_lease(self.path)):
                 return replace(run, points=())
         return self.read()
@@ -272,7 +272,8 @@ class RunFolder:
                 spec = events.decode(read_file(f"{self.path}/{SPEC}", MAX_SPEC_BYTES))
                 if spec["format"] != FORMAT:
                     raise ValueError(
-                        f"its format is {str(spec['format'])[:20]}; this version reads {FORMAT}. Update softprompt-tui."
+                        f"its format is {str(spec['format'])[:20]}; this version supports {FORMAT}. "
+                        "Update softprompt-tui."
                     )
                 return Run(self.id, Job.from_dict(spec["job"]), events.check_time(spec["created"]))
             except KeyError as error:
@@ -281,7 +282,7 @@ class RunFolder:
                 raise ValueError("it is not an object") from error
 
     def _event_lines(self) -> Iterator[bytes]:
-        """Yield the lines of the events, except those that are too long for an event."""
+        """Yield the lines of the events file, skipping lines that are too long."""
         with io.BufferedReader(open_file(f"{self.path}/{EVENTS}", MAX_EVENTS_BYTES)) as file:
             is_complete = True
             while line := file.readline(MAX_LINE_BYTES):
@@ -291,7 +292,7 @@ class RunFolder:
 
     @contextmanager
     def _explain_errors(self, name: str) -> Iterator[None]:
-        """Turn every error of reading a file into RunUnreadable, or RunNotFound if the folder does not exist."""
+        """Convert all errors from reading a file to RunUnreadable, or RunNotFound if the folder does not exist."""
         try:
             yield
         except (RunNotFound, RunUnreadable):
@@ -313,20 +314,20 @@ class RunFolder:
         return read_file(self.path / name, MAX_FILE_BYTES)
 
     def read_start(self) -> bytes:
-        """Return the entry that the run starts from, or b""."""
+        """Return the packed entry that the run starts from, or b""."""
         try:
             return self.read_bytes(START)
         except FileNotFoundError:
             return b""
 
     def remove_progress(self) -> None:
-        """Delete the files that only an unfinished run needs."""
+        """Delete the files that are only needed while the run is unfinished."""
         for name in (CHECKPOINT, START):
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the run. It gets a hidden name first, so that no half-deleted run appears."""
+        """Delete the run. Its folder is hidden first, so that no half-deleted run appears."""
         hidden = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
         self.path.rename(hidden)
         if stat.S_ISDIR(hidden.lstat().st_mode):
@@ -336,8 +337,8 @@ class RunFolder:
 
 
 def _replay(run: Run, lines: Iterable[bytes]) -> Run:
-    """Return the run after the events in `lines`. Raises RunUnreadable if its state remains unknown."""
-    problem = "no event shows that it was queued"
+    """Apply the events in `lines` to a run. Raises RunUnreadable if its state remains unknown."""
+    problem = "no valid event sets the run's state"
     for line in lines:
         event = events.parse_line(line) if line else None
         if event is None:
@@ -364,12 +365,12 @@ def _describe_error(error: OSError) -> str:
 
 
 def sweep_file_name(tokens: int) -> str:
-    """Return the name of the file with a sweep's soft prompt of `tokens` tokens."""
+    """Return the name of the file that holds a sweep's soft prompt with `tokens` tokens."""
     return f"tokens-{tokens}.safetensors"
 
 
 def sweep_entry_id(run: str, tokens: int) -> str:
-    """Return the library id of a sweep's soft prompt. It is always the same, so that nothing is saved twice."""
+    """Return the library id of a sweep's soft prompt. The id is fixed, so that nothing is saved twice."""
     return hashlib.sha256(f"{run} {tokens} tokens".encode()).hexdigest()[: len(run)]
 
 
@@ -383,7 +384,7 @@ def runs_folder(home: Path | None = None) -> Path:
 
 
 def list_folders(runs: Path) -> list[RunFolder]:
-    """List everything in the folder of runs that has a run's id as its name. Raises HomeError if it is unreadable."""
+    """List the run folders: everything in `runs` whose name is a run id. Raises HomeError if `runs` is unreadable."""
     try:
         with os.scandir(runs) as entries:
             return [RunFolder(runs / entry.name) for entry in entries if _ID.fullmatch(entry.name)]
@@ -394,7 +395,7 @@ def list_folders(runs: Path) -> list[RunFolder]:
 
 
 def load_run(folder: RunFolder) -> AnyRun:
-    """Read the run in a folder with `peek`, or return why it is unreadable. Raises RunNotFound."""
+    """Read a run with `peek`, or return an UnreadableRun. Raises RunNotFound."""
     try:
         return folder.peek()
     except RunUnreadable as error:
@@ -402,7 +403,7 @@ def load_run(folder: RunFolder) -> AnyRun:
 
 
 def list_runs(runs: Path) -> list[AnyRun]:
-    """List all runs: unfinished ones in queue order, then unreadable ones, then ended ones, the latest first."""
+    """List all runs: unfinished runs in queue order, then unreadable runs, then ended runs, the latest first."""
     all_runs: list[AnyRun] = []
     for folder in list_folders(runs):
         with suppress(RunNotFound):
@@ -429,7 +430,7 @@ def sort_runs(runs: Iterable[AnyRun]) -> list[AnyRun]:
 
 
 def find_run(runs: Sequence[AnyRun], prefix: str) -> AnyRun:
-    """Return the run whose id starts with `prefix`. Raises RunNotFound if there is none, or more than one."""
+    """Return the run whose id starts with `prefix`. Raises RunNotFound unless there is exactly one."""
     matches = [run for run in runs if prefix and run.id.startswith(prefix.lower())]
     if len(matches) == 1:
         return matches[0]

@@ -1,4 +1,4 @@
-"""The recorder of one active run: it writes and reports events, saves checkpoints, and obeys stop requests."""
+"""Record an active run: write and report its events, save checkpoints, and obey stop requests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.task import TrainingState
 
-CHECKPOINT_SECONDS = 5.0  # a crash costs at most twice this time
-REPORT_SECONDS = 0.25  # report this often if ten steps take longer
+CHECKPOINT_SECONDS = 5.0  # a crash loses at most twice this much work
+REPORT_SECONDS = 0.25  # how often to report if ten steps take longer than this
 MAX_RESTARTS_REPORTED = 16  # a plot with more curves is unreadable
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class RunRecorder:
         self.last_report = self.last_save = time.monotonic()
 
     def begin(self) -> TrainingState | None:
-        """Record the start, and return the state to resume from. None starts over, with bit-identical results."""
+        """Record the start and return the state to resume from, or None to start over (with bit-identical results)."""
         try:
             self.state = from_bytes(self.folder.read_bytes(CHECKPOINT), str(self.folder.path / CHECKPOINT))
         except FileNotFoundError:
@@ -57,7 +57,7 @@ class RunRecorder:
         return step % 10 == 0 or bool(self.active.stop_request) or time.monotonic() - self.last_report >= REPORT_SECONDS
 
     def report(self, encoder: TextEncoder, report: Report) -> bool:
-        """Record a report, save a checkpoint if one is due, and return whether to stop and save the result.
+        """Record a report, save a checkpoint if it is due, and return whether to stop and save the result.
 
         Raises:
             RunInterrupted: the user paused the run, or the worker is ending.
@@ -73,13 +73,13 @@ class RunRecorder:
         return request == "stop"
 
     def record_report(self, event: dict[str, Any]) -> None:
-        """Record a report without syncing it to disk: a crash may lose it."""
+        """Record a report without syncing it to disk. A crash may lose it."""
         self.last_report = time.monotonic()
         self.latest = event
         self.record_event(event, durable=False)
 
     def save_final_state(self) -> None:
-        """Save a checkpoint at the end of training, so that a restart resumes with the hard readout."""
+        """Save a checkpoint at the end of training, so that a restarted run resumes with the hard readout."""
         if self._final_state is not None:
             self._write_checkpoint(self._final_state)
             self._final_state = None
@@ -94,7 +94,7 @@ class RunRecorder:
         return event
 
     def end(self, event: dict[str, Any]) -> None:
-        """Record the run's last event. An empty event leaves the run to the next worker."""
+        """Record the last event of the run. An empty event leaves the run to the next worker."""
         if event:
             event = self._append(event)
         if event.get("event") in ("done", "stopped") and self.holds_lease():
@@ -102,13 +102,13 @@ class RunRecorder:
         self.services.finish(self.active, event)
 
     def leave(self) -> None:
-        """End the run without a result: paused, stopped before it made progress, or left to the next worker."""
+        """End the run without a result: pause it, stop it if it has no progress, or leave it to the next worker."""
         states = {"pause": "paused"} | ({} if self.state else {"stop": "stopped"})
         state = states.get(self.active.stop_request)
         self.end({"event": state} if state else {})
 
     def end_with_outcome(self, outcome: Outcome) -> None:
-        """End the run with a job's outcome. The last event has everything that clients show."""
+        """End the run with the outcome of its job. The last event contains everything that clients show."""
         ended: dict[str, Any] = {"event": "failed" if outcome.failure else "done", "error": outcome.failure}
         if outcome.entry is not None:
             prompt = outcome.entry.prompt
@@ -118,17 +118,17 @@ class RunRecorder:
         self.end(ended | {"latest": self.latest, "began": self.began})
 
     def _write_checkpoint(self, state: Callable[[], TrainingState]) -> None:
-        """Write a checkpoint. Raises RunInterrupted if another process has taken the run."""
+        """Write a checkpoint. Raises RunInterrupted if another process has taken over the run."""
         try:
             self.interrupt_if_lost()
             replace_file(self.folder.path / CHECKPOINT, to_bytes(state()))
-        except OSError as error:  # a full disk: the training continues, and the next checkpoint may succeed
+        except OSError as error:  # such as a full disk: training continues, and the next checkpoint may succeed
             log.warning("run %s: cannot write a checkpoint: %s", self.folder.id, error)
 
     def interrupt_if_lost(self) -> None:
-        """Raise RunInterrupted if another process has taken the run."""
+        """Raise RunInterrupted if another process has taken over the run."""
         if not self.holds_lease():
-            log.warning("run %s was taken by another host", self.folder.id)
+            log.warning("run %s was taken over by another host", self.folder.id)
             self.active.stop_request = "leave"
             raise RunInterrupted
 
@@ -143,13 +143,13 @@ class RunRecorder:
         number = self.active.lease.number
         try:
             return self.folder.append(event, number, durable)
-        except OSError as error:  # a full disk or a deleted folder: the training continues
+        except OSError as error:  # such as a full disk or a deleted folder: training continues
             log.warning("run %s: cannot write an event: %s", self.folder.id, error)
             return self.folder.stamp(event, number)
 
 
 def event_from_report(report: Report) -> dict[str, Any]:
-    """Return a report as an event. JSON has no NaN and no infinity, so these become null."""
+    """Convert a report to an event. NaN and infinity become null, because JSON has neither."""
     figures = {
         "loss": report.loss, "similarity": report.similarity,
         "best_loss": report.best_loss, "best_similarity": report.best_similarity,
@@ -164,7 +164,7 @@ def event_from_report(report: Report) -> dict[str, Any]:
 
 
 def event_from_prompt(prompt: SoftPrompt) -> dict[str, Any]:
-    """Return the last report of a training as an event, from its result."""
+    """Convert the result of a training run to its last report, as an event."""
     figures = {
         "loss": float(prompt.losses[-1]), "similarity": float(prompt.similarities[-1]),
         "best_loss": prompt.loss or 0.0, "best_similarity": prompt.similarity or 0.0,

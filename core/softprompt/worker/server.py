@@ -1,6 +1,6 @@
-"""The worker's main thread: it serves clients and sends them events. It never waits for torch, the disk or a client.
+"""The worker's main thread, which serves clients and sends them events. It never waits for torch, disk or a client.
 
-The queue has its own thread, which makes one call after another and reports changed runs to the main thread.
+The queue has its own thread, which handles calls one after another and reports changed runs to the main thread.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from softprompt.worker.trainer import ThreadTrainer
 log = logging.getLogger(__name__)
 MAX_CLIENTS = 64
 TICK_SECONDS, RENEW_SECONDS, SCAN_SECONDS = 1.0, 30.0, 30.0
-MAX_ENDED_LISTED = 100  # number of ended runs that a new client receives
-RELEASE_SECONDS, END_SECONDS = 120.0, 900.0  # idle time after which models leave the GPU, and the worker ends
+MAX_ENDED_LISTED = 100  # ended runs that a new client receives
+RELEASE_SECONDS, END_SECONDS = 120.0, 900.0  # idle times after which GPU memory is released and the worker ends
 HELLO_SECONDS = 10.0
-FAILURE_NOTICE_SECONDS = 1.0  # a failed worker stays this long, so that the client that started it learns the reason
-TRAINER_DELAY_SECONDS = 2.0  # scan folders this long before importing torch: training needs a complete list
-LIST_WAIT_SECONDS = 0.3  # a new client waits this long for a complete list; later runs follow in pages
-MAX_CURVE_POINTS = 2000  # points of a curve in a reply
+FAILURE_NOTICE_SECONDS = 1.0  # a failed worker waits this long to tell the client that started it why
+TRAINER_DELAY_SECONDS = 2.0  # scan folders for up to this long before importing torch: training needs a full list
+LIST_WAIT_SECONDS = 0.3  # a new client waits up to this long for a complete list; further runs follow in pages
+MAX_CURVE_POINTS = 2000  # per curve in a reply
 _SCAN_DONE = object()
-LEAVE_SECONDS = 10.0  # a step or a load that takes longer is cut off, and the work since the last checkpoint is lost
+LEAVE_SECONDS = 10.0  # a longer step or model load is cut off, losing the work since the last checkpoint
 
 
 class Server:
-    """The server of one data folder. `run` returns when the worker should end.
+    """The server for one data folder. `run` returns when the worker should end.
 
-    After `run`, `should_restart` tells whether to restart the process, and `broken` tells why it cannot train ("" if it
-    can).
+    After that, `should_restart` is True if the process should restart, and `broken` is the reason why it cannot train,
+    or "".
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Server:
         self.lock = lock  # descriptor of the endpoint's worker lock
         self.end_after = end_after
         self.library = Library(endpoint.home)
-        self.runs: dict[str, AnyRun] = {}  # as the queue last reported
+        self.runs: dict[str, AnyRun] = {}  # as last reported by the queue
         self.active: dict[str, ActiveRun] = {}  # the trainer's runs, by id
         self._queue = Queue(endpoint.home, self._post_queue_changes)  # only `_queue_thread` calls it
         self._queue_thread = ThreadPoolExecutor(1, "queue")
@@ -125,7 +125,7 @@ class Server:
             return False
 
     async def _listen(self) -> None:
-        self.endpoint.socket.unlink(missing_ok=True)  # from a dead worker, since this one holds the lock
+        self.endpoint.socket.unlink(missing_ok=True)  # left by a dead worker, because this one has the lock
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.fspath(self.endpoint.socket))
         set_mode(self.endpoint.socket, 0o600)  # its folder is private anyway
@@ -144,7 +144,7 @@ class Server:
             if p.is_newer(hello, self.hello):
                 self._make_way(client)
             elif hello.get("type") != "hello" or hello.get("protocol") != p.PROTOCOL:
-                reason = f"the worker has protocol {p.PROTOCOL}: update softprompt-tui here"
+                reason = f"the worker uses protocol {p.PROTOCOL}: update softprompt-tui here"
                 client.send(p.encode({"type": "bye", "reason": reason}))
                 return
             if self.broken:
@@ -167,7 +167,7 @@ class Server:
             client.close()
 
     async def _handle_requests(self, client: Connection) -> None:
-        """Handle a client's requests one by one, as fast as it reads the replies."""
+        """Handle a client's requests one at a time, as fast as the client reads the replies."""
         while True:
             await client.wait_for_room()
             try:
@@ -180,13 +180,13 @@ class Server:
             await self._handle_line(client, line)
 
     def _send_snapshot(self, client: Connection) -> None:
-        """Send the first runs: running ones, then waiting ones in queue order. The rest follows as the client reads."""
+        """Send the first runs: running, then waiting runs in queue order. The rest follows as the client reads."""
         client.pending_runs = deque(run.id for run in self._runs_to_list())
         self._send_page(client, {"type": "snapshot", "ready": self._ready})
         self._start_catching_up(client)
 
     def _send_page(self, client: Connection, head: dict[str, Any]) -> None:
-        """Send the next runs of the list, each as it is now, and skip those that were deleted."""
+        """Send the next runs of the list in their current state, skipping deleted runs."""
         runs, size = [], 0
         while client.pending_runs and size < messages.PAGE_BYTES:
             run = self.runs.get(client.pending_runs.popleft())
@@ -201,11 +201,11 @@ class Server:
             client.catching_up = asyncio.create_task(self._send_backlog(client))
 
     def _has_page(self, client: Connection) -> bool:
-        """Return whether a page is due: with runs, or the last one, which says that there are no more."""
+        """Return whether a page is due: one with runs, or the last page, which shows that the list is complete."""
         return bool(client.pending_runs) or (client.expects_more and self._scanned.is_set())
 
     async def _send_backlog(self, client: Connection) -> None:
-        """Send changed runs and pages as fast as the client reads, each run as it is when it is sent."""
+        """Send changed runs and pages as fast as the client reads, each run in its state at the time of sending."""
         try:
             while client.changed_runs or self._has_page(client):
                 await client.wait_for_room()
@@ -226,7 +226,7 @@ class Server:
         return p.encode({"type": "dropped", "run": run_id}) if run is None else self._run_messages.encode_run(run)
 
     async def _handle_line(self, client: Connection, line: bytes) -> None:
-        """Handle one request. Each query gets a task of its own, so that a newer query can replace it."""
+        """Handle one request. A query runs in its own task, so that a newer query can replace it."""
         message = p.decode(line)
         request_id: int | None = None
         try:
@@ -241,11 +241,11 @@ class Server:
                 return
             result = await self._handle_request(request)
             if not isinstance(request, (p.Status, p.Curve, p.Keep)):
-                await self._start_next_batch()  # before the reply, so that the client's next status request is right
+                await self._start_next_batch()  # before the reply, so that the client's next status request is accurate
             client.send(messages.encode_reply(request_id, result))
         except (SoftPromptError, OSError) as error:
             client.send(messages.encode_error(request_id, error))
-        except Exception as error:  # the client gets the error; other clients are not affected
+        except Exception as error:  # report it to the client; other clients are not affected
             log.exception("a request failed: %s", line[:200])
             client.send(messages.encode_error(request_id, error))
 
@@ -256,13 +256,13 @@ class Server:
             else:
                 result = await asyncio.wrap_future(self.trainer.ask(client.number, request))
             client.send(messages.encode_reply(request_id, result))
-        except Exception as error:  # the client gets the error; the trainer has logged unexpected ones
+        except Exception as error:  # report it to the client; the trainer has logged unexpected errors
             client.send(messages.encode_error(request_id, error))
 
     async def _handle_request(self, request: p.Request) -> dict[str, Any]:
         queue = self._queue
         if not isinstance(request, (p.Status, p.Shutdown)):
-            await self._scanned.wait()  # until then, a missing run may just be unread
+            await self._scanned.wait()  # until then, an unknown run may only be unread
         match request:
             case p.Submit():
                 job = Job.from_dict(request.job)
@@ -304,14 +304,14 @@ class Server:
         raise WorkerError(f"the worker does not support {request.do}")
 
     def _prepare_job(self, job: AnyJob, start: str) -> bytes:
-        """Check a job, and return the entry that it starts from, or b"".
+        """Check a job. Return the packed entry that it starts from, or b"".
 
-        Raises what `check_fits` raises, and LibraryError.
+        Raises LibraryError, or the same errors as `check_fits`.
         """
         from softprompt.library.entry import pack  # numpy
 
         if job.model.lower() != MINI and not job.model.startswith(LOCAL_PREFIX):
-            list_models()  # the check uses the cached list
+            list_models()  # `check_fits` uses the cached list
         check_fits(job)
         if isinstance(job, HardReadoutJob):
             self.library.find(job.entry)
@@ -320,7 +320,7 @@ class Server:
         return pack(self.library.open(start)) if start else b""
 
     async def _check_device(self, name: str) -> None:
-        """Raise DeviceError if this machine does not have the device. Only torch knows, so wait until it is loaded."""
+        """Raise DeviceError if this machine lacks the device. Only torch can tell, so wait until it is imported."""
         if name in ("auto", "cpu"):
             return
         await self._devices_known.wait()
@@ -329,7 +329,7 @@ class Server:
         await self._call_in_thread(partial(pick_device, name))
 
     async def _find_run(self, prefix: str) -> Run:
-        """Return the run whose id starts with `prefix`. Raises RunNotFound, and RunRefused if the run is unreadable."""
+        """Return the run whose id starts with `prefix`. Raises RunNotFound, or RunRefused if the run is unreadable."""
         run = self.runs.get(prefix) or await self._call_queue(self._queue.find, prefix)
         if not isinstance(run, Run):
             raise RunRefused(f"run {run.id} is unreadable: {run.reason}")
@@ -339,7 +339,7 @@ class Server:
         return RunFolder(runs_folder(self.endpoint.home) / run.id)
 
     def _runs_to_list(self) -> list[AnyRun]:
-        """Return the runs for a new client: all unfinished runs and, once all runs are known, the latest ended ones."""
+        """Return the runs for a new client: all unfinished runs and, after the first scan, the latest ended runs."""
         ordered = sort_runs(self.runs.values())
         return ordered[: sum(not run.is_over for run in ordered) + (MAX_ENDED_LISTED if self._scanned.is_set() else 0)]
 
@@ -359,7 +359,7 @@ class Server:
         }  # fmt: skip
 
     def _broadcast_run(self, run_id: str) -> None:
-        """Tell every client that a run has changed or was deleted: at once, or later if the client reads slowly."""
+        """Tell every client that a run was changed or deleted. Clients that read slowly are told later."""
         line = b""
         for client in list(self.clients.values()):
             if client.has_room:
@@ -378,7 +378,7 @@ class Server:
     # runs
 
     async def _start_next_batch(self) -> None:
-        """Give the trainer the next batch of runs if it is idle."""
+        """If the trainer is idle, pass it the next batch of runs."""
         if not self.active and self._scanned.is_set() and not self._is_ending():
             batch = await self._call_queue(self._queue.take_next_batch)
             if batch and self._is_ending():
@@ -414,7 +414,7 @@ class Server:
             self._start_catching_up(client)
 
     def _finish_first_scan(self) -> None:
-        """Send the ended runs, which can be sorted now, and allow training: all runs are known."""
+        """Send the ended runs, which can now be sorted, and allow training to start, because all runs are known."""
         self._scanned.set()
         ended = [run.id for run in self._runs_to_list() if run.is_over]
         for client in self.clients.values():
@@ -441,7 +441,7 @@ class Server:
                 self._start_task(self._handle_run_end(run, values))
 
     def _record_event(self, run_id: str, event: dict[str, Any]) -> None:
-        """Apply an event on the queue's thread, so that clients see changes in the order of the events."""
+        """Apply an event. This runs on the queue's thread, so that clients see changes in the order of the events."""
         run = self._queue.record_event(run_id, event)
         if run is not None and event["event"] == "report":
             self._loop.call_soon_threadsafe(self._handle_report, run, event)
@@ -452,12 +452,12 @@ class Server:
         self._broadcast({"type": "report", "run": run.id, **figures}, replaceable=True)
 
     async def _handle_run_end(self, run_id: str, values: dict[str, Any]) -> None:
-        if values["event"]:  # log first, so that clients that see the end also find it in the log
+        if values["event"]:  # log first, so that a client that sees the end also finds it in the log
             log.info("run %s: %s %s", run_id, values["event"]["event"], values["event"].get("error", ""))
         await self._call_queue(self._queue.handle_end, run_id, values["event"])
         self.active.pop(run_id, None)
         if values["device_lost"]:
-            log.warning("run %s: this process has lost its device, so the worker restarts", run_id)
+            log.warning("run %s: the device no longer works in this process; restarting the worker", run_id)
             self.should_restart = True
             self._end_requested.set()
         elif self._leaving and not self.active:
@@ -465,14 +465,14 @@ class Server:
         await self._start_next_batch()
 
     def _fail(self, why: str, last_events: dict[str, dict[str, Any]]) -> None:
-        """End the worker because it cannot train any more.
+        """End the worker because it can no longer train.
 
         Args:
             last_events: the last event of each active run. An empty event leaves the run to the next worker.
         """
         self.broken = f"training does not work here ({shorten(why, messages.MAX_SHOWN_LENGTH)}); see {log_path()}"
         self._ready = False
-        self._devices_known.set()  # wakes the requests that wait for it
+        self._devices_known.set()  # wake the requests that are waiting for it
         self._start_task(self._end_after_failure(last_events))
 
     async def _end_after_failure(self, last_events: dict[str, dict[str, Any]]) -> None:
@@ -484,7 +484,7 @@ class Server:
             self._end_requested.set()
 
     def _leave(self) -> None:
-        """End soon, and leave the active runs to the next worker."""
+        """End soon, leaving the active runs to the next worker."""
         if not self.active:
             self._end_requested.set()
         else:
@@ -494,7 +494,7 @@ class Server:
             self._loop.call_later(LEAVE_SECONDS, self._end_requested.set)
 
     def _make_way(self, client: Connection) -> None:
-        """Finish the active runs and start no others: a newer program needs a worker of its own version."""
+        """Finish the active runs and start no more, because a newer client needs a worker of its own version."""
         running = self._longest_run()
         client.send(p.encode({"type": "making_way", "run": running}))
         log.info("making way for a newer version")
@@ -518,10 +518,10 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self.trainer.is_dead and not self.broken:
-                self._fail("the trainer's thread ended without an error", {})
+                self._fail("the trainer's thread ended unexpectedly", {})
             for client in list(self.clients.values()):
                 if client.is_stalled():
-                    log.info("client %d has stopped reading: dropped it", client.number)
+                    log.info("dropping client %d, which has stopped reading", client.number)
                     client.drop()
             await self._restore_socket()
             if time.monotonic() - last_renewal >= RENEW_SECONDS:
@@ -529,11 +529,11 @@ class Server:
                 await self._call_queue(self._queue.renew_leases)
             is_idle = not self.clients and not self.active and self._scanned.is_set()
             if is_idle and time.monotonic() - self._last_activity > self.end_after:
-                log.info("nothing to do: the worker ends")
+                log.info("no clients or runs: ending the worker")
                 self._end_requested.set()
 
     async def _restore_socket(self) -> None:
-        """Create the socket again if it has vanished: the system cleans folders for temporary files."""
+        """Recreate the socket if it has vanished, because the system may clean up temporary files."""
         if self._owns_socket():
             return
         try:
@@ -541,31 +541,31 @@ class Server:
             if not is_path_of(self.endpoint.worker_lock, self.lock):
                 new_lock = try_lock(self.endpoint.worker_lock)
                 if new_lock is None:
-                    log.warning("another worker has started: this one ends")
+                    log.warning("another worker has started: ending this one")
                     self._leave()
                     return
                 self.lock = new_lock
             self._server.close()
             await self._listen()
-            log.warning("the socket had vanished: created it again at %s", self.endpoint.socket)
+            log.warning("the socket had vanished: recreated it at %s", self.endpoint.socket)
         except (OSError, WorkerError) as error:
-            log.warning("the socket has vanished, and cannot be created again: %s", error)
+            log.warning("the socket has vanished and cannot be recreated: %s", error)
 
     async def _start_trainer(self) -> None:
-        """Start the trainer after the first scan, since importing torch keeps a core busy. Do not wait too long."""
+        """Start the trainer after the first scan, or after a short time: importing torch would slow down the scan."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._scanned.wait(), TRAINER_DELAY_SECONDS)
         self.trainer.start()
 
     async def _watch_folders(self) -> None:
-        """Scan the runs again and again, since other hosts change them too. Training starts after the first scan."""
+        """Scan the runs repeatedly, because other hosts change them too. Training starts after the first scan."""
         await self._call_queue(self._queue.renew_leases)
         while True:
             try:
                 pieces = self._queue.scan()
                 while await self._call_queue(next, pieces, _SCAN_DONE) is not _SCAN_DONE:
                     pass
-            except (SoftPromptError, OSError) as error:  # submitting a run reports the error too
+            except (SoftPromptError, OSError) as error:  # users get this error when they submit a run
                 log.warning("cannot read the runs: %s", error)
             if not self._scanned.is_set():
                 self._finish_first_scan()
@@ -573,11 +573,11 @@ class Server:
             await asyncio.sleep(SCAN_SECONDS)
 
     async def _call_queue(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of the queue on the queue's thread, after earlier calls, and return its result."""
+        """Call a method of the queue on the queue's thread, after all earlier calls, and return its result."""
         return await self._loop.run_in_executor(self._queue_thread, call, *arguments)
 
     def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background. An exception in it ends the worker."""
+        """Run a coroutine in the background. If it raises an exception, the worker ends."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._handle_task_end)
@@ -586,7 +586,7 @@ class Server:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
-            if not self.broken:  # better no worker than a broken one
+            if not self.broken:  # no worker is better than a broken one
                 self._fail(f"{type(error).__name__}: {error}", {})
 
     async def _call_in_thread(self, call: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A run as clients and scripts see it: the same typed values in every process."""
+"""Typed summaries and progress reports of runs, for clients and scripts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from softprompt.errors import WorkerError
 from softprompt.prompts.sweep_result import SweepResult
 
 ENDED = ("done", "stopped", "failed")
-SweepRow = tuple[int, float | None, float | None]  # number of tokens, similarity, mean in training contexts
+SweepRow = tuple[int, float | None, float | None]  # token count, similarity, mean similarity in training contexts
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """The progress of a run. A value is None if it is unknown or if this kind of run does not measure it."""
+    """The progress of a run. A value is None if it is unknown or not measured for this kind of run."""
 
     run: str
     step: int
@@ -29,15 +29,15 @@ class RunReport:
     steps_per_second: float | None = None
     restarts: tuple[float | None, ...] = ()
     sweep: tuple[SweepRow, ...] = ()
-    text: str | None = None  # best hard readout so far, "" before the first
+    text: str | None = None  # the best hard readout so far, or "" if there is none yet
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
-    reported: frozenset[str] = frozenset()  # the fields of the message, where None is a value
+    reported: frozenset[str] = frozenset()  # the fields that the message contains, even those that are None
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunReport:
-        """Read a report from a worker's message. The caller has checked its fields."""
+        """Build a report from a worker message whose fields the caller has already validated."""
         values = {name: message[name] for name in _REPORT_FIELDS if name in message}
         values["reported"] = frozenset(values)
         values["restarts"] = tuple(values.get("restarts", ()))
@@ -47,7 +47,10 @@ class RunReport:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run. `state` is queued, running, paused, done, stopped (by the user), failed or unreadable (see `error`)."""
+    """A run in brief. `state` is queued, running, paused, done, stopped (by the user), failed, or unreadable.
+
+    If it is unreadable, `error` contains the reason.
+    """
 
     id: str
     state: str
@@ -65,7 +68,7 @@ class RunSummary:
     results: tuple[SweepResult, ...] = ()
     of_entry: str = ""  # the entry that gets the hard readout
     hard: bool = False
-    batch: str = ""  # equal for runs that can train in one batch
+    batch: str = ""  # the same for all runs that can train in one batch
     rows: int = 1
     ended: str = ""
     stopping: bool = False
@@ -88,10 +91,10 @@ class RunSummary:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunSummary:
-        """Read a run from a worker's message. A field that an older worker does not send gets its default.
+        """Build a summary from a worker's message. Fields that an older worker does not send get their defaults.
 
         Raises:
-            WorkerError: the message holds no valid run.
+            WorkerError: the message does not contain a valid run.
         """
         values = {name: message[name] for name in _SUMMARY_FIELDS if name in message}
         try:
@@ -100,16 +103,16 @@ class RunSummary:
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise WorkerError(
-                f"cannot read a run that the worker sent ({error}): the versions differ. Update both sides."
+                f"cannot read a run from the worker ({error}): the versions differ. Update both sides."
             ) from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for messages and scripts."""
+        """Return the values for messages and scripts, ready for JSON."""
         values = {name: getattr(self, name) for name in _SUMMARY_FIELDS}
         return values | {"sweep": list(self.sweep), "results": [asdict(result) for result in self.results]}
 
     def with_report(self, report: RunReport) -> RunSummary:
-        """Return the run after a report. A report has only the values that its kind of run measures."""
+        """Return the summary updated with a report. Values that the report does not contain stay as they are."""
         values = {name: getattr(report, name) for name in _SHARED_FIELDS}
         values = {name: value for name, value in values.items() if value is not None or name in report.reported}
         sweep_rows = report.sweep or self.sweep_rows
@@ -118,7 +121,7 @@ class RunSummary:
         )
 
     def with_report_values_of(self, before: RunSummary) -> RunSummary:
-        """Return the run with the values that only reports set, copied from `before`."""
+        """Return a copy in which the values that only reports set come from `before`."""
         return replace(self, **{name: getattr(before, name) for name in _REPORT_ONLY})
 
     @property

@@ -1,6 +1,6 @@
-"""The trainer, a thread that owns torch. It executes runs (executor.py) and answers queries between two steps.
+"""The trainer, a thread that uses torch to execute runs (executor.py) and to answer queries between training steps.
 
-If the thread ends without a request, it posts "died".
+If an error ends the thread, it posts "died".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PendingQuery:
 
 
 class ThreadTrainer(threading.Thread):
-    """The `Trainer` of the server, and the `Services` of its runs. This thread calls `post`."""
+    """The server's `Trainer`, which also provides the `Services` for its runs. It calls `post` from its own thread."""
 
     def __init__(
         self, library: Library, post: Callable[[EventKind, str, dict[str, Any]], None], release_after: float
@@ -41,7 +41,7 @@ class ThreadTrainer(threading.Thread):
         self.library = library
         self.post = post
         self.release_after = release_after
-        self.active: dict[str, ActiveRun] = {}  # by run id; the main thread adds runs, `finish` removes them
+        self.active: dict[str, ActiveRun] = {}  # by run id; the main thread adds runs and `finish` removes them
         self.models: ModelCache | None = None
         self._queries: dict[tuple[int, str], PendingQuery] = {}
         self._lock = threading.Lock()
@@ -76,16 +76,16 @@ class ThreadTrainer(threading.Thread):
     def run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # a broken torch, no memory: nothing else would report it
+        except BaseException as error:  # such as a broken torch or no memory: nothing else would report it
             log.critical("the trainer's thread has died", exc_info=error)
             why = f"{type(error).__name__}: {error}"
             self.post("died", "", {"why": why, "left": {run: self._write_failure(run, why) for run in self.active}})
 
     def _write_failure(self, run: str, why: str) -> dict[str, Any]:
-        """Mark a run as failed because this thread died, and return the event, or {} if the run had not started.
+        """Mark a run as failed because this thread has died. Return the event, or {} if the run had not started.
 
-        Otherwise the run would kill the next worker too. The user can resume it. A run that had not started waits for a
-        worker that can train.
+        Otherwise, the run might also kill the next worker. The user can resume it. A run that had not started stays in
+        the queue for a worker that can train.
         """
         active = self.active[run]
         if not self._is_executing:
@@ -98,7 +98,7 @@ class ThreadTrainer(threading.Thread):
             return active.folder.stamp(event, lease)
 
     def _work(self) -> None:
-        import softprompt.training.trainer  # noqa: F401  # imports torch, 2-4 s; the main thread already answers
+        import softprompt.training.trainer  # noqa: F401  # imports torch (2-4 s) while the main thread already answers
         from softprompt.worker.executor import RunExecutor
         from softprompt.worker.model_cache import ModelCache
 
@@ -122,7 +122,7 @@ class ThreadTrainer(threading.Thread):
         is_device_lost = False
         if event.get("event") == "failed" and self.models is not None:
             if not self.active:
-                self.models.release()  # perhaps out of memory: free it for the next run
+                self.models.release()  # the run may have run out of memory, so free it for the next one
             is_device_lost = not self.models.device_works(active.run.job.device)
         self.post("ended", active.id, {"event": event, "device_lost": is_device_lost})
 
@@ -138,7 +138,7 @@ class ThreadTrainer(threading.Thread):
                 query = self._queries.pop(key)
             try:
                 query.answer.set_result(inference.answer_query(query.request, self))
-            except Exception as error:  # the client gets the error; a query must not end the thread
+            except Exception as error:  # report it to the client; a query must not end the thread
                 if not isinstance(error, SoftPromptError):
                     log.exception("a query failed: %s", query.request.do)
                 query.answer.set_exception(error)

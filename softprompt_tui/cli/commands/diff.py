@@ -55,7 +55,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
     click.echo()
     print_table(
         ("differs in", "first", "second"),
-        [(key, _format_value(one), _format_value(two)) for key, (one, two) in difference.fields.items()],
+        [(key, _format_value(left), _format_value(right)) for key, (left, right) in difference.fields.items()],
     )
     click.echo()
     if difference.cosines is None:

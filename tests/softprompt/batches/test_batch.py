@@ -136,7 +136,7 @@ def test_automatic1111_styles_are_named_prompts() -> None:
     assert keys.unused == ["negative_prompt"]
     assert keys.notes == [
         "styles without a prompt of their own were skipped",
-        "{prompt} in a style is a placeholder for another prompt, and was removed",
+        "{prompt} in a style is a placeholder for another prompt and was removed",
     ]
 
 
@@ -157,7 +157,7 @@ def test_line_of_options_gives_only_its_prompt() -> None:
         )
     ]  # fmt: skip
     assert [row.error[:30] for row in parsed[8:]] == [
-        "its options cannot be split: N",
+        "its options cannot be parsed: N",
         "the line has more than 262,144",
     ]
     assert keys.unused == ["--seed", "--steps", "--negative_prompt", "--width", "--tiling"]
@@ -168,7 +168,7 @@ def test_line_of_options_gives_only_its_prompt() -> None:
     [
         (
             "a fox number {};5\n",
-            "a quotation mark opens in line 4 and is not closed: the row that starts in line 4 has more than 131,072",
+            "a quotation mark opens in line 4 and is not closed (the row that starts in line 4 has more than 131,072",
         ),
         ('";"\n', "the row that starts in line 4 has more than 131,072 characters. Close it, or double"),
     ],
@@ -189,7 +189,7 @@ def test_unclosed_quotation_mark_is_reported_with_its_line(rows_after: str, mess
     assert bytes_read < 400_000  # not to the end of the file
     (row,) = rows('prompt\n"a\nb\n', "x.csv")
     assert "Is a quotation mark missing" in row.error
-    assert "The one in line 2 is not closed" in row.error
+    assert "The quotation mark in line 2 is not closed" in row.error
 
 
 def test_settings_of_single_rows_take_no_memory() -> None:
@@ -222,7 +222,7 @@ def test_unknown_columns_are_ignored_and_the_prompt_column_can_be_chosen() -> No
         ("x.jsonl", "[" * 100_000, "it is not valid JSON"),
         ("x.jsonl", '{"prompt": "a", "rate": NaN}', "NaN is not a JSON number"),
         ("x.jsonl", '{"prompt": "a", "steps": ' + "9" * 5000 + "}", "it is not valid JSON"),
-        ("x.jsonl", '["a", "b"]', "Write each item on its own line"),
+        ("x.jsonl", '["a", "b"]', "Put each item on its own line"),
         ("x.jsonl", "3", "it must be an object or a string, but is 3"),
         ("x.jsonl", '{"prompt": "a", "tokenz": 3}', "did you mean 'tokens'?"),
         ("x.csv", "prompt\na,b", "it has 2 cells, but the header has 1"),
@@ -257,7 +257,7 @@ def test_malformed_row_is_an_error_of_that_row_only(name: str, text: str, messag
             "byte 25 is not UTF-8.*save the file as UTF-8",
         ),
         ("-", "a fox\n".encode("utf-16-le") * 9, "byte 2 is a NUL"),
-        ("x.csv", b"text,url\na,b\n", "has no column 'prompt'. Its columns are text, url"),
+        ("x.csv", b"text,url\na,b\n", "has no column named 'prompt'. Its columns are text, url"),
         ("x.csv", b"prompt,token\na,b\n", "did you mean 'tokens'?"),
         ("x.csv", b"prompt,steps,Steps\na,1,2\n", "two columns named 'steps'"),
     ],
@@ -520,7 +520,7 @@ def test_torn_last_line_is_cut_and_written_again(tmp_path: Path, torn: bytes) ->
 def test_unrelated_file_is_rejected_and_unchanged(tmp_path: Path, raw: bytes) -> None:
     out = tmp_path / "notes"
     out.write_bytes(raw)
-    with pytest.raises(FileRefused, match="is not an output file of a batch"):
+    with pytest.raises(FileRefused, match="is not a batch output file"):
         list(train_batch(PROMPTS, SHORT, out=out))
     assert out.read_bytes() == raw
 

@@ -164,7 +164,7 @@ def test_prompts_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_prompts(path) == [FOX, BOAT]
     path.write_bytes(b"\xff\xfe")
     for unreadable in (path, tmp_path / "none.txt"):
-        with pytest.raises(PromptError, match="cannot be read"):
+        with pytest.raises(PromptError, match="cannot read"):
             read_prompts(unreadable)
     path.write_text("\n")
     with pytest.raises(PromptError, match="contains no prompts"):

@@ -287,7 +287,7 @@ def test_a_busy_hub_gets_the_wait_that_it_asks_for_and_is_named(
     assert fetch(INFO).read_bytes() == WEIGHTS
     assert 57 <= clock[-1] < 64
     host = local_hub.address.removeprefix("http://")
-    assert all(message.startswith(f"{host} is busy and asks to wait ") for message in caplog.messages)
+    assert all(message.startswith(f"{host} is busy and asked us to retry in ") for message in caplog.messages)
     assert len(caplog.messages) == 3
 
 
@@ -308,7 +308,7 @@ def test_a_hub_that_stays_busy_is_reported_and_the_download_resumes_later(
 @pytest.mark.parametrize("phase", ["head_faults", "faults"])
 def test_too_long_a_wait_is_reported_immediately(local_hub: Hub, phase: str) -> None:
     setattr(local_hub, phase, [f"429 {MAX_WAIT_SECONDS + 1:.0f}"])
-    with pytest.raises(ModelUnavailable, match=rf"is busy and asks to wait {MAX_WAIT_SECONDS + 1:.0f} s"):
+    with pytest.raises(ModelUnavailable, match=rf"is busy and asked us to retry in {MAX_WAIT_SECONDS + 1:.0f} s"):
         fetch(INFO)
 
 
@@ -328,7 +328,7 @@ def test_waiting_for_a_busy_hub_can_be_cancelled(local_hub: Hub, phase: str) -> 
         ("head_faults", "401", "401.*HF_TOKEN"),
         ("head_faults", "401 not found", "HF_TOKEN"),
         ("head_faults", "403", "403.*Accept its terms at huggingface.co/timm/.*HF_TOKEN"),
-        ("head_faults", "403 gated", "terms of use.*huggingface.co/timm/.*HF_TOKEN"),
+        ("head_faults", "403 gated", "accepting its terms.*huggingface.co/timm/.*HF_TOKEN"),
         ("faults", "401", "401.*HF_TOKEN"),
         ("faults", "403", "403.*Accept its terms.*HF_TOKEN"),
     ],
@@ -353,7 +353,7 @@ def test_a_file_too_large_for_the_disk_is_rejected_before_its_first_byte(
     local_hub.faults, local_hub.ranges = [], []
     usage, missing = shutil.disk_usage("/"), len(WEIGHTS) // 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=missing - 1))
-    with pytest.raises(ModelUnavailable, match=r"needs 1 MB, but 1 MB are free in .*HF_HOME"):
+    with pytest.raises(ModelUnavailable, match=r"needs 1 MB, but .* has only 1 MB of free space.*HF_HOME"):
         fetch(INFO)
     assert local_hub.ranges == []
     # the part that is on disk needs no more room
@@ -363,7 +363,7 @@ def test_a_file_too_large_for_the_disk_is_rejected_before_its_first_byte(
 
 def test_a_compressed_answer_is_discarded(local_hub: Hub, home: Path) -> None:
     local_hub.faults = ["gzip"]
-    with pytest.raises(ModelUnavailable, match="the file arrives compressed \\('gzip'\\)"):
+    with pytest.raises(ModelUnavailable, match="the file arrived compressed \\('gzip'\\)"):
         fetch(INFO)
     assert [path for path in home.rglob("*partial") if path.is_file()] == []
     assert fetch(INFO).read_bytes() == WEIGHTS
@@ -375,5 +375,5 @@ def test_pull_reports_a_busy_hub(hub: Hub, home: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert (
         result.stderr.rstrip()
-        == f"warning: {hub.address.removeprefix('http://')} is busy and asks to wait 1 s: waiting (Ctrl-C cancels)"
+        == f"warning: {hub.address.removeprefix('http://')} is busy and asked us to retry in 1 s; waiting (Ctrl-C cancels)"
     )

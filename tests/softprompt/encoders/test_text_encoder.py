@@ -68,7 +68,7 @@ def test_a_family_reads_the_states_of_a_rows_words(encoder: TextEncoder) -> None
     for output in read.values():
         torch.testing.assert_close(output.outputs, batch.outputs())
     assert read["sd1"].states.shape == (1, 2, len(rows[0]), encoder.width)
-    assert read["sd1"].words.sum(dim=-1).tolist() == [len(row) for row in rows]
+    assert read["sd1"].is_content.sum(dim=-1).tolist() == [len(row) for row in rows]
     torch.testing.assert_close(encoder.tower.final_norm(read["sdxl"].states), read["sd2"].states)
     assert not torch.allclose(read["sd2"].states, read["sd1"].states)
     assert read["flux"].states.shape == (1, 2, 1, encoder.width)
@@ -77,7 +77,7 @@ def test_a_family_reads_the_states_of_a_rows_words(encoder: TextEncoder) -> None
 
 def test_a_text_longer_than_the_context_is_rejected(encoder: TextEncoder) -> None:
     assert encoder.encode(["dog " * 75]).shape == (1, encoder.config.embed_dim)
-    with pytest.raises(PromptError, match="76 tokens do not fit: mini takes at most 75"):
+    with pytest.raises(PromptError, match="76 tokens do not fit: mini has room for 75"):
         encoder.encode(["dog " * 76])
 
 
@@ -123,7 +123,7 @@ def test_a_string_is_a_list_of_one_text_not_of_letters(encoder: TextEncoder) -> 
     assert (config.contexts, config.against) == (("a photo of {}",), ("a cat",))
     assert HardConfig(block="fox").block == ("fox",)  # type: ignore[arg-type]
     for invalid in (5, None, {"a": 1}, [5]):
-        with pytest.raises(ConfigError, match=r"against is .*; it must be a text or a list of texts"):
+        with pytest.raises(ConfigError, match=r"against is .*; it must be a string or a list of strings"):
             TrainConfig(against=invalid, objective="contrastive")  # type: ignore[arg-type]
     library = Library()
     library.save(a_prompt(name="fox"))

@@ -178,7 +178,7 @@ def test_a_pair_is_ordered_by_width(cwd: Path, to: str) -> None:
         (
             make_prompt(1280),
             "peft",
-            "peft cannot store a pair for SDXL. Use one of safetensors, comfyui, a1111, diffusers, invokeai, kohya",
+            "peft cannot store an SDXL pair. Use one of safetensors, comfyui, a1111, diffusers, invokeai, kohya",
         ),
         (make_prompt(1280), "a1111-png", "cannot store a pair"),
     ],

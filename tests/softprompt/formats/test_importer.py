@@ -150,7 +150,7 @@ def test_half_of_an_exported_pair_can_be_assigned_to_its_model(tmp_path: Path, e
     path.write_bytes(safetensors_pair(half, a_prompt(name="g", vectors=np.ones((2, 8), np.float32))))
     first, second = import_files(Library(), [path], encoder).imported
     assert (first.entry.prompt.model, second.entry.prompt.model) == (encoder.name, "mini")
-    assert second.notes == (f"clip_g has width 8, but {encoder.name} has width 256: not assigned to that model",)
+    assert second.notes == (f"clip_g has width 8, but {encoder.name} has width 256, so it was not assigned",)
     path.write_bytes(safetensors_pair(*[a_prompt(name=name) for name in "lg"]))
     assert "has width 256" in str(import_files(Library(), [path], encoder).refused[0])
 
@@ -349,7 +349,7 @@ def test_hostile_names_become_valid_names_and_never_paths(tmp_path: Path) -> Non
     assert all(check_name(name) == name for name in names(library))
     assert {"x", "etc-passwd", "CON", "prompt-v1"} <= set(names(library))
     assert any(
-        "'../../x', which is not a valid name here. Changed to x" in note
+        "'../../x', which is not a valid name here, so it was renamed to x" in note
         for result in report.imported
         for note in result.notes
     )
@@ -542,7 +542,7 @@ def test_a_hard_prompt_is_assigned_once_and_measured_if_the_model_is_known(
         None,
         {},
     )
-    with pytest.raises(ConfigError, match="which it was trained for"):
+    with pytest.raises(ConfigError, match="it was trained for that prompt"):
         apply_assignment(a_prompt(name="Fox"), hard_prompt="a boat", again=True)
 
 
@@ -583,5 +583,5 @@ def test_only_the_model_of_an_imported_soft_prompt_can_be_replaced(tmp_path: Pat
     with pytest.raises(ConfigError, match="Use --again to replace a wrong one"):
         apply_assignment(imported, encoder)
     assert apply_assignment(imported, encoder, again=True).model == "mini"
-    with pytest.raises(ConfigError, match="which it was trained on"):
+    with pytest.raises(ConfigError, match="it was trained on that model"):
         apply_assignment(a_prompt(name="Fox"), encoder, again=True)

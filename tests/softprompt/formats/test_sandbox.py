@@ -129,7 +129,7 @@ TORCH_FILES: dict[str, tuple[Callable[[], object], dict[str, torch.Tensor], dict
     "T5 alone": (lambda: {"t5": WIDE}, {"t5": WIDE}, {}),
     "Stable Diffusion 3": (
         lambda: {"t5xxl": V, "clip_g": WIDE, "clip_l": V, "x": 1}, {"clip_l": V, "clip_g": WIDE},
-        {"left out": "t5xxl, which is for a T5 encoder; 1 other tensor of the file"},
+        {"left out": "t5xxl, which is for a T5 encoder; 1 other tensor in the file"},
     ),
     "CoOp": (lambda: coop(CONTEXT), {"": CONTEXT}, {"epoch": 50, "val_result": 71.5}),
     "CoOp, one context per class": (
@@ -198,9 +198,12 @@ def test_koboldai_zips_are_read(dtype: str) -> None:
     expected = V if dtype == "float32" else V.half() if dtype == "float16" else V.bfloat16()
     array = expected.view(torch.uint16).numpy().view("V2") if dtype == "V2" else expected.numpy()
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression=zipfile.ZIP_LZMA) as made, made.open("tensor.npy", "w") as member:
+    with zipfile.ZipFile(file, "w", compression=zipfile.ZIP_LZMA) as archive, archive.open("tensor.npy", "w") as member:
         np.save(member, array, allow_pickle=False)
-    with zipfile.ZipFile(file, "a", compression=zipfile.ZIP_STORED) as made, made.open("meta.json", "w") as member:
+    with (
+        zipfile.ZipFile(file, "a", compression=zipfile.ZIP_STORED) as archive,
+        archive.open("meta.json", "w") as member,
+    ):
         member.write(
             json.dumps(
                 {"name": "Fox", "author": "me", "supported": ["a", "b"], "description": "red"}, indent=2
@@ -326,7 +329,7 @@ FAILED_DOWNLOADS = {
     b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>': "it is a web page",
     hostile_files.LFS_POINTER: "it is a Git LFS pointer, not the file itself. Run `git lfs pull`",
     b'{"error":"Unauthorized","message":"log in"}': "it is a website's error message",
-    b"Invalid username or password.": "it only contains the text 'Invalid username or password.'",
+    b"Invalid username or password.": "it contains only the text 'Invalid username or password.'",
 }
 
 
@@ -365,7 +368,7 @@ def test_an_error_names_the_file_the_reason_and_the_supported_files(tmp_path: Pa
     with pytest.raises(FileRefused) as count:
         read_soft_prompts(path)
     assert str(count.value).startswith(f"cannot read {path}: it is JSON. mkultra soft prompts are JSON around a pickle")
-    assert "Supported: embeddings of AUTOMATIC1111" in str(count.value)
+    assert "Supported: AUTOMATIC1111, diffusers" in str(count.value)
 
 
 def test_the_child_cannot_open_files_and_has_little_memory() -> None:

@@ -421,7 +421,7 @@ def test_invalid_provenance_is_not_opened(library: Library, changes: dict[str, o
     library.path("ab" * 8, 1).write_bytes(change_provenance(raw, {"id": "ab" * 8}))
     assert library.revisions.read("ab" * 8, 1).id == "ab" * 8
     library.path("ab" * 8, 1).write_bytes(change_provenance(raw, {"id": "ab" * 8} | changes))
-    with pytest.raises(EntryDamaged, match="is not an entry of this library"):
+    with pytest.raises(EntryDamaged, match="is not a valid library entry"):
         library.revisions.read("ab" * 8, 1)
 
 
@@ -456,9 +456,9 @@ V = np.ones((2, 4), np.float32)
         ({"target": V}, "target has the shape (2, 4); it must have one dimension"),
         ({"vectors": V[0]}, "vectors has the shape (4,)"),
         ({"vectors": V[:0]}, "vectors has the shape (0, 4)"),
-        ({"vectors": V.astype(int)}, "vectors holds int64; expected float32"),
-        ({"vectors": [["a"]]}, "vectors holds <U1; expected float32"),
-        ({"vectors": V * 1j}, "vectors holds complex64; expected float32"),
+        ({"vectors": V.astype(int)}, "vectors has dtype int64; expected float32"),
+        ({"vectors": [["a"]]}, "vectors has dtype <U1; expected float32"),
+        ({"vectors": V * 1j}, "vectors has dtype complex64; expected float32"),
         ({"similarity": float("nan")}, "similarity is nan, which is not finite"),
         ({"similarity": np.float32(1)}, "similarity is np.float32(1.0); expected a string"),
         ({"hidden": {"sd1": float("inf")}}, "hidden.sd1 is inf, which is not finite"),
@@ -470,7 +470,7 @@ V = np.ones((2, 4), np.float32)
         ({"source": {"x": object()}}, "source.x is <object"),
         ({"source": {"x": [1]}}, "its source contains a list"),
         ({"model": None}, "model cannot be None"),
-        ({"warnings": ("a" * (16 << 20),)}, "cut short"),
+        ({"warnings": ("a" * (16 << 20),)}, "truncated"),
         ({"config": {"x": functools.reduce(lambda inner, _: [inner], range(3000), [])}}, "recursion"),  # type: ignore[arg-type, return-value]
     ],
 )

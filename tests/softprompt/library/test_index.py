@@ -246,5 +246,5 @@ def test_notes_and_tags_have_limits() -> None:
     with pytest.raises(BadName, match="51 tags"):
         check_tags(str(i) for i in range(51))
     assert check_note(" two\nlines ") == "two\nlines"
-    with pytest.raises(BadName, match="the note is not valid UTF-8: character 11 cannot be read"):
+    with pytest.raises(BadName, match="the note is not valid UTF-8: character 11 cannot be decoded"):
         check_note(" two\nlines \ud800")

@@ -89,7 +89,7 @@ def test_malformed_header_is_rejected() -> None:
 def test_values_of_the_wrong_type_are_rejected(changes: dict[str, Any]) -> None:
     from softprompt.library.entry import Entry, pack
 
-    with pytest.raises(EntryDamaged, match="is not an entry of this library"):
+    with pytest.raises(EntryDamaged, match="is not a valid library entry"):
         unpack(pack(Entry("ab", 1, a_prompt(**changes))), "file")
 
 

@@ -386,7 +386,7 @@ def test_a_family_that_does_not_read_the_model_is_rejected() -> None:
     prompt = HardPrompt("words", ((5, 6, 7),))
     with pytest.raises(
         ConfigError,
-        match=r"family is sd2, which does not read random \(width 768, 12 layers\)\. Families .*: sd1, sdxl, flux",
+        match=r"family sd2 does not use .*: random has width 768 and 12 layers\. Supported families: sd1, sdxl, flux",
     ):
         HiddenStatesReference(encoder, prompt, [ALONE], "sd2")
     assert set(hidden_similarities(encoder, prompt, encoder.embed([3]))) == {"sd1", "sdxl", "flux"}
@@ -395,7 +395,7 @@ def test_a_family_that_does_not_read_the_model_is_rejected() -> None:
 def test_a_prompt_in_chunks_has_no_hidden_state_similarity(encoder: TextEncoder) -> None:
     long = " ".join([FOX] * 8)
     for objective in ("hidden", "mixed"):
-        with pytest.raises(ConfigError, match=r"the prompt is 2 texts .* hidden states need a single text"):
+        with pytest.raises(ConfigError, match=r"the prompt consists of 2 texts .* hidden states need a single text"):
             train(encoder, long, tokens=2, steps=2, long="chunk", objective=objective)
     assert train(encoder, long, tokens=2, steps=2, contexts=(), long="chunk").hidden == {}
     assert train(encoder, long, tokens=2, steps=2, contexts=(), long="cut", objective="hidden").hidden

@@ -90,7 +90,7 @@ def test_library_open_to_others_gives_one_notice(home: Path, monkeypatch: pytest
     library.save(a_prompt(name="fox"))
     library.save(a_prompt(name="lake"))
     assert notices == [
-        f"other users may be able to read {home}/data/library: its file system does not store permissions"
+        f"other users may be able to read {home}/data/library, because its file system does not store permissions"
     ]
 
 

@@ -160,7 +160,7 @@ def test_training_can_start_from_a_soft_prompt(encoder: TextEncoder, fox: SoftPr
     np.testing.assert_allclose(longer.vectors[:3], fox.vectors, atol=1e-7)
     with pytest.raises(ConfigError, match="width 256, but none was given"):
         train(encoder, init="soft")
-    with pytest.raises(ConfigError, match=r"the given one has shape \(3, 7\)"):
+    with pytest.raises(ConfigError, match=r"the given vectors have shape \(3, 7\)"):
         train(encoder, init="soft", start=torch.zeros(3, 7))
     with pytest.raises(ConfigError, match="but init is 'noise'"):
         train(encoder, start=start)
@@ -244,7 +244,7 @@ def test_auto_keeps_the_best_when_a_later_token_count_fails(
 
 def test_soft_prompts_longer_than_the_prompt_get_a_warning(encoder: TextEncoder) -> None:
     assert any(
-        "10 soft tokens are not fewer than the prompt's own 3" in warning
+        "10 soft tokens are no fewer than the prompt's own 3" in warning
         for warning in train(encoder, "a red fox", tokens=10, steps=2).warnings
     )
     assert train(encoder, FOX, steps=2).warnings == ()
@@ -279,7 +279,7 @@ def _drain(reports: Any) -> list[Report]:
 def test_a_prompt_that_is_too_long_is_rejected_with_the_part_that_does_not_fit(encoder: TextEncoder) -> None:
     with pytest.raises(
         PromptTooLong,
-        match=r"has 119 tokens, but mini takes 75. This part does not fit: 'a lamp and .*--long chunk.*--long cut",
+        match=r"has 119 tokens, but mini has room for 75. This part does not fit: 'a lamp and .*--long chunk.*--long cut",
     ):
         train(encoder, LONG)
 

@@ -68,7 +68,7 @@ def test_bad_input_is_rejected_before_training(encoder: TextEncoder) -> None:
         next(sweep(encoder, FOX, (1, 76)))
     with pytest.raises(PromptError):
         next(sweep(encoder, " ", (1, 2)))
-    with pytest.raises(ConfigError, match="init is 'soft', which a sweep does not support"):
+    with pytest.raises(ConfigError, match="init 'soft' needs a saved soft prompt, which a sweep cannot use"):
         next(sweep(encoder, FOX, (1, 2), TrainConfig(init="soft")))
 
 

@@ -205,4 +205,4 @@ def test_a_lost_device_fails_its_run_and_the_next_run_waits_for_a_new_process(wo
         client.request(p.Resume(bad))
         wait_for_run(client, bad, lambda run: run["state"] == "done")
     (log,) = (home / "cache").glob("worker-*.log")
-    assert "this process has lost its device, so the worker restarts" in log.read_text()
+    assert "the device no longer works in this process; restarting the worker" in log.read_text()

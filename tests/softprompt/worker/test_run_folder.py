@@ -135,7 +135,7 @@ UNREADABLE: list[tuple[str, Callable[[RunFolder], Any], str]] = [
         "similarity",
     ),
     ("a setting of the wrong type", set_config(contexts=5), "contexts is 5"),
-    ("a huge number", set_config(steps=10**400), "very many digits"),
+    ("a huge number", set_config(steps=10**400), "too many digits"),
     ("a number too long for Python", set_spec(b'{"format": 1, "created": ' + b"9" * 5000 + b"}"), "spec.json"),
     ("an empty prompt", set_job(prompt=" "), "prompt"),
     ("a name with control characters", set_job(name="a\x1b[2J"), "name"),
@@ -149,11 +149,11 @@ UNREADABLE: list[tuple[str, Callable[[RunFolder], Any], str]] = [
     (
         "events without valid lines",
         set_events("\udcff".encode("utf-8", "surrogatepass").decode("latin-1"), "{", "[]", "[" * 9000),
-        "no event shows",
+        "no valid event sets the run's state",
     ),
     ("an invalid time", set_events({**QUEUED, "at": [1]}), "time"),
     ("a position that is not a number", set_events({**QUEUED, "position": float("nan")}), "position is nan"),
-    ("a huge position", set_events({**QUEUED, "position": 10**400}), "very many digits"),
+    ("a huge position", set_events({**QUEUED, "position": 10**400}), "too many digits"),
     ("an invalid latest report", set_events(QUEUED, {"event": "done", "latest": "zzz"}), "latest is 'zzz'"),
     ("an invalid entry", set_events(QUEUED, {"event": "done", "entry": {}}), "entry is a dict"),
     ("an invalid step", set_events(QUEUED, {"event": "began", "step": True}), "step is True"),
@@ -214,7 +214,7 @@ def test_a_run_that_only_a_newer_worker_elsewhere_can_read_cannot_be_dropped(hom
     folder = create(runs)
     change_spec(folder, lambda spec: spec.update(format=2))
     plant_lease(folder, host="elsewhere")
-    with pytest.raises(RunRefused, match="held by elsewhere: drop it there"):
+    with pytest.raises(RunRefused, match="belongs to host elsewhere: drop it there"):
         create_queue(home).drop(folder.id)
     os.utime(folder.path / "lease.2", (0, 0))
     create_queue(home).drop(folder.id)
@@ -391,7 +391,7 @@ def test_one_heartbeat_protects_all_waiting_runs_of_a_host(
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     remote = create_queue(home)
     for request in (remote.stop, remote.pause, remote.drop, lambda run_id: remote.move(run_id, "")):
-        with pytest.raises(RunRefused, match="held by"):
+        with pytest.raises(RunRefused, match="belongs to host"):
             request(run.id)
     assert remote.take_next_batch() == []
     with pytest.raises(RunRefused, match="was alive less than 120 seconds ago"):
@@ -401,7 +401,7 @@ def test_one_heartbeat_protects_all_waiting_runs_of_a_host(
     assert remote.resume(run.id).state == "queued"
     monkeypatch.undo()
     assert local.take_next_batch() == []
-    with pytest.raises(RunRefused, match="held by elsewhere"):
+    with pytest.raises(RunRefused, match="belongs to host elsewhere"):
         local.pause(run.id)
 
 
@@ -466,7 +466,7 @@ def test_a_failed_run_that_one_host_resumes_cannot_be_dropped_by_another(
     folder.append({"event": "failed", "error": "x"}, 1)
     first, second = create_queue(home), create_queue(home)
     first.resume(folder.id)
-    with pytest.raises(RunRefused, match="is queued by now: list the runs again"):
+    with pytest.raises(RunRefused, match="is now queued: list the runs again"):
         second.drop(folder.id)
     assert folder.read().state == "queued"
 

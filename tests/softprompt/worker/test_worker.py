@@ -224,7 +224,7 @@ def test_a_sweep_trains_every_number_of_tokens_and_saves_the_chosen_ones(
     saved = shared_client.request(p.Keep(run, [4, 2]))["kept"]
     assert [(entry["tokens"], entry["name"]) for entry in saved] == [(4, "swept fox-k4"), (2, "swept fox-k2")]
     assert shared_client.request(p.Keep(run, [2]))["kept"] == saved[1:]
-    with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; it has 1, 2, 4"):
+    with pytest.raises(RunRefused, match="has no soft prompt of 3 tokens; available: 1, 2, 4"):
         shared_client.request(p.Keep(run, [3]))
     assert Library().list().total == before + 2
     alone = train_cached(encoder, FOX, **USUAL)
@@ -327,10 +327,10 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"precision": ""}, "ConfigError", "precision is ''"),
     *(({"device": name}, "DeviceError", f"device is '{name}'; it must be auto, cpu, cuda, cuda:1 or mps")
       for name in ("cuda:²", "cuda:-1", "cuda:99999999999", "", "tpu", "cuda:", "cuda:٣")),
-    ({"device": "cuda:7"}, "DeviceError", "'cuda:7' is not on this machine"),
+    ({"device": "cuda:7"}, "DeviceError", "this machine has no device 'cuda:7'"),
     ({"device": "c" * 10**6}, "DeviceError", "device is 'ccc"),
     ({"sweep": [10**30]}, "ConfigError", "from 1 to 4,096"),
-    ({"sweep": [0]}, "ConfigError", "a token count of the sweep is 0"),
+    ({"sweep": [0]}, "ConfigError", "a token count in the sweep is 0"),
     ({"sweep": list(range(1, 100))}, "ConfigError", "it must have 1 to 64"),
     ({"sweep": [1, 76]}, "ConfigError", "tokens is 76, but mini has room for 75"),
     ({"sweep": 5}, "ConfigError", "this is not a valid job"),
@@ -339,7 +339,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"config": {"against": [1], "objective": "contrastive"}}, "ConfigError", "against"),
     ({"config": {"init": "soft"}}, "ConfigError", "none was given"),
     ({"config": []}, "ConfigError", "this is not a valid job"),
-    ({"prompt": "fox " * 200}, "PromptTooLong", "the prompt has 200 tokens, but mini takes 75"),
+    ({"prompt": "fox " * 200}, "PromptTooLong", "the prompt has 200 tokens, but mini has room for 75"),
     ({"prompt": "🦊" * MAX_PROMPT_LENGTH}, "PromptError", "can be tokenized"),
     ({"prompt": " "}, "PromptError", "the prompt is empty"),
     ({"prompt": 7}, "ConfigError", "this is not a valid job"),
@@ -449,7 +449,7 @@ def test_the_readout_of_a_run_is_compared_with_its_training_target(shared_client
     expected = readout_similarity(encoder, live["readout_text"], saved_prompt(run).target)
     assert live["readout_similarity"] == pytest.approx(expected, abs=1e-5)
     alone = encoder.encode([job.prompt])[0]
-    assert abs(expected - readout_similarity(encoder, live["readout_text"], alone)) > 0.01
+    assert abs(expected - readout_similarity(encoder, live["readout_text"], alone)) > 1e-4
     of_entry = shared_client.request(p.Neighbours(entry=run))
     assert of_entry["readout_similarity"] == pytest.approx(saved_prompt(run).readout_similarity, abs=1e-5)
 
@@ -469,7 +469,7 @@ def test_queries_that_cannot_be_answered_return_errors(shared_client: Client) ->
 def test_a_query_about_a_model_that_is_not_loaded_does_not_stall_a_training(shared_client: Client) -> None:
     run = submit(shared_client, **LONG)
     wait_for_report(shared_client, run)
-    with pytest.raises(WorkerError, match="a training is running: ask again"):
+    with pytest.raises(WorkerError, match="cannot be loaded while a run is training: try again later"):
         shared_client.request(p.Similarity("ViT-B-32-quickgelu/openai", ["a"]))
 
 
@@ -691,7 +691,7 @@ def test_a_job_that_an_older_worker_would_misread_waits_for_a_newer_worker(older
     meanings = (WeightedText(FOX, 0.7), WeightedText(BOAT, 0.3))
     with connect(on_wait=stop) as client:  # type: ignore[union-attr]
         run_id = client.request(p.Submit(TrainJob("both", meanings=meanings, device="cpu").as_dict()))["id"]
-    assert [f"a worker of an older version finishes run {run}" in notice for notice in notices] == [True]
+    assert [f"an older version of the worker is finishing run {run}" in notice for notice in notices] == [True]
     assert worker.read_run(run_id).job.meanings == meanings
 
 

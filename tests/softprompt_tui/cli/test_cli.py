@@ -141,10 +141,10 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
         (["train", "a", "--tokens", "76"], "tokens is 76, but mini has room for 75"),
         (["train", "a", "--tokens", "many"], "neither a whole number nor auto"),
         (["train", "a", "--model", "minni"], "Close: mini"),
-        (["train", " ".join(["fox"] * 8000)], "the prompt has 8,000 tokens, but mini takes 75"),
+        (["train", " ".join(["fox"] * 8000)], "the prompt has 8,000 tokens, but mini has room for 75"),
         (["train", "a", "--rate", "nan"], "rate is nan"),
-        (["train", "a", "--device", "cuda:7"], "'cuda:7' is not on this machine"),
-        (["train", "a", "--name", "../x"], "the name has the character '.'"),
+        (["train", "a", "--device", "cuda:7"], "this machine has no device 'cuda:7'"),
+        (["train", "a", "--name", "../x"], "the name contains '.'"),
         (["train", "a", "--from", "nobody"], "no soft prompt is named 'nobody'"),
         (["train", "a", "--init", "soft"], "--from NAME"),
         (["train", "a", "--context", "{}", "--no-contexts"], "exclude each other"),
@@ -212,7 +212,7 @@ def test_standard_input_that_is_not_utf_8_is_bad_input(home: Path) -> None:
     )
     assert result.returncode == 2
     assert (
-        result.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be read. Use UTF-8 text.\n"
+        result.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be decoded. Use UTF-8 text.\n"
     )
 
 

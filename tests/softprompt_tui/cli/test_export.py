@@ -73,7 +73,7 @@ def test_without_a_format_it_writes_a_file_that_most_programs_load(work_folder: 
 
 def test_refused_exports_exit_with_2_and_write_nothing(work_folder: Path, run: Run) -> None:
     for args, message in (
-        (("lake", "--to", "a1111"), "AUTOMATIC1111 cannot use lake, which has width 256"),
+        (("lake", "--to", "a1111"), "AUTOMATIC1111 cannot use lake: its width is 256"),
         (("lake", "--to", "word"), "'word' is not one of 'safetensors'"),
         (("nothing",), "no soft prompt is named 'nothing'"),
         (("lake", "--token", "<x>"), "--token only works with diffusers"),

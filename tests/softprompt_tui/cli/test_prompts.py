@@ -39,7 +39,7 @@ def test_a_prompt_copied_from_an_image_program_is_cut_and_noted_once(
     assert result.stderr.count("weights such as (word:1.3)") == 1
     assert "LoRA tags" in result.stderr
     assert "cut before the negative prompt" in result.stderr
-    assert ("--plain removes them" in result.stderr) == (not options)
+    assert ("Use --plain to remove them" in result.stderr) == (not options)
 
 
 def test_a_batch_notes_image_program_syntax_once_for_all_prompts(run: Run, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_editor_marks_image_program_syntax_and_text_after_an_end_token() -> 
         pane.set("a (fox:1.2) <lora:x:1> asleep")
         await d.until(lambda: marked_text(d, "underline") == "(:1.2)<lora:x:1>")
         pane.set(END_TOKEN_PROMPT)
-        await d.shows("reading ends at <end_of_text>")
+        await d.shows("cut off at <end_of_text>")
         assert marked_text(d, "strike").endswith(" asleep in the deep snow")
         pane.set("a (fox:1.2) asleep")
         for notices in (1, 0):  # a prompt gets the notice once

@@ -241,7 +241,7 @@ def test_a_relative_runtime_folder_does_not_depend_on_the_working_folder(
         with first, second:
             status = second.request(Status())
             second.request(Shutdown())
-            with pytest.raises(Exception, match="the worker is gone"):
+            with pytest.raises(Exception, match="the worker has ended"):
                 list(second.events())
         assert status["socket"] == str(Endpoint().socket) == str(Path(short_home, "data", "rt", Endpoint().socket.name))
         assert not list((tmp_path / "a").iterdir())

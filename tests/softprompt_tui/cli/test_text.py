@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 LATIN1_TEXT = b"a caf\xe9"
 BAD_TEXT = os.fsdecode(LATIN1_TEXT)  # how Python passes such an argument to a program
-NOT_UTF8 = "not valid UTF-8: character 6 cannot be read. Use UTF-8 text."
+NOT_UTF8 = "not valid UTF-8: character 6 cannot be decoded. Use UTF-8 text."
 FILE_NAME = os.fsdecode(b"caf\xe9")
 
 

@@ -206,10 +206,10 @@ def test_a_run_without_a_kind_is_drawn(capsys: pytest.CaptureFixture[str]) -> No
     ("args", "message"),
     [
         ((FOX, "-k", "76"), "mini has room for 75"),
-        (("fox " * 80,), "the prompt has 80 tokens, but mini takes 75"),
+        (("fox " * 80,), "the prompt has 80 tokens, but mini has room for 75"),
         ((FOX, "--hard", "--hard-tokens", "64", "-k", "80"), "room for 75"),
         (("",), "the prompt is empty"),
-        ((FOX, "--objective", "contrastive", "--against", "fox " * 80), "80 tokens do not fit: mini takes at most 75"),
+        ((FOX, "--objective", "contrastive", "--against", "fox " * 80), "80 tokens do not fit: mini has room for 75"),
         ((FOX, "--device", "cuda:²"), "device is 'cuda:²'; it must be auto, cpu, cuda, cuda:1 or mps"),
         ((FOX, "-k", "1" + "0" * 30), "it must be a whole number from 1 to 4,096"),
         ((FOX, "--model", "local-dir:/nowhere"), "no folder /nowhere"),

@@ -49,7 +49,7 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
         assert (job.hard.tokens, job.hard.words, job.hard.block, job.hard.seed) == (4, "ascii", ("sunrise", "dusk"), 0)
         await d.shows("waiting for its turn")
         await d.pilot.press("x")
-        await d.shows("the search for it has already started")
+        await d.shows("a search for this hard readout has already started")
         d.worker.begin(run)
         d.worker.report_search(run, 7, "dawn pier", 0.91)
         await d.shows(
@@ -105,7 +105,7 @@ def test_an_entry_shows_its_search_after_the_cursor_was_elsewhere() -> None:
         await d.shows("none yet: x searches")
         d.worker.report_search(run, 3, "", 0.0)
         await d.pilot.press("j")
-        await d.shows("another one: round 3", "0.9713")
+        await d.shows("new search: round 3", "0.9713")
         d.worker.report_search(run, 4, "misty pier", 0.98)
         await d.shows("0.9800", "misty pier")
         d.worker.end(run, error="cpu is out of memory")

@@ -116,7 +116,7 @@ def test_quitting_from_the_sweep_screen_asks_once() -> None:
         d.worker.begin(run)
         await d.until(lambda: d.app.runs.by_id[run].state == "running")
         d.press_at_once("ctrl+q", "ctrl+q")
-        await d.shows("A training is under way")
+        await d.shows("A run is in progress")
         await d.pilot.press("escape")
         await d.until(lambda: isinstance(d.app.screen, SweepScreen))
         assert d.app.is_running
@@ -250,7 +250,7 @@ def test_the_command_saves_the_results_of_keep(run: Run) -> None:
     [
         (["-k", "none"], "a range such as 1-16"),
         (["-k", "1-3", "--keep", "5"], "cannot keep 5 tokens: the sweep does not include"),
-        (["--init", "soft"], "init is 'soft', which a sweep does not support"),
+        (["--init", "soft"], "init 'soft' needs a saved soft prompt, which a sweep cannot use"),
         (["--name", "v1"], "reserved"),
         (["-k", "76"], "room for 75"),
     ],

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from softprompt.training.batch import TrainingBatch
     from softprompt.training.task import TrainingState, TrainingTask
 
-# intervals of checkpoints: short at first, so that even a batch that is killed often makes progress
+# checkpoint intervals: short at first, so that even a batch that is killed often makes progress
 FIRST_CHECKPOINT_SECONDS, CHECKPOINT_SECONDS = 1.0, 10.0
-MAX_CHECKPOINT_SHARE = 0.05  # of the running time
+MAX_CHECKPOINT_SHARE = 0.05  # maximum share of the running time
 REPORT_SECONDS = 0.1
 Load = Callable[[str, str, str], "TextEncoder"]
 log = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """One run of a batch, from the existing results to the last new one."""
+    """Runs a batch once: first yields the existing results, then trains the other prompts."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class BatchRunner:
         self.on_progress = on_progress
         self.load = load
         self.progress = BatchProgress(len(spool))
-        self.unclaimed_states: dict[str, bytes] = {}  # states of an earlier run that no training has resumed yet
+        self.unclaimed_states: dict[str, bytes] = {}  # states from an earlier run that have not been resumed yet
         self.latest_states: dict[
             str, bytes
-        ] = {}  # last known states of unfinished trainings, running or waiting for rows
-        self.resumed_at: dict[str, int] = {}  # the steps at which trainings of an earlier run resumed
+        ] = {}  # the latest known states of unfinished prompts, whether training or waiting for rows
+        self.resumed_at: dict[str, int] = {}  # the steps at which prompts from an earlier run resumed
         self.is_stopped = False
         self.started_at = self.reported_at = self.saved_at = time.monotonic()
         self.checkpoint_after = FIRST_CHECKPOINT_SECONDS
@@ -84,7 +84,7 @@ class BatchRunner:
         return self.output is not None and self.spool.ids[index] in self.output.ids
 
     def _existing_result(self, index: int, group_number: int) -> Result | None:
-        """Return the result of a row that needs no training, None if it does or if its result is already written."""
+        """Return a row's result without training, or None if it needs training or its result is already written."""
         if group_number < 0:
             request = self.spool[index]
             return Result(request.line, "failed", request.prompt, error=request.error)
@@ -99,12 +99,12 @@ class BatchRunner:
 
     def _result_from_library(self, request: BatchRequest) -> Result | None:
         entry, state = self.snapshot.read(request.id)
-        if entry is None:  # purged, or no intact revision: train it again
+        if entry is None:  # purged or without an intact revision: train it again
             return None
         return Result.from_entry(request.line, "trashed" if state == "trashed" else "before", request.prompt, entry)
 
     def _train_groups(self, pending: dict[int, array[int]], row_limit: int | None) -> Iterator[Result]:
-        """Train the pending rows, one group at a time. Each model is loaded once."""
+        """Train the pending rows one group at a time. Each model is loaded only once."""
         from softprompt.batches.sequential import train_sequentially
         from softprompt.training.trainer import train_many
 
@@ -141,7 +141,10 @@ class BatchRunner:
     def _iter_tasks(
         self, indices: array[int], encoder: TextEncoder, requests: dict[str, BatchRequest]
     ) -> Iterator[TrainingTask]:
-        """Yield the tasks of these rows on demand, those with a saved state first. Add each request to `requests`."""
+        """Yield the tasks for these rows on demand, starting with those that have a saved state.
+
+        Adds each request to `requests`.
+        """
         from softprompt.training.task import TrainingTask
 
         resumable = {int(key, 16) for key in self.unclaimed_states}
@@ -161,7 +164,7 @@ class BatchRunner:
             return self._failed_result(request, outcome)
         try:
             entry, state = self._save(request, outcome)
-        except HomeError:  # the library cannot be written any more
+        except HomeError:  # the library is no longer writable
             raise
         except LibraryError as error:
             return self._failed_result(request, error)
@@ -189,7 +192,10 @@ class BatchRunner:
         return Result(request.line, "failed", request.prompt, request.id, error=(type(error).__name__, str(error)))
 
     def _record(self, result: Result) -> Result:
-        """Count a result and write it to the output file. Its entry is already saved, so a kill loses nothing."""
+        """Count a finished result and write it to the output file.
+
+        The entry has already been saved, so nothing is lost if the process is killed here.
+        """
         self.progress.done += 1
         self.progress.before += result.state in ("before", "trashed")
         self.progress.failed += result.state == "failed"
@@ -200,7 +206,7 @@ class BatchRunner:
         return result
 
     def _report_progress(self, now: bool = False) -> bool:
-        """Report the progress a few times a second. Return whether to stop."""
+        """Report progress, but only a few times per second unless `now` is set. Return whether to stop."""
         if now or time.monotonic() - self.reported_at >= REPORT_SECONDS:
             self.reported_at = time.monotonic()
             if self.progress.phase == "training":
@@ -228,7 +234,7 @@ class BatchRunner:
             if self.output:
                 self.output.sync()
         except OSError as error:  # such as a full disk: training continues, and the next checkpoint is a new file
-            log.warning("cannot save the state of the running trainings: %s", error)
+            log.warning("cannot save a checkpoint of the batch: %s", error)
         self.saved_at = time.monotonic()
         self.checkpoint_after = max(
             min(2 * self.checkpoint_after, CHECKPOINT_SECONDS), (self.saved_at - started_at) / MAX_CHECKPOINT_SHARE
@@ -236,12 +242,12 @@ class BatchRunner:
 
 
 def _parse_state(raw: bytes, encoder: TextEncoder) -> TrainingState | None:
-    """Return a saved state, or None to start again if it is from another version or other weights."""
+    """Return a saved state, or None to start over if it is from another version or for different weights."""
     from softprompt.jobs.checkpoint import from_bytes
 
     try:
-        state = from_bytes(raw, "the state of a training")
+        state = from_bytes(raw, "a saved training state")
     except EntryDamaged as error:
-        log.warning("a training starts again: %s", error)
+        log.warning("a prompt starts over: %s", error)
         return None
     return state if state.tensors["vectors"].shape[-1] == encoder.width else None

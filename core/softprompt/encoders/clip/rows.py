@@ -1,9 +1,13 @@
-"""Rows of token ids, with soft tokens in them, and padded batches of rows.
+"""Token rows, which may contain soft tokens, and padded batches of them.
 
-A *row* is a list of token ids without start and end tokens. The ids -1, -2, … are soft tokens 0, 1, …, so that
-`[v1][v2] on a hill` is [-1, -2, 525, 320, 3965].
+A token row is a list of token ids without start and end tokens. The ids -1, -2, … are soft tokens 0, 1, …. For example,
+`[v1][v2] on a hill` before and after padding:
 
-Shapes: r sets of k soft tokens, w width, b rows, n positions, m positions of the longest row, e embed_dim.
+           -1 -2 525 320 3965
+    49406  -1 -2 525 320 3965  49407  0  0  0  …
+    start  content             end    padding
+
+Shapes: r sets of k soft tokens, w width, b token rows, n positions, m content positions of the longest row, e embed_dim.
 """
 
 from __future__ import annotations
@@ -28,14 +32,17 @@ _context_cache: WeakKeyDictionary[PromptTokenizer, dict[str, tuple[list[int], li
 END_TOKEN_POOLINGS: tuple[Pooling, ...] = ("argmax", "eos")  # both pool at the end token
 
 
-def rows_in_context(model: FrozenModel, context: str, inside: Sequence[Row]) -> list[list[int]]:
-    """Put the context's tokens around each of the rows `inside`."""
+def rows_in_context(model: FrozenModel, context: str, rows: Sequence[Row]) -> list[list[int]]:
+    """Put the context's tokens around each token row."""
     before, after = _context_tokens(model.tokenizer, context)
-    return [[*before, *row, *after] for row in inside]
+    return [[*before, *row, *after] for row in rows]
 
 
 def _context_tokens(tokenizer: PromptTokenizer, context: str) -> tuple[list[int], list[int]]:
-    """Return the context's tokens before and after its `{}`. Cached: one training asks 115 times for the same 30."""
+    """Return the context's tokens before and after its `{}`.
+
+    Cached: one training run asks 115 times for the same 30 contexts.
+    """
     cache = _context_cache.setdefault(tokenizer, {})
     if context not in cache:
         if len(cache) >= MAX_CACHED_CONTEXTS:
@@ -46,13 +53,13 @@ def _context_tokens(tokenizer: PromptTokenizer, context: str) -> tuple[list[int]
 
 
 def soft_rows(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[list[int]]:
-    """Return one row per context, with soft tokens 0 to `tokens` - 1 inside."""
+    """Return one token row per context, with soft tokens 0 to `tokens` - 1 inside."""
     soft_tokens = [-1 - i for i in range(tokens)]
     return [row for context in contexts for row in rows_in_context(model, context, [soft_tokens])]
 
 
 def contexts_with_room(model: FrozenModel, contexts: Sequence[str], tokens: int) -> list[str]:
-    """Return the contexts that leave room for so many tokens."""
+    """Return the contexts with room for this many tokens."""
     return [
         context
         for context in contexts
@@ -61,42 +68,44 @@ def contexts_with_room(model: FrozenModel, contexts: Sequence[str], tokens: int)
 
 
 class PaddedRows(NamedTuple):
-    """Rows with start tokens, end tokens and padding, on the CPU.
+    """Token rows with start tokens, end tokens and padding, on the CPU.
 
     Attributes:
         ids: (b, n), negative for soft tokens.
-        pooled_at: (b,) positions of the pooled embeddings, as in open_clip.
-        mask: (b, 1, n + 1, n + 1), or None for a tower that needs none.
-        words: (b, m) which positions after the start tokens belong to the row itself, not to end tokens or padding.
+        pooled_at: (b,) positions of the pooled embeddings, the same as in open_clip.
+        mask: (b, 1, n + 1, n + 1), or None if the tower needs no mask.
+        is_content: (b, m) true at the row's own tokens, counted after the start tokens; false at end tokens and
+            padding.
     """
 
     ids: Tensor
     pooled_at: Tensor
     mask: Tensor | None
-    words: Tensor
+    is_content: Tensor
 
 
 def pad_rows(tower: TextTransformer, specials: SpecialTokens, rows: Sequence[Row]) -> PaddedRows:
-    """Pad rows as open_clip does: to the context length, or only to the longest row if the tower ignores padding."""
+    """Pad token rows to the context length, as open_clip does, or only to the longest row if the tower ignores padding."""
     config = tower.config
     full = [[*specials.start, *row, *specials.end] for row in rows]
     longest = max(map(len, full))
     if config.pooling == "cls":
-        # open_clip masks each key by the token before it, so the first padding token is visible and must exist
+        # open_clip decides whether a position is visible by the token before it, so the first padding token is visible
+        # and must exist
         longest = min(longest + 1, config.context)
     n = longest if config.ignores_padding else config.context
     ids = torch.tensor([[*row, *[specials.pad] * (n - len(row))] for row in full])
-    words = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    is_content = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     mask = cls_mask(ids, specials.pad) if config.pooling == "cls" else None
-    return PaddedRows(ids, pooled_positions(ids, tower, specials), mask, words)
+    return PaddedRows(ids, pooled_positions(ids, tower, specials), mask, is_content)
 
 
 class TokenBatch:
-    """A batch of rows whose hard tokens are embedded once; each call inserts soft tokens and runs the text tower."""
+    """A batch of token rows. Hard tokens are embedded once; each call inserts soft tokens and runs the text tower."""
 
     def __init__(self, tower: TextTransformer, specials: SpecialTokens, rows: Sequence[Row]) -> None:
         device = tower.table.device
-        ids, pooled_at, mask, words = pad_rows(tower, specials, rows)
+        ids, pooled_at, mask, is_content = pad_rows(tower, specials, rows)
         self.tower, self.start_length = tower, len(specials.start)
         is_soft = ids < 0
         is_hard = (~is_soft).unsqueeze(-1).to(device)
@@ -104,20 +113,20 @@ class TokenBatch:
         if tower.cls is not None:
             cls = (tower.cls + tower.positions[tower.config.context]).expand(len(rows), 1, -1)
             self.embedded = torch.cat([self.embedded, cls], dim=1)
-        self.pooled_at, self.words = pooled_at.to(device), words.to(device)
+        self.pooled_at, self.is_content = pooled_at.to(device), is_content.to(device)
         self.mask = None if mask is None else mask.to(device)
-        self.soft_positions = is_soft.nonzero().to(device)  # (soft tokens in all rows, 2): row and position
-        self.soft_indices = (-1 - ids[is_soft]).to(device)  # index of the soft token at each of these positions
+        self.soft_positions = is_soft.nonzero().to(device)  # (soft tokens in all rows, 2) row and position
+        self.soft_indices = (-1 - ids[is_soft]).to(device)  # the soft token's index at each of these positions
 
     def _insert(self, soft: Tensor | None) -> tuple[Tensor, int]:
-        """Return the embedded rows (r x b, n, w) with soft tokens inserted, and r."""
+        """Return the embedded token rows (r x b, n, w) with soft tokens inserted, and r."""
         if soft is None:
             return self.embedded, 1
         r = soft.shape[0]
         embedded = self.embedded.expand(r, *self.embedded.shape)
         if len(self.soft_indices):
             rows, positions = self.soft_positions.T
-            # a one-hot product: the gradient of a repeated index is summed in no fixed order
+            # a one-hot product, not soft[:, indices]: indexing sums the gradient of a repeated index in no fixed order
             chosen = F.one_hot(self.soft_indices, soft.shape[1]).to(embedded.dtype) @ soft.to(embedded.dtype)
             indices = (torch.arange(r, device=embedded.device).unsqueeze(1), rows, positions)
             embedded = embedded.index_put(indices, chosen + self.embedded[rows, positions])
@@ -127,14 +136,14 @@ class TokenBatch:
         """Return pooled embeddings (r, b, e), in float32 and not normalized. Gradients flow to `soft` (r, k, w)."""
         x, r = self._insert(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
-        return pooled_outputs(self.tower, x, self.pooled_at.repeat(r), mask).float().view(r, len(self.words), -1)
+        return pooled_outputs(self.tower, x, self.pooled_at.repeat(r), mask).float().view(r, len(self.is_content), -1)
 
     def read_states(self, soft: Tensor | None, spec: HiddenStateSpec) -> EncoderOutput:
-        """Return `outputs` and a `spec`'s hidden states, from one forward pass. Gradients flow to `soft` (r, k, w)."""
+        """Return pooled embeddings and the hidden states for `spec`, from one pass. Gradients flow to `soft` (r, k, w)."""
         x, r = self._insert(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
         return read_states(
-            self.tower, x, self.pooled_at.repeat(r), mask, spec, (r, len(self.words)), self.words, self.start_length
+            self.tower, x, self.pooled_at.repeat(r), mask, spec, (r, len(self.is_content)), self.is_content, self.start_length
         )
 
 
@@ -142,14 +151,14 @@ class EncoderOutput(NamedTuple):
     """Pooled embeddings and hidden states.
 
     Attributes:
-        outputs: (r, b, e), as `TokenBatch.outputs` returns them.
-        states: (r, b, m, w) hidden states without start tokens, or (r, b, 1, w) for a family that reads one vector.
-        words: (b, m) or (r, b, m) which states belong to the row itself, not to end tokens or padding.
+        outputs: (r, b, e) pooled embeddings, not normalized.
+        states: (r, b, m, w) hidden states after the start tokens, or (r, b, 1, w) for a family that uses one vector.
+        is_content: (b, m) or (r, b, m) true for states of the row's own tokens; false for end tokens and padding.
     """
 
     outputs: Tensor
     states: Tensor
-    words: Tensor
+    is_content: Tensor
 
 
 def read_states(
@@ -159,35 +168,39 @@ def read_states(
     mask: Tensor | None,
     spec: HiddenStateSpec,
     shape: tuple[int, int],
-    words: Tensor,
+    is_content: Tensor,
     start_length: int,
 ) -> EncoderOutput:
-    """Run the tower on embedded rows and return pooled embeddings and the hidden states of a `spec`.
+    """Run the tower on embedded token rows. Return pooled embeddings and the hidden states for `spec`.
 
     Args:
-        x: (r x b, n, w), with `shape` (r, b).
+        x: (r x b, n, w) embedded token rows.
+        shape: (r, b).
         start_length: number of start tokens.
     """
-    (r, b), m = shape, words.shape[-1]
+    (r, b), m = shape, is_content.shape[-1]
     states = tower.states(x, mask, len(tower.blocks) - 1)
-    if spec.last and not spec.pooled:
+    if spec.last and not spec.pooled:  # the last block's states are needed at every position
         states = block_forward(states, tower.blocks[-1], tower.config, mask)
         pooled = tower.final_norm(states[torch.arange(r * b, device=pooled_at.device), pooled_at])
     else:
         pooled = tower.pooled(states, pooled_at, mask)
     outputs = tower.project(pooled).float().view(r, b, -1)
     if spec.pooled:
-        if tower.config.pooling not in END_TOKEN_POOLINGS:
-            end = start_length + words.sum(-1)
+        if tower.config.pooling not in END_TOKEN_POOLINGS:  # `pooled` is from another position than the end token's
+            end = start_length + is_content.sum(-1)
             pooled = tower.pooled(states, end.expand(r, b).flatten(), mask)
-        return EncoderOutput(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(words[..., :1]))
+        return EncoderOutput(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(is_content[..., :1]))
     states = states[:, start_length : start_length + m]
     states = tower.final_norm(states) if spec.normed else states
-    return EncoderOutput(outputs, states.float().reshape(r, b, m, -1), words)
+    return EncoderOutput(outputs, states.float().reshape(r, b, m, -1), is_content)
 
 
 def pooled_positions(ids: Tensor, tower: TextTransformer, specials: SpecialTokens) -> Tensor:
-    """Return the positions (b,) at which open_clip pools rows of ids (b, n), even if a text contains an end token."""
+    """Return the positions (b,) where open_clip pools ids (b, n).
+
+    If the text contains an end token, open_clip's own rule still decides.
+    """
     rows, n = ids.shape
     match tower.config.pooling:
         case "argmax":
@@ -203,7 +216,10 @@ def pooled_positions(ids: Tensor, tower: TextTransformer, specials: SpecialToken
 
 
 def cls_mask(ids: Tensor, pad: int) -> Tensor:
-    """Return CoCa's causal mask (b, 1, n + 1, n + 1). Its padding mask is shifted by one, as the model was trained."""
+    """Return CoCa's causal mask (b, 1, n + 1, n + 1).
+
+    Position i is hidden if token i - 1 is padding. That is off by one, but the model was trained this way.
+    """
     b, n = ids.shape
     keys = torch.cat([torch.ones(b, 1, dtype=torch.bool), ids != pad], dim=1)
     causal = torch.ones(n + 1, n + 1, dtype=torch.bool).tril()

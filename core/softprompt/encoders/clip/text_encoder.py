@@ -1,6 +1,6 @@
 """The text encoder: a tokenizer and a text tower that turn text or token embeddings into pooled embeddings.
 
-rows.py explains rows. Shapes: k soft tokens, w width, b rows, e embed_dim.
+See rows.py for token rows. Shapes: k soft tokens, w width, e embed_dim.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 class TextEncoder:
-    """A frozen text tower with its tokenizer, on one device. Load one with `softprompt.load_encoder`."""
+    """A frozen text tower with its tokenizer, on one device. Load it with `softprompt.load_encoder`.
+
+    Implements `FrozenModel`.
+
+    Example:
+        encoder = load_encoder("mini")
+        encoder.encode(["a cat", "a dog"]).shape  # (2, 384)
+    """
 
     def __init__(self, name: str, tower: TextTransformer, tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
         self.name = name
@@ -53,12 +60,12 @@ class TextEncoder:
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Largest number of tokens that fit between the start and end tokens."""
+        """Largest number of tokens that fit between the start and end tokens in the context length."""
         return self.config.context - len(self.specials.start) - len(self.specials.end)
 
     @cached_property
     def ordinary_ids(self) -> Tensor:
-        """Ids (m,) of the tokens that text can produce, without special tokens or unused rows of the embedding."""
+        """Ids, one-dimensional, of the tokens that text can produce, without special tokens and unused table rows."""
         rows = min(self.config.vocabulary, len(self.tokenizer))
         special = [i for i in self.tokenizer.special_ids | {*self.specials.start, *self.specials.end} if i < rows]
         keep = torch.ones(rows, dtype=torch.bool)
@@ -67,19 +74,22 @@ class TextEncoder:
 
     @cached_property
     def token_std(self) -> float:
-        """Standard deviation of the components of all ordinary token embeddings: the unit of rates and noise."""
+        """Standard deviation over the components of all ordinary token embeddings.
+
+        Learning rates and noise are given in multiples of it.
+        """
         return float(self.tower.table[self.ordinary_ids].float().std())
 
     @cached_property
     def token_norm(self) -> float:
-        """Mean L2 norm of the ordinary token embeddings."""
+        """Mean L2 norm of all ordinary token embeddings."""
         return float(self.tower.table[self.ordinary_ids].float().norm(dim=-1).mean())
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, shortened, of the tower's shape and of a sample of every weight tensor.
+        """Shortened SHA-256 digest of the tower's shape and a sample of every weight tensor.
 
-        It tells models with the same name but other weights apart.
+        It distinguishes models that have the same name but different weights.
         """
         tower = self.tower
         tensors = [
@@ -91,41 +101,41 @@ class TextEncoder:
             tower.projection_bias,
             tower.cls,
         ]
-        # entries store fingerprints, so this string must never change, although the class has another name now
+        # "TowerConfig" is the old name of the class; it must stay, because entries store fingerprints
         shape = ", ".join(f"{name}={value!r}" for name, value in vars(self.config).items())
         digest = hashlib.sha256(f"TowerConfig({shape})".encode())
         for tensor in [*tensors, *(weight for block in tower.blocks for weight in block)]:
             if tensor is not None:
-                # rounded, so that a tower has the same fingerprint in float32 and in bfloat16
+                # rounding gives a tower the same fingerprint in float32 and bfloat16
                 digest.update(tensor.flatten()[::997].bfloat16().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def check_compatible(self, prompt: SoftPrompt) -> None:
-        """Raise ConfigError for a soft prompt of another model or other weights: its vectors mean nothing here."""
+        """Raise ConfigError if a soft prompt was trained on a different model or on different weights."""
         if prompt.model_fingerprint == self.fingerprint:
             return
         name, model = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
         if not prompt.model_fingerprint:
             raise ConfigError(
-                f"the model of {name} is not known. Its width is {prompt.vectors.shape[1]}. Assign a model "
-                f"of this width with `softprompt-tui assign '{name}' --model MODEL`."
+                f"the model of {name} is unknown. Its width is {prompt.vectors.shape[1]}. Assign a model of this width "
+                f"with `softprompt-tui assign '{name}' --model MODEL`."
             )
         if prompt.model == self.name:
             raise ConfigError(
-                f"{name} was trained on other weights of {model} than those here ({self.fingerprint}). Train it again."
+                f"{name} was trained on {model}, but the weights here are different ({self.fingerprint}). Train it again."
             )
         raise ConfigError(
-            f"{name} belongs to {model}, and the model here is {self.name} ({self.fingerprint}). Train it again."
+            f"{name} belongs to {model}, but the model here is {self.name} ({self.fingerprint}). Train it again."
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a text. Raise PromptError if it is too long or contains a special token."""
+        """Return the token ids of a text. Raises PromptError if it is too long or contains a reserved token."""
         ids = encode_prompt(self.tokenizer, text)
         self.check_fits(len(ids))
         return ids
 
     def check_fits(self, tokens: int) -> None:
-        """Raise PromptError if the context has no room for so many tokens."""
+        """Raise PromptError if this many tokens do not fit into the context length."""
         if tokens > self.max_prompt_tokens:
             raise tokens_do_not_fit(tokens, self.name, self.max_prompt_tokens)
 
@@ -134,7 +144,7 @@ class TextEncoder:
         return self.tower.table[torch.as_tensor(ids, dtype=torch.long, device=self.device)].float()
 
     def batch_rows(self, rows: Sequence[Row]) -> TokenBatch:
-        """Prepare rows for encoding. Raise PromptError if one does not fit into the context."""
+        """Prepare token rows for encoding. Raises PromptError if one does not fit into the context length."""
         for row in rows:
             self.check_fits(len(row))
         return TokenBatch(self.tower, self.specials, rows)
@@ -144,7 +154,7 @@ class TextEncoder:
         """Return the pooled embeddings (len(texts), e), as float32 unit vectors.
 
         Raises:
-            PromptError: a text does not fit into the context.
+            PromptError: a text does not fit into the context length, or contains a reserved token.
         """
         texts = [texts] if isinstance(texts, str) else texts
         return self.encode_rows([self.tokenize(text) for text in texts])
@@ -153,10 +163,10 @@ class TextEncoder:
     def encode_rows(
         self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64
     ) -> Tensor:
-        """Return the pooled embeddings (len(rows), e) of rows with soft tokens `soft` (k, w)."""
+        """Return the pooled embeddings (len(rows), e) of token rows in which `soft` (k, w) are the soft tokens."""
         if not rows:
             return torch.empty(0, self.config.embed_dim, device=self.device)
-        # sort by length, because every row in a batch is padded to the longest one
+        # sorted by length, because all rows of a batch are padded to the longest
         order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if len(rows) > batch else list(range(len(rows)))
         embeddings = torch.empty(len(rows), self.config.embed_dim, device=self.device)
         for start in range(0, len(rows), batch):
@@ -169,5 +179,5 @@ class TextEncoder:
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Return the cosine along the last dimension, with broadcasting."""
+    """Return the cosines of `a` and `b` along the last dimension. Broadcasts."""
     return (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)

@@ -1,6 +1,6 @@
 """Detect a file's format from its bytes, never from its name, and parse it.
 
-Runs in the child process. Raises FileRefused for files that it does not support, with the reason as the message.
+Runs in the child process. Raises FileRefused, with the reason as its message, for unsupported files.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from softprompt.prompts.soft_prompt import Array
 from softprompt.prompts.validation import check_source_size
 
 PROVENANCE_KEY = "softprompt"
-TENSORS_KEY = "softprompt_tensors"  # metadata of an export that holds its other tensors
+TENSORS_KEY = "softprompt_tensors"  # the metadata key under which an export stores its other tensors
 MAX_NOTICE_BYTES = 2000  # longer text files are not quoted in the error message
 # the files of a PEFT folder
 CONFIG, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _FILE_SIGNATURES = {
-    b"\xff\xd8\xff": "a JPEG picture", b"RIFF": "a WebP picture", b"GIF8": "a GIF picture",
+    b"\xff\xd8\xff": "a JPEG image", b"RIFF": "a WebP image", b"GIF8": "a GIF image",
     b"\x1f\x8b": "a gzip archive", b"GGUF": "a GGUF model", b"\x89HDF": "an HDF5 file", b"\x7fELF": "a program",
     b"BZh": "a bzip2 archive", b"\xfd7zXZ": "an xz archive", b"7z\xbc\xaf": "a 7z archive",
     b"SQLite format": "a database", b"%PDF": "a PDF", b"#!": "a script", b"MZ": "a program",
@@ -81,7 +81,7 @@ def parse_folder(parts: dict[str, bytes]) -> ParsedFile:
         raise FileRefused(f"the folder has neither {WEIGHTS} nor {LEGACY_WEIGHTS}")
     tensor = value.get("prompt_embeddings") if isinstance(value, dict) else None
     if not isinstance(tensor, Tensor):
-        raise FileRefused("the weights have no tensor prompt_embeddings")
+        raise FileRefused("the weights have no tensor named prompt_embeddings")
     metadata: dict[str, Any] = {}
     vectors = read_vectors(tensor, data, metadata)
     declared = (config.get("num_virtual_tokens"), config.get("token_dim"))
@@ -99,7 +99,7 @@ def _from_safetensors(raw: bytes) -> ParsedFile:
         return _from_entry(raw)
     metadata: dict[str, Any] = {}
     export = {key: header.pop(key) for key in (PROVENANCE_KEY, TENSORS_KEY) if key in header}
-    if header.get("format") in ("pt", "np"):  # set by the safetensors library, which says nothing about the soft prompt
+    if header.get("format") in ("pt", "np"):  # set by the safetensors library; not about the soft prompt
         header.pop("format")
     add_metadata(metadata, header)
     parsed = parse_value(tensors, data, metadata)
@@ -109,7 +109,7 @@ def _from_safetensors(raw: bytes) -> ParsedFile:
 
 
 def _from_entry(raw: bytes) -> ParsedFile:
-    """Parse an entry copied from a library of this program."""
+    """Parse an entry file copied from this program's library."""
     try:
         entry = unpack(raw, "the entry")
         check_source_size(entry.prompt.source)
@@ -123,14 +123,14 @@ def _from_entry(raw: bytes) -> ParsedFile:
 
 
 def _with_provenance(parsed: ParsedFile, export: dict[str, str]) -> ParsedFile:
-    """Add the provenance and the other tensors that an export of this program has in its metadata."""
+    """Add the provenance and the other tensors, which this program stores in the metadata of its exports."""
     try:
         provenance, packed = strict_json(export[PROVENANCE_KEY]), strict_json(export.get(TENSORS_KEY, "{}"))
         if len(parsed.vectors) == 1:
             (vectors,) = parsed.vectors.values()
             parsed, provenance, packed = replace(parsed, vectors={"": vectors}), {"": provenance}, {"": packed}
         elif provenance.keys() != parsed.vectors.keys():
-            raise ValueError("it describes other soft prompts")
+            raise ValueError("it describes different soft prompts")
         extra = {key: _unpack_tensors(provenance[key], vectors, packed[key]) for key, vectors in parsed.vectors.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, binascii.Error) as error:
         raise FileRefused(
@@ -140,7 +140,7 @@ def _with_provenance(parsed: ParsedFile, export: dict[str, str]) -> ParsedFile:
 
 
 def _unpack_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, Array]:
-    """Decode a soft prompt's other tensors from the metadata. Damaged values raise the errors of `from_dict`."""
+    """Decode a soft prompt's other tensors from the metadata. Raises the same errors as `from_dict`."""
     if not isinstance(provenance, dict) or not isinstance(packed, dict):
         raise TypeError("not an object")
     tensors = {
@@ -162,7 +162,7 @@ def _from_zip(raw: bytes) -> ParsedFile:
         return _with_format("KoboldAI soft prompt", parse_value(tensor, data, metadata))
     archive = torch_file.find_archive(zipped)
     if archive is None:
-        raise FileRefused("it is a zip, but neither torch nor KoboldAI wrote it")
+        raise FileRefused("it is a ZIP file that neither torch nor KoboldAI wrote")
     value, data = torch_file.from_zip(zipped, archive)
     return _from_torch(value, data, "torch")
 
@@ -193,7 +193,7 @@ def _detect_failed_download(raw: bytes) -> str:
     start = raw[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml", b"<error")):
         return (
-            "it is a web page, not the file itself. Download it again with the link to the file, "
+            "it is a web page, not the file itself. Download the file through its direct link, "
             "and sign in if the site requires it"
         )
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
@@ -207,9 +207,9 @@ def _describe_unsupported(raw: bytes) -> str:
     if problem := _detect_failed_download(raw):
         return problem
     if raw[8:9] == b"{" and raw[:8].rstrip(b"\0"):
-        return "it looks like a safetensors file, but the length of its header is impossible"
+        return "it looks like a safetensors file, but its header length is invalid"
     if raw[:1] == b"\x80":
-        return "it is a Python pickle that torch.save did not write. A pickle can run code, so it is never loaded"
+        return "it is a Python pickle that torch.save did not write. Pickles can run code, so they are never loaded"
     start = raw.lstrip()[:1]
     if start in (b"{", b"["):
         return (
@@ -221,7 +221,7 @@ def _describe_unsupported(raw: bytes) -> str:
         if raw.startswith(signature):
             return f"it is {kind}"
     if len(raw) <= MAX_NOTICE_BYTES and (text := _decode_printable(raw)):  # such as "Invalid username or password."
-        return f"it only contains the text {text[:80]!r}. A website may have sent that instead of the file"
+        return f"it contains only the text {text[:80]!r}. A website may have sent that instead of the file"
     return "its format is unknown"
 
 

@@ -1,7 +1,7 @@
-"""Read KoboldAI's soft prompts, a zip with `tensor.npy` and `meta.json`, and numpy's `.npy` files.
+"""Read KoboldAI soft prompts (a ZIP file with `tensor.npy` and `meta.json`) and NumPy's `.npy` files.
 
-The `.npy` header is parsed here, without numpy. Formats: KoboldAI-Client, utils.py and aiserver.py, which write
-bfloat16 as "V2"; numpy/lib/format.py.
+The `.npy` header is parsed here, without NumPy. Formats: KoboldAI-Client, utils.py and aiserver.py (which write
+bfloat16 as "V2"); numpy/lib/format.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softprompt.library.header import strict_json
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES, MAX_META_BYTES = 10_000, 1 << 20
-# a header as numpy writes it for a plain array; the descr of a record array is a list, which does not match
+# the header of a plain array as NumPy writes it; a record array does not match, because its descr is a list
 _HEADER = re.compile(
     rb"\{'descr': ?'([<>|=]?[A-Za-z][0-9]{0,4})', ?'fortran_order': ?(True|False), ?"
     rb"'shape': ?\(((?:[0-9]{1,12}, ?){0,8}(?:[0-9]{1,12})?)\),? ?\}\s*"
@@ -31,7 +31,7 @@ def is_kobold(zipped: Zip) -> bool:
 
 
 def from_zip(zipped: Zip) -> tuple[Tensor, DataReader, dict[str, Any]]:
-    """Return (tensor, reader of its data, content of meta.json). Raises FileRefused."""
+    """Return the tensor, a reader for its data, and the content of meta.json. Raises FileRefused."""
     meta: Any = {}
     if "meta.json" in zipped:
         try:
@@ -45,16 +45,16 @@ def from_zip(zipped: Zip) -> tuple[Tensor, DataReader, dict[str, Any]]:
 
 
 def from_npy(raw: bytes) -> tuple[Tensor, DataReader]:
-    """Return (tensor, reader of its data). Raises FileRefused, also for object arrays, which are pickles."""
+    """Return the tensor and a reader for its data. Raises FileRefused, also for object arrays, which are pickles."""
     if raw[:6] != MAGIC or len(raw) < 12 or raw[6] not in (1, 2, 3):
-        raise FileRefused("its .npy data is damaged, or has an unknown version")
+        raise FileRefused("its .npy data is damaged or has an unknown version")
     (length,), begin = (struct.unpack_from("<H", raw, 8), 10) if raw[6] == 1 else (struct.unpack_from("<I", raw, 8), 12)
     if length > MAX_HEADER_BYTES or begin + length > len(raw):
-        raise FileRefused("its .npy data is truncated, or its header is too long")
+        raise FileRefused("its .npy data is truncated or its header is too long")
     header = _HEADER.fullmatch(raw[begin : begin + length])
     if header is None:
         raise FileRefused(
-            "its .npy header does not describe a plain array. Arrays of objects are pickles, and are never loaded"
+            "its .npy header does not describe a plain array. Object arrays are pickles, which are never loaded"
         )
     described, order, sizes = (part.decode() for part in header.groups())
     dtype = _DTYPES.get(described)

@@ -1,4 +1,4 @@
-"""Recognize by its keys which program wrote a value, in any kind of file, and read its soft prompts."""
+"""Recognize from its keys which program wrote a file, and read the soft prompts in the file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ MAX_NOTE_LENGTH, MAX_KEY_LENGTH, MAX_NOTES = 4000, 200, 60  # characters of a va
 LEFT_OUT = "left out"
 _STANDARD_KEYS = {"sd_checkpoint": "checkpoint_hash", "sd_checkpoint_name": "checkpoint"}
 _BUNDLED = re.compile(r"bundle_emb\.(.*)\.(string_to_param\.\*|clip_l|clip_g)", re.DOTALL)
-_PARAMETER = re.compile(r"[\w-]+(\.[\w-]+)+")  # a parameter of a module; files with several tokens have no such keys
+_PARAMETER = re.compile(
+    r"[\w-]+(\.[\w-]+)+"
+)  # the name of a module parameter; files with several tokens have no such keys
 # Keys of files with one tensor per text encoder:
 # - kohya-ss/sd-scripts, sdxl_train_textual_inversion.py: clip_l and clip_g
 # - diffusers' pivotal tuning, examples/advanced_diffusion_training: clip_l and clip_g for SDXL, clip_l and t5 for Flux.
 #   Its first versions use text_encoders_0 and text_encoders_1 for both. Each row belongs to one of the tokens <s0>,
-# <s1>,   … of one concept
+#   <s1>, … of one concept
 # - ComfyUI, comfy/text_encoders: clip_l, clip_g, clip_h and t5xxl
 _CLIP, _T5 = ("clip_l", "clip_g", "clip_h"), ("t5", "t5xxl")
 _PIVOTAL = ("text_encoders_0", "text_encoders_1")
@@ -31,11 +33,11 @@ _T5_WIDTH = 4096
 
 
 def parse_value(value: Any, data: DataReader, metadata: dict[str, Any]) -> ParsedFile:
-    """Read the soft prompts from a value with tensors, such as the dict in a .pt file. Raises FileRefused.
+    """Read the soft prompts in a value that contains tensors, such as the dict in a .pt file. Raises FileRefused.
 
     Args:
         data: reads the numbers of a tensor.
-        metadata: the file's metadata so far. Metadata in the value is added to it.
+        metadata: the file's metadata so far. Metadata in the value is added.
     """
     reader = _Reader(data, metadata)
     if isinstance(value, Tensor):
@@ -43,7 +45,7 @@ def parse_value(value: Any, data: DataReader, metadata: dict[str, Any]) -> Parse
     if isinstance(value, list):
         return reader.read_list(value)
     if not isinstance(value, dict):
-        raise FileRefused("it has no tensor and no dict of tensors")
+        raise FileRefused("it contains neither a tensor nor a dict of tensors")
     if "string_to_param" in value:
         return reader.read_a1111(value)
     if any(isinstance(value.get(key), Tensor) for key in (*_CLIP, *_T5, *_PIVOTAL)):
@@ -63,7 +65,7 @@ def parse_value(value: Any, data: DataReader, metadata: dict[str, Any]) -> Parse
 
 
 class _Reader:
-    """Collect the soft prompts of one value."""
+    """The soft prompts collected from one value."""
 
     def __init__(self, data: DataReader, metadata: dict[str, Any]) -> None:
         self.data, self.metadata = data, metadata
@@ -74,7 +76,7 @@ class _Reader:
         self.value_count += array.size
         if name in self.vectors or len(self.vectors) >= MAX_VECTORS or self.value_count > MAX_VALUES:
             raise FileRefused(
-                f"it has more than {MAX_VECTORS:,} soft prompts or {MAX_VALUES:,} values, or two of the same name"
+                f"it has more than {MAX_VECTORS:,} soft prompts or {MAX_VALUES:,} values, or two with the same name"
             )
         self.vectors[name] = array
 
@@ -88,7 +90,7 @@ class _Reader:
     def finish(self, format: str, left_out: int = 0, keys_are_names: bool = False) -> ParsedFile:
         if left_out:
             self.metadata[LEFT_OUT] = (
-                f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} of the file"
+                f"{left_out} other {'tensor' if left_out == 1 else 'tensors or values'} in the file"
             )
         return ParsedFile(format, self.vectors, self.metadata, keys_are_names=keys_are_names)
 
@@ -111,7 +113,7 @@ class _Reader:
         return self.finish("AUTOMATIC1111 embedding")
 
     def read_encoders(self, value: dict[Any, Any]) -> ParsedFile:
-        """Read one soft prompt per CLIP encoder. Read T5's only if it is alone: no encoder here can use it."""
+        """Read one soft prompt per CLIP encoder. T5 is read only if alone, because no encoder here can use it."""
         tensors = {key: value[key] for key in (*_CLIP, *_T5) if key in value}
         for key, encoder in zip(_PIVOTAL, ("clip_l", "clip_g"), strict=True):
             if isinstance(tensor := value.get(key), Tensor):
@@ -133,10 +135,10 @@ class _Reader:
         return self.finish("embeddings bundled with a LoRA (bundle_emb)", keys_are_names=True)
 
     def read_coop(self, value: dict[Any, Any]) -> ParsedFile:
-        """Read CoOp's prompt learner: one context for all classes, (n, width), or one each, (classes, n, width)."""
+        """Read CoOp's prompt learner: `ctx` is (n, width) if all classes share it, otherwise (classes, n, width)."""
         context = value["state_dict"].get("ctx")
         if not isinstance(context, Tensor):
-            raise FileRefused("it is a checkpoint without `ctx`: a whole model, not a soft prompt")
+            raise FileRefused("it is a checkpoint without `ctx`, so it is a whole model, not a soft prompt")
         array = read_vectors(context, self.data, self.metadata)
         if array.ndim == 2:
             self.add("", array)
@@ -147,23 +149,23 @@ class _Reader:
         return self.finish("CoOp context")
 
     def read_list(self, value: list[Any]) -> ParsedFile:
-        """Read a list of dicts of tensors. ComfyUI concatenates the tensors that have the same width."""
+        """Read a list of dicts of tensors. As in ComfyUI, tensors of the same width are concatenated."""
         tensors = [tensor for item in value[:MAX_VECTORS] if isinstance(item, dict) for tensor in item.values()]
         widths: dict[int, list[Array]] = {}
         for tensor in tensors:
             array = self.read_matrix(tensor)
             widths.setdefault(array.shape[1], []).append(array)
         if not widths:
-            raise FileRefused("its list has no tensors")
+            raise FileRefused("its list contains no tensors")
         for width, arrays in widths.items():
             self.add("" if len(widths) == 1 else f"width {width}", np.concatenate(arrays))
         return self.finish("a list of tensors (ComfyUI)")
 
     def read_tokens(self, value: dict[Any, Any]) -> ParsedFile:
-        """Read diffusers tokens as soft prompts: {token: vectors} or {token: vector, token_1: vector, …}."""
+        """Read the tokens that diffusers writes: {token: vectors} or {token: vector, token_1: vector, …}."""
         tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
         if not tensors:
-            raise FileRefused("it has no tensor where a soft prompt's vectors would be")
+            raise FileRefused("it has no tensor where a soft prompt's vectors should be")
         if len(tensors) > 1:
             _check_tokens(tensors)
         for key, series in _group_numbered_keys(tensors).items():
@@ -174,7 +176,7 @@ class _Reader:
 
 
 def _encoder_format(keys: list[str]) -> str:
-    """Return the format name of a file with one tensor for each of these encoders."""
+    """Return the format name for a file with one tensor for each of these encoders."""
     t5 = any(key in _T5 for key in keys)
     match ("clip_l" in keys, "clip_g" in keys, t5):
         case (True, True, False):
@@ -189,18 +191,18 @@ def _encoder_format(keys: list[str]) -> str:
 
 
 def _check_tokens(tensors: dict[Any, Tensor]) -> None:
-    """Raise FileRefused if the tensors belong to a model or a LoRA instead of several tokens."""
+    """Raise FileRefused if the tensors look like a model or a LoRA rather than several tokens."""
     widths = {tensor.shape[-1:] for tensor in tensors.values()}
     if len(widths) > 1 or any(isinstance(key, str) and _PARAMETER.fullmatch(key) for key in tensors):
         examples = ", ".join(_clean_key(key)[:40] for key in list(tensors)[:4])
         raise FileRefused(
             f"its {len(tensors)} tensors ({examples}, …) are not the tokens of one text encoder. "
-            "It may be a model or a LoRA"
+            "The file may be a model or a LoRA"
         )
 
 
 def _group_numbered_keys(tensors: dict[Any, Tensor]) -> dict[Any, list[Any]]:
-    """Group the keys of single vectors that form one soft prompt, token, token_1, token_2, …, by the first key."""
+    """Group keys such as token, token_1, token_2, … if their vectors form one soft prompt, under the first key."""
 
     def is_vector(key: Any) -> bool:
         return key in tensors and tensors[key].shape[-1:] == (math.prod(tensors[key].shape),)
@@ -222,14 +224,14 @@ def _clean_key(key: Any) -> str:
 
 
 def clean_text(value: Any, max_length: int) -> str:
-    """Return a text from a file, cut to `max_length` characters and without lone surrogates."""
+    """Return a value from a file as text, truncated to `max_length` characters, with lone surrogates replaced."""
     full = value if isinstance(value, str) else str(value)
     cut = full[:max_length].encode("utf-8", "replace").decode()
     return cut if len(full) <= max_length else f"{cut}…"
 
 
 def add_metadata(metadata: dict[str, Any], values: dict[Any, Any]) -> None:
-    """Add the texts and numbers of `values`, and its short lists of them, up to MAX_NOTES entries in all."""
+    """Add the strings, numbers and short lists in `values`, up to MAX_NOTES entries in total."""
     for key, value in values.items():
         if len(metadata) >= MAX_NOTES:
             return

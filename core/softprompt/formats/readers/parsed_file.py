@@ -1,4 +1,4 @@
-"""The parsed content of a file."""
+"""The parsed contents of a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ParsedFile:
         vectors: a (k, width) float32 array per soft prompt, by its key in the file: the token in a diffusers file,
             "clip_l" and "clip_g" for SDXL, "" if it has no key.
         metadata: JSON values from the file, such as name, step, checkpoint, description and author.
-        provenance: by the same keys, what this program recorded about each soft prompt. Empty for files of other
-            programs.
-        extra_tensors: by the same keys, the other tensors that this program stores: target, losses, similarities.
-        keys_are_names: whether each key names its soft prompt, as a token does, instead of a part of the file.
+        provenance: what this program recorded about each soft prompt, by the same keys. Empty for other programs'
+            files.
+        extra_tensors: the other tensors that this program stores (target, losses, similarities), by the same keys.
+        keys_are_names: whether the keys are names of soft prompts, such as tokens, rather than parts of the file.
         sha256: hash of the file's bytes.
     """
 

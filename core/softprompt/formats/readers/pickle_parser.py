@@ -1,8 +1,8 @@
 """Parse a pickle without running it: interpret a few opcodes, and build only plain values.
 
-A pickle is a program: Python's own loader imports and calls whatever it names. This parser never imports anything, and
-rejects every name that is not on its list. `pickletools` decodes the opcodes, and runs nothing. Format:
-Lib/pickletools.py of CPython.
+A pickle is a program: Python's own loader imports and calls whatever the pickle names. This parser imports nothing and
+rejects every name that is not on its list. `pickletools` only decodes the opcodes. Format: CPython's
+Lib/pickletools.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.tensors import DTYPE_BYTES, Tensor, check_layout
 
-MAX_INSTRUCTIONS = 300_000  # takes a second; the longest known files, CoOp's checkpoints, have 3000
+MAX_INSTRUCTIONS = 300_000  # takes about a second; the longest known pickles, in CoOp's checkpoints, have 3000
 MAX_DEPTH = 100_000  # values on the stack
 MAX_INTEGER_BITS = 128  # torch's magic number has 77
 
@@ -33,7 +33,7 @@ _NUMPY_DTYPES = {
 _STRUCT_CODES = {
     "F64": "d", "F32": "f", "F16": "e", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B", "BOOL": "?",
 }  # fmt: skip
-# classes whose objects are not needed: optimizers and schedules in checkpoints, containers of parameters
+# classes whose objects are not needed: optimizers and schedules in checkpoints, parameter containers
 _OPAQUE_CLASSES = re.compile(
     r"torch\.optim\.[a-z_.]+ [A-Za-z]+|torch\.nn\.modules\.container ParameterDict|(__builtin__|builtins) set"
 )
@@ -50,7 +50,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Storage:
-    """The data of tensors: `count` numbers of `dtype` under `key` in the file, or a view of them from `offset` on."""
+    """Tensor data: `count` numbers of `dtype` stored under `key` in the file, or a view that starts at `offset`."""
 
     dtype: str
     key: str
@@ -69,18 +69,18 @@ class OpaqueObject:
 
 @dataclass(eq=False)
 class _Dtype:
-    """The dtype of a numpy array, as in DTYPE_BYTES. BUILD, a later opcode, gives its byte order."""
+    """The dtype of a NumPy array, a key of DTYPE_BYTES. A later BUILD opcode sets the byte order."""
 
     kind: str
 
     def build(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "=", "|"):
-            raise FileRefused("its pickle has a numpy array of big-endian numbers or records")
+            raise FileRefused("its pickle has a NumPy array of big-endian numbers or records")
 
 
 @dataclass(eq=False)
 class _EmptyArray:
-    """A numpy array before BUILD gives its shape and data. `memo_indices` lists its places in the memo."""
+    """A NumPy array before BUILD sets its shape and data. `memo_indices` lists its positions in the memo."""
 
     memo_indices: list[int] = field(default_factory=list)
 
@@ -93,9 +93,9 @@ def parse_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) ->
     """Parse the pickle at the file's position and move the position past it. Raises FileRefused.
 
     Returns:
-        Plain values, lists, tuples and dicts that contain Tensor, Storage, Name and OpaqueObject. Containers may
-        contain themselves, so callers must limit how deep they descend. `storages` gets the storages that the pickle
-        names.
+        Plain values, or lists, tuples and dicts that contain Tensor, Storage, Name and OpaqueObject. Containers may
+        contain themselves, so callers must limit how deep they descend. `storages` collects the pickle's storages by
+        key.
     """
     machine = _Machine({} if storages is None else storages)
     try:
@@ -107,7 +107,7 @@ def parse_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) ->
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise FileRefused(f"its pickle is damaged ({type(error).__name__}: {str(error)[:80]})") from error
-    raise FileRefused("its pickle has no end")
+    raise FileRefused("its pickle has no STOP opcode")
 
 
 class _Machine:
@@ -126,26 +126,26 @@ class _Machine:
         elif name in _STEPS:
             _STEPS[name](self, argument)
         elif name not in _IGNORED:
-            raise FileRefused(f"its pickle has the opcode {name}. No soft prompt needs it, so it is never run")
+            raise FileRefused(f"its pickle uses the opcode {name}. No soft prompt needs it, so it is never run")
 
     def pop(self) -> Any:
         value = self.stack.pop()
         if isinstance(value, _Mark):
-            raise ValueError("a value was expected")
+            raise ValueError("expected a value")
         return value
 
     def top(self, kind: type) -> Any:
         value = self.stack[-1]
         if not isinstance(value, kind):
-            raise TypeError(f"{kind.__name__} was expected")
+            raise TypeError(f"expected {kind.__name__}")
         return value
 
     def pop_to_mark(self) -> list[Any]:
         at = len(self.stack) - 1
-        while not isinstance(self.stack[at], _Mark):  # skipped values leave the stack: no value is visited twice
+        while not isinstance(self.stack[at], _Mark):  # skipped values leave the stack, so no value is visited twice
             at -= 1
             if at < 0:
-                raise ValueError("a mark was expected")
+                raise ValueError("expected a mark")
         values = self.stack[at + 1 :]
         del self.stack[at:]
         return values
@@ -170,7 +170,7 @@ class _Machine:
     def put(self, index: int) -> None:
         value = self.stack[-1]
         if isinstance(value, _Mark):
-            raise ValueError("a value was expected")
+            raise ValueError("expected a value")
         self.memo[index] = value
         if isinstance(value, _EmptyArray):
             value.memo_indices.append(index)
@@ -178,7 +178,7 @@ class _Machine:
     def resolve_name(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("a name was expected")
+            raise TypeError("expected a name")
         self.stack.append(_check_name(f"{module} {name}"))
 
     def pop_pair(self) -> tuple[Any, Any]:
@@ -209,7 +209,7 @@ class _Machine:
                 if self.memo.get(index) is target:
                     self.memo[index] = array
             target = array
-        elif not isinstance(target, dict):  # a state dict has the versions of its modules as an attribute: ignored
+        elif not isinstance(target, dict):  # ignore the module versions that a state dict has as an attribute
             raise FileRefused("its pickle sets the state of an object that no soft prompt has (BUILD)")
         self.stack.append(target)
 
@@ -221,7 +221,7 @@ class _Machine:
             and persistent_id[0] == "module"
             and isinstance(persistent_id[1], Name)
         ):
-            self.stack.append(persistent_id[1])  # torch's older format stores the class of a module with its source
+            self.stack.append(persistent_id[1])  # torch's older format stores a module's class with its source code
             return
         storage = _parse_storage(persistent_id)
         known = self.storages.setdefault(storage.key, storage)
@@ -234,7 +234,9 @@ def _fill(target: dict[Any, Any], pairs: list[Any]) -> None:
     if len(pairs) % 2:
         raise ValueError("a key has no value")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if not isinstance(key, (str, int, Tensor)):  # hashing a tuple visits all its nested values, repeated ones too
+        if not isinstance(
+            key, (str, int, Tensor)
+        ):  # hashing a tuple visits every nested value, a shared value many times
             raise FileRefused(f"its pickle has a dict with a key of type {type(key).__name__}")
         if key in target:
             raise FileRefused(f"its pickle has the key {str(key)[:60]!r} twice")
@@ -265,7 +267,7 @@ def _call(name: str, arguments: tuple[Any, ...]) -> Any:
         return _CALLS[name](*arguments)
     if name in _CONTAINERS:
         new: dict[Any, Any] = {}
-        # an OrderedDict of Python 2 has pairs as its argument; a defaultdict has its factory
+        # a Python 2 OrderedDict's argument is a list of pairs; a defaultdict's is its factory
         if name == "collections OrderedDict" and arguments:
             (pairs,) = arguments
             _fill(new, [item for pair in _as_list(pairs) for item in _as_pair(pair)])
@@ -277,7 +279,7 @@ def _call(name: str, arguments: tuple[Any, ...]) -> Any:
 
 def _as_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError("a list was expected")
+        raise TypeError("expected a list")
     return value
 
 
@@ -336,18 +338,18 @@ def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
 def _numpy_dtype(code: Any, *_: Any) -> _Dtype:
     kind = _NUMPY_DTYPES.get(code) if isinstance(code, str) else None
     if kind is None:
-        raise FileRefused(f"its pickle has a numpy array of dtype {str(code)[:20]!r}. Use f4, f2 or f8")
+        raise FileRefused(f"its pickle has a NumPy array of dtype {str(code)[:20]!r}. Use f4, f2 or f8")
     return _Dtype(kind)
 
 
 def _empty_array(kind: Any, _shape: Any, _code: Any) -> _EmptyArray:
     if kind != Name(_NDARRAY):
-        raise TypeError("a numpy array was expected")
+        raise TypeError("expected a NumPy array")
     return _EmptyArray()
 
 
 def _build_array(state: Any) -> Tensor:
-    """Build an array from the state of BUILD: (version, shape, dtype, is Fortran order, data)."""
+    """Build an array from the argument of BUILD: (version, shape, dtype, is Fortran order, data)."""
     _, shape, dtype, is_fortran, numbers = state if isinstance(state, tuple) else ()
     return _array_from_buffer(numbers, dtype, shape, "F" if is_fortran else "C")
 
@@ -360,19 +362,19 @@ def _array_from_buffer(numbers: Any, dtype: Any, shape: Any, order: Any) -> Tens
         or len(shape) > 16
         or not all(map(_is_size, shape))
     ):
-        raise FileRefused("its pickle has a numpy array of an unknown kind")
+        raise FileRefused("its pickle has a NumPy array of an unknown kind")
     count = math.prod(shape)
     if not isinstance(numbers, (bytes, bytearray, str)) or len(numbers) != count * DTYPE_BYTES[dtype.kind]:
-        raise FileRefused("its pickle has a numpy array of objects, or one whose data does not match its shape")
+        raise FileRefused("its pickle has a NumPy array of objects, or one whose data does not match its shape")
     is_fortran = order == "F"  # the first index varies fastest
     strides = tuple(math.prod(shape[:i] if is_fortran else shape[i + 1 :]) for i in range(len(shape)))
     return Tensor(dtype.kind, shape, "", count, 0, strides, numbers)
 
 
 def _scalar(dtype: Any, numbers: Any) -> Any:
-    """Convert a numpy scalar to a Python number."""
+    """Convert a NumPy scalar to a Python number."""
     if not isinstance(dtype, _Dtype) or not isinstance(numbers, (bytes, str)):
-        raise TypeError("a number of numpy was expected")
+        raise TypeError("expected a NumPy scalar")
     start = numbers[: DTYPE_BYTES[dtype.kind]]
     (value,) = struct.unpack(
         f"<{_STRUCT_CODES[dtype.kind]}", start.encode("latin-1") if isinstance(start, str) else start
@@ -381,15 +383,15 @@ def _scalar(dtype: Any, numbers: Any) -> Any:
 
 
 def _encode_latin_1(text: Any, codec: Any) -> str:
-    """Return the bytes that protocol 2 stores as text. They stay text until they are read, to avoid a copy."""
+    """Return bytes that protocol 2 stores as text. They are converted only when they are read, to avoid a copy."""
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-        raise TypeError("bytes were expected")
+        raise TypeError("expected bytes")
     return text
 
 
 def _torch_size(numbers: Any) -> tuple[Any, ...]:
     if not isinstance(numbers, tuple):
-        raise TypeError("a size was expected")
+        raise TypeError("expected a size")
     return numbers
 
 
@@ -401,7 +403,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch Size": _torch_size,
     "numpy dtype": _numpy_dtype,
     "_codecs encode": _encode_latin_1,
-    # numpy 1 and 2
+    # NumPy 1 and 2
     **dict.fromkeys(("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), _empty_array),
     **dict.fromkeys(("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"), _scalar),
     **dict.fromkeys(("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"), _array_from_buffer),

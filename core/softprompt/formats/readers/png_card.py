@@ -1,4 +1,4 @@
-"""Read AUTOMATIC1111's embedding card: a picture with an embedding in its text chunk `sd-ti-embedding`.
+"""Read AUTOMATIC1111's embedding cards: pictures with an embedding in the text chunk `sd-ti-embedding`.
 
 A1111 also hides the embedding in the pixels, for sites that strip text chunks. A card without the chunk is rejected,
 because untrusted pictures are never decoded. Formats: modules/textual_inversion/image_embedding.py; PNG (third
@@ -22,19 +22,19 @@ from softprompt.library.header import strict_json
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"sd-ti-embedding"
-MAX_TEXT_BYTES = 32 << 20  # unpacked. JSON takes up to 25 bytes per number, and twice that again in memory
+MAX_TEXT_BYTES = 32 << 20  # decompressed; JSON takes up to 25 bytes per number, plus twice that in memory
 MAX_CHUNKS = 100_000
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 
 
 def read_embedding(raw: bytes) -> tuple[Any, DataReader]:
-    """Return (value in the text chunk, reader of its tensors' data). Raises FileRefused."""
+    """Return the value in the text chunk and a reader for its tensors' data. Raises FileRefused."""
     texts = [text for kind, data in _iter_chunks(raw) if (text := _embedding_text(kind, data)) is not None]
     if not texts:
         raise FileRefused(
             "it is a picture without the text chunk sd-ti-embedding. A website may have removed the chunk. The copy "
             "that AUTOMATIC1111 hides in the pixels is not read, because pictures are never decoded. "
-            "Use the .pt file of this embedding"
+            "Use this embedding's .pt file"
         )
     if len(texts) > 1:
         raise FileRefused("it has the text chunk sd-ti-embedding more than once")
@@ -45,7 +45,7 @@ def read_embedding(raw: bytes) -> tuple[Any, DataReader]:
 
 
 def from_json(text: bytes) -> tuple[Any, DataReader]:
-    """Parse the JSON of a card, where a tensor is {"TORCHTENSOR": [[numbers]]}; see `read_embedding`."""
+    """Parse a card's JSON, in which a tensor is {"TORCHTENSOR": [[numbers]]}. Returns the same as `read_embedding`."""
     numbers: dict[str, bytes] = {}
     try:
         value = strict_json(text)
@@ -65,12 +65,12 @@ def _extract_tensors(value: Any, numbers: dict[str, bytes], depth: int) -> Any:
 
 def _parse_tensor(rows: Any, numbers: dict[str, bytes]) -> Tensor:
     if not isinstance(rows, list) or not rows:
-        raise FileRefused("its tensor is empty, or not a list")
+        raise FileRefused("its tensor is empty or not a list")
     is_vector = not isinstance(rows[0], list)
     matrix = [rows] if is_vector else rows
     width = len(matrix[0])
     if not all(isinstance(row, list) and len(row) == width for row in matrix) or width * len(matrix) > MAX_VALUES:
-        raise FileRefused("the rows of its tensor differ in length, or are too many")
+        raise FileRefused("the rows of its tensor differ in length, or it has too many values")
     if not all(type(number) in (float, int) for row in matrix for number in row):
         raise FileRefused("its tensor has values that are not numbers")
     key = str(len(numbers))

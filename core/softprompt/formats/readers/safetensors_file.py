@@ -1,6 +1,6 @@
-"""Read safetensors files. The header is parsed here, because the library's reader accepts duplicate keys.
+"""Read safetensors files. The header is parsed here, because the safetensors library accepts duplicate keys.
 
-Format: huggingface/safetensors: 8 bytes with the length of the header, a JSON header, then the tensors without gaps.
+Format (huggingface/safetensors): the header's length in 8 bytes, a JSON header, then the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_safetensors(raw: bytes) -> bool:
 
 
 def read_tensors(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], DataReader]:
-    """Return (tensors of known dtypes by key, metadata, reader of their data). Raises FileRefused."""
+    """Return the tensors of known dtypes by key, the metadata, and a reader for the data. Raises FileRefused."""
     (length,) = struct.unpack("<Q", raw[:8])
     if length > MAX_HEADER_BYTES:
         raise FileRefused(f"its header has {length:,} bytes. At most {MAX_HEADER_BYTES:,} are allowed")
@@ -34,7 +34,7 @@ def read_tensors(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], DataRea
     except (ValueError, TypeError, RecursionError) as error:
         raise FileRefused(f"its header is invalid ({type(error).__name__}: {str(error)[:80]})") from error
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
-        raise FileRefused("its header is not an object, or lists too many tensors")
+        raise FileRefused("its header is not an object or lists too many tensors")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileRefused("its metadata has values that are not strings")
@@ -46,7 +46,7 @@ def read_tensors(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], DataRea
             raise FileRefused("its tensors overlap or have gaps between them")
         end = next_end
     if end != len(body):
-        raise FileRefused("it is truncated, or has extra bytes after its tensors")
+        raise FileRefused("it is truncated or has extra bytes after its tensors")
     known = {
         key: contiguous(info["dtype"], tuple(info["shape"]), key)
         for key, info in header.items()
@@ -57,7 +57,7 @@ def read_tensors(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str], DataRea
 
 def _tensor_range(key: str, info: Any) -> tuple[int, int]:
     if not isinstance(info, dict) or info.keys() != _FIELDS or not isinstance(info["dtype"], str):
-        raise FileRefused(f"its header has an invalid description of tensor {key[:60]!r}")
+        raise FileRefused(f"its header has an invalid entry for tensor {key[:60]!r}")
     shape, offsets = info["shape"], info["data_offsets"]
     for numbers in (shape, offsets):
         if (
@@ -65,7 +65,7 @@ def _tensor_range(key: str, info: Any) -> tuple[int, int]:
             or len(numbers) > 16
             or not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers)
         ):
-            raise FileRefused(f"its header has an invalid description of tensor {key[:60]!r}")
+            raise FileRefused(f"its header has an invalid entry for tensor {key[:60]!r}")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise FileRefused(f"its tensor {key[:60]!r} has invalid offsets: it ends before it begins")
     if info["dtype"] in DTYPE_BYTES and math.prod(shape) * DTYPE_BYTES[info["dtype"]] != offsets[1] - offsets[0]:

@@ -1,4 +1,7 @@
-"""Read the soft prompts in an untrusted file. A short-lived child process with little memory and time parses it."""
+"""Read soft prompts from an untrusted file.
+
+Parsing happens in a short-lived child process with tight memory and time limits.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX
 from softprompt.prompts.soft_prompt import Array
 
 TIMEOUT_SECONDS = 9.0  # for one file
-MAX_HEAD_BYTES, MAX_EXTRA_TENSOR_BYTES = 32 << 20, 64 << 20  # of the child's answer: its JSON, its other tensors
+MAX_HEAD_BYTES, MAX_EXTRA_TENSOR_BYTES = 32 << 20, 64 << 20  # limits on the child's answer: its JSON, its other tensors
 FOLDER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SUPPORTED_FILES = (
-    "Supported: embeddings of AUTOMATIC1111, diffusers, ComfyUI, kohya and SDXL (.safetensors, .pt, .bin, .png cards), "
-    "KoboldAI zips, PEFT folders, CoOp checkpoints, .npy files and softprompt-tui exports"
+    "Supported: AUTOMATIC1111, diffusers, ComfyUI, kohya and SDXL embeddings (.safetensors, .pt, .bin, .png cards), "
+    "KoboldAI zips, PEFT folders, CoOp checkpoints, .npy files and softprompt-tui exports."
 )
 
 
 def read_soft_prompts(path: Path | str) -> ParsedFile:
-    """Read a file or a PEFT folder, without running code in it. Raises FileRefused."""
+    """Read a file or a PEFT folder without running any code in it. Raises FileRefused."""
     path = Path(path)
     try:
         is_folder, parts = _read_parts(path)
@@ -48,7 +51,10 @@ def read_soft_prompts(path: Path | str) -> ParsedFile:
 
 
 def _read_parts(path: Path) -> tuple[bool, dict[str, bytes]]:
-    """Return (is a folder, bytes by file name); the name of a single file is "". Follows links: the user chose them."""
+    """Return whether `path` is a folder, and its contents by file name ("" for a single file).
+
+    Symlinks are followed, because the user chose the path.
+    """
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return False, {"": _read_regular_file(path)}
@@ -63,7 +69,10 @@ def _read_parts(path: Path) -> tuple[bool, dict[str, bytes]]:
 
 
 def _read_regular_file(path: Path) -> bytes:
-    """Return the bytes of a regular file. Checks before opening too, because opening a device can have effects."""
+    """Return the bytes of a regular file.
+
+    The type is also checked before opening, because opening a device can have side effects.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise FileRefused("it is a pipe, device or socket, not a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -82,7 +91,7 @@ def _read_regular_file(path: Path) -> bytes:
 def _run_child(is_folder: bool, parts: dict[str, bytes]) -> bytes:
     """Return the child's answer. Raises FileRefused if there is none."""
     command = [sys.executable, "-P", "-m", "softprompt.formats.readers.sandbox_child"]
-    environment = {"PYTHONPATH": str(Path(softprompt.__file__).parents[1])}  # this package, and no other variable
+    environment = {"PYTHONPATH": str(Path(softprompt.__file__).parents[1])}  # only this package's path
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/"
     )
@@ -137,26 +146,26 @@ def _parse_answer(raw: bytes, sha256: str) -> ParsedFile:
         for key, shapes in head["beside"].items():
             extra[key], after = _unpack_arrays(shapes, numbers, after)
         if after != len(numbers) or not vectors or not all(_is_soft_prompt(array) for array in vectors.values()):
-            raise ValueError("not the vectors of a soft prompt")
+            raise ValueError("the vectors do not form soft prompts")
         if not (isinstance(head["said"], dict) and isinstance(head["format"], str) and isinstance(head["named"], bool)):
-            raise TypeError("a description of the wrong type")
+            raise TypeError("the description has the wrong type")
         provenance = head["provenance"]
         if not all(isinstance(summary, dict) for summary in provenance.values()):
-            raise TypeError("a provenance of the wrong type")
+            raise TypeError("the provenance has the wrong type")
         if provenance.keys() != extra.keys() or (provenance and provenance.keys() != vectors.keys()):
-            raise ValueError("a provenance of other soft prompts")
+            raise ValueError("the provenance describes different soft prompts")
         return ParsedFile(head["format"], vectors, head["said"], provenance, extra, head["named"], sha256)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError, OverflowError) as error:
         raise FileRefused(f"its reader failed ({type(error).__name__}: {str(error)[:80]})") from error
 
 
 def _unpack_arrays(shapes: Any, numbers: Array, at: int) -> tuple[dict[str, Array], int]:
-    """Return (arrays by name, the index after the last one)."""
+    """Return the arrays by name, and the index in `numbers` just past the last value used."""
     arrays: dict[str, Array] = {}
     for name, shape in shapes[: MAX_VECTORS + 1]:
         size = math.prod(shape)
         if not isinstance(name, str) or name in arrays or size < 0 or at + size > len(numbers):
-            raise ValueError("an array out of bounds")
+            raise ValueError("an array is out of bounds")
         arrays[name] = numbers[at : at + size].reshape(shape).copy()
         at += size
     return arrays, at

@@ -1,7 +1,7 @@
-"""Parse an untrusted file in a child process with little memory and time. It cannot open files or start processes.
+"""Parse an untrusted file in a child process with tight limits. It cannot open files or start processes.
 
 stdin: a line of JSON, {"folder": bool, "parts": [[name, size], …]}, then the bytes of all parts.
-stdout: 8 bytes with the length of the head, the head as JSON, then float32 numbers. `sandbox` is the other end.
+stdout: the head's length in 8 bytes, the head as JSON, then float32 numbers. `sandbox` is the other end.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from softprompt.formats.readers.parsed_file import ParsedFile
     from softprompt.prompts.soft_prompt import Array
 
-MAX_MEMORY_BYTES, MAX_CPU_SECONDS = 1 << 30, 7  # the address space, the processor time
-# Everything that Python would import while it reads a file: the reader; the codecs for names in a zip, texts in a
-# pickle and the encodings that `json.loads` detects; the modules for decompression.
+MAX_MEMORY_BYTES, MAX_CPU_SECONDS = 1 << 30, 7  # address space, CPU time
+# Everything that Python would import while reading a file: the reader, the decompression modules, and the codecs for
+# names in a ZIP file, strings in a pickle and the encodings that `json.loads` detects.
 PRELOADED_MODULES = (
     "softprompt.formats.readers.detect", "lzma", "bz2", "zlib", *(f"encodings.{codec}" for codec in (
         "ascii", "latin_1", "cp437", "raw_unicode_escape", "unicode_escape",
@@ -31,13 +31,13 @@ PRELOADED_MODULES = (
 
 
 def set_limit(kind: int, maximum: int) -> None:
-    """Lower a limit permanently. Skips limits that the system lacks, as macOS does."""
+    """Lower a limit permanently. Skips limits that the system does not support, as on macOS."""
     with suppress(ValueError, OSError):
         resource.setrlimit(kind, (maximum, maximum))
 
 
 def answer(is_folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[Any]]:
-    """Return (head of the answer, arrays that follow it)."""
+    """Return the head of the answer and the arrays that follow it."""
     from softprompt.errors import FileRefused
     from softprompt.formats.readers.detect import parse_file, parse_folder
 
@@ -72,7 +72,7 @@ def _shapes(arrays: dict[str, Array]) -> list[list[Any]]:
 
 
 def lock_down() -> None:
-    """Import what reading needs, and give up the rights that it does not need."""
+    """Import everything that parsing needs, then give up the right to open files and start processes."""
     set_limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
     set_limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
     set_limit(resource.RLIMIT_FSIZE, 0)
@@ -85,7 +85,7 @@ def lock_down() -> None:
 
 
 def reply(is_folder: bool, parts: dict[str, bytes]) -> list[bytes | memoryview]:
-    """Return the answer in pieces as they go through the pipe, without another copy of the numbers."""
+    """Return the answer as pieces to write one by one, which avoids another copy of the numbers."""
     head, arrays = answer(is_folder, parts)
     raw = json.dumps(head, ensure_ascii=True, allow_nan=False).encode()
     return [struct.pack("<Q", len(raw)), raw, *(memoryview(array).cast("B") for array in arrays if array.size)]

@@ -1,4 +1,7 @@
-"""Tensors as a file describes them, limits on their size, and conversion to float32. Shapes are checked first."""
+"""Tensors as described in a file, limits on their size, and conversion to float32.
+
+Shapes are checked before any data is read.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ import numpy as np
 from softprompt.errors import FileRefused
 from softprompt.prompts.soft_prompt import Array
 
-MAX_TENSOR_BYTES = 256 << 20  # of a file: twice the largest soft prompt in float32
+MAX_TENSOR_BYTES = 256 << 20  # per file: twice the size of the largest soft prompt in float32
 MAX_TOKENS, MAX_WIDTH = 2048, 16384
 MAX_VECTORS = 4096  # soft prompts in one file: CoOp has one per class
 MAX_VALUES = MAX_TOKENS * MAX_WIDTH
 
-# bytes per number; only the dtypes in _NUMPY_DTYPES can hold vectors, the others are only measured
+# bytes per number; vectors must have a dtype from _NUMPY_DTYPES, and for the rest only the size is needed
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-# numpy has no bfloat16: it is read as the upper half of a float32
+# NumPy has no bfloat16, so its bits are read as the upper half of a float32
 _NUMPY_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor whose data is not read yet.
+    """A tensor whose data has not been read yet.
 
     Attributes:
-        key: names the data in the file, which holds `count` numbers of `dtype`.
-        offset, strides: select this tensor's numbers, as in torch and counted in numbers.
-        inline: the data of a numpy array in a pickle, as bytes or as text with one Latin-1 character per byte.
+        key: names the data in the file, which is `count` numbers of `dtype`.
+        offset, strides: which of these numbers belong to the tensor, as in torch (in numbers, not bytes).
+        inline: the data of a NumPy array in a pickle, as bytes or as text with one Latin-1 character per byte.
     """
 
     dtype: str
@@ -52,7 +55,7 @@ def contiguous(dtype: str, shape: tuple[int, ...], key: str) -> Tensor:
 
 
 def check_layout(tensor: Tensor) -> Tensor:
-    """Return the tensor. Raises FileRefused if it exceeds its data or uses a number twice."""
+    """Return the tensor. Raises FileRefused if it extends beyond its data or uses a number twice."""
     if any(size < 0 for size in (*tensor.shape, *tensor.strides, tensor.offset, tensor.count)):
         raise FileRefused("one of its tensors has a negative size, stride or offset")
     if math.prod(tensor.shape) == 0:
@@ -73,8 +76,8 @@ def read_vectors(tensor: Tensor, data: DataReader, metadata: dict[str, Any]) -> 
     float32, float16 and bfloat16 values stay exact. If float64 values are rounded, `metadata` gets the key "rounded".
 
     Shapes:
-        (k, width), or (classes, k, width) for a tensor of three dimensions unless the first is 1. A single vector gives
-        (1, width).
+        (k, width), or (1, width) for a single vector. A three-dimensional tensor gives (classes, k, width) unless its
+        first dimension is 1.
     """
     shape = tensor.shape if len(tensor.shape) != 1 else (1, *tensor.shape)
     if len(shape) == 3 and shape[0] == 1:
@@ -106,14 +109,14 @@ def _inline_bytes(tensor: Tensor) -> bytes | bytearray:
     try:
         return tensor.inline.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise FileRefused("the data of its numpy array is not bytes") from error
+        raise FileRefused("the data of its NumPy array is not bytes") from error
 
 
 def _to_float32(numbers: Any, is_bfloat16: bool, metadata: dict[str, Any]) -> Array:
     if is_bfloat16:
         wide: Array = (numbers.astype("<u4") << 16).view("<f4")
         return wide
-    with np.errstate(over="ignore"):  # too large values become infinite, and check_finite rejects them
+    with np.errstate(over="ignore"):  # values that are too large become infinite, and check_finite rejects them
         converted: Array = np.ascontiguousarray(numbers, dtype="<f4")
     if numbers.dtype.itemsize == 8 and not np.array_equal(converted, numbers):
         metadata["rounded"] = "from float64 to float32"

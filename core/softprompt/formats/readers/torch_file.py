@@ -1,6 +1,6 @@
-"""Read files of torch.save: the zip that it writes since torch 1.6, and the older stream of pickles followed by data.
+"""Read torch.save files: the ZIP format used since torch 1.6, and the older stream of pickles followed by data.
 
-Nothing is unpickled: see `pickle_parser`. Source: torch/serialization.py.
+Nothing is unpickled (see `pickle_parser`). Source: torch/serialization.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_PICKLE_BYTES = 8 << 20
 
 
 def find_archive(zipped: Zip) -> str | None:
-    """Return the name of the folder inside a zip of torch, or None if torch did not write the zip."""
+    """Return the name of the folder inside a ZIP file from torch, or None if torch did not write the file."""
     folders = [
         name.removesuffix("/data.pkl") for name in zipped.infos if name.count("/") == 1 and name.endswith("/data.pkl")
     ]
@@ -28,7 +28,7 @@ def find_archive(zipped: Zip) -> str | None:
 
 
 def from_zip(zipped: Zip, archive: str) -> tuple[Any, DataReader]:
-    """Return (saved value, reader of its tensors' data). Raises FileRefused."""
+    """Return the saved value and a reader for its tensors' data. Raises FileRefused."""
     if f"{archive}/constants.pkl" in zipped:
         raise FileRefused("it is a TorchScript program, not a soft prompt")
     order = f"{archive}/byteorder"
@@ -39,7 +39,7 @@ def from_zip(zipped: Zip, archive: str) -> tuple[Any, DataReader]:
 
 
 def from_stream(raw: bytes) -> tuple[Any, DataReader]:
-    """Read the older format: five pickles, then each storage as a count and its numbers; see `from_zip`."""
+    """Read the older format: five pickles, then each storage's count and numbers. Returns the same as `from_zip`."""
     file = io.BytesIO(raw)
     if parse_pickle(file) != MAGIC or parse_pickle(file) != PROTOCOL:
         raise FileRefused("it is a pickle that torch did not write")
@@ -64,12 +64,12 @@ def from_stream(raw: bytes) -> tuple[Any, DataReader]:
 
 
 def _split_storages(raw: memoryview, at: int, storages: list[Storage]) -> dict[str, memoryview]:
-    """Split the data after the pickles by storage key."""
+    """Return the data that follows the pickles, by storage key."""
     chunks = {}
     for storage in storages:
         size = storage.count * DTYPE_BYTES[storage.dtype]
         if len(raw) - at < 8 + size or struct.unpack_from("<q", raw, at) != (storage.count,):
-            raise FileRefused("its data is truncated, or does not match its declared size")
+            raise FileRefused("its data is truncated or does not match its declared size")
         chunks[storage.key] = raw[at + 8 : at + 8 + size]
         at += 8 + size
     return chunks

@@ -1,4 +1,4 @@
-"""Open an untrusted zip safely: limit its directory before reading it, and its members before unpacking them."""
+"""Open untrusted ZIP files safely: check the directory's size before reading it, and each member's before unpacking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCRYPTED = 0x61  # encrypted, patched, strongly encrypted
 
 
 class Zip:
-    """A zip in memory. The methods raise FileRefused."""
+    """A ZIP file in memory. All methods raise FileRefused."""
 
     def __init__(self, raw: bytes) -> None:
         _check_directory(raw)
@@ -38,7 +38,7 @@ class Zip:
         return name in self.infos
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Return a member's unpacked bytes. A member of more than `max_bytes` is an error."""
+        """Return a member's unpacked bytes. Members larger than `max_bytes` are rejected."""
         if name not in self.infos:
             raise FileRefused(f"its zip has no member {name[:80]!r}")
         info = self.infos[name]
@@ -87,4 +87,4 @@ def _check_member(info: zipfile.ZipInfo) -> None:
     if stat.S_ISLNK(info.external_attr >> 16):
         raise FileRefused(f"{name[:80]!r} in its zip is a symbolic link")
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
-        raise FileRefused(f"its zip has a member {name[:80]!r}, whose path leads out of the zip")
+        raise FileRefused(f"its zip has a member {name[:80]!r} whose path leads outside the zip")

@@ -1,4 +1,4 @@
-"""Encode soft prompts as the bytes of other programs' files. Only `.pt` files need torch.
+"""Encode soft prompts in other programs' file formats. Only `.pt` files need torch.
 
 Formats: the safetensors specification; A1111's modules/textual_inversion (Embedding.save, image_embedding) and safe.py;
 KoboldAI's fileops.checksp; PEFT's PromptTuningConfig; numpy's .npy.
@@ -42,7 +42,7 @@ def safetensors(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
 
 
 def safetensors_pair(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
-    """Encode a pair for SDXL as safetensors. The metadata has the provenance and a readable description of both."""
+    """Encode an SDXL pair as safetensors. The metadata has the provenance and a readable description of both."""
     both = dict(zip(PAIR_KEYS, (clip_l, clip_g), strict=True))
     descriptions = {
         key: f"{prompt.name or 'a soft prompt'} on {prompt.model or 'an unknown model'}: {prompt.hard_prompt}"
@@ -65,7 +65,7 @@ def _encode_tensors(prompt: SoftPrompt) -> dict[str, str]:
 def a1111(prompt: SoftPrompt, stem: str) -> bytes:
     """Encode a `.pt` file for A1111.
 
-    Leaves out the members that newer versions of torch add, because A1111 rejects a file with them as malicious.
+    Leaves out the members that newer versions of torch add, because A1111 rejects files with such members as malicious.
     """
     import torch
 
@@ -124,7 +124,7 @@ def npy(prompt: SoftPrompt, _stem: str) -> bytes:
 
 
 def peft(prompt: SoftPrompt) -> dict[str, bytes]:
-    """Encode the two files of an adapter folder. Heads and layers stay unset, because prompt tuning reads neither."""
+    """Encode the two files of an adapter folder. Head and layer counts are null, because prompt tuning uses neither."""
     tokens, width = prompt.vectors.shape
     config = {
         "peft_type": "PROMPT_TUNING",
@@ -150,5 +150,5 @@ def _as_float32(array: Array) -> Array:
 
 
 def _json(value: object) -> str:
-    """Encode strict ASCII JSON. Raises ValueError for numbers that are not finite."""
+    """Encode a value as strict ASCII JSON. Raises ValueError for numbers that are not finite."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False)

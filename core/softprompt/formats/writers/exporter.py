@@ -30,7 +30,7 @@ class ExportResult:
 
     Attributes:
         line: the exact text to type in the other program.
-        word: the word that then stands for the soft prompt in a prompt, or "".
+        word: the word that stands for the soft prompt in that program's prompts, or "".
     """
 
     paths: tuple[Path, ...]
@@ -53,9 +53,9 @@ def export(
     Args:
         to: the program, a key of PROGRAMS.
         path: a file, a folder, or None for the current folder.
-        other: the other half of a pair for SDXL, in either order.
-        token: the word for diffusers, by default `<name>`.
-        force: replace existing files.
+        other: the other half of an SDXL pair; either half may come first.
+        token: the word to use in diffusers, by default `<name>`.
+        force: whether to replace existing files.
 
     Raises:
         ExportRefused: nothing was written.
@@ -115,15 +115,15 @@ def _find_program(to: str) -> Program:
 
 
 def _order_pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPrompt, SoftPrompt]:
-    """Return (CLIP-L half, bigG half), for either order of the arguments."""
+    """Return the CLIP-L half and then the bigG half, whatever the order of the arguments."""
     if not PROGRAMS[to].supports_pair:
         supported = ", ".join(name for name, program in PROGRAMS.items() if program.supports_pair)
-        raise ExportRefused(f"{to} cannot store a pair for SDXL. Use one of {supported}.")
+        raise ExportRefused(f"{to} cannot store an SDXL pair. Use one of {supported}.")
     by_width = {half.vectors.shape[1]: half for half in (prompt, other)}
     if by_width.keys() != {CLIP_L, CLIP_G}:
         raise ExportRefused(
             f"{_display_name(prompt)} has width {prompt.vectors.shape[1]}, and {_display_name(other)} has width "
-            f"{other.vectors.shape[1]}. A pair for SDXL needs one of width {CLIP_L} ({KNOWN_ENCODERS[CLIP_L].model}) "
+            f"{other.vectors.shape[1]}. An SDXL pair needs one of width {CLIP_L} ({KNOWN_ENCODERS[CLIP_L].model}) "
             f"and one of width {CLIP_G} ({KNOWN_ENCODERS[CLIP_G].model})."
         )
     if prompt.tokens != other.tokens:
@@ -140,7 +140,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
         return
     if width == CLIP_G:
         raise ExportRefused(
-            f"{program.title} cannot use {_display_name(prompt)} alone. It has width {width}, for one of SDXL's two "
+            f"{program.title} cannot use {_display_name(prompt)} alone: its width {width} fits only one of SDXL's two "
             f"encoders. Add the other half, of width {CLIP_L}, with --sdxl."
         )
     if prompt.hard_prompt:
@@ -158,7 +158,7 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     )
     any_width = ", ".join(name for name, entry in PROGRAMS.items() if not entry.widths)
     raise ExportRefused(
-        f"{program.title} cannot use {_display_name(prompt)}, which has width {width}. It can use width {usable}. "
+        f"{program.title} cannot use {_display_name(prompt)}: its width is {width}. Supported widths: {usable}. "
         f"{advice}. The formats {any_width} accept any width."
     )
 
@@ -173,13 +173,13 @@ def _check_vectors(to: str, prompt: SoftPrompt) -> None:
 
 
 def _resolve_token(program: Program, token: str, stem: str) -> str:
-    """Return the word for diffusers. Raises ExportRefused if its tokenizer cannot use the word as one token."""
+    """Return the word to use in diffusers. Raises ExportRefused if its tokenizer could not treat it as one token."""
     if not token:
         return f"<{stem.lower()}>"
     if not program.custom_token:
         supported = " and ".join(name for name, entry in PROGRAMS.items() if entry.custom_token)
         raise ExportRefused(
-            f"--token only works with {supported}: {program.title} uses the file name instead. Choose it with --out."
+            f"--token only works with {supported}: {program.title} uses the file name instead. Set it with --out."
         )
     if len(token) > MAX_TOKEN_LENGTH or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(

@@ -1,7 +1,7 @@
 """Write exports: choose a path with a safe name, and write the whole file or nothing. Replace files only on request.
 
-Exports follow the umask, unlike the library's own files: they are meant for other programs, which often run as another
-user or in a container.
+Unlike the library's own files, exports follow the umask, because other programs read them, often as another user or in
+a container.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORCE = "Use --force to replace it"
 
 
 def safe_stem(name: str) -> str:
-    """Return a file name without suffix for this name. Keeps letters of any script, digits, '-' and '_'."""
+    """Return `name` as a file name without a suffix. Keeps letters of any script, digits, '-' and '_'."""
     safe = "".join(char if _is_safe(char) else "-" for char in unicodedata.normalize("NFC", name))
     stem = re.sub(r"-{2,}", "-", safe).strip("-").encode()[:MAX_STEM_LENGTH].decode(errors="ignore").rstrip("-")
     if not stem:
@@ -37,9 +37,9 @@ def _is_safe(char: str) -> bool:
 
 
 def output_path(out: Path | None, stem: str, suffix: str) -> Path:
-    """Return the path to write: `out`, or a file `stem` + `suffix` in it if it is a folder.
+    """Return the path to write: `out`, or the file `stem` + `suffix` in `out` if that is a folder.
 
-    None stands for the current folder. Raises ExportRefused if the suffix is wrong or the folder does not exist.
+    None means the current folder. Raises ExportRefused if the suffix is wrong or the folder does not exist.
     """
     folder = Path.cwd() if out is None else out.absolute()
     if out is None or folder.is_dir():
@@ -49,23 +49,25 @@ def output_path(out: Path | None, stem: str, suffix: str) -> Path:
     ending = Path(f"{stem}{suffix}").suffix
     if folder.suffix != ending and ending:
         raise ExportRefused(
-            f"{folder.name} has the wrong suffix: the name must end in {ending}. Use {stem}{ending}, or give a folder."
+            f"{folder.name} has the wrong suffix: the name must end in {ending}. Use {stem}{ending}, or pass a folder."
         )
     return folder
 
 
 def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write the file. Raises ExportRefused if that fails, or if the file exists and `force` is false."""
+    """Write the file. Raises ExportRefused if writing fails, or if the file exists and `force` is false."""
     try:
         if force and (path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket()):
-            raise ExportRefused(f"{path} is not a regular file, so it is not replaced. Choose another path with --out.")
+            raise ExportRefused(
+                f"{path} is not a regular file, so it was not replaced. Choose another path with --out."
+            )
         (replace_file if force else write_new)(path, data, PUBLIC_MODE)
     except OSError as error:
         raise _write_error(path, error) from error
 
 
 def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
-    """Write a new folder with these files. It appears complete or not at all. Raises ExportRefused.
+    """Write a new folder with these files. The folder appears complete or not at all. Raises ExportRefused.
 
     With `force`, replace an existing folder, but only if all its files have these names.
     """
@@ -82,7 +84,7 @@ def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
         if os.path.lexists(path):
             path.rename(old)
         try:
-            if old.exists():  # nobody knows its new name, so no files can be added any more
+            if old.exists():  # no other program knows its new name, so nobody can add files any more
                 _check_replaceable(old, path, files, force)
             partial.rename(path)
             is_replaced = True
@@ -95,23 +97,23 @@ def write_folder(path: Path, files: dict[str, bytes], force: bool) -> None:
         raise _write_error(path, error) from error
     finally:
         for leftover in (partial, old) if is_replaced else (partial,):
-            with suppress(OSError):  # the export is complete, or its own error is more important
+            with suppress(OSError):  # the export is complete, or its own error matters more
                 shutil.rmtree(leftover)
 
 
 def _check_replaceable(folder: Path, path: Path, files: dict[str, bytes], force: bool) -> None:
-    """Check the folder `found`, which has or had the name `path`. Raises ExportRefused, FileExistsError."""
+    """Check that `folder`, which is or was at `path`, may be replaced. Raises ExportRefused or FileExistsError."""
     if not force:
         raise FileExistsError
     if folder.is_symlink() or not folder.is_dir():
-        raise ExportRefused(f"{path} is not a folder, so it is not replaced. Choose another path with --out.")
-    # a folder with one of these names counts as another file: replacing it would lose its content
+        raise ExportRefused(f"{path} is not a folder, so it was not replaced. Choose another path with --out.")
+    # a folder with one of these names counts as another file, because replacing it would lose its contents
     others = {
         item.name for item in folder.iterdir() if item.name not in files or item.is_symlink() or not item.is_file()
     }
     if others:
         raise ExportRefused(
-            f"{path} contains other files ({', '.join(sorted(others)[:3])}), so it is not replaced. "
+            f"{path} contains other files ({', '.join(sorted(others)[:3])}), so it was not replaced. "
             "Choose another path with --out."
         )
 
@@ -120,5 +122,6 @@ def _write_error(path: Path, error: OSError) -> ExportRefused:
     if isinstance(error, FileExistsError):
         return FileInTheWay(f"{path} already exists. {FORCE}, or choose another path with --out.")
     return ExportRefused(
-        f"cannot write {path}: {error.strerror or error}. Nothing was written. Choose another path with --out."
+        f"cannot write {path}: {error.strerror or error}. Nothing was written. "
+        "Fix this, or choose another path with --out."
     )

@@ -1,4 +1,4 @@
-"""What to type in the other program after an export, and what that program uses of the soft prompt."""
+"""Tell the user how to use an export in the other program, and what that program reads from the encoder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _READ_OUTPUTS = {
     "flux": "Flux reads CLIP-L's pooled embedding, unprojected",
 }
 _INSTALL_NOTES = {
-    "comfyui": "put the file into ComfyUI's models/embeddings folder. In a prompt, type a space before `embedding:`",
+    "comfyui": "put the file into ComfyUI's models/embeddings folder. In prompts, type a space before `embedding:`.",
     "a1111": "put the file into the embeddings folder of A1111 or Forge. "
-    "Every prompt with the word then uses the soft prompt",
+    "Every prompt with the word then uses the soft prompt.",
     "a1111-png": "put the picture into the embeddings folder of A1111 or Forge. "
-    "Every prompt with the word then uses the soft prompt",
-    "invokeai": "import the file with InvokeAI's model manager, and keep its name",
-    "kohya": "the word works in prompts of gen_img.py",
+    "Every prompt with the word then uses the soft prompt.",
+    "invokeai": "import the file with InvokeAI's model manager, keeping its name",
+    "kohya": "the word works in gen_img.py's prompts",
     "kobold": "put the file into KoboldAI's softprompts folder, and select it in the menu",
     "peft": "PEFT puts the soft tokens before the start token, where CLIP models do not expect them",
 }
@@ -32,7 +32,7 @@ _WITHOUT_HARD_PROMPT = ("numpy", "a1111")
 
 
 def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
-    """Return (exact line to type, word that then stands for the soft prompt in a prompt, or "")."""
+    """Return the exact line to type, and the word that stands for the soft prompt in prompts, or ""."""
     stem, quoted = path.stem, _python_literal(str(path))
     match to:
         case "comfyui":
@@ -72,9 +72,9 @@ def _python_literal(text: str) -> str:
 
 
 def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tuple[str, ...]:
-    """Return notes for the user: where to put the file, what the program reads, how similar that is, and any warnings.
+    """Return notes for the user: where to put the file, which outputs the program reads, their similarity, and warnings.
 
-    `prompts` has one soft prompt, or the two halves of a pair for SDXL.
+    `prompts` has one soft prompt, or the two halves of an SDXL pair.
     """
     width = prompts[0].vectors.shape[1]
     program = PROGRAMS["comfyui" if to == "safetensors" else to]  # ComfyUI supports every use of the default file
@@ -86,20 +86,20 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     if not families:
         lines.append(f"the file contains vectors that only work with {_describe_model(prompts[0])}")
     if SDXL in families and len(prompts) == 1:
-        lines.append("only one of SDXL's two encoders uses this file. Use --sdxl OTHER to write a pair")
+        lines.append("only one of SDXL's two encoders uses this file. Use --sdxl OTHER to write a pair.")
     if to == "diffusers" and {SDXL, "flux"} & set(families):
         lines.append(
-            "if the configuration of a text encoder has eos_token_id 2, transformers takes the pooled embedding from a "
-            "soft token. Set its eos_token_id to 49407 first"
+            "if a text encoder's configuration has eos_token_id 2, transformers takes the pooled embedding from a soft "
+            "token. Set eos_token_id to 49407 first."
         )
     lines += [note for prompt in prompts if families and (note := _model_warning(prompt))]
     if to not in _WITHOUT_HARD_PROMPT and any(prompt.hard_prompt for prompt in prompts):
-        lines.append("the file contains the hard prompt. Anyone with the file can read it")
+        lines.append("the file contains the hard prompt, which anyone with the file can read")
     return tuple(lines)
 
 
 def _describe_loaders(prompts: Sequence[SoftPrompt], stem: str, token: str) -> str:
-    """Describe which programs load the default file, by which word, and which ones need another file name."""
+    """List the programs that load the default file, each with its word, and those that need a different file name."""
     tokens, width, pair = prompts[0].tokens, prompts[0].vectors.shape[1], len(prompts) == 2
     words = {
         "a1111": "AUTOMATIC1111 and Forge ({})",
@@ -118,7 +118,7 @@ def _describe_loaders(prompts: Sequence[SoftPrompt], stem: str, token: str) -> s
         if other != stem and not objection(name, other, tokens)
     ]
     return f"the file loads as is in {', '.join(unchanged)}" + (
-        f". Rename it to load it in {', '.join(renamed)}" if renamed else ""
+        f". Rename it to load it in {', '.join(renamed)}." if renamed else ""
     )
 
 
@@ -138,11 +138,11 @@ def _format_similarity(prompts: Sequence[SoftPrompt], family: str) -> str:
 
 
 def _describe_model(prompt: SoftPrompt) -> str:
-    return prompt.model or f"the unknown model of width {prompt.vectors.shape[1]} that they belong to"
+    return prompt.model or f"their own model, which is unknown (width {prompt.vectors.shape[1]})"
 
 
 def _model_warning(prompt: SoftPrompt) -> str:
-    """Return a warning if the width fits but the model is another one or unknown, else ""."""
+    """Return a warning if the width fits but the model differs or is unknown, or else ""."""
     width = prompt.vectors.shape[1]
     model, users = KNOWN_ENCODERS[width].model, KNOWN_ENCODERS[width].used_by
     if prompt.model == model:
@@ -150,5 +150,5 @@ def _model_warning(prompt: SoftPrompt) -> str:
     origin = f"was trained on {prompt.model}" if prompt.model else "belongs to an unknown model"
     return (
         f"warning: {prompt.name or 'the soft prompt'} {origin}. Its vectors only work with that model, "
-        f"and this file is for {model} ({users})"
+        f"but this file is for {model} ({users})."
     )

@@ -2,16 +2,13 @@
 
 `safe_stem` keeps only letters, digits, '-' and '_'. Some words and underscores still cause problems:
 
-- AUTOMATIC1111 and Forge, modules/prompt_parser.py: `re_AND` and `re_break` split a prompt at the words AND and BREAK
-in
-  capitals, also next to a hyphen, before names are matched. modules/textual_inversion/textual_inversion.py then
+- AUTOMATIC1111 and Forge, modules/prompt_parser.py: `re_AND` and `re_break` split a prompt at AND and BREAK in
+  capitals, even next to a hyphen, before names are matched. modules/textual_inversion/textual_inversion.py then
   compares CLIP tokens, and adjacent punctuation forms one token: `fox_,` does not contain the tokens of `fox_`.
-- kohya-ss/sd-scripts, gen_img.py: BREAK is replaced everywhere, even inside a word; " AND " splits a prompt. Names
-become
-  tokens, which must be new to CLIP's vocabulary.
-- InvokeAI, app/util/ti_utils.py: `<name>` with ASCII letters, digits and `., _-`. Its dynamic prompts treat `__name__`
-as
-  a wildcard.
+- kohya-ss/sd-scripts, gen_img.py: BREAK is replaced everywhere, even inside a word, and " AND " splits a prompt. Names
+  become tokens, which must be new to CLIP's vocabulary.
+- InvokeAI, app/util/ti_utils.py: `<name>` may contain ASCII letters, digits and `., _-`. Its dynamic prompts treat
+  `__name__` as a wildcard.
 - ComfyUI, comfy/sd1_clip.py: a name after `embedding:` ends at white space. No safe stem contains syntax.
 """
 
@@ -28,9 +25,9 @@ _WILDCARD = re.compile(r"__.+__")
 
 
 def typeable_stem(to: str, stem: str, tokens: int) -> str:
-    """Return `stem`, or a similar one that works in prompts of the program `to`. `tokens` is the number of soft tokens.
+    """Return `stem`, or a similar stem that works in prompts for the program `to`. `tokens`: number of soft tokens.
 
-    Letters that InvokeAI does not support stay: see `objection`.
+    Letters that InvokeAI does not support stay (see `objection`).
     """
     stem = safe_stem(stem)
     if to.startswith("a1111"):
@@ -46,7 +43,7 @@ def typeable_stem(to: str, stem: str, tokens: int) -> str:
 
 
 def objection(to: str, stem: str, tokens: int) -> str:
-    """Return why `stem` does not work in prompts of the program `to`, as words that follow its name, or ""."""
+    """Return why `stem` does not work in prompts for the program `to`, phrased to follow its name, or ""."""
     if to == "invokeai" and not stem.isascii():
         return "only supports file names with ASCII letters in prompts"
     if typeable_stem(to, stem, tokens) == stem:
@@ -69,7 +66,7 @@ def _clashes_with_vocabulary(stem: str, tokens: int) -> bool:
 
 @lru_cache(maxsize=1)
 def clip_vocabulary() -> frozenset[str]:
-    """Return CLIP's tokens as its vocabulary spells them. Programs look up new words in it."""
+    """Return CLIP's tokens as spelled in its vocabulary, in which other programs look up new words."""
     from softprompt.encoders.clip.tokenizer import Tokenizer
 
     tokenizer = Tokenizer()

@@ -15,10 +15,10 @@ WIDTH, HEIGHT, MARGIN, SCALE = 512, 768, 36, 2  # drawn at twice the size and sc
 BACKGROUND, PANEL, GRID = "#0f1117", "#151922", "#262c3a"
 BRIGHT, TEXT, DIM, CURVE = "#f4f6fb", "#c9d1e0", "#7d8799", "#5cd6ff"
 TOKEN_COLORS = ("#ffb86b", "#ff8fa3", "#c792ea", "#82aaff", "#5cd6ff", "#7fe3b0", "#e6e26a")
-MISSING_GLYPH = "\U0010fffe"  # no font has this character, so each draws its glyph for missing ones
-# the first is Pillow's own font, the same on every system; the others cover more characters, if they are installed
+MISSING_GLYPH = "\U0010fffe"  # no font has this character, so every font draws its missing glyph
+# the first is Pillow's own font, the same on every system; the rest cover more characters but may not be installed
 FONTS = ("", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "ArialUnicode.ttf")
-MAX_TEXT_LENGTH = 600  # characters; longer texts are cut
+MAX_TEXT_LENGTH = 600  # characters; longer text is truncated
 
 
 def draw_card(prompt: SoftPrompt) -> Image.Image:
@@ -44,7 +44,7 @@ def draw_card(prompt: SoftPrompt) -> Image.Image:
 
 
 class _Pen:
-    """Draw in coordinates of the finished card."""
+    """A pen that uses the coordinates of the finished card."""
 
     def __init__(self, image: Image.Image) -> None:
         self._draw = ImageDraw.Draw(image)
@@ -52,7 +52,7 @@ class _Pen:
     def text(
         self, x: float, y: float, text: str, size: float, fill: str, lines: int, right: float = WIDTH - MARGIN
     ) -> float:
-        """Draw text in at most `lines` lines, cut if it is longer. Return the y coordinate below it."""
+        """Draw text on at most `lines` lines, truncated if it is longer. Return the y coordinate below it."""
         printable, font = _choose_font(text, size)
         for line in _wrap_text(printable, font, (right - x) * SCALE, lines):
             self._draw.text((x * SCALE, y * SCALE), line, fill, font)
@@ -72,7 +72,7 @@ class _Pen:
 
 
 def _draw_readout(pen: _Pen, prompt: SoftPrompt, top: float, bottom: float) -> float:
-    """Draw the nearest tokens in lines, as large as they fit. Return the y coordinate below them."""
+    """Draw the nearest tokens, wrapped and as large as fits. Return the y coordinate below them."""
     words = [nearest.token.strip() or "·" for nearest in prompt.readout] or [f"{prompt.tokens} soft tokens"]
     right, rows = WIDTH - MARGIN, [[""]]
     size = 64.0
@@ -147,7 +147,7 @@ def _draw_loss(pen: _Pen, prompt: SoftPrompt, top: float, bottom: float) -> None
 
 
 def _wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float, max_lines: int) -> list[str]:
-    """Wrap text to `width`, between words if possible, and mark the last line with "…" if text is cut."""
+    """Wrap text to `width`, between words if possible. Ends the last line with "…" if the text is truncated."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) < max_lines:
@@ -167,7 +167,7 @@ def _wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float, max_lines:
 
 
 def _choose_font(text: str, size: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Return (text of printable characters, the first font with all of them, or the one with the most)."""
+    """Return the text with unprintable characters replaced, and the first font with all or else most of its glyphs."""
     printable = "".join(char if char.isprintable() else MISSING_GLYPH for char in text[:MAX_TEXT_LENGTH])
     best, fewest = _load_font("", size), len(printable) + 1
     for name in FONTS:

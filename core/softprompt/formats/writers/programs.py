@@ -19,9 +19,9 @@ class Program:
     """A value of `--to`.
 
     Attributes:
-        widths: the widths that it can use alone, each with the families of image models that read them. Empty for
-            programs that only exchange vectors and take any width.
-        supports_pair: whether one file can hold a pair for SDXL.
+        widths: the widths that the program can use without a second half, each with the families of image models that
+            read them. Empty for formats that accept any width.
+        supports_pair: whether one file can hold an SDXL pair.
         word_is_stem: whether the word to type in a prompt is the file name without its suffix.
         custom_token: whether users can choose the word to type.
     """
@@ -35,7 +35,7 @@ class Program:
 
 
 _ANY_ENCODER = {CLIP_L: ("sd1", SDXL, "flux"), CLIP_H: ("sd2",), CLIP_G: (SDXL,)}
-_NO_SDXL_HALF = {CLIP_L: ("sd1",), CLIP_H: ("sd2",)}  # reject or ignore one half of an SDXL pair
+_NO_SDXL_HALF = {CLIP_L: ("sd1",), CLIP_H: ("sd2",)}  # for programs that reject or ignore one half of an SDXL pair
 
 PROGRAMS = {
     "safetensors": Program("safetensors", ".safetensors", {}, supports_pair=True),
