@@ -50,7 +50,7 @@ SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several t
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
 HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
-_WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts it", "": ""}
+_WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts one", "": ""}
 
 
 class Painter:

@@ -151,7 +151,10 @@ class PromptsChanged(Message):
 
 
 class LibraryChanged(Message):
-    """The library has changed, `by_user` if a key caused the change. The cursor moves to `entry`; "" leaves it."""
+    """The library has changed.
+
+    The cursor moves to `entry`, or stays where it is if that is "". `by_user` is True if a key caused the change.
+    """
 
     def __init__(self, entry: str = "", by_user: bool = True) -> None:
         super().__init__()

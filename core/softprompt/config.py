@@ -36,8 +36,8 @@ class TrainConfig:
         tokens: number of soft tokens, or "auto" for the fewest that reach `stop_at`.
         steps: maximum number of optimizer steps, over which the learning rate falls to zero along a cosine.
         rate: Adam's learning rate in standard deviations of the token table, so that one value suits every model.
-        init: start from "noise" with the token table's standard deviation, from random "vocabulary" tokens, from the
-            "prompt"'s own tokens, or from the "soft" prompt passed as `start`.
+        init: what to start from: "noise" with the token table's standard deviation; "vocabulary", random ordinary
+            tokens; "prompt", the prompt's own tokens; or "soft", the soft prompt passed as `start`.
         objective: "cosine" distance; "mse", the mean squared error before normalization; "contrastive", cosine distance
             plus an InfoNCE term that pushes away from `against`; "hidden", the distance between the hidden states that
             image programs of `family` use (softprompt.objectives.hidden_states); or "mixed", the hidden loss with
@@ -51,8 +51,8 @@ class TrainConfig:
         stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.
         seed: seed for noise and random choices. On the CPU, the same seed gives bit-identical results.
-        long: what to do with a prompt longer than the context length: "refuse" it, train on the mean of its "chunk"s,
-            or "cut" it.
+        long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
+            the mean of the chunks, or "cut" it.
     """
 
     tokens: int | Literal["auto"] = 10
@@ -78,8 +78,7 @@ class TrainConfig:
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set. auto finds the fewest tokens that reach stop_at. "
-                "Set it, for example with --stop-at 0.99."
+                "tokens is auto, but stop_at is not set. Set the similarity to reach, for example with --stop-at 0.99."
             )
         _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
         _check_whole(
@@ -178,9 +177,9 @@ class HardConfig:
             encoder, or "pez" (Wen et al. 2023).
         steps: number of rounds ("exchange") or optimizer steps ("pez"), or None for the method's default.
         seconds: time limit, or None. Without a limit, equal settings and seeds give equal results.
-        init: start from the prompt's own "words" and random tokens, or from "random" tokens only.
-        words: allow "any" token that re-tokenizes to itself, only "ascii" tokens, or only "dictionary" words, which
-            consist of ASCII letters.
+        init: what to start from: "words", the prompt's own words and random tokens, or "random", random tokens only.
+        words: which tokens to allow: "any" that survive re-tokenizing (softprompt.discrete.vocabulary), "ascii" tokens
+            only, or "dictionary", whole words of ASCII letters only.
         block: strings that must not appear in the hard readout.
     """
 

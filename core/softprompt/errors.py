@@ -106,7 +106,7 @@ class EntryDamaged(LibraryError):
 
 
 class EntryRefused(LibraryError):
-    """A soft prompt that was not saved, because it could not be opened again. The message gives the reason."""
+    """A soft prompt that was not saved, because it could not have been opened again. The message gives the reason."""
 
     bad_input = True
 

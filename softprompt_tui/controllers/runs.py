@@ -210,7 +210,7 @@ class RunsController:
                 self._move(run_id, -1 if action is OnRun.UP else 1)
 
     async def _drop(self, run: RunSummary) -> None:
-        question = f"{sanitize(run.display_name)} is at step {run.step}, and none of it is saved."
+        question = f"{sanitize(run.display_name)} is at step {run.step}. Dropping it discards this progress."
         if await self.context.ask(AskKey(question, [("d", "drop it anyway")])) == "d":
             await self._send(p.Drop(run.id))
 

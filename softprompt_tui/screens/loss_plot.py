@@ -47,8 +47,8 @@ class PlotScreen(ModalScreen[None]):
         """Show a different series.
 
         Args:
-            curve_noun: what the curves behind the main one are, in plural: "restarts".
-            measure: what the curve shows: "loss".
+            curve_noun: a plural noun for the curves behind the main one, such as "restarts".
+            measure: the quantity that the curve shows, such as "loss".
         """
         self.caption, self.series, self.curve_noun, self.measure = title, series, curve_noun, measure
         self.draw()

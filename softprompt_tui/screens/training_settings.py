@@ -23,7 +23,7 @@ SETTINGS = {  # name: (default, meaning)
     "share": ("0.3", "for mixed: weight of the hidden objective"),
     "against": ("", "for contrastive: other prompts, split by |"),
     "patience": ("", "stop after n steps without progress"),
-    "norms": ("held", "held: at the norm of usual words; or free"),
+    "norms": ("held", "held: at a typical word's norm; or free"),
     "seed": ("0", "random seed"),
     "plain": ("no", "yes: drop weights, LoRA tags, wildcards"),
     "long": ("refuse", "overlong prompts: refuse, chunk or cut"),

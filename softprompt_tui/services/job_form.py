@@ -76,7 +76,7 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
     norms = more.get("norms", "held")
     if norms not in ("held", "free"):
         raise ConfigError(
-            f"norms is {norms!r}. Use held to keep every soft token at most as long as a typical word's vector, or "
+            f"norms is {norms!r}. Use held to keep every soft token no longer than a typical word's vector, or "
             "free to let it grow."
         )
     settings["project_norm"] = norms == "held"

@@ -168,7 +168,7 @@ class WorkerConnection:
     async def ask(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Send a request and return the raw reply."""
         if self._writer is None:
-            raise WorkerError("there is no worker; ctrl+r starts one")
+            raise WorkerError("there is no worker: ctrl+r starts one")
         if self._last_run and isinstance(request, p.NEEDS_CURRENT_WORKER):
             raise older_worker_error(self._last_run)
         self._last_request += 1

@@ -110,7 +110,7 @@ def _parse_settings(values: Any) -> Settings:
             raise TypeError(f"{setting.name} has the wrong type: {str(value)[:40]!r}")
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         if not all(isinstance(text, str) for text in inner):
-            raise TypeError(f"{setting.name} contains a value that is not text")
+            raise TypeError(f"{setting.name} contains a value that is not a string")
         checked[setting.name] = value
     checked["train"] = default.train | {key: text for key, text in checked["train"].items() if key in default.train}
     return Settings(**checked)

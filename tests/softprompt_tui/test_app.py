@@ -551,7 +551,7 @@ def test_quitting_asks_while_the_worker_is_starting(worker_starts: bool, monkeyp
         d.worker.begin(run)
         await d.until(lambda: d.app.runs.by_id[run].state == "running")
         d.worker.die()
-        await d.shows("no worker: ctrl+r starts it")
+        await d.shows("no worker: ctrl+r starts one")
         monkeypatch.setattr(client, "connect", connect)
         async with FakeWorker(d.worker.runs) as new_worker:
             await d.pilot.press("ctrl+r")
@@ -564,7 +564,7 @@ def test_quitting_asks_while_the_worker_is_starting(worker_starts: bool, monkeyp
             if worker_starts:
                 await d.until(lambda: new_worker.runs[run].state == "stopped")
             else:
-                await d.shows("no process can be started", "no worker: ctrl+r starts it")
+                await d.shows("no process can be started", "no worker: ctrl+r starts one")
                 assert d.app.is_mounted_and_running()
                 assert not new_worker.requests
 
@@ -630,7 +630,7 @@ def test_the_interface_does_not_quit_if_a_run_cannot_be_stopped(monkeypatch: pyt
 def test_one_key_restarts_a_dead_worker() -> None:
     async def scene(d: Session) -> None:
         d.worker.die()
-        await d.shows("no worker: ctrl+r starts it")
+        await d.shows("no worker: ctrl+r starts one")
         async with FakeWorker() as new_worker:
             await d.pilot.press("ctrl+r")
             await d.until(lambda: d.app.worker.state == "up")

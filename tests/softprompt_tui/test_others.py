@@ -240,7 +240,7 @@ def test_the_reason_for_a_missing_worker_stays_on_the_screen(tmp_path: Path, mon
         async with app.run_test(notifications=True, size=(120, 40)) as pilot:
             d = Session(app, pilot, FakeWorker())
             await d.shows(
-                "is open to other users", f"{RUNTIME_VARIABLE}=/tmp/softprompt-tui-", "no worker: ctrl+r starts it"
+                "is open to other users", f"{RUNTIME_VARIABLE}=/tmp/softprompt-tui-", "no worker: ctrl+r starts one"
             )
             app.show_status("something else", "warning")
             await d.shows("something else")

@@ -110,7 +110,7 @@ class Batch:
         library.prepare()
         remove_stale(self.folder)
         with ExitStack() as stack:
-            message = "another process is training this batch. Wait for it to finish, or stop it and continue here"
+            message = "another process is training this batch. Wait for it to finish, or stop it and continue here."
             stack.callback(ProcessLock(self.folder / f"{self.id}.lock", message).release)
             output = None
             if out is not None:
@@ -121,7 +121,7 @@ class Batch:
                 stack.callback(
                     ProcessLock(
                         self.folder / f"out-{name}.lock",
-                        f"another process is writing to {path}. Choose another file for --out",
+                        f"another process is writing to {path}. Choose another file for --out.",
                     ).release
                 )
                 record = self.folder / f"out-{name}{SUFFIX}"
@@ -159,7 +159,7 @@ def train_batch(
 
 
 def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: ExitStack) -> tuple[Iterator[Row], str]:
-    """Return the rows and the path of the source, or "" if it is not a regular file."""
+    """Return the rows, and the path of the source or "" if it is not a regular file."""
     if isinstance(source, str | os.PathLike):
         try:
             file: BinaryIO = stack.enter_context(Path(source).open("rb"))  # noqa: SIM115  # the caller closes it

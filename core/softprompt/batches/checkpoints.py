@@ -46,7 +46,7 @@ class ProcessLock:
     def release(self) -> None:
         self.path.unlink(
             missing_ok=True
-        )  # before the lock is released: `try_lock` checks that the file still has its name
+        )  # before releasing the lock: `try_lock` checks that the file still exists under its name
         os.close(self._descriptor)
 
 

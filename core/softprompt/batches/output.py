@@ -166,7 +166,7 @@ class OutputFile:
             self.sync()
 
     def sync(self) -> None:
-        """Flush the lines to disk, then record their length. After a crash in between, that is merely too small."""
+        """Flush the lines to disk, then record their length. A crash in between leaves the previous, shorter length."""
         with name_path_in_errors(self.path):
             sync(self._descriptor)
         save_record(self._record_path, OutputRecord((self._to_record(),), self._batch))
@@ -204,7 +204,7 @@ class OutputFile:
         """Read the complete lines into `ids`.
 
         Returns:
-            The bytes of these lines, whether the last lacks its line end, whether any entry repeats, the error lines.
+            Their total length, whether the last line end is missing, whether any entry repeats, and the error lines.
         """
         length, has_end, has_duplicates = 0, True, False
         errors = []

@@ -56,7 +56,7 @@ MAX_COLUMNS_SHOWN = 8  # in a message
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the file: either values by key, including "prompt", or an error. `line` counts from 1."""
+    """A row that starts in `line` (from 1): its values by key, including "prompt", or an error."""
 
     line: int
     values: dict[str, Any]
@@ -245,7 +245,7 @@ def _parse_options(number: int, text: str, keys: RowKeys) -> Row:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        return Row(number, {}, f"its options cannot be parsed: {error}. Quote each value with matching quotation marks")
+        return Row(number, {}, f"its options cannot be parsed: {error}. Put matching quotation marks around values.")
     values: dict[str, list[str]] = {}
     option = ""
     for word in words:
@@ -279,7 +279,7 @@ def parse_row(number: int, value: Any, keys: RowKeys) -> Row:
     if isinstance(value, str):
         return Row(number, {"prompt": value})
     if not isinstance(value, Mapping):
-        shown = "a list. Put each item on its own line" if isinstance(value, list) else f"{value!r:.40}"
+        shown = "a list. Put each item on its own line." if isinstance(value, list) else f"{value!r:.40}"
         return Row(number, {}, f"it must be an object or a string, but is {shown}")
     try:
         return Row(number, {resolved: inner for key, inner in value.items() if (resolved := keys.resolve(str(key)))})
@@ -310,14 +310,14 @@ def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys)
             return
         except csv.Error as error:
             hint = "Is a quotation mark missing, or not doubled inside a cell?"
-            location = f" The quotation mark in line {feed.opened:,} is not closed" if feed.opened else ""
+            location = f" The quotation mark in line {feed.opened:,} is not closed." if feed.opened else ""
             yield Row(line, {}, f"it is not valid CSV: {error}. {hint}{location}")
             continue
         if feed.too_long >= line:
             yield _too_long_row(feed.too_long)
         elif len(cells) > len(columns):
             problem = f"it has {len(cells)} cells, but the header has {len(columns)}"
-            yield Row(line, {}, f"{problem}. Quote any cell that contains {delimiter!r}")
+            yield Row(line, {}, f"{problem}. Quote any cell that contains {delimiter!r}.")
         elif any(cell.strip() for cell in cells):
             values = {key: cell for key, cell in zip(columns, cells, strict=False) if key and (cell or key == "prompt")}
             if not is_style:
@@ -352,7 +352,7 @@ class _CsvLines:
         self._length += len(text)
         if self._length > MAX_RECORD_LENGTH and self._number > self._row_start:
             open_mark = f"opens in line {self.opened:,} and is not closed"
-            problem = open_mark if self.opened else f"is wrong after line {self._row_start:,}"
+            problem = open_mark if self.opened else f"is misplaced after line {self._row_start:,}"
             raise FileRefused(
                 f"{self.name}: a quotation mark {problem} (the row that starts in line {self._row_start:,} has more "
                 f"than {MAX_RECORD_LENGTH:,} characters). Close it, or double quotation marks inside a cell."

@@ -26,7 +26,7 @@ class BenchEnvironment:
     notify: Callable[[str], None] = lambda _: None
 
     def select_texts(self, tokens: int, count: int) -> list[str]:
-        """Return prompts long enough to measure `tokens` soft tokens. Notify the user if there are none."""
+        """Return prompts long enough to measure `tokens` soft tokens. Calls `notify` if there are none."""
         texts = select_prompts(self.encoder, list(self.plan.texts), tokens, count)
         if not texts:
             self.notify(

@@ -95,7 +95,7 @@ def _run_ours(
     synchronize(encoder.device)
     started_at = time.perf_counter()
     search_similarity = 0.0  # of the ids; the readout reports the similarity of its text
-    seconds = 0.0  # of the search, without grading in contexts, which no other method does
+    seconds = 0.0  # of the search, without the grading in contexts that only our method does
 
     def on_report(report: HardReport) -> None:
         nonlocal search_similarity, seconds

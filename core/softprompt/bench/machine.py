@@ -47,7 +47,7 @@ class Machine:
 
 
 def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
-    """Describe this machine. Measures the median time of a matrix product in the encoder's precision, for `seconds`."""
+    """Describe this machine. Times matrix products in the encoder's precision for `seconds` and uses the median."""
     device = encoder.device
     matmul = Matmul(device, encoder.tower.table.dtype)
     return Machine(
@@ -91,8 +91,8 @@ def synchronize(device: torch.device) -> None:
 def time_in_turns(calls: Mapping[str, Call], seconds: float, device: torch.device) -> dict[str, float]:
     """Return the median seconds of each call. The calls take turns, so that a busy machine slows all of them alike.
 
-    A turn is one untimed call, because the call before has emptied the caches and released memory, and then a burst of
-    timed calls. As in training, the device is synchronized only at the ends of a burst.
+    A turn is a burst of timed calls after one untimed call, because the previous call has emptied the caches and
+    released memory. As in training, the device is synchronized only at the ends of a burst.
     """
     bursts = {}
     for name, call in calls.items():

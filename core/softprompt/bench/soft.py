@@ -112,7 +112,7 @@ def _summarize(method: str, tokens: int, grades: Grades, copies: Grades) -> Soft
 
 
 def mean_of_worst_tenth(values: Sequence[float]) -> float:
-    """Return the mean of the lowest tenth of the values, but of at least one."""
+    """Return the mean of the lowest tenth of the values, or the lowest value if there are few."""
     return mean(sorted(values)[: max(1, round(len(values) / 10))])
 
 

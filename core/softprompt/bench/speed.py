@@ -49,7 +49,7 @@ class TrainingStep:
 
 
 def measure_speed(environment: BenchEnvironment) -> Iterator[Row]:
-    """Yield a BatchRow per batch size, without and with contexts, then StepRows by batch, token count and vocabulary."""
+    """Yield BatchRows by batch size, without and with contexts, then StepRows by batch, token count and vocabulary."""
     encoder, plan, notify = environment.encoder, environment.plan, environment.notify
     yield from _measure_batches(environment)  # first: on a CPU, peak memory would include earlier measurements
     vocabulary = len(encoder.ordinary_ids)

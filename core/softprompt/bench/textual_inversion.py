@@ -1,7 +1,7 @@
 """The peer for soft prompts: a textual inversion loop (Gal et al. 2022; the diffusers example).
 
-It runs AdamW with a constant rate on k vectors, computes the whole padded context length at every step, and has neither
-a norm limit nor contexts. Shapes: r soft prompts, k tokens, w width, e embed_dim.
+It runs AdamW with a constant rate on k vectors, computes every position up to the context length at every step, and has
+neither a norm limit nor contexts. Shapes: r soft prompts, k tokens, w width, e embed_dim.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MAX_TUNING_STEPS = 1000
 class Inversion:
     """Textual inversion of r prompts at once, from `start` (r, k, w) towards `targets` (r, e).
 
-    With `padded`, a step computes the whole context length in every layer, as the original loop does. Otherwise it
-    computes only the positions that matter, with the same result: use this where time is not measured.
+    With `padded`, a step computes every position up to the context length in every layer, as the original loop does.
+    Otherwise it computes only the positions that matter, with the same result, for uses that do not measure time.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Inversion:
         r, k, _ = start.shape
         config, specials, tower = encoder.config, encoder.specials, encoder.tower
         self.token_batch = encoder.batch_rows([[-1 - i for i in range(k)]])
-        # for other encoders, the token batch computes the whole context length itself
+        # for other encoders, the token batch computes every position itself
         self.padded = padded and config.ignores_padding and config.pooling != "cls"
         begin, end = len(specials.start), len(specials.start) + k
         pads = config.context - end - len(specials.end)

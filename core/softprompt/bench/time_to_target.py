@@ -29,7 +29,7 @@ GRADE_STEPS = 5  # steps between gradings
 
 
 def measure_time(environment: BenchEnvironment) -> Iterator[TimeRow]:
-    """Yield a TimeRow per method. Methods take turns on each prompt, and all but the warm start begin alike."""
+    """Yield a TimeRow per method. Methods take turns on each prompt; all but the warm start share start vectors."""
     encoder, plan, notify = environment.encoder, environment.plan, environment.notify
     texts = environment.select_texts(SOFT_TOKENS, plan.count)
     if not texts:
@@ -46,7 +46,7 @@ def measure_time(environment: BenchEnvironment) -> Iterator[TimeRow]:
         TUNED: (goal, partial(inversion, rate=environment.tuned_rate)),
         INVERSION: (goal, partial(inversion, rate=DEFAULT_RATE)),
     }
-    _train_ours(encoder, texts[0], GOAL_CONFIG)  # gets the one-time work of the first step done
+    _train_ours(encoder, texts[0], GOAL_CONFIG)  # absorbs the one-time work of the first step
     results: dict[str, list[GoalResult]] = {method: [] for method in methods}
     batch_row: TimeRow | None = None
     interrupted: KeyboardInterrupt | None = None
@@ -94,7 +94,7 @@ def _train_ours(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalRes
 
 
 def _train_to_both_goals(encoder: TextEncoder, text: str, config: TrainConfig) -> GoalResult:
-    """Train with the shipped defaults until both goals are reached. The time for grading does not count."""
+    """Train with the shipped defaults until both goals are reached. Time spent on grading does not count."""
     synchronize(encoder.device)
     started_at = time.perf_counter()
     prompt = tokenize_prompt(encoder, text)

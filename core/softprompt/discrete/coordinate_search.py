@@ -2,8 +2,8 @@
 
 The gradient at a neutral filler in every gap proposes the next token, and the encoder scores all proposals in a batch.
 A slightly worse round is sometimes accepted, less and less often (simulated annealing, Kirkpatrick et al. 1983).
-Removing and inserting several tokens (large neighbourhood search, Shaw 1998) improves sequences that no single swap
-can, where position sweeps (Shin et al. 2020, AutoPrompt; Zou et al. 2023, GCG) get stuck after two rounds.
+Replacing several tokens at once (large neighbourhood search, Shaw 1998) improves sequences that no single swap could
+improve; position sweeps (Shin et al. 2020, AutoPrompt; Zou et al. 2023, GCG) get stuck there after two rounds.
 Shapes: r chains, l tokens, g gaps, m candidates per gap, w width.
 """
 

@@ -47,7 +47,7 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, rows: Tensor, shared: int = 0) -> Tensor:
-        """Return similarities (b,) of token rows (b, l), or of groups (g, m, l) that share the first `shared` tokens."""
+        """Return similarities (b,) of token rows (b, l), or of groups (g, m, l) that share their first `shared` ids."""
         if rows.ndim == 2:
             rows = rows.unsqueeze(1)
             shared = 0

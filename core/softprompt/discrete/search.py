@@ -29,7 +29,7 @@ from softprompt.system.generators import drive
 
 EXCHANGE_ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_REPORT_STEPS = 10  # steps per report
-MAX_PROMPT_TOKENS = 32  # number of the prompt's tokens that are offered to the first round
+MAX_PROMPT_TOKENS = 32  # tokens of the prompt that are offered to the first round
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ def _readout(
     seconds: float,
 ) -> HardReadout:
     if searcher.best.row is None:
-        raise ConfigError("no text that --hard-words and --hard-block allow survives re-tokenizing. Allow more words.")
+        raise ConfigError(
+            "no text allowed by --hard-words and --hard-block tokenizes back to its own tokens. Allow more words."
+        )
     text = vocabulary.decode(searcher.best.row)
     row = encoder.tokenizer.encode(text)
     contexts = [ALONE, *contexts_that_fit(encoder, prompt, GRADING_CONTEXTS, len(row))]

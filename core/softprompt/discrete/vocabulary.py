@@ -34,7 +34,7 @@ def typeable_tokens(encoder: TextEncoder) -> dict[int, str]:
     if encoder not in _typeable:
         tokenizer = encoder.tokenizer
         ids = [i for i in encoder.ordinary_ids.tolist() if is_readable(tokenizer.piece(i))]
-        if encoder.config.pooling == "argmax":  # pooling would pick a higher id instead of the end token
+        if encoder.config.pooling == "argmax":  # pooling would pick a token with a higher id than the end token
             ids = [i for i in ids if i < max(encoder.specials.end)]
         texts = {i: decode_typed(tokenizer, [i]) for i in ids}
         _typeable[encoder] = {i: text for i, text in texts.items() if tokenizer.encode(text) == [i]}

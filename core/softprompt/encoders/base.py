@@ -1,8 +1,9 @@
 """The frozen-model interface: all that the training loop knows about a model.
 
-The loop never encodes anything. It asks the model only for facts about its token embeddings, with which it starts and
-scales soft prompts; the objective turns soft tokens into a loss (objectives/base.py). With a FrozenModel and an
-objective, `train_one` and `train_scheduled` work; `train` also needs load_encoder and the grading in trainer.measure.
+The loop never encodes anything. It asks the model only for facts about its token embeddings, and uses them to
+initialize and scale soft prompts; the objective turns soft tokens into a loss (objectives/base.py). With a FrozenModel
+and an objective, `train_one` and `train_scheduled` work; `train` also needs load_encoder and the grading in
+trainer.measure.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
     reserved = next((i for i in ids if i in tokenizer.reserved_ids), None)
     if reserved is not None:
         raise PromptError(
-            f"the text contains {tokenizer.piece(reserved)}, a special token of the model. Remove it, because the model "
+            f"the text contains {tokenizer.piece(reserved)}, a special token of the model. Remove it: the model "
             "ignores everything after an end token."
         )
     return ids

@@ -24,8 +24,8 @@ class ModelInfo:
     """A model's text tower and where to download it.
 
     Attributes:
-        parameters: number of parameters of the text tower.
         context: the context length.
+        parameters: number of parameters of the text tower.
         repository: on the Hugging Face hub.
         files: possible names of the weights file in the repository, in order of preference.
         tokenizer: hub repository of a tokenizer that needs the transformers package, or "".

@@ -23,13 +23,13 @@ from filelock import FileLock, SoftFileLock
 from softprompt.encoders.catalog import ModelInfo
 from softprompt.errors import ModelUnavailable, model_not_supported
 
-MAX_FAILED_TRIES = 5  # in a row, without receiving a single byte
+MAX_FAILED_TRIES = 5  # tries that receive no bytes
 # the wait doubles with every failed try; a hub that asks for more than the maximum counts as unavailable
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.25, 600.0
 BUSY_STATUSES = (429, 503)
 POLL_SECONDS = 0.25  # between calls to `on_progress` while waiting; it can cancel the wait
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes received and the total, both 0 while the total is unknown. It may raise to cancel the download."""
+"""Called with the bytes received and the total, both 0 while the total is unknown. May raise to cancel the download."""
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -56,10 +56,15 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
             continue  # try the next file name
         except GatedRepoError as error:
             raise ModelUnavailable(
-                f"{info.name} requires accepting its terms. Accept them at huggingface.co/{info.repository}, then set HF_TOKEN."
+                f"access to {info.name} requires accepting its terms of use. Accept them at "
+                f"huggingface.co/{info.repository}, then set HF_TOKEN."
             ) from error
         except RepositoryNotFoundError as error:
-            hint = ", or it is private. Set HF_TOKEN to a token with read access." if error.response.status_code == 401 else ""
+            hint = (
+                ", or it is private. Set HF_TOKEN to a token with read access."
+                if error.response.status_code == 401
+                else ""
+            )
             raise ModelUnavailable(f"{info.name} is unavailable: the hub has no {info.repository}{hint}") from error
         except HfHubHTTPError as error:
             raise _status_error(info, error.response.status_code) from error
@@ -104,7 +109,7 @@ def _seconds_to_wait(response: Any) -> float | None:
 
 
 def _wait(info: ModelInfo, url: str, seconds: float, failed: int, on_poll: Callable[[], None]) -> None:
-    """Wait before the next try: `seconds` if the hub asked for that, otherwise longer after every failed try.
+    """Wait before the next try: `seconds` if the hub gave a time, otherwise longer after every failed try.
 
     Raises:
         ModelUnavailable: the hub asks us to wait longer than MAX_WAIT_SECONDS.
@@ -162,7 +167,8 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
             _fetch_blob(info, metadata.location, blob, size, on_progress)
         except OSError as error:
             raise ModelUnavailable(
-                f"cannot write to {blob.parent}: {error.strerror}. Free some space, or set HF_HOME to another folder."
+                f"cannot write to {blob.parent}: {error.strerror}. Set HF_HOME to a writable folder on a "
+                "disk with enough space."
             ) from error
     try:
         return Path(_retry_while_busy(info, url, lambda: hf_hub_download(info.repository, file), on_poll))
@@ -173,7 +179,7 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
 
 
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: OnBytes | None) -> None:
-    """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if the blob is named by it."""
+    """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if it names the blob."""
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{blob.name}.softprompt-partial")
 
@@ -194,7 +200,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
             missing, free = size - _file_size(partial), shutil.disk_usage(blob.parent).free
             if missing > free:
                 raise ModelUnavailable(
-                    f"{info.name} needs {missing / 1e6:,.0f} MB, but {blob.parent} has only {free / 1e6:,.0f} MB of free space. "
+                    f"{info.name} needs {missing / 1e6:,.0f} MB, but {blob.parent} has only {free / 1e6:,.0f} MB free. "
                     "Free some space, or set HF_HOME to a folder on another disk."
                 )
             seconds = 0.0

@@ -26,13 +26,13 @@ def load_encoder(
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        precision: of the text tower, "float32" or "bfloat16". Soft tokens, losses and results are always float32.
+        precision: "float32" or "bfloat16", for the text tower. Soft tokens, losses and results are always float32.
         on_progress: called during a download with the bytes received so far and the total.
 
     Raises:
         UnknownModel: no model has this name.
         ModelRefused: this version cannot run the model faithfully.
-        ModelUnavailable: the model cannot be downloaded or loaded now.
+        ModelUnavailable: the model cannot be downloaded or loaded at the moment.
         ConfigError: `precision` is unknown.
         DeviceError: this machine has no such device.
 
@@ -55,7 +55,7 @@ def load_encoder(
         encoder = load_by_name(name, on_progress)
     try:
         return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    except RuntimeError as error:  # raised by torch if the device is lost or out of memory
+    except RuntimeError as error:  # torch raises it if the device is lost or out of memory
         raise ModelUnavailable(
             f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu."
         ) from error

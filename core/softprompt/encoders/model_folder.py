@@ -68,13 +68,13 @@ def read_folder(name: str, path: Path) -> ModelFolder:
         ModelRefused: this version cannot run the model faithfully.
     """
     if not path.is_dir():
-        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder that contains {CONFIG_FILE} and weights.")
+        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder with {CONFIG_FILE} and weights.")
     config = read_config(path / CONFIG_FILE)
     return ModelFolder(name, path, config, check_text_config(name, config))
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the `model_cfg` of a configuration file. Raises ModelUnavailable if there is none."""
+    """Return the `model_cfg` of a configuration file. Raises ModelUnavailable if there is no valid one."""
     try:
         return parse_config(read_json(path))
     except (OSError, ValueError) as error:
@@ -114,7 +114,7 @@ def parse_json(raw: bytes) -> object:
 
 
 def check_text_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the `text_cfg` of a configuration. Raises ModelRefused if this version cannot honor one of its settings."""
+    """Return the `text_cfg` of a configuration. Raises ModelRefused if a setting in it is not supported."""
     text: dict[str, Any] = config["text_cfg"]
     if text.get("text_arch") == "clip":  # open_clip 4's name for the only architecture of open_clip 3
         del text["text_arch"]
@@ -197,11 +197,11 @@ def check_weights(folder: ModelFolder, weights: Path) -> None:
     for key, shape in expected.items():
         actual = shapes.get(key, shapes.get(f"text.{key}", shape))  # open_clip checks weights with other names
         if actual != shape:
-            names = ("token rows", "vocab_size") if key.startswith("token") else ("positions", "context_length")
+            names = ("tokens", "vocab_size") if key.startswith("token") else ("positions", "context_length")
             raise model_not_supported(
                 folder.name,
-                f"its weights have {' x '.join(f'{size:,}' for size in actual)} for {names[0]} and width, "
-                f"its text_cfg {' x '.join(f'{size:,}' for size in shape)} ({names[1]}, width)",
+                f"its weights have {' x '.join(f'{size:,}' for size in actual)} ({names[0]}, width), "
+                f"but its text_cfg has {' x '.join(f'{size:,}' for size in shape)} ({names[1]}, width)",
             )
 
 
@@ -216,7 +216,7 @@ def _read_shapes(name: str, weights: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _load_pickle(name: str, weights: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file written by `torch.save`: a state dict, or a training checkpoint that contains one."""
+    """Return the tensors of a file written by `torch.save`: a state dict, or a training checkpoint with one."""
     import pickle
 
     import torch

@@ -189,20 +189,20 @@ def job_from_composition(parsed: ParsedPrompt, **settings: Any) -> TrainJob:
     """Create the job that trains a soft prompt to mean a whole composition.
 
     Args:
-        settings: the other fields of the TrainJob.
+        settings: values for the other fields of TrainJob.
 
     Raises:
-        PromptError: the prompt of a soft prompt is unknown, or only some of its soft tokens are used.
+        PromptError: a soft prompt's hard prompt is unknown, or only some of its soft tokens are used.
     """
     if parsed.partial_names:
         raise PromptError(
-            f"only some soft tokens of {parsed.partial_names[0]} are used, and these have no meaning to train on. "
+            f"only some soft tokens of {parsed.partial_names[0]} are used; on their own, they have no meaning to train on. "
             f"Use all of them with [{parsed.partial_names[0]}]."
         )
     meanings = parsed.reference_texts()
     if not meanings:
         raise PromptError(
-            "one of the soft prompts comes from a file that does not say what it means, so it cannot be trained on. "
+            "one of the soft prompts comes from a file without a prompt, so there is no meaning to train on. "
             "Set its prompt with `softprompt-tui assign NAME --prompt TEXT`."
         )
     if len(meanings) == 1:
@@ -214,7 +214,7 @@ def hard_readout_job(entry: Entry, hard: HardConfig, device: str = "auto") -> Ha
     """Create the job that searches for an entry's hard readout. Raises PromptError if its prompt is unknown."""
     if not entry.prompt.hard_prompt:
         raise PromptError(
-            f"{entry.prompt.name} comes from a file that does not say what it means, so it has no hard readout. "
+            f"{entry.prompt.name} comes from a file without a prompt, so there is no meaning to search for. "
             f"Set its prompt with `softprompt-tui assign '{entry.prompt.name}' --prompt TEXT`."
         )
     return HardReadoutJob(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)

@@ -92,8 +92,7 @@ class Lookup:
         """Return a page of the entries, or of the trash.
 
         Args:
-            words: words or beginnings of words. An entry must have all of them in its name, hard prompt, readout, tags or
-                note.
+            words: words or beginnings of words. An entry must have them all in its name, hard prompt, readout, tags or note.
             sort: one of SORTS. Dates and numbers are in descending order.
             locate: id of an entry whose position in the list is also returned.
 

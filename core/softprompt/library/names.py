@@ -91,7 +91,7 @@ def check_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """Return the tags stripped, sorted and unique. Raises BadName if a tag is invalid or there are too many."""
     unique = {name_key(tag): tag for tag in map(_check_tag, as_tag_list(tags))}
     if len(unique) > MAX_TAGS:
-        raise BadName(f"a soft prompt can have at most {MAX_TAGS} tags, not {len(unique)}")
+        raise BadName(f"a soft prompt can have at most {MAX_TAGS} tags, but there are {len(unique)}")
     return tuple(unique[key] for key in sorted(unique))
 
 

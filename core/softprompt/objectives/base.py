@@ -21,7 +21,7 @@ from softprompt.prompts.lineage import WeightedText
 
 @dataclass(frozen=True)
 class HardPrompt:
-    """A hard prompt, or a mix of several, tokenized for one model.
+    """A hard prompt, or a mix of several texts, tokenized for one model.
 
     Attributes:
         text: the user's text, or a description of the mix.
@@ -47,7 +47,10 @@ class HardPrompt:
 
 
 class Target(Protocol):
-    """Everything one training run is compared against, computed before its first step. Opaque except to its objective."""
+    """Everything one training run is compared against, computed before its first step.
+
+    Opaque to all code except its objective.
+    """
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -56,12 +59,11 @@ class Target(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Measurements from one step, for every row."""
+    """Measurements from one step, for every row. `stop_at` watches the lower of the two similarities."""
 
     loss: Tensor  # (R,) minimized; carries a gradient. The result of training is the vectors with the lowest loss.
     similarity: Tensor  # (R,) of the soft prompt alone, without a context
     composed: Tensor  # (R,) composed similarity: the mean over this turn's contexts
-    # the stopping rule `stop_at` watches the lower of both similarities
 
 
 class SlotTarget(NamedTuple):

@@ -10,12 +10,13 @@ Only content positions are matched, without the start token, end token and paddi
 in every prompt. Diffusion models also use the end token and the padding, which summarize the prompt if attention is
 causal, but these are up to 74 nearly equal positions and would outweigh a few words. `flux` compares the end token's
 own state; `similarity` compares the same state after projection. In a causal tower, padding does not affect the states
-of the content, so it does not matter how a program pads. In other towers, the padding is this encoder's.
+of the content, so it does not matter how a program pads. In other towers it
+does, and the padding is that of this encoder.
 
 The value describes the input of a diffusion model and does not predict images: it ignores the order of positions and
-how much the image model attends to each. A soft prompt needs as many different states as the hard prompt to reach 1, so
-one with fewer tokens stays below. Where states share large components, as they do before the last layer, even unrelated
-prompts are close to 1, so only values of the same family are comparable.
+how much the image model attends to each. To reach 1, a soft prompt needs as many different states as the hard prompt,
+so with fewer tokens it stays below. Where states share large components, as they do before the last layer, even
+unrelated prompts are close to 1, so only values of the same family are comparable.
 
 Shapes: r sets of soft tokens, b token rows, m and n positions, w width; R rows of a training batch.
 """
@@ -143,7 +144,7 @@ class HiddenStatesReference:
 
 
 def supported_families(encoder: TextEncoder) -> tuple[ImageProgram, ...]:
-    """Return the families that an encoder supports. flux needs an end token, which some tokenizers lack."""
+    """Return the families to measure on an encoder. flux needs an end token, which some tokenizers lack."""
     families = families_for(encoder.width, encoder.config.layers)
     return tuple(family for family in families if encoder.specials.end or not HIDDEN_STATE_SPECS[family].pooled)
 

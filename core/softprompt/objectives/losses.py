@@ -21,7 +21,7 @@ TEMPERATURE = 0.07  # of the contrastive loss; CLIP's initial value (Radford et 
 def cosines(outputs: Tensor, directions: Tensor) -> Tensor:
     """Return the cosines (R, b) between `outputs` (R, b, e) and the unit vectors `directions` (R, b, e).
 
-    Gradients flow only to `outputs`, and only first-order ones.
+    Only first-order gradients flow, and only to `outputs`.
     """
     similarities: Tensor = _Cosines.apply(outputs, directions)
     return similarities

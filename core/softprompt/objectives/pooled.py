@@ -37,7 +37,7 @@ class TurnTargets:
 
     targets: Tensor  # (b, e), not normalized
     loss_weights: Tensor  # (b,)
-    composed_weights: Tensor  # (b,) for the mean that is the composed similarity
+    composed_weights: Tensor  # (b,) for the composed similarity, a weighted mean
 
     @cached_property
     def directions(self) -> Tensor:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 # number of values in `source`, characters per value, characters in total
-MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_SOURCE_BYTES = (64, 4000, 100_000)
-_FIRST_YEAR, _LAST_YEAR = 2, 9998  # a year inside datetime's range, so that any time zone can express the time
+MAX_SOURCE_VALUES, MAX_SOURCE_LENGTH, MAX_TOTAL_SOURCE_LENGTH = (64, 4000, 100_000)
+_FIRST_YEAR, _LAST_YEAR = 2, 9998  # one year inside datetime's range, so that any time zone can express the time
 
 
 def parse_number(value: Any) -> float:
@@ -60,18 +60,18 @@ def check_source(source: dict[str, Any]) -> None:
 
 
 def check_source_size(source: dict[str, Any]) -> None:
-    """Raise ValueError if `source` is larger than this program would write, so that the file must be forged."""
+    """Raise ValueError if `source` is larger than this program writes: the file comes from elsewhere."""
     if len(source) > MAX_SOURCE_VALUES or truncate_source(source) != source:
         raise ValueError(
             f"its source has more than {MAX_SOURCE_VALUES} values, {MAX_SOURCE_LENGTH:,} characters in one value, "
-            f"or {MAX_SOURCE_BYTES:,} characters in all"
+            f"or {MAX_TOTAL_SOURCE_LENGTH:,} characters in total"
         )
 
 
 def truncate_source(source: dict[str, Any]) -> dict[str, Any]:
     """Return the first values that fit within the limits."""
     stored: dict[str, Any] = {}
-    remaining = MAX_SOURCE_BYTES
+    remaining = MAX_TOTAL_SOURCE_LENGTH
     for key, value in source.items():
         size = len(key) + len(str(value))
         # a shortened value has one more character, the ellipsis

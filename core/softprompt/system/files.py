@@ -27,7 +27,7 @@ STALE_SECONDS = 3600.0  # a write takes less than a second, so an older temporar
 
 
 def retry_without_reserve(folder: Path, write: Callable[[], Result]) -> Result:
-    """Call `write`. If there is no space left for `folder`, delete rebuildable caches and call `write` once more."""
+    """Call `write`. If the disk of `folder` is full, delete rebuildable caches and call `write` once more."""
     try:
         return write()
     except OSError as error:
@@ -54,7 +54,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     partial = _write_partial(path, data, mode)
     try:
         rename_new(partial, path)
-    except BaseException:  # Ctrl-C too must not leave the temporary file
+    except BaseException:  # even Ctrl-C must not leave the temporary file behind
         partial.unlink(missing_ok=True)
         raise
     try:
@@ -74,7 +74,7 @@ def _replace_file(path: Path, data: bytes, mode: int) -> None:
     partial = _write_partial(path, data, mode)
     try:
         partial.replace(path)
-    except BaseException:  # Ctrl-C too must not leave the temporary file
+    except BaseException:  # even Ctrl-C must not leave the temporary file behind
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -82,7 +82,7 @@ def _replace_file(path: Path, data: bytes, mode: int) -> None:
 
 @contextmanager
 def name_path_in_errors(path: Path) -> Iterator[None]:
-    """Name `path` in every OSError raised inside: a failed write names no file, a failed rename the temporary one."""
+    """Name `path` in every OSError raised inside. Failed writes name no file; failed renames name the temporary one."""
     try:
         yield
     except OSError as error:
@@ -104,7 +104,7 @@ def _write_partial(path: Path, data: bytes, mode: int) -> Path:
             sync(descriptor)
         finally:
             os.close(descriptor)
-    except BaseException:  # Ctrl-C too must not leave the temporary file
+    except BaseException:  # even Ctrl-C must not leave the temporary file behind
         partial.unlink(missing_ok=True)
         raise
     return partial

@@ -128,8 +128,8 @@ class TrainingBatch:
     def should_check(self) -> bool:
         """Return whether to call `check`.
 
-        That is every CHECK_STEPS steps, at a slot's last step and, on the CPU, once a row reaches `stop_at`. Elapsed
-        time plays no part, so runs with the same seed stay identical.
+        A check is due every CHECK_STEPS steps, at a slot's last step and, on the CPU, once a row reaches `stop_at`.
+        Elapsed time plays no part, so runs with the same seed stay identical.
         """
         if not self.slots:
             return False

@@ -43,5 +43,6 @@ def init_vectors(model: FrozenModel, prompt: HardPrompt, config: TrainConfig, k:
         raise missing_start_prompt(problem, f"width {model.width}")
     vectors = noise.clone()  # soft tokens beyond the given ones start as noise
     vectors[:, : len(start)] = start[:k].to(vectors)
-    vectors[1:, : len(start)] += 0.3 * noise[1:, : len(start)]  # further restarts must differ, but stay close to the start
+    # further restarts must differ from the first; 0.3 of the usual noise keeps them close to the start vectors
+    vectors[1:, : len(start)] += 0.3 * noise[1:, : len(start)]
     return vectors

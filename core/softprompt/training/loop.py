@@ -81,7 +81,7 @@ def train_one(
         batch = TrainingBatch(model, make_objective(config, [config.tokens]), config, [config.tokens])
         (slot,) = batch.prepare([(prompt, config, "")])
         batch.insert([(slot, init_vectors(model, prompt, config, config.tokens, start), resume)])
-    except RuntimeError as error:  # raised by torch, also as a subclass, if a device is lost or full
+    except RuntimeError as error:  # torch raises it or a subclass if a device is lost or full
         raise TrainingFailed(device_failure(error, model.device)) from error
 
     is_due = interval if callable(interval) else lambda step: step % interval == 0

@@ -38,7 +38,7 @@ class BatchMetrics(NamedTuple):
     best_loss: Tensor
     best_reached: Tensor  # the lower of similarity and composed similarity at the best step
     best_step: Tensor
-    last_fall: Tensor  # the last step at which the loss had fallen by MIN_PROGRESS
+    last_fall: Tensor  # the last step that lowered the loss by MIN_PROGRESS
     window: Tensor  # (R, CHECK_STEPS, 3) loss, similarity, composed similarity of the last steps
 
 
@@ -128,9 +128,9 @@ class BatchedAdam:
     def _precompute_schedule(self, clock: int) -> list[tuple[Tensor, Tensor]]:
         """Return the row scalars and indices of all steps up to the next check, last step first.
 
-        Computing them at every step took 3 % of a small step's time. Always the whole interval is computed, also after
-        a resume: a number's rounding can depend on its position in the tensor, and a resumed run must give identical
-        bits.
+        Computing them at every step took 3 % of a small step's time. The whole interval is always computed, even after
+        a resume, because a number's rounding can depend on its position in the tensor, and a resumed run must give
+        identical bits.
         """
         _, steps, rate, _ = self.schedule
         offset = clock % CHECK_STEPS
@@ -159,7 +159,8 @@ class BatchedAdam:
         step = self.row_scalars[2]
         t["recent"].index_copy_(1, self.indices[:1], torch.stack([loss, similarity, composed], dim=-1).unsqueeze(1))
         t["seen"].index_fill_(1, self.indices[:1], 1.0)
-        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)  # mean over the turns so far, so that every context counts
+        # the mean over the turns so far, so that every context counts
+        smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)
         smooth[:, 1] = similarity  # no mean is needed: every turn measures the prompt alone
         self.window.index_copy_(1, self.indices[1:], smooth.unsqueeze(1))
         smooth_loss = smooth[:, 0]
@@ -181,7 +182,7 @@ class BatchedAdam:
         t["vectors"].sub_(corrected_rate * t["first"] / ((t["second"] * inverse_second_correction).sqrt_() + EPSILON))
 
     def read_metrics(self) -> BatchMetrics:
-        """Copy the metrics of all rows to the cpu. Waits for the device."""
+        """Copy the metrics of all rows to the CPU. Waits for the device."""
         t = self.tensors
         loss, reached, step, fall = torch.stack(
             [t[name] for name in ("best_loss", "best_reached", "best_step", "last_fall")]

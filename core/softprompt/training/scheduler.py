@@ -69,7 +69,8 @@ def train_scheduled(
             token_counts = [first.config.tokens]
             batch = TrainingBatch(model, make_objective(first.config, token_counts), first.config, token_counts)
             limit = limit or max_rows(model, batch.objective)
-        except SoftPromptError as error:  # for example more soft tokens than the model has room for; later tasks are tried and fail alike
+        except SoftPromptError as error:
+            # for example more soft tokens than the model has room for; later tasks are tried and fail alike
             yield first, error
             continue
         scheduler = _Scheduler(batch, chain([first], waiting), limit)
@@ -170,7 +171,7 @@ class _Scheduler:
             yield self.task_of.pop(slot), slot
 
     def _handle_failure(self, error: RuntimeError) -> Iterator[TaskOutcome]:
-        """Prepare a retry with fewer rows if memory ran out and there are several tasks. Otherwise fail the running tasks."""
+        """Collect the tasks for a retry if memory ran out and there are several. Otherwise fail the running tasks."""
         batch, is_out_of_memory = self.batch, isinstance(error, torch.OutOfMemoryError)
         if is_out_of_memory and len(batch.slots) + len(self.entering) > 1:
             batch.sync(batch.slots)

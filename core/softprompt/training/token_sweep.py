@@ -60,7 +60,9 @@ def train_sweep(
     token_counts = check_sweep(token_counts)
     config = replace(config, tokens=token_counts[-1])
     if config.init == "soft":
-        raise ConfigError("init 'soft' needs a saved soft prompt, which a sweep cannot use. Use noise, vocabulary or prompt.")
+        raise ConfigError(
+            "init 'soft' needs a saved soft prompt, which a sweep cannot use. Use noise, vocabulary or prompt."
+        )
     slots: list[BatchSlot] = []
     try:
         objective = make_objective(config, token_counts)
@@ -79,7 +81,7 @@ def train_sweep(
                 batch.sync(batch.slots)
                 if (yield _build_report(slots)):
                     break
-    except RuntimeError as error:  # raised by torch, also as a subclass, if a device is lost or full
+    except RuntimeError as error:  # torch raises it or a subclass if a device is lost or full
         failure = device_failure(error, model.device)
         if not any(slot.step for slot in slots):
             raise TrainingFailed(failure) from error

@@ -64,7 +64,7 @@ def train(
         start: the soft prompt or vectors (k, w) to start from with init="soft".
         on_report: called with each report; returns True to stop.
         interval: steps between reports, or a function from the step to whether a report is due.
-        resume: the state from an earlier report, to continue from it. All other arguments must be unchanged.
+        resume: the state of an earlier report, to continue from. All other arguments must be the same as then.
         settings: fields of TrainConfig, such as tokens=3.
 
     Raises:
@@ -237,7 +237,7 @@ def _lower_similarity(soft_prompt: SoftPrompt, config: TrainConfig) -> float:
 
 
 def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
-    """Grade and read out a result. Raises TrainingFailed, with the soft prompt if there is one, if training failed."""
+    """Grade and read out a result. If training failed, raises TrainingFailed with the soft prompt, if there is one."""
     if not math.isfinite(result.loss):
         raise TrainingFailed(result.failure or "training ended before its first step")
     try:
@@ -251,7 +251,9 @@ def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result
     return soft_prompt
 
 
-def _build_soft_prompt(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
+def _build_soft_prompt(
+    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult
+) -> SoftPrompt:
     return SoftPrompt(
         hard_prompt=prompt.text,
         meanings=prompt.meanings,
@@ -297,7 +299,9 @@ def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -
             + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")
         )
     if len(prompt.chunks) > max(1, len(prompt.variants)):
-        warnings.append(f"the prompt's {prompt.tokens} tokens were trained as the mean of {len(prompt.chunks)} chunks")
+        warnings.append(
+            f"the prompt has {prompt.tokens} tokens, so the target is the mean of {len(prompt.chunks)} chunks"
+        )
     if prompt.dropped:
         warnings.append(f"the prompt was cut to {prompt.tokens} tokens; dropped text: '{shorten(prompt.dropped)}'")
     if result.skipped:

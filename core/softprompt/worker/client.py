@@ -46,7 +46,7 @@ class Client:
         self.worker = hello
         if p.is_newer(hello, p.hello()) and hello.get("protocol") != p.PROTOCOL:
             raise WorkerError(
-                f"the worker has a newer version ({hello.get('version')}): update softprompt-tui here, "
+                f"the worker is a newer version ({hello.get('version')}): update softprompt-tui here, "
                 "or stop the worker with that version's `worker stop`"
             )
         self.making_way: str | None = None  # an older worker's last run, or "" if it has no run and is about to end
@@ -70,7 +70,7 @@ class Client:
         Raises:
             WorkerGone: the worker ended.
             WorkerError: the worker did not reply in time.
-            SoftPromptError: the worker replied with an error of this type.
+            SoftPromptError: the worker replied with an error, which is raised in its original type.
         """
         if self.making_way is not None and isinstance(request, p.NEEDS_CURRENT_WORKER):
             raise older_worker_error(self.making_way)
@@ -121,7 +121,8 @@ class Client:
             raise self._connection_error("")
         if message["type"] != kind:
             raise WorkerError(
-                f"the worker sent {message['type']} instead of {kind}: the versions differ. Update both sides."
+                f"the worker sent {message['type']} instead of {kind}: the versions differ. "
+                "Update softprompt-tui and restart the worker."
             )
         return message
 
@@ -148,7 +149,10 @@ class Client:
         unsearched = 0
         while (end := self._buffer.find(b"\n", unsearched)) < 0:
             if len(self._buffer) > p.MAX_READ_BYTES:
-                raise WorkerError(f"the worker sent a line of more than {p.MAX_READ_BYTES:,} bytes: update both sides")
+                raise WorkerError(
+                    f"the worker sent a line of more than {p.MAX_READ_BYTES:,} bytes: "
+                    "update softprompt-tui and restart the worker"
+                )
             unsearched = len(self._buffer)
             try:
                 self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
@@ -281,7 +285,7 @@ def _spawn() -> str:
 
 def older_worker_error(run: str) -> WorkerError:
     """Return the error for a request that must not be sent to an older worker, which is finishing its last run."""
-    return WorkerError(f"the worker has an older version and will exit after run {run[:8]}: try again then")
+    return WorkerError(f"the worker is an older version and will exit after run {run[:8]}: try again then")
 
 
 def error_from_message(message: dict[str, Any]) -> SoftPromptError:

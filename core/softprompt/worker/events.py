@@ -89,7 +89,7 @@ def _check_field(key: str, check: Check, value: Any) -> Any:
 
 
 def _describe_value(value: Any) -> str:
-    """Describe a value for a message. A number may have more digits than Python can print (thousands)."""
+    """Describe a value for a message. Python cannot print integers with thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 200:
         return "a number with too many digits"
     return repr(value)[:60] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

@@ -54,7 +54,7 @@ class RunExecutor:
             self._end_all(lambda run: run.end(failed))
         except Exception as error:  # a failed run must not prevent the next one
             log.exception("run %s failed", " ".join(run.folder.id for run in self.runs))
-            failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. See the worker's log"}
+            failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. See the worker's log."}
             self._end_all(lambda run: run.end(failed))
 
     def _end_all(self, end: Callable[[RunRecorder], None]) -> None:
@@ -79,7 +79,7 @@ class RunExecutor:
             if any(
                 request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests
             ):
-                raise RunInterrupted  # not to stop a run with progress, because saving its result needs the model
+                raise RunInterrupted  # a run with progress is stopped later: saving its result needs the model
 
         assert self.services.models is not None
         return self.services.models.get(job.model, job.device, job.precision, on_progress)

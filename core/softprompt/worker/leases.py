@@ -31,7 +31,7 @@ _LEASE_NAME = re.compile(r"lease\.(\d{1,9})", re.ASCII)
 class Holder:
     """The process that holds a lease.
 
-    `boot` tells apart two boots of a host, `pids` two containers, and `started` two processes with the same id.
+    `boot` distinguishes boots of a host, `pids` containers, and `started` processes that reuse a process id.
     """
 
     host: str
@@ -55,14 +55,14 @@ class Holder:
 
 
 class Lease:
-    """A lease of this process on the run in `folder`."""
+    """This process's lease on the run in `folder`."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder
         self.number = number
 
     def is_current(self) -> bool:
-        """Return whether this is the newest lease, so that no other process has taken over the run."""
+        """Return whether this is the newest lease: False once another process has taken over the run."""
         return newest_lease(self.folder) == self.number
 
     def renew(self) -> None:
@@ -128,12 +128,12 @@ def is_on_this_host(folder: Path) -> bool:
 
 
 def write_heartbeat(runs: Path) -> None:
-    """Show other hosts that this host's worker, the owner of its waiting runs, is alive. Raises OSError."""
+    """Show other hosts that this worker, which owns all runs waiting on this host, is alive. Raises OSError."""
     _heartbeat_path(runs, Holder.this_process()).touch(mode=0o600)
 
 
 def seconds_since_heartbeat(folder: Path) -> float:
-    """Return for how long a run's holder has been silent.
+    """Return how many seconds a run's holder has been silent.
 
     The times come from the file system that holds the run, because clocks differ between hosts.
     """

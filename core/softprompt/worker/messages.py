@@ -12,7 +12,7 @@ from softprompt.worker.protocol import encode
 if TYPE_CHECKING:
     from softprompt.worker.run_folder import AnyRun
 
-PAGE_BYTES = 64 << 10  # a page is full once its runs reach this size; a client paints after the first page
+PAGE_BYTES = 64 << 10  # a page is full once its runs reach this size; a client draws its screen after the first page
 MAX_SHOWN_LENGTH = 400  # characters of a string; the run's folder has the full prompt
 MAX_ERROR_LENGTH = 2000  # characters
 MAX_RESULTS = 64  # results of a sweep

@@ -188,7 +188,8 @@ def parse_message(line: bytes) -> dict[str, Any]:
     fits = MESSAGES.get(kind) if isinstance(kind, str) else None
     if fits is None or not fits(message):
         raise WorkerError(
-            f"the worker sent an invalid message for protocol {PROTOCOL}: {str(message)[:80]}. Update both sides."
+            f"the worker sent an invalid message for protocol {PROTOCOL}: {str(message)[:80]}. "
+            "Update softprompt-tui and restart the worker."
         )
     return message
 
@@ -246,7 +247,7 @@ class Move(Request):
 
 @dataclass(frozen=True)
 class Drop(Request):
-    """Delete a run that is not training. Its library entry is not deleted."""
+    """Delete a run that is not training. Its library entry is not affected."""
 
     do = "drop"
     run: str

@@ -179,7 +179,7 @@ class Queue:
             return None
 
     def put_back(self) -> None:
-        """Put the active runs back in the queue because the trainer has not received them."""
+        """Put the active runs back in the queue. Call this only if the trainer has not received them."""
         self.active.clear()
 
     def record_event(self, run_id: str, event: dict[str, Any]) -> Run | None:

@@ -126,7 +126,7 @@ class Run:
         return points if len(points) < MAX_POINTS else tuple(downsample(points, MAX_POINTS // 2 + 1))
 
     def requeued(self) -> Run:
-        """Return a run whose worker died or left it as queued, or as paused if it was pausing."""
+        """Return a running run whose worker died or left it: queued again, or paused if it was pausing."""
         if self.state != "running":
             return self
         return replace(self, state="paused" if self.pausing else "queued", pausing=False)
@@ -209,7 +209,8 @@ class RunFolder:
             for path in (partial, final):
                 shutil.rmtree(path, ignore_errors=True)
             raise HomeError(
-                f"cannot write {runs}: {error.strerror}. Nothing was queued. Free some space, or set {HOME_VARIABLE}."
+                f"cannot write {runs}: {error.strerror}. Nothing was queued. "
+                f"Free some space, or set {HOME_VARIABLE} to another folder."
             ) from error
         return cls(final), Run(final.name, job, created, position=position, lease=FIRST_LEASE)
 
@@ -435,11 +436,11 @@ def find_run(runs: Sequence[AnyRun], prefix: str) -> AnyRun:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise RunNotFound(f"the ids of several runs start with {prefix!r}: {', '.join(run.id for run in matches[:8])}")
+        raise RunNotFound(f"several run ids start with {prefix!r}: {', '.join(run.id for run in matches[:8])}")
     first_ids = ", ".join(run.id for run in runs[:4])
     raise RunNotFound(
-        f"no run's id starts with {prefix[:40]!r}. "
-        + (f"The first runs: {first_ids}" if first_ids else "There are no runs")
+        f"no run id starts with {prefix[:40]!r}. "
+        + (f"The first runs are {first_ids}." if first_ids else "There are no runs.")
     )
 
 

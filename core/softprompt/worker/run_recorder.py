@@ -164,7 +164,7 @@ def event_from_report(report: Report) -> dict[str, Any]:
 
 
 def event_from_prompt(prompt: SoftPrompt) -> dict[str, Any]:
-    """Convert the result of a training run to its last report, as an event."""
+    """Return the last report of a training run as an event, derived from the run's result."""
     figures = {
         "loss": float(prompt.losses[-1]), "similarity": float(prompt.similarities[-1]),
         "best_loss": prompt.loss or 0.0, "best_similarity": prompt.similarity or 0.0,

@@ -45,7 +45,7 @@ TICK_SECONDS, RENEW_SECONDS, SCAN_SECONDS = 1.0, 30.0, 30.0
 MAX_ENDED_LISTED = 100  # ended runs that a new client receives
 RELEASE_SECONDS, END_SECONDS = 120.0, 900.0  # idle times after which GPU memory is released and the worker ends
 HELLO_SECONDS = 10.0
-FAILURE_NOTICE_SECONDS = 1.0  # a failed worker waits this long to tell the client that started it why
+FAILURE_NOTICE_SECONDS = 1.0  # a failed worker stays this long, so that the client that started it learns why
 TRAINER_DELAY_SECONDS = 2.0  # scan folders for up to this long before importing torch: training needs a full list
 LIST_WAIT_SECONDS = 0.3  # a new client waits up to this long for a complete list; further runs follow in pages
 MAX_CURVE_POINTS = 2000  # per curve in a reply
@@ -111,7 +111,7 @@ class Server:
         self._server.close()
         for client in clients:
             client.close()
-        await asyncio.sleep(0.05)  # time for the messages to go out
+        await asyncio.sleep(0.05)  # give the messages time to go out
         if self._owns_socket():
             self.endpoint.socket.unlink(missing_ok=True)
 
@@ -262,7 +262,7 @@ class Server:
     async def _handle_request(self, request: p.Request) -> dict[str, Any]:
         queue = self._queue
         if not isinstance(request, (p.Status, p.Shutdown)):
-            await self._scanned.wait()  # until then, an unknown run may only be unread
+            await self._scanned.wait()  # until then, an unknown run may not have been read yet
         match request:
             case p.Submit():
                 job = Job.from_dict(request.job)

@@ -47,7 +47,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in brief. `state` is queued, running, paused, done, stopped (by the user), failed, or unreadable.
+    """A summary of a run. `state` is queued, running, paused, done, stopped (by the user), failed, or unreadable.
 
     If it is unreadable, `error` contains the reason.
     """
@@ -103,7 +103,8 @@ class RunSummary:
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise WorkerError(
-                f"cannot read a run from the worker ({error}): the versions differ. Update both sides."
+                f"cannot read a run from the worker ({error}): the versions differ. "
+                "Update softprompt-tui and restart the worker."
             ) from error
 
     def as_dict(self) -> dict[str, Any]:

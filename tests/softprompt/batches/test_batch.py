@@ -157,7 +157,7 @@ def test_line_of_options_gives_only_its_prompt() -> None:
         )
     ]  # fmt: skip
     assert [row.error[:30] for row in parsed[8:]] == [
-        "its options cannot be parsed: N",
+        "its options cannot be parsed: ",
         "the line has more than 262,144",
     ]
     assert keys.unused == ["--seed", "--steps", "--negative_prompt", "--width", "--tiling"]
@@ -170,7 +170,7 @@ def test_line_of_options_gives_only_its_prompt() -> None:
             "a fox number {};5\n",
             "a quotation mark opens in line 4 and is not closed (the row that starts in line 4 has more than 131,072",
         ),
-        ('";"\n', "the row that starts in line 4 has more than 131,072 characters. Close it, or double"),
+        ('";"\n', "the row that starts in line 4 has more than 131,072 characters). Close it, or double"),
     ],
 )
 def test_unclosed_quotation_mark_is_reported_with_its_line(rows_after: str, message: str) -> None:
@@ -345,7 +345,7 @@ def test_failed_prompt_gives_a_result_and_other_prompts_are_trained() -> None:
 def test_unavailable_default_model_ends_the_batch() -> None:
     with pytest.raises(UnknownModel, match="Close: mini"):
         list(train_batch(PROMPTS, SHORT, model="minni"))
-    with pytest.raises(ConfigError, match="In a batch, use"):
+    with pytest.raises(ConfigError, match="which a batch cannot use"):
         Defaults(TrainConfig(init="soft"))
 
 

@@ -177,7 +177,7 @@ def test_error_names_both_models_if_a_soft_prompt_belongs_to_another(
         replace(fox, model="narrow", model_fingerprint="4567", vectors=np.zeros((3, 64), dtype=np.float32)),
     ):
         for text in ("[x] at night", "[x*.5 + fox*.5]"):
-            with pytest.raises(ConfigError, match=rf"x belongs to {other.model} \(.*\), and the model here is mini \("):
+            with pytest.raises(ConfigError, match=rf"x belongs to {other.model} \(.*\), but the model here is mini \("):
                 compose(encoder, [text], {"x": Entry("1", 1, other.named("x")), "fox": Entry("2", 1, fox)}.__getitem__)
 
 
@@ -188,10 +188,10 @@ def test_other_weights_of_the_same_width_are_another_model(
     name, _ = write_model_folder(tmp_path / "other", text_cfg=shape)
     other = softprompt.load_encoder(name, device="cpu")
     assert other.width == encoder.width
-    with pytest.raises(ConfigError, match=rf"fox belongs to mini \(.*\), and the model here is {name}"):
+    with pytest.raises(ConfigError, match=rf"fox belongs to mini \(.*\), but the model here is {name}"):
         compose(other, ["[fox] at night"], entries.__getitem__)
     prompt = replace(entries["fox"].prompt, model_fingerprint=other.fingerprint)
-    with pytest.raises(ConfigError, match="other weights of mini"):
+    with pytest.raises(ConfigError, match="different weights of mini"):
         compose(encoder, ["[fox] at night"], lambda _: Entry("1", 1, prompt))
 
 

@@ -131,7 +131,7 @@ def test_number_of_reference_texts_is_limited(encoder: TextEncoder, mix: Entry) 
     assert len(parse_prompt("[mix] " * 6, find).reference_texts()) == MAX_WEIGHTED_TEXTS
     with pytest.raises(PromptError, match="128 sentences"):
         parse_prompt("[mix] " * 7, find).reference_texts()
-    with pytest.raises(PromptError, match="sentences, one for each choice"):
+    with pytest.raises(PromptError, match="sentences, one for each combination"):
         parse_prompt("[mix]" * 5000, find).reference_texts()
 
 
@@ -149,7 +149,7 @@ def test_job_of_a_composition_without_mixes_has_one_prompt(entries: dict[str, En
 
 def test_unknown_meaning_cannot_be_trained_on(entries: dict[str, Entry]) -> None:
     unknown = Entry("1", 1, replace(entries["fox"].prompt, hard_prompt=""))
-    with pytest.raises(PromptError, match="does not say what it means"):
+    with pytest.raises(PromptError, match="comes from a file without a prompt"):
         job_from_composition(parse_prompt("[x] at night", lambda _: unknown))
     for text in ("[fox:1] at night", "[fox:1] [fox:3]", "[boat:1-3]"):
         with pytest.raises(PromptError, match=r"only some soft tokens of (fox|boat)"):
@@ -186,7 +186,7 @@ def test_too_many_or_too_long_texts_are_rejected(encoder: TextEncoder) -> None:
         TrainJob("many", meanings=(WeightedText("a", 0.01),) * 65)
     with pytest.raises(PromptError, match="200,000"):
         TrainJob("long", meanings=(WeightedText("a" * 100_001, 0.5),) * 2)
-    with pytest.raises(PromptTooLong, match="takes 75"):
+    with pytest.raises(PromptTooLong, match="has room for 75"):
         tokenize_weighted(encoder, "both", (WeightedText("fox " * 80, 0.5), WeightedText(BOAT, 0.5)))
 
 

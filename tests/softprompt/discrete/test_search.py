@@ -1,4 +1,4 @@
-"""Hard readouts: real tokens that survive being typed, found by coordinate search or PEZ."""
+"""Hard readouts: real tokens that survive re-tokenizing, found by coordinate search or PEZ."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def encode(encoder: TextEncoder, text: str) -> torch.Tensor:
     return encoder.encode([text])[0]
 
 
-# texts that survive being typed
+# texts that survive re-tokenizing
 
 
 @given(st.data())
@@ -340,7 +340,7 @@ def test_impossible_search_settings_are_rejected_before_training(encoder: TextEn
 
 def test_an_entry_without_a_prompt_cannot_get_a_hard_readout() -> None:
     saved = Library().save(a_prompt(hard_prompt="", name="from-a-file"))
-    with pytest.raises(PromptError, match="from-a-file comes from a file that does not say what it means"):
+    with pytest.raises(PromptError, match="from-a-file comes from a file without a prompt"):
         hard_readout_job(saved, HardConfig())
 
 

@@ -328,7 +328,7 @@ def test_waiting_for_a_busy_hub_can_be_cancelled(local_hub: Hub, phase: str) -> 
         ("head_faults", "401", "401.*HF_TOKEN"),
         ("head_faults", "401 not found", "HF_TOKEN"),
         ("head_faults", "403", "403.*Accept its terms at huggingface.co/timm/.*HF_TOKEN"),
-        ("head_faults", "403 gated", "accepting its terms.*huggingface.co/timm/.*HF_TOKEN"),
+        ("head_faults", "403 gated", "accepting its terms of use.*huggingface.co/timm/.*HF_TOKEN"),
         ("faults", "401", "401.*HF_TOKEN"),
         ("faults", "403", "403.*Accept its terms.*HF_TOKEN"),
     ],
@@ -353,7 +353,7 @@ def test_a_file_too_large_for_the_disk_is_rejected_before_its_first_byte(
     local_hub.faults, local_hub.ranges = [], []
     usage, missing = shutil.disk_usage("/"), len(WEIGHTS) // 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=missing - 1))
-    with pytest.raises(ModelUnavailable, match=r"needs 1 MB, but .* has only 1 MB of free space.*HF_HOME"):
+    with pytest.raises(ModelUnavailable, match=r"needs 1 MB, but .* has only 1 MB free.*HF_HOME"):
         fetch(INFO)
     assert local_hub.ranges == []
     # the part that is on disk needs no more room
@@ -373,7 +373,5 @@ def test_pull_reports_a_busy_hub(hub: Hub, home: Path) -> None:
     hub.head_faults = ["429 1"]
     result = pull(hub, home)
     assert result.returncode == 0, result.stderr
-    assert (
-        result.stderr.rstrip()
-        == f"warning: {hub.address.removeprefix('http://')} is busy and asked us to retry in 1 s; waiting (Ctrl-C cancels)"
-    )
+    host = hub.address.removeprefix("http://")
+    assert result.stderr.rstrip() == f"warning: {host} is busy and asked us to retry in 1 s; waiting (Ctrl-C cancels)"

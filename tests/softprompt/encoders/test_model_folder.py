@@ -186,16 +186,16 @@ def test_embedding_rows_beyond_the_tokenizer_are_ignored(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text_cfg", "message"),
     [
-        ({"vocab_size": 1_000}, "it has 1,000 token rows, but its tokenizer has 49,408 tokens"),
-        ({"vocab_size": 49_409}, "its weights have 49,408 x 64 for token rows and width, its text_cfg 49,409 x 64"),
-        ({"width": 128}, "its weights have 49,408 x 64 for token rows and width, its text_cfg 49,408 x 128"),
-        ({"context_length": 32}, "its weights have 77 x 64 for positions and width, its text_cfg 32 x 64"),
+        ({"vocab_size": 1_000}, "it has 1,000 token embeddings, but its tokenizer has 49,408 tokens"),
+        ({"vocab_size": 49_409}, "its weights have 49,408 x 64 (tokens, width), but its text_cfg has 49,409 x 64"),
+        ({"width": 128}, "its weights have 49,408 x 64 (tokens, width), but its text_cfg has 49,408 x 128"),
+        ({"context_length": 32}, "its weights have 77 x 64 (positions, width), but its text_cfg has 32 x 64"),
         ({"context_length": 2}, "its context length of 2 leaves no room for a prompt besides 2 start and end tokens"),
         ({"layers": 0}, "its text_cfg has layers = 0; it must be 1 to 1,024"),
         ({"heads": "2"}, "its text_cfg has heads = '2'"),
         ({"tokenizer_kwargs": "clean"}, "its text_cfg has tokenizer_kwargs = 'clean'; it must be a dict"),
         ({"tokenizer_kwargs": {"additional_special_tokens": ["("]}}, "additional_special_tokens is"),
-        ({"text_arch": "modern"}, "its text_cfg has text_arch = 'modern', which this version does not know"),
+        ({"text_arch": "modern"}, "its text_cfg has text_arch = 'modern', which this version does not support"),
         ({"registers": 4}, "its text_cfg has registers = 4"),
     ],
 )

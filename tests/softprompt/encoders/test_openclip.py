@@ -98,14 +98,14 @@ def test_a_missing_transformers_package_is_reported(tmp_path: Path, monkeypatch:
     config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = str(tmp_path / "tokenizer")
     path.write_text(json.dumps(config))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelUnavailable, match=r"needs the package transformers. Run pip install transformers"):
+    with pytest.raises(ModelUnavailable, match=r"needs the transformers package. Run pip install transformers"):
         softprompt.load_encoder(name)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"trust_remote_code": True}, "unknown settings: trust_remote_code"),
+        ({"trust_remote_code": True}, "unsupported settings: trust_remote_code"),
         ({"clean": "foo"}, "clean is 'foo'"),
         ({"reduction_mask": "random"}, "reduction_mask"),
     ],

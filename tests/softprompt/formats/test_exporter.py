@@ -130,7 +130,7 @@ def test_a_wrong_width_is_rejected_with_the_usable_widths_and_advice(cwd: Path, 
     with pytest.raises(ExportRefused) as error:
         export(make_prompt(256, model="mini"), to, None)
     for part in (
-        "width 256",
+        "width is 256",
         f"768 ({CLIP_L}",
         "`softprompt-tui port 'red fox' --model ViT-L-14-quickgelu/openai`",
         ", ".join(VECTOR_FORMATS),
@@ -150,7 +150,7 @@ def test_formats_that_only_store_vectors_accept_any_width(cwd: Path, to: str) ->
 @pytest.mark.parametrize("to", ["a1111", "a1111-png", "invokeai", "kohya"])
 def test_half_a_pair_is_rejected_by_programs_that_need_both_halves(cwd: Path, to: str) -> None:
     with pytest.raises(
-        ExportRefused, match=r"for one of SDXL's two encoders\. Add the other half, of width 768, with --sdxl"
+        ExportRefused, match=r"fits only one of SDXL's two encoders\. Add the other half, of width 768, with --sdxl"
     ):
         export(make_prompt(1280), to, None)
 
@@ -180,7 +180,7 @@ def test_a_pair_is_ordered_by_width(cwd: Path, to: str) -> None:
             "peft",
             "peft cannot store an SDXL pair. Use one of safetensors, comfyui, a1111, diffusers, invokeai, kohya",
         ),
-        (make_prompt(1280), "a1111-png", "cannot store a pair"),
+        (make_prompt(1280), "a1111-png", "cannot store an SDXL pair"),
     ],
 )
 def test_an_invalid_pair_is_rejected(cwd: Path, other: SoftPrompt, to: str, message: str) -> None:
@@ -343,7 +343,7 @@ def test_a_name_that_is_syntax_in_a_program_is_changed_for_it_with_a_note(cwd: P
     assert "as is in ComfyUI (embedding:AND), InvokeAI (<AND>), diffusers" in loaded
     assert loaded.endswith(
         ". Rename it to load it in AUTOMATIC1111 and Forge (sp-and) as sp-and.safetensors, "
-        "kohya (sp-and) as sp-and.safetensors"
+        "kohya (sp-and) as sp-and.safetensors."
     )
 
 

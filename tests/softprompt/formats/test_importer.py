@@ -270,7 +270,7 @@ def test_assigning_a_model_adds_a_revision_with_a_readout(tmp_path: Path, encode
     assert (saved.revision, saved.prompt.model, saved.prompt.model_fingerprint) == (2, "mini", encoder.fingerprint)
     assert len(saved.prompt.readout) == 2
     assert library.list(model="mini").entries[0].id == entry.id
-    with pytest.raises(ConfigError, match="only sets a model that is unknown"):
+    with pytest.raises(ConfigError, match="only sets an unknown model"):
         library.assign("fox", lambda prompt: apply_assignment(prompt, encoder))
     assert library.open("fox").revision == 2
 
@@ -448,7 +448,7 @@ def test_importing_a_file_again_restores_its_damaged_entry(tmp_path: Path, earli
         library.open("0")
     report = import_files(library, paths)
     assert [result.state for result in report.imported] == ["added", "added"]
-    assert "the library's copy was damaged, and has been restored" in report.imported[0].notes[0]
+    assert "the library's copy was damaged and was restored" in report.imported[0].notes[0]
     saved = library.open(head.id)
     assert (saved.revision, saved.prompt.vectors.tobytes()) == (head.revision + 1, V.tobytes())
 

@@ -325,7 +325,7 @@ def test_pipes_devices_links_and_folders_are_rejected(tmp_path: Path) -> None:
 
 PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html><title>Sign in</title></html>"
 FAILED_DOWNLOADS = {
-    PAGE: "it is a web page, not the file itself. Download it again",
+    PAGE: "it is a web page, not the file itself. Download the file through its direct link",
     b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>': "it is a web page",
     hostile_files.LFS_POINTER: "it is a Git LFS pointer, not the file itself. Run `git lfs pull`",
     b'{"error":"Unauthorized","message":"log in"}': "it is a website's error message",

@@ -40,7 +40,7 @@ FIELDS = {"tokens": "2", "steps": "20", "stop_at": "", "model": "mini", "device"
         (lambda encoder: next(sweep(encoder, FOX, range(1, 10**30))), ConfigError, "it must have 1 to 64"),
         (lambda encoder: next(sweep(encoder, FOX, [10**30])), ConfigError, "from 1 to 4,096"),
         (lambda encoder: softprompt.train(encoder, FOX, tokens=76), ConfigError, "room for 75"),
-        (lambda encoder: softprompt.train(encoder, "fox " * 80), PromptTooLong, "mini takes 75"),
+        (lambda encoder: softprompt.train(encoder, "fox " * 80), PromptTooLong, "mini has room for 75"),
         (lambda _: job_from_form(Form(FOX, FIELDS), {"precision": "x"}), ConfigError, "precision is 'x'"),
         (lambda _: job_from_form(Form(FOX, FIELDS | {"device": "cuda:-1"}), {}), DeviceError, "device is 'cuda:-1'"),
     ],

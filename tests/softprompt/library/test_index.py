@@ -102,7 +102,7 @@ def test_changes_of_another_process_are_visible_at_once(library: Library) -> Non
     assert names(library, "see") == ["see"]
     other.delete("see")
     assert names(library) == ["雪", "Zebra"]
-    with pytest.raises(EntryNotFound, match=r"is in the trash\. `softprompt-tui restore see`"):
+    with pytest.raises(EntryNotFound, match=r"is in the trash\. Run `softprompt-tui restore see`"):
         library.find("see")
     assert names(library, trashed=True) == ["see"]
 
@@ -243,7 +243,7 @@ def test_any_tags_are_normalized_or_rejected(tags: list[str]) -> None:
 def test_notes_and_tags_have_limits() -> None:
     with pytest.raises(BadName, match="10,001 characters"):
         check_note("x" * 10_001)
-    with pytest.raises(BadName, match="51 tags"):
+    with pytest.raises(BadName, match="there are 51"):
         check_tags(str(i) for i in range(51))
     assert check_note(" two\nlines ") == "two\nlines"
     with pytest.raises(BadName, match="the note is not valid UTF-8: character 11 cannot be decoded"):

@@ -229,7 +229,7 @@ def test_index_leaves_the_reserved_space_free(home: Path, monkeypatch: pytest.Mo
     assert set(entry_names(library)) == {"fox", "lake"}
     assert index_files(home) == sizes
     assert len(notices) == 1
-    assert "are free in" in notices[0]
+    assert "is free in" in notices[0]
 
 
 def test_new_index_never_reuses_the_name_of_a_dropped_one(home: Path) -> None:

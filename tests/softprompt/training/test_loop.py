@@ -169,7 +169,7 @@ def test_training_can_start_from_a_soft_prompt(encoder: TextEncoder, fox: SoftPr
 def test_a_start_prompt_of_other_model_weights_is_rejected(encoder: TextEncoder, fox: SoftPrompt) -> None:
     assert train(encoder, init="soft", start=fox, steps=1).loss == pytest.approx(fox.loss, abs=1e-3)
     other = replace(fox, model="ViT-B-32/openai", model_fingerprint="0123")
-    with pytest.raises(ConfigError, match=r"belongs to ViT-B-32/openai \(0123\), and the model here is mini"):
+    with pytest.raises(ConfigError, match=r"belongs to ViT-B-32/openai \(0123\), but the model here is mini"):
         train(encoder, init="soft", start=other)
 
 

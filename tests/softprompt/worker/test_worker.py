@@ -292,7 +292,7 @@ def test_stopping_a_run_that_has_not_started_saves_no_entry(shared_client: Clien
         shared_client.request(p.Drop(first))
     assert shared_client.request(p.Drop(second))["id"] == second
     assert not (runs_folder() / second).exists()
-    with pytest.raises(RunNotFound, match="no run's id starts with"):
+    with pytest.raises(RunNotFound, match="no run id starts with"):
         shared_client.request(p.Drop(second))
 
 

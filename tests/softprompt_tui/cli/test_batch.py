@@ -96,7 +96,7 @@ def test_csv_from_standard_input_sets_options_for_each_prompt(
         (["nothing.txt"], "cannot read nothing.txt: No such file"),
         (["."], "cannot read .: Is a directory"),
         (["FILE", "--tokens", "0"], "tokens is 0"),
-        (["FILE", "--init", "soft"], "In a batch, use"),
+        (["FILE", "--init", "soft"], "which a batch cannot use"),
         (["FILE", "--together", "0"], "not in the range"),
         (["FILE", "--tag", ""], "tag"),
         (["FILE", "--model", "minni"], "Close: mini"),

@@ -97,7 +97,7 @@ def test_readout_refuses_a_soft_prompt_of_other_weights(
     Library(home / "data").save(replace(prompt, model_fingerprint="0123"))
     result = run("readout", "fox")
     assert result.returncode == 2
-    assert "was trained on other weights of mini (0123)" in result.stderr
+    assert "was trained on different weights of mini (0123)" in result.stderr
 
 
 def test_compare_prints_the_similarities_of_all_pairs(run: Run) -> None:

@@ -91,7 +91,7 @@ def test_without_a_hard_prompt_the_fidelity_is_unknown_and_similarities_are_prin
         (["[red fox]", "--save", "boat"], "has a soft prompt named boat"),
         (["[red fox]", "--save", "v1"], "reserved"),
         (["[red fox:1] at night", "--save", "x"], r"Use all of them with \[red fox\]"),
-        (["[found] at night", "--save", "x"], "does not say what it means"),
+        (["[found] at night", "--save", "x"], "comes from a file without a prompt"),
     ],
 )
 def test_bad_input_exits_with_2_and_says_what_to_do(run: Run, args: list[str], message: str) -> None:
@@ -123,7 +123,7 @@ def test_soft_prompts_of_two_models_cannot_share_a_composition(run: Run, prompts
     Library().save(replace(prompts["fox"], name="other", model="ViT-L-14-quickgelu/openai", model_fingerprint="0123"))
     result = run("compose", "[boat] and [other]")
     assert result.returncode == 2
-    assert "other belongs to ViT-L-14-quickgelu/openai (0123), and the model here is mini (" in result.stderr
+    assert "other belongs to ViT-L-14-quickgelu/openai (0123), but the model here is mini (" in result.stderr
 
 
 def test_a_saved_mix_is_trained_and_can_be_composed_again(run: Run, prompts: dict[str, SoftPrompt]) -> None:

@@ -5,7 +5,7 @@ Their keys and values are computed once (`TextTransformer.compute_past`), and ea
 the first soft token to the end token:
 
     <start> a photo of [v1] [v2] on a hill <end> <padding>
-    |----- past -----| |------- computed -------|
+    |----- past -----| |------ computed -------|
 
 The result is exact. For three tokens in the usual contexts, a step computes about 60 % of the positions.
 
@@ -118,7 +118,7 @@ class ContextBatch:
         return x.view(len(soft) * self.context_count, -1, x.shape[-1])
 
     def outputs(self, soft: Tensor) -> Tensor:
-        """Return pooled embeddings (r, b, e), in float32 and not normalized. Gradients flow to `soft` (r, largest k, w)."""
+        """Return pooled embeddings (r, b, e) in float32, not normalized. Gradients flow to `soft` (r, largest k, w)."""
         pooled = pooled_outputs(self.tower, self._insert(soft), self.pooled_at, self.mask, self.past)
         return pooled.float().view(len(soft), self.context_count, -1)
 

@@ -1,8 +1,9 @@
 """A faster backward pass of the text tower for small batches on a CPU.
 
-There, a training step spends most of its time dispatching hundreds of small operations. This hand-written gradient of
-the pooled outputs dispatches fewer than autograd does: on `mini`, a step of one prompt takes 0.84 of the time, one
-prompt in the usual contexts 0.91, 64 prompts 0.97. On other devices, or if torch lacks a kernel, autograd is used.
+On a CPU, a small training step spends most of its time dispatching hundreds of small operations. This hand-written
+gradient of the pooled outputs dispatches fewer than autograd does. Measured on `mini`, a step with one prompt takes
+0.84 of the time, one prompt in the usual contexts 0.91, and 64 prompts 0.97. Autograd is used on other devices, or if
+torch lacks a kernel.
 
 Shapes: b sequences, n positions, p positions of a cached prefix, w width, h heads, d = w / h, e embed_dim.
 """
@@ -26,16 +27,16 @@ from softprompt.encoders.clip.transformer import (
 )
 
 aten = torch.ops.aten
-# F.scaled_dot_product_attention calls them on a CPU; they have no public names
+# F.scaled_dot_product_attention calls these on a CPU; they have no public names
 KERNEL_NAMES = ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward")
-MAX_TRANSPOSED_NUMEL = 65_536  # for larger tensors oneDNN is faster
+MAX_TRANSPOSED_NUMEL = 65_536  # oneDNN is faster for larger tensors
 HAS_KERNELS = all(hasattr(aten, name) for name in KERNEL_NAMES)
 
 
 def pooled_outputs(
     tower: TextTransformer, x: Tensor, pooled_at: Tensor, mask: Tensor | None = None, past: Past | None = None
 ) -> Tensor:
-    """Return `TextTransformer.pooled_outputs`. On a CPU, `x` gets first-order gradients only."""
+    """Return the same as `TextTransformer.pooled_outputs`. On a CPU, only first-order gradients flow to `x`."""
     if (
         HAS_KERNELS
         and x.requires_grad
@@ -82,7 +83,7 @@ class _PooledOutputs(torch.autograd.Function):
 
 
 class _SavedTensors(NamedTuple):
-    """What a block's backward pass needs: inputs and statistics of both norms, and the inputs of attention and MLP."""
+    """Tensors for a block's backward pass: inputs and statistics of both norms, and inputs of attention and GELU."""
 
     norm1: tuple[Tensor, ...]
     attention: tuple[Tensor, ...]
@@ -93,7 +94,7 @@ class _SavedTensors(NamedTuple):
 
 
 def _as_bias(mask: Tensor | None) -> Tensor | None:
-    """Return a mask as the kernels expect it: a bias for the attention scores."""
+    """Return a mask in the form that the kernels need: a bias for the attention scores."""
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
@@ -108,7 +109,7 @@ def _block_forward(
     past: KeysValues | None,
     ends: Tensor | None,
 ) -> tuple[Tensor, _SavedTensors]:
-    """Run one block on `x` (b x n, w), or only on its rows `ends` (b,). Equals `transformer.block_forward`."""
+    """Do the same as `transformer.block_forward` on `x` (b x n, w). With `ends` (b,), compute only these rows."""
     w, h = config.width, config.heads
     normed, *norm1 = layer_norm_forward(x, block.norm1_weight, block.norm1_bias, config)
     if ends is None:
@@ -140,7 +141,7 @@ def _block_forward(
 def _block_backward(
     gradient: Tensor, block: Block, config: TextTransformerConfig, b: int, saved: _SavedTensors, ends: Tensor | None
 ) -> Tensor:
-    """Return the gradient (b x n, w) of a block's input, given that of its output (b x n, w), or (b, w) with `ends`."""
+    """Return the gradient (b x n, w) of a block's input from that of its output: (b x n, w), or (b, w) with `ends`."""
     w, h = config.width, config.heads
     inner = _activation_backward(gradient @ block.proj_weight, saved.inner, config)
     after = layer_norm_backward(
@@ -165,7 +166,7 @@ def _block_backward(
 def layer_norm_forward(
     x: Tensor, weight: Tensor, bias: Tensor, config: TextTransformerConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the layer norm of `x` (…, w), then `x`, its means and reciprocal deviations for `layer_norm_backward`."""
+    """Return the layer norm of `x` (…, w), and what its backward needs: `x`, its means and reciprocal deviations."""
     normed, mean, deviation = torch.native_layer_norm(x, [config.width], weight, bias, config.norm_eps)
     return normed, x, mean, deviation
 
@@ -197,5 +198,5 @@ def _activation_backward(gradient: Tensor, inner: Tensor, config: TextTransforme
 
 
 def _transpose_small(inner: Tensor) -> Tensor:
-    """Transpose a small tensor, or transpose it back. A transposed GELU avoids oneDNN, whose call costs 30 µs."""
+    """Transpose a small tensor, or transpose it back. A transposed GELU avoids oneDNN, whose calls cost 30 µs."""
     return inner.t() if inner.numel() <= MAX_TRANSPOSED_NUMEL else inner

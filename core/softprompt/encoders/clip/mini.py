@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_tower(folder: Path) -> TextTransformer:
-    """Read a text tower, in float32, from the files that core/mini/package.py writes."""
+    """Read a text tower from the files that core/mini/package.py writes. Weights become float32."""
     from safetensors.torch import load_file
 
     from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
@@ -40,6 +40,6 @@ def load_mini() -> TextEncoder:
             tower = read_tower(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(
-            f"the built-in model's files are damaged ({error}). Run pip install --force-reinstall softprompt-tui"
+            f"the built-in model's files are damaged ({error}). Run pip install --force-reinstall softprompt-tui."
         ) from error
     return TextEncoder(MINI, tower, tokenizer, SpecialTokens((tokenizer.start,), (tokenizer.end,)))

@@ -1,11 +1,11 @@
 """Load open_clip models: keep the text tower, compare its embeddings with open_clip's, and free the rest.
 
-Importing this module is cheap; open_clip (5-8 s) is imported when a model is loaded. Code that comes with a model never
-runs: every library call forbids it, and no library can prompt the user to allow it.
+Importing this module does not import open_clip (5-8 s); loading a model does. Code that comes with a model is never
+run: every library call forbids it, and no library can prompt the user to allow it.
 
 pyproject.toml excludes open_clip 4. To support it, this package needs a tower for `text_arch: "modern"` (rotary
 positions, RMSNorm, gated MLPs, masked pooling), the new text settings in model_folder.py, and a review of every
-open_clip function that this module calls. open_clip 4 removes `load_openai_model`, which is not one of them.
+open_clip function that this module calls. open_clip 4 removes `load_openai_model`, which this module does not call.
 """
 
 from __future__ import annotations
@@ -52,28 +52,26 @@ if TYPE_CHECKING:
     from softprompt.encoders.catalog import ModelInfo
     from softprompt.encoders.download import OnBytes
 
-TOLERANCE = 1e-4  # largest difference from open_clip's embedding in a component of a unit vector, in float32
+TOLERANCE = 1e-4  # largest difference from open_clip in any component of the unit embedding, in float32
 INSTALL_HINT = "pip install transformers"
 UNSAFE_LOAD_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def extract_tower(name: str, model: nn.Module) -> TextTransformer:
-    """Return the text tower of an open_clip model, as views of its weights.
+    """Return the text tower of an open_clip model. Its tensors are views of the model's weights.
 
     Raises:
-        ModelRefused: `TextTransformer` cannot express this architecture.
+        ModelRefused: `TextTransformer` does not support this architecture.
     """
     text: Any = getattr(model, "text", model)
     transformer: Any = getattr(text, "transformer", None)
     if not hasattr(text, "token_embedding") or not hasattr(transformer, "resblocks"):
-        raise model_not_supported(
-            name, f"its text tower is a {type(text).__name__}, which cannot run from token embeddings"
-        )
+        raise model_not_supported(name, f"its text tower, {type(text).__name__}, does not accept token embeddings")
     blocks = list(transformer.resblocks)
     if not blocks or any(type(block).__name__ != "ResidualAttentionBlock" for block in blocks):
         raise model_not_supported(name, f"its text blocks are {type(blocks[0]).__name__ if blocks else 'missing'}")
     if getattr(text, "use_pad_mask", False) or getattr(text, "correct_cls_mask", False):
-        raise model_not_supported(name, "its attention is masked by padding")
+        raise model_not_supported(name, "its attention mask depends on padding")
     projection: Any = text.text_projection
     bias: Tensor | None = None
     if isinstance(projection, nn.Linear):
@@ -123,7 +121,7 @@ def _is_causal(name: str, mask: Tensor | None) -> bool:
 
 
 def _read_pooling(name: str, text: Any) -> Pooling:
-    # open_clip's CLIP class has other names for the fields of the tower
+    # this setting is called text_pool_type in open_clip's CLIP class and pool_type in its text towers
     pooling: Pooling = getattr(text, "text_pool_type", None) or text.pool_type
     if pooling not in ("argmax", "eos", "first", "last"):
         raise model_not_supported(name, f"its pooling is {pooling!r}")
@@ -133,7 +131,7 @@ def _read_pooling(name: str, text: Any) -> Pooling:
 def _convert_block(name: str, block: Any) -> Block:
     attention, mlp = block.attn, block.mlp
     if attention.in_proj_weight is None or attention.bias_k is not None:
-        raise model_not_supported(name, "its attention has separate or added key and value weights")
+        raise model_not_supported(name, "its attention has separate weights or extra biases for keys and values")
     scales = [getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2)]
     outs = []
     for linear, scale in zip((attention.out_proj, mlp.c_proj), scales, strict=True):
@@ -173,7 +171,7 @@ class TransformersTokenizer:
 
 
 def _detect_specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, context: int) -> SpecialTokens:
-    """Find the special tokens around a text in the tokenizer's output, and check them on texts of several lengths."""
+    """Find the special tokens in a tokenizer's output, and check the result on texts of several lengths."""
     full = wrapped("lake", context_length=context)[0].tolist()
     content = tokenizer.encode("lake")
     begin = next((i for i in range(len(full)) if full[i : i + len(content)] == content), 0)
@@ -185,7 +183,7 @@ def _detect_specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, 
         row += [specials.pad] * (context - len(row))
         if len(row) == context and row != wrapped(text, context_length=context)[0].tolist():
             raise model_not_supported(
-                name, "its tokenizer adds special tokens in a way that this version does not know"
+                name, "its tokenizer adds special tokens in a way that this version does not support"
             )
     return specials
 
@@ -193,17 +191,17 @@ def _detect_specials(name: str, wrapped: Any, tokenizer: TransformersTokenizer, 
 def load_tokenizer(
     name: str, text_cfg: dict[str, Any], folder: Path | None = None
 ) -> tuple[PromptTokenizer, SpecialTokens]:
-    """Load the tokenizer of an open_clip text configuration, with its special tokens.
+    """Load the tokenizer and the special tokens for an open_clip text configuration.
 
     Args:
-        folder: folder of a local model, which then also has the tokenizer's files.
+        folder: the folder of a local model; it must contain the tokenizer's files too.
     """
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
     is_clip = not text_cfg.get("hf_tokenizer_name")
-    # other settings drop words at random, or reach transformers, where trust_remote_code runs code from a folder
+    # other settings drop words at random, or reach transformers, where trust_remote_code runs code from the folder
     unknown = set(settings) - {"clean", "additional_special_tokens" if is_clip else "strip_sep_token"}
     if unknown:
-        raise model_not_supported(name, f"its tokenizer has unknown settings: {', '.join(sorted(unknown))}")
+        raise model_not_supported(name, f"its tokenizer has unsupported settings: {', '.join(sorted(unknown))}")
     if is_clip:
         try:
             _check_special_tokens(settings.get("additional_special_tokens", ()))
@@ -218,7 +216,7 @@ def load_tokenizer(
         import transformers  # noqa: F401
     except ImportError as error:
         raise ModelUnavailable(
-            f"the tokenizer of {name} needs the package transformers. Run {INSTALL_HINT}."
+            f"the tokenizer of {name} needs the transformers package. Run {INSTALL_HINT}."
         ) from error
     from open_clip.tokenizer import HFTokenizer
 
@@ -232,11 +230,11 @@ def load_tokenizer(
             return adapted, _detect_specials(name, wrapped, adapted, context)
     except SoftPromptError:
         raise
-    except Exception as error:  # transformers raises errors of any type; the message adds the model's name
+    except Exception as error:  # transformers raises errors of any type; add the model's name
         if "trust_remote_code" in str(error):
             raise model_not_supported(name, "its tokenizer is Python code. Code in a model is never run") from error
-        pull = f"With a network, `softprompt-tui models pull {name}` downloads it"
-        hint = "Put its files into the same folder" if folder else pull
+        pull = f"Connect to a network and run `softprompt-tui models pull {name}` to download it"
+        hint = "Put its files in the same folder" if folder else pull
         raise ModelUnavailable(
             f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: "
             f"{describe_error_with_type(error)}. {hint}."
@@ -244,7 +242,7 @@ def load_tokenizer(
 
 
 def _check_special_tokens(tokens: object) -> None:
-    """Raise ValueError for special tokens that open_clip would misread: it puts them into a regular expression."""
+    """Raise ValueError if open_clip, which inserts special tokens into a regular expression, would misread one."""
     if not isinstance(tokens, list | tuple) or not all(
         isinstance(token, str) and re.fullmatch(r"[\w<>/-]+", token) for token in tokens
     ):
@@ -255,10 +253,10 @@ def _check_special_tokens(tokens: object) -> None:
 
 @contextmanager
 def unattended() -> Iterator[None]:
-    """Keep libraries from prompting the user: standard input is empty and standard output is discarded.
+    """Context manager that keeps libraries from prompting the user: stdin is empty and stdout is discarded.
 
-    Some transformers tokenizers load others without passing `trust_remote_code=False` on, and would prompt. The
-    environment variable that lets torch run pickles by default has no effect inside.
+    Some transformers tokenizers load further tokenizers without passing on `trust_remote_code=False`, and would prompt.
+    The environment variable that makes torch run code in pickles has no effect inside the context.
     """
     stdin, sys.stdin = sys.stdin, io.StringIO()
     variable = os.environ.pop(UNSAFE_LOAD_VARIABLE, None)
@@ -274,14 +272,16 @@ def unattended() -> Iterator[None]:
 def check_tokenizer_fits(
     name: str, text_cfg: dict[str, Any], tokenizer: PromptTokenizer, specials: SpecialTokens
 ) -> None:
-    """Raise ModelRefused if the tower has too few token rows or positions for its tokenizer."""
+    """Raise ModelRefused if the tower has too few token embeddings or positions for its tokenizer."""
     rows, context = text_cfg.get("vocab_size", 49408), text_cfg.get("context_length", 77)
     if rows < len(tokenizer):
-        raise model_not_supported(name, f"it has {rows:,} token rows, but its tokenizer has {len(tokenizer):,} tokens")
+        raise model_not_supported(
+            name, f"it has {rows:,} token embeddings, but its tokenizer has {len(tokenizer):,} tokens"
+        )
     highest = max(*specials.start, *specials.end, specials.pad)
     if highest >= rows:
         raise model_not_supported(
-            name, f"it has {rows:,} token rows, but its start, end or padding token has the id {highest:,}"
+            name, f"it has {rows:,} token embeddings, but its start, end or padding token has the id {highest:,}"
         )
     reserved = len(specials.start) + len(specials.end)
     if context <= reserved:
@@ -294,8 +294,8 @@ def build_encoder(name: str, model: nn.Module, tokenizer: PromptTokenizer, speci
     """Build a text encoder from an open_clip model.
 
     Raises:
-        ModelRefused: the architecture is not supported, no token can be typed, or the embeddings differ from those of
-            `model.encode_text`.
+        ModelRefused: the architecture is not supported, no token can be shown and typed, or the embeddings differ from
+            the results of `model.encode_text`.
     """
     tower = extract_tower(name, model).to(torch.device("cpu"), torch.float32)
     encoder = TextEncoder(name, tower, tokenizer, specials)
@@ -317,11 +317,11 @@ def build_encoder(name: str, model: nn.Module, tokenizer: PromptTokenizer, speci
 def load(
     name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None
 ) -> TextEncoder:
-    """Load an open_clip model and keep only its text tower.
+    """Load an open_clip model, keeping only its text tower.
 
     Args:
         config: open_clip's `model_cfg`.
-        weights: returns the path of the weights. Called last, because it may download gigabytes.
+        weights: returns the path of the weights. It is called last, because it may download gigabytes.
         folder: the folder of a local model.
     """
     text_cfg = config["text_cfg"]
@@ -340,7 +340,7 @@ def load(
     except pickle.UnpicklingError as error:
         raise unsafe_pickle(name, path) from error
     except Exception as error:
-        # open_clip raises RuntimeError, ValueError, OSError, and errors of pickle and safetensors
+        # open_clip raises RuntimeError, ValueError and OSError, and passes on errors of pickle and safetensors
         if "loading state_dict" in str(error):
             raise model_not_supported(
                 name, f"its weights do not match its configuration ({describe_error(error)})"
@@ -350,11 +350,11 @@ def load(
 
 
 def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
-    """Build the whole model with open_clip and load the weights in `path`."""
+    """Build the whole model with open_clip, with the weights in `path`."""
     import open_clip
 
     config = deepcopy(config)
-    config["vision_cfg"]["timm_model_pretrained"] = False  # timm would download weights that are then replaced
+    config["vision_cfg"]["timm_model_pretrained"] = False  # timm would download weights, only to replace them
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     classes = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
     model: nn.Module = classes(**config).eval()
@@ -363,7 +363,7 @@ def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
 
 
 def load_by_name(name: str, on_progress: OnBytes | None) -> TextEncoder:
-    """Load a `MODEL/TAG` of open_clip, downloading it if necessary, or a `local-dir:` folder."""
+    """Load an open_clip model (`MODEL/TAG`), downloading it if necessary, or a model from a `local-dir:` folder."""
     from softprompt.encoders.download import fetch
 
     if name.startswith(LOCAL_PREFIX):
@@ -375,7 +375,7 @@ def load_by_name(name: str, on_progress: OnBytes | None) -> TextEncoder:
 
 
 def pretrained_config(info: ModelInfo) -> dict[str, Any]:
-    """Return open_clip's configuration of a model, with the activation that its weights need."""
+    """Return open_clip's configuration of a model, with the activation that its weights were trained with."""
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 

@@ -7,7 +7,8 @@ A token row is a list of token ids without start and end tokens. The ids -1, -2,
     49406  -1 -2 525 320 3965  49407  0  0  0  …
     start  content             end    padding
 
-Shapes: r sets of k soft tokens, w width, b token rows, n positions, m content positions of the longest row, e embed_dim.
+Shapes: r sets of k soft tokens, w width, b token rows, n positions, m content positions of the longest token row,
+e embed_dim.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class PaddedRows(NamedTuple):
 
 
 def pad_rows(tower: TextTransformer, specials: SpecialTokens, rows: Sequence[Row]) -> PaddedRows:
-    """Pad token rows to the context length, as open_clip does, or only to the longest row if the tower ignores padding."""
+    """Pad token rows to the context length like open_clip, or only to the longest if the tower ignores padding."""
     config = tower.config
     full = [[*specials.start, *row, *specials.end] for row in rows]
     longest = max(map(len, full))
@@ -139,11 +140,18 @@ class TokenBatch:
         return pooled_outputs(self.tower, x, self.pooled_at.repeat(r), mask).float().view(r, len(self.is_content), -1)
 
     def read_states(self, soft: Tensor | None, spec: HiddenStateSpec) -> EncoderOutput:
-        """Return pooled embeddings and the hidden states for `spec`, from one pass. Gradients flow to `soft` (r, k, w)."""
+        """Return pooled embeddings and hidden states for `spec` from one pass. Gradients flow to `soft` (r, k, w)."""
         x, r = self._insert(soft)
         mask = None if self.mask is None else self.mask.repeat(r, 1, 1, 1)
         return read_states(
-            self.tower, x, self.pooled_at.repeat(r), mask, spec, (r, len(self.is_content)), self.is_content, self.start_length
+            self.tower,
+            x,
+            self.pooled_at.repeat(r),
+            mask,
+            spec,
+            (r, len(self.is_content)),
+            self.is_content,
+            self.start_length,
         )
 
 
@@ -187,7 +195,7 @@ def read_states(
         pooled = tower.pooled(states, pooled_at, mask)
     outputs = tower.project(pooled).float().view(r, b, -1)
     if spec.pooled:
-        if tower.config.pooling not in END_TOKEN_POOLINGS:  # `pooled` is from another position than the end token's
+        if tower.config.pooling not in END_TOKEN_POOLINGS:  # the model pools elsewhere: compute the end token's too
             end = start_length + is_content.sum(-1)
             pooled = tower.pooled(states, end.expand(r, b).flatten(), mask)
         return EncoderOutput(outputs, pooled.float().view(r, b, 1, -1), torch.ones_like(is_content[..., :1]))

@@ -122,7 +122,8 @@ class TextEncoder:
             )
         if prompt.model == self.name:
             raise ConfigError(
-                f"{name} was trained on {model}, but the weights here are different ({self.fingerprint}). Train it again."
+                f"{name} was trained on different weights of {model} than those here ({self.fingerprint}). Train it "
+                "again."
             )
         raise ConfigError(
             f"{name} belongs to {model}, but the model here is {self.name} ({self.fingerprint}). Train it again."

@@ -1,7 +1,7 @@
 """CLIP's byte-pair encoding, without torch and without importing open_clip.
 
-The vocabulary is the file that open_clip ships, and the ids equal open_clip's (a test compares 10,000 texts).
-Sources: Radford et al. 2021 (CLIP), after Sennrich et al. 2016 (byte-pair encoding).
+The vocabulary file ships with open_clip, and the token ids match open_clip's (checked by a test on 10,000 texts).
+Sources: Radford et al. 2021 (CLIP), based on Sennrich et al. 2016 (byte-pair encoding).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MERGE_COUNT = 49152 - 256 - 2  # the file lists more merges than CLIP uses
 START, END = "<start_of_text>", "<end_of_text>"
 WORD_END = "</w>"
 MAX_TEXT_LENGTH = 200_000  # characters
-MAX_WORD_LENGTH = 4_000  # bytes; byte-pair merging is quadratic in the length of a word
+MAX_WORD_LENGTH = 4_000  # bytes; the time for byte-pair merging is quadratic in a word's length
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -37,7 +37,7 @@ class Tokenizer:
     """CLIP's tokenizer.
 
     Args:
-        clean: how to normalize text before encoding, by open_clip's names.
+        clean: how to normalize text before encoding; uses open_clip's names for the methods.
         extra_special: special tokens in addition to CLIP's start and end tokens.
     """
 
@@ -71,8 +71,8 @@ class Tokenizer:
         return ids
 
     def normalize(self, text: str) -> str:
-        """Repair mojibake and HTML entities, collapse white space, and change case and punctuation as `clean` says."""
-        import ftfy  # takes 20 ms, which decoding alone need not pay
+        """Repair mojibake and HTML entities, collapse white space, and apply `clean`'s case and punctuation rules."""
+        import ftfy  # the import takes 20 ms and is not needed for decoding
 
         text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
         if self.clean == "canonicalize":
@@ -94,7 +94,7 @@ class Tokenizer:
         return self.decode([token]).removesuffix(" ")
 
     def symbols(self, token: int) -> str:
-        """Return one token as the vocabulary spells it: one character per byte, `</w>` at the end of a word."""
+        """Return one token as spelled in the vocabulary: one character per byte, and `</w>` at the end of a word."""
         return self._pieces[token]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
@@ -106,10 +106,10 @@ class Tokenizer:
         if len(symbols) > MAX_WORD_LENGTH:
             raise PromptError(
                 f"the text has a word of {len(symbols):,} bytes; at most {MAX_WORD_LENGTH:,} can be tokenized. "
-                "Put spaces into it."
+                "Split it with spaces."
             )
         ids = tuple(self._ids[piece] for piece in _merge_pairs(symbols, self._ranks))
-        if len(self._word_cache) < 100_000:  # bounds the memory of a long-lived process
+        if len(self._word_cache) < 100_000:  # limits the memory of a long-running process
             self._word_cache[symbols] = ids
         return ids
 
@@ -136,7 +136,7 @@ def _merge_pairs(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _byte_encoder() -> dict[int, str]:
-    """Map every byte to a printable character: its own if printable, else the next code point from 256 on."""
+    """Map every byte to a character: itself if printable, otherwise the next free code point starting at 256."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}
@@ -149,7 +149,7 @@ def _byte_decoder() -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _byte_pairs() -> tuple[tuple[str, ...], dict[tuple[str, str], int]]:
-    """Read open_clip's vocabulary file. Return the pieces in the order of their ids, and the rank of every merge."""
+    """Read open_clip's vocabulary file. Return the pieces in order of their ids, and the rank of every merge."""
     spec = find_spec("open_clip")  # finds the folder without importing the package
     if spec is None or not spec.submodule_search_locations:
         raise ModelUnavailable(

@@ -1,6 +1,6 @@
-"""The text tower: one functional forward pass for `mini` and for every text transformer of open_clip.
+"""The text tower: one functional forward pass for `mini` and for open_clip's text transformers.
 
-The weights are plain tensors without gradients, so autograd only computes gradients of the input embeddings.
+The weights are plain tensors without gradients, so autograd computes only the gradients of the input embeddings.
 Architecture: Radford et al. 2021 (CLIP). The tests compare it with open_clip's TextTransformer.
 
 Shapes: b sequences, n positions, p positions of a cached prefix, w width, h heads, e embed_dim.
@@ -30,8 +30,12 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 class TextTransformerConfig:
     """The shape of a text tower.
 
-    `pooling` is the position of the pooled embedding. argmax: the highest token id (CLIP's end token). eos: the first
-    end token. first, last: that position of the padded context. cls: a learned embedding after the context (CoCa).
+    `pooling` selects the position of the pooled embedding:
+
+    - "argmax": the highest token id, which is CLIP's end token.
+    - "eos": the first end token.
+    - "first", "last": the first or last position after padding to the context length.
+    - "cls": a learned embedding after all other positions (CoCa).
     """
 
     width: int
@@ -48,12 +52,12 @@ class TextTransformerConfig:
 
     @property
     def ignores_padding(self) -> bool:
-        """Whether positions after the end token cannot change the pooled embedding, and need not be computed."""
+        """Whether positions after the end token cannot change the pooled embedding, so they need not be computed."""
         return self.causal and self.pooling in ("argmax", "eos", "first", "cls")
 
 
 class Block(NamedTuple):
-    """The weights of a pre-norm transformer block. qkv_weight (3w, w) is in the order query, key, value."""
+    """The weights of a pre-norm transformer block. qkv_weight (3w, w) stacks query, key and value."""
 
     norm1_weight: Tensor
     norm1_bias: Tensor
@@ -73,7 +77,7 @@ class Block(NamedTuple):
 class TextTransformer:
     """The weights of a text tower and its forward pass.
 
-    Shapes: table (vocabulary, w), positions (context, w), or (context + 1, w) with cls, projection (w, e).
+    Shapes: table (vocabulary, w), positions (context, w) or, with cls, (context + 1, w), projection (w, e).
     """
 
     config: TextTransformerConfig
@@ -103,12 +107,12 @@ class TextTransformer:
     def states(
         self, x: Tensor, mask: Tensor | None = None, layers: int | None = None, past: Past | None = None
     ) -> Tensor:
-        """Return the hidden states (b, n, w) after the first `layers` blocks (default: all), before the final norm.
+        """Return the hidden states (b, n, w) after the first `layers` blocks (all by default), before the final norm.
 
         Args:
             x: (b, n, w) token embeddings with position embeddings added.
-            mask: (b, 1, n, n), True where attention may look, or a bias to add to its scores. Replaces the causal mask.
-                With `past`, a mask (b, 1, n, p + n) is required.
+            mask: (b, 1, n, n), true where attention is allowed, or a bias that is added to the attention scores. It
+                replaces the causal mask. With `past`, a mask (b, 1, n, p + n) is required.
             past: keys and values of a prefix of p positions, from `compute_past`.
         """
         for i, block in enumerate(self.blocks[:layers]):
@@ -116,9 +120,9 @@ class TextTransformer:
         return x
 
     def compute_past(self, x: Tensor) -> Past:
-        """Return every block's keys and values for a prefix `x` (b, p, w) at the beginning of a causal tower's context.
+        """Return every block's keys and values for a prefix `x` (b, p, w) of a causal tower's input.
 
-        Padding must come at the end of the prefix, and later masks must exclude it.
+        Any padding must be at the end of the prefix, and later masks must exclude it.
         """
         past = []
         for block in self.blocks:
@@ -143,7 +147,7 @@ class TextTransformer:
         return self.final_norm(x.squeeze(1))
 
     def mask_at(self, pooled_at: Tensor, n: int, mask: Tensor | None) -> Tensor | None:
-        """Return the rows (b, 1, 1, p + n) of `mask`, or of the causal mask, at `pooled_at` (b,); None for no mask."""
+        """Return the rows (b, 1, 1, p + n) of `mask` or the causal mask at `pooled_at` (b,), or None without a mask."""
         if mask is not None:
             return mask[torch.arange(len(pooled_at), device=pooled_at.device), :, pooled_at].unsqueeze(2)
         if self.config.causal:
@@ -154,7 +158,7 @@ class TextTransformer:
         return F.layer_norm(x, (self.config.width,), self.norm_weight, self.norm_bias, self.config.norm_eps)
 
     def project(self, x: Tensor) -> Tensor:
-        """Project normed states (…, w) to embeddings (…, e), not normalized."""
+        """Project normed states (…, w) to embeddings (…, e) that are not normalized."""
         if self.projection is None:
             return x
         x = x @ self.projection
@@ -162,7 +166,7 @@ class TextTransformer:
 
 
 KeysValues = Tensor  # (2, b, h, p, w / h): keys and values
-Past = Sequence[KeysValues]  # of every block, for a prefix of p positions
+Past = Sequence[KeysValues]  # one per block, for a prefix of p positions
 
 
 def keys_values(normed: Tensor, block: Block, config: TextTransformerConfig) -> KeysValues:
@@ -173,7 +177,7 @@ def keys_values(normed: Tensor, block: Block, config: TextTransformerConfig) -> 
 
 
 def join_past(past: KeysValues, kv: KeysValues) -> KeysValues:
-    """Prepend the `past` (2, b, h, p, d) to keys and values (2, r x b, h, n, d), repeating it r times."""
+    """Prepend `past` (2, b, h, p, d), repeated r times, to keys and values (2, r x b, h, n, d)."""
     b = past.shape[1]
     kv = kv.view(2, -1, b, *kv.shape[2:])
     return torch.cat([past.unsqueeze(1).expand(-1, kv.shape[1], -1, -1, -1, -1), kv], dim=4).flatten(1, 2)
@@ -191,8 +195,8 @@ def block_forward(
 
     Args:
         mask: (b, 1, n, p + n), or (b, 1, m, p + n) with queries; replaces the causal mask.
-        queries: (b, m, w) input states of the only positions to compute and return.
-        past: keys and values of a prefix, which attention also sees. It may have fewer rows than `x`; they repeat.
+        queries: (b, m, w) input states of the positions to compute and return; all positions by default.
+        past: keys and values of a prefix, which attention can also see. Its rows repeat if there are fewer than b.
     """
     w, h = config.width, config.heads
     b, n = x.shape[:2]

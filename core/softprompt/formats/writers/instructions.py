@@ -72,7 +72,7 @@ def _python_literal(text: str) -> str:
 
 
 def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tuple[str, ...]:
-    """Return notes for the user: where to put the file, which outputs the program reads, their similarity, and warnings.
+    """Return notes for the user: where to put the file, which outputs the program reads, their similarity, and caveats.
 
     `prompts` has one soft prompt, or the two halves of an SDXL pair.
     """
