@@ -223,10 +223,13 @@ def shorten(text: str, max_length: int = 60) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the first line of a third-party error message, plus the second if the first ends with a colon."""
+    """Return the first line of a third-party error message, plus the second if the first ends with a colon.
+
+    It has no full stop at the end, because our own sentence goes on.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return shorten(text, MAX_REASON_LENGTH) or type(error).__name__
+    return shorten(text.removesuffix("."), MAX_REASON_LENGTH) or type(error).__name__
 
 
 def describe_error_with_type(error: BaseException) -> str:

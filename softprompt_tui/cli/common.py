@@ -262,7 +262,7 @@ model_option = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=complete_model,
-    help="Text encoder: mini, local-dir:FOLDER, or a MODEL/TAG of open_clip (see `softprompt-tui models`).",
+    help="Text encoder: mini, an open_clip MODEL/TAG (see `softprompt-tui models`), or local-dir:FOLDER.",
 )
 device_option = click.option(
     "--device",

@@ -65,7 +65,7 @@ OTHER_OPTIONS = (
         "--stop-at",
         type=float,
         help="Stop early once the pooled similarity and its mean in the training contexts reach this value, such as "
-        "0.99. With --tokens auto it is the goal, and no training stops early.",
+        "0.99. With --tokens auto it is the goal, and nothing stops early.",
     ),
     click.option("--patience", type=int, help="Stop early if the loss has not fallen for this many steps."),
     click.option(
@@ -89,8 +89,8 @@ OTHER_OPTIONS = (
         default=DEFAULT.objective,
         show_default=True,
         help="What training minimizes: cosine distance of the pooled embeddings; their squared error (mse); cosine "
-        "distance that also pushes away from the --against prompts (contrastive). For diffusion models, which read "
-        "hidden states: the distance of those (hidden), or of both (mixed).",
+        "distance that also pushes away from the --against prompts (contrastive). For diffusion models, "
+        "which use hidden states: the distance of hidden states (hidden), or of both (mixed).",
     ),
     click.option(
         "--family",
@@ -111,7 +111,7 @@ OTHER_OPTIONS = (
         "--against",
         multiple=True,
         metavar="TEXT",
-        help="A prompt to keep apart from (contrastive objective). Repeatable.",
+        help="A prompt to stay away from (contrastive objective). Repeatable.",
     ),
     click.option(
         "--context",
@@ -123,7 +123,7 @@ OTHER_OPTIONS = (
     click.option(
         "--no-contexts",
         is_flag=True,
-        help="Train the prompt alone. It comes closer by itself, but fails next to other words.",
+        help="Train the prompt alone. The result is more similar by itself, but fails next to other words.",
     ),
     click.option("--no-norm-projection", is_flag=True, help="Let soft tokens exceed the vocabulary's mean norm."),
     click.option(
@@ -131,14 +131,14 @@ OTHER_OPTIONS = (
         type=int,
         default=DEFAULT.restarts,
         show_default=True,
-        help="Train this many in parallel from different noise, and keep the best.",
+        help="Train this many in parallel, each from different noise, and keep the best.",
     ),
     click.option(
         "--seed",
         type=int,
         default=DEFAULT.seed,
         show_default=True,
-        help="Random seed. On a CPU, the same seed gives the same bits.",
+        help="Random seed. On a CPU, the same seed gives bit-identical results.",
     ),
     click.option(
         "--long",
@@ -153,7 +153,7 @@ OTHER_OPTIONS = (
 plain_option = click.option(
     "--plain",
     is_flag=True,
-    help="Remove the syntax of image programs from the prompt: weights such as (fox:1.3), BREAK, LoRA tags, wildcards; "
+    help="Remove image-program syntax from the prompt: weights such as (fox:1.3), BREAK, LoRA tags, wildcards; "
     "{a|b} becomes a.",
 )
 

@@ -29,6 +29,6 @@ def print_result_and_exit(name: str, entry: Entry, failure: str, as_json: bool, 
     else:
         print_entry(entry, path)
     if failure:
-        fail(f"{failure}. The best result so far was saved as {entry.prompt.name}.", FAILED)
+        fail(f"{failure.removesuffix('.')}. The best result so far was saved as {entry.prompt.name}.", FAILED)
     if entry.prompt.stopped == "interrupted" and not asked_for:
         raise SystemExit(INTERRUPTED)

@@ -20,7 +20,7 @@ def runs_ahead(run: RunSummary, runs: Sequence[RunSummary]) -> list[RunSummary]:
     queued = [other for other in runs if other.state == "queued"]
     index = next((i for i, other in enumerate(queued) if other.id == run.id), 0)
     start = 0
-    # Older workers do not report which runs share a batch. A run has at least one row, so a batch has at most MAX_BATCH.
+    # Older workers do not report which runs share a batch. Every run has a row, so a batch has at most MAX_BATCH runs.
     batches = [(other.batch or None, other.rows) for other in queued]
     while queued and (end := start + next_batch_size(batches[start : start + MAX_BATCH + 1])) <= index:
         start = end

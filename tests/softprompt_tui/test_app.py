@@ -611,7 +611,7 @@ def test_the_interface_does_not_quit_if_a_run_cannot_be_stopped(monkeypatch: pyt
             d.app.main.prompt_pane.set(prompt)
             d.worker.begin(await d.train())
         await d.pilot.press("ctrl+q")
-        await d.shows("3 trainings", "keep training")
+        await d.shows("3 runs are in progress or waiting", "keep training")
         await d.pilot.press("s")
         await d.shows("fox was not stopped: no stop for fox")
         assert d.app.is_running

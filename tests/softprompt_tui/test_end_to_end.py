@@ -88,7 +88,7 @@ def test_after_a_kill_during_a_training_the_whole_curve_is_back(worker: Home) ->
     with Terminal() as t:
         t.wait_for(r"step \d{2,} of 100000", TRAINING, within=60)
         worker.kill()
-        t.wait_for("no worker: ctrl\\+r starts it", within=2.5)
+        t.wait_for("no worker: ctrl\\+r starts one", within=2.5)
         t.press("ctrl+r")
         t.wait_for(TRAINING, within=60)
         t.wait_for(r"step \d{2,} of 100000")

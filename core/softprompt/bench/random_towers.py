@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def random_encoder(name: str, device: str = "auto", precision: str = "float32", seed: int = 0) -> TextEncoder:
-    """Return a text encoder of this shape, with CLIP's tokenizer and its initialization (Radford et al. 2021).
+    """Return a text encoder of this shape with CLIP's tokenizer and random initial weights (Radford et al. 2021).
 
     Raises:
         UnknownModel, DeviceError: the shape or the device does not exist.

@@ -1,1 +1,1 @@
-"""Measure trained vectors, and find the words nearest to them."""
+"""Measure trained vectors and find the words nearest to them."""

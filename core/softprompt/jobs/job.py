@@ -196,7 +196,7 @@ def job_from_composition(parsed: ParsedPrompt, **settings: Any) -> TrainJob:
     """
     if parsed.partial_names:
         raise PromptError(
-            f"only some soft tokens of {parsed.partial_names[0]} are used; on their own, they have no meaning to train on. "
+            f"only some soft tokens of {parsed.partial_names[0]} are used, and these have no meaning of their own. "
             f"Use all of them with [{parsed.partial_names[0]}]."
         )
     meanings = parsed.reference_texts()

@@ -16,7 +16,7 @@ from softprompt.library.index import Index
 from softprompt.library.names import as_tag_list, check_name, make_unique, name_key
 from softprompt.library.queries import SORTS, EntryPage, EntryQuery, EntrySummary
 from softprompt.library.revisions import Revisions
-from softprompt.system.files import PARTIAL_SUFFIX, retry_without_reserve
+from softprompt.system.files import PARTIAL_SUFFIX, retry_after_freeing_cache
 from softprompt.system.filesystems import is_open_to_others
 from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 
@@ -57,7 +57,7 @@ class Lookup:
         make_folder(self.entries)
         probe = self.entries / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         try:
-            retry_without_reserve(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
+            retry_after_freeing_cache(self.entries, lambda: probe.touch(mode=0o600, exist_ok=False))
             if is_open_to_others(probe) and not self._has_warned:
                 self._has_warned = True
                 self.notify(
@@ -92,7 +92,7 @@ class Lookup:
         """Return a page of the entries, or of the trash.
 
         Args:
-            words: words or beginnings of words. An entry must have them all in its name, hard prompt, readout, tags or note.
+            words: words or beginnings of words. All must be in an entry's name, hard prompt, readout, tags or note.
             sort: one of SORTS. Dates and numbers are in descending order.
             locate: id of an entry whose position in the list is also returned.
 
@@ -124,7 +124,8 @@ class Lookup:
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
-                f"{message}. Run `softprompt-tui restore {entry_id}` to restore the last intact revision, if any."
+                f"{message.removesuffix('.')}. Run `softprompt-tui restore {entry_id}` to restore the last intact "
+                "revision, if any."
             )
         if trashed:
             raise EntryNotFound(

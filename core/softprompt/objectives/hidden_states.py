@@ -121,7 +121,7 @@ class HiddenStatesReference:
     The context's own words are matched as well, because the family uses their states too.
 
     Raises:
-        ConfigError: the family does not use an encoder of this shape, or the prompt is a mix or in chunks.
+        ConfigError: the family cannot be used with this encoder, or the prompt is a mix or in chunks.
     """
 
     def __init__(self, encoder: TextEncoder, prompt: HardPrompt, contexts: Sequence[str], family: ImageProgram) -> None:
@@ -150,15 +150,14 @@ def supported_families(encoder: TextEncoder) -> tuple[ImageProgram, ...]:
 
 
 def check_family(encoder: TextEncoder, family: ImageProgram) -> None:
-    """Raise ConfigError if a family of diffusion models does not use encoders of this shape.
+    """Raise ConfigError if a family of diffusion models cannot be used with an encoder.
 
-    An encoder of the right shape with different weights is accepted as a stand-in, and so is one whose shape no family
-    uses.
+    An encoder of the family's shape with different weights is accepted as a stand-in, and so is one whose shape no
+    family uses.
     """
     supported = supported_families(encoder)
     if family not in supported:
         raise ConfigError(
-            f"family {family} does not use an encoder of this shape: {encoder.name} has width {encoder.width} and "
-            f"{encoder.config.layers} layers. Supported families: {', '.join(supported)}. "
-            f"Example: --family {supported[0]}."
+            f"family {family} cannot be used with {encoder.name} (width {encoder.width}, {encoder.config.layers} "
+            f"layers). Supported families: {', '.join(supported)}. Example: --family {supported[0]}."
         )

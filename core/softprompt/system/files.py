@@ -26,7 +26,7 @@ PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o666  # for the user only; for everyone the 
 STALE_SECONDS = 3600.0  # a write takes less than a second, so an older temporary file was left by a crash
 
 
-def retry_without_reserve(folder: Path, write: Callable[[], Result]) -> Result:
+def retry_after_freeing_cache(folder: Path, write: Callable[[], Result]) -> Result:
     """Call `write`. If the disk of `folder` is full, delete rebuildable caches and call `write` once more."""
     try:
         return write()
@@ -47,7 +47,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
         OSError: the write failed. Nothing is left behind.
     """
     with name_path_in_errors(path):
-        retry_without_reserve(path.parent, lambda: _write_new(path, data, mode))
+        retry_after_freeing_cache(path.parent, lambda: _write_new(path, data, mode))
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
@@ -67,7 +67,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
     """Write `data` to `path` atomically and durably. If that fails, the old file remains. Raises OSError."""
     with name_path_in_errors(path):
-        retry_without_reserve(path.parent, lambda: _replace_file(path, data, mode))
+        retry_after_freeing_cache(path.parent, lambda: _replace_file(path, data, mode))
 
 
 def _replace_file(path: Path, data: bytes, mode: int) -> None:

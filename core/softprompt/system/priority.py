@@ -13,12 +13,12 @@ AUTOGROUP_PATH = Path("/proc/self/autogroup")
 
 
 def lower_priority(niceness: int) -> None:
-    """Lower the priority of this process, unless the user has already set another niceness.
+    """Lower the priority of this process, unless the user has already changed it.
 
     On Linux each thread has its own niceness, and new threads inherit it. With autogroups, the kernel compares the
     niceness of processes only within a session, and each session has its own niceness. A process that leads its
-    session, such as the worker, also sets the session's. A shell's session is left alone, because the change would
-    outlast the command.
+    session, such as the worker, also sets the session's niceness. A shell's session is left alone, because the change
+    would outlast the command.
     """
     if not hasattr(os, "nice") or os.getpriority(os.PRIO_PROCESS, 0) != 0:
         return

@@ -91,7 +91,7 @@ def _check_field(key: str, check: Check, value: Any) -> Any:
 def _describe_value(value: Any) -> str:
     """Describe a value for a message. Python cannot print integers with thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 200:
-        return "a number with too many digits"
+        return "a very long number"
     return repr(value)[:60] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 

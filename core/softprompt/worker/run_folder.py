@@ -29,7 +29,7 @@ from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import MAX_NAME_LENGTH
 from softprompt.prompts.downsample import downsample
 from softprompt.prompts.sweep_result import SweepResult
-from softprompt.system.files import open_file, read_file, retry_without_reserve, sync_folder, write_new
+from softprompt.system.files import open_file, read_file, retry_after_freeing_cache, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 from softprompt.worker import events
@@ -195,7 +195,7 @@ class RunFolder:
         partial = runs / f".{final.name}.partial"
         created = now()
         try:
-            retry_without_reserve(runs, lambda: partial.mkdir(mode=0o700))
+            retry_after_freeing_cache(runs, lambda: partial.mkdir(mode=0o700))
             set_mode(partial, 0o700)
             folder = cls(partial)
             if start:
@@ -218,7 +218,7 @@ class RunFolder:
         """Append an event in a single write, after adding the time and the writer's lease. Return the written event."""
         event = self.stamp(event, lease)
         line = json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        retry_without_reserve(self.path, lambda: self._append(line, durable))
+        retry_after_freeing_cache(self.path, lambda: self._append(line, durable))
         return event
 
     def _append(self, line: bytes, durable: bool) -> None:

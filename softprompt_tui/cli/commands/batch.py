@@ -36,7 +36,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
 @click.option(
     "--format",
     type=click.Choice(get_args(Format)),
-    help="Format of FILE. By default its name or first line decides.",
+    help="Format of FILE. By default, it is detected from the name or the first line.",
 )
 @click.option("--column", default="prompt", show_default=True, help="The column or JSON key that holds the prompts.")
 @click.option(
@@ -48,7 +48,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
     "--together",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Train this many rows (prompts times restarts) at once. By default the device's memory decides.",
+    help="Train this many rows (prompts times restarts) at once. By default, as many as fit into memory.",
 )
 @click.option("--tag", "tags", multiple=True, help="Tag the saved soft prompts. Repeatable.")
 @plain_option
@@ -125,7 +125,7 @@ def batch(
                             HEAD if as_table else "",
                         )
         except TrainingFailed as error:  # the device is lost
-            fail(f"{error}; {advice}", FAILED)
+            fail(f"{str(error).removesuffix('.')}; {advice}", FAILED)
     display.finish(advice)
 
 
@@ -216,7 +216,7 @@ class BatchDisplay:
         totals = [f"{progress.trained:,} trained{rate}"]
         totals += [f"{progress.before:,} from before"] * bool(progress.before)
         totals += [f"{progress.failed:,} failed"] * bool(progress.failed)
-        totals += ["unfinished trainings have a checkpoint"] * (progress.done < self.total)
+        totals += ["unfinished prompts have a checkpoint"] * (progress.done < self.total)
         narrate(f"{progress.done:,} of {self.total:,} prompts: {', '.join(totals)}")
         if progress.done < self.total and not self.interrupted:
             narrate(f"the reader of the results is gone; {advice}")

@@ -74,7 +74,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     "--batch",
     "batches",
     type=Numbers(),
-    help="Sizes for the table of batches, such as 1,64,512. The default depends on the device.",
+    help="Sizes for the table of batches, such as 1,64,512. By default, they depend on the device.",
 )
 @json_option
 def bench(

@@ -47,7 +47,7 @@ DEFAULT_TOKENS = 4
     help="The soft prompt whose tokens are [v1], [v2], …",
 )
 @click.option("--against", multiple=True, metavar="TEXT", help="A text to compare the composition with. Repeatable.")
-@click.option("--save", metavar="NAME", help="Train one soft prompt for the whole composition and save it.")
+@click.option("--save", metavar="NAME", help="Train one soft prompt for the whole composition, and save it under NAME.")
 @click.option(
     "--tokens", "-k", type=int, metavar="N", help=f"Number of soft tokens for --save. Default: {DEFAULT_TOKENS}."
 )
@@ -66,7 +66,7 @@ DEFAULT_TOKENS = 4
     "--model",
     metavar="NAME",
     shell_complete=complete_model,
-    help="The text encoder. The default is the soft prompts' own.",
+    help="The text encoder. By default, that of the soft prompts.",
 )
 @device_option
 @click.option(

@@ -34,9 +34,9 @@ from softprompt_tui.cli.report import print_line
     "--out",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The file or folder to write to. The default is the current folder.",
+    help="The file or folder to write to. By default, the current folder.",
 )
-@click.option("--token", default="", metavar="TEXT", help="The word to type in diffusers. The default is <name>.")
+@click.option("--token", default="", metavar="TEXT", help="The word to type in diffusers. By default, <name>.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def export(name: str, to: str, other: str, out: Path | None, token: str, force: bool, as_json: bool) -> None:

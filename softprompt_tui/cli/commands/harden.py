@@ -58,8 +58,8 @@ def _options(prefix: str) -> list[Callable[[Command], Command]]:
             type=choice(HardMethod),
             default=DEFAULT.method,
             show_default=True,
-            help="exchange replaces tokens one by one and keeps what the encoder scores best; pez is Wen et al. 2023, "
-            "which other programs use.",
+            help="exchange replaces single tokens and keeps what the encoder scores best; pez (Wen et al. 2023) is the "
+            "method of other programs.",
         ),
         click.option(
             f"--{prefix}words",

@@ -49,14 +49,14 @@ STATES = {
     default=None,
     metavar="NAME",
     shell_complete=complete_model,
-    help="The text encoder that they belong to, if you know it. `assign` can set it later.",
+    help="The text encoder that they were trained for, if you know it. `assign` can set it later.",
 )
 @device_option
 @click.option(
     "--name",
     default="",
     metavar="NAME",
-    help="Name in the library; several get numbers. The default is the name in the file.",
+    help="Name in the library; several soft prompts get numbers. By default, the name in the file.",
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the imported soft prompts. Repeatable.")
 @click.option(
@@ -110,7 +110,11 @@ def import_(
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_entry)
 @click.option(
-    "--model", default="", metavar="NAME", shell_complete=complete_model, help="The text encoder that they belong to."
+    "--model",
+    default="",
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="The text encoder that they were trained for.",
 )
 @click.option(
     "--prompt",
@@ -254,7 +258,7 @@ def _print_result(result: ImportResult) -> None:
 
 def _describe_location(result: ImportResult) -> str:
     if result.state == "trashed":
-        return f"{STATES[result.state]}; `softprompt-tui restore {result.entry.id}` restores it"
+        return f"{STATES[result.state]}; run `softprompt-tui restore {result.entry.id}` to restore it"
     if result.state == "present":
         return f"{STATES[result.state]} (id {result.entry.id})"
     return f"{library().path(result.entry.id, result.entry.revision)}  (id {result.entry.id})"

@@ -23,13 +23,13 @@ from softprompt_tui.services.job_form import training_config
     required=True,
     metavar="MODEL",
     shell_complete=complete_model,
-    help="The text encoder to train for: mini, local-dir:FOLDER, or a MODEL/TAG of open_clip.",
+    help="The text encoder to train for: mini, an open_clip MODEL/TAG, or local-dir:FOLDER.",
 )
-@click.option("--name", "new", metavar="NAME", help="Name in the library. The default is the old name with a number.")
+@click.option("--name", "new", metavar="NAME", help="Name in the library. By default, the old name with a number.")
 @click.option(
     "--family",
     type=choice(ImageProgram),
-    help="The program whose hidden states to compare, if the objective uses them. The default is the entry's own.",
+    help="The program whose hidden states to compare, if the objective uses them. By default, the entry's own.",
 )
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Submit it to the worker. Prints the run's id.")

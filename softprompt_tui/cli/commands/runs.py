@@ -180,7 +180,7 @@ def resume(run: str) -> None:
     default="",
     metavar="RUN",
     shell_complete=complete_run,
-    help="Train it before this run. By default it goes to the end.",
+    help="Train it before this run. By default, it moves to the end of the queue.",
 )
 def move(run: str, before: str) -> None:
     """Move a waiting run to another place in the queue.

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--hard",
     is_flag=True,
-    help="Then search for its hard readout too: real words with the meaning of the prompt, to paste anywhere (see "
-    "`harden`).",
+    help="Also search for a hard readout: real words with the same meaning, to paste anywhere (see `harden`).",
 )
 @hard_options("hard-")
 @click.option(

@@ -85,7 +85,7 @@ def start() -> None:
 @click.option(
     "--finish",
     is_flag=True,
-    help="Wait until the current run is done. By default that run continues at the next start.",
+    help="Let the current run finish first. By default, it continues at the next start.",
 )
 def stop(finish: bool) -> None:
     """Stop the worker. Nothing is lost: unfinished runs continue when it starts again.

@@ -226,7 +226,7 @@ def test_weights_missing_on_the_hub_are_reported(hub: Hub, home: Path) -> None:
     hub.has_file = False
     result = pull(hub, home)
     assert result.returncode == 1
-    assert "has none of open_clip_model.safetensors, open_clip_pytorch_model.bin" in result.stderr
+    assert "contains none of open_clip_model.safetensors, open_clip_pytorch_model.bin" in result.stderr
 
 
 @pytest.mark.parametrize(

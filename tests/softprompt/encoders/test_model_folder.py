@@ -145,7 +145,7 @@ def test_no_code_from_a_folder_runs_even_if_the_user_would_agree(
     )
     assert not marker.exists()
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
-    assert "is not supported: its " in result.stderr or "a pickle with more than weights" in result.stderr
+    assert "is not supported: its " in result.stderr or "a pickle that contains more than weights" in result.stderr
     assert sys.stdin.read() == "y\n" * 9, "a library prompted the user"
 
 
@@ -255,7 +255,7 @@ def test_a_training_checkpoint_gives_the_same_embeddings(folder: Path, legacy: b
             [],
             r"it contains no weights. Add open_clip_model.safetensors, .*model.pth, or a single file .*.pt\.$",
         ),
-        (["epoch_2.pt", "epoch_3.pt"], r"it contains 2 weight files \(epoch_2.pt, epoch_3.pt\). Leave one"),
+        (["epoch_2.pt", "epoch_3.pt"], r"it contains 2 weight files \(epoch_2.pt, epoch_3.pt\). Leave only one"),
     ],
 )
 def test_missing_or_ambiguous_weights_are_reported_with_file_names(

@@ -221,7 +221,7 @@ def test_flux_is_omitted_for_a_tokenizer_without_end_token() -> None:
         "sd2",
         "sdxl",
     }
-    with pytest.raises(ConfigError, match="family is flux"):
+    with pytest.raises(ConfigError, match="family flux cannot be used with"):
         HiddenStatesReference(encoder_without_end, prompt, [ALONE], "flux")
 
 
@@ -386,7 +386,7 @@ def test_a_family_that_does_not_read_the_model_is_rejected() -> None:
     prompt = HardPrompt("words", ((5, 6, 7),))
     with pytest.raises(
         ConfigError,
-        match=r"family sd2 does not use .*: random has width 768 and 12 layers\. Supported families: sd1, sdxl, flux",
+        match=r"family sd2 cannot be used with random \(width 768, 12 layers\)\. Supported families: sd1, sdxl, flux",
     ):
         HiddenStatesReference(encoder, prompt, [ALONE], "sd2")
     assert set(hidden_similarities(encoder, prompt, encoder.embed([3]))) == {"sd1", "sdxl", "flux"}

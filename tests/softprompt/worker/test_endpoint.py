@@ -99,7 +99,7 @@ input()
     assert holder.stdout is not None
     assert holder.stdout.readline() == "True\n"
     assert try_lock(endpoint.start_lock) is None
-    with pytest.raises(WorkerError, match="has been starting the worker"), hold_lock(endpoint.start_lock, 0.1):
+    with pytest.raises(WorkerError, match="has been trying to start the worker"), hold_lock(endpoint.start_lock, 0.1):
         pass
     holder.kill()
     holder.communicate()

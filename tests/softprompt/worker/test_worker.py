@@ -299,10 +299,10 @@ def test_stopping_a_run_that_has_not_started_saves_no_entry(shared_client: Clien
 @pytest.mark.parametrize(
     ("request_type", "message"),
     [
-        (p.Pause, "only a queued or running run"),
-        (p.Resume, "only a paused or failed run"),
+        (p.Pause, "only queued or running runs"),
+        (p.Resume, "only paused or failed runs"),
         (p.Stop, "is already done"),
-        (p.Move, "only a waiting run"),
+        (p.Move, "only waiting runs"),
     ],
 )
 def test_requests_that_a_finished_run_rejects(shared_client: Client, request_type: Any, message: str) -> None:
@@ -668,7 +668,7 @@ def test_clients_can_use_an_older_worker_while_it_finishes_its_run(older: tuple[
         assert client.request(p.Curve(run))["run"] == run
         assert wait_for_report(client, run)
         for request in (p.Submit(TrainJob(FOX).as_dict()), p.Resume(run), p.Similarity("mini", [FOX])):
-            with pytest.raises(WorkerError, match=f"ends when run {run[:8]} is done"):
+            with pytest.raises(WorkerError, match=f"will exit after run {run[:8]}"):
                 client.request(request)
         client.request(p.Stop(run))
         with pytest.raises(WorkerGone):

@@ -101,7 +101,7 @@ def test_csv_from_standard_input_sets_options_for_each_prompt(
         (["FILE", "--tag", ""], "tag"),
         (["FILE", "--model", "minni"], "Close: mini"),
         (["FILE", "--out", "FILE"], "the file with the prompts"),
-        (["FILE", "--format", "csv"], "no column 'prompt'"),
+        (["FILE", "--format", "csv"], "no column named 'prompt'"),
         (["FILE", "--format", "xml"], "is not one of"),
         ([str(MINI_FOLDER / "model.safetensors")], "model.safetensors is not text: byte 3 is a NUL"),
         ([], "Missing argument 'FILE'"),

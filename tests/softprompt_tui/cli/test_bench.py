@@ -88,7 +88,7 @@ def test_ctrl_c_prints_the_measurements_so_far(home: Path, nursery: Nursery) -> 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--only", "speeed"), "Use speed, time, soft, hard"),
+        (("--only", "speeed"), "Choose from speed, time, soft, hard"),
         (("--count", "0"), "at least 1"),
         (("--seconds", "-1"), "greater than 0"),
         (("--batch", "1,many"), "not a list of whole numbers"),

@@ -211,9 +211,8 @@ def test_standard_input_that_is_not_utf_8_is_bad_input(home: Path) -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert (
-        result.stderr == b"softprompt-tui: the prompt is not valid UTF-8: character 1 cannot be decoded. Use UTF-8 text.\n"
-    )
+    message = b"the prompt is not valid UTF-8: character 1 cannot be decoded. Use UTF-8 text."
+    assert result.stderr == b"softprompt-tui: " + message + b"\n"
 
 
 def test_options_reach_the_training(run: Run) -> None:

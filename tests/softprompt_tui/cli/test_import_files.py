@@ -51,7 +51,7 @@ def test_import_prints_the_metadata_the_unknown_fields_and_how_to_assign_a_model
     assert "already in the library; nothing was added" in second.stdout
     run("rm", "red fox")
     trashed = run("import", str(embedding_file))
-    assert "in the trash and stays there; `softprompt-tui restore" in trashed.stdout
+    assert "in the trash and stays there; run `softprompt-tui restore" in trashed.stdout
 
 
 def test_assign_sets_the_model_once_and_makes_the_soft_prompt_usable(embedding_file: Path, run: Run) -> None:

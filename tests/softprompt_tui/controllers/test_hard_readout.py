@@ -171,7 +171,7 @@ def test_a_training_that_searches_at_its_end_shows_the_search_and_keeps_its_curv
 def test_no_search_starts_if_nothing_is_shown() -> None:
     async def scene(d: Session) -> None:
         await d.pilot.press("f9", "x")
-        await d.shows("nothing is shown")
+        await d.shows("no entry is shown")
         await d.pilot.press("f6", "x", "f4", "x", "Y")
         assert not submit_requests(d)
 

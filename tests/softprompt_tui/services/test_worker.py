@@ -49,7 +49,7 @@ def test_the_run_of_an_older_worker_is_shown_live_until_a_new_worker_takes_over(
         await until(lambda message: message == ConnectionState("starting", reason))
         await until(lambda news: news == ConnectionState("up", ""))
         await until(reports(run))
-        with pytest.raises(WorkerError, match=f"ends when run {run[:8]} is done"):
+        with pytest.raises(WorkerError, match=f"will exit after run {run[:8]}"):
             await line.submit(TrainJob(FOX, TrainConfig(tokens=1)))
         await line.ask(p.Stop(run))
         await until(lambda news: news == ConnectionState("up", ""))

@@ -47,7 +47,7 @@ def read_soft_prompts(path: Path | str) -> ParsedFile:
             digest.update(name.encode() + raw)
         return _parse_answer(_run_child(is_folder, parts), digest.hexdigest())
     except FileRefused as error:
-        raise FileRefused(f"cannot read {path}: {error}. {SUPPORTED_FILES}") from error
+        raise FileRefused(f"cannot read {path}: {str(error).removesuffix('.')}. {SUPPORTED_FILES}") from error
 
 
 def _read_parts(path: Path) -> tuple[bool, dict[str, bytes]]:
