@@ -225,7 +225,9 @@ class MainScreen(Screen[None]):
         if event.state == "gone" and event.reason:
             self.app.clear_notifications()  # the notice about the previous attempt
             self.context.show_status(
-                f"{event.reason}. No run is lost; ctrl+r starts the worker again", "error", persistent=True
+                f"{event.reason.removesuffix('.')}. No run is lost; ctrl+r starts the worker again",
+                "error",
+                persistent=True,
             )
         elif event.state == "starting" and event.reason:
             self.context.show_status(event.reason)

@@ -258,7 +258,7 @@ class WorkerConnection:
             self._writer = None
         for answer in self._pending.values():
             if not answer.done():
-                answer.set_exception(WorkerError("the worker is gone; ctrl+r starts it again"))
+                answer.set_exception(WorkerError("the worker has ended; ctrl+r starts it again"))
 
     def _set_state(self, state: str, reason: str) -> None:
         self.state = state
@@ -276,5 +276,6 @@ def _convert_errors() -> Iterator[None]:
         yield
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise WorkerError(
-            f"cannot read the worker's reply ({error!r}): the versions differ. Update both sides."
+            f"cannot read the worker's reply ({error!r}): the versions differ. Update softprompt-tui and restart the "
+            "worker."
         ) from error
