@@ -319,7 +319,7 @@ class MainScreen(Screen[None]):
             case OnRun.HARDEN if run.entry:
                 self._search_hard_readout(run.entry)
             case OnRun.HARDEN:
-                self.context.show_status("a hard readout is possible when the training ends")
+                self.context.show_status("a hard readout is available after training")
             case _:
                 self.runs.act(event.action, run.id)
 

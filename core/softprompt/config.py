@@ -112,8 +112,8 @@ class TrainConfig:
             )
         if self.objective != "contrastive" and self.against:
             raise ConfigError(
-                f"against is set, but the objective is {self.objective}: only the contrastive objective uses it. "
-                "Use --objective contrastive, or leave out against."
+                f"'against' is set, but the objective is {self.objective}: only the contrastive objective uses it. "
+                "Use --objective contrastive, or remove 'against'."
             )
 
         _check_number(
@@ -122,12 +122,12 @@ class TrainConfig:
         if self.family != TrainConfig.family and self.objective not in ("hidden", "mixed"):
             raise ConfigError(
                 f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed use it. "
-                "Use --objective mixed, or leave out family."
+                "Use --objective mixed, or remove 'family'."
             )
         if self.hidden_share != TrainConfig.hidden_share and self.objective != "mixed":
             raise ConfigError(
-                f"hidden_share is set, but the objective is {self.objective}: only the mixed objective uses it. "
-                "Use --objective mixed, or leave out hidden_share."
+                f"'hidden_share' is set, but the objective is {self.objective}: only the mixed objective uses it. "
+                "Use --objective mixed, or remove 'hidden_share'."
             )
 
     @property

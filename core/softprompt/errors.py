@@ -206,7 +206,8 @@ def too_many_hard_tokens(tokens: int, model: str, room: int) -> ConfigError:
 
 def missing_start_prompt(problem: str = "none was given", width: str = "the model's width") -> ConfigError:
     return ConfigError(
-        f"init 'soft' needs a soft prompt of {width}, but {problem}. Give the name of one, or choose another init."
+        f"init 'soft' needs a soft prompt of {width}, but {problem}. Name a saved soft prompt, or choose a different "
+        "init."
     )
 
 

@@ -48,7 +48,7 @@ COMMANDS = {
     "runs": ("runs:runs", "List the background runs."),
     "show": ("library:show", "Show a saved soft prompt and its loss curve."),
     "stop": ("runs:stop", "Stop a background run and save its best result so far."),
-    "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens at once, and choose."),
+    "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens and compare the results."),
     "tag": ("edit:tag", "Add or remove tags of a soft prompt."),
     "train": ("train:train", "Train a soft prompt for PROMPT and save it."),
     "worker": ("worker:worker", "Control the process that trains in the background."),

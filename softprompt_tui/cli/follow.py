@@ -50,7 +50,7 @@ def _follow_across_workers(worker: Callable[[], Client], run: str, curve: LiveCu
             with worker() as client:
                 return _follow_until_end(client, run, curve)
         except WorkerGone:
-            curve.show_status("the worker died; another one continues the run")
+            curve.show_status("the worker died; another one is taking over the run")
     raise WorkerError(f"{MAX_TRIES} workers in a row died during this run. `softprompt-tui worker logs` shows why.")
 
 
@@ -82,7 +82,7 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
                     return summary
                 curve.show_status(_STATUS_BY_STATE.get(summary.state, ""))
             case "dropped" if event["run"] == run:
-                raise RunRefused(f"run {run[:8]} was dropped meanwhile")
+                raise RunRefused(f"run {run[:8]} has been dropped")
             case "bye" if event.get("reason"):
                 raise WorkerError(f"the worker has ended: {event['reason']}")
             case "bye" if not (event.get("again") or is_replaced):

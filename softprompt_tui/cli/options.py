@@ -88,9 +88,10 @@ OTHER_OPTIONS = (
         type=choice(ObjectiveName),
         default=DEFAULT.objective,
         show_default=True,
-        help="What training minimizes: cosine distance of the pooled embeddings; their squared error (mse); cosine "
-        "distance that also pushes away from the --against prompts (contrastive). For diffusion models, "
-        "which use hidden states: the distance of hidden states (hidden), or of both (mixed).",
+        help="What training minimizes: the cosine distance between pooled embeddings (cosine), their squared error "
+        "(mse), or the cosine distance while pushing away from the --against prompts (contrastive). For diffusion "
+        "models, which use hidden states: the distance between hidden states (hidden), or a mix of that and the "
+        "pooled distance (mixed).",
     ),
     click.option(
         "--family",
@@ -184,7 +185,7 @@ def config_from_options(settings: dict[str, Any]) -> TrainConfig:
     """Build the configuration from the options' values. Raises ConfigError."""
     contexts, no_contexts = settings.pop("contexts"), settings.pop("no_contexts")
     if contexts and no_contexts:
-        raise ConfigError("--context and --no-contexts exclude each other. Give one of them.")
+        raise ConfigError("--context and --no-contexts exclude each other. Use only one of them.")
     if contexts or no_contexts:
         settings["contexts"] = contexts
     if settings["tokens"] == "auto" and settings["stop_at"] is None:

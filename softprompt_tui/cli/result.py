@@ -20,7 +20,7 @@ def print_result_and_exit(name: str, entry: Entry, failure: str, as_json: bool, 
         asked_for: this command itself stopped the run, so an interruption counts as success.
     """
     if name and entry.prompt.name != name:
-        narrate(f"note: another entry took the name {name} meanwhile; saved as {entry.prompt.name}")
+        narrate(f"note: the name {name} was taken in the meantime; saved as {entry.prompt.name}")
     for warning in entry.prompt.warnings:
         narrate(f"note: {warning}")
     path = library().path(entry.id, entry.revision)

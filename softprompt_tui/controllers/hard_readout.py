@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 NOT_SEARCHED = "none yet: x searches for one"
-AT_THE_END = "starts when the training ends"
-AFTER_TRAINING = "is possible when the training ends"
+AT_THE_END = "starts after training"
+AFTER_TRAINING = "available after training"
 PAUSED = "paused: p in runs resumes it"
 
 SubmitJob = Callable[["AnyJob"], Awaitable["RunSummary"]]

@@ -181,7 +181,8 @@ class LibraryController:
             self._own_revisions[saved.id] = saved.revision
             if saved.id != entry:
                 self.context.show_status(
-                    "another program changed this entry; yours was saved as a second entry of that name", "warning"
+                    "another program changed this entry; your version was saved as a second entry with that name",
+                    "warning",
                 )
             self._post_change(saved.id)
 

@@ -1,4 +1,4 @@
-"""Run this program's commands in another process, for work that needs torch and files that may be hostile."""
+"""Run this program's commands in another process, for work that needs torch or reads untrusted files."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class PromptPane(Vertical):
             "Sweep",
             key_display="F7",
             priority=True,
-            tooltip="Train with 1 to 16 soft tokens at once, then choose",
+            tooltip="Train with every token count from 1 to 16, then choose",
         ),
         Binding("f8", "screen.more", "Settings", key_display="F8", priority=True),
     ]

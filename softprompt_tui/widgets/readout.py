@@ -45,7 +45,7 @@ class Readout(NamedTuple):
 
 
 class ReadoutPane(VerticalScroll):
-    """Shows a readout, and highlights words that have changed since the same subject's previous readout."""
+    """Shows a readout and highlights the words that have changed since the previous one of the same run or entry."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

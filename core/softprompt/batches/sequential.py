@@ -25,7 +25,7 @@ class _Stopped(Exception):  # control flow, not an error
 
 
 class SequentialBatch:
-    """A batch with a single slot: the object itself. It has the attributes of a TrainingBatch that `on_step` uses."""
+    """A batch whose only slot is itself. Provides the attributes of TrainingBatch that `on_step` uses."""
 
     def __init__(self, task: TrainingTask, report: Report) -> None:
         self.config, self.step = task.config, report.step

@@ -97,7 +97,7 @@ def run_job(
 def save_result(
     job: TrainJob, prompt: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
 ) -> Outcome:
-    """Save a job's result in the same way as `run_job`. Raises LibraryError."""
+    """Save a job's result the way `run_job` does. Raises LibraryError."""
     if failure and entry_id:  # the id stays reserved for the full result of a later attempt
         entry_id = hashlib.sha256(f"{entry_id} failed at {prompt.steps}".encode()).hexdigest()[: len(entry_id)]
     return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), entry_id), failure)

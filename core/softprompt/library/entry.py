@@ -126,7 +126,7 @@ def pack_verified(entry: Entry | Tombstone) -> bytes:
         _read(raw)
     except (*_PARSE_ERRORS, EntryDamaged) as error:
         raise EntryRefused(
-            f"it cannot be saved, because its file could not be opened again: {str(error).removesuffix('.')}. "
+            f"it cannot be saved, because the resulting file would be unreadable: {str(error).removesuffix('.')}. "
             "Nothing was written."
         ) from error
     return raw

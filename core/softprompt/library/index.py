@@ -155,7 +155,7 @@ class Index:
         return folder / f"{self._stem}.{max(self._index_numbers(folder), default=1)}.sqlite"
 
     def _new_path(self) -> Path:
-        """Delete the old indexes and return a path for a new one. Processes can still use an old index that is open."""
+        """Delete the old indexes and return a path for a new one. Processes can go on using an index they have open."""
         folder = self._folder()
         numbers = self._index_numbers(folder)
         for number in numbers:

@@ -117,8 +117,8 @@ class Library(Lookup):
         def change(entry: Entry) -> Entry:
             if seen is not None and entry.prompt.name not in (seen, new):
                 raise EntryChanged(
-                    f"another program has renamed {seen} to {entry.prompt.name}, so it keeps that name. Rename it "
-                    "again."
+                    f"another program has renamed {seen} to {entry.prompt.name}, so it was not renamed again. Check it "
+                    "first."
                 )
             return replace(entry, prompt=entry.prompt.named(new))
 

@@ -88,7 +88,7 @@ class Objective(Protocol):
 
     @property
     def positions(self) -> int:
-        """Largest number of positions that the model computes per row in a step."""
+        """The largest number of positions that the model computes per row in one step."""
         ...
 
     @property

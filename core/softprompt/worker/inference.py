@@ -1,4 +1,4 @@
-"""Answer the queries that need a text encoder. The trainer's thread does this between training steps."""
+"""Answer queries that need a text encoder, on the trainer's thread and between training steps."""
 
 from __future__ import annotations
 

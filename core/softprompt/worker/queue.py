@@ -280,7 +280,7 @@ class Queue:
         other = self._find_changeable(before)
         if not self._is_waiting(other):
             raise RunRefused(
-                f"run {other.id} is {self._describe_state(other)}: a run can only be moved in front of a waiting run"
+                f"run {other.id} is {self._describe_state(other)}: a run can only be moved ahead of a waiting run"
             )
         if other.id == run.id:
             return run

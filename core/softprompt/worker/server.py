@@ -547,9 +547,9 @@ class Server:
                 self.lock = new_lock
             self._server.close()
             await self._listen()
-            log.warning("the socket had vanished: recreated it at %s", self.endpoint.socket)
+            log.warning("the socket had disappeared and was recreated at %s", self.endpoint.socket)
         except (OSError, WorkerError) as error:
-            log.warning("the socket has vanished and cannot be recreated: %s", error)
+            log.warning("the socket has disappeared and cannot be recreated: %s", error)
 
     async def _start_trainer(self) -> None:
         """Start the trainer after the first scan, or after a short time: importing torch would slow down the scan."""

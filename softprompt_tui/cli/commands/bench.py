@@ -109,7 +109,7 @@ def bench(
     """  # fmt: skip
     parts = _parts(only, bool(tower))
     if tower and model != DEFAULT_MODEL:
-        raise ConfigError("--model and --tower exclude each other. Give one of them.")
+        raise ConfigError("--model and --tower exclude each other. Use only one of them.")
     from softprompt.bench.plan import Plan
     from softprompt.bench.prompts import read_prompts
 

@@ -58,10 +58,8 @@ DEFAULT_TOKENS = 4
     type=click.Choice(OBJECTIVES),
     help="Objective for --save, as in `train`. A mix supports cosine only.",
 )
-@click.option(
-    "--family", type=choice(ImageProgram), help="Whose hidden states hidden and mixed compare, as in `train`."
-)
-@click.option("--hidden-share", type=float, help="Weight of the hidden states in mixed, as in `train`.")
+@click.option("--family", type=choice(ImageProgram), help="The program whose hidden states to compare, as in `train`.")
+@click.option("--hidden-share", type=float, help="Weight of the hidden states in the mixed objective, as in `train`.")
 @click.option(
     "--model",
     metavar="NAME",
@@ -69,11 +67,9 @@ DEFAULT_TOKENS = 4
     help="The text encoder. By default, that of the soft prompts.",
 )
 @device_option
-@click.option(
-    "--background", "-b", is_flag=True, help="Submit the training of --save to the worker. Prints the run's id."
-)
+@click.option("--background", "-b", is_flag=True, help="Let the worker do the training of --save. Prints the run's id.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def compose(
     template: str,
     opened: str | None,

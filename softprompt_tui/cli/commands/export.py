@@ -20,7 +20,7 @@ from softprompt_tui.cli.report import print_line
     default="safetensors",
     show_default=True,
     metavar="FORMAT",
-    help=f"What to write: {', '.join(PROGRAMS)}.",
+    help=f"Format to write: {', '.join(PROGRAMS)}.",
 )
 @click.option(
     "--sdxl",

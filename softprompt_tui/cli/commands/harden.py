@@ -50,7 +50,7 @@ def _options(prefix: str) -> list[Callable[[Command], Command]]:
             "hard_tokens",
             type=int,
             metavar="N",
-            help="Length of the hard readout in tokens. The default is the number of soft tokens.",
+            help="Length of the hard readout in tokens. By default, the number of soft tokens.",
         ),
         click.option(
             f"--{prefix}method",
@@ -58,8 +58,8 @@ def _options(prefix: str) -> list[Callable[[Command], Command]]:
             type=choice(HardMethod),
             default=DEFAULT.method,
             show_default=True,
-            help="exchange replaces single tokens and keeps what the encoder scores best; pez (Wen et al. 2023) is the "
-            "method of other programs.",
+            help="exchange replaces single tokens and keeps what the encoder scores best; pez is the method of Wen "
+            "et al. 2023.",
         ),
         click.option(
             f"--{prefix}words",
@@ -67,7 +67,7 @@ def _options(prefix: str) -> list[Callable[[Command], Command]]:
             type=choice(WordFilter),
             default=DEFAULT.words,
             show_default=True,
-            help="Allowed tokens: any that survive typing, those in ASCII, or whole words of letters.",
+            help="Allowed tokens: any that survive re-tokenizing, only ASCII, or only whole words.",
         ),
         click.option(
             f"--{prefix}block",
@@ -107,7 +107,7 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
     type=int,
     default=DEFAULT.restarts,
     show_default=True,
-    help="Search from this many starts in parallel.",
+    help="Number of parallel searches, each from a different start.",
 )
 @click.option(
     "--seed",

@@ -54,16 +54,15 @@ def check(as_json: bool) -> None:
         for error in result.damaged:
             narrate(f"{error}")
         for name in result.unknown_files:
-            narrate(f"note: {name} does not belong to the library and is left alone")
+            narrate(f"note: {name} is not part of the library and was left alone")
         click.echo(
             f"{result.files:,} files, {result.bytes:,} bytes: "
             f"{f'{len(result.damaged):,} damaged' if result.damaged else 'no damage'}"
         )
         if result.damaged:
             narrate(
-                "`restore ID` restores the last good revision, `library restore-backup` takes it from a backup, `rm "
-                "ID` "
-                "removes the entry"
+                "Run `restore ID` for the last good revision, `library restore-backup` to take it from a backup, or "
+                "`rm ID` to remove the entry."
             )
     if result.damaged:
         raise SystemExit(FAILED)

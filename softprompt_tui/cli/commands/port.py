@@ -45,7 +45,9 @@ def port(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train NAME again for another model, with the same prompt and settings. Vectors only work with their own model.
+    """Train NAME again for another model, with the same prompt and settings.
+
+    Vectors only work with the model they were trained for.
 
     \b
     Examples:

@@ -96,7 +96,7 @@ def train(
     if start_name:
         settings["init"] = "soft"
     elif settings["init"] == "soft":
-        raise ConfigError("--init soft needs a soft prompt to start from. Give --from NAME.")
+        raise ConfigError("--init soft needs a soft prompt to start from. Add --from NAME.")
     job = TrainJob(
         prompt,
         config_from_options(settings),

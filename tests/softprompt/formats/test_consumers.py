@@ -207,7 +207,7 @@ def test_transformers_pools_at_a_soft_token_if_eos_token_id_is_2(tmp_path: Path)
     )  # fmt: skip
     exported = export(prompt, "diffusers", tmp_path)
     exec(exported.line, {"pipe": pipe})
-    assert any("eos_token_id 2" in note for note in exported.notes)
+    assert any("eos_token_id to 2" in note for note in exported.notes)
     ids = tokenizer(pipe.maybe_convert_prompt(f"{exported.word} at night", tokenizer), return_tensors="pt").input_ids
     expected = encoder.encode_rows(
         [tokenize_with_prompt(encoder, "{} at night", prompt)], torch.from_numpy(prompt.vectors), unit=False

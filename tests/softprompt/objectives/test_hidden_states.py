@@ -367,7 +367,7 @@ def test_the_same_seed_gives_identical_bits_even_from_a_checkpoint(encoder: Text
     [
         ({"family": "sd3", "objective": "hidden"}, "family is 'sd3'; it must be one of: sd1, sd2, sdxl, flux"),
         ({"family": "sd2"}, "family is sd2, but the objective is cosine: only hidden and mixed"),
-        ({"objective": "hidden", "hidden_share": 0.6}, "hidden_share is set, but the objective is hidden"),
+        ({"objective": "hidden", "hidden_share": 0.6}, "'hidden_share' is set, but the objective is hidden"),
         ({"objective": "mixed", "hidden_share": 0}, "hidden_share is 0; it must be greater than 0 and at most 1"),
         ({"objective": "mixed", "hidden_share": 1.2}, "hidden_share is 1.2; it must be"),
         ({"objective": "mixed", "hidden_share": True}, "hidden_share is True; it must be"),

@@ -102,7 +102,7 @@ def test_check_names_damaged_and_foreign_files_and_exits_with_1(filled_library: 
     result = run("library", "check")
     assert result.returncode == 1
     assert f"{fox.path} is damaged" in result.stderr
-    assert "stray.txt does not belong to the library" in result.stderr
+    assert "stray.txt is not part of the library" in result.stderr
     document = json.loads(run("library", "check", "--json").stdout)
     assert (document["files"], len(document["damaged"]), document["strangers"]) == (2, 1, ["stray.txt"])
     assert run("show", "fox").returncode == 1

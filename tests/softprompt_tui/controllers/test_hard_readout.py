@@ -158,7 +158,7 @@ def test_a_training_that_searches_at_its_end_shows_the_search_and_keeps_its_curv
             d.worker.report(run, step, loss=1 / step)
         await d.shows("step 300 of 300", "starts when the")
         await d.pilot.press("f9", "x")
-        await d.shows("when the training ends")
+        await d.shows("after training")
         d.worker.report_search(run, 5, "dawn pier", 0.91)
         await d.shows("hard    0.9100", "dawn pier", "hard readout: round 5 of 100", "step 300 of 300", "trained;")
         assert [point[0] for point in d.app.main.detail.series.points] == [10, 20, 300]

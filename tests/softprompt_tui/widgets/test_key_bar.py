@@ -64,7 +64,7 @@ def test_the_key_under_the_pointer_is_highlighted() -> None:
         await d.pilot.hover(KeyBar, offset=(x, 0))
         await d.until(lambda: background() != plain)
         await d.pilot.hover(KeyBar, offset=(last_line(d).index("Sweep"), 0))
-        await d.until(lambda: bar.tooltip == "Train with 1 to 16 soft tokens at once, then choose")
+        await d.until(lambda: bar.tooltip == "Train with every token count from 1 to 16, then choose")
         await d.pilot.hover("#editor")
         await d.until(lambda: background() == plain)
 

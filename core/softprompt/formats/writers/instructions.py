@@ -89,7 +89,8 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
         lines.append("only one of SDXL's two encoders uses this file. Use --sdxl OTHER to write a pair.")
     if to == "diffusers" and {SDXL, "flux"} & set(families):
         lines.append(
-            "if a text encoder's configuration has eos_token_id 2, transformers takes the pooled embedding from a soft "
+            "if a text encoder's configuration sets eos_token_id to 2, transformers takes the pooled embedding from "
+            "a soft "
             "token. Set eos_token_id to 49407 first."
         )
     lines += [note for prompt in prompts if families and (note := _model_warning(prompt))]
