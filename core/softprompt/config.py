@@ -146,7 +146,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Create a configuration from the values of `as_dict`. Raises ConfigError for unknown settings."""
+        """Create a configuration from a dict returned by `as_dict`. Raises ConfigError for unknown settings."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(
@@ -216,7 +216,7 @@ class HardConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HardConfig:
-        """Create a configuration from the values of `as_dict`. Raises ConfigError or TypeError for invalid values."""
+        """Create a configuration from a dict of `as_dict`. Raises ConfigError or TypeError for invalid values."""
         return cls(**values)
 
 

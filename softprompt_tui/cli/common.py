@@ -101,7 +101,7 @@ def narrate(message: str) -> None:
 
 
 class Narrator(logging.Handler):
-    """Prints this program's own warnings on stderr. Warnings of libraries go to the log only."""
+    """Prints this program's own warnings on stderr. Warnings from libraries go only to the log."""
 
     def __init__(self) -> None:
         super().__init__()

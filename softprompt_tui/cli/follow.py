@@ -61,7 +61,9 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
     run = reply["run"]
     message = next((message for message in client.runs if message["id"] == run), None)
     if message is None:
-        raise RunNotFound(f"run {run} ended long ago. `softprompt-tui show` shows its result.")
+        raise RunNotFound(
+            f"run {run} ended long ago and is no longer listed. `softprompt-tui show NAME` shows its result."
+        )
     summary = RunSummary.from_message(message)
     curve.begin(summary, reply["points"])
     if summary.state in ENDED:

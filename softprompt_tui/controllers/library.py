@@ -247,7 +247,7 @@ class LibraryController:
         self.context.settings.more = changed_settings(more)
         self.context.post(PromptLoaded(prompt.hard_prompt, fields))
         self.context.show_status(
-            f"a variation of {prompt.name} with seed {more['seed']}: ctrl+t trains it, F8 shows all settings"
+            f"a variation of {prompt.name} with seed {more['seed']}: press ctrl+t to train it, F8 to see all settings"
         )
 
     async def _copy(self, entry: str) -> None:

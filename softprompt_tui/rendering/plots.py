@@ -20,9 +20,9 @@ def render(
     title: str = "loss",
     behind: Sequence[Sequence[Point]] = (),
 ) -> str:
-    """Plot curves in color on a log axis, with the curves `behind` them in gray.
+    """Plot `curves` in color on a log axis, in front of the `behind` curves in gray.
 
-    Losses without a logarithm are left out. Returns "" if there are fewer than two points.
+    Losses that are not positive and finite are skipped. Returns "" if there are fewer than two points.
     """
     import plotext
 

@@ -310,7 +310,7 @@ def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys)
             return
         except csv.Error as error:
             hint = "Is a quotation mark missing, or not doubled inside a cell?"
-            location = f" The quotation mark in line {feed.opened:,} is not closed." if feed.opened else ""
+            location = f" The quotation mark on line {feed.opened:,} is not closed." if feed.opened else ""
             yield Row(line, {}, f"it is not valid CSV: {error}. {hint}{location}")
             continue
         if feed.too_long >= line:
@@ -327,7 +327,7 @@ def _csv_rows(lines: Iterator[tuple[int, str | None]], name: str, keys: RowKeys)
 
 
 class _CsvLines:
-    """Iterator over the lines of a CSV file. It tracks where each row starts and where a quotation mark is open."""
+    """Iterator over the lines of a CSV file. Tracks where each row starts and where an open quotation mark began."""
 
     def __init__(self, lines: Iterator[tuple[int, str | None]], name: str) -> None:
         self.name = name
@@ -351,11 +351,11 @@ class _CsvLines:
             self.too_long, text = self._number, "\n"
         self._length += len(text)
         if self._length > MAX_RECORD_LENGTH and self._number > self._row_start:
-            open_mark = f"opens in line {self.opened:,} and is not closed"
-            problem = open_mark if self.opened else f"is misplaced after line {self._row_start:,}"
+            open_mark = f"opened on line {self.opened:,} is not closed"
+            problem = open_mark if self.opened else f"after line {self._row_start:,} is misplaced"
             raise FileRefused(
-                f"{self.name}: a quotation mark {problem} (the row that starts in line {self._row_start:,} has more "
-                f"than {MAX_RECORD_LENGTH:,} characters). Close it, or double quotation marks inside a cell."
+                f"{self.name}: a quotation mark {problem} (the row that starts on line {self._row_start:,} has more "
+                f"than {MAX_RECORD_LENGTH:,} characters). Close it, and write quotation marks inside a cell twice."
             )
         if text.count('"') % 2:
             self.opened = 0 if self.opened else self._number

@@ -68,7 +68,9 @@ def read_folder(name: str, path: Path) -> ModelFolder:
         ModelRefused: this version cannot run the model faithfully.
     """
     if not path.is_dir():
-        raise UnknownModel(f"there is no folder {path}. local-dir: needs a folder with {CONFIG_FILE} and weights.")
+        raise UnknownModel(
+            f"there is no folder {path}. `local-dir:` must name a folder with {CONFIG_FILE} and weights."
+        )
     config = read_config(path / CONFIG_FILE)
     return ModelFolder(name, path, config, check_text_config(name, config))
 
@@ -114,7 +116,7 @@ def parse_json(raw: bytes) -> object:
 
 
 def check_text_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the `text_cfg` of a configuration. Raises ModelRefused if a setting in it is not supported."""
+    """Return the `text_cfg` of a configuration. Raises ModelRefused if it contains an unsupported setting."""
     text: dict[str, Any] = config["text_cfg"]
     if text.get("text_arch") == "clip":  # open_clip 4's name for the only architecture of open_clip 3
         del text["text_arch"]
@@ -157,7 +159,7 @@ def find_weights(folder: ModelFolder) -> Path:
     if others:
         names = ", ".join(file.name for file in others[:4]) + (", …" if len(others) > 4 else "")
         raise ModelUnavailable(
-            f"{name} cannot be loaded: it contains {len(others)} weight files ({names}). Leave only one of them in the "
+            f"{name} cannot be loaded: it contains {len(others)} weight files ({names}). Keep only one of them in the "
             "folder."
         )
     raise ModelUnavailable(
@@ -181,7 +183,7 @@ def find_code_reference(path: Path) -> str:
 def check_weights(folder: ModelFolder, weights: Path) -> None:
     """Compare the shapes of the weights with the configuration, before a model is allocated.
 
-    open_clip would interpolate the position embeddings to a different context length, and the result would be a model
+    Otherwise, open_clip would interpolate the position embeddings to a different context length, which gives a model
     that nobody trained. Pickles are read with `weights_only`.
 
     Raises:

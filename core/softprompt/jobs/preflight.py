@@ -51,7 +51,7 @@ def known_model(name: str) -> ModelInfo | None:
 
 
 def _model_info(name: str) -> ModelInfo | None:
-    """Return the facts about a job's model, or None if finding out would take seconds.
+    """Return information about a job's model, or None if looking it up would take seconds.
 
     Raises UnknownModel or ModelUnavailable.
     """

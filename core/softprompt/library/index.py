@@ -304,7 +304,7 @@ def _indexed_change(db: sqlite3.Connection) -> int | None:
     if (application, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
         return None
     if (application, version) != (APPLICATION_ID, FORMAT):
-        raise ForeignIndexError("it was made by another program or version")
+        raise ForeignIndexError("it was made by another program or a different version")
     row = db.execute("SELECT changed_at FROM scanned").fetchone()
     if row is None or not isinstance(row[0], int):
         raise ForeignIndexError("it is damaged")

@@ -24,7 +24,7 @@ def name_key(name: str) -> str:
 
 
 def _is_letter_or_digit(char: str) -> bool:
-    """Return whether the character is a letter, a digit or a combining mark of any script."""
+    """Return whether the character is a letter, a digit or a combining mark in any script."""
     return unicodedata.category(char)[0] in "LM" or char.isdecimal()
 
 

@@ -141,7 +141,7 @@ class Library(Lookup):
         return self._change(self.find(name), change, revision)
 
     def annotate(self, name: str, note: str, revision: int | None = None) -> Entry:
-        """Set the note; "" removes it. For `revision` and errors see `_change`."""
+        """Set the note; "" removes it. See `_change` for `revision` and the errors raised."""
         note = check_note(note)
         return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
 

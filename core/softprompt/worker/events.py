@@ -37,7 +37,7 @@ Check = Callable[[Any], Any]  # returns the value in its proper type, or raises 
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a line, or None if the line is incomplete or contains something else."""
+    """Return the JSON object in a line, or None if the line is incomplete or is not a JSON object."""
     try:
         values = decode(line)
     except (ValueError, RecursionError):

@@ -1,9 +1,9 @@
 """The protocol between the worker and its clients: JSON over a Unix socket, one message per line.
 
 A client starts with `hello`. The worker answers with its own `hello` and a `snapshot` of the first runs. The other
-runs follow in `page`s, as fast as the client reads. A page shows each run in its state at the time of sending. Events
-(`run`, `dropped`, `report`, `loading`, `bye`) are sent as they happen, even between two pages. A request has a `do` and
-an `id`, and its `reply` or `error` has the same `id`.
+runs follow in `page`s, as fast as the client reads them. A page shows each run in its state at the time of sending.
+Events (`run`, `dropped`, `report`, `loading`, `bye`) are sent as they happen, even between two pages. A request has a
+`do` and an `id`, and its `reply` or `error` has the same `id`.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ LEAVE_SECONDS = 10.0  # a longer step or model load is cut off, losing the work 
 class Server:
     """The server for one data folder. `run` returns when the worker should end.
 
-    After that, `should_restart` is True if the process should restart, and `broken` is the reason why it cannot train,
-    or "".
+    After that, `should_restart` tells whether the process should restart. `broken` says why the worker cannot train,
+    or is "".
     """
 
     def __init__(

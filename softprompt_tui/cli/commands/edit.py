@@ -1,4 +1,4 @@
-"""`softprompt-tui rename`, `tag`, `note` and `duplicate`. Each change saves a new revision and overwrites none."""
+"""`softprompt-tui rename`, `tag`, `note` and `duplicate`. Each change saves a new revision and keeps the old ones."""
 
 from __future__ import annotations
 

@@ -147,7 +147,9 @@ def harden(
         fail(outcome.failure, FAILED)
     saved = outcome.entry
     if before := entry.prompt.hard:
-        narrate(f"this replaces '{before.text}', {before.similarity:.4f}, which the previous revision keeps")
+        narrate(
+            f"this replaces '{before.text}' (similarity {before.similarity:.4f}); the previous revision still has it"
+        )
     if as_json:
         print_json(entry_json(saved, user_library.path(saved.id, saved.revision)))
     else:

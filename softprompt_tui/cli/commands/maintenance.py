@@ -124,7 +124,7 @@ def restore_backup(file: Path, as_json: bool) -> None:
         return
     for entry_id in result.new_ids:
         narrate(
-            "note: an entry differs between the library and the backup; the backup's version is saved with id "
+            "note: an entry in the backup differs from the library's; the backup's version was saved with id "
             f"{entry_id}"
         )
     click.echo(f"{result.files:,} files added; {result.present:,} were already here")

@@ -56,7 +56,7 @@ def resolve_model(model: str) -> str:
     folder = Path(model.removeprefix(LOCAL_PREFIX)).absolute()
     if not folder.is_dir():
         raise UnknownModel(
-            f"there is no folder {folder}. local-dir: needs a folder with open_clip_config.json and weights"
+            f"there is no folder {folder}. `local-dir:` must name a folder with open_clip_config.json and weights."
         )
     return f"{LOCAL_PREFIX}{folder}"
 

@@ -168,9 +168,9 @@ def test_line_of_options_gives_only_its_prompt() -> None:
     [
         (
             "a fox number {};5\n",
-            "a quotation mark opens in line 4 and is not closed (the row that starts in line 4 has more than 131,072",
+            "a quotation mark opened on line 4 is not closed (the row that starts on line 4 has more than 131,072",
         ),
-        ('";"\n', "the row that starts in line 4 has more than 131,072 characters). Close it, or double"),
+        ('";"\n', "the row that starts on line 4 has more than 131,072 characters). Close it, and write"),
     ],
 )
 def test_unclosed_quotation_mark_is_reported_with_its_line(rows_after: str, message: str) -> None:
@@ -189,7 +189,7 @@ def test_unclosed_quotation_mark_is_reported_with_its_line(rows_after: str, mess
     assert bytes_read < 400_000  # not to the end of the file
     (row,) = rows('prompt\n"a\nb\n', "x.csv")
     assert "Is a quotation mark missing" in row.error
-    assert "The quotation mark in line 2 is not closed" in row.error
+    assert "The quotation mark on line 2 is not closed" in row.error
 
 
 def test_settings_of_single_rows_take_no_memory() -> None:

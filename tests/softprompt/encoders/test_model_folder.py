@@ -255,7 +255,7 @@ def test_a_training_checkpoint_gives_the_same_embeddings(folder: Path, legacy: b
             [],
             r"it contains no weights. Add open_clip_model.safetensors, .*model.pth, or a single file .*.pt\.$",
         ),
-        (["epoch_2.pt", "epoch_3.pt"], r"it contains 2 weight files \(epoch_2.pt, epoch_3.pt\). Leave only one"),
+        (["epoch_2.pt", "epoch_3.pt"], r"it contains 2 weight files \(epoch_2.pt, epoch_3.pt\). Keep only one"),
     ],
 )
 def test_missing_or_ambiguous_weights_are_reported_with_file_names(

@@ -226,7 +226,7 @@ class _Machine:
         storage = _parse_storage(persistent_id)
         known = self.storages.setdefault(storage.key, storage)
         if (known.dtype, known.count) != (storage.dtype, storage.count):
-            raise FileRefused("its pickle describes one storage in two different ways")
+            raise FileRefused("its pickle describes the same storage in two different ways")
         self.stack.append(storage)
 
 
