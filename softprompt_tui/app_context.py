@@ -19,7 +19,7 @@ Severity = Literal["information", "warning", "error"]
 
 
 class AppContext(Protocol):
-    """Shared data, and methods to interact with the user.
+    """Shared data, and methods for interacting with the user.
 
     Controllers never touch a pane. When something changes, they `post` a message to the main screen.
     """

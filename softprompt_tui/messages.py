@@ -121,8 +121,8 @@ class RunsChanged(Message):
 class RunChanged(Message):
     """A run has changed.
 
-    `before` is its previous state, or None if the run is new. `is_next` is True if the run has just started and the
-    followed run is not training: the panes then switch to the new run.
+    `before` is its previous state, or None if the run is new. `is_next` is True if the run has just started while the
+    run in view is not training; the panes then switch to the new run.
     """
 
     def __init__(self, run: RunSummary, before: RunSummary | None, is_next: bool) -> None:

@@ -78,7 +78,7 @@ class TrainConfig:
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set. Set the similarity to reach, for example with --stop-at 0.99."
+                "tokens is auto, but stop_at is not set. Set a target similarity, for example with --stop-at 0.99."
             )
         _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
         _check_whole(

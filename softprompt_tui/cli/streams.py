@@ -1,7 +1,8 @@
-"""Make standard streams safe that are closed, broken or full, or that cannot encode some characters.
+"""Make the standard streams safe even if they are closed, broken or full, or cannot encode some characters.
 
-A command finishes its work whatever happens to its output. A closed stream behaves like /dev/null. A reader that goes
-away is not an error. Output lost for another reason, such as a full disk, prints one line and sets exit code 1.
+A command finishes its work whatever happens to its output. A closed stream behaves like /dev/null. It is
+not an error if the reader goes away. If output is lost for any other reason, such as a full disk, the command prints
+one line and exits with code 1.
 """
 
 from __future__ import annotations

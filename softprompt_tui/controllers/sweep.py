@@ -136,7 +136,7 @@ class SweepController:
             self.screen.show_reply(words, is_kept)
 
     def _restored_name(self, entry: str) -> str:
-        """Return the name of an entry. Restore the entry if it is in the trash."""
+        """Return the name of an entry, restoring the entry first if it is in the trash."""
         library = self.context.library
         try:
             return library.find(entry).name

@@ -77,11 +77,11 @@ class TransferController:
         return Path(folder) if os.path.isdir(folder) else Path.home()  # noqa: PTH112  # Path.is_dir raises for some paths
 
     async def _command(self, text: str, *args: str) -> Any:
-        """Run a command while a dialog shows `text` and holds back typed keys. Return the command's output.
+        """Run a command behind a dialog that shows `text` and blocks the keyboard. Return the command's output.
 
         Raises:
-            CommandFailed: the command fails.
-            UserCancelled: the user closes the dialog.
+            CommandFailed: the command failed.
+            UserCancelled: the user closed the dialog.
         """
         dialog = ProgressScreen(text, run_command(*args))
         await self.context.ask(dialog)

@@ -152,7 +152,7 @@ def train_batch(
     """Train and save every prompt of `source`. Yield one Result per prompt.
 
     Repeating the call trains only what is missing. `config` and `defaults` (model, device, precision, tags, plain) are
-    used where a row gives no setting. For the other arguments and the errors, see `Batch` and `Batch.train`.
+    used where a row does not set them. For the other arguments and the errors, see `Batch` and `Batch.train`.
     """
     with closing(Batch(source, Defaults(config or TrainConfig(), **defaults), format=format, column=column)) as batch:
         yield from batch.train(library, out=out, row_limit=row_limit, on_progress=on_progress)

@@ -83,7 +83,7 @@ def is_start_of_result(text: bytes) -> bool:
 
 
 def is_end_of_result(text: bytes) -> bool:
-    """Return whether `text` can be the end of a result line that has lost its start."""
+    """Return whether `text` could be the end of a result line whose start is missing."""
     return any(text.endswith(end) or end.endswith(text) for end in _LINE_ENDS)
 
 

@@ -1,4 +1,4 @@
-"""Compare the hard readouts that each method finds in the same time."""
+"""Compare the hard readouts that each method finds in the same amount of time."""
 
 from __future__ import annotations
 

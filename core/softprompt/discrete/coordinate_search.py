@@ -110,7 +110,7 @@ class CoordinateSearch:
         return tokens if self.started else torch.cat([tokens, self.prompt_tokens.expand(chains, gaps, -1)], dim=-1)
 
     def _pick_best(self, rows: Tensor, scores: Tensor) -> tuple[Tensor, list[float]]:
-        """Pick the best of each chain's rows (r, c, l) that survives re-tokenizing. Similarity is -inf if none does."""
+        """Pick each chain's best row of (r, c, l) that survives re-tokenizing. The similarity is -inf if none does."""
         top = scores.topk(min(MAX_TYPING_CHECKS, scores.shape[1]), dim=1)
         best, similarities = [], []
         for chain_rows, values, order in zip(rows, top.values.tolist(), top.indices, strict=True):

@@ -144,7 +144,7 @@ class FrozenModel(Protocol):
         """Check that a soft prompt was trained on this model with these weights.
 
         Raises:
-            ConfigError: it was not, or its model is unknown. Its vectors are meaningless for other weights.
+            ConfigError: it was trained on other weights, so its vectors are meaningless here, or its model is unknown.
         """
         ...
 

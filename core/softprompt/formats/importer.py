@@ -393,7 +393,7 @@ def _make_id(file: ParsedFile, part: str) -> str:
 
 
 def _choose_name(path: Path, file: ParsedFile, part: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return a valid name, based on the name in the file or else on the file name, and a note if it had to change."""
+    """Return a valid name, based on the name in the file or else the file name, and a note if it was changed."""
     stated = file.metadata.get("name")
     is_only = len(file.vectors) == 1
     base, suffix = name or (stated if isinstance(stated, str) else ""), "" if is_only else part

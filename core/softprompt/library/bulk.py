@@ -114,7 +114,7 @@ def save_all(
 
 
 def _remove_written(library: Lookup, written: Sequence[Entry]) -> str:
-    """Remove the written entries. Return a notice about entries that could not be removed, or ""."""
+    """Remove the entries already written. Return a notice about any that could not be removed, or ""."""
     remaining = []
     for entry in written:
         # an entry that another process has changed in the meantime stays

@@ -118,7 +118,7 @@ def _check_json(name: str, value: Any) -> None:
 
 
 def pack_verified(entry: Entry | Tombstone) -> bytes:
-    """Pack an entry and read the bytes back. Raises EntryRefused if they could not be opened again."""
+    """Pack an entry and verify it by reading it back. Raises EntryRefused if the file would be unreadable."""
     try:
         if isinstance(entry, Entry) and not entry.prompt.name:
             raise ValueError("name is empty")
@@ -171,7 +171,7 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
         )
     if "trashed" in provenance:
         if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:
-            raise TypeError("its tombstone has no time")
+            raise TypeError("its tombstone has no deletion time")
         return Tombstone(provenance["id"], provenance["revision"], provenance["trashed"])
     tensors = {name: _tensor(header[name], data) for name in TENSORS}
     if changed := str(provenance.get("changed", "")):

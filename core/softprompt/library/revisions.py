@@ -113,7 +113,7 @@ class Revisions:
 
         Raises:
             FileExistsError: the revision exists.
-            EntryRefused: the entry could not be opened again.
+            EntryRefused: the file would be unreadable.
             LibraryError: the id has no revision number left.
             HomeError: the file cannot be written.
         """

@@ -9,7 +9,7 @@ _UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KH
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text. Each pictograph is a word, and so is each character of a script without spaces."""
+    """Return the words of a text. A pictograph counts as a word, as does each character of a script without spaces."""
     if text.isascii():
         return "".join(char if char.isalnum() else " " for char in text.lower()).split()
     words: list[str] = []

@@ -115,7 +115,7 @@ def find_syntax(text: str) -> list[SyntaxSpan]:
 
 
 def _match_bracket(text: str, at: int, open_brackets: list[tuple[str, int]]) -> list[SyntaxSpan]:
-    """Push an opening bracket. For a closing bracket, return the syntax that the pair marks."""
+    """Push an opening bracket. For a closing bracket, return the spans of syntax that the pair forms."""
     bracket = text[at]
     if bracket in _CLOSES:
         if len(open_brackets) == MAX_DEPTH:

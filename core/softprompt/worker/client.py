@@ -112,7 +112,9 @@ class Client:
             self._socket.settimeout(ANSWER_SECONDS)
             self._socket.sendall(line)
         except OSError as error:
-            raise WorkerGone(f"the worker has ended ({error.strerror or error}): try again to start another") from error
+            raise WorkerGone(
+                f"the worker has ended ({error.strerror or error}): try again to start a new one"
+            ) from error
 
     def _expect(self, timeout: float, kind: str) -> dict[str, Any]:
         """Return the next message. Raises WorkerError if it is not of this kind."""

@@ -94,7 +94,7 @@ class RunRecorder:
         return event
 
     def end(self, event: dict[str, Any]) -> None:
-        """Record the last event of the run. An empty event leaves the run to the next worker."""
+        """Record the run's last event. If `event` is empty, leave the run to the next worker."""
         if event:
             event = self._append(event)
         if event.get("event") in ("done", "stopped") and self.holds_lease():

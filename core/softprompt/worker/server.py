@@ -494,7 +494,7 @@ class Server:
             self._loop.call_later(LEAVE_SECONDS, self._end_requested.set)
 
     def _make_way(self, client: Connection) -> None:
-        """Finish the active runs and start no more, because a newer client needs a worker of its own version."""
+        """Finish the active runs and start no new ones, because a newer client needs a worker of its own version."""
         running = self._longest_run()
         client.send(p.encode({"type": "making_way", "run": running}))
         log.info("making way for a newer version")

@@ -91,7 +91,7 @@ class RunSummary:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunSummary:
-        """Build a summary from a worker's message. Fields that an older worker does not send get their defaults.
+        """Build a summary from a worker's message. Fields that an older worker does not send get default values.
 
         Raises:
             WorkerError: the message does not contain a valid run.

@@ -74,12 +74,12 @@ def import_(
     keep_going: bool,
     as_json: bool,
 ) -> None:
-    """Import soft prompts from FILES: embeddings of AUTOMATIC1111 (.pt, .safetensors, .png card), diffusers, ComfyUI,
-    kohya and SDXL, KoboldAI's zips, PEFT folders, CoOp's checkpoints, .npy, and exports of softprompt-tui.
+    """Import soft prompts from FILES: embeddings for AUTOMATIC1111 (.pt, .safetensors, .png cards), diffusers, ComfyUI,
+    kohya and SDXL; KoboldAI zips; PEFT folders; CoOp checkpoints; .npy files; and softprompt-tui exports.
 
     A file's content determines its format, not its name, and no code in a file is ever run. All files are checked
-    first; if one is rejected, none is saved. The same file is never added twice. What a file does not say stays
-    unknown, usually the prompt and the model.
+    first; if one is rejected, none is saved. The same file is never added twice. Anything a file does not
+    record, usually the prompt and the model, stays unknown.
 
     \b
     Examples:

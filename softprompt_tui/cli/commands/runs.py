@@ -101,7 +101,9 @@ def runs(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([run.as_dict() | {"place": places.get(run.id)} for run in all_runs])
     elif not all_runs:
-        narrate('There are no runs. Start one: softprompt-tui train "a lake at sunrise between mountains" --background')
+        narrate(
+            'There are no runs. Start one with: softprompt-tui train "a lake at sunrise between mountains" --background'
+        )
     else:
         now = datetime.now(UTC)
         headings = ("run", "state", "kind", "step", "similarity", "age", "name or prompt")
@@ -196,7 +198,7 @@ def move(run: str, before: str) -> None:
 @runs.command()
 @run_argument
 def drop(run: str) -> None:
-    """Remove RUN and its progress. What it saved in the library stays there.
+    """Remove RUN and its progress. Anything it saved in the library stays there.
 
     \b
     Example:
@@ -241,7 +243,7 @@ def stop(run: str, as_json: bool) -> None:
         return
     ended = follow(worker, stopped.id, quiet=True)
     if ended is None:
-        fail(f"the worker went away before run {stopped.id[:8]} ended. Check it with `softprompt-tui runs`.", FAILED)
+        fail(f"the worker exited before run {stopped.id[:8]} ended. Check it with `softprompt-tui runs`.", FAILED)
     print_run_result(ended, as_json, asked_for=True)
 
 

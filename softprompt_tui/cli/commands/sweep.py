@@ -75,7 +75,7 @@ def sweep(
     \b
     similarity  of the soft tokens alone to PROMPT
     composed    mean similarity inside sentences that were not used in training
-    worst       the lowest of these
+    worst       the lowest similarity inside one of these sentences
     as text     similarity of the readout (the nearest words), used as a text prompt
     knee        the point of diminishing returns: the result farthest above the
                 straight line between the first and last results
@@ -89,7 +89,7 @@ def sweep(
       softprompt-tui sweep "a red fox asleep in deep snow" --tokens 1,2,4,8 --keep knee
       softprompt-tui sweep "a red fox asleep in deep snow" --steps 600 --keep 3,5 --name fox --json
 
-    Ctrl-C stops the sweep and shows the best so far.
+    Ctrl-C stops the sweep and shows the best results so far.
     """  # fmt: skip
     prompt = prepare_prompt_text(prompt, plain)
     numbers = parse_token_counts(tokens)

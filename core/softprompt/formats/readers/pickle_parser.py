@@ -188,7 +188,7 @@ class _Machine:
     def reduce(self) -> None:
         function, arguments = self.pop_pair()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise FileRefused("its pickle calls a value that is not a name")
+            raise FileRefused("its pickle calls something other than a named function or class")
         self.stack.append(_call(function.text, arguments))
 
     def new_object(self) -> None:
