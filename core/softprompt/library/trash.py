@@ -25,7 +25,8 @@ def delete(library: Lookup, name: str, revision: int | None = None) -> str:
             return entry_id
         if revision not in (None, number):
             raise EntryChanged(
-                f"another program changed {library.find(entry_id).name}, so it was not deleted. Check the changes first."
+                f"another program changed {library.find(entry_id).name}, so it was not deleted. Check the changes "
+                "first."
             )
         try:
             library.revisions.write(Tombstone(entry_id, number + 1, now()))
