@@ -318,7 +318,7 @@ def test_a_failed_run_shows_the_reason_and_the_next_run_trains(shared_client: Cl
         p.Submit(TrainJob(FOX, TrainConfig(init="soft"), device="cpu").as_dict(), start=foreign.id)
     )["id"]
     good = submit(shared_client, **SHORT)
-    assert "was trained on other weights" in wait_for_state(shared_client, bad, "failed")["error"]
+    assert "was trained on different weights" in wait_for_state(shared_client, bad, "failed")["error"]
     wait_for_state(shared_client, good, "done")
 
 
