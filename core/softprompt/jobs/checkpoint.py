@@ -1,4 +1,7 @@
-"""Serialize a training state: the data's SHA-256 in hex, then the data as safetensors with the scalars as metadata."""
+"""Serialize a training state. `worker.run_recorder` and `batches.checkpoints` write the bytes to disk.
+
+Format: the SHA-256 of the data in hex, then the data as safetensors, with the scalars as metadata.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The programs that `export` supports, and the soft prompts that each can use. Cheap to import.
 
+`encode` decides how the files are written.
+
 Source: the loaders of these programs, listed in tests/softprompt/formats/test_consumers.py.
 """
 
