@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.interface [--keys 200] [--seconds 20] [--entries FOLDER] [--beside-batch]
 
-Prints the time to the first paint, the time until the worker has loaded its model, the delay of keys during a training,
-the bytes per second sent to the terminal, both during a training and while nothing changes, and the processor time of
+Prints the time to the first paint, the time until the worker has loaded its model, the delay of keys during training,
+the bytes per second sent to the terminal, both during training and while nothing changes, and the processor time of
 an idle interface. `--entries` is a home with a large library, such as library_scale creates. With `--beside-batch` a
 `softprompt-tui batch` trains at the same time, as in another terminal, so that there are more threads than cores.
 """

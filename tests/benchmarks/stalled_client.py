@@ -1,8 +1,8 @@
-"""Measure how much clients that stop reading slow down a training.
+"""Measure how much clients that stop reading slow down training.
 
     python -m tests.benchmarks.stalled_client [--rounds 3] [--seconds 30] [--clients 1]
 
-Compares the speed of a training, by turns without and with clients that connect and then read nothing.
+Compares the speed of training, alternating without and with clients that connect and then read nothing.
 """
 
 from __future__ import annotations

@@ -404,7 +404,7 @@ def test_trashed_entry_counts_as_done_and_purged_entry_does_not() -> None:
 
 
 def checkpoint_steps(home: Path) -> dict[str, int]:
-    """Return the step of each training in the checkpoint."""
+    """Return the step of each training run in the checkpoint."""
     from softprompt.batches.checkpoints import BatchCheckpoint
     from softprompt.jobs.checkpoint import from_bytes
 

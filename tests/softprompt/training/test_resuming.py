@@ -23,7 +23,7 @@ from tests.worker_process import same_bits
 
 
 def train_with_states(encoder: TextEncoder, **settings: Any) -> tuple[list[TrainingState], SoftPrompt]:
-    """Return the state at every report of a training, and its soft prompt."""
+    """Return the state at every report of a training run, and the final soft prompt."""
     states: list[TrainingState] = []
     return states, train(encoder, FOX, on_report=lambda report: states.append(report.state()), **settings)
 
