@@ -77,7 +77,7 @@ def test_an_entry_that_another_program_changed_is_not_deleted_before_the_user_se
         d.app.main.library.check_for_changes = lambda: None  # type: ignore[method-assign]  # must not see the change first
         Library().annotate("fox", "the best so far")
         await d.pilot.press("d")
-        await d.shows("another program changed fox", "Check the changes first")
+        await d.shows("another program changed fox", "changes first")
         assert Library().open(entry).note == "the best so far"
         await d.until(lambda: d.app.main.library_pane.revision_of(entry) == 2)
         await d.pilot.press("d")

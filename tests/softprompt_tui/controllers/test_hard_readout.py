@@ -156,7 +156,7 @@ def test_a_training_that_searches_at_its_end_shows_the_search_and_keeps_its_curv
         d.worker.begin(run)
         for step in (10, 20, 300):
             d.worker.report(run, step, loss=1 / step)
-        await d.shows("step 300 of 300", "starts when the")
+        await d.shows("step 300 of 300", "starts after")
         await d.pilot.press("f9", "x")
         await d.shows("after training")
         d.worker.report_search(run, 5, "dawn pier", 0.91)
