@@ -37,7 +37,7 @@ def main() -> None:
         help="exit after this many seconds without clients or runs",
     )
     parser.add_argument(
-        "--ready-fd", type=int, help="pipe that receives one line once clients can connect or the start has failed"
+        "--ready-fd", type=int, help="pipe that gets one line once the worker accepts clients or fails to start"
     )
     parser.add_argument("--lock-fd", type=int, help="lock inherited from a worker that has restarted itself")
     options = parser.parse_args()

@@ -25,7 +25,7 @@ class BadEvent(ValueError):
 
 @dataclass(frozen=True)
 class Event:
-    """A checked event of a run. `lease` is the writer's lease number, or 0 if the event has none."""
+    """A validated run event. `lease` is the writer's lease number, or 0 if the event has none."""
 
     kind: str
     at: str

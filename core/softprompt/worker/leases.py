@@ -122,7 +122,7 @@ def is_free(folder: Path, number: int | None = None) -> bool:
 
 
 def is_on_this_host(folder: Path) -> bool:
-    """Return whether the run is on this host: its holder is alive here, or this host may take it without asking."""
+    """Return whether the run is on this host: its holder is alive here, or this host may take it over right away."""
     holder = read_holder(folder)
     return holder is not None and (holder.is_alive() is True or is_free(folder))
 

@@ -44,7 +44,7 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
     shell_complete=complete_tag,
     help="Only entries with this tag. Repeatable.",
 )
-@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only entries of this model.")
+@click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only entries for this model.")
 @click.option(
     "--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="Sort by this value."
 )

@@ -65,7 +65,7 @@ def parse_value(value: Any, data: DataReader, metadata: dict[str, Any]) -> Parse
 
 
 class _Reader:
-    """The soft prompts collected from one value."""
+    """Collects the soft prompts found in one parsed value."""
 
     def __init__(self, data: DataReader, metadata: dict[str, Any]) -> None:
         self.data, self.metadata = data, metadata
