@@ -184,7 +184,7 @@ class OutputFile:
         self._check_is_regular(os.fstat(self._descriptor))
 
     def _remove_stale(self, record: OutputRecord) -> None:
-        """Remove the temporary file that a crash during `_replace` left behind. The record identifies it by its inode."""
+        """Remove the temporary file left behind by a crash during `_replace`. The record holds its inode."""
         if len(record.files) > 1:
             pattern = re.compile(rf"\.{re.escape(self.path.name)}\.[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}")
             recorded = {(file.device, file.inode) for file in record.files}
