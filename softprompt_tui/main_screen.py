@@ -13,6 +13,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
+from softprompt.errors import without_stop
 from softprompt.worker.summary import ENDED
 from softprompt_tui import messages as m
 from softprompt_tui.bindings import MAIN_BINDINGS, PANE_ACTIONS
@@ -225,7 +226,7 @@ class MainScreen(Screen[None]):
         if event.state == "gone" and event.reason:
             self.app.clear_notifications()  # the notice about the previous attempt
             self.context.show_status(
-                f"{event.reason.removesuffix('.')}. No run is lost; ctrl+r starts the worker again",
+                f"{without_stop(event.reason)}. No run is lost; ctrl+r starts the worker again",
                 "error",
                 persistent=True,
             )

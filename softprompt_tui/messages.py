@@ -209,7 +209,7 @@ class SweepChanged(Message):
 
 
 class PromptLoaded(Message):
-    """The prompt pane should show this prompt and its settings."""
+    """A prompt and its settings have been loaded for the prompt pane."""
 
     def __init__(self, prompt: str, fields: dict[str, str]) -> None:
         super().__init__()

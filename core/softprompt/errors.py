@@ -223,14 +223,16 @@ def shorten(text: str, max_length: int = 60) -> str:
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the first line of a third-party error message, plus the second if the first ends with a colon.
+def without_stop(message: object) -> str:
+    """Return a message without its final full stop, for a sentence that goes on after it."""
+    return str(message).removesuffix(".")
 
-    It has no full stop at the end, because our own sentence goes on.
-    """
+
+def describe_error(error: BaseException) -> str:
+    """Return the first line of a third-party error message, plus the second if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return shorten(text.removesuffix("."), MAX_REASON_LENGTH) or type(error).__name__
+    return shorten(without_stop(text), MAX_REASON_LENGTH) or type(error).__name__
 
 
 def describe_error_with_type(error: BaseException) -> str:

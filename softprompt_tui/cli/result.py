@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softprompt.errors import without_stop
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, library, narrate, print_json
 from softprompt_tui.cli.report import entry_json, print_entry
 
@@ -29,6 +30,6 @@ def print_result_and_exit(name: str, entry: Entry, failure: str, as_json: bool, 
     else:
         print_entry(entry, path)
     if failure:
-        fail(f"{failure.removesuffix('.')}. The best result so far was saved as {entry.prompt.name}.", FAILED)
+        fail(f"{without_stop(failure)}. The best result so far was saved as {entry.prompt.name}.", FAILED)
     if entry.prompt.stopped == "interrupted" and not asked_for:
         raise SystemExit(INTERRUPTED)

@@ -74,7 +74,8 @@ class TransferController:
             folder = self.context.settings.folder or os.getcwd()  # noqa: PTH109  # a string, for the next line
         except FileNotFoundError:  # the working folder was removed
             folder = ""
-        return Path(folder) if os.path.isdir(folder) else Path.home()  # noqa: PTH112  # Path.is_dir raises for some paths
+        # Path.is_dir raises for some paths
+        return Path(folder) if os.path.isdir(folder) else Path.home()  # noqa: PTH112
 
     async def _command(self, text: str, *args: str) -> Any:
         """Run a command behind a dialog that shows `text` and blocks the keyboard. Return the command's output.

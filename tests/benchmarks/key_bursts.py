@@ -41,7 +41,7 @@ def find_first_difference(seeds: range) -> str:
     """Type the bursts of these seeds one after another.
 
     Returns:
-        A description of the first difference, or "". After a difference the later bursts would differ too.
+        A description of the first difference, or "". Later bursts are not compared, because they would differ too.
     """
     with tempfile.TemporaryDirectory(prefix="sp") as folder, start_pair(Path(folder)) as both:
         for seed in seeds:

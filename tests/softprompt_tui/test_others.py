@@ -74,7 +74,8 @@ def test_an_entry_that_another_program_changed_is_not_deleted_before_the_user_se
 ) -> None:
     async def scene(d: Session) -> None:
         entry = await save_and_select(d)
-        d.app.main.library.check_for_changes = lambda: None  # type: ignore[method-assign]  # must not see the change first
+        # the interface must not see the change first
+        d.app.main.library.check_for_changes = lambda: None  # type: ignore[method-assign]
         Library().annotate("fox", "the best so far")
         await d.pilot.press("d")
         await d.shows("another program changed fox", "changes first")

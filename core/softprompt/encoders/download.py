@@ -253,7 +253,8 @@ def _fetch_rest(
         ModelUnavailable: trying again would not help.
     """
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not re-exported
+    # documented, but not re-exported
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
     received = _file_size(partial)
     headers = (

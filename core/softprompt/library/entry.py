@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, EntryRefused, PromptError
+from softprompt.errors import EntryDamaged, EntryRefused, PromptError, without_stop
 from softprompt.library.header import (
     MAX_ENTRY_BYTES,
     digest_offset,
@@ -126,7 +126,7 @@ def pack_verified(entry: Entry | Tombstone) -> bytes:
         _read(raw)
     except (*_PARSE_ERRORS, EntryDamaged) as error:
         raise EntryRefused(
-            f"it cannot be saved, because the resulting file would be unreadable: {str(error).removesuffix('.')}. "
+            f"it cannot be saved, because the resulting file would be unreadable: {without_stop(error)}. "
             "Nothing was written."
         ) from error
     return raw

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError
+from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, without_stop
 from softprompt.library import queries
 from softprompt.library.index import Index
 from softprompt.library.names import as_tag_list, check_name, make_unique, name_key
@@ -124,7 +124,7 @@ class Lookup:
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
             raise EntryDamaged(
-                f"{message.removesuffix('.')}. Run `softprompt-tui restore {entry_id}` to restore the last intact "
+                f"{without_stop(message)}. Run `softprompt-tui restore {entry_id}` to restore the last intact "
                 "revision, if any."
             )
         if trashed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from softprompt.batches.rows import Format
+from softprompt.errors import without_stop
 from softprompt.library.names import check_tags
 from softprompt.system.priority import BATCH_NICENESS, lower_priority
 from softprompt.training.errors import TrainingFailed
@@ -125,7 +126,7 @@ def batch(
                             HEAD if as_table else "",
                         )
         except TrainingFailed as error:  # the device is lost
-            fail(f"{str(error).removesuffix('.')}; {advice}", FAILED)
+            fail(f"{without_stop(error)}; {advice}", FAILED)
     display.finish(advice)
 
 

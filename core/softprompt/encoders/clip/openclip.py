@@ -242,7 +242,7 @@ def load_tokenizer(
 
 
 def _check_special_tokens(tokens: object) -> None:
-    """Raise ValueError if open_clip, which inserts special tokens into a regular expression, would misread one."""
+    """Raise ValueError for a special token that changes the regular expression into which open_clip inserts it."""
     if not isinstance(tokens, list | tuple) or not all(
         isinstance(token, str) and re.fullmatch(r"[\w<>/-]+", token) for token in tokens
     ):

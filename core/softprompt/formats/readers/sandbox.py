@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 import softprompt
-from softprompt.errors import FileRefused
+from softprompt.errors import FileRefused, without_stop
 from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX_VALUES, MAX_VECTORS, MAX_WIDTH
 from softprompt.prompts.soft_prompt import Array
@@ -47,7 +47,7 @@ def read_soft_prompts(path: Path | str) -> ParsedFile:
             digest.update(name.encode() + raw)
         return _parse_answer(_run_child(is_folder, parts), digest.hexdigest())
     except FileRefused as error:
-        raise FileRefused(f"cannot read {path}: {str(error).removesuffix('.')}. {SUPPORTED_FILES}") from error
+        raise FileRefused(f"cannot read {path}: {without_stop(error)}. {SUPPORTED_FILES}") from error
 
 
 def _read_parts(path: Path) -> tuple[bool, dict[str, bytes]]:
