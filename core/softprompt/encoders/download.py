@@ -253,6 +253,7 @@ def _fetch_rest(
         ModelUnavailable: trying again would not help.
     """
     from huggingface_hub import hf_hub_url
+
     # documented, but not re-exported
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
