@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+os.environ["OMP_NUM_THREADS"] = "1"  # otherwise the bits also depend on the load
+
 import softprompt
 from softprompt import Library
 from softprompt.config import TrainConfig

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import contexts_that_fit
 from softprompt.objectives.pooled import encode_target
@@ -18,6 +19,7 @@ from softprompt.prompts.results import ContextFidelity, ContextScore
 from softprompt.prompts.soft_prompt import Array
 
 
+@neutral_torch()
 @torch.no_grad()
 def grade(
     encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array, contexts: str | Sequence[str] = GRADING_CONTEXTS

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from softprompt.encoders.clip.rows import ALONE, soft_rows
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hidden_states import HiddenStatesReference, supported_families
 from softprompt.prompts.soft_prompt import Array
 
 
+@neutral_torch()
 @torch.no_grad()
 def hidden_similarities(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, float]:
     """Return the hidden-state similarity of `vectors` (k, w) to the prompt by family, or {} for a mix or chunks."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from softprompt.encoders.base import is_readable
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.prompts.results import Neighbour, ReadoutToken
 from softprompt.prompts.soft_prompt import Array
 
@@ -33,6 +34,7 @@ def nearest_tokens(encoder: TextEncoder, vectors: Tensor, count: int) -> tuple[T
     return ids[top.indices], top.values
 
 
+@neutral_torch()
 @torch.no_grad()
 def read_out(
     encoder: TextEncoder, vectors: Tensor | Array, alternatives: int = 4
@@ -48,6 +50,7 @@ def read_out(
     return tuple(tokens), encoder.tokenizer.decode(ids[:, 0].tolist()).strip()
 
 
+@neutral_torch()
 @torch.no_grad()
 def readout_similarity(encoder: TextEncoder, text: str, target: Tensor | Array) -> float:
     """Return the similarity of `text`, re-tokenized and cut to the context length, to `target` (e,)."""

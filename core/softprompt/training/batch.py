@@ -36,6 +36,8 @@ class TrainingBatch:
         self.model, self.objective, self.config = model, objective, config  # slots share only the config's batch_key
         self.optimizer = BatchedAdam(model.device, max(token_counts), model.width, objective.turns)
         self.graphs = graphs_for(model.device)
+        # `state` may be called when the caller's own number is set again
+        self.threads = torch.get_num_threads() if model.device.type == "cpu" else 0
         self.slots: list[BatchSlot] = []
         self.clock = 0  # steps of the batch; selects the turn and the column of the window
 
@@ -181,4 +183,4 @@ class TrainingBatch:
         begin = sum(other.config.restarts for other in self.slots[: self.slots.index(slot)])
         tensors = self.optimizer.export_rows(slice(begin, begin + slot.config.restarts), slot.tokens)
         tensors["history"] = slot.history().clone()
-        return TrainingState(slot.step, slot.seconds, slot.tokens, tensors)
+        return TrainingState(slot.step, slot.seconds, slot.tokens, tensors, threads=self.threads)

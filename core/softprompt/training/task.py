@@ -12,17 +12,20 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.prompts.lineage import WeightedText
+from softprompt.prompts.values import ComparedByValue
+from softprompt.prompts.visible_text import short_repr
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingState:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingState(ComparedByValue):
     """The complete state of a training run at one step. On the CPU, a resumed run gives identical bits.
 
     `tensors` holds the optimizer's STATE_KEYS and "history", on the CPU. With tokens="auto", `tokens` is the count that
-    is being trained and `best` the best soft prompt of the smaller counts.
+    is being trained and `best` the best soft prompt of the smaller counts. `threads` is the number of CPU threads, on
+    which the bits depend, or 0 if it is unknown or the run is on a GPU.
     """
 
     step: int
@@ -30,10 +33,17 @@ class TrainingState:
     tokens: int
     tensors: dict[str, Tensor]
     best: SoftPrompt | None = None
+    threads: int = 0
+
+    _hashed = ("step", "tokens")
+
+    def __repr__(self) -> str:
+        names = sorted(self.tensors)
+        return short_repr("TrainingState", step=self.step, seconds=self.seconds, tokens=self.tokens, tensors=names)
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+@dataclass(frozen=True, eq=False)
+class TrainingResult(ComparedByValue):
     """Result of a training run: the best vectors of the best restart, and that restart's history."""
 
     vectors: Tensor  # (k, w) float32, on the CPU
@@ -46,6 +56,8 @@ class TrainingResult:
     skipped: tuple[str, ...]  # contexts that leave no room for the prompt
     device: str  # and precision, such as "cpu, float32"
     failure: str = ""
+
+    _hashed = ("steps", "stopped", "device")
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ class RunRecorder:
         self.last_report = self.last_save = time.monotonic()
 
     def begin(self) -> TrainingState | None:
-        """Record the start and return the state to resume from, or None to start over (with bit-identical results)."""
+        """Record the start and return the state to resume from, or None to start over."""
         try:
             self.state = from_bytes(self.folder.read_bytes(CHECKPOINT), str(self.folder.path / CHECKPOINT))
         except FileNotFoundError:
