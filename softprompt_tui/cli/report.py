@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
-    from softprompt.prompts.serialization import to_dict  # imports numpy
-
     metadata = {"revision": entry.revision, "tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
-    return {"id": entry.id, **to_dict(entry.prompt), **metadata, "path": str(path)}
+    return {"id": entry.id, **entry.prompt.as_dict(), **metadata, "path": str(path)}
 
 
 def print_entry(entry: Entry, path: Path) -> None:

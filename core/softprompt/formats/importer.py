@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softprompt.config import LongPromptPolicy, TrainConfig
-from softprompt.errors import BadName, ConfigError, FileRefused, LibraryError, check_text, empty_prompt, shorten
+from softprompt.errors import (
+    BadName,
+    ConfigError,
+    FileRefused,
+    LibraryError,
+    check_text,
+    empty_prompt,
+    option,
+    shorten,
+    wording,
+)
 from softprompt.formats.readers.layouts import LEFT_OUT
 from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.sandbox import read_soft_prompts
@@ -28,7 +38,6 @@ from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.entry import Entry
 from softprompt.library.names import check_name, check_note, check_tags, clean_name
 from softprompt.prompts.lineage import check_meanings
-from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.validation import check_source_size, truncate_source
 from softprompt.text_states import KNOWN_ENCODERS
@@ -164,18 +173,22 @@ def check_assignable(prompt: SoftPrompt, *, model: bool = True, hard_prompt: boo
     With `again`, a known value may be replaced, unless this program trained the soft prompt with it.
     """
     was_trained_here = not prompt.source or prompt.steps > 0
+    port, train = wording("`port`", "`softprompt.port`"), wording("`train`", "`softprompt.train`")
     known = []  # (kind of value, its current value, what to do if the soft prompt was trained with it)
     if model and prompt.model_fingerprint:
         fact = f"{prompt.name} belongs to {prompt.model} ({prompt.model_fingerprint})"
-        known.append(("model", fact, "it was trained on that model. Use `port` to train it for another model."))
+        known.append(("model", fact, f"it was trained on that model. Use {port} to train it for another model."))
     if hard_prompt and prompt.hard_prompt:
         fact = f"the hard prompt of {prompt.name} is {shorten(prompt.hard_prompt)!r}"
-        known.append(("hard prompt", fact, "it was trained for that prompt. Use `train` for another hard prompt."))
+        known.append(("hard prompt", fact, f"it was trained for that prompt. Use {train} for another hard prompt."))
     for kind, fact, advice in known:
         if was_trained_here:
             raise ConfigError(f"{fact}; {advice}")
         if not again:
-            raise ConfigError(f"{fact}. `assign` only sets an unknown {kind}. Use --again to replace a wrong one.")
+            raise ConfigError(
+                f"{fact}. {wording('`assign`', '`softprompt.assign`')} only sets an unknown {kind}. "
+                f"Use {option('again', True)} to replace a wrong one."
+            )
 
 
 def apply_assignment(
@@ -298,10 +311,10 @@ def _restore_entry(
     stored = values.pop("entry", {})
     vectors = file.vectors[key]
     try:
-        prompt = from_dict(values, vectors, **file.extra_tensors[key])
+        prompt = SoftPrompt.from_dict(values, vectors, **file.extra_tensors[key])
         check_source_size(prompt.source)
         # saving needs finite values, including in fields that nothing checks here
-        json.dumps(to_dict(prompt), allow_nan=False)
+        json.dumps(prompt.as_dict(), allow_nan=False)
         entry = Entry(
             _make_id(file, key),
             1,

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import ArchiveError, EntryDamaged
-from softprompt.library.header import MAX_ENTRY_BYTES, strict_json
+from softprompt.library.header import MAX_ENTRY_BYTES
 from softprompt.library.revisions import FILE_NAME
+from softprompt.prompts.safetensors_header import strict_json
 from softprompt.system.files import PARTIAL_SUFFIX, read_file, rename_new, sync_folder, write_new
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import make_folder
@@ -60,7 +61,7 @@ def back_up(revisions: Revisions, path: Path, on_progress: OnProgress | None = N
     """
     report, digests = BackupReport(), {}
     names = sorted(revisions.scan())
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    partial = path.absolute().parent / f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"  # "." has no name
     try:
         if os.path.lexists(path):
             raise FileExistsError(0, "the file already exists")

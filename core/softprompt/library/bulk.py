@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from softprompt.errors import EntryDamaged, HomeError, LibraryError
+from softprompt.errors import EntryDamaged, HomeError, LibraryError, command
 from softprompt.library.names import check_name, check_tags, make_unique, name_key
 
 if TYPE_CHECKING:
@@ -123,11 +123,8 @@ def _remove_written(library: Lookup, written: Sequence[Entry]) -> str:
                 library.revisions.undo_write(entry)
             except HomeError:  # other entries may still be removable
                 remaining.append(entry.id)
-    return (
-        f". Some entries were already saved; delete them with `softprompt-tui rm {' '.join(remaining)}`"
-        if remaining
-        else ""
-    )
+    delete = command(f"rm {' '.join(remaining)}", f"for id in {remaining}: library.delete(id)")
+    return f". Some entries were already saved; delete them with {delete}" if remaining else ""
 
 
 def _make_unique_names(names: Sequence[str], taken: Container[str]) -> list[str]:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softprompt.prompts.serialization import to_dict
-from softprompt.prompts.soft_prompt import Array
+from softprompt.prompts.values import Array, ComparedByValue
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 _SKIPPED = ("readout", "warnings", "steps_per_second")  # shown per token, or derived from other fields
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, eq=False)
+class Difference(ComparedByValue):
     """The difference between two soft prompts.
 
     Attributes:
@@ -29,6 +28,8 @@ class Difference:
     fields: dict[str, tuple[Any, Any]]
     target_similarity: float | None
     cosines: Array | None
+
+    _hashed = ()  # none of the fields is cheap to hash
 
     def nearest_tokens(self) -> list[tuple[int, float]]:
         """Return the nearest soft token of the second prompt for each of the first, as an index and a cosine."""
@@ -51,7 +52,7 @@ def compare_entries(a: Entry, b: Entry) -> Difference:
 
 
 def _flatten_provenance(entry: Entry) -> dict[str, Any]:
-    facts = {key: value for key, value in to_dict(entry.prompt).items() if key not in _SKIPPED}
+    facts = {key: value for key, value in entry.prompt.as_dict().items() if key not in _SKIPPED}
     composition = facts.pop("composition") or {}
     facts |= {"composed": composition.get("mean"), "composed, worst": composition.get("worst")}
     for group in ("config", "versions", "source"):

@@ -7,37 +7,32 @@ is in the trash.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from softprompt.errors import EntryDamaged, EntryRefused, PromptError, without_stop
-from softprompt.library.header import (
-    MAX_ENTRY_BYTES,
-    digest_offset,
-    header_length,
-    read_header,
-    replace_surrogates,
-    strict_json,
-)
-from softprompt.prompts.serialization import from_dict, to_dict
+from softprompt.errors import EntryDamaged, EntryRefused, without_stop
+from softprompt.library.header import MAX_ENTRY_BYTES, digest_offset, read_header
+from softprompt.prompts.html import show_block
+from softprompt.prompts.prompt_file import EXTRA_TENSORS, to_json
+from softprompt.prompts.safetensors_header import header_length, replace_surrogates, strict_json
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_time
+from softprompt.prompts.values import ComparedByValue
+from softprompt.prompts.visible_text import short_repr
 
 FORMAT = 1
 BLANK = "0" * 64
-TENSORS = ("vectors", "target", "losses", "similarities")
+TENSORS = ("vectors", *EXTRA_TENSORS)
 # errors that malformed bytes and values cause during parsing
 _PARSE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """A soft prompt in the library.
+@dataclass(frozen=True, eq=False, repr=False)
+class Entry(ComparedByValue):
+    """A soft prompt in the library. Two entries are equal if all their fields are equal.
 
     Attributes:
         id, revision: together they name the file.
@@ -50,6 +45,32 @@ class Entry:
     tags: tuple[str, ...] = ()
     note: str = ""
     changed: str = ""
+
+    _hashed = ("id", "revision")
+
+    @property
+    def name(self) -> str:
+        """The soft prompt's name."""
+        return self.prompt.name
+
+    def __repr__(self) -> str:
+        prompt = self.prompt
+        return short_repr(
+            "Entry",
+            prompt.name,
+            id=self.id,
+            revision=self.revision,
+            hard_prompt=prompt.hard_prompt,
+            tokens=len(prompt),
+            model=prompt.model,
+            similarity=prompt.similarity,
+            tags=self.tags,
+        )
+
+    def _repr_html_(self) -> str:
+        block = self.prompt._describe()
+        notes = [f"id {self.id}, revision {self.revision}", *filter(None, [self.note]), *block.notes]
+        return show_block(replace(block, tags=self.tags, notes=notes))
 
 
 @dataclass(frozen=True)
@@ -75,46 +96,12 @@ def pack(entry: Entry | Tombstone) -> bytes:
     else:
         tensors = {name: _as_float32(name, getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
-        provenance |= to_dict(entry.prompt) | {key: value for key, value in added.items() if value}
-    try:
-        text = json.dumps(provenance, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError):
-        _check_json("", provenance)  # names the value in the error
-        raise
-    if replace_surrogates(provenance, text) is not provenance:
-        _check_texts(provenance)
+        provenance |= entry.prompt.as_dict() | {key: value for key, value in added.items() if value}
+    text = to_json(provenance, sort_keys=True)
     raw: bytes = save(tensors, {"softprompt": text, "sha256": BLANK})
     digest = hashlib.sha256(raw).hexdigest()
     offset = digest_offset(raw)
     return raw[:offset] + digest.encode() + raw[offset + 64 :]
-
-
-def _check_texts(provenance: dict[str, Any]) -> None:
-    """Raise PromptError, naming the field, if a string is not valid UTF-8."""
-    for key, value in provenance.items():
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise PromptError(
-                f"the {key.replace('_', ' ')} of this soft prompt is not valid UTF-8: "
-                "it contains half of a surrogate pair"
-            ) from None
-
-
-def _check_json(name: str, value: Any) -> None:
-    """Raise TypeError or ValueError, naming the value, if JSON cannot represent it."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{name or 'provenance'} has the key {key!r:.40}; expected a string")
-            _check_json(f"{name}.{key}" if name else key, inner)
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            _check_json(f"{name}[{number}]", inner)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, which is not finite")
-    elif not isinstance(value, str | int | float | None):
-        raise TypeError(f"{name} is {value!r:.40}; expected a string, number, boolean or null")
 
 
 def pack_verified(entry: Entry | Tombstone) -> bytes:
@@ -176,7 +163,7 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     tensors = {name: _tensor(header[name], data) for name in TENSORS}
     if changed := str(provenance.get("changed", "")):
         check_time(changed)
-    prompt = from_dict(provenance, **tensors)
+    prompt = SoftPrompt.from_dict(provenance, **tensors)
     tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
     return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
 

@@ -1,20 +1,20 @@
-"""Read the header of an entry file, up to a size limit and without NumPy, which takes 0.1 s to import.
-
-The format is safetensors (huggingface/safetensors). Unlike the safetensors library, this reader rejects duplicate keys.
-"""
+"""Read the header of an entry file. Needs no NumPy, which takes 0.1 s to import and is not needed for listing."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
-import struct
 from typing import Any
 
 from softprompt.errors import EntryDamaged
+from softprompt.prompts.safetensors_header import (
+    MAX_HEADER_BYTES,
+    header_length,
+    reject_constant,
+    reject_duplicates,
+    replace_surrogates,
+    strict_json,
+)
 
-MAX_HEADER_BYTES = 16 << 20
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # escaped or not, paired or not
 MAX_ENTRY_BYTES = 256 << 20  # of a whole file; a thousand tokens and a million steps take 20 MB
 
 
@@ -24,7 +24,7 @@ def read_provenance(start: bytes, path: str) -> dict[str, Any]:
         # `strict_json` also checks every number, which doubles the time; the index drops infinite numbers itself
         source = read_header(start, path)["__metadata__"]["softprompt"]
         provenance = replace_surrogates(
-            json.loads(source, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant), source
+            json.loads(source, object_pairs_hook=reject_duplicates, parse_constant=reject_constant), source
         )
         label = provenance["trashed" if "trashed" in provenance else "name"]
         if not isinstance(label, str) or not label:
@@ -32,22 +32,6 @@ def read_provenance(start: bytes, path: str) -> dict[str, Any]:
         return dict(provenance)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise EntryDamaged(f"{path} is not a valid library entry ({type(error).__name__}: {error})") from error
-
-
-def replace_surrogates(value: Any, source: str) -> Any:
-    """Return `value`, parsed from the JSON text `source`, with U+FFFD in place of every unpaired surrogate.
-
-    Version 0.1 saved unpaired surrogates for bytes that are not UTF-8. They cannot be printed or encoded.
-    """
-    if not _SURROGATE.search(source):
-        return value
-    return json.loads(
-        json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    )
-
-
-def header_length(raw: bytes) -> int:
-    return int(struct.unpack("<Q", raw[:8])[0]) if len(raw) >= 8 else -1
 
 
 def read_header(raw: bytes, path: str) -> dict[str, Any]:
@@ -61,31 +45,6 @@ def read_header(raw: bytes, path: str) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise EntryDamaged(f"{path} is damaged: its header is not a JSON object")
     return header
-
-
-def strict_json(text: str | bytes) -> Any:
-    """Parse JSON without duplicate keys and infinite numbers. Raises ValueError, TypeError or RecursionError."""
-    return json.loads(
-        text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_parse_finite
-    )
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def _parse_finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large")
-    return value
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key appears twice")
-    return values
 
 
 def digest_offset(raw: bytes) -> int:

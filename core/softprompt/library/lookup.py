@@ -5,25 +5,40 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from softprompt.errors import BadName, ConfigError, EntryDamaged, EntryNotFound, HomeError, without_stop
+from softprompt.arguments import checked
+from softprompt.errors import (
+    BadName,
+    ConfigError,
+    EntryDamaged,
+    EntryNotFound,
+    HomeError,
+    SoftPromptError,
+    command,
+    without_stop,
+)
 from softprompt.library import queries
 from softprompt.library.index import Index
 from softprompt.library.names import as_tag_list, check_name, make_unique, name_key
 from softprompt.library.queries import SORTS, EntryPage, EntryQuery, EntrySummary
 from softprompt.library.revisions import Revisions
+from softprompt.prompts.html import show_figures
+from softprompt.prompts.visible_text import format_count, quote
 from softprompt.system.files import PARTIAL_SUFFIX, retry_after_freeing_cache
 from softprompt.system.filesystems import is_open_to_others
-from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
+from softprompt.system.paths import HOME_VARIABLE, data_folder, display_path, expand_path, make_folder
 
 if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
+    from pandas import DataFrame
+
     from softprompt.library.entry import Entry
 
 Answer = TypeVar("Answer")
+MAX_FOLDER_LENGTH = 80  # characters of the folder in a repr
 log = logging.getLogger(__name__)
 
 
@@ -33,12 +48,13 @@ class Lookup:
     Every `name` parameter accepts an entry's name, its id, or at least the first four characters of the id.
 
     Args:
-        folder: the parent of the library's folder; by default this user's data folder.
+        folder: the parent of the library's folder; by default this user's data folder. `~` is expanded.
         notify: receives a message if the index cannot be used.
     """
 
-    def __init__(self, folder: Path | None = None, notify: Callable[[str], None] = log.warning) -> None:
-        self.folder = (folder or data_folder()) / "library"
+    @checked(renamed={"say": "notify"})
+    def __init__(self, folder: Path | str | None = None, notify: Callable[[str], None] = log.warning) -> None:
+        self.folder = (expand_path(folder) if folder else data_folder()) / "library"
         self.entries = self.folder / "entries"
         self.revisions = Revisions(self.entries)
         self.index = Index(self.revisions, notify)
@@ -71,11 +87,63 @@ class Lookup:
             with suppress(OSError):  # `scan` removes it later
                 probe.unlink(missing_ok=True)
 
+    # as a container
+
+    def __len__(self) -> int:
+        """Return the number of entries, without the trash and damaged entries."""
+        return self.index.run_query(queries.count_entries)
+
+    def __bool__(self) -> bool:
+        """A library is true even if it is empty, so that `library or Library()` does not replace it."""
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an entry has this name or this whole id, even if several do or its file is damaged."""
+        return isinstance(name, str) and self.index.run_query(lambda db: queries.has_entry(db, name))
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Open the entries one at a time, newest first. Damaged entries are left out, with a message for each."""
+        for entry_id, revision in self.index.run_query(queries.list_ids):
+            try:
+                entry = self.latest(entry_id, revision)
+            except EntryDamaged as error:
+                self.notify(str(error))
+                continue
+            if entry is not None:  # None: moved to the trash in the meantime
+                yield entry
+
+    def __repr__(self) -> str:
+        return f"Library({quote(display_path(self.folder.parent), MAX_FOLDER_LENGTH)}, {self._describe()})"
+
+    def _repr_html_(self) -> str:
+        try:
+            page = self.list(limit=queries.MAX_SHOWN)
+        except SoftPromptError as error:
+            return show_figures(repr(self), {"error": str(error)})
+        return queries.show_entries(repr(self), page)
+
+    def _describe(self) -> str:
+        try:
+            return format_count(len(self) if self.entries.is_dir() else 0, "soft prompt")
+        except (SoftPromptError, OSError):
+            return "cannot be read"
+
+    @checked
+    def to_dataframe(self) -> DataFrame:
+        """Return a pandas table with one row per entry, newest first, and the fields of EntrySummary as columns.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+            HomeError: the library cannot be read.
+        """
+        return self.list().to_dataframe()
+
     def path(self, entry_id: str, revision: int) -> Path:
         return self.revisions.path(entry_id, revision)
 
     # entries
 
+    @checked
     def list(
         self,
         words: str = "",
@@ -93,7 +161,10 @@ class Lookup:
 
         Args:
             words: words or beginnings of words. All must be in an entry's name, hard prompt, readout, tags or note.
-            sort: one of SORTS. Dates and numbers are in descending order.
+            sort: "created", "changed", "name", "model", "tokens", "similarity", "composed", "steps" or "seconds". Dates
+                and numbers are in descending order.
+            reverse: reverse that order.
+            trashed: list the trash instead of the library.
             locate: id of an entry whose position in the list is also returned.
 
         Raises:
@@ -106,6 +177,7 @@ class Lookup:
             lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)
         )
 
+    @checked
     def find(self, name: str, trashed: bool = False) -> EntrySummary:
         """Find an entry by name or id, in the library or in the trash.
 
@@ -123,22 +195,21 @@ class Lookup:
         damaged = self.index.run_query(lambda db: queries.find_damaged(db, name))
         if len(damaged) == 1 and not trashed:
             ((entry_id, _, message),) = damaged
-            raise EntryDamaged(
-                f"{without_stop(message)}. Run `softprompt-tui restore {entry_id}` to restore the last intact "
-                "revision, if any."
-            )
+            restore = command(f"restore {entry_id}", f"library.restore({entry_id!r})")
+            raise EntryDamaged(f"{without_stop(message)}. Run {restore} to restore the last intact revision, if any.")
         if trashed:
-            raise EntryNotFound(
-                f"no soft prompt in the trash is named {name!r}. `softprompt-tui list --trash` shows all."
-            )
+            show_all = command("list --trash", "library.list(trashed=True)")
+            raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. {show_all} shows all.")
         if self.index.run_query(lambda db: queries.find_entries(db, self.path, name, True)):
-            raise EntryNotFound(f"{name} is in the trash. Run `softprompt-tui restore {name}` to restore it.")
+            restore = command(f"restore {name}", f"library.restore({name!r})")
+            raise EntryNotFound(f"{name} is in the trash. Run {restore} to restore it.")
         names = self.index.run_query(lambda db: queries.find_close_names(db, name))
         raise EntryNotFound(
             f"no soft prompt is named {name!r}. "
-            + (f"Close: {', '.join(names)}." if names else "`softprompt-tui list` shows all.")
+            + (f"Close: {', '.join(names)}." if names else f"{command('list', 'library.list()')} shows all.")
         )
 
+    @checked
     def check_new_name(self, name: str) -> str:
         """Return the name, stripped. Raises BadName if it is invalid or taken. Call this before training."""
         name = check_name(name)
@@ -146,6 +217,7 @@ class Lookup:
             raise BadName(f"the library already has a soft prompt named {name}. Choose another name.")
         return name
 
+    @checked
     def unique_name(self, name: str) -> str:
         """Return the name, or the first of name-2, name-3, … that is free."""
         return self.with_taken_names(lambda taken: make_unique(name, taken))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged
 from softprompt.library.index import COLUMNS, ForeignIndexError, filter_terms
 from softprompt.library.names import name_key
 from softprompt.library.search_terms import split_words
+from softprompt.prompts.html import show_table
+from softprompt.prompts.visible_text import format_count, short_repr
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _DESC, _ASC = "DESC", "ASC"
 SORTS = {
@@ -22,10 +27,11 @@ SORTS = {
 }  # fmt: skip
 _SORT_COLUMNS = {"changed": "touched", "name": "same"}  # where the column has a different name
 MAX_UNINDEXED_SORT = 2000  # more entries are sorted with an index; sorting without it takes 1 µs each
+MAX_SHOWN = 10  # entries in a notebook
 MAX_COMPARED = 20_000  # names that a misspelled name is compared with; 20 ms per thousand
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EntrySummary:
     """An entry as its unverified header describes it. `trashed` is the time of its deletion, or ""."""
 
@@ -49,8 +55,21 @@ class EntrySummary:
     tags: tuple[str, ...]
     note: str
 
+    def __repr__(self) -> str:
+        return short_repr(
+            "EntrySummary",
+            self.name,
+            id=self.id,
+            revision=self.revision,
+            hard_prompt=self.hard_prompt,
+            tokens=self.tokens,
+            model=self.model,
+            similarity=self.similarity,
+            tags=self.tags,
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class EntryPage:
     """A page of a sorted list of entries.
 
@@ -64,6 +83,37 @@ class EntryPage:
     total: int
     damaged: list[EntryDamaged]
     position: int | None = None
+
+    def __repr__(self) -> str:
+        damaged = f", {len(self.damaged):,} damaged" if self.damaged else ""
+        return f"EntryPage({len(self.entries):,} of {format_count(self.total, 'entry')}{damaged})"
+
+    def _repr_html_(self) -> str:
+        return show_entries(repr(self), self)
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a pandas table with one row per entry and the fields of EntrySummary as columns.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+        """
+        from softprompt.prompts.optional_packages import data_frame
+
+        columns: dict[str, list[Any]] = {
+            field.name: [getattr(entry, field.name) for entry in self.entries] for field in fields(EntrySummary)
+        }
+        return data_frame(columns | {"path": list(map(str, columns["path"]))})
+
+
+def show_entries(title: str, page: EntryPage) -> str:
+    """Return a page of entries as HTML."""
+    rows = [
+        (entry.name, entry.hard_prompt, entry.tokens, entry.model, entry.similarity, entry.composed)
+        for entry in page.entries[:MAX_SHOWN]
+    ]
+    hidden = page.total - len(rows)
+    note = f"and {format_count(hidden, 'more entry')}" if hidden > 0 else ""
+    return show_table(title, ("name", "hard prompt", "tokens", "model", "similarity", "composed"), rows, note)
 
 
 @dataclass(frozen=True)
@@ -110,7 +160,7 @@ def list_entries(
     damaged = [EntryDamaged(message) for (message,) in db.execute("SELECT message FROM damaged ORDER BY id")]
     position = None
     key = (
-        db.execute(f"SELECT {column}, id FROM {source} AND id = ?", [query.match(), locate]).fetchone()
+        db.execute(f"SELECT {column}, id FROM {source} AND id = ?", [query.match(), _as_utf8(locate)]).fetchone()
         if locate
         else None
     )
@@ -127,11 +177,30 @@ def find_entries(
     # the + keeps SQLite from using an index on `trashed`
     statement = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "
     rows = db.execute(
-        statement + "same = ? ORDER BY created DESC", [name_key(name.strip()).encode("utf-8", "replace").decode()]
+        statement + "same = ? ORDER BY created DESC", [_as_utf8(name_key(name.strip()))]
     ).fetchall()
     if not rows and (prefix := id_prefix(name)):
         rows = db.execute(statement + "id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]).fetchall()
     return [_to_summary(row, path) for row in rows]
+
+
+def count_entries(db: sqlite3.Connection) -> int:
+    """Return the number of entries, without the trash and damaged entries."""
+    return int(db.execute("SELECT count(*) FROM head WHERE trashed = ''").fetchone()[0])
+
+
+def list_ids(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return the id and revision of every entry, newest first."""
+    return db.execute("SELECT id, revision FROM head WHERE trashed = '' ORDER BY created DESC, id DESC").fetchall()
+
+
+def has_entry(db: sqlite3.Connection, name: str) -> bool:
+    """Return whether an entry, intact or damaged, has this name or this whole id."""
+    entry_id = name.strip().lower()
+    is_id = "SELECT 1 FROM head WHERE id = ? AND trashed = '' UNION ALL SELECT 1 FROM damaged WHERE id = ? LIMIT 1"
+    return is_name_taken(db, name_key(name.strip())) or (
+        bool(id_prefix(entry_id)) and db.execute(is_id, [entry_id, entry_id]).fetchone() is not None
+    )
 
 
 def find_damaged(db: sqlite3.Connection, name: str) -> list[tuple[str, int, str]]:
@@ -152,10 +221,15 @@ def find_close_names(db: sqlite3.Connection, name: str) -> list[str]:
 def is_name_taken(db: sqlite3.Connection, key: str) -> bool:
     return (
         db.execute(
-            "SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [key.encode("utf-8", "replace").decode()]
+            "SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [_as_utf8(key)]
         ).fetchone()
         is not None
     )
+
+
+def _as_utf8(text: str) -> str:
+    """Return a text that SQLite accepts: without lone surrogates, which no stored text has."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def id_prefix(name: str) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import EntryDamaged, HomeError, LibraryError
-from softprompt.library.header import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, header_length, read_provenance
+from softprompt.library.header import MAX_ENTRY_BYTES, read_provenance
+from softprompt.prompts.safetensors_header import MAX_HEADER_BYTES, header_length
 from softprompt.system.files import is_partial, read_file, remove_stale_partial, sync_folder, write_new
 from softprompt.system.paths import HOME_VARIABLE, make_folder
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound, LibraryError
+from softprompt.arguments import checked
+from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound, LibraryError, command
 from softprompt.library import bulk, trash
 from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.lookup import Lookup
@@ -36,17 +37,32 @@ if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for list
 class Library(Lookup):
     """The saved soft prompts in a folder. Any number of processes and threads can use the library at once.
 
+    `library["fox"]` opens an entry, `"fox" in library` looks for one, `len(library)` counts them, and
+    `for entry in library` opens one after another, newest first. Every `name` argument accepts an entry's name, its id,
+    or at least the first four characters of its id.
+
+    Methods that change an entry write a new revision of it. If another program changes the entry at the same time, both
+    changes are kept. Those methods take the `revision` that the caller has seen: if there is a newer one, the change is
+    applied to the old revision and saved as a new entry with the same name. Without `revision`, it is applied to the
+    newest. They raise EntryNotFound or EntryDamaged if the entry does not exist or cannot be read.
+
     Methods raise HomeError if the library's folder cannot be read or written.
+
+    Args:
+        folder: the parent of the library's folder; by default this user's data folder. `~` is expanded.
+        notify: receives a message if the index cannot be used.
     """
 
     # save and open
 
-    def save(self, prompt: SoftPrompt, id: str | None = None) -> Entry:
+    @checked
+    def save(self, prompt: SoftPrompt, *, name: str = "", id: str | None = None) -> Entry:
         """Save a soft prompt durably as a new entry.
 
         A prompt without a name is named after its hard prompt. A taken name gets a number, so that no result is lost.
 
         Args:
+            name: the name to save it under, in place of its own.
             id: if this id already has an entry, even in the trash, nothing is saved and that entry is returned.
 
         Raises:
@@ -57,11 +73,11 @@ class Library(Lookup):
         self.prepare()
         if id is not None and (saved := self.newest_intact(id)):
             return saved
-        requested = check_name(prompt.name) if prompt.name else ""
-        name = self.with_taken_names(
+        requested = check_name(name or prompt.name) if name or prompt.name else ""
+        unique = self.with_taken_names(
             lambda taken: make_unique(requested, taken) if requested else name_from_prompt(prompt.hard_prompt, taken)
         )
-        entry = Entry(id or secrets.token_hex(8), 1, prompt.named(name))
+        entry = Entry(id or secrets.token_hex(8), 1, prompt.named(unique))
         try:
             self.revisions.write(entry)
         except FileExistsError:  # another thread or process has just saved this id
@@ -84,19 +100,23 @@ class Library(Lookup):
         """Save new entries under their own ids, all of them or none. See `bulk.save_all`."""
         return bulk.save_all(self, entries, snapshot or self.snapshot(), failed)
 
+    @checked
     def open(self, name: str) -> Entry:
         """Open an entry and verify every byte. Raises EntryNotFound or EntryDamaged."""
         summary = self.find(name)
         entry = self.latest(summary.id, summary.revision)
         if entry is None:
-            raise EntryNotFound(
-                f"{summary.name} ({summary.id}) has been deleted. "
-                f"Run `softprompt-tui restore {summary.id}` to restore it."
-            )
+            raise _deleted(summary)
         return entry
+
+    @checked
+    def __getitem__(self, name: str) -> Entry:
+        """Open an entry. Raises EntryNotFound, which is a KeyError, or EntryDamaged."""
+        return self.open(name)
 
     # changes; each writes a new revision
 
+    @checked
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry:
         """Rename an entry.
 
@@ -107,7 +127,7 @@ class Library(Lookup):
         Raises:
             EntryChanged: the entry has been renamed since `revision`.
             BadName: the name is invalid or taken.
-            EntryNotFound, EntryDamaged, HomeError: see `_change`.
+            EntryNotFound, EntryDamaged, HomeError.
         """
         new, summary = check_name(new), self.find(name)
         seen = None if revision is None else self.open_revision(summary.id, revision).prompt.name
@@ -124,6 +144,7 @@ class Library(Lookup):
 
         return self._change(summary, change, None)
 
+    @checked
     def tag(
         self,
         name: str,
@@ -131,7 +152,7 @@ class Library(Lookup):
         remove: str | Collection[str] = (),
         revision: int | None = None,
     ) -> Entry:
-        """Add and remove tags. For `revision` and errors see `_change`."""
+        """Add and remove tags. Tags that differ only in case are the same tag."""
         added, removed = check_tags(add), {name_key(tag.strip()) for tag in as_tag_list(remove)}
 
         def change(entry: Entry) -> Entry:
@@ -140,21 +161,29 @@ class Library(Lookup):
 
         return self._change(self.find(name), change, revision)
 
+    @checked
     def annotate(self, name: str, note: str, revision: int | None = None) -> Entry:
-        """Set the note; "" removes it. See `_change` for `revision` and the errors raised."""
+        """Set the note; "" removes it."""
         note = check_note(note)
         return self._change(self.find(name), lambda entry: replace(entry, note=note), revision)
 
+    @checked
     def set_hard_readout(self, name: str, hard: HardReadout, revision: int | None = None) -> Entry:
-        """Set the hard readout. For `revision` and errors see `_change`."""
+        """Set the hard readout, a result of `find_hard`."""
         return self._change(
             self.find(name), lambda entry: replace(entry, prompt=replace(entry.prompt, hard=hard)), revision
         )
 
+    @checked
     def assign(self, name: str, change: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
-        """Set the model or the hard prompt with `change`. Raises the same errors as `change` and `_change`."""
+        """Replace the soft prompt by `change(prompt)`, which sets its model or its hard prompt with `softprompt.assign`.
+
+        Example:
+            library.assign("my style", lambda prompt: softprompt.assign(prompt, encoder))
+        """
         return self._change(self.find(name), lambda entry: replace(entry, prompt=change(entry.prompt)), None)
 
+    @checked
     def duplicate(self, name: str, new: str | None = None) -> Entry:
         """Copy an entry under a new name. Raises BadName, EntryNotFound, EntryDamaged or HomeError."""
         entry = self.open(name)
@@ -176,10 +205,7 @@ class Library(Lookup):
         while True:
             entry = self.latest(summary.id, number)
             if entry is None:
-                raise EntryNotFound(
-                    f"{summary.name} ({summary.id}) has been deleted. "
-                    f"Run `softprompt-tui restore {summary.id}` to restore it."
-                )
+                raise _deleted(summary)
             if revision is not None and revision != entry.revision:
                 seen = change(self.open_revision(summary.id, revision))
                 return self._save_copy(seen, seen.prompt.name)
@@ -204,30 +230,35 @@ class Library(Lookup):
 
     # the whole library
 
+    @checked
     def check(self, on_progress: OnProgress | None = None) -> CheckReport:
         """Verify every byte of every file. Raises HomeError."""
         from softprompt.library.verify import check
 
         return check(self.revisions, on_progress)
 
+    @checked
     def rebuild(self) -> int:
         """Rebuild the index. Return the number of entries, including the trash. Raises HomeError."""
         return self.index.rebuild()
 
-    def back_up(self, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
+    @checked
+    def back_up(self, path: Path | str, on_progress: OnProgress | None = None) -> BackupReport:
         """Write all entries, including the trash, to the new file `path` and verify it. Raises ArchiveError."""
         from softprompt.library.backup import back_up
 
-        return back_up(self.revisions, path, on_progress)
+        return back_up(self.revisions, Path(path), on_progress)
 
-    def restore_backup(self, path: Path, on_progress: OnProgress | None = None) -> BackupReport:
+    @checked
+    def restore_backup(self, path: Path | str, on_progress: OnProgress | None = None) -> BackupReport:
         """Add missing entries from the backup `path`. Entries in the trash stay there. Raises ArchiveError."""
         from softprompt.library.backup import restore_backup
 
-        return restore_backup(self.revisions, path, self.unique_name, on_progress)
+        return restore_backup(self.revisions, Path(path), self.unique_name, on_progress)
 
     # the trash
 
+    @checked
     def delete(self, name: str, revision: int | None = None) -> str:
         """Move an entry, intact or damaged, to the trash. Return its id.
 
@@ -240,6 +271,7 @@ class Library(Lookup):
         """
         return trash.delete(self, name, revision)
 
+    @checked
     def restore(self, name: str, revision: int | None = None) -> Entry:
         """Restore an entry from the trash, or the last intact revision of a damaged entry. A taken name gets a number.
 
@@ -253,6 +285,7 @@ class Library(Lookup):
         """
         return trash.restore(self, name, revision)
 
+    @checked
     def purge(self, name: str | None = None) -> int:
         """Permanently delete an entry in the trash, or everything in it. Return the number of deleted entries.
 
@@ -260,6 +293,11 @@ class Library(Lookup):
         or HomeError.
         """
         return trash.purge(self, name)
+
+
+def _deleted(summary: EntrySummary) -> EntryNotFound:
+    restore = command(f"restore {summary.id}", f"library.restore({summary.id!r})")
+    return EntryNotFound(f"{summary.name} ({summary.id}) has been deleted. Run {restore} to restore it.")
 
 
 def _editable_fields(entry: Entry) -> tuple[object, ...]:

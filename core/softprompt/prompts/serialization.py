@@ -1,4 +1,4 @@
-"""Convert soft prompts to JSON values and back. The tensors are stored separately."""
+"""Convert the parts of a soft prompt to JSON values, and check the values and tensors read from a file."""
 
 from __future__ import annotations
 
@@ -8,57 +8,12 @@ import numpy as np
 
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_from_dict, meanings_from_dicts
 from softprompt.prompts.results import ContextFidelity, ContextScore, HardReadout, Neighbour, ReadoutToken
-from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, parse_number
+from softprompt.prompts.values import Array
 
 
-def to_dict(prompt: SoftPrompt) -> dict[str, Any]:
-    """Return everything except the tensors as JSON values."""
-    composition = None if prompt.composition is None else {
-        "mean": prompt.composition.mean,
-        "worst": prompt.composition.worst,
-        "floor": prompt.composition.floor,
-        "contexts": [vars(score).copy() for score in prompt.composition.contexts],
-    }  # fmt: skip
-    readout = [
-        {
-            "token": token.token,
-            "cosine": token.cosine,
-            "alternatives": [vars(neighbour).copy() for neighbour in token.alternatives],
-        }
-        for token in prompt.readout
-    ]
-    return {
-        "name": prompt.name,
-        "hard_prompt": prompt.hard_prompt,
-        "model": prompt.model,
-        "model_fingerprint": prompt.model_fingerprint,
-        "tokens": prompt.tokens,
-        "similarity": prompt.similarity,
-        "composition": composition,
-        "loss": prompt.loss,
-        "steps": prompt.steps,
-        "seconds": prompt.seconds,
-        "steps_per_second": prompt.steps_per_second,
-        "stopped": prompt.stopped,
-        "readout": readout,
-        "readout_text": prompt.readout_text,
-        "readout_similarity": prompt.readout_similarity,
-        "created": prompt.created,
-        "device": prompt.device,
-        "config": prompt.config,
-        "versions": prompt.versions,
-        "warnings": list(prompt.warnings),
-        "hidden": prompt.hidden,
-        "ancestry": [vars(ancestor).copy() for ancestor in prompt.ancestry],
-        "source": prompt.source,
-        "meanings": [vars(meaning).copy() for meaning in prompt.meanings],
-        "hard": None if prompt.hard is None else vars(prompt.hard).copy(),
-    }
-
-
-def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Array, similarities: Array) -> SoftPrompt:
-    """Create a soft prompt from the values of `to_dict` and its tensors.
+def parse_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a soft prompt, without its tensors, from the values of `SoftPrompt.as_dict`.
 
     Raises KeyError, TypeError or ValueError for invalid values.
     """
@@ -68,7 +23,6 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
             raise TypeError(f"{key} cannot be {str(values[key])[:40]}")
         if kinds != _TEXT and isinstance(values[key], (int, float)) and not abs(values[key]) < 1e300:
             raise ValueError(f"{key} is out of bounds")
-    check_tensors(vectors, target, losses, similarities)
     if min(values["steps"], values["seconds"]) < 0:
         raise ValueError("its steps or seconds must not be negative")
     check_time(values["created"])
@@ -79,38 +33,50 @@ def from_dict(values: dict[str, Any], vectors: Array, target: Array, losses: Arr
     check_source(source)
     if len(meanings) > MAX_WEIGHTED_TEXTS:
         raise ValueError(f"it has more than {MAX_WEIGHTED_TEXTS} meanings")
-    return SoftPrompt(
-        vectors=vectors,
-        target=target,
-        losses=losses,
-        similarities=similarities,
-        composition=None
-        if composition is None
-        else ContextFidelity(
-            tuple(
-                ContextScore(str(score["context"]), parse_number(score["similarity"]), parse_number(score["floor"]))
-                for score in composition["contexts"]
-            )
-        ),
-        readout=tuple(
-            ReadoutToken(
-                str(token["token"]),
-                parse_number(token["cosine"]),
-                tuple(
-                    Neighbour(str(neighbour["token"]), parse_number(neighbour["cosine"]))
-                    for neighbour in token["alternatives"]
-                ),
-            )
-            for token in values["readout"]
-        ),
-        warnings=tuple(map(str, values["warnings"])),
-        hidden={str(family): parse_number(value) for family, value in values.get("hidden", {}).items()},
-        ancestry=tuple(ancestor_from_dict(ancestor) for ancestor in values.get("ancestry", ())),
-        source=source,
-        meanings=meanings,
-        hard=None if values.get("hard") is None else _hard_readout_from_dict(values["hard"]),
+    return {
+        "composition": None if composition is None else _fidelity_from_dict(composition),
+        "readout": tuple(map(_readout_token_from_dict, values["readout"])),
+        "warnings": tuple(map(str, values["warnings"])),
+        "hidden": {str(family): parse_number(value) for family, value in values.get("hidden", {}).items()},
+        "ancestry": tuple(ancestor_from_dict(ancestor) for ancestor in values.get("ancestry", ())),
+        "source": source,
+        "meanings": meanings,
+        "hard": None if values.get("hard") is None else _hard_readout_from_dict(values["hard"]),
         **{key: values[key] for key in _PLAIN_TYPES},
+    }
+
+
+def fidelity_as_dict(fidelity: ContextFidelity) -> dict[str, Any]:
+    return {
+        "mean": fidelity.mean,
+        "worst": fidelity.worst,
+        "floor": fidelity.floor,
+        "contexts": [vars(score).copy() for score in fidelity.contexts],
+    }
+
+
+def _fidelity_from_dict(values: dict[str, Any]) -> ContextFidelity:
+    return ContextFidelity(
+        tuple(
+            ContextScore(str(score["context"]), parse_number(score["similarity"]), parse_number(score["floor"]))
+            for score in values["contexts"]
+        )
     )
+
+
+def readout_token_as_dict(token: ReadoutToken) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "cosine": token.cosine,
+        "alternatives": [vars(neighbour).copy() for neighbour in token.alternatives],
+    }
+
+
+def _readout_token_from_dict(values: dict[str, Any]) -> ReadoutToken:
+    alternatives = (
+        Neighbour(str(neighbour["token"]), parse_number(neighbour["cosine"])) for neighbour in values["alternatives"]
+    )
+    return ReadoutToken(str(values["token"]), parse_number(values["cosine"]), tuple(alternatives))
 
 
 def check_tensors(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:

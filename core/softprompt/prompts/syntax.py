@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from softprompt.errors import option
+
 SyntaxKind = Literal["weight", "escape", "keyword", "lora", "embedding", "choice", "wildcard", "infotext"]
 KIND_DESCRIPTIONS: dict[SyntaxKind, str] = {
     "weight": "weights such as (word:1.3)",
@@ -73,12 +75,12 @@ def prepare_prompt(text: str, plain: bool = False) -> PreparedPrompt:
     return PreparedPrompt(_tidy(prepared) if plain and kinds else prepared.strip(), kinds)
 
 
-def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, option: str = "--plain", several: bool = False) -> str:
+def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, setting: str = "", several: bool = False) -> str:
     """Describe on one line the syntax in a prompt and what happened to it. Returns "" if there is none.
 
     Args:
         plain: whether the syntax was removed.
-        option: the option that removes it.
+        setting: what removes it, if not the setting `plain`.
         several: whether `kinds` comes from several prompts.
     """
     present = set(kinds)
@@ -86,7 +88,8 @@ def describe_syntax(kinds: Iterable[SyntaxKind], plain: bool, option: str = "--p
     sentences = []
     if names := [name for kind, name in KIND_DESCRIPTIONS.items() if kind in present]:
         listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        action = "they were removed" if plain else f"the model reads them as words. Use {option} to remove them"
+        setting = setting or option("plain", True)
+        action = "they were removed" if plain else f"the model reads them as words. Use {setting} to remove them"
         sentences.append(f"{has} {listed}: {action}")
     if "infotext" in present:
         sentences.append(f"{was} cut before the negative prompt or the settings")

@@ -1,4 +1,4 @@
-"""The error that a failed training run raises."""
+"""The errors of training runs."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ class TrainingFailed(SoftPromptError):
     def __init__(self, message: str, best: SoftPrompt | None = None) -> None:
         super().__init__(message)
         self.best = best
+
+
+class StateLost(SoftPromptError):
+    """The training state of a report that was pickled or copied."""
+
+    bad_input = True

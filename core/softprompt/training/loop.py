@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,11 @@ from softprompt.config import TrainConfig
 from softprompt.encoders.base import FrozenModel, check_token_count
 from softprompt.errors import ConfigError, describe_error
 from softprompt.objectives.base import HardPrompt, ObjectiveFactory
+from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.values import ComparedByValue
+from softprompt.prompts.visible_text import short_repr
 from softprompt.training.batch import TrainingBatch
-from softprompt.training.errors import TrainingFailed
+from softprompt.training.errors import StateLost, TrainingFailed
 from softprompt.training.init import init_vectors
 from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingResult, TrainingState
@@ -29,11 +33,19 @@ from softprompt.training.task import TrainingResult, TrainingState
 Interval = int | Callable[[int], bool]
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(ComparedByValue):
     """Progress of a training run. `loss` and `similarity` are those of the best restart at this step.
 
-    `state()` captures the training state as of this report; call it before training continues.
+    A report can be compared and pickled. A pickled or copied report has no state.
+
+    Attributes:
+        best_loss, best_similarity: those of the best step so far.
+        vectors: (tokens, width) the best so far, on the CPU.
+        restarts: the loss of every restart at this step; () if there is only one.
+        state: call `report.state()` before training continues, to resume from this step later.
+        stopped: why training ended: "steps", "stop_at", "patience" or "interrupted"; "" while it continues.
+        result: the soft prompt, on the last report of a run; otherwise None.
     """
 
     step: int
@@ -43,13 +55,41 @@ class Report:
     best_loss: float
     best_similarity: float
     seconds: float
-    vectors: Tensor  # (k, w) the best so far, on the CPU
-    restarts: tuple[float, ...]  # the loss of every restart at this step; () if there is only one
-    state: Callable[[], TrainingState] = field(repr=False)
+    vectors: Tensor
+    restarts: tuple[float, ...]
+    state: Callable[[], TrainingState] = field(compare=False)
+    stopped: str = ""
+    result: SoftPrompt | None = None
 
     @property
     def steps_per_second(self) -> float:
         return self.step / self.seconds if self.seconds else 0.0
+
+    _hashed = ("step", "steps", "stopped")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"state": _no_state}
+
+    def __repr__(self) -> str:
+        return short_repr(
+            "Report",
+            step=self.step,
+            steps=self.steps,
+            loss=self.loss,
+            similarity=self.similarity,
+            best_loss=self.best_loss,
+            best_similarity=self.best_similarity,
+            seconds=self.seconds,
+            vectors=tuple(self.vectors.shape),
+            stopped=self.stopped,
+        )
+
+
+def _no_state() -> TrainingState:
+    raise StateLost(
+        "this report was pickled or copied, so it has no training state. Call state() on the original report while it "
+        "trains, and pickle the TrainingState."
+    )
 
 
 def train_one(
@@ -115,6 +155,7 @@ def build_report(batch: TrainingBatch, slot: BatchSlot) -> Report:
         vectors=slot.vectors,
         restarts=tuple(history[-1, 0].tolist()) if slot.config.restarts > 1 else (),
         state=lambda: batch.state(slot),
+        stopped=slot.stopped,
     )
 
 

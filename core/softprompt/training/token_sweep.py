@@ -12,6 +12,7 @@ from softprompt.objectives.base import HardPrompt, ObjectiveFactory
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.sweep_result import SweepResult
+from softprompt.prompts.visible_text import short_repr
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import init_vectors
@@ -20,15 +21,30 @@ from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepReport:
-    """Progress of a sweep. `results` holds (tokens, similarity, composed similarity in the training contexts)."""
+    """Progress of a sweep.
+
+    Attributes:
+        losses: the loss of every token count at this step.
+        results: (tokens, similarity, composed similarity in the training contexts) of every token count.
+    """
 
     step: int
     steps: int
     seconds: float
     losses: tuple[float, ...]
     results: tuple[tuple[int, float, float], ...]
+
+    def __repr__(self) -> str:
+        return short_repr(
+            "SweepReport",
+            step=self.step,
+            steps=self.steps,
+            seconds=self.seconds,
+            tokens=tuple(tokens for tokens, *_ in self.results),
+            similarity=max((similarity for _, similarity, _ in self.results), default=None),
+        )
 
     @property
     def steps_per_second(self) -> float:

@@ -26,7 +26,6 @@ from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.png_card import draw_card
 from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.prompts.results import Neighbour, ReadoutToken
-from softprompt.prompts.serialization import from_dict, to_dict
 from tests.library_model import a_prompt
 
 CLIP_L, CLIP_H, CLIP_G = "ViT-L-14-quickgelu/openai", "ViT-H-14/laion2b_s32b_b79k", "ViT-bigG-14/laion2b_s39b_b160k"
@@ -72,14 +71,14 @@ def test_the_default_file_has_one_tensor_and_the_whole_provenance_in_its_header(
         assert list(file.keys()) == ["emb_params"]
         assert file.get_tensor("emb_params").tobytes() == prompt.vectors.tobytes()
         metadata = file.metadata()
-    assert metadata.keys() == {"format", "softprompt", "softprompt_tensors"}
+    assert metadata.keys() == {"format", "softprompt", "softprompt_tensors", "softprompt_sha256"}
     assert metadata["format"] == "pt"
     tensors = {
         name: np.frombuffer(base64.b64decode(text), "<f4")
         for name, text in json.loads(metadata["softprompt_tensors"]).items()
     }
-    restored = from_dict(json.loads(metadata["softprompt"]), prompt.vectors, **tensors)
-    assert to_dict(restored) == to_dict(prompt)
+    restored = SoftPrompt.from_dict(json.loads(metadata["softprompt"]), prompt.vectors, **tensors)
+    assert restored.as_dict() == prompt.as_dict()
     for name in ("target", "losses", "similarities"):
         assert getattr(restored, name).tobytes() == getattr(prompt, name).tobytes()
 
@@ -132,7 +131,7 @@ def test_a_wrong_width_is_rejected_with_the_usable_widths_and_advice(cwd: Path, 
     for part in (
         "width is 256",
         f"768 ({CLIP_L}",
-        "`softprompt-tui port 'red fox' --model ViT-L-14-quickgelu/openai`",
+        "`softprompt.port(softprompt.load_encoder('ViT-L-14-quickgelu/openai'), prompt)`",
         ", ".join(VECTOR_FORMATS),
     ):
         assert part in str(error.value)
@@ -150,7 +149,7 @@ def test_formats_that_only_store_vectors_accept_any_width(cwd: Path, to: str) ->
 @pytest.mark.parametrize("to", ["a1111", "a1111-png", "invokeai", "kohya"])
 def test_half_a_pair_is_rejected_by_programs_that_need_both_halves(cwd: Path, to: str) -> None:
     with pytest.raises(
-        ExportRefused, match=r"fits only one of SDXL's two encoders\. Add the other half, of width 768, with --sdxl"
+        ExportRefused, match=r"fits only one of SDXL's two encoders\. Add the other half, of width 768, with `other`"
     ):
         export(make_prompt(1280), to, None)
 
@@ -248,7 +247,7 @@ def test_a_path_in_a_python_line_is_escaped(cwd: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "token", "message"),
     [
-        ("comfyui", "<fox>", "--token only works with diffusers: ComfyUI uses the file name"),
+        ("comfyui", "<fox>", "`token` only works with diffusers: ComfyUI uses the file name"),
         ("diffusers", "my fox", "is invalid"),
         ("diffusers", "fox\x1b", "is invalid"),
         ("diffusers", "x" * 101, "is invalid"),
@@ -361,7 +360,7 @@ def test_a_typeable_stem_does_not_change_again(name: str, to: str) -> None:
 def test_existing_files_are_replaced_only_with_force(cwd: Path, to: str) -> None:
     result = export(make_prompt(), to, None)
     before = {path: path.read_bytes() for path in result.paths}
-    with pytest.raises(ExportRefused, match=r"already exists\. Use --force to replace it"):
+    with pytest.raises(ExportRefused, match=r"already exists\. Use force=True to replace it"):
         export(make_prompt(vectors=make_prompt().vectors * 2), to, None)
     assert {path: path.read_bytes() for path in result.paths} == before
     assert export(make_prompt(vectors=make_prompt().vectors * 2), to, None, force=True).paths == result.paths

@@ -10,7 +10,6 @@ import pytest
 from softprompt.formats.readers.sandbox import read_soft_prompts
 from softprompt.formats.writers.exporter import export
 from softprompt.formats.writers.programs import PROGRAMS
-from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from tests.library_model import a_prompt
 
@@ -37,7 +36,7 @@ def test_an_export_is_read_bit_for_bit(tmp_path: Path, to: str) -> None:
     assert (vectors.dtype, vectors.shape) == (np.dtype("float32"), prompt.vectors.shape)
     assert vectors.tobytes() == prompt.vectors.tobytes()
     if to in WITH_PROVENANCE:
-        assert parsed.provenance == {"": to_dict(prompt)}
+        assert parsed.provenance == {"": prompt.as_dict()}
         assert {name: parsed.extra_tensors[""][name].tobytes() for name in EXTRA_TENSORS} == {
             name: getattr(prompt, name).tobytes() for name in EXTRA_TENSORS
         }

@@ -28,7 +28,6 @@ from softprompt.formats.readers import sandbox
 from softprompt.formats.readers.detect import parse_file, parse_folder
 from softprompt.formats.readers.sandbox import read_soft_prompts
 from softprompt.library.entry import Entry, pack
-from softprompt.prompts.serialization import to_dict
 from tests import hostile_files
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.targets import TARGETS, _child_replies
@@ -264,12 +263,12 @@ def test_files_of_this_program_keep_their_provenance_and_tensors() -> None:
     prompt = a_prompt(name="Fox", hidden={"sd1": 0.5}, source={"file": "a.pt"})
     entry = parse_file(pack(Entry("0123456789abcdef", 2, prompt, ("red",), "a note")))
     extra = {key: base64.b64encode(bits(getattr(prompt, key))).decode() for key in ("target", "losses", "similarities")}
-    metadata = {"softprompt": json.dumps(to_dict(prompt)), "softprompt_tensors": json.dumps(extra)}
+    metadata = {"softprompt": json.dumps(prompt.as_dict()), "softprompt_tensors": json.dumps(extra)}
     export = parse_file(save({"emb_params": prompt.vectors}, metadata))
     for parsed in (entry, export):
         provenance = dict(parsed.provenance[""])
         provenance.pop("entry", None)
-        assert provenance == json.loads(json.dumps(to_dict(prompt)))
+        assert provenance == json.loads(json.dumps(prompt.as_dict()))
         assert bits(parsed.vectors[""]) == bits(prompt.vectors)
         assert {key: bits(parsed.extra_tensors[""][key]) for key in extra} == {
             key: bits(getattr(prompt, key)) for key in extra

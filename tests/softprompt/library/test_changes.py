@@ -29,7 +29,6 @@ from softprompt.errors import (
 from softprompt.library.diff import compare_entries
 from softprompt.library.entry import Entry, pack
 from softprompt.prompts.results import ContextFidelity, ContextScore
-from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt, read_entries
 
 
@@ -48,7 +47,7 @@ def test_edit_writes_a_new_revision_and_changes_nothing_else(library: Library) -
     assert (edited.id, edited.revision, edited.tags, edited.note) == (first.id, 4, ("A", "b"), "good at night")
     assert edited.changed
     again = library.open("Rotfuchs")
-    assert to_dict(again.prompt) == to_dict(first.prompt.named("Rotfuchs"))
+    assert again.prompt.as_dict() == first.prompt.named("Rotfuchs").as_dict()
     assert again.prompt.vectors.tobytes() == first.prompt.vectors.tobytes()
     assert library.tag("rotfuchs", remove=["a", "x"]).tags == ("b",)
     assert library.annotate("rotfuchs", "").note == ""
@@ -150,11 +149,11 @@ def test_late_change_does_not_bring_back_a_purged_entry(library: Library) -> Non
 
 
 def test_saving_an_id_twice_saves_once_even_from_the_trash(library: Library) -> None:
-    first = library.save(a_prompt(name="run"), "ab" * 8)
+    first = library.save(a_prompt(name="run"), id="ab" * 8)
     library.rename("run", "renamed")
-    assert library.save(a_prompt(name="other"), "ab" * 8).prompt.name == "renamed"
+    assert library.save(a_prompt(name="other"), id="ab" * 8).prompt.name == "renamed"
     library.delete("renamed")
-    assert library.save(a_prompt(), "ab" * 8).id == first.id
+    assert library.save(a_prompt(), id="ab" * 8).id == first.id
     assert library.list().total == 1
 
 

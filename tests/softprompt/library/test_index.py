@@ -102,7 +102,7 @@ def test_changes_of_another_process_are_visible_at_once(library: Library) -> Non
     assert names(library, "see") == ["see"]
     other.delete("see")
     assert names(library) == ["雪", "Zebra"]
-    with pytest.raises(EntryNotFound, match=r"is in the trash\. Run `softprompt-tui restore see`"):
+    with pytest.raises(EntryNotFound, match=r"is in the trash\. Run `library\.restore\('see'\)`"):
         library.find("see")
     assert names(library, trashed=True) == ["see"]
 

@@ -21,12 +21,11 @@ from softprompt.errors import BadName, EntryDamaged, EntryNotFound, HomeError
 from softprompt.library.entry import unpack
 from softprompt.library.header import read_provenance
 from softprompt.library.names import check_name, name_from_prompt
-from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
 
 def same_prompt(a: SoftPrompt, b: SoftPrompt) -> bool:
-    return to_dict(a) == to_dict(b) and all(
+    return a.as_dict() == b.as_dict() and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes()
         for name in ("vectors", "target", "losses", "similarities")
     )
@@ -222,7 +221,7 @@ def test_find_by_name_id_and_id_prefix() -> None:
     assert library.find("fOX").id == library.find(fox.id).id == library.find(fox.id[:6]).id == fox.id
     with pytest.raises(EntryNotFound, match=r"no soft prompt is named 'forst'\. Close: forest"):
         library.find("forst")
-    with pytest.raises(EntryNotFound, match="`softprompt-tui list` shows all"):
+    with pytest.raises(EntryNotFound, match=r"`library\.list\(\)` shows all"):
         library.find("qqqqqq")
 
 

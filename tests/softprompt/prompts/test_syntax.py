@@ -60,7 +60,7 @@ def test_notice_names_the_syntax_and_what_happened_to_it() -> None:
     kinds = prepare_prompt(f"(fox:1.2) <lora:x:1> {INFOTEXT}").kinds
     assert describe_syntax(kinds, plain=False) == (
         "the prompt has weights such as (word:1.3) and LoRA tags such as <lora:name:1>: the model reads them as words. "
-        "Use --plain to remove them; the prompt was cut before the negative prompt or the settings"
+        "Use plain=True to remove them; the prompt was cut before the negative prompt or the settings"
     )
     assert describe_syntax({"keyword"}, plain=True, several=True) == (
         "some prompts have keywords such as BREAK: they were removed"

@@ -5,27 +5,23 @@ Runs in the child process. Raises FileRefused, with the reason as its message, f
 
 from __future__ import annotations
 
-import base64
 import binascii
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from softprompt.errors import EntryDamaged, FileRefused
-from softprompt.formats.readers import kobold, png_card, safetensors_file, torch_file
+from softprompt.formats.readers import kobold, png_card, torch_file
 from softprompt.formats.readers.layouts import add_metadata, parse_value
 from softprompt.formats.readers.parsed_file import ParsedFile
-from softprompt.formats.readers.tensors import DataReader, Tensor, check_finite, read_vectors
 from softprompt.formats.readers.zip_file import Zip
 from softprompt.library.entry import TENSORS, unpack
-from softprompt.library.header import strict_json
-from softprompt.prompts.serialization import from_dict, to_dict
-from softprompt.prompts.soft_prompt import Array
+from softprompt.prompts import safetensors_file
+from softprompt.prompts.prompt_file import CHECKSUM_KEY, PROVENANCE_KEY, TENSORS_KEY, unpack_tensors
+from softprompt.prompts.safetensors_header import strict_json
+from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.prompts.tensors import DataReader, Tensor, read_vectors
 from softprompt.prompts.validation import check_source_size
 
-PROVENANCE_KEY = "softprompt"
-TENSORS_KEY = "softprompt_tensors"  # the metadata key under which an export stores its other tensors
 MAX_NOTICE_BYTES = 2000  # longer text files are not quoted in the error message
 # the files of a PEFT folder
 CONFIG, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -98,7 +94,7 @@ def _from_safetensors(raw: bytes) -> ParsedFile:
     if tensors.keys() == set(TENSORS) and PROVENANCE_KEY in header:
         return _from_entry(raw)
     metadata: dict[str, Any] = {}
-    export = {key: header.pop(key) for key in (PROVENANCE_KEY, TENSORS_KEY) if key in header}
+    export = {key: header.pop(key) for key in (PROVENANCE_KEY, TENSORS_KEY, CHECKSUM_KEY) if key in header}
     if header.get("format") in ("pt", "np"):  # set by the safetensors library; not about the soft prompt
         header.pop("format")
     add_metadata(metadata, header)
@@ -117,9 +113,9 @@ def _from_entry(raw: bytes) -> ParsedFile:
         raise FileRefused(str(error)) from error
     prompt = entry.prompt
     stored = {"id": entry.id, "revision": entry.revision, "tags": list(entry.tags), "note": entry.note}
-    extra = {name: getattr(prompt, name) for name in TENSORS[1:]}
-    provenance = to_dict(prompt) | {"entry": stored}
-    return ParsedFile("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, {"": extra})
+    provenance = prompt.as_dict() | {"entry": stored}
+    extra = {"": prompt.extra_tensors}
+    return ParsedFile("entry of a softprompt-tui library", {"": prompt.vectors}, {}, {"": provenance}, extra)
 
 
 def _with_provenance(parsed: ParsedFile, export: dict[str, str]) -> ParsedFile:
@@ -140,16 +136,13 @@ def _with_provenance(parsed: ParsedFile, export: dict[str, str]) -> ParsedFile:
 
 
 def _unpack_tensors(provenance: Any, vectors: Array, packed: Any) -> dict[str, Array]:
-    """Decode a soft prompt's other tensors from the metadata. Raises the same errors as `from_dict`."""
-    if not isinstance(provenance, dict) or not isinstance(packed, dict):
+    """Decode a soft prompt's other tensors from the metadata. Raises the same errors as `SoftPrompt.from_dict`."""
+    if not isinstance(provenance, dict):
         raise TypeError("not an object")
-    tensors = {
-        name: np.frombuffer(base64.b64decode(packed.get(name, ""), validate=True), "<f4") for name in TENSORS[1:]
-    }
-    check_finite(tensors["target"])
+    tensors = unpack_tensors(packed)
     # only library entries have the key `entry`: an export must not choose its own id
     provenance.pop("entry", None)
-    check_source_size(from_dict(provenance, vectors, **tensors).source)
+    check_source_size(SoftPrompt.from_dict(provenance, vectors, **tensors).source)
     return tensors
 
 

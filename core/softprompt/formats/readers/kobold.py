@@ -12,9 +12,9 @@ import struct
 from typing import Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, DataReader, Tensor
 from softprompt.formats.readers.zip_file import Zip
-from softprompt.library.header import strict_json
+from softprompt.prompts.safetensors_header import strict_json
+from softprompt.prompts.tensors import MAX_TENSOR_BYTES, DataReader, Tensor
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES, MAX_META_BYTES = 10_000, 1 << 20

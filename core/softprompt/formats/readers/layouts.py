@@ -11,8 +11,8 @@ import numpy as np
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.pickle_parser import OpaqueObject
-from softprompt.formats.readers.tensors import MAX_VALUES, MAX_VECTORS, DataReader, Tensor, read_vectors
 from softprompt.prompts.soft_prompt import Array
+from softprompt.prompts.tensors import MAX_VALUES, MAX_VECTORS, DataReader, Tensor, read_vectors
 
 MAX_NOTE_LENGTH, MAX_KEY_LENGTH, MAX_NOTES = 4000, 200, 60  # characters of a value, characters of a key, entries
 LEFT_OUT = "left out"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import DTYPE_BYTES, Tensor, check_layout
+from softprompt.prompts.tensors import DTYPE_BYTES, Tensor, check_layout
 
 MAX_INSTRUCTIONS = 300_000  # takes about a second; the longest known pickles, in CoOp's checkpoints, have 3000
 MAX_DEPTH = 100_000  # values on the stack

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import MAX_VALUES, DataReader, Tensor, contiguous
-from softprompt.library.header import strict_json
+from softprompt.prompts.safetensors_header import strict_json
+from softprompt.prompts.tensors import MAX_VALUES, DataReader, Tensor, contiguous
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"sd-ti-embedding"

@@ -25,8 +25,8 @@ import numpy as np
 import softprompt
 from softprompt.errors import FileRefused, without_stop
 from softprompt.formats.readers.parsed_file import ParsedFile
-from softprompt.formats.readers.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX_VALUES, MAX_VECTORS, MAX_WIDTH
 from softprompt.prompts.soft_prompt import Array
+from softprompt.prompts.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX_VALUES, MAX_VECTORS, MAX_WIDTH
 
 TIMEOUT_SECONDS = 9.0  # for one file
 MAX_HEAD_BYTES, MAX_EXTRA_TENSOR_BYTES = 32 << 20, 64 << 20  # limits on the child's answer: its JSON, its other tensors

@@ -11,8 +11,8 @@ from typing import Any
 
 from softprompt.errors import FileRefused
 from softprompt.formats.readers.pickle_parser import Storage, parse_pickle
-from softprompt.formats.readers.tensors import DTYPE_BYTES, MAX_TENSOR_BYTES, DataReader, Tensor
 from softprompt.formats.readers.zip_file import Zip
+from softprompt.prompts.tensors import DTYPE_BYTES, MAX_TENSOR_BYTES, DataReader, Tensor
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LEGACY_PREFIX = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little")  # the first bytes of a file in the older format

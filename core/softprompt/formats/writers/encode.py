@@ -14,31 +14,21 @@ import zipfile
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
-from softprompt.formats.writers.programs import EMB_PARAMS
-from softprompt.prompts.serialization import to_dict
+from softprompt.prompts import prompt_file
+from softprompt.prompts.prompt_file import pack_tensors
+from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
 PAIR_KEYS = ("clip_l", "clip_g")
-EXTRA_TENSORS = ("target", "losses", "similarities")
 A1111_STAR_TOKEN_ID = 265  # the id of `*` in CLIP's vocabulary; every A1111 file contains it
 _A1111_MEMBER = re.compile(r"[^/]+/(?:data/\d+|version|data\.pkl)")
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same soft prompt gives the same bytes
 
 
 def safetensors(prompt: SoftPrompt, key: str = EMB_PARAMS) -> bytes:
-    """Encode a soft prompt as safetensors, with its provenance and its other tensors in the metadata.
-
-    The vectors are the only tensor, because a second one breaks A1111 and diffusers.
-    """
-    metadata = {
-        "format": "pt",
-        "softprompt": _json(to_dict(prompt)),
-        "softprompt_tensors": _json(_encode_tensors(prompt)),
-    }
-    raw: bytes = save({key: _as_float32(prompt.vectors)}, metadata)
-    return raw
+    """Encode a soft prompt as `SoftPrompt.save` does, with its vectors under `key`."""
+    return prompt_file.encode({key: prompt.vectors}, prompt.as_dict(), pack_tensors(prompt.extra_tensors))
 
 
 def safetensors_pair(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
@@ -48,18 +38,12 @@ def safetensors_pair(clip_l: SoftPrompt, clip_g: SoftPrompt) -> bytes:
         key: f"{prompt.name or 'a soft prompt'} on {prompt.model or 'an unknown model'}: {prompt.hard_prompt}"
         for key, prompt in both.items()
     }
-    metadata = {
-        "format": "pt",
-        "softprompt": _json({key: to_dict(prompt) for key, prompt in both.items()}),
-        "softprompt_tensors": _json({key: _encode_tensors(prompt) for key, prompt in both.items()}),
-    } | {key: text.encode("utf-8", "replace").decode() for key, text in descriptions.items()}
-    raw: bytes = save({key: _as_float32(prompt.vectors) for key, prompt in both.items()}, metadata)
-    return raw
-
-
-def _encode_tensors(prompt: SoftPrompt) -> dict[str, str]:
-    """Encode the tensors other than the vectors as base64."""
-    return {name: base64.b64encode(_as_float32(getattr(prompt, name)).tobytes()).decode() for name in EXTRA_TENSORS}
+    return prompt_file.encode(
+        {key: prompt.vectors for key, prompt in both.items()},
+        {key: prompt.as_dict() for key, prompt in both.items()},
+        {key: pack_tensors(prompt.extra_tensors) for key, prompt in both.items()},
+        {key: text.encode("utf-8", "replace").decode() for key, text in descriptions.items()},
+    )
 
 
 def a1111(prompt: SoftPrompt, stem: str) -> bytes:

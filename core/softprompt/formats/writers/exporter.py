@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from softprompt.errors import ExportRefused
+from softprompt.errors import ExportRefused, command, how_to_assign_prompt, option, wording
 from softprompt.formats.writers import encode
 from softprompt.formats.writers.files import output_path, safe_stem, write_file, write_folder
 from softprompt.formats.writers.instructions import instructions, notes
 from softprompt.formats.writers.names import clip_vocabulary, objection, typeable_stem
-from softprompt.formats.writers.programs import EMB_PARAMS, PROGRAMS, Program
+from softprompt.formats.writers.programs import PROGRAMS, Program
+from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import CLIP_G, CLIP_L, KNOWN_ENCODERS
 
@@ -110,7 +111,7 @@ def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, f
 
 def _find_program(to: str) -> Program:
     if to not in PROGRAMS:
-        raise ExportRefused(f"unknown export format {to!r}. Use one of {', '.join(PROGRAMS)}.")
+        raise ExportRefused(f"unknown export format {to[:40]!r}. Use one of {', '.join(PROGRAMS)}.")
     return PROGRAMS[to]
 
 
@@ -129,7 +130,7 @@ def _order_pair(to: str, prompt: SoftPrompt, other: SoftPrompt) -> tuple[SoftPro
     if prompt.tokens != other.tokens:
         raise ExportRefused(
             f"{_display_name(prompt)} has {prompt.tokens} soft tokens, but {_display_name(other)} has {other.tokens}. "
-            "Both halves of a pair need the same number. Train both with the same --tokens."
+            f"Both halves of a pair need the same number. Train both with the same {option('tokens')}."
         )
     return by_width[CLIP_L], by_width[CLIP_G]
 
@@ -141,18 +142,17 @@ def _check_width(to: str, prompt: SoftPrompt) -> None:
     if width == CLIP_G:
         raise ExportRefused(
             f"{program.title} cannot use {_display_name(prompt)} alone: its width {width} fits only one of SDXL's two "
-            f"encoders. Add the other half, of width {CLIP_L}, with --sdxl."
+            f"encoders. Add the other half, of width {CLIP_L}, with {wording('--sdxl', '`other`')}."
         )
     if prompt.hard_prompt:
-        advice = (
-            f"To train it for the first of these, use `softprompt-tui port '{prompt.name}' "
-            f"--model {KNOWN_ENCODERS[CLIP_L].model}`"
+        model = KNOWN_ENCODERS[CLIP_L].model
+        port = command(
+            f"port '{prompt.name}' --model {model}", f"softprompt.port(softprompt.load_encoder({model!r}), prompt)"
         )
+        advice = f"To train it for the first of these, use {port}"
     else:
-        advice = (
-            "To train it for another model, first set its hard prompt with "
-            f"`softprompt-tui assign '{prompt.name}' --prompt TEXT`"
-        )
+        assign = how_to_assign_prompt(f"'{prompt.name}'")
+        advice = f"To train it for another model, first set its hard prompt with {assign}"
     usable = "; ".join(
         f"{size} ({KNOWN_ENCODERS[size].model}: {KNOWN_ENCODERS[size].used_by})" for size in program.widths
     )
@@ -179,7 +179,8 @@ def _resolve_token(program: Program, token: str, stem: str) -> str:
     if not program.custom_token:
         supported = " and ".join(name for name, entry in PROGRAMS.items() if entry.custom_token)
         raise ExportRefused(
-            f"--token only works with {supported}: {program.title} uses the file name instead. Set it with --out."
+            f"{option('token')} only works with {supported}: {program.title} uses the file name instead. "
+            f"Set it with {wording('--out', '`path`')}."
         )
     if len(token) > MAX_TOKEN_LENGTH or not token.isprintable() or any(map(str.isspace, token)):
         raise ExportRefused(
@@ -203,7 +204,8 @@ def _check_stem(to: str, stem: str, tokens: int) -> None:
     if not (problem := objection(to, stem, tokens)):
         return
     suggestion = typeable_stem(to, stem, tokens)
-    advice = f"Use {suggestion}" if not objection(to, suggestion, tokens) else "Choose another name with --out"
+    is_usable = not objection(to, suggestion, tokens)
+    advice = f"Use {suggestion}" if is_usable else f"Choose another name with {wording('--out', '`path`')}"
     raise ExportRefused(f"the file name {stem!r} does not work in prompts: {PROGRAMS[to].title} {problem}. {advice}.")
 
 

@@ -14,13 +14,12 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from softprompt.errors import ExportRefused, FileInTheWay
-from softprompt.system.files import PARTIAL_SUFFIX, PUBLIC_MODE, replace_file, sync_folder, write_new
+from softprompt.errors import ExportRefused, FileInTheWay, option, wording
+from softprompt.system.files import PARTIAL_SUFFIX, PUBLIC_MODE, sync_folder, write_chosen_file, write_new
 
 MAX_STEM_LENGTH = 120  # bytes of UTF-8. File names have at most 255; a temporary name and a suffix add up to 60
 DEFAULT_STEM = "soft-prompt"
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)  # reserved names on Windows
-FORCE = "Use --force to replace it"
 
 
 def safe_stem(name: str) -> str:
@@ -42,10 +41,14 @@ def output_path(out: Path | None, stem: str, suffix: str) -> Path:
     None means the current folder. Raises ExportRefused if the suffix is wrong or the folder does not exist.
     """
     folder = Path.cwd() if out is None else out.absolute()
-    if out is None or folder.is_dir():
+    try:
+        is_folder, has_parent = folder.is_dir(), folder.parent.is_dir()
+    except OSError as error:  # the name is too long
+        raise _write_error(folder, error) from error
+    if out is None or is_folder:
         return folder / f"{stem}{suffix}"
-    if not folder.parent.is_dir():
-        raise ExportRefused(f"the folder {folder.parent} does not exist. Create it, or choose another path with --out.")
+    if not has_parent:
+        raise ExportRefused(f"the folder {folder.parent} does not exist. Create it, or choose {_another_path()}.")
     ending = Path(f"{stem}{suffix}").suffix
     if folder.suffix != ending and ending:
         raise ExportRefused(
@@ -57,11 +60,7 @@ def output_path(out: Path | None, stem: str, suffix: str) -> Path:
 def write_file(path: Path, data: bytes, force: bool) -> None:
     """Write the file. Raises ExportRefused if writing fails, or if the file exists and `force` is false."""
     try:
-        if force and (path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket()):
-            raise ExportRefused(
-                f"{path} is not a regular file, so it was not replaced. Choose another path with --out."
-            )
-        (replace_file if force else write_new)(path, data, PUBLIC_MODE)
+        write_chosen_file(path, data, force)
     except OSError as error:
         raise _write_error(path, error) from error
 
@@ -106,7 +105,7 @@ def _check_replaceable(folder: Path, path: Path, files: dict[str, bytes], force:
     if not force:
         raise FileExistsError
     if folder.is_symlink() or not folder.is_dir():
-        raise ExportRefused(f"{path} is not a folder, so it was not replaced. Choose another path with --out.")
+        raise ExportRefused(f"{path} is not a folder, so it was not replaced. Choose {_another_path()}.")
     # a folder with one of these names counts as another file, because replacing it would lose its contents
     others = {
         item.name for item in folder.iterdir() if item.name not in files or item.is_symlink() or not item.is_file()
@@ -114,14 +113,19 @@ def _check_replaceable(folder: Path, path: Path, files: dict[str, bytes], force:
     if others:
         raise ExportRefused(
             f"{path} contains other files ({', '.join(sorted(others)[:3])}), so it was not replaced. "
-            "Choose another path with --out."
+            f"Choose {_another_path()}."
         )
 
 
 def _write_error(path: Path, error: OSError) -> ExportRefused:
     if isinstance(error, FileExistsError):
-        return FileInTheWay(f"{path} already exists. {FORCE}, or choose another path with --out.")
+        return FileInTheWay(
+            f"{path} already exists. Use {option('force', True)} to replace it, or choose {_another_path()}."
+        )
     return ExportRefused(
-        f"cannot write {path}: {error.strerror or error}. Nothing was written. "
-        "Fix this, or choose another path with --out."
+        f"cannot write {path}: {error.strerror or error}. Nothing was written. Fix this, or choose {_another_path()}."
     )
+
+
+def _another_path() -> str:
+    return f"another path with {wording('--out', '`path`')}"

@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from softprompt.errors import wording
 from softprompt.formats.writers.names import objection, typeable_stem
-from softprompt.formats.writers.programs import EMB_PARAMS, PROGRAMS, SDXL
+from softprompt.formats.writers.programs import PROGRAMS, SDXL
+from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import KNOWN_ENCODERS
 
@@ -86,7 +88,8 @@ def notes(to: str, prompts: Sequence[SoftPrompt], stem: str, token: str) -> tupl
     if not families:
         lines.append(f"the file contains vectors that only work with {_describe_model(prompts[0])}")
     if SDXL in families and len(prompts) == 1:
-        lines.append("only one of SDXL's two encoders uses this file. Use --sdxl OTHER to write a pair.")
+        how = wording("Use --sdxl OTHER", "Pass the other half as `other`")
+        lines.append(f"only one of SDXL's two encoders uses this file. {how} to write a pair.")
     if to == "diffusers" and {SDXL, "flux"} & set(families):
         lines.append(
             "if a text encoder's configuration sets eos_token_id to 2, transformers takes the pooled embedding from "

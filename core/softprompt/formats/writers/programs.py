@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from softprompt.text_states import CLIP_G, CLIP_H, CLIP_L
 
 SDXL = "sdxl"
-EMB_PARAMS = "emb_params"  # the key of the tensor in the default file
 
 
 @dataclass(frozen=True)

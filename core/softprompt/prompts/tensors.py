@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from softprompt.errors import FileRefused
-from softprompt.prompts.soft_prompt import Array
+from softprompt.prompts.values import Array
 
 MAX_TENSOR_BYTES = 256 << 20  # per file: twice the size of the largest soft prompt in float32
 MAX_TOKENS, MAX_WIDTH = 2048, 16384

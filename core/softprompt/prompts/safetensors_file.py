@@ -10,8 +10,8 @@ import struct
 from typing import Any
 
 from softprompt.errors import FileRefused
-from softprompt.formats.readers.tensors import DTYPE_BYTES, DataReader, Tensor, contiguous
-from softprompt.library.header import MAX_HEADER_BYTES, strict_json
+from softprompt.prompts.safetensors_header import MAX_HEADER_BYTES, strict_json
+from softprompt.prompts.tensors import DTYPE_BYTES, DataReader, Tensor, contiguous
 
 MAX_TENSORS = 20_000
 _FIELDS = {"dtype", "shape", "data_offsets"}
