@@ -15,6 +15,7 @@ from textual import events
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
+from softprompt.errors import word_messages_for
 from softprompt_tui.app import SoftPromptApp
 from tests.fake_worker import FakeWorker
 
@@ -89,12 +90,13 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @asynccontextmanager
 async def open_session(width: int = 80, height: int = 24) -> AsyncIterator[Session]:
     """Open the interface and wait until it is connected to the fake worker."""
-    async with FakeWorker() as worker:
-        app = SoftPromptApp()
-        async with app.run_test(size=(width, height), notifications=True) as pilot:
-            session = Session(app, pilot, worker)
-            await session.until(lambda: app.worker.state == "up")
-            yield session
+    with word_messages_for("commands"):  # as the command line's entry does
+        async with FakeWorker() as worker:
+            app = SoftPromptApp()
+            async with app.run_test(size=(width, height), notifications=True) as pilot:
+                session = Session(app, pilot, worker)
+                await session.until(lambda: app.worker.state == "up")
+                yield session
 
 
 def run_scene(scene: Callable[[Session], object], width: int = 80, height: int = 24) -> None:

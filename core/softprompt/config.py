@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
-from softprompt.errors import ConfigError, DeviceError, check_text
+from softprompt.arguments import checked_fields, describe, list_of_strings, plain_number
+from softprompt.errors import ConfigError, DeviceError, check_text, option, wording
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.text_states import ImageProgram
 
@@ -28,6 +30,40 @@ _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
 AUTO_STOP_AT = 0.99  # the default similarity goal of tokens="auto"
 
 
+class TrainSettings(TypedDict, total=False):
+    """The fields of TrainConfig, as keyword arguments: `train(encoder, text, tokens=3)`."""
+
+    tokens: int | Literal["auto"]
+    steps: int
+    rate: float
+    init: Init
+    objective: ObjectiveName
+    against: str | Sequence[str]
+    family: ImageProgram
+    hidden_share: float
+    project_norm: bool
+    contexts: str | Sequence[str]
+    restarts: int
+    stop_at: float | None
+    patience: int | None
+    seed: int
+    long: LongPromptPolicy
+
+
+class HardSettings(TypedDict, total=False):
+    """The fields of HardConfig, without `tokens`, as keyword arguments: `find_hard(encoder, prompt, 8, seconds=5)`."""
+
+    method: HardMethod
+    steps: int | None
+    restarts: int
+    seconds: float | None
+    init: HardInit
+    words: WordFilter
+    block: str | Sequence[str]
+    seed: int
+
+
+@checked_fields
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run. Raises ConfigError for invalid values.
@@ -46,11 +82,13 @@ class TrainConfig:
         family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
         hidden_share: weight of the hidden loss ("mixed" only).
         project_norm: after each step, scale every soft token down to at most the vocabulary's mean norm.
-        contexts: sentence templates with `{}`. The soft prompt is trained alone and inside them; with (), only alone.
+        contexts: sentence templates with `{}`, by default sixteen short ones. The soft prompt is trained alone and inside
+            them; with (), only alone.
         restarts: number of starts from different noise, trained in one batch. The best result counts.
         stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.
-        seed: seed for noise and random choices. On the CPU, the same seed gives bit-identical results.
+        seed: seed for noise and random choices. On the CPU, the same seed gives bit-identical results with the same
+            number of threads. torch.set_num_threads(1) or OMP_NUM_THREADS=1 fixes it; otherwise it depends on the load.
         long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
             the mean of the chunks, or "cut" it.
     """
@@ -72,13 +110,17 @@ class TrainConfig:
     long: LongPromptPolicy = "refuse"
 
     def __post_init__(self) -> None:
+        _convert_numbers(self)
         for name in ("against", "contexts"):
             object.__setattr__(self, name, _as_texts(name, getattr(self, name)))
-        if self.tokens != "auto":
+        if not isinstance(self.project_norm, bool):
+            raise ConfigError(f"project_norm is {_format_value(self.project_norm)}; it must be True or False")
+        if not isinstance(self.tokens, str) or self.tokens != "auto":
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
             raise ConfigError(
-                "tokens is auto, but stop_at is not set. Set a target similarity, for example with --stop-at 0.99."
+                "tokens is auto, but stop_at is not set. Set a target similarity, for example with "
+                f"{option('stop_at', 0.99)}."
             )
         _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
         _check_whole(
@@ -98,22 +140,21 @@ class TrainConfig:
             ("family", ImageProgram),
             ("long", LongPromptPolicy),
         ):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
+            check_choice(name, getattr(self, name), get_args(allowed))
         if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
         for text in self.against:
             check_text("text in against", text, ConfigError)
         if self.objective == "contrastive" and not self.against:
+            example = wording("--against TEXT", "against=['TEXT']")
             raise ConfigError(
-                "the contrastive objective needs at least one prompt to push away from. Add one with --against TEXT."
+                f"the contrastive objective needs at least one prompt to push away from. Add one with {example}."
             )
         if self.objective != "contrastive" and self.against:
             raise ConfigError(
                 f"'against' is set, but the objective is {self.objective}: only the contrastive objective uses it. "
-                "Use --objective contrastive, or remove 'against'."
+                f"Use {option('objective', 'contrastive')}, or remove 'against'."
             )
 
         _check_number(
@@ -122,12 +163,12 @@ class TrainConfig:
         if self.family != TrainConfig.family and self.objective not in ("hidden", "mixed"):
             raise ConfigError(
                 f"family is {self.family}, but the objective is {self.objective}: only hidden and mixed use it. "
-                "Use --objective mixed, or remove 'family'."
+                f"Use {option('objective', 'mixed')}, or remove 'family'."
             )
         if self.hidden_share != TrainConfig.hidden_share and self.objective != "mixed":
             raise ConfigError(
                 f"'hidden_share' is set, but the objective is {self.objective}: only the mixed objective uses it. "
-                "Use --objective mixed, or remove 'hidden_share'."
+                f"Use {option('objective', 'mixed')}, or remove 'hidden_share'."
             )
 
     @property
@@ -165,6 +206,7 @@ class TrainConfig:
         return cls(**plain)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class HardConfig:
     """Settings of the search for a hard readout: real words with the same meaning as the prompt.
@@ -194,6 +236,7 @@ class HardConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _convert_numbers(self)
         object.__setattr__(self, "block", _as_texts("block", self.block))
         if self.tokens is not None:
             _check_whole("tokens (hard readout)", self.tokens, 1, MAX_HARD_TOKENS, "8 is typical")
@@ -204,9 +247,7 @@ class HardConfig:
         if self.seconds is not None:
             _check_number("seconds (hard readout)", self.seconds, 0.0, 86_400.0, "10 is typical")
         for name, allowed in (("method", HardMethod), ("init", HardInit), ("words", WordFilter)):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(get_args(allowed))}.")
+            check_choice(name, getattr(self, name), get_args(allowed))
         for text in self.block:
             check_text("text in block", text, ConfigError)
 
@@ -222,10 +263,12 @@ class HardConfig:
 
 def _as_texts(name: str, value: object) -> tuple[str, ...]:
     """Return a setting's strings. A single string is one item, not a sequence of letters."""
-    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    if not all(isinstance(text, str) for text in texts) or (not texts and value not in ((), [])):
-        raise ConfigError(f"{name} is {value!r:.80}; it must be a string or a list of strings.")
-    return texts
+    if type(value) is tuple and all(type(text) is str for text in value):
+        return value
+    texts = [value] if isinstance(value, str) else list_of_strings(value)
+    if texts is None:
+        raise ConfigError(f"{name} is {describe(value)}; it must be a string or a list of strings.")
+    return tuple(map(str, texts))
 
 
 DEFAULT_SWEEP = tuple(range(1, 17))
@@ -240,9 +283,10 @@ def check_sweep(token_counts: Iterable[int]) -> tuple[int, ...]:
     counts = set(islice(token_counts, MAX_TOKENS + 1))
     if not 1 <= len(counts) <= MAX_SWEPT_COUNTS:
         more = " or more" if len(counts) > MAX_TOKENS else ""
+        example = wording("1-16, or a list such as 1,2,4,8", "range(1, 17), or a list such as [1, 2, 4, 8]")
         raise ConfigError(
             f"the sweep has {len(counts):,}{more} token counts; it must have 1 to {MAX_SWEPT_COUNTS}. "
-            "Use a range such as 1-16, or a list such as 1,2,4,8."
+            f"Use a range such as {example}."
         )
     for count in counts:
         _check_whole("a token count in the sweep", count, 1, MAX_TOKENS, "1 to 16 is typical")
@@ -263,6 +307,24 @@ def check_precision(name: str) -> None:
         raise ConfigError(f"precision is {name[:40]!r}; it must be {' or '.join(PRECISIONS)}. float32 is typical.")
 
 
+def _convert_numbers(config: TrainConfig | HardConfig) -> None:
+    """Replace the numbers of NumPy by Python's, which JSON can represent."""
+    for name, value in vars(config).items():
+        if type(value) not in _PLAIN_TYPES:
+            object.__setattr__(config, name, plain_number(value))
+
+
+_PLAIN_TYPES = (int, float, str, bool, tuple, type(None))  # checked for every row of a batch, so it must be cheap
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ConfigError, with the nearest choice, unless `value` is one of the allowed strings."""
+    if not isinstance(value, str) or value not in allowed:
+        close = get_close_matches(value, allowed, 1) if isinstance(value, str) else []
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{name} is {_format_value(value)}; it must be one of: {', '.join(allowed)}.{hint}")
+
+
 def _check_whole(name: str, value: object, minimum: int, maximum: int | None, advice: str) -> None:
     bounds = f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
     if (
@@ -275,8 +337,9 @@ def _check_whole(name: str, value: object, minimum: int, maximum: int | None, ad
 
 
 def _format_value(value: object) -> str:
-    # Python refuses to print integers with thousands of digits
-    return "a very long number" if isinstance(value, int) and value.bit_length() > 300 else repr(value)[:80]
+    if isinstance(value, int) and value.bit_length() > 300:  # Python refuses to print thousands of digits
+        return "a very long number"
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else describe(value)
 
 
 def _check_number(name: str, value: object, lower: float, maximum: float, advice: str) -> None:

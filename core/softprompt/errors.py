@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 # a full, read-only or failing disk, an exhausted quota, or no free file descriptors: never the fault of the input
 STORAGE_FAILURES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.EFBIG}
 )
+
+
+Audience = Literal["api", "commands"]
+_audience: Audience = "api"  # of the whole process, because threads do not inherit context variables
+
+
+@contextmanager
+def word_messages_for(audience: Audience) -> Iterator[None]:
+    """Word this process's messages for users of the Python API, the default, or of the commands and the interface."""
+    global _audience
+    before, _audience = _audience, audience
+    try:
+        yield
+    finally:
+        _audience = before
+
+
+def wording(commands: str, api: str) -> str:
+    """Return the wording for users of the commands and the interface, or the one for users of the Python API."""
+    return api if _audience == "api" else commands
+
+
+def option(name: str, value: object = None) -> str:
+    """Name a setting, with its value if given: `--stop-at 0.99` or `stop_at=0.99`. The value True makes a flag."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return wording(flag, f"`{name}`")
+    return wording(flag if value is True else f"{flag} {value}", f"{name}={value!r}")
+
+
+def command(line: str, call: str) -> str:
+    """Name what to run, in backquotes: a command of softprompt-tui, or a call of the Python API."""
+    return wording(f"`softprompt-tui {line}`", f"`{call}`")
 
 
 class SoftPromptError(Exception):
@@ -53,6 +89,18 @@ class ConfigError(SoftPromptError):
     bad_input = True
 
 
+class ArgumentError(SoftPromptError, TypeError):
+    """A wrong, missing or unknown argument. The message gives its name and what is expected."""
+
+    bad_input = True
+
+
+class MissingPackage(SoftPromptError, ImportError):
+    """A function needs a package that is not installed. The message says how to install it."""
+
+    bad_input = True
+
+
 class UnknownModel(SoftPromptError):
     """An unknown model name. The message lists close matches."""
 
@@ -91,10 +139,11 @@ class BadName(LibraryError):
     bad_input = True
 
 
-class EntryNotFound(LibraryError):
+class EntryNotFound(LibraryError, KeyError):
     """No entry has this name or id. The message lists close matches."""
 
     bad_input = True
+    __str__ = Exception.__str__  # KeyError shows the repr of its message
 
 
 class EntryChanged(LibraryError):
@@ -181,7 +230,10 @@ def check_text(label: str, text: str, error_type: type[SoftPromptError] = Prompt
 
 
 def model_not_supported(name: str, reason: str) -> ModelRefused:
-    return ModelRefused(f"{name} is not supported: {reason}. `softprompt-tui models` lists the supported models.")
+    return ModelRefused(
+        f"{name} is not supported: {reason}. {command('models', 'softprompt.list_models()')} lists the supported "
+        "models."
+    )
 
 
 def empty_prompt() -> PromptError:
@@ -206,17 +258,27 @@ def too_many_hard_tokens(tokens: int, model: str, room: int) -> ConfigError:
 
 def missing_start_prompt(problem: str = "none was given", width: str = "the model's width") -> ConfigError:
     return ConfigError(
-        f"init 'soft' needs a soft prompt of {width}, but {problem}. Name a saved soft prompt, or choose a different "
-        "init."
+        f"init 'soft' needs a soft prompt of {width}, but {problem}. "
+        f"{wording('Name a saved soft prompt', 'Pass one as `start`')}, or choose a different init."
     )
 
 
 def prompt_too_long(tokens: int, model: str, room: int, dropped: str) -> PromptTooLong:
     return PromptTooLong(
         f"the prompt has {tokens:,} tokens, but {model} has room for {room}. This part does not fit: "
-        f"'{shorten(dropped.strip())}'. Shorten the prompt, use --long chunk to train on the mean of its chunks, or "
-        "use --long cut to drop the part that does not fit (F8 in the app)."
+        f"'{shorten(dropped.strip())}'. Shorten the prompt, use {option('long', 'chunk')} to train on the mean of its "
+        f"chunks, or use {option('long', 'cut')} to drop the part that does not fit{wording(' (F8 in the app)', '')}."
     )
+
+
+def how_to_assign_model(name: str) -> str:
+    """Name what sets the unknown model of an imported soft prompt. `name` is quoted for a shell."""
+    return command(f"assign {name} --model MODEL", "softprompt.assign(prompt, softprompt.load_encoder('MODEL'))")
+
+
+def how_to_assign_prompt(name: str) -> str:
+    """Name what sets the unknown hard prompt of an imported soft prompt. `name` is quoted for a shell."""
+    return command(f"assign {name} --prompt TEXT", "softprompt.assign(prompt, hard_prompt='TEXT')")
 
 
 def shorten(text: str, max_length: int = 60) -> str:

@@ -12,12 +12,14 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
+from softprompt.errors import word_messages_for
 from softprompt.system.threads import limit_openmp_spin
 from softprompt.worker.log import PROGRAM as PROGRAM_LOG
 from softprompt.worker.log import Log, redirect_logging
 from softprompt_tui import PROGRAM
 from softprompt_tui.cli.arguments import check_arguments
 from softprompt_tui.cli.common import BAD_INPUT, Narrator, fail, run
+from softprompt_tui.cli.help import HelpContext, fit_help
 
 COMMANDS = {
     "assign": (
@@ -58,6 +60,8 @@ COMMANDS = {
 class Commands(click.Group):
     """A group that imports a command's module on first use. Importing all of them takes .2 s."""
 
+    context_class = HelpContext
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
@@ -66,6 +70,7 @@ class Commands(click.Group):
             module, name = COMMANDS[cmd_name][0].split(":")
             command: click.Command = getattr(import_module(f"{__name__}.commands.{module}"), name)
             check_arguments(command)
+            fit_help(command)
             self.add_command(command)
         return self.commands.get(cmd_name)
 
@@ -111,6 +116,7 @@ def main(context: click.Context) -> None:
         raise SystemExit(open_interface())
 
 
+@word_messages_for("commands")
 def entry() -> None:
     """Run the command line; the entry point of the installed program."""
     limit_openmp_spin()

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from softprompt.composition.sentence import ParsedPrompt, SoftPromptWord, parse_prompt
 from softprompt.encoders.base import encode_prompt
+from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import PromptError
 from softprompt.objectives.hidden_states import check_family
 from softprompt.prompts.lineage import WeightedText
@@ -63,6 +64,7 @@ class CompositionScore:
         return None if self.reference_tokens is None else self.reference_tokens - self.tokens
 
 
+@neutral_torch()
 def compose(
     encoder: TextEncoder, texts: Sequence[str], find: Callable[[str], Entry], opened: Entry | None = None
 ) -> EncodedComposition:
@@ -93,6 +95,7 @@ def compose(
     return EncodedComposition(parsed_prompts, rows, torch.stack(vectors).to(encoder.device) if vectors else None)
 
 
+@neutral_torch()
 def encode_compositions(encoder: TextEncoder, composed: EncodedComposition) -> Tensor:
     """Encode compositions as (compositions, e) unit vectors.
 
@@ -113,6 +116,7 @@ def encode_compositions(encoder: TextEncoder, composed: EncodedComposition) -> T
     return embeddings
 
 
+@neutral_torch()
 def encode_hidden_states(encoder: TextEncoder, composed: EncodedComposition, family: ImageProgram) -> list[Tensor]:
     """Return, for each composition, the hidden states that a family of image programs uses.
 
@@ -126,6 +130,7 @@ def encode_hidden_states(encoder: TextEncoder, composed: EncodedComposition, fam
     return [states[positions] for states, positions in zip(output.states[0], output.is_content, strict=True)]
 
 
+@neutral_torch()
 def score_compositions(
     encoder: TextEncoder, composed: EncodedComposition, embeddings: Tensor
 ) -> list[CompositionScore]:
@@ -176,6 +181,7 @@ def _word_vectors(encoder: TextEncoder, word: SoftPromptWord) -> Tensor:
     return mix_vectors(term_vectors, word.shares)
 
 
+@neutral_torch()
 def mix_vectors(term_vectors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Return the weighted mean (k, w) of vectors (k_i, w), where k is the largest k_i.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.composition import template
 from softprompt.composition.template import Mix, Reference, format_weight
-from softprompt.errors import PromptError
+from softprompt.errors import PromptError, wording
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, Ancestor, WeightedText, check_meanings
 
 if TYPE_CHECKING:
@@ -192,9 +192,10 @@ def _resolve_word(
     part: Reference, find: Callable[[str], Entry], opened: Entry | None, previous: SoftPromptWord | None
 ) -> SoftPromptWord:
     if not part.name and opened is None:
+        how = wording("open a soft prompt: press enter in the library, or use --with NAME", "pass one as `opened`")
         raise PromptError(
             f"[v{part.first}] is a soft token of the open soft prompt, but none is open. "
-            f"Write [name:{part.first}], or open a soft prompt: press enter in the library, or use --with NAME."
+            f"Write [name:{part.first}], or {how}."
         )
     entry = find(part.name) if part.name or opened is None else opened
     count = entry.prompt.tokens

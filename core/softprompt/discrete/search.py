@@ -19,20 +19,24 @@ from softprompt.discrete.scoring import Scorer
 from softprompt.discrete.vocabulary import TypeableVocabulary
 from softprompt.encoders.clip.rows import ALONE, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError, too_many_hard_tokens
+from softprompt.encoders.torch_settings import isolated, neutral_torch
+from softprompt.errors import ConfigError, too_many_hard_tokens, wording
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import contexts_that_fit
 from softprompt.objectives.pooled import encode_target
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.results import HardReadout
+from softprompt.prompts.visible_text import short_repr
 from softprompt.system.generators import drive
+from softprompt.system.threads import choose_threads
 
 EXCHANGE_ROUNDS, PEZ_STEPS = 30, 400  # 5 to 10 s on two cores for k=8 on `mini`
 PEZ_REPORT_STEPS = 10  # steps per report
+MIN_POSITIONS = 256  # of a step; a round scores dozens of texts at a time, and PEZ compares with the whole vocabulary
 MAX_PROMPT_TOKENS = 32  # tokens of the prompt that are offered to the first round
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HardReport:
     """Progress of a search, in rounds or optimizer steps, and the best text so far ("" if there is none)."""
 
@@ -41,6 +45,11 @@ class HardReport:
     similarity: float
     text: str
     seconds: float
+
+    def __repr__(self) -> str:
+        return short_repr(
+            "HardReport", self.text, step=self.step, steps=self.steps, similarity=self.similarity, seconds=self.seconds
+        )
 
 
 def check_hard(encoder: TextEncoder, config: HardConfig) -> None:
@@ -79,7 +88,13 @@ def find_hard(
 
 def iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig | None = None) -> HardSearch:
     """Run `find_hard` as a generator that yields a HardReport per round or per 10 PEZ steps. Send True to stop."""
-    config = config or HardConfig()
+    with neutral_torch():
+        limit = torch.get_num_threads() if encoder.device.type == "cpu" else 0
+    threads = choose_threads(limit, MIN_POSITIONS * encoder.width**2) if limit else 0
+    return (yield from isolated(_iter_hard(encoder, prompt, k, config or HardConfig()), threads))
+
+
+def _iter_hard(encoder: TextEncoder, prompt: HardPrompt, k: int, config: HardConfig) -> HardSearch:
     _check_fits(encoder, k)
     vocabulary = TypeableVocabulary.from_config(encoder, config)
     target = F.normalize(encode_target(encoder, prompt, [ALONE])[0], dim=-1)
@@ -208,9 +223,8 @@ def _readout(
     seconds: float,
 ) -> HardReadout:
     if searcher.best.row is None:
-        raise ConfigError(
-            "no text allowed by --hard-words and --hard-block tokenizes back to its own tokens. Allow more words."
-        )
+        settings = wording("--hard-words and --hard-block", "`words` and `block`")
+        raise ConfigError(f"no text allowed by {settings} tokenizes back to its own tokens. Allow more words.")
     text = vocabulary.decode(searcher.best.row)
     row = encoder.tokenizer.encode(text)
     contexts = [ALONE, *contexts_that_fit(encoder, prompt, GRADING_CONTEXTS, len(row))]

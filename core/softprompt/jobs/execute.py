@@ -100,7 +100,7 @@ def save_result(
     """Save a job's result the way `run_job` does. Raises LibraryError."""
     if failure and entry_id:  # the id stays reserved for the full result of a later attempt
         entry_id = hashlib.sha256(f"{entry_id} failed at {prompt.steps}".encode()).hexdigest()[: len(entry_id)]
-    return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), entry_id), failure)
+    return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), id=entry_id), failure)
 
 
 def run_hard_search(

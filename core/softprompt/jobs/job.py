@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from softprompt.config import DEFAULT_SWEEP, HardConfig, TrainConfig, check_device, check_precision, check_sweep
 from softprompt.encoders.catalog import MINI
-from softprompt.errors import ConfigError, PromptError, check_text, empty_prompt
+from softprompt.errors import (
+    ConfigError,
+    PromptError,
+    check_text,
+    command,
+    empty_prompt,
+    how_to_assign_prompt,
+    wording,
+)
 from softprompt.library.names import check_name
 from softprompt.prompts.lineage import Ancestor, WeightedText, ancestor_from_dict, check_meanings, meanings_from_dicts
 
 if TYPE_CHECKING:
     from softprompt.composition.sentence import ParsedPrompt
     from softprompt.library.entry import Entry
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 JobKind = Literal["train", "hard", "sweep"]
 MAX_MODEL_LENGTH = 5000  # characters: longer than any path
-NO_HARD_SWEEP = (
-    "a sweep trains a list of token counts, without hard readouts. Leave out --hard, and do not set tokens to auto."
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Job:
         check_precision(self.precision)
         if len(self.model) > MAX_MODEL_LENGTH:
             raise ConfigError(
-                f"the model name has {len(self.model):,} characters. `softprompt-tui models` lists the models."
+                f"the model name has {len(self.model):,} characters. "
+                f"{command('models', 'softprompt.list_models()')} lists the models."
             )
         check_meanings(self.prompt, self.meanings)
         if self.name:
@@ -107,7 +114,7 @@ class Job:
             }
             hard_config = None if hard is None else HardConfig.from_dict(hard)
             if sweep and (hard_config or entry):
-                raise ConfigError(NO_HARD_SWEEP)
+                raise _no_hard_sweep()
             if sweep:
                 return SweepJob(**common, sweep=sweep)
             if entry and hard_config is None:
@@ -150,7 +157,7 @@ class SweepJob(Job):
 
     def __post_init__(self) -> None:
         if self.config.tokens == "auto":
-            raise ConfigError(NO_HARD_SWEEP)
+            raise _no_hard_sweep()
         check_sweep(self.sweep)
         super().__post_init__()
 
@@ -185,6 +192,13 @@ class HardReadoutJob(Job):
 AnyJob = TrainJob | SweepJob | HardReadoutJob
 
 
+def _no_hard_sweep() -> ConfigError:
+    return ConfigError(
+        "a sweep trains a list of token counts, without hard readouts. "
+        f"{wording('Leave out --hard, and do not set tokens to auto', 'Set tokens to a number')}."
+    )
+
+
 def job_from_composition(parsed: ParsedPrompt, **settings: Any) -> TrainJob:
     """Create the job that trains a soft prompt to mean a whole composition.
 
@@ -203,7 +217,7 @@ def job_from_composition(parsed: ParsedPrompt, **settings: Any) -> TrainJob:
     if not meanings:
         raise PromptError(
             "one of the soft prompts comes from a file without a prompt, so there is no meaning to train on. "
-            "Set its prompt with `softprompt-tui assign NAME --prompt TEXT`."
+            f"Set its prompt with {how_to_assign_prompt('NAME')}."
         )
     if len(meanings) == 1:
         return TrainJob(meanings[0].text, ancestry=parsed.ancestry, **settings)
@@ -213,8 +227,30 @@ def job_from_composition(parsed: ParsedPrompt, **settings: Any) -> TrainJob:
 def hard_readout_job(entry: Entry, hard: HardConfig, device: str = "auto") -> HardReadoutJob:
     """Create the job that searches for an entry's hard readout. Raises PromptError if its prompt is unknown."""
     if not entry.prompt.hard_prompt:
+        advice = how_to_assign_prompt(f"'{entry.prompt.name}'")
         raise PromptError(
             f"{entry.prompt.name} comes from a file without a prompt, so there is no meaning to search for. "
-            f"Set its prompt with `softprompt-tui assign '{entry.prompt.name}' --prompt TEXT`."
+            f"Set its prompt with {advice}."
         )
     return HardReadoutJob(entry.prompt.hard_prompt, model=entry.prompt.model, device=device, hard=hard, entry=entry.id)
+
+
+def saved_config(prompt: SoftPrompt) -> TrainConfig:
+    """Return a soft prompt's training settings. Imported ones get the defaults with their own token count.
+
+    Raises:
+        ConfigError: the settings come from another program or version.
+    """
+    try:
+        return TrainConfig.from_dict({"tokens": prompt.tokens} | prompt.config)
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ConfigError(f"this version cannot read the settings of {prompt.name}: {error}") from error
+
+
+def port_config(prompt: SoftPrompt) -> TrainConfig:
+    """Return the settings for training a soft prompt again for another model. Raises ConfigError, see `saved_config`.
+
+    Start vectors are not saved, and they belong to the old model, so init "soft" becomes "noise".
+    """
+    config = saved_config(prompt)
+    return replace(config, init="noise") if config.init == "soft" else config

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from softprompt.config import TrainConfig
 from softprompt.encoders.clip.rows import EncoderOutput, rows_in_context
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, option
 from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.losses import cosines, row_losses
 from softprompt.objectives.pooled import PooledObjective, PooledTarget, weigh_rows
@@ -129,7 +129,8 @@ class HiddenStatesReference:
         if len(prompt.chunks) != 1:
             raise ConfigError(
                 f"the prompt consists of {len(prompt.chunks)} texts (a mix, or chunks of a long prompt), but hidden "
-                "states need a single text. Use --objective cosine, or --long cut for a long prompt."
+                f"states need a single text. Use {option('objective', 'cosine')}, or {option('long', 'cut')} for a "
+                "long prompt."
             )
         self.spec = HIDDEN_STATE_SPECS[family]
         batch = encoder.batch_rows(
@@ -159,5 +160,5 @@ def check_family(encoder: TextEncoder, family: ImageProgram) -> None:
     if family not in supported:
         raise ConfigError(
             f"family {family} cannot be used with {encoder.name} (width {encoder.width}, {encoder.config.layers} "
-            f"layers). Supported families: {', '.join(supported)}. Example: --family {supported[0]}."
+            f"layers). Supported families: {', '.join(supported)}. Example: {option('family', supported[0])}."
         )

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from softprompt.errors import SoftPromptError
+from softprompt.errors import SoftPromptError, word_messages_for
 from softprompt.system.locks import try_lock
 from softprompt.system.priority import WORKER_NICENESS, lower_priority
 from softprompt.system.threads import limit_openmp_spin
@@ -25,6 +25,7 @@ FOLDER_VARIABLES = ("SOFTPROMPT_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_DATA_HOME
 log = logging.getLogger("softprompt.worker")
 
 
+@word_messages_for("commands")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="softprompt.worker", description=__doc__)
     parser.add_argument(

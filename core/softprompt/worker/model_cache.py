@@ -6,7 +6,8 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from softprompt.encoders.loading import load_encoder, pick_device
+from softprompt.encoders.devices import pick_device
+from softprompt.encoders.loading import load_encoder
 from softprompt.errors import DeviceError
 
 if TYPE_CHECKING:

@@ -459,7 +459,7 @@ def save_sweep_prompts(library: Library, folder: RunFolder, run: Run, tokens: Se
                 f"cannot read the results of run {run.id} ({error.strerror}): run the sweep again"
             ) from error
         preferred_name = sweep_entry_name(run.job.name or name_from_prompt(prompt.hard_prompt, ()), k)
-        entry = library.save(prompt.named(preferred_name), sweep_entry_id(run.id, k))
+        entry = library.save(prompt.named(preferred_name), id=sweep_entry_id(run.id, k))
         saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
     return {"kept": saved}
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, list_models
-from softprompt.encoders.loading import pick_device
+from softprompt.encoders.devices import pick_device
 from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError, missing_start_prompt, shorten
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job
 from softprompt.jobs.preflight import check_fits
