@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "softprompt": (
         ("errors",),
-        ("prompts", "system", "text_states"),
+        ("arguments",),
+        ("system", "text_states"),
+        ("prompts",),
         ("config",),
         ("encoders", "library"),
         ("objectives",),
@@ -24,6 +26,7 @@ LAYERS = {
         ("training", "discrete"),
         ("jobs",),
         ("formats", "worker", "batches", "bench"),
+        ("api",),
     ),
     "softprompt_tui": (
         ("rendering", "state", "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report"),
@@ -39,7 +42,7 @@ LAYERS = {
     ),
 }
 FLAT = {
-    "softprompt": {"errors", "config", "text_states"},
+    "softprompt": {"arguments", "errors", "config", "text_states"},
     "softprompt_tui": {
         "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context",
         "main_screen", "commands", "app", "terminal", "__main__",
@@ -48,8 +51,8 @@ FLAT = {
 # the only import of the interface by the command line
 INTERFACE_IMPORTS = {"softprompt_tui.cli": "softprompt_tui.terminal"}
 WITH_TORCH = (
-    "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench", "jobs.checkpoint",
-    "worker.inference", "worker.model_cache", "formats.writers.encode",
+    "api", "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench",
+    "jobs.checkpoint", "worker.inference", "worker.model_cache", "formats.writers.encode",
 )  # fmt: skip
 WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base"}

@@ -6,29 +6,21 @@ results. If the process is killed, the next run resumes from the training states
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from softprompt.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from softprompt.batches.batch import Batch, train_batch
+    from softprompt.batches.batch import Batch
     from softprompt.batches.results import BatchProgress, Result
     from softprompt.batches.row_job import Defaults
+    from softprompt.batches.rows import Format
 
+__all__ = ["Batch", "BatchProgress", "Defaults", "Format", "Result"]
 
-# imported on first use: loading all modules takes 8 ms, and the command line only needs the formats
-_MODULES = {
-    "Batch": "batch",
-    "Defaults": "row_job",
-    "Format": "rows",
-    "BatchProgress": "results",
-    "Result": "results",
-    "train_batch": "batch",
-}
-
-__all__ = ["Batch", "BatchProgress", "Defaults", "Format", "Result", "train_batch"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    # imported on first use: loading all modules takes 8 ms, and the command line only needs the formats
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {"Batch": "batch", "BatchProgress": "results", "Defaults": "row_job", "Format": "rows", "Result": "results"},
+    )

@@ -24,8 +24,7 @@ from softprompt.batches.results import BatchProgress, Result
 from softprompt.batches.row_job import ROW_KEYS, Defaults
 from softprompt.batches.rows import Format, Row, RowKeys, parse_row, read_rows
 from softprompt.batches.spool import Spool
-from softprompt.config import TrainConfig
-from softprompt.errors import FileRefused
+from softprompt.errors import FileRefused, option, wording
 
 if TYPE_CHECKING:
     from softprompt.batches.backends.local import Load
@@ -116,12 +115,14 @@ class Batch:
             if out is not None:
                 path = Path(os.path.realpath(out))
                 if str(path) == self.place:
-                    raise FileRefused(f"--out is {out}, which is the file with the prompts. Choose another file.")
+                    raise FileRefused(
+                        f"{option('out')} is {out}, which is the file with the prompts. Choose another file."
+                    )
                 name = hashlib.sha256(bytes(path)).hexdigest()[:16]
                 stack.callback(
                     ProcessLock(
                         self.folder / f"out-{name}.lock",
-                        f"another process is writing to {path}. Choose another file for --out.",
+                        f"another process is writing to {path}. Choose another file for {option('out')}.",
                     ).release
                 )
                 record = self.folder / f"out-{name}{SUFFIX}"
@@ -137,27 +138,6 @@ class Batch:
             yield from runner.results(row_limit)
 
 
-def train_batch(
-    source: Source,
-    config: TrainConfig | None = None,
-    *,
-    library: Library | None = None,
-    out: Path | None = None,
-    row_limit: int | None = None,
-    on_progress: Callable[[BatchProgress], bool | None] | None = None,
-    format: Format | None = None,
-    column: str = "prompt",
-    **defaults: Any,
-) -> Iterator[Result]:
-    """Train and save every prompt of `source`. Yield one Result per prompt.
-
-    Repeating the call trains only what is missing. `config` and `defaults` (model, device, precision, tags, plain) are
-    used where a row does not set them. For the other arguments and the errors, see `Batch` and `Batch.train`.
-    """
-    with closing(Batch(source, Defaults(config or TrainConfig(), **defaults), format=format, column=column)) as batch:
-        yield from batch.train(library, out=out, row_limit=row_limit, on_progress=on_progress)
-
-
 def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: ExitStack) -> tuple[Iterator[Row], str]:
     """Return the rows, and the path of the source or "" if it is not a regular file."""
     if isinstance(source, str | os.PathLike):
@@ -165,7 +145,11 @@ def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: Exit
             file: BinaryIO = stack.enter_context(Path(source).open("rb"))  # noqa: SIM115  # the caller closes it
             is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
-            raise FileRefused(f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', error)}") from error
+            hint = wording("", f". A string is the path of a file; for one prompt, pass [{source!r}].")
+            raise FileRefused(
+                f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', error)}"
+                + (hint if isinstance(source, str) and isinstance(error, FileNotFoundError) else "")
+            ) from error
         return _read_file(file, os.fspath(source), keys, format), os.path.realpath(source) if is_regular else ""
     if hasattr(source, "readline"):
         return _read_file(source, "standard input", keys, format), ""  # type: ignore[arg-type]

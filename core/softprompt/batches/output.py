@@ -21,7 +21,7 @@ from typing import Any, get_args
 from softprompt.batches.record import OutputRecord, WrittenFile, load_record, save_record
 from softprompt.batches.results import Result, State
 from softprompt.batches.spool import Spool
-from softprompt.errors import FileRefused
+from softprompt.errors import FileRefused, option, wording
 from softprompt.system.files import PARTIAL_SUFFIX, name_path_in_errors, sync_folder
 from softprompt.system.filesystems import sync
 from softprompt.system.locks import is_path_of
@@ -149,7 +149,7 @@ class OutputFile:
         except OSError as error:
             self.close()
             raise FileRefused(
-                f"cannot write {name}: {error.strerror or error}. Choose another file for --out."
+                f"cannot write {name}: {error.strerror or error}. Choose another file for {option('out')}."
             ) from error
         except BaseException:  # including Ctrl-C
             self.close()
@@ -195,7 +195,10 @@ class OutputFile:
 
     def _check_is_regular(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise FileRefused(f"{self.name} is not a regular file. Without --out, the results go to standard output.")
+            advice = wording(
+                "Without --out, the results go to standard output", f"Choose another file for {option('out')}"
+            )
+            raise FileRefused(f"{self.name} is not a regular file. {advice}.")
 
     def _to_record(self) -> WrittenFile:
         return WrittenFile.from_status(os.fstat(self._descriptor), self._length)
@@ -238,7 +241,7 @@ class OutputFile:
                 else:
                     raise FileRefused(
                         f"{self.name} already exists and is not a batch output file (unexpected data at byte "
-                        f"{offset + 1:,}). It was left unchanged. Choose another file for --out."
+                        f"{offset + 1:,}). It was left unchanged. Choose another file for {option('out')}."
                     )
                 offset += len(raw)
 
@@ -270,7 +273,7 @@ class OutputFile:
         if before.st_nlink > 1:
             raise FileRefused(
                 f"{self.name} must be replaced to remove its old errors, but it has a hard link, which would still "
-                "point to the old file. It was left unchanged. Choose another file for --out."
+                f"point to the old file. It was left unchanged. Choose another file for {option('out')}."
             )
         partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         descriptor, length, seen = -1, 0, set[int]()

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from softprompt.prompts.visible_text import short_repr
+
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
 
@@ -14,7 +16,7 @@ State = Literal["trained", "before", "trashed", "failed"]
 Phase = Literal["reading", "loading", "training"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of one row. The field names are the keys of a result line.
 
@@ -41,6 +43,18 @@ class Result:
     readout_text: str = ""
     readout_similarity: float | None = None
     error: tuple[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(
+            "Result",
+            self.prompt,
+            line=self.line,
+            state=self.state,
+            name=self.name,
+            tokens=self.tokens,
+            similarity=self.similarity,
+            error=self.error and self.error[1],
+        )
 
     @classmethod
     def from_entry(cls, line: int, state: State, prompt: str, entry: Entry) -> Result:

@@ -29,7 +29,7 @@ from itertools import chain
 from pathlib import PurePath
 from typing import Any, BinaryIO, Literal, NoReturn
 
-from softprompt.errors import FileRefused
+from softprompt.errors import FileRefused, wording
 from softprompt.library.names import clean_name
 
 Format = Literal["text", "csv", "jsonl"]
@@ -388,8 +388,9 @@ def _parse_header(header: str, delimiter: str, name: str, keys: RowKeys) -> list
     used = [column for column in columns if column]
     if "prompt" not in columns:
         shown = ", ".join(cell[:40] for cell in cells[:MAX_COLUMNS_SHOWN])
+        choose = wording("`--column NAME`", "column='NAME'")
         raise FileRefused(
-            f"{name} has no column named {keys.prompt!r}. Its columns are {shown}. Use `--column NAME` to choose one."
+            f"{name} has no column named {keys.prompt!r}. Its columns are {shown}. Use {choose} to choose one."
         )
     if duplicate := next((column for column in used if used.count(column) > 1), ""):
         raise FileRefused(f"{name} has two columns named {duplicate!r}")

@@ -10,7 +10,7 @@ from softprompt.encoders.base import SpecialTokens
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Block, TextTransformer, TextTransformerConfig
-from softprompt.encoders.loading import pick_device
+from softprompt.encoders.devices import pick_device
 from softprompt.errors import UnknownModel
 
 # width, heads, layers, embed_dim; the other dimensions and the activation match the open_clip models of these names

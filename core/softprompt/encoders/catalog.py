@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from softprompt.errors import UnknownModel
+from softprompt.errors import ModelUnavailable, UnknownModel, command, describe_error_with_type
 from softprompt.system.paths import cache_folder
 
 MINI = "mini"
@@ -115,7 +115,23 @@ def _count_parameters(width: int, layers: int, mlp: int, vocabulary: int, positi
     return (vocabulary + positions) * width + layers * block + 2 * width + width * embed_dim
 
 
+def check_open_clip() -> None:
+    """Import open_clip.
+
+    Raises:
+        ModelUnavailable: the import fails, as it does if torchvision was built for another torch.
+    """
+    try:
+        import open_clip  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ModelUnavailable(
+            f"open_clip cannot be imported: {describe_error_with_type(error)}. It needs a torchvision that fits the "
+            "installed torch: install both in one command and from one place. The model mini works without torchvision."
+        ) from error
+
+
 def _read_open_clip() -> list[ModelInfo]:
+    check_open_clip()
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 
@@ -183,5 +199,5 @@ def resolve(name: str) -> ModelInfo:
 
     spelled = {MINI: MINI} | {lower: info.name for lower, info in by_name.items()}
     close = [spelled[lower] for lower in get_close_matches(spelling, spelled, 4, 0.5)]
-    hint = f"Close: {', '.join(close)}" if close else "`softprompt-tui models` lists all"
+    hint = f"Close: {', '.join(close)}" if close else f"{command('models', 'softprompt.list_models()')} lists all"
     raise UnknownModel(f"no model is named {name!r}. {hint}.")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, SoftFileLock
 
 from softprompt.encoders.catalog import ModelInfo
-from softprompt.errors import ModelUnavailable, model_not_supported
+from softprompt.errors import ModelUnavailable, model_not_supported, wording
 
 MAX_FAILED_TRIES = 5  # tries that receive no bytes
 # the wait doubles with every failed try; a hub that asks for more than the maximum counts as unavailable
@@ -74,10 +74,12 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
 
 
 def _cannot_download(info: ModelInfo, reason: str) -> ModelUnavailable:
+    pull = wording("run `softprompt-tui models pull`", "load the model")
+    mini = wording("--model mini", "softprompt.load_encoder('mini')")
     return ModelUnavailable(
         f"{info.name} is not on disk and cannot be downloaded: {reason}. Try again with a network connection (the "
-        "download resumes where it stopped), set HF_ENDPOINT to a mirror, or run `softprompt-tui models pull` on "
-        "another machine and copy the hub's cache folder (HF_HOME). The built-in model needs no network: --model mini."
+        f"download resumes where it stopped), set HF_ENDPOINT to a mirror, or {pull} on another machine and copy the "
+        f"hub's cache folder (HF_HOME). The built-in model needs no network: {mini}."
     )
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from softprompt.config import check_device, check_precision
 from softprompt.encoders.catalog import MINI, resolve
-from softprompt.errors import DeviceError, ModelUnavailable, describe_error
+from softprompt.encoders.devices import pick_device
+from softprompt.errors import ModelUnavailable, describe_error, option
+from softprompt.system.threads import spin_limited
 
 if TYPE_CHECKING:
-    import torch
-
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
 
@@ -42,42 +42,27 @@ def load_encoder(
     """
     check_precision(precision)
     check_device(device)
-    import torch
+    with spin_limited():
+        import torch
+    from softprompt.encoders.torch_settings import neutral_torch
 
-    torch_device = pick_device(device)
-    if name.lower() == MINI:
-        from softprompt.encoders.clip import mini
+    with neutral_torch():
+        torch_device = pick_device(device)
+        if name.lower() == MINI:
+            from softprompt.encoders.clip import mini
 
-        encoder = mini.load_mini()
-    else:
-        from softprompt.encoders.clip.openclip import load_by_name
+            encoder = mini.load_mini()
+        else:
+            from softprompt.encoders.clip.openclip import load_by_name
 
-        encoder = load_by_name(name, on_progress)
+            with torch.random.fork_rng(devices=[]):  # open_clip draws random weights before it loads the real ones
+                encoder = load_by_name(name, on_progress)
     try:
         return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch raises it if the device is lost or out of memory
         raise ModelUnavailable(
-            f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try --device cpu."
+            f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try {option('device', 'cpu')}."
         ) from error
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device with this name. "auto" prefers the first CUDA device, then MPS, then the CPU.
-
-    Raises:
-        DeviceError: this machine has no such device.
-    """
-    check_device(name)
-    import torch
-
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if name == "auto":
-        return torch.device("cuda:0" if counts["cuda"] else "mps" if counts["mps"] else "cpu")
-    kind, _, index = name.partition(":")
-    if counts[kind] > int(index or 0):
-        return torch.device(f"cuda:{index or 0}" if kind == "cuda" else kind)
-    available = [f"{kind}:{i}" if kind == "cuda" else kind for kind, count in counts.items() for i in range(count)]
-    raise DeviceError(f"this machine has no device {name!r}. Use {', '.join(available)}.")
 
 
 def pull(name: str, on_progress: OnBytes | None = None) -> Path:

@@ -80,6 +80,20 @@ def _replace_file(path: Path, data: bytes, mode: int) -> None:
     sync_folder(path.parent)
 
 
+def write_chosen_file(path: Path, data: bytes, replace: bool) -> None:
+    """Write a file at a path that the user chose, with the permissions that the umask allows.
+
+    With `replace`, an existing file is replaced, but only a regular file or a link.
+
+    Raises:
+        FileExistsError: `path` exists, and `replace` is false.
+        OSError: the write failed. An existing file is unchanged.
+    """
+    if replace and (path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket()):
+        raise OSError(0, "it is not a regular file, so it was not replaced")
+    (replace_file if replace else write_new)(path, data, PUBLIC_MODE)
+
+
 @contextmanager
 def name_path_in_errors(path: Path) -> Iterator[None]:
     """Name `path` in every OSError raised inside. Failed writes name no file; failed renames name the temporary one."""

@@ -67,6 +67,21 @@ def free_cache(near: Path) -> bool:
     return freed
 
 
+def expand_path(path: Path | str) -> Path:
+    """Return a path that a user typed, with `~` expanded if it names a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
+def display_path(path: Path) -> str:
+    """Return a path for display, with `~` for the user's home."""
+    with suppress(RuntimeError, ValueError):  # there is no home, or the path is not in it
+        return str("~" / path.relative_to(Path.home()))
+    return str(path)
+
+
 def _home_subfolder(part: str) -> Path | None:
     home = os.environ.get(HOME_VARIABLE)
     if not home:

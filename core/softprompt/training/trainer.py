@@ -13,16 +13,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import DEFAULT_SWEEP, TrainConfig
+from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
+from softprompt.encoders.torch_settings import isolated, neutral_torch
 from softprompt.errors import SoftPromptError, shorten
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
@@ -30,19 +32,21 @@ from softprompt.evaluation.readout import read_out, readout_similarity
 from softprompt.objectives.base import HardPrompt, Objective
 from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.objectives.hidden_states import HiddenStatesObjective
-from softprompt.objectives.pooled import PooledObjective, encode_target
+from softprompt.objectives.pooled import MAX_TURNS, PooledObjective, encode_target
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
+from softprompt.system.threads import choose_threads, kept_threads
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import as_start_tensor
 from softprompt.training.loop import Interval, Report, device_failure, train_one
-from softprompt.training.scheduler import train_scheduled
+from softprompt.training.scheduler import MAX_ROWS, train_scheduled
 from softprompt.training.task import TrainingResult, TrainingState, TrainingTask
 from softprompt.training.token_sweep import SweepReport, train_sweep
 
 MAX_AUTO_TOKENS = 16  # the largest number of soft tokens that "auto" tries
+POSITIONS_AROUND = 4  # computed in a context besides the soft tokens, on average (encoders.clip.context_batch)
 
 
 def train(
@@ -95,13 +99,33 @@ def iter_train(
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """Do the same as `train`, as a generator that yields Reports and returns the soft prompt. Send True to stop."""
     config = replace(config or TrainConfig(), **settings)
+    training = map_reports(
+        _iter_train(encoder, text, config, meanings, start, interval, resume), _make_state_independent
+    )
+    tokens = MAX_AUTO_TOKENS if config.tokens == "auto" else config.tokens
+    return (yield from isolated(training, _threads(encoder, config, tokens, config.restarts, resume)))
+
+
+def _iter_train(
+    encoder: TextEncoder,
+    text: str,
+    config: TrainConfig,
+    meanings: Sequence[WeightedText],
+    start: SoftPrompt | Array | Tensor | None,
+    interval: Interval,
+    resume: TrainingState | None,
+) -> Generator[Report, bool | None, SoftPrompt]:
     prompt = tokenize_target(encoder, text, meanings, config.long)
     vectors = as_start_tensor(encoder, start)
     if config.tokens != "auto":
-        result = yield from train_one(
+        training = train_one(
             encoder, partial(make_objective, encoder), prompt, config, start=vectors, interval=interval, resume=resume
         )
-        return finish(encoder, prompt, config, result)
+        result, last = yield from _hold_last_report(training)
+        soft_prompt = finish(encoder, prompt, config, result)
+        if last is not None:
+            yield replace(last, result=soft_prompt)
+        return soft_prompt
     return (yield from _train_auto(encoder, prompt, config, vectors, interval, resume))
 
 
@@ -123,6 +147,21 @@ def train_many(
     Raises:
         TrainingFailed: the device failed.
     """
+    waiting = iter(tasks)
+    first = next(waiting, None)
+    if first is None:
+        return
+    tokens = MAX_AUTO_TOKENS if first.config.tokens == "auto" else first.config.tokens
+    threads = _threads(encoder, first.config, tokens, row_limit or MAX_ROWS, first.resume)
+    yield from isolated(_train_many(encoder, chain([first], waiting), row_limit, on_step), threads)
+
+
+def _train_many(
+    encoder: TextEncoder,
+    tasks: Iterable[TrainingTask],
+    row_limit: int | None,
+    on_step: Callable[[TrainingBatch], bool | None] | None,
+) -> Generator[tuple[TrainingTask, SoftPrompt | SoftPromptError], bool | None, None]:
     for task, outcome in train_scheduled(
         encoder, partial(make_objective, encoder), tasks, row_limit=row_limit, on_step=on_step
     ):
@@ -157,12 +196,26 @@ def sweep(
         ConfigError: the settings cannot be used.
         TrainingFailed: every training run failed without a usable result.
     """
+    config = config or TrainConfig()
+    token_counts = check_sweep(token_counts)
+    threads = _threads(encoder, config, token_counts[-1], config.restarts * len(token_counts))
+    return (yield from isolated(_sweep(encoder, text, token_counts, config, meanings, interval), threads))
+
+
+def _sweep(
+    encoder: TextEncoder,
+    text: str,
+    token_counts: Sequence[int],
+    config: TrainConfig,
+    meanings: Sequence[WeightedText],
+    interval: Interval,
+) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
     prompt, results = yield from train_sweep(
         encoder,
         partial(make_objective, encoder),
         text,
         token_counts,
-        config or TrainConfig(),
+        config,
         meanings=meanings,
         interval=interval,
     )
@@ -178,6 +231,29 @@ def sweep(
     if not soft_prompts:
         raise failure or TrainingFailed("the sweep ended before its first step")
     return soft_prompts
+
+
+@neutral_torch()
+def _threads(
+    encoder: TextEncoder, config: TrainConfig, tokens: int, rows: int, resume: TrainingState | None = None
+) -> int:
+    """Return the number of CPU threads for a run that starts now, or 0 on a GPU.
+
+    A resumed run keeps its number, so that the bits stay the same. A state without a number is that of an older
+    version, which used the caller's.
+    """
+    if encoder.device.type != "cpu":
+        return 0
+    if resume is not None:
+        return kept_threads(resume.threads or torch.get_num_threads())
+    contexts = 1 + math.ceil(len(config.contexts) / MAX_TURNS)
+    positions = rows * contexts * (tokens + POSITIONS_AROUND)
+    return choose_threads(torch.get_num_threads(), positions * encoder.width**2)
+
+
+def _make_state_independent(report: Report) -> Report:
+    """Let callers take the report's state whatever they have set in torch."""
+    return replace(report, state=neutral_torch()(report.state))
 
 
 def make_objective(encoder: TextEncoder, config: TrainConfig, token_counts: Sequence[int]) -> Objective:
@@ -202,27 +278,59 @@ def _train_auto(
     goal = config.stop_at
     assert goal is not None  # TrainConfig requires it
     first, best = (resume.tokens, resume.best) if resume else (1, None)
-    last = min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens)  # more tokens than the prompt has do not help
-    for tokens in range(first, last + 1):
+    # more tokens than the prompt has do not help
+    final = max(first, min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens))
+    for tokens in range(first, final + 1):
         fixed = replace(config, tokens=tokens, stop_at=None)
         try:
             state = resume if tokens == first else None
             training = train_one(
                 encoder, partial(make_objective, encoder), prompt, fixed, start=start, interval=interval, resume=state
             )
-            result = yield from map_reports(training, partial(_attach_best, best))
+            result, last = yield from _hold_last_report(map_reports(training, partial(_attach_best, best)))
             soft_prompt = replace(finish(encoder, prompt, fixed, result), config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
         if best is None or _lower_similarity(soft_prompt, config) > _lower_similarity(best, config):
             best = soft_prompt
         if _lower_similarity(soft_prompt, config) >= goal:
-            return soft_prompt
-        if soft_prompt.stopped == "interrupted":
+            best = soft_prompt
+        elif soft_prompt.stopped == "interrupted":
+            best = replace(best, stopped="interrupted")
+        elif tokens == final:
+            warning = f"no soft prompt of up to {final} tokens reached {goal:g} both alone and composed"
+            best = replace(best, warnings=(*best.warnings, f"{warning}; this is the closest"))
+        elif last is None or not (yield last):
+            continue
+        else:
             return replace(best, stopped="interrupted")
+        break
     assert best is not None
-    warning = f"no soft prompt of up to {last} tokens reached {goal:g} both alone and composed; this is the closest"
-    return replace(best, warnings=(*best.warnings, warning))
+    if last is not None:
+        yield replace(last, result=best)
+    return best
+
+
+def _hold_last_report(
+    training: Generator[Report, bool | None, TrainingResult],
+) -> Generator[Report, bool | None, tuple[TrainingResult, Report | None]]:
+    """Run a training without yielding its last report, so that the caller can attach the result.
+
+    Returns:
+        The result, and the last report, or None if it has been yielded, because the run was stopped at it or failed.
+    """
+    stop: bool | None = None
+    last: Report | None = None
+    while True:
+        try:
+            report = training.send(stop)
+            if report.stopped and report.stopped != "failed":
+                last = report
+                training.send(None)
+            stop = yield report
+        except StopIteration as finished:
+            result: TrainingResult = finished.value
+            return result, last
 
 
 def _attach_best(best: SoftPrompt | None, report: Report) -> Report:
@@ -274,6 +382,7 @@ def _build_soft_prompt(
     )
 
 
+@neutral_torch()
 def measure(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
     """Measure how well `vectors` (k, w) match the hard prompt, and read them out. Returns SoftPrompt fields."""
     similarity, composition = grade(encoder, prompt, vectors)

@@ -238,7 +238,7 @@ def test_special_files_and_links(out: Path, tmp_path: Path) -> None:
     # a file with a hard link can be appended to but not replaced: the link would keep the old lines
     os.link(target, tmp_path / "second.jsonl")
     before = target.read_bytes()
-    with pytest.raises(FileRefused, match=r"it has a hard link.*Choose another file for --out"):
+    with pytest.raises(FileRefused, match=r"it has a hard link.*Choose another file for `out`"):
         list(train_batch([*PROMPTS, ""], SHORT, out=out))
     assert target.read_bytes() == before
     target.write_bytes(b"".join(line for line in before.splitlines(keepends=True) if b'"error": null' in line)[:-9])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from softprompt import Library, TrainConfig
+from softprompt import Library, SoftPrompt, TrainConfig
 from softprompt.composition.composer import compose, encode_compositions, mix_vectors, score_compositions
 from softprompt.composition.sentence import parse_prompt
 from softprompt.encoders.clip.rows import ALONE
@@ -24,7 +24,6 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt, tokenize_weighted
 from softprompt.objectives.pooled import encode_target
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, Ancestor, WeightedText
-from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
 from tests.kept import train_cached
 from tests.library_model import a_prompt
@@ -208,9 +207,9 @@ def test_long_text_in_a_mix_is_cut_or_chunked(encoder: TextEncoder) -> None:
 
 def test_entries_without_mix_fields_mean_their_prompt() -> None:
     entry = Entry("0" * 16, 1, a_prompt())
-    values = to_dict(entry.prompt)
+    values = entry.prompt.as_dict()
     del values["meanings"]
     prompt = entry.prompt
-    read = from_dict(values, prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
+    read = SoftPrompt.from_dict(values, prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
     assert read.reference_texts == (WeightedText(prompt.hard_prompt, 1.0),)
     assert replace(read, hard_prompt="").reference_texts == ()

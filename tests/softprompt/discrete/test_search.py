@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt import Library, train
+from softprompt import Library, SoftPrompt, train
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.discrete import HardReport, find_hard, iter_hard
 from softprompt.discrete.coordinate_search import CoordinateSearch
@@ -29,7 +29,6 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt, tokenize_weighted
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.results import HardReadout
-from softprompt.prompts.serialization import from_dict, to_dict
 from tests.conftest import BOAT, FOX
 from tests.library_model import a_prompt
 
@@ -359,15 +358,15 @@ def test_a_hard_readout_round_trips_through_the_library() -> None:
 )
 def test_a_malformed_hard_readout_is_rejected(change: dict[str, object]) -> None:
     prompt = a_prompt(hard=HardReadout("red fox", 2, 0.9, 0.8, "exchange", 120, 1.5))
-    summary = to_dict(prompt)
+    summary = prompt.as_dict()
     tensors = (prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
-    from_dict(summary, *tensors)
+    SoftPrompt.from_dict(summary, *tensors)
     with pytest.raises((TypeError, ValueError, KeyError)):
-        from_dict(summary | {"hard": summary["hard"] | change}, *tensors)
+        SoftPrompt.from_dict(summary | {"hard": summary["hard"] | change}, *tensors)
 
 
 def test_an_entry_from_before_hard_readouts_opens() -> None:
     prompt = a_prompt()
-    summary = to_dict(prompt)
+    summary = prompt.as_dict()
     del summary["hard"]
-    assert from_dict(summary, prompt.vectors, prompt.target, prompt.losses, prompt.similarities).hard is None
+    assert SoftPrompt.from_dict(summary, prompt.vectors, prompt.target, prompt.losses, prompt.similarities).hard is None

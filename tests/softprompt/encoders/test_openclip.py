@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import sys
 from pathlib import Path
@@ -180,12 +181,31 @@ def test_a_name_resolves_to_open_clips_spelling_with_the_right_activation() -> N
         ("ViT-B-32", "no weights named 'ViT-B-32'.* ViT-B-32/openai"),
         ("VitL14/openai", "Close: .*ViT-L-14"),
         ("minni", "Close: mini"),
-        ("qqqqqqq", "`softprompt-tui models` lists all"),
+        ("qqqqqqq", r"`softprompt\.list_models\(\)` lists all"),
     ],
 )
 def test_the_error_for_an_unknown_model_lists_close_matches(name: str, message: str) -> None:
     with pytest.raises(UnknownModel, match=message):
         softprompt.load_encoder(name)
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_reported(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import of open_clip fails then. The message says what to do."""
+    folder, _ = write_model_folder(tmp_path / "model")
+    import_module = builtins.__import__
+
+    def fail_for_open_clip(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "open_clip":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return import_module(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", fail_for_open_clip)
+    catalog.list_models.cache_clear()
+    for load in (catalog.list_models, lambda: softprompt.load_encoder(folder)):
+        with pytest.raises(ModelUnavailable, match=r"torchvision::nms does not exist.*install both in one command"):
+            load()
 
 
 def test_the_catalog_is_cached_and_rebuilt_if_damaged(home: Path) -> None:

@@ -23,7 +23,6 @@ from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.objectives.hidden_states import HiddenStatesReference, best_match
-from softprompt.prompts.serialization import from_dict, to_dict
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.text_states import ALL_FAMILIES, HIDDEN_STATE_SPECS, ImageProgram, families_for, is_stand_in
 from softprompt.training.task import TrainingState
@@ -403,7 +402,7 @@ def test_a_prompt_in_chunks_has_no_hidden_state_similarity(encoder: TextEncoder)
 
 def test_hidden_state_similarities_are_saved(encoder: TextEncoder) -> None:
     prompt = train_quickly(encoder, steps=2)
-    again = from_dict(to_dict(prompt), prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
+    again = SoftPrompt.from_dict(prompt.as_dict(), prompt.vectors, prompt.target, prompt.losses, prompt.similarities)
     assert again.hidden == prompt.hidden
     assert set(prompt.hidden) == set(ALL_FAMILIES)
-    assert to_dict(replace(prompt, hidden={}))["hidden"] == {}
+    assert replace(prompt, hidden={}).as_dict()["hidden"] == {}

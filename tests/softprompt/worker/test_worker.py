@@ -364,7 +364,7 @@ def test_a_job_that_can_never_train_is_rejected_when_it_is_submitted(shared_clie
         raw.send({"do": "submit", "id": 1, "job": job})
         assert raw.receive("error")["kind"] == "ConfigError"
     raw.close()
-    with pytest.raises(EntryNotFound):
+    with pytest.raises(EntryNotFound, match="`softprompt-tui list` shows all"):  # worded for the commands
         shared_client.request(p.Submit(TrainJob(FOX).as_dict(), start="nobody"))
     status = shared_client.request(p.Status())
     assert (status["running"], status["queued"]) == ("", 0)

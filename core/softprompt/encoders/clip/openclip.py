@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softprompt.encoders.base import PromptTokenizer, SpecialTokens, is_readable
-from softprompt.encoders.catalog import LOCAL_PREFIX, resolve
+from softprompt.encoders.catalog import LOCAL_PREFIX, check_open_clip, resolve
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
 from softprompt.encoders.clip.transformer import Activation, Block, Pooling, TextTransformer, TextTransformerConfig
@@ -42,6 +42,7 @@ from softprompt.encoders.model_folder import (
 from softprompt.errors import (
     ModelUnavailable,
     SoftPromptError,
+    command,
     describe_error,
     describe_error_with_type,
     model_not_supported,
@@ -233,8 +234,8 @@ def load_tokenizer(
     except Exception as error:  # transformers raises errors of any type; add the model's name
         if "trust_remote_code" in str(error):
             raise model_not_supported(name, "its tokenizer is Python code. Code in a model is never run") from error
-        pull = f"Connect to a network and run `softprompt-tui models pull {name}` to download it"
-        hint = "Put its files in the same folder" if folder else pull
+        pull = command(f"models pull {name}", f"softprompt.load_encoder({name!r})")
+        hint = "Put its files in the same folder" if folder else f"Connect to a network and run {pull} to download it"
         raise ModelUnavailable(
             f"the tokenizer of {name} ({text_cfg['hf_tokenizer_name']}) cannot be loaded: "
             f"{describe_error_with_type(error)}. {hint}."
@@ -351,6 +352,7 @@ def load(
 
 def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
     """Build the whole model with open_clip, with the weights in `path`."""
+    check_open_clip()
     import open_clip
 
     config = deepcopy(config)

@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softprompt.arguments import checked
 from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, encode_prompt
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.transformer import TextTransformer
-from softprompt.errors import ConfigError, tokens_do_not_fit
+from softprompt.encoders.devices import pick_device
+from softprompt.encoders.torch_settings import neutral_torch
+from softprompt.errors import ConfigError, how_to_assign_model, tokens_do_not_fit
+from softprompt.prompts.html import show_figures
+from softprompt.prompts.visible_text import short_repr
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
@@ -26,12 +31,13 @@ if TYPE_CHECKING:
 class TextEncoder:
     """A frozen text tower with its tokenizer, on one device. Load it with `softprompt.load_encoder`.
 
-    Implements `FrozenModel`.
+    Attributes:
+        name: the model's name.
 
     Example:
         encoder = load_encoder("mini")
         encoder.encode(["a cat", "a dog"]).shape  # (2, 384)
-    """
+    """  # implements encoders.base.FrozenModel
 
     def __init__(self, name: str, tower: TextTransformer, tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
         self.name = name
@@ -40,9 +46,31 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.specials = specials
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEncoder:
-        """Return this encoder on another device or in another precision."""
-        tower = self.tower.to(torch.device(device), dtype or self.tower.table.dtype)
+    def __repr__(self) -> str:
+        context = self.config.context
+        return short_repr("TextEncoder", self.name, device=self.device_label, width=self.width, context=context)
+
+    def _repr_html_(self) -> str:
+        figures: dict[str, str | float | None] = {
+            "device": self.device_label,
+            "width": self.width,
+            "context": self.config.context,
+            "room for soft tokens": self.max_prompt_tokens,
+            "embedding": self.config.embed_dim,
+            "layers": len(self.tower.blocks),
+            "vocabulary": self.config.vocabulary,
+        }
+        return show_figures(self.name, figures)
+
+    @neutral_torch()
+    @checked
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> TextEncoder:
+        """Return this encoder on another device, such as "cuda:1", or in another precision.
+
+        Raises DeviceError if this machine has no such device.
+        """
+        target = pick_device(device) if isinstance(device, str) else device
+        tower = self.tower.to(target, dtype or self.tower.table.dtype)
         return TextEncoder(self.name, tower, self.tokenizer, self.specials)
 
     @property
@@ -56,6 +84,7 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
+        """Width of the token embeddings, and so of soft tokens."""
         return self.config.width
 
     @property
@@ -64,6 +93,7 @@ class TextEncoder:
         return self.config.context - len(self.specials.start) - len(self.specials.end)
 
     @cached_property
+    @neutral_torch()
     def ordinary_ids(self) -> Tensor:
         """Ids, one-dimensional, of the tokens that text can produce, without special tokens and unused table rows."""
         rows = min(self.config.vocabulary, len(self.tokenizer))
@@ -73,6 +103,7 @@ class TextEncoder:
         return keep.nonzero().squeeze(1).to(self.device)
 
     @cached_property
+    @neutral_torch()
     def token_std(self) -> float:
         """Standard deviation over the components of all ordinary token embeddings.
 
@@ -81,11 +112,13 @@ class TextEncoder:
         return float(self.tower.table[self.ordinary_ids].float().std())
 
     @cached_property
+    @neutral_torch()
     def token_norm(self) -> float:
         """Mean L2 norm of all ordinary token embeddings."""
         return float(self.tower.table[self.ordinary_ids].float().norm(dim=-1).mean())
 
     @cached_property
+    @neutral_torch()
     def fingerprint(self) -> str:
         """Shortened SHA-256 digest of the tower's shape and a sample of every weight tensor.
 
@@ -116,9 +149,10 @@ class TextEncoder:
             return
         name, model = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
         if not prompt.model_fingerprint:
+            assign = how_to_assign_model(f"'{name}'")
             raise ConfigError(
                 f"the model of {name} is unknown. Its width is {prompt.vectors.shape[1]}. Assign a model of this width "
-                f"with `softprompt-tui assign '{name}' --model MODEL`."
+                f"with {assign}."
             )
         if prompt.model == self.name:
             raise ConfigError(
@@ -140,6 +174,7 @@ class TextEncoder:
         if tokens > self.max_prompt_tokens:
             raise tokens_do_not_fit(tokens, self.name, self.max_prompt_tokens)
 
+    @neutral_torch()
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Return the token embeddings (…, w) of `ids` (…), in float32."""
         return self.tower.table[torch.as_tensor(ids, dtype=torch.long, device=self.device)].float()
@@ -150,9 +185,11 @@ class TextEncoder:
             self.check_fits(len(row))
         return TokenBatch(self.tower, self.specials, rows)
 
+    @neutral_torch()
+    @checked
     @torch.no_grad()
     def encode(self, texts: str | Sequence[str]) -> Tensor:
-        """Return the pooled embeddings (len(texts), e), as float32 unit vectors.
+        """Return the pooled embeddings (number of texts, embed_dim), as float32 unit vectors.
 
         Raises:
             PromptError: a text does not fit into the context length, or contains a reserved token.
@@ -160,6 +197,7 @@ class TextEncoder:
         texts = [texts] if isinstance(texts, str) else texts
         return self.encode_rows([self.tokenize(text) for text in texts])
 
+    @neutral_torch()
     @torch.no_grad()
     def encode_rows(
         self, rows: Sequence[Row], soft: Tensor | None = None, unit: bool = True, batch: int = 64

@@ -1,0 +1,142 @@
+"""Train every prompt of a list or a file, each exactly once, and save the soft prompts in a library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
+
+from softprompt.api.progress import ProgressBar
+from softprompt.arguments import checked
+from softprompt.batches.batch import Batch
+from softprompt.batches.results import BatchProgress, Result
+from softprompt.batches.row_job import Defaults
+from softprompt.batches.rows import Format
+from softprompt.config import TrainConfig, TrainSettings
+from softprompt.encoders.catalog import MINI
+from softprompt.library.names import check_tags
+
+if TYPE_CHECKING:
+    import torch
+
+    from softprompt.library import Library
+
+OnProgress = Callable[[BatchProgress], bool | None]
+
+
+@checked(settings=TrainSettings, renamed={"places": "row_limit"})
+def train_batch(
+    source: str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]],
+    config: TrainConfig | None = None,
+    *,
+    library: Library | None = None,
+    out: Path | str | None = None,
+    row_limit: int | None = None,
+    on_progress: Callable[[BatchProgress], bool | None] | None = None,
+    format: Format | None = None,
+    column: str = "prompt",
+    model: str = MINI,
+    device: str | torch.device = "auto",
+    precision: str | torch.dtype = "float32",
+    tags: str | Collection[str] = (),
+    plain: bool = False,
+    progress: bool = False,
+    **settings: Unpack[TrainSettings],
+) -> list[Result]:
+    """Train and save every prompt of `source` that is not in the library yet. Return one result per prompt, in order.
+
+    Repeating the call trains only what is missing, also after the process was killed.
+
+    Args:
+        source: a list of texts or of mappings (a prompt and its settings), the path of a text, CSV or JSON Lines file,
+            or a binary stream.
+        config: the settings where a row does not set them; `settings` override its fields.
+        library: by default the user's library.
+        out: a file that gets one line of JSON per result. Prompts that already have a line there are left out.
+        row_limit: number of restarts to train at once; by default as many as the device's memory allows.
+        on_progress: called a few times per second; returns True to save a checkpoint and stop.
+        format: "text", "csv" or "jsonl"; by default detected.
+        column: the column or key that holds the prompt.
+        model: the model where a row does not name one.
+        tags: tags for every saved soft prompt.
+        plain: remove image-program syntax, such as weights and LoRA tags, from every prompt.
+        progress: show a progress bar.
+
+    Raises:
+        FileRefused: the input cannot be read, or has no prompts.
+        RunRefused: another process is training this batch or writing to `out`.
+        ConfigError, ModelUnavailable, HomeError: the settings, the model or the library cannot be used.
+
+    Example:
+        results = train_batch(["a red fox", {"prompt": "a lake", "tokens": 3}], steps=100)
+        [result.similarity for result in results]
+    """
+    batch = _open(source, config, settings, format, column, model, device, precision, tags, plain)
+    results = _results(batch, library, out, row_limit, on_progress, progress)
+    return sorted(results, key=lambda result: result.line)
+
+
+@checked(settings=TrainSettings)
+def iter_batch(
+    source: str | os.PathLike[str] | BinaryIO | Iterable[str | Mapping[str, Any]],
+    config: TrainConfig | None = None,
+    *,
+    library: Library | None = None,
+    out: Path | str | None = None,
+    row_limit: int | None = None,
+    on_progress: Callable[[BatchProgress], bool | None] | None = None,
+    format: Format | None = None,
+    column: str = "prompt",
+    model: str = MINI,
+    device: str | torch.device = "auto",
+    precision: str | torch.dtype = "float32",
+    tags: str | Collection[str] = (),
+    plain: bool = False,
+    progress: bool = False,
+    **settings: Unpack[TrainSettings],
+) -> Iterator[Result]:
+    """Do the same as `train_batch`, as a generator that yields each result as soon as it is there.
+
+    Results of earlier runs and rows that cannot be trained come first.
+    """
+    batch = _open(source, config, settings, format, column, model, device, precision, tags, plain)
+    return _results(batch, library, out, row_limit, on_progress, progress)
+
+
+def _open(
+    source: Any,
+    config: TrainConfig | None,
+    settings: Mapping[str, Any],
+    format: Format | None,
+    column: str,
+    model: str,
+    device: object,
+    precision: object,
+    tags: str | Collection[str],
+    plain: bool,
+) -> closing[Batch]:
+    merged = replace(config, **settings) if config is not None else TrainConfig(**settings)
+    precision_name = str(precision).removeprefix("torch.")
+    defaults = Defaults(merged, model, str(device), precision_name, check_tags(tags), plain)
+    return closing(Batch(source, defaults, format=format, column=column))
+
+
+def _results(
+    batch: closing[Batch],
+    library: Library | None,
+    out: Path | str | None,
+    row_limit: int | None,
+    on_progress: OnProgress | None,
+    progress: bool,
+) -> Iterator[Result]:
+    """Train the batch and close it."""
+    with batch as prompts, ProgressBar(progress, "training", "prompt") as bar:
+
+        def show(now: BatchProgress) -> bool | None:
+            bar.show(now.done, now.total, rate=f"{now.prompts_per_second:.2f}/s", failed=str(now.failed))
+            return on_progress(now) if on_progress is not None else None
+
+        yield from prompts.train(library, out=None if out is None else Path(out), row_limit=row_limit, on_progress=show)

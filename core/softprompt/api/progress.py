@@ -1,0 +1,73 @@
+"""Progress bars for `progress=True`, in a terminal or a notebook. Without it, nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+from warnings import catch_warnings, simplefilter
+
+
+class SteppedReport(Protocol):
+    """A report of a training run, a sweep or a search."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+Report = TypeVar("Report", bound=SteppedReport)
+
+
+class ProgressBar:
+    """A progress bar, drawn only if `shown`. Use it as a context manager.
+
+    Args:
+        at_once: draw it before the first call of `show`.
+    """
+
+    def __init__(self, shown: bool, label: str, unit: str = "step", *, at_once: bool = True) -> None:
+        self._shown, self._label, self._unit = shown, label, unit
+        self._bar: Any = _new_bar(label, unit) if shown and at_once else None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, done: float, total: int, **figures: str) -> None:
+        """Set the number of finished units, their total and the figures beside the bar."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            self._bar = _new_bar(self._label, self._unit)
+        self._bar.total = total
+        self._bar.set_postfix(figures, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def watch(
+        self, figures: Callable[[Report], dict[str, str]], on_report: Callable[[Report], bool | None] | None
+    ) -> Callable[[Report], bool | None] | None:
+        """Return a function that shows each report and then calls `on_report`."""
+        if not self._shown:
+            return on_report
+
+        def show(report: Report) -> bool | None:
+            self.show(report.step, report.steps, **figures(report))
+            return on_report(report) if on_report else None
+
+        return show
+
+
+def _new_bar(label: str, unit: str) -> Any:
+    with catch_warnings():
+        simplefilter("ignore")  # in a notebook without ipywidgets, tqdm warns and shows text instead
+        from tqdm.auto import tqdm  # 30 ms, and widgets in a notebook
+
+        return tqdm(desc=label, unit=unit)
