@@ -63,7 +63,7 @@ def open_interface() -> int:
     app = SoftPromptApp()
     ended = threading.Event()
     # Python writes signals to this pipe even while the main thread is blocked
-    signals, wakeup = os.pipe2(os.O_CLOEXEC)
+    signals, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
 
     def watch(loop: asyncio.AbstractEventLoop) -> None:

@@ -139,7 +139,7 @@ OTHER_OPTIONS = (
         type=int,
         default=DEFAULT.seed,
         show_default=True,
-        help="Random seed. On a CPU, the same seed gives bit-identical results.",
+        help="Random seed. On a CPU, the same seed and OMP_NUM_THREADS=1 give bit-identical results.",
     ),
     click.option(
         "--long",

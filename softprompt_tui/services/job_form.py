@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.errors import ConfigError
-from softprompt.jobs.job import SweepJob, TrainJob
+from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
 
@@ -139,29 +139,17 @@ def hard_config_from_fields(more: dict[str, str], seed: int = 0) -> HardConfig:
     return HardConfig(tokens=token_count, words=words, block=split_list(more.get("block", "")), seed=seed)
 
 
-def training_config(prompt: SoftPrompt) -> TrainConfig:
-    """Return a soft prompt's training settings. Imported ones get the defaults with their own token count.
-
-    Raises:
-        ConfigError: the settings come from another program or version.
-    """
-    try:
-        return TrainConfig.from_dict({"tokens": prompt.tokens} | prompt.config)
-    except (ConfigError, TypeError, AttributeError) as error:
-        raise ConfigError(f"this version cannot read the settings of {prompt.name}: {error}") from error
-
-
 def variation_fields(prompt: SoftPrompt) -> tuple[dict[str, str], dict[str, str]]:
     """Return the fields and the F8 settings that train a soft prompt again with the next seed.
 
-    The same seed would reproduce the soft prompt bit for bit.
+    The same seed would train the same soft prompt again.
     """
     if prompt.meanings:
         raise ConfigError(
             f"{prompt.name} is a mix of several texts. Train it again with `softprompt-tui compose TEMPLATE --save "
             "NAME`."
         )
-    config = training_config(prompt)
+    config = saved_config(prompt)
     contexts = "yes" if config.contexts == TRAINING_CONTEXTS else _join_texts(config.contexts) or "no"
     fields = {
         "tokens": f"{config.tokens}",

@@ -8,6 +8,16 @@ from click.shell_completion import get_completion_class
 from softprompt_tui import PROGRAM
 
 _VARIABLE = "_SOFTPROMPT_TUI_COMPLETE"
+# Two things that click's script for zsh lacks. A file in fpath becomes a function: its first call loads it, which the
+# script notices, but later calls would only register it again. And a script that is sourced registers itself with
+# `compdef`, which exists after `compinit`. -i skips folders that other users may change instead of asking about them.
+_ZSH_START = """
+if [[ $zsh_eval_context[-1] == shfunc ]]; then
+    _softprompt_tui_completion "$@"
+    return
+fi
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
+"""
 
 
 @click.command()
@@ -24,4 +34,10 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     completion_class = get_completion_class(shell)
     assert completion_class is not None
-    click.echo(completion_class(ctx.find_root().command, {}, PROGRAM, _VARIABLE).source())
+    script = completion_class(ctx.find_root().command, {}, PROGRAM, _VARIABLE).source()
+    if shell == "bash":
+        script = script.replace("+=($value)", '+=("$(printf %q "$value")")')  # names may contain spaces
+    elif shell == "zsh":
+        first_line, rest = script.split("\n", 1)  # "#compdef softprompt-tui" must remain the first
+        script = f"{first_line}\n{_ZSH_START}{rest}"
+    click.echo(script)

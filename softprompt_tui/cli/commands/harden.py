@@ -114,7 +114,7 @@ def hard_config(settings: dict[str, Any], **more: Any) -> HardConfig:
     type=int,
     default=DEFAULT.seed,
     show_default=True,
-    help="Random seed. On a CPU, the same seed finds the same text.",
+    help="Random seed. On a CPU, the same seed and OMP_NUM_THREADS=1 find the same text.",
 )
 @device_option
 @json_option

@@ -154,7 +154,7 @@ def assign(
     \b
     Examples:
       softprompt-tui assign my-style my-other-style --model ViT-L-14-quickgelu/openai
-      softprompt-tui assign my-style --prompt "oil painting with thick strokes, muted colours"
+      softprompt-tui assign my-style --prompt "oil painting with thick strokes"
       softprompt-tui assign my-style --model ViT-L-14/laion2b_s32b_b82k --again
       softprompt-tui models
     """

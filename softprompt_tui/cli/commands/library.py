@@ -46,7 +46,12 @@ def complete_tag(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 )
 @click.option("--model", default="", metavar="NAME", shell_complete=complete_model, help="Only entries for this model.")
 @click.option(
-    "--sort", type=click.Choice(list(SORTS)), default="created", show_default=True, help="Sort by this value."
+    "--sort",
+    type=click.Choice(list(SORTS)),
+    default="created",
+    metavar="VALUE",
+    show_default=True,
+    help=f"Sort by {', '.join(list(SORTS)[:-1])} or {list(SORTS)[-1]}.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order: oldest or lowest first.")
 @click.option(

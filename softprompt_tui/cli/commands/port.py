@@ -7,13 +7,12 @@ from dataclasses import replace
 import click
 
 from softprompt.errors import PromptError
-from softprompt.jobs.job import TrainJob
+from softprompt.jobs.job import TrainJob, port_config
 from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import complete_model, device_option, entry_argument, json_option, library
 from softprompt_tui.cli.options import choice
-from softprompt_tui.services.job_form import training_config
 
 
 @click.command()
@@ -64,9 +63,7 @@ def port(
         )
     from softprompt.composition.sentence import make_ancestor
 
-    config = training_config(prompt)
-    if config.init == "soft":  # the start vectors were not saved, and they belong to the old model
-        config = replace(config, init="noise")
+    config = port_config(prompt)
     if family is not None:
         config = replace(config, family=family)
     job = TrainJob(

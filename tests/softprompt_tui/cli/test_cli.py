@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands import all_commands
+from softprompt_tui.cli import main
+from tests.commands import all_paths
 from tests.conftest import FOX
 from tests.nursery import PIPE, Nursery
 
@@ -318,17 +319,22 @@ def test_commands_and_options_are_completed() -> None:
 
 
 def test_the_help_of_every_command_has_an_example(run: Run) -> None:
-    commands = {(name,): command for name, command in all_commands().items()}
-    for name, group in all_commands().items():
-        commands |= {
-            (name, subcommand): command
-            for subcommand, command in getattr(group, "commands", {}).items()
-            if not command.hidden
-        }
-    for path, command in commands.items():
+    for path, command in all_paths().items():
         assert command.help
         assert f"softprompt-tui {' '.join(path)}" in command.help
         assert run(*path, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("columns", [60, 80, 110])
+def test_the_help_of_every_command_fits_the_terminal(run: Run, columns: int) -> None:
+    for path, command in {(): main, **all_paths()}.items():
+        text = run(*path, "--help", COLUMNS=str(columns)).stdout
+        assert [line for line in text.splitlines() if len(line) > columns] == [], path
+        assert not re.search(r"\w\.\.\.$", text.partition("Options:")[2], re.MULTILINE), f"{path} cuts a sentence"
+        # whoever copies an example that is broken into lines gets the same command
+        unbroken = re.sub(r" \\\n +", " ", text).splitlines()
+        for line in (command.help or "").splitlines():
+            assert not line.startswith("  softprompt-tui") or f"  {line}" in unbroken, f"{path}: {line}"
 
 
 def test_help_lists_the_commands_and_mentions_the_interface(run: Run) -> None:
