@@ -130,7 +130,7 @@ class FakeWorker:
                 saved = []
                 for k in request.tokens:
                     prompt = a_prompt(hard_prompt=run.job.prompt, name=sweep_entry_name(run.job.name or "swept", k))
-                    entry = Library().save(prompt, sweep_entry_id(run.id, k))
+                    entry = Library().save(prompt, id=sweep_entry_id(run.id, k))
                     saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
                 return {"kept": saved}
             case p.Curve():

@@ -24,7 +24,6 @@ from safetensors.numpy import save
 
 from softprompt.formats.readers.torch_file import LEGACY_PREFIX
 from softprompt.library.entry import Entry, pack
-from softprompt.prompts.serialization import to_dict
 from tests.library_model import a_prompt
 
 VECTORS = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -480,7 +479,7 @@ def safetensors_files() -> Files:
             f"provenance-{name}.safetensors",
             save({"emb_params": VECTORS.reshape(2, 4)}, {"softprompt": provenance_text}),
         )
-    provenance = json.dumps(to_dict(a_prompt(name="Fox")))
+    provenance = json.dumps(a_prompt(name="Fox").as_dict())
     halves = {"clip_l": VECTORS.reshape(2, 4), "clip_g": VECTORS.reshape(2, 4)}
     for name, pair in (
         ("one-for-two_tensors", json.loads(provenance)),

@@ -17,7 +17,6 @@ from typing import Any
 from softprompt import Library, SoftPrompt
 from softprompt.config import TrainConfig
 from softprompt.jobs.job import Job, TrainJob
-from softprompt.prompts.serialization import to_dict
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
 from softprompt.worker.endpoint import Endpoint
@@ -163,7 +162,7 @@ def nicenesses(pid: int) -> set[int]:
 def same_bits(a: SoftPrompt, b: SoftPrompt) -> bool:
     """Return whether two trainings have bit-identical results, apart from names and times."""
     ignored = {"seconds", "steps_per_second", "created", "name"}
-    figures = [{key: value for key, value in to_dict(prompt).items() if key not in ignored} for prompt in (a, b)]
+    figures = [{key: value for key, value in prompt.as_dict().items() if key not in ignored} for prompt in (a, b)]
     return figures[0] == figures[1] and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes()
         for name in ("vectors", "target", "losses", "similarities")

@@ -40,7 +40,7 @@ _ADVICE = {
     "on_progress": "It is called with the progress, and returns True to stop",
     "on_report": "It is called with each report, and returns True to stop",
     "resume": "It is the value of report.state()",
-    "source": "Open a file with mode 'rb', or pass its path",
+    "source": "Open a file with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records')",
 }
 
 
@@ -194,6 +194,14 @@ def describe(value: Any) -> str:
     return f"{article} {kind}"
 
 
+def is_stop(name: str, answer: Any) -> bool:
+    """Return whether a caller's function asks to stop. Only True does, because a forgotten value must not end a run."""
+    truth = plain_number(answer)
+    if answer is not None and not isinstance(truth, bool):
+        raise ArgumentError(f"{name} returned {describe(answer)}; expected True to stop, or None")
+    return bool(truth)
+
+
 # checks, by annotation
 
 
@@ -255,7 +263,7 @@ def _anything(_name: str, value: Any) -> Any:
 
 
 def _text(_name: str, value: Any) -> Any:
-    return str(value) if isinstance(value, str) else _MISMATCH
+    return str.__str__(value) if isinstance(value, str) else _MISMATCH
 
 
 def list_of_strings(value: Any) -> list[str] | None:
@@ -263,14 +271,14 @@ def list_of_strings(value: Any) -> list[str] | None:
     items = _list(value)
     if items is None or not all(isinstance(item, str) for item in items):
         return None
-    return [str(item) for item in items]
+    return [str.__str__(item) for item in items]  # an Enum's own __str__ gives its name
 
 
 def _list(value: Any) -> list[Any] | None:
     """Return the items of an iterable, at most MAX_ITEMS, because it may be endless, or None if it is none."""
     if isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
         return None
-    if getattr(value, "shape", None) == ():  # an array without dimensions
+    if getattr(value, "ndim", 1) != 1:  # a single number, or a table, which yields the names of its columns
         return None
     return list(islice(value, MAX_ITEMS))
 
@@ -351,7 +359,7 @@ def _whole_numbers(name: str, value: Any) -> Any:
 
 def _items(_name: str, value: Any) -> Any:
     """Accept anything iterable but a text or a file; the function checks the items."""
-    is_one = isinstance(value, str | bytes) or hasattr(value, "readline") or getattr(value, "shape", None) == ()
+    is_one = isinstance(value, str | bytes) or hasattr(value, "readline") or getattr(value, "ndim", 1) != 1
     return value if isinstance(value, Iterable) and not is_one else _MISMATCH
 
 
@@ -363,6 +371,16 @@ def _stream(_name: str, value: Any) -> Any:
     return value if hasattr(value, "readline") and not hasattr(value, "encoding") else _MISMATCH  # text files have it
 
 
+def _as_array(tensor: Any) -> Any:
+    """Return a tensor as an array. NumPy lacks bfloat16; a complex tensor stays one, which is an error later."""
+    tensor = tensor.detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _axes(_name: str, value: Any) -> Any:
+    return value if hasattr(value, "plot") and hasattr(value, "twinx") else _MISMATCH
+
+
 def _vectors(name: str, value: Any) -> Any:
     """Return an array, a tensor or nested lists of numbers, (tokens, width), as a float32 array."""
     is_tensor = hasattr(value, "detach") and hasattr(value, "cpu")
@@ -372,7 +390,7 @@ def _vectors(name: str, value: Any) -> Any:
 
     try:
         with np.errstate(over="ignore"):  # too large values become infinite, which is an error below
-            array = np.asarray(value.detach().cpu().double().numpy() if is_tensor else value)
+            array = np.asarray(_as_array(value) if is_tensor else value)
             array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
     except (TypeError, ValueError, RuntimeError):  # for example lists of different lengths
         return _MISMATCH
@@ -429,7 +447,7 @@ _CHECKS: dict[str, Check] = {
     "BinaryIO": _stream,
     **dict.fromkeys(("Format", "LongPromptPolicy"), _text),
     "torch.dtype": _torch_type("dtype"),
-    "Axes": _anything,
+    "Axes": _axes,
     **{name: _instance_of(module, name) for name, module in _CLASSES.items()},
 }
 # how messages name what is expected; otherwise "a" and the annotation
@@ -452,6 +470,7 @@ _NAMES = {
     "Iterable[str | Mapping[str, Any]]": "a list of texts or of mappings",
     "Mapping[str, SoftPrompt]": "a mapping from names to soft prompts",
     "os.PathLike": "a path",
+    "Axes": "matplotlib's Axes",
     "BinaryIO": "a binary stream",
     **dict.fromkeys(("Format", "LongPromptPolicy"), "a string"),
     "torch.device": "a torch.device",

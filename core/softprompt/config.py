@@ -82,8 +82,8 @@ class TrainConfig:
         family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
         hidden_share: weight of the hidden loss ("mixed" only).
         project_norm: after each step, scale every soft token down to at most the vocabulary's mean norm.
-        contexts: sentence templates with `{}`, by default sixteen short ones. The soft prompt is trained alone and inside
-            them; with (), only alone.
+        contexts: sentence templates with `{}`, by default sixteen short ones. The soft prompt is trained alone and
+            inside them; with (), only alone.
         restarts: number of starts from different noise, trained in one batch. The best result counts.
         stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.

@@ -46,6 +46,9 @@ def command(line: str, call: str) -> str:
     return wording(f"`softprompt-tui {line}`", f"`{call}`")
 
 
+MAX_MESSAGE_LENGTH = 4000  # characters; the longest message of ours, without quoted text, has 600
+
+
 class SoftPromptError(Exception):
     """Base class of all errors that this package raises on purpose.
 
@@ -53,6 +56,18 @@ class SoftPromptError(Exception):
     """
 
     bad_input = False
+
+    def __str__(self) -> str:
+        """Return the message as one line. It can quote names and paths that contain line breaks or are endless."""
+        message = Exception.__str__(self)  # KeyError's would be the repr
+        if len(message) > MAX_MESSAGE_LENGTH:
+            half = MAX_MESSAGE_LENGTH // 2
+            message = f"{message[:half]} … {message[-half:]}"
+        return message if message.isprintable() else "".join(map(_as_printable, message))
+
+
+def _as_printable(char: str) -> str:
+    return char if char.isprintable() else repr(char)[1:-1]
 
 
 def is_bad_input(error: SoftPromptError) -> bool:
@@ -143,7 +158,6 @@ class EntryNotFound(LibraryError, KeyError):
     """No entry has this name or id. The message lists close matches."""
 
     bad_input = True
-    __str__ = Exception.__str__  # KeyError shows the repr of its message
 
 
 class EntryChanged(LibraryError):

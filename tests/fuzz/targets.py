@@ -58,7 +58,6 @@ from softprompt.jobs.preflight import check_fits
 from softprompt.library.entry import BLANK, Entry, Tombstone, pack, unpack_any
 from softprompt.library.header import digest_offset
 from softprompt.prompts.lineage import Ancestor, WeightedText
-from softprompt.prompts.serialization import to_dict
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker import messages, protocol
 from softprompt.worker.client import Client, WorkerGone
@@ -394,7 +393,7 @@ def _npy_seeds() -> list[bytes]:
 def _safetensors_seeds() -> list[bytes]:
     v = NUMBERS.reshape(2, 4)
     extra = {key: base64.b64encode(NUMBERS.tobytes()).decode() for key in ("target", "losses", "similarities")}
-    metadata = {"softprompt": json.dumps(to_dict(a_prompt(name="Fox"))), "softprompt_tensors": json.dumps(extra)}
+    metadata = {"softprompt": json.dumps(a_prompt(name="Fox").as_dict()), "softprompt_tensors": json.dumps(extra)}
     files = [
         {"emb_params": v},
         {"clip_l": v, "clip_g": v},

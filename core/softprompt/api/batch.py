@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from softprompt.api.progress import ProgressBar
-from softprompt.arguments import checked
+from softprompt.arguments import checked, is_stop
 from softprompt.batches.batch import Batch
 from softprompt.batches.results import BatchProgress, Result
 from softprompt.batches.row_job import Defaults
@@ -135,8 +135,8 @@ def _results(
     """Train the batch and close it."""
     with batch as prompts, ProgressBar(progress, "training", "prompt") as bar:
 
-        def show(now: BatchProgress) -> bool | None:
+        def show(now: BatchProgress) -> bool:
             bar.show(now.done, now.total, rate=f"{now.prompts_per_second:.2f}/s", failed=str(now.failed))
-            return on_progress(now) if on_progress is not None else None
+            return on_progress is not None and is_stop("on_progress", on_progress(now))
 
         yield from prompts.train(library, out=None if out is None else Path(out), row_limit=row_limit, on_progress=show)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import numpy as np
+from torch import Tensor
 
 from softprompt.api.values import as_soft_prompt
 from softprompt.arguments import checked, wrong_type
@@ -19,16 +20,14 @@ from softprompt.library.entry import Entry
 from softprompt.library.names import name_key
 from softprompt.library.store import Library
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.prompts.values import ComparedByValue
 from softprompt.prompts.visible_text import short_repr
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_NAMES_SHOWN = 8  # in a message
 
 
-@dataclass(frozen=True, eq=False)
-class Composition:
+@dataclass(frozen=True, eq=False, repr=False)
+class Composition(ComparedByValue):
     """A prompt with soft prompts as words, encoded for one model.
 
     Attributes:
@@ -51,6 +50,8 @@ class Composition:
     fidelity: float | None
     floor: float | None
     is_approximate: bool
+
+    _hashed = ("text", "tokens")
 
     def __repr__(self) -> str:
         return short_repr("Composition", self.text, tokens=self.tokens, fidelity=self.fidelity, floor=self.floor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from softprompt.api.hard import as_hard_prompt
 from softprompt.api.values import as_soft_prompt
@@ -18,9 +19,6 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.prompts.results import ContextFidelity, ReadoutToken
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @checked

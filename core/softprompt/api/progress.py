@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from warnings import catch_warnings, simplefilter
 
+from softprompt.arguments import is_stop
+
 
 class SteppedReport(Protocol):
     """A report of a training run, a sweep or a search."""
@@ -53,14 +55,13 @@ class ProgressBar:
 
     def watch(
         self, figures: Callable[[Report], dict[str, str]], on_report: Callable[[Report], bool | None] | None
-    ) -> Callable[[Report], bool | None] | None:
+    ) -> Callable[[Report], bool]:
         """Return a function that shows each report and then calls `on_report`."""
-        if not self._shown:
-            return on_report
 
-        def show(report: Report) -> bool | None:
-            self.show(report.step, report.steps, **figures(report))
-            return on_report(report) if on_report else None
+        def show(report: Report) -> bool:
+            if self._shown:
+                self.show(report.step, report.steps, **figures(report))
+            return on_report is not None and is_stop("on_report", on_report(report))
 
         return show
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from torch import Tensor
+
 from softprompt.api.progress import ProgressBar
 from softprompt.api.values import as_soft_prompt, as_weighted_texts, check_meaning_is_known
 from softprompt.arguments import checked
@@ -18,6 +20,7 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.optional_packages import data_frame
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.prompts.visible_text import short_repr
 from softprompt.system.generators import drive
 from softprompt.training import trainer
 from softprompt.training.errors import TrainingFailed
@@ -27,7 +30,6 @@ from softprompt.training.token_sweep import SweepReport, sweep_results
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from torch import Tensor
 
 Meanings = Sequence[WeightedText | tuple[str, float]]
 
@@ -103,8 +105,9 @@ def train(
         with ProgressBar(progress, "training") as bar:
             training = _iter_train(encoder, text, _merge(config, settings), meanings, start, interval, resume)
             return drive(training, bar.watch(_figures, on_report))
-    for name, value in (("meanings", meanings), ("start", start), ("on_report", on_report), ("resume", resume)):
-        if value is not None and value != ():
+    alone = {"meanings": meanings or None, "start": start, "on_report": on_report, "resume": resume}
+    for name, value in alone.items():
+        if value is not None:
             raise ArgumentError(f"{name} goes with a single text, but text is a list. Train the texts one by one.")
     return _train_list(encoder, text, _merge(config, settings), progress)
 
@@ -176,8 +179,8 @@ class Sweep(Sequence[SoftPrompt]):
         return data_frame({name: [result[name] for result in results] for name in results[0]} if results else {})
 
     def __repr__(self) -> str:
-        counts = ", ".join(str(prompt.tokens) for prompt in self.prompts)
-        return f"Sweep({len(self.prompts)} soft prompts of {counts} tokens; knee {self.knee.tokens})"
+        counts = tuple(prompt.tokens for prompt in self.prompts)
+        return short_repr("Sweep", tokens=counts, knee=self.knee.tokens if counts else None)
 
 
 @checked(settings=TrainSettings)

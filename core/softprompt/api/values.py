@@ -11,6 +11,7 @@ from softprompt.library.entry import Entry
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 
+MAX_WEIGHT = 1e9
 _SUM_TOLERANCE = 1e-6  # weights this close to a sum of 1 stay as they are, so that saved ones keep their bits
 
 
@@ -44,7 +45,7 @@ def as_weighted_texts(name: str, value: Iterable[Any]) -> tuple[WeightedText, ..
             else (None, None)
         )
         share = plain_number(share)
-        if not isinstance(text, str) or not isinstance(share, int | float) or not 0 < share < float("inf"):
+        if not isinstance(text, str) or not isinstance(share, int | float) or not 0 < share <= MAX_WEIGHT:
             raise ArgumentError(
                 f"{name} contains {describe(item)}; expected texts with positive weights, such as "
                 "[('a lake', 0.6), ('a fox', 0.4)]"

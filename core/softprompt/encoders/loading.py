@@ -58,7 +58,7 @@ def load_encoder(
             with torch.random.fork_rng(devices=[]):  # open_clip draws random weights before it loads the real ones
                 encoder = load_by_name(name, on_progress)
     try:
-        return encoder.to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        return encoder.moved_to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch raises it if the device is lost or out of memory
         raise ModelUnavailable(
             f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try {option('device', 'cpu')}."

@@ -67,7 +67,7 @@ def read_folder(name: str, path: Path) -> ModelFolder:
         ModelUnavailable: the configuration is missing or broken.
         ModelRefused: this version cannot run the model faithfully.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
         raise UnknownModel(
             f"there is no folder {path}. `local-dir:` must name a folder with {CONFIG_FILE} and weights."
         )

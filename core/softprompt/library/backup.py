@@ -117,6 +117,8 @@ def restore_backup(
     """
     from softprompt.library.entry import Tombstone, unpack_any
 
+    if os.path.lexists(path) and not path.is_file():  # a device can be endless
+        raise ArchiveError(f"cannot read {path}: it is not a regular file. Use a file that `back_up` wrote.")
     report = BackupReport()
     conflicts: dict[str, str] = {}  # id with different content in this library: newest file in the backup
     try:

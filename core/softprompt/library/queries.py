@@ -176,9 +176,7 @@ def find_entries(
     """Return the entries with this name or, if there are none, those whose id starts with it."""
     # the + keeps SQLite from using an index on `trashed`
     statement = f"SELECT {', '.join(COLUMNS)} FROM head WHERE +trashed {'!=' if trashed else '='} '' AND "
-    rows = db.execute(
-        statement + "same = ? ORDER BY created DESC", [_as_utf8(name_key(name.strip()))]
-    ).fetchall()
+    rows = db.execute(statement + "same = ? ORDER BY created DESC", [_as_utf8(name_key(name.strip()))]).fetchall()
     if not rows and (prefix := id_prefix(name)):
         rows = db.execute(statement + "id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]).fetchall()
     return [_to_summary(row, path) for row in rows]
@@ -220,9 +218,7 @@ def find_close_names(db: sqlite3.Connection, name: str) -> list[str]:
 
 def is_name_taken(db: sqlite3.Connection, key: str) -> bool:
     return (
-        db.execute(
-            "SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [_as_utf8(key)]
-        ).fetchone()
+        db.execute("SELECT 1 FROM head WHERE +trashed = '' AND same = ? LIMIT 1", [_as_utf8(key)]).fetchone()
         is not None
     )
 

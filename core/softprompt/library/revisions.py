@@ -22,6 +22,7 @@ from softprompt.system.paths import HOME_VARIABLE, make_folder
 if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.entry import Entry, Tombstone
 
+ENTRY_ID = re.compile(r"[0-9a-f]{16}")
 FILE_NAME = re.compile(r"([0-9a-f]{16})\.([1-9][0-9]{0,8})\.safetensors")
 _FIRST_READ_BYTES = 1 << 15  # most headers are shorter
 

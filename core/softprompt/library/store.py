@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprompt.arguments import checked
-from softprompt.errors import EntryChanged, EntryDamaged, EntryNotFound, LibraryError, command
+from softprompt.arguments import checked, describe
+from softprompt.errors import ArgumentError, EntryChanged, EntryDamaged, EntryNotFound, LibraryError, command, shorten
 from softprompt.library import bulk, trash
 from softprompt.library.bulk import LibrarySnapshot
 from softprompt.library.lookup import Lookup
@@ -24,7 +24,7 @@ from softprompt.library.names import (
     name_key,
 )
 from softprompt.library.queries import EntrySummary
-from softprompt.library.revisions import now
+from softprompt.library.revisions import ENTRY_ID, now
 
 if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.backup import BackupReport, OnProgress
@@ -70,6 +70,8 @@ class Library(Lookup):
         """
         from softprompt.library.entry import Entry
 
+        if id is not None and not ENTRY_ID.fullmatch(id):
+            raise ArgumentError(f"id is {shorten(repr(id))}; expected 16 digits and letters from a to f")
         self.prepare()
         if id is not None and (saved := self.newest_intact(id)):
             return saved
@@ -176,12 +178,21 @@ class Library(Lookup):
 
     @checked
     def assign(self, name: str, change: Callable[[SoftPrompt], SoftPrompt]) -> Entry:
-        """Replace the soft prompt by `change(prompt)`, which sets its model or its hard prompt with `softprompt.assign`.
+        """Replace the soft prompt by `change(prompt)`, which sets its model or hard prompt with `softprompt.assign`.
 
         Example:
             library.assign("my style", lambda prompt: softprompt.assign(prompt, encoder))
         """
-        return self._change(self.find(name), lambda entry: replace(entry, prompt=change(entry.prompt)), None)
+
+        def change_entry(entry: Entry) -> Entry:
+            from softprompt.prompts.soft_prompt import SoftPrompt
+
+            changed = change(entry.prompt)
+            if not isinstance(changed, SoftPrompt):
+                raise ArgumentError(f"change returned {describe(changed)}; expected a SoftPrompt")
+            return replace(entry, prompt=changed)
+
+        return self._change(self.find(name), change_entry, None)
 
     @checked
     def duplicate(self, name: str, new: str | None = None) -> Entry:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _ARRAYS = ("vectors", *prompt_file.EXTRA_TENSORS)
+_DICTS = ("config", "versions", "hidden", "source")
 # errors that invalid values cause while they are read or written
 _VALUE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
@@ -55,8 +56,8 @@ class SoftPrompt(ComparedByValue):
         composition: fidelity in contexts, or None if the prompt fits into no context.
         loss: the lowest loss, which is that of the vectors.
         stopped: why training ended: "steps", "stop_at", "patience", "interrupted" or "failed".
-        readout, readout_text, readout_similarity: the vocabulary token nearest to each soft token, these tokens as text,
-            and the similarity of that text to the hard prompt.
+        readout, readout_text, readout_similarity: the vocabulary token nearest to each soft token, these tokens as
+            text, and the similarity of that text to the hard prompt.
         config: the settings, as `TrainConfig.as_dict` returns them.
         warnings: what to know about this training, such as contexts that were left out.
         versions, device, created: the packages, the device and the time that it was trained with.
@@ -99,6 +100,8 @@ class SoftPrompt(ComparedByValue):
     def __post_init__(self) -> None:
         for name in _ARRAYS:
             object.__setattr__(self, name, as_read_only(getattr(self, name)))
+        for name in _DICTS:  # so that copies, such as those of `named`, do not share them
+            object.__setattr__(self, name, dict(getattr(self, name)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy or an unpickled soft prompt. Pickle and `copy.deepcopy` make arrays writable."""

@@ -41,7 +41,7 @@ def are_equal(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(are_equal(*pair) for pair in zip(a, b, strict=True))
     if _is_array(a) or _is_array(b):
         return _is_array(a) and _is_array(b) and _arrays_are_equal(_as_array(a), _as_array(b))
-    if isinstance(a, float) and isinstance(b, float):
+    if isinstance(a, float | np.floating) and isinstance(b, float | np.floating):
         return a == b or (a != a and b != b)
     return bool(a == b)
 

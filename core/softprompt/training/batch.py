@@ -16,6 +16,7 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import FrozenModel
+from softprompt.errors import ConfigError
 from softprompt.objectives.base import HardPrompt, Objective, SlotTarget
 from softprompt.training.cuda_graphs import graphs_for
 from softprompt.training.optimizer import CHECK_STEPS, BatchedAdam, BatchMetrics, RowSchedule, clip_norm, init_rows
@@ -58,6 +59,7 @@ class TrainingBatch:
         for slot, start, state in new_slots:
             config, r = slot.config, slot.config.restarts
             if state is not None:
+                _check_state(state, init_rows(start, turns))
                 slot.step, slot.seconds_before, slot.synced_step = state.step, state.seconds, state.step
                 slot.history_chunks = [state.tensors["history"].clone()]
                 if not self.slots:
@@ -184,3 +186,16 @@ class TrainingBatch:
         tensors = self.optimizer.export_rows(slice(begin, begin + slot.config.restarts), slot.tokens)
         tensors["history"] = slot.history().clone()
         return TrainingState(slot.step, slot.seconds, slot.tokens, tensors, threads=self.threads)
+
+
+def _check_state(state: TrainingState, fresh: dict[str, Tensor]) -> None:
+    """Raise ConfigError unless a state has the shapes of the run that is to continue, whose first state is `fresh`."""
+    has_history = "history" in state.tensors and len(state.tensors["history"]) == state.step
+    wrong = [
+        name for name, rows in fresh.items() if name not in state.tensors or state.tensors[name].shape != rows.shape
+    ]
+    if wrong or not has_history:
+        raise ConfigError(
+            "resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model "
+            "are different. Use the same settings as that run."
+        )

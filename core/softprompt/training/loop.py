@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +112,8 @@ def train_one(
         resume: a state to continue from.
 
     Raises:
-        ConfigError: the model has no room for this many soft tokens, or a setting cannot be used here.
+        ConfigError: the model has no room for this many soft tokens, a setting cannot be used here, or `resume` is the
+            state of another run.
         TrainingFailed: the device failed before the first step.
     """
     if config.tokens == "auto":
@@ -125,17 +127,26 @@ def train_one(
         raise TrainingFailed(device_failure(error, model.device)) from error
 
     is_due = interval if callable(interval) else lambda step: step % interval == 0
-    try:
-        while not slot.stopped:
+    if slot.stopped:  # resumed from the state of its last step
+        yield build_report(batch, slot)
+    while not slot.stopped:
+        try:
             batch.step()
             if batch.should_check():
                 batch.check()
-            if is_due(slot.step) or slot.stopped:
-                batch.sync([slot])
-                if (yield build_report(batch, slot)) and not slot.stopped:
-                    slot.stopped = "interrupted"
-    except RuntimeError as error:
-        slot.stopped, slot.failure = "failed", device_failure(error, model.device)
+        except RuntimeError as error:
+            slot.stopped, slot.failure = "failed", device_failure(error, model.device)
+            break
+        if not is_due(slot.step) and not slot.stopped:  # an error of the caller's function is the caller's
+            continue
+        try:
+            batch.sync([slot])
+            report = build_report(batch, slot)
+        except RuntimeError as error:
+            slot.stopped, slot.failure = "failed", device_failure(error, model.device)
+            break
+        if (yield report) and not slot.stopped:
+            slot.stopped = "interrupted"
     return slot.result(model.device_label)
 
 
@@ -154,9 +165,18 @@ def build_report(batch: TrainingBatch, slot: BatchSlot) -> Report:
         seconds=slot.seconds,
         vectors=slot.vectors,
         restarts=tuple(history[-1, 0].tolist()) if slot.config.restarts > 1 else (),
-        state=lambda: batch.state(slot),
+        state=partial(_state, batch, slot, slot.step),
         stopped=slot.stopped,
     )
+
+
+def _state(batch: TrainingBatch, slot: BatchSlot, step: int) -> TrainingState:
+    if slot.step != step:
+        raise StateLost(
+            f"training has gone on to step {slot.step}, so the state of step {step} is gone. Call state() before the "
+            "next report."
+        )
+    return batch.state(slot)
 
 
 def device_failure(error: RuntimeError, device: torch.device) -> str:

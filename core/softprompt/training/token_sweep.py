@@ -12,6 +12,7 @@ from softprompt.objectives.base import HardPrompt, ObjectiveFactory
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.prompts.sweep_result import SweepResult
+from softprompt.prompts.values import ComparedByValue
 from softprompt.prompts.visible_text import short_repr
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
@@ -21,8 +22,8 @@ from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingResult
 
 
-@dataclass(frozen=True, repr=False)
-class SweepReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepReport(ComparedByValue):
     """Progress of a sweep.
 
     Attributes:
@@ -35,6 +36,8 @@ class SweepReport:
     seconds: float
     losses: tuple[float, ...]
     results: tuple[tuple[int, float, float], ...]
+
+    _hashed = ("step", "steps")
 
     def __repr__(self) -> str:
         return short_repr(
@@ -87,23 +90,40 @@ def train_sweep(
         slots = batch.prepare([(prompt, replace(config, tokens=tokens), str(tokens)) for tokens in token_counts])
         starts = [init_vectors(model, prompt, slot.config, slot.tokens, None) for slot in slots]
         batch.insert([(slot, start, None) for slot, start in zip(slots, starts, strict=True)])
-        is_due = interval if callable(interval) else lambda step: step % interval == 0
-        while batch.slots:
+    except RuntimeError as error:  # torch raises it or a subclass if a device is lost or full
+        raise TrainingFailed(device_failure(error, model.device)) from error
+    is_due = interval if callable(interval) else lambda step: step % interval == 0
+    while batch.slots:
+        report = None
+        try:
             batch.step()
             if batch.should_check():
                 batch.check()
                 batch.remove([slot for slot in batch.slots if slot.stopped])
-            if is_due(batch.clock) or not batch.slots:
+            if not batch.slots:
+                report = _build_report(slots)
+        except RuntimeError as error:
+            _fail(batch, slots, error)
+            break
+        if report is None and is_due(batch.clock):  # an error of the caller's function is the caller's
+            try:
                 batch.sync(batch.slots)
-                if (yield _build_report(slots)):
-                    break
-    except RuntimeError as error:  # torch raises it or a subclass if a device is lost or full
-        failure = device_failure(error, model.device)
-        if not any(slot.step for slot in slots):
-            raise TrainingFailed(failure) from error
-        for slot in batch.slots:
-            slot.stopped, slot.failure = "failed", failure
+                report = _build_report(slots)
+            except RuntimeError as error:
+                _fail(batch, slots, error)
+                break
+        if report is not None and (yield report):
+            break
     return prompt, [(slot.config, slot.result(model.device_label)) for slot in slots]
+
+
+def _fail(batch: TrainingBatch, slots: Sequence[BatchSlot], error: RuntimeError) -> None:
+    """End the unfinished slots. Raises TrainingFailed if no slot has taken a step."""
+    failure = device_failure(error, batch.model.device)
+    if not any(slot.step for slot in slots):
+        raise TrainingFailed(failure) from error
+    for slot in batch.slots:
+        slot.stopped, slot.failure = "failed", failure
 
 
 def find_knee(points: Sequence[tuple[int, float]]) -> int:

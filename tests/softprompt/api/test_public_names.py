@@ -39,7 +39,9 @@ INTERNAL = {
     "Library": {
         "save_all", "snapshot", "prepare", "path", "latest", "open_revision", "newest_intact", "with_taken_names",
     },
-    "TextEncoder": {"tokenize", "check_fits", "embed", "batch_rows", "encode_rows", "check_compatible", "__init__"},
+    "TextEncoder": {
+        "tokenize", "check_fits", "embed", "batch_rows", "encode_rows", "check_compatible", "moved_to", "__init__",
+    },
     "SoftPrompt": {"__init__", "as_dict", "from_dict"},
 }  # fmt: skip
 # words of annotations that are no names of ours

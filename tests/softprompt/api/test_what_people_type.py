@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -86,6 +88,41 @@ def test_the_last_report_holds_the_result(encoder: TextEncoder) -> None:
     assert np.array_equal(reports[-1].result.vectors, expected.vectors)
     last = list(softprompt.iter_train(encoder, "fox", tokens="auto", stop_at=0.5, steps=5))[-1]
     assert last.result is not None
+
+
+def test_a_run_that_is_resumed_at_its_end_still_reports_its_result(encoder: TextEncoder) -> None:
+    state = [report.state() for report in softprompt.iter_train(encoder, FOX, tokens=1, steps=2, interval=1)][-1]
+    (report,) = softprompt.iter_train(encoder, FOX, tokens=1, steps=2, resume=state)
+    assert report.result is not None
+
+
+def test_the_state_of_an_old_report_is_gone(encoder: TextEncoder) -> None:
+    training = softprompt.iter_train(encoder, FOX, tokens=1, steps=3, interval=1)
+    first = next(training)
+    next(training)
+    with pytest.raises(softprompt.StateLost, match="gone on to step 2"):
+        first.state()
+
+
+def test_an_error_in_the_callers_function_is_the_callers(encoder: TextEncoder) -> None:
+    def fail(_: object) -> bool:
+        raise RuntimeError("mine")
+
+    for call in (
+        lambda: softprompt.train(encoder, FOX, on_report=fail, **SHORT),
+        lambda: softprompt.train(encoder, FOX, interval=fail, **SHORT),
+        lambda: softprompt.sweep(encoder, FOX, [1], interval=fail, steps=2),
+    ):
+        with pytest.raises(RuntimeError, match="mine"):
+            call()
+
+
+def test_strings_of_other_types_become_plain_strings(encoder: TextEncoder) -> None:
+    class Word(str, Enum):  # noqa: UP042  # a StrEnum shows its value by itself
+        FOX = "a fox"
+
+    assert softprompt.train(encoder, Word.FOX, **SHORT).hard_prompt == "a fox"
+    assert [prompt.hard_prompt for prompt in softprompt.train(encoder, pandas.Series(["a fox"]), **SHORT)] == ["a fox"]
 
 
 def test_a_sweep_knows_its_knee(encoder: TextEncoder) -> None:

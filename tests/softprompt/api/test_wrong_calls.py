@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
 import softprompt
-from softprompt import Library, SoftPrompt, SoftPromptError
+from softprompt import Library, SoftPrompt, SoftPromptError, TrainingState
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from tests.conftest import FOX
 
@@ -118,6 +120,27 @@ iter_train(encoder, [FOX])
     ArgumentError: text is a list; expected a string
 TrainConfig(step=5)
     ArgumentError: TrainConfig has no argument 'step'. Did you mean 'steps'?
+train(encoder, [FOX], start=np.zeros((1, 256)))
+    ArgumentError: start goes with a single text, but text is a list. Train the texts one by one.
+train(encoder, pd.DataFrame({"prompt": [FOX]}))
+    ArgumentError: text is a DataFrame of shape (1, 1); expected a string or a list of strings
+train(encoder, FOX, tokens=1, on_report=lambda report: report.step)
+    ArgumentError: on_report returned 10 (int); expected True to stop, or None
+train(encoder, FOX, meanings=[("a lake", 10**400)])
+    ArgumentError: meanings contains a tuple that contains an int; expected texts with positive weights, such as
+    [('a lake', 0.6), ('a fox', 0.4)]
+train(encoder, FOX, tokens=2, resume=state)
+    ConfigError: resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model
+    are different. Use the same settings as that run.
+train(encoder, FOX, tokens=1, restarts=2, resume=state)
+    ConfigError: resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model
+    are different. Use the same settings as that run.
+encoder.to(torch.device("cuda:7"))
+    DeviceError: this machine has no device 'cuda:7'. Use cpu.
+encoder.to("cpu", torch.int32)
+    ConfigError: precision is 'int32'; it must be float32 or bfloat16. float32 is typical.
+load_encoder("no\nsuch model")
+    UnknownModel: no model is named 'no\nsuch model'. `softprompt.list_models()` lists all.
 
 # sweeps, measures, hard readouts, compositions
 sweep(encoder, FOX, 8)
@@ -155,7 +178,8 @@ train_batch("a red fox")
     FileRefused: cannot read a red fox: No such file or directory. A string is the path of a file; for one
     prompt, pass ['a red fox'].
 train_batch(7)
-    ArgumentError: source is 7 (int); expected a path, a binary stream or a list of texts or of mappings
+    ArgumentError: source is 7 (int); expected a path, a binary stream or a list of texts or of mappings. Open a file
+    with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records').
 train_batch([FOX], tag="x")
     ArgumentError: train_batch has no argument 'tag'. Did you mean 'tags'?
 train_batch([])
@@ -202,6 +226,14 @@ library.list(sort="date")
     composed, steps, seconds.
 library.delete("fox", forever=True)
     ArgumentError: delete has no argument 'forever'. It has: name, revision.
+library.assign("fox", lambda prompt: None)
+    ArgumentError: change returned None; expected a SoftPrompt
+library.save(prompt, id="fox")
+    ArgumentError: id is 'fox'; expected 16 digits and letters from a to f
+library.restore_backup("/dev/zero")
+    ArchiveError: cannot read /dev/zero: it is not a regular file. Use a file that `back_up` wrote.
+prompt.plot(ax=5)
+    ArgumentError: ax is 5 (int); expected matplotlib's Axes or None
 """
 CALLS = re.findall(r"^(\S.*)\n((?: {4}.*\n)+)", WRONG_CALLS, re.MULTILINE)
 
@@ -211,13 +243,19 @@ def fox(encoder: TextEncoder) -> SoftPrompt:
     return softprompt.train(encoder, FOX, tokens=2, steps=5).named("fox")
 
 
+@pytest.fixture(scope="module")
+def state(encoder: TextEncoder) -> TrainingState:
+    return next(softprompt.iter_train(encoder, FOX, tokens=1, steps=2, interval=1)).state()
+
+
 @pytest.fixture
-def evaluate(encoder: TextEncoder, fox: SoftPrompt) -> Callable[[str], Any]:
-    """Evaluate a call, with an encoder, a soft prompt `prompt` and a library that holds it."""
+def evaluate(encoder: TextEncoder, fox: SoftPrompt, state: TrainingState) -> Callable[[str], Any]:
+    """Evaluate a call, with an encoder, a soft prompt `prompt`, a library that holds it, and a run's `state`."""
     library = Library()
     library.save(fox)
     public = {name: getattr(softprompt, name) for name in softprompt.__all__}
-    names = public | {"encoder": encoder, "prompt": fox, "library": library, "FOX": FOX, "np": np}
+    names = public | {"encoder": encoder, "prompt": fox, "library": library, "state": state, "FOX": FOX}
+    names |= {"np": np, "pd": pandas, "torch": torch}
     return lambda call: eval(call, names)
 
 

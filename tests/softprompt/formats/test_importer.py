@@ -492,7 +492,9 @@ def test_a_failed_rollback_continues_and_reports_the_remaining_entries(tmp_path:
         undo_write(entry)
 
     library.revisions.write, library.revisions.undo_write = fail_for_third, fail_first_time  # type: ignore[method-assign,assignment]
-    with pytest.raises(HomeError, match=r"the disk is full.*delete them with `for id in \[.*library\.delete\(id\)`") as raised:
+    with pytest.raises(
+        HomeError, match=r"the disk is full.*delete them with `for id in \[.*library\.delete\(id\)`"
+    ) as raised:
         import_files(library, paths)
     assert (names(library), attempts[0] in str(raised.value)) == (["0"], True)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.arguments import checked
+from softprompt.config import check_precision
 from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, encode_prompt
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.transformer import TextTransformer
@@ -67,10 +68,16 @@ class TextEncoder:
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> TextEncoder:
         """Return this encoder on another device, such as "cuda:1", or in another precision.
 
-        Raises DeviceError if this machine has no such device.
+        Raises DeviceError if this machine has no such device, or ConfigError if `dtype` is not float32 or bfloat16.
         """
-        target = pick_device(device) if isinstance(device, str) else device
-        tower = self.tower.to(target, dtype or self.tower.table.dtype)
+        if dtype is not None:
+            check_precision(str(dtype).removeprefix("torch."))
+        return self.moved_to(pick_device(str(device)), dtype)
+
+    @neutral_torch()
+    def moved_to(self, device: torch.device, dtype: torch.dtype | None = None) -> TextEncoder:
+        """Return this encoder on a device that is known to exist."""
+        tower = self.tower.to(device, dtype or self.tower.table.dtype)
         return TextEncoder(self.name, tower, self.tokenizer, self.specials)
 
     @property
