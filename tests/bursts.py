@@ -85,7 +85,7 @@ def create_home(home: Path) -> None:
             a_prompt(
                 name=f"{words}-{i:02}", hard_prompt=f"{words} number {i}", created=f"2026-01-01T00:00:{i:02}+00:00"
             ),
-            f"{i:016x}",
+            id=f"{i:016x}",
         )
     prompts = ["an older prompt", "a later prompt"]
     (home / "data" / "interface.json").write_text(json.dumps({"prompt": "a red fox", "prompts": prompts}))

@@ -216,7 +216,7 @@ class FakeWorker:
                 run, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(run.latest)}
             )
             return
-        entry = Library().save(a_prompt(hard_prompt=run.job.prompt, name=run.job.name, **changes), run_id)
+        entry = Library().save(a_prompt(hard_prompt=run.job.prompt, name=run.job.name, **changes), id=run_id)
         self._apply_event(
             run, {"event": "done", "entry": entry.id, "name": entry.prompt.name, "latest": dict(run.latest)}
         )

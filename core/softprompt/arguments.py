@@ -318,6 +318,12 @@ def _path(name: str, value: Any) -> Any:
         is_possible = False
     if not is_possible:
         raise ArgumentError(f"{name} is {shorten(repr(path), MAX_SHOWN_LENGTH)}; expected the path of a file or folder")
+    if not os.path.isabs(path):  # noqa: PTH117
+        try:
+            Path.cwd()
+        except OSError:
+            shown = shorten(repr(path), MAX_SHOWN_LENGTH)
+            raise ArgumentError(f"{name} is {shown}, but the working folder is gone. Use an absolute path.") from None
     return Path(path)
 
 
@@ -359,8 +365,12 @@ def _whole_numbers(name: str, value: Any) -> Any:
 
 def _items(_name: str, value: Any) -> Any:
     """Accept anything iterable but a text or a file; the function checks the items."""
-    is_one = isinstance(value, str | bytes) or hasattr(value, "readline") or getattr(value, "ndim", 1) != 1
+    is_one = isinstance(value, str | bytes | Mapping) or hasattr(value, "readline") or getattr(value, "ndim", 1) != 1
     return value if isinstance(value, Iterable) and not is_one else _MISMATCH
+
+
+def _pairs(name: str, value: Any) -> Any:
+    return _items(name, value.items() if isinstance(value, Mapping) else value)
 
 
 def _mapping(_name: str, value: Any) -> Any:
@@ -440,9 +450,9 @@ _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("Sequence[str]", "Collection[str]", "Iterable[str]"), _texts),
     "Sequence[Path | str]": _paths,
     "Sequence[int]": _whole_numbers,
-    "Sequence[WeightedText | tuple[str, float]]": _items,
+    "Sequence[WeightedText | tuple[str, float]]": _pairs,
     "Iterable[str | Mapping[str, Any]]": _items,
-    "Mapping[str, SoftPrompt]": _mapping,
+    "Mapping[str, SoftPrompt | Entry]": _mapping,
     "os.PathLike": _path,
     "BinaryIO": _stream,
     **dict.fromkeys(("Format", "LongPromptPolicy"), _text),
@@ -468,7 +478,7 @@ _NAMES = {
     "Sequence[int]": "a list of whole numbers",
     "Sequence[WeightedText | tuple[str, float]]": "a list of (text, weight) pairs",
     "Iterable[str | Mapping[str, Any]]": "a list of texts or of mappings",
-    "Mapping[str, SoftPrompt]": "a mapping from names to soft prompts",
+    "Mapping[str, SoftPrompt | Entry]": "a mapping from names to soft prompts",
     "os.PathLike": "a path",
     "Axes": "matplotlib's Axes",
     "BinaryIO": "a binary stream",

@@ -188,6 +188,8 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Create a configuration from a dict returned by `as_dict`. Raises ConfigError for unknown settings."""
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+            raise ConfigError(f"the settings are {describe(values)}; they must be a dict of names and values")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack, get_args
 
 from softprompt.api.progress import ProgressBar
 from softprompt.arguments import checked, is_stop
@@ -15,8 +15,9 @@ from softprompt.batches.batch import Batch
 from softprompt.batches.results import BatchProgress, Result
 from softprompt.batches.row_job import Defaults
 from softprompt.batches.rows import Format
-from softprompt.config import TrainConfig, TrainSettings
+from softprompt.config import TrainConfig, TrainSettings, check_choice, check_device, check_precision
 from softprompt.encoders.catalog import MINI
+from softprompt.errors import ConfigError
 from softprompt.library.names import check_tags
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def train_batch(
         results = train_batch(["a red fox", {"prompt": "a lake", "tokens": 3}], steps=100)
         [result.similarity for result in results]
     """
-    batch = _open(source, config, settings, format, column, model, device, precision, tags, plain)
-    results = _results(batch, library, out, row_limit, on_progress, progress)
+    defaults = _defaults(config, settings, model, device, precision, tags, plain)
+    results = _results(source, defaults, format, column, library, out, row_limit, on_progress, progress)
     return sorted(results, key=lambda result: result.line)
 
 
@@ -97,46 +98,58 @@ def iter_batch(
     plain: bool = False,
     progress: bool = False,
     **settings: Unpack[TrainSettings],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Do the same as `train_batch`, as a generator that yields each result as soon as it is there.
 
     Results of earlier runs and rows that cannot be trained come first.
     """
-    batch = _open(source, config, settings, format, column, model, device, precision, tags, plain)
-    return _results(batch, library, out, row_limit, on_progress, progress)
+    defaults = _defaults(config, settings, model, device, precision, tags, plain)
+    return _results(source, defaults, format, column, library, out, row_limit, on_progress, progress)
 
 
-def _open(
-    source: Any,
+def _defaults(
     config: TrainConfig | None,
     settings: Mapping[str, Any],
-    format: Format | None,
-    column: str,
     model: str,
     device: object,
     precision: object,
     tags: str | Collection[str],
     plain: bool,
-) -> closing[Batch]:
+) -> Defaults:
     merged = replace(config, **settings) if config is not None else TrainConfig(**settings)
     precision_name = str(precision).removeprefix("torch.")
-    defaults = Defaults(merged, model, str(device), precision_name, check_tags(tags), plain)
-    return closing(Batch(source, defaults, format=format, column=column))
+    check_device(str(device))
+    check_precision(precision_name)
+    return Defaults(merged, model, str(device), precision_name, check_tags(tags), plain)
 
 
 def _results(
-    batch: closing[Batch],
+    source: Any,
+    defaults: Defaults,
+    format: Format | None,
+    column: str,
     library: Library | None,
     out: Path | str | None,
     row_limit: int | None,
     on_progress: OnProgress | None,
     progress: bool,
-) -> Iterator[Result]:
-    """Train the batch and close it."""
-    with batch as prompts, ProgressBar(progress, "training", "prompt") as bar:
+) -> Generator[Result, None, None]:
+    """Check the arguments, and return a generator that reads the source and trains it."""
+    if format is not None:
+        check_choice("format", format, get_args(Format))
+    if row_limit is not None and row_limit < 1:
+        raise ConfigError(f"row_limit is {row_limit}; it must be at least 1. Leave it out to use all memory.")
 
-        def show(now: BatchProgress) -> bool:
-            bar.show(now.done, now.total, rate=f"{now.prompts_per_second:.2f}/s", failed=str(now.failed))
-            return on_progress is not None and is_stop("on_progress", on_progress(now))
+    def run() -> Generator[Result, None, None]:
+        batch = closing(Batch(source, defaults, format=format, column=column))
+        with batch as prompts, ProgressBar(progress, "training", "prompt") as bar:
 
-        yield from prompts.train(library, out=None if out is None else Path(out), row_limit=row_limit, on_progress=show)
+            def show(now: BatchProgress) -> bool:
+                bar.show(now.done, now.total, rate=f"{now.prompts_per_second:.2f}/s", failed=str(now.failed))
+                return on_progress is not None and is_stop("on_progress", on_progress(now))
+
+            yield from prompts.train(
+                library, out=None if out is None else Path(out), row_limit=row_limit, on_progress=show
+            )
+
+    return run()

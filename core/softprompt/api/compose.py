@@ -61,7 +61,7 @@ class Composition(ComparedByValue):
 def compose(  # type: ignore[overload-overlap]  # a string is a sequence of strings too, but the first overload wins
     encoder: TextEncoder,
     text: str,
-    library: Library | Mapping[str, SoftPrompt] | None = None,
+    library: Library | Mapping[str, SoftPrompt | Entry] | None = None,
     *,
     opened: SoftPrompt | Entry | str | None = None,
 ) -> Composition: ...
@@ -71,7 +71,7 @@ def compose(  # type: ignore[overload-overlap]  # a string is a sequence of stri
 def compose(
     encoder: TextEncoder,
     text: Sequence[str],
-    library: Library | Mapping[str, SoftPrompt] | None = None,
+    library: Library | Mapping[str, SoftPrompt | Entry] | None = None,
     *,
     opened: SoftPrompt | Entry | str | None = None,
 ) -> list[Composition]: ...
@@ -81,7 +81,7 @@ def compose(
 def compose(
     encoder: TextEncoder,
     text: str | Sequence[str],
-    library: Library | Mapping[str, SoftPrompt] | None = None,
+    library: Library | Mapping[str, SoftPrompt | Entry] | None = None,
     *,
     opened: SoftPrompt | Entry | str | None = None,
 ) -> Composition | list[Composition]:
@@ -146,7 +146,7 @@ def _embed_row(encoder: TextEncoder, row: Sequence[int], vectors: Tensor | None)
     return inputs
 
 
-def _finder(library: Library | Mapping[str, SoftPrompt] | None) -> Callable[[str], Entry]:
+def _finder(library: Library | Mapping[str, SoftPrompt | Entry] | None) -> Callable[[str], Entry]:
     if not isinstance(library, Mapping):
         return (library or Library()).open
     entries = {}

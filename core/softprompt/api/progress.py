@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from warnings import catch_warnings, simplefilter
@@ -31,8 +33,10 @@ class ProgressBar:
     """
 
     def __init__(self, shown: bool, label: str, unit: str = "step", *, at_once: bool = True) -> None:
-        self._shown, self._label, self._unit = shown, label, unit
-        self._bar: Any = _new_bar(label, unit) if shown and at_once else None
+        self._shown, self._label, self._unit = shown and sys.stderr is not None, label, unit
+        self._bar: Any = None
+        if at_once:
+            self._draw()
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -41,17 +45,26 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError, ValueError):
+                self._bar.close()
 
     def show(self, done: float, total: int, **figures: str) -> None:
         """Set the number of finished units, their total and the figures beside the bar."""
+        self._draw(done, total, figures)
+
+    def _draw(self, done: float = 0, total: int | None = None, figures: Mapping[str, str] | None = None) -> None:
+        """Draw the bar. A terminal that is gone, or a closed stream, ends the bar and not the work."""
         if not self._shown:
             return
-        if self._bar is None:
-            self._bar = _new_bar(self._label, self._unit)
-        self._bar.total = total
-        self._bar.set_postfix(figures, refresh=False)
-        self._bar.update(done - self._bar.n)
+        try:
+            if self._bar is None:
+                self._bar = _new_bar(self._label, self._unit)
+            if total is not None:
+                self._bar.total = total
+                self._bar.set_postfix(figures, refresh=False)
+                self._bar.update(done - self._bar.n)
+        except (OSError, ValueError):
+            self._shown = False
 
     def watch(
         self, figures: Callable[[Report], dict[str, str]], on_report: Callable[[Report], bool | None] | None

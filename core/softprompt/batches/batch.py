@@ -152,7 +152,8 @@ def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: Exit
             ) from error
         return _read_file(file, os.fspath(source), keys, format), os.path.realpath(source) if is_regular else ""
     if hasattr(source, "readline"):
-        return _read_file(source, "standard input", keys, format), ""  # type: ignore[arg-type]
+        name = wording("standard input", "the stream `source`")
+        return _read_file(source, name, keys, format), ""  # type: ignore[arg-type]
     return (parse_row(number, value, keys) for number, value in enumerate(source, 1)), ""
 
 
@@ -161,6 +162,8 @@ def _read_file(file: BinaryIO, name: str, keys: RowKeys, format: Format | None) 
         yield from read_rows(file, name, keys, format)
     except OSError as error:
         raise FileRefused(f"cannot read {name}: {error.strerror}") from error
+    except ValueError as error:  # a closed stream
+        raise FileRefused(f"cannot read {name}: {error}") from error
 
 
 def _ignore_progress(_progress: BatchProgress) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from softprompt.errors import PromptError, too_many_tokens
+from softprompt.errors import PromptError, check_text, too_many_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def encode_prompt(tokenizer: PromptTokenizer, text: str) -> list[int]:
         PromptError: the text contains a reserved token. Most models pool at the first end token and would ignore the
             words after it.
     """
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(check_text("text", text))
     reserved = next((i for i in ids if i in tokenizer.reserved_ids), None)
     if reserved is not None:
         raise PromptError(

@@ -46,7 +46,10 @@ def local_folder(name: str) -> Path:
     folder = Path(name.removeprefix(LOCAL_PREFIX))
     with suppress(RuntimeError):  # an unknown ~user: the path stays unchanged and is reported as missing
         folder = folder.expanduser()
-    return folder.absolute()
+    try:
+        return folder.absolute()
+    except OSError:  # the working folder is gone: reported as missing
+        return folder
 
 
 @dataclass(frozen=True)

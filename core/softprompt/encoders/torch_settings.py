@@ -29,7 +29,8 @@ def neutral_torch(threads: int = 0) -> Iterator[None]:
     Args:
         threads: the number of CPU threads, or 0 for the caller's.
     """
-    with ExitStack() as stack:
+    before = torch.is_grad_enabled()
+    with _restored_grad_mode(before), ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))  # this also enables gradients
         stack.enter_context(torch._C.DisableTorchFunction())  # the default device is such a mode
         stack.enter_context(torch._C._DisableTorchDispatch())
@@ -39,6 +40,16 @@ def neutral_torch(threads: int = 0) -> Iterator[None]:
         stack.enter_context(_default_dtype.as_float32())
         stack.enter_context(_thread_count(threads))
         yield
+
+
+@contextmanager
+def _restored_grad_mode(before: bool) -> Iterator[None]:
+    """Restore the grad mode if an interrupt came after a context was entered and before ExitStack knew of it."""
+    try:
+        yield
+    finally:
+        if torch.is_grad_enabled() != before:
+            torch.set_grad_enabled(before)
 
 
 def isolated(work: Reporting[Report, Result], threads: int = 0) -> Reporting[Report, Result]:
@@ -90,14 +101,13 @@ def _thread_count(threads: int) -> Iterator[None]:
         before = torch.get_num_threads()
     wanted = 1 if is_forked() else threads or before
     with running(wanted) if threads else ExitStack():
-        if wanted == before:
-            yield
-            return
-        _set_own_threads(wanted)
         try:
+            if wanted != before:
+                _set_own_threads(wanted)
             yield
         finally:
-            _set_own_threads(before)
+            if torch.get_num_threads() != before:
+                _set_own_threads(before)
 
 
 def _set_own_threads(count: int) -> None:
@@ -118,15 +128,14 @@ def _set_own_threads(count: int) -> None:
         keeper = threading.Thread(target=keep, name="softprompt-threads", daemon=True)
         try:
             keeper.start()
+            is_read.wait()
+            torch.set_num_threads(count)
         except RuntimeError:  # the machine allows no more threads: Python threads that start later get this number too
             torch.set_num_threads(count)
             return
-        try:
-            is_read.wait()
-            torch.set_num_threads(count)
-        finally:
+        finally:  # an interrupt, which can come at any point, must not leave the keeper waiting
             is_set.set()
-            keeper.join()
+        keeper.join()
 
 
 _default_dtype = _DefaultDtype()

@@ -26,7 +26,13 @@ def to_bytes(state: TrainingState) -> bytes:
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     if state.best is not None:
         tensors[_BEST_KEY] = torch.frombuffer(bytearray(pack(Entry("0" * 16, 1, state.best))), dtype=torch.uint8)
-    numbers = {"step": state.step, "seconds": state.seconds, "tokens": state.tokens, "threads": state.threads}
+    numbers = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "tokens": state.tokens,
+        "threads": state.threads,
+        "run": state.run,
+    }
     raw: bytes = save(tensors, {"state": json.dumps(numbers)})
     return hashlib.sha256(raw).hexdigest().encode() + raw
 
@@ -44,7 +50,7 @@ def from_bytes(data: bytes, where: str) -> TrainingState:
             int(numbers["step"]), float(numbers["seconds"]), int(numbers["tokens"]),
             {name: tensors[name] for name in (*BatchedAdam.STATE_KEYS, "history")},
             None if best is None else unpack(best.numpy().tobytes(), where).prompt,
-            int(numbers.get("threads", 0)),  # 0: saved by a version that did not store it
+            int(numbers.get("threads", 0)), str(numbers.get("run", "")),  # an older version stored neither
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise EntryDamaged(f"{where} is not a checkpoint that this version can read ({error})") from error

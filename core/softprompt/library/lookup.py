@@ -172,6 +172,9 @@ class Lookup:
         """
         if sort not in SORTS:
             raise ConfigError(f"entries cannot be sorted by {sort[:40]!r}. Use {', '.join(SORTS)}.")
+        for label, number in (("limit", limit), ("offset", offset)):
+            if number is not None and number < 0:
+                raise ConfigError(f"{label} is {number}; it must be at least 0")
         query = EntryQuery(words, tuple(as_tag_list(tags)), model, trashed)
         return self.index.run_query(
             lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)

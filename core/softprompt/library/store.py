@@ -56,7 +56,7 @@ class Library(Lookup):
     # save and open
 
     @checked
-    def save(self, prompt: SoftPrompt, *, name: str = "", id: str | None = None) -> Entry:
+    def save(self, prompt: SoftPrompt | Entry, *, name: str = "", id: str | None = None) -> Entry:
         """Save a soft prompt durably as a new entry.
 
         A prompt without a name is named after its hard prompt. A taken name gets a number, so that no result is lost.
@@ -70,6 +70,7 @@ class Library(Lookup):
         """
         from softprompt.library.entry import Entry
 
+        prompt = prompt.prompt if isinstance(prompt, Entry) else prompt
         if id is not None and not ENTRY_ID.fullmatch(id):
             raise ArgumentError(f"id is {shorten(repr(id))}; expected 16 digits and letters from a to f")
         self.prepare()

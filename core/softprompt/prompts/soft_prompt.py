@@ -101,7 +101,8 @@ class SoftPrompt(ComparedByValue):
         for name in _ARRAYS:
             object.__setattr__(self, name, as_read_only(getattr(self, name)))
         for name in _DICTS:  # so that copies, such as those of `named`, do not share them
-            object.__setattr__(self, name, dict(getattr(self, name)))
+            if isinstance(values := getattr(self, name), dict):
+                object.__setattr__(self, name, values.copy())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy or an unpickled soft prompt. Pickle and `copy.deepcopy` make arrays writable."""

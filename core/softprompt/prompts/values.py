@@ -70,8 +70,8 @@ def as_read_only(values: Any) -> Array:
         with np.errstate(over="ignore"):  # values that are too large become infinite; saving them is an error
             array = array.astype(np.float32)
     if not _is_read_only(array):
-        array = array.copy()
-        array.flags.writeable = False
+        # an array that owns its memory could be made writable again
+        array = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
     return array
 
 

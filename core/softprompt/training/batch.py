@@ -195,7 +195,10 @@ def _check_state(state: TrainingState, fresh: dict[str, Tensor]) -> None:
         name for name, rows in fresh.items() if name not in state.tensors or state.tensors[name].shape != rows.shape
     ]
     if wrong or not has_history:
-        raise ConfigError(
-            "resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model "
-            "are different. Use the same settings as that run."
-        )
+        raise other_state()
+
+
+def other_state() -> ConfigError:
+    return ConfigError(
+        "resume is the state of another run: its text, model or settings are different. Use those of that run."
+    )

@@ -25,7 +25,8 @@ class TrainingState(ComparedByValue):
 
     `tensors` holds the optimizer's STATE_KEYS and "history", on the CPU. With tokens="auto", `tokens` is the count that
     is being trained and `best` the best soft prompt of the smaller counts. `threads` is the number of CPU threads, on
-    which the bits depend, or 0 if it is unknown or the run is on a GPU.
+    which the bits depend, or 0 if it is unknown or the run is on a GPU. `run` identifies the text and the settings, or
+    is "" if unknown.
     """
 
     step: int
@@ -34,6 +35,7 @@ class TrainingState(ComparedByValue):
     tensors: dict[str, Tensor]
     best: SoftPrompt | None = None
     threads: int = 0
+    run: str = ""
 
     _hashed = ("step", "tokens")
 

@@ -8,6 +8,8 @@ Shapes: k soft tokens, w width.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -37,7 +39,7 @@ from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
 from softprompt.system.threads import choose_threads, kept_threads
-from softprompt.training.batch import TrainingBatch
+from softprompt.training.batch import TrainingBatch, other_state
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import as_start_tensor
 from softprompt.training.loop import Interval, Report, device_failure, train_one
@@ -99,8 +101,11 @@ def iter_train(
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """Do the same as `train`, as a generator that yields Reports and returns the soft prompt. Send True to stop."""
     config = replace(config or TrainConfig(), **settings)
+    run = _run_digest(text, meanings, config)
+    if resume is not None and resume.run not in ("", run):
+        raise other_state()
     training = map_reports(
-        _iter_train(encoder, text, config, meanings, start, interval, resume), _make_state_independent
+        _iter_train(encoder, text, config, meanings, start, interval, resume), partial(_complete_state, run)
     )
     tokens = MAX_AUTO_TOKENS if config.tokens == "auto" else config.tokens
     return (yield from isolated(training, _threads(encoder, config, tokens, config.restarts, resume)))
@@ -251,9 +256,18 @@ def _threads(
     return choose_threads(torch.get_num_threads(), positions * encoder.width**2)
 
 
-def _make_state_independent(report: Report) -> Report:
-    """Let callers take the report's state whatever they have set in torch."""
-    return replace(report, state=neutral_torch()(report.state))
+def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig) -> str:
+    """Return what identifies a run's text and settings. Default values are left out, so that new settings keep it."""
+    default = TrainConfig().as_dict()
+    settings = {name: value for name, value in config.as_dict().items() if value != default[name]}
+    values = [text, [[meaning.text, meaning.share] for meaning in meanings], settings]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _complete_state(run: str, report: Report) -> Report:
+    """Let callers take the report's state whatever they have set in torch, and mark it with its run."""
+    take_state = neutral_torch()(report.state)
+    return replace(report, state=lambda: replace(take_state(), run=run))
 
 
 def make_objective(encoder: TextEncoder, config: TrainConfig, token_counts: Sequence[int]) -> Objective:

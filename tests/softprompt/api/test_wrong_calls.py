@@ -130,11 +130,11 @@ train(encoder, FOX, meanings=[("a lake", 10**400)])
     ArgumentError: meanings contains a tuple that contains an int; expected texts with positive weights, such as
     [('a lake', 0.6), ('a fox', 0.4)]
 train(encoder, FOX, tokens=2, resume=state)
-    ConfigError: resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model
-    are different. Use the same settings as that run.
+    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
+train(encoder, "a lake", tokens=1, steps=2, resume=state)
+    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
 train(encoder, FOX, tokens=1, restarts=2, resume=state)
-    ConfigError: resume is the state of another run: its number of soft tokens, its restarts, its contexts or its model
-    are different. Use the same settings as that run.
+    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
 encoder.to(torch.device("cuda:7"))
     DeviceError: this machine has no device 'cuda:7'. Use cpu.
 encoder.to("cpu", torch.int32)
@@ -180,6 +180,19 @@ train_batch("a red fox")
 train_batch(7)
     ArgumentError: source is 7 (int); expected a path, a binary stream or a list of texts or of mappings. Open a file
     with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records').
+train_batch({"prompt": FOX})
+    ArgumentError: source is a dict; expected a path, a binary stream or a list of texts or of mappings. Open a file
+    with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records').
+train_batch([FOX], row_limit=0)
+    ConfigError: row_limit is 0; it must be at least 1. Leave it out to use all memory.
+train_batch([FOX], format="xml")
+    ConfigError: format is 'xml'; it must be one of: text, csv, jsonl.
+train_batch([FOX], precision="half")
+    ConfigError: precision is 'half'; it must be float32 or bfloat16. float32 is typical.
+encoder.encode("a\0b")
+    PromptError: the text contains a NUL character. Remove it.
+library.list(limit=-1)
+    ConfigError: limit is -1; it must be at least 0
 train_batch([FOX], tag="x")
     ArgumentError: train_batch has no argument 'tag'. Did you mean 'tags'?
 train_batch([])
@@ -204,7 +217,7 @@ Library(foldr="x")
 Library(5)
     ArgumentError: folder is 5 (int); expected a path or None
 library.save("a fox")
-    ArgumentError: prompt is 'a fox' (str); expected a SoftPrompt
+    ArgumentError: prompt is 'a fox' (str); expected a SoftPrompt or an Entry
 library.save(prompt, name="a/b")
     BadName: the name contains '/'. Use letters, digits, '-', '_' and spaces.
 library.open(3)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from softprompt import Library, TrainConfig, train_batch
+from softprompt import Library, TrainConfig, iter_batch, train_batch
 from softprompt.batches import Batch, BatchProgress, Defaults, Result
 from softprompt.batches.row_job import ROW_KEYS
 from softprompt.batches.rows import MAX_LINE_BYTES, Row, RowKeys, read_rows
@@ -375,7 +375,7 @@ def test_edited_file_trains_only_new_rows(tmp_path: Path) -> None:
     file.write_text("\n".join(PROMPTS[:2]))
     list(train_batch(file, SHORT))
     file.write_text("\n".join([PROMPTS[2], PROMPTS[1], PROMPTS[0]]))
-    assert [(result.line, result.state) for result in train_batch(file, SHORT)] == [
+    assert [(result.line, result.state) for result in iter_batch(file, SHORT)] == [
         (2, "before"),
         (3, "before"),
         (1, "trained"),
@@ -488,7 +488,7 @@ def test_prompt_saved_by_another_process_is_not_a_failure(tmp_path: Path) -> Non
 
 def test_output_file_has_one_line_per_prompt(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    results = list(train_batch([*PROMPTS, ""], SHORT, out=out))
+    results = list(iter_batch([*PROMPTS, ""], SHORT, out=out))
     lines = read_lines(out)
     assert lines == [result.as_dict() for result in results]
     assert [line["error"]["kind"] for line in lines if line["error"]] == ["PromptError"]

@@ -19,7 +19,7 @@ from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
 from softprompt.errors import BadName, ConfigError, PromptError
 from softprompt.jobs.job import TrainJob
-from softprompt.library import entry as entries
+from softprompt.prompts import prompt_file
 from softprompt.worker import protocol as p
 from tests.commands import all_commands
 from tests.conftest import FOX
@@ -119,7 +119,7 @@ def test_the_python_api_refuses_invalid_text_with_a_typed_error() -> None:
 
 def test_entries_saved_by_version_0_1_still_open_and_can_be_changed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(entries, "_check_texts", lambda _: None)
+        patch.setattr(prompt_file, "_check_texts", lambda _: None)
         entry = Library().save(a_prompt(name="old", hard_prompt=f"{BAD_TEXT} 🦊"))
     assert Library().open(entry.id).prompt.hard_prompt == "a caf\ufffd 🦊"
     assert json.loads(run("list", "--json").stdout)[0]["hard_prompt"] == "a caf\ufffd 🦊"

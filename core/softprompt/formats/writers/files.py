@@ -40,10 +40,11 @@ def output_path(out: Path | None, stem: str, suffix: str) -> Path:
 
     None means the current folder. Raises ExportRefused if the suffix is wrong or the folder does not exist.
     """
-    folder = Path.cwd() if out is None else out.absolute()
+    folder = out or Path()
     try:
+        folder = folder.absolute()
         is_folder, has_parent = folder.is_dir(), folder.parent.is_dir()
-    except OSError as error:  # the name is too long
+    except OSError as error:  # the name is too long, or the working folder is gone
         raise _write_error(folder, error) from error
     if out is None or is_folder:
         return folder / f"{stem}{suffix}"
