@@ -16,7 +16,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -68,15 +67,18 @@ def checked(function: Any = None, *, settings: type | None = None, renamed: Mapp
 
 
 def _checked(function: Callable[..., Any], settings: frozenset[str], renamed: Mapping[str, str]) -> Callable[..., Any]:
-    signature = inspect.signature(function)
-    checks = {
-        name: _check_for(parameter.annotation)
-        for name, parameter in signature.parameters.items()
-        if name not in _SELF and parameter.kind is not parameter.VAR_KEYWORD
-    }
+    @functools.cache
+    def signature_and_checks() -> tuple[inspect.Signature, dict[str, Check]]:
+        signature = inspect.signature(function)  # at the first call, because all of them would delay a start by 10 ms
+        return signature, {
+            name: _check_for(parameter.annotation)
+            for name, parameter in signature.parameters.items()
+            if name not in _SELF and parameter.kind is not parameter.VAR_KEYWORD
+        }
 
     @functools.wraps(function)
     def checked_function(*args: Any, **kwargs: Any) -> Any:
+        signature, checks = signature_and_checks()
         label = type(args[0]).__name__ if function.__name__ == "__init__" and args else function.__name__
         for old, new in renamed.items():
             if old in kwargs and new not in kwargs:
@@ -161,6 +163,8 @@ def _unknown_argument(
         for known, parameter in signature.parameters.items()
         if known not in _SELF and parameter.kind is not parameter.VAR_KEYWORD
     ]
+    from difflib import get_close_matches
+
     close = get_close_matches(name, [*names, *sorted(settings)], 1)
     hint = f"Did you mean '{close[0]}'?" if close else f"It has: {', '.join([*names, *sorted(settings)]) or 'none'}."
     return ArgumentError(f"{function} has no argument '{name[:MAX_SHOWN_LENGTH]}'. {hint}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Literal, TypedDict, get_args
 
@@ -322,6 +321,8 @@ _PLAIN_TYPES = (int, float, str, bool, tuple, type(None))  # checked for every r
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise ConfigError, with the nearest choice, unless `value` is one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
+        from difflib import get_close_matches
+
         close = get_close_matches(value, allowed, 1) if isinstance(value, str) else []
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"{name} is {_format_value(value)}; it must be one of: {', '.join(allowed)}.{hint}")

@@ -26,7 +26,6 @@ from softprompt.library.index import Index
 from softprompt.library.names import as_tag_list, check_name, make_unique, name_key
 from softprompt.library.queries import SORTS, EntryPage, EntryQuery, EntrySummary
 from softprompt.library.revisions import Revisions
-from softprompt.prompts.html import show_figures
 from softprompt.prompts.visible_text import format_count, quote
 from softprompt.system.files import PARTIAL_SUFFIX, retry_after_freeing_cache
 from softprompt.system.filesystems import is_open_to_others
@@ -116,6 +115,8 @@ class Lookup:
         return f"Library({quote(display_path(self.folder.parent), MAX_FOLDER_LENGTH)}, {self._describe()})"
 
     def _repr_html_(self) -> str:
+        from softprompt.prompts.html import show_figures  # listing needs no HTML
+
         try:
             page = self.list(limit=queries.MAX_SHOWN)
         except SoftPromptError as error:

@@ -14,7 +14,6 @@ from softprompt.errors import EntryDamaged
 from softprompt.library.index import COLUMNS, ForeignIndexError, filter_terms
 from softprompt.library.names import name_key
 from softprompt.library.search_terms import split_words
-from softprompt.prompts.html import show_table
 from softprompt.prompts.visible_text import format_count, short_repr
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ class EntryPage:
 
 def show_entries(title: str, page: EntryPage) -> str:
     """Return a page of entries as HTML."""
+    from softprompt.prompts.html import show_table  # listing needs no HTML
+
     rows = [
         (entry.name, entry.hard_prompt, entry.tokens, entry.model, entry.similarity, entry.composed)
         for entry in page.entries[:MAX_SHOWN]

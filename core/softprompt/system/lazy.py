@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from sys import modules as loaded_modules
 from typing import Any
@@ -31,6 +30,8 @@ def lazy_names(
         elif name in constants:
             value = constants[name]()
         else:
+            from difflib import get_close_matches
+
             close = "" if name.startswith("_") else ", ".join(get_close_matches(name, [*modules, *constants], 1))
             hint = f". Did you mean {close!r}?" if close else ""
             raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
