@@ -67,7 +67,10 @@ class SoftPromptError(Exception):
 
 
 def _as_printable(char: str) -> str:
-    return char if char.isprintable() else repr(char)[1:-1]
+    if char.isprintable():
+        return char
+    # U+2400 and up: the visible symbol of each control character, as everywhere else in this program
+    return chr(0x2400 + ord(char)) if ord(char) < 0x20 else repr(char)[1:-1]
 
 
 def is_bad_input(error: SoftPromptError) -> bool:

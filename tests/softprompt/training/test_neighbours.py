@@ -222,9 +222,9 @@ def test_a_run_records_its_number_of_threads_and_gives_other_bits_with_another(
     results = []
     for count in (1, 2):
         chosen(count)
-        results.append(list(iter_train(encoder, FOX, **THREADED)))
-        assert [report.state().threads for report in results[-1]] == [count] * 2
-    assert bits(results[0][-1].vectors) != bits(results[1][-1].vectors)
+        results.append([(report, report.state()) for report in iter_train(encoder, FOX, **THREADED)])
+        assert [state.threads for _, state in results[-1]] == [count] * 2
+    assert bits(results[0][-1][0].vectors) != bits(results[1][-1][0].vectors)
 
 
 @needs_two_cores

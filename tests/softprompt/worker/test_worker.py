@@ -338,7 +338,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"config": {"tokens": 10**30}}, "ConfigError", "from 1 to 4,096"),
     ({"config": {"against": [1], "objective": "contrastive"}}, "ConfigError", "against"),
     ({"config": {"init": "soft"}}, "ConfigError", "none was given"),
-    ({"config": []}, "ConfigError", "this is not a valid job"),
+    ({"config": []}, "ConfigError", "the settings are a list; they must be a dict"),
     ({"prompt": "fox " * 200}, "PromptTooLong", "the prompt has 200 tokens, but mini has room for 75"),
     ({"prompt": "🦊" * MAX_PROMPT_LENGTH}, "PromptError", "can be tokenized"),
     ({"prompt": " "}, "PromptError", "the prompt is empty"),
