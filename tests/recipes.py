@@ -23,6 +23,7 @@ NOTEBOOK, OPEN_CLIP, TRANSFORMERS, DIFFUSERS = (
     "A notebook", "The vectors in open_clip", "The vectors in transformers", "The vectors in diffusers",
 )  # fmt: skip
 Constants = dict[str, str | int]
+KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH"}
 AT_ONCE = 2  # recipes that run at the same time
 SD_WIDTH = 768  # of the text encoder of Stable Diffusion 1.x
 
@@ -183,8 +184,10 @@ def _output(command: list[str]) -> str:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a user's script: nothing leads to this repository."""
-    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    """Return the environment of a user's script: nothing leads to this repository or comes from other tests."""
+    inherited = {
+        key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith("OPENBLAS_")
+    }
     return inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | changes  # one thread: several run at once
 
 

@@ -105,7 +105,7 @@ def test_a_recipe_is_a_short_script() -> None:
 def test_the_recipes_run_from_the_wheel(python: Path, tmp_path: Path) -> None:
     outputs = run_recipes(python, tmp_path, RECIPES)
     wrong = {title: output for title, output in outputs.items() if not re.search(OUTPUTS[title], output)}
-    assert wrong == {}
+    assert wrong == {}, wrong
     assert not re.search(r"warning|error|traceback", outputs[NOTEBOOK], re.IGNORECASE)
 
 

@@ -84,4 +84,4 @@ def _new_bar(label: str, unit: str) -> Any:
         simplefilter("ignore")  # in a notebook without ipywidgets, tqdm warns and shows text instead
         from tqdm.auto import tqdm  # 30 ms, and widgets in a notebook
 
-        return tqdm(desc=label, unit=unit)
+        return tqdm(desc=label, unit=unit, disable=False)  # a caller who asks for it outranks TQDM_DISABLE
