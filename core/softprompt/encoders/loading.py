@@ -22,24 +22,7 @@ def load_encoder(
     precision: str = "float32",
     on_progress: OnBytes | None = None,
 ) -> TextEncoder:
-    """Load a text encoder by name, downloading its weights if necessary.
-
-    Args:
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        precision: "float32" or "bfloat16", for the text tower. Soft tokens, losses and results are always float32.
-        on_progress: called during a download with the bytes received so far and the total.
-
-    Raises:
-        UnknownModel: no model has this name.
-        ModelRefused: this version cannot run the model faithfully.
-        ModelUnavailable: the model cannot be downloaded or loaded at the moment.
-        ConfigError: `precision` is unknown.
-        DeviceError: this machine has no such device.
-
-    Example:
-        encoder = load_encoder("mini")
-        encoder.encode(["a cat", "a dog"]).shape  # (2, 384)
-    """
+    """Load a text encoder by name, as `softprompt.load_encoder` does, which documents the arguments and errors."""
     check_precision(precision)
     check_device(device)
     with spin_limited():
