@@ -38,6 +38,8 @@ def a_prompt(**changes: Any) -> SoftPrompt:
         "warnings": ("a note",),
         "versions": {"torch": "2"},
     }
+    if "losses" in changes:
+        values["similarities"] = changes["losses"]
     return SoftPrompt(**values | changes)
 
 

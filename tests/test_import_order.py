@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "softprompt": (
         ("errors",),
+        ("argument_types",),
         ("arguments",),
         ("system", "text_states"),
         ("prompts",),
@@ -42,7 +43,7 @@ LAYERS = {
     ),
 }
 FLAT = {
-    "softprompt": {"arguments", "errors", "config", "text_states"},
+    "softprompt": {"argument_types", "arguments", "errors", "config", "text_states"},
     "softprompt_tui": {
         "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context",
         "main_screen", "commands", "app", "terminal", "__main__",

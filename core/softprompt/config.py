@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, TypedDict, get_args
 
-from softprompt.arguments import checked_fields, describe, list_of_strings, plain_number
+from softprompt.argument_types import describe, list_of_strings, plain_number
+from softprompt.arguments import checked_fields
 from softprompt.errors import ConfigError, DeviceError, check_text, option, wording
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.text_states import ImageProgram
@@ -23,6 +24,7 @@ HardInit = Literal["words", "random"]
 MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history takes 300 MB
 MAX_HARD_TOKENS = 64
 MAX_TOKENS = 4096  # far above any text encoder's context length
+MAX_CONTEXTS = 1000
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
@@ -140,6 +142,7 @@ class TrainConfig:
             ("long", LongPromptPolicy),
         ):
             check_choice(name, getattr(self, name), get_args(allowed))
+        check_context_count(self.contexts)
         if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
@@ -316,6 +319,12 @@ def _convert_numbers(config: TrainConfig | HardConfig) -> None:
 
 
 _PLAIN_TYPES = (int, float, str, bool, tuple, type(None))  # checked for every row of a batch, so it must be cheap
+
+
+def check_context_count(contexts: str | Sequence[str]) -> None:
+    """Raise ConfigError for more contexts than a training run can use: each costs two encoded texts."""
+    if not isinstance(contexts, str) and len(contexts) > MAX_CONTEXTS:
+        raise ConfigError(f"contexts has {len(contexts):,} items; it must have at most {MAX_CONTEXTS:,}")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from softprompt.api.values import as_soft_prompt
-from softprompt.arguments import checked, wrong_type
+from softprompt.argument_types import wrong_type
+from softprompt.arguments import checked
 from softprompt.composition import composer
 from softprompt.composition.composer import CompositionScore, EncodedComposition
 from softprompt.encoders.clip.text_encoder import TextEncoder

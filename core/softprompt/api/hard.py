@@ -72,6 +72,9 @@ def as_hard_prompt(
     """
     check_choice("long", long, get_args(LongPromptPolicy))
     if isinstance(prompt, HardPrompt):
+        size = encoder.tower.table.shape[0]
+        if not all(0 <= token < size for chunk in prompt.chunks for token in chunk):
+            raise ArgumentError(f"prompt has token ids that {encoder.name} does not have; expected 0 to {size - 1:,}")
         return prompt
     if isinstance(prompt, str):
         return tokenize_prompt(encoder, prompt, long)

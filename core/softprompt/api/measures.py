@@ -9,7 +9,7 @@ from torch import Tensor
 from softprompt.api.hard import as_hard_prompt
 from softprompt.api.values import as_soft_prompt
 from softprompt.arguments import checked
-from softprompt.config import LongPromptPolicy, TrainConfig
+from softprompt.config import LongPromptPolicy, TrainConfig, check_context_count
 from softprompt.encoders.base import check_token_count
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, ConfigError
@@ -50,6 +50,7 @@ def grade(
     """
     if vectors is None and not isinstance(prompt, SoftPrompt | Entry):
         raise ArgumentError("grade needs the argument 'vectors' unless prompt is a SoftPrompt")
+    check_context_count(contexts)
     measured = vectors if vectors is not None else prompt
     array = as_vectors(encoder, measured)  # type: ignore[arg-type]
     return fidelity.grade(encoder, as_hard_prompt(encoder, prompt, long), array, contexts)

@@ -31,6 +31,7 @@ from softprompt.training.token_sweep import SweepReport, sweep_results
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_INTERVAL = 10  # steps between reports
 Meanings = Sequence[WeightedText | tuple[str, float]]
 
 
@@ -43,7 +44,7 @@ def train(  # type: ignore[overload-overlap]  # a string is a sequence of string
     meanings: Sequence[WeightedText | tuple[str, float]] = (),
     start: SoftPrompt | Entry | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
-    interval: Interval = 10,
+    interval: Interval = _INTERVAL,
     resume: TrainingState | None = None,
     progress: bool = False,
     **settings: Unpack[TrainSettings],
@@ -70,7 +71,7 @@ def train(
     meanings: Sequence[WeightedText | tuple[str, float]] = (),
     start: SoftPrompt | Entry | Array | Tensor | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
-    interval: Interval = 10,
+    interval: Interval = _INTERVAL,
     resume: TrainingState | None = None,
     progress: bool = False,
     **settings: Unpack[TrainSettings],
@@ -105,9 +106,15 @@ def train(
         with ProgressBar(progress, "training") as bar:
             training = _iter_train(encoder, text, _merge(config, settings), meanings, start, interval, resume)
             return drive(training, bar.watch(_figures, on_report))
-    alone = {"meanings": meanings or None, "start": start, "on_report": on_report, "resume": resume}
-    for name, value in alone.items():
-        if value is not None:
+    alone = {
+        "meanings": bool(meanings),
+        "start": start is not None,
+        "on_report": on_report is not None,
+        "interval": interval != _INTERVAL,
+        "resume": resume is not None,
+    }
+    for name, is_given in alone.items():
+        if is_given:
             raise ArgumentError(f"{name} goes with a single text, but text is a list. Train the texts one by one.")
     return _train_list(encoder, text, _merge(config, settings), progress)
 
@@ -120,7 +127,7 @@ def iter_train(
     *,
     meanings: Sequence[WeightedText | tuple[str, float]] = (),
     start: SoftPrompt | Entry | Array | Tensor | None = None,
-    interval: Interval = 10,
+    interval: Interval = _INTERVAL,
     resume: TrainingState | None = None,
     **settings: Unpack[TrainSettings],
 ) -> Generator[Report, bool | None, SoftPrompt]:
@@ -192,7 +199,7 @@ def sweep(
     *,
     meanings: Sequence[WeightedText | tuple[str, float]] = (),
     on_report: Callable[[SweepReport], bool | None] | None = None,
-    interval: Interval = 10,
+    interval: Interval = _INTERVAL,
     progress: bool = False,
     **settings: Unpack[TrainSettings],
 ) -> Sweep:
@@ -233,7 +240,7 @@ def port(
     prompt: SoftPrompt | Entry,
     *,
     on_report: Callable[[Report], bool | None] | None = None,
-    interval: Interval = 10,
+    interval: Interval = _INTERVAL,
     progress: bool = False,
     **settings: Unpack[TrainSettings],
 ) -> SoftPrompt:

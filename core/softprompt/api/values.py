@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from softprompt.arguments import describe, plain_number
+from softprompt.argument_types import describe, plain_number
 from softprompt.errors import ArgumentError, PromptError, how_to_assign_prompt
 from softprompt.library.entry import Entry
 from softprompt.prompts.lineage import WeightedText

@@ -19,6 +19,7 @@ from softprompt.errors import (
     HomeError,
     SoftPromptError,
     command,
+    shorten,
     without_stop,
 )
 from softprompt.library import queries
@@ -29,7 +30,7 @@ from softprompt.library.revisions import Revisions
 from softprompt.prompts.visible_text import format_count, quote
 from softprompt.system.files import PARTIAL_SUFFIX, retry_after_freeing_cache
 from softprompt.system.filesystems import is_open_to_others
-from softprompt.system.paths import HOME_VARIABLE, data_folder, display_path, expand_path, make_folder
+from softprompt.system.paths import data_folder, display_path, expand_path, how_to_move, make_folder
 
 if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from pandas import DataFrame
@@ -80,7 +81,7 @@ class Lookup:
                 )
         except OSError as error:
             raise HomeError(
-                f"cannot write to {self.entries}: {error.strerror}. Fix this, or set {HOME_VARIABLE} to another folder."
+                f"cannot write to {self.entries}: {error.strerror}. Fix this, or {how_to_move(self.entries)}."
             ) from error
         finally:
             with suppress(OSError):  # `scan` removes it later
@@ -192,9 +193,10 @@ class Lookup:
         matches = self.index.run_query(lambda db: queries.find_entries(db, self.path, name, trashed))
         if len(matches) == 1:
             return matches[0]
+        label = shorten(repr(name), 80)
         if matches:
             raise EntryNotFound(
-                f"several soft prompts are named {name!r}: {', '.join(entry.id for entry in matches)}. Use an id."
+                f"several soft prompts are named {label}: {', '.join(entry.id for entry in matches)}. Use an id."
             )
         damaged = self.index.run_query(lambda db: queries.find_damaged(db, name))
         if len(damaged) == 1 and not trashed:
@@ -203,13 +205,13 @@ class Lookup:
             raise EntryDamaged(f"{without_stop(message)}. Run {restore} to restore the last intact revision, if any.")
         if trashed:
             show_all = command("list --trash", "library.list(trashed=True)")
-            raise EntryNotFound(f"no soft prompt in the trash is named {name!r}. {show_all} shows all.")
+            raise EntryNotFound(f"no soft prompt in the trash is named {label}. {show_all} shows all.")
         if self.index.run_query(lambda db: queries.find_entries(db, self.path, name, True)):
             restore = command(f"restore {name}", f"library.restore({name!r})")
             raise EntryNotFound(f"{name} is in the trash. Run {restore} to restore it.")
         names = self.index.run_query(lambda db: queries.find_close_names(db, name))
         raise EntryNotFound(
-            f"no soft prompt is named {name!r}. "
+            f"no soft prompt is named {label}. "
             + (f"Close: {', '.join(names)}." if names else f"{command('list', 'library.list()')} shows all.")
         )
 

@@ -17,7 +17,7 @@ from softprompt.errors import EntryDamaged, HomeError, LibraryError
 from softprompt.library.header import MAX_ENTRY_BYTES, read_provenance
 from softprompt.prompts.safetensors_header import MAX_HEADER_BYTES, header_length
 from softprompt.system.files import is_partial, read_file, remove_stale_partial, sync_folder, write_new
-from softprompt.system.paths import HOME_VARIABLE, make_folder
+from softprompt.system.paths import how_to_move, make_folder
 
 if TYPE_CHECKING:  # imports numpy, which takes 0.1 s and is not needed for listing
     from softprompt.library.entry import Entry, Tombstone
@@ -62,7 +62,8 @@ class Revisions:
             raise self._read_error(error) from error
 
     def _read_error(self, error: OSError) -> HomeError:
-        return HomeError(f"cannot read {self.folder}: {error.strerror}. Set {HOME_VARIABLE} to a folder that you own.")
+        advice = how_to_move(self.folder, "a folder that you own")
+        return HomeError(f"cannot read {self.folder}: {error.strerror}. Fix this, or {advice}.")
 
     def changed_at(self) -> int:
         """Return the folder's mtime in ns, or 0 if there is no folder. It changes when files are added or removed."""
@@ -135,7 +136,7 @@ class Revisions:
         except OSError as error:
             raise HomeError(
                 f"cannot write {path}: {error.strerror}. Nothing was saved. "
-                f"Free some space, or set {HOME_VARIABLE} to another folder."
+                f"Free some space, or {how_to_move(self.folder)}."
             ) from error
 
     def undo_write(self, entry: Entry) -> None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprompt.arguments import checked, describe
+from softprompt.argument_types import describe
+from softprompt.arguments import checked
 from softprompt.errors import ArgumentError, EntryChanged, EntryDamaged, EntryNotFound, LibraryError, command, shorten
 from softprompt.library import bulk, trash
 from softprompt.library.bulk import LibrarySnapshot

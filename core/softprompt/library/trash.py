@@ -19,6 +19,8 @@ def delete(library: Lookup, name: str, revision: int | None = None) -> str:
     from softprompt.library.entry import Tombstone
 
     entry_id, number = _find_or_damaged(library, name)
+    if revision is not None and revision > library.revisions.newest(entry_id, number):
+        raise EntryNotFound(f"{name} has no revision {revision}, so it was not deleted. Use the revision that you saw.")
     while True:
         number = library.revisions.newest(entry_id, number)
         if _is_trashed(library, entry_id, number):

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from softprompt.arguments import convert_fields
 from softprompt.config import LongPromptPolicy, TrainConfig
+from softprompt.errors import ArgumentError
 from softprompt.prompts.lineage import WeightedText
 
 
@@ -34,6 +36,11 @@ class HardPrompt:
     chunks: tuple[tuple[int, ...], ...]
     dropped: str = ""
     variants: tuple[tuple[float, HardPrompt], ...] = ()
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        if not self.chunks or not all(self.chunks):
+            raise ArgumentError("chunks has no token; expected the token ids of each chunk, such as ((320, 3240),)")
 
     @property
     def tokens(self) -> int:

@@ -79,8 +79,8 @@ def _readout_token_from_dict(values: dict[str, Any]) -> ReadoutToken:
     return ReadoutToken(str(values["token"]), parse_number(values["cosine"]), tuple(alternatives))
 
 
-def check_tensors(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
-    """Raise ValueError unless the tensors of a soft prompt have the right shapes and finite values."""
+def check_shapes(vectors: Array, target: Array, losses: Array, similarities: Array) -> None:
+    """Raise ValueError unless the tensors of a soft prompt have the right shapes."""
     if vectors.ndim != 2 or not vectors.size:
         raise ValueError(f"vectors has the shape {vectors.shape}; it must be (tokens, width)")
     for name, array in (("target", target), ("losses", losses), ("similarities", similarities)):
@@ -89,7 +89,11 @@ def check_tensors(vectors: Array, target: Array, losses: Array, similarities: Ar
     if losses.shape != similarities.shape:
         counts = f"losses has {len(losses):,} values, similarities {len(similarities):,}"
         raise ValueError(f"{counts}; both must have one value per step")
-    for name, array in (("vectors", vectors), ("target", target), ("losses", losses), ("similarities", similarities)):
+
+
+def check_finite(**tensors: Array) -> None:
+    """Raise ValueError if a tensor has a value that is not finite."""
+    for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} contains a number that is not finite")
 

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from softprompt.arguments import checked
-from softprompt.errors import ExportRefused, FileInTheWay, FileRefused, describe_error, without_stop
+from softprompt.arguments import checked, convert_fields
+from softprompt.errors import ArgumentError, ExportRefused, FileInTheWay, FileRefused, describe_error, without_stop
 from softprompt.prompts import html, optional_packages, prompt_file
 from softprompt.prompts.lineage import Ancestor as Ancestor
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.results import ContextFidelity, HardReadout, ReadoutToken
 from softprompt.prompts.safetensors_header import EMB_PARAMS
-from softprompt.prompts.serialization import check_tensors, fidelity_as_dict, parse_fields, readout_token_as_dict
+from softprompt.prompts.serialization import (
+    check_finite,
+    check_shapes,
+    fidelity_as_dict,
+    parse_fields,
+    readout_token_as_dict,
+)
 from softprompt.prompts.validation import check_source_size
 from softprompt.prompts.values import Array as Array
 from softprompt.prompts.values import ComparedByValue, are_equal, as_read_only
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _ARRAYS = ("vectors", *prompt_file.EXTRA_TENSORS)
-_DICTS = ("config", "versions", "hidden", "source")
 # errors that invalid values cause while they are read or written
 _VALUE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
@@ -98,11 +103,13 @@ class SoftPrompt(ComparedByValue):
     hard: HardReadout | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self, skipped=_ARRAYS)
         for name in _ARRAYS:
             object.__setattr__(self, name, as_read_only(getattr(self, name)))
-        for name in _DICTS:  # so that copies, such as those of `named`, do not share them
-            if isinstance(values := getattr(self, name), dict):
-                object.__setattr__(self, name, values.copy())
+        try:
+            check_shapes(self.vectors, self.target, self.losses, self.similarities)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy or an unpickled soft prompt. Pickle and `copy.deepcopy` make arrays writable."""
@@ -277,7 +284,8 @@ class SoftPrompt(ComparedByValue):
 
         Raises KeyError, TypeError or ValueError for invalid values.
         """
-        check_tensors(vectors, target, losses, similarities)
+        check_shapes(vectors, target, losses, similarities)
+        check_finite(vectors=vectors, target=target, losses=losses, similarities=similarities)
         return cls(
             vectors=vectors, target=target, losses=losses, similarities=similarities, **parse_fields(dict(values))
         )

@@ -92,6 +92,14 @@ def _home_subfolder(part: str) -> Path | None:
         raise HomeError(f"{HOME_VARIABLE} is {home!r}, which names an unknown user. Set it to a folder.") from error
 
 
+def how_to_move(folder: Path, fix: str = "another folder") -> str:
+    """Return advice for a folder that cannot be used: the variable that chose it or, if a caller did, the folder."""
+    with suppress(HomeError):
+        if folder.is_relative_to(data_folder()):
+            return f"set {HOME_VARIABLE} to {fix}"
+    return f"use {fix}"
+
+
 def find_privacy_problem(folder: Path) -> str:
     """Return why a folder is not private to this user, or "". Raises OSError."""
     status = folder.lstat()
@@ -119,8 +127,6 @@ def make_folder(folder: Path) -> Path:
         if folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, "it is another user's link")
     except OSError as error:
-        raise HomeError(
-            f"cannot create {folder}: {error.strerror}. Set {HOME_VARIABLE} to a folder that you can write to, "
-            "or fix this one."
-        ) from error
+        advice = how_to_move(folder, "a folder that you can write to")
+        raise HomeError(f"cannot create {folder}: {error.strerror}. Fix this folder, or {advice}.") from error
     return folder

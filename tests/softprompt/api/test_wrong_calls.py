@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ from tests.conftest import FOX
 # a call, and below it the type and message of its error
 WRONG_CALLS = r"""
 # the encoder
+train(encoder, {"a", "b"})
+    ArgumentError: text is a set, which has no order; expected a list of strings
+train(encoder, ["a"], interval=5)
+    ArgumentError: interval goes with a single text, but text is a list. Train the texts one by one.
+train(encoder, FOX, contexts=[f"{i} {{}}" for i in range(1001)])
+    ConfigError: contexts has 1,001 items; it must have at most 1,000
 train("mini", FOX)
     ArgumentError: encoder is 'mini' (str); expected a TextEncoder. Load one with
     softprompt.load_encoder('mini').
@@ -245,8 +252,27 @@ library.save(prompt, id="fox")
     ArgumentError: id is 'fox'; expected 16 digits and letters from a to f
 library.restore_backup("/dev/zero")
     ArchiveError: cannot read /dev/zero: it is not a regular file. Use a file that `back_up` wrote.
+library.delete("fox", revision=99)
+    EntryNotFound: fox has no revision 99, so it was not deleted. Use the revision that you saw.
 prompt.plot(ax=5)
     ArgumentError: ax is 5 (int); expected matplotlib's Axes or None
+# values built by hand
+replace(prompt, vectors=np.zeros(3, np.float32))
+    ArgumentError: vectors has the shape (3,); it must be (tokens, width)
+replace(prompt, losses=np.zeros(50, np.float32))
+    ArgumentError: losses has 50 values, similarities 5; both must have one value per step
+replace(prompt, config=None)
+    ArgumentError: SoftPrompt.config is None; expected a dict
+replace(prompt, meanings=("a",))
+    ArgumentError: SoftPrompt.meanings is a tuple; expected a tuple of WeightedText
+replace(prompt, composition=5)
+    ArgumentError: SoftPrompt.composition is 5 (int); expected a ContextFidelity or None
+HardPrompt("a", 7)
+    ArgumentError: HardPrompt.chunks is 7 (int); expected a tuple of tuples of whole numbers
+HardPrompt("a", ())
+    ArgumentError: chunks has no token; expected the token ids of each chunk, such as ((320, 3240),)
+grade(encoder, HardPrompt("a", ((10**9,),)), prompt)
+    ArgumentError: prompt has token ids that mini does not have; expected 0 to 49,407
 """
 CALLS = re.findall(r"^(\S.*)\n((?: {4}.*\n)+)", WRONG_CALLS, re.MULTILINE)
 
@@ -268,7 +294,7 @@ def evaluate(encoder: TextEncoder, fox: SoftPrompt, state: TrainingState) -> Cal
     library.save(fox)
     public = {name: getattr(softprompt, name) for name in softprompt.__all__}
     names = public | {"encoder": encoder, "prompt": fox, "library": library, "state": state, "FOX": FOX}
-    names |= {"np": np, "pd": pandas, "torch": torch}
+    names |= {"replace": replace, "np": np, "pd": pandas, "torch": torch}
     return lambda call: eval(call, names)
 
 

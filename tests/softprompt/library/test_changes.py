@@ -434,7 +434,8 @@ def test_unknown_settings_are_preserved(library: Library) -> None:
 
 @pytest.mark.parametrize(("losses", "similarities"), [(3, 1), (0, 2)])
 def test_losses_and_similarities_must_have_equal_length(library: Library, losses: int, similarities: int) -> None:
-    odd = a_prompt(name="odd", losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
+    odd = a_prompt(name="odd")
+    odd.__dict__.update(losses=np.zeros(losses, np.float32), similarities=np.zeros(similarities, np.float32))
     library.path("ab" * 8, 1).write_bytes(pack(Entry("ab" * 8, 1, odd)))
     with pytest.raises(EntryDamaged, match="both must have one value per step"):
         library.open("ab" * 8)
@@ -446,20 +447,15 @@ V = np.ones((2, 4), np.float32)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": V[0, :3]}, "losses has 3 values, similarities 5"),
         ({"losses": V[0] * np.inf, "similarities": V[0]}, "losses contains a number that is not finite"),
         ({"losses": V[0], "similarities": V[0] * np.nan}, "similarities contains a number that is not finite"),
         ({"vectors": V * np.nan}, "vectors contains a number that is not finite"),
         ({"vectors": V.astype(np.float64) * 1e300}, "vectors contains a number that is not finite"),
         ({"target": V[0] * np.inf}, "target contains a number that is not finite"),
-        ({"target": V}, "target has the shape (2, 4); it must have one dimension"),
-        ({"vectors": V[0]}, "vectors has the shape (4,)"),
-        ({"vectors": V[:0]}, "vectors has the shape (0, 4)"),
         ({"vectors": V.astype(int)}, "vectors has dtype int64; expected float32"),
         ({"vectors": [["a"]]}, "vectors has dtype <U1; expected float32"),
         ({"vectors": V * 1j}, "vectors has dtype complex64; expected float32"),
         ({"similarity": float("nan")}, "similarity is nan, which is not finite"),
-        ({"similarity": np.float32(1)}, "similarity is np.float32(1.0); expected a string"),
         ({"hidden": {"sd1": float("inf")}}, "hidden.sd1 is inf, which is not finite"),
         ({"composition": ContextFidelity((ContextScore("{} x", float("nan"), 0.1),))}, "composition.mean is nan"),
         ({"steps": -1}, "steps or seconds"),
@@ -468,7 +464,6 @@ V = np.ones((2, 4), np.float32)
         ({"config": {"x": {1: 2, "1": 3}}}, "config.x has the key 1; expected a string"),
         ({"source": {"x": object()}}, "source.x is <object"),
         ({"source": {"x": [1]}}, "its source contains a list"),
-        ({"model": None}, "model cannot be None"),
         ({"warnings": ("a" * (16 << 20),)}, "truncated"),
         ({"config": {"x": functools.reduce(lambda inner, _: [inner], range(3000), [])}}, "recursion"),  # type: ignore[arg-type, return-value]
     ],

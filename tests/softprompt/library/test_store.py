@@ -88,8 +88,10 @@ def test_malformed_header_is_rejected() -> None:
 def test_values_of_the_wrong_type_are_rejected(changes: dict[str, Any]) -> None:
     from softprompt.library.entry import Entry, pack
 
+    prompt = a_prompt()
+    prompt.__dict__.update(changes)  # the constructor refuses them
     with pytest.raises(EntryDamaged, match="is not a valid library entry"):
-        unpack(pack(Entry("ab", 1, a_prompt(**changes))), "file")
+        unpack(pack(Entry("ab", 1, prompt)), "file")
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "link"])
@@ -141,7 +143,7 @@ def test_file_system_without_hard_links_works(monkeypatch: pytest.MonkeyPatch) -
 def test_prepare_reports_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "file"))
-    with pytest.raises(HomeError, match=r"cannot create .*Set SOFTPROMPT_HOME to a folder"):
+    with pytest.raises(HomeError, match=r"cannot create .*set SOFTPROMPT_HOME to a folder"):
         Library().prepare()
 
 

@@ -122,10 +122,7 @@ def test_save_replaces_a_file_only_on_request_and_never_anything_else(tmp_path: 
     [
         ({"similarity": math.nan}, "similarity is nan"),
         ({"vectors": np.full((2, 4), np.nan, np.float32)}, "finite"),
-        ({"vectors": np.zeros(4, np.float32)}, "its vectors"),
         ({"config": {"rate": np.float32(0.5)}}, r"config\.rate"),
-        ({"config": {1: "a"}}, "its config"),
-        ({"device": 3}, "device cannot be 3"),
         ({"source": {"note": "x" * 5000}}, "source"),
     ],
 )
@@ -237,7 +234,9 @@ def test_prompts_are_equal_if_all_their_fields_are() -> None:
     for field in fields(SoftPrompt):
         value = getattr(prompt, field.name)
         other = value + 1 if isinstance(value, np.ndarray) else None if value is not None else "x"
-        assert replace(prompt, **{field.name: other}) != prompt, field.name
+        changed = replace(prompt)
+        changed.__dict__[field.name] = other  # of another type, which the constructor refuses
+        assert changed != prompt, field.name
     assert prompt != "a red fox"
     assert prompt != prompt.vectors.tolist()
 

@@ -174,7 +174,7 @@ def test_a_home_that_is_not_writable_is_bad_input(run: Run, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     result = run("train", "a fox", SOFTPROMPT_HOME=str(tmp_path / "file"))
     assert result.returncode == 2
-    assert "Set SOFTPROMPT_HOME to a folder that you can write to" in result.stderr
+    assert "set SOFTPROMPT_HOME to a folder that you can write to" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
