@@ -23,6 +23,7 @@ from typing import Literal, get_args
 
 ImageProgram = Literal["sd1", "sd2", "sdxl", "flux"]
 ALL_FAMILIES: tuple[ImageProgram, ...] = get_args(ImageProgram)
+FAMILY_NAMES: dict[ImageProgram, str] = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "flux": "Flux"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def families_for(width: int, layers: int) -> tuple[ImageProgram, ...]:
     """
     known = KNOWN_ENCODERS.get(width)
     return known.families if known and known.layers == layers else ALL_FAMILIES
+
+
+def families_reading(model: str) -> tuple[ImageProgram, ...]:
+    """Return the families whose programs use exactly this model, by its open_clip name."""
+    return next((encoder.families for encoder in KNOWN_ENCODERS.values() if encoder.model == model), ())
 
 
 def is_stand_in(model: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.system.devices import cpu_name
 
 Call = Callable[[], object]
 
@@ -51,14 +51,14 @@ def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
     device = encoder.device
     matmul = Matmul(device, encoder.tower.table.dtype)
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         device=str(device),
         device_name=torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else _cpu_name()
+        else cpu_name()
         if device.type == "cpu"
         else "",
         memory=_memory_bytes(device),
@@ -151,13 +151,6 @@ def _release_freed_memory() -> None:
     """Make the C library return freed memory to the system: 190 MB after a batch of 64 on `mini`."""
     with suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _cpu_name() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def _memory_bytes(device: torch.device) -> int:

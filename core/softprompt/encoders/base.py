@@ -8,7 +8,7 @@ trainer.measure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 Row = Sequence[int]
+OnStage = Callable[[str], None]
+"""Called with what loading a model does next, such as "reading the weights"."""
 
 
 @dataclass(frozen=True)

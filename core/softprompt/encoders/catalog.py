@@ -12,10 +12,12 @@ from typing import Any
 
 from softprompt.errors import ModelUnavailable, UnknownModel, command, describe_error_with_type
 from softprompt.system.paths import cache_folder
+from softprompt.text_states import ImageProgram, families_reading
 
 MINI = "mini"
 MINI_FOLDER = files("softprompt") / "data" / "mini"
 LOCAL_PREFIX = "local-dir:"  # followed by the path of a model folder
+QUICK_GELU = "-quickgelu"
 CACHE_FORMAT = 1  # appears in the cache file's name
 
 
@@ -52,13 +54,23 @@ class ModelInfo:
         cached = (try_to_load_from_cache(self.repository, file) for file in self.files)
         return next((Path(path) for path in cached if isinstance(path, str)), None)
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the values for JSON output and clients."""
+    @property
+    def read_by(self) -> tuple[ImageProgram, ...]:
+        """The image programs that use this text encoder, such as "sd1" and "sdxl"."""
+        return families_reading(self.name) or families_reading(quick_gelu_name(self.name))
+
+    def as_dict(self, on_disk: bool | None = None) -> dict[str, object]:
+        """Return the values for JSON output and clients.
+
+        Args:
+            on_disk: whether the weights are on disk. By default, this looks for them.
+        """
         sizes = {key: getattr(self, key) for key in ("name", "width", "layers", "context", "parameters")}
         return sizes | {
-            "on_disk": self.weights_path is not None,
+            "on_disk": self.weights_path is not None if on_disk is None else on_disk,
             "needs_transformers": bool(self.tokenizer),
             "refused": self.refused or None,
+            "read_by": list(self.read_by),
         }
 
 
@@ -174,7 +186,10 @@ def _model_info(model: str, tag: str, config: dict[str, Any], source: dict[str, 
     )
 
 
-QUICK_GELU = "-quickgelu"
+def quick_gelu_name(name: str) -> str:
+    """Return the name of the `-quickgelu` variant of a model. There may be no such variant."""
+    model, slash, tag = name.partition("/")
+    return f"{model}{QUICK_GELU}{slash}{tag}"
 
 
 def resolve(name: str) -> ModelInfo:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from filelock import FileLock, SoftFileLock
-
 from softprompt.encoders.catalog import ModelInfo
+from softprompt.encoders.hub_cache import PARTIAL_SUFFIX, repository_folder, try_lock
 from softprompt.errors import ModelUnavailable, model_not_supported, wording
 
 MAX_FAILED_TRIES = 5  # tries that receive no bytes
@@ -125,6 +124,7 @@ def _wait(info: ModelInfo, url: str, seconds: float, failed: int, on_poll: Calla
     while (remaining := deadline - time.monotonic()) > 0:
         on_poll()
         time.sleep(min(remaining, POLL_SECONDS))
+    log.info("trying again")
 
 
 def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_poll: Callable[[], None]) -> Result:
@@ -142,9 +142,8 @@ def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_
 
 
 def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path:
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.file_download import repo_folder_name
 
     url = hf_hub_url(info.repository, file)
 
@@ -163,7 +162,7 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
     etag, size = metadata.etag, metadata.size
     if not etag or not etag.isalnum() or size is None:
         raise _cannot_download(info, "the hub did not report the version and size of the file")
-    blob = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=info.repository, repo_type="model") / "blobs" / etag
+    blob = repository_folder(info.repository) / "blobs" / etag
     if not blob.is_file() or blob.stat().st_size != size:
         try:
             _fetch_blob(info, metadata.location, blob, size, on_progress)
@@ -183,13 +182,13 @@ def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path
 def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: OnBytes | None) -> None:
     """Download `url` to `blob`, resuming a partial download. Verify the size, and the SHA-256 if it names the blob."""
     blob.parent.mkdir(parents=True, exist_ok=True)
-    partial = blob.with_name(f"{blob.name}.softprompt-partial")
+    partial = blob.with_name(f"{blob.name}{PARTIAL_SUFFIX}")
 
     def on_poll() -> None:
         if on_progress:
             on_progress(_file_size(partial), size)
 
-    with _hold_lock(f"{partial}.lock"):  # two processes must not append to the same file
+    with _hold_lock(info, partial, on_poll):  # two processes must not append to the same file
         if blob.is_file() and blob.stat().st_size == size:
             return
         reason, failed = "", 0
@@ -229,14 +228,17 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
 
 
 @contextmanager
-def _hold_lock(path: str) -> Iterator[None]:
-    """Hold a file lock. On file systems without locking, the file's existence is the lock."""
-    lock: FileLock | SoftFileLock = FileLock(path)
-    try:
-        lock.acquire()
-    except NotImplementedError:
-        lock = SoftFileLock(path)
-        lock.acquire()
+def _hold_lock(info: ModelInfo, partial: Path, on_poll: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a download, waiting for another program that downloads the same file."""
+    has_waited = False
+    while (lock := try_lock(partial)) is None:
+        if not has_waited:
+            log.warning("another program is pulling %s; waiting for it (Ctrl-C cancels)", info.name)
+            has_waited = True
+        on_poll()
+        time.sleep(POLL_SECONDS)
+    if has_waited:
+        log.info("the other program has finished or stopped")
     try:
         yield
     finally:

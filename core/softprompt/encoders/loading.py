@@ -12,6 +12,7 @@ from softprompt.errors import ModelUnavailable, describe_error, option
 from softprompt.system.threads import spin_limited
 
 if TYPE_CHECKING:
+    from softprompt.encoders.base import OnStage
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
 
@@ -21,8 +22,13 @@ def load_encoder(
     device: str = "auto",
     precision: str = "float32",
     on_progress: OnBytes | None = None,
+    on_stage: OnStage | None = None,
 ) -> TextEncoder:
-    """Load a text encoder by name, as `softprompt.load_encoder` does, which documents the arguments and errors."""
+    """Load a text encoder by name, as `softprompt.load_encoder` does, which documents the arguments and errors.
+
+    Args:
+        on_stage: called with what happens next, such as "reading the weights". A stage can take many seconds.
+    """
     check_precision(precision)
     check_device(device)
     with spin_limited():
@@ -39,13 +45,19 @@ def load_encoder(
             from softprompt.encoders.clip.openclip import load_by_name
 
             with torch.random.fork_rng(devices=[]):  # open_clip draws random weights before it loads the real ones
-                encoder = load_by_name(name, on_progress)
+                encoder = load_by_name(name, on_progress, on_stage or _ignore_stage)
+    if on_stage and torch_device.type != "cpu":
+        on_stage(f"moving the model to {torch_device}")
     try:
         return encoder.moved_to(torch_device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     except RuntimeError as error:  # torch raises it if the device is lost or out of memory
         raise ModelUnavailable(
             f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try {option('device', 'cpu')}."
         ) from error
+
+
+def _ignore_stage(stage: str) -> None:
+    pass
 
 
 def pull(name: str, on_progress: OnBytes | None = None) -> Path:

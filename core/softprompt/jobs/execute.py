@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a job: the saved entry (None if there was nothing to save), and the reason for a failure or ""."""
+    """Result of a job: the saved entry (None if there was nothing to save), and the reason for a failure or "".
+
+    `failure_kind` is the name of the error's type.
+    """
 
     entry: Entry | None
     failure: str = ""
+    failure_kind: str = ""
 
 
 OnHardReport = Callable[["HardReport"], "bool | None"]
@@ -67,7 +71,7 @@ def run_job(
         from softprompt.discrete import check_hard
 
         check_hard(encoder, job.hard)
-    failure = ""
+    failure = failure_kind = ""
     try:
         prompt = train(
             encoder,
@@ -80,27 +84,33 @@ def run_job(
             on_report=on_report,
         )
     except TrainingFailed as error:
-        failure = str(error)
+        failure, failure_kind = str(error), type(error).__name__
         if error.best is None:
-            return Outcome(None, failure)
+            return Outcome(None, failure, failure_kind)
         prompt = error.best
     unfinished = failure
     if job.hard and not failure and prompt.stopped != "interrupted":
         try:
             prompt = replace(prompt, hard=_search(encoder, prompt, job.hard, on_hard))
         except (TrainingFailed, ConfigError) as error:  # still save the trained soft prompt
-            failure = str(error)
+            failure, failure_kind = str(error), type(error).__name__
     outcome = save_result(job, prompt, library, entry_id, unfinished)
-    return replace(outcome, failure=failure)
+    return replace(outcome, failure=failure, failure_kind=failure_kind)
 
 
 def save_result(
-    job: TrainJob, prompt: SoftPrompt, library: Library, entry_id: str | None = None, failure: str = ""
+    job: TrainJob,
+    prompt: SoftPrompt,
+    library: Library,
+    entry_id: str | None = None,
+    failure: str = "",
+    failure_kind: str = "",
 ) -> Outcome:
     """Save a job's result the way `run_job` does. Raises LibraryError."""
     if failure and entry_id:  # the id stays reserved for the full result of a later attempt
         entry_id = hashlib.sha256(f"{entry_id} failed at {prompt.steps}".encode()).hexdigest()[: len(entry_id)]
-    return Outcome(library.save(replace(prompt, name=job.name, ancestry=job.ancestry), id=entry_id), failure)
+    entry = library.save(replace(prompt, name=job.name, ancestry=job.ancestry), id=entry_id)
+    return Outcome(entry, failure, failure_kind)
 
 
 def run_hard_search(
@@ -116,7 +126,7 @@ def run_hard_search(
     try:
         hard = _search(encoder, entry.prompt, job.hard, on_hard)
     except TrainingFailed as error:
-        return Outcome(None, str(error))
+        return Outcome(None, str(error), type(error).__name__)
     return Outcome(library.set_hard_readout(entry.id, hard))
 
 

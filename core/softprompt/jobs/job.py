@@ -254,3 +254,27 @@ def port_config(prompt: SoftPrompt) -> TrainConfig:
     """
     config = saved_config(prompt)
     return replace(config, init="noise") if config.init == "soft" else config
+
+
+def port_job(
+    entry: Entry, model: str, config: TrainConfig, name: str, device: str = "auto", precision: str = "float32"
+) -> TrainJob:
+    """Create the job that trains an entry again for another model. Raises PromptError if its prompt is unknown.
+
+    Args:
+        config: the settings, as `port_config` returns them or changed.
+        name: the new entry's name.
+    """
+    from softprompt.composition.sentence import make_ancestor  # few jobs need it
+
+    prompt = entry.prompt
+    if not prompt.reference_texts:
+        advice = how_to_assign_prompt(f"'{prompt.name}'")
+        raise PromptError(
+            f"{prompt.name} cannot be trained for another model, because its prompt is unknown: the imported file does "
+            f"not contain it. Set it with {advice}."
+        )
+    return TrainJob(
+        prompt.hard_prompt, config, model, device, precision, name=name, meanings=prompt.meanings,
+        ancestry=(make_ancestor("ported", entry),),
+    )  # fmt: skip

@@ -27,6 +27,7 @@ SORTS = {
 _SORT_COLUMNS = {"changed": "touched", "name": "same"}  # where the column has a different name
 MAX_UNINDEXED_SORT = 2000  # more entries are sorted with an index; sorting without it takes 1 µs each
 MAX_SHOWN = 10  # entries in a notebook
+MAX_SAME_PROMPT = 500  # entries of one prompt whose settings are compared; reading one takes up to 1 ms
 MAX_COMPARED = 20_000  # names that a misspelled name is compared with; 20 ms per thousand
 
 
@@ -180,6 +181,13 @@ def find_entries(
     rows = db.execute(statement + "same = ? ORDER BY created DESC", [_as_utf8(name_key(name.strip()))]).fetchall()
     if not rows and (prefix := id_prefix(name)):
         rows = db.execute(statement + "id >= ? AND id < ? LIMIT 10", [prefix, prefix + "g"]).fetchall()
+    return [_to_summary(row, path) for row in rows]
+
+
+def find_by_prompt(db: sqlite3.Connection, path: Callable[[str, int], Path], hard_prompt: str) -> list[EntrySummary]:
+    """Return the latest entries with this hard prompt. Reads the whole table: 25 ms at 10,000 entries."""
+    statement = f"SELECT {', '.join(COLUMNS)} FROM head WHERE trashed = '' AND hard_prompt = ?"
+    rows = db.execute(f"{statement} ORDER BY created DESC LIMIT ?", [_as_utf8(hard_prompt), MAX_SAME_PROMPT])
     return [_to_summary(row, path) for row in rows]
 
 

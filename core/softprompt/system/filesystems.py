@@ -10,6 +10,7 @@ from pathlib import Path
 # errors that mean "unsupported"; FUSE, vfat, CIFS, 9p and DrvFs all differ
 UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
+MOUNTS = Path("/proc/self/mountinfo")
 _SHARED = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|ocfs2|gfs2?|panfs|pvfs2|orangefs|wekafs|fuse\..+|fuse"
 )
@@ -42,17 +43,22 @@ def sync(descriptor: int) -> None:
             raise
 
 
-def is_shared(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> bool:
+def is_shared(folder: Path, table: Path = MOUNTS) -> bool:
     """Return whether `folder` is on a network file system, or on FUSE, which usually is one, or False if unknown."""
+    return _SHARED.fullmatch(file_system(folder, table)) is not None
+
+
+def file_system(folder: Path, table: Path = MOUNTS) -> str:
+    """Return the type of the file system that `folder` is on, such as "ext4" or "nfs4", or "" if unknown."""
     real = os.path.realpath(folder)
     best, fs_type = "", ""
     try:
         lines = table.read_text(errors="surrogateescape").splitlines()
     except OSError:  # not Linux
-        return False
+        return ""
     for line in lines:  # proc(5): … mount point (5th) … - type source options
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
         if len(point) >= len(best) and (real == point or real.startswith(point.rstrip("/") + "/")):
             best, fs_type = point, after.split()[0]
-    return _SHARED.fullmatch(fs_type) is not None
+    return fs_type

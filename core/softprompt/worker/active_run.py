@@ -60,8 +60,8 @@ class Trainer(Protocol):
     """The part of the worker that trains.
 
     It reports by calling `post(kind, run id, values)` from its own thread: "ready" once it can train, "loading"
-    (bytes, of), "event" (a run's event, already on disk), "ended" (event, device_lost) when it has finished with a run,
-    and "died" (why, left) if it can no longer train.
+    (stage, bytes, of), "event" (a run's event, already on disk), "ended" (event, device_lost) when it has finished
+    with a run, and "died" (why, left) if it can no longer train.
     """
 
     def start(self) -> None:

@@ -196,8 +196,8 @@ _REPORT: dict[str, Check] = {
     "text": check_text, "hard_similarity": check_figure, "hard_step": check_count, "hard_steps": check_count,
 }  # fmt: skip
 _END: dict[str, Check] = {
-    "error": check_text, "began": check_optional_time, "entry": check_text, "name": check_text,
-    "results": _check_results, "latest": _check_report,
+    "error": check_text, "error_kind": check_text, "began": check_optional_time, "entry": check_text,
+    "name": check_text, "results": _check_results, "latest": _check_report,
 }  # fmt: skip
 _CHECKS: dict[str, dict[str, Check]] = {
     "queued": {"position": check_number},

@@ -50,11 +50,11 @@ class RunExecutor:
         except RunInterrupted:
             self._end_all(RunRecorder.leave)
         except SoftPromptError as error:
-            failed = {"event": "failed", "error": str(error)}
+            failed = failed_event(error)
             self._end_all(lambda run: run.end(failed))
         except Exception as error:  # a failed run must not prevent the next one
             log.exception("run %s failed", " ".join(run.folder.id for run in self.runs))
-            failed = {"event": "failed", "error": f"{type(error).__name__}: {error}. See the worker's log."}
+            failed = failed_event(error, f"{type(error).__name__}: {error}. See the worker's log.")
             self._end_all(lambda run: run.end(failed))
 
     def _end_all(self, end: Callable[[RunRecorder], None]) -> None:
@@ -73,8 +73,7 @@ class RunExecutor:
 
         def on_progress(loaded: int, size: int) -> None:
             self.services.answer_queries(QUERY_SECONDS_PER_STEP)
-            for run in self.runs:
-                self.services.post("loading", run.folder.id, {"bytes": loaded, "of": size})
+            self._post_stage("downloading the weights" if size else "waiting for the hub", loaded, size)
             requests = [(run.active.stop_request, run.state) for run in self.runs]
             if any(
                 request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests
@@ -82,7 +81,13 @@ class RunExecutor:
                 raise RunInterrupted  # a run with progress is stopped later: saving its result needs the model
 
         assert self.services.models is not None
-        return self.services.models.get(job.model, job.device, job.precision, on_progress)
+        encoder = self.services.models.get(job.model, job.device, job.precision, on_progress, self._post_stage)
+        self._post_stage("encoding the prompt and its contexts")
+        return encoder
+
+    def _post_stage(self, stage: str, loaded: int = 0, size: int = 0) -> None:
+        for run in self.runs:
+            self.services.post("loading", run.folder.id, {"stage": stage, "bytes": loaded, "of": size})
 
     def _train(self, run: RunRecorder, job: TrainJob | HardReadoutJob) -> None:
         """Train a soft prompt, search for a hard readout, or do both in that order."""
@@ -125,7 +130,7 @@ class RunExecutor:
                 try:
                     start = as_start_tensor(encoder, _read_start(run))
                 except SoftPromptError as error:  # only this run fails
-                    run.end({"event": "failed", "error": str(error)})
+                    run.end(failed_event(error))
                     continue
                 yield TrainingTask(run.job.prompt, run.job.config, run.job.meanings, start, states[key], key)
 
@@ -151,11 +156,11 @@ class RunExecutor:
             try:
                 self._save(run_by_key[task.key], result)
             except SoftPromptError as error:
-                run_by_key[task.key].end({"event": "failed", "error": str(error)})
+                run_by_key[task.key].end(failed_event(error))
 
     def _save(self, run: RunRecorder, result: SoftPrompt | SoftPromptError) -> None:
         """Save the result of one slot of a batch, and end its run."""
-        failure = str(result) if isinstance(result, SoftPromptError) else ""
+        failure, kind = (str(result), type(result).__name__) if isinstance(result, SoftPromptError) else ("", "")
         best = (
             result.best
             if isinstance(result, TrainingFailed)
@@ -164,10 +169,10 @@ class RunExecutor:
             else result
         )
         if best is None:
-            run.end({"event": "failed", "error": failure})
+            run.end({"event": "failed", "error": failure, "error_kind": kind})
             return
         assert isinstance(run.job, TrainJob)  # only training jobs share a batch
-        outcome = save_result(run.job, best, self.services.library, run.folder.id, failure)
+        outcome = save_result(run.job, best, self.services.library, run.folder.id, failure, kind)
         if len(best.losses):
             run.record_report(event_from_prompt(best))
         run.end_with_outcome(outcome)
@@ -201,6 +206,11 @@ class RunExecutor:
                 "began": run.began,
             }
         )
+
+
+def failed_event(error: Exception, message: str = "") -> dict[str, Any]:
+    """Return the event of a run that ends with this error. Clients choose their advice by its type."""
+    return {"event": "failed", "error": message or str(error), "error_kind": type(error).__name__}
 
 
 def event_from_hard_report(report: HardReport, latest: dict[str, Any], training_steps: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from softprompt.encoders.loading import load_encoder
 from softprompt.errors import DeviceError
 
 if TYPE_CHECKING:
+    from softprompt.encoders.base import OnStage
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
 
@@ -25,7 +26,12 @@ class ModelCache:
         self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the most recently used comes last
 
     def get(
-        self, model: str, device: str, precision: str = "float32", on_progress: OnBytes | None = None
+        self,
+        model: str,
+        device: str,
+        precision: str = "float32",
+        on_progress: OnBytes | None = None,
+        on_stage: OnStage | None = None,
     ) -> TextEncoder:
         """Return the encoder, loading it if necessary. Raises the same errors as `load_encoder`."""
         key = self._key(model, device, precision)
@@ -34,7 +40,7 @@ class ModelCache:
             while len(self._loaded) >= MAX_MODELS:  # free memory first, because two large models may not fit
                 del self._loaded[next(iter(self._loaded))]
                 self._free()
-            encoder = load_encoder(model, key[1], precision, on_progress)
+            encoder = load_encoder(model, key[1], precision, on_progress, on_stage)
         self._loaded[key] = encoder
         return encoder
 

@@ -18,8 +18,9 @@ from typing import Any, ClassVar, NoReturn
 
 from softprompt.errors import MessageTooLong, WorkerError, check_text
 
-# 2: jobs may mix several texts; 3: jobs may be sweeps and hard readouts; 4: runs arrive in pages
-PROTOCOL = 4
+# 2: jobs may mix several texts; 3: jobs may be sweeps and hard readouts; 4: runs arrive in pages; 5: devices, and the
+# stages of loading a model
+PROTOCOL = 5
 MAX_LINE_BYTES = 4 << 20  # a prompt may have 200,000 characters, and JSON may need 12 bytes for each
 MAX_READ_BYTES = 64 << 20  # the longest line a client accepts; older workers send all their runs in one message
 MAX_TEXTS = 64
@@ -154,7 +155,8 @@ _RUN = _object(
        "tokens": lambda value: value == "auto" or _is_whole(value)},
     # older workers do not send these
     {"kind": _is_text, "sweep": _list_of(_is_whole), "results": _list_of(_RESULT), "of_entry": _is_text,
-     "hard": _is_flag, "batch": _is_text, "rows": lambda value: _is_whole(value) and value > 0, "pausing": _is_flag},
+     "hard": _is_flag, "error_kind": _is_text, "digest": _is_text, "batch": _is_text,
+     "rows": lambda value: _is_whole(value) and value > 0, "pausing": _is_flag},
 )  # fmt: skip
 MESSAGES: dict[str, Check] = {
     "hello": _object({}, {}),  # any version; see `is_newer`
@@ -162,7 +164,7 @@ MESSAGES: dict[str, Check] = {
     "snapshot": _object({"runs": _list_of(_RUN)}, {"ready": _is_flag, "more": _is_flag}),
     "page": _object({"runs": _list_of(_RUN)}, {"more": _is_flag}),
     "ready": _object({}, {}),
-    "loading": _object({"run": _is_text, "bytes": _is_whole, "of": _is_whole}, {}),
+    "loading": _object({"run": _is_text, "stage": _is_text, "bytes": _is_whole, "of": _is_whole}, {}),
     "run": _object({"run": _RUN}, {}),
     "report": _object(
         {
@@ -247,9 +249,17 @@ class Move(Request):
 
 @dataclass(frozen=True)
 class Drop(Request):
-    """Delete a run that is not training. Its library entry is not affected."""
+    """Hide a run that is not training. Its library entry is not affected. `restore` brings it back for a day."""
 
     do = "drop"
+    run: str
+
+
+@dataclass(frozen=True)
+class Restore(Request):
+    """Bring a dropped run back in the state that it had. `run` is its whole id."""
+
+    do = "restore"
     run: str
 
 
@@ -328,15 +338,42 @@ class Models(Request):
     do = "models"
 
 
+@dataclass(frozen=True)
+class Devices(Request):
+    """List the devices that can train (`DeviceFacts.as_dict`), the one of "auto" first. `training` names those in use.
+
+    The worker answers because it has torch loaded: the interface must not open a CUDA context of its own.
+    """
+
+    do = "devices"
+
+
 QUERIES = (Similarity, Neighbours)  # the trainer's thread answers these between training steps
 NEEDS_CURRENT_WORKER = (
     Submit,
     Resume,
+    Restore,
     Similarity,
 )  # an older worker does not start any more runs, and may misinterpret jobs and compositions
 _REQUESTS: dict[str, type[Request]] = {
     kind.do: kind
-    for kind in (Submit, Stop, Pause, Resume, Move, Drop, Status, Curve, Shutdown, Keep, Similarity, Neighbours, Models)
+    for kind in (
+        Submit,
+        Stop,
+        Pause,
+        Resume,
+        Move,
+        Drop,
+        Restore,
+        Status,
+        Curve,
+        Shutdown,
+        Keep,
+        Similarity,
+        Neighbours,
+        Models,
+        Devices,
+    )
 }
 _FIELD_TYPES: dict[str, type] = {
     "str": str,

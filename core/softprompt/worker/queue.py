@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from softprompt.errors import RunNotFound, RunRefused
+from softprompt.errors import HomeError, RunNotFound, RunRefused
 from softprompt.jobs.job import AnyJob
 from softprompt.library import Library
 from softprompt.library.names import name_from_prompt
+from softprompt.system.files import NO_SPACE_ERRNOS
 from softprompt.worker.active_run import ActiveRun, StopRequest
 from softprompt.worker.batching import next_batch_size
 from softprompt.worker.events import MAX_NUMBER
@@ -33,15 +34,19 @@ from softprompt.worker.leases import (
     write_heartbeat,
 )
 from softprompt.worker.run_folder import (
+    DROPPED_SECONDS,
     EVENTS,
     FIRST_LEASE,
+    MAX_DROPPED,
     AnyRun,
     Run,
     RunFolder,
     UnreadableRun,
+    find_dropped,
     find_run,
     list_folders,
     load_run,
+    purge_dropped,
     runs_folder,
     sort_runs,
     sweep_entry_id,
@@ -139,6 +144,7 @@ class Queue:
     def _remove_stale_folders(self) -> None:
         if not self.folder.is_dir():
             return
+        purge_dropped(self.folder, MAX_DROPPED, DROPPED_SECONDS)
         for path in self.folder.glob(".*.partial"):
             with suppress(OSError):
                 if time.time() - path.lstat().st_mtime > STALE_SECONDS:
@@ -227,7 +233,13 @@ class Queue:
 
     def submit(self, job: AnyJob, start: bytes) -> Run:
         """Create a run and sync it to disk. `start` is the packed entry to start from, or b"". Raises HomeError."""
-        folder, run = RunFolder.create(self.folder, job, self._last_position + 1, start)
+        try:
+            folder, run = RunFolder.create(self.folder, job, self._last_position + 1, start)
+        except HomeError as error:
+            if getattr(error.__cause__, "errno", 0) not in NO_SPACE_ERRNOS:
+                raise
+            purge_dropped(self.folder, keep=0, max_age=0.0)  # they may have filled the disk
+            folder, run = RunFolder.create(self.folder, job, self._last_position + 1, start)
         self._last_position = run.position
         self._leases[run.id] = Lease(folder.path, FIRST_LEASE)
         self._local.add(run.id)
@@ -292,7 +304,7 @@ class Queue:
         return self._find_readable(run.id)
 
     def drop(self, prefix: str) -> AnyRun:
-        """Delete a run that is not training on any host."""
+        """Hide a run that is not training on any host. `restore` brings it back until it is purged."""
         run = self.find(prefix)
         if run.id in self.active:
             raise RunRefused(f"run {run.id} is training: stop or pause it first")
@@ -300,8 +312,17 @@ class Queue:
             self._ensure_lease(run, from_any_host=run.is_over)
         else:
             self._check_abandoned(run)
-        self._folder(run).remove()
+        self._folder(run).drop()
         self._forget([run.id])
+        purge_dropped(self.folder, MAX_DROPPED, DROPPED_SECONDS)
+        return run
+
+    def restore(self, prefix: str) -> AnyRun:
+        """Bring a dropped run back in the state that it had. A queued run takes its old place in the queue."""
+        folder = find_dropped(self.folder, prefix)
+        folder.restore()
+        run = self._store_from_disk(folder, load_run(folder))
+        self._on_change([run], ())
         return run
 
     # leases

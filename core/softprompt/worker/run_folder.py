@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from softprompt.errors import HomeError, RunNotFound, RunUnreadable, SoftPromptError
+from softprompt.jobs.identity import training_digest
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import MAX_NAME_LENGTH
 from softprompt.prompts.downsample import downsample
@@ -40,6 +42,7 @@ from softprompt.worker.summary import ENDED, RunSummary
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
 FIRST_LEASE = 1
+DROPPED_SECONDS, MAX_DROPPED = 86_400.0, 50  # how long, and how many dropped runs can be restored
 TAIL_BYTES = 8192  # the event that ends a run is within this many bytes of the end of the file
 MAX_SPEC_BYTES = 16 << 20  # four times the longest line of the protocol
 MAX_EVENTS_BYTES = 1 << 30  # the longest runs, with 100,000 steps for each of 75 token counts, write 200 MB
@@ -47,6 +50,7 @@ MAX_FILE_BYTES = 8 << 30  # for a checkpoint or an entry
 MAX_POINTS = 4096  # per curve in memory; a curve that reaches this is halved
 MAX_REASON_LENGTH = 300  # characters
 _ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_DROPPED = re.compile(r"\.([0-9a-f]{16})\.dropped", re.ASCII)
 
 Point = tuple[Any, ...]  # step, loss, similarity, and the loss of each restart if there are several
 
@@ -63,6 +67,7 @@ class Run:
     began: str = ""
     ended: str = ""
     error: str = ""
+    error_kind: str = ""  # name of the error's type, or "" if unknown
     entry: str = ""  # id of the saved soft prompt
     name: str = ""  # name of the saved soft prompt
     stopping: bool = False
@@ -89,7 +94,10 @@ class Run:
         match checked.kind:
             case "queued" | "paused" as state:
                 position = values.get("position", run.position)
-                return replace(run, state=state, position=position, error="", ended="", stopping=False, pausing=False)
+                return replace(
+                    run, state=state, position=position, error="", error_kind="", ended="", stopping=False,
+                    pausing=False,
+                )  # fmt: skip
             case "moved":
                 return replace(run, position=values["position"])
             case "stopping":
@@ -107,6 +115,7 @@ class Run:
                     state=state,
                     ended=checked.at,
                     error=values.get("error", ""),
+                    error_kind=values.get("error_kind", ""),
                     began=values.get("began", run.began),
                     entry=values.get("entry", ""),
                     name=values.get("name", ""),
@@ -143,8 +152,9 @@ class Run:
             batch=""
             if job.batch_key is None
             else hashlib.sha256(repr(job.batch_key).encode("utf-8", "backslashreplace")).hexdigest()[:16],
-            rows=job.config.restarts, ended=self.ended, stopping=self.stopping, pausing=self.pausing,
-            error=self.error, entry=self.entry,
+            digest=training_digest(job), rows=job.config.restarts,
+            ended=self.ended, stopping=self.stopping, pausing=self.pausing,
+            error=self.error, error_kind=self.error_kind, entry=self.entry,
             step=latest.get("step"), loss=latest.get("loss"), similarity=latest.get("similarity"),
             best_loss=latest.get("best_loss"), best_similarity=latest.get("best_similarity"),
             seconds=latest.get("seconds"), steps_per_second=latest.get("steps_per_second"),
@@ -327,14 +337,72 @@ class RunFolder:
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Delete the run. Its folder is hidden first, so that no half-deleted run appears."""
-        hidden = self.path.with_name(f".{self.id}.{secrets.token_hex(4)}.partial")
-        self.path.rename(hidden)
-        if stat.S_ISDIR(hidden.lstat().st_mode):
-            shutil.rmtree(hidden, ignore_errors=True)
-        else:
-            hidden.unlink(missing_ok=True)
+    @property
+    def dropped_path(self) -> Path:
+        """Where the run lies after `drop`. No reader takes this name for a run's."""
+        return self.path.with_name(f".{self.id}.dropped")
+
+    def drop(self) -> None:
+        """Hide the run until `restore` brings it back or `purge_dropped` deletes it."""
+        os.utime(self.path, follow_symlinks=False)  # first: if the process is killed in between, nothing is dropped
+        self.path.rename(self.dropped_path)
+        sync_folder(self.path.parent)
+
+    def restore(self) -> None:
+        """Bring a dropped run back. Raises RunNotFound if another process has just restored or deleted it."""
+        try:
+            self.dropped_path.rename(self.path)
+        except FileNotFoundError as error:
+            raise _no_dropped_run(self.id) from error
+        sync_folder(self.path.parent)
+
+
+def find_dropped(runs: Path, prefix: str) -> RunFolder:
+    """Return the only dropped run whose id starts with `prefix`, as its folder before it was dropped.
+
+    Raises:
+        RunNotFound: there is no such run, or there are several.
+    """
+    matches = [run for run in list_dropped(runs) if prefix and run.startswith(prefix.lower())]
+    if len(matches) > 1:
+        raise RunNotFound(f"several dropped runs start with {prefix!r}: {', '.join(matches[:8])}")
+    if not matches:
+        raise _no_dropped_run(prefix[:40])
+    return RunFolder(runs / matches[0])
+
+
+def list_dropped(runs: Path) -> list[str]:
+    """Return the ids of the dropped runs."""
+    try:
+        with os.scandir(runs) as entries:
+            return [match[1] for entry in entries if (match := _DROPPED.fullmatch(entry.name))]
+    except OSError:
+        return []
+
+
+def _no_dropped_run(name: str) -> RunNotFound:
+    return RunNotFound(
+        f"no dropped run is named {name!r}. The last {MAX_DROPPED} dropped runs can be restored, for "
+        f"{DROPPED_SECONDS / 3600:.0f} hours; then they are deleted."
+    )
+
+
+def purge_dropped(runs: Path, keep: int, max_age: float) -> None:
+    """Delete dropped runs for good: all but the `keep` latest ones, and those older than `max_age` seconds."""
+    dropped = []
+    for run_id in list_dropped(runs):
+        path = RunFolder(runs / run_id).dropped_path
+        with suppress(OSError):  # restored or purged by another process in the meantime
+            dropped.append((path.lstat().st_mtime, path))
+    for number, (changed, path) in enumerate(sorted(dropped, reverse=True)):
+        if number >= keep or time.time() - changed > max_age:
+            hidden = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+            with suppress(OSError):  # renamed first, so that no half-deleted run is restored
+                path.rename(hidden)
+                if stat.S_ISDIR(hidden.lstat().st_mode):
+                    shutil.rmtree(hidden, ignore_errors=True)
+                else:
+                    hidden.unlink(missing_ok=True)
 
 
 def _replay(run: Run, lines: Iterable[bytes]) -> Run:

@@ -110,6 +110,8 @@ class RunRecorder:
     def end_with_outcome(self, outcome: Outcome) -> None:
         """End the run with the outcome of its job. The last event contains everything that clients show."""
         ended: dict[str, Any] = {"event": "failed" if outcome.failure else "done", "error": outcome.failure}
+        if outcome.failure:
+            ended["error_kind"] = outcome.failure_kind
         if outcome.entry is not None:
             prompt = outcome.entry.prompt
             if prompt.stopped == "interrupted" and not outcome.failure and self.job.kind == "train":

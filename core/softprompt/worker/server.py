@@ -20,12 +20,21 @@ from functools import partial
 from typing import Any
 
 from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, list_models
-from softprompt.encoders.devices import pick_device
-from softprompt.errors import MessageTooLong, RunRefused, SoftPromptError, WorkerError, missing_start_prompt, shorten
+from softprompt.encoders.devices import list_devices, pick_device
+from softprompt.errors import (
+    DeviceError,
+    MessageTooLong,
+    RunRefused,
+    SoftPromptError,
+    WorkerError,
+    missing_start_prompt,
+    shorten,
+)
 from softprompt.jobs.job import AnyJob, HardReadoutJob, Job
 from softprompt.jobs.preflight import check_fits
 from softprompt.library import Library
 from softprompt.prompts.downsample import downsample
+from softprompt.system.devices import CpuUsage
 from softprompt.system.filesystems import set_mode
 from softprompt.system.locks import is_path_of, try_lock
 from softprompt.worker import messages
@@ -75,6 +84,7 @@ class Server:
         self.clients: dict[int, Connection] = {}
         self._run_messages = messages.RunMessages()
         self._newcomers: set[Connection] = set()  # clients that have not received a snapshot yet
+        self._cpu_usage = CpuUsage()
         self.hello = p.hello()
         self.should_restart = False
         self.broken = ""
@@ -232,7 +242,7 @@ class Server:
         try:
             request_id = p.parse_id(message)
             request = p.parse_request(message)
-            if isinstance(request, (*p.QUERIES, p.Models)):
+            if isinstance(request, (*p.QUERIES, p.Models, p.Devices)):
                 if len(client.pending_queries) >= MAX_PENDING:
                     await asyncio.wait(client.pending_queries, return_when=asyncio.FIRST_COMPLETED)
                 task = asyncio.create_task(self._answer_query(client, request_id, request))
@@ -253,6 +263,11 @@ class Server:
         try:
             if isinstance(request, p.Models):
                 result = await self._call_in_thread(self._describe_models)
+            elif isinstance(request, p.Devices):
+                await self._devices_known.wait()
+                if self.broken:
+                    raise WorkerError(self.broken)
+                result = await self._call_in_thread(self._describe_devices)
             else:
                 result = await asyncio.wrap_future(self.trainer.ask(client.number, request))
             client.send(messages.encode_reply(request_id, result))
@@ -279,6 +294,8 @@ class Server:
                 return messages.describe_run(await self._call_queue(queue.move, request.run, request.before))
             case p.Drop():
                 return messages.describe_run(await self._call_queue(queue.drop, request.run))
+            case p.Restore():
+                return messages.describe_run(await self._call_queue(queue.restore, request.run))
             case p.Curve():
                 run = await self._find_run(request.run)
                 if not run.points:
@@ -345,6 +362,13 @@ class Server:
 
     def _describe_models(self) -> dict[str, Any]:
         return {"models": [info.as_dict() for info in list_models()], "loaded": self._loaded_models()}
+
+    def _describe_devices(self) -> dict[str, Any]:
+        devices = list_devices(self._cpu_usage)
+        training = {active.run.job.device for active in list(self.active.values())}
+        with suppress(DeviceError):
+            training = {str(pick_device(name)) for name in training}
+        return {"devices": [device.as_dict() for device in devices], "training": sorted(training)}
 
     def _loaded_models(self) -> list[str]:
         return self.trainer.loaded_models()

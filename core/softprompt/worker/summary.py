@@ -69,11 +69,13 @@ class RunSummary:
     of_entry: str = ""  # the entry that gets the hard readout
     hard: bool = False
     batch: str = ""  # the same for all runs that can train in one batch
+    digest: str = ""  # the same for trainings with the same result, on one model; see `training_digest`
     rows: int = 1
     ended: str = ""
     stopping: bool = False
     pausing: bool = False
     error: str = ""
+    error_kind: str = ""  # name of the error's type, or "" if unknown
     entry: str = ""
     step: int | None = None
     loss: float | None = None
@@ -88,6 +90,7 @@ class RunSummary:
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
+    stage: str = ""  # what loading its model does now, until the first report
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunSummary:
@@ -118,12 +121,14 @@ class RunSummary:
         values = {name: value for name, value in values.items() if value is not None or name in report.reported}
         sweep_rows = report.sweep or self.sweep_rows
         return replace(
-            self, **values, step=report.step, loss=report.loss, similarity=report.similarity, sweep_rows=sweep_rows
-        )
+            self, **values, step=report.step, loss=report.loss, similarity=report.similarity, sweep_rows=sweep_rows,
+            stage="",
+        )  # fmt: skip
 
     def with_report_values_of(self, before: RunSummary) -> RunSummary:
         """Return a copy in which the values that only reports set come from `before`."""
-        return replace(self, **{name: getattr(before, name) for name in _REPORT_ONLY})
+        values = {name: getattr(before, name) for name in _REPORT_ONLY}
+        return replace(self, **values | {"stage": before.stage if self.state == "running" else ""})
 
     @property
     def display_name(self) -> str:
@@ -131,7 +136,7 @@ class RunSummary:
         return self.name or self.prompt[:40]
 
 
-_REPORT_ONLY = ("sweep_rows", "text", "hard_similarity", "hard_step", "hard_steps")
+_REPORT_ONLY = ("sweep_rows", "text", "hard_similarity", "hard_step", "hard_steps", "stage")
 _SUMMARY_FIELDS = tuple(field.name for field in fields(RunSummary) if field.name not in _REPORT_ONLY)
 _REPORT_FIELDS = tuple(field.name for field in fields(RunReport))
 _SHARED_FIELDS = tuple(

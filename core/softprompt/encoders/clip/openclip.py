@@ -16,16 +16,18 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from softprompt.encoders.base import PromptTokenizer, SpecialTokens, is_readable
+from softprompt.encoders.base import OnStage, PromptTokenizer, SpecialTokens, is_readable
 from softprompt.encoders.catalog import LOCAL_PREFIX, check_open_clip, resolve
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.clip.tokenizer import Tokenizer
@@ -316,7 +318,11 @@ def build_encoder(name: str, model: nn.Module, tokenizer: PromptTokenizer, speci
 
 
 def load(
-    name: str, config: dict[str, Any], weights: Callable[[], Path], folder: ModelFolder | None = None
+    name: str,
+    config: dict[str, Any],
+    weights: Callable[[], Path],
+    folder: ModelFolder | None = None,
+    on_stage: OnStage = lambda _stage: None,
 ) -> TextEncoder:
     """Load an open_clip model, keeping only its text tower.
 
@@ -328,9 +334,11 @@ def load(
     text_cfg = config["text_cfg"]
     if text_cfg.get("hf_model_name"):
         raise model_not_supported(name, f"its text tower is the Hugging Face model {text_cfg['hf_model_name']}")
+    on_stage("loading the tokenizer")
     tokenizer, specials = load_tokenizer(name, text_cfg, folder.path if folder else None)
     check_tokenizer_fits(name, text_cfg, tokenizer, specials)
     path = weights()
+    on_stage("reading the weights")
     try:
         with unattended():
             if folder:
@@ -347,11 +355,17 @@ def load(
                 name, f"its weights do not match its configuration ({describe_error(error)})"
             ) from error
         raise ModelUnavailable(f"{name} cannot be loaded: {describe_error_with_type(error)}") from error
+    on_stage("comparing its embeddings with open_clip's")
     return build_encoder(name, model, tokenizer, specials)
 
 
 def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
-    """Build the whole model with open_clip, with the weights in `path`."""
+    """Build a model with open_clip, with the weights in `path`, but without its image tower.
+
+    The weights are mapped from the file, and only the text tower's are read and copied. Measured with ViT-L-14, whose
+    file has 1,711 MB: loading takes 0.6 times the file in memory and 7 s. Copying all weights into a model with random
+    ones, as open_clip does, takes 1.9 times the file and 17 s.
+    """
     check_open_clip()
     import open_clip
 
@@ -359,21 +373,49 @@ def _build_model(config: dict[str, Any], path: Path) -> nn.Module:
     config["vision_cfg"]["timm_model_pretrained"] = False  # timm would download weights, only to replace them
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     classes = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
-    model: nn.Module = classes(**config).eval()
+    is_array = path.suffix in (".npz", ".npy")  # open_clip copies these into the model
+    with nullcontext() if is_array else _without_initialization():
+        model: nn.Module = classes(**config).eval()
+    if not is_array:
+        model.load_state_dict = partial(model.load_state_dict, assign=True)  # type: ignore[method-assign]
     open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    model.__dict__.pop("load_state_dict", None)
+    model.visual = nn.Identity()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():  # a copy: another program may change the file
+            tensor.data = tensor.data.to(torch.float32, copy=True)
     return model
 
 
-def load_by_name(name: str, on_progress: OnBytes | None) -> TextEncoder:
+@contextmanager
+def _without_initialization() -> Iterator[None]:
+    """Leave new parameters uninitialized, because weights replace all of them. Their memory is then never used."""
+    with torch._C._EnableTorchFunction(), _SkipInitialization():  # torch_settings.neutral_torch disables modes
+        yield
+
+
+class _SkipInitialization(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        target = args[0] if args else kwargs.get("tensor")  # functions of torch.nn.init pass it by name
+        if isinstance(target, nn.Parameter) and name.endswith("_") and not name.endswith("__"):
+            return target
+        return function(*args, **kwargs)
+
+
+def load_by_name(name: str, on_progress: OnBytes | None, on_stage: OnStage) -> TextEncoder:
     """Load an open_clip model (`MODEL/TAG`), downloading it if necessary, or a model from a `local-dir:` folder."""
     from softprompt.encoders.download import fetch
 
     if name.startswith(LOCAL_PREFIX):
         path = local_folder(name)
         folder = read_folder(f"{LOCAL_PREFIX}{path}", path)
-        return load(folder.name, folder.config, lambda: find_weights(folder), folder)
+        return load(folder.name, folder.config, lambda: find_weights(folder), folder, on_stage)
+    on_stage("starting open_clip")  # its import takes 5 to 8 s
     info = resolve(name)
-    return load(info.name, pretrained_config(info), lambda: fetch(info, on_progress))
+    return load(info.name, pretrained_config(info), lambda: fetch(info, on_progress), on_stage=on_stage)
 
 
 def pretrained_config(info: ModelInfo) -> dict[str, Any]:

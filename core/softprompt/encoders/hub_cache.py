@@ -1,0 +1,305 @@
+"""The models in the Hugging Face cache, the folder that all programs of a user share: finding and deleting them.
+
+Finding imports neither torch nor huggingface_hub, apart from its constants.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, quick_gelu_name
+from softprompt.errors import ConfigError, ModelUnavailable
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo, HFCacheInfo
+
+PARTIAL_SUFFIX = ".softprompt-partial"  # of an unfinished download; huggingface_hub's own ones end in .incomplete
+
+
+def cache_root() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def repository_folder(repository: str) -> Path:
+    """Return the folder of a repository in the cache. It exists once something has been downloaded."""
+    return cache_root() / f"models--{repository.replace('/', '--')}"
+
+
+# finding
+
+
+@dataclass(frozen=True)
+class DiskState:
+    """What of a model is on disk.
+
+    Attributes:
+        path: of the weights, or None if they are not on disk.
+        bytes: size of the weights file, or 0.
+        partial_bytes: size of unfinished downloads, which the next download continues.
+    """
+
+    path: Path | None = None
+    bytes: int = 0
+    partial_bytes: int = 0
+
+
+def scan(models: Iterable[ModelInfo]) -> dict[str, DiskState]:
+    """Return the state of each model by name. Lists the cache folder once and looks only into folders that exist."""
+    root = cache_root()
+    try:
+        present = set(os.listdir(root))  # noqa: PTH208  # four times as fast
+    except OSError:  # there is no cache yet, or it cannot be read
+        present = set()
+    states = {}
+    for info in models:
+        if info.name == MINI:
+            states[info.name] = _weights_state([info.weights_path])
+            continue
+        folder = repository_folder(info.repository)
+        states[info.name] = _scan_repository(folder, info.files) if folder.name in present else DiskState()
+    return states
+
+
+def _scan_repository(folder: Path, files: Iterable[str]) -> DiskState:
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        state = _weights_state([folder / "snapshots" / commit / file for file in files])
+    except (OSError, ValueError):  # nothing has been downloaded completely
+        state = DiskState()
+    return replace(state, partial_bytes=sum(_size(partial) for partial in _find_partials(folder)))
+
+
+def _weights_state(paths: Iterable[Path | None]) -> DiskState:
+    for path in paths:
+        if path is not None and path.is_file():
+            return DiskState(path, _size(path))
+    return DiskState()
+
+
+def _find_partials(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from (path for path in (folder / "blobs").iterdir() if path.name.endswith(PARTIAL_SUFFIX))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it has just vanished
+        return 0
+
+
+def describe(models: Iterable[ModelInfo]) -> list[dict[str, object]]:
+    """Return the JSON output of `models`: what is known of each model, and what of it is on disk.
+
+    `bytes` is the size of the weights file, or null if it is not on disk: only the hub knows it then. `same_as` is
+    the model that is loaded under this name, or null if it is the model itself.
+    """
+    models = list(models)
+    states, names = scan(models), {info.name for info in models}
+    descriptions = []
+    for info in models:
+        state, variant = states[info.name], quick_gelu_name(info.name)
+        descriptions.append(
+            info.as_dict(on_disk=state.path is not None)
+            | {
+                "bytes": state.bytes if state.path else None,
+                "partial_bytes": state.partial_bytes,
+                "repository": info.repository or None,
+                "same_as": variant if variant in names else None,
+            }
+        )
+    return descriptions
+
+
+# deleting
+
+
+@dataclass(frozen=True)
+class CachedRevision:
+    """A version of a repository in the cache. `refs` are its names on the hub, such as main."""
+
+    commit: str
+    bytes: int
+    refs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CachedFiles:
+    """What deleting a model removes: the revisions of its repository and its unfinished downloads.
+
+    Attributes:
+        bytes: the size of all of it on disk. Revisions can share files.
+    """
+
+    model: str
+    repository: str
+    bytes: int = 0
+    revisions: tuple[CachedRevision, ...] = ()
+    partials: tuple[Path, ...] = ()
+    partial_bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.revisions or self.partials)
+
+
+def check_deletable(model: str) -> None:
+    """Raise ConfigError for the built-in model and for a folder of the user's own: neither is in the cache."""
+    if model.lower() == MINI:
+        raise ConfigError("mini is part of the package and cannot be deleted. Delete models that were downloaded.")
+    if model.startswith(LOCAL_PREFIX):
+        raise ConfigError(
+            f"{model} is a folder of your own, which this program never deletes. Delete models that were downloaded."
+        )
+
+
+def find_files(model: str, repository: str) -> CachedFiles:
+    """Return what the cache holds of a model. Reads the whole cache.
+
+    Raises:
+        ConfigError: the model is not one that was downloaded.
+    """
+    check_deletable(model)
+    folder = repository_folder(repository)
+    partials = tuple(sorted(_find_partials(folder)))
+    partial_bytes = sum(map(_size, partials))
+    found = _cached_repository(repository)
+    repo = found[1] if found else None
+    revisions = sorted(repo.revisions, key=lambda revision: -revision.last_modified) if repo else []
+    return CachedFiles(
+        model,
+        repository,
+        (repo.size_on_disk if repo else 0) + partial_bytes,
+        tuple(
+            CachedRevision(revision.commit_hash, revision.size_on_disk, tuple(sorted(revision.refs)))
+            for revision in revisions
+        ),
+        partials,
+        partial_bytes,
+    )
+
+
+def delete(files: CachedFiles) -> int:
+    """Delete the listed revisions and unfinished downloads, and nothing that was added since. Return the bytes freed.
+
+    Files that other revisions use stay. What another program has deleted in the meantime is no error.
+
+    Raises:
+        ModelUnavailable: another program is downloading the model, or a file cannot be deleted.
+    """
+    folder = repository_folder(files.repository)
+    with ExitStack() as locks:
+        for partial in {*files.partials, *_find_partials(folder)}:
+            lock = try_lock(partial)
+            if lock is None:
+                raise ModelUnavailable(
+                    f"another program is pulling {files.model}. Wait until it is done, or stop it, then delete again."
+                )
+            locks.callback(lock.release)
+        freed = _delete_revisions(files.repository, [revision.commit for revision in files.revisions])
+        for partial in files.partials:
+            freed += _delete_partial(partial)
+        _remove_empty_folders(folder)
+    left = [revision.commit for revision in files.revisions if (folder / "snapshots" / revision.commit).exists()]
+    if left:
+        raise ModelUnavailable(
+            f"cannot delete {folder / 'snapshots' / left[0]}. Check who owns the folder, and delete it by hand."
+        )
+    return freed
+
+
+def _cached_repository(repository: str) -> tuple[HFCacheInfo, CachedRepoInfo] | None:
+    """Return a repository in the cache, alone and as part of a cache that holds nothing else."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        cached = scan_cache_dir(cache_root())
+    except CacheNotFound:
+        return None
+    repo = next((repo for repo in cached.repos if (repo.repo_type, repo.repo_id) == ("model", repository)), None)
+    return (replace(cached, repos=frozenset([repo])), repo) if repo else None
+
+
+def _delete_revisions(repository: str, commits: Iterable[str]) -> int:
+    """Delete those of the revisions that still exist. Return the bytes freed."""
+    found = _cached_repository(repository)
+    if found is None:
+        return 0
+    cached, repo = found
+    revisions = [revision for revision in repo.revisions if revision.commit_hash in commits]
+    # `cached` holds only this repository, because a copy of it on the hub can have the same commits
+    plan = cached.delete_revisions(*(revision.commit_hash for revision in revisions))
+    if plan.repos:  # huggingface_hub would delete the whole folder, with what another program is adding to it
+        plan = replace(
+            plan,
+            repos=frozenset(),
+            snapshots=frozenset(revision.snapshot_path for revision in revisions),
+            refs=frozenset(repo.repo_path / "refs" / ref for revision in revisions for ref in revision.refs),
+            blobs=frozenset(
+                file.blob_path
+                for revision in revisions
+                for file in revision.files
+                if revision.snapshot_path not in file.blob_path.parents  # on file systems without symlinks
+            ),
+        )
+    plan.execute()
+    for revision in revisions:
+        shutil.rmtree(repo.repo_path / ".no_exist" / revision.commit_hash, ignore_errors=True)
+    return plan.expected_freed_size
+
+
+def _delete_partial(partial: Path) -> int:
+    """Delete an unfinished download, whose lock this process holds. Return the bytes freed."""
+    freed = _size(partial)
+    try:
+        partial.unlink(missing_ok=True)
+        _lock_path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"cannot delete {partial}: {error.strerror}. Check who owns the folder, and delete it by hand."
+        ) from error
+    return freed
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    """Remove what is left of a repository's folder if it contains no file."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # not empty
+            Path(path).rmdir()
+
+
+# locks
+
+
+def _lock_path(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
+
+
+def try_lock(partial: Path) -> BaseFileLock | None:
+    """Lock an unfinished download. Return None if another program is downloading it.
+
+    On file systems without locking, the existence of the lock file is the lock.
+    """
+    path = _lock_path(partial)
+    for lock in (FileLock(path), SoftFileLock(path)):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        except NotImplementedError:
+            continue
+        if path.exists():
+            return lock
+        lock.release()  # a deletion has just removed the file, so no other process would find this lock
+        return None
+    return None
