@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ from softprompt_tui.main_screen import HUGE_COLUMNS, NARROW_COLUMNS, MainScreen
 from softprompt_tui.rendering.output_filter import OutputFilter
 from softprompt_tui.rendering.sanitize import clean_paste, sanitize
 from softprompt_tui.services.clipboard import copy
+from softprompt_tui.services.notification import notification
 from softprompt_tui.services.worker import WorkerConnection, WorkerMessage
 from softprompt_tui.state import settings as stored_settings
 from softprompt_tui.state.draft import Draft
@@ -147,6 +149,11 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     async def copy(self, text: str) -> str:
         return await copy(self, text)
 
+    def notify_terminal(self, text: str) -> None:
+        # through the driver and on the main thread, as frames are, so that it never falls into the middle of one
+        if self._driver is not None and (sequence := notification(self.settings.bell, text, os.environ)):
+            self._driver.write(sequence)
+
     def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
         """Show information in the title line. Warnings and errors appear over the panes and stay longer."""
         if severity == "information":
@@ -196,8 +203,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         if action == "field" and isinstance(self.focused, CompositionInput):
             return not self.focused.dropdown.display
-        # a dialog must be answered first; the sweep screen is not a dialog
-        return action != "leave" or self.screen in (self.main, self.main.sweep.screen)
+        # a dialog must be answered first; the sweep and models screens are not dialogs
+        return action != "leave" or self.screen in (self.main, self.main.sweep.screen, self.main.models.screen)
 
     def action_field(self, direction: int) -> None:
         self.screen.focus_next() if direction > 0 else self.screen.focus_previous()

@@ -53,6 +53,10 @@ class AppContext(Protocol):
         """Copy `text` to the clipboard. Return a phrase such as "was sent to the terminal's clipboard"."""
         ...
 
+    def notify_terminal(self, text: str) -> None:
+        """Notify the user outside the interface, in the way that the settings say."""
+        ...
+
     def save_settings(self) -> None:
         """Save the settings durably."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-PANE_ACTIONS = {"help", "pane", "plot", "train", "sweep", "more", "harden", "copy_hard"}
+PANE_ACTIONS = {"help", "pane", "plot", "train", "sweep", "more", "models", "harden", "copy_hard"}
 MAIN_BINDINGS: list[BindingType] = [
     Binding("question_mark", "help", "Help", show=False),
     Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
@@ -14,10 +14,12 @@ MAIN_BINDINGS: list[BindingType] = [
     Binding("f6", "pane('runs')", "Runs", show=False, priority=True),
     Binding("f9", "pane('readout')", "Readout", show=False, priority=True),
     Binding("ctrl+t", "train", "Train"),
+    Binding("ctrl+x", "stop_run", "Stop this", priority=True),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
     Binding("ctrl+q", "app.leave", "Quit"),  # no priority: right after ctrl+t, it must ask about that run
     Binding("f8", "more", "Settings", show=False, priority=True),
+    Binding("ctrl+o", "models", "Models", show=False, priority=True),
 ]
 APP_BINDINGS: list[BindingType] = [
     Binding("ctrl+r", "reconnect", "Start worker", show=False),

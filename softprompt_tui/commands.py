@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def commands(main: MainScreen) -> Iterable[SystemCommand]:
     """Yield the commands of the main screen."""
     yield SystemCommand("Train the prompt", "ctrl+t", main.action_train)
+    yield SystemCommand("Stop the run in view", "ctrl+x; the best so far is kept", main.action_stop_run)
     yield SystemCommand("Sweep the prompt", "F7: train 1 to 16 soft tokens at once and choose", main.action_sweep)
     yield SystemCommand(
         "Search for a hard readout", "x in readout: real words with the same meaning", main.action_harden
@@ -27,6 +28,8 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
         yield SystemCommand(f"Go to {name}", key, partial(main.action_pane, name))
     yield SystemCommand("Show the full curve", "F3", main.action_plot)
     yield SystemCommand("All training settings", "F8", main.action_more)
+    yield SystemCommand("Models: choose, pull, delete", "ctrl+o", main.action_models)
+    yield SystemCommand("Notify when a long run ends", main.bell.describe(), main.action_bell)
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():
         yield SystemCommand(

@@ -20,10 +20,15 @@ from textual.worker import Worker
 ORDERED_EVENTS = (InputEvent, Paste, AppFocus, AppBlur)
 # Groups of background work that opens a dialog or moves the focus. All input waits for this work.
 DIALOG_GROUPS = frozenset({"dialogs", "sweep", "leave", "compositions"})
-# Groups of background work that no key depends on. Keys wait for all other groups, unless they type into a text field.
-INDEPENDENT_GROUPS = frozenset(
-    {"line", "keys", "draft", "busy", "count", "models", "warm", "similarity", "curve", "read", "readout", "opened"}
+# Groups of background work that the next key may depend on. Keys wait for it, unless they type into a text field.
+AWAITED_GROUPS = frozenset(
+    {"copying", "entries", "folder", "keep", "library", "names", "pages", "requests", "swept", "train"}
 )
+# Groups of background work that no key depends on.
+INDEPENDENT_GROUPS = frozenset({
+    "line", "keys", "draft", "busy", "count", "models", "warm", "similarity", "curve", "read", "readout", "opened",
+    "devices", "watch-devices", "pulls",
+})  # fmt: skip
 MAX_WAIT_SECONDS = 5.0  # the queue stops waiting for background work after this time
 IDLE_TURNS = 2  # the interface has settled after this many idle turns of the event loop
 MAX_BUSY_TURNS = 200  # busy turns of the event loop before the queue pauses between turns

@@ -12,20 +12,26 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
+from textual.widgets import Input, TextArea
 
-from softprompt.errors import without_stop
+from softprompt.errors import shorten, without_stop
 from softprompt.worker.summary import ENDED
 from softprompt_tui import messages as m
 from softprompt_tui.bindings import MAIN_BINDINGS, PANE_ACTIONS
+from softprompt_tui.controllers.bell import BellController
 from softprompt_tui.controllers.detail import DetailController
+from softprompt_tui.controllers.devices import DevicesController
 from softprompt_tui.controllers.hard_readout import AFTER_TRAINING, HardReadoutController
 from softprompt_tui.controllers.library import LibraryController
 from softprompt_tui.controllers.live_queries import LiveQueries, PromptCount
+from softprompt_tui.controllers.models import ModelsController
 from softprompt_tui.controllers.quit import save_draft
 from softprompt_tui.controllers.runs import RunsController
 from softprompt_tui.controllers.sweep import SweepController
 from softprompt_tui.controllers.transfer import TransferController
 from softprompt_tui.messages import OnEntry, OnRun
+from softprompt_tui.rendering.devices import describe_load
+from softprompt_tui.rendering.failure import failure_title
 from softprompt_tui.state.settings import DEFAULT_MODEL, PAINT_SECONDS, Form
 from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
@@ -47,10 +53,13 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 1.0  # progress reports repaint the list of runs within this time
 LIST_SECONDS = 0.25  # between repaints of the list while runs are changing, possibly thousands at once
+MODELS_SECONDS = 0.25  # a download shows at least two updates a second
 SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
 HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
+STOPPABLE_STATES = ("running", "queued", "paused")
+MAX_NOTICE_LENGTH = 160  # characters of an error in a notice; the loss pane shows all of it
 _WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts one", "": ""}
 
 
@@ -107,21 +116,27 @@ class MainScreen(Screen[None]):
         self.settings, self.store, self.worker = context.settings, context.runs, context.worker
         self.runs = RunsController(context, lambda: self.detail.run)
         self.detail = DetailController(context)
+        self.bell = BellController(context)
+        self.devices = DevicesController(context, lambda: bool(self.store.count("running")))
         self.library = LibraryController(context, TransferController(context))
         self.library.listed_revision = lambda entry: self.library_pane.revision_of(entry)
         self.sweep = SweepController(context, self.runs.submit)
         self.hard = HardReadoutController(context, self.runs.submit_job)
+        self.models = ModelsController(context, lambda: self.form.fields["model"] or DEFAULT_MODEL)
         self.queries = LiveQueries(context)
         self.lower_pane = self.settings.pane if self.settings.pane in LOWER_PANES else "library"
         self._was_disconnected = False  # the connection has been lost since the last list of runs
         self._measured_on = ("", "")  # model and device with which the composition was last measured
         self._list_is_stale = False
+        self._unseen_failure = ""  # id of the last run that failed out of view
+        self._could_stop = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         # no delay, because the next key acts on the list that the screen shows
         self._list_painter = Painter(self, self._paint_list, min_delay=0.0)
         self._detail_painter = Painter(self, self._paint_followed)
         self._sweep_painter = Painter(self, self.sweep.paint)
+        self._models_painter = Painter(self, self._paint_models)
 
     def compose(self) -> ComposeResult:
         settings, library = self.settings, self.context.library
@@ -195,9 +210,14 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Disable the keys of the panes while another screen covers them."""
+        if action == "stop_run":
+            return self.is_on_top and self._stoppable_run() is not None
         return self.is_on_top or action not in PANE_ACTIONS
 
     def action_pane(self, name: str) -> None:
+        if name == "readout" and self.query_one("#right").has_class("-bare"):
+            self.context.show_status("a failed run has no readout; F3 shows why it failed")
+            return
         if name in ("prompt", "readout"):
             self.set_focus(self.prompt_pane.editor if name == "prompt" else self.readout)
             return
@@ -216,7 +236,26 @@ class MainScreen(Screen[None]):
         status = _WORKER_STATUS.get(state, "") if state != "up" else "training" if running else "worker ready"
         opened = f"open: {self.library.opened_name}" if self.library.opened else ""
         tone = "accent" if running else "success" if state == "up" else "error" if state == "gone" else "warning"
-        self.title_line.set_state(tone, status, f"{waiting} waiting" if waiting else "", opened)
+        run = self.store.running_run(self.detail.run) if state == "up" else None
+        if run:
+            status = f"training {run.id[:6]}"
+        what = (run.stage or run.display_name) if run else ""
+        device = describe_load(self.devices.training) if running and self.devices.training else ""
+        right = "  ".join(filter(None, (self.models.title(), device, f"{waiting} waiting" if waiting else "")))
+        self.title_line.set_state(tone, status, what, opened, right=right)
+        self._show_failure_in_title()
+
+    def _show_failure_in_title(self) -> None:
+        """Turn the title line red if the run in view failed, or name the last run that failed out of view."""
+        shown, unseen = self.detail.followed_run, self.store.by_id.get(self._unseen_failure)
+        if shown is not None and shown.id == self._unseen_failure:
+            self._unseen_failure = ""
+        if shown is not None and shown.state == "failed":
+            self.title_line.set_failure(failure_title(shown, self.size.width), is_in_view=True)
+        elif unseen is not None and unseen.state == "failed":
+            self.title_line.set_failure(f"{unseen.id[:6]} failed: F6 shows why", is_in_view=False)
+        else:
+            self.title_line.set_failure("")
 
     # the worker
 
@@ -264,7 +303,9 @@ class MainScreen(Screen[None]):
         self._list_is_stale = False
         self.runs_pane.show(self.store.sorted_runs())
         self.show_title()
+        self._update_keys()  # the run in view may have been dropped
         self.detail.queue_changed()
+        self.devices.queue_changed()
         self.sweep.queue_changed()
 
     @on(m.RunChanged)
@@ -277,10 +318,16 @@ class MainScreen(Screen[None]):
         self.sweep.run_changed(run.id)
         if run.state in ENDED and before is not None and before.state not in ENDED:
             self._announce_end(run)
+            self.bell.run_ended(run, is_in_view=run.id == self.detail.run)
 
     def _announce_end(self, run: RunSummary) -> None:
         if run.state == "failed":
-            self.context.show_status(f"{run.display_name} failed: {run.error}", "error")
+            is_in_view = run.id == self.detail.run
+            self._unseen_failure = "" if is_in_view else run.id
+            where = "F3" if is_in_view else "enter in runs (F6)"
+            reason = shorten(without_stop(run.error.partition(". ")[0]), MAX_NOTICE_LENGTH)
+            self.context.show_status(f"{run.display_name} failed: {reason}. {where} shows what to do.", "error")
+            self.show_title()
         elif run.kind == "sweep":
             if run.results and not self.sweep.is_open(run.id):
                 ended = "stopped" if run.state == "stopped" else "done"
@@ -302,17 +349,43 @@ class MainScreen(Screen[None]):
         if self.runs_pane.display:
             self._list_painter.paint_within(REPORT_SECONDS)
 
+    @on(m.DevicesRequested)
+    def _list_devices(self) -> None:
+        self.devices.list()
+
+    @on(m.DevicesChanged)
+    def _devices_changed(self) -> None:
+        self.prompt_pane.show_devices(self.devices.devices)
+        self.show_title()
+
+    @on(m.RunStaged)
+    def _run_staged(self, event: m.RunStaged) -> None:
+        self.detail.run_changed(event.run)
+        self.sweep.run_changed(event.run.id)
+        self.show_title()
+        if self.runs_pane.display:
+            self._list_painter.paint_within(REPORT_SECONDS)
+
     @on(m.RunSubmitted)
     def _run_submitted(self, event: m.RunSubmitted) -> None:
+        self._unseen_failure = ""  # the user goes on
         if event.is_next:
             self.detail.show_run(event.run)
 
     @on(m.RunAction)
     def _act_on_run(self, event: m.RunAction) -> None:
         run = self.store.by_id.get(event.run)
+        if event.action is OnRun.UNDO:
+            self.runs.undo_drop()
+            return
         if run is None:
+            self.context.show_status("this run was dropped; u in runs (F6) brings it back")
             return
         match event.action:
+            case OnRun.MODEL | OnRun.DEVICE | OnRun.EDIT:
+                self._edit_failed_run(run, event.action)
+            case OnRun.LOG:
+                self.runs.show_log()
             case OnRun.SHOW:
                 self.detail.show_run(run.id)
                 if run.kind == "sweep":
@@ -323,6 +396,37 @@ class MainScreen(Screen[None]):
                 self.context.show_status("a hard readout is available after training")
             case _:
                 self.runs.act(event.action, run.id)
+
+    def _edit_failed_run(self, run: RunSummary, action: OnRun) -> None:
+        """Put the prompt of a failed run in the editor unless it is there, and go to the field to change."""
+        pane = self.prompt_pane
+        if run.prompt != pane.prompt:
+            self._fill_prompt(m.PromptLoaded(run.prompt, {"model": run.model, "device": run.device}))
+        self.set_focus(pane.editor)
+        if action is not OnRun.EDIT:
+            self._update_height_classes()  # a narrow terminal hides the fields until the pane has the focus
+            self.call_after_refresh(self.set_focus, pane.query_one(f"#field-{action}"))
+
+    # stopping the run in view
+
+    def _stoppable_run(self) -> RunSummary | None:
+        """Return the run in view if it can be stopped."""
+        run = self.detail.followed_run
+        return run if run is not None and run.state in STOPPABLE_STATES and not run.stopping else None
+
+    def _update_keys(self) -> None:
+        """Show the key that stops the run in view only while that is possible."""
+        if (can_stop := self._stoppable_run() is not None) != self._could_stop:
+            self._could_stop = can_stop
+            self.refresh_bindings()
+
+    def action_stop_run(self) -> None:
+        """Stop the run in view, or cut the text that the user has selected in the focused field."""
+        run, focused = self._stoppable_run(), self.focused
+        if isinstance(focused, (Input, TextArea)) and _has_chosen_selection(focused):
+            focused.action_cut()
+        elif run is not None:
+            self.runs.act(OnRun.STOP, run.id)
 
     # loss, readout and details
 
@@ -363,6 +467,12 @@ class MainScreen(Screen[None]):
             self.detail_pane.clear()
         else:
             self.detail_pane.show(*detail.facts)
+        has_failed = detail.figures is not None and detail.figures.failure is not None
+        right = self.query_one("#right")
+        right.set_class(has_failed, "-failed")
+        right.set_class(has_failed and detail.readout is None, "-bare")
+        self._update_keys()
+        self._show_failure_in_title()
         if self._plot is not None and self._plot.is_current:
             self._plot.follow(detail.title, detail.series, detail.curve_names, detail.measure)
 
@@ -386,15 +496,18 @@ class MainScreen(Screen[None]):
     def action_plot(self) -> None:
         from softprompt_tui.screens.loss_plot import PlotScreen  # other screens are imported when needed
 
-        detail = self.detail
+        detail, run = self.detail, self.detail.followed_run
+        if run is not None and run.state == "failed" and not self.loss.has_focus:
+            self.remove_class("-reading")  # on a narrow terminal, the readout hides the pane while it has the focus
+            self.set_focus(self.loss)  # its keys say what to do
+            return
         self._plot = PlotScreen(detail.title, detail.series, detail.curve_names, detail.measure)
         self.app.push_screen(self._plot)
 
     # the prompt
 
-    @on(m.TrainRequested)
     def action_train(self) -> None:
-        self.context.spawn(partial(self.runs.train, self.form), group="train")  # pressing it twice submits two runs
+        self.context.spawn(partial(self.runs.train, self.form), group="train")
 
     def action_sweep(self) -> None:
         self.context.spawn(partial(self.sweep.begin, self.form), group="sweep")
@@ -411,6 +524,40 @@ class MainScreen(Screen[None]):
     @on(m.SweepKeepRequested)
     def _keep_sweep_results(self, event: m.SweepKeepRequested) -> None:
         self.sweep.keep(event.run, event.token_counts)
+
+    # models
+
+    def action_models(self) -> None:
+        self.models.open()
+
+    @on(m.PortRequested)
+    def _port(self, event: m.PortRequested) -> None:
+        self.models.open("Models   enter trains the soft prompt again for one", event.entry)
+
+    @on(m.ModelAction)
+    def _act_on_model(self, event: m.ModelAction) -> None:
+        self.models.act(event.action, event.model)
+
+    @on(m.ModelsRequested)
+    def _list_models(self) -> None:
+        self.models.refresh()
+
+    @on(m.ModelsChanged)
+    def _models_changed(self) -> None:
+        self._models_painter.request(MODELS_SECONDS if self.models.screen is not None else REPORT_SECONDS)
+
+    def _paint_models(self) -> None:
+        self.models.paint()
+        self.show_title()
+
+    @on(m.ModelChosen)
+    def _choose_model(self, event: m.ModelChosen) -> None:
+        if event.for_entry:
+            self.context.spawn(partial(self.runs.port, event.for_entry, event.model, self.form), group="train")
+            return
+        self.prompt_pane.set_field("model", event.model)
+        pull = "" if event.is_on_disk else "; training pulls it first"
+        self.context.show_status(f"the prompt's model is {event.model}{pull}")
 
     @on(m.PromptChanged)
     def _prompt_changed(self) -> None:
@@ -452,6 +599,9 @@ class MainScreen(Screen[None]):
 
     def action_more(self) -> None:
         self.context.spawn(self._ask_more, group="dialogs")
+
+    def action_bell(self) -> None:
+        self.context.spawn(self.bell.choose, group="dialogs")
 
     async def _ask_more(self) -> None:
         from softprompt_tui.screens.training_settings import SettingsScreen
@@ -542,3 +692,11 @@ class MainScreen(Screen[None]):
         from softprompt_tui.screens.help import HelpScreen, focused_pane
 
         self.app.push_screen(HelpScreen(focused_pane(self.focused)))
+
+
+def _has_chosen_selection(field: Input | TextArea) -> bool:
+    """Return whether the user has selected text, other than all of it by moving to a field."""
+    if isinstance(field, TextArea):
+        return not field.selection.is_empty
+    is_whole = (field.selection.start, field.selection.end) == (0, len(field.value))
+    return not field.selection.is_empty and not (is_whole and field.select_on_focus)

@@ -41,18 +41,31 @@ class OnRun(StrEnum):
     DOWN = "down"
     RETRY = "retry"
     DROP = "drop"
+    UNDO = "undo"  # of the last drop
     HARDEN = "harden"
+    MODEL = "model"  # choose another one, for a failed run
+    DEVICE = "device"
+    EDIT = "edit"
+    LOG = "log"
+
+
+class OnModel(StrEnum):
+    """An action on a model."""
+
+    PULL = "pull"
+    CANCEL = "cancel"
+    DELETE = "delete"
 
 
 # from panes and screens
 
 
-class TrainRequested(Message):
-    """The user wants to train the prompt in the editor."""
-
-
 class PromptChanged(Message):
     """The prompt or a field below it has changed."""
+
+
+class DevicesRequested(Message):
+    """The list of devices is on the screen and should be up to date."""
 
 
 class EntryHighlighted(Message):
@@ -93,6 +106,29 @@ class CompositionTrainRequested(Message):
 
 class CompositionChanged(Message):
     """The composition, or the text to compare it with, has changed."""
+
+
+class ModelAction(Message):
+    """The user wants to act on a model."""
+
+    def __init__(self, action: OnModel, model: str) -> None:
+        super().__init__()
+        self.action, self.model = action, model
+
+
+class ModelChosen(Message):
+    """The user wants to use a model for the prompt or, with `for_entry`, to train that entry again for it.
+
+    `is_on_disk` is False if training has to pull the model first.
+    """
+
+    def __init__(self, model: str, is_on_disk: bool, for_entry: str = "") -> None:
+        super().__init__()
+        self.model, self.is_on_disk, self.for_entry = model, is_on_disk, for_entry
+
+
+class ModelsRequested(Message):
+    """The list of models is on the screen and should be up to date."""
 
 
 # from controllers
@@ -138,12 +174,24 @@ class RunReported(Message):
         self.report = report
 
 
+class RunStaged(Message):
+    """Loading the model of a run has reached another stage."""
+
+    def __init__(self, run: RunSummary) -> None:
+        super().__init__()
+        self.run = run
+
+
 class RunSubmitted(Message):
     """The worker has accepted a run submitted here. `is_next` is True if the followed run is not training."""
 
     def __init__(self, run: str, is_next: bool) -> None:
         super().__init__()
         self.run, self.is_next = run, is_next
+
+
+class DevicesChanged(Message):
+    """The list of devices, or the state of the device that trains, has changed."""
 
 
 class PromptsChanged(Message):
@@ -167,6 +215,14 @@ class MarksUsed(Message):
 
 class OpenEntryChanged(Message):
     """The open entry or its name has changed."""
+
+
+class PortRequested(Message):
+    """The user wants to train an entry again for another model."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__()
+        self.entry = entry
 
 
 class ShowEntryRequested(Message):
@@ -194,6 +250,10 @@ class DetailChanged(Message):
     def __init__(self, immediately: bool = False) -> None:
         super().__init__()
         self.immediately = immediately
+
+
+class ModelsChanged(Message):
+    """The list of models, a pull or the notice about them has changed."""
 
 
 class SweepReady(Message):

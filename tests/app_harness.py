@@ -17,6 +17,8 @@ from textual.pilot import Pilot
 
 from softprompt.errors import word_messages_for
 from softprompt_tui.app import SoftPromptApp
+from softprompt_tui.screens.dialogs import AskKey
+from softprompt_tui.screens.sweep import SweepScreen
 from tests.fake_worker import FakeWorker
 
 MAX_PAUSE_SECONDS = 0.2  # reading the screen takes 10 ms of CPU time, so do not poll more often
@@ -69,10 +71,24 @@ class Session:
 
         await self.until(has_all)
 
+    async def sweep(self) -> str:
+        """Sweep the prompt in the editor, however long it takes. Return the id of the run once its screen is open."""
+        before = set(self.worker.runs)
+        await self.pilot.press("f7")
+        await self.until(lambda: set(self.worker.runs) - before or isinstance(self.app.screen, AskKey))
+        if isinstance(self.app.screen, AskKey):
+            await self.pilot.press("enter")
+        await self.until(lambda: set(self.worker.runs) - before and isinstance(self.app.screen, SweepScreen))
+        (run,) = set(self.worker.runs) - before
+        return run
+
     async def train(self) -> str:
-        """Train the prompt in the editor. Return the id of its run."""
+        """Train the prompt in the editor, even if the same training exists. Return the id of its run."""
         before = set(self.worker.runs)
         await self.pilot.press("ctrl+t")
+        await self.until(lambda: set(self.worker.runs) - before or isinstance(self.app.screen, AskKey))
+        if isinstance(self.app.screen, AskKey):
+            await self.pilot.press("t")
         await self.until(lambda: set(self.worker.runs) - before)
         (run,) = set(self.worker.runs) - before
         return run

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt import Library
-from softprompt.errors import RunRefused, SoftPromptError
+from softprompt.errors import RunNotFound, RunRefused, SoftPromptError
 from softprompt.jobs.job import Job
+from softprompt.system.devices import DeviceFacts
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.run_folder import Run, now, sweep_entry_id, sweep_entry_name
@@ -27,6 +28,10 @@ class FakeWorker:
 
     runs: dict[str, Run] = field(default_factory=dict)
     requests: list[p.Request] = field(default_factory=list)
+    dropped: dict[str, Run] = field(default_factory=dict)
+    devices: list[DeviceFacts] = field(
+        default_factory=lambda: [DeviceFacts("cpu", "AMD EPYC, 2 cores", 16 * 10**9, 12 * 10**9, 0.87)]
+    )
     begin_on_submit: bool = False  # start a submitted run before the reply
     page_size: int = 1000  # number of runs in a page
     may_send_pages: asyncio.Event = field(
@@ -114,15 +119,25 @@ class FakeWorker:
                     self.begin(run.id)
                 return reply
             case p.Stop():
-                return self._apply_event(self.runs[request.run], {"event": "stopped"})
+                run, reply = self.runs[request.run], None
+                if run.state == "running":
+                    reply = self._apply_event(run, {"event": "stopping"})
+                ended = self._apply_event(self.runs[request.run], {"event": "stopped"})
+                return reply or ended
             case p.Pause():
                 return self._apply_event(self.runs[request.run], {"event": "paused"})
             case p.Resume() | p.Move():
                 return self._apply_event(self.runs[request.run], {"event": "queued"})
             case p.Drop():
-                run = self.runs.pop(request.run)
+                run = self.dropped[request.run] = self.runs.pop(request.run)
                 self._broadcast({"type": "dropped", "run": run.id})
                 return run.as_dict()
+            case p.Restore():
+                if request.run not in self.dropped:
+                    raise RunNotFound(f"no dropped run is named {request.run!r}")
+                self.runs[request.run] = self.dropped.pop(request.run)
+                self._broadcast({"type": "run", "run": self.runs[request.run].as_dict()})
+                return self.runs[request.run].as_dict()
             case p.Keep():
                 run = self.runs[request.run]
                 if missing := set(request.tokens) - {result.tokens for result in run.results}:
@@ -165,6 +180,9 @@ class FakeWorker:
                     "readout_similarity": 0.5,
                     "neighbours": [[{"token": "fox", "cosine": 0.4}, {"token": "foxes", "cosine": 0.3}]],
                 }
+            case p.Devices():
+                training = [run.job.device for run in self.runs.values() if run.state == "running"]
+                return {"devices": [device.as_dict() for device in self.devices], "training": training}
         return {}
 
     def _apply_event(self, run: Run, event: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +194,10 @@ class FakeWorker:
 
     def begin(self, run_id: str) -> None:
         self._apply_event(self.runs[run_id], {"event": "began", "step": 0, "tokens": 0})
+
+    def load(self, run_id: str, stage: str, received: int = 0, of: int = 0) -> None:
+        """Report a stage of loading the run's model."""
+        self._broadcast({"type": "loading", "run": run_id, "stage": stage, "bytes": received, "of": of})
 
     def report(self, run_id: str, step: int, loss: float = 0.5, restarts: tuple[float, ...] = ()) -> None:
         self._broadcast_report(run_id, _figures(step, loss) | ({"restarts": list(restarts)} if restarts else {}))
@@ -201,11 +223,19 @@ class FakeWorker:
         self.runs[run_id] = self.runs[run_id].apply({"at": now(), "event": "report", **figures})
         self._broadcast({"type": "report", "run": run_id, **figures})
 
-    def end(self, run_id: str, error: str = "", results: list[dict[str, Any]] | None = None, **changes: Any) -> None:
+    def end(
+        self,
+        run_id: str,
+        error: str = "",
+        error_kind: str = "",
+        results: list[dict[str, Any]] | None = None,
+        **changes: Any,
+    ) -> None:
         """End a run, as failed if there is an `error`. Save its entry, or its hard readout in the entry of the job."""
         run = self.runs[run_id]
         if error:
-            self._apply_event(run, {"event": "failed", "error": error})
+            failed = {"event": "failed", "error": error, "error_kind": error_kind}
+            self._apply_event(run, failed | {"latest": dict(run.latest)})
             return
         if run.job.kind == "sweep":
             self._apply_event(run, {"event": "done", "results": results, "latest": dict(run.latest)})

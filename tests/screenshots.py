@@ -14,6 +14,7 @@ from pathlib import Path
 
 from softprompt.worker import protocol as p
 from softprompt_tui.app import SoftPromptApp
+from softprompt_tui.screens.dialogs import AskKey
 from tests.worker_process import Home
 
 FOLDER = Path(__file__).parents[1] / "screenshots"
@@ -80,6 +81,8 @@ async def take_screenshots() -> None:
         save("hard")
         app.main.prompt_pane.set(EXAMPLE, {"steps": "300"})
         await pilot.press("f2", "f7")
+        await wait_until(pilot, lambda: isinstance(app.screen, AskKey))  # it takes more than a minute
+        await pilot.press("enter")
         await wait_until(pilot, partial(_has_sweep_results, app))
         await pilot.press("j", "j", "j", "j", "space")
         await pilot.pause(1)

@@ -15,6 +15,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.result import print_result_and_exit
+from softprompt_tui.rendering.download import describe_stage
 from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render
 from softprompt_tui.rendering.sanitize import sanitize
@@ -75,9 +76,7 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
             case "report" if event["run"] == run:
                 curve.add_report(RunReport.from_message(event))
             case "loading" if event["run"] == run:
-                curve.show_status(
-                    f"downloading {summary.model}: {event['bytes'] / 1e6:.0f} of {event['of'] / 1e6:.0f} MB"
-                )
+                curve.show_status(f"{summary.model}: {describe_stage(event['stage'], event['bytes'], event['of'])}")
             case "run" if event["run"]["id"] == run:
                 summary = RunSummary.from_message(event["run"])
                 if summary.state in ENDED:

@@ -12,6 +12,8 @@ from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
+from softprompt_tui.rendering.download import LOADING
+from softprompt_tui.rendering.failure import describe_failure
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -160,7 +162,7 @@ class DetailController:
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
             is_running=run.state == "running", is_search=run.kind == "hard", status=self._status_text(run),
-            error=run.error,
+            error=run.error, failure=describe_failure(run) if run.state == "failed" else None,
         )  # fmt: skip
         if run.state not in ENDED and not run.of_entry:
             self.shown_entry = None  # the entry does not exist yet
@@ -182,7 +184,7 @@ class DetailController:
             return "stopped; enter in runs chooses what to keep"
         if state == "running":
             if not run.step:
-                return PREPARING_SEARCH if run.kind == "hard" else "loading the model"
+                return run.stage or (PREPARING_SEARCH if run.kind == "hard" else LOADING)
             if run.kind == "hard":
                 return SEARCH_MEASURE
             return f"trained; {search}" if (search := describe_hard_search(run)) else ""
@@ -236,7 +238,8 @@ class DetailController:
 
     def _show(self, entry: Entry) -> None:
         self.shown_entry = entry
-        if not ((run := self.followed_run) and run.of_entry):  # keep the curve of a hard-readout search
+        # keep the curve of a hard-readout search, and why a run failed that has saved its best so far
+        if not ((run := self.followed_run) and (run.of_entry or run.state == "failed")):
             self._show_training(entry)
         prompt = entry.prompt
         rows = tuple(

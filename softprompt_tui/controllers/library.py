@@ -15,11 +15,12 @@ from softprompt_tui.messages import (
     MarksUsed,
     OnEntry,
     OpenEntryChanged,
+    PortRequested,
     PromptLoaded,
     ShowEntryRequested,
 )
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.screens.dialogs import AskText
+from softprompt_tui.screens.dialogs import AskText, ask_until_accepted
 from softprompt_tui.screens.progress import UserCancelled
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class TransferActions(Protocol):
     async def export(self, entry: Entry) -> None: ...
     async def import_files(self) -> None: ...
     async def ask_hard_prompt(self, entry: Entry) -> None: ...
+    async def assign_model(self, entry: Entry) -> None: ...
 
 
 class LibraryController:
@@ -140,29 +142,38 @@ class LibraryController:
 
     async def _detail(self, entry: str) -> None:
         from softprompt_tui.rendering.details import entry_facts
-        from softprompt_tui.screens.text_viewer import TextScreen
+        from softprompt_tui.screens.entry_details import EntryDetailsScreen
 
-        self.context.show(
-            TextScreen(entry_facts(await self._in_thread(self.context.library.open, entry)).render(20_000))
-        )
+        opened = await self._in_thread(self.context.library.open, entry)
+        can_port, can_assign = bool(opened.prompt.reference_texts), not opened.prompt.model_fingerprint
+        no_port = "" if can_port else "its hard prompt is unknown; H in the library sets it"
+        facts = entry_facts(opened).render(20_000)
+        match await self.context.ask(EntryDetailsScreen(facts, no_port, can_assign)):
+            case "port":
+                self.context.post(PortRequested(entry))
+            case "assign":
+                await self.transfer.assign_model(opened)
 
     async def _rename(self, entry: str) -> None:
         summary = await self._in_thread(self.context.library.find, entry)
-        name = await self.context.ask(AskText(f"New name for {sanitize(summary.name)}", summary.name))
-        if name and name != summary.name:
-            try:
-                self._own_revisions[entry] = (
-                    await self._in_thread(self.context.library.rename, entry, name, summary.revision)
-                ).revision
-            finally:  # if another program renamed the entry, show that name
-                self._post_change(entry)
+
+        async def rename(name: str) -> None:
+            if name and name != summary.name:
+                try:
+                    self._own_revisions[entry] = (
+                        await self._in_thread(self.context.library.rename, entry, name, summary.revision)
+                    ).revision
+                finally:  # if another program renamed the entry, show that name
+                    self._post_change(entry)
+
+        await self._ask_text(f"New name for {sanitize(summary.name)}", summary.name, rename)
 
     async def _tag(self, *entries: str) -> None:
         summaries = [await self._in_thread(self.context.library.find, entry) for entry in entries]
         tags = sorted(set.intersection(*(set(summary.tags) for summary in summaries)))
         name = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} soft prompts"
-        typed = await self.context.ask(AskText(f"Tags of {sanitize(name)}, separated by spaces", " ".join(tags)))
-        if typed is not None:
+
+        async def tag(typed: str) -> None:
             typed_tags = typed.split()
             # send only the differences, so that another program's changes to other tags survive
             added = [tag for tag in typed_tags if tag not in tags]
@@ -173,10 +184,14 @@ class LibraryController:
                 ).revision
             self._post_change(entries[0])
 
+        await self._ask_text(f"Tags of {sanitize(name)}, separated by spaces", " ".join(tags), tag)
+
     async def _note(self, entry: str) -> None:
         summary = await self._in_thread(self.context.library.find, entry)
-        note = await self.context.ask(AskText(f"Note on {sanitize(summary.name)}", summary.note))
-        if note is not None and note != summary.note:
+
+        async def annotate(note: str) -> None:
+            if note == summary.note:
+                return
             saved = await self._in_thread(self.context.library.annotate, entry, note, summary.revision)
             self._own_revisions[saved.id] = saved.revision
             if saved.id != entry:
@@ -185,6 +200,16 @@ class LibraryController:
                     "warning",
                 )
             self._post_change(saved.id)
+
+        await self._ask_text(f"Note on {sanitize(summary.name)}", summary.note, annotate)
+
+    async def _ask_text(self, question: str, value: str, accept: Callable[[str], Awaitable[None]]) -> None:
+        """Ask for a text until `accept` takes it or the user cancels."""
+        await ask_until_accepted(
+            self.context,
+            lambda refused, reason: AskText(question, value if refused is None else refused, reason),
+            accept,
+        )
 
     async def _delete(self, *entries: str) -> None:
         gone: dict[str, EntrySummary] = {}

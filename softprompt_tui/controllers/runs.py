@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import BadName, PromptError, SoftPromptError
+from softprompt.errors import EntryDamaged, EntryNotFound, PromptError, RunNotFound, SoftPromptError, shorten
+from softprompt.system.files import open_file
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.messages import (
     ConnectionChanged,
+    LibraryChanged,
     OnRun,
     PromptsChanged,
+    RunAction,
     RunChanged,
     RunReported,
     RunsChanged,
     RunsListed,
+    RunStaged,
     RunSubmitted,
+    ShowEntryRequested,
 )
+from softprompt_tui.rendering.download import describe_stage
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.screens.dialogs import AskKey, AskText
-from softprompt_tui.services.worker import ConnectionState, RunDropped, RunsReply, WorkerMessage
+from softprompt_tui.screens.dialogs import AskKey, AskText, ask_until_accepted
+from softprompt_tui.services.worker import ConnectionState, LoadingStage, RunDropped, RunsReply, WorkerMessage
 from softprompt_tui.state.runs import ACTIVE_STATES
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, TrainJob
+    from softprompt.library import EntrySummary
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.state.settings import Form
+
+LOG_LINES, LOG_BYTES, MAX_LOG_FILE_BYTES = 200, 1 << 16, 1 << 30  # how much of the worker's log is shown
+
+
+UNFINISHED_STATES = ("running", "queued", "paused")
 
 
 class RunsController:
@@ -41,6 +56,8 @@ class RunsController:
     def __init__(self, context: AppContext, followed: Callable[[], str]) -> None:
         self.context, self.store, self.followed = context, context.runs, followed
         self._arrived = asyncio.Event()
+        self._train_lock = asyncio.Lock()
+        self.dropped: list[RunSummary] = []  # runs dropped here that undo can bring back
 
     # messages from the worker
 
@@ -62,6 +79,9 @@ class RunsController:
                 self._update_run(message)
             case RunReport() if store.apply_report(message):
                 post(RunReported(message))
+            case LoadingStage(run_id, stage, received, of):
+                if (run := store.set_stage(run_id, describe_stage(stage, received, of))) is not None:
+                    post(RunStaged(run))
             case RunDropped(run):
                 store.drop(run)
                 post(RunsChanged())
@@ -75,13 +95,61 @@ class RunsController:
     # requests to the worker
 
     async def train(self, form: Form) -> None:
-        """Submit the prompt in the editor to the worker."""
+        """Submit the prompt in the editor to the worker, unless the same training exists: then ask first."""
         from softprompt_tui.services.job_form import job_from_form  # takes 30 ms, so not before the first paint
 
-        try:
-            await self.submit(job_from_form(form, self.context.settings.more), form.prompt)
-        except SoftPromptError as error:
-            self.context.show_status(str(error), "error")
+        async with self._train_lock:  # the key was pressed again: the first training must be known by then
+            try:
+                job = job_from_form(form, self.context.settings.more)
+                with self._pending_submit():  # quitting must ask about it from now on
+                    earlier = await self._find_earlier(job)
+                if earlier is None:
+                    await self.submit(job, form.prompt)
+            except SoftPromptError as error:
+                self.context.show_status(str(error), "error")
+                return
+        if earlier is not None:
+            # in a group of its own: from here on, keys are meant for the question
+            self.context.spawn(partial(self._ask_and_submit, job, form.prompt, earlier), group="dialogs")
+
+    async def _ask_and_submit(self, job: TrainJob, prompt: str, earlier: RunSummary | EntrySummary) -> None:
+        if await self._wants_to_repeat(earlier):
+            await self.submit(job, prompt)
+
+    async def _find_earlier(self, job: TrainJob) -> RunSummary | EntrySummary | None:
+        """Return an unfinished run or a library entry with the same training, or None."""
+        from softprompt.jobs.identity import find_trained_entry, is_same_model, training_digest
+
+        digest, library = training_digest(job), self.context.library
+        runs = [run for run in self.store.by_id.values() if digest and run.digest == digest]
+        same = [run for run in runs if is_same_model(run.model, job.model)]
+        for run in same:
+            if run.state in UNFINISHED_STATES and not run.stopping:
+                return run
+
+        def find_entry() -> EntrySummary | None:
+            for run in same:
+                if run.state == "done" and run.entry:
+                    with suppress(EntryNotFound, EntryDamaged):  # deleted since then
+                        return library.find(run.entry)
+            return find_trained_entry(library, job)
+
+        return await asyncio.to_thread(find_entry)
+
+    async def _wants_to_repeat(self, earlier: RunSummary | EntrySummary) -> bool:
+        """Say that the same training exists, and ask what to do. Shows it if the user wants that."""
+        answers = [("o", "open it"), ("t", "train it again anyway")]
+        question = (
+            f"The same training {_describe_earlier(earlier)}. Its prompt, model, settings and seed are the same. "
+            "Another seed (F8) gives another soft prompt."
+        )
+        answer = await self.context.ask(AskKey(question, answers))
+        if answer == "o" and isinstance(earlier, RunSummary):
+            self.context.post(RunAction(OnRun.SHOW, earlier.id))
+        elif answer == "o":
+            self.context.post(LibraryChanged(earlier.id))
+            self.context.post(ShowEntryRequested(earlier.id))
+        return answer == "t"
 
     async def submit(self, job: AnyJob, prompt: str) -> str:
         """Submit a job for the prompt in the editor and add the prompt to the history.
@@ -121,25 +189,44 @@ class RunsController:
         from softprompt.jobs.preflight import check_fits
 
         store = self.store
-        store.pending_submits += 1
-        self._arrived.clear()
-        try:
+        with self._pending_submit():
             await asyncio.to_thread(check_fits, job)  # the first call takes 0.1 s to load CLIP's vocabulary
             run = await self.context.worker.submit(job)
             store.started_here.add(run.id)
-        finally:
-            store.pending_submits -= 1
-            if not store.pending_submits:
-                self._arrived.set()
         if run.id not in store.by_id:  # otherwise a newer message about it was read before this reply
             self._update_run(run)
         self.context.post(RunSubmitted(run.id, not self.store.is_training(self.followed())))
         return run
 
+    @contextmanager
+    def _pending_submit(self) -> Iterator[None]:
+        """Count a job as pending, so that quitting waits for it."""
+        self.store.pending_submits += 1
+        self._arrived.clear()
+        try:
+            yield
+        finally:
+            self.store.pending_submits -= 1
+            if not self.store.pending_submits:
+                self._arrived.set()
+
     async def wait_for_submits(self) -> None:
         """Wait until the worker has accepted or refused every submitted job."""
         while self.store.pending_submits:
             await self._arrived.wait()
+
+    async def port(self, entry_id: str, model: str, form: Form) -> None:
+        """Train an entry again for another model, with its own settings, on the device of the prompt pane."""
+        from softprompt.jobs.job import port_config, port_job
+
+        library = self.context.library
+        entry = await asyncio.to_thread(library.open, entry_id)
+        name = await asyncio.to_thread(library.unique_name, entry.prompt.name)
+        job = port_job(entry, model, port_config(entry.prompt), name, form.fields["device"] or "auto")
+        earlier = await self._find_earlier(job)
+        if earlier is None or await self._wants_to_repeat(earlier):
+            await self.submit_job(job)
+            self.context.show_status(f"{name} was added to the worker's queue; it trains for {model}")
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
         """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane."""
@@ -149,18 +236,18 @@ class RunsController:
         try:
             job = await asyncio.to_thread(self._composition_job, composition, form, opened)
             await asyncio.to_thread(check_fits, job)  # before the user types a name
-            question, name = "Name of the soft prompt to train for the composition", ""
-            while True:
-                typed = await context.ask(AskText(question, name))
-                if not typed:
-                    return
-                try:
+            earlier = await self._find_earlier(job)
+            if earlier is not None and not await self._wants_to_repeat(earlier):
+                return
+
+            async def submit(typed: str) -> None:
+                if typed:
                     name = await asyncio.to_thread(context.library.check_new_name, typed)
-                    break
-                except BadName as error:  # ask again, with the typed name
-                    question, name = sanitize(str(error)), typed
-            await self.submit_job(replace(job, name=name))
-            context.show_status(f"{name} was added to the worker's queue")
+                    await self.submit_job(replace(job, name=name))
+                    context.show_status(f"{name} was added to the worker's queue")
+
+            question = "Name of the soft prompt to train for the composition"
+            await ask_until_accepted(context, lambda refused, reason: AskText(question, refused or "", reason), submit)
         except SoftPromptError as error:
             context.show_status(str(error), "error")
 
@@ -197,22 +284,59 @@ class RunsController:
             return
         match action:
             case OnRun.STOP:
-                self._send_later(p.Stop(run_id))
+                self.context.spawn(partial(self._stop, run), group="requests")
             case OnRun.PAUSE:
                 self._send_later(p.Resume(run_id) if run.state == "paused" else p.Pause(run_id))
             case OnRun.RETRY:
                 self._send_later(p.Resume(run_id))
-            case OnRun.DROP if run.step and run.state in ("paused", "failed"):
-                self.context.spawn(partial(self._drop, run), group="dialogs")
             case OnRun.DROP:
-                self._send_later(p.Drop(run_id))
+                self.context.spawn(partial(self._drop, run), group="requests")
             case OnRun.UP | OnRun.DOWN:
                 self._move(run_id, -1 if action is OnRun.UP else 1)
 
     async def _drop(self, run: RunSummary) -> None:
-        question = f"{sanitize(run.display_name)} is at step {run.step}. Dropping it discards this progress."
-        if await self.context.ask(AskKey(question, [("d", "drop it anyway")])) == "d":
-            await self._send(p.Drop(run.id))
+        if await self._send(p.Drop(run.id)) is not None:
+            self.dropped.append(run)
+            self.context.show_status(f"dropped; u brings it back: {run.display_name}")
+
+    def undo_drop(self) -> None:
+        """Bring back the run that was dropped last in this interface."""
+        self.context.spawn(self._undo_drop, group="requests")
+
+    async def _undo_drop(self) -> None:
+        if not self.dropped:
+            self.context.show_status("nothing to undo; `softprompt-tui runs restore` finds runs dropped elsewhere")
+            return
+        run = self.dropped[-1]
+        try:
+            await self.context.worker.ask(p.Restore(run.id))
+        except RunNotFound as error:  # another terminal was faster, or it was dropped too long ago
+            self.context.show_status(str(error), "warning")
+        except SoftPromptError as error:
+            self.context.show_status(str(error), "error")
+            return
+        else:
+            self.context.show_status(f"back in the list: {run.display_name}")
+        self.dropped.remove(run)
+
+    async def _stop(self, run: RunSummary) -> None:
+        if (reply := await self._send(p.Stop(run.id))) is not None:
+            kept = "the best text so far" if run.kind == "hard" else "the best"
+            self.context.show_status(
+                f"stopping; {kept} is kept" if reply.get("stopping") else "stopped; it had nothing to keep yet"
+            )
+
+    def show_log(self) -> None:
+        """Show the end of the worker's log."""
+        self.context.spawn(self._show_log, group="dialogs")
+
+    async def _show_log(self) -> None:
+        from softprompt.worker.log import log_path
+        from softprompt_tui.screens.text_viewer import TextScreen
+
+        path = log_path()
+        text = await asyncio.to_thread(_read_end, path)
+        self.context.show(TextScreen(f"The end of {sanitize(str(path))}:\n\n{text}", at_end=True))
 
     async def stop(self, runs: list[str]) -> list[str]:
         """Stop running and queued runs. A run that is training saves its best state so far.
@@ -239,8 +363,30 @@ class RunsController:
     def _send_later(self, request: p.Request) -> None:
         self.context.spawn(partial(self._send, request), group="requests")
 
-    async def _send(self, request: p.Request) -> None:
+    async def _send(self, request: p.Request) -> dict[str, Any] | None:
+        """Return the worker's reply, or None after showing its error."""
         try:
-            await self.context.worker.ask(request)
+            return await self.context.worker.ask(request)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
+            return None
+
+
+def _describe_earlier(earlier: RunSummary | EntrySummary) -> str:
+    if isinstance(earlier, RunSummary):
+        step = f" at step {earlier.step} of {earlier.steps}" if earlier.step else ""
+        states = {"running": f"is running{step}", "paused": f"is paused{step}"}
+        return states.get(earlier.state, "is waiting in the queue")
+    similarity = "" if earlier.similarity is None else f", similarity {earlier.similarity:.4f}"
+    return f"is in the library: {sanitize(shorten(earlier.name))}{similarity}"
+
+
+def _read_end(path: Path) -> str:
+    """Return the last lines of a log, or why it cannot be read."""
+    try:
+        with open_file(str(path), MAX_LOG_FILE_BYTES) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"It cannot be read: {error.strerror}."
+    return "\n".join(map(sanitize, lines[-LOG_LINES:])) or "It is empty."

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import EntryNotFound, SoftPromptError
 from softprompt_tui.messages import LibraryChanged, SweepChanged, SweepReady
+from softprompt_tui.rendering.numbers import format_duration
+from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.screens.dialogs import AskKey
 from softprompt_tui.state.queue import describe_wait
+from softprompt_tui.state.sweep_estimate import SweepEstimate, describe_counts, estimate_sweep
 
 if TYPE_CHECKING:
     from softprompt.jobs.job import AnyJob, SweepJob
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from softprompt_tui.screens.sweep import SweepScreen
     from softprompt_tui.state.settings import Form
 
+SECONDS_WITHOUT_QUESTION = 60.0
 Submit = Callable[["AnyJob", str], Awaitable[str]]
 
 
@@ -28,6 +33,7 @@ class SweepController:
         self.context, self.store, self.submit = context, context.runs, submit
         self.screen: SweepScreen | None = None
         self._pending: set[SweepJob] = set()
+        self._plans: dict[str, str] = {}  # what each sweep started here does and how long that takes, by run
         self._run_ids: dict[SweepJob, str] = {}  # starting the same sweep again shows its first run instead
 
     async def begin(self, form: Form) -> None:
@@ -44,7 +50,13 @@ class SweepController:
         self._pending.add(job)
         try:
             earlier = self._run_ids.get(job, "")
-            run = earlier if earlier and self._is_usable(earlier) else await self.submit(job, form.prompt)
+            if earlier and self._is_usable(earlier):
+                run = earlier
+            elif plan := await self._confirmed_plan(job):
+                run = await self.submit(job, form.prompt)
+                self._plans[run] = plan
+            else:
+                return
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return
@@ -54,6 +66,21 @@ class SweepController:
             job: run
         }
         self.context.post(SweepReady(run))
+
+    async def _confirmed_plan(self, job: SweepJob) -> str:
+        """Return what a sweep will do, or "" if the user does not want it.
+
+        Ask first if it takes longer than a minute, or an unknown time. Raises the same errors as `check_fits`.
+        """
+        from softprompt.jobs.preflight import check_fits
+
+        await asyncio.to_thread(check_fits, job)  # before the question
+        rows, steps = len(job.sweep) * job.config.restarts, job.config.steps
+        estimate = estimate_sweep(self.store.by_id.values(), job.model, job.device, rows, steps)
+        plan = describe_plan(job, estimate)
+        if estimate is not None and estimate.seconds <= SECONDS_WITHOUT_QUESTION:
+            return plan
+        return plan if await self.context.ask(AskKey(plan, [("enter", "start it")])) == "enter" else ""
 
     def _is_usable(self, run_id: str) -> bool:
         """Return whether a sweep still exists and has not failed or been stopped."""
@@ -66,7 +93,7 @@ class SweepController:
 
         if self.screen is None and run_id in self.store.by_id:
             run = self.store.by_id[run_id]
-            self.screen = SweepScreen(self.context, run, self._wait_text(run))
+            self.screen = SweepScreen(self.context, run, self._wait_text(run), self._plans.get(run_id, ""))
             self.context.show(self.screen, self._screen_closed)
             self.context.spawn(self.find_saved, group="swept")
 
@@ -142,3 +169,17 @@ class SweepController:
             return library.find(entry).name
         except EntryNotFound:
             return library.restore(entry).prompt.name
+
+
+def describe_plan(job: SweepJob, estimate: SweepEstimate | None) -> str:
+    """Say what a sweep will do and how long that takes."""
+    count, config = len(job.sweep), job.config
+    what = "1 soft prompt" if count == 1 else f"{count} soft prompts at once"
+    restarts = f", with {config.restarts} restarts each" if config.restarts > 1 else ""
+    plan = f"The sweep trains {what}, of {describe_counts(job.sweep)} tokens, in {config.steps} steps{restarts}."
+    if estimate is None:
+        where = sanitize(f"{job.model} on {job.device}")
+        return f"{plan} How long that takes is unknown: nothing was trained with {where} yet."
+    about = "up to " if estimate.is_upper_bound else "about "
+    source = "an earlier training" if estimate.is_upper_bound else "an earlier sweep"
+    return f"{plan} That takes {about}{format_duration(estimate.seconds)}, by the speed of {source}."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from softprompt.errors import FileInTheWay
+from softprompt.errors import ConfigError, FileInTheWay
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.screens.dialogs import AskKey, AskText
+from softprompt_tui.screens.dialogs import AskKey, AskText, ask_until_accepted
 from softprompt_tui.screens.progress import ProgressScreen
 from softprompt_tui.services.subprocess_command import CommandFailed, run_command
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt_tui.app_context import AppContext
     from softprompt_tui.screens.export import ExportRequest
+    from softprompt_tui.screens.file_picker import FileSelection
 
 MAX_DETAILED, MAX_LISTED = 4, 100  # limits on imported soft prompts shown in detail and in a table
 STATE_NOTES = {"added": "", "present": "was already in the library", "trashed": "is in the trash and stays there"}
@@ -95,16 +97,22 @@ class TransferController:
         from softprompt_tui.screens.file_picker import FilePickerScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        chosen = await self.context.ask(FilePickerScreen("Import soft prompts from files", self.folder))
-        if chosen is None:
+        imported: list[ImportedEntry] = []
+
+        async def read(chosen: FileSelection) -> None:
+            self.context.settings.folder = str(chosen.folder)
+            count = len(chosen.files)
+            text = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
+            values = await self._command(text, "import", "--json", "--", *map(str, chosen.files))
+            imported.extend(map(ImportedEntry.from_json, values))
+
+        def make_dialog(refused: FileSelection | None, reason: str) -> FilePickerScreen:
+            title, marked = "Import soft prompts from files", refused.files if refused else ()
+            return FilePickerScreen(title, self.folder, marked=marked, trouble=reason)
+
+        await ask_until_accepted(self.context, make_dialog, read)
+        if not imported:
             return
-        self.context.settings.folder = str(chosen.folder)
-        count = len(chosen.files)
-        text = f"reading {chosen.files[0].name if count == 1 else f'{count} files'}"
-        imported = [
-            ImportedEntry.from_json(values)
-            for values in await self._command(text, "import", "--json", "--", *map(str, chosen.files))
-        ]
         self.context.post(LibraryChanged(imported[0].id))
         self.context.show_status(
             f"{imported[0].name} is in the library"
@@ -114,25 +122,38 @@ class TransferController:
         await self.context.ask(TextScreen(_format_imported(imported)))
         unassigned = [entry for entry in imported if entry.candidates and entry.state != "trashed"]
         for width in sorted({entry.width for entry in unassigned}):
-            await self._assign(width, [entry for entry in unassigned if entry.width == width])
+            entries = [entry for entry in unassigned if entry.width == width]
+            name = entries[0].name if len(entries) == 1 else f"these {len(entries)} soft prompts"
+            await self._assign(name, [entry.id for entry in entries], width, entries[0].candidates)
 
-    async def _assign(self, width: int, entries: list[ImportedEntry]) -> None:
+    async def assign_model(self, entry: Entry) -> None:
+        """Ask for the model of an imported soft prompt whose file does not name it."""
+        from softprompt.formats.importer import check_assignable, find_candidate_models
+
+        check_assignable(entry.prompt)
+        width = entry.prompt.vectors.shape[1]
+        candidates = await asyncio.to_thread(find_candidate_models, width)
+        if not candidates:
+            raise ConfigError(
+                f"no known model has width {width}, so {entry.prompt.name} has no model to assign. "
+                "`softprompt-tui assign NAME --model local-dir:FOLDER` sets a model folder."
+            )
+        await self._assign(entry.prompt.name, [entry.id], width, candidates)
+
+    async def _assign(self, name: str, entries: Sequence[str], width: int, candidates: Sequence[str]) -> None:
         from softprompt_tui.screens.choice import ChoiceScreen
 
-        name = entries[0].name if len(entries) == 1 else f"these {len(entries)} soft prompts"
         model = await self.context.ask(
             ChoiceScreen(
                 f"The file does not name the text encoder of {sanitize(name)}. These models have width {width}:",
-                entries[0].candidates,
-                "not now; run `softprompt-tui assign` later",
+                candidates,
+                "not now; i in the library asks again",
             )
         )
         if not model:
             return
-        await self._command(
-            f"loading {model}", "assign", "--json", "--model", model, "--", *(entry.id for entry in entries)
-        )
-        self.context.post(LibraryChanged(entries[0].id))
+        await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *entries)
+        self.context.post(LibraryChanged(entries[0]))
         self.context.show_status(f"model of {name}: {model}")
 
     async def ask_hard_prompt(self, entry: Entry) -> None:
@@ -141,39 +162,49 @@ class TransferController:
 
         prompt = entry.prompt
         check_assignable(prompt, model=False, hard_prompt=True, again=True)
-        text = await self.context.ask(
-            AskText(
-                f"The hard prompt of {sanitize(prompt.name)}; `port` uses it to train for other models",
-                prompt.hard_prompt,
-            )
+        question = f"The hard prompt of {sanitize(prompt.name)}; `port` uses it to train for other models"
+
+        async def assign(text: str) -> None:
+            if text and text != prompt.hard_prompt:
+                again = ["--again"] if prompt.hard_prompt else []
+                await self._command(
+                    f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id
+                )
+                self.context.post(LibraryChanged(entry.id))
+                self.context.show_status(f"hard prompt of {prompt.name}: {text}")
+
+        await ask_until_accepted(
+            self.context,
+            lambda refused, reason: AskText(question, prompt.hard_prompt if refused is None else refused, reason),
+            assign,
         )
-        if text and text != prompt.hard_prompt:
-            again = ["--again"] if prompt.hard_prompt else []
-            await self._command(
-                f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id
-            )
-            self.context.post(LibraryChanged(entry.id))
-            self.context.show_status(f"hard prompt of {prompt.name}: {text}")
 
     async def export(self, entry: Entry) -> None:
         """Ask for the destination, write the file, and show what to type in the other program."""
         from softprompt_tui.screens.export import ExportScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
-        request = await self.context.ask(ExportScreen(entry.prompt.name, entry.prompt.vectors.shape[1], self.folder))
-        if request is None:
-            return
+        async def write(request: ExportRequest) -> None:
+            exported = await self._export_or_ask(entry, request)
+            self.context.settings.folder = str(Path(exported.paths[0]).parent)
+            await self.context.ask(TextScreen(_format_exported(exported, await self.context.copy(exported.line))))
+
+        name, width = entry.prompt.name, entry.prompt.vectors.shape[1]
+        await ask_until_accepted(
+            self.context, lambda refused, reason: ExportScreen(name, width, self.folder, refused, reason), write
+        )
+
+    async def _export_or_ask(self, entry: Entry, request: ExportRequest) -> ExportedFile:
+        """Write the export. If a file is in the way, ask whether to replace it. Raises CommandFailed."""
         try:
-            exported = await self._run_export(entry, request)
+            return await self._run_export(entry, request)
         except CommandFailed as error:
             if error.kind != FileInTheWay.__name__:
                 raise
-            question = str(error).partition(". Use --force")[0]
-            if await self.context.ask(AskKey(f"{sanitize(question)}.", [("r", "replace it")])) != "r":
-                return
-            exported = await self._run_export(entry, request, "--force")
-        self.context.settings.folder = str(Path(exported.paths[0]).parent)
-        await self.context.ask(TextScreen(_format_exported(exported, await self.context.copy(exported.line))))
+            question = f"{str(error).partition('. Use --force')[0]}."
+            if await self.context.ask(AskKey(sanitize(question), [("r", "replace it")])) != "r":
+                raise CommandFailed(question) from error
+            return await self._run_export(entry, request, "--force")
 
     async def _run_export(self, entry: Entry, request: ExportRequest, *more: str) -> ExportedFile:
         from softprompt_tui.screens.file_picker import expand_home

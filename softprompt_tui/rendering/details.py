@@ -97,8 +97,7 @@ def run_facts(run: RunSummary) -> Facts:
         ("queued", format_time(run.created)),
         ("started", format_time(run.began)),
         ("ended", format_time(run.ended)),
-        ("run", run.id),
-        ("error", run.error),
+        ("run", run.id),  # the loss pane says why it failed
     )
     return Facts(run.name, run.prompt, rows)
 

@@ -9,6 +9,15 @@ def format_number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "-"
 
 
+def format_bytes(size: float) -> str:
+    """Return a size in its largest decimal unit, with two or three digits: `1.7 GB`, `605 MB`."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= 0.9995 * factor:
+            value = size / factor
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
 def format_age(since: object, now: datetime) -> str:
     """Return how long ago an ISO time was, or "-" if it cannot be parsed."""
     try:

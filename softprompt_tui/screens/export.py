@@ -44,7 +44,12 @@ class ExportRequest:
 
 
 class ExportScreen(ModalScreen[ExportRequest | None]):
-    """Asks for the target program, destination and options. Returns an ExportRequest, or None on escape."""
+    """Asks for the target program, destination and options. Returns an ExportRequest, or None on escape.
+
+    Args:
+        refused: choices to show again, because they were refused.
+        trouble: why they were refused.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
@@ -52,31 +57,38 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         Binding("ctrl+f", "folder", "Folder", priority=True),
     ]
 
-    def __init__(self, name: str, width: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, width: int, folder: Path, refused: ExportRequest | None = None, trouble: str = ""
+    ) -> None:
         super().__init__(classes="dialog")
         self.heading, self.width, self.folder = f"Export {sanitize(name)}", width, folder
+        self.refused, self.trouble = refused, trouble
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
             yield Table(COLUMNS, id="programs")
+            typed = self.refused or ExportRequest("", abbreviate_home(self.folder))
             for name, label, value, placeholder in (
-                ("out", "to", abbreviate_home(self.folder), "a folder or a file name"),
-                ("other", "with", "", "SDXL: name of the other half"),
-                ("token", "as", "", "diffusers: the word, <name> by default"),
+                ("out", "to", typed.out, "a folder or a file name"),
+                ("other", "with", typed.other, "SDXL: name of the other half"),
+                ("token", "as", typed.token, "diffusers: the word, <name> by default"),
             ):
                 with Horizontal(classes="fields"):
                     yield Label(f"{label:<4}")
                     yield Input(
                         strip_control_chars(value), id=name, compact=True, select_on_focus=True, placeholder=placeholder
                     )
+            if self.trouble:
+                yield Static(sanitize(self.trouble), id="trouble", markup=False)
             yield Static(
                 "enter or ctrl+s writes it, ctrl+f picks a folder, escape cancels", classes="keys", markup=False
             )
 
     def on_mount(self) -> None:
         table = self.query_one(Table)
-        table.reset(len(PROGRAMS))
+        names = list(PROGRAMS)
+        table.reset(len(names), names.index(self.refused.to) if self.refused else None)
         table.fill(0, [(name, (name, _file_type(name), _fit(name, self.width))) for name in PROGRAMS])
         table.focus()
 

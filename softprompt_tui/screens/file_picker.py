@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -38,16 +39,29 @@ class FileSelection:
 
 
 class FilePickerScreen(ModalScreen[FileSelection | None]):
-    """Asks for files, or for a folder with `only_folders`. Returns a FileSelection, or None on escape."""
+    """Asks for files, or for a folder with `only_folders`. Returns a FileSelection, or None on escape.
+
+    Args:
+        marked: files to mark again, because they were refused.
+        trouble: why they were refused.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel"),
         Binding("ctrl+s", "take", "Pick", priority=True),
     ]
 
-    def __init__(self, title: str, folder: Path, only_folders: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        folder: Path,
+        only_folders: bool = False,
+        marked: Sequence[Path] = (),
+        trouble: str = "",
+    ) -> None:
         super().__init__(classes="dialog")
         self.heading, self.folder, self.only_folders = title, folder, only_folders
+        self.marked, self.trouble = marked, trouble
 
     def compose(self) -> ComposeResult:
         keys = "enter opens a folder, backspace goes up, "
@@ -84,8 +98,12 @@ class FilePickerScreen(ModalScreen[FileSelection | None]):
         event.stop()
         self.query_one("#path", Input).value = strip_control_chars(abbreviate_home(event.folder))
         message = self.query_one("#trouble", Static)
-        message.display = bool(event.error)
-        message.update(sanitize(event.error))
+        trouble = event.error or (self.trouble if event.folder == self.folder else "")
+        message.display = bool(trouble)
+        message.update(sanitize(trouble))
+        if self.marked:
+            self.query_one(DirectoryList).mark_again([path.name for path in self.marked])
+            self.marked = ()
 
     @on(DirectoryList.FileChosen)
     def _file_chosen(self, event: DirectoryList.FileChosen) -> None:

@@ -25,7 +25,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         (
             ("ctrl+t", "train the prompt"),
             ("up down", "in the first or last line: prompt history"),
-            ("tab", "go to the next field"),
+            ("tab enter", "go to the next field"),
             ("F7", "sweep: 1 to 16 soft tokens at once"),
             ("F8", "all other settings"),
         ),
@@ -36,6 +36,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         "similarity 1, the text encoder cannot tell the soft prompt from your prompt.",
         (
             ("F3 enter", "open the full curve"),
+            ("r m v e l", "of a failed run: try again, model, device, edit, worker's log"),
             ("z", "in the full curve: zoom in on the last steps"),
             ("s", "in the full curve: switch between loss and 1 - similarity"),
         ),
@@ -101,6 +102,7 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
             ("K J", "move it up or down in the queue"),
             ("r", "retry a failed run"),
             ("d", "drop it"),
+            ("u", "bring the dropped run back, within a day"),
             ("x", "search for a hard readout of its result"),
         ),
     ),
@@ -118,6 +120,20 @@ PANE_HELP["sweep"] = (
         ("escape F7", "go back; enter in runs opens the sweep again"),
     ),
 )
+PANE_HELP["models"] = (
+    "Every model that can be used: those on disk first, then unfinished downloads, then the text encoders of image "
+    "programs. The size is known once a model is on disk or is being pulled. The files are in the Hugging Face cache, "
+    "a folder that all programs using the hub share; HF_HOME moves it. A pull goes on while this screen is closed.",
+    (
+        ("enter", "use the model for the prompt; training pulls it first if it is not on disk"),
+        ("p", "pull it from the hub, or go on where a pull stopped"),
+        ("x", "cancel the pull and keep what has arrived"),
+        ("d", "delete it from the disk, after a question"),
+        ("/ or a name", "search as you type: vitl14, siglip, sdxl; escape ends the search"),
+        ("j k g G", "down, up, first, last; page up and page down work too"),
+        ("escape ^o", "go back"),
+    ),
+)
 GLOBAL_KEYS: Keys = (
     ("F1 ?", "help"),
     ("F2", "prompt"),
@@ -125,12 +141,14 @@ GLOBAL_KEYS: Keys = (
     ("F4", "library"),
     ("F5", "compose"),
     ("F6", "runs"),
-    ("F7", "sweep the prompt"),
+    ("F7", "sweep the prompt; asks first if it takes more than a minute"),
     ("F8", "all training settings"),
     ("F9", "readout"),
-    ("ctrl+t", "train"),
+    ("ctrl+o", "models: choose, pull and delete"),
+    ("ctrl+t", "train; asks first if the same training exists"),
+    ("ctrl+x", "stop the run in view and keep its best so far; cuts selected text"),
     ("tab", "next field or pane"),
-    ("ctrl+p", "all commands by name, and the themes"),
+    ("ctrl+p", "all commands by name, the themes, and the bell for long runs"),
     ("ctrl+r", "restart the worker if it has stopped"),
     ("escape", "close notices"),
     ("ctrl+q", "quit; asks first if a run is in progress"),

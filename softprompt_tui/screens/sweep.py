@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import OnRun, RunAction, SweepKeepRequested
+from softprompt_tui.rendering.download import LOADING
 from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
@@ -65,9 +66,10 @@ class SweepScreen(ModalScreen[None]):
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
-    def __init__(self, context: AppContext, run: RunSummary, waiting_for: str) -> None:
+    def __init__(self, context: AppContext, run: RunSummary, waiting_for: str, plan: str = "") -> None:
         super().__init__()
         self.context, self.run = context, run
+        self._plan = plan  # what the sweep does and how long that takes, shown until it has taken a step
         self._waiting_for = waiting_for  # while the run is queued
         self.saved: dict[int, str] | None = None  # names in the library by token count; None until known
         self._notice = ""
@@ -115,7 +117,9 @@ class SweepScreen(ModalScreen[None]):
         self._update("sweep-title", Text.assemble(("Sweep ", "bold"), sanitize(run.name or run.prompt), no_wrap=True))
         self._update(
             "sweep-state",
-            Text(sanitize(self._notice), "bold") if self._notice else _describe_state(run, self._waiting_for),
+            Text(sanitize(self._notice), "bold")
+            if self._notice
+            else _describe_state(run, self._waiting_for, self._plan),
         )
         if run.results and self.saved is not None and not self._has_marked_knee:
             self._has_marked_knee = True  # only once: the user may remove the mark
@@ -131,6 +135,7 @@ class SweepScreen(ModalScreen[None]):
                 self.table.fill(page // PAGE_ROWS, cells[page : page + PAGE_ROWS])
         self._describe_current_row()
         self._plot()
+        self.call_after_refresh(self._plot)  # the lines above may have changed its size
 
     def _update(self, name: str, text: Text) -> None:
         target = self.query_one(f"#{name}", Static)
@@ -208,7 +213,7 @@ class SweepScreen(ModalScreen[None]):
         self.draw()
 
 
-def _describe_state(run: RunSummary, waiting_for: str) -> Text:
+def _describe_state(run: RunSummary, waiting_for: str, plan: str = "") -> Text:
     """Describe the sweep's progress, or what to do next."""
     state = run.state
     if state == "running" and run.step:
@@ -221,10 +226,11 @@ def _describe_state(run: RunSummary, waiting_for: str) -> Text:
     if not run.results:
         messages = {
             "queued": sanitize(waiting_for),
-            "running": "loading the model",
+            "running": sanitize(run.stage) or LOADING,
             "paused": "paused; p in runs resumes it",
         }
-        return Text(messages.get(state, "stopped before it had any results"), "italic")
+        text = Text(messages.get(state, "stopped before it had any results"), "italic")
+        return text.append(f"  {plan}", "not italic dim") if plan and state in ("queued", "running") else text
     knee = next((row.tokens for row in run.results if row.knee), None)
     knee_text = "" if knee is None else f"knee at {knee}: more tokens add little; "
     return Text(f"{'stopped early; ' if state == 'stopped' else ''}{knee_text}enter saves")

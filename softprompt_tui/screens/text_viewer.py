@@ -13,11 +13,17 @@ from textual.widgets import Static
 
 
 class TextScreen(ModalScreen[None]):
+    """Shows `text`, from its end if `at_end`."""
+
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Back")]
 
-    def __init__(self, text: RenderableType) -> None:
+    def __init__(self, text: RenderableType, at_end: bool = False) -> None:
         super().__init__(classes="dialog")
-        self.text = text
+        self.text, self.at_end = text, at_end
+
+    def on_mount(self) -> None:
+        if self.at_end:
+            self.query_one(VerticalScroll).scroll_end(animate=False)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="wide"), VerticalScroll():

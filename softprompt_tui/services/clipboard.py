@@ -25,7 +25,7 @@ async def copy(app: App[Any], text: str) -> str:
         return "is in tmux's buffer (prefix ] pastes it) and was sent to the terminal"
     app.copy_to_clipboard(text)
     if os.environ.get("STY") and app._driver is not None:
-        app._driver.write(_wrap_for_screen(text))
+        app._driver.write(wrap_for_screen(f"\x1b]52;c;{b64encode(text.encode()).decode()}\a"))
     return "was sent to the terminal's clipboard (OSC 52)"
 
 
@@ -46,8 +46,8 @@ async def _copy_to_tmux(text: str) -> bool:
     return False
 
 
-def _wrap_for_screen(text: str) -> str:
-    """Return OSC 52 wrapped in device control strings, which GNU screen passes to the terminal unchanged."""
-    sequence = f"\x1b]52;c;{b64encode(text.encode()).decode()}\a"
-    pieces = (sequence[at : at + MAX_SCREEN_BYTES] for at in range(0, len(sequence), MAX_SCREEN_BYTES))
+def wrap_for_screen(sequence: str) -> str:
+    """Return a sequence wrapped in device control strings, which GNU screen passes to the terminal unchanged."""
+    length = MAX_SCREEN_BYTES if sequence.isascii() else MAX_SCREEN_BYTES // 4  # characters of up to four bytes
+    pieces = (sequence[at : at + length] for at in range(0, len(sequence), length))
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)

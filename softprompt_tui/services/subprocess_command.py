@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -30,14 +31,7 @@ async def run_command(*args: str) -> Any:
     Raises:
         CommandFailed: the command cannot be started, fails, or prints something other than JSON.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "softprompt_tui", *args,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            start_new_session=True, env=os.environ | {ERRORS_AS_JSON: "1"},
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # the arguments are too long, or Python is being upgraded
-        raise CommandFailed(f"cannot run `{PROGRAM} {args[0]}`: {error}") from error
+    process = await _start(*args)
     try:
         out, errors = await process.communicate()
     finally:
@@ -47,7 +41,48 @@ async def run_command(*args: str) -> Any:
     try:
         return json.loads(out)
     except ValueError as error:
-        raise CommandFailed(f"`{PROGRAM} {args[0]}` did not print JSON: {error}") from error
+        raise _not_json(args[0], error) from error
+
+
+async def stream_command(*args: str, on_line: Callable[[dict[str, Any]], None]) -> None:
+    """Run `softprompt-tui ARGS`, which prints lines of JSON. If cancelled, interrupt it like Ctrl-C.
+
+    Args:
+        on_line: called with every line as soon as it is printed.
+
+    Raises:
+        CommandFailed: the command cannot be started, fails, or prints something other than JSON.
+    """
+    process = await _start(*args)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())  # while reading lines, so that neither pipe fills up
+    try:
+        async for line in process.stdout:
+            on_line(json.loads(line))
+        await process.wait()
+        if process.returncode:
+            raise _parse_failure(await errors, f"`{PROGRAM} {args[0]}` failed with exit code {process.returncode}")
+    except ValueError as error:  # also a line that is too long
+        raise _not_json(args[0], error) from error
+    finally:
+        errors.cancel()
+        await _interrupt(process)
+
+
+async def _start(*args: str) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "softprompt_tui", *args,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True, env=os.environ | {ERRORS_AS_JSON: "1"},
+        )  # fmt: skip
+    except (OSError, ValueError) as error:  # the arguments are too long, or Python is being upgraded
+        raise CommandFailed(f"cannot run `{PROGRAM} {args[0]}`: {error}") from error
+
+
+def _not_json(command: str, error: ValueError) -> CommandFailed:
+    return CommandFailed(f"`{PROGRAM} {command}` did not print JSON: {error}")
 
 
 def _parse_failure(output: bytes, default: str) -> CommandFailed:

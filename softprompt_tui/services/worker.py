@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.system.devices import DeviceFacts
 from softprompt.worker import protocol as p
 from softprompt.worker.client import ANSWER_SECONDS, connect, error_from_message, older_worker_error
 from softprompt.worker.endpoint import Endpoint
@@ -44,7 +45,16 @@ class RunDropped(NamedTuple):
     run: str
 
 
-WorkerMessage = ConnectionState | RunsReply | RunSummary | RunReport | RunDropped
+class LoadingStage(NamedTuple):
+    """What loading the model of a run does now. `of` is the size of a download in bytes, or 0."""
+
+    run: str
+    stage: str
+    received: int
+    of: int
+
+
+WorkerMessage = ConnectionState | RunsReply | RunSummary | RunReport | RunDropped | LoadingStage
 MessageHandler = Callable[[WorkerMessage], None]
 
 # replies to requests
@@ -79,6 +89,13 @@ class NearestTokens(NamedTuple):
     text: str
     rows: tuple[tuple[tuple[str, float], ...], ...]
     as_text: float | None  # similarity of `text`; None if unknown
+
+
+class ListedDevices(NamedTuple):
+    """The devices, the one of "auto" first, and the names of those that train."""
+
+    devices: tuple[DeviceFacts, ...]
+    training: tuple[str, ...]
 
 
 def _parse_composition(reply: dict[str, Any]) -> MeasuredComposition:
@@ -160,6 +177,13 @@ class WorkerConnection:
         with _convert_errors():
             return _parse_composition(await self.ask(p.Similarity(model, list(texts), device, opened)))
 
+    async def devices(self) -> ListedDevices:
+        """Return the devices of the worker's machine. The first answer waits until the worker has loaded torch."""
+        with _convert_errors():
+            reply = await self.ask(p.Devices())
+            devices = map(DeviceFacts.from_dict, reply["devices"])
+            return ListedDevices(tuple(devices), tuple(map(str, reply["training"])))
+
     async def keep(self, run: str, token_counts: Sequence[int]) -> list[str]:
         """Save the sweep's soft prompts with these token counts. Return their entries."""
         with _convert_errors():
@@ -238,6 +262,8 @@ class WorkerConnection:
                     self.on_message(RunSummary.from_message(message["run"]))
                 case "report":
                     self.on_message(RunReport.from_message(message))
+                case "loading":
+                    self.on_message(LoadingStage(message["run"], message["stage"], message["bytes"], message["of"]))
                 case "dropped":
                     self.on_message(RunDropped(message["run"]))
         return again

@@ -30,7 +30,7 @@ def runs_ahead(run: RunSummary, runs: Sequence[RunSummary]) -> list[RunSummary]:
 def format_state(run: RunSummary, place: int | None) -> str:
     """Return the state of a run for a table, with its place if it is queued."""
     if run.state == "running":
-        return "stopping" if run.stopping else "pausing" if run.pausing else "running"
+        return "stopping" if run.stopping else "pausing" if run.pausing else "loading" if run.stage else "running"
     return f"{run.state} {place}" if place else run.state
 
 

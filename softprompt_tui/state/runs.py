@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from softprompt.worker.summary import RunReport, RunSummary
 
@@ -48,6 +49,14 @@ class RunStore:
             self.by_id[run.id] = run.with_report(report)
         return run is not None
 
+    def set_stage(self, run_id: str, stage: str) -> RunSummary | None:
+        """Set what loading the model of a run does now. Return the run if it is known and the stage is new."""
+        run = self.by_id.get(run_id)
+        if run is None or run.stage == stage:
+            return None
+        updated = self.by_id[run_id] = replace(run, stage=stage)
+        return updated
+
     def drop(self, run: str) -> None:
         self.by_id.pop(run, None)
         self._unconfirmed.discard(run)
@@ -59,6 +68,11 @@ class RunStore:
 
     def is_training(self, run: str) -> bool:
         return run in self.by_id and self.by_id[run].state == "running"
+
+    def running_run(self, preferred: str) -> RunSummary | None:
+        """Return the running run, `preferred` if that is one, or None."""
+        running = [run for run in self.by_id.values() if run.state == "running"]
+        return next((run for run in running if run.id == preferred), running[0] if running else None)
 
     def active_ids(self) -> list[str]:
         """Return the ids of the running and queued runs."""

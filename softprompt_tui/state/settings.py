@@ -19,6 +19,11 @@ EXAMPLE_PROMPT = "image of serene landscape at sunrise with trees mountains and 
 MAX_FILE_BYTES = 4 << 20
 PAINT_SECONDS = 0.5 if os.environ.get("SSH_CONNECTION") else 0.25  # twice as long over SSH
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 200, 8000
+BELLS = ("off", "bell", "osc9", "osc777")
+# The bell character, because it arrives everywhere: tmux passes it on over SSH and marks the window, and whoever wants
+# no sound has turned it off in the terminal. tmux drops OSC 9 and OSC 777 unless its `allow-passthrough` is on, which
+# is not the default, and many terminals know only one of the two, or neither.
+DEFAULT_BELL, DEFAULT_BELL_SECONDS = "bell", 30
 
 
 class Form(NamedTuple):
@@ -49,6 +54,8 @@ class Settings:
     sort: str = "created"
     compose: str = ""
     folder: str = ""  # the folder of the last import or export
+    bell: str = DEFAULT_BELL  # how the terminal is told that a long run has ended: one of BELLS
+    bell_seconds: int = DEFAULT_BELL_SECONDS  # a run that takes longer is long
     prompts: list[str] = field(default_factory=list)
 
     def add_to_history(self, prompt: str) -> None:
@@ -112,5 +119,7 @@ def _parse_settings(values: Any) -> Settings:
         if not all(isinstance(text, str) for text in inner):
             raise TypeError(f"{setting.name} contains a value that is not a string")
         checked[setting.name] = value
+    if checked["bell"] not in BELLS:  # a newer version may know more
+        checked["bell"] = DEFAULT_BELL
     checked["train"] = default.train | {key: text for key, text in checked["train"].items() if key in default.train}
     return Settings(**checked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from softprompt_tui.rendering.numbers import format_duration
+from softprompt_tui.rendering.numbers import format_bytes, format_duration
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
 MAX_ITEMS = 20_000  # per folder
@@ -104,6 +105,15 @@ class DirectoryList(Table):
         name = self.current
         return self.folder / name[:-1] if name.endswith("/") and name != f"{UP}/" else None
 
+    def mark_again(self, names: Collection[str]) -> None:
+        """Put the cursor on a single name, or mark several."""
+        found = [i for i, item in enumerate(self._items) if item.name.rstrip("/") in names]
+        if len(found) > 1:
+            self.marked |= {self._items[i].name for i in found}
+        if found:
+            self.cursor = found[0]
+            self.refresh()
+
     def action_up(self) -> None:
         self.go(self.folder.parent, f"{self.folder.name}/")
 
@@ -147,12 +157,5 @@ def list_directory(folder: Path, only_folders: bool = False) -> list[Item]:
 
 
 def _row(item: Item, now: datetime) -> tuple[str, ...]:
-    size = "" if item.is_folder else _format_size(item.size)
+    size = "" if item.is_folder else format_bytes(item.size)
     return (item.name, size, format_duration(now.timestamp() - item.changed) if item.changed else "")
-
-
-def _format_size(size: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"

@@ -24,6 +24,19 @@ class ShownKey(NamedTuple):
     tooltip: str
 
 
+FOLLOWS = {"ctrl+x": "ctrl+t"}  # text fields bind ctrl+x themselves, which would put it first
+
+
+def _in_order(keys: list[ShownKey]) -> list[ShownKey]:
+    """Return the keys with those of FOLLOWS right after the key that they follow."""
+    for key, before in FOLLOWS.items():
+        moved = [shown for shown in keys if shown.key == key]
+        rest = [shown for shown in keys if shown.key != key]
+        if moved and (place := next((i for i, shown in enumerate(rest) if shown.key == before), None)) is not None:
+            keys = [*rest[: place + 1], *moved, *rest[place + 1 :]]
+    return keys
+
+
 class KeyBar(Widget):
     """One line of clickable keys, with the command palette's key at the right end if it fits."""
 
@@ -67,19 +80,23 @@ class KeyBar(Widget):
                 by_action.setdefault(binding.action, shown)
             if binding.key == self.app.COMMAND_PALETTE_BINDING:
                 palette = shown._replace(tooltip=active.tooltip or binding.description)
-        if (shown_now := list(by_action.values())) != self.shown or palette != self.palette:
+        if (shown_now := _in_order(list(by_action.values()))) != self.shown or palette != self.palette:
             self.shown, self.palette = shown_now, palette
             self.refresh()
 
     def render(self) -> Text:
         line = Text(end="")
         for key in self.shown:
-            line.append_text(self._render_key(key))
+            text = self._render_key(key)
+            if line.cell_len + len(text.plain.rstrip()) > self.size.width:  # a key that is cut helps nobody
+                break
+            line.append_text(text)
         if self.palette is not None and self._has_room:
             right = Text("▏", self.get_component_rich_style("key-bar--edge"))
             right.append_text(self._render_key(self.palette, compact=True))
-            line.truncate(max(0, self.size.width - right.cell_len), pad=True)
-            line.append_text(right)
+            if line.cell_len + right.cell_len <= self.size.width:
+                line.pad_right(self.size.width - right.cell_len - line.cell_len)
+                line.append_text(right)
         return line
 
     @property

@@ -148,6 +148,14 @@ class Table(ScrollView, can_focus=True):
             del self._pages[max(self._pages, key=lambda number: abs(number - page))]
         self.refresh()
 
+    def replace_row(self, row: int, contents: tuple[str, Sequence[str]]) -> None:
+        """Replace the key and cells of a row, and redraw only this row."""
+        rows = self._pages.get(row // PAGE_ROWS)
+        if rows is not None and row % PAGE_ROWS < len(rows):
+            number = row % PAGE_ROWS
+            self._pages[row // PAGE_ROWS] = [*rows[:number], contents, *rows[number + 1 :]]
+            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
+
     def row_key(self, row: int) -> str:
         """Return the key of a row, or "" if the row is not loaded."""
         rows = self._pages.get(row // PAGE_ROWS, ())

@@ -16,12 +16,14 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, TextArea
 
-from softprompt_tui.messages import PromptChanged, TrainRequested
+from softprompt_tui.messages import PromptChanged
 from softprompt_tui.rendering.sanitize import strip_control_chars
+from softprompt_tui.widgets.device_field import DeviceField
 from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
     from softprompt.prompts.syntax import SyntaxSpan
+    from softprompt.system.devices import DeviceFacts
     from softprompt_tui.services.token_count import TokenCount
 
 FIELDS = {  # name: (label, tooltip)
@@ -34,8 +36,10 @@ FIELDS = {  # name: (label, tooltip)
         "or your own sentences, such as a photo of {} | {} at night",
     ),
     "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
-    "model": ("model", "mini, local-dir:FOLDER, or an open_clip MODEL/TAG"),
+    "model": ("model", "mini, local-dir:FOLDER, or an open_clip MODEL/TAG; ctrl+o lists them all"),
 }
+
+ROWS = (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model"))  # of fields, in the order of tab
 
 PROMPT = "pane('prompt')"
 
@@ -144,7 +148,7 @@ class PromptPane(Vertical):
             highlight_cursor_line=False,
         )
         yield editor
-        for row in (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model")):
+        for row in ROWS:
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
                 for name in row:
                     yield from self._field(name, fields)
@@ -152,10 +156,11 @@ class PromptPane(Vertical):
     def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
         label, tooltip = FIELDS[name]
         yield Label(label)
+        if name == "device":
+            yield DeviceField(fields.get(name, ""))
+            return
         field = Input(fields.get(name, ""), id=f"field-{name}", compact=True, select_on_focus=True)
         field.tooltip = tooltip
-        if name == "device":
-            field.suggester = SuggestFromList(["auto", "cpu", "cuda", "mps"])
         yield field
 
     def on_mount(self) -> None:
@@ -180,8 +185,15 @@ class PromptPane(Vertical):
         for name, value in (fields or {}).items():
             self.query_one(f"#field-{name}", Input).value = strip_control_chars(value)
 
+    def set_field(self, name: str, value: str) -> None:
+        self.query_one(f"#field-{name}", Input).value = strip_control_chars(value)
+
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
+
+    def show_devices(self, devices: Sequence[DeviceFacts]) -> None:
+        """List the devices below their field."""
+        self.query_one(DeviceField).show(devices)
 
     def show_count(self, count: TokenCount | None, changed_settings: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
         """Show the token count and the number of changed settings, and mark cut text and syntax in the editor."""
@@ -205,8 +217,11 @@ class PromptPane(Vertical):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
+        """Go to the next field. The last one leads back to the editor."""
         event.stop()
-        self.post_message(TrainRequested())
+        names = [f"field-{name}" for row in ROWS for name in row]
+        index = names.index(event.input.id or "") + 1
+        self.screen.set_focus(self.query_one(f"#{names[index]}") if index < len(names) else self.editor)
 
     @on(Editor.Recalled)
     def _recalled(self, event: Editor.Recalled) -> None:

@@ -20,11 +20,12 @@ from softprompt_tui.state.queue import describe_wait, format_state, queue_places
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
+_TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
     Column(
         "state",
         10,
-        tone=lambda state: {"running": "going", "done": "good", "failed": "bad", "unreadable": "bad"}.get(state, ""),
+        tone=lambda state: _TONES.get(state, ""),
     ),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     Column("step", 11, right=True, from_width=48),
@@ -39,6 +40,7 @@ ACTIONS = {
     "J": (OnRun.DOWN, "Move down"),
     "r": (OnRun.RETRY, "Retry"),
     "d": (OnRun.DROP, "Drop"),
+    "u": (OnRun.UNDO, "Undo drop"),
     "x": (OnRun.HARDEN, "Hard readout"),
 }
 
@@ -90,7 +92,7 @@ class RunsPane(Vertical):
         self.table.fill(page, [(run.id, _row(run, self._places, now)) for run in runs])
 
     def action_act(self, action: str) -> None:
-        if self.table.current:
+        if self.table.current or action == OnRun.UNDO:  # after a drop, the list may be empty
             self.post_message(RunAction(OnRun(action), self.table.current))
 
     @on(Table.Moved)
@@ -104,6 +106,8 @@ class RunsPane(Vertical):
         """Show why the run under the cursor failed, or what it is waiting for."""
         run = next((run for run in self._runs if run.id == self.table.current), None)
         message = Text(sanitize(run.error), "red") if run and run.error else Text()
+        if run and run.stage:
+            message = Text(sanitize(run.stage), "dim")
         if run and run.state == "queued":
             message = Text(sanitize(describe_wait(run, self._runs)), "dim")
         target = self.query_one("#run-words", Static)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from rich.cells import cell_len
+from rich.text import Text
 from textual.content import Content
 from textual.widgets import Static
 
 from softprompt_tui.rendering.sanitize import sanitize
 
 NOTICE_SECONDS = 5.0
+MIN_LEFT_WIDTH = 24  # in a narrower line, only the state is shown
 
 
 class TitleLine(Static):
@@ -18,12 +21,24 @@ class TitleLine(Static):
     def __init__(self) -> None:
         super().__init__("softprompt-tui", id="title", markup=False)
         self._parts: tuple[str, ...] = ()
-        self._tone = "warning"
+        self._tone, self._right = "warning", ""
         self._notice = ""
+        self._failure, self._failure_is_in_view = "", False
 
-    def set_state(self, tone: str, *parts: str) -> None:
-        """Show the state. `tone` names the theme color of the worker's dot."""
-        self._tone, self._parts = tone, tuple(filter(None, parts))
+    def set_failure(self, text: str, is_in_view: bool = False) -> None:
+        """Say that a run failed: instead of the state if that run is in view, or before the state if it is not."""
+        if (text, is_in_view) != (self._failure, self._failure_is_in_view):
+            self._failure, self._failure_is_in_view = text, is_in_view
+            self._draw()
+
+    def set_state(self, tone: str, *parts: str, right: str = "") -> None:
+        """Show the state. `tone` names the theme color of the worker's dot. `right` is shown at the right edge."""
+        state = (tone, tuple(filter(None, parts)), right)
+        if state != (self._tone, self._parts, self._right):
+            self._tone, self._parts, self._right = state
+            self._draw()
+
+    def on_resize(self) -> None:
         self._draw()
 
     def show_notice(self, text: str) -> None:
@@ -37,6 +52,21 @@ class TitleLine(Static):
             self._draw()
 
     def _draw(self) -> None:
-        parts = (*self._parts[:1], self._notice) if self._notice else ("softprompt-tui", *self._parts)
+        has_failed = bool(self._failure) and self._failure_is_in_view and not self._notice
+        self.set_class(has_failed, "-failed")
+        parts = (*self._parts[:1], self._notice) if self._notice else self._parts
+        if len(parts) == 1:  # nothing is going on
+            parts = ("softprompt-tui", *parts)
+        if has_failed:
+            parts = (self._failure,)
+        failure = f"✗ {self._failure}  ·  " if self._failure and not self._failure_is_in_view else ""
         # assembled, not parsed: names must not be treated as markup
-        self.update(Content.assemble(("● ", f"${self._tone}"), sanitize("  ·  ".join(parts))))
+        left, right = sanitize("  ·  ".join(parts)), sanitize(self._right)
+        # without the dot, and two spaces between left and right
+        room = self.content_size.width - cell_len(right) - cell_len(failure) - 4
+        if right and room >= MIN_LEFT_WIDTH:
+            fitted = Text(left)
+            fitted.truncate(room, overflow="ellipsis", pad=True)
+            left = f"{fitted.plain}  {right}"
+        dot = "✗ " if has_failed else ("● ", f"${self._tone}")
+        self.update(Content.assemble(dot, (failure, "$text-error"), left))

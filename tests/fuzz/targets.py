@@ -288,7 +288,7 @@ def _worker_seeds() -> list[bytes]:
     }
     events: list[dict[str, Any]] = [
         {"type": "snapshot", "ready": True, "runs": [description], "more": True},
-        {"type": "loading", "run": run.id, "bytes": 1, "of": 2},
+        {"type": "loading", "run": run.id, "stage": "reading the weights", "bytes": 1, "of": 2},
         {"type": "run", "run": description},
         {"type": "report", "run": run.id, **report},
         {"type": "page", "runs": [description], "more": False},

@@ -12,17 +12,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from textual.color import Color
 from textual.widgets import Input
 
 from softprompt import Library
 from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
-from softprompt_tui.screens.sweep import SweepScreen
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import sweep_result
 from tests.library_model import a_prompt
 
 FOLDER = Path(__file__).parent / "screens"
 SIZES = [(60, 20), (80, 24), (120, 40)]
+UNREACHABLE = (
+    "ViT-L-14-quickgelu/openai is not on disk and cannot be downloaded: no answer from the hub (ConnectError). Try "
+    "again with a network connection (the download resumes where it stopped), set HF_ENDPOINT to a mirror, or run "
+    "`softprompt-tui models pull` on another machine and copy the hub's cache folder (HF_HOME). The built-in model "
+    "needs no network: --model mini."
+)
 pytestmark = pytest.mark.usefixtures("runtime")
 
 
@@ -33,6 +39,7 @@ def assert_screen(name: str, d: Session) -> None:
     for pattern, replacement in (
         (r"\b[0-9a-f]{16}\b", "0123456789abcdef"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "2026-01-01 00:00:00"),
+        (r"\d\d:\d\d:\d\d ─╯", "00:00:00 ─╯"),
         (r"\d s\b", "0 s"),
     ):
         text = re.sub(pattern, replacement, text)
@@ -132,12 +139,35 @@ def test_runs(width: int, height: int) -> None:
     run_scene(scene, width, height)
 
 
+@pytest.mark.parametrize("theme", ["softprompt-dark", "softprompt-light"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_failed_run(width: int, height: int, theme: str) -> None:
+    """The text is the same in every theme, and the title line has the color of errors."""
+
+    async def scene(d: Session) -> None:
+        d.app.theme = theme
+        d.app.main.prompt_pane.set("neon city street in the rain at night")
+        run = await d.train()
+        d.worker.begin(run)
+        job = replace(d.worker.runs[run].job, model="ViT-L-14-quickgelu/openai")
+        d.worker.runs[run] = replace(d.worker.runs[run], job=job)
+        d.worker.end(run, error=UNREACHABLE, error_kind="ModelUnavailable")
+        await d.shows("✗ failed 000000", "▌")  # the notice
+        d.app.clear_notifications()
+        await d.pilot.press("f3")
+        await d.shows("What you can do:", "r Try again" if width == 60 else "r Try again  m Model  l Log")
+        await d.until(lambda: "▌" not in d.text())
+        error_color = Color.parse(d.app.theme_variables["text-error"]).rgb
+        assert d.app.main.title_line.styles.color.rgb == error_color
+        assert_screen("failed", d)
+
+    run_scene(scene, width, height)
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_sweep(width: int, height: int) -> None:
     async def scene(d: Session) -> None:
-        await d.pilot.press("f7")
-        await d.until(lambda: d.worker.runs and isinstance(d.app.screen, SweepScreen))
-        (run,) = d.worker.runs
+        run = await d.sweep()
         d.worker.begin(run)
         d.worker.report_sweep(
             run, 150, [(k, sweep_result(k)["similarity"], sweep_result(k)["composed"]) for k in range(1, 17)]

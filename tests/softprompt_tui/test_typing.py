@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -15,6 +16,7 @@ import pytest
 from textual.events import Paste
 from textual.widgets import Input
 
+import softprompt_tui
 from softprompt import Library
 from softprompt_tui import input_queue
 from softprompt_tui.screens.dialogs import AskText
@@ -224,3 +226,16 @@ def test_typed_text_survives_a_kill_and_invalid_bytes(home: Path) -> None:
         assert t.wait_for_exit() == 0
     assert not draft.exists()
     assert json.loads((home / "data" / "interface.json").read_text())["prompt"].endswith("and an owl caf\ufffd ")
+
+
+def test_every_group_of_background_work_says_whether_keys_wait_for_it() -> None:
+    """Keys wait for work of an unknown group: a loop that watches something would make every key slow."""
+    root = Path(softprompt_tui.__file__).parent
+    used = {
+        group
+        for path in root.rglob("*.py")
+        for group in re.findall(r'group="([^"]+)"', path.read_text(encoding="utf-8"))
+    }
+    known = [*input_queue.DIALOG_GROUPS, *input_queue.AWAITED_GROUPS, *input_queue.INDEPENDENT_GROUPS]
+    assert len(known) == len(set(known))
+    assert used <= set(known)

@@ -1,15 +1,38 @@
-"""`softprompt-tui models` and `models pull`."""
+"""`softprompt-tui models`, `models pull` and `models delete`."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import click
 
 from softprompt.encoders.catalog import MINI, ModelInfo, is_cached, list_models, resolve
+from softprompt.text_states import FAMILY_NAMES
 from softprompt_tui.cli import streams
-from softprompt_tui.cli.common import complete_model, download_bar, json_option, narrate, print_json, print_table
+from softprompt_tui.cli.common import (
+    Narrator,
+    complete_model,
+    download_bar,
+    json_option,
+    narrate,
+    print_json,
+    print_table,
+)
 from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_bytes
+from softprompt_tui.state.models import find_by_words
+
+if TYPE_CHECKING:
+    from softprompt.encoders.hub_cache import CachedFiles, DiskState
+
+REPORT_SECONDS = 0.2  # between two lines of progress
 
 
 class QueryGroup(click.Group):
@@ -21,17 +44,19 @@ class QueryGroup(click.Group):
         return super().parse_args(ctx, args if is_subcommand or ctx.resilient_parsing else ["find", *args])
 
 
-@click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME]")
+@click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME | delete NAME]")
 def models() -> None:
     """List the built-in model and open_clip's models. QUERY narrows the list: vitl14 finds ViT-L-14.
 
-    "not supported" marks models that cannot be used. --json prints one JSON document. `pull NAME` downloads a model.
+    "not supported" marks models that cannot be used. --json prints one JSON document. `pull NAME` downloads a model,
+    `delete NAME` deletes it from the disk.
 
     \b
     Examples:
       softprompt-tui models
       softprompt-tui models vitl14 openai
       softprompt-tui models pull ViT-B-32-quickgelu/openai
+      softprompt-tui models delete ViT-B-32-quickgelu/openai
     """
 
 
@@ -40,50 +65,45 @@ def models() -> None:
 @json_option
 def find(query: tuple[str, ...], as_json: bool) -> None:
     """List the models that match every word of QUERY, with the size of their text encoder."""
+    from softprompt.encoders.hub_cache import describe, scan
+
     if not is_cached():
         narrate("reading open_clip's list of models (once, a few seconds) …")
-    matches = find_models(list_models(), query)
+    matches = find_by_words(list_models(), query, lambda info: f"{info.name} {_programs(info)}")
     if as_json:
-        print_json([info.as_dict() for info in matches])
+        print_json(describe(matches))
     elif not matches:
         narrate(f"no model matches {' '.join(query)!r}. `softprompt-tui models` lists all.")
     else:
-        headings = ("model", "width", "layers", "context", "parameters", "")
-        print_table(headings, [_row(info) for info in matches], right=(1, 2, 3, 4))
+        headings = ("model", "width", "layers", "context", "parameters", "read by", "")
+        states = scan(matches)
+        print_table(headings, [_row(info, states[info.name]) for info in matches], right=(1, 2, 3, 4))
 
 
-def _row(info: ModelInfo) -> tuple[str, ...]:
+def _row(info: ModelInfo, state: DiskState) -> tuple[str, ...]:
     if info.refused:
-        return (info.name, "-", "-", "-", "-", "not supported")
-    note = "built in" if info.name == MINI else "on disk" if info.weights_path else ""
-    if info.tokenizer and find_spec("transformers") is None:
-        note = f"{note} needs transformers".strip()
-    return (info.name, str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M", note)
+        return (info.name, "-", "-", "-", "-", "", "not supported")
+    notes = [
+        "built in" if info.name == MINI else f"on disk, {format_bytes(state.bytes)}" if state.path else "",
+        f"unfinished download, {format_bytes(state.partial_bytes)}" if state.partial_bytes else "",
+        "needs transformers" if info.tokenizer and find_spec("transformers") is None else "",
+    ]
+    sizes = (str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M")
+    return (info.name, *sizes, _programs(info), "; ".join(filter(None, notes)))
 
 
-def find_models(models: tuple[ModelInfo, ...], query: tuple[str, ...]) -> list[ModelInfo]:
-    """Return the models whose name contains every word, ignoring case and punctuation.
-
-    If there are none, return those whose name contains the letters of every word in order, best match first.
-    """
-    exact = [info for info in models if all(_letters(word) in _letters(info.name) for word in query)]
-    if exact:
-        return exact
-    from textual.fuzzy import Matcher
-
-    matchers = [Matcher(word) for word in query]
-    scored = [(min(matcher.match(info.name) for matcher in matchers), info) for info in models]
-    return [info for score, info in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.lower()))
+def _programs(info: ModelInfo) -> str:
+    """Name the image programs that use a model's text encoder."""
+    return ", ".join(FAMILY_NAMES[family] for family in info.read_by)
 
 
 @models.command()
 @click.argument("name", shell_complete=complete_model)
-def pull(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print progress and the path as lines of JSON.")
+def pull(name: str, as_json: bool) -> None:
     """Download the weights of the model NAME from the Hugging Face hub. Continues an interrupted download.
+
+    Ctrl-C stops it and keeps what has arrived.
 
     \b
     Example:
@@ -94,7 +114,104 @@ def pull(name: str) -> None:
         return
     from softprompt.encoders.loading import pull as fetch
 
+    if as_json:
+        with streams.native_errors_logged(), _notes_as_lines():
+            path = fetch(name, JsonProgress())
+        _print_json_line(model=resolve(name).name, path=str(path))
+        return
     with streams.native_errors_logged(), download_bar(name) as on_progress:
         path = fetch(name, on_progress)
     print_line("model", resolve(name).name)
     print_line("on disk", str(path))
+
+
+class JsonProgress:
+    """Prints a line of JSON when bytes have arrived, at most five times a second."""
+
+    def __init__(self) -> None:
+        self._printed_at = 0.0
+        self._printed = (-1, 0)
+
+    def __call__(self, received: int, total: int) -> None:
+        failure = streams.output_failure()
+        if failure and streams.is_reader_gone(failure):
+            raise KeyboardInterrupt  # the program that started this one has ended
+        now = time.monotonic()
+        is_due = now - self._printed_at >= REPORT_SECONDS or received == total
+        if total and is_due and (received, total) != self._printed:
+            self._printed_at, self._printed = now, (received, total)
+            _print_json_line(bytes=received, total=total)
+
+
+class NoteLines(logging.Handler):
+    """Prints what a download is waiting for as lines of JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.addFilter(logging.Filter("softprompt"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print_json_line(note=record.getMessage(), waiting=record.levelno >= logging.WARNING)
+
+
+@contextmanager
+def _notes_as_lines() -> Iterator[None]:
+    """Print the notes of a download on stdout as JSON instead of on stderr."""
+    root, logger, notes = logging.getLogger(), logging.getLogger("softprompt.encoders.download"), NoteLines()
+    before, level = root.handlers[:], logger.level
+    root.handlers = [*(handler for handler in before if not isinstance(handler, Narrator)), notes]
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        logger.setLevel(level)
+
+
+def _print_json_line(**values: object) -> None:
+    click.echo(json.dumps(values))
+
+
+@models.command()
+@click.argument("name", shell_complete=complete_model)
+@click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
+def delete(name: str, yes: bool) -> None:
+    """Delete the weights of the model NAME from the disk, with unfinished downloads. `models pull` brings them back.
+
+    The files are in the Hugging Face cache, the folder that all programs using the hub share.
+
+    \b
+    Example:
+      softprompt-tui models delete ViT-B-32-quickgelu/openai
+    """
+    from softprompt.encoders import hub_cache
+
+    hub_cache.check_deletable(name)
+    info = resolve(name)
+    files = hub_cache.find_files(info.name, info.repository)
+    if not files:
+        narrate(f"{info.name} is not on disk; there is nothing to delete")
+        return
+    for line in _describe_files(files):
+        narrate(line)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                "delete needs confirmation, but standard input is not a terminal. Pass --yes to confirm."
+            )
+        click.confirm(f"Delete {format_bytes(files.bytes)}?", abort=True, err=True)
+    freed = hub_cache.delete(files)
+    narrate(f"{info.name}: deleted, {format_bytes(freed)} freed")
+
+
+def _describe_files(files: CachedFiles) -> Iterator[str]:
+    """Yield lines that say what will be deleted, and who else may use it."""
+    yield f"{files.model} in the Hugging Face cache:"
+    for revision in files.revisions:
+        yield f"  revision {revision.commit[:12]} {' '.join(revision.refs)}  {format_bytes(revision.bytes)}"
+    if files.partials:
+        yield f"  unfinished download  {format_bytes(files.partial_bytes)}"
+    others = [info.name for info in list_models() if info.repository == files.repository and info.name != files.model]
+    if others:
+        yield f"{', '.join(others)} uses the same files."
+    yield "Other programs on this machine may use these files too."

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import click
 
-from softprompt.errors import PromptError
-from softprompt.jobs.job import TrainJob, port_config
+from softprompt.jobs.job import port_config, port_job
 from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.commands.train import train_here
@@ -55,26 +54,11 @@ def port(
     """  # fmt: skip
     user_library = library()
     entry = user_library.open(name)
-    prompt = entry.prompt
-    if not prompt.reference_texts:
-        raise PromptError(
-            f"{prompt.name} cannot be trained for another model, because its prompt is unknown: the imported file does "
-            f"not contain it. Set it with `softprompt-tui assign '{prompt.name}' --prompt TEXT`."
-        )
-    from softprompt.composition.sentence import make_ancestor
-
-    config = port_config(prompt)
+    config = port_config(entry.prompt)
     if family is not None:
         config = replace(config, family=family)
-    job = TrainJob(
-        prompt.hard_prompt,
-        config,
-        resolve_model(model),
-        device,
-        name=user_library.check_new_name(new) if new is not None else user_library.unique_name(prompt.name),
-        meanings=prompt.meanings,
-        ancestry=(make_ancestor("ported", entry),),
-    )
+    name = user_library.check_new_name(new) if new is not None else user_library.unique_name(entry.prompt.name)
+    job = port_job(entry, resolve_model(model), config, name, device)
     user_library.prepare()
     if background:
         submit(job, "", as_json)

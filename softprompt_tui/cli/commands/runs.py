@@ -31,6 +31,12 @@ def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
     return [CompletionItem(folder.id) for folder in list_folders(runs_folder()) if folder.id.startswith(incomplete)]
 
 
+def complete_dropped(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from softprompt.worker.run_folder import list_dropped, runs_folder
+
+    return [CompletionItem(run) for run in list_dropped(runs_folder()) if run.startswith(incomplete)]
+
+
 SHORT_ID_LENGTH = 8  # letters of an id shown in the table, if they are unique
 
 run_argument = click.argument("run", shell_complete=complete_run)
@@ -73,7 +79,7 @@ def submit(job: AnyJob, start: str, as_json: bool) -> None:
     narrate(f"training in the background. `softprompt-tui attach {run['id'][:6]}` shows it, `runs` lists all runs.")
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[pause|resume|move|drop RUN]")
+@click.group(invoke_without_command=True, subcommand_metavar="[pause|resume|move|drop|restore RUN]")
 @json_option
 @click.pass_context
 def runs(ctx: click.Context, as_json: bool) -> None:
@@ -198,13 +204,25 @@ def move(run: str, before: str) -> None:
 @runs.command()
 @run_argument
 def drop(run: str) -> None:
-    """Remove RUN and its progress. Anything it saved in the library stays there.
+    """Remove RUN and its progress. Anything it saved in the library stays there. `runs restore` undoes it for a day.
 
     \b
     Example:
       softprompt-tui runs drop 3f2a
     """
-    _send_request(p.Drop(run), "dropped")
+    _send_request(p.Drop(run), "dropped; `runs restore` brings it back within a day")
+
+
+@runs.command()
+@click.argument("run", shell_complete=complete_dropped)
+def restore(run: str) -> None:
+    """Bring back RUN, which was dropped within the last day. A queued run takes its old place in the queue.
+
+    \b
+    Example:
+      softprompt-tui runs restore 3f2a
+    """
+    _send_request(p.Restore(run), "is back")
 
 
 @click.command()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,94 +18,7 @@ from huggingface_hub import constants
 from softprompt.encoders.catalog import ModelInfo
 from softprompt.encoders.download import MAX_WAIT_SECONDS, fetch
 from softprompt.errors import ModelUnavailable
-
-WEIGHTS = bytes(range(256)) * 4096
-PATH = "/timm/vit_base_patch32_clip_224.openai/resolve/main/open_clip_model.safetensors"
-MODEL = "ViT-B-32-quickgelu/openai"
-COMMIT = "a" * 40
-
-
-class Hub(ThreadingHTTPServer):
-    """A server with one file, which answers as the hub does.
-
-    Every request uses up one fault: cut, wrong, no-range, gzip, or a status code and its details. `head_faults` are for
-    HEAD requests, `faults` for GET requests.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults: list[str] = []
-        self.head_faults: list[str] = []
-        self.ranges: list[str] = []
-        self.tokens: list[str | None] = []
-        self.redirect = ""
-        self.has_file = True
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None: ...
-
-    def _send_head(self, status: int, length: int, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(length), "Connection": "close"} | headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.close_connection = True
-
-    def _file_headers(self) -> dict[str, str]:
-        return {"X_Repo_Commit": COMMIT, "ETag": f'"{hashlib.sha256(WEIGHTS).hexdigest()}"', "Accept_Ranges": "bytes"}
-
-    def _answer_fault(self, faults: list[str]) -> bool:
-        """Answer with the status of the next fault, if it is one. Its details are a Retry-After or an error code."""
-        status, _, details = (faults[0] if faults else "").partition(" ")
-        if not status.isdecimal():
-            return False
-        faults.pop(0)
-        code = {"401": "RepoNotFound", "403": "GatedRepo"}.get(status, "")
-        headers = {"Retry_After": details} if details and not code else {"X_Error_Code": code} if details else {}
-        self._send_head(int(status), 0, **headers)
-        return True
-
-    def do_HEAD(self) -> None:
-        if self._answer_fault(self.server.head_faults):
-            return
-        if self.path == PATH and self.server.has_file:
-            headers = {"Location": f"{self.server.redirect}{PATH}", "X_Linked_Size": str(len(WEIGHTS))}
-            redirect = headers if self.server.redirect else {}
-            self._send_head(302 if redirect else 200, len(WEIGHTS), **self._file_headers(), **redirect)
-        else:
-            self._send_head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
-
-    def do_GET(self) -> None:
-        if self.path != PATH:
-            self._send_head(404, 0, X_Error_Code="EntryNotFound")
-            return
-        byte_range = self.headers.get("Range", "")
-        self.server.ranges.append(byte_range)
-        if self._answer_fault(self.server.faults):
-            return
-        fault = self.server.faults.pop(0) if self.server.faults else ""
-        self.server.tokens.append(self.headers.get("Authorization"))
-        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and fault != "no-range" else 0
-        body = WEIGHTS[start:] if fault != "wrong" else bytes(len(WEIGHTS) - start)
-        if fault == "gzip":
-            body = gzip.compress(body)
-        self._send_head(
-            206 if start else 200,
-            len(body),
-            **self._file_headers(),
-            **{"Content_Encoding": "gzip"} if fault == "gzip" else {},
-        )
-        self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+from tests.fake_hub import MODEL, WEIGHTS, Hub, serve_hub
 
 
 @pytest.fixture
@@ -119,27 +27,13 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-@contextmanager
-def serve_hub() -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def pull(hub: Hub | str, home: Path, model: str = MODEL, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `models pull` in its own process: huggingface_hub reads its environment when it is imported."""
-    address = hub if isinstance(hub, str) else hub.address
-    settings = {
-        "HF_ENDPOINT": address,
-        "HF_HOME": str(home / "hf"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "SOFTPROMPT_HOME": str(home),
-    }
+    if isinstance(hub, Hub):
+        settings = hub.environment(home / "hf")
+    else:
+        settings = {"HF_ENDPOINT": hub, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0"}
+    settings |= {"SOFTPROMPT_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-m", "softprompt_tui", "models", "pull", model],
         env=os.environ | settings | environment, capture_output=True, text=True, timeout=60, check=False,

@@ -172,7 +172,9 @@ def test_messages_of_every_kind_stay_far_below_the_longest_line() -> None:
         # a page is sent once its runs exceed PAGE_BYTES
         "page": [run_messages.encode_page({"type": "page"}, [run], True) + b" " * messages.PAGE_BYTES],
         "ready": [p.encode({"type": "ready"})],
-        "loading": [p.encode({"type": "loading", "run": "f" * 16, "bytes": number, "of": number})],
+        "loading": [
+            p.encode({"type": "loading", "run": "f" * 16, "stage": "x" * 60, "bytes": number, "of": number})
+        ],
         "run": [run_messages.encode_run(run)],
         "report": [
             p.encode({"type": "report", "run": "f" * 16, "step": number, "tokens": number,

@@ -139,6 +139,13 @@ def test_queued_runs_are_moved_paused_resumed_and_dropped(worker: Home, run: Run
     assert run("runs", "resume", run_ids[1]).returncode == 0
     assert run("runs", "drop", run_ids[2]).returncode == 0
     assert [summary["id"] for summary in json.loads(run("runs", "--json").stdout)] == [run_ids[0], run_ids[1]]
+    assert run("runs", "restore", run_ids[2][:8]).stderr.endswith("is back\n")
+    assert [summary["id"] for summary in json.loads(run("runs", "--json").stdout)] == [
+        run_ids[0],
+        run_ids[2],
+        run_ids[1],
+    ]
+    assert run("runs", "restore", run_ids[2]).returncode == 2
     result = run("runs", "drop", run_ids[0])
     assert result.returncode == 2
     assert "is training: stop or pause it first" in result.stderr

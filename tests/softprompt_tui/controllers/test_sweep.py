@@ -27,15 +27,6 @@ pytestmark = pytest.mark.usefixtures("runtime")
 FIELDS = {"tokens": "3", "steps": "9", "stop_at": "", "model": "mini", "device": "cpu", "contexts": "no"}
 
 
-async def start_sweep(d: Session) -> str:
-    """Sweep the prompt in the editor and wait for the sweep screen. Return the id of the run."""
-    before = set(d.worker.runs)
-    await d.pilot.press("f7")
-    await d.until(lambda: set(d.worker.runs) - before and isinstance(d.app.screen, SweepScreen))
-    (run,) = set(d.worker.runs) - before
-    return run
-
-
 def marked(d: Session) -> set[str]:
     assert isinstance(d.app.screen, SweepScreen)
     return d.app.screen.table.marked
@@ -44,7 +35,7 @@ def marked(d: Session) -> set[str]:
 def test_a_sweep_is_shown_live_and_the_chosen_results_are_saved() -> None:
     async def scene(d: Session) -> None:
         d.app.settings.more = {"hard": "yes", "restarts": "2"}
-        run = await start_sweep(d)
+        run = await d.sweep()
         job = d.worker.runs[run].job
         assert (job.kind, job.sweep, job.config.tokens, job.config.restarts, job.hard_config) == (
             "sweep",
@@ -81,7 +72,7 @@ def test_a_sweep_is_shown_live_and_the_chosen_results_are_saved() -> None:
 
 def test_saving_a_result_again_restores_it_from_the_trash() -> None:
     async def scene(d: Session) -> None:
-        run = await start_sweep(d)
+        run = await d.sweep()
         d.worker.end(run, results=[sweep_result(k) for k in (1, 2, 3)])
         await d.until(lambda: marked(d) == {"3"})
         await d.pilot.press("a", "enter")
@@ -95,7 +86,7 @@ def test_saving_a_result_again_restores_it_from_the_trash() -> None:
 
 def test_all_rows_can_be_marked_and_a_sweep_can_be_stopped() -> None:
     async def scene(d: Session) -> None:
-        run = await start_sweep(d)
+        run = await d.sweep()
         d.worker.begin(run)
         await d.pilot.press("a")
         await d.until(lambda: len(marked(d)) == 16)
@@ -112,7 +103,7 @@ def test_all_rows_can_be_marked_and_a_sweep_can_be_stopped() -> None:
 
 def test_quitting_from_the_sweep_screen_asks_once() -> None:
     async def scene(d: Session) -> None:
-        run = await start_sweep(d)
+        run = await d.sweep()
         d.worker.begin(run)
         await d.until(lambda: d.app.runs.by_id[run].state == "running")
         d.press_at_once("ctrl+q", "ctrl+q")
@@ -126,12 +117,12 @@ def test_quitting_from_the_sweep_screen_asks_once() -> None:
 
 def test_a_failed_and_a_stopped_sweep_are_reported() -> None:
     async def scene(d: Session) -> None:
-        run = await start_sweep(d)
+        run = await d.sweep()
         d.worker.end(run, error="cpu is out of memory: fewer numbers need less")
         await d.shows("fewer numbers need less")
         await d.pilot.press("escape")
         await d.until(lambda: not isinstance(d.app.screen, SweepScreen))
-        second = await start_sweep(d)
+        second = await d.sweep()
         await d.pilot.press("escape")
         d.worker.begin(second)
         d.worker.end(second, results=[sweep_result(k) for k in (1, 2)])
@@ -143,7 +134,7 @@ def test_a_failed_and_a_stopped_sweep_are_reported() -> None:
 def test_a_missing_value_is_shown_as_unknown() -> None:
     async def scene(d: Session) -> None:
         d.app.settings.more = {"sweep": "1,4"}
-        run = await start_sweep(d)
+        run = await d.sweep()
         assert d.worker.runs[run].job.sweep == (1, 4)
         d.worker.begin(run)
         d.worker.report_sweep(run, 10, [(1, None, None), (4, 0.5, None)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.widgets import Input, Static
 
 from softprompt import Library
 from softprompt.formats.readers.sandbox import read_soft_prompts
@@ -120,3 +121,28 @@ def test_an_export_replaces_a_file_only_after_a_question(tmp_path: Path, monkeyp
         assert d.app.settings.folder == str(tmp_path / "out")
 
     run_scene(scene)
+
+
+def test_a_refused_export_keeps_its_dialog_with_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Library().save(a_prompt(name="fox", vectors=VECTORS))
+    monkeypatch.chdir(tmp_path)
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4", "e")
+        await d.until(lambda: isinstance(d.app.screen, ExportScreen))
+        before, row = d.app.screen, d.app.screen.query_one("#programs").cursor  # type: ignore[attr-defined]
+        d.app.screen.query_one("#out", Input).value = str(tmp_path / "nowhere" / "deep" / "fox.safetensors")
+        d.app.screen.query_one("#other", Input).value = "nobody"
+        await d.pilot.press("ctrl+s")
+        await d.until(lambda: isinstance(d.app.screen, ExportScreen) and d.app.screen is not before)
+        assert str(d.app.screen.query_one("#trouble", Static).render())
+        assert d.app.screen.query_one("#out", Input).value.endswith("deep/fox.safetensors")
+        assert d.app.screen.query_one("#other", Input).value == "nobody"
+        assert d.app.screen.query_one("#programs").cursor == row  # type: ignore[attr-defined]
+        d.app.screen.query_one("#out", Input).value = str(tmp_path)
+        d.app.screen.query_one("#other", Input).value = ""
+        await d.pilot.press("ctrl+s")
+        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+
+    run_scene(scene, 120, 40)
+    assert list(tmp_path.glob("fox*"))

@@ -1,0 +1,1 @@
+"""What `softprompt-tui doctor` finds out about this machine: facts for a bug report, and what is wrong."""

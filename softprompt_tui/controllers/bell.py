@@ -1,0 +1,90 @@
+"""The bell: tell the user through the terminal that a long run has ended."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from softprompt.errors import shorten
+from softprompt_tui.screens.dialogs import AskKey, AskText
+
+if TYPE_CHECKING:
+    from softprompt.worker.summary import RunSummary
+    from softprompt_tui.app_context import AppContext
+
+MIN_INTERVAL_SECONDS = 5.0  # runs that end together ring once
+MAX_SECONDS = 86_400
+MEANINGS = {"off": "off", "bell": "bell", "osc9": "OSC 9", "osc777": "OSC 777"}
+ANSWERS = (
+    ("b", "bell", "the bell character; works everywhere, also through tmux and SSH"),
+    ("9", "osc9", "OSC 9, a desktop notification: iTerm2, kitty, WezTerm, Ghostty"),
+    ("7", "osc777", "OSC 777, a desktop notification: foot, WezTerm, Ghostty, rxvt"),
+    ("o", "off", "off"),
+)  # key, setting, meaning
+
+
+class BellController:
+    """Rings when a long run ends that was started here or is in view. Asks how."""
+
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
+        self._rang_at = -MIN_INTERVAL_SECONDS
+
+    def describe(self) -> str:
+        """Return the current setting for the command palette."""
+        settings = self.context.settings
+        if settings.bell == "off":
+            return "now: off"
+        return f"now: {MEANINGS[settings.bell]}, for runs of {settings.bell_seconds} s or more"
+
+    def run_ended(self, run: RunSummary, is_in_view: bool) -> None:
+        """Ring if the user may be waiting for this run. A run that was stopped on purpose does not ring."""
+        is_awaited = is_in_view or run.id in self.context.runs.started_here
+        if run.state == "stopped" or not is_awaited or _seconds(run) < self.context.settings.bell_seconds:
+            return
+        now = time.monotonic()
+        if now - self._rang_at < MIN_INTERVAL_SECONDS:
+            return
+        self._rang_at = now
+        similarity = "" if run.best_similarity is None else f", similarity {run.best_similarity:.4f}"
+        outcome = f"failed: {run.error}" if run.state == "failed" else f"is done{similarity}"
+        self.context.notify_terminal(f"{run.display_name} {outcome}")
+
+    async def choose(self) -> None:
+        """Ask how to notify the user and after how many seconds, and ring once to show it."""
+        context, settings = self.context, self.context.settings
+        seconds = ("s", f"runs of how many seconds or more; now {settings.bell_seconds}")
+        keys = [(key, meaning) for key, _, meaning in ANSWERS]
+        question = (
+            f"When a long run ends, the terminal is notified ({self.describe()}).\n"
+            "In tmux, OSC 9 and OSC 777 need `set -g allow-passthrough on`."
+        )
+        answer = await context.ask(AskKey(question, [*keys, seconds]))
+        if not answer:
+            return
+        if answer == "s":
+            typed = await context.ask(
+                AskText("Notify after runs of how many seconds or more", f"{settings.bell_seconds}")
+            )
+            if typed is None:
+                return
+            if not typed.strip().isdecimal() or int(typed) > MAX_SECONDS:
+                context.show_status(
+                    f"{shorten(typed, 20)!r} cannot be used. Give whole seconds, 0 to {MAX_SECONDS:,}.", "error"
+                )
+                return
+            settings.bell_seconds = int(typed)
+        else:
+            settings.bell = next(setting for key, setting, _ in ANSWERS if key == answer)
+            context.notify_terminal("this is how a long run ends")
+        context.save_settings()
+        context.show_status(f"notification of long runs: {self.describe().removeprefix('now: ')}")
+
+
+def _seconds(run: RunSummary) -> float:
+    """Return how long a run took, with loading its model and without waiting for its turn."""
+    try:
+        return (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.began)).total_seconds()
+    except (ValueError, TypeError):  # it never began, or comes from a worker that wrote no time zone
+        return 0.0

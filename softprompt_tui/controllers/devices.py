@@ -1,0 +1,61 @@
+"""The devices of the worker's machine: listed on request, and watched while a run trains.
+
+The worker tells, because asking a GPU from here would open a CUDA context, and load torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from softprompt.errors import SoftPromptError
+from softprompt.system.devices import DeviceFacts
+from softprompt_tui.messages import DevicesChanged
+
+if TYPE_CHECKING:
+    from softprompt_tui.app_context import AppContext
+
+WATCH_SECONDS = 5.0 if os.environ.get("SSH_CONNECTION") else 2.0  # between two readings of the device that trains
+
+
+class DevicesController:
+    """Keeps the list of devices, and the facts about the one that trains.
+
+    `is_training` returns whether a run is training. While it is, the facts are read every few seconds; otherwise
+    nothing is asked or painted.
+    """
+
+    def __init__(self, context: AppContext, is_training: Callable[[], bool]) -> None:
+        self.context, self._is_training = context, is_training
+        self.devices: tuple[DeviceFacts, ...] = ()
+        self.training: DeviceFacts | None = None
+        self._is_watching = False
+
+    def list(self) -> None:
+        """Ask the worker for the devices."""
+        self.context.spawn(self._ask, group="devices", exclusive=True)
+
+    def queue_changed(self) -> None:
+        """Watch the device while a run is training."""
+        if self._is_training() and not self._is_watching:
+            self._is_watching = True
+            self.context.spawn(self._watch, group="watch-devices")
+
+    async def _watch(self) -> None:
+        try:
+            while self._is_training():
+                await self._ask()
+                await asyncio.sleep(WATCH_SECONDS)
+        finally:
+            self._is_watching, self.training = False, None
+        self.context.post(DevicesChanged())
+
+    async def _ask(self) -> None:
+        with suppress(SoftPromptError):  # without a worker, the title line says so
+            listed = await self.context.worker.devices()
+            self.devices = tuple(listed.devices)
+            self.training = next((device for device in self.devices if device.name in listed.training), None)
+            self.context.post(DevicesChanged())

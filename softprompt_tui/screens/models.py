@@ -1,0 +1,309 @@
+"""The models screen: every model that can be used, with search, pulling and deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from softprompt.text_states import FAMILY_NAMES
+from softprompt_tui.messages import ModelAction, ModelChosen, ModelsRequested, OnModel
+from softprompt_tui.rendering.download import draw_bar, format_progress, format_share
+from softprompt_tui.rendering.numbers import format_bytes, format_duration
+from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.state.models import Model, Pull, find_by_words
+from softprompt_tui.widgets.key_bar import KeyBar
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+
+if TYPE_CHECKING:
+    from softprompt_tui.app_context import AppContext
+
+LOADING = "Reading open_clip's list of models. The first time, this takes some seconds."
+NO_MATCHES = "No model matches.\n\nescape ends the search."
+REFRESH_SECONDS = 2.0  # another program can pull or delete models too
+ON_DISK, BUILT_IN, FAILED = "on disk", "built in", "failed"
+BAR_WIDTH, WIDE_BAR_WIDTH = 12, 30
+
+
+def _here_tone(cell: str) -> str:
+    if cell in (ON_DISK, BUILT_IN):
+        return "good"
+    return "bad" if cell == FAILED else "going" if cell.endswith(("%", "s", "…")) else ""
+
+
+NARROW = (Column("model", 0), Column("size", 7, right=True), Column("here", 12, tone=_here_tone))
+NORMAL = (
+    Column("model", 0),
+    Column("width", 5, right=True),
+    Column("size", 7, right=True),
+    Column("here", 14, tone=_here_tone),
+)
+WIDE = (
+    Column("model", 0),
+    Column("width", 5, right=True),
+    Column("layers", 6, right=True),
+    Column("context", 7, right=True),
+    Column("text tower", 10, right=True, from_width=136),
+    Column("size", 7, right=True),
+    Column("here", 24, tone=_here_tone),
+    Column("read by", 18),
+)
+
+
+class ModelsScreen(ModalScreen[None]):
+    """Lists the models. The controller calls `show` when something has changed.
+
+    Posts ModelAction, ModelChosen and ModelsRequested. Closing the screen does not stop a pull.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "use", "Use", priority=True),
+        Binding("p", f"act('{OnModel.PULL}')", "Pull"),
+        Binding("x", f"act('{OnModel.CANCEL}')", "Cancel"),
+        Binding("d", f"act('{OnModel.DELETE}')", "Delete"),
+        Binding("slash", "search", "Find", key_display="/"),
+        Binding("f1,question_mark", "help", "Help", key_display="F1"),
+        Binding("escape", "back", "Back", key_display="esc"),
+        Binding("ctrl+o", "dismiss", show=False),
+        Binding("ctrl+q", "app.leave", "Quit", show=False),
+    ]
+
+    def __init__(self, context: AppContext, chosen: str, purpose: str = "", for_entry: str = "") -> None:
+        super().__init__()
+        self.context, self.chosen, self.purpose, self.for_entry = context, chosen, purpose, for_entry
+        self._models: Sequence[Model] = ()
+        self._pulls: Mapping[str, Pull] = {}
+        self._notice = ""
+        self._found: list[Model] = []
+        self._cells: list[tuple[str, tuple[str, ...]]] = []
+        self._search_text = ""
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="models", classes="pane"):
+            find = Input(id="find", compact=True, placeholder="part of a name, or a program: vitl14, siglip, sdxl")
+            find.display = find.select_on_focus = False
+            yield find
+            yield Table(NORMAL, LOADING, id="model-rows")
+            yield Static("", id="model-facts", markup=False)
+            yield Static("", id="model-notice", markup=False)
+        yield KeyBar(compact=self.app.size.width < 72)
+
+    def on_mount(self) -> None:
+        self.query_one("#models").border_title = self.purpose or "Models"
+        self.table.focus()
+        self.table.marked = {self.chosen}
+        self.set_interval(REFRESH_SECONDS, lambda: self.context.post(ModelsRequested()))
+        self.call_after_refresh(self._resized)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._resized)
+
+    def _resized(self) -> None:
+        width = self.size.width
+        self.table.columns = NARROW if width < 72 else NORMAL if width < 110 else WIDE
+        self._list(self.table.current)
+
+    @property
+    def table(self) -> Table:
+        return self.query_one(Table)
+
+    @property
+    def current(self) -> Model | None:
+        """The model under the cursor."""
+        return self._found[self.table.cursor] if 0 <= self.table.cursor < len(self._found) else None
+
+    def show(self, models: Sequence[Model], pulls: Mapping[str, Pull], notice: str) -> None:
+        """Show the models, the downloads in progress and a notice."""
+        names = [model.name for model in self._models]
+        self._models, self._pulls, self._notice = models, pulls, notice
+        if not self.query("#model-rows"):  # not composed yet
+            return
+        if names == [model.name for model in models]:
+            self._update()
+        else:
+            self._list(self.table.current or self.chosen)
+
+    def _list(self, cursor: str) -> None:
+        """Fill the table anew, with the cursor on the model `cursor`."""
+        self._find()
+        table = self.table
+        table.empty = NO_MATCHES if self._search_text else LOADING
+        self._cells = [(model.name, self._row(model)) for model in self._found]
+        index = next((i for i, model in enumerate(self._found) if model.name == cursor), 0)
+        table.reset(len(self._cells), index)
+        for start in range(0, len(self._cells), PAGE_ROWS):
+            table.fill(start // PAGE_ROWS, self._cells[start : start + PAGE_ROWS])
+        self._describe()
+
+    def _find(self) -> None:
+        words = self._search_text.split()
+        self._found = find_by_words(self._models, words, _searched_text) if words else list(self._models)
+
+    def _update(self) -> None:
+        """Redraw the rows that have changed, each in its place."""
+        by_name = {model.name: model for model in self._models}
+        self._found = [by_name[model.name] for model in self._found]
+        for i, model in enumerate(self._found):
+            row = (model.name, self._row(model))
+            if row != self._cells[i]:
+                self._cells[i] = row
+                self.table.replace_row(i, row)
+        self._describe()
+
+    def _row(self, model: Model) -> tuple[str, ...]:
+        pull = self._pulls.get(model.name)
+        size = format_bytes(model.bytes) if model.bytes is not None else ""
+        if pull and pull.is_active and pull.total:
+            size = format_bytes(pull.total)
+        if self.table.columns is NARROW:
+            return (model.name, size, self._here(model, pull))
+        if self.table.columns is NORMAL:
+            return (model.name, f"{model.width}", size, self._here(model, pull))
+        return (
+            model.name,
+            f"{model.width}",
+            f"{model.layers}",
+            f"{model.context}",
+            f"{model.parameters / 1e6:.0f} M",
+            size,
+            self._here(model, pull),
+            _programs(model),
+        )
+
+    def _here(self, model: Model, pull: Pull | None) -> str:
+        """Describe whether a model is on disk, and how far its download is."""
+        if pull is not None and not pull.is_active:
+            return FAILED
+        if pull is not None:
+            if pull.is_stopping:
+                return "stopping …"
+            if pull.note:
+                return "waiting …"
+            if not pull.total:
+                return "asking …"
+            if pull.received == pull.total:
+                return "checking …"
+            left = pull.seconds_left()
+            figures = f"{format_share(pull.share)}{f'  {format_duration(left)}' if left else ''}"
+            return f"{draw_bar(pull.share, BAR_WIDTH)} {figures}" if self.table.columns is WIDE else figures
+        if model.is_built_in:
+            return BUILT_IN
+        if model.is_on_disk:
+            return ON_DISK
+        return f"part {format_bytes(model.partial_bytes)}" if model.partial_bytes else "–"
+
+    def _describe(self) -> None:
+        """Show the facts of the model under the cursor that do not fit in its row, and the notice."""
+        model = self.current
+        pull = self._pulls.get(model.name) if model else None
+        self._set("model-facts", self._facts(model, pull) if model else Text())
+        error = f"{pull.model} was not pulled: {pull.error}" if pull and pull.error else ""
+        text = error or self._notice
+        self._set("model-notice", Text(sanitize(text), "bold"))
+        self.query_one("#model-notice").display = bool(text)
+        here = sum(model.is_on_disk for model in self._models)
+        count = f"{len(self._found)} found" if self._search_text else f"{here} of {len(self._models)} on disk"
+        self.query_one("#models").border_subtitle = Text(f"in use: {sanitize(self.chosen)}   {count}").markup
+
+    def _facts(self, model: Model, pull: Pull | None) -> Text:
+        text = Text(sanitize(model.name), "bold", no_wrap=True, overflow="ellipsis")
+        if model.name == self.chosen:
+            text.append("   in use by this prompt", "not bold dim")
+        text.append("\n")
+        if pull and pull.is_active:
+            progress = format_progress(pull.received, pull.total, pull.rate(), pull.seconds_left())
+            bar = f"{draw_bar(pull.share, WIDE_BAR_WIDTH)} " if self.size.width >= 72 and pull.total else ""
+            return text.append(pull.note or f"{bar}{progress}", "not bold")
+        facts = [
+            f"width {model.width}, {model.layers} layers, context {model.context}",
+            f"text tower {model.parameters / 1e6:.0f} M parameters" if self.size.width >= 72 else "",
+            f"read by {_programs(model)}" if model.read_by else "",
+        ]
+        if model.needs_transformers and find_spec("transformers") is None:
+            facts.append("needs the package transformers")
+        return text.append("   ".join(filter(None, facts)), "not bold dim")
+
+    def _set(self, name: str, text: Text) -> None:
+        target = self.query_one(f"#{name}", Static)
+        if text != target.content:
+            target.update(text)
+
+    # keys
+
+    @on(Table.Moved)
+    def _moved(self, event: Table.Moved) -> None:
+        event.stop()
+        if isinstance(event, Table.Chosen):
+            self.action_use()
+        else:
+            self._describe()
+
+    def action_use(self) -> None:
+        """Use the model under the cursor for the prompt. In the search field, go to what was found first."""
+        if self.focused is not self.table:
+            self.set_focus(self.table)
+        elif (model := self.current) is not None:
+            self.dismiss(None)
+            self.context.post(ModelChosen(model.name, model.is_on_disk, self.for_entry))
+
+    def action_act(self, action: str) -> None:
+        if (model := self.current) is not None:
+            self.context.post(ModelAction(OnModel(action), model.name))
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpScreen("models"))
+
+    def action_back(self) -> None:
+        """End the search, or close the screen."""
+        field = self.query_one("#find", Input)
+        if field.display:
+            field.value = ""
+            field.display = False
+            self.set_focus(self.table)
+        else:
+            self.dismiss(None)
+
+    def action_search(self, text: str = "") -> None:
+        field = self.query_one("#find", Input)
+        field.display = True
+        field.value += text
+        self.set_focus(field)  # immediately, because the next key is meant for it
+        field.cursor_position = len(field.value)
+
+    def on_key(self, event: events.Key) -> None:
+        field = self.query_one("#find", Input)
+        if event.key in ("down", "up") and self.focused is field:
+            self.set_focus(self.table)
+            event.stop()
+        elif self.focused is self.table and event.key not in self.active_bindings and _is_typed(event):
+            self.action_search(event.character or "")
+            event.stop()
+
+    @on(Input.Changed, "#find")
+    def _searched(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.value != self._search_text:
+            self._search_text = event.value
+            self._list("" if event.value else self.table.current)
+
+
+def _is_typed(event: events.Key) -> bool:
+    """Return whether a key is part of a name."""
+    return event.is_printable and event.character is not None and not event.character.isspace()
+
+
+def _programs(model: Model) -> str:
+    return ", ".join(FAMILY_NAMES[family] for family in FAMILY_NAMES if family in model.read_by)
+
+
+def _searched_text(model: Model) -> str:
+    return f"{model.name} {_programs(model)}"

@@ -1,0 +1,159 @@
+"""The models that can be used, the downloads in progress, and searching for a model by name."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+RATE_SECONDS = 5.0  # the rate of a download is the mean of this time
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in the output of `models --json`.
+
+    Attributes:
+        bytes: size of the weights on disk, or None if they are not on disk.
+        partial_bytes: size of an unfinished download.
+        read_by: the image programs that use this text encoder.
+        same_as: the model that is loaded under this name, or "".
+    """
+
+    name: str
+    width: int
+    layers: int
+    context: int
+    parameters: int
+    bytes: int | None
+    partial_bytes: int
+    read_by: tuple[str, ...]
+    repository: str
+    same_as: str
+    refused: str
+    needs_transformers: bool
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Model:
+        return cls(
+            values["name"],
+            values["width"],
+            values["layers"],
+            values["context"],
+            values["parameters"],
+            values["bytes"],
+            values["partial_bytes"],
+            tuple(values["read_by"]),
+            values["repository"] or "",
+            values["same_as"] or "",
+            values["refused"] or "",
+            values["needs_transformers"],
+        )
+
+    @property
+    def is_built_in(self) -> bool:
+        return not self.repository
+
+    @property
+    def is_on_disk(self) -> bool:
+        return self.bytes is not None
+
+
+def usable_models(models: Sequence[Model]) -> list[Model]:
+    """Return the models that can be used, each under one name only, in the order in which people look for them.
+
+    First those on disk, then unfinished downloads, then the text encoders of image programs.
+    """
+    usable = [model for model in models if not model.refused and not model.same_as]
+    return sorted(usable, key=_importance)
+
+
+def _importance(model: Model) -> int:
+    """Return the place of a model's group in the list."""
+    if model.is_built_in:
+        return 0
+    return 1 if model.is_on_disk else 2 if model.partial_bytes else 3 if model.read_by else 4
+
+
+def find_by_words(items: Sequence[Item], query: Sequence[str], text_of: Callable[[Item], str]) -> list[Item]:
+    """Return the items whose text contains every word of the query, ignoring case and punctuation.
+
+    If there are none, return those whose text contains the letters of every word in order, best match first.
+    """
+    words = [letters for word in query if (letters := _letters(word))]
+    exact = [item for item in items if all(word in _letters(text_of(item)) for word in words)]
+    if exact:
+        return exact
+    from textual.fuzzy import Matcher
+
+    matchers = [Matcher(word) for word in query]
+    scored = [(min(matcher.match(text_of(item)) for matcher in matchers), item) for item in items]
+    return [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+@dataclass
+class Pull:
+    """A download in progress, or one that failed.
+
+    Attributes:
+        note: what it is waiting for, or "".
+        error: why it failed, or "".
+        is_stopping: the user has cancelled it, and its process has not ended yet.
+    """
+
+    model: str
+    received: int = 0
+    total: int = 0
+    note: str = ""
+    error: str = ""
+    is_stopping: bool = False
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    @property
+    def is_active(self) -> bool:
+        return not self.error
+
+    def update(self, received: int, total: int, now: float | None = None) -> None:
+        """Take a report of the download's progress."""
+        now = time.monotonic() if now is None else now
+        if self._samples and received < self._samples[-1][1]:  # it has started over
+            self._samples.clear()
+        self.received, self.total = received, total
+        self._samples.append((now, received))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_SECONDS:
+            self._samples.popleft()
+
+    def rate(self, now: float | None = None) -> float:
+        """Return the bytes per second of the last seconds, or 0 if nothing has arrived in that time."""
+        now = time.monotonic() if now is None else now
+        if len(self._samples) < 2 or now - self._samples[-1][0] > RATE_SECONDS:
+            return 0.0
+        (began, before), (_, received) = self._samples[0], self._samples[-1]
+        return (received - before) / max(now - began, 1e-3)
+
+    def seconds_left(self, now: float | None = None) -> float | None:
+        """Return how long the download will still take, or None if that is unknown."""
+        rate = self.rate(now)
+        return (self.total - self.received) / rate if self.total and rate > 0 else None
+
+    @property
+    def share(self) -> float:
+        """The received part of the file, from 0 to 1."""
+        return min(1.0, self.received / self.total) if self.total else 0.0
+
+
+def with_disk_facts(models: Sequence[Model], latest: Sequence[Model]) -> list[Model]:
+    """Return `models` in their order with what `latest` says about the disk."""
+    by_name = {model.name: model for model in latest}
+    return [
+        replace(model, bytes=now.bytes, partial_bytes=now.partial_bytes)
+        for model in models
+        if (now := by_name.get(model.name))
+    ]
