@@ -28,9 +28,9 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, weights: bytes = WEIGHTS) -> None:
+    def __init__(self, weights: bytes = WEIGHTS, path: str = PATH) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.weights = weights
+        self.weights, self.path = weights, path
         self.etag = hashlib.sha256(weights).hexdigest()
         self.faults: list[str] = []
         self.head_faults: list[str] = []
@@ -97,15 +97,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self._answer_fault(self.server.head_faults):
             return
-        if self.path == PATH and self.server.has_file:
-            headers = {"Location": f"{self.server.redirect}{PATH}", "X_Linked_Size": str(len(self.server.weights))}
+        if self.path == self.server.path and self.server.has_file:
+            location, size = f"{self.server.redirect}{self.path}", len(self.server.weights)
+            headers = {"Location": location, "X_Linked_Size": str(size)}
             redirect = headers if self.server.redirect else {}
             self._send_head(302 if redirect else 200, len(self.server.weights), **self._file_headers(), **redirect)
         else:
             self._send_head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
 
     def do_GET(self) -> None:
-        if self.path != PATH:
+        if self.path != self.server.path:
             self._send_head(404, 0, X_Error_Code="EntryNotFound")
             return
         byte_range = self.headers.get("Range", "")
@@ -139,8 +140,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_hub(weights: bytes = WEIGHTS) -> Iterator[Hub]:
-    server = Hub(weights)
+def serve_hub(weights: bytes = WEIGHTS, path: str = PATH) -> Iterator[Hub]:
+    server = Hub(weights, path)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server

@@ -136,7 +136,7 @@ class ModelsScreen(ModalScreen[None]):
         """Fill the table anew, with the cursor on the model `cursor`."""
         self._find()
         table = self.table
-        table.empty = NO_MATCHES if self._search_text else LOADING
+        table.empty = NO_MATCHES if self._search_text and self._models else LOADING
         self._cells = [(model.name, self._row(model)) for model in self._found]
         index = next((i for i, model in enumerate(self._found) if model.name == cursor), 0)
         table.reset(len(self._cells), index)
