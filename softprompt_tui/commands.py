@@ -29,7 +29,7 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
     yield SystemCommand("Show the full curve", "F3", main.action_plot)
     yield SystemCommand("All training settings", "F8", main.action_more)
     yield SystemCommand("Models: choose, pull, delete", "ctrl+o", main.action_models)
-    yield SystemCommand("Notify when a long run ends", main.bell.describe(), main.action_bell)
+    yield SystemCommand("Notify when a long run ends", main.bell.describe(), main.choose_bell)
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():
         yield SystemCommand(

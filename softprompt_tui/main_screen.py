@@ -127,6 +127,7 @@ class MainScreen(Screen[None]):
         self.lower_pane = self.settings.pane if self.settings.pane in LOWER_PANES else "library"
         self._was_disconnected = False  # the connection has been lost since the last list of runs
         self._measured_on = ("", "")  # model and device with which the composition was last measured
+        self._has_stage = False  # whether the title line may show a stage of loading
         self._list_is_stale = False
         self._unseen_failure = ""  # id of the last run that failed out of view
         self._could_stop = False
@@ -239,7 +240,7 @@ class MainScreen(Screen[None]):
         run = self.store.running_run(self.detail.run) if state == "up" else None
         if run:
             status = f"training {run.id[:6]}"
-        what = (run.stage or run.display_name) if run else ""
+        what = (run.stage or run.name or run.prompt) if run else ""  # the line itself cuts it
         device = describe_load(self.devices.training) if running and self.devices.training else ""
         right = "  ".join(filter(None, (self.models.title(), device, f"{waiting} waiting" if waiting else "")))
         self.title_line.set_state(tone, status, what, opened, right=right)
@@ -344,6 +345,9 @@ class MainScreen(Screen[None]):
     def _run_reported(self, event: m.RunReported) -> None:
         if event.report.run not in self.store.by_id:  # the run was dropped in the meantime
             return
+        if self._has_stage:  # training has begun
+            self._has_stage = False
+            self.show_title()
         self.detail.report(event.report)
         self.sweep.run_changed(event.report.run)
         if self.runs_pane.display:
@@ -360,6 +364,7 @@ class MainScreen(Screen[None]):
 
     @on(m.RunStaged)
     def _run_staged(self, event: m.RunStaged) -> None:
+        self._has_stage = True
         self.detail.run_changed(event.run)
         self.sweep.run_changed(event.run.id)
         self.show_title()
@@ -600,7 +605,7 @@ class MainScreen(Screen[None]):
     def action_more(self) -> None:
         self.context.spawn(self._ask_more, group="dialogs")
 
-    def action_bell(self) -> None:
+    def choose_bell(self) -> None:
         self.context.spawn(self.bell.choose, group="dialogs")
 
     async def _ask_more(self) -> None:

@@ -182,7 +182,8 @@ class FakeWorker:
                 }
             case p.Devices():
                 training = [run.job.device for run in self.runs.values() if run.state == "running"]
-                return {"devices": [device.as_dict() for device in self.devices], "training": training}
+                names = [self.devices[0].name if name == "auto" else name for name in training]
+                return {"devices": [device.as_dict() for device in self.devices], "training": names}
         return {}
 
     def _apply_event(self, run: Run, event: dict[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class LossPane(Vertical, can_focus=True):
         low = min(logs, default=0.0)
         spark = self.query_one(Sparkline)
         # hide a flat line: a search may find no better text for a long time
-        spark.display = max(logs, default=0.0) > low
+        spark.display = self.failure is None and max(logs, default=0.0) > low
         spark.show([log - low for log in logs])
 
     def on_resize(self) -> None:

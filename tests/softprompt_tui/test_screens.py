@@ -130,10 +130,10 @@ def test_runs(width: int, height: int) -> None:
         d.worker.begin(second)
         d.worker.report(second, 120)
         await d.pilot.press("f6", "G")
-        await d.shows("failed", "120/300" if width > 100 else "running", "fewer restarts", "wit failed:")
+        await d.shows("failed", "120/300" if width > 100 else "running", "fewer restarts", "… failed:")
         d.app.clear_notifications()
         d.app.screen.refresh()
-        await d.until(lambda: "wit failed:" not in d.text())
+        await d.until(lambda: "… failed:" not in d.text())
         assert_screen("runs", d)
 
     run_scene(scene, width, height)

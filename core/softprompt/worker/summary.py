@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from softprompt.errors import WorkerError
+from softprompt.errors import WorkerError, shorten
 from softprompt.prompts.sweep_result import SweepResult
 
 ENDED = ("done", "stopped", "failed")
+MAX_LABEL_LENGTH = 40  # characters of a prompt that stands for its run's name
 SweepRow = tuple[int, float | None, float | None]  # token count, similarity, mean similarity in training contexts
 
 
@@ -133,7 +134,7 @@ class RunSummary:
     @property
     def display_name(self) -> str:
         """The run's name, or the start of its prompt."""
-        return self.name or self.prompt[:40]
+        return self.name or shorten(self.prompt, MAX_LABEL_LENGTH)
 
 
 _REPORT_ONLY = ("sweep_rows", "text", "hard_similarity", "hard_step", "hard_steps", "stage")

@@ -123,6 +123,11 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
         "on_disk",
         "needs_transformers",
         "refused",
+        "repository",
+        "bytes",
+        "partial_bytes",
+        "read_by",
+        "same_as",
     }
     assert all("L-14" in model["name"] and "openai" in model["name"] for model in models)
     # a filter also matches names that contain its letters in order

@@ -61,5 +61,10 @@ def test_loading_shows_its_stages_wherever_the_run_is_shown() -> None:
         await d.until(lambda: d.text().count("120 MB of 890 MB") == 3)
         d.worker.report(run, 20)
         await d.until(lambda: "890 MB" not in d.text() and "running" in d.text())
+        d.worker.load(run, "encoding the prompt and its contexts")
+        await d.until(lambda: d.text().count("encoding the prompt") == 3)
+        d.worker.report(run, 30)
+        await d.until(lambda: "encoding" not in d.text())
+        await d.shows("mountains and lake")
 
     run_scene(scene, 120, 40)
