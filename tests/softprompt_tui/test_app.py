@@ -25,6 +25,7 @@ from softprompt.worker.run_folder import RunFolder, runs_folder
 from softprompt_tui.app import SoftPromptApp
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.screens.dialogs import AskKey, AskText
+from softprompt_tui.screens.entry_details import EntryDetailsScreen
 from softprompt_tui.screens.help import PANE_HELP, HelpScreen
 from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.sweep import SweepScreen
@@ -255,7 +256,7 @@ def test_entries_are_renamed_tagged_annotated_deleted_and_restored() -> None:
         await d.pilot.press(*"good", "enter")
         await d.until(lambda: is_written("wolf") and Library().open("wolf").note == "good")
         await d.pilot.press("i")
-        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.until(lambda: isinstance(d.app.screen, TextScreen | EntryDetailsScreen))
         await d.shows("norms", "dusk  red")
         await d.pilot.press("escape", "d")
         await d.until(lambda: [entry.name for entry in Library().list().entries] == ["lake"])
@@ -290,7 +291,7 @@ def test_the_library_can_be_searched_sorted_and_compared() -> None:
         )  # type: ignore[union-attr]
         await d.shows("fox 0")
         await d.pilot.press("g", "space", "space", "c")
-        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.until(lambda: isinstance(d.app.screen, TextScreen | EntryDetailsScreen))
         await d.shows("similarity of their hard prompts")
 
     run_scene(scene)
@@ -800,7 +801,7 @@ def test_hostile_text_is_harmless_on_every_screen(
             await d.pilot.press("f9", "y", "f4")
             assert d.app.clipboard.isprintable()
             await d.pilot.press("i")
-            await d.until(lambda: isinstance(d.app.screen, TextScreen))
+            await d.until(lambda: isinstance(d.app.screen, TextScreen | EntryDetailsScreen))
             assert is_inert()
             await d.pilot.press("escape")
         for text in texts:

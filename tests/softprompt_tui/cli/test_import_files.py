@@ -17,6 +17,7 @@ from softprompt.formats.importer import find_candidate_models
 from softprompt.jobs.job import Job
 from softprompt_tui.cli.report import print_line
 from softprompt_tui.messages import LibraryChanged
+from softprompt_tui.screens.entry_details import EntryDetailsScreen
 from softprompt_tui.screens.text_viewer import TextScreen
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -220,9 +221,9 @@ def test_the_interface_accepts_unknown_fields() -> None:
         await d.pilot.press("f4")
         await d.pilot.press("i")
         await d.shows("hard prompt unknown", "file says", "model a lie")
-        await d.until(lambda: isinstance(d.app.screen, TextScreen))
+        await d.until(lambda: isinstance(d.app.screen, TextScreen | EntryDetailsScreen))
         await d.pilot.press("escape")
-        await d.until(lambda: not isinstance(d.app.screen, TextScreen))
+        await d.until(lambda: not isinstance(d.app.screen, TextScreen | EntryDetailsScreen))
         await d.pilot.press("n")
         await d.until(lambda: any("cannot be varied" in notification.message for notification in d.app._notifications))
         await d.pilot.press("space", "down", "space", "c")
