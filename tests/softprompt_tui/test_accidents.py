@@ -27,8 +27,8 @@ import softprompt_tui
 OVERRIDDEN = {
     "ALLOW_SELECT", "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE",
     "VERTICAL_BREAKPOINTS", "check_action", "clipboard", "compose", "control", "get_default_screen", "get_driver_class",
-    "get_line", "get_line_filters", "get_system_commands", "on_event", "panic", "push_screen_wait", "render", "watch_has_focus",
-    "render_line", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
+    "get_line", "get_line_filters", "get_system_commands", "on_event", "panic", "push_screen_wait", "render",
+    "render_line", "watch_has_focus", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
 }  # fmt: skip
 SET_BY_TEXTUAL = (
     "__",
