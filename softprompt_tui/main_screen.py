@@ -561,8 +561,7 @@ class MainScreen(Screen[None]):
             self.context.spawn(partial(self.runs.port, event.for_entry, event.model, self.form), group="train")
             return
         self.prompt_pane.set_field("model", event.model)
-        pull = "" if event.is_on_disk else "; training pulls it first"
-        self.context.show_status(f"the prompt's model is {event.model}{pull}")
+        self.context.show_status(f"model: {event.model}" if event.is_on_disk else f"training pulls {event.model} first")
 
     @on(m.PromptChanged)
     def _prompt_changed(self) -> None:

@@ -14,7 +14,7 @@ from softprompt_tui.rendering.numbers import format_bytes, format_duration
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey
 from softprompt_tui.services.subprocess_command import run_command, stream_command
-from softprompt_tui.state.models import Model, Pull, usable_models, with_disk_facts
+from softprompt_tui.state.models import Model, Pull, loaded_name, usable_models, with_disk_facts
 
 if TYPE_CHECKING:
     from softprompt.encoders.hub_cache import CachedFiles
@@ -30,7 +30,8 @@ class ModelsController:
 
     def __init__(self, context: AppContext, chosen_model: Callable[[], str]) -> None:
         self.context, self._chosen_model = context, chosen_model
-        self.models: list[Model] = []
+        self.models: list[Model] = []  # those that can be used
+        self._all_models: list[Model] = []
         self.pulls: dict[str, Pull] = {}
         self.notice = ""
         self.screen: ModelsScreen | None = None
@@ -46,8 +47,7 @@ class ModelsController:
 
         if self.screen is None:
             self._is_new_list, self.notice = True, ""
-            chosen = "" if for_entry else self._chosen_model()
-            self.screen = ModelsScreen(self.context, chosen, purpose, for_entry)
+            self.screen = ModelsScreen(self.context, purpose, for_entry)
             self.context.show(self.screen, self._screen_closed)
             self.paint()
             self.refresh()
@@ -58,7 +58,8 @@ class ModelsController:
 
     def paint(self) -> None:
         if self.screen is not None:
-            self.screen.show(self.models, self.pulls, self.notice)
+            chosen = "" if self.screen.for_entry else loaded_name(self._all_models, self._chosen_model())
+            self.screen.show(self.models, self.pulls, self.notice, chosen)
 
     def title(self) -> str:
         """Return what the title line says about pulls while the screen is closed."""
@@ -93,7 +94,7 @@ class ModelsController:
             return
         finally:
             self._is_listing = False
-        before = self.models
+        before, self._all_models = self.models, latest
         self.models = usable_models(latest) if self._is_new_list else with_disk_facts(before, latest)
         self._is_new_list = False
         if self.models != before:
@@ -135,7 +136,7 @@ class ModelsController:
             await task
         except SoftPromptError as error:
             pull.error = str(error)
-            self._announce(f"{name} was not pulled: {error}", "error")
+            self._announce(str(error) if name in str(error) else f"{name} was not pulled: {error}", "error")
         except asyncio.CancelledError:
             if not pull.is_stopping:  # the interface is quitting
                 raise
@@ -188,7 +189,7 @@ class ModelsController:
             if await self.context.ask(AskKey(_question(files, others), answers)) != "d":
                 return
             freed = await asyncio.to_thread(hub_cache.delete, files)
-        except SoftPromptError as error:
+        except (SoftPromptError, OSError) as error:  # OSError: no permission to change the folder
             self._changed(str(error))
             return
         finally:

@@ -14,6 +14,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from softprompt.errors import shorten
 from softprompt.text_states import FAMILY_NAMES
 from softprompt_tui.messages import ModelAction, ModelChosen, ModelsRequested, OnModel
 from softprompt_tui.rendering.download import draw_bar, format_progress, format_share
@@ -32,20 +33,22 @@ NO_MATCHES = "No model matches.\n\nescape ends the search."
 REFRESH_SECONDS = 2.0  # another program can pull or delete models too
 ON_DISK, BUILT_IN, FAILED = "on disk", "built in", "failed"
 BAR_WIDTH, WIDE_BAR_WIDTH = 12, 30
+MAX_IN_USE_LENGTH = 32  # characters of a model's name in the lower edge
 
 
 def _here_tone(cell: str) -> str:
+    cell = cell.strip()
     if cell in (ON_DISK, BUILT_IN):
         return "good"
     return "bad" if cell == FAILED else "going" if cell.endswith(("%", "s", "…")) else ""
 
 
-NARROW = (Column("model", 0), Column("size", 7, right=True), Column("here", 12, tone=_here_tone))
+NARROW = (Column("model", 0), Column("size", 7, right=True), Column(" here", 13, tone=_here_tone))
 NORMAL = (
     Column("model", 0),
     Column("width", 5, right=True),
     Column("size", 7, right=True),
-    Column("here", 14, tone=_here_tone),
+    Column(" here", 15, tone=_here_tone),
 )
 WIDE = (
     Column("model", 0),
@@ -54,7 +57,7 @@ WIDE = (
     Column("context", 7, right=True),
     Column("text tower", 10, right=True, from_width=136),
     Column("size", 7, right=True),
-    Column("here", 24, tone=_here_tone),
+    Column(" here", 25, tone=_here_tone),
     Column("read by", 18),
 )
 
@@ -77,9 +80,10 @@ class ModelsScreen(ModalScreen[None]):
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
 
-    def __init__(self, context: AppContext, chosen: str, purpose: str = "", for_entry: str = "") -> None:
+    def __init__(self, context: AppContext, purpose: str = "", for_entry: str = "") -> None:
         super().__init__()
-        self.context, self.chosen, self.purpose, self.for_entry = context, chosen, purpose, for_entry
+        self.context, self.purpose, self.for_entry = context, purpose, for_entry
+        self.chosen = ""
         self._models: Sequence[Model] = ()
         self._pulls: Mapping[str, Pull] = {}
         self._notice = ""
@@ -100,7 +104,6 @@ class ModelsScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         self.query_one("#models").border_title = self.purpose or "Models"
         self.table.focus()
-        self.table.marked = {self.chosen}
         self.set_interval(REFRESH_SECONDS, lambda: self.context.post(ModelsRequested()))
         self.call_after_refresh(self._resized)
 
@@ -110,7 +113,7 @@ class ModelsScreen(ModalScreen[None]):
     def _resized(self) -> None:
         width = self.size.width
         self.table.columns = NARROW if width < 72 else NORMAL if width < 110 else WIDE
-        self._list(self.table.current)
+        self._list(self.table.current or self.chosen)
 
     @property
     def table(self) -> Table:
@@ -121,10 +124,10 @@ class ModelsScreen(ModalScreen[None]):
         """The model under the cursor."""
         return self._found[self.table.cursor] if 0 <= self.table.cursor < len(self._found) else None
 
-    def show(self, models: Sequence[Model], pulls: Mapping[str, Pull], notice: str) -> None:
-        """Show the models, the downloads in progress and a notice."""
+    def show(self, models: Sequence[Model], pulls: Mapping[str, Pull], notice: str, chosen: str) -> None:
+        """Show the models, the downloads in progress, a notice, and which model the prompt uses ("" for none)."""
         names = [model.name for model in self._models]
-        self._models, self._pulls, self._notice = models, pulls, notice
+        self._models, self._pulls, self._notice, self.chosen = models, pulls, notice, chosen
         if not self.query("#model-rows"):  # not composed yet
             return
         if names == [model.name for model in models]:
@@ -136,6 +139,7 @@ class ModelsScreen(ModalScreen[None]):
         """Fill the table anew, with the cursor on the model `cursor`."""
         self._find()
         table = self.table
+        table.marked = {self.chosen}
         table.empty = NO_MATCHES if self._search_text and self._models else LOADING
         self._cells = [(model.name, self._row(model)) for model in self._found]
         index = next((i for i, model in enumerate(self._found) if model.name == cursor), 0)
@@ -150,6 +154,9 @@ class ModelsScreen(ModalScreen[None]):
 
     def _update(self) -> None:
         """Redraw the rows that have changed, each in its place."""
+        if self.table.marked != {self.chosen}:
+            self.table.marked = {self.chosen}
+            self.table.refresh()
         by_name = {model.name: model for model in self._models}
         self._found = [by_name[model.name] for model in self._found]
         for i, model in enumerate(self._found):
@@ -165,9 +172,9 @@ class ModelsScreen(ModalScreen[None]):
         if pull and pull.is_active and pull.total:
             size = format_bytes(pull.total)
         if self.table.columns is NARROW:
-            return (model.name, size, self._here(model, pull))
+            return (model.name, size, f" {self._here(model, pull)}")
         if self.table.columns is NORMAL:
-            return (model.name, f"{model.width}", size, self._here(model, pull))
+            return (model.name, f"{model.width}", size, f" {self._here(model, pull)}")
         return (
             model.name,
             f"{model.width}",
@@ -175,7 +182,7 @@ class ModelsScreen(ModalScreen[None]):
             f"{model.context}",
             f"{model.parameters / 1e6:.0f} M",
             size,
-            self._here(model, pull),
+            f" {self._here(model, pull)}",
             _programs(model),
         )
 
@@ -206,13 +213,13 @@ class ModelsScreen(ModalScreen[None]):
         model = self.current
         pull = self._pulls.get(model.name) if model else None
         self._set("model-facts", self._facts(model, pull) if model else Text())
-        error = f"{pull.model} was not pulled: {pull.error}" if pull and pull.error else ""
-        text = error or self._notice
+        text = pull.error if pull and pull.error else self._notice
         self._set("model-notice", Text(sanitize(text), "bold"))
         self.query_one("#model-notice").display = bool(text)
         here = sum(model.is_on_disk for model in self._models)
         count = f"{len(self._found)} found" if self._search_text else f"{here} of {len(self._models)} on disk"
-        self.query_one("#models").border_subtitle = Text(f"in use: {sanitize(self.chosen)}   {count}").markup
+        in_use = f"in use: {shorten(sanitize(self.chosen), MAX_IN_USE_LENGTH)}   " if self.chosen else ""
+        self.query_one("#models").border_subtitle = f"{in_use}{count}".replace("[", r"\[")
 
     def _facts(self, model: Model, pull: Pull | None) -> Text:
         text = Text(sanitize(model.name), "bold", no_wrap=True, overflow="ellipsis")
@@ -223,13 +230,13 @@ class ModelsScreen(ModalScreen[None]):
             progress = format_progress(pull.received, pull.total, pull.rate(), pull.seconds_left())
             bar = f"{draw_bar(pull.share, WIDE_BAR_WIDTH)} " if self.size.width >= 72 and pull.total else ""
             return text.append(pull.note or f"{bar}{progress}", "not bold")
-        facts = [
-            f"width {model.width}, {model.layers} layers, context {model.context}",
-            f"text tower {model.parameters / 1e6:.0f} M parameters" if self.size.width >= 72 else "",
+        facts = [  # a narrow terminal cuts the last ones
             f"read by {_programs(model)}" if model.read_by else "",
+            f"width {model.width}, {model.layers} layers, context {model.context}",
+            f"{model.parameters / 1e6:.0f} M parameters",
         ]
         if model.needs_transformers and find_spec("transformers") is None:
-            facts.append("needs the package transformers")
+            facts.insert(0, "needs the package transformers")
         return text.append("   ".join(filter(None, facts)), "not bold dim")
 
     def _set(self, name: str, text: Text) -> None:
@@ -250,6 +257,7 @@ class ModelsScreen(ModalScreen[None]):
     def action_use(self) -> None:
         """Use the model under the cursor for the prompt. In the search field, go to what was found first."""
         if self.focused is not self.table:
+            self._search(self.query_one("#find", Input).value)  # the message about the last letter may be on its way
             self.set_focus(self.table)
         elif (model := self.current) is not None:
             self.dismiss(None)
@@ -289,11 +297,14 @@ class ModelsScreen(ModalScreen[None]):
             event.stop()
 
     @on(Input.Changed, "#find")
-    def _searched(self, event: Input.Changed) -> None:
+    def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        if event.value != self._search_text:
-            self._search_text = event.value
-            self._list("" if event.value else self.table.current)
+        self._search(event.value)
+
+    def _search(self, text: str) -> None:
+        if text != self._search_text:
+            self._search_text = text
+            self._list("" if text else self.table.current)
 
 
 def _is_typed(event: events.Key) -> bool:

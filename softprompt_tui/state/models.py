@@ -71,11 +71,18 @@ def usable_models(models: Sequence[Model]) -> list[Model]:
     return sorted(usable, key=_importance)
 
 
-def _importance(model: Model) -> int:
-    """Return the place of a model's group in the list."""
+def _importance(model: Model) -> tuple[int, str]:
+    """Return the place of a model in the list: its group, and the oldest program that reads it."""
     if model.is_built_in:
-        return 0
-    return 1 if model.is_on_disk else 2 if model.partial_bytes else 3 if model.read_by else 4
+        return 0, ""
+    group = 1 if model.is_on_disk else 2 if model.partial_bytes else 3 if model.read_by else 4
+    return group, model.read_by[0] if group == 3 else ""
+
+
+def loaded_name(models: Sequence[Model], typed: str) -> str:
+    """Return the model that is loaded under a name typed by the user, or the name itself if no model has it."""
+    model = next((model for model in models if model.name.casefold() == typed.casefold()), None)
+    return typed if model is None else model.same_as or model.name
 
 
 def find_by_words(items: Sequence[Item], query: Sequence[str], text_of: Callable[[Item], str]) -> list[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
 import signal
 import sys
 import termios
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import Library
+from tests.fake_hub import WEIGHTS, serve_hub
 from tests.pty_screen import Terminal
 from tests.worker_process import Home, wait_until
 
@@ -98,6 +100,48 @@ def test_after_a_kill_during_a_training_the_whole_curve_is_back(worker: Home) ->
         assert t.wait_for_exit(20) == 0
     wait_until(lambda: Library().list().total == 1)
     assert Library().list().entries[0].stopped == "interrupted"
+
+
+def test_a_user_pulls_cancels_resumes_chooses_and_deletes_a_model(
+    idle: Home, tmp_path: Path, cached_model_list: Path
+) -> None:
+    cache = Path(os.environ["SOFTPROMPT_HOME"]) / "cache"
+    cache.mkdir(exist_ok=True)
+    for file in cached_model_list.iterdir():
+        shutil.copy(file, cache)
+    half = len(WEIGHTS) // 2
+    with serve_hub() as hub, Terminal(**hub.environment(tmp_path)) as t:
+        hub.stop_at = half
+        t.wait_for("worker ready", within=60)
+        t.press("ctrl+o")
+        t.wait_for("●mini", "ViT-L-14-quickgelu/openai")
+        t.press("/", "b32 quickgelu openai", "enter", "p")
+        t.wait_for(r"openai +512 +1\.0 MB +50 %", r"▕█+[▏▎▍▌▋▊▉]? +▏ 524 kB of 1\.0 MB")
+        t.press("x")
+        t.wait_for("part 524 kB", "p goes on where it stopped")
+        t.press("p")
+        t.wait_for("50 %")
+        t.press("ctrl+q")
+        assert t.wait_for_exit(2) == 0
+    assert [file.stat().st_size for file in tmp_path.rglob("*.softprompt-partial")] == [half]
+    with serve_hub() as hub, Terminal(**hub.environment(tmp_path)) as t:
+        t.wait_for("worker ready", within=60)
+        t.press("ctrl+o")
+        t.wait_for(r"ViT-B-32-quickgelu/openai .*part 524 kB")
+        t.press("j", "p")
+        t.wait_for("ViT-B-32-quickgelu/openai is on disk; enter uses it")
+        assert hub.ranges == [f"bytes={half}-"]
+        t.press("enter")
+        t.wait_for("model: ViT-B-32-quickgelu/openai", "model +ViT-B-32")
+        t.press("ctrl+o")
+        t.wait_for("●ViT-B-32-quickgelu/openai")
+        t.press("d")
+        t.wait_for("revision aaaaaaaaaaaa +main", "that other", "delete 1.0 MB")
+        t.press("d")
+        t.wait_for("1.0 MB freed")
+        t.press("escape", "ctrl+q")
+        assert t.wait_for_exit() == 0
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

@@ -17,6 +17,7 @@ from textual.widgets import Input
 
 from softprompt import Library
 from softprompt.prompts.results import HardReadout, Neighbour, ReadoutToken
+from softprompt_tui.state.models import Pull
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import sweep_result
 from tests.library_model import a_prompt
@@ -160,6 +161,59 @@ def test_failed_run(width: int, height: int, theme: str) -> None:
         error_color = Color.parse(d.app.theme_variables["text-error"]).rgb
         assert d.app.main.title_line.styles.color.rgb == error_color
         assert_screen("failed", d)
+
+    run_scene(scene, width, height)
+
+
+def a_model(name: str, width: int = 512, **facts: object) -> dict[str, object]:
+    """Return a model as `models --json` describes it."""
+    described = {
+        "name": name, "width": width, "layers": 12, "context": 77, "parameters": 63_000_000, "bytes": None,
+        "partial_bytes": 0, "read_by": [], "repository": name, "same_as": None, "refused": None,
+        "needs_transformers": False,
+    }  # fmt: skip
+    return described | facts
+
+
+MODELS = (
+    a_model("mini", 256, layers=4, parameters=16_000_000, bytes=32_000_000, repository=None),
+    a_model("ViT-B-32/datacomp_xl_s13b_b90k", bytes=605_000_000),
+    a_model("ViT-B-16/laion2b_s34b_b88k", partial_bytes=312_000_000),
+    a_model("ViT-L-14-quickgelu/openai", 768, parameters=124_000_000, read_by=["sd1", "sdxl", "flux"]),
+    a_model("ViT-H-14/laion2b_s32b_b79k", 1024, layers=24, parameters=354_000_000, read_by=["sd2"]),
+    a_model("ViT-bigG-14/laion2b_s39b_b160k", 1280, layers=32, parameters=695_000_000, read_by=["sdxl"]),
+    a_model("coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k", 768),
+    a_model("ViT-B-16-SigLIP-i18n-256/webli", 768, context=64),
+    a_model("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", refused="its text tower is the Hugging Face model x"),
+)
+
+
+@pytest.mark.parametrize("theme", ["softprompt-dark", "softprompt-light"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_models(width: int, height: int, theme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is the same in every theme."""
+    monkeypatch.setattr("softprompt_tui.controllers.models._describe_models", lambda: MODELS)
+
+    async def scene(d: Session) -> None:
+        d.app.theme = theme
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini", "part 312 MB", "2 of 8 on disk")
+        assert_screen("models", d)
+        controller = d.app.main.models
+        pulls = {name: Pull(name) for name in ("ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k")}
+        for pull in pulls.values():
+            pull.update(880_000_000, 1_700_000_000, 100.0)
+            pull.update(890_000_000, 1_700_000_000, 100.25)
+        monkeypatch.setattr(Pull, "rate", lambda *_: 40e6)
+        pulls["ViT-bigG-14/laion2b_s39b_b160k"].error = UNREACHABLE.replace("L-14-quickgelu/openai", "bigG-14/laion2b")
+        controller.pulls |= pulls
+        controller.paint()
+        await d.pilot.press("down", "down", "down")
+        await d.shows("890 MB of 1.7 GB   40 MB/s   20 s left")
+        assert_screen("models-pulling", d)
+        await d.pilot.press("down", "down")
+        await d.shows("--model mini.")
+        assert_screen("models-failed", d)
 
     run_scene(scene, width, height)
 

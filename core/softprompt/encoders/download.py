@@ -280,6 +280,8 @@ def _fetch_rest(
                 f"the file arrived compressed ({encoding[:20]!r}), which was not requested. A proxy may be the cause",
             )
         received = received if response.status_code == 206 else 0
+        if on_progress:  # a slow hub may send the next bytes much later
+            on_progress(received, size)
         with partial.open("ab" if received else "wb") as out:
             # no chunk size: bytes of an incomplete chunk would be lost with the connection
             for data in response.iter_raw():

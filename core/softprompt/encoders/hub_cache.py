@@ -21,6 +21,7 @@ from softprompt.errors import ConfigError, ModelUnavailable
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
 
+LOCK_SUFFIX = ".lock"
 PARTIAL_SUFFIX = ".softprompt-partial"  # of an unfinished download; huggingface_hub's own ones end in .incomplete
 
 
@@ -86,9 +87,12 @@ def _weights_state(paths: Iterable[Path | None]) -> DiskState:
     return DiskState()
 
 
-def _find_partials(folder: Path) -> Iterator[Path]:
+def _find_partials(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Return the unfinished downloads in a repository, or with LOCK_SUFFIX those whose lock exists."""
     with suppress(OSError):
-        yield from (path for path in (folder / "blobs").iterdir() if path.name.endswith(PARTIAL_SUFFIX))
+        for path in (folder / "blobs").iterdir():
+            if path.name.endswith(f"{PARTIAL_SUFFIX}{suffix}"):
+                yield path.with_name(path.name.removesuffix(suffix))
 
 
 def _size(path: Path) -> int:
@@ -197,8 +201,9 @@ def delete(files: CachedFiles) -> int:
         ModelUnavailable: another program is downloading the model, or a file cannot be deleted.
     """
     folder = repository_folder(files.repository)
+    partials = {*_find_partials(folder), *_find_partials(folder, LOCK_SUFFIX)}
     with ExitStack() as locks:
-        for partial in {*files.partials, *_find_partials(folder)}:
+        for partial in partials:
             lock = try_lock(partial)
             if lock is None:
                 raise ModelUnavailable(
@@ -206,8 +211,9 @@ def delete(files: CachedFiles) -> int:
                 )
             locks.callback(lock.release)
         freed = _delete_revisions(files.repository, [revision.commit for revision in files.revisions])
-        for partial in files.partials:
-            freed += _delete_partial(partial)
+        for partial in partials:
+            if partial in files.partials or not partial.exists():  # a finished download leaves its lock behind
+                freed += _delete_partial(partial)
         _remove_empty_folders(folder)
     left = [revision.commit for revision in files.revisions if (folder / "snapshots" / revision.commit).exists()]
     if left:
@@ -282,7 +288,7 @@ def _remove_empty_folders(folder: Path) -> None:
 
 
 def _lock_path(partial: Path) -> Path:
-    return partial.with_name(f"{partial.name}.lock")
+    return partial.with_name(f"{partial.name}{LOCK_SUFFIX}")
 
 
 def try_lock(partial: Path) -> BaseFileLock | None:

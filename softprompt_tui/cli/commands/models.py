@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.hub_cache import CachedFiles, DiskState
 
 REPORT_SECONDS = 0.2  # between two lines of progress
+_output_lock = threading.Lock()
 
 
 class QueryGroup(click.Group):
@@ -115,31 +116,47 @@ def pull(name: str, as_json: bool) -> None:
     from softprompt.encoders.loading import pull as fetch
 
     if as_json:
-        with streams.native_errors_logged(), _notes_as_lines():
-            path = fetch(name, JsonProgress())
+        with streams.native_errors_logged(), _notes_as_lines(), JsonProgress() as on_progress:
+            path = fetch(name, on_progress)
         _print_json_line(model=resolve(name).name, path=str(path))
         return
-    with streams.native_errors_logged(), download_bar(name) as on_progress:
-        path = fetch(name, on_progress)
+    with streams.native_errors_logged(), download_bar(name) as show_bar:
+        path = fetch(name, show_bar)
     print_line("model", resolve(name).name)
     print_line("on disk", str(path))
 
 
 class JsonProgress:
-    """Prints a line of JSON when bytes have arrived, at most five times a second."""
+    """Prints lines of JSON while bytes arrive, five times a second, also for the last bytes before a pause."""
 
     def __init__(self) -> None:
-        self._printed_at = 0.0
-        self._printed = (-1, 0)
+        self._latest = self._printed = (0, 0)
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._print_often, daemon=True)
+
+    def __enter__(self) -> JsonProgress:
+        self._thread.start()
+        return self
 
     def __call__(self, received: int, total: int) -> None:
         failure = streams.output_failure()
         if failure and streams.is_reader_gone(failure):
             raise KeyboardInterrupt  # the program that started this one has ended
-        now = time.monotonic()
-        is_due = now - self._printed_at >= REPORT_SECONDS or received == total
-        if total and is_due and (received, total) != self._printed:
-            self._printed_at, self._printed = now, (received, total)
+        if total:
+            self._latest = received, total
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._thread.join()
+        self._print()
+
+    def _print_often(self) -> None:
+        while not self._has_ended.wait(REPORT_SECONDS):
+            self._print()
+
+    def _print(self) -> None:
+        if self._latest != self._printed:
+            self._printed = received, total = self._latest
             _print_json_line(bytes=received, total=total)
 
 
@@ -169,7 +186,8 @@ def _notes_as_lines() -> Iterator[None]:
 
 
 def _print_json_line(**values: object) -> None:
-    click.echo(json.dumps(values))
+    with _output_lock:
+        click.echo(json.dumps(values))
 
 
 @models.command()

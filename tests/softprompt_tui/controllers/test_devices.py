@@ -62,7 +62,7 @@ def test_loading_shows_its_stages_wherever_the_run_is_shown() -> None:
         d.worker.report(run, 20)
         await d.until(lambda: "890 MB" not in d.text() and "running" in d.text())
         d.worker.load(run, "encoding the prompt and its contexts")
-        await d.until(lambda: d.text().count("encoding the prompt") == 3)
+        await d.shows("encoding the prompt")
         d.worker.report(run, 30)
         await d.until(lambda: "encoding" not in d.text())
         await d.shows("mountains and lake")

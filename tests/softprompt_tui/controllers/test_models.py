@@ -1,0 +1,329 @@
+"""The models screen, operated with keys, with the real commands behind it and a hub on localhost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from softprompt.encoders.hub_cache import PARTIAL_SUFFIX, try_lock
+from softprompt_tui.screens.dialogs import AskKey
+from softprompt_tui.screens.models import ModelsScreen
+from softprompt_tui.state.models import Model, Pull, find_by_words
+from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
+from tests.fake_hub import COMMIT, MODEL, WEIGHTS, Hub, serve_hub
+
+pytestmark = pytest.mark.usefixtures("runtime")
+HALF = len(WEIGHTS) // 2
+
+
+@pytest.fixture(autouse=True)
+def hub(home: Path, cached_model_list: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    home.mkdir()
+    (home / "cache").symlink_to(cached_model_list)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))  # read once by this process
+    with serve_hub() as server:
+        for name, value in server.environment(home / "hf").items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def parts(home: Path) -> list[int]:
+    return [path.stat().st_size for path in home.rglob(f"*{PARTIAL_SUFFIX}")]
+
+
+def weights(home: Path) -> list[Path]:
+    return list(home.rglob("snapshots/*/open_clip_model.safetensors"))
+
+
+async def open_models(d: Session, *keys: str) -> ModelsScreen:
+    """Open the screen with the cursor on MODEL, by searching for it, then press keys."""
+    await d.pilot.press("ctrl+o")
+    await d.shows("ViT-L-14-quickgelu/openai")
+    await d.pilot.press("slash", *"b32 quickgelu openai", "enter")
+    screen = d.app.screen
+    assert isinstance(screen, ModelsScreen)
+    await d.until(lambda: screen.current and screen.current.name == MODEL and screen.focused is screen.table)
+    await d.pilot.press(*keys)
+    return screen
+
+
+async def pull_half(d: Session, hub: Hub) -> ModelsScreen:
+    hub.stop_at = HALF
+    screen = await open_models(d, "p")
+    await d.shows("50 %", "524 kB of 1.0 MB")
+    return screen
+
+
+# the list
+
+
+def test_what_can_be_used_at_once_comes_first_and_the_prompts_model_is_marked() -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini", "built in", "in use: mini", "on disk")
+        names = [line.split()[1].strip("●") for line in d.text().splitlines()[2:6]]
+        assert names == [
+            "mini", "ViT-L-14-quickgelu/openai", "ViT-H-14/laion2b_s32b_b79k", "ViT-bigG-14/laion2b_s39b_b160k",
+        ]  # fmt: skip
+        await d.shows("SD 1.x, SDXL, Flux")
+        await d.pilot.press("escape")
+        assert d.app.screen is d.app.main
+
+    run_scene(scene, 120, 40)
+
+
+def test_a_model_is_marked_under_every_name_that_loads_it() -> None:
+    async def scene(d: Session) -> None:
+        d.app.main.prompt_pane.set_field("model", "vit-l-14/openai")
+        await d.pilot.press("ctrl+o")
+        await d.shows("●ViT-L-14-quickgelu/openai", "in use: ViT-L-14-quickgelu/openai")
+
+    run_scene(scene)
+
+
+@pytest.mark.parametrize("keys", [("slash", *"sdxl"), ("S", *"dxl")], ids=["slash", "typed"])
+def test_a_search_finds_names_and_programs(keys: tuple[str, ...]) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("ViT-B-32/")
+        await d.pilot.press(*keys)
+        await d.shows("2 found", "ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k")
+        await d.pilot.press(*"zzzz")
+        await d.shows("No model matches.")
+        await d.pilot.press("escape")
+        await d.shows("●mini")
+        await d.pilot.press("escape")
+        assert d.app.screen is d.app.main
+
+    run_scene(scene)
+
+
+def test_keys_of_one_burst_search_and_choose() -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("ViT-B-32/")
+        d.press_at_once("slash", *"bigg", "enter", "enter")
+        await d.until(lambda: d.app.main.prompt_pane.fields["model"] == "ViT-bigG-14/laion2b_s39b_b160k")
+        await d.shows("training pulls ViT-bigG-14/laion2b_s39b_b160k first")
+
+    run_scene(scene)
+
+
+def test_ctrl_o_is_in_the_palette_and_in_help() -> None:
+    async def scene(d: Session) -> None:
+        assert "Models: choose, pull, delete" in [command.title for command in d.app.get_system_commands(d.app.screen)]
+        await d.pilot.press("f1")
+        await d.shows("ctrl+o", "models: choose, pull and delete")
+        await d.pilot.press("escape", "ctrl+o")
+        await d.shows("●mini")
+        await d.pilot.press("f1")
+        await d.shows("go on where a pull stopped", "HF_HOME")
+
+    run_scene(scene, 100, 60)
+
+
+def test_the_first_list_is_read_by_another_process(home: Path) -> None:
+    (home / "cache").unlink()
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("Reading open_clip's list of models")
+        await d.shows("●mini", "ViT-L-14-quickgelu/openai")
+
+    run_scene(scene)
+    assert list((home / "cache").glob("models-*.json"))
+
+
+# pulling
+
+
+def test_a_model_is_pulled_cancelled_resumed_and_chosen(hub: Hub, home: Path) -> None:
+    async def scene(d: Session) -> None:
+        await pull_half(d, hub)
+        await d.pilot.press("x")
+        await d.shows("part 524 kB", "p goes on where it stopped")
+        assert parts(home) == [HALF]
+        hub.go_on(HALF + HALF // 2)
+        await d.pilot.press("p")
+        await d.shows("75 %")
+        hub.go_on()
+        await d.shows(f"{MODEL} is on disk; enter uses it", "1.0 MB  on disk")
+        assert hub.ranges == ["", f"bytes={HALF}-"]
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.main.prompt_pane.fields["model"] == MODEL)
+        await d.shows(f"model: {MODEL}")
+        assert "training pulls" not in d.text()
+
+    run_scene(scene)
+    assert weights(home)[0].read_bytes() == WEIGHTS
+
+
+def test_a_pull_goes_on_while_the_screen_is_closed(hub: Hub) -> None:
+    async def scene(d: Session) -> None:
+        await pull_half(d, hub)
+        await d.pilot.press("escape", "escape")
+        await d.shows("pulling ViT-B-32-quickgelu/… 50 %")
+        hub.go_on()
+        await d.shows(f"{MODEL} is on disk")
+        await d.until(lambda: "pulling" not in d.text())
+
+    run_scene(scene, 120, 30)
+
+
+def test_quitting_stops_the_pull_and_keeps_its_part(hub: Hub, home: Path) -> None:
+    async def scene(d: Session) -> None:
+        await pull_half(d, hub)
+        await d.pilot.press("ctrl+q")
+        await d.until(lambda: not d.app.is_running)
+
+    run_scene(scene)
+    assert parts(home) == [HALF]
+    hub.go_on()  # nobody reads any more
+    assert parts(home) == [HALF]
+
+
+def test_a_second_terminal_says_that_another_program_pulls_the_model(hub: Hub, home: Path) -> None:
+    blob = home / "hf" / "hub" / "models--timm--vit_base_patch32_clip_224.openai" / "blobs" / hub.etag
+    blob.parent.mkdir(parents=True)
+    lock = try_lock(blob.with_name(f"{blob.name}{PARTIAL_SUFFIX}"))  # as another process does
+    assert lock is not None
+
+    async def scene(d: Session) -> None:
+        await open_models(d, "p")
+        await d.shows("waiting …", f"another program is pulling {MODEL}")
+        await d.pilot.press("d")
+        await d.shows("is being pulled; x cancels")
+        lock.release()
+        await d.shows(f"{MODEL} is on disk")
+
+    run_scene(scene, 100, 30)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("403 gated", "Accept them at"),
+        ("401", "requires a valid token"),
+        ("500", "the hub responded with status 500"),
+    ],
+)
+def test_a_failed_pull_says_in_its_screen_what_to_do(hub: Hub, fault: str, message: str) -> None:
+    async def scene(d: Session) -> None:
+        hub.head_faults = [fault] * 9
+        await open_models(d, "p")
+        await d.shows("failed")
+        await d.until(lambda: message in words(d))
+        hub.head_faults = []
+        await d.pilot.press("p")
+        await d.shows("is on disk; enter uses it")
+
+    run_scene(scene)
+
+
+def words(d: Session) -> str:
+    """Return the words on the screen, without line breaks."""
+    return " ".join(" ".join(line.strip("│ ") for line in d.text().splitlines()).split())
+
+
+def test_without_a_hub_the_screen_says_so(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    async def scene(d: Session) -> None:
+        await open_models(d, "p")
+        await d.until(lambda: "no answer from the hub" in words(d) and "resumes where it stopped" in words(d))
+
+    run_scene(scene, 60, 20)
+
+
+def test_pulling_twice_what_is_there_and_what_is_not_is_answered_in_the_screen(hub: Hub) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini")
+        for key, answer in (("p", "nothing to pull"), ("x", "is not being pulled"), ("d", "cannot be deleted")):
+            await d.pilot.press(key)
+            await d.shows(answer)
+        hub.stop_at = HALF
+        await d.pilot.press("slash", *"b32 quickgelu openai", "enter")
+        d.press_at_once("p", "p")
+        await d.shows("already being pulled", "50 %")
+        hub.go_on()
+        await d.shows("is on disk; enter uses it")
+        assert hub.ranges == [""]
+
+    run_scene(scene)
+
+
+# deleting
+
+
+def test_a_model_is_deleted_after_a_question_that_names_everything(hub: Hub, home: Path) -> None:
+    async def scene(d: Session) -> None:
+        await open_models(d, "p")
+        await d.shows("is on disk; enter uses it")
+        await d.pilot.press("d")
+        await d.until(lambda: isinstance(d.app.screen, AskKey))
+        await d.shows(f"revision {COMMIT[:12]}  main  1.0 MB", "d  delete 1.0 MB")
+        assert "a folder that other programs may use too" in words(d)
+        await d.pilot.press("escape")
+        assert weights(home)
+        await d.pilot.press("d")
+        await d.until(lambda: isinstance(d.app.screen, AskKey))
+        await d.pilot.press("d")
+        await d.shows("1.0 MB freed; p pulls it again")
+        assert not weights(home)
+        await d.until(lambda: "1.0 MB  on disk" not in d.text())
+
+    run_scene(scene)
+
+
+def test_only_what_the_question_named_is_deleted(hub: Hub, home: Path) -> None:
+    async def scene(d: Session) -> None:
+        await pull_half(d, hub)
+        await d.pilot.press("x")
+        await d.shows("part 524 kB")
+        await d.pilot.press("d")
+        await d.shows("an unfinished download  524 kB")
+        snapshot = next(home.rglob("blobs")).parent / "snapshots" / ("b" * 40)
+        snapshot.mkdir(parents=True)  # by another program, while the question is on the screen
+        (snapshot / "config.json").write_text("{}")
+        await d.pilot.press("d")
+        await d.shows("524 kB freed")
+        assert (snapshot / "config.json").exists()
+        assert parts(home) == []
+
+    run_scene(scene)
+
+
+# the parts of the screen
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    pull = Pull("m")
+    for second in range(11):
+        pull.update(second * 10 if second <= 5 else 50 + (second - 5) * 100, 1050, float(second))
+    assert pull.rate(10.0) == 100
+    assert pull.seconds_left(10.0) == 5
+    assert pull.rate(16.0) == 0
+    assert pull.seconds_left(16.0) is None
+    pull.update(0, 1050, 17.0)  # the hub has sent the file from its start
+    assert pull.rate(17.0) == 0
+
+
+def test_a_search_ignores_case_and_punctuation_and_then_order() -> None:
+    names = ["ViT-L-14/openai", "ViT-B-32/laion2b_e16", "RN50/openai"]
+    assert find_by_words(names, ["vitl14"], str) == names[:1]
+    assert find_by_words(names, ["OPEN", "rn"], str) == names[2:]
+    assert find_by_words(names, ["vtl14"], str)[0] == names[0]
+    assert find_by_words(names, ["-"], str) == names
+    assert find_by_words(names, ["qqq"], str) == []
+
+
+def test_the_list_survives_values_that_a_newer_version_adds() -> None:
+    values = {
+        "name": "m", "width": 1, "layers": 1, "context": 77, "parameters": 1, "bytes": None, "partial_bytes": 0,
+        "read_by": [], "repository": None, "same_as": None, "refused": None, "needs_transformers": False, "new": 1,
+    }  # fmt: skip
+    assert Model.from_json(values).is_built_in
