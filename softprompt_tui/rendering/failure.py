@@ -85,7 +85,7 @@ def _advice(run: RunSummary) -> tuple[Advice, ...]:
     log = ("l", "show the worker's log")
     is_from_hub = not run.model.startswith(LOCAL_PREFIX) and run.model.lower() != MINI
     if kind == "ModelUnavailable":
-        pull = (("ctrl+o", "open the list of models, to pull it"),) if is_from_hub else ()
+        pull = (("ctrl+o", "open the list of models, to pull or delete it"),) if is_from_hub else ()
         return (again, *pull, model, log)
     if kind in ("ModelRefused", "UnknownModel"):
         return (model, log)

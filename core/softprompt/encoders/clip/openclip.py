@@ -49,6 +49,7 @@ from softprompt.errors import (
     describe_error_with_type,
     model_not_supported,
     shorten,
+    wording,
 )
 
 if TYPE_CHECKING:
@@ -354,7 +355,11 @@ def load(
             raise model_not_supported(
                 name, f"its weights do not match its configuration ({describe_error(error)})"
             ) from error
-        raise ModelUnavailable(f"{name} cannot be loaded: {describe_error_with_type(error)}") from error
+        delete = wording(f"`softprompt-tui models delete {name}` deletes it", "Delete it")
+        advice = "Copy it again." if folder else f"{delete}; the next load downloads it again."
+        raise ModelUnavailable(
+            f"{name} cannot be loaded: {describe_error_with_type(error)}. {path} may be damaged or incomplete. {advice}"
+        ) from error
     on_stage("comparing its embeddings with open_clip's")
     return build_encoder(name, model, tokenizer, specials)
 
