@@ -164,7 +164,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
             return
         self.notify(sanitize(text), severity=severity, markup=False, timeout=NOTICE_SECONDS)
         # Textual does not always repaint the area that an expired notice covered
-        self.set_timer(NOTICE_SECONDS + 0.3, self._repaint)
+        self.set_timer(NOTICE_SECONDS + 0.3, self.repaint)
 
     def _show_status_later(self, text: str) -> None:
         self.call_later(self.show_status, text)
@@ -211,10 +211,12 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def action_dismiss_notices(self) -> None:
         self.clear_notifications()
-        self._repaint()
+        self.repaint()
 
-    def _repaint(self) -> None:
-        self.screen.refresh()
+    def repaint(self) -> None:
+        """Paint the whole screen again, if there still is one."""
+        if self.is_mounted_and_running():  # its timer outlives the screens
+            self.screen.refresh()
 
     def action_reconnect(self) -> None:
         if self.worker.state == "up":

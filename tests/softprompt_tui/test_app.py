@@ -76,6 +76,17 @@ def test_the_first_start_shows_what_to_do_next() -> None:
     run_scene(scene)
 
 
+def test_a_warning_outlives_the_screens() -> None:
+    ended: list[Session] = []
+
+    async def scene(d: Session) -> None:
+        d.app.show_status("a warning", "warning")
+        ended.append(d)
+
+    run_scene(scene)
+    ended[0].app.repaint()  # what the warning's timer does, on an application that has quit
+
+
 def test_a_training_is_shown_live_and_ends_in_the_library() -> None:
     async def scene(d: Session) -> None:
         run = await d.train()
