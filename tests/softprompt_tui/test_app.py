@@ -278,6 +278,32 @@ def test_entries_are_renamed_tagged_annotated_deleted_and_restored() -> None:
     run_scene(scene)
 
 
+@pytest.mark.parametrize(("key", "refused"), [("r", "lake"), ("t", "x" * 41), ("N", "x" * 10_001)])
+def test_a_refused_name_tag_or_note_keeps_its_dialog_with_what_was_typed(key: str, refused: str) -> None:
+    Library().save(a_prompt(name="lake"))
+    Library().save(a_prompt(name="fox"))
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.main.library_pane.table.total == 2)
+        await d.pilot.press(key)
+        await d.until(lambda: isinstance(d.app.screen, AskText))
+        before = d.app.screen
+        before.query_one(Input).value = refused
+        await d.pilot.press("enter")
+        await d.until(lambda: isinstance(d.app.screen, AskText) and d.app.screen is not before)
+        assert d.app.screen.query_one(Input).value == refused
+        assert str(d.app.screen.query_one("#trouble", Static).render())
+        await d.pilot.press("escape")
+        await d.until(lambda: d.app.screen is d.app.main)
+
+    run_scene(scene)
+    assert {(entry.name, entry.tags, entry.note) for entry in Library().list().entries} == {
+        ("lake", (), ""),
+        ("fox", (), ""),
+    }
+
+
 def test_the_library_can_be_searched_sorted_and_compared() -> None:
     library = Library()
     for i in range(30):
