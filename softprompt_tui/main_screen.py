@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -131,6 +131,7 @@ class MainScreen(Screen[None]):
         self._list_is_stale = False
         self._unseen_failure = ""  # id of the last run that failed out of view
         self._could_stop = False
+        self._has_resumed = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         # no delay, because the next key acts on the list that the screen shows
@@ -139,7 +140,24 @@ class MainScreen(Screen[None]):
         self._sweep_painter = Painter(self, self.sweep.paint)
         self._models_painter = Painter(self, self._paint_models)
 
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.ScreenResume) and not self._has_resumed:
+            self._has_resumed = True
+            event.refresh_styles = False  # the widgets have just been styled; this takes a tenth of the start
+        await super().on_event(event)
+
+    def _set_first_size_classes(self) -> None:
+        """Set the classes of the terminal's size before the widgets are styled, so that they are styled only once."""
+        size = self.app.size
+        for breakpoints, cells in (
+            (self.app.HORIZONTAL_BREAKPOINTS or [], size.width),
+            (self.app.VERTICAL_BREAKPOINTS or [], size.height),
+        ):
+            reached = [name for start, name in breakpoints if start <= cells]
+            self.update_classes({name: name == reached[-1] for _, name in breakpoints}, update=False)
+
     def compose(self) -> ComposeResult:
+        self._set_first_size_classes()
         settings, library = self.settings, self.context.library
         yield TitleLine()
         with Horizontal(id="body"):
