@@ -32,6 +32,7 @@ from softprompt_tui.controllers.transfer import TransferController
 from softprompt_tui.messages import OnEntry, OnRun
 from softprompt_tui.rendering.devices import describe_load
 from softprompt_tui.rendering.failure import failure_title
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.state.settings import DEFAULT_MODEL, PAINT_SECONDS, Form
 from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
@@ -355,7 +356,7 @@ class MainScreen(Screen[None]):
                 )
         elif run.entry:
             result = "has a hard readout" if run.kind == "hard" else "is in the library"
-            similarity = "" if run.best_similarity is None else f", similarity {run.best_similarity:.4f}"
+            similarity = "" if run.best_similarity is None else f", similarity {format_number(run.best_similarity)}"
             self.context.show_status(f"{run.display_name} {result}{similarity}")
             self.context.post(m.LibraryChanged(run.entry, by_user=False))
 
@@ -496,6 +497,8 @@ class MainScreen(Screen[None]):
         right.set_class(has_failed and detail.readout is None, "-bare")
         self._update_keys()
         self._show_failure_in_title()
+        self.library_pane.table.show_mark(detail.entry_id)
+        self.runs_pane.table.show_mark(detail.run)
         if self._plot is not None and self._plot.is_current:
             self._plot.follow(detail.title, detail.series, detail.curve_names, detail.measure)
 
@@ -555,7 +558,7 @@ class MainScreen(Screen[None]):
 
     @on(m.PortRequested)
     def _port(self, event: m.PortRequested) -> None:
-        self.models.open("Models   enter trains the soft prompt again for one", event.entry)
+        self.models.open("Models   enter trains the soft prompt for this model", event.entry)
 
     @on(m.ModelAction)
     def _act_on_model(self, event: m.ModelAction) -> None:
@@ -657,6 +660,10 @@ class MainScreen(Screen[None]):
             self.detail.reload()
         self.library.refresh_opened()
 
+    @on(m.TagChosen)
+    def _tag_chosen(self, event: m.TagChosen) -> None:
+        self.library_pane.filter_by(event.tag)
+
     @on(m.MarksUsed)
     def _clear_marks(self) -> None:
         self.library_pane.table.marked.clear()
@@ -717,7 +724,7 @@ class MainScreen(Screen[None]):
 
 
 def _has_chosen_selection(field: Input | TextArea) -> bool:
-    """Return whether the user has selected text, other than all of it by moving to a field."""
+    """Return whether the user has selected text. Moving to a field selects all of it, which does not count."""
     if isinstance(field, TextArea):
         return not field.selection.is_empty
     is_whole = (field.selection.start, field.selection.end) == (0, len(field.value))

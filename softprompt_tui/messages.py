@@ -20,6 +20,8 @@ class OnEntry(StrEnum):
     NOTE = "note"
     DELETE = "delete"
     UNDO = "undo"
+    RESTORE = "restore"  # from the trash
+    FILTER = "filter"  # by a tag
     VARY = "vary"
     COPY = "copy"
     COMPARE = "compare"
@@ -82,6 +84,14 @@ class EntryAction(Message):
     def __init__(self, action: OnEntry, entries: tuple[str, ...]) -> None:
         super().__init__()
         self.action, self.entries = action, entries
+
+
+class TagChosen(Message):
+    """The library shows only entries with this tag, or all of them if it is ""."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self.tag = tag
 
 
 class RunAction(Message):

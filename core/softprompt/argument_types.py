@@ -102,9 +102,9 @@ def _head(part: str) -> str:
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number of NumPy or torch, or an array without dimensions, as a Python number. Return others as they are.
+    """Return a NumPy or torch number, or an array without dimensions, as a Python number.
 
-    Raises nothing: a value that is not a number stays what it is, for the check that follows.
+    Never raises: any other value is returned unchanged, so that the next check can reject it.
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         try:
@@ -135,7 +135,7 @@ def list_of_strings(value: Any) -> list[str] | None:
 
 
 def _list(value: Any) -> list[Any] | None:
-    """Return the items of an iterable, at most MAX_ITEMS, because it may be endless, or None if it is none."""
+    """Return at most MAX_ITEMS items of an iterable, which may be endless, or None if the value is not iterable."""
     if isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
         return None
     if getattr(value, "ndim", 1) != 1:  # a single number, or a table, which yields the names of its columns

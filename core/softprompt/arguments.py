@@ -3,7 +3,7 @@
     @checked
     def rename(self, name: str, new: str, revision: int | None = None) -> Entry: ...
 
-A call that does not fit raises an ArgumentError of one line: which argument, what came, what is expected. NumPy's
+A wrong call raises an ArgumentError with a one-line message: the argument, its value, and what is expected. NumPy's
 integers and floats, and paths as strings, are converted. `argument_types` has the check for each annotation.
 """
 
@@ -50,7 +50,7 @@ def checked(function: Any = None, *, settings: type | None = None, renamed: Mapp
 def _checked(function: Callable[..., Any], settings: frozenset[str], renamed: Mapping[str, str]) -> Callable[..., Any]:
     @functools.cache
     def signature_and_checks() -> tuple[inspect.Signature, dict[str, Check]]:
-        signature = inspect.signature(function)  # at the first call, because all of them would delay a start by 10 ms
+        signature = inspect.signature(function)  # on the first call: reading all signatures at import takes 10 ms
         return signature, {
             name: check_for(parameter.annotation)
             for name, parameter in signature.parameters.items()

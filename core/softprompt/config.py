@@ -88,8 +88,9 @@ class TrainConfig:
         restarts: number of starts from different noise, trained in one batch. The best result counts.
         stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.
-        seed: seed for noise and random choices. On the CPU, the same seed gives bit-identical results with the same
-            number of threads. torch.set_num_threads(1) or OMP_NUM_THREADS=1 fixes it; otherwise it depends on the load.
+        seed: seed for noise and random choices. On the CPU, the same seed and the same number of threads give
+            bit-identical results. The number of threads depends on the load; to fix it, call torch.set_num_threads(1)
+            or set OMP_NUM_THREADS=1.
         long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
             the mean of the chunks, or "cut" it.
     """

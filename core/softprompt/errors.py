@@ -58,7 +58,7 @@ class SoftPromptError(Exception):
     bad_input = False
 
     def __str__(self) -> str:
-        """Return the message as one line. It can quote names and paths that contain line breaks or are endless."""
+        """Return the message as one line. It can quote names and paths that contain line breaks or are very long."""
         message = Exception.__str__(self)  # KeyError's would be the repr
         if len(message) > MAX_MESSAGE_LENGTH:
             half = MAX_MESSAGE_LENGTH // 2
@@ -289,12 +289,12 @@ def prompt_too_long(tokens: int, model: str, room: int, dropped: str) -> PromptT
 
 
 def how_to_assign_model(name: str) -> str:
-    """Name what sets the unknown model of an imported soft prompt. `name` is quoted for a shell."""
+    """Return the command or call that sets an imported soft prompt's unknown model. `name` is quoted for a shell."""
     return command(f"assign {name} --model MODEL", "softprompt.assign(prompt, softprompt.load_encoder('MODEL'))")
 
 
 def how_to_assign_prompt(name: str) -> str:
-    """Name what sets the unknown hard prompt of an imported soft prompt. `name` is quoted for a shell."""
+    """Return the command or call that sets an imported soft prompt's hard prompt. `name` is quoted for a shell."""
     return command(f"assign {name} --prompt TEXT", "softprompt.assign(prompt, hard_prompt='TEXT')")
 
 

@@ -10,7 +10,7 @@ import click
 
 from softprompt_tui import PROGRAM
 
-VERBATIM = "\b\n"  # click prints a paragraph that starts with this line by line
+VERBATIM = "\b\n"  # click does not rewrap a paragraph that starts with this
 NARROW_COLUMNS = 78
 NARROW_TERM_COLUMNS = 20  # longer options get a line of their own
 _WORD = re.compile(r'(?:"[^"]*"|\S)+')
@@ -18,7 +18,7 @@ _TERM = re.compile(r" *\S+(?: \S+)* {2,}(?=\S)")
 
 
 class HelpFormatter(click.HelpFormatter):
-    """Writes no line over the terminal's width."""
+    """Keeps every line within the terminal's width."""
 
     def write_text(self, text: str) -> None:
         width = self.width - self.current_indent
@@ -52,7 +52,7 @@ def _fit_paragraph(paragraph: str, width: int) -> str:
 
 
 def _rows(lines: list[str]) -> Iterator[list[str]]:
-    """Group the lines of a table by row: a line that starts where the text of a row starts belongs to that row."""
+    """Group the lines of a table by row. A line that is indented to the text of a row continues that row."""
     row: list[str] = []
     for line in lines:
         if row and (term := _TERM.match(row[0])) and line.startswith(" " * term.end()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt_tui.cli.common import stderr_console
 from softprompt_tui.cli.streams import end_soon
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -63,20 +64,21 @@ class ProgressDisplay:
         return self
 
     def training(self, report: Report) -> bool:
-        metrics = f"loss {report.loss:.4f}  similarity {report.similarity:.4f}  {report.steps_per_second:.0f} steps/s"
+        loss, similarity = format_number(report.loss), format_number(report.similarity)
+        metrics = f"loss {loss}  similarity {similarity}  {report.steps_per_second:.0f} steps/s"
         tokens = f"{len(report.vectors)} tokens  " if self.auto else ""
         self.bar.update(self.task, completed=report.step, description=tokens + metrics)
         return self.interrupted
 
     def hard(self, report: HardReport) -> bool:
-        description = f"hard readout {report.similarity:.4f}  {report.text}"
+        description = f"hard readout {format_number(report.similarity)}  {report.text}"
         self.bar.update(self.task, completed=report.step, total=report.steps, description=sanitize(description))
         return self.interrupted
 
     def sweep(self, report: SweepReport) -> bool:
         first, last = report.results[0], report.results[-1]
         description = (
-            f"similarity {first[1]:.4f} with {first[0]} to {last[1]:.4f} with {last[0]}  "
+            f"similarity {format_number(first[1])} with {first[0]} to {format_number(last[1])} with {last[0]}  "
             f"{report.steps_per_second:.0f} steps/s"
         )
         self.bar.update(self.task, completed=report.step, description=description)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt_tui.cli.common import print_table
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 from softprompt_tui.rendering.provenance import (
     STOP_REASONS,
@@ -39,13 +40,13 @@ def print_entry(entry: Entry, path: Path) -> None:
     print_line(
         "soft tokens", f"{prompt.tokens} on {prompt.model or f'{UNKNOWN} model of width {prompt.vectors.shape[1]}'}"
     )
-    print_line("similarity", UNKNOWN if prompt.similarity is None else f"{prompt.similarity:.4f}")
+    print_line("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))
     if prompt.composition:
         fidelity = prompt.composition
         print_line(
             "composed",
-            f"{fidelity.mean:.4f} mean, {fidelity.worst:.4f} worst of {len(fidelity.contexts)} contexts; "
-            f"floor {fidelity.floor:.4f}",
+            f"{format_number(fidelity.mean)} mean, {format_number(fidelity.worst)} worst of "
+            f"{len(fidelity.contexts)} contexts; floor {format_number(fidelity.floor)}",
         )
     for label, text in describe_hidden_states(prompt):
         print_line(label, text)
@@ -64,7 +65,7 @@ def print_entry(entry: Entry, path: Path) -> None:
     if entry.note:
         print_line("note", entry.note)
     if prompt.readout:
-        similarity = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
+        similarity = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
         print_line("readout", f"{prompt.readout_text}   (typed as text: similarity {similarity})")
     if prompt.hard:
         print_hard(prompt)
@@ -80,13 +81,14 @@ def print_hard(prompt: SoftPrompt) -> None:
     hard = prompt.hard
     assert hard is not None
     print_line("hard readout", hard.text)
-    composed = "" if hard.composed is None else f", {hard.composed:.4f} composed"
+    composed = "" if hard.composed is None else f", {format_number(hard.composed)} composed"
     print_line(
         "", f"{hard.tokens} tokens by {hard.method}, {hard.evaluated:,} texts scored in {hard.seconds:.1f} s{composed}"
     )
     columns = (("soft", prompt.similarity), ("readout", prompt.readout_similarity), ("hard readout", hard.similarity))
     print_line(
-        "similarities", "   ".join(f"{name} {UNKNOWN if value is None else f'{value:.4f}'}" for name, value in columns)
+        "similarities",
+        "   ".join(f"{name} {UNKNOWN if value is None else format_number(value)}" for name, value in columns),
     )
 
 

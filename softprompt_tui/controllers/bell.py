@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from softprompt.errors import shorten
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.screens.dialogs import AskKey, AskText
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ANSWERS = (
 
 
 class BellController:
-    """Rings when a long run ends that was started here or is in view. Asks how."""
+    """Rings when a long run ends, if it was started here or is in view. Lets the user choose the kind of bell."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
@@ -47,17 +48,17 @@ class BellController:
         if now - self._rang_at < MIN_INTERVAL_SECONDS:
             return
         self._rang_at = now
-        similarity = "" if run.best_similarity is None else f", similarity {run.best_similarity:.4f}"
+        similarity = "" if run.best_similarity is None else f", similarity {format_number(run.best_similarity)}"
         outcome = f"failed: {run.error}" if run.state == "failed" else f"is done{similarity}"
         self.context.notify_terminal(f"{run.display_name} {outcome}")
 
     async def choose(self) -> None:
         """Ask how to notify the user and after how many seconds, and ring once to show it."""
         context, settings = self.context, self.context.settings
-        seconds = ("s", f"runs of how many seconds or more; now {settings.bell_seconds}")
+        seconds = ("s", f"change the minimum length of a run; now {settings.bell_seconds} s")
         keys = [(key, meaning) for key, _, meaning in ANSWERS]
         question = (
-            f"When a long run ends, the terminal is notified ({self.describe()}).\n"
+            f"How should the terminal notify you when a long run ends ({self.describe()})?\n"
             "In tmux, OSC 9 and OSC 777 need `set -g allow-passthrough on`."
         )
         answer = await context.ask(AskKey(question, [*keys, seconds]))
@@ -65,7 +66,7 @@ class BellController:
             return
         if answer == "s":
             typed = await context.ask(
-                AskText("Notify after runs of how many seconds or more", f"{settings.bell_seconds}")
+                AskText("Minimum length, in seconds, of a run that notifies you", f"{settings.bell_seconds}")
             )
             if typed is None:
                 return
@@ -77,7 +78,7 @@ class BellController:
             settings.bell_seconds = int(typed)
         else:
             settings.bell = next(setting for key, setting, _ in ANSWERS if key == answer)
-            context.notify_terminal("this is how a long run ends")
+            context.notify_terminal("test: this is the notification for long runs")
         context.save_settings()
         context.show_status(f"notification of long runs: {self.describe().removeprefix('now: ')}")
 

@@ -238,7 +238,7 @@ class DetailController:
 
     def _show(self, entry: Entry) -> None:
         self.shown_entry = entry
-        # keep the curve of a hard-readout search, and why a run failed that has saved its best so far
+        # Keep the curve of a hard-readout search. Keep the failure of a run too, even if it saved its best so far.
         if not ((run := self.followed_run) and (run.of_entry or run.state == "failed")):
             self._show_training(entry)
         prompt = entry.prompt

@@ -1,6 +1,6 @@
 """The devices of the worker's machine: listed on request, and watched while a run trains.
 
-The worker tells, because asking a GPU from here would open a CUDA context, and load torch.
+The worker reports them: asking a GPU from here would load torch and open a CUDA context.
 """
 
 from __future__ import annotations

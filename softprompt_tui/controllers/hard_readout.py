@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from softprompt.errors import BadName, PromptError, SoftPromptError
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_round
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.widgets.readout import HardReadoutView
@@ -53,7 +54,7 @@ class HardReadoutController:
             return HardReadoutView(hard.text, hard.similarity, f"new search: {status}")
         if hard is not None:
             return HardReadoutView(
-                hard.text, hard.similarity, "" if hard.composed is None else f"composed {hard.composed:.4f}"
+                hard.text, hard.similarity, "" if hard.composed is None else f"composed {format_number(hard.composed)}"
             )
         if run and run.state == "failed":
             return HardReadoutView(status=f"failed: {run.error}; x tries again")

@@ -18,6 +18,7 @@ from softprompt_tui.messages import (
     PortRequested,
     PromptLoaded,
     ShowEntryRequested,
+    TagChosen,
 )
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskText, ask_until_accepted
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 Result = TypeVar("Result")
+ALL, MAX_TAGS_OFFERED = "all entries", 200
 # actions that change the library
 CHANGING_ACTIONS = (
     OnEntry.RENAME,
@@ -37,6 +39,7 @@ CHANGING_ACTIONS = (
     OnEntry.HARD_PROMPT,
     OnEntry.DELETE,
     OnEntry.UNDO,
+    OnEntry.RESTORE,
     OnEntry.IMPORT,
 )
 # actions with a dialog
@@ -49,6 +52,7 @@ DIALOG_ACTIONS = (
     OnEntry.IMPORT,
     OnEntry.DETAIL,
     OnEntry.COMPARE,
+    OnEntry.FILTER,
 )
 
 
@@ -77,7 +81,8 @@ class LibraryController:
             OnEntry.OPEN: self._open, OnEntry.RENAME: self._rename, OnEntry.TAG: self._tag, OnEntry.NOTE: self._note,
             OnEntry.DELETE: self._delete, OnEntry.UNDO: self._undo, OnEntry.VARY: self._vary, OnEntry.COPY: self._copy,
             OnEntry.COMPARE: self._compare, OnEntry.DETAIL: self._detail, OnEntry.EXPORT: self._export,
-            OnEntry.IMPORT: self._import, OnEntry.HARD_PROMPT: self._hard_prompt,
+            OnEntry.IMPORT: self._import, OnEntry.HARD_PROMPT: self._hard_prompt, OnEntry.RESTORE: self._restore,
+            OnEntry.FILTER: self._filter,
         }  # fmt: skip
 
     def act(self, action: OnEntry, entries: tuple[str, ...]) -> None:
@@ -238,7 +243,7 @@ class LibraryController:
 
     async def _undo(self, *_: str) -> None:
         if not self.deleted:
-            self.context.show_status("nothing to undo; `softprompt-tui list --trash` shows earlier deletions")
+            self.context.show_status("nothing to undo; T shows what was deleted earlier")
             return
         entries, names = self.deleted[-1], []
         for entry, trashed in tuple(entries.items()):
@@ -258,6 +263,38 @@ class LibraryController:
                 f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
             )
         self._post_change(entry)
+
+    async def _restore(self, *entries: str) -> None:
+        """Restore entries from the trash."""
+        names = []
+        try:
+            for entry in entries:
+                restored = await self._in_thread(self.context.library.restore, entry)
+                names.append(restored.prompt.name)
+                self._own_revisions[entry] = restored.revision
+        finally:
+            self.context.post(MarksUsed())
+            self.deleted = [
+                left for gone in self.deleted if (left := {id_: gone[id_] for id_ in gone if id_ not in entries})
+            ]
+            if names:
+                self.context.show_status(
+                    f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
+                )
+            self._post_change("")
+
+    async def _filter(self, *_: str) -> None:
+        """Ask for the tag that the listed entries should have."""
+        from softprompt_tui.screens.choice import ChoiceScreen
+
+        counts = await self._in_thread(self.context.library.tags)
+        if not counts:
+            self.context.show_status("no soft prompt has a tag; t sets tags")
+            return
+        labels = {f"#{tag}   {count:,}": tag for tag, count in list(counts.items())[:MAX_TAGS_OFFERED]}
+        label = await self.context.ask(ChoiceScreen("Show only entries with a tag", [ALL, *labels], "cancel"))
+        if label:
+            self.context.post(TagChosen(labels.get(label, "")))
 
     async def _vary(self, entry: str) -> None:
         from softprompt_tui.screens.training_settings import changed_settings

@@ -141,7 +141,7 @@ class ModelsController:
             if not pull.is_stopping:  # the interface is quitting
                 raise
             del self.pulls[name]
-            self._announce(f"{name}: stopped; p goes on where it stopped, d deletes the part")
+            self._announce(f"{name}: stopped; p resumes the pull, d deletes the unfinished download")
         else:
             del self.pulls[name]
             self._announce(f"{name} is on disk{'; enter uses it' if self.screen else ''}")
@@ -176,7 +176,7 @@ class ModelsController:
         from softprompt.encoders import hub_cache
 
         if (pull := self.pulls.get(model.name)) is not None and pull.is_active:
-            self._changed(f"{model.name} is being pulled; x cancels, then d deletes the part")
+            self._changed(f"{model.name} is being pulled; x cancels the pull, then d deletes the unfinished download")
             return
         self._is_asking = True
         try:
@@ -231,5 +231,5 @@ def _question(files: CachedFiles, others: list[str]) -> str:
         lines.append(f"  an unfinished download  {format_bytes(files.partial_bytes)}")
     lines += ["", "The files are in the Hugging Face cache, a folder that other programs may use too."]
     if others:
-        lines.append(f"{', '.join(others)} uses the same files.")
+        lines.append(f"Other models with the same files: {', '.join(others)}.")
     return "\n".join(lines)

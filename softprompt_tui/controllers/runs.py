@@ -30,6 +30,7 @@ from softprompt_tui.messages import (
     ShowEntryRequested,
 )
 from softprompt_tui.rendering.download import describe_stage
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey, AskText, ask_until_accepted
 from softprompt_tui.services.worker import ConnectionState, LoadingStage, RunDropped, RunsReply, WorkerMessage
@@ -95,7 +96,7 @@ class RunsController:
     # requests to the worker
 
     async def train(self, form: Form) -> None:
-        """Submit the prompt in the editor to the worker, unless the same training exists: then ask first."""
+        """Submit the prompt in the editor to the worker. Ask first if the same training exists."""
         from softprompt_tui.services.job_form import job_from_form  # takes 30 ms, so not before the first paint
 
         async with self._train_lock:  # the key was pressed again: the first training must be known by then
@@ -137,7 +138,7 @@ class RunsController:
         return await asyncio.to_thread(find_entry)
 
     async def _wants_to_repeat(self, earlier: RunSummary | EntrySummary) -> bool:
-        """Say that the same training exists, and ask what to do. Shows it if the user wants that."""
+        """Ask whether to train although the same training exists. Open the earlier one if the user prefers that."""
         answers = [("o", "open it"), ("t", "train it again anyway")]
         question = (
             f"The same training {_describe_earlier(earlier)}. Its prompt, model, settings and seed are the same. "
@@ -305,7 +306,7 @@ class RunsController:
 
     async def _undo_drop(self) -> None:
         if not self.dropped:
-            self.context.show_status("nothing to undo; `softprompt-tui runs restore` finds runs dropped elsewhere")
+            self.context.show_status("nothing to undo; `softprompt-tui runs restore` restores runs dropped elsewhere")
             return
         run = self.dropped[-1]
         try:
@@ -321,9 +322,9 @@ class RunsController:
 
     async def _stop(self, run: RunSummary) -> None:
         if (reply := await self._send(p.Stop(run.id))) is not None:
-            kept = "the best text so far" if run.kind == "hard" else "the best"
+            kept = "the best text so far" if run.kind == "hard" else "the best so far"
             self.context.show_status(
-                f"stopping; {kept} is kept" if reply.get("stopping") else "stopped; it had nothing to keep yet"
+                f"stopping; {kept} is kept" if reply.get("stopping") else "stopped; there was nothing to keep yet"
             )
 
     def show_log(self) -> None:
@@ -377,7 +378,7 @@ def _describe_earlier(earlier: RunSummary | EntrySummary) -> str:
         step = f" at step {earlier.step} of {earlier.steps}" if earlier.step else ""
         states = {"running": f"is running{step}", "paused": f"is paused{step}"}
         return states.get(earlier.state, "is waiting in the queue")
-    similarity = "" if earlier.similarity is None else f", similarity {earlier.similarity:.4f}"
+    similarity = "" if earlier.similarity is None else f", similarity {format_number(earlier.similarity)}"
     return f"is in the library: {sanitize(shorten(earlier.name))}{similarity}"
 
 

@@ -68,9 +68,9 @@ class SweepController:
         self.context.post(SweepReady(run))
 
     async def _confirmed_plan(self, job: SweepJob) -> str:
-        """Return what a sweep will do, or "" if the user does not want it.
+        """Return a description of the sweep, or "" if the user declines it.
 
-        Ask first if it takes longer than a minute, or an unknown time. Raises the same errors as `check_fits`.
+        Ask only if the sweep takes longer than a minute or its time is unknown. Raises the same errors as `check_fits`.
         """
         from softprompt.jobs.preflight import check_fits
 
@@ -179,7 +179,7 @@ def describe_plan(job: SweepJob, estimate: SweepEstimate | None) -> str:
     plan = f"The sweep trains {what}, of {describe_counts(job.sweep)} tokens, in {config.steps} steps{restarts}."
     if estimate is None:
         where = sanitize(f"{job.model} on {job.device}")
-        return f"{plan} How long that takes is unknown: nothing was trained with {where} yet."
+        return f"{plan} The time it takes is unknown: no run has trained with {where} yet."
     about = "up to " if estimate.is_upper_bound else "about "
     source = "an earlier training" if estimate.is_upper_bound else "an earlier sweep"
-    return f"{plan} That takes {about}{format_duration(estimate.seconds)}, by the speed of {source}."
+    return f"{plan} It takes {about}{format_duration(estimate.seconds)}, estimated from {source}."

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.grid import label_grid
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import (
     STOP_REASONS,
     UNKNOWN,
@@ -46,14 +47,17 @@ def entry_facts(entry: Entry) -> Facts:
     prompt = entry.prompt
     norms = ((prompt.vectors**2).sum(axis=1) ** 0.5).tolist()
     composed = prompt.composition
-    typed = UNKNOWN if prompt.readout_similarity is None else f"{prompt.readout_similarity:.4f}"
+    typed = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
     rows = (
         ("model", prompt.model or UNKNOWN),
         ("soft tokens", f"{prompt.tokens}, norms {' '.join(f'{norm:.2f}' for norm in norms)}"),
-        ("similarity", UNKNOWN if prompt.similarity is None else f"{prompt.similarity:.4f}"),
+        ("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity)),
         (
             "composed",
-            f"mean {composed.mean:.4f}, worst {composed.worst:.4f}, floor {composed.floor:.4f}" if composed else "",
+            f"mean {format_number(composed.mean)}, worst {format_number(composed.worst)}, "
+            f"floor {format_number(composed.floor)}"
+            if composed
+            else "",
         ),
         *describe_hidden_states(prompt),
         ("readout", f"{prompt.readout_text}; typed as text {typed}" if prompt.readout else ""),
@@ -103,9 +107,9 @@ def run_facts(run: RunSummary) -> Facts:
 
 
 def _describe_hard_readout(hard: HardReadout) -> str:
-    composed = "" if hard.composed is None else f", composed {hard.composed:.4f}"
+    composed = "" if hard.composed is None else f", composed {format_number(hard.composed)}"
     return (
-        f"{hard.text}; {hard.tokens} tokens, similarity {hard.similarity:.4f}{composed}; "
+        f"{hard.text}; {hard.tokens} tokens, similarity {format_number(hard.similarity)}{composed}; "
         f"{hard.method}, {hard.evaluated:,} texts in {hard.seconds:.1f} s"
     )
 
@@ -126,7 +130,9 @@ def render_comparison(a: Entry, b: Entry) -> Group:
         head.append("\nTheir models differ or are unknown, so their tokens cannot be compared.\n", "italic")
     else:
         if diff.target_similarity is not None:
-            head.append("\nsimilarity of their hard prompts ", "dim").append(f"{diff.target_similarity:.4f}\n", "bold")
+            head.append("\nsimilarity of their hard prompts ", "dim").append(
+                f"{format_number(diff.target_similarity)}\n", "bold"
+            )
         words = [[read.token for read in entry.prompt.readout] for entry in (a, b)]
         for i, (nearest, cosine) in enumerate(diff.nearest_tokens()):
             first = (Text(f"[v{i + 1}]", "dim"), Text(_word(words[0], i), "bold"), Text(f"{cosine:.3f}"))
@@ -161,7 +167,11 @@ def _word(words: list[str], i: int) -> str:
 
 def _short(value: object) -> str:
     return (
-        "-" if value in (None, "", []) else f"{value:.4f}" if isinstance(value, float) else sanitize(str(value))[:200]
+        "-"
+        if value in (None, "", [])
+        else format_number(value)
+        if isinstance(value, float)
+        else sanitize(str(value))[:200]
     )
 
 

@@ -1,4 +1,4 @@
-"""Describe a download (a bar, its bytes, rate and time left) and what loading a model does."""
+"""Describe a download (a bar, its bytes, rate and time left) and the stages of loading a model."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def format_progress(received: int, total: int, rate: float, seconds_left: float 
 
 
 def describe_stage(stage: str, received: int, of: int) -> str:
-    """Return what loading a model does now, with the bytes of a download."""
+    """Return the current stage of loading a model, with the bytes of a download."""
     return f"{stage}: {format_bytes(received)} of {format_bytes(of)}" if of else stage

@@ -27,7 +27,7 @@ Advice = tuple[str, str]  # a key of the loss pane or of the main screen, and wh
 
 
 class Failure(NamedTuple):
-    """What the loss pane shows of a failed run. `more` is what follows the first sentence of the error."""
+    """A failed run as the loss pane shows it. `more` is the rest of the error, after its first sentence."""
 
     run: str
     headline: str
@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 def describe_failure(run: RunSummary) -> Failure:
     """Describe a failed run. The advice depends on the type of the error, which an older worker does not send."""
     reason, stop, more = run.error.partition(". ")
-    reason = f"{reason}{stop.strip()}" or "It gave no reason."
+    reason = f"{reason}{stop.strip()}" or "No reason was given."
     return Failure(run.id, _headline(run), reason, more, _advice(run), _time_of_day(run.ended))
 
 
@@ -51,9 +51,9 @@ def failure_title(run: RunSummary, width: int) -> str:
 
 
 def render_failure(failure: Failure, has_focus: bool, is_compact: bool) -> RenderableType:
-    """Render a failure: what can be done comes before the details, which may be long.
+    """Render a failure. The advice comes before the details, which may be long.
 
-    Its keys work once the pane has the focus, which F3 gives it. `is_compact` leaves out the empty lines.
+    The keys work only while the pane has the focus; F3 moves the focus there. `is_compact` leaves out empty lines.
     """
     keys = "What you can do:" if has_focus else "What you can do (F3 goes to this pane first):"
     gap = 0 if is_compact else 1
@@ -80,12 +80,12 @@ def _headline(run: RunSummary) -> str:
 
 def _advice(run: RunSummary) -> tuple[Advice, ...]:
     kind = run.error_kind
-    again = ("r", "try again; it goes on from its last checkpoint" if run.step and run.kind == "train" else "try again")
+    again = ("r", "try again; resumes from the last checkpoint" if run.step and run.kind == "train" else "try again")
     model, device = ("m", "choose another model"), ("v", "choose another device")
     log = ("l", "show the worker's log")
     is_from_hub = not run.model.startswith(LOCAL_PREFIX) and run.model.lower() != MINI
     if kind == "ModelUnavailable":
-        pull = (("ctrl+o", "open the list of models, to pull or delete it"),) if is_from_hub else ()
+        pull = (("ctrl+o", "pull or delete the model (opens the list)"),) if is_from_hub else ()
         return (again, *pull, model, log)
     if kind in ("ModelRefused", "UnknownModel"):
         return (model, log)
@@ -96,7 +96,7 @@ def _advice(run: RunSummary) -> tuple[Advice, ...]:
     if kind in SETTINGS_ERRORS:
         return (("e", "edit the prompt and its settings"), model, log)
     if kind in STORAGE_ERRORS:
-        return (("r", f"{again[1]}, once the disk has room and can be written"), log)
+        return (("r", f"{again[1]}, once the disk is writable and has free space"), log)
     if kind == "EntryNotFound":
         return (("F4 u", "restore the deleted entry"), again, log)
     return (again, log)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from softprompt.prompts import visible_text
+
 
 def format_number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "-"
+    """Return a number as the engine's messages show it, or "-" if there is none."""
+    return visible_text.format_number(value) if isinstance(value, float) else "-"
 
 
 def format_bytes(size: float) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softprompt_tui.rendering.numbers import format_number
+
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
@@ -31,7 +33,7 @@ def describe_hidden_states(prompt: SoftPrompt) -> list[tuple[str, str]]:
     known = [family for family in ALL_FAMILIES if family in prompt.hidden]  # files store them in a different order
     if not known:
         return []
-    values = ", ".join(f"{prompt.hidden[family]:.4f} {family}" for family in known)
+    values = ", ".join(f"{format_number(prompt.hidden[family])} {family}" for family in known)
     rows = [(HIDDEN_STATE_LABEL, f"similarity {values}")]
     if is_stand_in(prompt.model):
         rows.append(("", f"(measured on {prompt.model or 'its model'}, a stand-in for their encoders)"))

@@ -17,7 +17,7 @@ from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.text_states import KNOWN_ENCODERS
 from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
 from softprompt_tui.screens.file_picker import FilePickerScreen, abbreviate_home
-from softprompt_tui.widgets.lazy_table import Column, Table
+from softprompt_tui.widgets.lazy_table import Column, Row, Table
 
 COLUMNS = (
     Column("for", 12),
@@ -89,7 +89,7 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         table = self.query_one(Table)
         names = list(PROGRAMS)
         table.reset(len(names), names.index(self.refused.to) if self.refused else None)
-        table.fill(0, [(name, (name, _file_type(name), _fit(name, self.width))) for name in PROGRAMS])
+        table.fill(0, [Row(name, (name, _file_type(name), _fit(name, self.width))) for name in PROGRAMS])
         table.focus()
 
     @on(Table.Moved)

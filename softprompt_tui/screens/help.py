@@ -126,9 +126,9 @@ PANE_HELP["models"] = (
     "a folder that all programs using the hub share; HF_HOME moves it. A pull goes on while this screen is closed.",
     (
         ("enter", "use the model for the prompt; training pulls it first if it is not on disk"),
-        ("p", "pull it from the hub, or go on where a pull stopped"),
+        ("p", "pull it from the hub, or resume an unfinished pull"),
         ("x", "cancel the pull and keep what has arrived"),
-        ("d", "delete it from the disk, after a question"),
+        ("d", "delete it from the disk, after asking"),
         ("/ or a name", "search as you type: vitl14, siglip, sdxl; escape ends the search"),
         ("j k g G", "down, up, first, last; page up and page down work too"),
         ("escape ^o", "go back"),

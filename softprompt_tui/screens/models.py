@@ -23,7 +23,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from softprompt_tui.widgets.key_bar import KeyBar
-from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 
 if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
@@ -88,7 +88,7 @@ class ModelsScreen(ModalScreen[None]):
         self._pulls: Mapping[str, Pull] = {}
         self._notice = ""
         self._found: list[Model] = []
-        self._cells: list[tuple[str, tuple[str, ...]]] = []
+        self._cells: list[Row] = []
         self._search_text = ""
 
     def compose(self) -> ComposeResult:
@@ -141,7 +141,7 @@ class ModelsScreen(ModalScreen[None]):
         table = self.table
         table.marked = {self.chosen}
         table.empty = NO_MATCHES if self._search_text and self._models else LOADING
-        self._cells = [(model.name, self._row(model)) for model in self._found]
+        self._cells = [Row(model.name, self._row(model)) for model in self._found]
         index = next((i for i, model in enumerate(self._found) if model.name == cursor), 0)
         table.reset(len(self._cells), index)
         for start in range(0, len(self._cells), PAGE_ROWS):
@@ -160,7 +160,7 @@ class ModelsScreen(ModalScreen[None]):
         by_name = {model.name: model for model in self._models}
         self._found = [by_name[model.name] for model in self._found]
         for i, model in enumerate(self._found):
-            row = (model.name, self._row(model))
+            row = Row(model.name, self._row(model))
             if row != self._cells[i]:
                 self._cells[i] = row
                 self.table.replace_row(i, row)

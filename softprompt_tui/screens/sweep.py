@@ -20,7 +20,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
-from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.library import GOOD_SIMILARITY
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class SweepScreen(ModalScreen[None]):
         self.saved: dict[int, str] | None = None  # names in the library by token count; None until known
         self._notice = ""
         self._rows: list[SweepResult] = []
-        self._cells: list[tuple[str, tuple[str, ...]]] = []
+        self._cells: list[Row] = []
         self._plotted: object = None
         self._has_marked_knee = False
 
@@ -126,7 +126,7 @@ class SweepScreen(ModalScreen[None]):
             if not self.table.marked and not self.saved:
                 self.table.marked = {str(row.tokens) for row in self._rows if row.knee}
                 self.table.refresh()
-        cells = [(str(row.tokens), self._row(row)) for row in self._rows]
+        cells = [Row(str(row.tokens), self._row(row)) for row in self._rows]
         if len(cells) != self.table.total:
             self.table.reset(len(cells))
         if cells != self._cells:
@@ -241,7 +241,7 @@ def _describe_row(row: SweepResult, name: str) -> Text:
     text = Text(f"{row.tokens} token{'s' * (row.tokens != 1)}  ")
     for label, value in (("worst", row.worst), ("floor", row.floor)):
         if value is not None:
-            text.append(f"{label} ", "dim").append(f"{value:.4f}  ")
+            text.append(f"{label} ", "dim").append(f"{format_number(value)}  ")
     if name:
         text.append("saved as ", "dim").append(sanitize(name), "bold")
     if row.readout_text:

@@ -46,7 +46,7 @@ class RunDropped(NamedTuple):
 
 
 class LoadingStage(NamedTuple):
-    """What loading the model of a run does now. `of` is the size of a download in bytes, or 0."""
+    """The current stage of loading a run's model. `of` is the size of a download in bytes, or 0."""
 
     run: str
     stage: str

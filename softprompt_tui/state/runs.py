@@ -50,7 +50,7 @@ class RunStore:
         return run is not None
 
     def set_stage(self, run_id: str, stage: str) -> RunSummary | None:
-        """Set what loading the model of a run does now. Return the run if it is known and the stage is new."""
+        """Set the current stage of loading a run's model. Return the run if it is known and the stage is new."""
         run = self.by_id.get(run_id)
         if run is None or run.stage == stage:
             return None

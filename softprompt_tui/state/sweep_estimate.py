@@ -13,7 +13,7 @@ ROW_COST = 1.6
 
 
 class SweepEstimate(NamedTuple):
-    """An estimate in seconds. `is_upper_bound` if it comes from a single training, whose rows a GPU shares better."""
+    """An estimate in seconds. It is an upper bound if it comes from one training: a GPU trains many rows at once."""
 
     seconds: float
     is_upper_bound: bool

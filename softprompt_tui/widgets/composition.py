@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from softprompt.library import Library
 from softprompt_tui.messages import CompositionChanged, CompositionTrainRequested
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.services.worker import MeasuredComposition, ReferenceText
 from softprompt_tui.widgets.name_completion import NameCompletion
@@ -88,7 +89,7 @@ class ComposePane(Vertical):
             if written.saved is not None:
                 text.append(f", {_tokens_saved(written.saved)}")
         if answer.other_similarity is not None:
-            text.append("\nto the other text ", "dim").append(f"{answer.other_similarity:.4f}", "bold")
+            text.append("\nto the other text ", "dim").append(format_number(answer.other_similarity), "bold")
         if written is not None:
             text.append(_MIXED.get(written.mixed, ""), "dim")
             text.append(f"\n{sanitize(written.text)}", "dim italic")
@@ -106,11 +107,11 @@ def _append_fidelity(text: Text, written: ReferenceText) -> None:
     elif written.similarity is None:
         text.append("unknown: the written-out sentence is too long for the model")
     else:
-        text.append(f"{written.similarity:.4f}", "bold")
+        text.append(format_number(written.similarity), "bold")
         if written.floor is not None:
             below = written.similarity < written.floor
             text.append("  below its floor " if below else "  floor ", "red" if below else "dim").append(
-                f"{written.floor:.4f}"
+                format_number(written.floor)
             )
 
 

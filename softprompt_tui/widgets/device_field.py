@@ -1,4 +1,4 @@
-"""The device setting, with a list of the devices that exist while it has the focus."""
+"""The device setting. While it has the focus, it shows a list of the available devices."""
 
 from __future__ import annotations
 

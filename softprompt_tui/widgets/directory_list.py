@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from softprompt_tui.rendering.numbers import format_bytes, format_duration
-from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 
 MAX_ITEMS = 20_000  # per folder
 UP = ".."
@@ -91,7 +91,7 @@ class DirectoryList(Table):
     def _fill_page(self, page: int) -> None:
         now = datetime.now(UTC)
         self.fill(
-            page, [(item.name, _row(item, now)) for item in self._items[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]]
+            page, [Row(item.name, _row(item, now)) for item in self._items[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]]
         )
 
     @property

@@ -88,7 +88,7 @@ class KeyBar(Widget):
         line = Text(end="")
         for key in self.shown:
             text = self._render_key(key)
-            if line.cell_len + len(text.plain.rstrip()) > self.size.width:  # a key that is cut helps nobody
+            if line.cell_len + len(text.plain.rstrip()) > self.size.width:  # never show part of a key
                 break
             line.append_text(text)
         if self.palette is not None and self._has_room:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -21,6 +21,23 @@ from softprompt_tui.rendering.sanitize import sanitize
 
 PAGE_ROWS = 100
 MAX_CACHED_PAGES = 20
+AGE_SECONDS = 10.0  # between updates of the ages in a table
+TWO_LINES_FROM_HEIGHT = 9  # lines; in a lower table, a second line would leave too few rows
+SHOWN_MARK, CHOSEN_MARK = "▸", "●"
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        key: identifies the row.
+        cells: one text per column.
+        details: one text per column of the row's second line, where the table has room for one.
+    """
+
+    key: str
+    cells: Sequence[str]
+    details: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Column:
         width: in cells; 0 means the remaining space.
         from_width: minimum table width, in cells, at which the column is shown.
         tone: returns the color of a cell: "good", "going", "bad", or "".
+        cut_middle: whether a long text loses its middle instead of its end.
     """
 
     title: str
@@ -38,10 +56,12 @@ class Column:
     right: bool = False
     from_width: int = 0
     tone: Callable[[str], str] | None = None
+    cut_middle: bool = False
 
 
 class Table(ScrollView, can_focus=True):
-    """Rows of text under headings, with a cursor and marks.
+    """Rows of text under headings, with a cursor and marks. Rows have a second line if there are `details` and
+    room.
 
     Posts PageRequested for missing rows, and Moved or Chosen when the user moves the cursor or chooses a row.
     """
@@ -57,7 +77,7 @@ class Table(ScrollView, can_focus=True):
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "table--heading", "table--cursor", "table--mark", "table--waiting",
-        "table--empty", "table--good", "table--going", "table--bad",
+        "table--empty", "table--detail", "table--good", "table--going", "table--bad",
     }  # fmt: skip
     DEFAULT_CSS = """
     Table { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
@@ -67,6 +87,7 @@ class Table(ScrollView, can_focus=True):
     Table > .table--mark { color: $accent; text-style: bold; }
     Table > .table--waiting { color: $text-disabled; }
     Table > .table--empty { color: $text-muted; }
+    Table > .table--detail { color: $text-muted; }
     Table > .table--good { color: $text-success; }
     Table > .table--going { color: $text-primary; }
     Table > .table--bad { color: $text-error; }
@@ -99,20 +120,38 @@ class Table(ScrollView, can_focus=True):
     class Chosen(Moved):
         """The user chose a row with enter or a double click."""
 
-    def __init__(self, columns: Sequence[Column], empty: str = "", id: str | None = None) -> None:
+    def __init__(
+        self, columns: Sequence[Column], empty: str = "", id: str | None = None, details: Sequence[Column] = ()
+    ) -> None:
         super().__init__(id=id)
+        self.details = details
         self.columns = columns
         self.empty = empty
         self.total = 0
         self.marked: set[str] = set()
+        self._shown = ""  # key of the row that other panes show
         self._is_resetting = False
-        self._pages: dict[int, Sequence[tuple[str, Sequence[str]]]] = {}  # (key, cells) per row
+        self._pages: dict[int, Sequence[Row]] = {}
         self._requested: set[int] = set()
 
     @property
     def row_width(self) -> int:
         """The width of a row without the scrollbar, in cells."""
         return self.scrollable_content_region.width
+
+    @property
+    def row_height(self) -> int:
+        return 2 if self.details and self.size.height >= TWO_LINES_FROM_HEIGHT else 1
+
+    def _refresh_row(self, row: int) -> None:
+        height = self.row_height
+        self.refresh(Region(0, row * height + 1 - self.scroll_offset.y, self.row_width, height))
+
+    def show_mark(self, key: str) -> None:
+        """Mark the row that other panes show, instead of the previous one."""
+        if key != self._shown:
+            self._shown = key
+            self.refresh()
 
     # contents
 
@@ -124,42 +163,54 @@ class Table(ScrollView, can_focus=True):
         self.total = total
         self._pages.clear()
         self._requested.clear()
-        self.virtual_size = Size(self.row_width, total + 1)
+        self._fit_virtual_size()
         self._is_resetting = True  # the user did not move the cursor, so do not post Moved
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, total - 1))
         self._is_resetting = False
         self.call_after_refresh(self._show_cursor, is_new_list)  # the height may change in this refresh
         self.refresh()
 
+    def _fit_virtual_size(self) -> None:
+        self.virtual_size = Size(self.row_width, self.total * self.row_height + 1)
+
     def _show_cursor(self, centered: bool = False) -> None:
-        height, top, now = self.size.height - 1, self.scroll_offset.y, self.cursor
+        height, top, lines = self.size.height - 1, self.scroll_offset.y, self.row_height
+        first = self.cursor * lines  # line of the list
         if height <= 0:
             return
         if centered:
-            top = now - height // 2
-        elif not top <= now < top + height:
-            top = now if now < top else now - height + 1
+            top = first - (height // lines // 2) * lines
+        elif first < top:
+            top = first
+        elif first + lines > top + height:
+            top = first + lines - height
         self.scroll_to(y=top, animate=False, force=True, immediate=True)
 
-    def fill(self, page: int, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    def fill(self, page: int, rows: Sequence[Row]) -> None:
         self._requested.discard(page)
         self._pages[page] = rows
         while len(self._pages) > MAX_CACHED_PAGES:
             del self._pages[max(self._pages, key=lambda number: abs(number - page))]
         self.refresh()
 
-    def replace_row(self, row: int, contents: tuple[str, Sequence[str]]) -> None:
-        """Replace the key and cells of a row, and redraw only this row."""
+    def replace_row(self, row: int, contents: Row) -> None:
+        """Replace a row, and redraw only this row."""
         rows = self._pages.get(row // PAGE_ROWS)
         if rows is not None and row % PAGE_ROWS < len(rows):
             number = row % PAGE_ROWS
             self._pages[row // PAGE_ROWS] = [*rows[:number], contents, *rows[number + 1 :]]
-            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
+            self._refresh_row(row)
+
+    def update_rows(self, page: int, rows: Sequence[Row]) -> None:
+        """Replace the rows of a page that have changed, and redraw only these."""
+        for i, (before, now) in enumerate(zip(self._pages.get(page, ()), rows, strict=False)):
+            if before != now:
+                self.replace_row(page * PAGE_ROWS + i, now)
 
     def row_key(self, row: int) -> str:
         """Return the key of a row, or "" if the row is not loaded."""
         rows = self._pages.get(row // PAGE_ROWS, ())
-        return rows[row % PAGE_ROWS][0] if 0 <= row < self.total and row % PAGE_ROWS < len(rows) else ""
+        return rows[row % PAGE_ROWS].key if 0 <= row < self.total and row % PAGE_ROWS < len(rows) else ""
 
     @property
     def current(self) -> str:
@@ -167,8 +218,8 @@ class Table(ScrollView, can_focus=True):
 
     @property
     def visible_pages(self) -> range:
-        first = self.scroll_offset.y
-        return range(first // PAGE_ROWS, (first + self.size.height) // PAGE_ROWS + 1)
+        first = self.scroll_offset.y // self.row_height
+        return range(first // PAGE_ROWS, (first + self.size.height // self.row_height) // PAGE_ROWS + 1)
 
     def toggle_mark(self) -> None:
         if self.current:
@@ -182,10 +233,11 @@ class Table(ScrollView, can_focus=True):
         base = self.rich_style
         if y == 0:
             return self._strip(
-                [column.title for column in self._visible_columns()],
+                self.columns,
+                [column.title for column in self.columns],
                 base + self.get_component_rich_style("table--heading"),
             )
-        row = self.scroll_offset.y + y - 1
+        row, line = divmod(self.scroll_offset.y + y - 1, self.row_height)
         if not self.total and self.empty:
             lines = _wrap(self.empty, width - 2)
             text = f" {lines[y - 2]}" if 2 <= y < len(lines) + 2 else ""
@@ -202,33 +254,37 @@ class Table(ScrollView, can_focus=True):
             )
         if row % PAGE_ROWS >= len(rows):
             return Strip.blank(width, base)
-        key, cells = rows[row % PAGE_ROWS]
+        key, cells, details = rows[row % PAGE_ROWS]
         style = base
         if key in self.marked:
             style += self.get_component_rich_style("table--mark", partial=True)
         if row == self.cursor:
             style += self.get_component_rich_style("table--cursor")
-        visible = [
-            cell for column, cell in zip(self.columns, cells, strict=True) if self.row_width >= column.from_width
-        ]
+        if line:
+            if row != self.cursor:
+                style += self.get_component_rich_style("table--detail", partial=True)
+            return self._strip(self.details, details, style, "  ")
         has_tones = row != self.cursor and key not in self.marked
-        return self._strip(visible, style, "●" if key in self.marked else " ", has_tones)
+        mark = CHOSEN_MARK if key in self.marked else SHOWN_MARK if key == self._shown else " "
+        return self._strip(self.columns, cells, style, mark, has_tones)
 
     def _request_page(self, page: int) -> None:
         if page not in self._requested:
             self._requested.add(page)
             self.post_message(self.PageRequested(self, page))
 
-    def _visible_columns(self) -> list[Column]:
-        return [column for column in self.columns if self.row_width >= column.from_width]
-
-    def _strip(self, cells: Sequence[str], style: Style, mark: str = " ", has_tones: bool = False) -> Strip:
-        columns = self._visible_columns()
-        fixed = sum(column.width for column in columns) + len(columns)
-        rest = max(0, self.row_width - 1 - fixed)
+    def _strip(
+        self, columns: Sequence[Column], cells: Sequence[str], style: Style, mark: str = " ", has_tones: bool = False
+    ) -> Strip:
+        """Return a line with the cells of the columns for which there is room."""
+        visible = [
+            (column, cell) for column, cell in zip(columns, cells, strict=True) if self.row_width >= column.from_width
+        ]
+        fixed = sum(column.width for column, _ in visible) + len(visible)
+        rest = max(0, self.row_width - cell_len(mark) - fixed)
         segments, text = [], mark
-        for column, cell in zip(columns, cells, strict=True):
-            fitted = _fit(sanitize(cell), column.width or rest, column.right)
+        for column, cell in visible:
+            fitted = _fit(sanitize(cell), column.width or rest, column.right, column.cut_middle)
             tone = column.tone(cell) if has_tones and column.tone else ""
             if tone:
                 segments += [
@@ -247,7 +303,7 @@ class Table(ScrollView, can_focus=True):
 
     def watch_cursor(self, before: int, now: int) -> None:
         for row in (before, now):
-            self.refresh(Region(0, row + 1 - self.scroll_offset.y, self.row_width, 1))
+            self._refresh_row(row)
         if not self._is_resetting:
             self._show_cursor()
             self.post_message(self.Moved(self, now))
@@ -261,7 +317,7 @@ class Table(ScrollView, can_focus=True):
         self.cursor += rows
 
     def action_page(self, pages: int) -> None:
-        self.cursor += pages * max(1, self.size.height - 2)
+        self.cursor += pages * max(1, (self.size.height - 2) // self.row_height)
 
     def action_end(self, where: int) -> None:
         self.cursor = 0 if where < 0 else self.total - 1
@@ -271,23 +327,35 @@ class Table(ScrollView, can_focus=True):
             self.post_message(self.Chosen(self, self.cursor))
 
     def on_click(self, event: events.Click) -> None:
-        row = self.scroll_offset.y + event.y - 1
+        row = (self.scroll_offset.y + event.y - 1) // self.row_height
         if event.y > 0 and 0 <= row < self.total:
             self.cursor = row
             if event.chain > 1:
                 self.action_choose()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.row_width, self.total + 1)
+        self._fit_virtual_size()
         self.call_after_refresh(self._show_cursor)
         self.refresh()
 
 
-def _fit(text: str, width: int, right: bool) -> str:
+def _fit(text: str, width: int, right: bool, cut_middle: bool = False) -> str:
     length = cell_len(text)
     if length > width:
+        if cut_middle and width > 4:
+            return f"{set_cell_size(text, width - 1 - width // 3)}…{_last_cells(text, width // 3)}"
         return set_cell_size(text, max(0, width - 1)) + "…" if width else ""
     return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def _last_cells(text: str, width: int) -> str:
+    """Return the end of a text, exactly `width` cells wide."""
+    end = ""
+    for char in reversed(text):
+        if cell_len(char + end) > width:
+            break
+        end = char + end
+    return " " * (width - cell_len(end)) + end
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -17,11 +17,12 @@ from softprompt.library import EntryPage, EntrySummary, Library
 from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
-from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
 
 GOOD_SIMILARITY = 0.99  # higher similarities are highlighted
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
 NO_MATCHES = "Nothing matches.\n\nescape ends the search."
+EMPTY_TRASH = "The trash is empty.\n\nT shows the library again."
 ORDERS = {
     "created": "newest first",
     "similarity": "most similar first",
@@ -37,13 +38,17 @@ def _similarity_tone(cell: str) -> str:
 
 
 COLUMNS = (
-    Column("name", 0),
+    Column("name", 0, cut_middle=True),
     Column("k", 3, right=True, from_width=34),
     Column("similar", 7, right=True, tone=_similarity_tone),
-    Column("composed", 8, right=True, from_width=52, tone=_similarity_tone),
-    Column("model", 12, from_width=80),
-    Column("tags", 14, from_width=96),
+    Column("composed", 8, right=True, from_width=46, tone=_similarity_tone),
+    Column("as text", 7, right=True, from_width=72),
     Column("age", 6, right=True),
+)
+DETAILS = (
+    Column("prompt", 0),
+    Column("tags", 14, right=True, from_width=50),
+    Column("model", 20, right=True, from_width=72, cut_middle=True),
 )
 ACTIONS = {
     "r": (OnEntry.RENAME, "Rename"),
@@ -51,6 +56,7 @@ ACTIONS = {
     "N": (OnEntry.NOTE, "Note"),
     "d": (OnEntry.DELETE, "Delete"),
     "u": (OnEntry.UNDO, "Undo"),
+    "number_sign": (OnEntry.FILTER, "Tags"),
     "n": (OnEntry.VARY, "Vary"),
     "y": (OnEntry.COPY, "Copy"),
     "c": (OnEntry.COMPARE, "Compare"),
@@ -64,8 +70,9 @@ ACTIONS = {
 
 
 FOOTER_ACTIONS = (OnEntry.RENAME, OnEntry.DELETE)
-BULK_ACTIONS = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE)
-ENTRYLESS_ACTIONS = (OnEntry.UNDO, OnEntry.IMPORT)
+BULK_ACTIONS = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE, OnEntry.RESTORE)
+ENTRYLESS_ACTIONS = (OnEntry.UNDO, OnEntry.IMPORT, OnEntry.FILTER)
+TRASH_ACTIONS = (OnEntry.RESTORE, OnEntry.UNDO)
 
 
 class LibraryPane(Vertical):
@@ -75,6 +82,8 @@ class LibraryPane(Vertical):
         Binding("slash", "search", "Search", key_display="/"),
         Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
+        Binding("T", "trash", "Trash", show=False),
+        Binding("R", f"act('{OnEntry.RESTORE}')", "Restore"),
         *(
             Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
             for key, (action, label) in ACTIONS.items()
@@ -85,7 +94,9 @@ class LibraryPane(Vertical):
         super().__init__(id="library", classes="pane below")
         self.library = library
         self.order = order if order in ORDERS else "created"
-        self.search_text = ""
+        self.search_text = self.tag = ""
+        self.shows_trash = False
+        self._pages: dict[int, list[EntrySummary]] = {}  # the pages in the table, to update their ages
         self._entries: dict[str, EntrySummary] = {}
         self._destination = ""  # entry to move the cursor to after the next load
         self._is_new_list = False  # whether the load in progress has a new search text or order
@@ -95,10 +106,16 @@ class LibraryPane(Vertical):
         search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
         search.display = False
         yield search
-        yield Table(COLUMNS, EMPTY, id="entries")
+        yield Table(COLUMNS, EMPTY, id="entries", details=DETAILS)
 
     def on_mount(self) -> None:
         self.reload()
+        self.set_interval(AGE_SECONDS, self._update_ages)
+
+    def _update_ages(self) -> None:
+        if self.display:
+            for number in self.table.visible_pages:
+                self.table.update_rows(number, self._rows(self._pages.get(number, [])))
 
     @property
     def table(self) -> Table:
@@ -118,26 +135,40 @@ class LibraryPane(Vertical):
 
     @work(exclusive=True, group="library")
     async def _reload(self) -> None:
-        search_text, order, table = self.search_text, self.order, self.table
+        table = self.table
         while True:
             destination = self._destination or table.current
-            page = await self._fetch(search_text, order, 0, destination)
+            page = await self._fetch(0, destination)
             if page is None:
                 return
             if destination == (self._destination or table.current):  # otherwise the cursor has moved: load again
                 break
         self._destination = ""
-        table.empty = NO_MATCHES if search_text else EMPTY
+        has_filter = bool(self.search_text or self.tag)
+        table.empty = NO_MATCHES if has_filter else EMPTY_TRASH if self.shows_trash else EMPTY
+        self._pages.clear()
         table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
         self._is_new_list = False
-        table.fill(0, self._rows(page.entries))
-        summary = (
-            f"{page.total:,}{' with ' + repr(search_text) if search_text else ''}, {ORDERS[order]}"
-            if page.total > 1 or search_text
-            else ""
-        )
-        self.border_subtitle = summary.replace("[", r"\[")
-        self.post_message(EntryHighlighted(table.current, by_user=False))
+        self._fill(0, page.entries)
+        self.border_subtitle = self._summary(page.total).replace("[", r"\[")
+        self._post_highlighted(by_user=False)
+
+    def _fill(self, number: int, entries: list[EntrySummary]) -> None:
+        self._pages[number] = entries
+        self.table.fill(number, self._rows(entries))
+
+    def _summary(self, total: int) -> str:
+        """Return what the list shows, and the keys that lead on from there."""
+        filters = f"{f' #{self.tag}' if self.tag else ''}{f' with {self.search_text!r}' if self.search_text else ''}"
+        if self.shows_trash:
+            return f"trash: {total:,}{filters}  R restore  T back"
+        if filters:
+            return f"{total:,}{filters}  escape all"
+        return f"{total:,} {ORDERS[self.order]}  / find  # tag  T trash" if total > 1 else "T trash"
+
+    def _post_highlighted(self, by_user: bool = True) -> None:
+        if not self.shows_trash:  # an entry in the trash cannot be opened
+            self.post_message(EntryHighlighted(self.table.current, by_user))
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:
@@ -146,41 +177,58 @@ class LibraryPane(Vertical):
 
     @work(group="pages")
     async def _load_page(self, number: int) -> None:
-        search_text, order = self.search_text, self.order
-        page = await self._fetch(search_text, order, number)
-        if page is not None and (search_text, order) == (self.search_text, self.order):
-            self.table.fill(number, self._rows(page.entries))
+        query = self._query
+        page = await self._fetch(number)
+        if page is not None and query == self._query:
+            self._fill(number, page.entries)
             if self.table.cursor // PAGE_ROWS == number:
-                self.post_message(EntryHighlighted(self.table.current))
+                self._post_highlighted()
 
-    async def _fetch(self, search_text: str, order: str, number: int, locate: str = "") -> EntryPage | None:
+    @property
+    def _query(self) -> tuple[str, str, str, bool]:
+        """What the list shows, and in which order."""
+        return self.search_text, self.tag, self.order, self.shows_trash
+
+    async def _fetch(self, number: int, locate: str = "") -> EntryPage | None:
+        search_text, tag, order, trashed = self._query
         try:
             page = await asyncio.to_thread(
-                self.library.list, search_text, sort=order, limit=PAGE_ROWS, offset=number * PAGE_ROWS, locate=locate
-            )
+                self.library.list, search_text, tags=(tag,) if tag else (), sort=order, trashed=trashed,
+                limit=PAGE_ROWS, offset=number * PAGE_ROWS, locate=locate,
+            )  # fmt: skip
         except SoftPromptError as error:
             self.app.notify(str(error), severity="error", markup=False)
             return None
         self._entries |= {entry.id: entry for entry in page.entries}
         return page
 
-    def _rows(self, entries: list[EntrySummary]) -> list[tuple[str, tuple[str, ...]]]:
+    def _rows(self, entries: list[EntrySummary]) -> list[Row]:
         now = datetime.now(UTC)
         return [
-            (
+            Row(
                 entry.id,
                 (
                     entry.name,
                     str(entry.tokens or "-"),
                     format_number(entry.similarity),
                     format_number(entry.composed),
+                    format_number(entry.readout_similarity),
+                    format_age(entry.trashed or entry.created, now),
+                ),
+                (
+                    entry.hard_prompt or entry.readout_text,
+                    " ".join(f"#{tag}" for tag in entry.tags),
                     entry.model or UNKNOWN,
-                    " ".join(entry.tags),
-                    format_age(entry.created, now),
                 ),
             )
             for entry in entries
         ]
+
+    def filter_by(self, tag: str) -> None:
+        """Show only entries with this tag, or all of them if it is ""."""
+        if tag != self.tag:
+            self.tag, self._is_new_list = tag, True
+            self.reload(self.table.current)
 
     # keys
 
@@ -219,6 +267,25 @@ class LibraryPane(Vertical):
             self.table.marked.clear()
             self.table.refresh()
             event.stop()
+        elif key == "escape" and self.tag:
+            self.filter_by("")
+            event.stop()
+        elif key == "escape" and self.shows_trash:
+            self.action_trash()
+            event.stop()
+
+    def action_trash(self) -> None:
+        """Show the trash, or the library again."""
+        self.shows_trash, self._is_new_list = not self.shows_trash, True
+        self.table.marked.clear()
+        self.refresh_bindings()
+        self.reload()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Enable in the trash only what can be done there."""
+        if action == "act":
+            return (OnEntry(str(parameters[0])) in TRASH_ACTIONS) if self.shows_trash else parameters[0] != "restore"
+        return True
 
     def action_order(self) -> None:
         orders = list(ORDERS)
@@ -239,7 +306,9 @@ class LibraryPane(Vertical):
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
         event.stop()
-        if isinstance(event, Table.Chosen):
-            self.post_message(EntryAction(OnEntry.OPEN, (self.table.current,)))
+        if not isinstance(event, Table.Chosen):
+            self._post_highlighted()
+        elif self.shows_trash:
+            self.action_act(OnEntry.RESTORE)
         else:
-            self.post_message(EntryHighlighted(self.table.current))
+            self.post_message(EntryAction(OnEntry.OPEN, (self.table.current,)))

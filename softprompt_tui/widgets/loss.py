@@ -1,8 +1,7 @@
-"""The loss pane: a sparkline of the loss and the latest numbers, or why a run failed and what to do."""
+"""The loss pane: the curve and the latest numbers, or why a run failed and what to do."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, NamedTuple
 
 from rich.text import Text
@@ -11,14 +10,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from softprompt.prompts.downsample import downsample
 from softprompt_tui.messages import OnRun, RunAction
+from softprompt_tui.rendering.curve import Curve, is_plottable
 from softprompt_tui.rendering.failure import Failure, render_failure
 from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
+from softprompt_tui.widgets.curve import LossCurve
 from softprompt_tui.widgets.pane import pane_title
-from softprompt_tui.widgets.sparkline import Sparkline
 
 FAILURE_ACTIONS = {
     "r": (OnRun.RETRY, "Try again"),
@@ -27,8 +26,10 @@ FAILURE_ACTIONS = {
     "e": (OnRun.EDIT, "Edit"),
     "l": (OnRun.LOG, "Log"),
 }
-COMPACT_HEIGHT = 12  # below this, the description of a failed run has no empty lines
+COMPACT_HEIGHT = 12  # lines; a lower pane has its figures on its edge, and the words of a failed run without gaps
+BAR_WIDTH = 24  # cells of the bar of steps
 ACTION_KEYS = {str(action): key for key, (action, _) in FAILURE_ACTIONS.items()}
+TITLE = pane_title("F3", "Loss", "plot")
 PLACEHOLDER = "Nothing is training yet.\nctrl+t trains the prompt,\nF7 sweeps 1 to 16 soft tokens."
 
 
@@ -61,13 +62,13 @@ class LossPane(Vertical, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="loss-pane", classes="pane")
-        self.border_title = pane_title("F3", "Loss", "plot")
-        self._series = Series()
+        self.border_title = TITLE
+        self._series, self._figures, self._title = Series(), LossFigures(), ""
         self._lines = -1
         self.failure: Failure | None = None
 
     def compose(self) -> ComposeResult:
-        yield Sparkline(id="spark")
+        yield LossCurve(id="curve")
         yield Static(PLACEHOLDER, id="figures", markup=False)
         with VerticalScroll(id="failure", can_focus=False):
             yield Static("", markup=False)
@@ -105,67 +106,135 @@ class LossPane(Vertical, can_focus=True):
 
     def show(self, title: str, series: Series, figures: LossFigures) -> None:
         self._show_failure(figures.failure)
-        if figures.failure is not None:
-            title = f"{figures.failure.run[:6]}  {figures.failure.ended}"
-        if (subtitle := title.replace("[", r"\[")) != self.border_subtitle:
-            self.border_subtitle = subtitle
-        self._series = series
-        text = _render_figures(figures, max(20, self.size.width - 4))
-        lines = text.plain.count("\n")
-        # a new layout redraws more than the text, so avoid it
-        self.query_one("#figures", Static).update(text, layout=lines != self._lines)
-        self._lines = lines
+        self._series, self._figures, self._title = series, figures, title
+        self._show_figures()
         self._draw()
 
+    def _show_figures(self) -> None:
+        """Show the figures: on the lower edge of a low pane, below the curve of a higher one."""
+        figures, width = self._figures, max(20, self.size.width)
+        self._set_title(self._title)
+        is_compact = self.size.height < COMPACT_HEIGHT
+        if figures.failure is not None:
+            edge = f"{figures.failure.run[:6]}  {figures.failure.ended}"
+        elif is_compact:
+            edge = _fit_parts(_edge_figures(figures), width - 4)
+        else:
+            edge = "F3 whole screen"
+        if (edge := edge.replace("[", r"\[")) != self.border_subtitle:
+            self.border_subtitle = edge
+        text = _messages(figures) if is_compact else _render_figures(figures, self._best_step, width)
+        lines = text.plain.count("\n") if text else -1
+        # a new layout redraws more than the text, so avoid it
+        static = self.query_one("#figures", Static)
+        static.update(text, layout=lines != self._lines)
+        static.display = bool(text)
+        self._lines = lines
+
+    def _set_title(self, name: str) -> None:
+        title = f"{TITLE}  {name.replace('[', chr(92) + '[')}" if name else TITLE
+        if title != self.border_title:
+            self.border_title = title
+
+    @property
+    def _best_step(self) -> int | None:
+        """The step of the highest similarity, once the curve has reached it."""
+        points = [(similarity, -step) for step, _, similarity, *_ in self._series.points if similarity is not None]
+        return -max(points)[1] if points else None
+
     def _draw(self) -> None:
-        shown = downsample(
-            [(step, loss) for step, loss, *_ in self._series.points if loss > 0 and math.isfinite(loss)],
-            max(8, self.size.width - 2),
-        )
-        logs = [math.log10(loss) for _, loss in shown]
-        low = min(logs, default=0.0)
-        spark = self.query_one(Sparkline)
+        points = [(step, loss) for step, loss, *_ in self._series.points if is_plottable(step, loss)]
+        behind = [[point for point in restart if is_plottable(*point)] for restart in self._series.restarts]
+        last = max(self._figures.steps or 0, points[-1][0] if points else 0)
+        curve = Curve(points, behind, last, self._best_step)
+        widget = self.query_one(LossCurve)
         # hide a flat line: a search may find no better text for a long time
-        spark.display = self.failure is None and max(logs, default=0.0) > low
-        spark.show([log - low for log in logs])
+        widget.display = self.failure is None and not curve.is_flat
+        widget.show(curve)
 
     def on_resize(self) -> None:
+        if self._title:
+            self._show_figures()
         self.call_after_refresh(self._draw)
         self._render_failure()
 
     def clear(self) -> None:
-        self.border_subtitle = ""
+        self.border_subtitle = self._title = ""
+        self._set_title("")
         self._show_failure(None)
-        self._series = Series()
+        self._series, self._figures = Series(), LossFigures()
         self._draw()
         self._lines = -1
-        self.query_one("#figures", Static).update(PLACEHOLDER)
+        static = self.query_one("#figures", Static)
+        static.display = True
+        static.update(PLACEHOLDER)
 
 
-def _render_figures(figures: LossFigures, width: int) -> Text:
-    """Render labeled figures, wrapped to `width`."""
-    cells = []
+def _edge_figures(figures: LossFigures) -> list[str]:
+    """Return the figures that a pane without room for more shows, the most important first."""
+    similarity = figures.best_similarity if figures.best_similarity is not None else figures.similarity
+    parts = []
+    if similarity is not None:
+        is_best = figures.best_similarity is not None and not figures.is_search
+        parts.append(f"{'best ' * is_best}{format_number(similarity)}")
     if figures.step is not None:
-        cells.append(
-            (
-                "round" if figures.is_search else "step",
-                f"{figures.step} of {figures.steps}" if figures.steps else f"{figures.step}",
-            )
-        )
-    numbers = (
-        ("similarity", figures.similarity),
-        ("best", figures.best_similarity),
-        ("loss", figures.loss),
-        ("composed", figures.composed),
-    )
-    for label, number in numbers:
-        if number is not None and not (figures.is_search and label in ("best", "loss")):
-            cells.append((label, format_number(number)))
+        parts.append(f"{figures.step}/{figures.steps}" if figures.steps else f"{figures.step} steps")
+    if (left := _seconds_left(figures)) is not None:
+        parts.append(f"{format_duration(left)} left")
+    if figures.composed is not None:
+        parts.append(f"composed {format_number(figures.composed)}")
     if figures.steps_per_second:
-        cells.append(("speed", f"{figures.steps_per_second:.0f}/s"))
-        if figures.is_running and figures.steps and figures.step is not None:
-            cells.append(("left", format_duration((figures.steps - figures.step) / figures.steps_per_second)))
+        parts.append(f"{figures.steps_per_second:.0f}/s")
+    return parts
+
+
+def _fit_parts(parts: list[str], width: int) -> str:
+    """Return as many parts as fit."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) > width:
+            break
+        text = longer
+    return text
+
+
+def _seconds_left(figures: LossFigures) -> float | None:
+    if not (figures.is_running and figures.steps_per_second and figures.steps and figures.step is not None):
+        return None
+    return (figures.steps - figures.step) / figures.steps_per_second
+
+
+def _render_figures(figures: LossFigures, best_step: int | None, width: int) -> Text:
+    """Render the labeled figures, wrapped to `width`, and the messages."""
     text = Text()
+    if figures.step is not None and figures.steps and figures.is_running:
+        filled = round(figures.step / figures.steps * BAR_WIDTH)
+        label = "round" if figures.is_search else "step"
+        text.append(f"{label} ", "dim").append(f"{figures.step} of {figures.steps} ")
+        text.append("▕").append("█" * filled).append("░" * (BAR_WIDTH - filled), "dim").append("▏")
+        if figures.steps_per_second:
+            text.append(f" {figures.steps_per_second:.0f}/s")
+        if (left := _seconds_left(figures)) is not None:
+            text.append(f"  {format_duration(left)} left")
+        text.append("\n")
+    cells = [
+        (label, format_number(number))
+        for label, number in (
+            ("similarity", figures.similarity),
+            ("best", figures.best_similarity),
+            ("loss", figures.loss),
+            ("composed", figures.composed),
+        )
+        if number is not None and not (figures.is_search and label in ("best", "loss"))
+    ]
+    if best_step is not None and not figures.is_search:
+        cells = [(label, f"{value} at step {best_step}" if label == "best" else value) for label, value in cells]
+    if not figures.is_running:
+        if figures.step is not None:
+            cells.append(("steps", f"{figures.step}"))
+        if figures.steps_per_second:
+            cells.append(("speed", f"{figures.steps_per_second:.0f}/s"))
     used = 0
     for label, value in cells:
         part = f"{label} {value}"
@@ -177,7 +246,14 @@ def _render_figures(figures: LossFigures, width: int) -> Text:
             used += 2
         text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
         used += len(part)
+    messages = _messages(figures)
+    return text.append("\n" * bool(messages and text.plain)).append_text(messages)
+
+
+def _messages(figures: LossFigures) -> Text:
+    """Render the state and the error."""
+    text = Text()
     for message, style in ((figures.status, "italic"), (figures.error, "bold red")):
         if message:
-            text.append(("\n" if text else "") + sanitize(message), style)
+            text.append("\n" * bool(text) + sanitize(message), style)
     return text

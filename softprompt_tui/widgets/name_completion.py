@@ -16,8 +16,12 @@ from softprompt.library import EntrySummary, Library
 from softprompt_tui.rendering.sanitize import sanitize
 
 MAX_CANDIDATES = 6
+MAX_SUGGESTED = 30  # some may have names that cannot be shown
 _OPEN_NAME = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # the name being typed, including inside a mix
 _OPEN_BRACKET = re.compile(r"(?<!\\)\[[^\[\]]*$")
+
+
+MAX_PROMPT_LENGTH = 200  # characters; the line itself cuts it
 
 
 class CompositionInput(Input):
@@ -43,13 +47,13 @@ class CompositionInput(Input):
 
 
 def _option_label(entry: EntrySummary) -> str:
-    return (
-        f"{entry.name}   {entry.tokens} soft token{'s' * (entry.tokens != 1)}{'' if entry.model else ', model unknown'}"
-    )
+    model = "" if entry.model else ", model unknown"
+    prompt = sanitize(entry.hard_prompt[:MAX_PROMPT_LENGTH])
+    return f"{entry.name}   {entry.tokens} soft token{'s' * (entry.tokens != 1)}{model}   {prompt}"
 
 
 class NameCompletion(Vertical):
-    """The input line and its dropdown of names that start with the text after the bracket, newest first."""
+    """The input line and its dropdown of soft prompts with the text after the bracket in their name or prompt."""
 
     def __init__(self, library: Library, value: str) -> None:
         super().__init__(id="writing")
@@ -82,14 +86,10 @@ class NameCompletion(Vertical):
             return
         typed = match[1].lstrip()
         try:
-            page = await asyncio.to_thread(self._library.list, typed, limit=50)
+            suggested = await asyncio.to_thread(self._library.suggest, typed, MAX_SUGGESTED)
         except SoftPromptError:
-            page = None
-        candidates = [
-            entry
-            for entry in (page.entries if page else ())
-            if entry.name.casefold().startswith(typed.casefold()) and sanitize(entry.name) == entry.name
-        ][:MAX_CANDIDATES]
+            suggested = ()
+        candidates = [entry for entry in suggested if sanitize(entry.name) == entry.name][:MAX_CANDIDATES]
         index = self._names.highlighted
         # a candidate other than the first was highlighted by the user, so keep it highlighted
         highlighted = self._names.get_option_at_index(index).id if index else None

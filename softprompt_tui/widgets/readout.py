@@ -11,11 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
-LABEL_CELLS, VALUE_CELLS = 8, 7  # widths of the two columns before the text
+LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
@@ -130,7 +131,7 @@ class ReadoutPane(VerticalScroll):
 
     def _row(self, label: str, similarity: float | None, text: Text, width: int, unknown: str = "…") -> list[Text]:
         """Return the lines of a row, with wrapped text aligned under its first line."""
-        number = unknown if similarity is None else f"{similarity:.4f}"
+        number = unknown if similarity is None else format_number(similarity)
         wrapped = text.wrap(self.app.console, max(8, width - LABEL_CELLS - VALUE_CELLS), overflow="fold") or [Text()]
         first = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS}}", "bold"), wrapped[0])
         return [first, *(Text(" " * (LABEL_CELLS + VALUE_CELLS)).append_text(line) for line in wrapped[1:])]
@@ -163,7 +164,7 @@ def _one_line(shown: Readout, width: int) -> Text:
     """Return the three similarities in one line."""
     line = Text()
     for label, similarity in (("soft", shown.soft), ("as text", shown.as_text), ("hard", shown.hard.similarity)):
-        line.append(f"{label} ", "dim").append("-" if similarity is None else f"{similarity:.4f}", "bold").append("  ")
+        line.append(f"{label} ", "dim").append(format_number(similarity), "bold").append("  ")
     line.append(_cut(shown.hard.text or shown.text)).truncate(width, overflow="ellipsis")
     return line
 

@@ -17,7 +17,7 @@ from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import describe_wait, format_state, queue_places
-from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Table
+from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
 
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
@@ -65,6 +65,14 @@ class RunsPane(Vertical):
         yield Table(COLUMNS, EMPTY, id="run-table")
         yield Static("", id="run-words", markup=False)
 
+    def on_mount(self) -> None:
+        self.set_interval(AGE_SECONDS, self._update_ages)
+
+    def _update_ages(self) -> None:
+        if self.display:
+            for page in self.table.visible_pages:
+                self.table.update_rows(page, self._rows(page))
+
     @property
     def table(self) -> Table:
         return self.query_one(Table)
@@ -88,8 +96,11 @@ class RunsPane(Vertical):
         self._explain()  # the cursor may have reached this row before it was loaded
 
     def _fill(self, page: int) -> None:
+        self.table.fill(page, self._rows(page))
+
+    def _rows(self, page: int) -> list[Row]:
         runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
-        self.table.fill(page, [(run.id, _row(run, self._places, now)) for run in runs])
+        return [Row(run.id, _row(run, self._places, now)) for run in runs]
 
     def action_act(self, action: str) -> None:
         if self.table.current or action == OnRun.UNDO:  # after a drop, the list may be empty

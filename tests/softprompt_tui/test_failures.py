@@ -16,9 +16,9 @@ from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.state.sweep_estimate import estimate_sweep
+from softprompt_tui.widgets.curve import LossCurve
 from softprompt_tui.widgets.loss import FAILURE_ACTIONS
 from softprompt_tui.widgets.prompt import ROWS
-from softprompt_tui.widgets.sparkline import Sparkline
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
@@ -51,7 +51,7 @@ def test_a_failed_run_says_why_and_stays_readable_until_another_one_starts() -> 
         await d.shows(f"✗ failed {run[:6]} · image of serene", "The run failed after 120 of 300", "What you can do")
         await d.shows("no answer from the hub. F3 shows what to do")
         await d.pilot.resize_terminal(82, 25)
-        assert not d.app.main.loss.query_one(Sparkline).display  # the words need the room
+        assert not d.app.main.loss.query_one(LossCurve).display  # the words need the room
         await d.pilot.press("f2", *"more")
         assert "failed" in title(d)
         await d.pilot.press("ctrl+t")

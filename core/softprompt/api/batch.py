@@ -54,7 +54,7 @@ def train_batch(
     Args:
         source: a list of texts or of mappings (a prompt and its settings), the path of a text, CSV or JSON Lines file,
             or a binary stream.
-        config: the settings where a row does not set them; `settings` override its fields.
+        config: settings for rows that do not set their own; `settings` override its fields.
         library: by default the user's library.
         out: a file that gets one line of JSON per result. Prompts that already have a line there are left out.
         row_limit: number of restarts to train at once; by default as many as the device's memory allows.

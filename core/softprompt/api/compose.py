@@ -37,7 +37,7 @@ class Composition(ComparedByValue):
         written_out: the sentence with hard prompts in place of the soft prompts, or "" if one of them is unknown.
         tokens: number of tokens.
         saved_tokens: number of tokens that the soft prompts save, or None if a hard prompt is unknown.
-        fidelity: similarity to the sentence written out, or None if a hard prompt is unknown or it is too long.
+        fidelity: similarity to the sentence written out, or None if that is too long or a hard prompt is unknown.
         floor: similarity of the sentence written out to its hard prompts alone, or None if no words are added to them.
         is_approximate: whether it has a mix, whose vectors are the mean of its terms' vectors.
     """

@@ -19,6 +19,7 @@ from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.hard_prompt import tokenize_prompt, tokenize_target
 from softprompt.prompts.results import HardReadout
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.visible_text import format_number
 
 
 @checked(settings=HardSettings, renamed={"k": "tokens"})
@@ -85,4 +86,4 @@ def as_hard_prompt(
 
 
 def _figures(report: HardReport) -> dict[str, str]:
-    return {"similarity": f"{report.similarity:.4f}", "text": report.text}
+    return {"similarity": format_number(report.similarity), "text": report.text}

@@ -53,7 +53,7 @@ class ProgressBar:
         self._draw(done, total, figures)
 
     def _draw(self, done: float = 0, total: int | None = None, figures: Mapping[str, str] | None = None) -> None:
-        """Draw the bar. A terminal that is gone, or a closed stream, ends the bar and not the work."""
+        """Draw the bar. If the terminal is gone or the stream is closed, stop drawing; the work continues."""
         if not self._shown:
             return
         try:
@@ -84,4 +84,4 @@ def _new_bar(label: str, unit: str) -> Any:
         simplefilter("ignore")  # in a notebook without ipywidgets, tqdm warns and shows text instead
         from tqdm.auto import tqdm  # 30 ms, and widgets in a notebook
 
-        return tqdm(desc=label, unit=unit, disable=False)  # a caller who asks for it outranks TQDM_DISABLE
+        return tqdm(desc=label, unit=unit, disable=False)  # progress=True overrides TQDM_DISABLE

@@ -20,7 +20,7 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.optional_packages import data_frame
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
-from softprompt.prompts.visible_text import short_repr
+from softprompt.prompts.visible_text import format_number, short_repr
 from softprompt.system.generators import drive
 from softprompt.training import trainer
 from softprompt.training.errors import TrainingFailed
@@ -80,11 +80,11 @@ def train(
 
     Args:
         config: the settings; `settings` override its fields.
-        meanings: weighted texts to train on instead; `text` is then only a label. Pairs of a text and its weight do.
+        meanings: weighted texts, or (text, weight) pairs, to train on instead; `text` is then only a label.
         start: the soft prompt or vectors (tokens, width) to start from with init="soft".
         on_report: called with each report; returns True to stop and keep the best so far.
-        interval: steps between reports, or a function from the step to whether a report is due.
-        resume: the state of an earlier report, to continue from. All other arguments must be the same as then.
+        interval: steps between reports, or a function that takes a step and returns whether a report is due.
+        resume: the state of an earlier report, to continue from. All other arguments must be the same as in that run.
         progress: show a progress bar.
         settings: fields of TrainConfig, such as tokens=3 or stop_at=0.99.
 
@@ -115,7 +115,7 @@ def train(
     }
     for name, is_given in alone.items():
         if is_given:
-            raise ArgumentError(f"{name} goes with a single text, but text is a list. Train the texts one by one.")
+            raise ArgumentError(f"{name} needs a single text, but text is a list. Train the texts one by one.")
     return _train_list(encoder, text, _merge(config, settings), progress)
 
 
@@ -319,9 +319,9 @@ def _train_each(
 
 
 def _figures(report: Report) -> dict[str, str]:
-    return {"loss": f"{report.loss:.4f}", "similarity": f"{report.similarity:.4f}"}
+    return {"loss": format_number(report.loss), "similarity": format_number(report.similarity)}
 
 
 def _sweep_figures(report: SweepReport) -> dict[str, str]:
     (first, low, _), (last, high, _) = report.results[0], report.results[-1]
-    return {f"similarity[{first}]": f"{low:.4f}", f"similarity[{last}]": f"{high:.4f}"}
+    return {f"similarity[{first}]": format_number(low), f"similarity[{last}]": format_number(high)}

@@ -90,11 +90,11 @@ class Skipped(Exception):
 
 
 class TimeOver(Exception):
-    """A training was stopped because the time for all checks was over, or because another one failed."""
+    """A training was stopped because the time limit for all checks passed, or because another training failed."""
 
 
 class DeviceCheck:
-    """The checks of one device, in an order in which those that can disturb the driver come last.
+    """The checks of one device. Checks that can disturb the driver come last.
 
     Raises:
         DeviceError: this machine has no such device.
@@ -136,13 +136,13 @@ class DeviceCheck:
 
     def _run_one(self, check: Callable[[], Measured]) -> tuple[State, str, dict[str, float]]:
         if time.perf_counter() > self.deadline:
-            return "skipped", f"the {self.seconds:.0f} s for all checks are over", {}
+            return "skipped", f"the time limit of {self.seconds:.0f} s for all checks has passed", {}
         try:
             measured = check()
         except Skipped as reason:
             return "skipped", str(reason), {}
         except TimeOver:
-            return "failed", f"not done within the {self.seconds:.0f} s for all checks", {}
+            return "failed", f"not finished within the time limit of {self.seconds:.0f} s for all checks", {}
         except Exception as error:  # of any type: a broken driver can fail anywhere, and the other checks may tell why
             text = str(error) if isinstance(error, SoftPromptError) else describe_error_with_type(error)
             return "failed", text, {}
@@ -182,15 +182,15 @@ class DeviceCheck:
     # the checks
 
     def _check_float32(self) -> Measured:
-        """Compare with the CPU: the same training, and the device's vectors measured there."""
+        """Compare with the CPU: run the same training on it, and measure the device's vectors on it."""
         with neutral_torch(1):  # on the CPU, one thread gives the same bits at any load
             reference = self._train(self.cpu_encoder)
             trained = self.trained
         similarity = _similarity(trained)
         if self.device.type == "cpu":
             is_same = trained.vectors.tobytes() == reference.vectors.tobytes()
-            bits = "the same bits" if is_same else "other bits, which should be the same"
-            return Measured(is_same, f"similarity {similarity:.5f}; twice {bits}", {"similarity": similarity})
+            bits = "the same bits" if is_same else "different bits, which should be identical"
+            return Measured(is_same, f"similarity {similarity:.5f}; two runs gave {bits}", {"similarity": similarity})
         measured_there = _measure(self.cpu_encoder, trained)
         apart = max(abs(similarity - _similarity(reference)), abs(similarity - measured_there))
         return Measured(
@@ -295,7 +295,7 @@ class DeviceCheck:
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit), self.device)
         try:
             self._train(self.encoder, replace(CONFIG, restarts=MAX_RESTARTS))
-            return Measured(False, f"{MAX_RESTARTS} restarts fit into {SPARE_BYTES >> 20} MB, which cannot be", {})
+            return Measured(False, f"{MAX_RESTARTS} restarts fit into {SPARE_BYTES >> 20} MB, which is impossible", {})
         except TrainingFailed as error:
             message = str(error)  # without the error, whose traceback keeps the tensors
         finally:
@@ -306,13 +306,13 @@ class DeviceCheck:
         apart = abs(_similarity(self._train(self.encoder)) - _similarity(before))
         return Measured(
             apart <= FLOAT32_TOLERANCE,
-            f"full: fails in one line; the next is {_describe_gap(apart)} before",
+            f"out of memory: a one-line error; the next training is {_describe_gap(apart)} the one before",
             {"apart": apart},
         )
 
 
 def _describe_gap(apart: float) -> str:
-    """Return how far similarities are apart, for a text that goes on with what they are compared with."""
+    """Return the start of a comparison: "1e-07 from" or "the same as". The caller adds the other side."""
     return f"{apart:.0e} from" if apart else "the same as"
 
 

@@ -57,7 +57,7 @@ def _open_clip_error() -> str:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """Return the devices, with the free memory of GPUs that NVML does not tell: this process may open a context."""
+    """Return the devices. Ask CUDA for free memory that NVML does not report: this process may open a context."""
     import torch
 
     from softprompt.encoders.devices import list_devices

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Row = Sequence[int]
 OnStage = Callable[[str], None]
-"""Called with what loading a model does next, such as "reading the weights"."""
+"""Called with the next stage of loading a model, such as "reading the weights"."""
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ def check_open_clip() -> None:
         import open_clip  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         raise ModelUnavailable(
-            f"open_clip cannot be imported: {describe_error_with_type(error)}. It needs a torchvision that fits the "
-            "installed torch: install both in one command and from one place. The model mini works without torchvision."
+            f"open_clip cannot be imported: {describe_error_with_type(error)}. It needs a torchvision built for the "
+            "installed torch. Install both in one command, from one index. The model mini works without torchvision."
         ) from error
 
 

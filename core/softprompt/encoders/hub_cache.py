@@ -1,4 +1,4 @@
-"""The models in the Hugging Face cache, the folder that all programs of a user share: finding and deleting them.
+"""Find and delete models in the Hugging Face cache, a folder that all programs of a user share.
 
 Finding imports neither torch nor huggingface_hub, apart from its constants.
 """
@@ -41,10 +41,10 @@ def repository_folder(repository: str) -> Path:
 
 @dataclass(frozen=True)
 class DiskState:
-    """What of a model is on disk.
+    """The files of a model on disk.
 
     Attributes:
-        path: of the weights, or None if they are not on disk.
+        path: the path of the weights, or None if they are not on disk.
         bytes: size of the weights file, or 0.
         partial_bytes: size of unfinished downloads, which the next download continues.
     """
@@ -103,10 +103,10 @@ def _size(path: Path) -> int:
 
 
 def describe(models: Iterable[ModelInfo]) -> list[dict[str, object]]:
-    """Return the JSON output of `models`: what is known of each model, and what of it is on disk.
+    """Return the JSON output of `models`: the facts about each model, and which of its files are on disk.
 
-    `bytes` is the size of the weights file, or null if it is not on disk: only the hub knows it then. `same_as` is
-    the model that is loaded under this name, or null if it is the model itself.
+    `bytes` is the size of the weights file, or null if the file is not on disk, because only the hub knows its size.
+    `same_as` is the model that is loaded under this name, or null if that is the model itself.
     """
     models = list(models)
     states, names = scan(models), {info.name for info in models}
@@ -139,10 +139,10 @@ class CachedRevision:
 
 @dataclass(frozen=True)
 class CachedFiles:
-    """What deleting a model removes: the revisions of its repository and its unfinished downloads.
+    """The files that deleting a model removes: the revisions of its repository and its unfinished downloads.
 
     Attributes:
-        bytes: the size of all of it on disk. Revisions can share files.
+        bytes: total size on disk. It can be less than the sum of the revisions, because they can share files.
     """
 
     model: str
@@ -193,9 +193,9 @@ def find_files(model: str, repository: str) -> CachedFiles:
 
 
 def delete(files: CachedFiles) -> int:
-    """Delete the listed revisions and unfinished downloads, and nothing that was added since. Return the bytes freed.
+    """Delete the listed revisions and unfinished downloads. Keep newer ones. Return the bytes freed.
 
-    Files that other revisions use stay. What another program has deleted in the meantime is no error.
+    Files that other revisions use are kept. Files that another program has already deleted are skipped.
 
     Raises:
         ModelUnavailable: another program is downloading the model, or a file cannot be deleted.
@@ -224,7 +224,7 @@ def delete(files: CachedFiles) -> int:
 
 
 def _cached_repository(repository: str) -> tuple[HFCacheInfo, CachedRepoInfo] | None:
-    """Return a repository in the cache, alone and as part of a cache that holds nothing else."""
+    """Return a copy of the cache's listing that has only this repository, and the repository. None if it is missing."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

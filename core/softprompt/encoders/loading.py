@@ -24,10 +24,10 @@ def load_encoder(
     on_progress: OnBytes | None = None,
     on_stage: OnStage | None = None,
 ) -> TextEncoder:
-    """Load a text encoder by name, as `softprompt.load_encoder` does, which documents the arguments and errors.
+    """Load a text encoder by name. `softprompt.load_encoder` documents the other arguments and the errors.
 
     Args:
-        on_stage: called with what happens next, such as "reading the weights". A stage can take many seconds.
+        on_stage: called with the name of each stage, such as "reading the weights". A stage can take many seconds.
     """
     check_precision(precision)
     check_device(device)

@@ -44,7 +44,7 @@ def neutral_torch(threads: int = 0) -> Iterator[None]:
 
 @contextmanager
 def _restored_grad_mode(before: bool) -> Iterator[None]:
-    """Restore the grad mode if an interrupt came after a context was entered and before ExitStack knew of it."""
+    """Restore the grad mode, even if an interrupt arrives between entering a context and registering it."""
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def isolated(work: Reporting[Report, Result], threads: int = 0) -> Reporting[Rep
 
 
 class _DefaultDtype:
-    """torch's default dtype. It is one for the whole process, so the last thread that needs float32 restores it."""
+    """torch's default dtype. All threads of the process share it, so the last one that needs float32 restores it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -96,7 +96,7 @@ class _DefaultDtype:
 
 @contextmanager
 def _thread_count(threads: int) -> Iterator[None]:
-    """Use `threads` threads (0: as many as the caller), or a single one in a process where more would hang."""
+    """Use `threads` threads (0: as many as the caller), or one in a forked process, where more would hang."""
     with _threads_lock:  # a Python thread's first use of torch must not see the number of another run
         before = torch.get_num_threads()
     wanted = 1 if is_forked() else threads or before
@@ -113,8 +113,8 @@ def _thread_count(threads: int) -> Iterator[None]:
 def _set_own_threads(count: int) -> None:
     """Set the number of threads for the current Python thread only.
 
-    torch keeps one number per Python thread, and gives the last number that anyone has set to Python threads that use
-    torch for the first time later. This reads and restores that last number in such a thread, within .2 ms.
+    torch keeps one number per Python thread. A Python thread that uses torch for the first time gets the number that
+    any thread set last. So this starts such a thread to read that number and to set it again, which takes .2 ms.
     """
     is_read, is_set = threading.Event(), threading.Event()
 

@@ -19,10 +19,10 @@ from softprompt.prompts.lineage import WeightedText, meanings_from_dicts
 
 
 def training_digest(job: AnyJob) -> str:
-    """Return a digest that two trainings on the same model share if they give the same soft prompt.
+    """Return a digest of a training. Trainings of one model that have the same digest give the same soft prompt.
 
-    The device and the name do not count. Return "" for a sweep and a search, and for a training that starts from
-    a soft prompt, because no entry records the vectors that its training started from.
+    The digest ignores the device and the name. It is "" for a sweep, for a search, and for a training that starts
+    from a soft prompt, because entries do not record start vectors.
     """
     if isinstance(job, TrainJob):
         search = None if job.hard is None else job.hard.as_dict()
@@ -36,10 +36,10 @@ def is_same_model(first: str, second: str) -> bool:
 
 
 def find_trained_entry(library: Library, job: AnyJob, entry_id: str = "") -> EntrySummary | None:
-    """Return an entry that this training would repeat, or None. The latest entry comes first.
+    """Return the latest entry that this training would reproduce, or None.
 
-    An entry does not record how its hard readout was found, so a job that searches for one repeats none. An entry
-    whose training was stopped or failed holds less than the training would give, so it does not count either.
+    A job that also searches for a hard readout reproduces no entry, because entries do not record how their readout
+    was found. Entries whose training was stopped or failed are skipped, because this training would give more.
 
     Args:
         entry_id: look at this entry only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -98,7 +98,7 @@ class Lookup:
         return True
 
     def __contains__(self, name: object) -> bool:
-        """Return whether an entry has this name or this whole id, even if several do or its file is damaged."""
+        """Return whether an entry has this name or full id. Shared names and damaged entries count too."""
         return isinstance(name, str) and self.index.run_query(lambda db: queries.has_entry(db, name))
 
     def __iter__(self) -> Iterator[Entry]:
@@ -181,6 +181,20 @@ class Lookup:
         return self.index.run_query(
             lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)
         )
+
+    def tags(self) -> dict[str, int]:
+        """Return how many entries have each tag, the most frequent first. Raises HomeError."""
+        return self.index.run_query(queries.count_tags)
+
+    @checked
+    def suggest(self, text: str, limit: int = 10) -> Sequence[EntrySummary]:
+        """Return entries for a half-typed text: names that start with it, names that contain it, then entries with
+        such words in their prompt, readout, tags or note. Newer entries come first.
+
+        Raises:
+            HomeError.
+        """
+        return self.index.run_query(lambda db: queries.suggest_entries(db, self.path, text, limit))
 
     @checked
     def find(self, name: str, trashed: bool = False) -> EntrySummary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -199,6 +200,36 @@ def count_entries(db: sqlite3.Connection) -> int:
 def list_ids(db: sqlite3.Connection) -> list[tuple[str, int]]:
     """Return the id and revision of every entry, newest first."""
     return db.execute("SELECT id, revision FROM head WHERE trashed = '' ORDER BY created DESC, id DESC").fetchall()
+
+
+def count_tags(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many entries have each tag, the most frequent first."""
+    counts: Counter[str] = Counter()
+    rows = db.execute("SELECT tags, count(*) FROM head WHERE trashed = '' AND tags != '[]' GROUP BY tags")
+    for tags, entries in rows:
+        for tag in json.loads(tags):
+            counts[tag] += entries
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def suggest_entries(
+    db: sqlite3.Connection, path: Callable[[str, int], Path], text: str, limit: int
+) -> list[EntrySummary]:
+    """Return entries for a half-typed text: names that start with it, names that contain it, then prompts."""
+    key = _as_utf8(name_key(text.strip()))
+    if not key:
+        return list_entries(db, path, EntryQuery(), "created", False, limit, 0).entries
+    rows = db.execute(
+        f"SELECT {', '.join(COLUMNS)} FROM head WHERE trashed = '' AND instr(same, ?) "
+        "ORDER BY instr(same, ?) > 1, created DESC, id DESC LIMIT ?",
+        [key, key, limit],
+    )
+    named = [_to_summary(row, path) for row in rows]
+    found = {entry.id for entry in named}
+    if len(named) < limit:
+        others = list_entries(db, path, EntryQuery(text), "created", False, limit, 0).entries
+        named += [entry for entry in others if entry.id not in found][: limit - len(named)]
+    return named
 
 
 def has_entry(db: sqlite3.Connection, name: str) -> bool:

@@ -65,7 +65,7 @@ class SoftPrompt(ComparedByValue):
             text, and the similarity of that text to the hard prompt.
         config: the settings, as `TrainConfig.as_dict` returns them.
         warnings: what to know about this training, such as contexts that were left out.
-        versions, device, created: the packages, the device and the time that it was trained with.
+        versions, device, created: the versions of the packages, the device and the time of the training.
         name: its name in a library, or "".
         hidden: hidden-state similarity for each family of image programs.
         ancestry: the soft prompts that it was made from.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_REPR_LENGTH = 160  # characters
+FLOAT_NOISE = 1e-6  # float32 gives two equal texts a similarity this far from 1
 MAX_TEXT_LENGTH = 60  # characters of a text in a repr, with its quotes, if there is room
 _CONTROL_PICTURES = 0x2400  # U+2400 and up: the visible symbol of each control character
 UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -67,13 +68,18 @@ def format_count(count: int, noun: str) -> str:
 
 
 def format_number(value: Any, digits: int = 4) -> str:
-    """Return a number for display, or "?" if it is none. Never raises and is never long."""
+    """Return a number for display, or "?" if it is none. Never raises and is never long.
+
+    A number that is just below 1 keeps one more digit and is rounded down, so that 0.99998 does not look like 1.
+    """
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return "?"
     if not math.isfinite(number):
         return str(number)
+    if 1 - 0.5 * 10.0**-digits <= number < 1 - FLOAT_NOISE:
+        return f"{math.floor(number * 10 ** (digits + 1)) / 10 ** (digits + 1):.{digits + 1}f}"
     return f"{number:.{digits}f}" if 10.0**-digits <= abs(number) < 1e6 or not number else f"{number:.3g}"
 
 

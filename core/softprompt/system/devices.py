@@ -1,4 +1,4 @@
-"""What the operating system and NVIDIA's NVML know about this machine's devices. Nothing here imports torch.
+"""Describe this machine's devices as the operating system and NVIDIA's NVML report them. Imports no torch.
 
 NVML opens no CUDA context, which would take 300 to 500 MB of the GPU's memory in every process that asks.
 """
@@ -28,7 +28,7 @@ class DeviceFacts:
         name: as in the device setting: "cpu", "cuda:0" or "mps".
         label: what it is, such as "NVIDIA H200" or "AMD EPYC 9654, 16 cores".
         total_bytes, free_bytes: its memory, or None if unknown.
-        utilization: the share of time in which it computed lately, 0 to 1, or None if unknown.
+        utilization: the share of the recent time that it was busy, 0 to 1, or None if unknown.
     """
 
     name: str
@@ -51,7 +51,7 @@ class DeviceFacts:
 
 
 class GpuState(NamedTuple):
-    """The state of a GPU in NVML; None for what it does not tell, as for a part of a divided GPU."""
+    """The state of a GPU, from NVML. `utilization` is None if NVML does not report it, as for a part of a MIG GPU."""
 
     total_bytes: int
     free_bytes: int
@@ -112,7 +112,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 
 class CpuUsage:
-    """The share of time in which the CPU computed since the last reading, or since this was created."""
+    """Measures the share of time that the CPU was busy since the last reading, or since this was created."""
 
     def __init__(self) -> None:
         self._busy = self._total = 0

@@ -20,7 +20,7 @@ from pathlib import Path
 SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "8000"
 POLICY_VARIABLE = "OMP_WAIT_POLICY"
 
-# Multiplications of one (width, width) matrix with all positions of a step that make one more thread worth while.
+# The work in a step, positions x width x width, from which one more thread pays off.
 # Measured with `mini` (width 256): 4 positions take as long with two threads as with one, 9 positions .93 of the time,
 # 30 positions .82, 55 positions .74, 240 positions .61.
 WORK_PER_THREAD = 1 << 20
@@ -30,7 +30,7 @@ SAMPLE_SECONDS = 0.03
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 _running: dict[int, int] = {}  # the threads of each run of this process, by the id of the Python thread that runs it
-_spin_is_limited = False  # since torch was loaded, by `spin_limited`
+_spin_is_limited = False  # whether `spin_limited` limited the spin when torch was loaded
 _is_forked = False  # from a process that had loaded torch
 
 
@@ -102,9 +102,10 @@ def cores() -> int:
 
 @contextmanager
 def running(count: int) -> Iterator[None]:
-    """Count a run with this many threads while the block runs, for runs that start in other threads of this process.
+    """Register a run with this many threads while the block runs, so that runs that start in other threads count it.
 
-    The kernel does not show them: of four Python threads that start at once, three wait for the interpreter's lock.
+    The kernel's count misses such runs: of four Python threads that start at once, three wait for the interpreter's
+    lock.
     """
     me = threading.get_ident()
     before = _running.get(me)

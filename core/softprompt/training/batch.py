@@ -37,7 +37,7 @@ class TrainingBatch:
         self.model, self.objective, self.config = model, objective, config  # slots share only the config's batch_key
         self.optimizer = BatchedAdam(model.device, max(token_counts), model.width, objective.turns)
         self.graphs = graphs_for(model.device)
-        # `state` may be called when the caller's own number is set again
+        # read now: when `state` is called, the caller's own number of threads may be restored
         self.threads = torch.get_num_threads() if model.device.type == "cpu" else 0
         self.slots: list[BatchSlot] = []
         self.clock = 0  # steps of the batch; selects the turn and the column of the window
@@ -189,7 +189,7 @@ class TrainingBatch:
 
 
 def _check_state(state: TrainingState, fresh: dict[str, Tensor]) -> None:
-    """Raise ConfigError unless a state has the shapes of the run that is to continue, whose first state is `fresh`."""
+    """Raise ConfigError unless `state` has the same shapes as `fresh`, the state of this run before its first step."""
     has_history = "history" in state.tensors and len(state.tensors["history"]) == state.step
     wrong = [
         name for name, rows in fresh.items() if name not in state.tensors or state.tensors[name].shape != rows.shape
@@ -200,5 +200,5 @@ def _check_state(state: TrainingState, fresh: dict[str, Tensor]) -> None:
 
 def other_state() -> ConfigError:
     return ConfigError(
-        "resume is the state of another run: its text, model or settings are different. Use those of that run."
+        "resume is the state of a run with another text, model or settings. Pass the same ones as in that run."
     )

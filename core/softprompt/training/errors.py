@@ -19,6 +19,6 @@ class TrainingFailed(SoftPromptError):
 
 
 class StateLost(SoftPromptError):
-    """The training state of a report that was pickled or copied."""
+    """A report has no training state: it was pickled or copied, or training has gone on to another step."""
 
     bad_input = True

@@ -137,7 +137,7 @@ def train_one(
         except RuntimeError as error:
             slot.stopped, slot.failure = "failed", device_failure(error, model.device)
             break
-        if not is_due(slot.step) and not slot.stopped:  # an error of the caller's function is the caller's
+        if not is_due(slot.step) and not slot.stopped:  # outside `try`: an error in `interval` is no device failure
             continue
         try:
             batch.sync([slot])

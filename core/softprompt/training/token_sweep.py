@@ -105,7 +105,7 @@ def train_sweep(
         except RuntimeError as error:
             _fail(batch, slots, error)
             break
-        if report is None and is_due(batch.clock):  # an error of the caller's function is the caller's
+        if report is None and is_due(batch.clock):  # outside `try`: an error in `interval` is no device failure
             try:
                 batch.sync(batch.slots)
                 report = _build_report(slots)

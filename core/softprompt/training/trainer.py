@@ -244,8 +244,8 @@ def _threads(
 ) -> int:
     """Return the number of CPU threads for a run that starts now, or 0 on a GPU.
 
-    A resumed run keeps its number, so that the bits stay the same. A state without a number is that of an older
-    version, which used the caller's.
+    A resumed run keeps its number, so that the bits stay the same. A state without a number comes from an older
+    version, which used the caller's number.
     """
     if encoder.device.type != "cpu":
         return 0
@@ -257,7 +257,7 @@ def _threads(
 
 
 def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig) -> str:
-    """Return what identifies a run's text and settings. Default values are left out, so that new settings keep it."""
+    """Return a digest of a run's text and settings. It ignores default values, so new settings do not change it."""
     default = TrainConfig().as_dict()
     settings = {name: value for name, value in config.as_dict().items() if value != default[name]}
     values = [text, [[meaning.text, meaning.share] for meaning in meanings], settings]
@@ -265,7 +265,7 @@ def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig
 
 
 def _complete_state(run: str, report: Report) -> Report:
-    """Let callers take the report's state whatever they have set in torch, and mark it with its run."""
+    """Make `report.state()` independent of the caller's torch settings, and store the run's digest in the state."""
     take_state = neutral_torch()(report.state)
     return replace(report, state=lambda: replace(take_state(), run=run))
 

@@ -339,7 +339,7 @@ class RunFolder:
 
     @property
     def dropped_path(self) -> Path:
-        """Where the run lies after `drop`. No reader takes this name for a run's."""
+        """The run's folder after `drop`. Readers of the runs folder ignore this name."""
         return self.path.with_name(f".{self.id}.dropped")
 
     def drop(self) -> None:
@@ -358,7 +358,7 @@ class RunFolder:
 
 
 def find_dropped(runs: Path, prefix: str) -> RunFolder:
-    """Return the only dropped run whose id starts with `prefix`, as its folder before it was dropped.
+    """Return the only dropped run whose id starts with `prefix`. The folder has its path from before the drop.
 
     Raises:
         RunNotFound: there is no such run, or there are several.
@@ -382,13 +382,13 @@ def list_dropped(runs: Path) -> list[str]:
 
 def _no_dropped_run(name: str) -> RunNotFound:
     return RunNotFound(
-        f"no dropped run is named {name!r}. The last {MAX_DROPPED} dropped runs can be restored, for "
-        f"{DROPPED_SECONDS / 3600:.0f} hours; then they are deleted."
+        f"no dropped run is named {name!r}. The last {MAX_DROPPED} dropped runs can be restored for "
+        f"{DROPPED_SECONDS / 3600:.0f} hours. After that, they are deleted."
     )
 
 
 def purge_dropped(runs: Path, keep: int, max_age: float) -> None:
-    """Delete dropped runs for good: all but the `keep` latest ones, and those older than `max_age` seconds."""
+    """Permanently delete dropped runs older than `max_age` seconds, and all but the `keep` latest of the others."""
     dropped = []
     for run_id in list_dropped(runs):
         path = RunFolder(runs / run_id).dropped_path

@@ -91,7 +91,7 @@ class RunSummary:
     hard_similarity: float | None = None
     hard_step: int | None = None
     hard_steps: int | None = None
-    stage: str = ""  # what loading its model does now, until the first report
+    stage: str = ""  # the current stage of loading its model, until the first report
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> RunSummary:

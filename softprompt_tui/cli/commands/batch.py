@@ -21,6 +21,7 @@ from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, li
 from softprompt_tui.cli.options import config_from_options, plain_option, training_options
 from softprompt_tui.cli.progress import handle_stop_signals
 from softprompt_tui.cli.streams import output_failure, standard_input
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _table_row(result: Result) -> str:
     )
     if result.error is not None:
         return f"line {result.line}: {sanitize(result.error[1])}"
-    numbers = ("" if value is None else f"{value:.4f}" for value in (result.similarity, result.composed))
+    numbers = ("" if value is None else format_number(value) for value in (result.similarity, result.composed))
     similarity, composed = (f"{value:>{width}}" for value, width in zip(numbers, WIDTHS, strict=False))
     state = {"before": "  (from before)", "trashed": "  (in the trash)"}.get(result.state, "")
     return f"{similarity}  {composed}  {sanitize(result.name):<{WIDTHS[2]}}  {prompt}{state}"

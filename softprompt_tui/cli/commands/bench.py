@@ -13,6 +13,7 @@ import click
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, narrate, print_json, print_table
 from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 
 if TYPE_CHECKING:
@@ -252,12 +253,12 @@ def _print_soft(rows: Sequence[SoftRow]) -> None:
             f"{row.tokens}",
             row.method,
             f"{row.count}",
-            f"{row.similarity:.4f}",
-            f"{row.similarity_worst:.4f}",
-            f"{row.fidelity:.4f}",
-            f"{row.fidelity_decile:.4f}",
-            f"{row.fidelity_worst:.4f}",
-            f"{row.floor:.4f}",
+            format_number(row.similarity),
+            format_number(row.similarity_worst),
+            format_number(row.fidelity),
+            format_number(row.fidelity_decile),
+            format_number(row.fidelity_worst),
+            format_number(row.floor),
             f"{row.error_to_floor:.3f}",
         )
         for row in rows
@@ -285,10 +286,10 @@ def _print_pairs(rows: Sequence[PairRow]) -> None:
             f"{row.tokens}",
             row.method,
             f"{row.count}",
-            f"{row.fidelity:.4f}",
-            f"{row.fidelity_decile:.4f}",
-            f"{row.fidelity_worst:.4f}",
-            f"{row.floor:.4f}",
+            format_number(row.fidelity),
+            format_number(row.fidelity_decile),
+            format_number(row.fidelity_worst),
+            format_number(row.floor),
             f"{row.error_to_floor:.3f}",
         )
         for row in rows
@@ -305,8 +306,8 @@ def _print_hard(rows: Sequence[HardRow]) -> None:
             row.method,
             f"{row.count}",
             f"{row.seconds:.1f}",
-            f"{row.similarity:.4f}",
-            f"{row.similarity_worst:.4f}",
+            format_number(row.similarity),
+            format_number(row.similarity_worst),
             f"{row.kept:.0%}",
             f"{row.error_to_copy:.3f}",
         )

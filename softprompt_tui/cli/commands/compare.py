@@ -7,6 +7,7 @@ import click
 from softprompt.errors import PromptError
 from softprompt_tui.cli.common import device_option, json_option, load, model_option, print_json, print_table
 from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_number
 
 
 @click.command()
@@ -35,6 +36,6 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
     click.echo()
     print_table(
         ["", *(str(i) for i in range(1, len(texts) + 1))],
-        [[str(i), *(f"{value:.4f}" for value in row)] for i, row in enumerate(table, 1)],
+        [[str(i), *(format_number(value) for value in row)] for i, row in enumerate(table, 1)],
         right=range(len(texts) + 1),
     )

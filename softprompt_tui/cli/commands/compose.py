@@ -25,6 +25,7 @@ from softprompt_tui.cli.common import (
 )
 from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def compose(
     for label, text in _describe_score(sentence, score, encoder.max_prompt_tokens):
         print_line(label, text)
     for text, similarity in similarities:
-        print_line("against", f"{similarity:.4f}  {text}")
+        print_line("against", f"{format_number(similarity)}  {text}")
 
 
 def _find_model(sentence: ParsedPrompt) -> str:
@@ -193,8 +194,8 @@ def _describe_score(sentence: ParsedPrompt, score: CompositionScore, max_tokens:
     ]
     if score.fidelity is None:
         return [*lines, ("fidelity", f"{UNKNOWN}: the written-out text is too long for the model")]
-    floor = "" if score.floor is None else f"; floor {score.floor:.4f}"
-    lines.append(("fidelity", f"{score.fidelity:.4f}{floor}"))
+    floor = "" if score.floor is None else f"; floor {format_number(score.floor)}"
+    lines.append(("fidelity", f"{format_number(score.fidelity)}{floor}"))
     return (
         [*lines, ("mix", "approximate: the mean of the vectors. --save NAME trains it")]
         if score.mixed == "near"

@@ -63,7 +63,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
         print_line("similarity", f"not comparable: the models ({models[0]} and {models[1]}) or their weights differ")
     else:
         if similarity is not None:
-            print_line("similarity", f"{similarity:.4f} between the soft prompts")
+            print_line("similarity", f"{format_number(similarity)} between the soft prompts")
         print_line("", f"{format_number(difference.target_similarity)} between their hard prompts")
         click.echo()
         print_table(("first", "word", "nearest in second", "word", "cosine"), _token_rows(a, b, difference), right=(4,))
@@ -104,7 +104,7 @@ def _word(words: list[str], i: int) -> str:
 def _format_value(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
-    text = "-" if value is None or value == "" else f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = "-" if value is None or value == "" else format_number(value) if isinstance(value, float) else str(value)
     return text if len(text) <= MAX_CELL_WIDTH else f"{text[: MAX_CELL_WIDTH - 1]}…"
 
 

@@ -45,8 +45,8 @@ def doctor(device: str | None, as_json: bool) -> None:
     """Print one page about this machine for a bug report: versions, torch, devices, worker, library, models, hub,
     terminal and environment variables.
 
-    Lines that begin with ! are wrong and say what to do; ? marks what could not be found out. Tokens and passwords are
-    never printed, and the home folder appears as ~.
+    A line that begins with ! reports a problem and how to fix it; ? marks facts that could not be determined. Tokens
+    and passwords are never printed, and the home folder appears as ~.
 
     With --device, it trains a few small soft prompts and prints one line per check: the same similarity as on the CPU,
     bfloat16, two trainings at once, speed, steps recorded as CUDA graphs, and a device that runs out of memory. The
@@ -74,7 +74,7 @@ def _print_report(as_json: bool) -> None:
     if as_json:
         print_json({"wrong": count, "facts": [fact.as_dict() for fact in found]})
     else:
-        click.echo(f"\n{f'{count} wrong, marked with !' if count else 'Nothing wrong was found.'}")
+        click.echo(f"\n{f'Problems found: {count}, marked with !' if count else 'No problems found.'}")
 
 
 def _print_facts(facts: Iterable[Fact]) -> None:

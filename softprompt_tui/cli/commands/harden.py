@@ -26,6 +26,7 @@ from softprompt_tui.cli.common import (
 from softprompt_tui.cli.options import choice
 from softprompt_tui.cli.progress import ProgressDisplay
 from softprompt_tui.cli.report import entry_json, print_hard
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import describe_missing_model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -148,7 +149,8 @@ def harden(
     saved = outcome.entry
     if before := entry.prompt.hard:
         narrate(
-            f"this replaces '{before.text}' (similarity {before.similarity:.4f}); the previous revision still has it"
+            f"this replaces '{before.text}' (similarity {format_number(before.similarity)}); "
+            "the previous revision still has it"
         )
     if as_json:
         print_json(entry_json(saved, user_library.path(saved.id, saved.revision)))

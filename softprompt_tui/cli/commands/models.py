@@ -127,7 +127,7 @@ def pull(name: str, as_json: bool) -> None:
 
 
 class JsonProgress:
-    """Prints lines of JSON while bytes arrive, five times a second, also for the last bytes before a pause."""
+    """Prints the progress as JSON lines, five times a second. Its thread also reports the last bytes before a pause."""
 
     def __init__(self) -> None:
         self._latest = self._printed = (0, 0)
@@ -161,7 +161,7 @@ class JsonProgress:
 
 
 class NoteLines(logging.Handler):
-    """Prints what a download is waiting for as lines of JSON."""
+    """Prints the log messages of a download as JSON lines, such as what it is waiting for."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -231,5 +231,5 @@ def _describe_files(files: CachedFiles) -> Iterator[str]:
         yield f"  unfinished download  {format_bytes(files.partial_bytes)}"
     others = [info.name for info in list_models() if info.repository == files.repository and info.name != files.model]
     if others:
-        yield f"{', '.join(others)} uses the same files."
+        yield f"Other models with the same files: {', '.join(others)}."
     yield "Other programs on this machine may use these files too."

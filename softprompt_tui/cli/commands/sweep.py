@@ -196,7 +196,7 @@ def _print_results(rows: Sequence[SweepResult]) -> None:
     print_table(headings, cells, right=(0, 2, 3, 4, 5), stretch=6)
     floor = next((row.floor for row in rows if row.floor is not None), None)
     if floor is not None:
-        click.echo(f"floor of composed: {floor:.4f}")
+        click.echo(f"floor of composed: {format_number(floor)}")
     plot = plot_sweep(rows, min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns), PLOT_HEIGHT + 2)
     if plot:
         click.echo()

@@ -70,7 +70,7 @@ def find_terminal() -> Iterable[Fact]:
 
 
 def _find_multiplexer() -> Iterable[Fact]:
-    """Describe what stands between the program and the terminal, and so how copied text and notifications pass."""
+    """Describe what is between the program and the terminal (SSH, tmux), and how copied text gets through."""
     over_ssh = bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
     inside = ["SSH"] * over_ssh
     clipboard = "OSC 52, which the terminal must allow"
@@ -134,7 +134,7 @@ def find_locale() -> Iterable[Fact]:
 
 
 def find_variables() -> Iterable[Fact]:
-    """List the variables that matter. Secrets are only said to be set."""
+    """List the relevant variables. The values of secrets are not shown."""
     shown = {
         name: "(set, not shown)" if value and _SECRET.search(name) else shorten(value, MAX_VALUE_LENGTH)
         for name, value in sorted(os.environ.items())

@@ -83,7 +83,7 @@ def _private_parts() -> tuple[tuple[str, str], ...]:
 
 @dataclass
 class Section:
-    """Facts that are found out together. `seconds` is how long that may take."""
+    """Facts that one function collects. `seconds` is its time limit."""
 
     name: str
     find: Callable[[], Iterable[Fact]]

@@ -69,7 +69,7 @@ def find_torch() -> Iterable[Fact]:
     try:
         found = json.loads(result.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        yield wrong("torch", f"{_version('torch')} ends its process: {_describe_end(result)}", REINSTALL)
+        yield wrong("torch", f"{_version('torch')} crashed: {_describe_end(result)}", REINSTALL)
         return
     yield from _describe_torch(found)
     yield from map(_describe_device, found["devices"])

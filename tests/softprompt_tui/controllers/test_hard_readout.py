@@ -12,7 +12,7 @@ from softprompt_tui.rendering.details import entry_facts
 from softprompt_tui.screens.training_settings import SETTINGS
 from softprompt_tui.services.job_form import hard_config_from_fields, job_from_form
 from softprompt_tui.state.settings import Form
-from softprompt_tui.widgets.sparkline import Sparkline
+from softprompt_tui.widgets.curve import LossCurve
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
 
@@ -58,10 +58,10 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
             "live: hard readout of lake",
             "1 - similarity of the best text",
         )
-        assert not d.app.main.loss.query_one(Sparkline).display  # a single text is not a curve
+        assert not d.app.main.loss.query_one(LossCurve).display  # a single text is not a curve
         d.worker.report_search(run, 8, "dawn pier", 0.91)
         d.worker.report_search(run, 9, "dawn lakeside", 0.93)
-        await d.until(lambda: d.app.main.loss.query_one(Sparkline).display)
+        await d.until(lambda: d.app.main.loss.query_one(LossCurve).display)
         d.worker.report_search(run, 10, "dawn pier", 0.91)
         await d.pilot.press("f3")
         await d.shows("hard readout of lake", "1 - similarity of the best text, all steps")

@@ -11,6 +11,7 @@ from softprompt.formats.writers.names import objection, typeable_stem
 from softprompt.formats.writers.programs import PROGRAMS, SDXL
 from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.visible_text import format_number
 from softprompt.text_states import KNOWN_ENCODERS
 
 _READ_OUTPUTS = {
@@ -130,8 +131,8 @@ def _format_similarity(prompts: Sequence[SoftPrompt], family: str) -> str:
     def format_one(prompt: SoftPrompt) -> str:
         similarity = prompt.hidden.get(family)
         return (
-            f"similarity {'not measured' if similarity is None else f'{similarity:.4f}'}, "
-            f"pooled {'not measured' if prompt.similarity is None else f'{prompt.similarity:.4f}'}"
+            f"similarity {'not measured' if similarity is None else format_number(similarity)}, "
+            f"pooled {'not measured' if prompt.similarity is None else format_number(prompt.similarity)}"
         )
 
     if len(prompts) == 1:

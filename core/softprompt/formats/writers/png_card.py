@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from softprompt.prompts.downsample import downsample
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.visible_text import format_number
 
 WIDTH, HEIGHT, MARGIN, SCALE = 512, 768, 36, 2  # drawn at twice the size and scaled down, for smooth lines
 BACKGROUND, PANEL, GRID = "#0f1117", "#151922", "#262c3a"
@@ -119,7 +120,7 @@ def _draw_metrics(pen: _Pen, prompt: SoftPrompt, top: float) -> None:
 
 
 def _format_metric(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else format_number(value)
 
 
 def _draw_loss(pen: _Pen, prompt: SoftPrompt, top: float, bottom: float) -> None:
