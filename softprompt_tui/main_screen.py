@@ -495,6 +495,7 @@ class MainScreen(Screen[None]):
         right = self.query_one("#right")
         right.set_class(has_failed, "-failed")
         right.set_class(has_failed and detail.readout is None, "-bare")
+        right.set_class(run is not None and run.state == "running", "-training")
         self._update_keys()
         self._show_failure_in_title()
         self.library_pane.table.show_mark(detail.entry_id)

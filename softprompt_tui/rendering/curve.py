@@ -16,7 +16,7 @@ from softprompt.prompts.downsample import downsample
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BEST_MARK = "◆"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille cell, by column and row
-_STEPS = (1, 2, 5)  # the axis ends at these multiples of a power of ten
+_STEPS = (1, 2, 5)  # the axis ends at one of these multiples of a power of ten
 MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 24, 4  # cells; a smaller area shows bars
 X_AXIS_FROM_HEIGHT = 9
 
@@ -72,7 +72,7 @@ def is_plottable(step: int, loss: float | None) -> bool:
 
 def _draw_plot(curve: Curve, width: int, height: int) -> list[list[Cell]]:
     losses = [loss for points in (curve.points, *curve.behind) for _, loss in points]
-    high, low = math.log10(_round(max(losses), up=True)), math.log10(_round(min(losses), up=False))
+    high, low = math.log10(max(losses)), math.log10(_round_down(min(losses)))
     has_x_axis = height >= X_AXIS_FROM_HEIGHT
     rows = height - 2 * has_x_axis
     ticks = _ticks(low, high, rows)
@@ -163,13 +163,10 @@ def _x_axis(canvas: _Canvas, label_width: int) -> list[list[Cell]]:
     return [_text(f"{padding}└{''.join(axis)}", "axis"), _text(f"{padding} {''.join(labels)}", "axis")]
 
 
-def _round(value: float, up: bool) -> float:
-    """Return the next number of one digit, 1, 2 or 5 times a power of ten, so that the axis seldom changes."""
+def _round_down(value: float) -> float:
+    """Return the next lower number that is 1, 2 or 5 times a power of ten, so that the axis seldom changes."""
     power = 10.0 ** math.floor(math.log10(value))
-    rounded = [step * power for step in (*_STEPS, 10)]
-    if up:
-        return next(number for number in rounded if number >= value * (1 - 1e-9))
-    return next(number for number in reversed(rounded) if number <= value * (1 + 1e-9))
+    return max((step * power for step in _STEPS if step * power <= value), default=value)
 
 
 def _text(text: str, tone: str = "") -> list[Cell]:

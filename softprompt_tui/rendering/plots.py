@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from softprompt.prompts.downsample import downsample
 
 PLOT_HEIGHT, MAX_PLOT_WIDTH = 14, 100
-COLORS = ("cyan", "magenta", "yellow", "green", "red")
 Point = tuple[int, float]  # step, loss
+Color = str | tuple[int, int, int]  # a name that plotext knows, or red, green and blue
+
+
+class Palette(NamedTuple):
+    """The colors of a plot: of the curves in their order, and of what lies behind them."""
+
+    curves: tuple[Color, ...] = ("cyan", "magenta", "yellow", "green", "red")
+    behind: Color = "gray"
+
+
+TERMINAL_PALETTE = Palette()
 
 
 def render(
@@ -19,8 +30,9 @@ def render(
     labels: Sequence[str] = (),
     title: str = "loss",
     behind: Sequence[Sequence[Point]] = (),
+    palette: Palette = TERMINAL_PALETTE,
 ) -> str:
-    """Plot `curves` in color on a log axis, in front of the `behind` curves in gray.
+    """Plot `curves` in color on a log axis, in front of the `behind` curves.
 
     Losses that are not positive and finite are skipped. Returns "" if there are fewer than two points.
     """
@@ -42,7 +54,7 @@ def render(
             steps,
             logs,
             marker="braille",
-            color=COLORS[i % len(COLORS)] if i >= 0 else "gray",
+            color=palette.curves[i % len(palette.curves)] if i >= 0 else palette.behind,
             label=labels[i] if labels and i >= 0 else None,
         )
     set_log_ticks([loss for _, loss in points])

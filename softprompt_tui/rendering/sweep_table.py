@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker.summary import RunSummary
-from softprompt_tui.rendering.plots import COLORS, new_figure, set_log_ticks
+from softprompt_tui.rendering.plots import TERMINAL_PALETTE, Palette, new_figure, set_log_ticks
 
 TICK_LABEL_CELLS = 3  # width of a tick label on the x axis
 
@@ -20,7 +20,7 @@ def sweep_rows(run: RunSummary) -> list[SweepResult]:
     return [SweepResult(k, *reported.get(k, (None, None))) for k in run.sweep]
 
 
-def plot_sweep(rows: Sequence[SweepResult], width: int, height: int) -> str:
+def plot_sweep(rows: Sequence[SweepResult], width: int, height: int, palette: Palette = TERMINAL_PALETTE) -> str:
     """Plot 1 - similarity and 1 - composed against the token count on a log axis, and mark the knee.
 
     The distance from 1 separates .999 from .9999; similarity itself would not. Returns "" if there is nothing to draw.
@@ -40,11 +40,11 @@ def plot_sweep(rows: Sequence[SweepResult], width: int, height: int) -> str:
     plotext.ylim(min(logs) - 1.5 * line, max(logs) + 1.5 * line)
     knee = next((row.tokens for row in rows if row.knee), None)
     if knee is not None:
-        plotext.vertical_line(knee, color="gray")
+        plotext.vertical_line(knee, color=palette.behind)
         alignment = "left" if knee <= (rows[0].tokens + rows[-1].tokens) / 2 else "right"
         plotext.text(f" knee {knee} ", knee, max(logs) + line, alignment=alignment, color="default")
     upper = max(curves, key=lambda name: curves[name][-1][1] if curves[name] else 0.0)
-    for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
+    for color, (name, curve) in zip(palette.curves, curves.items(), strict=False):
         if curve:
             heights = [math.log10(value) for _, value in curve]
             plotext.plot([k for k, _ in curve], heights, marker="braille", color=color)

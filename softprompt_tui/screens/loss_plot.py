@@ -13,6 +13,7 @@ from textual.widgets import Static
 from softprompt_tui.rendering.plots import render
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
+from softprompt_tui.themes import plot_palette
 from softprompt_tui.widgets.key_bar import KeyBar
 
 ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps
@@ -71,7 +72,10 @@ class PlotScreen(ModalScreen[None]):
             else [[point for point in restart if point[0] >= first] for restart in self.series.restarts]
         )
         measure = "1 - similarity" if self.shows_similarity else self.measure
-        text = render([curve], width, height, title=measure, behind=others) if width > 20 and height > 4 else ""
+        palette = plot_palette(self.app.current_theme)
+        text = ""
+        if width > 20 and height > 4:
+            text = render([curve], width, height, title=measure, behind=others, palette=palette)
         plot.update(Text.from_ansi(text) if text else "The plot needs two points.")
         part = "all steps" if zoom == 1 else f"the last {'half' if zoom == 2 else f'1/{zoom}'}"
         restarts = f" of {len(others)} {self.curve_noun}" if others else ""

@@ -19,6 +19,7 @@ from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.themes import plot_palette
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.library import GOOD_SIMILARITY
@@ -149,10 +150,10 @@ class SweepScreen(ModalScreen[None]):
 
     def _plot(self) -> None:
         target = self.query_one("#sweep-plot", Static)
-        inputs = (self._rows, target.size)
+        inputs = (self._rows, target.size, self.app.theme)
         if inputs != self._plotted:
             self._plotted = inputs
-            plot = plot_sweep(self._rows, target.size.width, target.size.height)
+            plot = plot_sweep(self._rows, *target.size, plot_palette(self.app.current_theme))
             target.update(Text.from_ansi(plot) if plot else Text(NO_PLOT, "dim"))
 
     @on(Table.Moved)

@@ -61,7 +61,7 @@ class LossCurve(Widget):
     def _style(self, tone: str, y: int) -> Style:
         if tone in ("", "curve"):
             return self._curve_style(y)
-        return self.rich_style + self.get_component_rich_style(f"curve--{tone}", partial=True)
+        return self.rich_style + self.get_component_rich_style(f"curve--{tone}")
 
     def _curve_style(self, y: int) -> Style:
         """Return the color of the curve on a line: a blend of two colors if the terminal supports it."""

@@ -262,7 +262,7 @@ class Table(ScrollView, can_focus=True):
             style += self.get_component_rich_style("table--cursor")
         if line:
             if row != self.cursor:
-                style += self.get_component_rich_style("table--detail", partial=True)
+                style += self.get_component_rich_style("table--detail")
             return self._strip(self.details, details, style, "  ")
         has_tones = row != self.cursor and key not in self.marked
         mark = CHOSEN_MARK if key in self.marked else SHOWN_MARK if key == self._shown else " "

@@ -150,21 +150,33 @@ class LibraryPane(Vertical):
         table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
         self._is_new_list = False
         self._fill(0, page.entries)
-        self.border_subtitle = self._summary(page.total).replace("[", r"\[")
+        self._show_summary()
         self._post_highlighted(by_user=False)
 
     def _fill(self, number: int, entries: list[EntrySummary]) -> None:
         self._pages[number] = entries
         self.table.fill(number, self._rows(entries))
 
-    def _summary(self, total: int) -> str:
+    def on_resize(self) -> None:
+        self._show_summary()
+
+    def _show_summary(self) -> None:
+        self.border_subtitle = self._summary().replace("[", r"\[") if self._pages else ""
+
+    def _summary(self) -> str:
         """Return what the list shows, and the keys that lead on from there."""
+        total = self.table.total
         filters = f"{f' #{self.tag}' if self.tag else ''}{f' with {self.search_text!r}' if self.search_text else ''}"
         if self.shows_trash:
             return f"trash: {total:,}{filters}  R restore  T back"
         if filters:
             return f"{total:,}{filters}  escape all"
-        return f"{total:,} {ORDERS[self.order]}  / find  # tag  T trash" if total > 1 else "T trash"
+        hints = ("/ find", "# tag", "T trash") if total > 1 else ("T trash",)
+        summary = f"{total:,} {ORDERS[self.order]}" if total > 1 else ""
+        for hint in hints:
+            longer = f"{summary}  {hint}".strip()
+            summary = longer if len(longer) <= self.size.width - 4 else summary
+        return summary
 
     def _post_highlighted(self, by_user: bool = True) -> None:
         if not self.shows_trash:  # an entry in the trash cannot be opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -52,6 +53,9 @@ class LossFigures(NamedTuple):
 
 class LossPane(Vertical, can_focus=True):
     """Shows the curve of the current run, or of the entry under the library cursor."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar"}
+    DEFAULT_CSS = "LossPane > .loss--bar { color: $primary; }"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "screen.plot", "Plot"),
@@ -123,7 +127,13 @@ class LossPane(Vertical, can_focus=True):
             edge = "F3 whole screen"
         if (edge := edge.replace("[", r"\[")) != self.border_subtitle:
             self.border_subtitle = edge
-        text = _messages(figures) if is_compact else _render_figures(figures, self._best_step, width)
+        text = (
+            _messages(figures)
+            if is_compact
+            else _render_figures(
+                figures, self._best_step, width, self.get_component_rich_style("loss--bar", partial=True)
+            )
+        )
         lines = text.plain.count("\n") if text else -1
         # a new layout redraws more than the text, so avoid it
         static = self.query_one("#figures", Static)
@@ -205,14 +215,14 @@ def _seconds_left(figures: LossFigures) -> float | None:
     return (figures.steps - figures.step) / figures.steps_per_second
 
 
-def _render_figures(figures: LossFigures, best_step: int | None, width: int) -> Text:
+def _render_figures(figures: LossFigures, best_step: int | None, width: int, bar: Style) -> Text:
     """Render the labeled figures, wrapped to `width`, and the messages."""
     text = Text()
     if figures.step is not None and figures.steps and figures.is_running:
         filled = round(figures.step / figures.steps * BAR_WIDTH)
         label = "round" if figures.is_search else "step"
         text.append(f"{label} ", "dim").append(f"{figures.step} of {figures.steps} ")
-        text.append("▕").append("█" * filled).append("░" * (BAR_WIDTH - filled), "dim").append("▏")
+        text.append("━" * filled, bar).append("━" * (BAR_WIDTH - filled), "dim")
         if figures.steps_per_second:
             text.append(f" {figures.steps_per_second:.0f}/s")
         if (left := _seconds_left(figures)) is not None:

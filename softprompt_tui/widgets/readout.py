@@ -16,6 +16,9 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
+BARS_FROM_WIDTH = 56  # cells; narrower panes show the texts instead of the bars of the similarities
+BAR_CELLS, SMALL_BAR_CELLS = 20, 6
+MAX_WORD_CELLS = 16  # of an alternative
 LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
@@ -48,6 +51,8 @@ class Readout(NamedTuple):
 class ReadoutPane(VerticalScroll):
     """Shows a readout and highlights the words that have changed since the previous one of the same run or entry."""
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--bar"}
+    DEFAULT_CSS = "ReadoutPane > .readout--bar { color: $primary; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "x",
@@ -109,7 +114,9 @@ class ReadoutPane(VerticalScroll):
             if self.size.height >= TABLE_FROM_HEIGHT
             else [_one_line(self._shown, width)]
         )
-        lines = comparison + self._token_lines(self._shown, width)
+        gap = [Text()] if self.size.height >= len(comparison) + len(self._shown.rows) + 2 else []
+        lines = [*comparison, *gap]
+        lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
         self.border_subtitle = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
         self.query_one("#readout", Static).update(text, layout=len(lines) != self._lines)
@@ -132,11 +139,44 @@ class ReadoutPane(VerticalScroll):
     def _row(self, label: str, similarity: float | None, text: Text, width: int, unknown: str = "…") -> list[Text]:
         """Return the lines of a row, with wrapped text aligned under its first line."""
         number = unknown if similarity is None else format_number(similarity)
-        wrapped = text.wrap(self.app.console, max(8, width - LABEL_CELLS - VALUE_CELLS), overflow="fold") or [Text()]
-        first = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS}}", "bold"), wrapped[0])
-        return [first, *(Text(" " * (LABEL_CELLS + VALUE_CELLS)).append_text(line) for line in wrapped[1:])]
+        head = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS}}", "bold"))
+        if width >= BARS_FROM_WIDTH:
+            head.append_text(self._bar(similarity or 0.0, BAR_CELLS)).append("  ")
+        wrapped = text.wrap(self.app.console, max(8, width - len(head)), overflow="fold") or [Text()]
+        return [head + wrapped[0], *(Text(" " * len(head)).append_text(line) for line in wrapped[1:])]
 
-    def _token_lines(self, shown: Readout, width: int) -> list[Text]:
+    def _bar(self, share: float, cells: int) -> Text:
+        """Return a bar of this share of the cells."""
+        filled = round(min(1.0, max(0.0, share)) * cells)
+        style = self.get_component_rich_style("readout--bar", partial=True)
+        return Text("━" * filled, style).append(" " * (cells - filled))
+
+    def _token_lines(self, shown: Readout, width: int, height: int) -> list[Text]:
+        """Return each soft token's nearest words with bars, or as many words as fit into one line for each token."""
+        lines = self._all_words(shown, width)
+        return lines if len(lines) <= height else self._nearest_words(shown, width)
+
+    def _all_words(self, shown: Readout, width: int) -> list[Text]:
+        """Return every word of every token, each with its cosine and a bar, in columns."""
+        words = [sanitize(word) for row in shown.rows for word, _ in row]
+        word_width = min(max(map(cell_len, words), default=4), MAX_WORD_CELLS)
+        cell_width = word_width + 1 + 4 + 1 + SMALL_BAR_CELLS + 2
+        columns = max(1, (width - 6) // cell_width)
+        lines = []
+        for i, row in enumerate(shown.rows):
+            for start in range(0, len(row), columns):
+                line = Text(f"{f'[v{i + 1}]' if not start else '':<6}", "dim")
+                for j, (word, cosine) in enumerate(row[start : start + columns], start):
+                    style = ("bold reverse" if i in self._changed else "bold") if not j else ""
+                    cut = Text(sanitize(word), style)
+                    cut.truncate(word_width, overflow="ellipsis", pad=True)
+                    line.append_text(cut).append(f" {cosine:.2f} ", "" if not j else "dim")
+                    line.append_text(self._bar(cosine, SMALL_BAR_CELLS)).append("  ")
+                line.rstrip()
+                lines.append(line)
+        return lines
+
+    def _nearest_words(self, shown: Readout, width: int) -> list[Text]:
         """Return each soft token's nearest word, with as many alternatives as fit."""
         word_width = min(
             max((cell_len(sanitize(row[0][0])) for row in shown.rows if row), default=4), max(8, width // 3)
