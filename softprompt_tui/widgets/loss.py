@@ -68,6 +68,7 @@ class LossPane(Vertical, can_focus=True):
         super().__init__(id="loss-pane", classes="pane")
         self.border_title = TITLE
         self._series, self._figures, self._title = Series(), LossFigures(), ""
+        self._curve = Curve()
         self._lines = -1
         self.failure: Failure | None = None
 
@@ -111,6 +112,7 @@ class LossPane(Vertical, can_focus=True):
     def show(self, title: str, series: Series, figures: LossFigures) -> None:
         self._show_failure(figures.failure)
         self._series, self._figures, self._title = series, figures, title
+        self._curve = self._make_curve()
         self._show_figures()
         self._draw()
 
@@ -118,7 +120,7 @@ class LossPane(Vertical, can_focus=True):
         """Show the figures: on the lower edge of a low pane, below the curve of a higher one."""
         figures, width = self._figures, max(20, self.size.width)
         self._set_title(self._title)
-        is_compact = self.size.height < COMPACT_HEIGHT
+        is_compact = self.size.height < COMPACT_HEIGHT and not self._curve.is_flat
         if figures.failure is not None:
             edge = f"{figures.failure.run[:6]}  {figures.failure.ended}"
         elif is_compact:
@@ -131,14 +133,14 @@ class LossPane(Vertical, can_focus=True):
             _messages(figures)
             if is_compact
             else _render_figures(
-                figures, self._best_step, width, self.get_component_rich_style("loss--bar", partial=True)
+                figures, self._curve.best_step, width, self.get_component_rich_style("loss--bar", partial=True)
             )
         )
         lines = text.plain.count("\n") if text else -1
         # a new layout redraws more than the text, so avoid it
         static = self.query_one("#figures", Static)
         static.update(text, layout=lines != self._lines)
-        static.display = bool(text)
+        static.display = bool(text) and figures.failure is None
         self._lines = lines
 
     def _set_title(self, name: str) -> None:
@@ -146,21 +148,18 @@ class LossPane(Vertical, can_focus=True):
         if title != self.border_title:
             self.border_title = title
 
-    @property
-    def _best_step(self) -> int | None:
-        """The step of the highest similarity, once the curve has reached it."""
-        points = [(similarity, -step) for step, _, similarity, *_ in self._series.points if similarity is not None]
-        return -max(points)[1] if points else None
-
-    def _draw(self) -> None:
+    def _make_curve(self) -> Curve:
         points = [(step, loss) for step, loss, *_ in self._series.points if is_plottable(step, loss)]
         behind = [[point for point in restart if is_plottable(*point)] for restart in self._series.restarts]
         last = max(self._figures.steps or 0, points[-1][0] if points else 0)
-        curve = Curve(points, behind, last, self._best_step)
+        known = [(similarity, -step) for step, _, similarity, *_ in self._series.points if similarity is not None]
+        return Curve(points, behind, last, -max(known)[1] if known else None)
+
+    def _draw(self) -> None:
         widget = self.query_one(LossCurve)
         # hide a flat line: a search may find no better text for a long time
-        widget.display = self.failure is None and not curve.is_flat
-        widget.show(curve)
+        widget.display = self.failure is None and not self._curve.is_flat
+        widget.show(self._curve)
 
     def on_resize(self) -> None:
         if self._title:
@@ -172,7 +171,7 @@ class LossPane(Vertical, can_focus=True):
         self.border_subtitle = self._title = ""
         self._set_title("")
         self._show_failure(None)
-        self._series, self._figures = Series(), LossFigures()
+        self._series, self._figures, self._curve = Series(), LossFigures(), Curve()
         self._draw()
         self._lines = -1
         static = self.query_one("#figures", Static)

@@ -218,7 +218,7 @@ def test_pressing_sweep_twice_before_the_worker_replies_starts_one_sweep(monkeyp
         answered, real = asyncio.Event(), d.app.worker.ask
         monkeypatch.setattr(d.app.worker, "ask", ask)
         await d.pilot.press("f7")
-        await d.shows("How long that takes is unknown")
+        await d.shows("The time it takes is unknown")
         await d.pilot.press("enter")
         await d.until(lambda: d.worker.runs)
         await d.pilot.press("f7")

@@ -135,7 +135,7 @@ def test_the_best_of_a_failed_training_does_not_hide_why_it_failed() -> None:
 )
 def test_every_kind_of_error_has_advice_whose_keys_exist(kind: str) -> None:
     failure = describe_failure(RunSummary("1" * 16, "failed", "a fox", "ViT-L-14/openai", error="", error_kind=kind))
-    assert failure.reason == "It gave no reason."
+    assert failure.reason == "No reason was given."
     assert failure.ended == ""
     known = {*FAILURE_ACTIONS, "F8", "ctrl+o"}
     assert failure.advice
@@ -165,7 +165,7 @@ def test_one_key_stops_the_run_in_view_from_anywhere(place: str) -> None:
         await d.shows("^t Train  ^x Stop this")
         await d.pilot.press(*{"editor": ("f2",), "field": ("f2", "tab"), "library": ("f4",)}[place])
         await d.pilot.press("ctrl+x")
-        await d.shows("stopping; the best is kept")
+        await d.shows("stopping; the best so far is kept")
         assert d.worker.runs[run].state == "stopped"
         await d.until(lambda: "^x" not in d.text())
         assert d.app.main.prompt_pane.prompt.startswith("image of serene")
@@ -178,7 +178,7 @@ def test_a_queued_run_is_stopped_without_a_question() -> None:
     async def scene(d: Session) -> None:
         run = await d.train()
         await d.pilot.press("ctrl+x")
-        await d.shows("stopped; it had nothing to keep yet")
+        await d.shows("stopped; there was nothing to keep yet")
         assert d.worker.runs[run].state == "stopped"
 
     run_scene(scene)
@@ -301,14 +301,14 @@ def test_enter_goes_through_the_fields_and_back_to_the_editor() -> None:
 def test_a_sweep_says_what_it_will_do_and_asks_if_that_takes_long() -> None:
     async def scene(d: Session) -> None:
         await d.pilot.press("f7")
-        await d.shows("trains 16 soft prompts at once, of 1 to 16 tokens, in 300", "unknown: nothing was")
+        await d.shows("trains 16 soft prompts at once, of 1 to 16 tokens, in 300", "unknown: no run has")
         await d.pilot.press("escape")
         run = await d.train()
         d.worker.begin(run)
         d.worker.report(run, 100)  # 100 steps in a second
         await d.until(lambda: d.app.runs.by_id[run].step)
         await d.pilot.press("f7")
-        await d.shows("up to 1 min, by the speed of an")
+        await d.shows("up to 1 min, estimated from an")
         await d.pilot.press("escape")
         d.app.settings.more = {"sweep": "1,2"}
         sweep = await d.sweep()

@@ -23,7 +23,7 @@ WRONG_CALLS = r"""
 train(encoder, {"a", "b"})
     ArgumentError: text is a set, which has no order; expected a list of strings
 train(encoder, ["a"], interval=5)
-    ArgumentError: interval goes with a single text, but text is a list. Train the texts one by one.
+    ArgumentError: interval needs a single text, but text is a list. Train the texts one by one.
 train(encoder, FOX, contexts=[f"{i} {{}}" for i in range(1001)])
     ConfigError: contexts has 1,001 items; it must have at most 1,000
 train("mini", FOX)
@@ -122,13 +122,13 @@ train(encoder, FOX, resume=3)
 train(encoder, FOX, progress="yes")
     ArgumentError: progress is 'yes' (str); expected True or False
 train(encoder, [FOX], start=prompt)
-    ArgumentError: start goes with a single text, but text is a list. Train the texts one by one.
+    ArgumentError: start needs a single text, but text is a list. Train the texts one by one.
 iter_train(encoder, [FOX])
     ArgumentError: text is a list; expected a string
 TrainConfig(step=5)
     ArgumentError: TrainConfig has no argument 'step'. Did you mean 'steps'?
 train(encoder, [FOX], start=np.zeros((1, 256)))
-    ArgumentError: start goes with a single text, but text is a list. Train the texts one by one.
+    ArgumentError: start needs a single text, but text is a list. Train the texts one by one.
 train(encoder, pd.DataFrame({"prompt": [FOX]}))
     ArgumentError: text is a DataFrame of shape (1, 1); expected a string or a list of strings
 train(encoder, FOX, tokens=1, on_report=lambda report: report.step)
@@ -137,11 +137,11 @@ train(encoder, FOX, meanings=[("a lake", 10**400)])
     ArgumentError: meanings contains a tuple that contains an int; expected texts with positive weights, such as
     [('a lake', 0.6), ('a fox', 0.4)]
 train(encoder, FOX, tokens=2, resume=state)
-    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that run.
 train(encoder, "a lake", tokens=1, steps=2, resume=state)
-    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that run.
 train(encoder, FOX, tokens=1, restarts=2, resume=state)
-    ConfigError: resume is the state of another run: its text, model or settings are different. Use those of that run.
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that run.
 encoder.to(torch.device("cuda:7"))
     DeviceError: this machine has no device 'cuda:7'. Use cpu.
 encoder.to("cpu", torch.int32)

@@ -84,7 +84,7 @@ def test_a_cpu_passes_and_skips_what_only_a_gpu_has() -> None:
     assert set(skipped) == {"recorded", "memory"}
     assert all("only a CUDA device" in text for text in skipped.values())
     assert {result.state for name, result in results.items() if name not in skipped} == {"passed"}
-    assert "twice the same bits" in results["float32"].text
+    assert "two runs gave the same bits" in results["float32"].text
     assert results["speed"].figures["steps_per_second"] > 0
     assert all("\n" not in result.text and len(result.text) < 80 for result in results.values())
 
@@ -94,7 +94,7 @@ def test_a_gpu_passes_every_check(gpu: PretendedGpu) -> None:
     assert {name: result.state for name, result in results.items()} == dict.fromkeys(NAMES, "passed"), results
     assert "from the CPU's, at most 1e-04" in results["float32"].text
     assert "the same as plain steps" in results["recorded"].text
-    assert results["memory"].text == "full: fails in one line; the next is the same as before"
+    assert results["memory"].text == "out of memory: a one-line error; the next training is the same as the one before"
     assert gpu.limit == 1.0
     assert VARIABLE not in os.environ
 
@@ -148,7 +148,7 @@ def test_checks_that_cannot_begin_in_time_are_skipped_and_the_one_that_trains_is
     check = DeviceCheck("cpu")
     results = check.run(on_start=lambda _: setattr(check, "deadline", time.perf_counter() + 1e-3))
     result = next(results)
-    assert (result.state, result.text) == ("failed", "not done within the 100 s for all checks")
+    assert (result.state, result.text) == ("failed", "not finished within the time limit of 100 s for all checks")
 
 
 def test_an_interrupt_ends_the_trainings_in_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ def test_a_torchvision_that_does_not_fit_torch_is_reported(
     monkeypatch.setattr(builtins, "__import__", fail_for_open_clip)
     catalog.list_models.cache_clear()
     for load in (catalog.list_models, lambda: softprompt.load_encoder(folder)):
-        with pytest.raises(ModelUnavailable, match=r"torchvision::nms does not exist.*install both in one command"):
+        with pytest.raises(ModelUnavailable, match=r"torchvision::nms does not exist.*Install both in one command"):
             load()
 
 

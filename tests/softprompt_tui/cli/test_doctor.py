@@ -107,7 +107,7 @@ def test_what_is_wrong_is_marked_and_says_what_to_do(
         "library check", "Did you mean SOFTPROMPT_HOME?", "export SOFTPROMPT_RUNTIME=", "xterm-256color", "`locale -a`",
     ):  # fmt: skip
         assert advice in " ".join(result.stdout.split())
-    assert "5 wrong, marked with !" in result.stdout
+    assert "Problems found: 5, marked with !" in result.stdout
     assert result.returncode == 0
 
 
@@ -171,7 +171,7 @@ def test_a_section_that_breaks_or_hangs_is_one_line(run: Run, monkeypatch: pytes
             "raise ImportError('libcudart.so.13: cannot open shared object file')",
             "cannot be imported: ImportError: lib",
         ),
-        ("import os; os.abort()", "ends its process: exit code -6"),
+        ("import os; os.abort()", "crashed: exit code -6"),
     ],
 )
 def test_a_broken_torch_is_described(

@@ -40,7 +40,7 @@ def test_an_entry_can_be_trained_again_for_another_model() -> None:
         await d.pilot.press("f4", "i")
         await d.shows("p  train it again for another model")
         await d.pilot.press("p")
-        await d.shows("enter trains the soft prompt again for one", "mini", "built in")
+        await d.shows("enter trains the soft prompt for this model", "mini", "built in")
         await d.pilot.press("enter")
         await d.until(lambda: any(isinstance(request, p.Submit) for request in d.worker.requests))
         job = next(iter(d.worker.runs.values())).job

@@ -120,7 +120,7 @@ def test_ctrl_o_is_in_the_palette_and_in_help() -> None:
         await d.pilot.press("escape", "ctrl+o")
         await d.shows("●mini")
         await d.pilot.press("f1")
-        await d.shows("go on where a pull stopped", "HF_HOME")
+        await d.shows("resume an unfinished pull", "HF_HOME")
 
     run_scene(scene, 100, 60)
 
@@ -144,7 +144,7 @@ def test_a_model_is_pulled_cancelled_resumed_and_chosen(hub: Hub, home: Path) ->
     async def scene(d: Session) -> None:
         await pull_half(d, hub)
         await d.pilot.press("x")
-        await d.shows("part 524 kB", "p goes on where it stopped")
+        await d.shows("part 524 kB", "p resumes the pull")
         assert parts(home) == [HALF]
         hub.go_on(HALF + HALF // 2)
         await d.pilot.press("p")
