@@ -14,13 +14,14 @@ from textual.widgets.option_list import Option
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntrySummary, Library
 from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.widgets.line_input import LineInput
 
 MAX_CANDIDATES = 6
 _OPEN_NAME = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # the name being typed, including inside a mix
 _OPEN_BRACKET = re.compile(r"(?<!\\)\[[^\[\]]*$")
 
 
-class CompositionInput(Input):
+class CompositionInput(LineInput):
     """An input line that passes up, down, tab, enter and escape to its dropdown while the dropdown is open."""
 
     def __init__(self, value: str, dropdown: OptionList) -> None:
