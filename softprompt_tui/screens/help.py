@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.rendering.grid import label_grid
+from softprompt_tui.widgets.key_bar import DialogKeys
 
 Keys = tuple[tuple[str, str], ...]
 
@@ -163,7 +164,9 @@ def focused_pane(focused: Widget | None) -> str:
 
 
 class HelpScreen(ModalScreen[None]):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,question_mark,q,enter", "dismiss", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f1,q,enter", "dismiss", "Back", key_display="esc"),
+    ]
 
     def __init__(self, pane: str) -> None:
         super().__init__(classes="dialog")
@@ -178,6 +181,7 @@ class HelpScreen(ModalScreen[None]):
             Text("\nEverywhere\n", "bold"),
             label_grid(GLOBAL_KEYS, "bold"),
         )
-        with Vertical(), VerticalScroll():
-            yield Static(text, id="help-text", markup=False)
-            yield Static("escape goes back", classes="keys", markup=False)
+        with Vertical():
+            with VerticalScroll():
+                yield Static(text, id="help-text", markup=False)
+            yield DialogKeys()

@@ -59,7 +59,7 @@ class SweepScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Keep/drop"),
         Binding("a", "all", "All"),
-        Binding("enter", "keep", "Save", priority=True),
+        Binding("enter", "keep", "Save", key_display="enter", priority=True),
         Binding("s", "stop", "Stop"),
         Binding("f1,question_mark", "help", "Help", key_display="F1", priority=True),
         Binding("escape,f7", "dismiss", "Back", key_display="esc", priority=True),
