@@ -26,7 +26,14 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         (
             ("ctrl+t", "train the prompt"),
             ("up down", "in the first or last line: prompt history"),
-            ("tab enter", "go to the next field"),
+            ("tab enter", "go to the next field; left, right, space or a first letter choose a value"),
+            ("ctrl+l", "select all"),
+            ("ctrl+g", "clear all; ctrl+z brings it back"),
+            ("ctrl+z ctrl+y", "undo, redo"),
+            ("ctrl+left right", "a word back or forward; alt+b and alt+f too"),
+            ("ctrl+w alt+d", "delete the word before or after the cursor"),
+            ("ctrl+a ctrl+e", "start and end of the line"),
+            ("ctrl+u ctrl+k", "delete to the start or end of the line"),
             ("F7", "sweep: 1 to 16 soft tokens at once"),
             ("F8", "all other settings"),
         ),
@@ -136,7 +143,8 @@ PANE_HELP["models"] = (
     ),
 )
 GLOBAL_KEYS: Keys = (
-    ("F1 ?", "help"),
+    ("F1", "help"),
+    ("?", "explain the words on the screen, where no text field has the focus"),
     ("F2", "prompt"),
     ("F3", "full loss curve"),
     ("F4", "library"),

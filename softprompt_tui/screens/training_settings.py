@@ -17,6 +17,7 @@ from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.line_input import LineInput
 
+
 class SettingsScreen(ModalScreen[dict[str, str] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "Apply", key_display="enter", priority=True),
