@@ -70,7 +70,7 @@ class ModelsScreen(ModalScreen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "use", "Use", key_display="enter", priority=True),
+        Binding("enter", "use", "Use", priority=True),
         Binding("p", f"act('{OnModel.PULL}')", "Pull"),
         Binding("x", f"act('{OnModel.CANCEL}')", "Cancel"),
         Binding("d", f"act('{OnModel.DELETE}')", "Delete"),

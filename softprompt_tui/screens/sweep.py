@@ -60,7 +60,7 @@ class SweepScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Keep/drop"),
         Binding("a", "all", "All"),
-        Binding("enter", "keep", "Save", key_display="enter", priority=True),
+        Binding("enter", "keep", "Save", priority=True),
         Binding("s", "stop", "Stop"),
         Binding("question_mark", "words", "Words", key_display="?"),
         Binding("f1", "help", "Help", key_display="F1", priority=True),

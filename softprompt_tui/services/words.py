@@ -37,7 +37,7 @@ WORDS = (
     Word(("left",), "The time until the last step, at the speed of now."),
     Word(
         ("restart", "restarts"),
-        "Another start, from other noise. All restarts train together, and the best one is saved.",
+        "Another start, from other noise. All train together, and the best is saved.",
     ),
     Word(
         ("composed",),
@@ -96,7 +96,7 @@ WORDS = (
     Word(("trained", "settings"), "How the soft prompt was made. Settings at their defaults are not listed."),
     Word(("warnings",), "What to know before you use the soft prompt, such as a prompt that was cut."),
     Word(("versions",), "The versions of the packages that trained it."),
-    Word(("varied", "mixed", "ported", "trained from"), "The soft prompts from which this one was made."),
+    Word(("mixed", "ported"), "The soft prompts from which this one was made."),
     Word(
         ("file", "format", "part", "with", "sha256", "file says"),
         "The file that the soft prompt was imported from, and what the file claims.",
@@ -115,7 +115,7 @@ PANE_WORDS = {
     "readout": ("readout", "soft", "as text", "hard", "floor", "cosine", "composed", "soft token"),
     "detail": (
         "model", "soft tokens", "similarity", "composed", "worst", "floor", "hidden-state", "readout", "hard readout",
-        "trained", "created", "varied", "file", "tags", "warnings", "versions", "id", "sweep", "state",
+        "trained", "created", "mixed", "file", "tags", "warnings", "versions", "id", "sweep", "state",
     ),
     "library": ("name", "k", "similarity", "composed", "model", "tags", "age", "readout"),
     "compose": ("fidelity", "floor", "tokens", "to the other text", "soft token"),

@@ -118,9 +118,9 @@ class DirectoryList(Table):
     def describe_filter(self) -> str:
         """Say which names are shown."""
         files = sum(not item.is_folder for item in self._all_items)
-        kinds = (
-            "folders" if self.only_folders else "all files" if self.shows_all_files else "files that can be imported"
-        )
+        kinds = "all files" if self.shows_all_files else "files to import"
+        if self.only_folders:
+            kinds = "folders"
         if self.filter_text:
             return f"{kinds} with {self.filter_text!r}: {len(self._items)}"
         hidden = len(self._all_items) - len(self._items)

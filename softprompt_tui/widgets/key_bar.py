@@ -26,10 +26,12 @@ class ShownKey(NamedTuple):
 
 
 FOLLOWS = {"ctrl+x": "ctrl+t"}  # text fields bind ctrl+x themselves, which would put it first
+IF_ROOM = ("question_mark",)  # shown last, and only beside all other keys
 
 
 def _after_others(keys: list[ShownKey]) -> list[ShownKey]:
-    """Return the keys with those of FOLLOWS right after the key that they follow."""
+    """Return the keys with those of FOLLOWS right after the key that they follow, and those of IF_ROOM at the end."""
+    keys = sorted(keys, key=lambda shown: shown.key in IF_ROOM)
     for key, before in FOLLOWS.items():
         moved = [shown for shown in keys if shown.key == key]
         rest = [shown for shown in keys if shown.key != key]
@@ -90,14 +92,16 @@ class KeyBar(Widget):
 
     def render(self) -> Text:
         line = Text(end="")
+        right = Text("▏", self.get_component_rich_style("key-bar--edge"))
+        if self.palette is not None and self._has_room:
+            right.append_text(self._render_key(self.palette, compact=True))
         for key in self.shown:
             text = self._render_key(key)
-            if line.cell_len + len(text.plain.rstrip()) > self.size.width:  # a key that is cut helps nobody
+            room = self.size.width - (right.cell_len if key.key in IF_ROOM and self.palette else 0)
+            if line.cell_len + len(text.plain.rstrip()) > room:  # a key that is cut helps nobody
                 break
             line.append_text(text)
         if self.palette is not None and self._has_room:
-            right = Text("▏", self.get_component_rich_style("key-bar--edge"))
-            right.append_text(self._render_key(self.palette, compact=True))
             if line.cell_len + right.cell_len <= self.size.width:
                 line.pad_right(self.size.width - right.cell_len - line.cell_len)
                 line.append_text(right)
