@@ -47,8 +47,8 @@ WORDS = (
     Word(("worst",), "The lowest of the similarities inside sentences. composed is their mean."),
     Word(
         ("floor",),
-        "The similarity that you get without training. Of a composition: your prompt without the words around it. Of a "
-        "readout: the first words of your prompt, in as many tokens. A good result is well above it.",
+        "The similarity that you get without training: of your prompt without the words around it (composition), or of "
+        "its first words in as many tokens (readout). A good result is well above it.",
     ),
     Word(
         ("fidelity",),

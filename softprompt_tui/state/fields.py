@@ -62,9 +62,7 @@ PROMPT_FIELDS = {
 MORE_FIELDS = {
     "name": Field("name", "name in the library", "empty: made from the prompt"),
     "restarts": Field("restarts", "trained together; the best one is saved", f"1 to {MAX_RESTARTS}", "1"),
-    "rate": Field(
-        "rate", "learning rate, in std of token embeddings", "more than 0, at most 100", f"{TrainConfig.rate:g}"
-    ),
+    "rate": Field("rate", "learning rate, in std of token embeddings", "up to 100", f"{TrainConfig.rate:g}"),
     "init": Field(
         "init",
         "where the soft tokens start",

@@ -101,10 +101,9 @@ class KeyBar(Widget):
             if line.cell_len + len(text.plain.rstrip()) > room:  # a key that is cut helps nobody
                 break
             line.append_text(text)
-        if self.palette is not None and self._has_room:
-            if line.cell_len + right.cell_len <= self.size.width:
-                line.pad_right(self.size.width - right.cell_len - line.cell_len)
-                line.append_text(right)
+        if self.palette is not None and self._has_room and line.cell_len + right.cell_len <= self.size.width:
+            line.pad_right(self.size.width - right.cell_len - line.cell_len)
+            line.append_text(right)
         return line
 
     @property
