@@ -25,6 +25,8 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         "contexts, device, model.",
         (
             ("ctrl+t", "train the prompt"),
+            ("F7", "sweep: 1 to 16 soft tokens at once"),
+            ("F8", "all other settings"),
             ("up down", "in the first or last line: prompt history"),
             ("tab enter", "go to the next field; left, right, space or a first letter choose a value"),
             ("ctrl+l", "select all"),
@@ -34,8 +36,6 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
             ("ctrl+w alt+d", "delete the word before or after the cursor"),
             ("ctrl+a ctrl+e", "start and end of the line"),
             ("ctrl+u ctrl+k", "delete to the start or end of the line"),
-            ("F7", "sweep: 1 to 16 soft tokens at once"),
-            ("F8", "all other settings"),
         ),
     ),
     "loss": (

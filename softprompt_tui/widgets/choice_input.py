@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
 from softprompt_tui.state.fields import Field
-from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.line_input import LineInput, is_alt_key
 
 _EDITS = ("delete_", "cursor_", "cut", "clear_all", "select_all", "home", "end", "paste")
 
@@ -79,7 +79,7 @@ class ChoiceInput(LineInput):
         return [value for value in values if value.startswith(character.lower())]
 
     async def _on_key(self, event: events.Key) -> None:
-        if self.is_text or not event.is_printable or event.character is None:
+        if self.is_text or is_alt_key(event) or not event.is_printable or event.character is None:
             return
         event.prevent_default()  # otherwise Textual also passes the key to Input
         if not self.check_consume_key(event.key, event.character):

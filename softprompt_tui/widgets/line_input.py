@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 MAX_UNDO = 200  # steps; a line is short
+
+
+def is_alt_key(event: events.Key) -> bool:
+    """Return whether a letter came with alt. A terminal sends it like the letter, after an escape."""
+    return event.key.startswith("alt+")
 
 
 class LineInput(Input):
@@ -33,6 +39,10 @@ class LineInput(Input):
         if not (is_letter and before and before == self._word):
             self._undo = (*self._undo, before)[-MAX_UNDO:]
         self._word, self._redo = after if is_letter else "", ()
+
+    async def _on_key(self, event: events.Key) -> None:
+        if is_alt_key(event):
+            event.prevent_default()  # otherwise Textual also types the letter
 
     def action_clear_all(self) -> None:
         self.value = ""

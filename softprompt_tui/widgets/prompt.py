@@ -22,7 +22,7 @@ from softprompt_tui.state.fields import PROMPT_FIELDS as FIELDS
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.device_field import DeviceField
 from softprompt_tui.widgets.field_help import FieldHelp
-from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.line_input import LineInput, is_alt_key
 from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class Editor(TextArea):
         await self.screen.run_action("train")
 
     async def _on_key(self, event: events.Key) -> None:
+        if is_alt_key(event):
+            event.prevent_default()  # otherwise Textual also types the letter
+            return
         row = self.wrapped_document.location_to_offset(self.cursor_location).y
         if event.key == "up" and row == 0:
             self.post_message(self.Recalled(-1))

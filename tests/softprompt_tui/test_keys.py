@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.text import Text
+from textual.events import Key
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input
 
@@ -97,6 +98,24 @@ def test_a_word_can_be_skipped_or_deleted_forward() -> None:
                 "f2", "ctrl+g", *"a red fox", "ctrl+a", *keys, "f5", "ctrl+g", *"a red fox", "ctrl+a", *keys
             )
             assert (pane.editor.text, d.app.main.compose_pane.composition) == texts
+
+    run_scene(scene)
+
+
+@pytest.mark.parametrize(("letter", "text"), [("d", "a red "), ("z", "a red fox")])
+def test_a_letter_with_alt_is_not_typed(letter: str, text: str) -> None:
+    """A terminal sends it like the letter, after an escape; Textual's parser keeps the letter in the event."""
+
+    async def scene(d: Session) -> None:
+        pane = d.app.main.prompt_pane
+        for key, typed in (("f2", lambda: pane.editor.text), ("f5", lambda: d.app.main.compose_pane.composition)):
+            await d.pilot.press(key, "ctrl+g", *"a red fox", "ctrl+left")
+            event = Key(f"alt+{letter}", letter)
+            event.set_sender(d.app)
+            d.app._driver.send_message(event)  # type: ignore[union-attr]
+            await d.pilot.press("end", "!")
+            await d.until(lambda typed=typed: typed().endswith("!"))
+            assert typed() == f"{text}!"
 
     run_scene(scene)
 
