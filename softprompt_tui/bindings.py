@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-PANE_ACTIONS = {"help", "pane", "plot", "train", "sweep", "more", "models", "harden", "copy_hard"}
+PANE_ACTIONS = {"help", "words", "pane", "plot", "train", "sweep", "more", "models", "harden", "copy_hard"}
 MAIN_BINDINGS: list[BindingType] = [
-    Binding("question_mark", "help", "Help", show=False),
     Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
     Binding("f3", "plot", "Plot", show=False, priority=True),
     Binding("f4", "pane('library')", "Library", show=False, priority=True),
@@ -16,6 +15,7 @@ MAIN_BINDINGS: list[BindingType] = [
     Binding("ctrl+t", "train", "Train"),
     Binding("ctrl+x", "stop_run", "Stop this", priority=True),
     Binding("f7", "sweep", "Sweep", show=False, priority=True),
+    Binding("question_mark", "words", "Words", key_display="?"),
     Binding("f1", "help", "Help", key_display="F1", priority=True),
     Binding("ctrl+q", "app.leave", "Quit"),  # no priority: right after ctrl+t, it must ask about that run
     Binding("f8", "more", "Settings", show=False, priority=True),

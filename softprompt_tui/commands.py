@@ -28,6 +28,7 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
         yield SystemCommand(f"Go to {name}", key, partial(main.action_pane, name))
     yield SystemCommand("Show the full curve", "F3", main.action_plot)
     yield SystemCommand("All training settings", "F8", main.action_more)
+    yield SystemCommand("Explain the words on the screen", "?", main.action_words)
     yield SystemCommand("Models: choose, pull, delete", "ctrl+o", main.action_models)
     yield SystemCommand("Notify when a long run ends", main.bell.describe(), main.choose_bell)
     library, runs = main.library_pane, main.runs_pane

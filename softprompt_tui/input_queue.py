@@ -169,8 +169,11 @@ def _has_work(node: DOMNode) -> bool:
 
 def _is_text(event: Message, focused: Widget | None) -> bool:
     """Return whether the focused field inserts the event as text instead of running a binding."""
-    is_text = isinstance(event, Paste) or (isinstance(event, Key) and event.is_printable)
-    return is_text and isinstance(focused, (Input, TextArea))
+    if not isinstance(focused, (Input, TextArea)):
+        return False
+    if isinstance(event, Key):
+        return event.is_printable and focused.check_consume_key(event.key, event.character)
+    return isinstance(event, Paste)
 
 
 def _is_typing(event: Message, focused: Widget | None) -> bool:

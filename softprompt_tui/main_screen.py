@@ -723,6 +723,12 @@ class MainScreen(Screen[None]):
 
         self.app.push_screen(HelpScreen(focused_pane(self.focused)))
 
+    def action_words(self) -> None:
+        from softprompt_tui.screens.help import focused_pane
+        from softprompt_tui.screens.words import WordsScreen
+
+        self.app.push_screen(WordsScreen(focused_pane(self.focused)))
+
 
 def _has_chosen_selection(field: Input | TextArea) -> bool:
     """Return whether the user has selected text. Moving to a field selects all of it, which does not count."""

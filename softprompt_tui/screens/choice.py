@@ -15,20 +15,22 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.widgets.key_bar import DialogKeys
 
 
 class ChoiceScreen(ModalScreen[str]):
     """Offers a list of choices. Returns the chosen text, or "" on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss('')", "Cancel"),
+        Binding("enter", "take", "Choose", key_display="enter", priority=True),
         Binding("j", "move(1)", show=False),
         Binding("k", "move(-1)", show=False),
     ]
 
     def __init__(self, question: str, choices: Sequence[str], escape_meaning: str) -> None:
         super().__init__(classes="dialog")
-        self.question, self.choices, self.escape_meaning = question, choices, escape_meaning
+        self.question, self.choices = question, choices
+        self._bindings.bind("escape", "dismiss('')", escape_meaning, key_display="esc")
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -38,10 +40,13 @@ class ChoiceScreen(ModalScreen[str]):
                 compact=True,
                 markup=False,
             )
-            yield Static(f"enter selects, escape: {self.escape_meaning}", classes="keys", markup=False)
+            yield DialogKeys()
 
     def on_mount(self) -> None:
         self.query_one(OptionList).highlighted = 0
+
+    def action_take(self) -> None:
+        self.query_one(OptionList).action_select()
 
     def action_move(self, rows: int) -> None:
         choices = self.query_one(OptionList)

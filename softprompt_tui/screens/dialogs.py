@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from softprompt.errors import EntryChanged, EntryNotFound, SoftPromptError
 from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
+from softprompt_tui.widgets.key_bar import DialogKeys
+from softprompt_tui.widgets.line_input import LineInput
 
 if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
@@ -54,7 +55,10 @@ class AskText(ModalScreen[str | None]):
     `trouble` says why `value` was refused, or is "".
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "take", "OK", key_display="enter", priority=True),
+        Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
+    ]
 
     def __init__(self, question: str, value: str = "", trouble: str = "") -> None:
         super().__init__(classes="dialog")
@@ -63,13 +67,13 @@ class AskText(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
-            yield Input(strip_control_chars(self.value), compact=True, select_on_focus=True)
+            yield LineInput(strip_control_chars(self.value), compact=True, select_on_focus=True)
             if self.trouble:
                 yield Static(sanitize(self.trouble), id="trouble", markup=False)
-            yield Static("enter confirms, escape cancels", classes="keys", markup=False)
+            yield DialogKeys()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value)
+    def action_take(self) -> None:
+        self.dismiss(self.query_one(LineInput).value)
 
 
 class AskKey(ModalScreen[str]):
@@ -77,20 +81,12 @@ class AskKey(ModalScreen[str]):
 
     def __init__(self, question: str, answers: Sequence[tuple[str, str]]) -> None:
         super().__init__(classes="dialog")
-        self.question, self.answers = question, answers
+        self.question = question
+        for key, meaning in answers:
+            self._bindings.bind(key, f"dismiss('{key}')", meaning, key_display=key)
+        self._bindings.bind("escape", "dismiss('')", "cancel", key_display="esc")
 
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
-            yield Static(
-                "\n".join(f"{key}  {meaning}" for key, meaning in (*self.answers, ("escape", "cancel"))),
-                classes="keys",
-                markup=False,
-            )
-
-    def on_key(self, event: events.Key) -> None:
-        event.stop()
-        if event.key == "escape":
-            self.dismiss("")
-        elif event.key in dict(self.answers):
-            self.dismiss(event.key)
+            yield DialogKeys(in_rows=True)

@@ -11,6 +11,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from softprompt_tui.widgets.key_bar import DialogKeys
+
 PORT, ASSIGN = "port", "assign"
 
 
@@ -23,9 +25,9 @@ class EntryDetailsScreen(ModalScreen[str]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,q", "dismiss('')", "Back"),
-        Binding("p", f"choose('{PORT}')", "Port"),
-        Binding("a", f"choose('{ASSIGN}')", "Assign"),
+        Binding("p", f"choose('{PORT}')", "Train again for another model"),
+        Binding("a", f"choose('{ASSIGN}')", "Say which model it belongs to"),
+        Binding("escape,enter,q", "dismiss('')", "Back", key_display="esc"),
     ]
 
     def __init__(self, facts: RenderableType, no_port: str, can_assign: bool) -> None:
@@ -36,10 +38,9 @@ class EntryDetailsScreen(ModalScreen[str]):
         with Vertical(classes="wide"):
             with VerticalScroll():
                 yield Static(self.facts, id="detail-text", markup=False)
-            keys = ["p  train it again for another model (port)" if not self.no_port else f"no port: {self.no_port}"]
-            if self.can_assign:
-                keys.append("a  say which model it belongs to (assign)")
-            yield Static("\n".join((*keys, "escape  back")), classes="keys", markup=False)
+            if self.no_port:
+                yield Static(f"no port: {self.no_port}", classes="keys", markup=False)
+            yield DialogKeys()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "choose" or (self.can_assign if parameters == (ASSIGN,) else not self.no_port)

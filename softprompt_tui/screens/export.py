@@ -17,13 +17,24 @@ from softprompt.formats.writers.programs import PROGRAMS
 from softprompt.text_states import KNOWN_ENCODERS
 from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
 from softprompt_tui.screens.file_picker import FilePickerScreen, abbreviate_home
+from softprompt_tui.state.fields import Field
+from softprompt_tui.widgets.field_help import FieldHelp
+from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
+from softprompt_tui.widgets.line_input import LineInput
 
 COLUMNS = (
     Column("for", 12),
     Column("file", 16, from_width=60),
     Column("", 0, tone=lambda words: "good" if words.startswith("fits") else ""),
 )
+
+PROGRAM = Field("for", "the program that is to read the file", "up and down choose", next(iter(PROGRAMS)))
+FIELDS = {
+    "out": Field("to", "where to write", "a folder, or a file name"),
+    "other": Field("with", "for SDXL: the other half of the pair", "a name in the library"),
+    "token": Field("as", "for diffusers: the word to type in a prompt", "one word", "<name>"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,10 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "Cancel"),
-        Binding("ctrl+s", "take", "Write", priority=True),
-        Binding("ctrl+f", "folder", "Folder", priority=True),
+        Binding("enter,ctrl+s", "take", "Write", key_display="enter", priority=True),
+        Binding("ctrl+f", "folder", "Choose the folder", priority=True),
+        Binding("tab", "app.field(1)", "Next", priority=True),
+        Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
     ]
 
     def __init__(
@@ -69,21 +81,16 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
             yield Static(self.heading, markup=False)
             yield Table(COLUMNS, id="programs")
             typed = self.refused or ExportRequest("", abbreviate_home(self.folder))
-            for name, label, value, placeholder in (
-                ("out", "to", typed.out, "a folder or a file name"),
-                ("other", "with", typed.other, "SDXL: name of the other half"),
-                ("token", "as", typed.token, "diffusers: the word, <name> by default"),
-            ):
+            for name, field in FIELDS.items():
                 with Horizontal(classes="fields"):
-                    yield Label(f"{label:<4}")
-                    yield Input(
-                        strip_control_chars(value), id=name, compact=True, select_on_focus=True, placeholder=placeholder
-                    )
+                    yield Label(f"{field.label:<4}")
+                    value = strip_control_chars(getattr(typed, name))
+                    yield LineInput(value, id=name, compact=True, select_on_focus=True)
             if self.trouble:
                 yield Static(sanitize(self.trouble), id="trouble", markup=False)
-            yield Static(
-                "enter or ctrl+s writes it, ctrl+f picks a folder, escape cancels", classes="keys", markup=False
-            )
+            with Vertical(classes="footer"):
+                yield FieldHelp(id="meaning")
+                yield DialogKeys()
 
     def on_mount(self) -> None:
         table = self.query_one(Table)
@@ -98,10 +105,9 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         if isinstance(event, Table.Chosen):
             self.action_take()
 
-    @on(Input.Submitted)
-    def _submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.action_take()
+    def on_descendant_focus(self) -> None:
+        name = self.focused.id if self.focused else None
+        self.query_one(FieldHelp).show(FIELDS.get(name or "", PROGRAM))
 
     @work(group="dialogs")
     async def action_folder(self) -> None:

@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.rendering.grid import label_grid
+from softprompt_tui.widgets.key_bar import DialogKeys
 
 Keys = tuple[tuple[str, str], ...]
 
@@ -24,10 +25,17 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         "contexts, device, model.",
         (
             ("ctrl+t", "train the prompt"),
-            ("up down", "in the first or last line: prompt history"),
-            ("tab enter", "go to the next field"),
             ("F7", "sweep: 1 to 16 soft tokens at once"),
             ("F8", "all other settings"),
+            ("up down", "in the first or last line: prompt history"),
+            ("tab enter", "go to the next field; left, right, space or a first letter choose a value"),
+            ("ctrl+l", "select all"),
+            ("ctrl+g", "clear all; ctrl+z brings it back"),
+            ("ctrl+z ctrl+y", "undo, redo"),
+            ("ctrl+left right", "a word back or forward; alt+b and alt+f too"),
+            ("ctrl+w alt+d", "delete the word before or after the cursor"),
+            ("ctrl+a ctrl+e", "start and end of the line"),
+            ("ctrl+u ctrl+k", "delete to the start or end of the line"),
         ),
     ),
     "loss": (
@@ -135,7 +143,8 @@ PANE_HELP["models"] = (
     ),
 )
 GLOBAL_KEYS: Keys = (
-    ("F1 ?", "help"),
+    ("F1", "help"),
+    ("?", "explain the words on the screen, where no text field has the focus"),
     ("F2", "prompt"),
     ("F3", "full loss curve"),
     ("F4", "library"),
@@ -163,7 +172,9 @@ def focused_pane(focused: Widget | None) -> str:
 
 
 class HelpScreen(ModalScreen[None]):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,question_mark,q,enter", "dismiss", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f1,q,enter", "dismiss", "Back", key_display="esc"),
+    ]
 
     def __init__(self, pane: str) -> None:
         super().__init__(classes="dialog")
@@ -178,6 +189,7 @@ class HelpScreen(ModalScreen[None]):
             Text("\nEverywhere\n", "bold"),
             label_grid(GLOBAL_KEYS, "bold"),
         )
-        with Vertical(), VerticalScroll():
-            yield Static(text, id="help-text", markup=False)
-            yield Static("escape goes back", classes="keys", markup=False)
+        with Vertical():
+            with VerticalScroll():
+                yield Static(text, id="help-text", markup=False)
+            yield DialogKeys()

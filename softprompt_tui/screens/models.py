@@ -21,6 +21,7 @@ from softprompt_tui.rendering.download import draw_bar, format_progress, format_
 from softprompt_tui.rendering.numbers import format_bytes, format_duration
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
@@ -74,7 +75,8 @@ class ModelsScreen(ModalScreen[None]):
         Binding("x", f"act('{OnModel.CANCEL}')", "Cancel"),
         Binding("d", f"act('{OnModel.DELETE}')", "Delete"),
         Binding("slash", "search", "Find", key_display="/"),
-        Binding("f1,question_mark", "help", "Help", key_display="F1"),
+        Binding("question_mark", "words", "Words", key_display="?"),
+        Binding("f1", "help", "Help", key_display="F1"),
         Binding("escape", "back", "Back", key_display="esc"),
         Binding("ctrl+o", "dismiss", show=False),
         Binding("ctrl+q", "app.leave", "Quit", show=False),
@@ -269,6 +271,9 @@ class ModelsScreen(ModalScreen[None]):
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen("models"))
+
+    def action_words(self) -> None:
+        self.app.push_screen(WordsScreen("models"))
 
     def action_back(self) -> None:
         """End the search, or close the screen."""

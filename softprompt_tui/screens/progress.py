@@ -12,12 +12,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.widgets.key_bar import DialogKeys
 
 
 class ProgressScreen(ModalScreen[None]):
     """Runs `work`, then closes with `result` or `error` set. Escape cancels."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", "Cancel", key_display="esc")]
 
     def __init__(self, message: str, work: Coroutine[Any, Any, Any]) -> None:
         super().__init__(classes="dialog")
@@ -28,7 +29,7 @@ class ProgressScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(f"{sanitize(self.message)} …", markup=False)
-            yield Static("escape cancels", classes="keys", markup=False)
+            yield DialogKeys()
 
     def on_mount(self) -> None:
         self.run_worker(self._run(), group="busy", exclusive=True)

@@ -19,6 +19,7 @@ from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
+from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.themes import plot_palette
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
@@ -62,7 +63,8 @@ class SweepScreen(ModalScreen[None]):
         Binding("a", "all", "All"),
         Binding("enter", "keep", "Save", priority=True),
         Binding("s", "stop", "Stop"),
-        Binding("f1,question_mark", "help", "Help", key_display="F1", priority=True),
+        Binding("question_mark", "words", "Words", key_display="?"),
+        Binding("f1", "help", "Help", key_display="F1", priority=True),
         Binding("escape,f7", "dismiss", "Back", key_display="esc", priority=True),
         Binding("ctrl+q", "app.leave", "Quit", show=False),
     ]
@@ -178,6 +180,9 @@ class SweepScreen(ModalScreen[None]):
 
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen("sweep"))
+
+    def action_words(self) -> None:
+        self.app.push_screen(WordsScreen("sweep"))
 
     def action_choose(self) -> None:
         self.table.toggle_mark()

@@ -11,11 +11,13 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from softprompt_tui.widgets.key_bar import DialogKeys
+
 
 class TextScreen(ModalScreen[None]):
     """Shows `text`, from its end if `at_end`."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Back", key_display="esc")]
 
     def __init__(self, text: RenderableType, at_end: bool = False) -> None:
         super().__init__(classes="dialog")
@@ -26,6 +28,7 @@ class TextScreen(ModalScreen[None]):
             self.query_one(VerticalScroll).scroll_end(animate=False)
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="wide"), VerticalScroll():
-            yield Static(self.text, id="detail-text", markup=False)
-            yield Static("escape goes back", classes="keys", markup=False)
+        with Vertical(classes="wide"):
+            with VerticalScroll():
+                yield Static(self.text, id="detail-text", markup=False)
+            yield DialogKeys()

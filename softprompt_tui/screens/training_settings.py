@@ -8,38 +8,22 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Label
 
-from softprompt.config import TrainConfig
 from softprompt_tui.rendering.sanitize import strip_control_chars
-
-SETTINGS = {  # name: (default, meaning)
-    "name": ("", "name in the library; empty: from the prompt"),
-    "restarts": ("1", "trained together; the best one is saved"),
-    "rate": (f"{TrainConfig.rate:g}", "learning rate, in std of token embeddings"),
-    "init": ("noise", "noise, vocabulary or prompt"),
-    "objective": ("cosine", "cosine, hidden, mixed, mse, contrastive"),
-    "family": ("sd1", "for hidden, mixed: sd1, sd2, sdxl or flux"),
-    "share": ("0.3", "for mixed: weight of the hidden objective"),
-    "against": ("", "for contrastive: other prompts, split by |"),
-    "patience": ("", "stop after n steps without progress"),
-    "norms": ("held", "held: at a typical word's norm; or free"),
-    "seed": ("0", "random seed"),
-    "plain": ("no", "yes: drop weights, LoRA tags, wildcards"),
-    "long": ("refuse", "overlong prompts: refuse, chunk or cut"),
-    "precision": ("float32", "float32 or bfloat16"),
-    "hard": ("no", "hard readout too: no, yes or token count"),
-    "words": ("any", "for hard: any, ascii or dictionary words"),
-    "block": ("", "for hard: words to avoid, split by |"),
-    "sweep": ("1-16", "F7: token counts, such as 1,2,4 or 1-16"),
-}
+from softprompt_tui.state.fields import MORE_FIELDS, Field
+from softprompt_tui.widgets.choice_input import ChoiceInput
+from softprompt_tui.widgets.field_help import FieldHelp
+from softprompt_tui.widgets.key_bar import DialogKeys
+from softprompt_tui.widgets.line_input import LineInput
 
 
 class SettingsScreen(ModalScreen[dict[str, str] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "Cancel"),
-        Binding("enter", "take", "Take", priority=True),
+        Binding("enter", "take", "Apply", key_display="enter", priority=True),
+        Binding("tab", "app.field(1)", "Next", priority=True),
         Binding("ctrl+d", "usual", "Defaults", priority=True),
+        Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
     ]
 
     def __init__(self, values: dict[str, str]) -> None:
@@ -49,35 +33,46 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             with VerticalScroll(can_focus=False):
-                for name, (default, meaning) in SETTINGS.items():
+                for name, field in MORE_FIELDS.items():
                     with Horizontal(classes="fields"):
-                        label = Label(name)
+                        label = Label(field.label)
                         label.styles.width = 10
                         yield label
-                        value = strip_control_chars(self.values.get(name, default))
-                        field = Input(value, id=f"more-{name}", compact=True, select_on_focus=True)
-                        field.styles.width = 12
-                        yield field
-                        yield Label(meaning, classes="meaning")
-            yield Static("", id="meaning", markup=False)
-            yield Static(
-                "tab next, enter applies, ctrl+d restores defaults, escape cancels", classes="keys", markup=False
-            )
+                        line = _input(field, strip_control_chars(self.values.get(name, field.default)), f"more-{name}")
+                        line.styles.width = 15
+                        yield line
+                        yield Label(field.meaning, classes="meaning")
+            with Vertical(classes="footer"):
+                yield FieldHelp(id="meaning")
+                yield DialogKeys()
 
     def on_descendant_focus(self) -> None:
-        """Describe the focused field below the fields. Only narrow terminals show this line."""
-        name = (self.focused.id or "" if self.focused else "").removeprefix("more-")
-        self.query_one("#meaning", Static).update(SETTINGS[name][1] if name in SETTINGS else "")
+        self._explain()
+
+    def on_input_changed(self) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        """Explain the focused field below the fields."""
+        if isinstance(line := self.focused, Input):
+            name = (line.id or "").removeprefix("more-")
+            self.query_one(FieldHelp).show(MORE_FIELDS.get(name), line.value)
 
     def action_usual(self) -> None:
-        for name, (default, _) in SETTINGS.items():
-            self.query_one(f"#more-{name}", Input).value = default
+        for name, field in MORE_FIELDS.items():
+            self.query_one(f"#more-{name}", Input).value = field.default
 
     def action_take(self) -> None:
-        typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in SETTINGS}
+        typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE_FIELDS}
         self.dismiss(changed_settings(typed))
 
 
 def changed_settings(values: dict[str, str]) -> dict[str, str]:
     """Return the values that differ from the defaults."""
-    return {name: value for name, value in values.items() if value != SETTINGS[name][0]}
+    return {name: value for name, value in values.items() if value != MORE_FIELDS[name].default}
+
+
+def _input(field: Field, value: str, id: str) -> Input:
+    if field.choices:
+        return ChoiceInput(field, value, id)
+    return LineInput(value, id=id, compact=True, select_on_focus=True)

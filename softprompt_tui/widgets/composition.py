@@ -16,6 +16,7 @@ from softprompt_tui.messages import CompositionChanged, CompositionTrainRequeste
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.services.worker import MeasuredComposition, ReferenceText
+from softprompt_tui.widgets.line_input import LineInput
 from softprompt_tui.widgets.name_completion import NameCompletion
 
 HINT = (
@@ -38,7 +39,7 @@ class ComposePane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield NameCompletion(self._library, self._initial)
-        yield Input(id="against", compact=True, placeholder="a text to compare with")
+        yield LineInput(id="against", compact=True, placeholder="a text to compare with")
         yield Static(HINT, id="composed", markup=False)
 
     def on_mount(self) -> None:

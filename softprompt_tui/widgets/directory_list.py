@@ -1,16 +1,17 @@
-"""A list of a folder's contents, for changing folders and choosing files."""
+"""A list of a folder's contents, for changing folders and choosing files. Typing filters it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
@@ -19,6 +20,9 @@ from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 
 MAX_ITEMS = 20_000  # per folder
 UP = ".."
+# what other programs call their files; the importer reads the bytes and ignores the name
+IMPORTABLE = re.compile(r"\.(safetensors|pt|pth|bin|ckpt|png|npy|npz|zip|tar|pth\.tar-[0-9]+)$", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[ _.-]")
 COLUMNS = (
     Column("name", 0, tone=lambda name: "going" if name.endswith("/") else ""),
     Column("size", 9, right=True),
@@ -40,12 +44,17 @@ class Item:
 
 
 class DirectoryList(Table):
-    """The contents of a folder. Enter and backspace change folders; choosing a file posts FileChosen."""
+    """The contents of a folder. Enter and backspace change folders; choosing a file posts FileChosen.
+
+    Letters filter the names instead of moving the cursor.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("backspace,left,h", "up", "Up", show=False),
-        Binding("right,l", "choose", "Into", show=False),
-        Binding("space", "mark", "Mark", show=False),
+        Binding("space", "mark", "Mark"),
+        Binding("backspace", "erase", "Delete letter", show=False),
+        Binding("backspace,left", "up", "Up", key_display="←"),
+        Binding("right", "choose", "Into", show=False),
+        Binding("escape", "end_filter", "Show all names", key_display="esc"),
     ]
 
     class FileChosen(Message):
@@ -58,12 +67,19 @@ class DirectoryList(Table):
             super().__init__()
             self.folder, self.error = folder, error
 
+    class Filtered(Message):
+        """Other names are shown."""
+
     def __init__(self, folder: Path, only_folders: bool = False, id: str | None = None) -> None:
         super().__init__(COLUMNS, "Nothing to show here.", id=id)
         self.folder, self.only_folders = folder, only_folders
-        self._items: list[Item] = []
+        self.filter_text, self.shows_all_files = "", False
+        self._all_items: list[Item] = []
+        self._items: list[Item] = []  # those that pass the filters
 
     def on_mount(self) -> None:
+        for letter in "jkgG":
+            self._bindings.key_to_bindings.pop(letter, None)
         self.go(self.folder)
 
     @work(exclusive=True, group="folder")
@@ -76,12 +92,41 @@ class DirectoryList(Table):
                 self.Listed(self.folder, f"cannot list {folder}: {getattr(error, 'strerror', None) or error}")
             )
             return
-        self.folder, self._items = folder, items
+        self.folder, self._all_items, self.filter_text = folder, items, ""
         self.marked.clear()
-        cursor = next((i for i, item in enumerate(items) if item.name == to), 0)
-        self.reset(len(items), cursor)
-        self._fill_page(cursor // PAGE_ROWS)
+        self._list(to)
         self.post_message(self.Listed(folder, f"showing only {MAX_ITEMS:,} names" if len(items) > MAX_ITEMS else ""))
+
+    def _list(self, to: str) -> None:
+        """List what passes the filters, with the cursor on the item `to` or at the top."""
+        self._items = [item for item in self._all_items if self._is_shown(item)]
+        cursor = next((i for i, item in enumerate(self._items) if item.name == to), 0)
+        self.reset(len(self._items), cursor)
+        self._fill_page(cursor // PAGE_ROWS)
+        self.refresh_bindings()
+        self.post_message(self.Filtered())
+
+    def _is_shown(self, item: Item) -> bool:
+        """Return whether an item passes the filters. Marked files always do."""
+        if item.name in self.marked:
+            return True
+        text, name = self.filter_text.casefold(), item.name.casefold()
+        if text and (item.name == f"{UP}/" or (text not in name and text not in _SEPARATORS.sub("", name))):
+            return False
+        return item.is_folder or self.shows_all_files or IMPORTABLE.search(name) is not None
+
+    def describe_filter(self) -> str:
+        """Say which names are shown."""
+        files = sum(not item.is_folder for item in self._all_items)
+        kinds = "all files" if self.shows_all_files else "files to import"
+        if self.only_folders:
+            kinds = "folders"
+        if self.filter_text:
+            return f"{kinds} with {self.filter_text!r}: {len(self._items)}"
+        hidden = len(self._all_items) - len(self._items)
+        if hidden:
+            return f"{kinds}: {files - hidden} of {files}"
+        return f"{kinds}; type a part of a name to filter"
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:
@@ -107,6 +152,9 @@ class DirectoryList(Table):
 
     def mark_again(self, names: Collection[str]) -> None:
         """Put the cursor on a single name, or mark several."""
+        if not {item.name.rstrip("/") for item in self._items} >= set(names):
+            self.shows_all_files = True
+            self._list("")
         found = [i for i, item in enumerate(self._items) if item.name.rstrip("/") in names]
         if len(found) > 1:
             self.marked |= {self._items[i].name for i in found}
@@ -116,6 +164,33 @@ class DirectoryList(Table):
 
     def action_up(self) -> None:
         self.go(self.folder.parent, f"{self.folder.name}/")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        if action in ("erase", "end_filter"):
+            return bool(self.filter_text)
+        return action != "mark" or not self.only_folders
+
+    def on_key(self, event: events.Key) -> None:
+        """Add a typed letter to the filter. A slash or a tilde begins a path, which the dialog takes."""
+        character = event.character
+        if event.is_printable and character is not None and not character.isspace() and character not in "/~":
+            event.stop()
+            self._filter(self.filter_text + character)
+
+    def action_erase(self) -> None:
+        self._filter(self.filter_text[:-1])
+
+    def action_end_filter(self) -> None:
+        self._filter("")
+
+    def _filter(self, text: str) -> None:
+        self.filter_text = text
+        self._list(self.current)
+
+    def show_all_files(self, shows_all: bool) -> None:
+        """List all files, or only those that can be imported."""
+        self.shows_all_files = shows_all
+        self._list(self.current)
 
     def action_mark(self) -> None:
         if not self.current.endswith("/"):

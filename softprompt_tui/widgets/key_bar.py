@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from rich.text import Text
 from textual import events
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
@@ -25,10 +26,12 @@ class ShownKey(NamedTuple):
 
 
 FOLLOWS = {"ctrl+x": "ctrl+t"}  # text fields bind ctrl+x themselves, which would put it first
+IF_ROOM = ("question_mark",)  # shown last, and only beside all other keys
 
 
-def _in_order(keys: list[ShownKey]) -> list[ShownKey]:
-    """Return the keys with those of FOLLOWS right after the key that they follow."""
+def _after_others(keys: list[ShownKey]) -> list[ShownKey]:
+    """Return the keys with those of FOLLOWS right after the key that they follow, and those of IF_ROOM at the end."""
+    keys = sorted(keys, key=lambda shown: shown.key in IF_ROOM)
     for key, before in FOLLOWS.items():
         moved = [shown for shown in keys if shown.key == key]
         rest = [shown for shown in keys if shown.key != key]
@@ -52,6 +55,7 @@ class KeyBar(Widget):
         .key-bar--hovered { background: $block-hover-background; }
     }
     """
+    is_in_dialog: ClassVar[bool] = False  # then the keys need as many lines as they take
     compact = reactive(False)
     hovered: reactive[ShownKey | None] = reactive(None)
 
@@ -67,36 +71,39 @@ class KeyBar(Widget):
     def _show(self, screen: Screen[object]) -> None:
         if not (self.app.app_focus and self.is_attached and screen is self.screen):
             return
-        has_dialog = self.app.screen is not self.screen
         by_action: dict[str, ShownKey] = {}
         palette = None
-        for active in screen.active_bindings.values():
+        # with a dialog open, the keys of the screen below it do nothing
+        for active in screen.active_bindings.values() if self.app.screen is self.screen else ():
             binding = active.binding
             shown = ShownKey(
                 binding.key, self.app.get_key_display(binding), binding.description, active.enabled, active.tooltip
             )
-            # with a dialog open, a screen action would run on the dialog
-            if binding.show and not (has_dialog and binding.action.startswith("screen.")):
+            if binding.show:
                 by_action.setdefault(binding.action, shown)
             if binding.key == self.app.COMMAND_PALETTE_BINDING:
                 palette = shown._replace(tooltip=active.tooltip or binding.description)
-        if (shown_now := _in_order(list(by_action.values()))) != self.shown or palette != self.palette:
+        if (shown_now := self._in_order(list(by_action.values()))) != self.shown or palette != self.palette:
             self.shown, self.palette = shown_now, palette
-            self.refresh()
+            self.refresh(layout=self.is_in_dialog)
+
+    def _in_order(self, keys: list[ShownKey]) -> list[ShownKey]:
+        return _after_others(keys)
 
     def render(self) -> Text:
         line = Text(end="")
+        right = Text("▏", self.get_component_rich_style("key-bar--edge"))
+        if self.palette is not None and self._has_room:
+            right.append_text(self._render_key(self.palette, compact=True))
         for key in self.shown:
             text = self._render_key(key)
-            if line.cell_len + len(text.plain.rstrip()) > self.size.width:  # never show part of a key
+            room = self.size.width - (right.cell_len if key.key in IF_ROOM and self.palette else 0)
+            if line.cell_len + len(text.plain.rstrip()) > room:  # never show part of a key
                 break
             line.append_text(text)
-        if self.palette is not None and self._has_room:
-            right = Text("▏", self.get_component_rich_style("key-bar--edge"))
-            right.append_text(self._render_key(self.palette, compact=True))
-            if line.cell_len + right.cell_len <= self.size.width:
-                line.pad_right(self.size.width - right.cell_len - line.cell_len)
-                line.append_text(right)
+        if self.palette is not None and self._has_room and line.cell_len + right.cell_len <= self.size.width:
+            line.pad_right(self.size.width - right.cell_len - line.cell_len)
+            line.append_text(right)
         return line
 
     @property
@@ -115,8 +122,8 @@ class KeyBar(Widget):
             text.stylize(self.get_component_rich_style("key-bar--hovered"))
         return text
 
-    def _find_key(self, x: int) -> ShownKey | None:
-        """Return the key at column `x`."""
+    def _find_key(self, x: int, y: int) -> ShownKey | None:  # noqa: ARG002  # a dialog has several lines
+        """Return the key at column `x` and line `y`."""
         if self.palette is not None and self._has_room:
             palette_start = self.size.width - self._render_key(self.palette, compact=True).cell_len
             if x >= palette_start:
@@ -129,7 +136,7 @@ class KeyBar(Widget):
         return None
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        pressed = self._find_key(event.x)
+        pressed = self._find_key(event.x, event.y)
         if pressed is None:
             return
         if pressed.enabled:
@@ -138,8 +145,64 @@ class KeyBar(Widget):
             self.app.bell()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        self.hovered = self._find_key(event.x)
+        self.hovered = self._find_key(event.x, event.y)
         self.tooltip = self.hovered.tooltip if self.hovered else None
 
     def on_leave(self) -> None:
         self.hovered = None
+
+
+class DialogKeys(KeyBar):
+    """The last lines of a dialog: its keys, on as many lines as they take, or one below the other with `in_rows`."""
+
+    is_in_dialog = True
+    DEFAULT_CSS = """
+    DialogKeys { dock: bottom; height: auto; margin: 1 0 0 0; background: transparent; }
+    """
+
+    def __init__(self, in_rows: bool = False) -> None:
+        super().__init__()
+        self.in_rows = in_rows
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+        return len(self._lines(width))
+
+    def _in_order(self, keys: list[ShownKey]) -> list[ShownKey]:
+        """Return the keys in the order in which the dialog binds them, after those of the focused widget."""
+        own = list(self.screen._bindings.key_to_bindings)
+        return sorted(keys, key=lambda shown: own.index(shown.key) if shown.key in own else -1)
+
+    def _lines(self, width: int) -> list[list[ShownKey]]:
+        lines: list[list[ShownKey]] = [[]]
+        used = 0
+        for key in self.shown:
+            cells = self._render_key(key).cell_len
+            if lines[-1] and (self.in_rows or used + cells > width):
+                lines.append([])
+                used = 0
+            lines[-1].append(key)
+            used += cells
+        return lines
+
+    def _render_key(self, key: ShownKey, compact: bool = False) -> Text:  # noqa: ARG002
+        widest = max((len(shown.display) for shown in self.shown), default=0) if self.in_rows else 0
+        parts = (
+            (f"{key.display:<{widest}} ", self.get_component_rich_style("key-bar--key")),
+            (f"{' ' * self.in_rows}{key.description}  ", self.get_component_rich_style("key-bar--words")),
+        )
+        text = Text.assemble(*parts)
+        if key == self.hovered:
+            text.stylize(self.get_component_rich_style("key-bar--hovered"))
+        return text
+
+    def render(self) -> Text:
+        lines = [Text().join(map(self._render_key, line)) for line in self._lines(self.size.width)]
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+
+    def _find_key(self, x: int, y: int) -> ShownKey | None:
+        lines, end = self._lines(self.size.width), 0
+        for key in lines[y] if y < len(lines) else ():
+            end += self._render_key(key).cell_len
+            if x < end:
+                return key
+        return None

@@ -18,6 +18,7 @@ from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.line_input import LineInput
 
 GOOD_SIMILARITY = 0.99  # higher similarities are highlighted
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
@@ -103,7 +104,7 @@ class LibraryPane(Vertical):
         self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
-        search = Input(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
+        search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
         search.display = False
         yield search
         yield Table(COLUMNS, EMPTY, id="entries", details=DETAILS)

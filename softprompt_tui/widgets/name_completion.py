@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntrySummary, Library
 from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.widgets.line_input import LineInput
 
 MAX_CANDIDATES = 6
 MAX_SUGGESTED = 30  # some may have names that cannot be shown
@@ -24,7 +25,7 @@ _OPEN_BRACKET = re.compile(r"(?<!\\)\[[^\[\]]*$")
 MAX_PROMPT_LENGTH = 200  # characters; the line itself cuts it
 
 
-class CompositionInput(Input):
+class CompositionInput(LineInput):
     """An input line that passes up, down, tab, enter and escape to its dropdown while the dropdown is open."""
 
     def __init__(self, value: str, dropdown: OptionList) -> None:

@@ -18,26 +18,17 @@ from textual.widgets import Input, Label, TextArea
 
 from softprompt_tui.messages import PromptChanged
 from softprompt_tui.rendering.sanitize import strip_control_chars
+from softprompt_tui.state.fields import PROMPT_FIELDS as FIELDS
+from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.device_field import DeviceField
+from softprompt_tui.widgets.field_help import FieldHelp
+from softprompt_tui.widgets.line_input import LineInput, is_alt_key
 from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
     from softprompt.prompts.syntax import SyntaxSpan
     from softprompt.system.devices import DeviceFacts
     from softprompt_tui.services.token_count import TokenCount
-
-FIELDS = {  # name: (label, tooltip)
-    "tokens": ("tokens", "number of soft tokens, or auto for the fewest that reach 'stop at'"),
-    "steps": ("steps", "maximum number of training steps"),
-    "stop_at": ("stop at", "similarity at which to stop, such as .99; empty for all steps"),
-    "contexts": (
-        "contexts",
-        "yes: also train inside sentences, so that the result works as a word; no: train alone; "
-        "or your own sentences, such as a photo of {} | {} at night",
-    ),
-    "device": ("device", "auto, cpu, cuda, cuda:1 or mps"),
-    "model": ("model", "mini, local-dir:FOLDER, or an open_clip MODEL/TAG; ctrl+o lists them all"),
-}
 
 ROWS = (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model"))  # of fields, in the order of tab
 
@@ -50,7 +41,13 @@ class Editor(TextArea):
     Text that the model ignores is struck through; image-program syntax is underlined.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+t", "train", "Train")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+t", "train", "Train"),
+        # ctrl+a stays at the start of the line, as in a shell; ctrl+shift+a does not arrive in most terminals
+        Binding("ctrl+l,ctrl+shift+a", "select_all", "Select all", show=False),
+        Binding("ctrl+g", "clear_all", "Clear", show=False),
+        Binding("alt+d", "delete_word_right", "Delete right to start of word", show=False),
+    ]
 
     class Recalled(Message):
         """The user wants the previous (-1) or next (1) prompt from the history."""
@@ -64,7 +61,12 @@ class Editor(TextArea):
 
     def on_mount(self) -> None:
         # the text area's own F7 would move the key to the start of the key bar, before Train
-        self._bindings.key_to_bindings.pop("f7", None)
+        for key in ("f6", "f7"):
+            self._bindings.key_to_bindings.pop(key, None)
+
+    def action_clear_all(self) -> None:
+        """Remove the whole prompt. Undo brings it back."""
+        self.clear()
 
     def get_line(self, line_index: int) -> Text:
         line = super().get_line(line_index)
@@ -102,6 +104,9 @@ class Editor(TextArea):
         await self.screen.run_action("train")
 
     async def _on_key(self, event: events.Key) -> None:
+        if is_alt_key(event):
+            event.prevent_default()  # otherwise Textual also types the letter
+            return
         row = self.wrapped_document.location_to_offset(self.cursor_location).y
         if event.key == "up" and row == 0:
             self.post_message(self.Recalled(-1))
@@ -152,16 +157,34 @@ class PromptPane(Vertical):
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
                 for name in row:
                     yield from self._field(name, fields)
+        explanation = FieldHelp(id="field-help")
+        explanation.display = False
+        yield explanation
 
     def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
-        label, tooltip = FIELDS[name]
-        yield Label(label)
+        field, value, id = FIELDS[name], fields.get(name, ""), f"field-{name}"
+        yield Label(field.label)
         if name == "device":
-            yield DeviceField(fields.get(name, ""))
-            return
-        field = Input(fields.get(name, ""), id=f"field-{name}", compact=True, select_on_focus=True)
-        field.tooltip = tooltip
-        yield field
+            yield DeviceField(value)
+        elif field.choices:
+            yield ChoiceInput(field, value, id)
+        else:
+            yield LineInput(value, id=id, compact=True, select_on_focus=True)
+
+    def on_descendant_focus(self) -> None:
+        self._explain()
+
+    def on_descendant_blur(self) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        """Explain the focused field over the pane's lower edge. The device explains itself above its list."""
+        focused = self.app.focused
+        name = (focused.id or "").removeprefix("field-") if isinstance(focused, Input) else ""
+        explanation = self.query_one(FieldHelp)
+        explanation.display = name in FIELDS and name != "device"
+        if explanation.display and isinstance(focused, Input):
+            explanation.show(FIELDS[name], focused.value)
 
     def on_mount(self) -> None:
         self.editor.move_cursor(self.editor.document.end)
@@ -213,6 +236,8 @@ class PromptPane(Vertical):
     @on(Input.Changed)
     def _changed(self, event: TextArea.Changed | Input.Changed) -> None:
         event.stop()
+        if self.query_one(FieldHelp).display:
+            self._explain()
         self.post_message(PromptChanged())
 
     @on(Input.Submitted)

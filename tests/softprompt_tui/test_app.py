@@ -789,7 +789,7 @@ def test_help_and_palette_contain_every_key_of_library_and_runs() -> None:
 
 def test_help_belongs_to_the_focused_pane() -> None:
     async def scene(d: Session) -> None:
-        await d.pilot.press("f4", "question_mark")
+        await d.pilot.press("f4", "f1")
         await d.until(lambda: isinstance(d.app.screen, HelpScreen))
         await d.shows("Library", "search as you type")
         await d.pilot.press("escape", "f2", "f1")

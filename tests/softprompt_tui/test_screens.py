@@ -257,7 +257,7 @@ def test_hard_readout(width: int, height: int) -> None:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize(
     ("key", "name", "text"),
-    [("f1", "help", "Everywhere"), ("f8", "settings", "restarts"), ("f3", "plot", "all steps")],
+    [("f1", "help", "struck-through"), ("f8", "settings", "restarts"), ("f3", "plot", "all steps")],
 )
 def test_screens_over_the_panes(width: int, height: int, key: str, name: str, text: str) -> None:
     async def scene(d: Session) -> None:
@@ -292,6 +292,6 @@ def test_mouse_can_do_what_keys_do() -> None:
         await d.pilot.press("escape")
         y, line = len(d.text().splitlines()) - 1, d.text().splitlines()[-1]
         await d.pilot.click(offset=(line.index("Help"), y))
-        await d.shows("Everywhere")
+        await d.shows("The loss of the current run")
 
     run_scene(scene)

@@ -9,8 +9,8 @@ from softprompt.errors import ConfigError
 from softprompt.prompts.results import HardReadout
 from softprompt.worker import protocol as p
 from softprompt_tui.rendering.details import entry_facts
-from softprompt_tui.screens.training_settings import SETTINGS
 from softprompt_tui.services.job_form import hard_config_from_fields, job_from_form
+from softprompt_tui.state.fields import MORE_FIELDS
 from softprompt_tui.state.settings import Form
 from softprompt_tui.widgets.curve import LossCurve
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
@@ -193,7 +193,7 @@ def test_on_a_small_screen_the_readout_grows_while_it_has_the_focus() -> None:
 
 
 def test_the_fields_reach_the_job() -> None:
-    assert {"hard", "words", "block", "sweep"} < set(SETTINGS)
+    assert {"hard", "words", "block", "sweep"} < set(MORE_FIELDS)
     assert job_from_form(Form("a lake", FIELDS), {}).hard is None
     assert job_from_form(Form("a lake", FIELDS), {"hard": "no", "words": "ascii"}).hard is None
     hard = job_from_form(Form("a lake", FIELDS), {"hard": "6", "words": "dictionary", "block": "a | b"}).hard

@@ -12,8 +12,8 @@ import pytest
 from softprompt import Library
 from softprompt.errors import ConfigError
 from softprompt_tui.rendering.details import entry_facts
-from softprompt_tui.screens.training_settings import SETTINGS
 from softprompt_tui.services.job_form import job_from_form, variation_fields
+from softprompt_tui.state.fields import MORE_FIELDS
 from softprompt_tui.state.settings import Form
 from tests.conftest import FOX
 from tests.library_model import a_prompt
@@ -81,7 +81,7 @@ def test_details_name_the_model_it_was_measured_on() -> None:
 
 
 def test_settings_dialog_fields_round_trip_through_a_job() -> None:
-    assert {"family", "share"} < set(SETTINGS)
+    assert {"family", "share"} < set(MORE_FIELDS)
     typed = {"objective": "mixed", "family": "sd2", "share": ".25"}
     config = job_from_form(Form(FOX, FIELDS), typed).config
     assert (config.objective, config.family, config.hidden_share) == ("mixed", "sd2", 0.25)

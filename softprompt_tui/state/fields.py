@@ -1,0 +1,143 @@
+"""The fields of the prompt pane and of the training settings: what each value means, allows and defaults to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from softprompt.config import MAX_HARD_TOKENS, MAX_RESTARTS, MAX_STEPS, MAX_SWEPT_COUNTS, TrainConfig
+from softprompt.text_states import FAMILY_NAMES
+from softprompt_tui.state.settings import DEFAULT_MODEL, Settings
+
+_TYPED = Settings().train  # the defaults of the prompt pane
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value that the user types or chooses.
+
+    Attributes:
+        allowed: what may be typed. Empty for a choice.
+        choices: the values to choose from, each with its meaning. Empty for a text.
+        other: a text that may be typed instead of a choice, in one word, or "".
+        example: an example of that text.
+    """
+
+    label: str
+    meaning: str
+    allowed: str = ""
+    default: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    other: str = ""
+    example: str = ""
+
+    def explain(self, value: str = "") -> str:
+        """Return what the value means, what is allowed, and the default. Of a choice, the chosen value's meaning."""
+        if value in self.choices:
+            words = [self.choices[value]]
+        elif self.choices and self.other:
+            words = [self.allowed]
+        else:
+            words = [self.meaning, self.allowed]
+        return "; ".join(filter(None, (*words, self.default and f"default {self.default}")))
+
+
+PROMPT_FIELDS = {
+    "tokens": Field("tokens", "number of soft tokens", "1 to 75, or auto", _TYPED["tokens"]),
+    "steps": Field("steps", "training steps at most", f"1 to {MAX_STEPS:,}", _TYPED["steps"]),
+    "stop_at": Field("stop at", "similarity that is enough", "such as .99; empty: take all steps", _TYPED["stop_at"]),
+    "contexts": Field(
+        "contexts",
+        "train inside sentences",
+        "your own sentences, split by |",
+        _TYPED["contexts"],
+        {"yes": "train inside sentences too", "no": "train alone"},
+        other="own",
+        example="a photo of {} | {} at night",
+    ),
+    "device": Field("device", "where to train", "auto, cpu, cuda, cuda:1 or mps", _TYPED["device"]),
+    "model": Field("model", "text encoder", "MODEL/TAG (^o lists) or local-dir:FOLDER", DEFAULT_MODEL),
+}
+
+MORE_FIELDS = {
+    "name": Field("name", "name in the library", "empty: made from the prompt"),
+    "restarts": Field("restarts", "trained together; the best one is saved", f"1 to {MAX_RESTARTS}", "1"),
+    "rate": Field("rate", "learning rate, in std of token embeddings", "up to 100", f"{TrainConfig.rate:g}"),
+    "init": Field(
+        "init",
+        "where the soft tokens start",
+        default="noise",
+        choices={
+            "noise": "noise as wide as the token embeddings",
+            "vocabulary": "tokens drawn at random",
+            "prompt": "the prompt's own tokens",
+        },
+    ),
+    "objective": Field(
+        "objective",
+        "what training minimizes",
+        default="cosine",
+        choices={
+            "cosine": "cosine distance to the prompt's embedding",
+            "hidden": "distance of the states that image programs read",
+            "mixed": "hidden and cosine, weighted by share",
+            "mse": "squared error to the prompt's embedding",
+            "contrastive": "cosine, and away from other prompts",
+        },
+    ),
+    "family": Field(
+        "family",
+        "for hidden and mixed: the image program",
+        default="sd1",
+        choices={family: f"what {name} reads; for hidden and mixed" for family, name in FAMILY_NAMES.items()},
+    ),
+    "share": Field("share", "for mixed: weight of the hidden objective", "between 0 and 1", "0.3"),
+    "against": Field("against", "for contrastive: prompts to move away from", "split by |"),
+    "patience": Field("patience", "stop after so many steps without progress", "1 or more; empty: never"),
+    "norms": Field(
+        "norms",
+        "length of the soft tokens",
+        default="held",
+        choices={"held": "at most as long as a typical token", "free": "as long as they grow"},
+    ),
+    "seed": Field("seed", "seed of all random choices", "0 or more", "0"),
+    "plain": Field(
+        "plain",
+        "drop weights, LoRA tags, wildcards",
+        default="no",
+        choices={"no": "train the prompt as typed", "yes": "drop weights, LoRA tags and wildcards first"},
+    ),
+    "long": Field(
+        "long",
+        "what to do with an overlong prompt",
+        default="refuse",
+        choices={
+            "refuse": "say what does not fit",
+            "chunk": "train on the mean of its parts",
+            "cut": "train on its beginning",
+        },
+    ),
+    "precision": Field(
+        "precision",
+        "numbers of the text encoder",
+        default="float32",
+        choices={"float32": "exact", "bfloat16": "half the memory, less exact"},
+    ),
+    "hard": Field(
+        "hard",
+        "search for a hard readout after training",
+        f"number of tokens, 1 to {MAX_HARD_TOKENS}",
+        "no",
+        {"no": "only on x in the readout", "yes": "after training, with as many tokens"},
+        other="count",
+        example="8",
+    ),
+    "words": Field(
+        "words",
+        "for hard: the tokens to use",
+        default="any",
+        choices={"any": "every token", "ascii": "tokens of ASCII characters", "dictionary": "whole words"},
+    ),
+    "block": Field("block", "for hard: words to avoid", "split by |"),
+    "sweep": Field("sweep", "F7: token counts", f"such as 1,2,4 or 1-16; at most {MAX_SWEPT_COUNTS}", "1-16"),
+}
