@@ -704,3 +704,8 @@ def _has_chosen_selection(field: Input | TextArea) -> bool:
         return not field.selection.is_empty
     is_whole = (field.selection.start, field.selection.end) == (0, len(field.value))
     return not field.selection.is_empty and not (is_whole and field.select_on_focus)
+
+    def action_guides(self) -> None:
+        from softprompt_tui.screens.docs import DocsScreen
+
+        self.app.push_screen(DocsScreen())
