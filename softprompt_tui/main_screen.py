@@ -697,6 +697,11 @@ class MainScreen(Screen[None]):
 
         self.app.push_screen(HelpScreen(focused_pane(self.focused)))
 
+    def action_guides(self) -> None:
+        from softprompt_tui.screens.docs import DocsScreen
+
+        self.app.push_screen(DocsScreen())
+
 
 def _has_chosen_selection(field: Input | TextArea) -> bool:
     """Return whether the user has selected text, other than all of it by moving to a field."""
@@ -704,8 +709,3 @@ def _has_chosen_selection(field: Input | TextArea) -> bool:
         return not field.selection.is_empty
     is_whole = (field.selection.start, field.selection.end) == (0, len(field.value))
     return not field.selection.is_empty and not (is_whole and field.select_on_focus)
-
-    def action_guides(self) -> None:
-        from softprompt_tui.screens.docs import DocsScreen
-
-        self.app.push_screen(DocsScreen())
