@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
-from rich.padding import Padding
 from rich.segment import Segment
 from rich.style import StyleType
-from rich.text import Text
 from rich.theme import Theme
 
+INDENT = "  "
 MAX_WIDTH = 100  # longer lines are hard to read
 STYLES: Mapping[str, StyleType] = {
     "markdown.h1": "bold underline",
@@ -38,9 +38,13 @@ class _LeftHeading(Heading):
 class _PlainCode(CodeBlock):
     """Code in one style, indented by two columns. Long lines wrap instead of being cut."""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:  # noqa: ARG002
-        code = Text(str(self.text).rstrip(), console.get_style("markdown.code_block"), overflow="fold")
-        yield Padding(code, (0, 0, 0, 2))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        style, width = console.get_style("markdown.code_block"), options.max_width - len(INDENT)
+        for line in str(self.text).rstrip().splitlines():
+            # rich would drop the spaces at the beginning of a line
+            for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]:
+                yield Segment(INDENT + part, style)
+                yield Segment.line()
 
 
 class _Page(Markdown):

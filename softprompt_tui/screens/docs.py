@@ -57,7 +57,7 @@ class GuideText(ScrollView, can_focus=True):
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {*STYLE_CLASSES.values(), "guide--found"}
     DEFAULT_CSS = """
-    GuideText { overflow-x: hidden; scrollbar-size-vertical: 1; }
+    GuideText { overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }
     GuideText > .guide--title { color: $accent; text-style: bold; }
     GuideText > .guide--heading { color: $text; text-style: bold; }
     GuideText > .guide--code { color: $text-success; }
@@ -80,7 +80,7 @@ class GuideText(ScrollView, can_focus=True):
         """Show a guide from its beginning, or from a section, with the found words marked."""
         self.guide, self._target = guide, target
         self._words = [re.compile(rf"(?<!\w){re.escape(word)}") for word in fold(words).split()]
-        self.border_title = guide
+        self.border_title, self.border_subtitle = guide, GUIDES[guide]
         self._render_again()
 
     def notify_style_update(self) -> None:
@@ -93,7 +93,7 @@ class GuideText(ScrollView, can_focus=True):
             self._render_again(keep_position=True)
 
     def _render_again(self, keep_position: bool = False) -> None:
-        styles = {name: self.get_component_rich_style(part, partial=True) for name, part in STYLE_CLASSES.items()}
+        styles = {name: self.get_component_rich_style(part) for name, part in STYLE_CLASSES.items()}
         key = (self.guide, self.scrollable_content_region.width, tuple(map(str, styles.values())))
         if key[1] <= 0:  # not laid out yet
             return
@@ -188,7 +188,7 @@ class DocsScreen(ModalScreen[None]):
         Binding("right,l", "read", "Read", key_display="→"),
         Binding("left,h", "list", "List", key_display="←"),
         Binding("escape", "back", "Back", key_display="esc"),
-        Binding("enter", "open_first", show=False, priority=True),
+        Binding("enter", "open_first", "Go there", priority=True),
         Binding("q", "dismiss", show=False),
     ]
     DEFAULT_CSS = """
@@ -198,9 +198,8 @@ class DocsScreen(ModalScreen[None]):
     #guide-text { width: 1fr; height: 100%; padding: 0; }
     #find-text { background: $surface; padding: 0; }
     #find-text:focus { background: $primary-muted; }
-    DocsScreen.-wide #guide-list { width: 5fr; }
-    DocsScreen.-wide #guide-text { width: 8fr; }
-    DocsScreen.-huge #guide-list { width: 60; }
+    DocsScreen.-wide.-searching #guide-list { width: 46; }
+    DocsScreen.-huge #guide-list, DocsScreen.-huge.-searching #guide-list { width: 86; }
     DocsScreen.-narrow #guides { layout: vertical; }
     DocsScreen.-narrow #guide-list { width: 100%; height: 8; }
     DocsScreen.-narrow #guide-text { width: 100%; height: 1fr; }
@@ -253,6 +252,8 @@ class DocsScreen(ModalScreen[None]):
                 return self.focused is self.table
             case "list":
                 return self.focused is self.text
+            case "search":
+                return self.focused is not self.field
             case "open_first":
                 return self.focused is self.field
         return True
@@ -359,5 +360,6 @@ class DocsScreen(ModalScreen[None]):
         text = text.strip()
         if text != self._searched:
             self._searched = text
+            self.set_class(bool(text), "-searching")
             self._hits = search_guides(text)
             self._list(self.text.guide)
