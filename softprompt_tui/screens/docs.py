@@ -83,10 +83,8 @@ class GuideText(ScrollView, can_focus=True):
         self.border_title, self.border_subtitle = guide, GUIDES[guide]
         self._render_again()
 
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        if self.guide:
-            self._render_again(keep_position=True)
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self.on_resize))
 
     def on_resize(self) -> None:
         if self.guide:

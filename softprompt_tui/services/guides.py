@@ -105,9 +105,10 @@ def search_guides(text: str) -> list[Passage]:
     words = [re.compile(rf"(?<!\w){re.escape(word)}") for word in fold(text).split()]
     found: list[tuple[tuple[int, int], Passage]] = []
     for section in (section for guide in GUIDES for section in read_sections(guide)):
-        folded = fold(f"{section.guide}\n{section.text}")
+        heading = fold(f"{section.heading}\n{GUIDES[section.guide] if section.line == 1 else ''}")
+        folded = fold(f"{section.guide}\n{section.text}\n{heading}")
         if words and all(word.search(folded) for word in words):
-            in_heading = sum(bool(word.search(fold(section.heading))) for word in words)
+            in_heading = sum(bool(word.search(heading)) for word in words)
             in_line, excerpt = _best_line(section, words)
             found.append(((-in_heading, -in_line), Passage(section, excerpt)))
     return [passage for _, passage in sorted(found, key=lambda scored: scored[0])]
