@@ -1,7 +1,7 @@
 """Draw the README's moving picture from a real training: `python -m tests.animation [--frames FOLDER]`.
 
-It needs `rsvg-convert` (the package librsvg2-bin) and the font DejaVu Sans Mono. `--frames` also writes every frame as a
-picture of its own, to look at them one by one.
+It needs `rsvg-convert` (the package librsvg2-bin) and the font DejaVu Sans Mono. `--frames` also writes every frame as
+a picture of its own, to look at them one by one.
 """
 
 from __future__ import annotations

@@ -98,7 +98,11 @@ def test_json_has_the_list_a_guide_and_what_is_found(run: Run) -> None:
 
 
 def test_topics_are_completed() -> None:
-    environment = {"COMP_WORDS": "softprompt-tui docs co", "COMP_CWORD": "2", "_SOFTPROMPT_TUI_COMPLETE": "bash_complete"}
+    environment = {
+        "COMP_WORDS": "softprompt-tui docs co",
+        "COMP_CWORD": "2",
+        "_SOFTPROMPT_TUI_COMPLETE": "bash_complete",
+    }
     done = CliRunner().invoke(main, prog_name="softprompt-tui", env=environment)
     assert done.output.split() == ["plain,composing", "plain,commands"]
 
