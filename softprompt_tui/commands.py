@@ -30,6 +30,7 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
     yield SystemCommand("All training settings", "F8", main.action_more)
     yield SystemCommand("Explain the words on the screen", "?", main.action_words)
     yield SystemCommand("Models: choose, pull, delete", "ctrl+o", main.action_models)
+    yield SystemCommand("Guides", "read and search them; d in the help", main.action_guides)
     yield SystemCommand("Notify when a long run ends", main.bell.describe(), main.choose_bell)
     library, runs = main.library_pane, main.runs_pane
     for key, (on_entry, words) in LIBRARY.items():

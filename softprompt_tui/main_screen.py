@@ -729,6 +729,11 @@ class MainScreen(Screen[None]):
 
         self.app.push_screen(WordsScreen(focused_pane(self.focused)))
 
+    def action_guides(self) -> None:
+        from softprompt_tui.screens.docs import DocsScreen
+
+        self.app.push_screen(DocsScreen())
+
 
 def _has_chosen_selection(field: Input | TextArea) -> bool:
     """Return whether the user has selected text. Moving to a field selects all of it, which does not count."""

@@ -65,18 +65,18 @@ def make_constants(folder: Path, titles: list[str]) -> dict[str, Constants]:
     """Create the models that recipes need. Return the constants of each recipe."""
     constants: dict[str, Constants] = {title: {"MODEL": "mini"} for title in titles}
     if {OPEN_CLIP, TRANSFORMERS} & set(titles):
-        name, model = _write_open_clip(folder / "clip", 64)
+        name, model = write_open_clip(folder / "clip", 64)
         _write_transformers(folder / "clip-transformers", model)
         constants[OPEN_CLIP] = {"MODEL": name, "WEIGHTS": ""}  # open_clip finds the weights in the folder
         constants[TRANSFORMERS] = {"MODEL": name, "CLIP": str(folder / "clip-transformers")}
     if DIFFUSERS in titles:
-        name, model = _write_open_clip(folder / "sd", SD_WIDTH)
+        name, model = write_open_clip(folder / "sd", SD_WIDTH)
         _write_pipeline(folder / "sd-diffusers", model)
         constants[DIFFUSERS] = {"MODEL": name, "PIPELINE": str(folder / "sd-diffusers"), "STEPS": 10}
     return constants
 
 
-def _write_open_clip(folder: Path, width: int) -> tuple[str, Any]:
+def write_open_clip(folder: Path, width: int) -> tuple[str, Any]:
     from tests.softprompt.encoders.test_openclip import write_model_folder
 
     text = {"width": width, "heads": width // 64, "layers": 2}

@@ -100,6 +100,8 @@ def test_the_page_on_pypi_links_to_nothing_inside_the_repository(page: str) -> N
 
 def test_the_page_on_pypi_is_for_people_who_install_the_package(page: str) -> None:
     text = re.sub(r"<[^>]*>", "", page)
-    assert "pip install -q softprompt-tui " in text
-    for expression in ("clone", "pip install -e", "install -q -e", ".ci/run", "](", "<!--"):
+    for command in ("pipx install softprompt-tui ", "uv tool install softprompt-tui", "pip install softprompt-tui "):
+        assert command in text, command
+    assert text.index("about 1.2 GB") < text.index("about 5.6 GB") < text.index("pipx install")
+    for expression in ("clone", "install .", "install -e", "install -q -e", ".ci/run", "](", "<!--", "screenshots"):
         assert expression not in text, expression

@@ -33,6 +33,7 @@ COMMANDS = {
     "completion": ("completion:completion", "Print a completion script for a shell."),
     "compose": ("compose:compose", "Use soft prompts as words of a prompt."),
     "diff": ("diff:diff", "Compare two soft prompts."),
+    "docs": ("docs:docs", "Read or search the guides."),
     "doctor": ("doctor:doctor", "Describe this machine for a bug report, or test a device."),
     "duplicate": ("edit:duplicate", "Copy a soft prompt under another name."),
     "export": ("export:export", "Write a soft prompt as a file for another program."),

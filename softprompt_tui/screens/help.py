@@ -142,6 +142,16 @@ PANE_HELP["models"] = (
         ("escape ^o", "go back"),
     ),
 )
+PANE_GUIDES = {
+    "prompt": "first-steps",
+    "loss": "first-steps",
+    "readout": "first-steps",
+    "library": "library-files",
+    "compose": "composing",
+    "runs": "worker",
+    "sweep": "choosing-tokens",
+    "models": "real-models",
+}
 GLOBAL_KEYS: Keys = (
     ("F1", "help"),
     ("?", "explain the words on the screen, where no text field has the focus"),
@@ -157,7 +167,7 @@ GLOBAL_KEYS: Keys = (
     ("ctrl+t", "train; asks first if the same training exists"),
     ("ctrl+x", "stop the run in view and keep its best so far; cuts selected text"),
     ("tab", "next field or pane"),
-    ("ctrl+p", "all commands by name, the themes, and the bell for long runs"),
+    ("ctrl+p", "all commands by name, the guides, the themes, and the bell for long runs"),
     ("ctrl+r", "restart the worker if it has stopped"),
     ("escape", "close notices"),
     ("ctrl+q", "quit; asks first if a run is in progress"),
@@ -174,6 +184,7 @@ def focused_pane(focused: Widget | None) -> str:
 class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f1,q,enter", "dismiss", "Back", key_display="esc"),
+        Binding("d", "guides", "Guides"),
     ]
 
     def __init__(self, pane: str) -> None:
@@ -193,3 +204,9 @@ class HelpScreen(ModalScreen[None]):
             with VerticalScroll():
                 yield Static(text, id="help-text", markup=False)
             yield DialogKeys()
+
+    def action_guides(self) -> None:
+        """Open the guide about the pane in place of this screen."""
+        from softprompt_tui.screens.docs import DocsScreen
+
+        self.app.switch_screen(DocsScreen(PANE_GUIDES.get(self.pane, "interface")))
