@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
+from softprompt.errors import shorten
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.numbers import format_age, format_number
@@ -19,6 +20,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import describe_wait, format_state, queue_places
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
 
+ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
@@ -28,7 +30,7 @@ COLUMNS = (
         tone=lambda state: _TONES.get(state, ""),
     ),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
-    Column("step", 11, right=True, from_width=48),
+    Column("step", 9, right=True, from_width=42),
     Column("similar", 7, right=True),
     Column("age", 6, right=True, from_width=58),
     Column("name or prompt", 0),
@@ -116,11 +118,13 @@ class RunsPane(Vertical):
     def _explain(self) -> None:
         """Show why the run under the cursor failed, or what it is waiting for."""
         run = next((run for run in self._runs if run.id == self.table.current), None)
-        message = Text(sanitize(run.error), "red") if run and run.error else Text()
+        words, style = (run.error, "red") if run else ("", "")
         if run and run.stage:
-            message = Text(sanitize(run.stage), "dim")
+            words, style = run.stage, "dim"
         if run and run.state == "queued":
-            message = Text(sanitize(describe_wait(run, self._runs)), "dim")
+            words, style = describe_wait(run, self._runs), "dim"
+        lines = 3 if self.size.height >= ROOMY_HEIGHT else 1  # the loss pane shows all of it
+        message = Text(shorten(sanitize(words), lines * max(20, self.size.width - 4)), style)
         target = self.query_one("#run-words", Static)
         target.update(message)
         target.display = bool(message)
