@@ -38,7 +38,7 @@ def test_an_entry_can_be_trained_again_for_another_model() -> None:
     async def scene(d: Session) -> None:
         await d.shows("worker ready", "fox")
         await d.pilot.press("f4", "i")
-        await d.shows("p  train it again for another model")
+        await d.shows("p Train again for another model")
         await d.pilot.press("p")
         await d.shows("enter trains the soft prompt for this model", "mini", "built in")
         await d.pilot.press("enter")
@@ -58,7 +58,7 @@ def test_the_model_of_an_imported_entry_can_be_assigned() -> None:
     async def scene(d: Session) -> None:
         await d.shows("worker ready", "found")
         await d.pilot.press("f4", "i")
-        await d.shows("a  say which model it belongs to")
+        await d.shows("a Say which model it belongs to")
         await d.pilot.press("a")
         await d.until(lambda: isinstance(d.app.screen, ChoiceScreen))
         await d.shows("does not name the text encoder", "width 256:", "mini")
