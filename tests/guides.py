@@ -28,7 +28,8 @@ FOLDER = ROOT / "softprompt_tui" / "docs"
 PROGRAM = "softprompt-tui"
 # what a reader does once, outside this program, and what needs a screen
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
-STEPS, SECONDS_PER_BLOCK = 5, 120
+STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
+SECONDS_PER_BLOCK = 300  # far more than one takes, for a busy machine
 COMMANDS_WITH_STEPS = ("train", "sweep", "batch")
 MEASURES = ("bench", "doctor")  # these take long and have tests of their own, so only their options are read
 MAX_REQUEST_BYTES = 1 << 20
@@ -178,7 +179,10 @@ class Shell:
             args = [self.model if re.fullmatch(r"[\w-]+/[\w-]+", arg) else arg for arg in args]
             args = ["cpu" if arg.startswith("cuda") else arg for arg in args]
         if args[0] in COMMANDS_WITH_STEPS or (args[0] == "compose" and "--save" in args):
-            args += [] if "--steps" in args or "--help" in args else ["--steps", str(STEPS)]
+            steps = STEPS_FOR_A_GOAL if "auto" in args else WIDE_STEPS if self.model in args else STEPS
+            args += [] if "--steps" in args or "--help" in args else ["--steps", str(steps)]
+        if self.model in args and "--restarts" in args:
+            args += ["--restarts", "1"]
         if args[0] in MEASURES:
             args.append("--help")
         if args[0] == "harden" and "--help" not in args:
