@@ -22,7 +22,7 @@ from tests.screenshots import EXAMPLE, FOLDER, wait_until
 from tests.worker_process import Home
 
 FILE = FOLDER / "training.gif"
-SIZE, WIDTH_PIXELS, COLORS = (100, 30), 900, 48
+SIZE, WIDTH_PIXELS, COLORS = (100, 30), 900, 128
 STEPS, STEPS_PER_FRAME, MAX_BYTES = 300, 8, 2_000_000
 FRAME_MS, FIRST_MS, LAST_MS = 140, 1200, 4000
 POLL_SECONDS = 0.05

@@ -1,8 +1,8 @@
 """Run the examples of the README and of the guides in a shell, as a reader would, in one home.
 
 `softprompt-tui` on the shell's path hands each command to the nursery, which has already imported torch. To save time
-and need no download and no GPU, commands train for few steps, and each real model is a small one with random weights
-that has its width.
+and need no download and no GPU, commands train for few steps, and each real model is `mini`, or a small one with random
+weights where its width matters.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from tests.recipes import SD_WIDTH, write_open_clip
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "softprompt_tui" / "docs"
 PROGRAM = "softprompt-tui"
+NEEDS_WIDTH = "image-programs.md"  # a program reads only soft prompts of its encoder's width
 # what a reader does once, outside this program, and what needs a screen
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
-STEPS, SECONDS_PER_BLOCK = 5, 120
+STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
+SECONDS_PER_BLOCK = 300  # far more than one takes, for a busy machine
 COMMANDS_WITH_STEPS = ("train", "sweep", "batch")
 MEASURES = ("bench", "doctor")  # these take long and have tests of their own, so only their options are read
 MAX_REQUEST_BYTES = 1 << 20
@@ -91,7 +93,8 @@ class Shell:
     def __init__(self, folder: Path, nursery: Nursery, environment: dict[str, str]) -> None:
         self.folder, self._nursery = folder / "work", nursery
         self.folder.mkdir()
-        self.model, _ = write_open_clip(folder / "model", SD_WIDTH)
+        self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
+        self._model = "mini"  # stands in for a real one
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -117,6 +120,7 @@ class Shell:
         self._server.close()
 
     def run(self, block: Block) -> list[Ran]:
+        self._model = self._wide_model if block.document == NEEDS_WIDTH else "mini"
         if block.language == "console":
             return [self._run_shell(block, *example) for example in self._examples(block)]
         if block.language == "python":
@@ -175,10 +179,13 @@ class Shell:
     def _quick(self, args: list[str]) -> list[str]:
         """Return the same command with fewer steps and without a download or a GPU."""
         if args[0] != "models":
-            args = [self.model if re.fullmatch(r"[\w-]+/[\w-]+", arg) else arg for arg in args]
+            args = [self._model if re.fullmatch(r"[\w-]+/[\w-]+", arg) else arg for arg in args]
             args = ["cpu" if arg.startswith("cuda") else arg for arg in args]
         if args[0] in COMMANDS_WITH_STEPS or (args[0] == "compose" and "--save" in args):
-            args += [] if "--steps" in args or "--help" in args else ["--steps", str(STEPS)]
+            steps = STEPS_FOR_A_GOAL if "auto" in args else WIDE_STEPS if self._wide_model in args else STEPS
+            args += [] if "--steps" in args or "--help" in args else ["--steps", str(steps)]
+        if "--restarts" in args:
+            args += ["--restarts", "1"]
         if args[0] in MEASURES:
             args.append("--help")
         if args[0] == "harden" and "--help" not in args:

@@ -28,6 +28,7 @@ GUIDES = {
     "how-it-works": "The method in ten points, and how to measure it.",
     "troubleshooting": "What to do when something fails or looks wrong.",
 }  # name: what it is about, in the order of reading
+REFERENCE = "python-api"  # long, and seldom what a search is for
 MAX_EXCERPT_LENGTH = 160  # characters
 _HEADING = re.compile(r"(#{1,4}) (.+)")
 _MARKUP = re.compile(r"\[([^\]]+)\]\([^)]*\)|[*`#|]+")
@@ -98,19 +99,22 @@ def _split(guide: str, lines: Sequence[str]) -> Iterator[Section]:
 
 
 def search_guides(text: str) -> list[Passage]:
-    """Find the sections that contain all words of `text`, those with the words in their heading first.
+    """Find the sections that contain all words of `text`.
 
-    The start of a word is enough. Case and accents do not matter.
+    Those with the words in their heading are first, then those with many of them in one line, then those with them
+    often. The start of a word is enough. Case and accents do not matter.
     """
     words = [re.compile(rf"(?<!\w){re.escape(word)}") for word in fold(text).split()]
-    found: list[tuple[tuple[int, int], Passage]] = []
+    found: list[tuple[tuple[int, int, bool, int], Passage]] = []
     for section in (section for guide in GUIDES for section in read_sections(guide)):
         heading = fold(f"{section.heading}\n{GUIDES[section.guide] if section.line == 1 else ''}")
         folded = fold(f"{section.guide}\n{section.text}\n{heading}")
         if words and all(word.search(folded) for word in words):
             in_heading = sum(bool(word.search(heading)) for word in words)
             in_line, excerpt = _best_line(section, words)
-            found.append(((-in_heading, -in_line), Passage(section, excerpt)))
+            count = sum(len(word.findall(folded)) for word in words)
+            rank = (-in_heading, -in_line, section.guide == REFERENCE, -count)
+            found.append((rank, Passage(section, excerpt)))
     return [passage for _, passage in sorted(found, key=lambda scored: scored[0])]
 
 

@@ -51,7 +51,7 @@ def test_the_search_jumps_to_what_it_finds(width: int, height: int) -> None:
         d.press_at_once("enter")
         await d.until(lambda: screen.focused is screen.table)
         d.press_at_once("n")
-        await d.shows("15 MB")
+        await d.shows("─ batches ─")
         d.press_at_once("N")
         await d.shows("On a GPU")
         d.press_at_once("enter")
