@@ -243,8 +243,8 @@ def _cached_repository(repository: str) -> tuple[HFCacheInfo, CachedRepoInfo] | 
     except (OSError, ValueError) as error:
         reason = describe_error(error) if isinstance(error, OSError) else "it is a file"
         raise ModelUnavailable(
-            f"cannot read the Hugging Face cache {root} ({reason}). It must be a folder that you can read. Check it, or "
-            "set HF_HOME to another folder."
+            f"cannot read the Hugging Face cache {root} ({reason}). It must be a folder that you can read. Check "
+            "it, or set HF_HOME to another folder."
         ) from error
     return (replace(cached, repos=frozenset([repo])), repo) if repo else None
 
