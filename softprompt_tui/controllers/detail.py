@@ -13,7 +13,7 @@ from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
 from softprompt_tui.rendering.download import LOADING
-from softprompt_tui.rendering.failure import describe_failure
+from softprompt_tui.rendering.failure import Failure, describe_failure
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -162,7 +162,7 @@ class DetailController:
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
             is_running=run.state == "running", is_search=run.kind == "hard", status=self._status_text(run),
-            error=run.error, failure=describe_failure(run) if run.state == "failed" else None,
+            error=run.error, failure=self._describe_failure(run),
         )  # fmt: skip
         if run.state not in ENDED and not run.of_entry:
             self.shown_entry = None  # the entry does not exist yet
@@ -174,6 +174,13 @@ class DetailController:
             self.context.spawn(partial(self._fetch_readout, run), group="readout")
         if run.state in ENDED and run.entry:
             self.context.spawn(partial(self._open_entry, run.entry, run.id), group="read", exclusive=True)
+
+    def _describe_failure(self, run: RunSummary) -> Failure | None:
+        """Describe a failed run. Setting a variable does not help until the worker has it too."""
+        if run.state != "failed":
+            return None
+        is_from_hub = run.error_kind == "ModelUnavailable"
+        return describe_failure(run, is_from_hub and self.context.worker.has_other_variables)
 
     def _status_text(self, run: RunSummary) -> str:
         """Return the text beside the figures of a run."""

@@ -11,6 +11,7 @@ from softprompt.errors import describe_error_with_type
 from softprompt.prompts.visible_text import format_count
 from softprompt.system.filesystems import file_system, is_shared
 from softprompt.system.paths import how_to_move
+from softprompt.worker import hub_variables
 from softprompt.worker import protocol as p
 from softprompt.worker.log import log_path
 from softprompt_tui import PROGRAM
@@ -46,6 +47,9 @@ def find_worker() -> Iterable[Fact]:
     if client.making_way:
         advice = "It ends when its run is done, and the next command starts the new version."
         yield wrong("worker", f"{text}; older than this program", advice, values)
+    elif hub_variables.has_other_variables(client.worker):
+        advice = f"Run `{PROGRAM} worker stop`, then try again: the next worker has the variables of this terminal."
+        yield wrong("worker", f"{text}; started with other HF_ variables than are set here", advice, values)
     else:
         yield Fact("worker", text, values=values)
 
