@@ -101,7 +101,9 @@ def test_a_variable_set_too_late_for_the_worker_is_named(monkeypatch: pytest.Mon
         assert "HF_ variables" not in d.text()
         monkeypatch.setenv("HF_TOKEN", "hf_secret")  # as in a terminal opened after the worker was started
         d.app.main.detail.run_changed(d.app.runs.by_id[run])
-        await d.shows("the worker was started with other HF_ variables", "softprompt-tui worker stop")
+        await d.shows(
+            "the worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again"
+        )
 
     run_scene(scene, 120, 40)
 
