@@ -336,6 +336,17 @@ def _lock_path(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}{LOCK_SUFFIX}")
 
 
+def is_being_pulled(repository: str) -> bool:
+    """Return whether a program is downloading a model of this repository."""
+    for partial in _find_partials(repository_folder(repository), LOCK_SUFFIX):
+        lock = try_lock(partial)
+        if lock is None and _lock_path(partial).exists():
+            return True
+        if lock is not None:
+            lock.release()
+    return False
+
+
 def try_lock(partial: Path) -> BaseFileLock | None:
     """Lock an unfinished download. Return None if another program is downloading it.
 
