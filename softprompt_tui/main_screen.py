@@ -291,6 +291,8 @@ class MainScreen(Screen[None]):
             )
         elif event.state == "starting" and event.reason:
             self.context.show_status(event.reason)
+        self.devices.connection_changed(event.state)
+        self.detail.request_repaint()  # a run without a worker is not live
         self.show_title()
 
     @on(m.RunsListed)
@@ -378,7 +380,7 @@ class MainScreen(Screen[None]):
 
     @on(m.DevicesChanged)
     def _devices_changed(self) -> None:
-        self.prompt_pane.show_devices(self.devices.devices)
+        self.prompt_pane.show_devices(self.devices.devices, self.devices.trouble)
         self.show_title()
 
     @on(m.RunStaged)

@@ -20,7 +20,7 @@ class Hub(ThreadingHTTPServer):
     """A server with one file, which answers as the hub does.
 
     Every request uses up one fault: cut, wrong, no-range, gzip, or a status code and its details. `head_faults` are for
-    HEAD requests, `faults` for GET requests.
+    HEAD requests, `faults` for GET requests. A HEAD request can also be silent: it has no answer until `go_on`.
 
     Attributes:
         stop_at: bytes of the file after which it sends nothing until `go_on` is called.
@@ -97,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self._answer_fault(self.server.head_faults):
             return
+        if self.server.head_faults[:1] == ["silent"]:
+            self.server.head_faults.pop(0)
+            self.server.wait_until_allowed(0)
         if self.path == self.server.path and self.server.has_file:
             location, size = f"{self.server.redirect}{self.path}", len(self.server.weights)
             headers = {"Location": location, "X_Linked_Size": str(size)}

@@ -18,6 +18,7 @@ from softprompt.jobs.job import Job
 from softprompt.system.devices import DeviceFacts
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Endpoint
+from softprompt.worker.hub_variables import fingerprint
 from softprompt.worker.run_folder import Run, now, sweep_entry_id, sweep_entry_name
 from tests.library_model import a_prompt
 
@@ -32,6 +33,7 @@ class FakeWorker:
     devices: list[DeviceFacts] = field(
         default_factory=lambda: [DeviceFacts("cpu", "AMD EPYC, 2 cores", 16 * 10**9, 12 * 10**9, 0.87)]
     )
+    hub: dict[str, str] = field(default_factory=fingerprint)  # of its Hugging Face variables
     begin_on_submit: bool = False  # start a submitted run before the reply
     page_size: int = 1000  # number of runs in a page
     may_send_pages: asyncio.Event = field(
@@ -67,7 +69,7 @@ class FakeWorker:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             await reader.readline()
-            self._write(writer, p.hello())
+            self._write(writer, p.hello() | {"hub": self.hub})
             pending_ids = list(self.runs)
             self._write_page(writer, {"type": "snapshot", "ready": True}, pending_ids)
             self._writers.append(writer)

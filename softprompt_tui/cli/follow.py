@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import RunNotFound, RunRefused, WorkerError
+from softprompt.worker import hub_variables
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
@@ -68,6 +69,7 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
     summary = RunSummary.from_message(message)
     curve.begin(summary, reply["points"])
     if summary.state in ENDED:
+        _advise(client, summary)
         return summary
     is_replaced = False  # this worker is older than the client, and a newer one continues its runs
     for event in client.events():
@@ -80,6 +82,7 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
             case "run" if event["run"]["id"] == run:
                 summary = RunSummary.from_message(event["run"])
                 if summary.state in ENDED:
+                    _advise(client, summary)
                     return summary
                 curve.show_status(_STATUS_BY_STATE.get(summary.state, ""))
             case "dropped" if event["run"] == run:
@@ -89,6 +92,12 @@ def _follow_until_end(client: Client, run: str, curve: LiveCurve | _NoCurve) -> 
             case "bye" if not (event.get("again") or is_replaced):
                 return None
     return None
+
+
+def _advise(client: Client, ended: RunSummary) -> None:
+    """Say if the worker does not see the user's variables, which matter for a model that cannot be downloaded."""
+    if ended.error_kind == "ModelUnavailable" and hub_variables.has_other_variables(client.worker):
+        narrate(hub_variables.ADVICE)
 
 
 _STATUS_BY_STATE = {"queued": "waiting for its turn", "paused": "paused", "running": "starting"}

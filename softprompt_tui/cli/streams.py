@@ -139,6 +139,16 @@ def is_reader_gone(failure: OSError) -> bool:
     return failure.errno == errno.EPIPE
 
 
+def has_lost_reader() -> bool:
+    """Return whether the program that read standard output has ended, even if nothing was written since then."""
+    output = _outputs.get(STDOUT)
+    if output is None:
+        return False
+    poll = select.poll()
+    poll.register(output.fileno(), 0)  # errors and hang-ups are always reported
+    return bool(poll.poll(0))
+
+
 def standard_input(holding: str) -> BinaryIO:
     """Return standard input as bytes. Raises UsageError if it is closed; the message says that `holding` is missing."""
     if STDIN in _closed or sys.stdin is None:

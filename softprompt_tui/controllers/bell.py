@@ -6,9 +6,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from softprompt.errors import shorten
+from softprompt.errors import ConfigError, shorten
 from softprompt_tui.rendering.numbers import format_number
-from softprompt_tui.screens.dialogs import AskKey, AskText
+from softprompt_tui.screens.dialogs import AskKey, AskText, ask_until_accepted
 
 if TYPE_CHECKING:
     from softprompt.worker.summary import RunSummary
@@ -65,22 +65,28 @@ class BellController:
         if not answer:
             return
         if answer == "s":
-            typed = await context.ask(
-                AskText("Minimum length, in seconds, of a run that notifies you", f"{settings.bell_seconds}")
+            question = "Minimum length, in seconds, of a run that notifies you"
+            now = f"{settings.bell_seconds}"
+            await ask_until_accepted(
+                context, lambda refused, reason: AskText(question, refused or now, reason), self._set_seconds
             )
-            if typed is None:
-                return
-            if not typed.strip().isdecimal() or int(typed) > MAX_SECONDS:
-                context.show_status(
-                    f"{shorten(typed, 20)!r} cannot be used. Give whole seconds, 0 to {MAX_SECONDS:,}.", "error"
-                )
-                return
-            settings.bell_seconds = int(typed)
         else:
             settings.bell = next(setting for key, setting, _ in ANSWERS if key == answer)
             context.notify_terminal("test: this is the notification for long runs")
-        context.save_settings()
-        context.show_status(f"notification of long runs: {self.describe().removeprefix('now: ')}")
+            self._save()
+
+    async def _set_seconds(self, typed: str) -> None:
+        """Set the minimum length of a run that rings. Raises ConfigError if it is not a whole number, or too large."""
+        digits = typed.strip()
+        # the length first: Python refuses to read thousands of digits
+        if not digits.isdecimal() or len(digits) > len(f"{MAX_SECONDS}") or int(digits) > MAX_SECONDS:
+            raise ConfigError(f"{shorten(typed, 20)!r} cannot be used. Give whole seconds, 0 to {MAX_SECONDS:,}.")
+        self.context.settings.bell_seconds = int(digits)
+        self._save()
+
+    def _save(self) -> None:
+        self.context.save_settings()
+        self.context.show_status(f"notification of long runs: {self.describe().removeprefix('now: ')}")
 
 
 def _seconds(run: RunSummary) -> float:

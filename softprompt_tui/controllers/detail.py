@@ -13,7 +13,7 @@ from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
 from softprompt_tui.rendering.download import LOADING
-from softprompt_tui.rendering.failure import describe_failure
+from softprompt_tui.rendering.failure import Failure, describe_failure
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -34,6 +34,7 @@ _STATE_TEXTS = {
     "stopped": "stopped; the best is saved",
     "failed": "failed",
 }
+NO_WORKER = "no worker; continues with the next one"
 SEARCH_MEASURE = "1 - similarity of the best text"
 FROM_FILE_NOTE = "Imported from a file that does not record how it was trained."
 
@@ -158,11 +159,12 @@ class DetailController:
         run = self.followed_run
         if run is None:
             return
+        is_live = run.state == "running" and not self._is_worker_gone
         self.title = f"hard readout of {run.display_name}" if run.kind == "hard" else run.display_name
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
-            is_running=run.state == "running", is_search=run.kind == "hard", status=self._status_text(run),
-            error=run.error, failure=describe_failure(run) if run.state == "failed" else None,
+            is_running=is_live, is_search=run.kind == "hard", status=self._status_text(run),
+            error=run.error, failure=self._describe_failure(run),
         )  # fmt: skip
         if run.state not in ENDED and not run.of_entry:
             self.shown_entry = None  # the entry does not exist yet
@@ -175,6 +177,17 @@ class DetailController:
         if run.state in ENDED and run.entry:
             self.context.spawn(partial(self._open_entry, run.entry, run.id), group="read", exclusive=True)
 
+    @property
+    def _is_worker_gone(self) -> bool:
+        return self.context.worker.state == "gone"
+
+    def _describe_failure(self, run: RunSummary) -> Failure | None:
+        """Describe a failed run. Setting a variable does not help until the worker has it too."""
+        if run.state != "failed":
+            return None
+        is_from_hub = run.error_kind == "ModelUnavailable"
+        return describe_failure(run, is_from_hub and self.context.worker.has_other_variables)
+
     def _status_text(self, run: RunSummary) -> str:
         """Return the text beside the figures of a run."""
         state = run.state
@@ -182,6 +195,8 @@ class DetailController:
             return describe_wait(run, self.store.sorted_runs())
         if state == "stopped" and run.kind == "sweep":
             return "stopped; enter in runs chooses what to keep"
+        if state == "running" and self._is_worker_gone:
+            return NO_WORKER
         if state == "running":
             if not run.step:
                 return run.stage or (PREPARING_SEARCH if run.kind == "hard" else LOADING)

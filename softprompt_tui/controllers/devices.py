@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from softprompt.errors import SoftPromptError
@@ -32,6 +31,7 @@ class DevicesController:
         self.context, self._is_training = context, is_training
         self.devices: tuple[DeviceFacts, ...] = ()
         self.training: DeviceFacts | None = None
+        self.trouble = ""  # why the worker did not answer the last time
         self._is_watching = False
 
     def list(self) -> None:
@@ -44,6 +44,13 @@ class DevicesController:
             self._is_watching = True
             self.context.spawn(self._watch, group="watch-devices")
 
+    def connection_changed(self, state: str) -> None:
+        """Forget what an ended worker was doing, and ask again once there is a worker."""
+        if state == "gone":
+            self.training = None
+        elif state == "up" and self.trouble:
+            self.list()
+
     async def _watch(self) -> None:
         try:
             while self._is_training():
@@ -54,8 +61,12 @@ class DevicesController:
         self.context.post(DevicesChanged())
 
     async def _ask(self) -> None:
-        with suppress(SoftPromptError):  # without a worker, the title line says so
+        await self.context.worker.wait_until_up()
+        try:
             listed = await self.context.worker.devices()
-            self.devices = tuple(listed.devices)
+        except SoftPromptError as error:
+            self.training, self.trouble = None, str(error)
+        else:
+            self.devices, self.trouble = tuple(listed.devices), ""
             self.training = next((device for device in self.devices if device.name in listed.training), None)
-            self.context.post(DevicesChanged())
+        self.context.post(DevicesChanged())

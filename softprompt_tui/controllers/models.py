@@ -95,6 +95,10 @@ class ModelsController:
         finally:
             self._is_listing = False
         before, self._all_models = self.models, latest
+        for model in latest:
+            if model.is_on_disk and model.name in self.pulls and not self.pulls[model.name].is_active:
+                del self.pulls[model.name]  # it failed, but another program has pulled the model since then
+                self._changed()
         self.models = usable_models(latest) if self._is_new_list else with_disk_facts(before, latest)
         self._is_new_list = False
         if self.models != before:
@@ -141,7 +145,10 @@ class ModelsController:
             if not pull.is_stopping:  # the interface is quitting
                 raise
             del self.pulls[name]
-            self._announce(f"{name}: stopped; p resumes the pull, d deletes the unfinished download")
+            if await asyncio.to_thread(self._is_pulled_elsewhere, name):
+                self._announce(f"{name}: stopped waiting; another program is still pulling it")
+            else:
+                self._announce(f"{name}: stopped; p resumes the pull, d deletes the unfinished download")
         else:
             del self.pulls[name]
             self._announce(f"{name} is on disk{'; enter uses it' if self.screen else ''}")
@@ -149,9 +156,14 @@ class ModelsController:
             del self._tasks[name]
         self.refresh()
 
+    def _is_pulled_elsewhere(self, name: str) -> bool:
+        from softprompt.encoders import hub_cache
+
+        return any(hub_cache.is_being_pulled(model.repository) for model in self._all_models if model.name == name)
+
     def _report(self, pull: Pull, line: dict[str, Any]) -> None:
         if "note" in line:
-            pull.note = str(line["note"]).partition(" (Ctrl-C")[0] if line["waiting"] else ""
+            pull.set_note(str(line["note"]).partition(" (Ctrl-C")[0] if line["waiting"] else "")
         elif "total" in line:
             pull.update(line["bytes"], line["total"])
         self._changed()

@@ -66,6 +66,8 @@ class RunsController:
         store, post = self.store, self.context.post
         match message:
             case ConnectionState(state, reason):
+                if state == "gone":
+                    store.clear_stages()
                 post(ConnectionChanged(state, reason))
             case RunsReply(runs, is_first, has_more):
                 if is_first:

@@ -27,7 +27,7 @@ def format_progress(received: int, total: int, rate: float, seconds_left: float 
     figures = [f"{format_bytes(received)} of {format_bytes(total)}"]
     if received == total:
         return f"{figures[0]}   checking the file"
-    if rate:
+    if rate >= 1:
         figures.append(f"{format_bytes(rate)}/s")
     if seconds_left is not None:
         figures.append(f"{format_duration(seconds_left)} left")

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from softprompt.errors import shorten
+from softprompt.worker import hub_variables
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.sanitize import sanitize
 
@@ -27,7 +28,10 @@ Advice = tuple[str, str]  # a key of the loss pane or of the main screen, and wh
 
 
 class Failure(NamedTuple):
-    """A failed run as the loss pane shows it. `more` is the rest of the error, after its first sentence."""
+    """A failed run as the loss pane shows it.
+
+    `more` is the rest of the error, after its first sentence. `note` comes before the advice, and may be "".
+    """
 
     run: str
     headline: str
@@ -35,13 +39,19 @@ class Failure(NamedTuple):
     more: str
     advice: tuple[Advice, ...]
     ended: str
+    note: str = ""
 
 
-def describe_failure(run: RunSummary) -> Failure:
-    """Describe a failed run. The advice depends on the type of the error, which an older worker does not send."""
+def describe_failure(run: RunSummary, has_other_variables: bool = False) -> Failure:
+    """Describe a failed run. The advice depends on the type of the error, which an older worker does not send.
+
+    Args:
+        has_other_variables: the worker's Hugging Face variables differ from those of the interface.
+    """
     reason, stop, more = run.error.partition(". ")
     reason = f"{reason}{stop.strip()}" or "No reason was given."
-    return Failure(run.id, _headline(run), reason, more, _advice(run), _time_of_day(run.ended))
+    note = hub_variables.ADVICE if has_other_variables and _is_from_hub(run) else ""
+    return Failure(run.id, _headline(run), reason, more, _advice(run), _time_of_day(run.ended), note)
 
 
 def failure_title(run: RunSummary, width: int) -> str:
@@ -60,6 +70,7 @@ def render_failure(failure: Failure, has_focus: bool, is_compact: bool) -> Rende
     parts: list[RenderableType] = [
         Text(failure.headline, "bold"),
         Padding(Text(sanitize(failure.reason)), (gap, 0, gap, 2)),
+        *[Padding(Text(failure.note, "bold"), (0, 0, gap, 2))] * bool(failure.note),
         Text(keys),
         Padding(label_grid(failure.advice, "bold"), (0, 0, gap, 2)),
     ]
@@ -78,14 +89,17 @@ def _headline(run: RunSummary) -> str:
     return f"{what} failed after {run.step} of {run.steps} {unit}s.{saved}"
 
 
+def _is_from_hub(run: RunSummary) -> bool:
+    return not run.model.startswith(LOCAL_PREFIX) and run.model.lower() != MINI
+
+
 def _advice(run: RunSummary) -> tuple[Advice, ...]:
     kind = run.error_kind
     again = ("r", "try again; resumes from the last checkpoint" if run.step and run.kind == "train" else "try again")
     model, device = ("m", "choose another model"), ("v", "choose another device")
     log = ("l", "show the worker's log")
-    is_from_hub = not run.model.startswith(LOCAL_PREFIX) and run.model.lower() != MINI
     if kind == "ModelUnavailable":
-        pull = (("ctrl+o", "pull or delete the model (opens the list)"),) if is_from_hub else ()
+        pull = (("ctrl+o", "pull or delete the model (opens the list)"),) if _is_from_hub(run) else ()
         return (again, *pull, model, log)
     if kind in ("ModelRefused", "UnknownModel"):
         return (model, log)

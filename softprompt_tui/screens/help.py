@@ -137,7 +137,7 @@ PANE_HELP["models"] = (
         ("p", "pull it from the hub, or resume an unfinished pull"),
         ("x", "cancel the pull and keep what has arrived"),
         ("d", "delete it from the disk, after asking"),
-        ("/ or a name", "search as you type: vitl14, siglip, sdxl; escape ends the search"),
+        ("/", "search as you type: vitl14, siglip, sdxl; escape ends the search"),
         ("j k g G", "down, up, first, last; page up and page down work too"),
         ("escape ^o", "go back"),
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 LOADING = "Reading open_clip's list of models. The first time, this takes some seconds."
 NO_MATCHES = "No model matches.\n\nescape ends the search."
+SEARCH_HINT = "/ searches for a name"
+SILENT_SECONDS = 5  # a pull that has received nothing for this long says so
+MAX_NOTICE_LINES = 7  # as in the style sheet
 REFRESH_SECONDS = 2.0  # another program can pull or delete models too
 ON_DISK, BUILT_IN, FAILED = "on disk", "built in", "failed"
 BAR_WIDTH, WIDE_BAR_WIDTH = 12, 30
@@ -88,7 +93,7 @@ class ModelsScreen(ModalScreen[None]):
         self.chosen = ""
         self._models: Sequence[Model] = ()
         self._pulls: Mapping[str, Pull] = {}
-        self._notice = ""
+        self._notice = self._old_notice = ""  # the old one belongs to another row
         self._found: list[Model] = []
         self._cells: list[Row] = []
         self._search_text = ""
@@ -106,8 +111,13 @@ class ModelsScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         self.query_one("#models").border_title = self.purpose or "Models"
         self.table.focus()
-        self.set_interval(REFRESH_SECONDS, lambda: self.context.post(ModelsRequested()))
+        self.set_interval(REFRESH_SECONDS, self._tick)
         self.call_after_refresh(self._resized)
+
+    def _tick(self) -> None:
+        self.context.post(ModelsRequested())
+        if any(pull.is_active for pull in self._pulls.values()):  # it may be silent, so that nothing else repaints it
+            self._update()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._resized)
@@ -215,8 +225,10 @@ class ModelsScreen(ModalScreen[None]):
         model = self.current
         pull = self._pulls.get(model.name) if model else None
         self._set("model-facts", self._facts(model, pull) if model else Text())
-        text = pull.error if pull and pull.error else self._notice
-        self._set("model-notice", Text(sanitize(text), "bold"))
+        is_old = self._notice == self._old_notice
+        text = pull.error if pull and pull.error and is_old else self._notice
+        width = self.query_one("#models").content_size.width - 2  # the notice has a cell of padding on each side
+        self._set("model-notice", Text(_fit(sanitize(text), width, MAX_NOTICE_LINES), "bold"))
         self.query_one("#model-notice").display = bool(text)
         here = sum(model.is_on_disk for model in self._models)
         count = f"{len(self._found)} found" if self._search_text else f"{here} of {len(self._models)} on disk"
@@ -231,7 +243,9 @@ class ModelsScreen(ModalScreen[None]):
         if pull and pull.is_active:
             progress = format_progress(pull.received, pull.total, pull.rate(), pull.seconds_left())
             bar = f"{draw_bar(pull.share, WIDE_BAR_WIDTH)} " if self.size.width >= 72 and pull.total else ""
-            return text.append(pull.note or f"{bar}{progress}", "not bold")
+            silence = pull.silent_seconds()
+            silent = f"nothing has arrived for {silence:.0f} s; x cancels" if silence >= SILENT_SECONDS else ""
+            return text.append(pull.note or silent or f"{bar}{progress}", "not bold")
         facts = [  # a narrow terminal cuts the last ones
             f"read by {_programs(model)}" if model.read_by else "",
             f"width {model.width}, {model.layers} layers, context {model.context}",
@@ -254,6 +268,7 @@ class ModelsScreen(ModalScreen[None]):
         if isinstance(event, Table.Chosen):
             self.action_use()
         else:
+            self._old_notice = self._notice
             self._describe()
 
     def action_use(self) -> None:
@@ -267,6 +282,7 @@ class ModelsScreen(ModalScreen[None]):
 
     def action_act(self, action: str) -> None:
         if (model := self.current) is not None:
+            self._old_notice = ""
             self.context.post(ModelAction(OnModel(action), model.name))
 
     def action_help(self) -> None:
@@ -285,10 +301,9 @@ class ModelsScreen(ModalScreen[None]):
         else:
             self.dismiss(None)
 
-    def action_search(self, text: str = "") -> None:
+    def action_search(self) -> None:
         field = self.query_one("#find", Input)
         field.display = True
-        field.value += text
         self.set_focus(field)  # immediately, because the next key is meant for it
         field.cursor_position = len(field.value)
 
@@ -298,7 +313,8 @@ class ModelsScreen(ModalScreen[None]):
             self.set_focus(self.table)
             event.stop()
         elif self.focused is self.table and event.key not in self.active_bindings and _is_typed(event):
-            self.action_search(event.character or "")
+            self._notice = SEARCH_HINT  # typing alone does not search: a name can begin with p, x or d
+            self._describe()
             event.stop()
 
     @on(Input.Changed, "#find")
@@ -315,6 +331,13 @@ class ModelsScreen(ModalScreen[None]):
 def _is_typed(event: events.Key) -> bool:
     """Return whether a key is part of a name."""
     return event.is_printable and event.character is not None and not event.character.isspace()
+
+
+def _fit(text: str, width: int, max_lines: int) -> str:
+    """Wrap a text. If it does not fit, end it with an ellipsis."""
+    if cell_len(text) > len(text):
+        width //= 2  # a wide character takes two columns
+    return "\n".join(textwrap.wrap(text, max(8, width), max_lines=max_lines, placeholder=" …"))
 
 
 def _programs(model: Model) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
 from softprompt.encoders.catalog import LOCAL_PREFIX
-from softprompt.errors import ConfigError
+from softprompt.errors import ConfigError, shorten
 from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from softprompt_tui.state.settings import Form
 
 DEFAULT_SWEEP = "1-16"
+MAX_SHOWN = 40  # characters of a refused value
 
 
 def prepare_typed_prompt(prompt: str, more: dict[str, str]) -> PreparedPrompt:
@@ -187,11 +188,13 @@ def _parse_int(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}. Use a whole number{_key_hint(name)}.") from None
+        raise ConfigError(f"{name} is {shorten(text, MAX_SHOWN)!r}. Use a whole number{_key_hint(name)}.") from None
 
 
 def _parse_float(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{name} is {text!r}. Use a number such as .99{_key_hint(name)}.") from None
+        raise ConfigError(
+            f"{name} is {shorten(text, MAX_SHOWN)!r}. Use a number such as .99{_key_hint(name)}."
+        ) from None

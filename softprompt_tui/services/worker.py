@@ -127,6 +127,7 @@ class WorkerConnection:
         self._last_request = 0
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reconnect_requested, self._settled = asyncio.Event(), asyncio.Event()
+        self._hello: dict[str, Any] = {}  # of the worker
         self._last_run = ""  # the run that an older worker is still finishing
 
     async def run(self) -> None:
@@ -150,6 +151,13 @@ class WorkerConnection:
         """Connect again if the connection is down."""
         if self.state == "gone":
             self._reconnect_requested.set()
+
+    @property
+    def has_other_variables(self) -> bool:
+        """Whether the worker was started with other Hugging Face variables than this interface."""
+        from softprompt.worker.hub_variables import has_other_variables
+
+        return has_other_variables(self._hello)
 
     async def wait_until_up(self) -> bool:
         """Wait while the connection starts. Return whether it is up."""
@@ -242,6 +250,8 @@ class WorkerConnection:
             message = p.parse_message(line)
             again = again or p.frees_older_worker(message, self._last_run)
             match message["type"]:
+                case "hello":
+                    self._hello = message
                 case "reply" | "error":
                     self._settle_request(message)
                 case "bye" if message.get("reason"):

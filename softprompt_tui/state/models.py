@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 RATE_SECONDS = 5.0  # the rate of a download is the mean of this time
+MIN_RATE, MAX_SECONDS_LEFT = 1000.0, 86_400.0  # in bytes per second; beyond these, the time left is no use
 Item = TypeVar("Item")
 
 
@@ -121,6 +122,7 @@ class Pull:
     note: str = ""
     error: str = ""
     is_stopping: bool = False
+    heard_at: float = field(default_factory=time.monotonic)  # when the last bytes or note arrived
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
@@ -132,10 +134,18 @@ class Pull:
         now = time.monotonic() if now is None else now
         if self._samples and received < self._samples[-1][1]:  # it has started over
             self._samples.clear()
-        self.received, self.total = received, total
+        self.received, self.total, self.heard_at = received, total, now
         self._samples.append((now, received))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_SECONDS:
             self._samples.popleft()
+
+    def set_note(self, note: str) -> None:
+        self.note, self.heard_at = note, time.monotonic()
+
+    def silent_seconds(self, now: float | None = None) -> float:
+        """Return for how long nothing has arrived, or 0 while the finished file is checked."""
+        now = time.monotonic() if now is None else now
+        return 0.0 if self.total and self.received == self.total else now - self.heard_at
 
     def rate(self, now: float | None = None) -> float:
         """Return the bytes per second of the last seconds, or 0 if nothing has arrived in that time."""
@@ -148,7 +158,8 @@ class Pull:
     def seconds_left(self, now: float | None = None) -> float | None:
         """Return how long the download will still take, or None if that is unknown."""
         rate = self.rate(now)
-        return (self.total - self.received) / rate if self.total and rate > 0 else None
+        seconds = (self.total - self.received) / rate if self.total and rate >= MIN_RATE else None
+        return None if seconds is None or seconds > MAX_SECONDS_LEFT else seconds
 
     @property
     def share(self) -> float:

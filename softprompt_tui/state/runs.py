@@ -57,6 +57,11 @@ class RunStore:
         updated = self.by_id[run_id] = replace(run, stage=stage)
         return updated
 
+    def clear_stages(self) -> None:
+        """Forget the stages of loading, because the worker has ended."""
+        for run in self.by_id:
+            self.set_stage(run, "")
+
     def drop(self, run: str) -> None:
         self.by_id.pop(run, None)
         self._unconfirmed.discard(run)

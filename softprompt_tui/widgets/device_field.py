@@ -20,6 +20,7 @@ from softprompt_tui.widgets.field_help import explain_field
 from softprompt_tui.widgets.line_input import LineInput
 
 AUTO = "auto"
+CPU = "cpu"  # every machine has it
 ASKING = "asking the worker which devices exist …"
 
 
@@ -49,6 +50,7 @@ class DeviceField(Vertical):
         super().__init__(classes="device")
         self.line = DeviceInput(value)
         self._devices: Sequence[DeviceFacts] = ()
+        self._trouble = ""
         self._list = Static(_explained(Text(ASKING)), id="devices", markup=False)
         self._list.display = False
 
@@ -56,10 +58,10 @@ class DeviceField(Vertical):
         yield self.line
         yield self._list
 
-    def show(self, devices: Sequence[DeviceFacts]) -> None:
-        """Show the devices, the one of "auto" first."""
-        self._devices = devices
-        self.line.names = [AUTO, *(device.name for device in devices)]
+    def show(self, devices: Sequence[DeviceFacts], trouble: str = "") -> None:
+        """Show the devices, the one of "auto" first. If they are unknown, `trouble` says why."""
+        self._devices, self._trouble = devices, trouble
+        self.line.names = [AUTO, *(device.name for device in devices)] if devices else [AUTO, CPU]
         self._draw()
 
     def on_descendant_focus(self) -> None:
@@ -73,12 +75,19 @@ class DeviceField(Vertical):
         self._draw()
 
     def _draw(self) -> None:
-        if not self._devices:
+        if not self._devices and not self._trouble:
             return
         chosen = self.line.value.strip().lower() or AUTO
-        rows = [(AUTO, f"{self._devices[0].name} now")] + [(one.name, describe_device(one)) for one in self._devices]
+        if self._devices:
+            rows = [(AUTO, f"{self._devices[0].name} now")] + [
+                (one.name, describe_device(one)) for one in self._devices
+            ]
+        else:
+            rows = [(AUTO, "the best device"), (CPU, "works on every machine")]
         width = max(len(name) for name, _ in rows)
         text = Text(no_wrap=True, overflow="ellipsis")
+        if not self._devices:
+            text.append(sanitize(self._trouble), "dim")
         for name, words in rows:
             mark, style = ("▸ ", "bold") if name == chosen else ("  ", "")
             text.append("\n" if text else "").append(f"{mark}{sanitize(name):<{width}}  ", style)

@@ -214,9 +214,9 @@ class PromptPane(Vertical):
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)
 
-    def show_devices(self, devices: Sequence[DeviceFacts]) -> None:
-        """List the devices below their field."""
-        self.query_one(DeviceField).show(devices)
+    def show_devices(self, devices: Sequence[DeviceFacts], trouble: str) -> None:
+        """List the devices below their field, or say why they are unknown."""
+        self.query_one(DeviceField).show(devices, trouble)
 
     def show_count(self, count: TokenCount | None, changed_settings: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
         """Show the token count and the number of changed settings, and mark cut text and syntax in the editor."""

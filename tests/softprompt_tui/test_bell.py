@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from textual.drivers.headless_driver import HeadlessDriver
+from textual.widgets import Input
 
 from softprompt.jobs.job import TrainJob
 from softprompt.worker.run_folder import Run
+from softprompt_tui.screens.dialogs import AskText
 from softprompt_tui.services.notification import notification
 from softprompt_tui.state import settings as stored_settings
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
@@ -106,18 +108,19 @@ def test_the_palette_says_the_setting_and_changes_it(written: list[str]) -> None
         await d.shows("OSC 777", "allow-passthrough", "now 30")
         await d.pilot.press("7")
         await d.shows("notification of long runs: OSC 777")
-        assert written == ["\x1b]777;notify;softprompt-tui;test: this is the notification for long runs\a"]  # a sample
+        assert written == ["\x1b]777;notify;softprompt-tui;test: this is the notification for long runs\a"]
         d.app.main.choose_bell()
         await d.shows("now 30")
         await d.pilot.press("s")
         await d.shows("Minimum length, in seconds")
-        await d.pilot.press(*"soon", "enter")
-        await d.shows("'soon' cannot be used")
-        d.app.main.choose_bell()
-        await d.shows("now 30")
-        await d.pilot.press("s")
-        await d.shows("Minimum length, in seconds")
-        await d.pilot.press(*"600", "enter")
+        for refused in ("soon", "86401", "9" * 5000):
+            d.app.screen.query_one(Input).value = refused
+            await d.pilot.press("enter")
+            await d.shows(f"'{refused[:15]}", "cannot be used. Give whole")
+            assert isinstance(d.app.screen, AskText)
+            assert d.app.screen.query_one(Input).value == refused
+        d.app.screen.query_one(Input).value = "600"
+        await d.pilot.press("enter")
         await d.shows("OSC 777, for runs of 600 s or more")
         settings, notice = stored_settings.load()
         assert (settings.bell, settings.bell_seconds, notice) == ("osc777", 600, "")

@@ -93,6 +93,21 @@ def test_f3_goes_to_the_failure_first_and_then_opens_the_curve() -> None:
     run_scene(scene)
 
 
+def test_a_variable_set_too_late_for_the_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(d: Session) -> None:
+        d.app.main.prompt_pane.set_field("model", "ViT-L-14/openai")
+        run = await fail(d)
+        await d.shows("What you can do")
+        assert "HF_ variables" not in d.text()
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")  # as in a terminal opened after the worker was started
+        d.app.main.detail.run_changed(d.app.runs.by_id[run])
+        await d.shows(
+            "the worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again"
+        )
+
+    run_scene(scene, 120, 40)
+
+
 def test_a_run_that_fails_out_of_view_leaves_the_pane_alone_and_is_named_in_the_title() -> None:
     async def scene(d: Session) -> None:
         d.app.main.prompt_pane.set("a red fox")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,9 +29,15 @@ MAX_FAILED_TRIES = 5  # tries that receive no bytes
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.25, 600.0
 BUSY_STATUSES = (429, 503)
 POLL_SECONDS = 0.25  # between calls to `on_progress` while waiting; it can cancel the wait
+SILENCE_SECONDS = 30.0  # a hub that sends nothing for this long has failed the try
+MAX_READ_AHEAD = 16  # pieces of a file that wait to be written, about 64 KB each
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes received and the total, both 0 while the total is unknown. May raise to cancel the download."""
+"""Called with the bytes received and the total, both 0 while the total is unknown. May raise to cancel the download.
 
+It is called several times a second, even while the hub sends nothing.
+"""
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -131,7 +139,7 @@ def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_
     """Return the result of `call`. While the hub is too busy, wait and try again."""
     for failed in range(MAX_FAILED_TRIES):
         try:
-            return call()
+            return next(_poll_while(_as_items(call), on_poll))
         except Exception as error:
             # some of huggingface_hub's functions wrap the HTTP error in one of their own
             seconds = _seconds_to_wait(getattr(error, "response", None) or getattr(error.__cause__, "response", None))
@@ -139,6 +147,56 @@ def _retry_while_busy(info: ModelInfo, url: str, call: Callable[[], Result], on_
                 raise
         _wait(info, url, seconds, failed, on_poll)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _as_items(call: Callable[[], Result]) -> Generator[Result]:
+    yield call()
+
+
+def _poll_while(items: Generator[Item], on_poll: Callable[[], None]) -> Generator[Item]:
+    """Yield the items of a generator, and call `on_poll` several times a second while waiting for them.
+
+    The generator runs in a thread, because a request blocks until the hub answers. If `on_poll` raises, the thread is
+    abandoned: it ends with the timeout of its request at the latest, and touches no file.
+    """
+    results: Queue[tuple[list[Item], BaseException | None]] = Queue(MAX_READ_AHEAD)
+    is_abandoned = threading.Event()
+
+    def put(found: list[Item], error: BaseException | None = None) -> None:
+        while not is_abandoned.is_set():
+            try:
+                results.put((found, error), timeout=POLL_SECONDS)
+                return
+            except Full:
+                continue
+
+    def read() -> None:
+        try:
+            for item in items:
+                put([item])
+                if is_abandoned.is_set():
+                    break
+            put([])
+        except BaseException as error:  # raised again by the thread that waits
+            put([], error)
+        finally:
+            items.close()
+
+    threading.Thread(target=read, name="hub", daemon=True).start()
+    try:
+        while True:
+            try:
+                found, error = results.get(timeout=POLL_SECONDS)
+            except Empty:
+                on_poll()
+                continue
+            if error is not None:
+                raise error
+            if not found:
+                return
+            yield found[0]
+    finally:
+        is_abandoned.set()
 
 
 def _fetch_file(info: ModelInfo, file: str, on_progress: OnBytes | None) -> Path:
@@ -212,9 +270,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
             except (OSError, ModelUnavailable):
                 raise
             except Exception as error:  # the HTTP library's errors for a lost connection or an error status
-                reason = (
-                    f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the connection was lost'}"
-                )
+                reason = _describe_lost_connection(error)
             if _file_size(partial) <= received:  # a try that received bytes does not count
                 failed += 1
                 if failed < MAX_FAILED_TRIES:
@@ -245,6 +301,13 @@ def _hold_lock(info: ModelInfo, partial: Path, on_poll: Callable[[], None]) -> I
         lock.release()
 
 
+def _describe_lost_connection(error: Exception) -> str:
+    name = type(error).__name__
+    if "Timeout" in name:
+        return f"the hub sent nothing for {SILENCE_SECONDS:.0f} s"
+    return f"{name}: {str(error).splitlines()[0] if str(error) else 'the connection was lost'}"
+
+
 def _fetch_rest(
     info: ModelInfo, url: str, partial: Path, size: int, on_progress: OnBytes | None
 ) -> tuple[int, float] | None:
@@ -257,9 +320,7 @@ def _fetch_rest(
         ModelUnavailable: trying again would not help.
     """
     from huggingface_hub import hf_hub_url
-
-    # documented, but not re-exported
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, but not re-exported
 
     received = _file_size(partial)
     headers = (
@@ -268,7 +329,13 @@ def _fetch_rest(
     is_hub = urlsplit(url).netloc == urlsplit(hf_hub_url(info.repository, "x")).netloc
     if not is_hub:
         headers.pop("authorization", None)  # never send the user's token to a host that the hub redirects to
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+
+    def report() -> None:
+        if on_progress:
+            on_progress(min(received, size), size)
+
+    with closing(_poll_while(_request(url, headers), report)) as pieces:
+        response = next(pieces)
         if (seconds := _seconds_to_wait(response)) is not None:
             return response.status_code, seconds
         if is_hub and response.status_code in (401, 403):
@@ -280,18 +347,25 @@ def _fetch_rest(
                 f"the file arrived compressed ({encoding[:20]!r}), which was not requested. A proxy may be the cause",
             )
         received = received if response.status_code == 206 else 0
-        if on_progress:  # a slow hub may send the next bytes much later
-            on_progress(received, size)
+        report()
         with partial.open("ab" if received else "wb") as out:
-            # no chunk size: bytes of an incomplete chunk would be lost with the connection
-            for data in response.iter_raw():
+            for data in pieces:
                 out.write(data)
                 received += len(data)
-                if on_progress:
-                    on_progress(min(received, size), size)
+                report()
                 if received > size:
                     break
     return None
+
+
+def _request(url: str, headers: dict[str, str]) -> Generator[Any]:
+    """Yield the response to a GET request, then the pieces of its body."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # documented, but not re-exported
+
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=SILENCE_SECONDS) as response:
+        yield response
+        # no chunk size: bytes of an incomplete chunk would be lost with the connection
+        yield from response.iter_raw()
 
 
 def _file_size(path: Path) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, quick_gelu_name
-from softprompt.errors import ConfigError, ModelUnavailable
+from softprompt.errors import ConfigError, ModelUnavailable, describe_error
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
@@ -224,16 +224,61 @@ def delete(files: CachedFiles) -> int:
 
 
 def _cached_repository(repository: str) -> tuple[HFCacheInfo, CachedRepoInfo] | None:
-    """Return a copy of the cache's listing that has only this repository, and the repository. None if it is missing."""
+    """Return a copy of the cache's listing that has only this repository, and the repository. None if it is missing.
+
+    Raises:
+        ModelUnavailable: the cache cannot be read.
+    """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    root = cache_root()
     try:
-        cached = scan_cache_dir(cache_root())
+        cached = scan_cache_dir(root)
+        repo = next((repo for repo in cached.repos if (repo.repo_type, repo.repo_id) == ("model", repository)), None)
+        if repo is None:  # huggingface_hub leaves out a repository as soon as one of its links is broken
+            repo = _read_damaged_repository(repository)
     except CacheNotFound:
         return None
-    repo = next((repo for repo in cached.repos if (repo.repo_type, repo.repo_id) == ("model", repository)), None)
+    except (OSError, ValueError) as error:
+        reason = describe_error(error) if isinstance(error, OSError) else "it is a file"
+        raise ModelUnavailable(
+            f"cannot read the Hugging Face cache {root} ({reason}). It must be a folder that you can read. Check "
+            "it, or set HF_HOME to another folder."
+        ) from error
     return (replace(cached, repos=frozenset([repo])), repo) if repo else None
+
+
+def _read_damaged_repository(repository: str) -> CachedRepoInfo | None:
+    """Return the revisions of a repository with the files that they still have, or None if there are none."""
+    from huggingface_hub import CachedFileInfo, CachedRepoInfo, CachedRevisionInfo
+
+    folder = repository_folder(repository)
+    if not (folder / "snapshots").is_dir():
+        return None
+    refs: dict[str, set[str]] = {}
+    for path in (folder / "refs").rglob("*"):
+        if path.is_file():
+            commit = path.read_text(encoding="utf-8", errors="replace").strip()
+            refs.setdefault(commit, set()).add(path.relative_to(folder / "refs").as_posix())
+    revisions = []
+    for snapshot in (folder / "snapshots").iterdir():
+        if snapshot.is_symlink() or not snapshot.is_dir():
+            continue
+        files = []
+        for path in snapshot.rglob("*"):
+            if path.is_file():  # its blob is there
+                blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
+                files.append(CachedFileInfo(path.name, path, blob, _size(blob), 0.0, 0.0))
+        size = sum(_size(blob) for blob in {file.blob_path for file in files})
+        names = frozenset(refs.get(snapshot.name, ()))
+        modified = snapshot.stat().st_mtime
+        revisions.append(CachedRevisionInfo(snapshot.name, snapshot, size, frozenset(files), names, modified))
+    if not revisions:
+        return None
+    blobs = {file.blob_path for revision in revisions for file in revision.files}
+    total = sum(map(_size, blobs))
+    return CachedRepoInfo(repository, "model", folder, total, len(blobs), frozenset(revisions), 0.0, 0.0)
 
 
 def _delete_revisions(repository: str, commits: Iterable[str]) -> int:
@@ -289,6 +334,17 @@ def _remove_empty_folders(folder: Path) -> None:
 
 def _lock_path(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}{LOCK_SUFFIX}")
+
+
+def is_being_pulled(repository: str) -> bool:
+    """Return whether a program is downloading a model of this repository."""
+    for partial in _find_partials(repository_folder(repository), LOCK_SUFFIX):
+        lock = try_lock(partial)
+        if lock is None and _lock_path(partial).exists():
+            return True
+        if lock is not None:
+            lock.release()
+    return False
 
 
 def try_lock(partial: Path) -> BaseFileLock | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from softprompt.discrete import HardReport
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
+SILENT_SECONDS = 5  # a hub that has sent nothing for this long is called silent
 log = logging.getLogger(__name__)
 
 
@@ -70,10 +72,16 @@ class RunExecutor:
             RunInterrupted: one of the runs was interrupted during the download.
         """
         job = self.runs[0].job
+        last_loaded, heard_at = -1, time.monotonic()
 
         def on_progress(loaded: int, size: int) -> None:
+            nonlocal last_loaded, heard_at
             self.services.answer_queries(QUERY_SECONDS_PER_STEP)
-            self._post_stage("downloading the weights" if size else "waiting for the hub", loaded, size)
+            if loaded != last_loaded:
+                last_loaded, heard_at = loaded, time.monotonic()
+            silence = int(time.monotonic() - heard_at)
+            stage = "downloading the weights" if size else "waiting for the hub"
+            self._post_stage(f"{stage}, silent for {silence} s" if silence >= SILENT_SECONDS else stage, loaded, size)
             requests = [(run.active.stop_request, run.state) for run in self.runs]
             if any(
                 request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests

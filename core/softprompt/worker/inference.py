@@ -34,10 +34,15 @@ def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
     """Return the model. Raises Busy if loading it would stall an active run. `mini` loads in 0.25 s."""
     from softprompt.worker.active_run import Busy
 
+    def check_idle(*_: int) -> None:
+        if services.active and model.lower() != MINI:
+            raise Busy(f"{model} is not loaded, and cannot be loaded while a run is training: try again later")
+
     assert services.models is not None
-    if services.active and model.lower() != MINI and not services.models.has(model, device):
-        raise Busy(f"{model} is not loaded, and cannot be loaded while a run is training: try again later")
-    return services.models.get(model, device)
+    if services.models.has(model, device):
+        return services.models.get(model, device)
+    check_idle()
+    return services.models.get(model, device, on_progress=check_idle)  # a download makes way for a new run
 
 
 def _answer_similarity(request: Similarity, services: Services) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from softprompt.prompts.downsample import downsample
 from softprompt.system.devices import CpuUsage
 from softprompt.system.filesystems import set_mode
 from softprompt.system.locks import is_path_of, try_lock
-from softprompt.worker import messages
+from softprompt.worker import hub_variables, messages
 from softprompt.worker import protocol as p
 from softprompt.worker.active_run import ActiveRun, EventKind, Trainer
 from softprompt.worker.connection import MAX_PENDING, Connection, is_same_user
@@ -85,7 +85,7 @@ class Server:
         self._run_messages = messages.RunMessages()
         self._newcomers: set[Connection] = set()  # clients that have not received a snapshot yet
         self._cpu_usage = CpuUsage()
-        self.hello = p.hello()
+        self.hello = p.hello() | {"hub": hub_variables.fingerprint()}
         self.should_restart = False
         self.broken = ""
         self._making_way = self._leaving = self._ready = False

@@ -139,8 +139,7 @@ class JsonProgress:
         return self
 
     def __call__(self, received: int, total: int) -> None:
-        failure = streams.output_failure()
-        if failure and streams.is_reader_gone(failure):
+        if streams.has_lost_reader():
             raise KeyboardInterrupt  # the program that started this one has ended
         if total:
             self._latest = received, total

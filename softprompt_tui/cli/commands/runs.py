@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI
 from softprompt.errors import UnknownModel
 from softprompt.jobs.preflight import check_fits
+from softprompt.worker import hub_variables
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.cli.common import FAILED, fail, json_option, narrate, print_json, print_table
@@ -72,6 +73,9 @@ def submit(job: AnyJob, start: str, as_json: bool) -> None:
     check_fits(job)
     with worker(older=False) as client:
         run = client.request(p.Submit(job.as_dict(), start))
+        is_from_hub = job.model.lower() != MINI and not job.model.startswith(LOCAL_PREFIX)
+        if is_from_hub and hub_variables.has_other_variables(client.worker):
+            narrate(f"note: {hub_variables.ADVICE}")
     if as_json:
         print_json(run)
         return

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from softprompt.errors import describe_error_with_type
+from softprompt.errors import describe_error, describe_error_with_type
 from softprompt.prompts.visible_text import format_count
 from softprompt.system.filesystems import file_system, is_shared
 from softprompt.system.paths import how_to_move
+from softprompt.worker import hub_variables
 from softprompt.worker import protocol as p
 from softprompt.worker.log import log_path
 from softprompt_tui import PROGRAM
@@ -46,6 +47,9 @@ def find_worker() -> Iterable[Fact]:
     if client.making_way:
         advice = "It ends when its run is done, and the next command starts the new version."
         yield wrong("worker", f"{text}; older than this program", advice, values)
+    elif hub_variables.has_other_variables(client.worker):
+        advice = f"Run `{PROGRAM} worker stop`, then try again: the next worker has the variables of this terminal."
+        yield wrong("worker", f"{text}; started with other HF_ variables than are set here", advice, values)
     else:
         yield Fact("worker", text, values=values)
 
@@ -73,16 +77,23 @@ def find_library() -> Iterable[Fact]:
     yield from (wrong("index", notice, "Everything works without the index, but more slowly.") for notice in notices)
 
 
-def _describe_disk(name: str, folder: Path) -> Fact:
-    """Describe the space on the disk of a folder, which need not exist yet."""
+def _describe_disk(name: str, folder: Path, variable: str = "") -> Fact:
+    """Describe the space on the disk of a folder, which need not exist yet. `variable` chooses another folder."""
+
+    def move(fix: str) -> str:
+        return f"set {variable} to {fix}" if variable else how_to_move(folder, fix)
+
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        advice = f"Rename or delete it, or {move('a folder')}."
+        return wrong(name, f"{place} is a file, but it must be a folder", advice)
     usage, kind = shutil.disk_usage(place), file_system(place)
     shared = ", shared with other hosts" if is_shared(place) else ""
     text = f"{kind or 'unknown file system'}{shared}, {usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
     values = {"file_system": kind, "free_bytes": usage.free, "total_bytes": usage.total}
     if not os.access(place, os.W_OK):
-        advice = how_to_move(folder, "a folder that you can write to")
-        return wrong(name, f"{text}; you cannot write to {place}", f"Fix its permissions, or {advice}.", values)
+        advice = f"Fix its permissions, or {move('a folder that you can write to')}."
+        return wrong(name, f"{text}; you cannot write to {place}", advice, values)
     if usage.free < MIN_FREE_BYTES:
         return wrong(name, text, "Free some space: trainings cannot be saved on a full disk.", values)
     return Fact(name, text, values=values)
@@ -93,14 +104,16 @@ def find_models() -> Iterable[Fact]:
     from softprompt.encoders.hub_cache import cache_root, scan
 
     root = cache_root()
-    yield _describe_disk("model disk", root)
+    yield _describe_disk("model disk", root, "HF_HOME")
     if not is_cached():
         text = f"{MINI}; `{PROGRAM} models` reads the list of the others"
         yield Fact("models", text, values={"folder": str(root), "models": [MINI]})
         return
-    states = scan(list_models())
+    # two names can share a file, such as ViT-B-32/openai and ViT-B-32-quickgelu/openai; the last one is loaded
+    models = {(info.repository, info.files): info for info in list_models()}.values()
+    states = scan(models)
     whole = {name: state.bytes for name, state in states.items() if state.path and name != MINI}
-    parts = sum(state.partial_bytes > 0 for state in states.values())
+    parts = len({info.repository for info in models if states[info.name].partial_bytes})
     named = [f"{name} {size / 1e9:.1f} GB" for name, size in sorted(whole.items())]
     more = f", {len(named) - MAX_MODELS} more" if len(named) > MAX_MODELS else ""
     unfinished = f", {format_count(parts, 'unfinished download')}" if parts else ""
@@ -115,7 +128,13 @@ def find_hub() -> Iterable[Fact]:
     from huggingface_hub import constants, get_token
 
     endpoint = constants.ENDPOINT
-    has_token = bool(get_token())
+    try:
+        has_token = bool(get_token())
+    except OSError as error:  # HF_HOME is a file, or belongs to another user
+        yield wrong(
+            "hub", f"the token's file cannot be read: {describe_error(error)}", "Set HF_HOME to a folder of yours."
+        )
+        has_token = False
     token = "no token" if not has_token else f"token from {'HF_TOKEN' if 'HF_TOKEN' in os.environ else 'its file'}"
     values: dict[str, object] = {"endpoint": endpoint, "token": has_token, "offline": bool(constants.HF_HUB_OFFLINE)}
     if constants.HF_HUB_OFFLINE:

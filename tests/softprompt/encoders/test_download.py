@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from softprompt.encoders.catalog import ModelInfo
-from softprompt.encoders.download import MAX_WAIT_SECONDS, fetch
+from softprompt.encoders.download import MAX_FAILED_TRIES, MAX_WAIT_SECONDS, fetch
 from softprompt.errors import ModelUnavailable
 from tests.fake_hub import MODEL, WEIGHTS, Hub, serve_hub
 
@@ -214,6 +214,43 @@ def test_waiting_for_a_busy_hub_can_be_cancelled(local_hub: Hub, phase: str) -> 
     setattr(local_hub, phase, ["429 300"])
     with pytest.raises(KeyboardInterrupt):
         fetch(INFO, on_progress)
+
+
+@pytest.mark.parametrize(("faults", "stop_at"), [(["silent"], 0), ([], 0), ([], len(WEIGHTS) // 2)])
+def test_a_silent_hub_can_be_cancelled_at_any_time(local_hub: Hub, faults: list[str], stop_at: int) -> None:
+    """While it answers the first request, before the first byte, and in the middle of the file."""
+    local_hub.head_faults, local_hub.stop_at = faults, stop_at
+    calls: list[tuple[int, int]] = []
+
+    def on_progress(received: int, total: int) -> None:
+        calls.append((received, total))
+        if calls[-4:] == [(received, total)] * 4 and received == stop_at:  # nothing arrives any more
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fetch(INFO, on_progress)
+    assert time.monotonic() - began < 5
+    local_hub.go_on()
+    assert fetch(INFO).read_bytes() == WEIGHTS
+    assert local_hub.ranges[-1] == (f"bytes={stop_at}-" if stop_at else "")
+
+
+def test_a_hub_that_stays_silent_has_failed_the_try_and_the_next_resumes(
+    local_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softprompt.encoders.download.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("softprompt.encoders.download.FIRST_WAIT_SECONDS", 0.0)
+    half = local_hub.stop_at = len(WEIGHTS) // 2
+    with pytest.raises(ModelUnavailable, match="the hub sent nothing for"):
+        fetch(INFO)
+    assert local_hub.ranges == ["", *[f"bytes={half}-"] * MAX_FAILED_TRIES]
+
+    def on_progress(*_: int) -> None:
+        if len(local_hub.ranges) == MAX_FAILED_TRIES + 3:  # the second try of this download
+            local_hub.go_on()
+
+    assert fetch(INFO, on_progress).read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,6 +136,36 @@ def test_what_another_program_deleted_first_is_no_error() -> None:
     scan_cache_dir(hub_cache.cache_root()).delete_revisions(NEW).execute()
     assert not partial.exists()
     assert delete(files) == 0
+
+
+def break_a_link() -> None:
+    (repository_folder(REPOSITORY) / "snapshots" / NEW / "config.json").symlink_to("../../blobs/missing")
+
+
+def add_a_lost_name() -> None:
+    (repository_folder(REPOSITORY) / "refs" / "old").write_text("2" * 40)
+
+
+@pytest.mark.parametrize("damage", [break_a_link, add_a_lost_name])
+def test_a_damaged_repository_can_be_deleted(damage: Callable[[], None]) -> None:
+    """huggingface_hub's listing leaves it out, but its weights are on disk."""
+    add_revision(OLD, {FILE: b"old weights", "config.json": b"shared"})
+    add_revision(NEW, {FILE: b"weights", "tokenizer.json": b"shared"}, ref="main")
+    damage()
+    assert scan([INFO])[INFO.name].bytes == 7
+    files = find_files(INFO.name, REPOSITORY)
+    assert {revision.commit: (revision.bytes, revision.refs) for revision in files.revisions} == {
+        OLD: (17, ()), NEW: (13, ("main",)),
+    }  # fmt: skip
+    assert files.bytes == delete(files) == 24
+    assert scan([INFO])[INFO.name] == DiskState()
+    assert list(repository_folder(REPOSITORY).rglob("blobs/*")) == []
+
+
+def test_a_cache_that_is_no_folder_is_reported(cache: Path) -> None:
+    cache.write_text("a file")
+    with pytest.raises(ModelUnavailable, match=r"cannot read the Hugging Face cache .*hub .*set HF_HOME"):
+        find_files(INFO.name, REPOSITORY)
 
 
 @pytest.fixture

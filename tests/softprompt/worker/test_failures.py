@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from softprompt.worker import protocol as p
 from softprompt.worker.client import WorkerGone, connect
 from softprompt.worker.endpoint import Endpoint
 from tests.conftest import BOAT, FOX
+from tests.fake_hub import MODEL, WEIGHTS, Hub, serve_hub
 from tests.worker_process import (
     Home,
     create_abandoned_runs,
@@ -206,3 +208,32 @@ def test_a_lost_device_fails_its_run_and_the_next_run_waits_for_a_new_process(wo
         wait_for_run(client, bad, lambda run: run["state"] == "done")
     (log,) = (home / "cache").glob("worker-*.log")
     assert "the device no longer works in this process; restarting the worker" in log.read_text()
+
+
+# a hub that goes silent
+
+
+@pytest.fixture
+def silent_hub(worker: Home, home: Path, cached_model_list: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that sends half of a model and then nothing. The worker uses it."""
+    home.mkdir()
+    (home / "cache").symlink_to(cached_model_list)
+    with serve_hub() as hub:
+        hub.stop_at = len(WEIGHTS) // 2
+        for name, value in hub.environment(home / "hf").items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+def test_a_run_whose_hub_goes_silent_is_stopped_at_once_and_the_worker_goes_on(silent_hub: Hub, worker: Home) -> None:
+    run = worker.submit(FOX, model=MODEL, tokens=1, steps=10, contexts=())
+    with worker.client() as client:
+        for event in events(client, 120):
+            if event["type"] == "loading" and event["bytes"] == silent_hub.stop_at and "silent for" in event["stage"]:
+                break
+        began = time.monotonic()
+        client.request(p.Stop(run))
+        wait_for_run(client, run, lambda run: run["state"] == "stopped")
+        assert time.monotonic() - began < 3
+    other = worker.submit(BOAT, tokens=1, steps=10, contexts=())
+    assert worker.wait_until_ended(other).state == "done"

@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from softprompt import Library
 from softprompt.bench import device_check
 from softprompt.bench.device_check import CheckResult, DeviceCheck
+from softprompt.encoders.hub_cache import PARTIAL_SUFFIX
 from softprompt_tui.cli.commands import doctor
 from softprompt_tui.cli.diagnosis import environment, software
 from softprompt_tui.cli.diagnosis.fact import Section
@@ -109,6 +110,40 @@ def test_what_is_wrong_is_marked_and_says_what_to_do(
         assert advice in " ".join(result.stdout.split())
     assert "Problems found: 5, marked with !" in result.stdout
     assert result.returncode == 0
+
+
+def test_a_file_in_place_of_a_folder_is_wrong(
+    run: Run, without_torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(file / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(file / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    result = run("doctor", "--json", SOFTPROMPT_HOME=str(file))
+    wrong = {fact["name"]: fact for fact in json.loads(result.stdout)["facts"] if fact["state"] == "wrong"}
+    assert set(wrong) == {"library disk", "model disk", "hub"}
+    assert all("is a file, but it must be a folder" in wrong[name]["text"] for name in ("library disk", "model disk"))
+    assert wrong["library disk"]["advice"] == "Rename or delete it, or set SOFTPROMPT_HOME to a folder."
+    assert wrong["model disk"]["advice"] == "Rename or delete it, or set HF_HOME to a folder."
+    assert "the token's file cannot be read" in wrong["hub"]["text"]
+
+
+def test_files_that_two_names_share_are_counted_once(
+    run: Run, without_torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for repository, name in (
+        ("vit_base_patch32_clip_224.openai", "snapshots/1/open_clip_model.safetensors"),
+        ("vit_base_patch32_clip_224.openai", "refs/main"),
+        ("vit_large_patch14_clip_224.openai", f"blobs/x{PARTIAL_SUFFIX}"),
+    ):
+        path = tmp_path / "hub" / f"models--timm--{repository}" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    models = facts(run("doctor", "--json"))["models"]
+    assert models["values"]["models"] == ["mini", "ViT-B-32-quickgelu/openai"]
+    assert "1 unfinished download" in models["text"]
 
 
 SECRET = "hunter2hunter2"

@@ -8,6 +8,7 @@ from softprompt.system.devices import DeviceFacts
 from softprompt.worker import protocol as p
 from softprompt_tui.widgets.device_field import DeviceInput
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
+from tests.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.usefixtures("runtime")
 GPU = DeviceFacts("cuda:0", "NVIDIA H200", 141 * 10**9, 120 * 10**9, 0.5)
@@ -44,6 +45,37 @@ def test_the_title_line_shows_the_device_that_trains_and_nothing_while_idle() ->
         d.worker.end(run)
         await d.shows("worker ready")
         await d.until(lambda: "87 %" not in d.text())
+
+    run_scene(scene, 120, 40)
+
+
+def test_without_a_worker_nothing_looks_live() -> None:
+    async def scene(d: Session) -> None:
+        d.app.main.query_one(DeviceInput).value = "cpu"
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.load(run, "reading the weights")
+        await d.shows("cpu 4/16 GB 87 %", "reading the weights", "live: ")
+        d.worker.die()
+        await d.shows("no worker; continues with the next one")
+        d.app.clear_notifications()
+        await d.until(lambda: not any(words in d.text() for words in ("87 %", "reading the weights", "live: ")))
+
+    run_scene(scene, 120, 40)
+
+
+def test_without_a_worker_the_device_field_says_why_and_offers_what_every_machine_has() -> None:
+    async def scene(d: Session) -> None:
+        d.worker.die()
+        await d.until(lambda: d.app.worker.state == "gone")
+        field = d.app.main.query_one(DeviceInput)
+        field.focus()
+        await d.shows("there is no worker: ctrl+r starts one", "the best device", "works on every machine")
+        await d.pilot.press("down")
+        assert field.value == "cpu"
+        async with FakeWorker():
+            d.app.worker.reconnect()
+            await d.shows("AMD EPYC, 2 cores, 12 of 16 GB free")
 
     run_scene(scene, 120, 40)
 

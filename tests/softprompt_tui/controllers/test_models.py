@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from textual.widgets import Static
 
 from softprompt.encoders.hub_cache import PARTIAL_SUFFIX, try_lock
+from softprompt_tui.rendering.download import format_progress
 from softprompt_tui.screens.dialogs import AskKey
-from softprompt_tui.screens.models import ModelsScreen
+from softprompt_tui.screens.models import MAX_NOTICE_LINES, ModelsScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.fake_hub import COMMIT, MODEL, WEIGHTS, Hub, serve_hub
@@ -84,12 +86,13 @@ def test_a_model_is_marked_under_every_name_that_loads_it() -> None:
     run_scene(scene)
 
 
-@pytest.mark.parametrize("keys", [("slash", *"sdxl"), ("S", *"dxl")], ids=["slash", "typed"])
-def test_a_search_finds_names_and_programs(keys: tuple[str, ...]) -> None:
+def test_a_search_finds_names_and_programs() -> None:
     async def scene(d: Session) -> None:
         await d.pilot.press("ctrl+o")
         await d.shows("ViT-B-32/")
-        await d.pilot.press(*keys)
+        await d.pilot.press("V")  # typing alone does not search, because a name can begin with p, x or d
+        await d.shows("/ searches for a name", "●mini")
+        await d.pilot.press("slash", *"sdxl")
         await d.shows("2 found", "ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k")
         await d.pilot.press(*"zzzz")
         await d.shows("No model matches.")
@@ -196,6 +199,10 @@ def test_a_second_terminal_says_that_another_program_pulls_the_model(hub: Hub, h
         await d.shows("waiting …", f"another program is pulling {MODEL}")
         await d.pilot.press("d")
         await d.shows("is being pulled; x cancels")
+        await d.pilot.press("x")
+        await d.shows("stopped waiting; another program is still pulling it")
+        await d.pilot.press("p")
+        await d.shows("waiting …")
         lock.release()
         await d.shows(f"{MODEL} is on disk")
 
@@ -223,6 +230,39 @@ def test_a_failed_pull_says_in_its_screen_what_to_do(hub: Hub, fault: str, messa
     run_scene(scene)
 
 
+def test_a_failed_pull_hides_neither_later_notices_nor_that_the_model_has_arrived(hub: Hub, home: Path) -> None:
+    async def scene(d: Session) -> None:
+        hub.head_faults = ["403"] * 9
+        await open_models(d, "p")
+        await d.shows("failed", "denies access")
+        await d.pilot.press("x")
+        await d.shows("is not being pulled")
+        folder = home / "hf" / "hub" / "models--timm--vit_base_patch32_clip_224.openai"
+        for path, data in (
+            (folder / "snapshots" / COMMIT / "open_clip_model.safetensors", WEIGHTS),
+            (folder / "refs" / "main", COMMIT.encode()),
+        ):  # by another program
+            path.parent.mkdir(parents=True)
+            path.write_bytes(data)
+        await d.shows("1.0 MB  on disk")
+        assert "denies access" not in d.text()
+
+    run_scene(scene)
+
+
+def test_a_silent_hub_is_named_and_the_pull_can_be_cancelled(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softprompt_tui.screens.models.SILENT_SECONDS", 1)
+
+    async def scene(d: Session) -> None:
+        hub.stop_at = HALF
+        await open_models(d, "p")
+        await d.shows("50 %", "nothing has arrived for", "s; x cancels")
+        await d.pilot.press("x")
+        await d.shows("part 524 kB", "p resumes the pull")
+
+    run_scene(scene)
+
+
 def words(d: Session) -> str:
     """Return the words on the screen, without line breaks."""
     return " ".join(" ".join(line.strip("│ ") for line in d.text().splitlines()).split())
@@ -234,6 +274,21 @@ def test_without_a_hub_the_screen_says_so(hub: Hub, monkeypatch: pytest.MonkeyPa
     async def scene(d: Session) -> None:
         await open_models(d, "p")
         await d.until(lambda: "no answer from the hub" in words(d) and "resumes where it stopped" in words(d))
+
+    run_scene(scene, 60, 20)
+
+
+@pytest.mark.parametrize("word", ["word ", "長い言葉 "])
+def test_a_long_notice_is_cut_with_an_ellipsis(word: str) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini")
+        d.app.main.models._changed(word * 200)
+        await d.shows(word.strip(), "…")
+        notice = d.app.screen.query_one("#model-notice", Static)
+        assert str(notice.content).endswith(" …")
+        assert notice.size.height == len(str(notice.content).splitlines()) == MAX_NOTICE_LINES
+        assert d.app.screen.query_one("#models").content_region.contains_region(notice.region)
 
     run_scene(scene, 60, 20)
 
@@ -305,11 +360,31 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     for second in range(11):
         pull.update(second * 10 if second <= 5 else 50 + (second - 5) * 100, 1050, float(second))
     assert pull.rate(10.0) == 100
-    assert pull.seconds_left(10.0) == 5
     assert pull.rate(16.0) == 0
     assert pull.seconds_left(16.0) is None
+    assert (pull.silent_seconds(16.0), Pull("m", heard_at=3.0).silent_seconds(16.0)) == (6.0, 13.0)
     pull.update(0, 1050, 17.0)  # the hub has sent the file from its start
     assert pull.rate(17.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("received", "total", "left", "words"),
+    [
+        (2_000_000, 10_000_000, 4.0, "2.0 MB of 10 MB   2.0 MB/s   4 s left"),
+        (900, 1_000_000, None, "900 B of 1.0 MB   900 B/s"),  # a trickle
+        (2_000, 1_000_000_000, None, "2.0 kB of 1.0 GB   2.0 kB/s"),  # would take more than a day
+        (0, 10_000_000, None, "0 B of 10 MB"),
+        (10_000_000, 10_000_000, 0.0, "10 MB of 10 MB   checking the file"),
+    ],
+)
+def test_the_time_left_is_shown_if_it_means_something(
+    received: int, total: int, left: float | None, words: str
+) -> None:
+    pull = Pull("m")
+    pull.update(0, total, 0.0)
+    pull.update(received, total, 1.0)
+    assert pull.seconds_left(1.0) == left
+    assert format_progress(received, total, pull.rate(1.0), pull.seconds_left(1.0)) == words
 
 
 def test_a_search_ignores_case_and_punctuation_and_then_order() -> None:
