@@ -24,6 +24,7 @@ from softprompt_tui.bindings import APP_BINDINGS
 from softprompt_tui.commands import commands
 from softprompt_tui.controllers.quit import QuitController, save_settings
 from softprompt_tui.input_queue import InputQueue
+from softprompt_tui.line_speed import LineSpeed
 from softprompt_tui.main_screen import HUGE_COLUMNS, NARROW_COLUMNS, MainScreen
 from softprompt_tui.rendering.output_filter import OutputFilter
 from softprompt_tui.rendering.sanitize import clean_paste, sanitize
@@ -66,6 +67,7 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         self.library = library or Library(notify=self._show_status_later)
         self.worker = worker or WorkerConnection(self._forward_message)
         self.worker.on_message = self._forward_message
+        self.line = LineSpeed(self._write_to_terminal)
         self.runs = RunStore()
         self.main = MainScreen(self, self.draft)
         self.quit = QuitController(self, self.main.runs.stop, self.main.runs.wait_for_submits)
@@ -149,10 +151,16 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     async def copy(self, text: str) -> str:
         return await copy(self, text)
 
-    def notify_terminal(self, text: str) -> None:
+    def _write_to_terminal(self, sequence: str) -> None:
         # through the driver and on the main thread, as frames are, so that it never falls into the middle of one
-        if self._driver is not None and (sequence := notification(self.settings.bell, text, os.environ)):
+        if self._driver is not None and sequence:
             self._driver.write(sequence)
+
+    def line_answered(self) -> None:
+        self.line.answered()
+
+    def notify_terminal(self, text: str) -> None:
+        self._write_to_terminal(notification(self.settings.bell, text, os.environ))
 
     def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
         """Show information in the title line. Warnings and errors appear over the panes and stay longer."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from softprompt.library import Library
+    from softprompt_tui.line_speed import LineSpeed
     from softprompt_tui.services.worker import WorkerConnection
     from softprompt_tui.state.runs import RunStore
     from softprompt_tui.state.settings import Settings
@@ -28,6 +29,7 @@ class AppContext(Protocol):
     worker: WorkerConnection
     settings: Settings
     runs: RunStore
+    line: LineSpeed
 
     def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
         """Show a message to the user. A `persistent` warning or error stays until the user dismisses it."""

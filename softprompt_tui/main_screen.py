@@ -90,8 +90,14 @@ class Painter:
         self._paint()
 
     def _paint_due(self) -> None:
-        if self._due_at:  # otherwise it has been painted in the meantime
-            self.paint()
+        if not self._due_at:  # it has been painted in the meantime
+            return
+        line = self.screen.context.line
+        if delay := line.delay():  # the terminal has not shown the previous frames yet
+            self.screen.set_timer(delay, self._paint_due)
+            return
+        self.paint()
+        self.screen.call_after_refresh(line.ask)
 
 
 class MainScreen(Screen[None]):

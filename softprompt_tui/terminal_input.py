@@ -6,13 +6,15 @@ import os
 import selectors
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from textual._xterm_parser import XTermParser
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Paste
 from textual.message import Message
+
+from softprompt_tui.line_speed import ANSWER, ANSWER_BYTES
 
 PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button, column and row: one byte each, not always valid UTF-8
@@ -28,10 +30,11 @@ class InputDecoder:
     line, after which it would take the remaining bytes for separate keys.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_answer: Callable[[], None] = lambda: None) -> None:
+        self._on_answer = on_answer  # called when the terminal has answered LineSpeed
         self._parser = XTermParser()
         self._utf8 = getincrementaldecoder("utf-8")("replace")
-        self._recent = b""  # the last few bytes, enough for the longest marker
+        self._recent = b""  # the last few bytes, enough for the longest sequence that is looked for
         self._mouse_bytes_left = 0
         self._pasted: bytearray | None = None  # None outside a paste
         self._fed_at = 0.0
@@ -44,7 +47,7 @@ class InputDecoder:
             if self._pasted is None:
                 yield from self._parse(self._decode(data[position : position + 1]))
                 position += 1
-                if self._recent == PASTE_START:
+                if self._recent.endswith(PASTE_START):
                     self._pasted = bytearray()
             else:
                 searched = max(0, len(self._pasted) - len(PASTE_END) + 1)
@@ -71,7 +74,9 @@ class InputDecoder:
         yield from self._skip_failures(self._parser.tick())
 
     def _decode(self, byte: bytes) -> str:
-        self._recent = (self._recent + byte)[-len(PASTE_START) :]
+        self._recent = (self._recent + byte)[-ANSWER_BYTES:]
+        if byte == b"y" and ANSWER.search(self._recent):
+            self._on_answer()
         if self._mouse_bytes_left:
             self._mouse_bytes_left -= 1
             return byte.decode("latin-1")
@@ -104,7 +109,7 @@ class TerminalDriver(LinuxDriver):
             self._app.call_later(self._app._handle_exception, error)
 
     def _read_terminal(self) -> None:
-        decoder = InputDecoder()
+        decoder = InputDecoder(getattr(self._app, "line_answered", lambda: None))
         with selectors.DefaultSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():

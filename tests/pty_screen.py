@@ -24,13 +24,20 @@ KEYS = {
 }  # fmt: skip
 
 
+SLOW_READ_BYTES = 48  # of a slow line at once
+
+
 class Terminal:
     """A terminal that runs softprompt-tui or another command."""
 
-    def __init__(self, *args: str, width: int = 80, height: int = 24, **environment: str) -> None:
+    def __init__(
+        self, *args: str, width: int = 80, height: int = 24, bytes_per_second: float = 0.0, **environment: str
+    ) -> None:
         self.screen = QuickScreen(width, height)
         self._stream = QuickStream(self.screen)
         self.output = bytearray()
+        self._bytes_per_second = bytes_per_second  # of a slow line; 0 is as fast as possible
+        self._free_at = time.monotonic()  # when the line has carried what was read so far
         self._text_cache = -1, ""  # length of the output, and the screen's text at that time
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -65,13 +72,20 @@ class Terminal:
 
     def read(self, seconds: float) -> bool:
         """Read pending output and draw it on the screen. Return whether any arrived within `seconds`."""
-        if not self._selector.select(seconds):
+        deadline = time.monotonic() + seconds
+        if (wait := self._free_at - time.monotonic()) > 0:
+            time.sleep(min(wait, seconds))
+        if time.monotonic() < self._free_at or not self._selector.select(max(0.0, deadline - time.monotonic())):
             return False
         try:
-            data = os.read(self.master, 1 << 16)
+            data = os.read(self.master, SLOW_READ_BYTES if self._bytes_per_second else 1 << 16)
         except OSError:
             return False
+        if self._bytes_per_second:
+            self._free_at = max(self._free_at, time.monotonic()) + len(data) / self._bytes_per_second
         self.output += data
+        for _ in re.findall(rb"\x1b\[\?2026\$p", bytes(self.output[-len(data) - 8 :])):
+            os.write(self.master, b"\x1b[?2026;2$y")  # as a terminal that has shown all up to here
         # pyte does not know these sequences (keyboard protocol, mode queries, DCS) and would print them
         self._stream.feed(re.sub(rb"\x1b\[[<>=?][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1bP[^\x1b]*\x1b\\", b"", data))
         return True

@@ -223,15 +223,16 @@ class DetailController:
             nearest = await self.context.worker.nearest_tokens(run.id)
             if self.run == run.id:
                 now = self.followed_run or run
-                self._show_readout(run.id, Readout(nearest.text, nearest.rows, nearest.as_text, now.best_similarity))
+                readout = Readout(nearest.text, nearest.rows, nearest.as_text, now.best_similarity)
+                self._show_readout(run.id, readout, immediately=False)
         except SoftPromptError:
             pass  # training has ended, so the entry's readout will be shown instead
         finally:
             self._is_fetching_readout = False
 
-    def _show_readout(self, of: str, readout: Readout) -> None:
+    def _show_readout(self, of: str, readout: Readout, immediately: bool) -> None:
         self.readout_of, self.readout = of, readout
-        self.request_repaint(immediately=True)
+        self.request_repaint(immediately)
 
     def _clear_readout(self, reason: str) -> None:
         self.readout_of, self.readout, self.no_readout_reason = "", None, reason
@@ -264,7 +265,7 @@ class DetailController:
         self.facts = (entry.id, entry_facts(entry))
         if rows:
             self._show_readout(
-                entry.id, Readout(prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity)
+                entry.id, Readout(prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity), True
             )
         else:
             self._clear_readout("Its model is unknown, so there is no readout." if not prompt.model else "")
