@@ -27,7 +27,7 @@ FAILURE_ACTIONS = {
     "e": (OnRun.EDIT, "Edit"),
     "l": (OnRun.LOG, "Log"),
 }
-COMPACT_HEIGHT = 12  # lines; a lower pane has its figures on its edge, and the words of a failed run without gaps
+COMPACT_HEIGHT = 12  # lines; a lower pane has its figures in one line, and the words of a failed run without gaps
 BAR_WIDTH = 24  # cells of the bar of steps
 ACTION_KEYS = {str(action): key for key, (action, _) in FAILURE_ACTIONS.items()}
 TITLE = pane_title("F3", "Loss", "plot")
@@ -69,6 +69,7 @@ class LossPane(Vertical, can_focus=True):
         self.border_title = TITLE
         self._series, self._figures, self._title = Series(), LossFigures(), ""
         self._curve = Curve()
+        self._titled = ""
         self._lines = -1
         self.failure: Failure | None = None
 
@@ -117,20 +118,21 @@ class LossPane(Vertical, can_focus=True):
         self._draw()
 
     def _show_figures(self) -> None:
-        """Show the figures: on the lower edge of a low pane, below the curve of a higher one."""
+        """Show the figures below the curve, in one line if the pane is low.
+
+        Figures on the edge of the pane would repaint all of it with every frame.
+        """
         figures, width = self._figures, max(20, self.size.width)
         self._set_title(self._title)
         is_compact = self.size.height < COMPACT_HEIGHT and not self._curve.is_flat
         if figures.failure is not None:
             edge = f"{figures.failure.run[:6]}  {figures.failure.ended}"
-        elif is_compact:
-            edge = _fit_parts(_edge_figures(figures), width - 4)
         else:
             edge = "F3 whole screen"
         if (edge := edge.replace("[", r"\[")) != self.border_subtitle:
             self.border_subtitle = edge
         text = (
-            _messages(figures)
+            _render_compactly(figures, width)
             if is_compact
             else _render_figures(
                 figures, self._curve.best_step, width, self.get_component_rich_style("loss--bar", partial=True)
@@ -144,9 +146,9 @@ class LossPane(Vertical, can_focus=True):
         self._lines = lines
 
     def _set_title(self, name: str) -> None:
-        title = f"{TITLE}  {name.replace('[', chr(92) + '[')}" if name else TITLE
-        if title != self.border_title:
-            self.border_title = title
+        if name != self._titled:  # setting it repaints the whole pane
+            self._titled = name
+            self.border_title = f"{TITLE}  {name.replace('[', chr(92) + '[')}" if name else TITLE
 
     def _make_curve(self) -> Curve:
         points = [(step, loss) for step, loss, *_ in self._series.points if is_plottable(step, loss)]
@@ -179,8 +181,14 @@ class LossPane(Vertical, can_focus=True):
         static.update(PLACEHOLDER)
 
 
-def _edge_figures(figures: LossFigures) -> list[str]:
-    """Return the figures that a pane without room for more shows, the most important first."""
+def _render_compactly(figures: LossFigures, width: int) -> Text:
+    """Render as many figures as fit into one line, the most important first, and the messages."""
+    text = Text(_fit_parts(_important_figures(figures), width))
+    messages = _messages(figures)
+    return text.append("\n" * bool(messages)).append_text(messages)
+
+
+def _important_figures(figures: LossFigures) -> list[str]:
     similarity = figures.best_similarity if figures.best_similarity is not None else figures.similarity
     parts = []
     if similarity is not None:

@@ -182,6 +182,7 @@ class Lookup:
             lambda db: queries.list_entries(db, self.path, query, sort, reverse, limit, offset, locate)
         )
 
+    @checked
     def tags(self) -> dict[str, int]:
         """Return how many entries have each tag, the most frequent first. Raises HomeError."""
         return self.index.run_query(queries.count_tags)
