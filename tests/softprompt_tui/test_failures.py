@@ -177,10 +177,12 @@ def test_one_key_stops_the_run_in_view_from_anywhere(place: str) -> None:
         assert "^x" not in d.text()
         run = await d.train()
         d.worker.begin(run)
+        d.worker.report(run, 40)
+        await d.until(lambda: d.app.runs.by_id[run].step == 40)
         await d.shows("^t Train  ^x Stop this")
         await d.pilot.press(*{"editor": ("f2",), "field": ("f2", "tab"), "library": ("f4",)}[place])
         await d.pilot.press("ctrl+x")
-        await d.shows("stopping; the best is kept")
+        await d.shows("stopping; the best so far is kept")
         assert d.worker.runs[run].state == "stopped"
         await d.until(lambda: "^x" not in d.text())
         assert d.app.main.prompt_pane.prompt.startswith("image of serene")
@@ -193,10 +195,23 @@ def test_a_queued_run_is_stopped_without_a_question() -> None:
     async def scene(d: Session) -> None:
         run = await d.train()
         await d.pilot.press("ctrl+x")
-        await d.shows("stopped; it had nothing to keep yet")
+        await d.shows("stopped; there was nothing to keep yet")
         assert d.worker.runs[run].state == "stopped"
 
     run_scene(scene)
+
+
+def test_a_run_that_is_stopped_while_it_loads_promises_nothing() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.load(run, "reading the weights")
+        await d.shows("reading the weights")
+        await d.pilot.press("ctrl+x")
+        await d.shows("stopping; there is nothing to keep yet", "stopped; there was nothing to keep yet")
+        assert "the best" not in d.text()
+
+    run_scene(scene, 120, 40)
 
 
 def test_selected_text_is_cut_and_the_run_goes_on() -> None:
