@@ -33,7 +33,7 @@ _STATE_TEXTS = {
     "done": "done",
     "failed": "failed",
 }
-NO_WORKER = "no worker; continues with the next one"
+NO_WORKER = "waits for the next worker"
 SEARCH_MEASURE = "1 - similarity of the best text"
 FROM_FILE_NOTE = "Imported from a file that does not record how it was trained."
 
@@ -193,7 +193,7 @@ class DetailController:
         if state == "queued":
             return describe_wait(run, self.store.sorted_runs())
         if state == "stopped" and not (run.entry or run.results):
-            return "stopped; there was nothing to keep yet"
+            return "stopped; nothing to keep yet"
         if state == "stopped" and run.kind == "sweep":
             return "stopped; enter in runs chooses what to keep"
         if state == "running" and self._is_worker_gone:

@@ -102,7 +102,7 @@ def test_a_variable_set_too_late_for_the_worker_is_named(monkeypatch: pytest.Mon
         monkeypatch.setenv("HF_TOKEN", "hf_secret")  # as in a terminal opened after the worker was started
         d.app.main.detail.run_changed(d.app.runs.by_id[run])
         await d.shows(
-            "the worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again"
+            "The worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again."
         )
 
     run_scene(scene, 120, 40)
@@ -208,7 +208,7 @@ def test_a_run_that_is_stopped_while_it_loads_promises_nothing() -> None:
         d.worker.load(run, "reading the weights")
         await d.shows("reading the weights")
         await d.pilot.press("ctrl+x")
-        await d.shows("stopping; there is nothing to keep yet", "stopped; there was nothing to keep yet")
+        await d.shows("stopping; there is nothing to keep yet", "stopped; nothing to keep yet")
         assert "the best" not in d.text()
 
     run_scene(scene, 120, 40)

@@ -229,7 +229,7 @@ def test_a_run_whose_hub_goes_silent_is_stopped_at_once_and_the_worker_goes_on(s
     run = worker.submit(FOX, model=MODEL, tokens=1, steps=10, contexts=())
     with worker.client() as client:
         for event in events(client, 120):
-            if event["type"] == "loading" and event["bytes"] == silent_hub.stop_at and "silent for" in event["stage"]:
+            if event["type"] == "loading" and event["bytes"] == silent_hub.stop_at and "no bytes for" in event["stage"]:
                 break
         began = time.monotonic()
         client.request(p.Stop(run))
