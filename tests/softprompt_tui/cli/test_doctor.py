@@ -108,7 +108,7 @@ def test_what_is_wrong_is_marked_and_says_what_to_do(
         "library check", "Did you mean SOFTPROMPT_HOME?", "export SOFTPROMPT_RUNTIME=", "xterm-256color", "`locale -a`",
     ):  # fmt: skip
         assert advice in " ".join(result.stdout.split())
-    assert "5 wrong, marked with !" in result.stdout
+    assert "Problems found: 5, marked with !" in result.stdout
     assert result.returncode == 0
 
 

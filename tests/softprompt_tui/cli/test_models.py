@@ -131,7 +131,11 @@ def test_delete_names_what_it_deletes_and_asks(hub: Hub, home: Path) -> None:
         (home / name).parent.mkdir(parents=True)
         (home / name).write_bytes(b"of another program")
     with Terminal(sys.executable, "-m", "softprompt_tui", "models", "delete", MODEL) as t:
-        t.wait_for(rf"revision {COMMIT[:12]} main +1\.0 MB", "ViT-B-32/openai uses the same files", "Other programs")
+        t.wait_for(
+            rf"revision {COMMIT[:12]} main +1\.0 MB",
+            "Other models with the same files: ViT-B-32/openai",
+            "Other programs",
+        )
         t.wait_for(r"Delete 1\.0 MB\? \[y/N\]")
         t.press("n", "enter")
         assert t.wait_for_exit() == 130
