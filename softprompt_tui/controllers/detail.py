@@ -31,10 +31,9 @@ OPEN_DELAY_SECONDS = 0.08  # the cursor must rest this long on an entry before i
 _STATE_TEXTS = {
     "paused": "paused",
     "done": "done",
-    "stopped": "stopped; the best is saved",
     "failed": "failed",
 }
-NO_WORKER = "no worker; continues with the next one"
+NO_WORKER = "waits for the next worker"
 SEARCH_MEASURE = "1 - similarity of the best text"
 FROM_FILE_NOTE = "Imported from a file that does not record how it was trained."
 
@@ -193,6 +192,8 @@ class DetailController:
         state = run.state
         if state == "queued":
             return describe_wait(run, self.store.sorted_runs())
+        if state == "stopped" and not (run.entry or run.results):
+            return "stopped; nothing to keep yet"
         if state == "stopped" and run.kind == "sweep":
             return "stopped; enter in runs chooses what to keep"
         if state == "running" and self._is_worker_gone:
@@ -203,7 +204,7 @@ class DetailController:
             if run.kind == "hard":
                 return SEARCH_MEASURE
             return f"trained; {search}" if (search := describe_hard_search(run)) else ""
-        text = _STATE_TEXTS.get(state, "")
+        text = "stopped; the best is saved" if state == "stopped" else _STATE_TEXTS.get(state, "")
         return f"{text}: {SEARCH_MEASURE}" if run.kind == "hard" and run.step and state != "failed" else text
 
     async def _fetch_curve(self, run: str) -> None:

@@ -325,9 +325,12 @@ class RunsController:
     async def _stop(self, run: RunSummary) -> None:
         if (reply := await self._send(p.Stop(run.id))) is not None:
             kept = "the best text so far" if run.kind == "hard" else "the best so far"
-            self.context.show_status(
-                f"stopping; {kept} is kept" if reply.get("stopping") else "stopped; there was nothing to keep yet"
-            )
+            if not reply.get("stopping"):
+                self.context.show_status("stopped; there was nothing to keep yet")
+            elif self.store.by_id.get(run.id, run).step:
+                self.context.show_status(f"stopping; {kept} is kept")
+            else:  # its model is loading
+                self.context.show_status("stopping; there is nothing to keep yet")
 
     def show_log(self) -> None:
         """Show the end of the worker's log."""

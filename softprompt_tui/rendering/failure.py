@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from softprompt.errors import shorten
-from softprompt.worker import hub_variables
+from softprompt.worker.hub_variables import ADVICE
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.sanitize import sanitize
 
@@ -50,7 +50,7 @@ def describe_failure(run: RunSummary, has_other_variables: bool = False) -> Fail
     """
     reason, stop, more = run.error.partition(". ")
     reason = f"{reason}{stop.strip()}" or "No reason was given."
-    note = hub_variables.ADVICE if has_other_variables and _is_from_hub(run) else ""
+    note = f"{ADVICE[0].upper()}{ADVICE[1:]}." if has_other_variables and _is_from_hub(run) else ""
     return Failure(run.id, _headline(run), reason, more, _advice(run), _time_of_day(run.ended), note)
 
 

@@ -102,7 +102,7 @@ def test_a_variable_set_too_late_for_the_worker_is_named(monkeypatch: pytest.Mon
         monkeypatch.setenv("HF_TOKEN", "hf_secret")  # as in a terminal opened after the worker was started
         d.app.main.detail.run_changed(d.app.runs.by_id[run])
         await d.shows(
-            "the worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again"
+            "The worker was started with other HF_ variables: `softprompt-tui", "worker stop`, then try again."
         )
 
     run_scene(scene, 120, 40)
@@ -177,6 +177,8 @@ def test_one_key_stops_the_run_in_view_from_anywhere(place: str) -> None:
         assert "^x" not in d.text()
         run = await d.train()
         d.worker.begin(run)
+        d.worker.report(run, 40)
+        await d.until(lambda: d.app.runs.by_id[run].step == 40)
         await d.shows("^t Train  ^x Stop this")
         await d.pilot.press(*{"editor": ("f2",), "field": ("f2", "tab"), "library": ("f4",)}[place])
         await d.pilot.press("ctrl+x")
@@ -197,6 +199,19 @@ def test_a_queued_run_is_stopped_without_a_question() -> None:
         assert d.worker.runs[run].state == "stopped"
 
     run_scene(scene)
+
+
+def test_a_run_that_is_stopped_while_it_loads_promises_nothing() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.load(run, "reading the weights")
+        await d.shows("reading the weights")
+        await d.pilot.press("ctrl+x")
+        await d.shows("stopping; there is nothing to keep yet", "stopped; nothing to keep yet")
+        assert "the best" not in d.text()
+
+    run_scene(scene, 120, 40)
 
 
 def test_selected_text_is_cut_and_the_run_goes_on() -> None:

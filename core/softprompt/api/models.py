@@ -49,6 +49,8 @@ def load_encoder(
     with ProgressBar(progress, name, "B", at_once=False) as bar:  # no bar if the weights are on disk
 
         def show(received: int, total: int) -> None:
+            if not total:  # the hub has not told the size yet
+                return
             bar.show(received, total)
             if on_progress is not None:
                 on_progress(received, total)

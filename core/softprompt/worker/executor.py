@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from softprompt.discrete import HardReport
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
-SILENT_SECONDS = 5  # a hub that has sent nothing for this long is called silent
+SILENT_SECONDS = 5  # a download that has received nothing for this long says so
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +81,7 @@ class RunExecutor:
                 last_loaded, heard_at = loaded, time.monotonic()
             silence = int(time.monotonic() - heard_at)
             stage = "downloading the weights" if size else "waiting for the hub"
-            self._post_stage(f"{stage}, silent for {silence} s" if silence >= SILENT_SECONDS else stage, loaded, size)
+            self._post_stage(f"no bytes for {silence} s" if silence >= SILENT_SECONDS else stage, loaded, size)
             requests = [(run.active.stop_request, run.state) for run in self.runs]
             if any(
                 request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+import softprompt
+from softprompt.encoders import loading
 from softprompt.encoders.catalog import ModelInfo
 from softprompt.encoders.download import MAX_FAILED_TRIES, MAX_WAIT_SECONDS, fetch
 from softprompt.errors import ModelUnavailable
@@ -251,6 +253,17 @@ def test_a_hub_that_stays_silent_has_failed_the_try_and_the_next_resumes(
             local_hub.go_on()
 
     assert fetch(INFO, on_progress).read_bytes() == WEIGHTS
+
+
+def test_a_callers_function_is_called_only_while_the_total_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_name: str, _device: str, _precision: str, on_progress: Callable[[int, int], None]) -> None:
+        on_progress(0, 0)
+        on_progress(5, 10)
+
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(loading, "load_encoder", load)
+    softprompt.load_encoder("mini", on_progress=lambda received, total: calls.append((received, total)))
+    assert calls == [(5, 10)]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +230,22 @@ def test_a_run_whose_hub_goes_silent_is_stopped_at_once_and_the_worker_goes_on(s
     run = worker.submit(FOX, model=MODEL, tokens=1, steps=10, contexts=())
     with worker.client() as client:
         for event in events(client, 120):
-            if event["type"] == "loading" and event["bytes"] == silent_hub.stop_at and "silent for" in event["stage"]:
+            if event["type"] == "loading" and event["bytes"] == silent_hub.stop_at and "no bytes for" in event["stage"]:
                 break
         began = time.monotonic()
         client.request(p.Stop(run))
         wait_for_run(client, run, lambda run: run["state"] == "stopped")
         assert time.monotonic() - began < 3
-    other = worker.submit(BOAT, tokens=1, steps=10, contexts=())
-    assert worker.wait_until_ended(other).state == "done"
+
+    def measure() -> None:
+        with worker.client() as client:
+            client.request(p.Similarity(MODEL, [FOX], "cpu"))
+
+    requests = len(silent_hub.ranges)
+    with ThreadPoolExecutor() as pool:
+        query = pool.submit(measure)  # downloads the model too, until a run needs the worker
+        wait_until(lambda: len(silent_hub.ranges) > requests)
+        other = worker.submit(BOAT, tokens=1, steps=10, contexts=())
+        assert worker.wait_until_ended(other).state == "done"
+        with pytest.raises(WorkerError, match="cannot be loaded while a run is training"):
+            query.result()

@@ -57,7 +57,7 @@ def test_without_a_worker_nothing_looks_live() -> None:
         d.worker.load(run, "reading the weights")
         await d.shows("cpu 4/16 GB 87 %", "reading the weights", "live: ")
         d.worker.die()
-        await d.shows("no worker; continues with the next one")
+        await d.shows("waits for the next worker")
         d.app.clear_notifications()
         await d.until(lambda: not any(words in d.text() for words in ("87 %", "reading the weights", "live: ")))
 
