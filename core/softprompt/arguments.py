@@ -29,7 +29,7 @@ _INSTEAD = {
 }
 # why a function lacks arguments that the same function of another library has
 _WITHOUT = {
-    "encode": "It takes only texts. It makes batches by itself, and returns unit vectors as a torch.Tensor.",
+    "encode": "It takes texts only, makes batches by itself, and returns unit vectors as a torch.Tensor.",
 }
 
 

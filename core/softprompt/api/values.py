@@ -38,7 +38,9 @@ def as_weighted_texts(name: str, value: Iterable[Any]) -> tuple[WeightedText, ..
     texts: list[WeightedText] = []
     for item in value.items() if isinstance(value, Mapping) else value:
         if len(texts) == MAX_WEIGHTED_TEXTS:  # a file cannot hold more, and the items may be endless
-            raise ArgumentError(f"{name} has more than {MAX_WEIGHTED_TEXTS} items; expected at most that many")
+            raise ArgumentError(
+                f"{name} has more than {MAX_WEIGHTED_TEXTS} items; expected at most {MAX_WEIGHTED_TEXTS}"
+            )
         text, share = (
             (item.text, item.share)
             if isinstance(item, WeightedText)

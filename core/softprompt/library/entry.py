@@ -107,7 +107,7 @@ def pack(entry: Entry | Tombstone) -> bytes:
     if isinstance(entry, Tombstone):
         provenance["trashed"] = entry.trashed
     else:
-        tensors = {name: _as_float32(name, getattr(entry.prompt, name)) for name in TENSORS}
+        tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
         provenance |= entry.prompt.as_dict() | {key: value for key, value in added.items() if value}
     text = to_json(provenance, sort_keys=True)
@@ -179,15 +179,6 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     prompt = SoftPrompt.from_dict(provenance, **tensors)
     tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
     return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
-
-
-def _as_float32(name: str, values: Any) -> Array:
-    """Convert a tensor to the saved dtype. Raises TypeError, naming the tensor, if it is not floating-point."""
-    array = np.asarray(values)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected float32")
-    with np.errstate(over="ignore"):  # values that are too large become infinite, which is rejected later
-        return np.asarray(array, dtype=np.float32, order="C")
 
 
 def _tensor(info: dict[str, Any], data: bytes) -> Array:

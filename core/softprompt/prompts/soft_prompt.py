@@ -121,6 +121,7 @@ class SoftPrompt(ComparedByValue):
             object.__setattr__(self, name, ReadOnlyDict(getattr(self, name)))
         try:
             check_shapes(self.vectors, self.target, self.losses, self.similarities)
+            check_finite(vectors=self.vectors, target=self.target)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
 

@@ -84,7 +84,7 @@ def as_read_only(name: str, values: Any) -> Array:
     """Return a float32 array that nobody can change: `values`, or a read-only copy if someone could still change them.
 
     Raises:
-        ArgumentError: the values are not finite numbers. The message calls them `name`.
+        ArgumentError: the values are no numbers. The message calls them `name`.
     """
     try:
         array = np.asarray(tensor_as_array(values) if is_tensor(values) else values)
@@ -94,10 +94,8 @@ def as_read_only(name: str, values: Any) -> Array:
         kind = f" of dtype {array.dtype}" if isinstance(values, np.ndarray) else ""
         raise ArgumentError(f"{name} is {describe(values)}{kind}; expected an array of numbers")
     if array.dtype != np.float32:
-        with np.errstate(over="ignore"):  # values that are too large become infinite, which is an error
+        with np.errstate(over="ignore"):  # values that are too large become infinite; saving them is an error
             array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ArgumentError(f"{name} has values that are not finite; expected finite numbers")
     if not _is_read_only(array):
         # an array that owns its memory could be made writable again
         array = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
