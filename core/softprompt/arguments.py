@@ -96,7 +96,6 @@ def checked_fields(cls: Class) -> Class:
     Its `__post_init__` checks the values.
     """
     create = cls.__init__  # type: ignore[misc]
-    signature = inspect.signature(create)
 
     @functools.wraps(create)
     def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -105,6 +104,7 @@ def checked_fields(cls: Class) -> Class:
         except TypeError as error:
             if isinstance(error, ArgumentError):
                 raise
+            signature = inspect.signature(create)
             raise _bad_call(cls.__name__, signature, frozenset(), (self, *args), kwargs, error) from None
 
     cls.__init__ = checked_init  # type: ignore[misc]

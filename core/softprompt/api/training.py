@@ -188,7 +188,7 @@ class Sweep(Sequence[SoftPrompt]):
         Raises:
             MissingPackage: pandas is not installed.
         """
-        results = [vars(result) for result in sweep_results(list(self.prompts))]
+        results = [vars(result) for result in sweep_results(list(self.prompts))] if self.prompts else []
         return data_frame({name: [result[name] for result in results] for name in results[0]} if results else {})
 
     def __repr__(self) -> str:

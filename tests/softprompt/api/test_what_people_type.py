@@ -134,6 +134,7 @@ def test_a_sweep_knows_its_knee(encoder: TextEncoder) -> None:
     assert [prompt.tokens for prompt in results] == [1, 2, 3]
     assert results.knee in results
     assert results[0].tokens == 1
+    assert len(softprompt.Sweep(()).to_dataframe()) == 0
 
 
 def test_a_batch_trains_and_returns_results_in_order() -> None:
