@@ -74,8 +74,10 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
 def plain_row(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a caller's mapping as JSON values.
 
-    pandas writes NaN for a missing value, and then makes 1 a 1.0. A set stays one, which is an error where the order
-    counts.
+    pandas writes NaN for a missing value, which leaves the setting out, and then writes the 1 of another row as 1.0.
+
+    Raises:
+        ArgumentError: a list has no order or too many items.
     """
     plain: dict[str, Any] = {}
     for key, value in values.items():

@@ -433,6 +433,8 @@ replace(state, tensors={"vectors": np.zeros((1, 1, 256))})
     ArgumentError: TrainingState.tensors['vectors'] is an ndarray of shape (1, 1, 256); expected a torch.Tensor
 train(encoder, FOX, tokens=1, steps=2, resume=edited(lambda tensor: tensor.bool()))
     ConfigError: resume has the tensor 'vectors' of torch.bool; expected torch.float32
+train(encoder, FOX, tokens=1, steps=2, resume=replace(state, step=10**15))
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that run.
 train(encoder, FOX, tokens=1, steps=2, resume=edited(lambda tensor: tensor[:0]))
     ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that
     run.
