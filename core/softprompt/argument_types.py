@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, MappingView, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,48 @@ MAX_ITEMS = 1_000_000  # of a list of strings, numbers or paths
 
 # what to do about a wrong argument, by its name
 ADVICE = {
-    "config": "Pass a TrainConfig or HardConfig, or write settings as arguments, such as tokens=3",
+    "ax": "For a plot of pyplot, pass plt.gca()",
+    "config": "You can also write settings as arguments, such as tokens=3",
     "encoder": "Load one with softprompt.load_encoder('mini')",
     "library": "Open one with softprompt.Library()",
-    "on_progress": "It is called with the progress, and returns True to stop",
+    "on_progress": "It is called with the progress",
     "on_report": "It is called with each report, and returns True to stop",
     "resume": "It is the value of report.state()",
     "source": "Open a file with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records')",
 }
 
+# what other libraries call an argument or a setting, and our names for it
+SYNONYMS = {
+    "callback": ("on_report", "on_progress"),
+    "counts": ("token_counts",),
+    "dtype": ("precision",),
+    "encoder": ("model",),
+    "epochs": ("steps",),
+    "force": ("overwrite",),
+    "learning_rate": ("rate",),
+    "lr": ("rate",),
+    "model": ("encoder", "name"),
+    "num_virtual_tokens": ("tokens",),
+    "overwrite": ("force",),
+    "prompt": ("text", "hard_prompt"),
+    "random_state": ("seed",),
+    "sentences": ("texts", "text"),
+    "text": ("prompt",),
+    "verbose": ("progress",),
+}
+
 
 # messages
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return the known name that means the same as an unknown one, or is spelled most like it, or ""."""
+    names = list(known)
+    if same := next((synonym for synonym in SYNONYMS.get(name, ()) if synonym in names), ""):
+        return same
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name[:MAX_SHOWN_LENGTH], names, 1)), "")
 
 
 def wrong_type(name: str, value: Any, expected: str) -> ArgumentError:
@@ -45,7 +76,7 @@ def wrong_type(name: str, value: Any, expected: str) -> ArgumentError:
 def describe(value: Any) -> str:
     """Return a value and its type in a few words."""
     kind = type(value).__name__
-    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    article = "an" if kind[0] in "AEIOUaeiou" or kind == "ndarray" else "a"
     shape = getattr(value, "shape", None)
     if value is None or isinstance(value, bool):
         return str(value)
@@ -122,35 +153,61 @@ def _anything(_name: str, value: Any) -> Any:
     return value
 
 
+def _weighted_hard_prompt(name: str, value: Any) -> Any:
+    pair = value if isinstance(value, tuple | list) and len(value) == 2 else (None, None)
+    share, prompt = _number(name, pair[0]), _instance_of("objectives.base", "HardPrompt")(name, pair[1])
+    return _MISMATCH if _MISMATCH in (share, prompt) else (share, prompt)
+
+
 def _text(_name: str, value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else _MISMATCH
 
 
-def list_of_strings(value: Any) -> list[str] | None:
-    """Return the strings of a list, a tuple, an array or any other iterable, or None if the value is none of these."""
-    items = _list(value)
+def plain_value(value: Any) -> Any:
+    """Return a number of NumPy or torch, or a member of an Enum with values, as Python's own number or string."""
+    value = plain_number(value)
+    for kind in (str, int, float):  # an Enum's own __str__ gives its name
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value if type(value) is kind else getattr(kind, f"__{kind.__name__}__")(value)
+    return value
+
+
+def list_of_strings(name: str, value: Any) -> list[str] | None:
+    """Return the strings of a list, a tuple, an array or any other iterable, or None if the value is none of these.
+
+    Raises ArgumentError if there are too many, perhaps endlessly many.
+    """
+    items = _list(name, value)
     if items is None or not all(isinstance(item, str) for item in items):
         return None
-    return [str.__str__(item) for item in items]  # an Enum's own __str__ gives its name
+    return [str.__str__(item) for item in items]
 
 
-def _list(value: Any) -> list[Any] | None:
-    """Return at most MAX_ITEMS items of an iterable, which may be endless, or None if the value is not iterable."""
+def check_ordered(name: str, value: Any, expected: str = "a list of strings") -> None:
+    """Raise ArgumentError for a set: the order of its items can differ between two runs."""
+    if isinstance(value, Set) and not isinstance(value, MappingView):  # the keys of a dict have an order
+        raise ArgumentError(f"{name} is a {type(value).__name__}, which has no order; expected {expected}")
+
+
+def _list(name: str, value: Any) -> list[Any] | None:
+    """Return the items of an iterable, or None if the value is not iterable."""
     if isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
         return None
     if getattr(value, "ndim", 1) != 1:  # a single number, or a table, which yields the names of its columns
         return None
-    return list(islice(value, MAX_ITEMS))
+    items = list(islice(value, MAX_ITEMS + 1))
+    if len(items) > MAX_ITEMS:
+        raise ArgumentError(f"{name} has more than {MAX_ITEMS:,} items; expected at most {MAX_ITEMS:,}")
+    return items
 
 
-def _texts(_name: str, value: Any) -> Any:
-    texts = list_of_strings(value)
+def _texts(name: str, value: Any) -> Any:
+    texts = list_of_strings(name, value)
     return _MISMATCH if texts is None else texts
 
 
 def _ordered_texts(name: str, value: Any) -> Any:
-    if isinstance(value, Set):
-        raise ArgumentError(f"{name} is a {type(value).__name__}, which has no order; expected a list of strings")
+    check_ordered(name, value)
     return _texts(name, value)
 
 
@@ -194,7 +251,7 @@ def _path(name: str, value: Any) -> Any:
 
 
 def _paths(name: str, value: Any) -> Any:
-    items = _list(value)
+    items = _list(name, value)
     paths = [_MISMATCH] if items is None else [_path(name, item) for item in items]
     return _MISMATCH if _MISMATCH in paths else paths
 
@@ -224,13 +281,18 @@ def _torch_type(kind: str) -> Check:
 
 
 def _whole_numbers(name: str, value: Any) -> Any:
-    items = _list(value)
-    numbers = [_MISMATCH] if items is None else [_whole(name, item) for item in items]
-    return _MISMATCH if _MISMATCH in numbers else numbers
+    if (items := _list(name, value)) is None:
+        return _MISMATCH
+    numbers = [_whole(name, item) for item in items]
+    if _MISMATCH in numbers:
+        wrong = items[numbers.index(_MISMATCH)]
+        raise ArgumentError(f"{name} contains {describe(wrong)}; expected a list of whole numbers")
+    return numbers
 
 
-def _items(_name: str, value: Any) -> Any:
-    """Accept anything iterable but a text or a file; the function checks the items."""
+def _items(name: str, value: Any) -> Any:
+    """Accept anything iterable but a set, a text or a file; the function checks the items."""
+    check_ordered(name, value, "a list")
     is_one = isinstance(value, str | bytes | Mapping) or hasattr(value, "readline") or getattr(value, "ndim", 1) != 1
     return value if isinstance(value, Iterable) and not is_one else _MISMATCH
 
@@ -247,26 +309,30 @@ def _stream(_name: str, value: Any) -> Any:
     return value if hasattr(value, "readline") and not hasattr(value, "encoding") else _MISMATCH  # text files have it
 
 
-def _as_array(tensor: Any) -> Any:
+def is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def tensor_as_array(tensor: Any) -> Any:
     """Return a tensor as an array. NumPy lacks bfloat16; a complex tensor stays one, which is an error later."""
     tensor = tensor.detach().cpu()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _axes(_name: str, value: Any) -> Any:
-    return value if hasattr(value, "plot") and hasattr(value, "twinx") else _MISMATCH
+    needed = ("plot", "twinx", "set_yscale")  # pyplot has the first two
+    return value if all(hasattr(value, name) for name in needed) else _MISMATCH
 
 
 def _vectors(name: str, value: Any) -> Any:
     """Return an array, a tensor or nested lists of numbers, (tokens, width), as a float32 array."""
-    is_tensor = hasattr(value, "detach") and hasattr(value, "cpu")
-    if not is_tensor and not hasattr(value, "__array_interface__") and not isinstance(value, list | tuple):
+    if not is_tensor(value) and not hasattr(value, "__array_interface__") and not isinstance(value, list | tuple):
         return _MISMATCH
     import numpy as np
 
     try:
         with np.errstate(over="ignore"):  # too large values become infinite, which is an error below
-            array = np.asarray(_as_array(value) if is_tensor else value)
+            array = np.asarray(tensor_as_array(value) if is_tensor(value) else value)
             array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
     except (TypeError, ValueError, RuntimeError):  # for example lists of different lengths
         return _MISMATCH
@@ -345,7 +411,7 @@ _CHECKS: dict[str, Check] = {
     "dict": _dict,
     "tuple[str, ...]": _tuple_of(_text),
     "tuple[tuple[int, ...], ...]": _tuple_of(_tuple_of(_whole)),
-    "tuple[tuple[float, HardPrompt], ...]": _tuple_of(_anything),
+    "tuple[tuple[float, HardPrompt], ...]": _tuple_of(_weighted_hard_prompt),
     **{name: _instance_of(module, name) for name, module in _CLASSES.items()},
     **{f"tuple[{name}, ...]": _tuple_of(_instance_of(module, name)) for name, module in _CLASSES.items()},
 }
@@ -362,6 +428,7 @@ _NAMES = {
     **dict.fromkeys(("Callable", "OnProgress"), "a function"),
     "Interval": "a whole number or a function of the step",
     "Entry": "an Entry",
+    "dict": "a dict with strings as keys",
     **dict.fromkeys(("Sequence[str]", "Collection[str]", "Iterable[str]"), "a list of strings"),
     "Sequence[Path | str]": "a list of paths",
     "Sequence[int]": "a list of whole numbers",

@@ -16,12 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, overload
 
-from softprompt.argument_types import ADVICE, MAX_SHOWN_LENGTH, Check, check_for, describe, plain_number
+from softprompt.argument_types import ADVICE, MAX_SHOWN_LENGTH, Check, check_for, describe, nearest_name, plain_number
 from softprompt.errors import ArgumentError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 _SELF = ("self", "cls")
+# what to do instead of making an object by hand
+_INSTEAD = {
+    "SoftPrompt": "softprompt.train makes a soft prompt, and SoftPrompt.load reads one from a file",
+    "Entry": "library.save makes an entry, and library['fox'] opens one",
+}
+# why a function lacks arguments that the same function of another library has
+_WITHOUT = {
+    "encode": "It takes texts only, makes batches by itself, and returns unit vectors as a torch.Tensor.",
+}
 
 
 @overload
@@ -72,7 +81,7 @@ def _checked(function: Callable[..., Any], settings: frozenset[str], renamed: Ma
         for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind is parameter.VAR_KEYWORD:
-                if unknown := next((key for key in value if key not in settings), None):
+                if (unknown := next((key for key in value if key not in settings), None)) is not None:
                     raise _unknown_argument(label, signature, settings, unknown)
             elif name in checks and value is not parameter.default:
                 bound.arguments[name] = checks[name](name, value)
@@ -87,7 +96,6 @@ def checked_fields(cls: Class) -> Class:
     Its `__post_init__` checks the values.
     """
     create = cls.__init__  # type: ignore[misc]
-    signature = inspect.signature(create)
 
     @functools.wraps(create)
     def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -96,6 +104,7 @@ def checked_fields(cls: Class) -> Class:
         except TypeError as error:
             if isinstance(error, ArgumentError):
                 raise
+            signature = inspect.signature(create)
             raise _bad_call(cls.__name__, signature, frozenset(), (self, *args), kwargs, error) from None
 
     cls.__init__ = checked_init  # type: ignore[misc]
@@ -123,7 +132,8 @@ def _bad_call(
     error: TypeError,
 ) -> ArgumentError:
     parameters = signature.parameters
-    if unknown := next((name for name in kwargs if name not in parameters and name not in settings), None):
+    unknown = next((name for name in kwargs if name not in parameters and name not in settings), None)
+    if unknown is not None:
         return _unknown_argument(function, signature, settings, unknown)
     by_position = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if len(args) > len(by_position):
@@ -140,7 +150,8 @@ def _bad_call(
     )
     if (name := next(missing, None)) is not None:
         return ArgumentError(
-            f"{function} needs the argument '{name}'" + (f". {ADVICE[name]}." if name in ADVICE else "")
+            f"{function} needs the argument '{name}'"
+            + (f". {advice}." if (advice := _INSTEAD.get(function) or ADVICE.get(name)) else "")
         )
     return ArgumentError(f"{function}: {error}")
 
@@ -153,10 +164,11 @@ def _unknown_argument(
         for known, parameter in signature.parameters.items()
         if known not in _SELF and parameter.kind is not parameter.VAR_KEYWORD
     ]
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, [*names, *sorted(settings)], 1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"It has: {', '.join([*names, *sorted(settings)]) or 'none'}."
+    names += sorted(settings)
+    if close := nearest_name(name, names):
+        hint = f"Did you mean '{close}'?"
+    else:
+        hint = _WITHOUT.get(function) or f"It has: {', '.join(names) or 'none'}."
     return ArgumentError(f"{function} has no argument '{name[:MAX_SHOWN_LENGTH]}'. {hint}")
 
 

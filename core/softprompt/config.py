@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, TypedDict, get_args
 
-from softprompt.argument_types import describe, list_of_strings, plain_number
+from softprompt.argument_types import check_ordered, describe, list_of_strings, plain_value
 from softprompt.arguments import checked_fields
 from softprompt.errors import ConfigError, DeviceError, check_text, option, wording
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
@@ -24,7 +24,8 @@ HardInit = Literal["words", "random"]
 MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history takes 300 MB
 MAX_HARD_TOKENS = 64
 MAX_TOKENS = 4096  # far above any text encoder's context length
-MAX_CONTEXTS = 1000
+MAX_CONTEXTS = MAX_AGAINST = 1000  # each costs an encoded text or two
+MAX_PATIENCE = 1_000_000_000
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
@@ -135,7 +136,7 @@ class TrainConfig:
         if self.stop_at is not None:
             _check_number("stop_at", self.stop_at, -1.0, 1.0, "It is a similarity, for example 0.99")
         if self.patience is not None:
-            _check_whole("patience", self.patience, 1, None, "50 is typical")
+            _check_whole("patience", self.patience, 1, MAX_PATIENCE, "50 is typical")
         for name, allowed in (
             ("init", Init),
             ("objective", ObjectiveName),
@@ -143,7 +144,8 @@ class TrainConfig:
             ("long", LongPromptPolicy),
         ):
             check_choice(name, getattr(self, name), get_args(allowed))
-        check_context_count(self.contexts)
+        check_item_count("contexts", self.contexts, MAX_CONTEXTS)
+        check_item_count("against", self.against, MAX_AGAINST)
         if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
@@ -191,14 +193,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Create a configuration from a dict returned by `as_dict`. Raises ConfigError for unknown settings."""
-        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-            raise ConfigError(f"the settings are {describe(values)}; they must be a dict of names and values")
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ConfigError(
-                f"unknown settings: {', '.join(sorted(unknown))[:200]}. They may come from a newer version: "
-                "update softprompt-tui."
-            )
+        _check_settings(cls, values)
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
@@ -262,18 +257,31 @@ class HardConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HardConfig:
-        """Create a configuration from a dict of `as_dict`. Raises ConfigError or TypeError for invalid values."""
+        """Create a configuration from a dict returned by `as_dict`. Raises ConfigError for unknown settings."""
+        _check_settings(cls, values)
         return cls(**values)
+
+
+def _check_settings(config: type, values: object) -> None:
+    """Raise ConfigError unless `values` is a dict whose keys are fields of a configuration."""
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"the settings are {describe(values)}; they must be a dict of names and values")
+    if unknown := set(values) - {field.name for field in fields(config)}:
+        raise ConfigError(
+            f"unknown settings: {', '.join(sorted(unknown))[:200]}. They may come from a newer version: "
+            "update softprompt-tui."
+        )
 
 
 def _as_texts(name: str, value: object) -> tuple[str, ...]:
     """Return a setting's strings. A single string is one item, not a sequence of letters."""
     if type(value) is tuple and all(type(text) is str for text in value):
         return value
-    texts = [value] if isinstance(value, str) else list_of_strings(value)
+    check_ordered(name, value)
+    texts = [str.__str__(value)] if isinstance(value, str) else list_of_strings(name, value)
     if texts is None:
         raise ConfigError(f"{name} is {describe(value)}; it must be a string or a list of strings.")
-    return tuple(map(str, texts))
+    return tuple(texts)
 
 
 DEFAULT_SWEEP = tuple(range(1, 17))
@@ -313,19 +321,19 @@ def check_precision(name: str) -> None:
 
 
 def _convert_numbers(config: TrainConfig | HardConfig) -> None:
-    """Replace the numbers of NumPy by Python's, which JSON can represent."""
+    """Replace the numbers of NumPy and the members of an Enum by Python's own, which JSON can represent."""
     for name, value in vars(config).items():
         if type(value) not in _PLAIN_TYPES:
-            object.__setattr__(config, name, plain_number(value))
+            object.__setattr__(config, name, plain_value(value))
 
 
 _PLAIN_TYPES = (int, float, str, bool, tuple, type(None))  # checked for every row of a batch, so it must be cheap
 
 
-def check_context_count(contexts: str | Sequence[str]) -> None:
-    """Raise ConfigError for more contexts than a training run can use: each costs two encoded texts."""
-    if not isinstance(contexts, str) and len(contexts) > MAX_CONTEXTS:
-        raise ConfigError(f"contexts has {len(contexts):,} items; it must have at most {MAX_CONTEXTS:,}")
+def check_item_count(name: str, items: Sequence[object], maximum: int) -> None:
+    """Raise ConfigError for more items than a training run can use."""
+    if len(items) > maximum:
+        raise ConfigError(f"{name} has {len(items):,} items; it must have at most {maximum:,}")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -338,14 +346,9 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{name} is {_format_value(value)}; it must be one of: {', '.join(allowed)}.{hint}")
 
 
-def _check_whole(name: str, value: object, minimum: int, maximum: int | None, advice: str) -> None:
-    bounds = f"of at least {minimum:,}" if maximum is None else f"from {minimum:,} to {maximum:,}"
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or value < minimum
-        or (maximum is not None and value > maximum)
-    ):
+def _check_whole(name: str, value: object, minimum: int, maximum: int, advice: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        bounds = f"from {minimum:,} to {maximum:,}"
         raise ConfigError(f"{name} is {_format_value(value)}; it must be a whole number {bounds}. {advice}.")
 
 

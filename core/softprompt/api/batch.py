@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack, get_args
 
 from softprompt.api.progress import ProgressBar
+from softprompt.argument_types import wrong_type
 from softprompt.arguments import checked, is_stop
 from softprompt.batches.batch import Batch
 from softprompt.batches.results import BatchProgress, Result
@@ -52,8 +53,8 @@ def train_batch(
     Repeating the call trains only what is missing, also after the process was killed.
 
     Args:
-        source: a list of texts or of mappings (a prompt and its settings), the path of a text, CSV or JSON Lines file,
-            or a binary stream.
+        source: a list of texts or of mappings (a prompt, its settings, name, model and tags), the path of a text, CSV
+            or JSON Lines file, or a binary stream.
         config: settings for rows that do not set their own; `settings` override its fields.
         library: by default the user's library.
         out: a file that gets one line of JSON per result. Prompts that already have a line there are left out.
@@ -135,6 +136,8 @@ def _results(
     progress: bool,
 ) -> Generator[Result, None, None]:
     """Check the arguments, and return a generator that reads the source and trains it."""
+    if isinstance(source, str) and not source:
+        raise wrong_type("source", source, "a path, a binary stream or a list of texts or of mappings")
     if format is not None:
         check_choice("format", format, get_args(Format))
     if row_limit is not None and row_limit < 1:

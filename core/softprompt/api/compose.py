@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from softprompt.api.values import as_soft_prompt
-from softprompt.argument_types import wrong_type
+from softprompt.argument_types import describe
 from softprompt.arguments import checked
 from softprompt.composition import composer
 from softprompt.composition.composer import CompositionScore, EncodedComposition
 from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.errors import EntryNotFound
+from softprompt.errors import ArgumentError, EntryNotFound, shorten
 from softprompt.library.entry import Entry
 from softprompt.library.names import name_key
 from softprompt.library.store import Library
@@ -152,8 +152,11 @@ def _finder(library: Library | Mapping[str, SoftPrompt | Entry] | None) -> Calla
         return (library or Library()).open
     entries = {}
     for name, prompt in library.items():
-        if not isinstance(name, str) or not isinstance(prompt, SoftPrompt | Entry):
-            raise wrong_type("library", {name: prompt}, "a Library or a mapping from names to soft prompts")
+        if not isinstance(name, str):
+            raise ArgumentError(f"library has the key {describe(name)}; expected the name of a soft prompt")
+        if not isinstance(prompt, SoftPrompt | Entry):
+            label = f"library[{shorten(repr(name))}]"
+            raise ArgumentError(f"{label} is {describe(prompt)}; expected a SoftPrompt or an Entry")
         entries[name_key(name.strip())] = _as_entry(as_soft_prompt(prompt).named(name))
 
     def find(name: str) -> Entry:

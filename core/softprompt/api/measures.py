@@ -9,7 +9,8 @@ from torch import Tensor
 from softprompt.api.hard import as_hard_prompt
 from softprompt.api.values import as_soft_prompt
 from softprompt.arguments import checked
-from softprompt.config import LongPromptPolicy, TrainConfig, check_context_count
+from softprompt.composition.composer import check_vectors
+from softprompt.config import MAX_CONTEXTS, LongPromptPolicy, TrainConfig, check_item_count
 from softprompt.encoders.base import check_token_count
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, ConfigError
@@ -42,7 +43,7 @@ def grade(
         The similarity alone, and the fidelity in the contexts that have room, or None if there are no such contexts.
 
     Raises:
-        PromptError: the prompt or a context cannot be used.
+        PromptError: the prompt, the vectors or a context cannot be used.
         ConfigError: the vectors belong to another model.
 
     Example:
@@ -50,7 +51,7 @@ def grade(
     """
     if vectors is None and not isinstance(prompt, SoftPrompt | Entry):
         raise ArgumentError("grade needs the argument 'vectors' unless prompt is a SoftPrompt")
-    check_context_count(contexts)
+    check_item_count("contexts", [contexts] if isinstance(contexts, str) else contexts, MAX_CONTEXTS)
     measured = vectors if vectors is not None else prompt
     array = as_vectors(encoder, measured)  # type: ignore[arg-type]
     return fidelity.grade(encoder, as_hard_prompt(encoder, prompt, long), array, contexts)
@@ -68,6 +69,7 @@ def read_out(
 
     Raises:
         ConfigError: the vectors belong to another model, or `alternatives` is out of bounds.
+        PromptError: the model cannot compute with the vectors.
     """
     if not 0 <= alternatives <= MAX_ALTERNATIVES:
         raise ConfigError(f"alternatives is {alternatives}; it must be a whole number from 0 to {MAX_ALTERNATIVES}")
@@ -82,15 +84,18 @@ def as_vectors(encoder: TextEncoder, value: SoftPrompt | Entry | Array | Tensor)
 
     Raises:
         ConfigError: the soft prompt belongs to another model, the width is different, or there are too many.
+        PromptError: the model cannot compute with the vectors.
     """
+    name = ""
     if isinstance(value, SoftPrompt | Entry):
         soft_prompt = as_soft_prompt(value)
         encoder.check_compatible(soft_prompt)
-        return soft_prompt.vectors
+        name, value = soft_prompt.name, soft_prompt.vectors
     if value.shape[1] != encoder.width:
         raise ConfigError(
             f"the vectors have width {value.shape[1]}, but {encoder.name} has width {encoder.width}. Use vectors that "
             "were trained on this model."
         )
     check_token_count(encoder, value.shape[0])
+    check_vectors(encoder, value, name)
     return value

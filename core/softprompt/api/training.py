@@ -10,7 +10,7 @@ from torch import Tensor
 
 from softprompt.api.progress import ProgressBar
 from softprompt.api.values import as_soft_prompt, as_weighted_texts, check_meaning_is_known
-from softprompt.arguments import checked
+from softprompt.arguments import checked, checked_fields, convert_fields
 from softprompt.config import DEFAULT_SWEEP, TrainConfig, TrainSettings
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, SoftPromptError
@@ -143,6 +143,7 @@ def iter_train(
     return _iter_train(encoder, text, _merge(config, settings), meanings, start, interval, resume)
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False)
 class Sweep(Sequence[SoftPrompt]):
     """The soft prompts of a sweep, in increasing order of tokens.
@@ -153,8 +154,13 @@ class Sweep(Sequence[SoftPrompt]):
 
     prompts: tuple[SoftPrompt, ...]
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
     @property
     def knee(self) -> SoftPrompt:
+        if not self.prompts:
+            raise ArgumentError("an empty sweep has no knee")
         marked = next(result.tokens for result in sweep_results(list(self.prompts)) if result.knee)
         return next(prompt for prompt in self.prompts if prompt.tokens == marked)
 
@@ -182,7 +188,7 @@ class Sweep(Sequence[SoftPrompt]):
         Raises:
             MissingPackage: pandas is not installed.
         """
-        results = [vars(result) for result in sweep_results(list(self.prompts))]
+        results = [vars(result) for result in sweep_results(list(self.prompts))] if self.prompts else []
         return data_frame({name: [result[name] for result in results] for name in results[0]} if results else {})
 
     def __repr__(self) -> str:

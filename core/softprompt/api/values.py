@@ -8,7 +8,7 @@ from typing import Any
 from softprompt.argument_types import describe, plain_number
 from softprompt.errors import ArgumentError, PromptError, how_to_assign_prompt
 from softprompt.library.entry import Entry
-from softprompt.prompts.lineage import WeightedText
+from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 
 MAX_WEIGHT = 1e9
@@ -35,8 +35,12 @@ def as_weighted_texts(name: str, value: Iterable[Any]) -> tuple[WeightedText, ..
     Raises:
         ArgumentError: an item is no such pair, or a weight is not positive.
     """
-    texts = []
+    texts: list[WeightedText] = []
     for item in value.items() if isinstance(value, Mapping) else value:
+        if len(texts) == MAX_WEIGHTED_TEXTS:  # a file cannot hold more, and the items may be endless
+            raise ArgumentError(
+                f"{name} has more than {MAX_WEIGHTED_TEXTS} items; expected at most {MAX_WEIGHTED_TEXTS}"
+            )
         text, share = (
             (item.text, item.share)
             if isinstance(item, WeightedText)
@@ -44,7 +48,7 @@ def as_weighted_texts(name: str, value: Iterable[Any]) -> tuple[WeightedText, ..
             if isinstance(item, tuple | list) and len(item) == 2
             else (None, None)
         )
-        share = plain_number(share)
+        share = plain_number(share) if not isinstance(share, bool) else None
         if not isinstance(text, str) or not isinstance(share, int | float) or not 0 < share <= MAX_WEIGHT:
             raise ArgumentError(
                 f"{name} contains {describe(item)}; expected texts with positive weights, such as "

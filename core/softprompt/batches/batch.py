@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,10 +22,10 @@ from softprompt.batches.checkpoints import BatchCheckpoint, ProcessLock, batches
 from softprompt.batches.output import OutputFile
 from softprompt.batches.record import SUFFIX
 from softprompt.batches.results import BatchProgress, Result
-from softprompt.batches.row_job import ROW_KEYS, Defaults
+from softprompt.batches.row_job import ROW_KEYS, TAGS, Defaults, plain_row
 from softprompt.batches.rows import Format, Row, RowKeys, parse_row, read_rows
 from softprompt.batches.spool import Spool
-from softprompt.errors import FileRefused, option, wording
+from softprompt.errors import ArgumentError, FileRefused, option, wording
 
 if TYPE_CHECKING:
     from softprompt.batches.backends.local import Load
@@ -154,7 +155,17 @@ def _open_rows(source: Source, keys: RowKeys, format: Format | None, stack: Exit
     if hasattr(source, "readline"):
         name = wording("standard input", "the stream `source`")
         return _read_file(source, name, keys, format), ""  # type: ignore[arg-type]
-    return (parse_row(number, value, keys) for number, value in enumerate(source, 1)), ""
+    keys = RowKeys(keys.known | {TAGS}, keys.prompt, strict=True)
+    return (_python_row(number, value, keys) for number, value in enumerate(source, 1)), ""
+
+
+def _python_row(number: int, value: Any, keys: RowKeys) -> Row:
+    """Return the row for a caller's text or mapping."""
+    row = parse_row(number, value, keys)
+    try:
+        return replace(row, values=plain_row(row.values))
+    except ArgumentError as error:
+        return Row(number, {"prompt": row.values.get("prompt")}, str(error))
 
 
 def _read_file(file: BinaryIO, name: str, keys: RowKeys, format: Format | None) -> Iterator[Row]:

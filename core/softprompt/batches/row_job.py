@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from softprompt.argument_types import check_ordered, list_of_strings, plain_value
 from softprompt.config import AUTO_STOP_AT, TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
-from softprompt.library.names import as_tag_list
+from softprompt.library.names import as_tag_list, check_tags
 
 LIST_KEYS = ("contexts", "against")
 INTEGER_KEYS = ("tokens", "steps", "restarts", "patience", "seed")
 FLOAT_KEYS = ("rate", "stop_at", "hidden_share")
+TAGS = "tags"  # only in a caller's mapping: the tags column of a file can mean anything
 ROW_KEYS = frozenset({setting.name for setting in fields(TrainConfig)} | {"name", "model"})
 _DEFAULT_JOB = TrainJob("-")
 _DEFAULT_CONFIG = _DEFAULT_JOB.config.as_dict()
@@ -49,11 +52,12 @@ class Defaults:
 
 def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     """Return the training job for a row. Raises PromptError, ConfigError or BadName."""
+    row_tags(values, defaults)
     prompt, name, model = (_parse_text(key, values.get(key)) for key in ("prompt", "name", "model"))
     settings = {
         key: _parse_setting(key, value)
         for key, value in values.items()
-        if key not in ("prompt", "name", "model") and value is not None
+        if key not in ("prompt", "name", "model", TAGS) and value is not None
     }
     if settings.get("tokens") == "auto" and defaults.config.stop_at is None:
         settings.setdefault("stop_at", AUTO_STOP_AT)
@@ -65,6 +69,40 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
     return TrainJob(
         prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip()
     )
+
+
+def plain_row(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a caller's mapping as JSON values.
+
+    pandas writes NaN for a missing value, which leaves the setting out, and then writes the 1 of another row as 1.0.
+
+    Raises:
+        ArgumentError: a list has no order or too many items.
+    """
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        value = plain_value(value)
+        if isinstance(value, float):
+            value = int(value) if key in INTEGER_KEYS and value.is_integer() else None if math.isnan(value) else value
+        elif type(value).__name__ in ("NAType", "NaTType"):
+            value = None
+        elif key in (*LIST_KEYS, TAGS) and not isinstance(value, str | bool | None):
+            if key != TAGS:
+                check_ordered(key, value)
+            texts = list_of_strings(key, value)
+            value = value if texts is None else texts
+        plain[key] = value
+    return plain
+
+
+def row_tags(values: dict[str, Any], defaults: Defaults) -> tuple[str, ...]:
+    """Return the tags of a row and those of all rows. Raises BadName or ConfigError."""
+    tags = values.get(TAGS)
+    if tags is None:
+        return defaults.tags
+    if not isinstance(tags, str | list) or not all(isinstance(tag, str) for tag in tags):
+        raise ConfigError(f"tags is {tags!r:.40}; it must be a string or a list of strings")
+    return check_tags([*defaults.tags, *as_tag_list(tags)])
 
 
 def job_digest(job: TrainJob) -> bytes:

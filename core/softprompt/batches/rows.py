@@ -25,11 +25,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, BinaryIO, Literal, NoReturn
 
-from softprompt.errors import FileRefused, wording
+from softprompt.argument_types import describe, nearest_name
+from softprompt.errors import FileRefused, shorten, wording
 from softprompt.library.names import clean_name
 
 Format = Literal["text", "csv", "jsonl"]
@@ -69,30 +70,44 @@ class RowKeys:
 
     Attributes:
         prompt: the column that holds the prompt.
-        unused: unknown keys, which are ignored. A key that looks like a misspelled known key is an error instead.
+        strict: whether an unknown key is an error, as in a caller's mapping. In a file, only a key that looks like a
+            misspelled known key is an error.
+        unused: the unknown keys of a file, which are ignored.
         notes: other remarks for the user.
     """
 
     known: frozenset[str]
     prompt: str = "prompt"
+    strict: bool = False
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def resolve(self, key: str) -> str:
-        """Return the known key, or "" if the key is ignored. Raises KeyError with a message if it looks misspelled."""
-        if key == self.prompt:
+        """Return the known key, or "" if the key is ignored. Raises KeyError with a message for a wrong key."""
+        if self.is_prompt(key):
             return "prompt"
-        normalized = key.strip().lower().replace("-", "_").replace(" ", "_")
-        if normalized in self.known or (normalized == "prompt" and self.prompt == "prompt"):
+        normalized = _normalize(key)
+        if normalized in self.known:
             return normalized
+        if self.strict:
+            close = nearest_name(normalized, [self.prompt, *sorted(self.known)])
+            hint = f"Did you mean {close!r}?" if close else f"Use {self.prompt}, {', '.join(sorted(self.known))}."
+            raise KeyError(f"{shorten(key)!r} is not a setting. {hint}")
         if matches := get_close_matches(normalized[:40], self.known, 1, 0.8):
             raise KeyError(f"{key[:40]!r} is not a setting; did you mean {matches[0]!r}? If not, rename the column.")
         self.note_unused(key)
         return ""
 
+    def is_prompt(self, key: str) -> bool:
+        return key == self.prompt or self.prompt == _normalize(key) == "prompt"
+
     def note_unused(self, key: str) -> None:
         if key[:40] not in self.unused and len(self.unused) < MAX_COLUMNS_SHOWN:
             self.unused.append(key[:40])
+
+
+def _normalize(key: str) -> str:
+    return key.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def read_rows(source: BinaryIO, name: str, keys: RowKeys, format: Format | None = None) -> Iterator[Row]:
@@ -278,6 +293,12 @@ def parse_row(number: int, value: Any, keys: RowKeys) -> Row:
     """Return the row for a prompt or for a mapping with a prompt."""
     if isinstance(value, str):
         return Row(number, {"prompt": value})
+    if keys.strict and not isinstance(value, Mapping):
+        return Row(number, {}, f"it must be a mapping or a string, but is {describe(value)}")
+    if keys.strict and not any(keys.is_prompt(str(key)) for key in value):
+        shown = ", ".join(shorten(str(key)) for key in islice(value, MAX_COLUMNS_SHOWN)) or "none"
+        choose = "Use column='NAME' to choose another."
+        return Row(number, {}, f"the mapping has no key {keys.prompt!r}. Its keys are: {shown}. {choose}")
     if not isinstance(value, Mapping):
         shown = "a list. Put each item on its own line." if isinstance(value, list) else f"{value!r:.40}"
         return Row(number, {}, f"it must be an object or a string, but is {shown}")

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompt.batches.row_job import Defaults, entry_id, job_digest, job_from_row
+from softprompt.batches.row_job import Defaults, entry_id, job_digest, job_from_row, row_tags
 from softprompt.batches.rows import Row
-from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError, SoftPromptError
+from softprompt.errors import ConfigError, FileRefused, HomeError, LibraryError, PromptError
 from softprompt.jobs.job import TrainJob
 from softprompt.prompts.syntax import SyntaxKind, prepare_prompt
 
@@ -33,6 +33,7 @@ class BatchRequest:
     job: TrainJob | None
     prompt: str = ""
     error: tuple[str, str] = ("", "")  # kind, message
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ class Spool:
         if len(self.offsets) == MAX_ROWS:
             raise FileRefused(f"the input has more than {MAX_ROWS:,} prompts, the limit for a batch. Split it.")
         number, group_number, values = 0, -1, self._with_prepared_prompt(row.values)
-        if not row.error:
+        error = (PromptError.__name__, row.error) if row.error else ""
+        if not error:
             try:
                 job = job_from_row(values, self.defaults)
-            except (PromptError, ConfigError, LibraryError):
-                pass  # `__getitem__` reports the error
+            except (PromptError, ConfigError, LibraryError) as invalid:
+                error = (type(invalid).__name__, str(invalid))
             else:
                 digest = job_digest(job)
                 counts[digest] = counts.get(digest, 0) + 1
@@ -91,7 +93,7 @@ class Spool:
                 group_number = numbers.setdefault(group, len(numbers))
                 if group_number == len(self.groups):
                     self.groups.append(group)
-        line = json.dumps([row.line, values, row.error], default=str).encode() + b"\n"
+        line = json.dumps([row.line, values, error], default=str).encode() + b"\n"
         content.update(line)
         self.offsets.append(self.file.tell())
         self.ids.append(number)
@@ -114,12 +116,9 @@ class Spool:
         line, values, error = json.loads(self.file.readline())
         prompt = _display_prompt(values)
         if error:
-            return BatchRequest(line, "", None, prompt, (PromptError.__name__, error))
-        try:
-            job = job_from_row(values, self.defaults)
-        except SoftPromptError as invalid:
-            return BatchRequest(line, "", None, prompt, (type(invalid).__name__, str(invalid)))
-        return BatchRequest(line, f"{self.ids[index]:016x}", job, prompt)
+            return BatchRequest(line, "", None, prompt, tuple(error))
+        job, tags = job_from_row(values, self.defaults), row_tags(values, self.defaults)
+        return BatchRequest(line, f"{self.ids[index]:016x}", job, prompt, tags=tags)
 
     def prompts(self) -> Iterator[tuple[int, str]]:
         """Yield the line number and prompt of every row, as they appear in its result."""

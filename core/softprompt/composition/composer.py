@@ -21,6 +21,7 @@ from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import PromptError
 from softprompt.objectives.hidden_states import check_family
 from softprompt.prompts.lineage import WeightedText
+from softprompt.prompts.values import Array
 from softprompt.text_states import HIDDEN_STATE_SPECS, ImageProgram
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def compose(
     rows: list[list[int]] = []
     vectors: list[Tensor] = []
     for parsed in parsed_prompts:
+        encoder.check_fits(sum(word.token_count for word in parsed.words))  # thousands of words take seconds to encode
         row: list[int] = []
         for part in parsed.parts:
             if isinstance(part, str):
@@ -108,12 +110,25 @@ def encode_compositions(encoder: TextEncoder, composed: EncodedComposition) -> T
             name, largest = max(
                 ((name, abs(prompt.vectors).max()) for name, prompt in prompts.items()), key=lambda pair: pair[1]
             )
-            usual = float(encoder.tower.table.abs().max())
-            raise PromptError(
-                f"{encoder.name} cannot compute with the soft tokens of {name}: their largest value is {largest:.2g}, "
-                f"compared with {usual:.2g} for the model's own tokens. Train it again, or import another file."
-            )
+            raise _too_large(encoder, f"the soft tokens of {name}", largest)
     return embeddings
+
+
+@neutral_torch()
+def check_vectors(encoder: TextEncoder, vectors: Tensor | Array, name: str = "") -> None:
+    """Raise PromptError if the embedding of vectors (k, w), of a soft prompt called `name`, is not finite."""
+    soft = torch.asarray(vectors, copy=True).to(encoder.device)
+    if not encoder.encode_rows([range(-1, -len(soft) - 1, -1)], soft).isfinite().all():
+        label = f"the soft tokens of {name}" if name else "the soft tokens"
+        raise _too_large(encoder, label, float(soft.abs().max()))
+
+
+def _too_large(encoder: TextEncoder, soft_tokens: str, largest: float) -> PromptError:
+    usual = float(encoder.tower.table.abs().max())
+    return PromptError(
+        f"{encoder.name} cannot compute with {soft_tokens}: their largest value is {largest:.2g}, "
+        f"compared with {usual:.2g} for the model's own tokens. Train it again, or import another file."
+    )
 
 
 @neutral_torch()

@@ -33,6 +33,10 @@ class SoftPromptWord:
     continues_previous: bool = False
 
     @property
+    def token_count(self) -> int:
+        return len(self.tokens) or max(entry.prompt.tokens for entry in self.entries)
+
+    @property
     def meanings(self) -> tuple[WeightedText, ...]:
         """The weighted texts that the word stands for, or () if any of them is unknown."""
         by_entry = [

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from softprompt.errors import TemplateError
 from softprompt.library.names import MAX_NAME_LENGTH, is_name_character, name_key
+from softprompt.prompts.lineage import check_meanings
 
 MAX_TERMS = 8  # in one mix
 MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
@@ -64,7 +65,13 @@ Part = str | Reference | Mix
 
 
 def parse(text: str) -> list[Part]:
-    """Parse a template into its parts. Raises TemplateError with the column of the error."""
+    """Parse a template into its parts.
+
+    Raises:
+        TemplateError: the template is invalid. The message gives the column of the error.
+        PromptError: the template is too long.
+    """
+    check_meanings(text, ())
     parts: list[Part] = []
     at = 0
     while at < len(text):

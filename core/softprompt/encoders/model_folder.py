@@ -42,7 +42,9 @@ SETTING_TYPES = {"hf_tokenizer_name": str, "hf_model_name": str, "tokenizer_mode
 
 
 def local_folder(name: str) -> Path:
-    """Return the absolute path of a `local-dir:` name."""
+    """Return the absolute path of a `local-dir:` name. Raises UnknownModel if it names no folder."""
+    if not name.removeprefix(LOCAL_PREFIX).strip():
+        raise UnknownModel(f"{name!r} names no folder. Add the path of a folder with {CONFIG_FILE} and weights.")
     folder = Path(name.removeprefix(LOCAL_PREFIX))
     with suppress(RuntimeError):  # an unknown ~user: the path stays unchanged and is reported as missing
         folder = folder.expanduser()

@@ -7,12 +7,13 @@ is in the trash.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from safetensors.numpy import save
 
+from softprompt.arguments import checked_fields, convert_fields
 from softprompt.errors import EntryDamaged, EntryRefused, without_stop
 from softprompt.library.header import MAX_ENTRY_BYTES, digest_offset, read_header
 from softprompt.prompts.html import show_block
@@ -30,6 +31,7 @@ TENSORS = ("vectors", *EXTRA_TENSORS)
 _PARSE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Entry(ComparedByValue):
     """A soft prompt in the library. Two entries are equal if all their fields are equal.
@@ -46,12 +48,23 @@ class Entry(ComparedByValue):
     note: str = ""
     changed: str = ""
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
     _hashed = ("id", "revision")
 
     @property
     def name(self) -> str:
         """The soft prompt's name."""
         return self.prompt.name
+
+    if not TYPE_CHECKING:  # type checkers would allow every attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            is_public = not name.startswith("_")  # copying and pickling look for others
+            if is_public and (hasattr(SoftPrompt, name) or name in (field.name for field in fields(SoftPrompt))):
+                raise AttributeError(f"an Entry has no attribute {name!r}. Write entry.prompt.{name}.")
+            raise AttributeError(f"an Entry has no attribute {name!r}")
 
     def __repr__(self) -> str:
         prompt = self.prompt
@@ -94,7 +107,7 @@ def pack(entry: Entry | Tombstone) -> bytes:
     if isinstance(entry, Tombstone):
         provenance["trashed"] = entry.trashed
     else:
-        tensors = {name: _as_float32(name, getattr(entry.prompt, name)) for name in TENSORS}
+        tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
         provenance |= entry.prompt.as_dict() | {key: value for key, value in added.items() if value}
     text = to_json(provenance, sort_keys=True)
@@ -166,15 +179,6 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
     prompt = SoftPrompt.from_dict(provenance, **tensors)
     tags, note = tuple(map(str, provenance.get("tags", ()))), str(provenance.get("note", ""))
     return Entry(provenance["id"], provenance["revision"], prompt, tags, note, changed)
-
-
-def _as_float32(name: str, values: Any) -> Array:
-    """Convert a tensor to the saved dtype. Raises TypeError, naming the tensor, if it is not floating-point."""
-    array = np.asarray(values)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected float32")
-    with np.errstate(over="ignore"):  # values that are too large become infinite, which is rejected later
-        return np.asarray(array, dtype=np.float32, order="C")
 
 
 def _tensor(info: dict[str, Any], data: bytes) -> Array:

@@ -9,18 +9,20 @@ Shapes: R rows, one per restart of every slot, in the order of the slots; k soft
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from softprompt.arguments import convert_fields
+from softprompt.arguments import checked_fields, convert_fields
 from softprompt.config import LongPromptPolicy, TrainConfig
 from softprompt.errors import ArgumentError
 from softprompt.prompts.lineage import WeightedText
 
 
+@checked_fields
 @dataclass(frozen=True)
 class HardPrompt:
     """A hard prompt, or a mix of several texts, tokenized for one model.
@@ -41,6 +43,9 @@ class HardPrompt:
         convert_fields(self)
         if not self.chunks or not all(self.chunks):
             raise ArgumentError("chunks has no token; expected the token ids of each chunk, such as ((320, 3240),)")
+        for share, _ in self.variants:
+            if not 0 < share < math.inf:
+                raise ArgumentError(f"HardPrompt.variants has the weight {share}; expected numbers greater than 0")
 
     @property
     def tokens(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from softprompt.errors import PromptError
+from softprompt.arguments import checked_fields, convert_fields
+from softprompt.errors import ArgumentError, PromptError
 from softprompt.prompts.validation import parse_number
 
 MAX_WEIGHTED_TEXTS = 64  # texts that one soft prompt can be trained on
@@ -14,6 +16,7 @@ RELATIONS = ("mixed", "composed", "ported")
 MAX_PROMPT_LENGTH = 200_000
 
 
+@checked_fields
 @dataclass(frozen=True)
 class WeightedText:
     """One text of a mix and its weight (`share`)."""
@@ -21,7 +24,13 @@ class WeightedText:
     text: str
     share: float
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        if not 0 < self.share < math.inf:
+            raise ArgumentError(f"WeightedText.share is {self.share}; expected a number greater than 0")
 
+
+@checked_fields
 @dataclass(frozen=True)
 class Ancestor:
     """A soft prompt from which another soft prompt was made, as it was at that time.
@@ -39,6 +48,9 @@ class Ancestor:
     model: str
     model_fingerprint: str
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 def meanings_from_dicts(values: Any) -> tuple[WeightedText, ...]:

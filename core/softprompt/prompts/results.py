@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from softprompt.arguments import checked_fields, convert_fields
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -22,6 +24,7 @@ class ReadoutToken:
     alternatives: tuple[Neighbour, ...]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class HardReadout:
     """Real words with the same meaning as the prompt. They read like gibberish, but can be pasted anywhere.
@@ -40,6 +43,9 @@ class HardReadout:
     method: str
     evaluated: int
     seconds: float
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 @dataclass(frozen=True)

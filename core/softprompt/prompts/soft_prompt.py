@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from softprompt.arguments import checked, convert_fields
-from softprompt.errors import ArgumentError, ExportRefused, FileInTheWay, FileRefused, describe_error, without_stop
+from softprompt.arguments import checked, checked_fields, convert_fields
+from softprompt.errors import (
+    ArgumentError,
+    ExportRefused,
+    FileInTheWay,
+    FileRefused,
+    describe_error,
+    shorten,
+    without_stop,
+)
 from softprompt.prompts import html, optional_packages, prompt_file
 from softprompt.prompts.lineage import Ancestor as Ancestor
 from softprompt.prompts.lineage import WeightedText
@@ -27,7 +35,7 @@ from softprompt.prompts.serialization import (
 )
 from softprompt.prompts.validation import check_source_size
 from softprompt.prompts.values import Array as Array
-from softprompt.prompts.values import ComparedByValue, are_equal, as_read_only
+from softprompt.prompts.values import ComparedByValue, ReadOnlyDict, are_equal, as_read_only
 from softprompt.prompts.visible_text import format_number, quote, short_repr
 from softprompt.system.files import write_chosen_file
 from softprompt.system.paths import expand_path
@@ -37,16 +45,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _ARRAYS = ("vectors", *prompt_file.EXTRA_TENSORS)
+_DICTS = ("config", "versions", "hidden", "source")
+MAX_PATH_SHOWN = 300  # characters of a path in a message
 # errors that invalid values cause while they are read or written
 _VALUE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class SoftPrompt(ComparedByValue):
     """An immutable soft prompt with its provenance.
 
-    Two soft prompts are equal if all their fields are equal. The arrays are read-only. `len(prompt)` is the number of
-    soft tokens, and `np.asarray(prompt)` and `torch.as_tensor(prompt)` are the vectors.
+    Two soft prompts are equal if all their fields are equal. The arrays and dicts are read-only. `len(prompt)` is the
+    number of soft tokens, and `np.asarray(prompt)` and `torch.as_tensor(prompt)` are the vectors.
 
     The provenance of an imported soft prompt can be incomplete: unknown values are "", None or an empty tensor.
 
@@ -105,9 +116,12 @@ class SoftPrompt(ComparedByValue):
     def __post_init__(self) -> None:
         convert_fields(self, skipped=_ARRAYS)
         for name in _ARRAYS:
-            object.__setattr__(self, name, as_read_only(getattr(self, name)))
+            object.__setattr__(self, name, as_read_only(f"SoftPrompt.{name}", getattr(self, name)))
+        for name in _DICTS:
+            object.__setattr__(self, name, ReadOnlyDict(getattr(self, name)))
         try:
             check_shapes(self.vectors, self.target, self.losses, self.similarities)
+            check_finite(vectors=self.vectors, target=self.target)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
 
@@ -178,20 +192,24 @@ class SoftPrompt(ComparedByValue):
             SoftPrompt.load("fox.safetensors") == prompt  # True
         """
         path = expand_path(path)
+        shown = shorten(str(path), MAX_PATH_SHOWN)
         if _is_folder(path):
-            raise ExportRefused(f"{path} is a folder. Use the path of a file, such as {path / 'fox.safetensors'}.")
+            raise ExportRefused(f"{shown} is a folder. Use the path of a file, such as {path / 'fox.safetensors'}.")
+        if path.name == prompt_file.SUFFIX:
+            raise ExportRefused(f"the file {shown} has only a suffix. Use a name such as fox{prompt_file.SUFFIX}.")
         if path.suffix != prompt_file.SUFFIX:
             raise ExportRefused(
-                f"the file name {path.name!r} must end in {prompt_file.SUFFIX}. Use {path.stem}{prompt_file.SUFFIX}."
+                f"the file name {shorten(path.name)!r} must end in {prompt_file.SUFFIX}. "
+                f"Use {shorten(path.stem)}{prompt_file.SUFFIX}."
             )
         data = self._encode_verified()
         try:
             write_chosen_file(path, data, overwrite)
         except FileExistsError as error:
-            raise FileInTheWay(f"{path} already exists. Use overwrite=True to replace it, or another path.") from error
+            raise FileInTheWay(f"{shown} already exists. Use overwrite=True to replace it, or another path.") from error
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else describe_error(error)
-            raise ExportRefused(f"cannot write {path}: {reason}. Nothing was written. Use another path.") from error
+            raise ExportRefused(f"cannot write {shown}: {reason}. Nothing was written. Use another path.") from error
         return path
 
     @classmethod
@@ -204,18 +222,21 @@ class SoftPrompt(ComparedByValue):
                 `softprompt.import_files`.
         """
         path = expand_path(path)
+        shown = shorten(str(path), MAX_PATH_SHOWN)
         try:
             raw = prompt_file.read(path)
         except FileNotFoundError as error:
-            raise FileRefused(f"{path} does not exist. Check the path.") from error
+            is_name = path.name == str(path) and not path.suffix
+            advice = f"For a soft prompt of the library, use Library()[{shown!r}]" if is_name else "Check the path"
+            raise FileRefused(f"{shown} does not exist. {advice}.") from error
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else describe_error(error)
-            raise FileRefused(f"cannot read {path}: {reason}. Use a file that SoftPrompt.save wrote.") from error
+            raise FileRefused(f"cannot read {shown}: {reason}. Use a file that SoftPrompt.save wrote.") from error
         try:
             return cls._decode(raw)
         except FileRefused as error:
             raise FileRefused(
-                f"cannot load {path}: {without_stop(error)}. Use softprompt.import_files for files of other programs."
+                f"cannot load {shown}: {without_stop(error)}. Use softprompt.import_files for files of other programs."
             ) from error
 
     def _encode_verified(self) -> bytes:
@@ -266,12 +287,12 @@ class SoftPrompt(ComparedByValue):
             "readout_similarity": self.readout_similarity,
             "created": self.created,
             "device": self.device,
-            "config": self.config,
-            "versions": self.versions,
+            "config": self.config.copy(),
+            "versions": self.versions.copy(),
             "warnings": list(self.warnings),
-            "hidden": self.hidden,
+            "hidden": self.hidden.copy(),
             "ancestry": [vars(ancestor).copy() for ancestor in self.ancestry],
-            "source": self.source,
+            "source": self.source.copy(),
             "meanings": [vars(meaning).copy() for meaning in self.meanings],
             "hard": None if self.hard is None else vars(self.hard).copy(),
         }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+
+from softprompt.argument_types import describe, is_tensor, tensor_as_array
+from softprompt.errors import ArgumentError
 
 Array = npt.NDArray[np.float32]
 
@@ -21,10 +24,27 @@ class ComparedByValue:
     _hashed: tuple[str, ...]  # fields of strings or integers: those of equal values have equal hashes
 
     def __eq__(self, other: object) -> bool:
+        if _is_array(other):  # it would compare each of its values
+            return False
         return are_equal(self, other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, name) for name in self._hashed))
+
+
+class ReadOnlyDict(dict[str, Any]):
+    """A dict that nobody can change. `dict(values)` and `values.copy()` return an ordinary one."""
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ArgumentError(
+            "the values of a soft prompt cannot be changed. Change a copy, such as dict(prompt.config)."
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
 
 def are_equal(a: Any, b: Any) -> bool:
@@ -60,13 +80,20 @@ def _arrays_are_equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return np.array_equal(a, b, equal_nan="f" in (a.dtype.kind, b.dtype.kind))
 
 
-def as_read_only(values: Any) -> Array:
-    """Return an array that nobody can change: `values`, or a read-only copy if someone could still change them.
+def as_read_only(name: str, values: Any) -> Array:
+    """Return a float32 array that nobody can change: `values`, or a read-only copy if someone could still change them.
 
-    Floating-point numbers become float32.
+    Raises:
+        ArgumentError: the values are no numbers. The message calls them `name`.
     """
-    array = np.asarray(values)
-    if array.dtype.kind == "f" and array.dtype != np.float32:
+    try:
+        array = np.asarray(tensor_as_array(values) if is_tensor(values) else values)
+    except (TypeError, ValueError, RuntimeError):  # for example lists of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiu":
+        kind = f" of dtype {array.dtype}" if isinstance(values, np.ndarray) else ""
+        raise ArgumentError(f"{name} is {describe(values)}{kind}; expected an array of numbers")
+    if array.dtype != np.float32:
         with np.errstate(over="ignore"):  # values that are too large become infinite; saving them is an error
             array = array.astype(np.float32)
     if not _is_read_only(array):

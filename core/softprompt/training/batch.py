@@ -189,12 +189,18 @@ class TrainingBatch:
 
 
 def _check_state(state: TrainingState, fresh: dict[str, Tensor]) -> None:
-    """Raise ConfigError unless `state` has the same shapes as `fresh`, the state of this run before its first step."""
-    has_history = "history" in state.tensors and len(state.tensors["history"]) == state.step
-    wrong = [
-        name for name, rows in fresh.items() if name not in state.tensors or state.tensors[name].shape != rows.shape
-    ]
-    if wrong or not has_history:
+    """Raise ConfigError unless `state` is like `fresh`, the state of this run before its first step."""
+    expected = {name: (tuple(rows.shape), rows.dtype) for name, rows in fresh.items()}
+    expected["history"] = ((state.step, 3, len(fresh["vectors"])), fresh["recent"].dtype)
+    for name, (shape, dtype) in expected.items():
+        tensor = state.tensors.get(name)
+        if tensor is None or tensor.shape != shape:
+            raise other_state()
+        if tensor.dtype != dtype:
+            raise ConfigError(f"resume has the tensor {name!r} of {tensor.dtype}; expected {dtype}")
+    if not state.tensors["best"].isfinite().all() or state.tensors["best_loss"].isnan().any():
+        raise ConfigError("resume has best vectors or losses that are not finite. Resume from another state.")
+    if not (state.tensors["best_step"] >= 0).logical_and(state.tensors["best_step"] < max(1, state.step)).all():
         raise other_state()
 
 

@@ -5,12 +5,16 @@ Shapes: k soft tokens, w width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from softprompt.argument_types import wrong_type
+from softprompt.arguments import checked_fields, convert_fields
 from softprompt.config import TrainConfig
+from softprompt.errors import ArgumentError
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.values import ComparedByValue
 from softprompt.prompts.visible_text import short_repr
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingState(ComparedByValue):
     """The complete state of a training run at one step. On the CPU, a resumed run gives identical bits.
@@ -36,6 +41,15 @@ class TrainingState(ComparedByValue):
     best: SoftPrompt | None = None
     threads: int = 0
     run: str = ""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        for name in ("step", "seconds", "threads"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ArgumentError(f"TrainingState.{name} is {value}; expected at least 0")
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise wrong_type(f"TrainingState.tensors[{name!r}]", tensor, "a torch.Tensor")
 
     _hashed = ("step", "tokens")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -130,6 +134,7 @@ def test_a_sweep_knows_its_knee(encoder: TextEncoder) -> None:
     assert [prompt.tokens for prompt in results] == [1, 2, 3]
     assert results.knee in results
     assert results[0].tokens == 1
+    assert len(softprompt.Sweep(()).to_dataframe()) == 0
 
 
 def test_a_batch_trains_and_returns_results_in_order() -> None:
@@ -212,3 +217,111 @@ def test_the_argument_names_of_version_0_1_0_work_with_a_warning(encoder: TextEn
         assert len(softprompt.train_batch([FOX], places=1, **SHORT)) == 1  # type: ignore[call-arg]
     with pytest.warns(DeprecationWarning, match=r"Library\(say=\) is now Library\(notify=\)"):
         Library(say=print)  # type: ignore[call-arg]
+
+
+# rows of a batch
+
+
+def test_a_wrong_row_of_a_batch_names_its_key_and_leaves_the_others_alone() -> None:
+    rows: dict[str, Any] = {
+        "'lr' is not a setting. Did you mean 'rate'?": {"prompt": FOX, "lr": 0.1},
+        "'token' is not a setting. Did you mean 'tokens'?": {"prompt": FOX, "token": 1},
+        "'url' is not a setting. Use prompt, against, contexts": {"prompt": FOX, "url": "a"},
+        "the mapping has no key 'prompt'. Its keys are: text. Use column='NAME' to choose another.": {"text": FOX},
+        "it must be a mapping or a string, but is a list": [FOX],
+        "it must be a mapping or a string, but is 5 (int)": 5,
+        "contexts is a set, which has no order; expected a list of strings": {"prompt": FOX, "contexts": {"a {}"}},
+        "prompt is b'fox'; it must be a string": {"prompt": b"fox"},
+        "tags is 5; it must be a string or a list of strings": {"prompt": FOX, "tags": 5},
+        "'a b' is not a valid tag.": {"prompt": FOX, "tags": ["a b"]},
+        "tokens is 1.5; it must be a whole number": {"prompt": FOX, "tokens": 1.5},
+        "the prompt is empty.": {"prompt": float("nan")},
+    }
+    *failed, last = softprompt.train_batch([*rows.values(), FOX], **SHORT)
+    assert last.state == "trained"
+    for expected, result in zip(rows, failed, strict=True):
+        assert result.state == "failed"
+        assert result.error is not None
+        assert result.error[1].startswith(expected)
+
+
+def test_the_rows_of_a_table_can_be_trained() -> None:
+    """pandas writes NaN where a cell is empty, and then stores whole numbers as floats."""
+    table = pandas.DataFrame({"text": [FOX, BOAT], "tokens": [1, None], "name": [None, "boat"], "seed": [None, 3]})
+    results = softprompt.train_batch(table.to_dict("records"), column="text", tokens=2, steps=5)
+    assert [(result.tokens, result.state) for result in results] == [(1, "trained"), (2, "trained")]
+    assert [Library().open(name).prompt.config["seed"] for name in ("red-fox-asleep", "boat")] == [0, 3]
+
+
+def test_a_row_can_have_tags_and_tuples() -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": FOX, "name": "fox", "tags": {"red", "animal"}, "contexts": ("a {}",)},
+        {"prompt": BOAT, "name": "boat", "tags": "blue", "contexts": np.array(["a {}"])},
+    ]
+    softprompt.train_batch(rows, tags="all", **SHORT)
+    assert [Library().open(name).tags for name in ("fox", "boat")] == [("all", "animal", "red"), ("all", "blue")]
+    assert [Library().open(name).prompt.config["contexts"] for name in ("fox", "boat")] == [["a {}"], ["a {}"]]
+
+
+# values
+
+
+class Choice(str, Enum):  # noqa: UP042  # a StrEnum shows its value by itself
+    PROMPT = "prompt"
+
+
+def test_members_of_an_enum_become_plain_strings() -> None:
+    config = TrainConfig(init=Choice.PROMPT, objective="contrastive", against=Choice.PROMPT)  # type: ignore[arg-type]
+    assert repr((config.init, config.against)) == "('prompt', ('prompt',))"
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda array: array.astype(np.int64), np.ndarray.tolist, torch.tensor,
+                lambda array: torch.tensor(array, dtype=torch.bfloat16, requires_grad=True)]
+)  # fmt: skip
+def test_the_vectors_of_a_soft_prompt_can_have_any_form(fox: SoftPrompt, convert: Callable[[Any], Any]) -> None:
+    ones = np.ones((2, 256), np.float32)
+    vectors = replace(fox, vectors=convert(ones)).vectors
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors, ones)
+
+
+def test_the_settings_of_a_soft_prompt_cannot_be_changed(fox: SoftPrompt) -> None:
+    for values in (
+        fox.config,
+        fox.versions,
+        fox.hidden,
+        copy.deepcopy(fox).config,
+        pickle.loads(pickle.dumps(fox)).config,
+    ):
+        for change in (values.clear, values.popitem, lambda values=values: values.update(steps=99)):
+            with pytest.raises(TypeError, match="cannot be changed"):
+                change()
+    assert json.loads(json.dumps(fox.config)) == fox.config == fox.as_dict()["config"]
+    changed = fox.config | {"steps": 99}
+    changed["steps"] += 1
+
+
+def test_a_soft_prompt_does_not_equal_its_vectors(fox: SoftPrompt) -> None:
+    assert (fox == fox.vectors) is False
+    assert (fox == torch.tensor(fox.vectors)) is False
+    assert np.abs(fox).shape == fox.vectors.shape
+
+
+def test_an_entry_says_where_the_values_of_its_soft_prompt_are(fox: SoftPrompt) -> None:
+    entry = Library().save(fox)
+    for name in ("vectors", "similarity", "tokens", "plot"):
+        with pytest.raises(
+            AttributeError, match=rf"an Entry has no attribute '{name}'\. Write entry\.prompt\.{name}\."
+        ):
+            getattr(entry, name)
+    with pytest.raises(AttributeError, match=r"an Entry has no attribute 'foo'$"):
+        _ = entry.foo  # type: ignore[attr-defined]
+    assert copy.deepcopy(entry) == entry == pickle.loads(pickle.dumps(entry))
+
+
+def test_a_long_path_is_shortened_in_a_message(fox: SoftPrompt) -> None:
+    for use in (SoftPrompt.load, fox.save):
+        with pytest.raises(softprompt.SoftPromptError, match="x…: File name too long") as caught:
+            use("x" * 5000 + ".safetensors")
+        assert len(str(caught.value)) < 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,11 @@ train(encoder, "  ")
 train(encoder, FOX, token=3)
     ArgumentError: train has no argument 'token'. Did you mean 'tokens'?
 train(encoder, FOX, 3)
-    ArgumentError: config is 3 (int); expected a TrainConfig or None. Pass a TrainConfig or HardConfig, or write
-    settings as arguments, such as tokens=3.
+    ArgumentError: config is 3 (int); expected a TrainConfig or None. You can also write settings as
+    arguments, such as tokens=3.
 train(encoder, FOX, {"tokens": 3})
-    ArgumentError: config is a dict; expected a TrainConfig or None. Pass a TrainConfig or HardConfig, or write
-    settings as arguments, such as tokens=3.
+    ArgumentError: config is a dict; expected a TrainConfig or None. You can also write settings as
+    arguments, such as tokens=3.
 train(encoder, FOX, TrainConfig(), 5)
     ArgumentError: train takes only these arguments by position: encoder, text, config. Write the others with
     their names, such as tokens=3.
@@ -206,7 +207,7 @@ train_batch([])
     FileRefused: the input has no prompts
 export(prompt, "comfy")
     ExportRefused: unknown export format 'comfy'. Use one of safetensors, comfyui, a1111, a1111-png, diffusers,
-    invokeai, kohya, kobold, peft, numpy.
+    invokeai, kohya, kobold, peft, numpy. Did you mean 'comfyui'?
 export("fox", "numpy")
     ArgumentError: prompt is 'fox' (str); expected a SoftPrompt or an Entry
 import_files([])
@@ -255,14 +256,14 @@ library.restore_backup("/dev/zero")
 library.delete("fox", revision=99)
     EntryNotFound: fox has no revision 99, so it was not deleted. Use the revision that you saw.
 prompt.plot(ax=5)
-    ArgumentError: ax is 5 (int); expected matplotlib's Axes or None
+    ArgumentError: ax is 5 (int); expected matplotlib's Axes or None. For a plot of pyplot, pass plt.gca().
 # values built by hand
 replace(prompt, vectors=np.zeros(3, np.float32))
     ArgumentError: vectors has the shape (3,); it must be (tokens, width)
 replace(prompt, losses=np.zeros(50, np.float32))
     ArgumentError: losses has 50 values, similarities 5; both must have one value per step
 replace(prompt, config=None)
-    ArgumentError: SoftPrompt.config is None; expected a dict
+    ArgumentError: SoftPrompt.config is None; expected a dict with strings as keys
 replace(prompt, meanings=("a",))
     ArgumentError: SoftPrompt.meanings is a tuple; expected a tuple of WeightedText
 replace(prompt, composition=5)
@@ -273,6 +274,172 @@ HardPrompt("a", ())
     ArgumentError: chunks has no token; expected the token ids of each chunk, such as ((320, 3240),)
 grade(encoder, HardPrompt("a", ((10**9,),)), prompt)
     ArgumentError: prompt has token ids that mini does not have; expected 0 to 49,407
+
+# too many items, and items without an order
+train(encoder, repeat("a"))
+    ArgumentError: text has more than 1,000,000 items; expected at most 1,000,000
+train(encoder, FOX, contexts=repeat("a {}"))
+    ArgumentError: contexts has more than 1,000,000 items; expected at most 1,000,000
+train(encoder, FOX, meanings=repeat(("a", 1)))
+    ArgumentError: meanings has more than 64 items; expected at most 64
+train(encoder, FOX, objective="contrastive", against=["a"] * 1001)
+    ConfigError: against has 1,001 items; it must have at most 1,000
+train(encoder, FOX, contexts={"a {}"})
+    ArgumentError: contexts is a set, which has no order; expected a list of strings
+train(encoder, FOX, objective="contrastive", against={"a"})
+    ArgumentError: against is a set, which has no order; expected a list of strings
+HardConfig(block={"a"})
+    ArgumentError: block is a set, which has no order; expected a list of strings
+train_batch({"a", "b"})
+    ArgumentError: source is a set, which has no order; expected a list
+compose(encoder, "[fox] " * 100_000)
+    PromptError: the prompt has 600,000 characters; at most 200,000 are allowed. Shorten it.
+compose(encoder, "[fox] " * 33_000)
+    PromptError: 66000 tokens do not fit: mini has room for 75 between its start and end tokens. Shorten the text.
+# names of other libraries
+train(encoder, FOX, lr=0.1)
+    ArgumentError: train has no argument 'lr'. Did you mean 'rate'?
+train(encoder, FOX, num_virtual_tokens=3)
+    ArgumentError: train has no argument 'num_virtual_tokens'. Did you mean 'tokens'?
+train(encoder, FOX, **{"": 3})
+    ArgumentError: train has no argument ''. It has: encoder, text, config, meanings, start, on_report, interval,
+    resume, progress, against, contexts, family, hidden_share, init, long, objective, patience, project_norm, rate,
+    restarts, seed, steps, stop_at, tokens.
+TrainConfig(learning_rate=0.1)
+    ArgumentError: TrainConfig has no argument 'learning_rate'. Did you mean 'rate'?
+encoder.encode(["a"], batch_size=2, normalize_embeddings=True)
+    ArgumentError: encode has no argument 'batch_size'. It takes texts only, makes batches by itself, and returns
+    unit vectors as a torch.Tensor.
+encoder.encode(sentences=["a"])
+    ArgumentError: encode has no argument 'sentences'. Did you mean 'texts'?
+export(prompt, "numpy", overwrite=True)
+    ArgumentError: export has no argument 'overwrite'. Did you mean 'force'?
+prompt.save("fox.safetensors", force=True)
+    ArgumentError: save has no argument 'force'. Did you mean 'overwrite'?
+sweep(encoder, FOX, counts=[1])
+    ArgumentError: sweep has no argument 'counts'. Did you mean 'token_counts'?
+# settings and arguments
+train(encoder, FOX, patience=10**5000)
+    ConfigError: patience is a very long number; it must be a whole number from 1 to 1,000,000,000. 50 is typical.
+train(encoder, FOX, HardConfig())
+    ArgumentError: config is a HardConfig; expected a TrainConfig or None. You can also write settings as arguments,
+    such as tokens=3.
+find_hard(encoder, FOX, 4, TrainConfig())
+    ArgumentError: config is a TrainConfig; expected a HardConfig or None. You can also write settings as arguments,
+    such as tokens=3.
+HardConfig.from_dict(5)
+    ConfigError: the settings are 5 (int); they must be a dict of names and values
+HardConfig.from_dict({"a": 1})
+    ConfigError: unknown settings: a. They may come from a newer version: update softprompt-tui.
+train(encoder, FOX, meanings=[("a", True)])
+    ArgumentError: meanings contains a tuple that contains True; expected texts with positive weights, such as [('a
+    lake', 0.6), ('a fox', 0.4)]
+load_encoder("mini", on_progress=5)
+    ArgumentError: on_progress is 5 (int); expected a function or None. It is called with the progress.
+load_encoder("local-dir:")
+    UnknownModel: 'local-dir:' names no folder. Add the path of a folder with open_clip_config.json and weights.
+sweep(encoder, FOX, [1, "2"])
+    ArgumentError: token_counts contains '2' (str); expected a list of whole numbers
+encoder.tokenize(5)
+    ArgumentError: text is 5 (int); expected a string
+prompt.plot(plt)
+    ArgumentError: ax is a module; expected matplotlib's Axes or None. For a plot of pyplot, pass plt.gca().
+compose(encoder, "[fox]", {"fox": prompt.vectors})
+    ArgumentError: library['fox'] is an ndarray of shape (2, 256); expected a SoftPrompt or an Entry
+compose(encoder, "[fox]", {5: prompt})
+    ArgumentError: library has the key 5 (int); expected the name of a soft prompt
+train_batch("")
+    ArgumentError: source is '' (str); expected a path, a binary stream or a list of texts or of mappings. Open a
+    file with mode 'rb', or pass its path; pass a column of a table, or table.to_dict('records').
+prompt.save(".safetensors")
+    ExportRefused: the file .safetensors has only a suffix. Use a name such as fox.safetensors.
+SoftPrompt.load("wolf")
+    FileRefused: wolf does not exist. For a soft prompt of the library, use Library()['wolf'].
+# vectors of another model
+grade(encoder, replace(prompt, vectors=np.zeros((2, 255))))
+    ConfigError: fox has vectors of width 255, but mini has width 256
+grade(encoder, replace(prompt, vectors=np.zeros((80, 256))))
+    ConfigError: tokens is 80, but mini has room for 75. Use 1 to 75; 10 is typical, and 3 is often enough.
+grade(encoder, FOX, np.full((2, 256), 1e38))
+    PromptError: mini cannot compute with the soft tokens: their largest value is 1e+38, compared with 0.35 for the
+    model's own tokens. Train it again, or import another file.
+read_out(encoder, np.full((2, 256), 1e38))
+    PromptError: mini cannot compute with the soft tokens: their largest value is 1e+38, compared with 0.35 for the
+    model's own tokens. Train it again, or import another file.
+# values built by hand
+SoftPrompt()
+    ArgumentError: SoftPrompt needs the argument 'hard_prompt'. softprompt.train makes a soft prompt, and
+    SoftPrompt.load reads one from a file.
+replace(prompt, nam="wolf")
+    ArgumentError: SoftPrompt has no argument 'nam'. Did you mean 'name'?
+replace(prompt, config={1: 2})
+    ArgumentError: SoftPrompt.config is a dict; expected a dict with strings as keys
+prompt.config.update(steps=99)
+    ArgumentError: the values of a soft prompt cannot be changed. Change a copy, such as dict(prompt.config).
+replace(prompt, vectors=None)
+    ArgumentError: SoftPrompt.vectors is None; expected an array of numbers
+replace(prompt, vectors=[["a"]])
+    ArgumentError: SoftPrompt.vectors is a list that contains a list; expected an array of numbers
+replace(prompt, vectors=np.zeros((2, 256), complex))
+    ArgumentError: SoftPrompt.vectors is an ndarray of shape (2, 256) of dtype complex128; expected an array of
+    numbers
+replace(prompt, vectors=np.full((2, 256), np.nan))
+    ArgumentError: vectors contains a number that is not finite
+replace(prompt, vectors=np.full((2, 256), 1e300))
+    ArgumentError: vectors contains a number that is not finite
+replace(prompt, target=np.full(384, np.inf))
+    ArgumentError: target contains a number that is not finite
+HardPrompt("a", ((320,),), "", ((1, 5),))
+    ArgumentError: HardPrompt.variants is a tuple that contains a tuple that contains 1 (int); expected a tuple of
+    (weight, HardPrompt) pairs
+HardPrompt("a", ((320,),), "", ((np.nan, HardPrompt("a", ((320,),))),))
+    ArgumentError: HardPrompt.variants has the weight nan; expected numbers greater than 0
+Entry("fox")
+    ArgumentError: Entry needs the argument 'revision'. library.save makes an entry, and library['fox'] opens one.
+Entry("ab" * 8, 1, "fox")
+    ArgumentError: Entry.prompt is 'fox' (str); expected a SoftPrompt
+Entry("ab" * 8, 1, prompt, tags="red")
+    ArgumentError: Entry.tags is 'red' (str); expected a tuple of strings
+WeightedText("a", "b")
+    ArgumentError: WeightedText.share is 'b' (str); expected a number
+WeightedText("a", np.nan)
+    ArgumentError: WeightedText.share is nan; expected a number greater than 0
+WeightedText("a")
+    ArgumentError: WeightedText needs the argument 'share'
+Ancestor("mixed", 2, "fox", FOX, "mini", "abc")
+    ArgumentError: Ancestor.id is 2 (int); expected a string
+HardReadout("a", "2", 1.0, None, "pez", 1, 0.1)
+    ArgumentError: HardReadout.tokens is '2' (str); expected a whole number
+Sweep(5)
+    ArgumentError: Sweep.prompts is 5 (int); expected a tuple of SoftPrompt
+Sweep(()).knee
+    ArgumentError: an empty sweep has no knee
+# a state with other values
+replace(state, seconds="x")
+    ArgumentError: TrainingState.seconds is 'x' (str); expected a number
+replace(state, seconds=np.nan)
+    ArgumentError: TrainingState.seconds is nan; expected at least 0
+replace(state, threads="2")
+    ArgumentError: TrainingState.threads is '2' (str); expected a whole number
+replace(state, threads=-5)
+    ArgumentError: TrainingState.threads is -5; expected at least 0
+replace(state, best=5)
+    ArgumentError: TrainingState.best is 5 (int); expected a SoftPrompt or None
+replace(state, tensors=5)
+    ArgumentError: TrainingState.tensors is 5 (int); expected a dict with strings as keys
+replace(state, tensors={"vectors": None})
+    ArgumentError: TrainingState.tensors['vectors'] is None; expected a torch.Tensor
+replace(state, tensors={"vectors": np.zeros((1, 1, 256))})
+    ArgumentError: TrainingState.tensors['vectors'] is an ndarray of shape (1, 1, 256); expected a torch.Tensor
+train(encoder, FOX, tokens=1, steps=2, resume=edited(lambda tensor: tensor.bool()))
+    ConfigError: resume has the tensor 'vectors' of torch.bool; expected torch.float32
+train(encoder, FOX, tokens=1, steps=2, resume=replace(state, step=10**15))
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that run.
+train(encoder, FOX, tokens=1, steps=2, resume=edited(lambda tensor: tensor[:0]))
+    ConfigError: resume is the state of a run with another text, model or settings. Pass the same ones as in that
+    run.
+train(encoder, FOX, tokens=1, steps=2, resume=edited(lambda tensor: tensor * np.nan))
+    ConfigError: resume has best vectors or losses that are not finite. Resume from another state.
 """
 CALLS = re.findall(r"^(\S.*)\n((?: {4}.*\n)+)", WRONG_CALLS, re.MULTILINE)
 
@@ -289,12 +456,21 @@ def state(encoder: TextEncoder) -> TrainingState:
 
 @pytest.fixture
 def evaluate(encoder: TextEncoder, fox: SoftPrompt, state: TrainingState) -> Callable[[str], Any]:
-    """Evaluate a call, with an encoder, a soft prompt `prompt`, a library that holds it, and a run's `state`."""
+    """Evaluate a call, with an encoder, a soft prompt `prompt`, a library that holds it, and a run's `state`.
+
+    `edited(change)` is that state with changed tensors.
+    """
+    from matplotlib import pyplot
+
+    def edited(change: Callable[[torch.Tensor], torch.Tensor]) -> TrainingState:
+        return replace(state, tensors={name: change(tensor) for name, tensor in state.tensors.items()})
+
     library = Library()
     library.save(fox)
     public = {name: getattr(softprompt, name) for name in softprompt.__all__}
     names = public | {"encoder": encoder, "prompt": fox, "library": library, "state": state, "FOX": FOX}
-    names |= {"replace": replace, "np": np, "pd": pandas, "torch": torch}
+    names |= {"replace": replace, "repeat": repeat, "np": np, "pd": pandas, "torch": torch, "plt": pyplot}
+    names["edited"] = edited
     return lambda call: eval(call, names)
 
 

@@ -119,7 +119,7 @@ def test_every_repr_is_one_short_line(text: str, encoder: TextEncoder, tmp_path:
     hidden_encoder = TextEncoder(text, encoder.tower, encoder.tokenizer, encoder.specials)
     shown = [
         prompt, hostile_prompt(text, similarity=10**400),
-        Entry(text, 10**60, prompt, (text,) * 50, text), summary(text), page, hidden_encoder,
+        Entry(text, 10**15, prompt, (text,) * 50, text), summary(text), page, hidden_encoder,
         Library(tmp_path / text[:50].replace("\0", "").encode("utf-8", "replace").decode().replace("/", "_")),
         report(stopped=text), HardReport(1, 10**60, 1e300, text, 1e300),
         SweepReport(1, 2, 3.0, (1.0,) * 99, ((10**30, 0.5, 0.5),) * 99),

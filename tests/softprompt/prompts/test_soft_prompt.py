@@ -121,7 +121,7 @@ def test_save_replaces_a_file_only_on_request_and_never_anything_else(tmp_path: 
     ("changes", "reason"),
     [
         ({"similarity": math.nan}, "similarity is nan"),
-        ({"vectors": np.full((2, 4), np.nan, np.float32)}, "finite"),
+        ({"losses": np.full(5, np.nan, np.float32)}, "finite"),
         ({"config": {"rate": np.float32(0.5)}}, r"config\.rate"),
         ({"source": {"note": "x" * 5000}}, "source"),
     ],

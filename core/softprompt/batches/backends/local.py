@@ -176,7 +176,7 @@ class BatchRunner:
 
         assert request.job is not None
         name = request.job.name or name_from_prompt(prompt.hard_prompt, ())
-        entry = Entry(request.id, 1, replace(prompt, name=name), self.spool.defaults.tags)
+        entry = Entry(request.id, 1, replace(prompt, name=name), request.tags)
         try:
             return self.library.save_all([entry], self.snapshot)[request.id], "trained"
         except HomeError as error:

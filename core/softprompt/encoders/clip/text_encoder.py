@@ -152,9 +152,11 @@ class TextEncoder:
 
     def check_compatible(self, prompt: SoftPrompt) -> None:
         """Raise ConfigError if a soft prompt was trained on a different model or on different weights."""
-        if prompt.model_fingerprint == self.fingerprint:
-            return
         name, model = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
+        if prompt.model_fingerprint == self.fingerprint:
+            if (width := prompt.vectors.shape[1]) != self.width:
+                raise ConfigError(f"{name} has vectors of width {width}, but {self.name} has width {self.width}")
+            return
         if not prompt.model_fingerprint:
             assign = how_to_assign_model(f"'{name}'")
             raise ConfigError(
@@ -170,6 +172,7 @@ class TextEncoder:
             f"{name} belongs to {model}, but the model here is {self.name} ({self.fingerprint}). Train it again."
         )
 
+    @checked
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text. Raises PromptError if it is too long or contains a reserved token."""
         ids = encode_prompt(self.tokenizer, text)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softprompt.argument_types import nearest_name
 from softprompt.errors import ExportRefused, command, how_to_assign_prompt, option, wording
 from softprompt.formats.writers import encode
 from softprompt.formats.writers.files import output_path, safe_stem, write_file, write_folder
@@ -111,7 +112,9 @@ def _write(to: str, prompts: tuple[SoftPrompt, ...], target: Path, token: str, f
 
 def _find_program(to: str) -> Program:
     if to not in PROGRAMS:
-        raise ExportRefused(f"unknown export format {to[:40]!r}. Use one of {', '.join(PROGRAMS)}.")
+        close = nearest_name(to.lower(), PROGRAMS)
+        hint = f" Did you mean {close!r}?" if close else ""
+        raise ExportRefused(f"unknown export format {to[:40]!r}. Use one of {', '.join(PROGRAMS)}.{hint}")
     return PROGRAMS[to]
 
 
