@@ -24,11 +24,11 @@ from softprompt_tui.bindings import APP_BINDINGS
 from softprompt_tui.commands import commands
 from softprompt_tui.controllers.quit import QuitController, save_settings
 from softprompt_tui.input_queue import InputQueue
-from softprompt_tui.line_speed import LineSpeed
 from softprompt_tui.main_screen import HUGE_COLUMNS, NARROW_COLUMNS, MainScreen
 from softprompt_tui.rendering.output_filter import OutputFilter
 from softprompt_tui.rendering.sanitize import clean_paste, sanitize
 from softprompt_tui.services.clipboard import copy
+from softprompt_tui.services.line_speed import LineSpeed
 from softprompt_tui.services.notification import notification
 from softprompt_tui.services.worker import WorkerConnection, WorkerMessage
 from softprompt_tui.state import settings as stored_settings

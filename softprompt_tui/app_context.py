@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from softprompt.library import Library
-    from softprompt_tui.line_speed import LineSpeed
+    from softprompt_tui.services.line_speed import LineSpeed
     from softprompt_tui.services.worker import WorkerConnection
     from softprompt_tui.state.runs import RunStore
     from softprompt_tui.state.settings import Settings

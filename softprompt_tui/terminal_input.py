@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import time
 from codecs import getincrementaldecoder
@@ -14,9 +15,8 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Paste
 from textual.message import Message
 
-from softprompt_tui.line_speed import ANSWER, ANSWER_BYTES
-
 PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
+MODE_ANSWER, MODE_ANSWER_BYTES = re.compile(rb"\x1b\[\?2026;\d+\$y"), 12  # and the longest one
 LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button, column and row: one byte each, not always valid UTF-8
 SPLIT_SECONDS = 1.0  # longest gap between the bytes of one key; a lost packet is resent within this time
 TICK_SECONDS = 0.1
@@ -31,7 +31,7 @@ class InputDecoder:
     """
 
     def __init__(self, on_answer: Callable[[], None] = lambda: None) -> None:
-        self._on_answer = on_answer  # called when the terminal has answered LineSpeed
+        self._on_answer = on_answer  # called when the terminal has told whether synchronized output is on
         self._parser = XTermParser()
         self._utf8 = getincrementaldecoder("utf-8")("replace")
         self._recent = b""  # the last few bytes, enough for the longest sequence that is looked for
@@ -74,8 +74,8 @@ class InputDecoder:
         yield from self._skip_failures(self._parser.tick())
 
     def _decode(self, byte: bytes) -> str:
-        self._recent = (self._recent + byte)[-ANSWER_BYTES:]
-        if byte == b"y" and ANSWER.search(self._recent):
+        self._recent = (self._recent + byte)[-MODE_ANSWER_BYTES:]
+        if byte == b"y" and MODE_ANSWER.search(self._recent):
             self._on_answer()
         if self._mouse_bytes_left:
             self._mouse_bytes_left -= 1

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from textual.color import Color, ColorParseError
 from textual.theme import Theme
-
-from softprompt_tui.rendering.plots import TERMINAL_PALETTE, Palette
 
 THEMES = (
     Theme(
@@ -29,17 +26,3 @@ THEMES = (
         },
     ),
 )  # fmt: skip
-
-
-def plot_palette(theme: Theme) -> Palette:
-    """Return a theme's colors for plots, so that they match the panes. A theme of terminal colors has plotext's own."""
-    names = (theme.primary, theme.secondary, theme.accent, theme.success, theme.error)
-    behind = theme.variables.get("border-blurred") or theme.panel
-    try:
-        colors = [Color.parse(name) for name in (*names, behind) if name]
-    except ColorParseError:
-        return TERMINAL_PALETTE
-    if len(colors) < len(names) + 1 or any(color.ansi is not None for color in colors):
-        return TERMINAL_PALETTE
-    *curves, last = (color.rgb for color in colors)
-    return Palette(tuple(curves), last)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.prompts.downsample import downsample
+
+if TYPE_CHECKING:
+    from textual.theme import Theme
 
 PLOT_HEIGHT, MAX_PLOT_WIDTH = 14, 100
 Point = tuple[int, float]  # step, loss
@@ -61,6 +64,23 @@ def render(
     last = max(step for step, _ in points)
     plotext.xticks([round(last * i / 4) for i in range(5)])
     return str(plotext.build())
+
+
+def plot_palette(theme: Theme) -> Palette:
+    """Return a theme's colors for plots, so that they match the panes. A theme of terminal colors has plotext's own."""
+    from textual.color import Color as ThemeColor  # the command line plots without Textual
+    from textual.color import ColorParseError
+
+    names = (theme.primary, theme.secondary, theme.accent, theme.success, theme.error)
+    behind = theme.variables.get("border-blurred") or theme.panel
+    try:
+        colors = [ThemeColor.parse(name) for name in (*names, behind) if name]
+    except ColorParseError:
+        return TERMINAL_PALETTE
+    if len(colors) < len(names) + 1 or any(color.ansi is not None for color in colors):
+        return TERMINAL_PALETTE
+    *curves, last = (color.rgb for color in colors)
+    return Palette(tuple(curves), last)
 
 
 def new_figure(width: int, height: int) -> None:

@@ -75,6 +75,8 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
             ("N", "edit its note"),
             ("d", "delete it, or all marked entries"),
             ("u", "undo the last deletion"),
+            ("T", "show the trash, or the library again; there, R or enter restores an entry, or all marked ones"),
+            ("#", "show only entries with a tag; escape shows all again"),
             ("n", "load its prompt and settings into the editor, to train a variation"),
             ("y", "copy it as a word, and insert the word into the composition"),
             ("space", "mark it; escape removes all marks"),

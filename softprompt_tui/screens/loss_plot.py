@@ -10,10 +10,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from softprompt_tui.rendering.plots import render
+from softprompt_tui.rendering.plots import plot_palette, render
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
-from softprompt_tui.themes import plot_palette
 from softprompt_tui.widgets.key_bar import KeyBar
 
 ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps

@@ -16,11 +16,11 @@ from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import OnRun, RunAction, SweepKeepRequested
 from softprompt_tui.rendering.download import LOADING
 from softprompt_tui.rendering.numbers import format_duration, format_number
+from softprompt_tui.rendering.plots import plot_palette
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.words import WordsScreen
-from softprompt_tui.themes import plot_palette
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.library import GOOD_SIMILARITY

@@ -57,7 +57,7 @@ ACTIONS = {
     "N": (OnEntry.NOTE, "Note"),
     "d": (OnEntry.DELETE, "Delete"),
     "u": (OnEntry.UNDO, "Undo"),
-    "number_sign": (OnEntry.FILTER, "Tags"),
+    "#": (OnEntry.FILTER, "Tags"),
     "n": (OnEntry.VARY, "Vary"),
     "y": (OnEntry.COPY, "Copy"),
     "c": (OnEntry.COMPARE, "Compare"),

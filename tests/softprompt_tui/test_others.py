@@ -163,19 +163,19 @@ def test_a_search_without_results_keeps_the_shown_entry_while_it_exists() -> Non
     async def scene(d: Session) -> None:
         await save_and_select(d, "lake")
         await save_and_select(d)
-        await d.shows("─ fox ─")  # the curve's pane says what is shown
+        await d.shows("Loss  fox ─")  # the curve's pane says what is shown
         await d.pilot.press("slash", *"nothing")
         await d.shows("Nothing matches.")
         Library().annotate("lake", "by another one")
         d.app.main.library.check_for_changes()
         await d.until(lambda: not [work for work in d.app.workers if work.group in ("library", "curve")])
-        assert "─ fox ─" in d.text()
+        assert "Loss  fox ─" in d.text()
         Library().rename("fox", "wolf")
-        await d.shows("─ wolf ─")
+        await d.shows("Loss  wolf ─")
         Library().delete("wolf")
         await d.shows("Nothing is training yet.")
         await d.pilot.press("escape")
-        await d.shows("─ lake ─")
+        await d.shows("Loss  lake ─")
 
     run_scene(scene)
 

@@ -6,13 +6,10 @@ between: the kernel, SSH, a modem. Until then, and for as long again, nothing th
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
 QUERY = "\x1b[?2026$p"  # is synchronized output on? Textual asks this at the start and accepts every answer
-ANSWER = re.compile(rb"\x1b\[\?2026;\d+\$y")
-ANSWER_BYTES = 12  # of the longest answer
 FAST_SECONDS = 0.05  # a line that answers within this time is not slow
 POLL_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
