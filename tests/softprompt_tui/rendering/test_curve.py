@@ -1,0 +1,68 @@
+"""The curve of the loss pane, at any size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from softprompt_tui.rendering.curve import BEST_MARK, Cell, Curve, draw
+from softprompt_tui.rendering.plots import TERMINAL_PALETTE, plot_palette
+from softprompt_tui.themes import THEMES
+
+FALLING = [(step, 0.6 * math.exp(-step / 22) + 0.0009) for step in range(1, 235)]
+CURVE = Curve(FALLING, last_step=300, best_step=234)
+
+
+def text(lines: list[list[Cell]]) -> list[str]:
+    return ["".join(cell.char for cell in line) for line in lines]
+
+
+@pytest.mark.parametrize("width", [1, 10, 24, 36, 70, 120, 250])
+@pytest.mark.parametrize("height", [1, 2, 4, 7, 9, 20, 60])
+def test_a_curve_fills_its_area_exactly(width: int, height: int) -> None:
+    for curve in (CURVE, CURVE._replace(behind=[FALLING, FALLING[:3]]), Curve([(0, 1e-30), (5, 1e30)], last_step=5)):
+        lines = draw(curve, width, height)
+        assert [len(line) for line in lines] == [width] * height
+
+
+@pytest.mark.parametrize(("width", "height"), [(36, 7), (70, 20), (50, 2)])
+def test_a_curve_visibly_falls_and_both_ends_are_labelled(width: int, height: int) -> None:
+    lines = draw(CURVE, width, height)
+    assert text(lines)[0].lstrip().startswith("0.6")
+    assert "0.0005" in "\n".join(text(lines)) or text(lines)[-1].endswith("0.0009")
+    columns = [
+        [y for y in range(height) if lines[y][x].tone in ("curve", "best") and lines[y][x].char != " "]
+        for x in range(width)
+    ]
+    tops = [min(column) for column in columns if column]
+    assert tops == sorted(tops)  # it never rises
+    assert tops[-1] - tops[0] >= height // 2
+
+
+def test_the_best_step_is_marked_and_restarts_lie_behind() -> None:
+    others = [[(step, loss * 5) for step, loss in FALLING]]
+    lines = draw(CURVE._replace(behind=others), 70, 20)
+    marks = [(x, y) for y, line in enumerate(lines) for x, cell in enumerate(line) if cell.char == BEST_MARK]
+    assert len(marks) == 1
+    assert 50 < marks[0][0] < 60  # step 234 of 300
+    assert {cell.tone for line in lines for cell in line} == {"", "axis", "curve", "behind", "best"}
+    assert "300" in text(lines)[-1]
+
+
+def test_a_frame_changes_only_where_the_curve_grows() -> None:
+    before, after = (draw(Curve(FALLING[:end], last_step=300), 70, 20) for end in (200, 204))
+    changed = [x for line, new in zip(before, after, strict=True) for x in range(70) if line[x] != new[x]]
+    assert 0 < len(changed) <= 12
+
+
+def test_a_flat_curve_is_not_drawn() -> None:
+    for points in ([], [(1, 0.5)], [(1, 0.5), (2, 0.5)]):
+        assert draw(Curve(points, last_step=9), 70, 20) == []
+
+
+def test_plots_take_the_colors_of_the_theme() -> None:
+    for theme in THEMES:
+        palette = plot_palette(theme)
+        assert palette != TERMINAL_PALETTE
+        assert all(isinstance(color, tuple) for color in (*palette.curves, palette.behind))

@@ -1,0 +1,184 @@
+"""Rows that can be told apart: prompts, tags, the trash, ages, the row that other panes show, and completion."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from textual.geometry import Offset
+from textual.widgets import OptionList
+
+from softprompt import Library
+from softprompt_tui.screens.choice import ChoiceScreen
+from softprompt_tui.widgets.lazy_table import Column, Row, Table
+from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
+from tests.library_model import a_prompt
+
+pytestmark = pytest.mark.usefixtures("runtime")
+NAME = "portrait-of-an-old-sailor-with-a-white-beard"
+
+
+def save_all() -> None:
+    for name, prompt, tags in (
+        (f"{NAME}-1", "portrait of an old sailor with a white beard, rembrandt lighting", ["people"]),
+        (f"{NAME}-2", "portrait of an old sailor with a white beard, candle light", ["people", "dark"]),
+        ("red-fox", "a red fox asleep in deep snow", ["animal"]),
+    ):
+        Library().tag(Library().save(a_prompt(name=name, hard_prompt=prompt)).id, tags)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 170, 250])
+def test_a_row_shows_the_end_of_its_name_and_its_prompt_at_every_width(width: int) -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.main.library_pane.table.total == 3)
+        await d.shows("-1", "-2", "red-fox", "portrait of an", "a red fox")
+        if d.app.main.library_pane.table.row_width >= 50:
+            await d.shows("#animal", "#dark")
+
+    run_scene(scene, width, 30)
+
+
+def test_a_tag_filters_the_list_until_escape() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4", "#")
+        await d.until(lambda: isinstance(d.app.screen, ChoiceScreen))
+        await d.shows("all entries", "#people   2", "#animal   1")
+        await d.pilot.press("down", "enter")
+        await d.until(lambda: table.total == 2)
+        await d.shows("2 #people", "escape all")
+        await d.pilot.press("slash", *"candle", "enter")
+        await d.until(lambda: table.total == 1)
+        await d.pilot.press("escape")  # first the search
+        await d.until(lambda: table.total == 2)
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+
+    run_scene(scene)
+
+
+def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3)
+        await d.pilot.press("space", "space", "d")
+        await d.until(lambda: table.total == 1)
+        await d.pilot.press("T")
+        await d.until(lambda: table.total == 2)
+        await d.shows("trash: 2", "R restore")
+        await d.pilot.press("d", "r", "e", "n")  # keys of the library
+        assert Library().list(trashed=True).total == 2
+        await d.pilot.press("space", "space", "R")
+        await d.until(lambda: table.total == 0)
+        await d.shows("The trash is empty")
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.pilot.press("u")
+        await d.shows("nothing to undo")
+
+    run_scene(scene)
+
+
+def test_the_row_that_the_other_panes_show_is_marked() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4", "down")
+        await d.until(lambda: d.app.main.detail.entry == table.current != "")
+        await d.until(lambda: sum("▸" in line for line in d.text().splitlines()) == 1)
+        run = await d.train()
+        d.worker.begin(run)
+        await d.until(lambda: not any("▸" in line for line in d.text().splitlines()))
+        await d.pilot.press("f6")
+        await d.shows("▸running")
+
+    run_scene(scene)
+
+
+def test_ages_grow_while_nothing_else_happens() -> None:
+    created = datetime.now(UTC) - timedelta(seconds=59.5)
+    Library().save(a_prompt(name="fox", created=created.isoformat()))
+
+    async def scene(d: Session) -> None:
+        pane = d.app.main.library_pane
+        await d.pilot.press("f4")
+        await d.until(lambda: pane.table.total == 1)
+
+        def shows_a_minute() -> bool:
+            pane._update_ages()  # what its timer does every ten seconds
+            return "1 min" in d.text()
+
+        await d.until(shows_a_minute)
+
+    run_scene(scene)
+
+
+@pytest.mark.parametrize("typed", ["port", "sailor", "ilor-w", "candle"])
+def test_a_word_is_completed_by_a_part_of_a_name_or_a_word_of_its_prompt(typed: str) -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f5", "[", *typed)
+        names = d.app.main.compose_pane.query_one("#names", OptionList)
+        await d.until(lambda: names.display and names.option_count == (1 if typed == "candle" else 2))
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.main.compose_pane.composition.startswith(f"[{NAME}-"))
+
+    run_scene(scene, 120, 40)
+
+
+def test_suggestions_begin_with_names_that_start_with_the_text() -> None:
+    for name, prompt in (("old fox", "a cat"), ("fox", "a dog"), ("cat", "a fox")):
+        Library().save(a_prompt(name=name, hard_prompt=prompt))
+    assert [entry.name for entry in Library().suggest("fox")] == ["fox", "old fox", "cat"]
+    assert [entry.name for entry in Library().suggest("fox", 1)] == ["fox"]
+    assert len(Library().suggest("")) == 3
+    assert Library().suggest("\ud800%_") == []
+
+
+def test_tags_are_counted_without_the_trash() -> None:
+    save_all()
+    Library().delete("red-fox")
+    assert Library().tags() == {"people": 2, "dark": 1}
+
+
+def test_a_click_finds_the_row_of_either_of_its_lines() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3 and table.row_height == 2)
+        for line, row in ((1, 0), (2, 0), (3, 1), (4, 1), (6, 2)):
+            await d.pilot.click(table, offset=Offset(5, line))
+            assert table.cursor == row
+
+    run_scene(scene)
+
+
+def test_a_long_two_line_table_scrolls_to_every_row() -> None:
+    async def scene(d: Session) -> None:
+        table = Table((Column("name", 0),), details=(Column("prompt", 0),))
+        await d.app.screen.mount(table)
+        table.styles.height = 12
+        await d.until(lambda: table.size.height == 12)
+        table.reset(1000)
+        for page in range(10):
+            table.fill(page, [Row(f"{i}", (f"row {i}",), (f"words {i}",)) for i in range(page * 100, page * 100 + 100)])
+        for row in (0, 3, 5, 6, 999, 500, 499, 0):
+            table.cursor = row
+            await d.pilot.pause()
+            shown = "\n".join(table.render_line(y).text for y in range(12))
+            assert f"row {row} " in shown
+            assert f"words {row} " in shown
+
+    run_scene(scene)
