@@ -104,8 +104,7 @@ class ChoiceInput(LineInput):
             self.value = text
             self.cursor_position = len(text)
 
-    def _on_blur(self, event: events.Blur) -> None:
-        super()._on_blur(event)
+    def on_blur(self) -> None:
         if self.is_text and not self.value.strip():
             self.value = self.field.default
 

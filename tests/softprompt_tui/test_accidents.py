@@ -25,10 +25,11 @@ import softprompt_tui
 
 # Members of Textual that are overridden on purpose.
 OVERRIDDEN = {
-    "ALLOW_SELECT", "BINDINGS", "COMPONENT_CLASSES", "CSS_PATH", "DEFAULT_CSS", "HORIZONTAL_BREAKPOINTS", "TITLE",
-    "VERTICAL_BREAKPOINTS", "check_action", "clipboard", "compose", "control", "get_default_screen", "get_driver_class",
-    "get_line", "get_line_filters", "get_system_commands", "on_event", "panic", "push_screen_wait", "render",
-    "render_line", "watch_has_focus", "scroll_cursor_visible", "watch_scroll_y", "_fatal_error", "_on_key",
+    "_fatal_error", "_on_key", "ALLOW_SELECT", "BINDINGS", "check_action", "check_consume_key", "clipboard",
+    "COMPONENT_CLASSES", "compose", "control", "CSS_PATH", "DEFAULT_CSS", "get_content_height", "get_default_screen",
+    "get_driver_class", "get_line", "get_line_filters", "get_system_commands", "HORIZONTAL_BREAKPOINTS", "on_event",
+    "panic", "push_screen_wait", "render", "render_line", "scroll_cursor_visible", "TITLE", "VERTICAL_BREAKPOINTS",
+    "watch_has_focus", "watch_scroll_y",
 }  # fmt: skip
 SET_BY_TEXTUAL = (
     "__",

@@ -23,6 +23,7 @@ from softprompt_tui.bindings import APP_BINDINGS, MAIN_BINDINGS
 from softprompt_tui.rendering.details import entry_facts, run_facts
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.screens.dialogs import AskKey, AskText
+from softprompt_tui.screens.docs import DocsScreen
 from softprompt_tui.screens.entry_details import EntryDetailsScreen
 from softprompt_tui.screens.export import COLUMNS as EXPORT_COLUMNS
 from softprompt_tui.screens.export import FIELDS as EXPORT_FIELDS
@@ -173,6 +174,7 @@ def dialogs(d: Session) -> dict[type[Screen[object]], Callable[[], Screen[object
         AskKey: lambda: AskKey("Really?", [("r", "replace it"), ("enter", "start it")]),
         EntryDetailsScreen: lambda: EntryDetailsScreen("facts", "", can_assign=True),
         ExportScreen: lambda: ExportScreen("fox", 768, Path.cwd()),
+        DocsScreen: DocsScreen,
         FilePickerScreen: lambda: FilePickerScreen("Import", Path.cwd()),
         HelpScreen: lambda: HelpScreen("prompt"),
         WordsScreen: lambda: WordsScreen("prompt"),

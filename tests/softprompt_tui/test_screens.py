@@ -202,9 +202,10 @@ def test_models(width: int, height: int, theme: str, monkeypatch: pytest.MonkeyP
         controller = d.app.main.models
         pulls = {name: Pull(name) for name in ("ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k")}
         for pull in pulls.values():
-            pull.update(880_000_000, 1_700_000_000, 100.0)
-            pull.update(890_000_000, 1_700_000_000, 100.25)
+            pull.update(880_000_000, 1_700_000_000)
+            pull.update(890_000_000, 1_700_000_000)
         monkeypatch.setattr(Pull, "rate", lambda *_: 40e6)
+        monkeypatch.setattr(Pull, "silent_seconds", lambda *_: 0.0)
         pulls["ViT-bigG-14/laion2b_s39b_b160k"].error = UNREACHABLE.replace("L-14-quickgelu/openai", "bigG-14/laion2b")
         controller.pulls |= pulls
         controller.paint()
