@@ -138,6 +138,7 @@ class MainScreen(Screen[None]):
         self._list_is_stale = False
         self._unseen_failure = ""  # id of the last run that failed out of view
         self._could_stop = False
+        self._lower_layout = ("", False)
         self._has_resumed = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
@@ -202,6 +203,9 @@ class MainScreen(Screen[None]):
 
     def _show_lower_pane(self, name: str) -> None:
         self.lower_pane = name
+        if (layout := (name, self.has_room_for_all)) == self._lower_layout:
+            return  # a new border title would repaint the pane
+        self._lower_layout = layout
         tabs = "  ".join(
             pane_title(key, title, f"pane('{other}')", other == name) for other, (key, title) in LOWER_PANES.items()
         )

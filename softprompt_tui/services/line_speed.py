@@ -12,8 +12,8 @@ from collections.abc import Callable
 QUERY = "\x1b[?2026$p"  # is synchronized output on? Textual asks this at the start and accepts every answer
 FAST_SECONDS = 0.05  # a line that answers within this time is not slow
 POLL_SECONDS = 0.1
-MAX_PAUSE_SECONDS = 5.0
-LOST_SECONDS = 15.0  # an answer that has not come by then will never come
+MAX_PAUSE_SECONDS = 20.0
+LOST_SECONDS = 60.0  # an answer that has not come by then is lost; at 9,600 bit/s, the first screens take 50 s
 
 
 class LineSpeed:
