@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -168,9 +168,7 @@ class ReadoutPane(VerticalScroll):
                 line = Text(f"{f'[v{i + 1}]' if not start else '':<6}", "dim")
                 for j, (word, cosine) in enumerate(row[start : start + columns], start):
                     style = ("bold reverse" if i in self._changed else "bold") if not j else ""
-                    cut = Text(sanitize(word), style)
-                    cut.truncate(word_width, overflow="ellipsis", pad=True)
-                    line.append_text(cut).append(f" {cosine:.2f} ", "" if not j else "dim")
+                    line.append_text(_fitted(word, word_width, style)).append(f" {cosine:.2f} ", "" if not j else "dim")
                     line.append_text(self._bar(cosine, SMALL_BAR_CELLS)).append("  ")
                 line.rstrip()
                 lines.append(line)
@@ -187,7 +185,7 @@ class ReadoutPane(VerticalScroll):
                 continue
             (word, cosine), *others = row
             line = Text().append(f"{f'[v{i + 1}]':<6}", "dim")
-            line.append(set_cell_size(sanitize(word), word_width), "bold reverse" if i in self._changed else "bold")
+            line.append_text(_fitted(word, word_width, "bold reverse" if i in self._changed else "bold"))
             line.append(f" {cosine:.2f} ")
             remaining = width - 6 - word_width - 6
             for other, similarity in others:
@@ -198,6 +196,13 @@ class ReadoutPane(VerticalScroll):
                 line.append(part, "dim")
             lines.append(line)
         return lines
+
+
+def _fitted(word: str, width: int, style: str) -> Text:
+    """Return a word in exactly `width` cells."""
+    fitted = Text(sanitize(word), style)
+    fitted.truncate(width, overflow="ellipsis", pad=True)
+    return fitted
 
 
 def _one_line(shown: Readout, width: int) -> Text:
