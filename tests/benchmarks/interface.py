@@ -156,13 +156,13 @@ def measure(home: Home, options: argparse.Namespace) -> None:
             f"{(processor_seconds(t.process.pid) - before) / options.seconds * 100:.2f} %"
         )
         run = home.submit("a red fox asleep in deep snow", tokens=4, steps=100_000, restarts=4)
-        t.wait_for(r"step \d{2,} of 100000", within=120)
+        t.wait_for(r"(step |)\d{2,}( of |/)100000", within=120)
         t.press("f2")
         print(f"{'bytes per second, training':<44} {bytes_per_second(t, options.seconds):.0f}")
         shown_step, changed, longest, deadline = "", time.monotonic(), 0.0, time.monotonic() + options.seconds
         while (now := time.monotonic()) < deadline:
             t.read(0.05)
-            step = re.search(r"step (\d+) of", t.text)
+            step = re.search(r"(\d+)(?: of |/)100000", t.text)
             if step and step[1] != shown_step:
                 longest, shown_step, changed = max(longest, now - changed), step[1], now
         print(f"{'longest time without a new step':<44} {longest:.2f} s")
