@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from softprompt.config import MAX_HARD_TOKENS, MAX_RESTARTS, MAX_STEPS, MAX_SWEPT_COUNTS, TrainConfig
 from softprompt.text_states import FAMILY_NAMES
 from softprompt_tui.state.settings import DEFAULT_MODEL, Settings
 
+# as in softprompt.config, which takes 7 ms to import
+MAX_STEPS, MAX_RESTARTS, MAX_HARD_TOKENS, MAX_SWEPT_COUNTS, DEFAULT_RATE = 100_000, 256, 64, 64, 1.0
 _TYPED = Settings().train  # the defaults of the prompt pane
 
 
@@ -62,7 +63,7 @@ PROMPT_FIELDS = {
 MORE_FIELDS = {
     "name": Field("name", "name in the library", "empty: made from the prompt"),
     "restarts": Field("restarts", "trained together; the best one is saved", f"1 to {MAX_RESTARTS}", "1"),
-    "rate": Field("rate", "learning rate, in std of token embeddings", "up to 100", f"{TrainConfig.rate:g}"),
+    "rate": Field("rate", "learning rate, in std of token embeddings", "up to 100", f"{DEFAULT_RATE:g}"),
     "init": Field(
         "init",
         "where the soft tokens start",

@@ -165,7 +165,7 @@ class DialogKeys(KeyBar):
         self.in_rows = in_rows
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
-        return len(self._lines(width))
+        return len(self._texts(width))
 
     def _in_order(self, keys: list[ShownKey]) -> list[ShownKey]:
         """Return the keys in the order in which the dialog binds them, after those of the focused widget."""
@@ -195,13 +195,29 @@ class DialogKeys(KeyBar):
             text.stylize(self.get_component_rich_style("key-bar--hovered"))
         return text
 
+    def _texts(self, width: int) -> list[tuple[list[ShownKey], Text]]:
+        """Return the lines of text, each with its keys. In rows, a long meaning takes several lines."""
+        texts = []
+        for keys in self._lines(width):
+            line = Text().join(map(self._render_key, keys))
+            line.rstrip()
+            if not self.in_rows:
+                texts.append((keys, line))
+                continue
+            indent = max((len(shown.display) for shown in self.shown), default=0) + 2
+            head, words = line[:indent], line[indent:]
+            for i, part in enumerate(words.wrap(self.app.console, max(10, width - indent))):
+                texts.append((keys, head + part if not i else Text(" " * indent) + part))
+        return texts
+
     def render(self) -> Text:
-        lines = [Text().join(map(self._render_key, line)) for line in self._lines(self.size.width)]
-        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+        return Text("\n").join(text for _, text in self._texts(self.size.width))
 
     def _find_key(self, x: int, y: int) -> ShownKey | None:
-        lines, end = self._lines(self.size.width), 0
-        for key in lines[y] if y < len(lines) else ():
+        texts, end = self._texts(self.size.width), 0
+        if self.in_rows:
+            return texts[y][0][0] if y < len(texts) and texts[y][0] else None
+        for key in texts[y][0] if y < len(texts) else ():
             end += self._render_key(key).cell_len
             if x < end:
                 return key

@@ -57,7 +57,7 @@ def test_a_user_trains_renames_composes_deletes_and_quits(worker: Home, width: i
         t.wait_for(rf"\d+(/| of ){steps}", r"best 0\.\d{4}", r"\[v1\]", within=60)
         t.wait_for(r"serene-lands", r"composed 0\.9", r"0\.99\d\d", within=120)
         t.press("f4")
-        t.wait_for("Rename", r"serene-lands\S* +3 ")
+        t.wait_for("Rename", r"serene-la\S* +3 ")
         t.press("r")
         t.wait_for("New name")
         t.press("landscape", "enter")

@@ -16,7 +16,7 @@ from textual.events import Key
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input
 
-from softprompt import Library
+from softprompt import Library, config
 from softprompt.worker.summary import RunSummary
 from softprompt_tui import screens
 from softprompt_tui.bindings import APP_BINDINGS, MAIN_BINDINGS
@@ -39,6 +39,7 @@ from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.screens.training_settings import SettingsScreen
 from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.services.words import PANE_WORDS, WORDS, find_word
+from softprompt_tui.state import fields
 from softprompt_tui.state.fields import MORE_FIELDS, PROMPT_FIELDS
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.choice_input import ChoiceInput
@@ -297,9 +298,15 @@ def test_every_field_explains_itself_when_it_is_focused(width: int) -> None:
     run_scene(scene, width, 40)
 
 
+def test_the_fields_have_the_limits_of_the_engine() -> None:
+    assert (fields.MAX_STEPS, fields.MAX_RESTARTS) == (config.MAX_STEPS, config.MAX_RESTARTS)
+    assert (fields.MAX_HARD_TOKENS, fields.MAX_SWEPT_COUNTS) == (config.MAX_HARD_TOKENS, config.MAX_SWEPT_COUNTS)
+    assert config.TrainConfig.rate == fields.DEFAULT_RATE
+
+
 def test_an_explanation_says_what_is_allowed_and_the_default() -> None:
-    for fields in (PROMPT_FIELDS, MORE_FIELDS, EXPORT_FIELDS):
-        for name, field in fields.items():
+    for table in (PROMPT_FIELDS, MORE_FIELDS, EXPORT_FIELDS):
+        for name, field in table.items():
             values = list(field.choices) or [""]
             for value in values:
                 text = field.explain(value)
