@@ -53,7 +53,7 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
         d.worker.begin(run)
         d.worker.report_search(run, 7, "dawn pier", 0.91)
         await d.shows(
-            "hard    0.9100 dawn pier",
+            "hard    0.9100  dawn pier",
             "round 7 of 100",
             "live: hard readout of lake",
             "1 - similarity of the best text",
@@ -156,11 +156,11 @@ def test_a_training_that_searches_at_its_end_shows_the_search_and_keeps_its_curv
         d.worker.begin(run)
         for step in (10, 20, 300):
             d.worker.report(run, step, loss=1 / step)
-        await d.shows("step 300 of 300", "starts after")
+        await d.shows("300/300", "starts after")
         await d.pilot.press("f9", "x")
         await d.shows("after training")
         d.worker.report_search(run, 5, "dawn pier", 0.91)
-        await d.shows("hard    0.9100", "dawn pier", "hard readout: round 5 of 100", "step 300 of 300", "trained;")
+        await d.shows("hard    0.9100", "dawn pier", "hard readout: round 5 of 100", "300/300", "trained;")
         assert [point[0] for point in d.app.main.detail.series.points] == [10, 20, 300]
         d.worker.end(run, hard=READOUT)
         await d.shows("hard    0.9713")
@@ -185,7 +185,7 @@ def test_on_a_small_screen_the_readout_grows_while_it_has_the_focus() -> None:
         await select_entry(d)
         await d.shows("soft 0.9971  as text 0.8000  hard 0.9713  dawn")
         await d.pilot.press("f9")
-        await d.shows("hard    0.9713 dawn lakeside pines mist", "[v1]", "y copy it")
+        await d.shows("hard    0.9713  dawn lakeside pines mist", "[v1]", "y copy it")
         await d.pilot.press("f4")
         await d.shows("soft 0.9971  as text")
 
