@@ -288,10 +288,10 @@ def test_every_field_explains_itself_when_it_is_focused(width: int) -> None:
         explanation = d.app.screen.query_one(FieldHelp)
         for name, field in MORE_FIELDS.items():
             line = d.app.screen.query_one(f"#more-{name}", Input)
-            assert d.app.focused is line
-            shown = str(explanation.render())
-            assert shown.startswith(f"{field.label}: ")
-            assert shown.endswith(field.explain(line.value))
+            await d.until(lambda line=line: d.app.focused is line)
+            label, words = f"{field.label}: ", field.explain(line.value)
+            await d.until(lambda label=label: str(explanation.render()).startswith(label))
+            assert str(explanation.render()).endswith(words)
             assert len(explanation.render_lines(explanation.region.reset_offset)) == 2
             await d.pilot.press("tab")
 
