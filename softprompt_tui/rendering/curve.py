@@ -38,15 +38,15 @@ class Curve(NamedTuple):
 
     Attributes:
         points: step and loss. Losses are positive and finite.
-        behind: the curves of all restarts, or of all token counts.
+        behind: the curves of restarts, or of token counts.
         last_step: where the step axis ends.
-        best_step: the step to mark, or None.
+        best: the point to mark, or None.
     """
 
     points: Sequence[Point] = ()
     behind: Sequence[Sequence[Point]] = ()
     last_step: int = 0
-    best_step: int | None = None
+    best: Point | None = None
 
     @property
     def is_flat(self) -> bool:
@@ -81,9 +81,8 @@ def _draw_plot(curve: Curve, width: int, height: int) -> list[list[Cell]]:
     for points in curve.behind:
         canvas.draw(points, "behind")
     canvas.draw(curve.points, "curve")
-    best = next((point for point in curve.points if point[0] == curve.best_step), None)
-    if best is not None:
-        canvas.mark(best)
+    if curve.best is not None:
+        canvas.mark(curve.best)
     lines = []
     for row, cells in enumerate(canvas.cells):
         label = ticks.get(row, "")

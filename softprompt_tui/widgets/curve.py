@@ -30,10 +30,10 @@ class LossCurve(Widget):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._lines: list[list[Cell]] = []
-        self._curve = Curve()
+        self.curve = Curve()
 
     def show(self, curve: Curve) -> None:
-        self._curve = curve
+        self.curve = curve
         before, self._lines = self._lines, draw(curve, *self.size)
         if len(before) != len(self._lines):
             self.refresh()
@@ -47,7 +47,7 @@ class LossCurve(Widget):
 
     def on_resize(self) -> None:
         self._lines = []
-        self.show(self._curve)
+        self.show(self.curve)
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -14,6 +14,11 @@ def pane_title(key: str, words: str, action: str, chosen: bool = True) -> str:
     return f"[@click=screen.{action}][$accent]{key}[/] {name}[/]"
 
 
+def escape_title(text: str) -> str:
+    """Return a text for a pane's edge, where Textual would read its brackets as markup."""
+    return text.replace("[", r"\[")
+
+
 WidgetT = TypeVar("WidgetT", bound=Widget)
 
 

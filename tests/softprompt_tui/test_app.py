@@ -32,7 +32,9 @@ from softprompt_tui.screens.sweep import SweepScreen
 from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.services import worker as client
 from softprompt_tui.state import settings as stored_settings
+from softprompt_tui.widgets.curve import LossCurve
 from softprompt_tui.widgets.library import ACTIONS as LIBRARY
+from softprompt_tui.widgets.loss import MAX_BEHIND
 from softprompt_tui.widgets.runs import ACTIONS as RUNS
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.fake_worker import FakeWorker, sweep_result
@@ -392,6 +394,20 @@ def test_the_plot_shows_every_restart() -> None:
         await d.until(lambda: d.app.runs.by_id[run].state == "done")
         await d.pilot.press("f3")  # only the best curve is saved, but the others are still shown
         await d.shows("loss of 3 restarts")
+
+    run_scene(scene)
+
+
+def test_the_pane_draws_some_of_many_restarts_and_the_full_plot_all_of_them() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        for step in range(1, 4):
+            d.worker.report(run, step, loss=1 / step, restarts=tuple((1 + i) / step for i in range(40)))
+        await d.shows("3/300")
+        assert 8 <= len(d.app.main.loss.query_one(LossCurve).curve.behind) <= MAX_BEHIND
+        await d.pilot.press("f3")
+        await d.shows("loss of 40 restarts")
 
     run_scene(scene)
 

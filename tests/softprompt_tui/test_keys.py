@@ -372,7 +372,7 @@ def test_contexts_and_hard_also_take_a_text() -> None:
 
 def shown_labels() -> dict[str, set[str]]:
     """Return the labels that each pane can show."""
-    figures = _render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), 3, 200, Style())
+    figures = _render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Style())
     search = _render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Style())
     run = _sweep_run()
     entry = Library().save(a_prompt(name="fox"))

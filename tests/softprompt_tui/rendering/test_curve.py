@@ -11,7 +11,7 @@ from softprompt_tui.rendering.plots import TERMINAL_PALETTE, plot_palette
 from softprompt_tui.themes import THEMES
 
 FALLING = [(step, 0.6 * math.exp(-step / 22) + 0.0009) for step in range(1, 235)]
-CURVE = Curve(FALLING, last_step=300, best_step=234)
+CURVE = Curve(FALLING, last_step=300, best=FALLING[-1])
 
 
 def text(lines: list[list[Cell]]) -> list[str]:
