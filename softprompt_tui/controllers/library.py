@@ -258,10 +258,7 @@ class LibraryController:
                 )
             del entries[entry]  # if a later entry fails, undo continues from there
         self.deleted.pop()
-        if names:
-            self.context.show_status(
-                f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
-            )
+        self._announce_restored(names)
         self._post_change(entry)
 
     async def _restore(self, *entries: str) -> None:
@@ -277,11 +274,14 @@ class LibraryController:
             self.deleted = [
                 left for gone in self.deleted if (left := {id_: gone[id_] for id_ in gone if id_ not in entries})
             ]
-            if names:
-                self.context.show_status(
-                    f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
-                )
+            self._announce_restored(names)
             self._post_change("")
+
+    def _announce_restored(self, names: list[str]) -> None:
+        if names:
+            self.context.show_status(
+                f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
+            )
 
     async def _filter(self, *_: str) -> None:
         """Ask for the tag that the listed entries should have."""

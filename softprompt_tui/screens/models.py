@@ -27,6 +27,7 @@ from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.pane import escape_title
 
 if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
@@ -233,7 +234,7 @@ class ModelsScreen(ModalScreen[None]):
         here = sum(model.is_on_disk for model in self._models)
         count = f"{len(self._found)} found" if self._search_text else f"{here} of {len(self._models)} on disk"
         in_use = f"in use: {shorten(sanitize(self.chosen), MAX_IN_USE_LENGTH)}   " if self.chosen else ""
-        self.query_one("#models").border_subtitle = f"{in_use}{count}".replace("[", r"\[")
+        self.query_one("#models").border_subtitle = escape_title(f"{in_use}{count}")
 
     def _facts(self, model: Model, pull: Pull | None) -> Text:
         text = Text(sanitize(model.name), "bold", no_wrap=True, overflow="ellipsis")

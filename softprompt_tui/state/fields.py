@@ -120,7 +120,7 @@ MORE_FIELDS = {
     ),
     "precision": Field(
         "precision",
-        "numbers of the text encoder",
+        "number format of the text encoder",
         default="float32",
         choices={"float32": "exact", "bfloat16": "half the memory, less exact"},
     ),

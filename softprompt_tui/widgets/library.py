@@ -19,6 +19,7 @@ from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.pane import escape_title
 
 GOOD_SIMILARITY = 0.99  # higher similarities are highlighted
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
@@ -162,7 +163,7 @@ class LibraryPane(Vertical):
         self._show_summary()
 
     def _show_summary(self) -> None:
-        self.border_subtitle = self._summary().replace("[", r"\[") if self._pages else ""
+        self.border_subtitle = escape_title(self._summary()) if self._pages else ""
 
     def _summary(self) -> str:
         """Return what the list shows, and the keys that lead on from there."""
