@@ -160,7 +160,8 @@ class LossPane(Vertical, can_focus=True):
         measured = [point for point in points if point[2] is not None]
         best = max(measured, key=lambda point: (point[2], -point[0]), default=None)
         # before the restarts are taken apart: 256 of them with 4,000 points took 1.8 s for every frame
-        shown = Series(downsample(points, max(MIN_POINTS, 2 * self.size.width)))
+        # the first point stays: the axis begins at its loss, and downsampling keeps the lowest of each stretch
+        shown = Series([*points[:1], *downsample(points[1:], max(MIN_POINTS, 2 * self.size.width))])
         restarts = shown.restarts
         behind = [[point for point in curve if is_plottable(*point)] for curve in restarts[:: _stride(len(restarts))]]
         return Curve([point[:2] for point in shown.points], behind, last, best[:2] if best else None)
