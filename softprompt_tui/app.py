@@ -108,9 +108,9 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         return self.is_mounted_and_running() and self.main.paint_stale_list()
 
     def is_mounted_and_running(self) -> bool:
-        """Return whether the panes exist. They are removed before the application has finished quitting."""
+        """Return whether the panes exist. They are removed one by one before the application has finished quitting."""
         try:
-            return bool(self.screen_stack[0].query(TitleLine))
+            return self.is_running and bool(self.screen_stack[0].query(TitleLine))
         except (IndexError, ScreenStackError):
             return False
 

@@ -89,6 +89,23 @@ def test_a_warning_outlives_the_screens() -> None:
     ended[0].app.repaint()  # what the warning's timer does, on an application that has quit
 
 
+def test_a_composition_measured_while_the_application_quits_is_dropped() -> None:
+    """The panes go one by one: the title may still be there when the line of the result is gone."""
+
+    async def scene(d: Session) -> None:
+        await d.app.main.compose_pane.query_one("#composed").remove()
+        d.app._running = False  # as Textual begins to quit
+
+        async def show() -> None:
+            d.app.main.compose_pane.show(None)
+
+        d.app.spawn(show, group="similarity")
+        await d.app.workers.wait_for_complete([worker for worker in d.app.workers if worker.group == "similarity"])
+        d.app._running = True
+
+    run_scene(scene)
+
+
 def test_a_training_is_shown_live_and_ends_in_the_library() -> None:
     async def scene(d: Session) -> None:
         run = await d.train()
