@@ -97,12 +97,15 @@ def frozen_imports() -> None:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
-    """Let torch compute with two threads, as it does for users."""
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every run of this process compute with two threads, whatever else the machine is doing."""
     import torch
+
+    from softprompt.training import trainer
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    monkeypatch.setattr(trainer, "choose_threads", lambda limit, _work: limit)
     yield
     torch.set_num_threads(before)
 
