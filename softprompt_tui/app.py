@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -34,7 +35,7 @@ from softprompt_tui.services.worker import WorkerConnection, WorkerMessage
 from softprompt_tui.state import settings as stored_settings
 from softprompt_tui.state.draft import Draft
 from softprompt_tui.state.runs import RunStore
-from softprompt_tui.terminal_input import replace_terminal_driver
+from softprompt_tui.terminal_input import TerminalDriver, replace_terminal_driver
 from softprompt_tui.themes import THEMES
 from softprompt_tui.widgets.name_completion import CompositionInput
 from softprompt_tui.widgets.title import TitleLine
@@ -102,7 +103,14 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         if self._notice:
             self.show_status(self._notice, "warning")
         self.spawn(self.input_queue.run, group="keys")
+        self.call_after_refresh(self._after_first_paint)
+
+    def _after_first_paint(self) -> None:
+        # Collect garbage again. What the start has allocated stays, so it is never looked at again.
+        gc.freeze()
+        gc.enable()
         self.spawn(self.worker.run, group="line")
+        self.main.start_queries()
 
     def _paint_pending(self) -> bool:
         return self.is_mounted_and_running() and self.main.paint_stale_list()
@@ -192,6 +200,8 @@ class SoftPromptApp(App[None], inherit_bindings=False):
         """Handle an event once the input queue has released it."""
         if self.input_queue.intercept(event):
             return
+        if isinstance(event, events.Resize):
+            self._send_whole_frame()  # the terminal may have moved its lines
         if isinstance(event, events.Paste) and not event.is_forwarded:
             event.text = self._clean_paste(event.text)
         await super().on_event(event)
@@ -207,6 +217,22 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def on_descendant_focus(self) -> None:
         if isinstance(self.focused, (Input, TextArea)):
             self.focused.cursor_blink = False  # a blinking cursor sends 1.5 KB/s
+        self._mark_active_pane()
+
+    def on_descendant_blur(self) -> None:
+        self._mark_active_pane()
+
+    def _mark_active_pane(self) -> None:
+        """Mark the pane that holds the focus. With :focus-within, Textual would also restyle everything in the pane."""
+        focused = self.focused
+        active = (
+            next((node for node in focused.ancestors_with_self if node.has_class("pane")), None) if focused else None
+        )
+        marked = self.screen.query(".pane.-active").nodes
+        changed = [pane for pane in (*marked, active) if pane is not None and (pane is active) != (pane in marked)]
+        for pane in changed:
+            pane.set_class(pane is active, "-active", update=False)
+        self.stylesheet.update_nodes(changed)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         if action == "field" and isinstance(self.focused, CompositionInput):
@@ -219,12 +245,17 @@ class SoftPromptApp(App[None], inherit_bindings=False):
 
     def action_dismiss_notices(self) -> None:
         self.clear_notifications()
+        self._send_whole_frame()  # people also press escape when something else has written on the terminal
         self.repaint()
 
     def repaint(self) -> None:
         """Paint the whole screen again, if there still is one."""
         if self.is_mounted_and_running():  # its timer outlives the screens
             self.screen.refresh()
+
+    def _send_whole_frame(self) -> None:
+        if isinstance(self._driver, TerminalDriver):
+            self._driver.frame_diff.forget()
 
     def action_reconnect(self) -> None:
         if self.worker.state == "up":

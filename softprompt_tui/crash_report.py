@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from softprompt.errors import SoftPromptError
@@ -57,7 +56,8 @@ def report_crash(error: BaseException) -> str:
 
 
 def _format_report(error: BaseException) -> str:
-    import platform  # takes 3 ms, so it is only imported for a report
+    import platform  # takes 3 ms, and metadata 8 ms, so they are only imported for a report
+    from importlib.metadata import version
 
     facts = {
         "version": version("softprompt-tui"),

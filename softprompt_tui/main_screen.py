@@ -184,9 +184,12 @@ class MainScreen(Screen[None]):
         self._show_lower_pane(self.lower_pane)
         self.prompt_pane.editor.focus()
         self.show_title()
+        self.set_interval(3.0, self.library.check_for_changes)
+
+    def start_queries(self) -> None:
+        """Ask for what the first paint need not wait for."""
         self.count()
         self.queries.list_models(self.prompt_pane.offer_models)
-        self.set_interval(3.0, self.library.check_for_changes)
 
     @property
     def form(self) -> Form:

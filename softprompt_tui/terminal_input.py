@@ -8,12 +8,15 @@ import selectors
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from textual._xterm_parser import XTermParser
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Paste
 from textual.message import Message
+
+from softprompt_tui.terminal_output import FrameDiff
 
 PASTE_START, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 MODE_ANSWER, MODE_ANSWER_BYTES = re.compile(rb"\x1b\[\?2026;\d+\$y"), 12  # and the longest one
@@ -99,7 +102,14 @@ class InputDecoder:
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver with InputDecoder. An error in the input thread ends the interface."""
+    """Textual's driver with InputDecoder and FrameDiff. An error in the input thread ends the interface."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.frame_diff = FrameDiff()
+
+    def write(self, data: str) -> None:
+        super().write(self.frame_diff.reduce(data))
 
     def run_input_thread(self) -> None:
         """Read the terminal until the driver stops."""

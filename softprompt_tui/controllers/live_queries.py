@@ -42,10 +42,10 @@ class LiveQueries:
         self.context.spawn(partial(self._count, text, model or DEFAULT_MODEL, on_result), group="count", exclusive=True)
 
     async def _count(self, text: str, model: str, on_result: Callable[[PromptCount], None]) -> None:
+        await asyncio.sleep(COUNT_DELAY_SECONDS)
         from softprompt.prompts.syntax import find_syntax
         from softprompt_tui.services.token_count import count_tokens
 
-        await asyncio.sleep(COUNT_DELAY_SECONDS)
         on_result(PromptCount(*await asyncio.to_thread(lambda: (count_tokens(text, model), find_syntax(text)))))
 
     def compose(

@@ -67,7 +67,7 @@ class AskText(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(self.question, markup=False)
-            yield LineInput(strip_control_chars(self.value), compact=True, select_on_focus=True)
+            yield LineInput(strip_control_chars(self.value))
             if self.trouble:
                 yield Static(sanitize(self.trouble), id="trouble", markup=False)
             yield DialogKeys()

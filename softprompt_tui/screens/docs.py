@@ -22,6 +22,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.services.guides import GUIDES, Passage, Section, fold, read_sections, search_guides
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.line_input import LineInput
 
 NARROW_COLUMNS = 72
 TOPICS, HITS = (Column("guide", 0),), (Column("found in", 0),)
@@ -213,7 +214,7 @@ class DocsScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Container(id="guides"):
             with Vertical(id="guide-list", classes="pane"):
-                find = Input(id="find-text", compact=True, placeholder="words in any guide")
+                find = LineInput(id="find-text", placeholder="words in any guide")
                 find.display = find.select_on_focus = False
                 yield find
                 yield Table(TOPICS, NO_HITS, id="guide-rows")

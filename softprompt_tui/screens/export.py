@@ -85,7 +85,7 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
                 with Horizontal(classes="fields"):
                     yield Label(f"{field.label:<4}")
                     value = strip_control_chars(getattr(typed, name))
-                    yield LineInput(value, id=name, compact=True, select_on_focus=True)
+                    yield LineInput(value, id=name)
             if self.trouble:
                 yield Static(sanitize(self.trouble), id="trouble", markup=False)
             with Vertical(classes="footer"):

@@ -74,7 +74,7 @@ class FilePickerScreen(ModalScreen[FileSelection | None]):
         with Vertical(classes="tall"):
             yield Static(self.heading, markup=False)
             path = strip_control_chars(abbreviate_home(self.folder))
-            yield LineInput(path, id="path", compact=True, select_on_focus=True)
+            yield LineInput(path, id="path")
             yield DirectoryList(self.folder, self.only_folders, id="folder")
             yield Static("", id="trouble", markup=False)
             with Vertical(classes="footer"):

@@ -27,6 +27,7 @@ from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.line_input import LineInput
 from softprompt_tui.widgets.pane import escape_title
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class ModelsScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="models", classes="pane"):
-            find = Input(id="find", compact=True, placeholder="part of a name, or a program: vitl14, siglip, sdxl")
+            find = LineInput(id="find", placeholder="part of a name, or a program: vitl14, siglip, sdxl")
             find.display = find.select_on_focus = False
             yield find
             yield Table(NORMAL, LOADING, id="model-rows")

@@ -75,4 +75,4 @@ def changed_settings(values: dict[str, str]) -> dict[str, str]:
 def _input(field: Field, value: str, id: str) -> Input:
     if field.choices:
         return ChoiceInput(field, value, id)
-    return LineInput(value, id=id, compact=True, select_on_focus=True)
+    return LineInput(value, id=id)

@@ -97,11 +97,14 @@ def _parse_failure(output: bytes, default: str) -> CommandFailed:
 
 
 async def _interrupt(process: asyncio.subprocess.Process) -> None:
-    """Interrupt a process so that it can undo unfinished work. Kill it if it does not react."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-        try:
+    """Interrupt a process so that it can undo unfinished work. Kill it if it does not react, or on a second cancel."""
+    try:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
             await asyncio.wait_for(process.wait(), INTERRUPT_SECONDS)
-        except TimeoutError:
+    except TimeoutError:
+        pass
+    finally:  # the event loop ends by cancelling this wait too, but must not leave the process behind
+        with suppress(ProcessLookupError):
             process.kill()
-    await process.wait()
+        await process.wait()

@@ -31,7 +31,7 @@ class ChoiceInput(LineInput):
 
     def __init__(self, field: Field, value: str, id: str) -> None:
         self.field = field
-        super().__init__(value, id=id, compact=True, select_on_focus=True, placeholder=field.example)
+        super().__init__(value, id=id, placeholder=field.example)
 
     @property
     def is_text(self) -> bool:

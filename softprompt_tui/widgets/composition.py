@@ -39,7 +39,7 @@ class ComposePane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield NameCompletion(self._library, self._initial)
-        yield LineInput(id="against", compact=True, placeholder="a text to compare with")
+        yield LineInput(id="against", placeholder="a text to compare with")
         yield Static(HINT, id="composed", markup=False)
 
     def on_mount(self) -> None:

@@ -33,7 +33,7 @@ class DeviceInput(LineInput):
     ]
 
     def __init__(self, value: str) -> None:
-        super().__init__(value, id="field-device", compact=True, select_on_focus=True)
+        super().__init__(value, id="field-device")
         self.names: list[str] = []
 
     def action_choose(self, rows: int) -> None:

@@ -105,7 +105,7 @@ class LibraryPane(Vertical):
         self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
-        search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search", compact=True)
+        search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search")
         search.display = False
         yield search
         yield Table(COLUMNS, EMPTY, id="entries", details=DETAILS)

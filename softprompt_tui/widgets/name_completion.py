@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntrySummary, Library
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.line_input import COMPACT, LineInput
 
 MAX_CANDIDATES = 6
 MAX_SUGGESTED = 30  # some may have names that cannot be shown
@@ -29,7 +29,7 @@ class CompositionInput(LineInput):
     """An input line that passes up, down, tab, enter and escape to its dropdown while the dropdown is open."""
 
     def __init__(self, value: str, dropdown: OptionList) -> None:
-        super().__init__(value, id="composition", compact=True, placeholder="[landscape] mountain view")
+        super().__init__(value, id="composition", placeholder="[landscape] mountain view")
         self.dropdown = dropdown
 
     async def _on_key(self, event: events.Key) -> None:
@@ -60,7 +60,8 @@ class NameCompletion(Vertical):
         super().__init__(id="writing")
         self._library = library
         self._insertions: dict[str, str] = {}
-        self._names = OptionList(id="names", compact=True, markup=False)
+        self._names = OptionList(id="names", markup=False)
+        self._names.add_class(COMPACT, update=False)
         self._names.can_focus = False
         self.line = CompositionInput(value, self._names)
 

@@ -22,7 +22,7 @@ from softprompt_tui.state.fields import PROMPT_FIELDS as FIELDS
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.device_field import DeviceField
 from softprompt_tui.widgets.field_help import FieldHelp
-from softprompt_tui.widgets.line_input import LineInput, is_alt_key
+from softprompt_tui.widgets.line_input import COMPACT, LineInput, is_alt_key
 from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
@@ -146,12 +146,12 @@ class PromptPane(Vertical):
         editor = Editor(
             strip_control_chars(prompt),
             id="editor",
-            compact=True,
             soft_wrap=True,
             show_line_numbers=False,
             tab_behavior="focus",
             highlight_cursor_line=False,
         )
+        editor.add_class(COMPACT, update=False)
         yield editor
         for row in ROWS:
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
@@ -169,7 +169,7 @@ class PromptPane(Vertical):
         elif field.choices:
             yield ChoiceInput(field, value, id)
         else:
-            yield LineInput(value, id=id, compact=True, select_on_focus=True)
+            yield LineInput(value, id=id)
 
     def on_descendant_focus(self) -> None:
         self._explain()

@@ -208,6 +208,29 @@ def test_a_crash_restores_the_terminal_exits_with_1_and_saves_the_draft(home: Pa
 
 
 @pytest.mark.usefixtures("fake")
+def test_after_a_session_a_whole_frame_shows_nothing_new() -> None:
+    with Terminal() as t:
+        t.wait_for("13 of 77 tokens", within=60)
+        for keys in (
+            ["end", " and an owl in snow"],
+            ["f8"],
+            ["escape"],
+            ["f6"],
+            ["f5", "[la"],
+            ["f1"],
+            ["escape"],
+            ["f4"],
+        ):
+            t.press(*keys)
+            t.settle()
+        before, sent = list(t.screen.display), t.byte_count
+        t.press("escape")
+        wait_until(lambda: t.read(0.1) and t.byte_count > sent + 5_000)  # escape has every cell sent again
+        t.settle()
+        assert list(t.screen.display) == before
+
+
+@pytest.mark.usefixtures("fake")
 def test_typed_text_survives_a_kill_and_invalid_bytes(home: Path) -> None:
     draft = home / "data" / "draft.json"
     with Terminal() as t:
