@@ -96,7 +96,7 @@ class TrainConfig:
             the mean of the chunks, or "cut" it.
     """
 
-    tokens: int | Literal["auto"] = 10
+    tokens: int | Literal["auto"] = 3
     steps: int = 300
     rate: float = 1.0
     init: Init = "noise"
@@ -364,3 +364,8 @@ def _check_number(name: str, value: object, lower: float, maximum: float, advice
         raise ConfigError(
             f"{name} is {_format_value(value)}; it must be greater than {lower:g} and at most {maximum:g}. {advice}."
         )
+
+
+# A digest of a run's settings leaves these out. They stay what they were in the first version, whatever the defaults
+# are now, because interrupted runs and batches are found again by their digest.
+DIGEST_DEFAULTS = TrainConfig(tokens=10)

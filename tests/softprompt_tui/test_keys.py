@@ -42,6 +42,7 @@ from softprompt_tui.services.words import PANE_WORDS, WORDS, find_word
 from softprompt_tui.state import fields
 from softprompt_tui.state.fields import MORE_FIELDS, PROMPT_FIELDS
 from softprompt_tui.state.series import Series
+from softprompt_tui.state.settings import Settings
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import KeyBar
@@ -302,6 +303,12 @@ def test_the_fields_have_the_limits_of_the_engine() -> None:
     assert (fields.MAX_STEPS, fields.MAX_RESTARTS) == (config.MAX_STEPS, config.MAX_RESTARTS)
     assert (fields.MAX_HARD_TOKENS, fields.MAX_SWEPT_COUNTS) == (config.MAX_HARD_TOKENS, config.MAX_SWEPT_COUNTS)
     assert config.TrainConfig.rate == fields.DEFAULT_RATE
+
+
+def test_the_interface_begins_with_the_defaults_of_the_engine_and_the_commands() -> None:
+    typed, default = Settings().train, config.TrainConfig()
+    assert (typed["tokens"], typed["steps"], typed["stop_at"]) == (str(default.tokens), str(default.steps), "")
+    assert (default.stop_at, typed["contexts"]) == (None, "yes")
 
 
 def test_an_explanation_says_what_is_allowed_and_the_default() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from softprompt.argument_types import check_ordered, list_of_strings, plain_value
-from softprompt.config import AUTO_STOP_AT, TrainConfig
+from softprompt.config import AUTO_STOP_AT, DIGEST_DEFAULTS, TrainConfig
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
@@ -22,7 +22,6 @@ FLOAT_KEYS = ("rate", "stop_at", "hidden_share")
 TAGS = "tags"  # only in a caller's mapping: the tags column of a file can mean anything
 ROW_KEYS = frozenset({setting.name for setting in fields(TrainConfig)} | {"name", "model"})
 _DEFAULT_JOB = TrainJob("-")
-_DEFAULT_CONFIG = _DEFAULT_JOB.config.as_dict()
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def job_digest(job: TrainJob) -> bytes:
     """
     default = _DEFAULT_JOB.as_dict()
     values = {key: value for key, value in job.as_dict().items() if value != default[key]}
-    values["config"] = {key: value for key, value in job.config.as_dict().items() if value != _DEFAULT_CONFIG[key]}
+    default = DIGEST_DEFAULTS.as_dict()
+    values["config"] = {key: value for key, value in job.config.as_dict().items() if value != default[key]}
     for key in ("device", "meanings", "ancestry", "sweep"):
         values.pop(key, None)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
