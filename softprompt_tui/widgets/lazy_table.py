@@ -160,7 +160,9 @@ class Table(ScrollView, can_focus=True):
 
         The cursor keeps its place on the screen if possible; in a new list it moves to the middle.
         """
-        self.total = total
+        was_empty, self.total = not self.total, total
+        if was_empty != (not total):
+            self.refresh_bindings()  # an empty table has fewer keys
         self._pages.clear()
         self._requested.clear()
         self._fit_virtual_size()
@@ -321,6 +323,9 @@ class Table(ScrollView, can_focus=True):
 
     def action_end(self, where: int) -> None:
         self.cursor = 0 if where < 0 else self.total - 1
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        return action != "choose" or bool(self.total)
 
     def action_choose(self) -> None:
         if self.total:

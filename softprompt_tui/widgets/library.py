@@ -296,10 +296,12 @@ class LibraryPane(Vertical):
         self.reload()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enable in the trash only what can be done there."""
-        if action == "act":
-            return (OnEntry(str(parameters[0])) in TRASH_ACTIONS) if self.shows_trash else parameters[0] != "restore"
-        return True
+        """Enable only what can be done here: in the trash, in the library, or in an empty list."""
+        if action != "act":
+            return action != "search" or bool(self.table.total or self.search_text or self.tag)
+        kind = OnEntry(str(parameters[0]))
+        is_here = kind in TRASH_ACTIONS if self.shows_trash else kind != OnEntry.RESTORE
+        return is_here and (kind in ENTRYLESS_ACTIONS or bool(self.table.total))
 
     def action_order(self) -> None:
         orders = list(ORDERS)

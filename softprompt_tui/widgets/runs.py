@@ -104,8 +104,11 @@ class RunsPane(Vertical):
         runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
         return [Row(run.id, _row(run, self._places, now)) for run in runs]
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "act" or bool(self._runs) or parameters[0] == OnRun.UNDO  # after a drop the list may be empty
+
     def action_act(self, action: str) -> None:
-        if self.table.current or action == OnRun.UNDO:  # after a drop, the list may be empty
+        if self.table.current or action == OnRun.UNDO:
             self.post_message(RunAction(OnRun(action), self.table.current))
 
     @on(Table.Moved)
