@@ -243,6 +243,12 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def action_field(self, direction: int) -> None:
         self.screen.focus_next() if direction > 0 else self.screen.focus_previous()
 
+    def action_explain(self, page: str) -> None:
+        """Show the help of a dialog."""
+        from softprompt_tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(page))
+
     def action_dismiss_notices(self) -> None:
         self.clear_notifications()
         self._send_whole_frame()  # people also press escape when something else has written on the terminal

@@ -520,7 +520,8 @@ class MainScreen(Screen[None]):
 
     @on(m.EntryHighlighted)
     def _entry_highlighted(self, event: m.EntryHighlighted) -> None:
-        if event.by_user or (not self.detail.run and self.detail.entry in ("", event.entry)):
+        may_follow = event.is_new_list or self.detail.entry in ("", event.entry)
+        if event.by_user or (may_follow and not self.detail.run):
             if event.entry:
                 self.detail.show_entry(event.entry)
             elif not self.detail.run:

@@ -71,11 +71,16 @@ class DevicesRequested(Message):
 
 
 class EntryHighlighted(Message):
-    """The library cursor has moved to another entry ("" if none), either `by_user` or because the list has changed."""
+    """The library cursor is on another entry ("" if none).
 
-    def __init__(self, entry: str, by_user: bool = True) -> None:
+    Attributes:
+        by_user: the user has moved the cursor; otherwise, the list has changed.
+        is_new_list: the user has chosen another list: a search, a tag, an order, the trash.
+    """
+
+    def __init__(self, entry: str, by_user: bool = True, is_new_list: bool = False) -> None:
         super().__init__()
-        self.entry, self.by_user = entry, by_user
+        self.entry, self.by_user, self.is_new_list = entry, by_user, is_new_list
 
 
 class EntryAction(Message):

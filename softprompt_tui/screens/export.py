@@ -66,6 +66,7 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         Binding("enter,ctrl+s", "take", "Write", key_display="enter", priority=True),
         Binding("ctrl+f", "folder", "Choose the folder", priority=True),
         Binding("tab", "app.field(1)", "Next", priority=True),
+        Binding("f1", "app.explain('export')", "Help", key_display="F1"),
         Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
     ]
 
@@ -73,7 +74,7 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         self, name: str, width: int, folder: Path, refused: ExportRequest | None = None, trouble: str = ""
     ) -> None:
         super().__init__(classes="dialog")
-        self.heading, self.width, self.folder = f"Export {sanitize(name)}", width, folder
+        self.heading, self.width, self.folder = f"Export {sanitize(name)}, width {width}", width, folder
         self.refused, self.trouble = refused, trouble
 
     def compose(self) -> ComposeResult:

@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.rendering.grid import label_grid
+from softprompt_tui.state.fields import MORE_FIELDS
 from softprompt_tui.widgets.key_bar import DialogKeys
 
 Keys = tuple[tuple[str, str], ...]
@@ -144,7 +145,31 @@ PANE_HELP["models"] = (
         ("escape ^o", "go back"),
     ),
 )
+PANE_HELP["settings"] = (
+    "All training settings that the prompt pane does not show. They stay until you change them again; the lower edge "
+    "of the prompt pane says how many differ from their defaults.",
+    (*((field.label, field.explain()) for field in MORE_FIELDS.values()), ("ctrl+d", "set all to their defaults")),
+)
+PANE_HELP["export"] = (
+    "Writes a copy for another program; the soft prompt stays in the library. A program can only use vectors of the "
+    "width that its text encoder has, so train with that model, or port the prompt: i in the library.",
+    (
+        ("for", "the program that is to read the file"),
+        ("to", "a folder, or a file name with the program's suffix"),
+        ("with", "for SDXL, which reads two encoders: the soft prompt for the other one"),
+        ("as", "for diffusers: the word that stands for the soft prompt"),
+        ("ctrl+f", "choose the folder"),
+        ("enter", "write the file, and show what to type in the program"),
+    ),
+)
+PANE_HELP["plot"] = (
+    PANE_HELP["loss"][0],
+    (("z", "zoom in on the last steps"), ("s", "switch between loss and 1 - similarity"), ("escape F3", "go back")),
+)
 PANE_GUIDES = {
+    "settings": "choosing-tokens",
+    "export": "image-programs",
+    "plot": "first-steps",
     "prompt": "first-steps",
     "loss": "first-steps",
     "readout": "first-steps",

@@ -25,6 +25,7 @@ class PlotScreen(ModalScreen[None]):
         Binding("escape,f3,enter", "dismiss", "Back"),
         Binding("z", "zoom", "Zoom"),
         Binding("s", "similarity", "Loss/similarity"),
+        Binding("f1", "app.explain('plot')", "Help", key_display="F1"),
     ]
 
     def __init__(self, title: str, series: Series, curve_noun: str = "restarts", measure: str = "loss") -> None:

@@ -23,6 +23,7 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
         Binding("enter", "take", "Apply", key_display="enter", priority=True),
         Binding("tab", "app.field(1)", "Next", priority=True),
         Binding("ctrl+d", "usual", "Defaults", priority=True),
+        Binding("f1", "app.explain('settings')", "Help", key_display="F1"),
         Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
     ]
 

@@ -322,7 +322,9 @@ class Table(ScrollView, can_focus=True):
         self.cursor += pages * max(1, (self.size.height - 2) // self.row_height)
 
     def action_end(self, where: int) -> None:
-        self.cursor = 0 if where < 0 else self.total - 1
+        before, self.cursor = self.cursor, 0 if where < 0 else self.total - 1
+        if self.cursor == before:  # the panes may show something else
+            self.post_message(self.Moved(self, before))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         return action != "choose" or bool(self.total)

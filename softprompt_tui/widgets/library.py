@@ -150,10 +150,10 @@ class LibraryPane(Vertical):
         table.empty = NO_MATCHES if has_filter else EMPTY_TRASH if self.shows_trash else EMPTY
         self._pages.clear()
         table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
-        self._is_new_list = False
+        is_new_list, self._is_new_list = self._is_new_list, False
         self._fill(0, page.entries)
         self._show_summary()
-        self._post_highlighted(by_user=False)
+        self._post_highlighted(by_user=False, is_new_list=is_new_list)
 
     def _fill(self, number: int, entries: list[EntrySummary]) -> None:
         self._pages[number] = entries
@@ -180,9 +180,9 @@ class LibraryPane(Vertical):
             summary = longer if len(longer) <= self.size.width - 4 else summary
         return summary
 
-    def _post_highlighted(self, by_user: bool = True) -> None:
+    def _post_highlighted(self, by_user: bool = True, is_new_list: bool = False) -> None:
         if not self.shows_trash:  # an entry in the trash cannot be opened
-            self.post_message(EntryHighlighted(self.table.current, by_user))
+            self.post_message(EntryHighlighted(self.table.current, by_user, is_new_list))
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:

@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from softprompt.errors import shorten
-from softprompt.worker.summary import RunSummary
+from softprompt.worker.summary import ENDED, RunSummary
 from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.sanitize import sanitize
@@ -62,6 +62,7 @@ class RunsPane(Vertical):
         super().__init__(id="runs", classes="pane below")
         self._runs: list[RunSummary] = []
         self._places: dict[str, int] = {}
+        self._state = ""  # of the run under the cursor
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS, EMPTY, id="run-table")
@@ -105,7 +106,10 @@ class RunsPane(Vertical):
         return [Row(run.id, _row(run, self._places, now)) for run in runs]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "act" or bool(self._runs) or parameters[0] == OnRun.UNDO  # after a drop the list may be empty
+        """Enable only what can be done with the run under the cursor."""
+        if action != "act" or parameters[0] == OnRun.UNDO:  # after a drop, the list may be empty
+            return True
+        return bool(self._state) and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or self._state not in ENDED)
 
     def action_act(self, action: str) -> None:
         if self.table.current or action == OnRun.UNDO:
@@ -121,6 +125,9 @@ class RunsPane(Vertical):
     def _explain(self) -> None:
         """Show why the run under the cursor failed, or what it is waiting for."""
         run = next((run for run in self._runs if run.id == self.table.current), None)
+        if (state := run.state if run else "") != self._state:
+            self._state = state
+            self.refresh_bindings()  # other keys work
         words, style = (run.error, "red") if run else ("", "")
         if run and run.stage:
             words, style = run.stage, "dim"

@@ -232,7 +232,7 @@ def test_every_hint_of_every_dialog_works(monkeypatch: pytest.MonkeyPatch) -> No
                 assert active.enabled, (screen, key)
                 ran.clear()
                 await d.pilot.press(key)
-                assert active.binding.action.removeprefix("app.") in ran, (
+                assert {active.binding.action, active.binding.action.removeprefix("app.")} & set(ran), (
                     screen,
                     key,
                     ran,

@@ -182,3 +182,32 @@ def test_a_long_two_line_table_scrolls_to_every_row() -> None:
             assert f"words {row} " in shown
 
     run_scene(scene)
+
+
+def test_after_a_filter_the_panes_show_the_entry_under_the_cursor() -> None:
+    library = Library()
+    for name, tag in (("fox", "animal"), ("lake", "place"), ("owl", "animal")):
+        library.tag(library.save(a_prompt(name=name)).id, [tag])
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: d.app.main.detail.entry_id == table.current)
+        d.app.main.library_pane.filter_by("place")
+        await d.until(lambda: table.total == 1 and d.app.main.detail.entry_id == library.find("lake").id)
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3 and d.app.main.detail.entry_id == table.current)
+
+    run_scene(scene)
+
+
+def test_a_finished_run_offers_neither_stop_nor_pause() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        await d.pilot.press("f6")
+        await d.until(lambda: "Stop" in d.text())
+        d.worker.begin(run)
+        d.worker.end(run)
+        await d.until(lambda: "Stop" not in d.text() and "Drop" in d.text())
+
+    run_scene(scene)

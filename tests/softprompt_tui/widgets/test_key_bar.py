@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from textual.command import CommandPalette
 
+from softprompt.library import Library
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.widgets.key_bar import KeyBar
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
+from tests.library_model import a_prompt
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -17,15 +19,19 @@ def last_line(d: Session) -> str:
 
 
 def test_shows_the_keys_of_the_focused_pane_and_the_global_ones() -> None:
+    Library().save(a_prompt(name="fox"))
+
     async def scene(d: Session) -> None:
         await d.until(lambda: "^t Train" in last_line(d))
         await d.pilot.press("f6")
-        await d.until(lambda: " s Stop  p Pause" in last_line(d))
+        await d.until(lambda: "Stop" not in last_line(d) and "Train" in last_line(d))  # an empty list has no keys
+        await d.pilot.press("f4")
+        await d.until(lambda: " r Rename  d Delete" in last_line(d))
         assert last_line(d).endswith("▏^p palette ")
         await d.pilot.press("f3")
         await d.until(lambda: " esc Back  z Zoom" in last_line(d))
         await d.pilot.press("escape")
-        await d.until(lambda: " s Stop  p Pause" in last_line(d))
+        await d.until(lambda: " r Rename  d Delete" in last_line(d))
 
     run_scene(scene)
 
