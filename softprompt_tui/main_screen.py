@@ -58,6 +58,7 @@ MODELS_SECONDS = 0.25  # a download shows at least two updates a second
 SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
 HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side
+MIN_PLOT_POINTS = 2
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 STOPPABLE_STATES = ("running", "queued", "paused")
 MAX_NOTICE_LENGTH = 160  # characters of an error in a notice; the loss pane shows all of it
@@ -137,7 +138,7 @@ class MainScreen(Screen[None]):
         self._has_stage = False  # whether the title line may show a stage of loading
         self._list_is_stale = False
         self._unseen_failure = ""  # id of the last run that failed out of view
-        self._could_stop = False
+        self._possible: tuple[bool | None, ...] = ()
         self._lower_layout = ("", False)
         self._has_resumed = False
         self._plot: PlotScreen | None = None
@@ -185,6 +186,7 @@ class MainScreen(Screen[None]):
         self.prompt_pane.editor.focus()
         self.show_title()
         self.set_interval(3.0, self.library.check_for_changes)
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._repaint_theme))
 
     def start_queries(self) -> None:
         """Ask for what the first paint need not wait for."""
@@ -243,9 +245,16 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Disable the keys of the panes while another screen covers them."""
-        if action == "stop_run":
-            return self.is_on_top and self._stoppable_run() is not None
-        return self.is_on_top or action not in PANE_ACTIONS
+        if not self.is_on_top and action in (*PANE_ACTIONS, "stop_run"):
+            return False
+        match action:
+            case "stop_run":
+                return self._stoppable_run() is not None
+            case "harden":
+                return bool(self.detail.entry_id)
+            case "copy_hard":
+                return bool(self.readout.hard and self.readout.hard.text)
+        return True
 
     def action_pane(self, name: str) -> None:
         if name == "readout" and self.query_one("#right").has_class("-bare"):
@@ -454,9 +463,10 @@ class MainScreen(Screen[None]):
         return run if run is not None and run.state in STOPPABLE_STATES and not run.stopping else None
 
     def _update_keys(self) -> None:
-        """Show the key that stops the run in view only while that is possible."""
-        if (can_stop := self._stoppable_run() is not None) != self._could_stop:
-            self._could_stop = can_stop
+        """Show the keys of what is in view only while they do something."""
+        possible = tuple(self.check_action(action, ()) for action in ("stop_run", "harden", "copy_hard"))
+        if possible != self._possible:
+            self._possible = possible
             self.refresh_bindings()
 
     def action_stop_run(self) -> None:
@@ -475,6 +485,12 @@ class MainScreen(Screen[None]):
             self._paint_detail()
         else:
             self._detail_painter.request(PAINT_SECONDS)
+
+    def _repaint_theme(self) -> None:
+        """Paint again what was painted in the colours of the previous theme."""
+        self._painted_readout = None
+        self._paint_detail()
+        self.sweep.paint()
 
     def _paint_followed(self) -> None:
         """Bring the detail controller up to date, then repaint its panes."""
@@ -543,6 +559,9 @@ class MainScreen(Screen[None]):
         if run is not None and run.state == "failed" and not self.loss.has_focus:
             self.remove_class("-reading")  # on a narrow terminal, the readout hides the pane while it has the focus
             self.set_focus(self.loss)  # its keys say what to do
+            return
+        if len(detail.series.points) < MIN_PLOT_POINTS:
+            self.context.show_status("there is no curve to show yet")
             return
         self._plot = PlotScreen(detail.title, detail.series, detail.curve_names, detail.measure)
         self.app.push_screen(self._plot)

@@ -12,7 +12,7 @@ THEMES = (
         variables={"border": "#7aa2f7", "border-blurred": "#3b4261"},
     ),
     Theme(
-        name="softprompt-light", primary="#2e5cb8", secondary="#7847bd", accent="#8c6c00", success="#38691b",
+        name="softprompt-light", primary="#2e5cb8", secondary="#7847bd", accent="#735800", success="#38691b",
         warning="#8f5e15", error="#c0224a",
         foreground="#20242c", background="#fafafa", surface="#eceef2", panel="#e3e6ec", dark=False,
         variables={"border": "#2e5cb8", "border-blurred": "#b4b9c6"},

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from softprompt.prompts.downsample import downsample
-
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BEST_MARK = "◆"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille cell, by column and row
@@ -37,7 +35,7 @@ class Curve(NamedTuple):
     """What a pane draws.
 
     Attributes:
-        points: step and loss. Losses are positive and finite.
+        points: step and loss, about as many as there is room for. Losses are positive and finite.
         behind: the curves of restarts, or of token counts.
         last_step: where the step axis ends.
         best: the point to mark, or None.
@@ -110,7 +108,7 @@ class _Canvas:
 
     def draw(self, points: Sequence[Point], tone: str) -> None:
         """Draw a line through the points. A later line hides an earlier one in the cells that both touch."""
-        dots = [self._dot(point) for point in downsample(list(points), self.width * 2)]
+        dots = [self._dot(point) for point in points]
         for (x0, y0), (x1, y1) in pairwise(dots):
             length = max(abs(x1 - x0), abs(y1 - y0), 1)
             for i in range(length + 1):
@@ -166,6 +164,16 @@ def _round_down(value: float) -> float:
     """Return the next lower number that is 1, 2 or 5 times a power of ten, so that the axis seldom changes."""
     power = 10.0 ** math.floor(math.log10(value))
     return max((step * power for step in _STEPS if step * power <= value), default=value)
+
+
+def axis_end(step: int, steps: int) -> int:
+    """Return where the step axis of a running training ends: it grows with the run, so that the fall stays wide.
+
+    It is at least 1.5 times the current step, and 1, 2 or 5 times a power of ten, so that it seldom changes.
+    """
+    power: int = 10 ** int(math.log10(max(1, step)))
+    ends = [multiple * power for multiple in (2, 5, 10, 20)]
+    return min(steps, next(end for end in ends if end >= 1.5 * step))
 
 
 def _text(text: str, tone: str = "") -> list[Cell]:

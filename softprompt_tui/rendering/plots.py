@@ -104,10 +104,10 @@ def _round_ticks(low: float, high: float) -> list[float]:
     """Return round values between `low` and `high`: powers of ten, or their multiples by 1, 2 and 5 if needed."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 2, 5)):
-        ticks = [digit * 10.0**power for power in powers for digit in digits]
-        if sum(low <= tick <= high for tick in ticks) > 2:
-            break
-    return ticks
+        ticks = [tick for power in powers for digit in digits if low <= (tick := digit * 10.0**power) <= high]
+        if len(ticks) > 2:
+            return ticks
+    return sorted({float(f"{end:.2g}") for end in (low, high)}) if len(ticks) < 2 else ticks
 
 
 def strip_color(text: str) -> str:

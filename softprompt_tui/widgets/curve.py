@@ -14,6 +14,8 @@ from textual.widget import Widget
 
 from softprompt_tui.rendering.curve import BLANK, Cell, Curve, draw
 
+SHADED_HEIGHT = 5  # lines; in fewer, two colors look like two curves
+
 
 class LossCurve(Widget):
     """A curve at the size of the widget: a plot with axes, or bars where there is little room."""
@@ -66,7 +68,7 @@ class LossCurve(Widget):
     def _curve_style(self, y: int) -> Style:
         """Return the color of the curve on a line: a blend of two colors if the terminal supports it."""
         low, high = self.rich_style, self.get_component_rich_style("curve--high", partial=True)
-        if self.app.native_ansi_color or low.color is None or high.color is None or self.size.height < 2:
+        if self.app.native_ansi_color or low.color is None or high.color is None or self.size.height < SHADED_HEIGHT:
             return low
         shade = TextualColor.from_rich_color(high.color).blend(
             TextualColor.from_rich_color(low.color), y / (self.size.height - 1)

@@ -26,6 +26,7 @@ class ShownKey(NamedTuple):
 
 
 FOLLOWS = {"ctrl+x": "ctrl+t"}  # text fields bind ctrl+x themselves, which would put it first
+WAYS_OUT = ("escape", "ctrl+q")  # always shown
 IF_ROOM = ("question_mark",)  # shown last, and only beside all other keys
 
 
@@ -95,16 +96,31 @@ class KeyBar(Widget):
         right = Text("▏", self.get_component_rich_style("key-bar--edge"))
         if self.palette is not None and self._has_room:
             right.append_text(self._render_key(self.palette, compact=True))
-        for key in self.shown:
-            text = self._render_key(key)
-            room = self.size.width - (right.cell_len if key.key in IF_ROOM and self.palette else 0)
-            if line.cell_len + len(text.plain.rstrip()) > room:  # never show part of a key
-                break
-            line.append_text(text)
+        for key in self._fitting_keys(right.cell_len):
+            line.append_text(self._render_key(key))
         if self.palette is not None and self._has_room and line.cell_len + right.cell_len <= self.size.width:
             line.pad_right(self.size.width - right.cell_len - line.cell_len)
             line.append_text(right)
         return line
+
+    def _fitting_keys(self, palette_width: int) -> list[ShownKey]:
+        """Return the keys that fit, in their order. The way out always does."""
+        way_out = next((key for key in self.shown if key.key.partition(",")[0] in WAYS_OUT), None)
+        reserved = self._render_key(way_out).cell_len if way_out else 0
+        fitting, used, is_full = list[ShownKey](), 0, False
+        for key in self.shown:
+            if key == way_out:
+                reserved = 0
+            elif is_full:
+                continue
+            text = self._render_key(key)
+            room = self.size.width - reserved - (palette_width if key.key in IF_ROOM and self.palette else 0)
+            if used + len(text.plain.rstrip()) > room:  # never show part of a key
+                is_full = True
+                continue
+            fitting.append(key)
+            used += text.cell_len
+        return fitting
 
     @property
     def _has_room(self) -> bool:
@@ -128,8 +144,8 @@ class KeyBar(Widget):
             palette_start = self.size.width - self._render_key(self.palette, compact=True).cell_len
             if x >= palette_start:
                 return self.palette
-        end = 0
-        for key in self.shown:
+        end, palette_width = 0, self._render_key(self.palette, compact=True).cell_len + 1 if self.palette else 0
+        for key in self._fitting_keys(palette_width if self._has_room else 1):
             end += self._render_key(key).cell_len
             if x < end:
                 return key

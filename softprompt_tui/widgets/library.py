@@ -19,7 +19,7 @@ from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
-from softprompt_tui.widgets.pane import escape_title
+from softprompt_tui.widgets.pane import title_with_keys
 
 GOOD_SIMILARITY = 0.99  # higher similarities are highlighted
 EMPTY = "The library is empty.\n\nctrl+t trains the prompt above and saves the result here."
@@ -163,26 +163,25 @@ class LibraryPane(Vertical):
         self._show_summary()
 
     def _show_summary(self) -> None:
-        self.border_subtitle = escape_title(self._summary()) if self._pages else ""
+        self.border_subtitle = self._summary() if self._pages else ""
 
     def _summary(self) -> str:
-        """Return what the list shows, and the keys that lead on from there."""
+        """Return markup that says what the list shows, and which keys lead on from there."""
         total = self.table.total
         filters = f"{f' #{self.tag}' if self.tag else ''}{f' with {self.search_text!r}' if self.search_text else ''}"
         if self.shows_trash:
-            return f"trash: {total:,}{filters}  R restore  T back"
-        if filters:
-            return f"{total:,}{filters}  escape all"
-        hints = ("/ find", "# tag", "T trash") if total > 1 else ("T trash",)
-        summary = f"{total:,} {ORDERS[self.order]}" if total > 1 else ""
-        for hint in hints:
-            longer = f"{summary}  {hint}".strip()
-            summary = longer if len(longer) <= self.size.width - 4 else summary
-        return summary
+            words, hints = f"trash: {total:,}{filters}", (("R restore",) if total else ()) + ("T back",)
+        elif filters:
+            words, hints = f"{total:,}{filters}", ("esc all",)
+        else:
+            words = f"{total:,} {ORDERS[self.order]}" if total > 1 else ""
+            hints = ("/ search", "# tag", "T trash") if total > 1 else ("T trash",)
+        return title_with_keys(words, hints, self.size.width - 4)
 
     def _post_highlighted(self, by_user: bool = True, is_new_list: bool = False) -> None:
-        if not self.shows_trash:  # an entry in the trash cannot be opened
-            self.post_message(EntryHighlighted(self.table.current, by_user, is_new_list))
+        current = "" if self.shows_trash else self.table.current  # an entry in the trash cannot be opened
+        if current or not by_user:
+            self.post_message(EntryHighlighted(current, by_user, is_new_list))
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:
@@ -298,7 +297,8 @@ class LibraryPane(Vertical):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable only what can be done here: in the trash, in the library, or in an empty list."""
         if action != "act":
-            return action != "search" or bool(self.table.total or self.search_text or self.tag)
+            is_typing = self.app.focused is self.query_one("#search")  # then the key types itself
+            return action != "search" or (bool(self.table.total or self.search_text or self.tag) and not is_typing)
         kind = OnEntry(str(parameters[0]))
         is_here = kind in TRASH_ACTIONS if self.shows_trash else kind != OnEntry.RESTORE
         return is_here and (kind in ENTRYLESS_ACTIONS or bool(self.table.total))

@@ -13,13 +13,13 @@ from textual.widgets import Static
 
 from softprompt.prompts.downsample import downsample
 from softprompt_tui.messages import OnRun, RunAction
-from softprompt_tui.rendering.curve import Curve, Point, is_plottable
+from softprompt_tui.rendering.curve import Curve, Point, axis_end, is_plottable
 from softprompt_tui.rendering.failure import Failure, render_failure
 from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.curve import LossCurve
-from softprompt_tui.widgets.pane import escape_title, pane_title
+from softprompt_tui.widgets.pane import escape_title, pane_title, title_with_keys
 
 FAILURE_ACTIONS = {
     "r": (OnRun.RETRY, "Try again"),
@@ -32,8 +32,10 @@ COMPACT_HEIGHT = 12  # lines; a lower pane has its figures in one line, and the 
 BAR_WIDTH = 24  # cells of the bar of steps
 MAX_BEHIND = 16  # restarts that are drawn; F3 shows all of them
 MIN_POINTS = 40
+LABELED_WIDTH = 50  # cells; a narrower pane does not name its first figure, the similarity
 ACTION_KEYS = {str(action): key for key, (action, _) in FAILURE_ACTIONS.items()}
 TITLE = pane_title("F3", "Loss", "plot")
+WHOLE_SCREEN = title_with_keys("", ["F3 whole screen"], 80)
 PLACEHOLDER = "Nothing is training yet.\nctrl+t trains the prompt,\nF7 sweeps 1 to 16 soft tokens."
 
 
@@ -54,14 +56,27 @@ class LossFigures(NamedTuple):
     failure: Failure | None = None  # of a run; shown instead of the curve and the figures
 
 
+class Styles(NamedTuple):
+    """The theme's styles of the figures."""
+
+    bar: Style = Style()
+    rest: Style = Style()
+    error: Style = Style()
+
+
 class LossPane(Vertical, can_focus=True):
     """Shows the curve of the current run, or of the entry under the library cursor."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar"}
-    DEFAULT_CSS = "LossPane > .loss--bar { color: $primary; }"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar", "loss--rest", "loss--error"}
+    DEFAULT_CSS = """
+    LossPane > .loss--bar { color: $primary; }
+    LossPane > .loss--rest { color: $border-blurred; }
+    LossPane > .loss--error { color: $text-error; text-style: bold; }
+    LossPane > #figures.-placeholder { color: $text-muted; }
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "screen.plot", "Plot"),
+        Binding("enter", "plot", "Plot"),
         *(Binding(key, f"act('{action}')", label) for key, (action, label) in FAILURE_ACTIONS.items()),
         Binding("down,j,pagedown", "scroll_failure(1)", show=False),
         Binding("up,k,pageup", "scroll_failure(-1)", show=False),
@@ -78,7 +93,7 @@ class LossPane(Vertical, can_focus=True):
 
     def compose(self) -> ComposeResult:
         yield LossCurve(id="curve")
-        yield Static(PLACEHOLDER, id="figures", markup=False)
+        yield Static(PLACEHOLDER, id="figures", classes="-placeholder", markup=False)
         with VerticalScroll(id="failure", can_focus=False):
             yield Static("", markup=False)
 
@@ -104,7 +119,12 @@ class LossPane(Vertical, can_focus=True):
         if action == "act":
             advised = [key for key, _ in self.failure.advice] if self.failure else []
             return ACTION_KEYS[str(parameters[0])] in advised
+        if action == "plot":
+            return self.failure is None and not self._curve.is_flat
         return action != "scroll_failure" or self.failure is not None
+
+    async def action_plot(self) -> None:
+        await self.screen.run_action("plot")
 
     def action_act(self, action: str) -> None:
         if self.failure is not None:
@@ -116,7 +136,9 @@ class LossPane(Vertical, can_focus=True):
     def show(self, title: str, series: Series, figures: LossFigures) -> None:
         self._show_failure(figures.failure)
         self._series, self._figures, self._title = series, figures, title
-        self._curve = self._make_curve()
+        before, self._curve = self._curve, self._make_curve()
+        if before.is_flat != self._curve.is_flat:
+            self.refresh_bindings()  # whether there is a plot
         self._show_figures()
         self._draw()
 
@@ -129,21 +151,21 @@ class LossPane(Vertical, can_focus=True):
         self._set_title(self._title)
         is_compact = self.size.height < COMPACT_HEIGHT and not self._curve.is_flat
         if figures.failure is not None:
-            edge = f"{figures.failure.run[:6]}  {figures.failure.ended}"
+            edge = escape_title(f"{figures.failure.run[:6]}  {figures.failure.ended}")
         else:
-            edge = "F3 whole screen"
-        if (edge := escape_title(edge)) != self.border_subtitle:
+            edge = WHOLE_SCREEN
+        if edge != self.border_subtitle:
             self.border_subtitle = edge
+        styles = Styles(*(self.get_component_rich_style(f"loss--{name}", partial=True) for name in Styles._fields))
         text = (
-            _render_compactly(figures, width)
+            _render_compactly(figures, width, styles)
             if is_compact
-            else _render_figures(
-                figures, self._curve.best, width, self.get_component_rich_style("loss--bar", partial=True)
-            )
+            else _render_figures(figures, self._curve.best, width, styles)
         )
         lines = text.plain.count("\n") if text else -1
         # a new layout redraws more than the text, so avoid it
         static = self.query_one("#figures", Static)
+        static.remove_class("-placeholder")
         static.update(text, layout=lines != self._lines)
         static.display = bool(text) and figures.failure is None
         self._lines = lines
@@ -156,12 +178,11 @@ class LossPane(Vertical, can_focus=True):
     def _make_curve(self) -> Curve:
         """Return what the pane can show of the series: as many points as it has columns, and some of the restarts."""
         points = [point for point in self._series.points if is_plottable(point[0], point[1])]
-        last = max(self._figures.steps or 0, points[-1][0] if points else 0)
-        measured = [point for point in points if point[2] is not None]
-        best = max(measured, key=lambda point: (point[2], -point[0]), default=None)
+        at, steps = points[-1][0] if points else 0, self._figures.steps or 0
+        last = axis_end(at, steps) if self._figures.is_running and steps > at else max(at, steps)
+        best = min(points, key=lambda point: point[1], default=None)  # what is kept of the run, as far as is reported
         # before the restarts are taken apart: 256 of them with 4,000 points took 1.8 s for every frame
-        # the first point stays: the axis begins at its loss, and downsampling keeps the lowest of each stretch
-        shown = Series([*points[:1], *downsample(points[1:], max(MIN_POINTS, 2 * self.size.width))])
+        shown = Series(downsample(points, max(MIN_POINTS, 2 * self.size.width)))
         restarts = shown.restarts
         behind = [[point for point in curve if is_plottable(*point)] for curve in restarts[:: _stride(len(restarts))]]
         return Curve([point[:2] for point in shown.points], behind, last, best[:2] if best else None)
@@ -173,6 +194,7 @@ class LossPane(Vertical, can_focus=True):
         widget.show(self._curve)
 
     def on_resize(self) -> None:
+        self._lines = -1  # the figures wrap differently
         if self._title:
             self._show_figures()
         self.call_after_refresh(self._draw)
@@ -187,6 +209,7 @@ class LossPane(Vertical, can_focus=True):
         self._lines = -1
         static = self.query_one("#figures", Static)
         static.display = True
+        static.add_class("-placeholder")
         static.update(PLACEHOLDER)
 
 
@@ -195,19 +218,20 @@ def _stride(count: int) -> int:
     return max(1, -(-count // MAX_BEHIND))
 
 
-def _render_compactly(figures: LossFigures, width: int) -> Text:
+def _render_compactly(figures: LossFigures, width: int, styles: Styles) -> Text:
     """Render as many figures as fit into one line, the most important first, and the messages."""
-    text = Text(_fit_parts(_important_figures(figures), width))
-    messages = _messages(figures)
+    text = Text(_fit_parts(_important_figures(figures, width), width))
+    messages = _messages(figures, styles)
     return text.append("\n" * bool(messages)).append_text(messages)
 
 
-def _important_figures(figures: LossFigures) -> list[str]:
+def _important_figures(figures: LossFigures, width: int) -> list[str]:
     similarity = figures.best_similarity if figures.best_similarity is not None else figures.similarity
     parts = []
     if similarity is not None:
         is_best = figures.best_similarity is not None and not figures.is_search
-        parts.append(f"{'best ' * is_best}{format_number(similarity)}")
+        label = "best " if is_best else "similarity " if width >= LABELED_WIDTH else ""
+        parts.append(f"{label}{format_number(similarity)}")
     if figures.step is not None:
         parts.append(f"{figures.step}/{figures.steps}" if figures.steps else f"{figures.step} steps")
     if (left := _seconds_left(figures)) is not None:
@@ -236,14 +260,14 @@ def _seconds_left(figures: LossFigures) -> float | None:
     return (figures.steps - figures.step) / figures.steps_per_second
 
 
-def _render_figures(figures: LossFigures, best: Point | None, width: int, bar: Style) -> Text:
+def _render_figures(figures: LossFigures, best: Point | None, width: int, styles: Styles) -> Text:
     """Render the labeled figures, wrapped to `width`, and the messages."""
     text = Text()
     if figures.step is not None and figures.steps and figures.is_running:
         filled = round(figures.step / figures.steps * BAR_WIDTH)
         label = "round" if figures.is_search else "step"
         text.append(f"{label} ", "dim").append(f"{figures.step} of {figures.steps} ")
-        text.append("━" * filled, bar).append("━" * (BAR_WIDTH - filled), "dim")
+        text.append("━" * filled, styles.bar).append("━" * (BAR_WIDTH - filled), styles.rest)
         if figures.steps_per_second:
             text.append(f" {figures.steps_per_second:.0f}/s")
         if (left := _seconds_left(figures)) is not None:
@@ -277,14 +301,14 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, bar: S
             used += 2
         text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
         used += len(part)
-    messages = _messages(figures)
+    messages = _messages(figures, styles)
     return text.append("\n" * bool(messages and text.plain)).append_text(messages)
 
 
-def _messages(figures: LossFigures) -> Text:
+def _messages(figures: LossFigures, styles: Styles) -> Text:
     """Render the state and the error."""
     text = Text()
-    for message, style in ((figures.status, "italic"), (figures.error, "bold red")):
+    for message, style in ((figures.status, "italic"), (figures.error, styles.error)):
         if message:
             text.append("\n" * bool(text) + sanitize(message), style)
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from textual.screen import Screen
@@ -10,13 +11,24 @@ from textual.widget import Widget
 
 def pane_title(key: str, words: str, action: str, chosen: bool = True) -> str:
     """Return markup for a pane title and its key. Clicking the title does the same as pressing the key."""
-    name = f"[b]{words}[/b]" if chosen else f"[dim]{words}[/dim]"
+    name = f"[b]{words}[/b]" if chosen else f"[$text-muted]{words}[/]"
     return f"[@click=screen.{action}][$accent]{key}[/] {name}[/]"
 
 
 def escape_title(text: str) -> str:
     """Return a text for a pane's edge, where Textual would read its brackets as markup."""
     return text.replace("[", r"\[")
+
+
+def title_with_keys(words: str, hints: Iterable[str], width: int) -> str:
+    """Return markup for a pane's edge: words, then as many hints as fit. A hint is a key and what it does."""
+    markup, length = escape_title(words), len(words)
+    for hint in hints:
+        key, _, what = hint.partition(" ")
+        gap = "  " if length else ""
+        if length + len(gap) + len(hint) <= width:
+            markup, length = f"{markup}{gap}[$accent]{key}[/] {what}", length + len(gap) + len(hint)
+    return markup
 
 
 WidgetT = TypeVar("WidgetT", bound=Widget)

@@ -93,6 +93,13 @@ class Editor(TextArea):
         self.scroll_home(animate=False)  # without focus, show the beginning of the prompt
         return Offset()
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._paint_again)  # otherwise lines with the previous wrapping stay on the screen
+
+    def _paint_again(self) -> None:
+        self._line_cache.clear()
+        self.refresh()
+
     def on_blur(self) -> None:
         self.scroll_cursor_visible()
 

@@ -52,7 +52,10 @@ class ReadoutPane(VerticalScroll):
     """Shows a readout and highlights the words that have changed since the previous one of the same run or entry."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--bar"}
-    DEFAULT_CSS = "ReadoutPane > .readout--bar { color: $primary; }"
+    DEFAULT_CSS = """
+    ReadoutPane > .readout--bar { color: $primary; }
+    ReadoutPane > #readout.-placeholder { color: $text-muted; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "x",
@@ -72,7 +75,7 @@ class ReadoutPane(VerticalScroll):
         self._lines = -1
 
     def compose(self) -> ComposeResult:
-        yield Static(PLACEHOLDER, id="readout", markup=False)
+        yield Static(PLACEHOLDER, id="readout", classes="-placeholder", markup=False)
 
     @property
     def hard(self) -> HardReadoutView | None:
@@ -100,7 +103,7 @@ class ReadoutPane(VerticalScroll):
     def clear(self, message: str = "") -> None:
         self._subject, self._shown, self._lines = "", None, -1
         self.border_subtitle = ""
-        self.query_one("#readout", Static).update(message or PLACEHOLDER)
+        self.query_one("#readout", Static).add_class("-placeholder").update(message or PLACEHOLDER)
 
     def on_resize(self) -> None:
         if self._shown:
@@ -119,7 +122,9 @@ class ReadoutPane(VerticalScroll):
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
         self.border_subtitle = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
-        self.query_one("#readout", Static).update(text, layout=len(lines) != self._lines)
+        static = self.query_one("#readout", Static)
+        static.remove_class("-placeholder")
+        static.update(text, layout=len(lines) != self._lines)
         self._lines = len(lines)
 
     def _comparison(self, shown: Readout, width: int) -> list[Text]:

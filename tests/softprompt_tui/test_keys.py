@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.style import Style
 from rich.text import Text
 from textual.events import Key
 from textual.screen import ModalScreen, Screen
@@ -48,7 +47,7 @@ from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import COLUMNS as LIBRARY_COLUMNS
 from softprompt_tui.widgets.line_input import LineInput
-from softprompt_tui.widgets.loss import LossFigures, _render_figures
+from softprompt_tui.widgets.loss import LossFigures, Styles, _render_figures
 from softprompt_tui.widgets.runs import COLUMNS as RUNS_COLUMNS
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -247,7 +246,7 @@ def test_a_screen_below_a_dialog_shows_no_keys() -> None:
     async def scene(d: Session) -> None:
         bar = d.app.main.query_one(KeyBar)
         await d.until(lambda: bar.shown)
-        for key in ("f8", "f1", "ctrl+o", "f3"):
+        for key in ("f8", "f1", "ctrl+o"):
             await d.pilot.press(key)
             await d.until(lambda: not bar.shown and bar.palette is None)
             await d.pilot.press("escape")
@@ -379,8 +378,8 @@ def test_contexts_and_hard_also_take_a_text() -> None:
 
 def shown_labels() -> dict[str, set[str]]:
     """Return the labels that each pane can show."""
-    figures = _render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Style())
-    search = _render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Style())
+    figures = _render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Styles())
+    search = _render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Styles())
     run = _sweep_run()
     entry = Library().save(a_prompt(name="fox"))
     rows = (*entry_facts(Library().open(entry.id)).rows, *run_facts(run).rows)

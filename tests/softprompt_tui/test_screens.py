@@ -258,7 +258,7 @@ def test_hard_readout(width: int, height: int) -> None:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize(
     ("key", "name", "text"),
-    [("f1", "help", "struck-through"), ("f8", "settings", "restarts"), ("f3", "plot", "all steps")],
+    [("f1", "help", "struck-through"), ("f8", "settings", "restarts")],
 )
 def test_screens_over_the_panes(width: int, height: int, key: str, name: str, text: str) -> None:
     async def scene(d: Session) -> None:
@@ -266,6 +266,22 @@ def test_screens_over_the_panes(width: int, height: int, key: str, name: str, te
         await d.pilot.press(key)
         await d.shows(text)
         assert_screen(name, d)
+
+    run_scene(scene, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_whole_screen_plot(width: int, height: int) -> None:
+    save_entries()
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f3")
+        await d.shows("there is no curve to show yet")
+        await d.pilot.press("f4")
+        await d.until(lambda: len(d.app.main.detail.series.points) > 1)
+        await d.pilot.press("f3")
+        await d.shows("all steps")
+        assert_screen("plot", d)
 
     run_scene(scene, width, height)
 

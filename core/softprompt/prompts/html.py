@@ -122,8 +122,7 @@ def _curve(losses: Sequence[float]) -> str:
     points = [(step, loss) for step, loss in enumerate(losses, 1) if loss > 0 and math.isfinite(loss)]
     if len(points) < 2:
         return ""
-    kept = downsample(points, MAX_CURVE_POINTS)  # the lowest loss of each interval, which is rarely the first
-    drawn = [(step, math.log10(loss)) for step, loss in ([] if kept[0] == points[0] else points[:1]) + kept]
+    drawn = [(step, math.log10(loss)) for step, loss in downsample(points, MAX_CURVE_POINTS)]
     low, high = min(loss for _, loss in drawn), max(loss for _, loss in drawn)
     first, last = drawn[0][0], drawn[-1][0]
     width, height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
