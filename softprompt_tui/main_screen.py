@@ -30,6 +30,7 @@ from softprompt_tui.controllers.runs import RunsController
 from softprompt_tui.controllers.sweep import SweepController
 from softprompt_tui.controllers.transfer import TransferController
 from softprompt_tui.messages import OnEntry, OnRun
+from softprompt_tui.rendering.curve import is_plottable
 from softprompt_tui.rendering.devices import describe_load
 from softprompt_tui.rendering.failure import failure_title
 from softprompt_tui.rendering.numbers import format_number
@@ -560,7 +561,7 @@ class MainScreen(Screen[None]):
             self.remove_class("-reading")  # on a narrow terminal, the readout hides the pane while it has the focus
             self.set_focus(self.loss)  # its keys say what to do
             return
-        if len(detail.series.points) < MIN_PLOT_POINTS:
+        if sum(is_plottable(*point[:2]) for point in detail.series.points) < MIN_PLOT_POINTS:
             self.context.show_status("there is no curve to show yet")
             return
         self._plot = PlotScreen(detail.title, detail.series, detail.curve_names, detail.measure)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from textual.color import Color
 from textual.widgets import Input
@@ -272,12 +273,13 @@ def test_screens_over_the_panes(width: int, height: int, key: str, name: str, te
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_the_whole_screen_plot(width: int, height: int) -> None:
-    save_entries()
+    losses = np.geomspace(0.7, 0.002, 300, dtype=np.float32)
 
     async def scene(d: Session) -> None:
         await d.pilot.press("f3")
         await d.shows("there is no curve to show yet")
-        await d.pilot.press("f4")
+        Library().save(a_prompt(name="fox", losses=losses, similarities=1 - losses))
+        d.app.main.library_pane.reload()
         await d.until(lambda: len(d.app.main.detail.series.points) > 1)
         await d.pilot.press("f3")
         await d.shows("all steps")
