@@ -77,12 +77,13 @@ def test_pull_prints_its_progress_and_the_path_as_lines_of_json(hub: Hub, home: 
 def test_the_list_says_what_is_on_disk_and_can_have_only_that(hub: Hub, home: Path) -> None:
     assert [line.split()[0] for line in run("--on-disk").stdout.splitlines()] == ["model", "mini"]
     run("pull", MODEL)
-    heading, mini, model = run("--on-disk").stdout.splitlines()
+    heading, mini, *models = run("--on-disk").stdout.splitlines()
     assert heading.endswith("here")
     assert "built in, " in mini
-    assert model.split()[0] == MODEL
-    assert re.search(r"on disk, \d+ k?B$", model)
-    assert [each["name"] for each in json.loads(run("vitb32", "--on-disk", "--json").stdout)] == [MODEL]
+    assert MODEL in [model.split()[0] for model in models]  # others are in the same files
+    assert all(re.search(r"on disk, [\d.]+ [kM]?B", model) for model in models)
+    described = json.loads(run("--on-disk", "--json").stdout)
+    assert [model["name"] for model in described] == ["mini", *(model.split()[0] for model in models)]
     assert "no model on disk matches 'siglip'" in run("siglip", "--on-disk").stderr
 
 
