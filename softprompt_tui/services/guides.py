@@ -50,7 +50,7 @@ SYNONYMS = {
     "resume": ("continue", "goes on"),
     "blend": ("mix",),
     "interpolate": ("mix",),
-    "colors": ("colour",),
+    "color": ("colour",),
     "shortcut": ("key",),
     "automatic1111": ("a1111",),
     "webui": ("automatic1111",),
@@ -195,7 +195,7 @@ def _forms(word: str) -> Iterator[str]:
     if singular != word:
         yield singular
     for key, others in SYNONYMS.items():
-        if singular.startswith(key) and singular.removeprefix(key) in ("", "s", "ed", "ing", "ion"):
+        if singular.startswith(key) and singular.removeprefix(key) in ("", "d", "ed", "ing", "ion"):
             yield from others
 
 
@@ -235,7 +235,7 @@ def search_guides(text: str) -> list[Passage]:
     ranked = _rank(text)
     complete = [passage for _, passage in ranked if passage.has_all_words]
     others = ranked[len(complete) :]
-    close = [passage for score, passage in others if score >= MIN_SHARE * max(score for score, _ in others)]
+    close = [passage for score, passage in others if score >= MIN_SHARE * others[0][0]]
     return complete + close[: max(0, MIN_FOUND - len(complete))]
 
 

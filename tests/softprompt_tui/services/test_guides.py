@@ -119,4 +119,6 @@ def test_words_and_their_synonyms_match_beginnings() -> None:
     assert tags.match("tag") and tags.match("tagged") and not tags.match("stag")  # noqa: PT018
     (drops,) = query_patterns("disconnected")
     assert drops.search("over ssh")
+    (colors,) = query_patterns("colors")
+    assert colors.search("few colours")
     assert len(query_patterns("the")) == 1
