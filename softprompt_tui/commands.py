@@ -28,6 +28,7 @@ def commands(main: MainScreen) -> Iterable[SystemCommand]:
         yield SystemCommand(f"Go to {name}", key, partial(main.action_pane, name))
     yield SystemCommand("Show the full curve", "F3", main.action_plot)
     yield SystemCommand("All training settings", "F8", main.action_more)
+    yield SystemCommand("Explain the pane and its keys", "F1", main.action_help)
     yield SystemCommand("Explain the words on the screen", "?", main.action_words)
     yield SystemCommand("Models: choose, pull, delete", "ctrl+o", main.action_models)
     yield SystemCommand("Guides", "read and search them; d in the help", main.action_guides)

@@ -757,7 +757,8 @@ class MainScreen(Screen[None]):
     def action_help(self) -> None:
         from softprompt_tui.screens.help import HelpScreen, focused_pane
 
-        self.app.push_screen(HelpScreen(focused_pane(self.focused)))
+        pane = focused_pane(self.focused)
+        self.app.push_screen(HelpScreen("trash" if pane == "library" and self.library_pane.shows_trash else pane))
 
     def action_words(self) -> None:
         from softprompt_tui.screens.help import focused_pane

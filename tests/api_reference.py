@@ -20,6 +20,7 @@ from tests.softprompt.api.test_public_names import INTERNAL
 
 HEADING = "\n# Reference\n"
 WIDTH = 100
+_SPACE_IN_CODE = "\0"
 SECTIONS = {
     "Load a model": ("load_encoder", "list_models", "TextEncoder", "ModelInfo"),
     "Train": ("train", "iter_train", "train_batch", "iter_batch", "sweep", "port"),
@@ -287,9 +288,11 @@ def _prose(body: str, label: str) -> Iterator[str]:
 
 
 def _fill(text: str, first: str, other: str) -> str:
+    """Wrap text between words, but not inside code, so that a search shows code whole."""
+    whole = re.sub(r"`[^`]+`", lambda match: match[0].replace(" ", _SPACE_IN_CODE), text)
     return textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
-    )
+        whole, WIDTH, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
+    ).replace(_SPACE_IN_CODE, " ")
 
 
 def updated_page(page: str) -> str:

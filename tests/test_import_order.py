@@ -30,6 +30,7 @@ LAYERS = {
         ("api",),
     ),
     "softprompt_tui": (
+        ("terminal_output",),
         ("rendering", "state", "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report"),
         ("services",),
         ("widgets", "app_context"),
@@ -45,8 +46,8 @@ LAYERS = {
 FLAT = {
     "softprompt": {"argument_types", "arguments", "errors", "config", "text_states"},
     "softprompt_tui": {
-        "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report", "app_context",
-        "main_screen", "commands", "app", "terminal", "__main__",
+        "messages", "bindings", "themes", "input_queue", "terminal_input", "terminal_output", "crash_report",
+        "app_context", "main_screen", "commands", "app", "terminal", "__main__",
     },
 }  # fmt: skip
 # the only import of the interface by the command line

@@ -38,10 +38,10 @@ def test_the_sizes_come_before_anything_is_installed() -> None:
     assert install.index("1.2 GB") < install.index("5.6 GB") < install.index("```bash")
 
 
-def test_the_uses_are_ten_lines() -> None:
+def test_the_uses_are_eleven_lines() -> None:
     (block,) = re.findall(r"## Use\n\n```bash\n(.*?)```", README, re.DOTALL)
     lines = block.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert all(line.startswith("softprompt-tui") for line in lines)
 
 

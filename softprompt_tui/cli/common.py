@@ -95,9 +95,10 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(_print_error(message, code))
 
 
-def narrate(message: str) -> None:
-    """Print one line for people on stderr."""
-    click.echo(sanitize(message), err=True)
+def narrate(*lines: str) -> None:
+    """Print lines for people on stderr. A line break inside one of them is shown as ␊, because it may be a user's."""
+    for line in lines:
+        click.echo(sanitize(line), err=True)
 
 
 class Narrator(logging.Handler):

@@ -19,7 +19,7 @@ from textual.worker import get_current_worker
 
 from softprompt_tui.rendering.markdown import render_lines
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.services.guides import GUIDES, Passage, Section, fold, read_sections, search_guides
+from softprompt_tui.services.guides import GUIDES, Passage, Section, fold, query_patterns, read_sections, search_guides
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
@@ -80,7 +80,7 @@ class GuideText(ScrollView, can_focus=True):
     def show(self, guide: str, target: Section | None = None, words: str = "") -> None:
         """Show a guide from its beginning, or from a section, with the found words marked."""
         self.guide, self._target = guide, target
-        self._words = [re.compile(rf"(?<!\w){re.escape(word)}") for word in fold(words).split()]
+        self._words = query_patterns(words)
         self.border_title, self.border_subtitle = guide, GUIDES[guide]
         self._render_again()
 

@@ -166,6 +166,18 @@ PANE_HELP["plot"] = (
     PANE_HELP["loss"][0],
     (("z", "zoom in on the last steps"), ("s", "switch between loss and 1 - similarity"), ("escape F3", "go back")),
 )
+PANE_HELP["trash"] = (
+    "What you have deleted from the library. It stays here until you purge it with `softprompt-tui purge NAME`.",
+    (
+        ("R enter", "restore the entry, or all marked ones"),
+        ("space", "mark it; escape removes all marks"),
+        ("u", "undo the last deletion"),
+        ("/", "search as you type; escape ends the search"),
+        ("o", "change the sort order"),
+        ("j k g G", "down, up, first, last; page up and page down work too"),
+        ("T escape", "show the library again"),
+    ),
+)
 PANE_GUIDES = {
     "settings": "choosing-tokens",
     "export": "image-programs",
@@ -174,6 +186,7 @@ PANE_GUIDES = {
     "loss": "first-steps",
     "readout": "first-steps",
     "library": "library-files",
+    "trash": "library-files",
     "compose": "composing",
     "runs": "worker",
     "sweep": "choosing-tokens",

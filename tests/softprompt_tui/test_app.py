@@ -830,6 +830,19 @@ def test_help_belongs_to_the_focused_pane() -> None:
         await d.shows("Library", "search as you type")
         await d.pilot.press("escape", "f2", "f1")
         await d.shows("struck", "through")
+        await d.pilot.press("escape", "f4", "T", "f1")
+        await d.shows("Trash", "purge", "show the library again")
+
+    run_scene(scene)
+
+
+def test_the_palette_explains_the_pane_where_the_terminal_keeps_f1() -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4", "ctrl+p")
+        await d.pilot.press(*"Explain the pane")
+        await d.shows("Explain the pane and its keys")
+        await d.pilot.press("enter")
+        await d.shows("Library", "search as you type")
 
     run_scene(scene)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import closing
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from softprompt.library import Library
 
 OnProgress = Callable[[BatchProgress], bool | None]
+log = logging.getLogger(__name__)
 
 
 @checked(settings=TrainSettings, renamed={"places": "row_limit"})
@@ -54,7 +56,8 @@ def train_batch(
 
     Args:
         source: a list of texts or of mappings (a prompt, its settings, name, model and tags), the path of a text, CSV
-            or JSON Lines file, or a binary stream.
+            or JSON Lines file, or a binary stream. Tags in a file are not used, because caption files have other tags
+            there; a warning in the log names such columns.
         config: settings for rows that do not set their own; `settings` override its fields.
         library: by default the user's library.
         out: a file that gets one line of JSON per result. Prompts that already have a line there are left out.
@@ -63,7 +66,7 @@ def train_batch(
         format: "text", "csv" or "jsonl"; by default detected.
         column: the column or key that holds the prompt.
         model: the model where a row does not name one.
-        tags: tags for every saved soft prompt.
+        tags: tags for every saved soft prompt, besides those of its mapping.
         plain: remove image-program syntax, such as weights and LoRA tags, from every prompt.
         progress: show a progress bar.
 
@@ -146,6 +149,10 @@ def _results(
     def run() -> Generator[Result, None, None]:
         batch = closing(Batch(source, defaults, format=format, column=column))
         with batch as prompts, ProgressBar(progress, "training", "prompt") as bar:
+            if prompts.unused:
+                log.warning("not used: %s", ", ".join(prompts.unused))
+            for note in prompts.notes:
+                log.warning("%s", note)
 
             def show(now: BatchProgress) -> bool:
                 bar.show(now.done, now.total, rate=f"{now.prompts_per_second:.2f}/s", failed=str(now.failed))

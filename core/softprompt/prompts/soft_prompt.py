@@ -368,11 +368,13 @@ class SoftPrompt(ComparedByValue):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the training curve with matplotlib: the loss on a log scale, and the similarity.
 
+        `prompt.plot().figure.savefig("curve.png")` saves the picture.
+
         Args:
             ax: the axes to draw on, by default those of a new figure.
 
         Raises:
-            MissingPackage: matplotlib is not installed.
+            MissingPackage: matplotlib is not installed; `pip install matplotlib` installs it.
         """
         return optional_packages.plot_curve(ax, self.name or self.hard_prompt, self.losses, self.similarities)
 

@@ -52,7 +52,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
     metavar="N",
     help="Train this many rows (prompts times restarts) at once. By default, as many as fit into memory.",
 )
-@click.option("--tag", "tags", multiple=True, help="Tag the saved soft prompts. Repeatable.")
+@click.option("--tag", "tags", multiple=True, help="Tag all saved soft prompts. Repeatable. FILE cannot set tags.")
 @plain_option
 @training_options
 @json_option
@@ -85,7 +85,8 @@ def batch(
 
     Other columns or keys set the name, the model or a setting of their row: tokens, steps, stop_at, rate, init,
     objective, against, contexts, family, hidden_share, project_norm, restarts, patience, seed, long. The options are
-    the defaults of all rows.
+    the defaults of all rows. Tags are not read from FILE, because caption files have other tags under that name:
+    --tag sets those of all rows, and `train_batch` in Python takes some for each.
 
     \b
     Examples:
@@ -94,10 +95,10 @@ def batch(
       softprompt-tui batch captions.tsv --column caption --together 64
       grep fox captions.txt | softprompt-tui batch - -k 2 | jq .similarity
 
-    Every finished prompt prints one line on standard output: JSON, or a table row on a terminal. After a kill or an
-    interrupt, the same command continues where it was and trains nothing twice; if you edit the file, it trains the
-    new prompts. Prompts that the library already has, even in the trash, are reported at once. A prompt that fails
-    prints its error, sets exit code 1, and is tried again next time.
+    Every finished prompt prints one line on standard output: JSON, or a table row on a terminal. With --out, the lines
+    go to that file instead. After a kill, an interrupt or a hangup, the same command continues where it was and trains
+    nothing twice; if you edit the file, it trains the new prompts. Prompts that the library already has, even in the
+    trash, are reported at once. A prompt that fails prints its error, sets exit code 1, and is tried again next time.
     """  # fmt: skip
     from softprompt.batches import Batch, Defaults
     from softprompt.prompts.syntax import describe_syntax

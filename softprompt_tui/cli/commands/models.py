@@ -49,13 +49,15 @@ class QueryGroup(click.Group):
 def models() -> None:
     """List the built-in model and open_clip's models. QUERY narrows the list: vitl14 finds ViT-L-14.
 
-    "not supported" marks models that cannot be used. --json prints one JSON document. `pull NAME` downloads a model,
-    `delete NAME` deletes it from the disk.
+    "not supported" marks models that cannot be used. The column "here" says what is on disk, and how large it is;
+    --on-disk lists only those models. --json prints one JSON document. `pull NAME` downloads a model, `delete NAME`
+    deletes it from the disk.
 
     \b
     Examples:
       softprompt-tui models
       softprompt-tui models vitl14 openai
+      softprompt-tui models --on-disk
       softprompt-tui models pull ViT-B-32-quickgelu/openai
       softprompt-tui models delete ViT-B-32-quickgelu/openai
     """
@@ -63,20 +65,25 @@ def models() -> None:
 
 @models.command("find", hidden=True)
 @click.argument("query", nargs=-1)
+@click.option("--on-disk", is_flag=True, help="List only what is on disk: mini, models and unfinished downloads.")
 @json_option
-def find(query: tuple[str, ...], as_json: bool) -> None:
+def find(query: tuple[str, ...], on_disk: bool, as_json: bool) -> None:
     """List the models that match every word of QUERY, with the size of their text encoder."""
     from softprompt.encoders.hub_cache import describe, scan
 
     if not is_cached():
         narrate("reading open_clip's list of models (once, a few seconds) …")
     matches = find_by_words(list_models(), query, lambda info: f"{info.name} {_programs(info)}")
+    if on_disk:
+        states = scan(matches)
+        matches = [info for info in matches if states[info.name].path or states[info.name].partial_bytes]
     if as_json:
         print_json(describe(matches))
     elif not matches:
-        narrate(f"no model matches {' '.join(query)!r}. `softprompt-tui models` lists all.")
+        place = " on disk" if on_disk else ""
+        narrate(f"no model{place} matches {' '.join(query)!r}. `softprompt-tui models` lists all.")
     else:
-        headings = ("model", "width", "layers", "context", "parameters", "read by", "")
+        headings = ("model", "width", "layers", "context", "parameters", "read by", "here")
         states = scan(matches)
         print_table(headings, [_row(info, states[info.name]) for info in matches], right=(1, 2, 3, 4))
 
@@ -85,7 +92,7 @@ def _row(info: ModelInfo, state: DiskState) -> tuple[str, ...]:
     if info.refused:
         return (info.name, "-", "-", "-", "-", "", "not supported")
     notes = [
-        "built in" if info.name == MINI else f"on disk, {format_bytes(state.bytes)}" if state.path else "",
+        f"{'built in' if info.name == MINI else 'on disk'}, {format_bytes(state.bytes)}" if state.path else "",
         f"unfinished download, {format_bytes(state.partial_bytes)}" if state.partial_bytes else "",
         "needs transformers" if info.tokenizer and find_spec("transformers") is None else "",
     ]

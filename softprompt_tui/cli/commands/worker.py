@@ -55,13 +55,15 @@ def status(as_json: bool) -> None:
     if as_json:
         print_json(reply)
         return
-    print_line("worker", f"process {reply['pid']}, version {reply['version']}, {reply['clients'] - 1} other clients")
+    others = reply["clients"] - 1
+    clients = f"{others} other client{'s' * (others != 1)}"
+    print_line("worker", f"process {reply['pid']}, version {reply['version']}, {clients}")
     if client.making_way:
         print_line(
             "older", "than this program. It ends when its run is done, and the next command starts the new version"
         )
     print_line("training", reply["running"] or "nothing")
-    print_line("waiting", f"{reply['queued']} runs, {reply['paused']} paused")
+    print_line("waiting", f"{reply['queued']} run{'s' * (reply['queued'] != 1)}, {reply['paused']} paused")
     print_line("loaded", ", ".join(reply["models"]) or "no model")
     print_line("data", reply["home"])
     print_line("socket", reply["socket"])

@@ -313,6 +313,14 @@ def test_every_prompt_is_trained_and_saved_with_its_own_settings(home: Path) -> 
     assert batch_files(home) == []
 
 
+def test_columns_that_are_not_used_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "captions.csv"
+    file.write_text(f"prompt,tags,url\n{PROMPTS[0]},1girl solo,x\n", encoding="utf-8")
+    (result,) = train_batch(file, SHORT, tags="lot")
+    assert "not used: tags, url" in caplog.messages
+    assert Library().open(result.id).tags == ("lot",)
+
+
 def test_failed_prompt_gives_a_result_and_other_prompts_are_trained() -> None:
     bad = [
         "",

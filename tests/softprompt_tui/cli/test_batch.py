@@ -86,7 +86,7 @@ def test_csv_from_standard_input_sets_options_for_each_prompt(
     assert (result.returncode, result.stdout) == (0, "")
     assert "not used: url" in result.stderr
     records = {record["line"]: record for record in map(json.loads, out.read_text().splitlines())}
-    assert (records[2]["tokens"], records[3]["tokens"]) == (1, 10)
+    assert (records[2]["tokens"], records[3]["tokens"]) == (1, 3)
     assert Library().open(records[2]["id"]).prompt.config["contexts"] == []
 
 

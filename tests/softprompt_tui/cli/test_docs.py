@@ -22,6 +22,7 @@ def test_without_a_topic_it_lists_all_guides_with_a_line_each(run: Run) -> None:
     _, *rows = done.stdout.splitlines()
     assert [row.split(maxsplit=1) for row in rows] == [[name, about] for name, about in GUIDES.items()]
     assert "docs TOPIC" in done.stderr
+    assert "␊" not in done.stderr
 
 
 def test_a_piped_guide_is_its_markdown(run: Run) -> None:
@@ -46,10 +47,20 @@ def test_an_unknown_topic_gives_the_nearest_names(name: str, hint: str, run: Run
     assert "docs --search" in done.stderr
 
 
-def test_two_topics_are_an_error_that_offers_the_search(run: Run) -> None:
+def test_words_without_a_topic_are_an_error_that_offers_the_search(run: Run) -> None:
     done = run("docs", "out", "of", "memory")
     assert done.returncode == 2
     assert "softprompt-tui docs --search out of memory" in done.stderr
+
+
+def test_words_after_a_topic_show_one_section(run: Run) -> None:
+    done = run("docs", "trouble", "out", "of", "mem")
+    assert done.stdout.startswith("## Out of memory\n")
+    assert done.stdout.count("\n## ") == 0
+    found = json.loads(run("docs", "trouble", "out", "of", "mem", "--json").stdout)
+    assert (found["topic"], found["heading"]) == ("troubleshooting", "Out of memory")
+    assert found["text"] == done.stdout.removesuffix("\n")
+    assert run("docs", "worker", "zzzz").returncode == 2
 
 
 def test_the_search_finds_sections_by_the_beginnings_of_words(run: Run) -> None:
@@ -58,6 +69,7 @@ def test_the_search_finds_sections_by_the_beginnings_of_words(run: Run) -> None:
     assert first == "troubleshooting: Out of memory"
     assert "memory" in excerpt
     assert done.returncode == 0
+    assert "`softprompt-tui docs troubleshooting OUT of mem`" in done.stderr
     assert run("docs", "--search", "nosuchword").stderr.startswith("no guide contains 'nosuchword'")
     assert run("docs", "--search").returncode == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -71,6 +72,19 @@ def test_pull_prints_its_progress_and_the_path_as_lines_of_json(hub: Hub, home: 
     assert Path(last["path"]).read_bytes() == WEIGHTS
     (described,) = json.loads(run("quickgelu/openai", "b32", "--json").stdout)
     assert (described["bytes"], described["partial_bytes"], described["on_disk"]) == (len(WEIGHTS), 0, True)
+
+
+def test_the_list_says_what_is_on_disk_and_can_have_only_that(hub: Hub, home: Path) -> None:
+    assert [line.split()[0] for line in run("--on-disk").stdout.splitlines()] == ["model", "mini"]
+    run("pull", MODEL)
+    heading, mini, *models = run("--on-disk").stdout.splitlines()
+    assert heading.endswith("here")
+    assert "built in, " in mini
+    assert MODEL in [model.split()[0] for model in models]  # others are in the same files
+    assert all(re.search(r"on disk, [\d.]+ [kM]?B", model) for model in models)
+    described = json.loads(run("--on-disk", "--json").stdout)
+    assert [model["name"] for model in described] == ["mini", *(model.split()[0] for model in models)]
+    assert "no model on disk matches 'siglip'" in run("siglip", "--on-disk").stderr
 
 
 def test_an_interrupted_pull_keeps_its_part_and_the_next_goes_on(hub: Hub, home: Path) -> None:

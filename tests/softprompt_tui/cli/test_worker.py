@@ -74,6 +74,9 @@ def test_background_trainings_are_listed_attached_to_and_stopped(worker: Home, r
     process, master = start_on_terminal("attach", first_id[:8])
     screen = read_until(master, r"┤[^/]*\d+/50000  loss \d[^\n]* left")
     assert re.search("[\u2801-\u28ff]", screen)  # the curve
+    status = run("worker", "status").stdout
+    assert "1 other client\n" in status
+    assert "1 run, 0 paused" in status
     process.send_signal(signal.SIGINT)
     assert "detached; the training goes on" in read_until(master, "detached[^\n]*\n")
     assert process.wait() == 0
