@@ -153,6 +153,8 @@ class FakeWorker:
             case p.Curve():
                 return {"run": request.run, "points": self.runs[request.run].points}
             case p.Similarity():
+                if any("[nobody]" in text for text in request.texts):
+                    Library().find("nobody")  # raises EntryNotFound, as the real worker does
                 is_composition = ["[" in text.replace("\\[", "") for text in request.texts]
                 references = [
                     {

@@ -310,6 +310,8 @@ def _convert_errors() -> Iterator[None]:
     """Turn errors caused by a malformed reply into WorkerError."""
     try:
         yield
+    except SoftPromptError:  # the worker's answer; some of these are KeyErrors and TypeErrors too
+        raise
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise WorkerError(
             f"cannot read the worker's reply ({error!r}): the versions differ. Update softprompt-tui and restart the "

@@ -956,7 +956,10 @@ def test_training_a_composition_needs_a_known_soft_prompt_and_a_new_name() -> No
 
     async def scene(d: Session) -> None:
         d.app.settings.more = {"objective": "mixed", "share": "0.4"}
-        await d.pilot.press("f5", *"[nobody] x", "escape", "ctrl+s")
+        await d.pilot.press("f5", *"[nobody] x", "escape")
+        await d.shows("no soft prompt is named 'nobody'")
+        assert "reply" not in d.text()
+        await d.pilot.press("ctrl+s")
         await d.shows("no soft prompt is named")
         assert not d.worker.runs
         d.app.main.compose_pane.query_one("#composition", Input).value = "[fox] at night"
