@@ -31,8 +31,9 @@ async def fail(d: Session, error: str = NOT_FOUND, error_kind: str = "ModelUnava
     run = await d.train()
     d.worker.begin(run)
     if step:
+        d.worker.report(run, step // 2, loss=0.9)
         d.worker.report(run, step)
-        await d.shows(f"step {step} of 300")
+        await d.shows(f"{step}/300")
     d.worker.end(run, error=error, error_kind=error_kind)
     await d.until(lambda: d.app.runs.by_id[run].state == "failed")
     return run

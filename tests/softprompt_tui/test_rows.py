@@ -51,7 +51,7 @@ def test_a_tag_filters_the_list_until_escape() -> None:
         await d.shows("all entries", "#people   2", "#animal   1")
         await d.pilot.press("down", "enter")
         await d.until(lambda: table.total == 2)
-        await d.shows("2 #people", "escape all")
+        await d.shows("2 #people", "esc all")
         await d.pilot.press("slash", *"candle", "enter")
         await d.until(lambda: table.total == 1)
         await d.pilot.press("escape")  # first the search

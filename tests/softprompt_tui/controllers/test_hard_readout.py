@@ -38,8 +38,9 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
         d.app.settings.more = {"hard": "4", "words": "ascii", "block": "sunrise | dusk"}
         await select_entry(d)
         await d.shows("soft    0.9971", "as text 0.8000", "hard    -", "none yet: x searches")
-        await d.pilot.press("f9", "y")
-        await d.shows("there is no hard readout to copy")
+        await d.pilot.press("f9")
+        await d.shows("x Hard readout")
+        assert "Copy it" not in d.text()  # there is none yet
         await d.pilot.press("x")
         await d.until(lambda: d.worker.runs)
         (run,) = d.worker.runs
@@ -171,7 +172,7 @@ def test_a_training_that_searches_at_its_end_shows_the_search_and_keeps_its_curv
 def test_no_search_starts_if_nothing_is_shown() -> None:
     async def scene(d: Session) -> None:
         await d.pilot.press("f9", "x")
-        await d.shows("no entry is shown")
+        assert "x Hard readout" not in d.text().splitlines()[-1]
         await d.pilot.press("f6", "x", "f4", "x", "Y")
         assert not submit_requests(d)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from textual.command import CommandPalette
 
@@ -19,7 +20,8 @@ def last_line(d: Session) -> str:
 
 
 def test_shows_the_keys_of_the_focused_pane_and_the_global_ones() -> None:
-    Library().save(a_prompt(name="fox"))
+    losses = np.geomspace(0.7, 0.002, 30, dtype=np.float32)
+    Library().save(a_prompt(name="fox", losses=losses, similarities=1 - losses))
 
     async def scene(d: Session) -> None:
         await d.until(lambda: "^t Train" in last_line(d))
