@@ -85,6 +85,14 @@ class ChatTemplate:
         self.has_system_turn = with_system is not None
         self._with_system = with_system or Frame(self._plain.before, SEPARATOR, self._plain.after)
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id in the template's own text, or -1 if it has none."""
+        texts = [
+            text for frame in (self._with_system, self._plain) for text in (frame.before, frame.between, frame.after)
+        ]
+        return max((i for text in texts for i in self._tokenizer.encode(text)), default=-1)
+
     def encode(self, user: str, system: str = "") -> ChatIds:
         """Return the ids of a chat. Without a system text, there is no system turn, or the template's own one.
 
@@ -118,8 +126,9 @@ class ChatTemplate:
         user = self._check("user's text", user)
         if placement == "start":
             ids = self._tokenizer.encode(self._plain.before + user + self._plain.after)
-            start = int(ids[:1] == [self._tokenizer.role_id("bos_token")])  # the start token stays the first
-            return ids[:start], ids[start:]
+            start = self._tokenizer.start  # it stays in front, where the template prints it
+            at = len(start) if ids[: len(start)] == list(start) else 0
+            return ids[:at], ids[at:]
         if placement == "system":
             sides = (self._with_system.before, self._with_system.between + user + self._with_system.after)
         else:

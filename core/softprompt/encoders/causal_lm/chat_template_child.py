@@ -18,7 +18,7 @@ MAX_LENGTH = 200_000  # characters of a rendered chat
 # everything that jinja2 would import while it renders, or while it reports an error
 PRELOADED_MODULES = (
     "jinja2.sandbox", "jinja2.ext", "jinja2.debug", "jinja2._identifier", "encodings.unicode_escape", "encodings.ascii",
-    "encodings.latin_1", "json.encoder",
+    "encodings.latin_1", "json.encoder", "unicodedata",
 )  # fmt: skip
 DATE = "26 Jul 2024"  # Llama 3's own default: the same template gives the same tokens on every day
 
@@ -79,12 +79,17 @@ def _environment() -> Any:
     return environment
 
 
-def main() -> None:
-    request = json.loads(sys.stdin.buffer.read())
+def lock_down() -> None:
+    """Import everything that rendering needs, then give up the right to open files and start processes."""
     limit_child(MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
     for module in PRELOADED_MODULES:  # close_child prevents opening files, and so imports
         importlib.import_module(module)
     close_child()
+
+
+def main() -> None:
+    lock_down()
+    request = json.loads(sys.stdin.buffer.read())
     sys.stdout.buffer.write(json.dumps(render(request)).encode())
     sys.stdout.buffer.flush()
 

@@ -50,7 +50,7 @@ def convert_gguf(path: Path, on_stage: OnStage) -> Path:
     folder = parent / f"{path.stem[:80]}-{digest}"
     if folder.is_dir():
         return folder
-    check_packages("transformers", "gguf")
+    check_packages("transformers", "gguf", "accelerate")  # transformers reads GGUF only with accelerate
     _remove_stale(parent)
     partial = parent / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
     try:

@@ -36,7 +36,6 @@ from softprompt.system.threads import spin_limited
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from softprompt.encoders.base import OnStage
     from softprompt.encoders.causal_lm.model import CausalLM
@@ -82,13 +81,8 @@ def load_causal_lm(
     find_weights(folder)
     report("loading the tokenizer")
     tokenizer = load_tokenizer(folder.name, folder.path)
-    specials = tokenizer.special_tokens(read_end_ids(folder))
     report("reading the weights")
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    model, context = _load_weights(folder, dtype, torch_device, tokenizer, specials)
-    from softprompt.encoders.causal_lm.model import CausalLM
-
-    return CausalLM(folder.name, folder.path, model, tokenizer, specials, context)
+    return _load(folder, tokenizer, torch.bfloat16 if precision == "bfloat16" else torch.float32, torch_device)
 
 
 def _find_folder(source: str, on_progress: OnBytes | None, on_stage: OnStage) -> CausalLMFolder:
@@ -104,34 +98,32 @@ def _find_folder(source: str, on_progress: OnBytes | None, on_stage: OnStage) ->
     return check_folder(name, path)
 
 
-def _load_weights(
-    folder: CausalLMFolder,
-    dtype: torch.dtype,
-    device: torch.device,
-    tokenizer: CausalLMTokenizer,
-    specials: SpecialTokens,
-) -> tuple[nn.Module, int]:
-    """Return the model on its device, and its context length."""
+def _load(folder: CausalLMFolder, tokenizer: CausalLMTokenizer, dtype: torch.dtype, device: torch.device) -> CausalLM:
+    """Load the weights and return the model on its device. Checks everything that can be checked before it reads."""
     import torch
 
+    from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.torch_settings import neutral_torch
     from softprompt.encoders.unattended import silent_transformers, unattended
 
     try:
         # transformers builds the model without memory through a mode of torch, which neutral_torch switches off
-        with neutral_torch(), torch._C._EnableTorchFunction(), silent_transformers(), unattended():
-            model_class, config = _read_config(folder)
+        with (
+            neutral_torch(), torch._C._EnableTorchFunction(), torch.device("cpu"), silent_transformers(), unattended(),
+        ):  # fmt: skip
+            model_class, config, attention = _parse_config(folder)
             with torch.device("meta"):
                 empty = model_class(config)
             check_memory(folder.name, sum(weight.numel() for weight in empty.parameters()), dtype, device)
-            rows = int(empty.get_input_embeddings().weight.shape[0])
-            check_tokenizer_fits(folder.name, rows, config.max_position_embeddings, tokenizer, specials)
+            rows, context = int(empty.get_input_embeddings().weight.shape[0]), int(config.max_position_embeddings)
+            specials = tokenizer.special_tokens(read_end_ids(folder), rows)
+            check_tokenizer_fits(folder.name, rows, context, tokenizer, specials)
             model, info = model_class.from_pretrained(
-                str(folder.path), config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True,
+                str(folder.path), config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True,
+                local_files_only=True, trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
             _check_loaded(folder.name, info)
-            return model.to(device), int(config.max_position_embeddings)
+            return CausalLM(folder.name, folder.path, model.to(device), tokenizer, specials, context)
     except SoftPromptError:
         raise
     except torch.OutOfMemoryError as error:
@@ -149,25 +141,24 @@ def _load_weights(
         ) from error
 
 
-def _read_config(folder: CausalLMFolder) -> tuple[Any, Any]:
-    """Return the family's model class and the parsed configuration.
+def _parse_config(folder: CausalLMFolder) -> tuple[Any, Any, str]:
+    """Return the family's model class, the parsed configuration, and the name of the attention.
 
-    The attention is named here, because a configuration could name one that transformers downloads as code.
+    The configuration must not choose the attention: transformers downloads and runs `attn_implementation: "owner/name"`.
     """
     import transformers
 
     suffix = "LMHeadModel" if folder.family == "GPT2" else "ForCausalLM"
     model_class, config_class = (getattr(transformers, folder.family + end) for end in (suffix, "Config"))
     attention = "eager" if folder.family in EAGER_FAMILIES else "sdpa"
+    values = {key: value for key, value in folder.config.items() if "implementation" not in key and "kernel" not in key}
     try:
-        config = config_class.from_pretrained(
-            str(folder.path), local_files_only=True, trust_remote_code=False, attn_implementation=attention
-        )
+        config = config_class.from_dict(values, attn_implementation=attention)
     except Exception as error:  # a setting of the wrong type
         raise causal_lm_refused(
             folder.name, f"its config.json is invalid ({describe_error_with_type(error)})", "Copy the model again"
         ) from error
-    return model_class, config
+    return model_class, config, attention
 
 
 def check_memory(name: str, parameters: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -191,7 +182,7 @@ def check_tokenizer_fits(
     name: str, rows: int, context: int, tokenizer: CausalLMTokenizer, specials: SpecialTokens
 ) -> None:
     """Raise ModelRefused if the model has too few token embeddings or positions for its tokenizer."""
-    largest = max(tokenizer.largest_id, *specials.start, *specials.end, specials.pad)
+    largest = max(len(tokenizer) - 1, *specials.start, *specials.end)
     if largest >= rows:
         raise causal_lm_refused(
             name,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from softprompt.encoders.base import SpecialTokens, check_fingerprint
 from softprompt.encoders.causal_lm.chat_template import ChatTemplate, load_chat_template
+from softprompt.encoders.causal_lm.folder import causal_lm_refused
 from softprompt.encoders.causal_lm.tokenizer import CausalLMTokenizer
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import PromptError
@@ -149,7 +150,14 @@ class CausalLM:
     @cached_property
     def chat_template(self) -> ChatTemplate:
         """The model's chat template. Raises ModelRefused if it has none, or one that cannot be used."""
-        return load_chat_template(self.name, self.folder, self.tokenizer)
+        template = load_chat_template(self.name, self.folder, self.tokenizer)
+        if (largest := template.largest_id) >= (rows := len(self._table.weight)):
+            raise causal_lm_refused(
+                self.name,
+                f"its chat template has the token {largest:,}, but there are {rows:,} token embeddings",
+                "Use the template that belongs to the model",
+            )
+        return template
 
     @neutral_torch()
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class CausalLMTokenizer:
 
     Attributes:
         roles: the text of the special tokens that the configuration names, by role, such as `bos_token`.
+        start: the ids that the tokenizer puts in front of every text.
     """  # implements encoders.base.PromptTokenizer
 
     def __init__(self, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
@@ -44,15 +45,10 @@ class CausalLMTokenizer:
         self.reserved_ids = self.special_ids - unknown
         self._ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
         self._length = max((i for i in self._ids if i not in self.reserved_ids), default=-1) + 1
-        self._adds_start = config.get("add_bos_token")
+        self.start = self._find_start(config.get("add_bos_token"))
 
     def __len__(self) -> int:
         return self._length
-
-    @property
-    def largest_id(self) -> int:
-        """The largest id of the vocabulary, special tokens included, or -1 if it is empty."""
-        return self._ids[-1] if self._ids else -1
 
     @cached_property
     def ordinary_ids(self) -> list[int]:
@@ -65,19 +61,25 @@ class CausalLMTokenizer:
         token: int | None = None if text is None else self._tokenizer.token_to_id(text)
         return token
 
-    def special_tokens(self, end_ids: Iterable[int]) -> SpecialTokens:
-        """Return the tokens that start a text, `end_ids` with the tokenizer's own end token, and the padding token."""
-        bos, eos, pad = (self.role_id(role) for role in ROLES[:3])
-        start: tuple[int, ...]
-        if isinstance(self._adds_start, bool):  # transformers replaces the tokenizer's template by this setting
-            start = () if bos is None or not self._adds_start else (bos,)
-        else:
-            start = self._template_start()
-        end = tuple(dict.fromkeys([*end_ids, *([] if eos is None else [eos])]))
-        return SpecialTokens(start, end, pad if pad is not None else end[0] if end else 0)
+    def special_tokens(self, end_ids: Iterable[int], rows: int) -> SpecialTokens:
+        """Return the tokens that start a text, `end_ids` with the tokenizer's own end token, and the padding token.
 
-    def _template_start(self) -> tuple[int, ...]:
-        """Return the special tokens that tokenizer.json's own template puts in front of a text."""
+        Args:
+            rows: number of the model's token embeddings. Many tokenizers have a padding token without an embedding.
+        """
+        eos, pad = self.role_id("eos_token"), self.role_id("pad_token")
+        end = tuple(dict.fromkeys([*end_ids, *([] if eos is None else [eos])]))
+        return SpecialTokens(self.start, end, pad if pad is not None and pad < rows else end[0] if end else 0)
+
+    def _find_start(self, adds_start: object) -> tuple[int, ...]:
+        """Return the ids that the tokenizer puts in front of every text.
+
+        Args:
+            adds_start: the setting add_bos_token. transformers replaces tokenizer.json's own template by it.
+        """
+        if isinstance(adds_start, bool):
+            bos = self.role_id("bos_token")
+            return (bos,) if adds_start and bos is not None else ()
         plain, full = self.encode("a"), list(self._tokenizer.encode("a").ids)
         for at in range(len(full) - len(plain) + 1):
             if full[at : at + len(plain)] == plain:
