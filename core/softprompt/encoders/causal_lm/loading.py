@@ -144,7 +144,7 @@ def _load(folder: CausalLMFolder, tokenizer: CausalLMTokenizer, dtype: torch.dty
 def _parse_config(folder: CausalLMFolder) -> tuple[Any, Any, str]:
     """Return the family's model class, the parsed configuration, and the name of the attention.
 
-    The configuration must not choose the attention: transformers downloads and runs `attn_implementation: "owner/name"`.
+    The configuration must not choose it: transformers downloads and runs code for `attn_implementation: "owner/name"`.
     """
     import transformers
 

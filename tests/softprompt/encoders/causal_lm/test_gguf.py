@@ -22,8 +22,9 @@ from tests.softprompt.encoders.causal_lm.tiny_models import save_model
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "model.layers": "blk",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "model.layers": "blk",
 }  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def test_files_beside_it_are_not_read(file: Path, tmp_path: Path) -> None:
 
 def test_another_architecture_is_refused(file: Path, llama: Path, tmp_path: Path) -> None:
     write_gguf(pytest.importorskip("gguf"), llama, tmp_path / "a.gguf", "falcon")
-    with pytest.raises(ModelRefused, match="its architecture is 'falcon'. Supported: llama"):
+    with pytest.raises(ModelRefused, match=r"its architecture is 'falcon'. Supported: llama"):
         convert_gguf(tmp_path / "a.gguf", lambda _stage: None)
 
 
@@ -144,7 +145,7 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="is not a GGUF file"):
         load_causal_lm(tmp_path / "a.gguf", "cpu")
     (tmp_path / "folder.gguf").mkdir()
-    with pytest.raises(ModelUnavailable, match="is not a regular file|Is a directory"):
+    with pytest.raises(ModelUnavailable, match=r"is not a regular file|Is a directory"):
         load_causal_lm(tmp_path / "folder.gguf", "cpu")
 
 

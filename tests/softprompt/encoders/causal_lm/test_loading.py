@@ -75,19 +75,19 @@ NORM = "model.norm.weight"
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (remove("config.json"), ModelUnavailable, "is not a language model: config.json cannot be read.*save_pretrained"),
+        (remove("config.json"), ModelUnavailable, "is not a language model: config.json cannot be read.*save_p"),
         (write("config.json", "{"), ModelUnavailable, "config.json cannot be read"),
         (write("config.json", "[]"), ModelUnavailable, "it is not a JSON object"),
         (change("config.json", model_type="mamba"), ModelRefused, f"'mamba'. Supported: {', '.join(FAMILIES)}"),
         (change("config.json", model_type=None), ModelRefused, "Supported: llama"),
         (change("config.json", auto_map={"AutoModel": "evil.py"}), ModelRefused, r"config.json refers to Python code"),
         (change("tokenizer_config.json", auto_map={"a": "b"}), ModelRefused, r"tokenizer_config.json refers to Python"),
-        (change("config.json", quantization_config={"bits": 4}), ModelRefused, r"quantized.*Choose the version in float"),
+        (change("config.json", quantization_config={"bits": 4}), ModelRefused, "quantized.*Choose the version in"),
         (write("adapter_config.json", "{}"), ModelRefused, "an adapter of another model.*Merge"),
         (only_pickle, ModelRefused, r"only weights are a pickle \(pytorch_model.bin\)"),
         (remove("model.safetensors"), ModelUnavailable, "has no weights. Add model.safetensors"),
         (write("model.safetensors", "x" * 100), ModelUnavailable, "may be damaged or incomplete"),
-        (change("config.json", num_hidden_layers=10**9), ModelRefused, "num_hidden_layers = 1000000000. It must be 1 to"),
+        (change("config.json", num_hidden_layers=10**9), ModelRefused, "layers = 1000000000. It must be 1 to"),
         (change("config.json", hidden_size="32"), ModelRefused, "hidden_size = '32'"),
         (change("config.json", rms_norm_eps="much"), ModelRefused, "its config.json is invalid"),
         (change("config.json", intermediate_size=64), ModelRefused, "shape"),
@@ -145,7 +145,7 @@ def test_weights_may_lie_in_several_files(folder: Path) -> None:
         load_causal_lm(folder, "cpu")
     for bad in ("../part-0.safetensors", "part-0.bin", 3):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": bad}}))
-        with pytest.raises(ModelUnavailable, match="must name .safetensors files of the same folder"):
+        with pytest.raises(ModelUnavailable, match=r"must name .safetensors files of the same folder"):
             load_causal_lm(folder, "cpu")
 
 
