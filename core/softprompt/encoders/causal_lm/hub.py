@@ -1,5 +1,7 @@
-"""Download a causal language model from the Hugging Face hub: `hf:OWNER/NAME`. Small files first, so that a model that
-cannot be used is refused before gigabytes arrive."""
+"""Download a causal language model from the Hugging Face hub: `hf:OWNER/NAME`.
+
+Small files come first, so that a model that cannot be used is refused before gigabytes arrive.
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from softprompt.encoders.causal_lm.tokenizer import CausalLMTokenizer, load_toke
 from softprompt.encoders.devices import pick_device
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import (
+    ModelRefused,
     ModelUnavailable,
     SoftPromptError,
     describe_error,
@@ -112,8 +113,7 @@ def _load(folder: CausalLMFolder, tokenizer: CausalLMTokenizer, dtype: torch.dty
             neutral_torch(), torch._C._EnableTorchFunction(), torch.device("cpu"), silent_transformers(), unattended(),
         ):  # fmt: skip
             model_class, config, attention = _parse_config(folder)
-            with torch.device("meta"):
-                empty = model_class(config)
+            empty = _build_empty(folder.name, model_class, config)
             check_memory(folder.name, sum(weight.numel() for weight in empty.parameters()), dtype, device)
             rows, context = int(empty.get_input_embeddings().weight.shape[0]), int(config.max_position_embeddings)
             specials = tokenizer.special_tokens(read_end_ids(folder), rows)
@@ -155,10 +155,24 @@ def _parse_config(folder: CausalLMFolder) -> tuple[Any, Any, str]:
     try:
         config = config_class.from_dict(values, attn_implementation=attention)
     except Exception as error:  # a setting of the wrong type
-        raise causal_lm_refused(
-            folder.name, f"its config.json is invalid ({describe_error_with_type(error)})", "Copy the model again"
-        ) from error
+        raise _invalid_config(folder.name, error) from error
     return model_class, config, attention
+
+
+def _build_empty(name: str, model_class: Any, config: Any) -> Any:
+    """Return a model without weights, which takes no memory."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except Exception as error:  # an unknown activation, a width that the heads do not divide
+        raise _invalid_config(name, error) from error
+
+
+def _invalid_config(name: str, error: Exception) -> ModelRefused:
+    reason = f"its config.json is invalid ({describe_error_with_type(error)})"
+    return causal_lm_refused(name, reason, "Copy the model again")
 
 
 def check_memory(name: str, parameters: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -189,8 +203,6 @@ def check_tokenizer_fits(
             f"it has {rows:,} token embeddings, but its tokenizer or configuration has the id {largest:,}",
             "Use the tokenizer that belongs to the model",
         )
-    if not tokenizer.ordinary_ids:
-        raise causal_lm_refused(name, "its tokenizer has no ordinary tokens", "Copy the model again")
     if context < len(specials.start) + 2:
         raise causal_lm_refused(
             name, f"its context of {context} tokens leaves no room for a prompt", "Use a larger one"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softprompt.encoders.base import SpecialTokens, check_fingerprint
 from softprompt.encoders.causal_lm.chat_template import ChatTemplate, load_chat_template
@@ -22,6 +22,7 @@ from softprompt.encoders.causal_lm.tokenizer import CausalLMTokenizer
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import PromptError
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.prompts.tensors import MAX_TOKENS
 from softprompt.prompts.visible_text import short_repr
 
 EMBED_ROWS = 8192  # rows of the token table that become float32 at a time; a table can have gigabytes
@@ -43,7 +44,7 @@ class CausalLM:
         self,
         name: str,
         folder: Path,
-        model: nn.Module,
+        model: Any,  # a causal model of transformers, which has no types
         tokenizer: CausalLMTokenizer,
         specials: SpecialTokens,
         context: int,
@@ -53,20 +54,22 @@ class CausalLM:
         self.tokenizer = tokenizer
         self.specials = specials
         self.context = context
-        self._model: Any = model.eval().requires_grad_(False)
-        # transformers 5 renames the argument that takes the key-value cache
+        self._model = model.eval().requires_grad_(False)
+        # newer versions of transformers rename the argument that takes the key-value cache
         parameters = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
+
+        # Newer versions scale Gemma's embeddings in the embedding module, older ones in the forward. Soft tokens are
+        # saved with the scale, so that they mean the same in every version.
+        is_scaled = not self._model.config.model_type.startswith("gemma") or hasattr(self._table, "embed_scale")
+        self._scale = 1.0 if is_scaled else self.width**0.5
 
     def __repr__(self) -> str:
         return short_repr("CausalLM", self.name, device=self.device_label, width=self.width, context=self.context)
 
     @property
     def _table(self) -> Any:
-        """The embedding module. Its output is what the model accepts as `inputs_embeds`.
-
-        transformers' Gemma scales its embeddings in this module, and OPT projects them after it.
-        """
+        """The embedding module. OPT projects its output to a larger width, after it has been `inputs_embeds`."""
         return self._model.get_input_embeddings()
 
     @property
@@ -92,8 +95,11 @@ class CausalLM:
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Largest number of tokens, hard or soft, that leaves room for the start tokens and one token of an answer."""
-        return self.context - len(self.specials.start) - 1
+        """Largest number of tokens, hard or soft, that leaves room for the start tokens and one token of an answer.
+
+        A soft prompt's file has a limit too.
+        """
+        return min(MAX_TOKENS, self.context - len(self.specials.start) - 1)
 
     @cached_property
     @neutral_torch()
@@ -163,7 +169,11 @@ class CausalLM:
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Return the token embeddings (…, w) of `ids` (…) as the model's forward expects them, in float32."""
         embeddings: Tensor = self._table(torch.as_tensor(ids, dtype=torch.long, device=self.device))
-        return embeddings.float()
+        return embeddings.float() * self._scale
+
+    def _inputs(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings as this version of transformers accepts them."""
+        return (embeddings / self._scale).to(self.device, self.dtype)
 
     def logits(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
         """Return the logits of the next token after each position, in float32. Gradients reach the embeddings.
@@ -178,7 +188,7 @@ class CausalLM:
             (B, P, v), or (B, T, v).
         """
         logits: Tensor = self._model(
-            inputs_embeds=embeddings.to(self.dtype),
+            inputs_embeds=self._inputs(embeddings),
             use_cache=False,
             logits_to_keep=0 if positions is None else positions,
         ).logits
@@ -220,7 +230,7 @@ class CausalLM:
     def _next_token(self, embeddings: Tensor, cache: Any) -> int:
         """Return the most likely token after `embeddings` (T, w), and extend the key-value cache by them."""
         logits = self._model(
-            inputs_embeds=embeddings.to(self.device, self.dtype).unsqueeze(0),
+            inputs_embeds=self._inputs(embeddings).unsqueeze(0),
             use_cache=True,
             logits_to_keep=1,
             **{self._cache_name: cache},

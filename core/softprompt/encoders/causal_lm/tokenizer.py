@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.encoders.base import SpecialTokens
-from softprompt.encoders.causal_lm.folder import TOKENIZER_CONFIG_FILE
+from softprompt.encoders.causal_lm.folder import TOKENIZER_CONFIG_FILE, causal_lm_refused
 from softprompt.encoders.model_folder import read_json
-from softprompt.errors import ModelUnavailable, PromptError, describe_error_with_type, model_not_supported
+from softprompt.encoders.unattended import silent_transformers, unattended
+from softprompt.errors import ModelRefused, ModelUnavailable, PromptError, describe_error_with_type
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -133,24 +134,35 @@ def load_tokenizer(name: str, folder: Path) -> CausalLMTokenizer:
         ModelUnavailable: there is no tokenizer, or it is broken.
         ModelRefused: it is not one of the tokenizers library.
     """
-    config = read_tokenizer_config(folder)
     try:
-        if (folder / TOKENIZER_FILE).is_file():
-            from tokenizers import Tokenizer
-
-            return CausalLMTokenizer(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), config)
-        from transformers import AutoTokenizer
-
-        from softprompt.encoders.unattended import unattended
-
-        with unattended():
-            loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        tokenizer = _read_tokenizer(name, folder)
+        if not tokenizer.ordinary_ids:  # what transformers gives for a folder without a tokenizer
+            raise ValueError("it has no tokens")
+    except ModelRefused:
+        raise
     except Exception as error:  # the tokenizers library raises plain Exception, and transformers errors of any type
         raise ModelUnavailable(
             f"the tokenizer of {name} cannot be loaded: {describe_error_with_type(error)}. Put a {TOKENIZER_FILE} into "
             f"{folder}."
         ) from error
+    return tokenizer
+
+
+def _read_tokenizer(name: str, folder: Path) -> CausalLMTokenizer:
+    config = read_tokenizer_config(folder)
+    if (folder / TOKENIZER_FILE).is_file():
+        from tokenizers import Tokenizer
+
+        return CausalLMTokenizer(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), config)
+    from transformers import AutoTokenizer
+
+    with silent_transformers(), unattended():
+        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
-        raise model_not_supported(name, f"its tokenizer, {type(loaded).__name__}, has no {TOKENIZER_FILE}")
+        raise causal_lm_refused(
+            name,
+            f"its tokenizer, {type(loaded).__name__}, is not one of the tokenizers library",
+            f"Choose a version of the model with {TOKENIZER_FILE}",
+        )
     return CausalLMTokenizer(backend, {role: getattr(loaded, role, None) for role in ROLES} | config)

@@ -89,7 +89,7 @@ NORM = "model.norm.weight"
         (write("model.safetensors", "x" * 100), ModelUnavailable, "may be damaged or incomplete"),
         (change("config.json", num_hidden_layers=10**9), ModelRefused, "layers = 1000000000. It must be 1 to"),
         (change("config.json", hidden_size="32"), ModelRefused, "hidden_size = '32'"),
-        (change("config.json", rms_norm_eps="much"), ModelRefused, "its config.json is invalid"),
+        (change("config.json", hidden_act="nonsense"), ModelRefused, "its config.json is invalid"),
         (change("config.json", intermediate_size=64), ModelRefused, "shape"),
         (change("config.json", num_hidden_layers=3), ModelRefused, "its weights lack model.layers.2"),
         (change("config.json", num_hidden_layers=1), ModelRefused, "has no place for model.layers.1"),
