@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from softprompt.errors import PromptError, check_text, too_many_tokens
+from softprompt.errors import ConfigError, PromptError, check_text, how_to_assign_model, too_many_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -155,3 +155,27 @@ def check_token_count(model: FrozenModel, tokens: int) -> None:
     """Raise ConfigError if the model has no room for this many soft tokens."""
     if tokens > model.max_prompt_tokens:
         raise too_many_tokens(tokens, model.name, model.max_prompt_tokens)
+
+
+def check_fingerprint(prompt: SoftPrompt, model_name: str, fingerprint: str, width: int) -> None:
+    """Check that a soft prompt was trained on the model with this name, fingerprint of its weights, and width.
+
+    Raises:
+        ConfigError: it was trained on another model or on other weights, or its model is unknown.
+    """
+    name, model = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
+    if prompt.model_fingerprint == fingerprint:
+        if (prompt_width := prompt.vectors.shape[1]) != width:
+            raise ConfigError(f"{name} has vectors of width {prompt_width}, but {model_name} has width {width}")
+        return
+    if not prompt.model_fingerprint:
+        assign = how_to_assign_model(f"'{name}'")
+        raise ConfigError(
+            f"the model of {name} is unknown. Its width is {prompt.vectors.shape[1]}. Assign a model of this width "
+            f"with {assign}."
+        )
+    if prompt.model == model_name:
+        raise ConfigError(
+            f"{name} was trained on different weights of {model} than those here ({fingerprint}). Train it again."
+        )
+    raise ConfigError(f"{name} belongs to {model}, but the model here is {model_name} ({fingerprint}). Train it again.")

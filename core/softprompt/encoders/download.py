@@ -49,6 +49,19 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
         ModelRefused: this version cannot run the model.
         ModelUnavailable: the download failed, or this user has no access to the weights.
     """
+    path = fetch_if_present(info, on_progress)
+    if path is None:
+        raise ModelUnavailable(
+            f"{info.name} is unavailable: {info.repository} on the hub contains none of {', '.join(info.files)}"
+        )
+    return path
+
+
+def fetch_if_present(info: ModelInfo, on_progress: OnBytes | None = None) -> Path | None:
+    """Return the path of a model's file, downloading it if necessary, or None if its repository has no such file.
+
+    Raises the errors of `fetch`.
+    """
     if info.refused:
         raise model_not_supported(info.name, info.refused)
     path = info.weights_path
@@ -75,9 +88,7 @@ def fetch(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
             raise ModelUnavailable(f"{info.name} is unavailable: the hub has no {info.repository}{hint}") from error
         except HfHubHTTPError as error:
             raise _status_error(info, error.response.status_code) from error
-    raise ModelUnavailable(
-        f"{info.name} is unavailable: {info.repository} on the hub contains none of {', '.join(info.files)}"
-    )
+    return None
 
 
 def _cannot_download(info: ModelInfo, reason: str) -> ModelUnavailable:

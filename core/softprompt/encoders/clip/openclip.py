@@ -10,13 +10,10 @@ open_clip function that this module calls. open_clip 4 removes `load_openai_mode
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -41,6 +38,7 @@ from softprompt.encoders.model_folder import (
     read_folder,
     unsafe_pickle,
 )
+from softprompt.encoders.unattended import unattended
 from softprompt.errors import (
     ModelUnavailable,
     SoftPromptError,
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # largest difference from open_clip in any component of the unit embedding, in float32
 INSTALL_HINT = "pip install transformers"
-UNSAFE_LOAD_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def extract_tower(name: str, model: nn.Module) -> TextTransformer:
@@ -253,24 +250,6 @@ def _check_special_tokens(tokens: object) -> None:
         raise ValueError(
             f"additional_special_tokens is {shorten(repr(tokens))}; it must be a list of words such as <mask>"
         )
-
-
-@contextmanager
-def unattended() -> Iterator[None]:
-    """Context manager that keeps libraries from prompting the user: stdin is empty and stdout is discarded.
-
-    Some transformers tokenizers load further tokenizers without passing on `trust_remote_code=False`, and would prompt.
-    The environment variable that makes torch run code in pickles has no effect inside the context.
-    """
-    stdin, sys.stdin = sys.stdin, io.StringIO()
-    variable = os.environ.pop(UNSAFE_LOAD_VARIABLE, None)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        sys.stdin = stdin
-        if variable is not None:
-            os.environ[UNSAFE_LOAD_VARIABLE] = variable
 
 
 def check_tokenizer_fits(

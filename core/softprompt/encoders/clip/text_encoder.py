@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from softprompt.arguments import checked
 from softprompt.config import check_precision
-from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, encode_prompt
+from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, check_fingerprint, encode_prompt
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.transformer import TextTransformer
 from softprompt.encoders.devices import pick_device
 from softprompt.encoders.torch_settings import neutral_torch
-from softprompt.errors import ConfigError, how_to_assign_model, tokens_do_not_fit
+from softprompt.errors import tokens_do_not_fit
 from softprompt.prompts.html import show_figures
 from softprompt.prompts.visible_text import short_repr
 
@@ -152,25 +152,7 @@ class TextEncoder:
 
     def check_compatible(self, prompt: SoftPrompt) -> None:
         """Raise ConfigError if a soft prompt was trained on a different model or on different weights."""
-        name, model = prompt.name or "the soft prompt", f"{prompt.model} ({prompt.model_fingerprint})"
-        if prompt.model_fingerprint == self.fingerprint:
-            if (width := prompt.vectors.shape[1]) != self.width:
-                raise ConfigError(f"{name} has vectors of width {width}, but {self.name} has width {self.width}")
-            return
-        if not prompt.model_fingerprint:
-            assign = how_to_assign_model(f"'{name}'")
-            raise ConfigError(
-                f"the model of {name} is unknown. Its width is {prompt.vectors.shape[1]}. Assign a model of this width "
-                f"with {assign}."
-            )
-        if prompt.model == self.name:
-            raise ConfigError(
-                f"{name} was trained on different weights of {model} than those here ({self.fingerprint}). Train it "
-                "again."
-            )
-        raise ConfigError(
-            f"{name} belongs to {model}, but the model here is {self.name} ({self.fingerprint}). Train it again."
-        )
+        check_fingerprint(prompt, self.name, self.fingerprint, self.width)
 
     @checked
     def tokenize(self, text: str) -> list[int]:

@@ -9,24 +9,18 @@ import hashlib
 import json
 import math
 import os
-import select
 import stat
 import struct
-import subprocess
-import sys
-import threading
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-import softprompt
 from softprompt.errors import FileRefused, without_stop
 from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.prompts.soft_prompt import Array
 from softprompt.prompts.tensors import MAX_TENSOR_BYTES, MAX_TOKENS, MAX_VALUES, MAX_VECTORS, MAX_WIDTH
+from softprompt.system.child_process import run_child
 
 TIMEOUT_SECONDS = 9.0  # for one file
 MAX_HEAD_BYTES, MAX_EXTRA_TENSOR_BYTES = 32 << 20, 64 << 20  # limits on the child's answer: its JSON, its other tensors
@@ -90,47 +84,13 @@ def _read_regular_file(path: Path) -> bytes:
 
 def _run_child(is_folder: bool, parts: dict[str, bytes]) -> bytes:
     """Return the child's answer. Raises FileRefused if there is none."""
-    command = [sys.executable, "-P", "-m", "softprompt.formats.readers.sandbox_child"]
-    environment = {"PYTHONPATH": str(Path(softprompt.__file__).parents[1])}  # only this package's path
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/"
-    )
-    assert process.stdin
-    assert process.stdout
-    sender = threading.Thread(target=_send_parts, args=(process.stdin, is_folder, parts), daemon=True)
-    try:
-        sender.start()
-        raw = _read_answer(process.stdout, time.monotonic() + TIMEOUT_SECONDS)
-        if not raw:
-            raise FileRefused("reading it took too much memory or time for a soft prompt")
-        return raw
-    finally:
-        process.kill()
-        process.wait()
-        sender.join()
-        process.stdout.close()
-
-
-def _send_parts(pipe: IO[bytes], is_folder: bool, parts: dict[str, bytes]) -> None:
     sizes = [[name, len(raw)] for name, raw in parts.items()]
-    with suppress(BrokenPipeError), pipe:  # the child may have exited already
-        pipe.write(json.dumps({"folder": is_folder, "parts": sizes}).encode() + b"\n")
-        for raw in parts.values():
-            pipe.write(raw)
-
-
-def _read_answer(pipe: IO[bytes], deadline: float) -> bytes:
-    """Return everything that the child writes, or nothing if it exceeds the deadline or the size limit."""
+    head = json.dumps({"folder": is_folder, "parts": sizes}).encode() + b"\n"
     max_bytes = 8 + MAX_HEAD_BYTES + 4 * MAX_VALUES + MAX_EXTRA_TENSOR_BYTES
-    raw = bytearray()
-    while len(raw) <= max_bytes and (remaining := deadline - time.monotonic()) > 0:
-        ready, _, _ = select.select([pipe], [], [], remaining)
-        if ready:
-            chunk = os.read(pipe.fileno(), 1 << 20)
-            if not chunk:
-                return bytes(raw)
-            raw += chunk
-    return b""
+    raw = run_child("softprompt.formats.readers.sandbox_child", (head, *parts.values()), TIMEOUT_SECONDS, max_bytes)
+    if not raw:
+        raise FileRefused("reading it took too much memory or time for a soft prompt")
+    return raw
 
 
 def _parse_answer(raw: bytes, sha256: str) -> ParsedFile:

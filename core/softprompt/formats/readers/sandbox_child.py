@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import struct
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from softprompt.system.child_process import close_child, limit_child
 
 if TYPE_CHECKING:
     from softprompt.formats.readers.parsed_file import ParsedFile
@@ -28,12 +28,6 @@ PRELOADED_MODULES = (
         "utf_8", "utf_8_sig", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be",
     )),
 )  # fmt: skip
-
-
-def set_limit(kind: int, maximum: int) -> None:
-    """Lower a limit permanently. Skips limits that the system does not support, as on macOS."""
-    with suppress(ValueError, OSError):
-        resource.setrlimit(kind, (maximum, maximum))
 
 
 def answer(is_folder: bool, parts: dict[str, bytes]) -> tuple[dict[str, Any], list[Any]]:
@@ -73,15 +67,11 @@ def _shapes(arrays: dict[str, Array]) -> list[list[Any]]:
 
 def lock_down() -> None:
     """Import everything that parsing needs, then give up the right to open files and start processes."""
-    set_limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
-    set_limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
-    set_limit(resource.RLIMIT_FSIZE, 0)
-    set_limit(resource.RLIMIT_CORE, 0)
+    limit_child(MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one buffer per core could exceed the memory limit
-    for module in PRELOADED_MODULES:  # the last limit below prevents opening files, and so imports
+    for module in PRELOADED_MODULES:  # close_child prevents opening files, and so imports
         importlib.import_module(module)
-    set_limit(resource.RLIMIT_NPROC, 0)
-    set_limit(resource.RLIMIT_NOFILE, 3)  # stdin, stdout and stderr are open already
+    close_child()
 
 
 def reply(is_folder: bool, parts: dict[str, bytes]) -> list[bytes | memoryview]:
