@@ -24,16 +24,13 @@ ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
-    Column(
-        "state",
-        10,
-        tone=lambda state: _TONES.get(state, ""),
-    ),
+    Column("state", 8, tone=lambda state: _TONES.get(state, "")),
     Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
-    Column("step", 9, right=True, from_width=42),
-    Column("similar", 7, right=True),
+    # the name keeps at least 16 cells
+    Column("step", 9, right=True, from_width=51),
+    Column("similar", 7, right=True, from_width=41),
     Column("age", 6, right=True, from_width=58),
-    Column("name or prompt", 0),
+    Column("name", 0, cut_middle=True),
 )
 ACTIONS = {
     "s": (OnRun.STOP, "Stop"),
