@@ -297,9 +297,7 @@ class LibraryController:
         offered = list(counts.items())[:MAX_TAGS_OFFERED]
         digits = max(len(f"{count:,}") for _, count in offered)
         widest = min(MAX_TAG_CELLS, max(cell_len(tag) for tag, _ in offered))
-        labels = {
-            f"#{tag}{' ' * (widest - cell_len(tag))}   {count:>{digits},}": tag for tag, count in offered
-        }
+        labels = {f"#{tag}{' ' * (widest - cell_len(tag))}   {count:>{digits},}": tag for tag, count in offered}
         label = await self.context.ask(ChoiceScreen("Show only entries with a tag", [ALL, *labels], "Cancel"))
         if label:
             self.context.post(TagChosen(labels.get(label, "")))

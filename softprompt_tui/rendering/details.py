@@ -173,7 +173,9 @@ def _differences(fields: Mapping[str, tuple[object, object]], a: Entry, b: Entry
         if key == "name" or (setting != key and setting in fields):  # the title has it, or another row
             continue
         if key == "hidden":
-            first, second = (dict(describe_hidden_states(entry.prompt)).get(HIDDEN_STATE_LABEL, "-") for entry in (a, b))
+            first, second = (
+                dict(describe_hidden_states(entry.prompt)).get(HIDDEN_STATE_LABEL, "-") for entry in (a, b)
+            )
         else:
             first, second = (_format_field(key, value) for value in values)
         label = DIFFERENCE_LABELS.get(key) or f"{setting}{' setting' * (setting != key)}"
