@@ -235,8 +235,9 @@ def test_a_column_takes_at_most_its_share_and_a_row_can_be_dim() -> None:
         table.fill(0, [Row("a", ("portrait-1", "x")), Row("b", ("river", "y"), is_dim=True)])
         await d.until(lambda: table.row_width > 40)
         assert table.render_line(1).text.rstrip() == " portr…-1 x"
-        colors = [table.render_line(2)._segments[0].style, table.rich_style]
-        assert colors[0].color == table.get_component_rich_style("table--detail").color != colors[1].color
+        dim = table.get_component_rich_style("table--detail").color
+        style = table.render_line(2)._segments[0].style
+        assert style and style.color == dim != table.rich_style.color
 
     run_scene(scene)
 
