@@ -237,7 +237,8 @@ def test_a_column_takes_at_most_its_share_and_a_row_can_be_dim() -> None:
         assert table.render_line(1).text.rstrip() == " portr…-1 x"
         dim = table.get_component_rich_style("table--detail").color
         style = table.render_line(2)._segments[0].style
-        assert style and style.color == dim != table.rich_style.color
+        assert style
+        assert style.color == dim != table.rich_style.color
 
     run_scene(scene)
 
