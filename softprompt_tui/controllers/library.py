@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from rich.cells import cell_len
+
 from softprompt.errors import EntryChanged, EntryNotFound, PromptError, SoftPromptError
 from softprompt_tui.messages import (
     CompositionTextAdded,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ALL, MAX_TAGS_OFFERED = "all entries", 200
+MAX_TAG_CELLS = 40  # a longer tag moves its count to the right
 # actions that change the library
 CHANGING_ACTIONS = (
     OnEntry.RENAME,
@@ -291,8 +294,11 @@ class LibraryController:
         if not counts:
             self.context.show_status("no soft prompt has a tag; t sets tags")
             return
-        labels = {f"#{tag}   {count:,}": tag for tag, count in list(counts.items())[:MAX_TAGS_OFFERED]}
-        label = await self.context.ask(ChoiceScreen("Show only entries with a tag", [ALL, *labels], "cancel"))
+        offered = list(counts.items())[:MAX_TAGS_OFFERED]
+        digits = max(len(f"{count:,}") for _, count in offered)
+        widest = min(MAX_TAG_CELLS, max(cell_len(tag) for tag, _ in offered))
+        labels = {f"#{tag}{' ' * (widest - cell_len(tag))}   {count:>{digits},}": tag for tag, count in offered}
+        label = await self.context.ask(ChoiceScreen("Show only entries with a tag", [ALL, *labels], "Cancel"))
         if label:
             self.context.post(TagChosen(labels.get(label, "")))
 

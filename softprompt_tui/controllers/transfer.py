@@ -147,7 +147,7 @@ class TransferController:
             ChoiceScreen(
                 f"The file does not name the text encoder of {sanitize(name)}. These models have width {width}:",
                 candidates,
-                "not now; i in the library asks again",
+                "Not now; i in the library asks again",
             )
         )
         if not model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import (
+    HIDDEN_STATE_LABEL,
     STOP_REASONS,
     UNKNOWN,
     describe_hidden_states,
@@ -24,6 +26,24 @@ from softprompt_tui.rendering.sanitize import sanitize
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt.prompts.results import HardReadout
+
+
+MAX_DIFFERENCE_LENGTH = 200  # characters of a value in a comparison
+# of fields in a comparison; the others are called as in the file
+DIFFERENCE_LABELS = {
+    "model_fingerprint": "weights",
+    "composed, worst": "worst composed",
+    "seconds": "trained for",
+    "stopped": "ended",
+    "readout_text": "readout",
+    "readout_similarity": "typed as text",
+    "device": "trained on",
+    "hidden": HIDDEN_STATE_LABEL,
+    "ancestry": "made from",
+    "hard": "hard readout",
+    "config: hidden_share": "share setting",
+    "config: project_norm": "norms setting",
+}
 
 
 class Facts(NamedTuple):
@@ -138,15 +158,62 @@ def render_comparison(a: Entry, b: Entry) -> Group:
             first = (Text(f"[v{i + 1}]", "dim"), Text(_word(words[0], i), "bold"), Text(f"{cosine:.3f}"))
             tokens.add_row(*first, Text(f"[v{nearest + 1}]", "dim"), Text(_word(words[1], nearest), "bold"))
     differences = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    differences.add_column("differs in", style="dim", max_width=16)
+    differences.add_column("differs in", style="dim", no_wrap=True)
     for title in ("first", "second"):
         differences.add_column(title, overflow="fold", ratio=1)
-    for key, (value_a, value_b) in diff.fields.items():
-        if key != "name":
-            differences.add_row(
-                Text(sanitize(key.removeprefix("config: "))), Text(_short(value_a)), Text(_short(value_b))
-            )
+    for label, *values in _differences(diff.fields, a, b):
+        differences.add_row(Text(sanitize(label)), *(Text(_cut(value, MAX_DIFFERENCE_LENGTH)) for value in values))
     return Group(head, tokens, Text(), differences)
+
+
+def _differences(fields: Mapping[str, tuple[object, object]], a: Entry, b: Entry) -> Iterator[tuple[str, str, str]]:
+    """Yield the label and both values of every field that differs, as the details show them."""
+    for key, values in fields.items():
+        setting = key.removeprefix("config: ")
+        if key == "name" or (setting != key and setting in fields):  # the title has it, or another row
+            continue
+        if key == "hidden":
+            first, second = (
+                dict(describe_hidden_states(entry.prompt)).get(HIDDEN_STATE_LABEL, "-") for entry in (a, b)
+            )
+        else:
+            first, second = (_format_field(key, value) for value in values)
+        label = DIFFERENCE_LABELS.get(key) or f"{setting}{' setting' * (setting != key)}"
+        yield label.replace("_", " "), first, second
+
+
+def _format_field(key: str, value: object) -> str:
+    """Format a value of an entry for people. Nothing shows as "-"."""
+    if value in (None, "", [], {}):
+        return "-"
+    match key, value:
+        case "config: project_norm", bool():
+            return "held" if value else "free"
+        case "created", str():
+            return format_time(value)
+        case "seconds", float():
+            return f"{value:.1f} s"
+        case "stopped", str():
+            return STOP_REASONS.get(value, value)
+        case "hard", dict():
+            return f"{value.get('text', '')}; similarity {format_number(value.get('similarity'))}"
+        case "ancestry", list():
+            return "; ".join(f"{ancestor['relation']} {ancestor['name']}" for ancestor in value)
+        case "meanings", list():
+            return f"{len(value)}"
+    return _format_value(value)
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format_number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_format_value(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return " | ".join(map(_format_value, value))
+    return str(value)
 
 
 def _cut(text: str, max_length: int) -> str:
@@ -163,16 +230,6 @@ def format_time(time: str) -> str:
 
 def _word(words: list[str], i: int) -> str:
     return sanitize(words[i]) if i < len(words) else "-"
-
-
-def _short(value: object) -> str:
-    return (
-        "-"
-        if value in (None, "", [])
-        else format_number(value)
-        if isinstance(value, float)
-        else sanitize(str(value))[:200]
-    )
 
 
 PREPARING_SEARCH = "preparing: loading the model, listing typeable tokens"

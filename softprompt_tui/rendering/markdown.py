@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
+from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, TableElement
 from rich.segment import Segment
 from rich.style import StyleType
+from rich.table import Table
 from rich.theme import Theme
 
 INDENT = "  "
@@ -47,12 +48,25 @@ class _PlainCode(CodeBlock):
                 yield Segment.line()
 
 
+class _FoldedTable(TableElement):
+    """A table without lines around it. Long words wrap within their column instead of being cut."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            if isinstance(table, Table):
+                table.show_edge = False
+                for column in table.columns:
+                    column.overflow = "fold"
+            yield table
+
+
 class _Page(Markdown):
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
         "heading_open": _LeftHeading,
         "fence": _PlainCode,
         "code_block": _PlainCode,
+        "table_open": _FoldedTable,
     }
 
 

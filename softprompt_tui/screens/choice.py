@@ -22,7 +22,7 @@ class ChoiceScreen(ModalScreen[str]):
     """Offers a list of choices. Returns the chosen text, or "" on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "take", "Choose", key_display="enter", priority=True),
+        Binding("enter", "take", "OK", key_display="enter", priority=True),
         Binding("j", "move(1)", show=False),
         Binding("k", "move(-1)", show=False),
     ]

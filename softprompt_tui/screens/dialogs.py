@@ -83,8 +83,8 @@ class AskKey(ModalScreen[str]):
         super().__init__(classes="dialog")
         self.question = question
         for key, meaning in answers:
-            self._bindings.bind(key, f"dismiss('{key}')", meaning, key_display=key)
-        self._bindings.bind("escape", "dismiss('')", "cancel", key_display="esc")
+            self._bindings.bind(key, f"dismiss('{key}')", meaning[:1].upper() + meaning[1:], key_display=key)
+        self._bindings.bind("escape", "dismiss('')", "Cancel", key_display="esc")
 
     def compose(self) -> ComposeResult:
         with Vertical():

@@ -81,7 +81,7 @@ class GuideText(ScrollView, can_focus=True):
         """Show a guide from its beginning, or from a section, with the found words marked."""
         self.guide, self._target = guide, target
         self._words = query_patterns(words)
-        self.border_title, self.border_subtitle = guide, GUIDES[guide]
+        self.border_title = guide
         self._render_again()
 
     def on_mount(self) -> None:
@@ -109,7 +109,7 @@ class GuideText(ScrollView, can_focus=True):
                     return
                 lines += [[]] * bool(lines)
                 starts[section.line] = len(lines)
-                lines += render_lines(section.text, key[1] - 1, styles)
+                lines += render_lines(section.text, key[1] - 2, styles)  # a cell on each side
             self.app.call_from_thread(self._show_lines, key, lines, starts, keep_position)
 
         self.run_worker(render, thread=True, exclusive=True)
@@ -266,6 +266,7 @@ class DocsScreen(ModalScreen[None]):
 
     def _fill(self) -> None:
         wide = len(self.table.columns) > 1
+        self._show_about()
         if self._searched:
             rows = [
                 Row(str(i), (hit.section.guide, hit.section.heading) if wide else (hit.section.heading,))
@@ -295,6 +296,11 @@ class DocsScreen(ModalScreen[None]):
         elif self._hits:
             section = self._hits[cursor].section
             self.text.show(section.guide, section, self._searched)
+        self._show_about()
+
+    def _show_about(self) -> None:
+        """Say on the lower edge what the guide is about, unless the list does."""
+        self.text.border_subtitle = "" if self.table.columns is WIDE_TOPICS else GUIDES.get(self.text.guide, "")
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:

@@ -23,10 +23,11 @@ from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
 
+FITS = "fits"
 COLUMNS = (
     Column("for", 12),
     Column("file", 16, from_width=60),
-    Column("", 0, tone=lambda words: "good" if words.startswith("fits") else ""),
+    Column("width", 0, tone=lambda words: "good" if words.startswith(FITS) else ""),
 )
 
 PROGRAM = Field("for", "the program that is to read the file", "up and down choose", next(iter(PROGRAMS)))
@@ -97,7 +98,10 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         table = self.query_one(Table)
         names = list(PROGRAMS)
         table.reset(len(names), names.index(self.refused.to) if self.refused else None)
-        table.fill(0, [Row(name, (name, _file_type(name), _fit(name, self.width))) for name in PROGRAMS])
+        fits = {name: _fit(name, self.width) for name in PROGRAMS}
+        table.fill(
+            0, [Row(name, (name, _file_type(name), fit), is_dim=not fit.startswith(FITS)) for name, fit in fits.items()]
+        )
         table.focus()
 
     @on(Table.Moved)
@@ -131,8 +135,8 @@ def _fit(name: str, width: int) -> str:
     """Describe whether a program can use vectors of this width."""
     widths = PROGRAMS[name].widths
     if not widths:
-        return "fits any width"
+        return f"{FITS} any width"
     if width in widths:
-        return f"fits {KNOWN_ENCODERS[width].model.partition('/')[0]}"
+        return f"{FITS} {KNOWN_ENCODERS[width].model.partition('/')[0]}"
     *all_but_last, last = map(str, widths)
     return f"needs width {', '.join(all_but_last)} or {last}"

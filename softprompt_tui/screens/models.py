@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 LOADING = "Reading open_clip's list of models. The first time, this takes some seconds."
+MAX_NAME_WIDTH = 44  # cells; beyond it, the figures would be far from the name
 NO_MATCHES = "No model matches.\n\nescape ends the search."
 SEARCH_HINT = "/ searches for a name"
 SILENT_SECONDS = 5  # a pull that has received nothing for this long says so
 MAX_NOTICE_LINES = 7  # as in the style sheet
 REFRESH_SECONDS = 2.0  # another program can pull or delete models too
 ON_DISK, BUILT_IN, FAILED = "on disk", "built in", "failed"
-BAR_WIDTH, WIDE_BAR_WIDTH = 12, 30
+BAR_WIDTH, WIDE_BAR_WIDTH = 8, 30
 MAX_IN_USE_LENGTH = 32  # characters of a model's name in the lower edge
 
 
@@ -51,23 +52,24 @@ def _here_tone(cell: str) -> str:
     return "bad" if cell == FAILED else "going" if cell.endswith(("%", "s", "…")) else ""
 
 
-NARROW = (Column("model", 0), Column("size", 7, right=True), Column(" here", 13, tone=_here_tone))
+NARROW = (Column("model", 0, cut_middle=True), Column("size", 7, right=True), Column(" here", 13, tone=_here_tone))
 NORMAL = (
-    Column("model", 0),
+    Column("model", 0, cut_middle=True, max_width=MAX_NAME_WIDTH),
     Column("width", 5, right=True),
     Column("size", 7, right=True),
     Column(" here", 15, tone=_here_tone),
 )
 WIDE = (
-    Column("model", 0),
+    Column("model", MAX_NAME_WIDTH, cut_middle=True),
     Column("width", 5, right=True),
     Column("layers", 6, right=True),
     Column("context", 7, right=True),
     Column("text tower", 10, right=True, from_width=136),
     Column("size", 7, right=True),
-    Column(" here", 25, tone=_here_tone),
     Column("read by", 18),
+    Column(" here", 0, tone=_here_tone),
 )
+BAR_FROM_WIDTH = 120  # columns of the terminal, from which a row has room for the bar of a pull
 
 
 class ModelsScreen(ModalScreen[None]):
@@ -126,7 +128,7 @@ class ModelsScreen(ModalScreen[None]):
 
     def _resized(self) -> None:
         width = self.size.width
-        self.table.columns = NARROW if width < 72 else NORMAL if width < 110 else WIDE
+        self.table.columns = NARROW if width < 72 else NORMAL if width < 114 else WIDE
         self._list(self.table.current or self.chosen)
 
     @property
@@ -196,8 +198,8 @@ class ModelsScreen(ModalScreen[None]):
             f"{model.context}",
             f"{model.parameters / 1e6:.0f} M",
             size,
-            f" {self._here(model, pull)}",
             _programs(model),
+            f" {self._here(model, pull)}",
         )
 
     def _here(self, model: Model, pull: Pull | None) -> str:
@@ -215,7 +217,7 @@ class ModelsScreen(ModalScreen[None]):
                 return "checking …"
             left = pull.seconds_left()
             figures = f"{format_share(pull.share)}{f'  {format_duration(left)}' if left else ''}"
-            return f"{draw_bar(pull.share, BAR_WIDTH)} {figures}" if self.table.columns is WIDE else figures
+            return f"{draw_bar(pull.share, BAR_WIDTH)} {figures}" if self.size.width >= BAR_FROM_WIDTH else figures
         if model.is_built_in:
             return BUILT_IN
         if model.is_on_disk:
@@ -234,6 +236,7 @@ class ModelsScreen(ModalScreen[None]):
         self.query_one("#model-notice").display = bool(text)
         here = sum(model.is_on_disk for model in self._models)
         count = f"{len(self._found)} found" if self._search_text else f"{here} of {len(self._models)} on disk"
+        count = count if self._models else "loading"
         in_use = f"in use: {shorten(sanitize(self.chosen), MAX_IN_USE_LENGTH)}   " if self.chosen else ""
         self.query_one("#models").border_subtitle = escape_title(f"{in_use}{count}")
 

@@ -32,16 +32,13 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
         self.values = values
 
     def compose(self) -> ComposeResult:
-        with Vertical():
+        with Vertical() as dialog:
+            dialog.border_title = "All training settings"
             with VerticalScroll(can_focus=False):
                 for name, field in MORE_FIELDS.items():
                     with Horizontal(classes="fields"):
-                        label = Label(field.label)
-                        label.styles.width = 10
-                        yield label
-                        line = _input(field, strip_control_chars(self.values.get(name, field.default)), f"more-{name}")
-                        line.styles.width = 15
-                        yield line
+                        yield Label(field.label)
+                        yield _input(field, strip_control_chars(self.values.get(name, field.default)), f"more-{name}")
                         yield Label(field.meaning, classes="meaning")
             with Vertical(classes="footer"):
                 yield FieldHelp(id="meaning")

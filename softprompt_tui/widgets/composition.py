@@ -8,8 +8,8 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, Label, Static
 
 from softprompt.library import Library
 from softprompt_tui.messages import CompositionChanged, CompositionTrainRequested
@@ -30,7 +30,7 @@ class ComposePane(Vertical):
     """The composition, a text to compare it with, and their similarities."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "keep", "Save", tooltip="Train one soft prompt for the whole composition")
+        Binding("ctrl+s", "keep", "Train this", tooltip="Train one soft prompt for the whole composition")
     ]
 
     def __init__(self, library: Library, composition: str) -> None:
@@ -38,8 +38,12 @@ class ComposePane(Vertical):
         self._library, self._initial = library, composition
 
     def compose(self) -> ComposeResult:
-        yield NameCompletion(self._library, self._initial)
-        yield LineInput(id="against", placeholder="a text to compare with")
+        with Horizontal(classes="fields"):
+            yield Label("text")
+            yield NameCompletion(self._library, self._initial)
+        with Horizontal(classes="fields"):
+            yield Label("against")
+            yield LineInput(id="against", placeholder="a text to compare with")
         yield Static(HINT, id="composed", markup=False)
 
     def on_mount(self) -> None:

@@ -33,11 +33,13 @@ class Row(NamedTuple):
         key: identifies the row.
         cells: one text per column.
         details: one text per column of the row's second line, where the table has room for one.
+        is_dim: whether the row is of no use at present.
     """
 
     key: str
     cells: Sequence[str]
     details: Sequence[str] = ()
+    is_dim: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Column:
 
     Attributes:
         width: in cells; 0 means the remaining space.
+        max_width: at most so much of the remaining space; 0 means all of it.
         from_width: minimum table width, in cells, at which the column is shown.
         tone: returns the color of a cell: "good", "going", "bad", or "".
         cut_middle: whether a long text loses its middle instead of its end.
@@ -57,6 +60,7 @@ class Column:
     from_width: int = 0
     tone: Callable[[str], str] | None = None
     cut_middle: bool = False
+    max_width: int = 0
 
 
 class Table(ScrollView, can_focus=True):
@@ -256,7 +260,7 @@ class Table(ScrollView, can_focus=True):
             )
         if row % PAGE_ROWS >= len(rows):
             return Strip.blank(width, base)
-        key, cells, details = rows[row % PAGE_ROWS]
+        key, cells, details, is_dim = rows[row % PAGE_ROWS]
         style = base
         if key in self.marked:
             style += self.get_component_rich_style("table--mark", partial=True)
@@ -266,6 +270,8 @@ class Table(ScrollView, can_focus=True):
             if row != self.cursor:
                 style += self.get_component_rich_style("table--detail")
             return self._strip(self.details, details, style, "  ")
+        if is_dim and row != self.cursor:
+            style += self.get_component_rich_style("table--detail")
         has_tones = row != self.cursor and key not in self.marked
         mark = CHOSEN_MARK if key in self.marked else SHOWN_MARK if key == self._shown else " "
         return self._strip(self.columns, cells, style, mark, has_tones)
@@ -286,7 +292,8 @@ class Table(ScrollView, can_focus=True):
         rest = max(0, self.row_width - cell_len(mark) - fixed)
         segments, text = [], mark
         for column, cell in visible:
-            fitted = _fit(sanitize(cell), column.width or rest, column.right, column.cut_middle)
+            width = column.width or min(rest, column.max_width or rest)
+            fitted = fit_cell(sanitize(cell), width, column.right, column.cut_middle)
             tone = column.tone(cell) if has_tones and column.tone else ""
             if tone:
                 segments += [
@@ -346,7 +353,8 @@ class Table(ScrollView, can_focus=True):
         self.refresh()
 
 
-def _fit(text: str, width: int, right: bool, cut_middle: bool = False) -> str:
+def fit_cell(text: str, width: int, right: bool = False, cut_middle: bool = False) -> str:
+    """Pad a text to a width in cells, or cut it with an ellipsis."""
     length = cell_len(text)
     if length > width:
         if cut_middle and width > 4:

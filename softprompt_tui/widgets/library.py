@@ -180,6 +180,7 @@ class LibraryPane(Vertical):
 
     def _post_highlighted(self, by_user: bool = True, is_new_list: bool = False) -> None:
         current = "" if self.shows_trash else self.table.current  # an entry in the trash cannot be opened
+        is_new_list = is_new_list and bool(current or self.shows_trash)  # an empty search keeps what is shown
         if current or not by_user:
             self.post_message(EntryHighlighted(current, by_user, is_new_list))
 

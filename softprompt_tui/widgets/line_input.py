@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.cells import cell_len
+from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.strip import Strip
 from textual.widgets import Input
+
+from softprompt_tui.widgets.lazy_table import fit_cell
 
 COMPACT = "-textual-compact"  # the class that `compact=True` adds
 MAX_UNDO = 200  # steps; a line is short
@@ -49,6 +54,13 @@ class LineInput(Input):
     async def _on_key(self, event: events.Key) -> None:
         if is_alt_key(event):
             event.prevent_default()  # otherwise Textual also types the letter
+
+    def render_line(self, y: int) -> Strip:
+        """Without the focus, a value that does not fit is cut in its middle, so that its end can be read too."""
+        if y or self.has_focus or cell_len(self.value) <= self.size.width:
+            return super().render_line(y)
+        text = fit_cell(self.value, self.size.width, cut_middle=True)
+        return Strip([Segment(text)], self.size.width).apply_style(self.rich_style)
 
     def action_clear_all(self) -> None:
         self.value = ""

@@ -29,7 +29,7 @@ class CompositionInput(LineInput):
     """An input line that passes up, down, tab, enter and escape to its dropdown while the dropdown is open."""
 
     def __init__(self, value: str, dropdown: OptionList) -> None:
-        super().__init__(value, id="composition", placeholder="[landscape] mountain view")
+        super().__init__(value, id="composition", placeholder="[name] on a mountain")
         self.dropdown = dropdown
 
     async def _on_key(self, event: events.Key) -> None:

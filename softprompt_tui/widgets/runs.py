@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -24,16 +25,13 @@ ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
-    Column(
-        "state",
-        10,
-        tone=lambda state: _TONES.get(state, ""),
-    ),
-    Column("kind", 5, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
-    Column("step", 9, right=True, from_width=42),
-    Column("similar", 7, right=True),
+    Column("state", 8, tone=lambda state: _TONES.get(state, "")),
+    Column("kind", 5, from_width=33, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
+    # the name keeps at least 16 cells
+    Column("step", 9, right=True, from_width=51),
+    Column("similar", 7, right=True, from_width=41),
     Column("age", 6, right=True, from_width=58),
-    Column("name or prompt", 0),
+    Column("name", 0, cut_middle=True),
 )
 ACTIONS = {
     "s": (OnRun.STOP, "Stop"),
@@ -53,6 +51,8 @@ FOOTER_ACTIONS = (OnRun.STOP, OnRun.PAUSE, OnRun.DROP)
 class RunsPane(Vertical):
     """The worker's runs, in the worker's order."""
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"runs--error"}
+    DEFAULT_CSS = "RunsPane > .runs--error { color: $text-error; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
         for key, (action, label) in ACTIONS.items()
@@ -70,6 +70,9 @@ class RunsPane(Vertical):
 
     def on_mount(self) -> None:
         self.set_interval(AGE_SECONDS, self._update_ages)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._explain)  # there is room for more or fewer words
 
     def _update_ages(self) -> None:
         if self.display:
@@ -128,7 +131,9 @@ class RunsPane(Vertical):
         if (state := run.state if run else "") != self._state:
             self._state = state
             self.refresh_bindings()  # other keys work
-        words, style = (run.error, "red") if run else ("", "")
+        error = self.get_component_rich_style("runs--error", partial=True)
+        words: str = run.error if run else ""
+        style: Style | str = error
         if run and run.stage:
             words, style = run.stage, "dim"
         if run and run.state == "queued":

@@ -633,7 +633,7 @@ def test_quitting_asks_while_the_worker_is_starting(worker_starts: bool, monkeyp
             await d.pilot.press("ctrl+r")
             await d.shows("starting the worker")
             await d.pilot.press("ctrl+q")
-            await d.shows("keep training")
+            await d.shows("Keep training")
             await d.pilot.press("s")
             await d.shows("as soon as the worker is up")
             released.set()
@@ -660,7 +660,7 @@ def test_quitting_asks_about_unfinished_runs_before_the_worker_has_started(monke
             d = Session(app, pilot, FakeWorker())
             await d.shows("starting the worker")
             await pilot.press("ctrl+q")
-            await d.shows("A run is in progress", "keep training")
+            await d.shows("A run is in progress", "Keep training")
             await pilot.press("k")
             await d.until(lambda: not app.is_running)
 
@@ -687,7 +687,7 @@ def test_the_interface_does_not_quit_if_a_run_cannot_be_stopped(monkeypatch: pyt
             d.app.main.prompt_pane.set(prompt)
             d.worker.begin(await d.train())
         await d.pilot.press("ctrl+q")
-        await d.shows("3 runs are in progress or waiting", "keep training")
+        await d.shows("3 runs are in progress or waiting", "Keep training")
         await d.pilot.press("s")
         await d.shows("fox was not stopped: no stop for fox")
         assert d.app.is_running

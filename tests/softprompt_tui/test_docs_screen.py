@@ -34,7 +34,7 @@ def test_a_guide_is_chosen_and_read(width: int, height: int) -> None:
         d.press_at_once("enter")
         await d.until(lambda: screen.focused is screen.text)
         d.press_at_once("G")
-        await d.shows("its prompt.")
+        await d.shows("One model at a time", "prompt.")
         d.press_at_once("g")
         await d.shows("Use soft prompts as words")
         assert all(len(line) <= width for line in d.text().splitlines())

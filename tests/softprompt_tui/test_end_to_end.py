@@ -95,7 +95,7 @@ def test_after_a_kill_during_a_training_the_whole_curve_is_back(worker: Home) ->
         t.wait_for(TRAINING, within=60)
         t.wait_for(r"\d{2,}/100000")
         t.press("ctrl+q")
-        t.wait_for("not started here", "keep training")  # the killed interface started it
+        t.wait_for("not started here", "Keep training")  # the killed interface started it
         t.press("a")
         assert t.wait_for_exit(20) == 0
     wait_until(lambda: Library().list().total == 1)

@@ -250,7 +250,7 @@ def test_without_a_run_ctrl_x_cuts_as_in_every_editor() -> None:
 def test_a_training_that_waits_or_runs_is_not_trained_again_silently(answer: str, count: int) -> None:
     async def scene(d: Session) -> None:
         d.press_at_once("ctrl+t", "ctrl+t", "ctrl+t")  # the dialog ignores the third
-        await d.shows("The same training is waiting in the", "train it again anyway")
+        await d.shows("The same training is waiting in the", "Train it again anyway")
         (run,) = d.worker.runs
         await d.pilot.press(answer)
         await d.until(lambda: not isinstance(d.app.screen, AskKey) and len(d.worker.runs) == count)

@@ -192,8 +192,8 @@ def test_quitting_stops_own_runs_and_others_only_if_the_user_says_so(key: str, s
         await d.pilot.press("ctrl+q")
         await d.shows(
             "2 runs are in progress or waiting, 1 of them not started",
-            "stop those started here",
-            "stop all",
+            "Stop those started here",
+            "Stop all",
         )
         await d.pilot.press(key)
         await d.until(lambda: not d.app.is_running)

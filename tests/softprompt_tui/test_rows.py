@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from textual.geometry import Offset
-from textual.widgets import OptionList
+from textual.widgets import Input, OptionList
 
 from softprompt import Library
 from softprompt_tui.screens.choice import ChoiceScreen
@@ -211,3 +211,45 @@ def test_a_finished_run_offers_neither_stop_nor_pause() -> None:
         await d.until(lambda: "Stop" not in d.text() and "Drop" in d.text())
 
     run_scene(scene)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 170, 250])
+def test_a_run_shows_its_name_before_its_figures(width: int) -> None:
+    async def scene(d: Session) -> None:
+        await d.train()
+        await d.pilot.press("f6")
+        table = d.app.main.runs_pane.table
+        await d.until(lambda: table.total == 1)
+        heading = table.render_line(0).text
+        assert len(heading) - heading.index("name") >= 16
+        assert "state" in heading
+
+    run_scene(scene, width, 30)
+
+
+def test_a_column_takes_at_most_its_share_and_a_row_can_be_dim() -> None:
+    async def scene(d: Session) -> None:
+        table = Table((Column("name", 0, max_width=8, cut_middle=True), Column("size", 4)))
+        await d.app.screen.mount(table)
+        table.reset(2)
+        table.fill(0, [Row("a", ("portrait-1", "x")), Row("b", ("river", "y"), is_dim=True)])
+        await d.until(lambda: table.row_width > 40)
+        assert table.render_line(1).text.rstrip() == " portr…-1 x"
+        dim = table.get_component_rich_style("table--detail").color
+        style = table.render_line(2)._segments[0].style
+        assert style
+        assert style.color == dim != table.rich_style.color
+
+    run_scene(scene)
+
+
+def test_a_field_without_the_focus_shows_both_ends_of_a_long_value() -> None:
+    async def scene(d: Session) -> None:
+        line = d.app.screen.query_one("#field-model", Input)
+        line.value = "local-dir:/home/someone/models/a-long-name/with-an-end"
+        await d.shows("local-d…-end")
+        line.focus()
+        await d.until(lambda: line.has_focus)
+        assert "…" not in line.render_line(0).text
+
+    run_scene(scene, 120, 30)

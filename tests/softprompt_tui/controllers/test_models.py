@@ -320,7 +320,7 @@ def test_a_model_is_deleted_after_a_question_that_names_everything(hub: Hub, hom
         await d.shows("is on disk; enter uses it")
         await d.pilot.press("d")
         await d.until(lambda: isinstance(d.app.screen, AskKey))
-        await d.shows(f"revision {COMMIT[:12]}  main  1.0 MB", "delete 1.0 MB")
+        await d.shows(f"revision {COMMIT[:12]}  main  1.0 MB", "Delete 1.0 MB")
         assert "a folder that other programs may use too" in words(d)
         await d.pilot.press("escape")
         assert weights(home)

@@ -113,7 +113,7 @@ def test_an_export_replaces_a_file_only_after_a_question(tmp_path: Path, monkeyp
         await d.pilot.press("escape", "e")
         await d.until(lambda: isinstance(d.app.screen, ExportScreen))
         await d.pilot.press("ctrl+s")
-        await d.shows("already exists", "replace it")
+        await d.shows("already exists", "Replace it")
         assert written.read_bytes() == b"something else"
         await d.pilot.press("r")
         await d.until(lambda: isinstance(d.app.screen, TextScreen))
