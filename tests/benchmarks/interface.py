@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.interface [--keys 200] [--seconds 20] [--entries FOLDER] [--beside-batch]
 
-Prints the time to the first paint, the time until the worker has loaded its model, the delay of keys during training,
-the bytes per second sent to the terminal, both during training and while nothing changes, and the processor time of
-an idle interface. `--entries` is a home with a large library, such as library_scale creates. With `--beside-batch` a
-`softprompt-tui batch` trains at the same time, as in another terminal, so that there are more threads than cores.
+Prints the time to the first paint, beside that of a bare Textual application, the time until the worker has loaded its
+model, the delay of keys during training, the bytes per second sent to the terminal, both during training and while
+nothing changes, and the processor time of an idle interface. `--entries` is a home with a large library, such as
+library_scale creates. With `--beside-batch` a `softprompt-tui batch` trains at the same time, as in another terminal,
+so that there are more threads than cores.
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ from softprompt.worker import protocol as p
 from tests.pty_screen import Terminal
 from tests.worker_process import Home
 
+BARE_APPLICATION = """
+from textual.app import App
+from textual.widgets import Static
+
+class Bare(App):
+    def compose(self):
+        yield Static("a single line")
+
+Bare().run()
+"""
 REPETITIONS = 50  # of the shipped prompts: more than the batch can train during the benchmark
 
 
@@ -129,9 +140,18 @@ def main() -> None:
             home.close()
 
 
+def measure_bare() -> float:
+    """Return the milliseconds to the first paint of a Textual application with a single line."""
+    start = time.perf_counter()
+    with Terminal(sys.executable, "-c", BARE_APPLICATION) as t:
+        t.wait_for("a single line")
+        return (time.perf_counter() - start) * 1000
+
+
 def measure(home: Home, options: argparse.Namespace) -> None:
-    paints = []
+    paints, bare = [], []
     for i in range(5):
+        bare.append(measure_bare())
         start = time.perf_counter()
         with Terminal() as t:
             t.wait_for("Prompt", "Loss")
@@ -144,6 +164,8 @@ def measure(home: Home, options: argparse.Namespace) -> None:
                         t.read(0.05)
                 print(f"{'mini loaded after':<44} {time.perf_counter() - start:.2f} s")
     print_delays("first paint, from the command's start", paints)
+    print_delays("first paint of a bare Textual application", bare)
+    print(f"{'ratio of the medians':<44} {statistics.median(paints) / statistics.median(bare):.2f}")
     with Terminal() as t:
         t.wait_for("worker ready", within=60)
         t.settle()
