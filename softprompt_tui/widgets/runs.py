@@ -25,7 +25,7 @@ ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
-    Column("state", 8, tone=lambda state: _TONES.get(state, "")),
+    Column("state", 9, tone=lambda state: _TONES.get(state, "")),
     Column("kind", 5, from_width=33, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
     # the name keeps at least 16 cells
     Column("step", 9, right=True, from_width=51),

@@ -196,7 +196,7 @@ def test_a_queued_run_shows_what_it_waits_for() -> None:
         last = await d.train()
         d.worker.begin(first)
         await d.pilot.press("f6", "G")
-        await d.shows("queued 1   hard", "queued 2   train", "waiting behind a red fox and 1 more")
+        await d.shows("queued 1  hard", "queued 2  train", "waiting behind a red fox and 1 more")
         await d.pilot.press("enter")
         await d.until(lambda: d.app.main.detail.run == last)
         d.worker.end(first)
