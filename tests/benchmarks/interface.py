@@ -195,7 +195,7 @@ def measure(home: Home, options: argparse.Namespace) -> None:
             measure_delays(t, [rng.choice(letters) for _ in range(options.keys)]),
         )
         t.press("f4")
-        t.wait_for("Rename")
+        t.wait_until_hidden("F8 Settings")
         print_delays(
             "a key in the library, while training",
             measure_delays(t, ["j"] * 20 + [rng.choice("jk") for _ in range(options.keys - 20)]),
