@@ -136,7 +136,7 @@ def test_a_user_pulls_cancels_resumes_chooses_and_deletes_a_model(
         t.press("ctrl+o")
         t.wait_for("●ViT-B-32-quickgelu/openai")
         t.press("d")
-        t.wait_for("revision aaaaaaaaaaaa +main", "that other", "delete 1.0 MB")
+        t.wait_for("revision aaaaaaaaaaaa +main", "that other", "Delete 1.0 MB")
         t.press("d")
         t.wait_for("1.0 MB freed")
         t.press("escape", "ctrl+q")
