@@ -56,9 +56,9 @@ async def take_screenshots() -> None:
         await pilot.press("ctrl+t")
         for prompt, name, _ in PROMPTS[:2]:
             await app.worker.ask(p.Submit(_queued_job(prompt, name)))
-        await wait_until(pilot, lambda: app.main.detail.series.points and app.main.detail.series.points[-1][0] > 600)
+        await wait_until(pilot, lambda: app.main.detail.series.points and app.main.detail.series.points[-1][0] > 210)
         await pilot.press("f2")
-        await pilot.pause(1.5)
+        await pilot.pause(0.8)
         save("training")
         await pilot.press("f3")
         await pilot.pause(0.5)

@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 def pane_title(key: str, words: str, action: str, chosen: bool = True) -> str:
     """Return markup for a pane title and its key. Clicking the title does the same as pressing the key."""
-    name = f"[b]{words}[/b]" if chosen else f"[$text-muted]{words}[/]"
+    name = f"[b]{words}[/b]" if chosen else f"[$foreground-muted]{words}[/]"
     return f"[@click=screen.{action}][$accent]{key}[/] {name}[/]"
 
 
