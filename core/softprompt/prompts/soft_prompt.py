@@ -161,6 +161,8 @@ class SoftPrompt(ComparedByValue):
         return self.tokens
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is None:  # numpy 1 does not know this value of its own protocol
+            return np.asarray(self.vectors, dtype=dtype)
         return np.array(self.vectors, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **_options: Any) -> Any:
