@@ -159,6 +159,7 @@ def test_failed_run(width: int, height: int, theme: str) -> None:
         await d.pilot.press("f3")
         await d.shows("What you can do:", "r Try again" if width == 60 else "r Try again  m Model  l Log")
         await d.until(lambda: "▌" not in d.text())
+        await d.shows("10 of 77 tokens")  # a thread counts them
         error_color = Color.parse(d.app.theme_variables["text-error"]).rgb
         assert d.app.main.title_line.styles.color.rgb == error_color
         assert_screen("failed", d)
