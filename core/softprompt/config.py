@@ -366,6 +366,14 @@ def _check_number(name: str, value: object, lower: float, maximum: float, advice
         )
 
 
-# A digest of a run's settings leaves these out. They stay what they were in the first version, whatever the defaults
-# are now, because interrupted runs and batches are found again by their digest.
-DIGEST_DEFAULTS = TrainConfig(tokens=10)
+# Interrupted runs and batches are found again by a digest of their settings. It leaves these values out, which stay
+# what they were in the first version, whatever the defaults are now.
+_DIGEST_DEFAULTS = TrainConfig(tokens=10).as_dict()
+
+
+def digested_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a digest contains: those that differ from the first version's defaults.
+
+    Settings that later versions add do not change the digest of a run that leaves them at their default.
+    """
+    return {name: value for name, value in config.as_dict().items() if value != _DIGEST_DEFAULTS[name]}

@@ -299,7 +299,7 @@ class DocsScreen(ModalScreen[None]):
         self._show_about()
 
     def _show_about(self) -> None:
-        """Say on the lower edge what the guide is about, unless the list does."""
+        """Show on the lower edge what the guide is about, unless the list already shows it."""
         self.text.border_subtitle = "" if self.table.columns is WIDE_TOPICS else GUIDES.get(self.text.guide, "")
 
     @on(Table.Moved)

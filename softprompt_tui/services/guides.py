@@ -185,7 +185,7 @@ def _query_words(text: str) -> list[str]:
 
 
 def _pattern(word: str) -> re.Pattern[str]:
-    """Return a pattern for words that begin with this one, with the same without an s at its end, or with a synonym."""
+    """Return a pattern for words that begin with `word`, with its singular, or with a synonym."""
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _forms(word)))})")
 
 
@@ -228,8 +228,8 @@ def _prepare(section: Section) -> _Searchable:
 def search_guides(text: str) -> list[Passage]:
     """Find the sections that answer `text` best.
 
-    Sections with all words are first. If there are fewer than ten, those with most of the words follow. A rare word
-    counts more than a frequent one, and a word in the heading counts twice. The start of a word is enough. Case and
+    Sections with all words are first. If there are fewer than ten, those with most of the words follow. Rare words
+    count more than frequent words, and a word in the heading counts twice. The start of a word is enough. Case and
     accents do not matter.
     """
     ranked = _rank(text)

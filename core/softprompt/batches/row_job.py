@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from softprompt.argument_types import check_ordered, list_of_strings, plain_value
-from softprompt.config import AUTO_STOP_AT, DIGEST_DEFAULTS, TrainConfig
+from softprompt.config import AUTO_STOP_AT, TrainConfig, digested_settings
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
@@ -112,8 +112,7 @@ def job_digest(job: TrainJob) -> bytes:
     """
     default = _DEFAULT_JOB.as_dict()
     values = {key: value for key, value in job.as_dict().items() if value != default[key]}
-    default = DIGEST_DEFAULTS.as_dict()
-    values["config"] = {key: value for key, value in job.config.as_dict().items() if value != default[key]}
+    values["config"] = digested_settings(job.config)
     for key in ("device", "meanings", "ancestry", "sweep"):
         values.pop(key, None)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import select
@@ -60,16 +61,18 @@ def _read_answer(pipe: IO[bytes], deadline: float, max_bytes: int) -> bytes:
     return b""
 
 
-def limit_child(max_memory_bytes: int, max_cpu_seconds: int) -> None:
-    """Limit the memory and the CPU time of this process permanently, and take away its right to write files."""
+def give_up_rights(modules: Iterable[str], max_memory_bytes: int, max_cpu_seconds: int) -> None:
+    """Limit this process permanently: its memory and CPU time, and no right to open files or to start processes.
+
+    Args:
+        modules: what the process needs. It imports them here, because it cannot open their files later.
+    """
     _set_limit(resource.RLIMIT_AS, max_memory_bytes)
     _set_limit(resource.RLIMIT_CPU, max_cpu_seconds)
     _set_limit(resource.RLIMIT_FSIZE, 0)
     _set_limit(resource.RLIMIT_CORE, 0)
-
-
-def close_child() -> None:
-    """Take away this process's right to open files, and so to import modules, and to start processes."""
+    for module in modules:
+        importlib.import_module(module)
     _set_limit(resource.RLIMIT_NPROC, 0)
     _set_limit(resource.RLIMIT_NOFILE, 3)  # stdin, stdout and stderr are open already
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import DEFAULT_SWEEP, DIGEST_DEFAULTS, TrainConfig, check_sweep
+from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep, digested_settings
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
@@ -257,10 +257,8 @@ def _threads(
 
 
 def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig) -> str:
-    """Return a digest of a run's text and settings. It ignores default values, so new settings do not change it."""
-    default = DIGEST_DEFAULTS.as_dict()
-    settings = {name: value for name, value in config.as_dict().items() if value != default[name]}
-    values = [text, [[meaning.text, meaning.share] for meaning in meanings], settings]
+    """Return a digest of a run's text and settings."""
+    values = [text, [[meaning.text, meaning.share] for meaning in meanings], digested_settings(config)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -149,7 +149,9 @@ def test_a_composition_takes_a_library_or_a_mapping(encoder: TextEncoder, fox: S
     library.save(fox)
     by_library = softprompt.compose(encoder, "[fox] at night", library)
     by_mapping, second = softprompt.compose(encoder, ["[fox] at night", "a [fox] and a [FOX]"], {"fox": fox})
-    assert by_library.fidelity == pytest.approx(by_mapping.fidelity, abs=1e-6)  # one row and two rows round differently
+    # alone, because one row and two rows may round differently
+    assert by_library.fidelity == softprompt.compose(encoder, "[fox] at night", {"fox": fox}).fidelity
+    assert by_mapping.fidelity == pytest.approx(by_library.fidelity, abs=1e-6)
     assert np.array_equal(by_library.embedding, softprompt.compose(encoder, "[fox] at night").embedding)
     assert by_mapping.written_out == f"{FOX} at night"
     assert by_mapping.inputs.shape == (by_mapping.tokens, encoder.width)

@@ -14,9 +14,10 @@ import pytest
 
 from softprompt import Library, TrainConfig, iter_batch, train_batch
 from softprompt.batches import Batch, BatchProgress, Defaults, Result
-from softprompt.batches.row_job import ROW_KEYS
+from softprompt.batches.row_job import ROW_KEYS, job_digest
 from softprompt.batches.rows import MAX_LINE_BYTES, Row, RowKeys, read_rows
 from softprompt.errors import ConfigError, FileRefused, ModelUnavailable, RunRefused, UnknownModel
+from softprompt.jobs.job import TrainJob
 from softprompt.training.errors import TrainingFailed
 
 SHORT = TrainConfig(tokens=2, steps=4, contexts=())
@@ -572,3 +573,9 @@ def test_unavailable_model_of_a_row_is_an_error_of_that_row(monkeypatch: pytest.
         (1, ("ModelUnavailable", "no network"))
     ]
     assert len(results) == 4
+
+
+@pytest.mark.parametrize(("tokens", "digest"), [(10, "49f2af96182c0095"), (3, "7526a41d7e5f780a")])
+def test_a_job_keeps_its_digest_when_a_default_changes(tokens: int, digest: str) -> None:
+    """The digests of the first version, in which 10 tokens were the default. A batch finds its prompts by them."""
+    assert job_digest(TrainJob("a red fox in the snow", TrainConfig(tokens=tokens))).hex() == digest

@@ -63,7 +63,7 @@ class Frame:
 
 
 class ChatTemplate:
-    """The chat template of a model. White space around a text is dropped, as most templates do.
+    """The chat template of a model. Like most templates, it drops the white space around a text.
 
     Args:
         name: the model's name, for messages.
@@ -94,7 +94,7 @@ class ChatTemplate:
         return max((i for text in texts for i in self._tokenizer.encode(text)), default=-1)
 
     def encode(self, user: str, system: str = "") -> ChatIds:
-        """Return the ids of a chat. Without a system text, there is no system turn, or the template's own one.
+        """Return the token ids of a chat. Without a system text, the template decides whether there is a system turn.
 
         A token that covers the end of one piece and the start of the next belongs to the first.
 
@@ -116,7 +116,7 @@ class ChatTemplate:
         return ChatIds(before, system_ids, between, user_ids, after)
 
     def encode_around(self, user: str, placement: Placement) -> tuple[list[int], list[int]]:
-        """Return the ids before and after soft tokens. They do not depend on any system text.
+        """Return the token ids in front of the soft tokens and behind them. A system text does not change them.
 
         The two sides are tokenized separately, because no token can reach across soft tokens.
 
@@ -137,7 +137,7 @@ class ChatTemplate:
         return before, after
 
     def _check(self, label: str, text: str) -> str:
-        """Return a text without white space around it. Raises PromptError if it could end or open a turn."""
+        """Strip a text of white space. Raises PromptError if it has a special token, which could end or open a turn."""
         text = check_text(label, text).strip()
         reserved = next((i for i in self._tokenizer.encode(text) if i in self._tokenizer.reserved_ids), None)
         if reserved is not None:

@@ -6,12 +6,11 @@ system message, each {"text"} or {"error"}. `chat_template` is the other end.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from typing import Any
 
-from softprompt.system.child_process import close_child, limit_child
+from softprompt.system.child_process import give_up_rights
 
 MAX_MEMORY_BYTES, MAX_CPU_SECONDS = 1 << 29, 4  # address space, CPU time
 MAX_LENGTH = 200_000  # characters of a rendered chat
@@ -81,10 +80,7 @@ def _environment() -> Any:
 
 def lock_down() -> None:
     """Import everything that rendering needs, then give up the right to open files and start processes."""
-    limit_child(MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
-    for module in PRELOADED_MODULES:  # close_child prevents opening files, and so imports
-        importlib.import_module(module)
-    close_child()
+    give_up_rights(PRELOADED_MODULES, MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
 
 
 def main() -> None:

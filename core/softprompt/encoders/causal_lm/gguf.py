@@ -125,16 +125,16 @@ def _convert(path: Path, partial: Path, on_stage: OnStage) -> None:
     source.mkdir()
     (source / "model.gguf").symlink_to(path.absolute())
     arguments = {"gguf_file": "model.gguf", "local_files_only": True, "trust_remote_code": False}
-    # transformers 5 keeps the weights packed unless told otherwise; older versions always unpack them
-    packed = getattr(transformers, "GgufConfig", None)
-    unpack = {"quantization_config": packed(dequantize=True)} if packed else {}
+    # newer versions of transformers keep the weights quantized unless they are asked to dequantize them
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    quantization = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
     on_stage("unpacking the tokenizer")  # outside of `_silence`, which would discard what it prints
     with _silence():
         transformers.AutoTokenizer.from_pretrained(str(source), **arguments).save_pretrained(partial)
     on_stage("unpacking the weights")
     with _silence():
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=torch.float16, **arguments, **unpack
+            str(source), dtype=torch.float16, **arguments, **quantization
         )
     on_stage("saving the weights as float16")
     with _silence():

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 GGUF_SUFFIX = ".gguf"
 # transformers' fast attention ignores the soft cap of Gemma 2's attention scores
 EAGER_FAMILIES = ("Gemma2",)
-# buffers that old files hold and that the model computes itself
+# tensors that old files contain, although the model computes them itself
 IGNORED_WEIGHTS = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
 
 

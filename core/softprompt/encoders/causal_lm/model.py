@@ -199,7 +199,7 @@ class CausalLM:
         return list(self.stream(embeddings, max_tokens))
 
     def stream(self, embeddings: Tensor, max_tokens: int) -> Iterator[int]:
-        """Yield the ids of the most likely answer, one by one.
+        """Yield the token ids of the most likely answer as soon as each is known.
 
         The answer ends with an end token, after `max_tokens`, or when the context is full.
 

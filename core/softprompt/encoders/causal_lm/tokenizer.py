@@ -63,9 +63,10 @@ class CausalLMTokenizer:
         return token
 
     def special_tokens(self, end_ids: Iterable[int], rows: int) -> SpecialTokens:
-        """Return the tokens that start a text, `end_ids` with the tokenizer's own end token, and the padding token.
+        """Return the tokens that start a text, those that end an answer, and the padding token.
 
         Args:
+            end_ids: tokens that end an answer. The tokenizer's own end token is added to them.
             rows: number of the model's token embeddings. Many tokenizers have a padding token without an embedding.
         """
         eos, pad = self.role_id("eos_token"), self.role_id("pad_token")
@@ -96,7 +97,7 @@ class CausalLMTokenizer:
         return self.encode_with_starts(text)[0]
 
     def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
-        """Return the token ids of a text, and for each token the index of its first character. Raises PromptError."""
+        """Do the same as `encode`, and also return the index of each token's first character in the text."""
         if len(text) > MAX_TEXT_LENGTH:
             raise PromptError(f"the text has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} can be tokenized")
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -6,14 +6,13 @@ stdout: the head's length in 8 bytes, the head as JSON, then float32 numbers. `s
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from softprompt.system.child_process import close_child, limit_child
+from softprompt.system.child_process import give_up_rights
 
 if TYPE_CHECKING:
     from softprompt.formats.readers.parsed_file import ParsedFile
@@ -67,11 +66,8 @@ def _shapes(arrays: dict[str, Array]) -> list[list[Any]]:
 
 def lock_down() -> None:
     """Import everything that parsing needs, then give up the right to open files and start processes."""
-    limit_child(MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one buffer per core could exceed the memory limit
-    for module in PRELOADED_MODULES:  # close_child prevents opening files, and so imports
-        importlib.import_module(module)
-    close_child()
+    give_up_rights(PRELOADED_MODULES, MAX_MEMORY_BYTES, MAX_CPU_SECONDS)
 
 
 def reply(is_folder: bool, parts: dict[str, bytes]) -> list[bytes | memoryview]:

@@ -63,8 +63,8 @@ def only_pickle(folder: Path) -> None:
 def change_weights(drop: str = "", **add: torch.Tensor) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
-        kept = {key: weight for key, weight in weights.items() if key != drop}
-        save_file(kept | add, folder / "model.safetensors", {"format": "pt"})
+        remaining = {key: weight for key, weight in weights.items() if key != drop}
+        save_file(remaining | add, folder / "model.safetensors", {"format": "pt"})
 
     return change
 
@@ -228,7 +228,7 @@ def test_a_model_in_the_hubs_cache_needs_no_network(
 
 
 class FolderHub(ThreadingHTTPServer):
-    """A hub with the files of one folder. `gated` answers as the hub does without accepted terms."""
+    """A hub that serves the files of one folder. With `gated`, it answers as if nobody had accepted the terms."""
 
     daemon_threads = True
 
