@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-PANE_ACTIONS = {"help", "words", "pane", "plot", "train", "sweep", "more", "models", "harden", "copy_hard"}
+PANE_ACTIONS = {
+    "help", "words", "pane", "plot", "train", "sweep", "more", "models", "harden", "copy_hard", "stop_run",
+}  # fmt: skip
 MAIN_BINDINGS: list[BindingType] = [
     Binding("f2", "pane('prompt')", "Prompt", show=False, priority=True),
     Binding("f3", "plot", "Plot", show=False, priority=True),

@@ -246,7 +246,7 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Disable the keys of the panes while another screen covers them."""
-        if not self.is_on_top and action in (*PANE_ACTIONS, "stop_run"):
+        if not self.is_on_top and action in PANE_ACTIONS:
             return False
         match action:
             case "stop_run":
@@ -254,7 +254,7 @@ class MainScreen(Screen[None]):
             case "harden":
                 return bool(self.detail.entry_id)
             case "copy_hard":
-                return bool(self.readout.hard and self.readout.hard.text)
+                return self._is_reading_entry or bool(self.readout.hard and self.readout.hard.text)
         return True
 
     def action_pane(self, name: str) -> None:
@@ -723,11 +723,16 @@ class MainScreen(Screen[None]):
         else:
             self.context.show_status("no entry is shown, so there is nothing to search for")
 
+    @property
+    def _is_reading_entry(self) -> bool:
+        """Whether the entry to show has not been read yet. The readout pane still shows the previous one."""
+        shown = self.detail.shown_entry
+        return bool(self.detail.entry) and (shown is None or shown.id != self.detail.entry)
+
     def action_copy_hard(self) -> None:
         """Copy the hard readout shown in the pane. During a search, this may be the best text so far."""
-        detail, shown_entry = self.detail, self.detail.shown_entry
-        if detail.entry and (shown_entry is None or shown_entry.id != detail.entry):  # the entry has not been read yet
-            self.context.spawn(partial(self.hard.copy_from_entry, detail.entry), group="entries")
+        if self._is_reading_entry:
+            self.context.spawn(partial(self.hard.copy_from_entry, self.detail.entry), group="entries")
             return
         shown = self.readout.hard
         self.hard.copy(shown.text if shown else "")

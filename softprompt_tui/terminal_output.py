@@ -50,12 +50,13 @@ class FrameDiff:
             self.forget()
             return data
         # the last part is the position of the cursor, which a frame always sets
-        return "".join([*map(self._reduce_part, parts[:-1]), _move(parts[-1]), *(raw for raw, _ in parts[-1].pieces)])
+        *parts, last = parts
+        return "".join([*map(self._reduce_part, parts), _move(last.row, last.column), *(raw for raw, _ in last.pieces)])
 
     def _reduce_part(self, part: _Part) -> str:
         if any(piece.width < 0 for piece in part.pieces):
             self._rows.pop(part.row, None)
-            return _move(part) + "".join(piece.raw for piece in part.pieces)
+            return _move(part.row, part.column) + "".join(piece.raw for piece in part.pieces)
         shown = self._rows.setdefault(part.row, {})
         output, unchanged, column = list[str](), "", part.column
         is_in_place = False  # whether the terminal's cursor is where the unchanged pieces begin
@@ -63,7 +64,7 @@ class FrameDiff:
             if shown.get(column) == piece:
                 unchanged += piece.raw
             else:
-                move = _move(_Part(part.row, column, []))
+                move = _move(part.row, column)
                 output.append(unchanged if is_in_place and len(unchanged) <= len(move) else move)
                 output.append(piece.raw)
                 unchanged, is_in_place = "", True
@@ -80,8 +81,8 @@ def _replace(shown: dict[int, _Piece], column: int, piece: _Piece) -> None:
     shown[column] = piece
 
 
-def _move(part: _Part) -> str:
-    return f"\x1b[{part.row};{part.column}H"
+def _move(row: int, column: int) -> str:
+    return f"\x1b[{row};{column}H"
 
 
 def _split_frame(data: str) -> list[_Part]:
@@ -104,5 +105,5 @@ def _split_frame(data: str) -> list[_Part]:
 
 
 def _is_one_cell_each(text: str) -> bool:
-    """Return whether every character takes one cell. Terminals disagree on the others, and so on what follows them."""
+    """Return whether every character takes one cell. Terminals differ in how wide they draw others, such as emoji."""
     return cell_len(text) == len(text) and all(cell_len(char) == 1 for char in set(text))

@@ -17,6 +17,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from softprompt_tui.rendering.cells import fit_cell
 from softprompt_tui.rendering.sanitize import sanitize
 
 PAGE_ROWS = 100
@@ -164,8 +165,8 @@ class Table(ScrollView, can_focus=True):
 
         The cursor keeps its place on the screen if possible; in a new list it moves to the middle.
         """
-        was_empty, self.total = not self.total, total
-        if was_empty != (not total):
+        before, self.total = self.total, total
+        if bool(before) != bool(total):
             self.refresh_bindings()  # an empty table has fewer keys
         self._pages.clear()
         self._requested.clear()
@@ -351,26 +352,6 @@ class Table(ScrollView, can_focus=True):
         self._fit_virtual_size()
         self.call_after_refresh(self._show_cursor)
         self.refresh()
-
-
-def fit_cell(text: str, width: int, right: bool = False, cut_middle: bool = False) -> str:
-    """Pad a text to a width in cells, or cut it with an ellipsis."""
-    length = cell_len(text)
-    if length > width:
-        if cut_middle and width > 4:
-            return f"{set_cell_size(text, width - 1 - width // 3)}…{_last_cells(text, width // 3)}"
-        return set_cell_size(text, max(0, width - 1)) + "…" if width else ""
-    return " " * (width - length) + text if right else text + " " * (width - length)
-
-
-def _last_cells(text: str, width: int) -> str:
-    """Return the end of a text, exactly `width` cells wide."""
-    end = ""
-    for char in reversed(text):
-        if cell_len(char + end) > width:
-            break
-        end = char + end
-    return " " * (width - cell_len(end)) + end
 
 
 def _wrap(text: str, width: int) -> list[str]:

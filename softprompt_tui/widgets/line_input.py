@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 from textual.widgets import Input
 
-from softprompt_tui.widgets.lazy_table import fit_cell
+from softprompt_tui.rendering.cells import fit_cell
 
 COMPACT = "-textual-compact"  # the class that `compact=True` adds
 MAX_UNDO = 200  # steps; a line is short
@@ -35,14 +35,14 @@ class LineInput(Input):
         Binding("ctrl+y,super+y", "redo", "Redo", show=False),
     ]
 
+    _undo: tuple[str, ...] = ()  # earlier values, the latest last
+    _redo: tuple[str, ...] = ()
+    _word = ""  # the value after the last typed letter, as long as the word goes on
+
     def __init__(self, value: str | None = None, *, id: str | None = None, placeholder: str = "") -> None:
         # Textual would add these classes itself, but style the widget again each time: a twelfth of the startup time
         super().__init__(value, placeholder, id=id, classes="-valid")
         self.add_class(COMPACT, update=False)
-
-    _undo: tuple[str, ...] = ()  # earlier values, the latest last
-    _redo: tuple[str, ...] = ()
-    _word = ""  # the value after the last typed letter, as long as the word goes on
 
     def watch_value(self, before: str, after: str) -> None:
         """Remember the value before a change. The letters of a word are one change."""

@@ -62,7 +62,7 @@ class RunsPane(Vertical):
         super().__init__(id="runs", classes="pane below")
         self._runs: list[RunSummary] = []
         self._places: dict[str, int] = {}
-        self._state = ""  # of the run under the cursor
+        self._state = ""  # of the run under the cursor, when the keys were shown last
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS, EMPTY, id="run-table")
@@ -112,7 +112,11 @@ class RunsPane(Vertical):
         """Enable only what can be done with the run under the cursor."""
         if action != "act" or parameters[0] == OnRun.UNDO:  # after a drop, the list may be empty
             return True
-        return bool(self._state) and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or self._state not in ENDED)
+        run = self._current_run()
+        return run is not None and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED)
+
+    def _current_run(self) -> RunSummary | None:
+        return next((run for run in self._runs if run.id == self.table.current), None)
 
     def action_act(self, action: str) -> None:
         if self.table.current or action == OnRun.UNDO:
@@ -127,13 +131,12 @@ class RunsPane(Vertical):
 
     def _explain(self) -> None:
         """Show why the run under the cursor failed, or what it is waiting for."""
-        run = next((run for run in self._runs if run.id == self.table.current), None)
+        run = self._current_run()
         if (state := run.state if run else "") != self._state:
             self._state = state
             self.refresh_bindings()  # other keys work
-        error = self.get_component_rich_style("runs--error", partial=True)
-        words: str = run.error if run else ""
-        style: Style | str = error
+        words = run.error if run else ""
+        style: Style | str = self.get_component_rich_style("runs--error", partial=True)
         if run and run.stage:
             words, style = run.stage, "dim"
         if run and run.state == "queued":

@@ -132,6 +132,7 @@ def test_a_user_pulls_cancels_resumes_chooses_and_deletes_a_model(
         t.wait_for("ViT-B-32-quickgelu/openai is on disk; enter uses it")
         assert hub.ranges == [f"bytes={half}-"]
         t.press("enter")
+        t.wait_for("model: ViT-B-32-quickgelu/openai")
         t.wait_for(r"model +ViT-B…ai")
         t.press("ctrl+o")
         t.wait_for("●ViT-B-32-quickgelu/openai")

@@ -209,7 +209,7 @@ def test_every_hint_of_every_dialog_works(monkeypatch: pytest.MonkeyPatch) -> No
         async def record(action: str, *arguments: object, **named: object) -> bool:
             is_handled = await run_action(action, *arguments, **named)  # type: ignore[arg-type]
             if is_handled:
-                ran.append(action)
+                ran.append(action.removeprefix("app."))
             return is_handled
 
         monkeypatch.setattr(d.app, "run_action", record)
@@ -231,7 +231,7 @@ def test_every_hint_of_every_dialog_works(monkeypatch: pytest.MonkeyPatch) -> No
                 assert active.enabled, (screen, key)
                 ran.clear()
                 await d.pilot.press(key)
-                assert {active.binding.action, active.binding.action.removeprefix("app.")} & set(ran), (
+                assert active.binding.action.removeprefix("app.") in ran, (
                     screen,
                     key,
                     ran,

@@ -9,6 +9,7 @@ from textual.geometry import Offset
 from textual.widgets import Input, OptionList
 
 from softprompt import Library
+from softprompt.worker import protocol as p
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
@@ -253,3 +254,18 @@ def test_a_field_without_the_focus_shows_both_ends_of_a_long_value() -> None:
         assert "…" not in line.render_line(0).text
 
     run_scene(scene, 120, 30)
+
+
+def test_a_key_right_after_the_cursor_acts_on_the_run_that_it_has_reached() -> None:
+    async def scene(d: Session) -> None:
+        ended, running = await d.train(), await d.train()
+        for run in (ended, running):
+            d.worker.begin(run)
+        d.worker.end(ended)
+        await d.until(lambda: d.app.runs.by_id[ended].state == "done" and d.app.runs.by_id[running].state == "running")
+        await d.pilot.press("f6", "j")
+        await d.until(lambda: d.app.main.runs_pane.table.current == ended and "s Stop" not in d.text())
+        d.press_at_once("k", "s")
+        await d.until(lambda: p.Stop(running) in d.worker.requests)
+
+    run_scene(scene)

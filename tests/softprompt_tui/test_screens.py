@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,9 @@ UNREACHABLE = (
     "needs no network: --model mini."
 )
 pytestmark = pytest.mark.usefixtures("runtime")
+
+
+LOSSES = np.geomspace(0.7, 0.002, 300, dtype=np.float32)
 
 
 def shown(d: Session) -> str:
@@ -60,7 +64,7 @@ async def assert_screen(name: str, d: Session) -> None:
     assert shown(d) == expected
 
 
-def save_entries() -> None:
+def save_entries(**changes: Any) -> None:
     entries = (
         ("landscape", "image of serene landscape at sunrise with trees mountains and lake", 0.9996, 5),
         ("winter fox", "a red fox asleep in deep snow under tall pine trees", 0.9971, 90),
@@ -68,7 +72,7 @@ def save_entries() -> None:
     )
     for name, prompt, similarity, minutes in entries:
         created = (datetime.now(UTC) - timedelta(minutes=minutes, seconds=10)).isoformat(timespec="seconds")
-        Library().save(a_prompt(name=name, hard_prompt=prompt, similarity=similarity, created=created))
+        Library().save(a_prompt(name=name, hard_prompt=prompt, similarity=similarity, created=created, **changes))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -283,12 +287,10 @@ def test_screens_over_the_panes(width: int, height: int, key: str, name: str, te
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_the_whole_screen_plot(width: int, height: int) -> None:
-    losses = np.geomspace(0.7, 0.002, 300, dtype=np.float32)
-
     async def scene(d: Session) -> None:
         await d.pilot.press("f3")
         await d.shows("there is no curve to show yet")
-        Library().save(a_prompt(name="fox", losses=losses, similarities=1 - losses))
+        Library().save(a_prompt(name="fox", losses=LOSSES, similarities=1 - LOSSES))
         d.app.main.library_pane.reload()
         await d.until(lambda: len(d.app.main.detail.series.points) > 1)
         await d.pilot.press("f3")
@@ -299,7 +301,7 @@ def test_the_whole_screen_plot(width: int, height: int) -> None:
 
 
 def test_mouse_can_do_what_keys_do() -> None:
-    save_entries()
+    save_entries(losses=LOSSES, similarities=1 - LOSSES)
 
     async def scene(d: Session) -> None:
         await d.shows("river mill")
@@ -317,7 +319,7 @@ def test_mouse_can_do_what_keys_do() -> None:
             await d.pilot.click(offset=(line.index(title) + 4, y))
             await d.shows(text)
         await d.pilot.click(offset=(d.text().splitlines()[1].index("F3 Loss") + 4, 1))
-        await d.shows("there is no curve to show yet")
+        await d.shows("all steps")
         await d.pilot.press("escape")
         y, line = len(d.text().splitlines()) - 1, d.text().splitlines()[-1]
         await d.pilot.click(offset=(line.index("Help"), y))

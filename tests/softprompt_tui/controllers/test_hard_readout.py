@@ -41,6 +41,8 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
         await d.pilot.press("f9")
         await d.shows("x Hard readout")
         assert "Copy it" not in d.text()  # there is none yet
+        d.app.main.action_copy_hard()  # as from the palette
+        await d.shows("there is no hard readout to copy")
         await d.pilot.press("x")
         await d.until(lambda: d.worker.runs)
         (run,) = d.worker.runs
@@ -173,6 +175,8 @@ def test_no_search_starts_if_nothing_is_shown() -> None:
     async def scene(d: Session) -> None:
         await d.pilot.press("f9", "x")
         assert "x Hard readout" not in d.text().splitlines()[-1]
+        d.app.main.action_harden()  # as from the palette
+        await d.shows("no entry is shown")
         await d.pilot.press("f6", "x", "f4", "x", "Y")
         assert not submit_requests(d)
 
