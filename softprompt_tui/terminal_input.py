@@ -23,14 +23,20 @@ MODE_ANSWER, MODE_ANSWER_BYTES = re.compile(rb"\x1b\[\?2026;\d+\$y"), 12  # and 
 LEGACY_MOUSE, LEGACY_MOUSE_BYTES = b"\x1b[M", 3  # button, column and row: one byte each, not always valid UTF-8
 SPLIT_SECONDS = 1.0  # longest gap between the bytes of one key; a lost packet is resent within this time
 TICK_SECONDS = 0.1
+ESCAPE = b"\x1b"
+# ctrl+letter and enter. A slow line joins the escape key and the next key, which reads like alt and that key: alt with
+# these does nothing here. Alt+backspace, and Linux's own shift+tab, are left alone.
+CONTROL_KEYS = bytes(set(range(0x01, 0x1B)) - set(b"\b\t"))
+ALT_KEYS = bytes(set(range(0x20, 0x7F)) - set(b"[O]P^_X"))  # those that start no longer sequence
 
 
 class InputDecoder:
     """Turns a terminal's bytes into Textual events, however the bytes are split.
 
-    Textual's parser decodes the keys, but is shielded from three things: invalid UTF-8 (replaced by U+FFFD); pastes, in
-    which it would take everything after an escape character for keys; and gaps between the bytes of one key on a slow
-    line, after which it would take the remaining bytes for separate keys.
+    Textual's parser decodes the keys, but is shielded from four things: invalid UTF-8 (replaced by U+FFFD); pastes, in
+    which it would take everything after an escape character for keys; gaps between the bytes of one key on a slow
+    line, after which it would take the remaining bytes for separate keys; and keys right behind escape, or behind alt
+    and a letter, which it would take for a part of that key.
     """
 
     def __init__(self, on_answer: Callable[[], None] = lambda: None) -> None:
@@ -48,8 +54,12 @@ class InputDecoder:
         position = 0
         while position < len(data):
             if self._pasted is None:
+                if self._recent.endswith(ESCAPE) and data[position] in CONTROL_KEYS and not self._mouse_bytes_left:
+                    yield from self._end_escape()
                 yield from self._parse(self._decode(data[position : position + 1]))
                 position += 1
+                if self._recent[-2:-1] == ESCAPE and data[position - 1] in ALT_KEYS:
+                    yield from self._end_escape()
                 if self._recent.endswith(PASTE_START):
                     self._pasted = bytearray()
             else:
@@ -74,6 +84,12 @@ class InputDecoder:
             return
         if time.monotonic() - self._fed_at >= SPLIT_SECONDS:
             yield from self._parse(self._utf8.decode(b"", final=True))
+        yield from self._skip_failures(self._parser.tick())
+
+    def _end_escape(self) -> Iterator[Message]:
+        """Yield the escape key, or alt and a key, as if nothing had followed it in time."""
+        if self._parser._timeout_time is not None:
+            self._parser._timeout_time = 0.0
         yield from self._skip_failures(self._parser.tick())
 
     def _decode(self, byte: bytes) -> str:

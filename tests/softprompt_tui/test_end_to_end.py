@@ -213,9 +213,7 @@ def test_standard_error_may_be_a_file_and_gnu_screen_gets_no_mouse(idle: Home, t
         t.wait_for("worker ready", within=60)
         t.press("f1")
         t.wait_for("d Guides")
-        t.press("escape")
-        t.wait_for("Settings")
-        t.press("ctrl+q")
+        t.press("escape", "ctrl+q")
         assert t.wait_for_exit() == 0
         assert not re.search(rb"\x1b\[\?100[0-9]h", bytes(t.output).replace(b"\x1b[?1004h", b""))
         assert t.modes() == t.initial_modes

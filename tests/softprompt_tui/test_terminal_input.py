@@ -28,6 +28,9 @@ INPUTS: list[tuple[bytes, list[str]]] = [
         ["paste '\\x1b[31m red d u \\x1b and forty more characters of a log'", "x"],
     ),
     (b"\x1b[200~\x1b[200~\x1b[M\x1b[I\x00\x1b[201~", ["paste '\\x1b[200~\\x1b[M\\x1b[I\\x00'"]),
+    (b"\x1b\x11", ["escape", "ctrl+q"]),  # two keys that a slow line joined
+    (b"\x1b\r\x1b\x1b\x14", ["escape", "enter", "escape", "escape", "ctrl+t"]),
+    (b"\x1bd\x1b\x7f\x1b\t", ["alt+d", "ctrl+w", "shift+tab"]),
     (b"\x1b[99999999999uk", ["k"]),  # a key number too large for a character
 ]  # fmt: skip
 
