@@ -10,10 +10,7 @@ import base64
 import hashlib
 import json
 import math
-import os
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +19,8 @@ from safetensors.numpy import save
 from softprompt.errors import FileRefused, PromptError
 from softprompt.prompts.safetensors_file import is_safetensors, read_tensors
 from softprompt.prompts.safetensors_header import replace_surrogates, strict_json
-from softprompt.prompts.tensors import MAX_TENSOR_BYTES, check_finite, read_vectors
+from softprompt.prompts.tensors import check_finite, read_vectors
 from softprompt.prompts.values import Array
-from softprompt.system.files import open_file
 
 SUFFIX = ".safetensors"
 EXTRA_TENSORS = ("target", "losses", "similarities")
@@ -93,17 +89,6 @@ def unpack_tensors(packed: Any) -> dict[str, Array]:
     }
     check_finite(tensors["target"])
     return tensors
-
-
-def read(path: Path) -> bytes:
-    """Return the bytes of a regular file, or of the file that a link points to. Raises OSError.
-
-    The type is also checked before opening, because opening a device can have side effects.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(0, "it is not a regular file")
-    with open_file(os.path.realpath(path), MAX_TENSOR_BYTES) as file:
-        return file.readall()[:MAX_TENSOR_BYTES]
 
 
 def to_json(values: object, *, sort_keys: bool = False) -> str:

@@ -33,11 +33,12 @@ from softprompt.prompts.serialization import (
     parse_fields,
     readout_token_as_dict,
 )
+from softprompt.prompts.tensors import MAX_TENSOR_BYTES
 from softprompt.prompts.validation import check_source_size
 from softprompt.prompts.values import Array as Array
 from softprompt.prompts.values import ComparedByValue, ReadOnlyDict, are_equal, as_read_only
 from softprompt.prompts.visible_text import format_number, quote, short_repr
-from softprompt.system.files import write_chosen_file
+from softprompt.system.files import read_chosen_file, write_chosen_file
 from softprompt.system.paths import expand_path
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class SoftPrompt(ComparedByValue):
         path = expand_path(path)
         shown = shorten(str(path), MAX_PATH_SHOWN)
         try:
-            raw = prompt_file.read(path)
+            raw = read_chosen_file(path, MAX_TENSOR_BYTES)
         except FileNotFoundError as error:
             is_name = path.name == str(path) and not path.suffix
             advice = f"For a soft prompt of the library, use Library()[{shown!r}]" if is_name else "Check the path"

@@ -159,6 +159,18 @@ def read_file(path: Path | str, max_bytes: int) -> bytes:
         return file.readall()[:max_bytes]
 
 
+def read_chosen_file(path: Path | str, max_bytes: int) -> bytes:
+    """Return the bytes of a file that the user chose: a regular file, or a link to one.
+
+    The type is also checked before opening, because opening a device can have side effects.
+
+    Raises OSError like `open_file`, and ValueError for a path that contains a NUL.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(0, "it is not a regular file")
+    return read_file(os.path.realpath(path), max_bytes)
+
+
 def open_file(path: Path | str, max_bytes: int) -> io.FileIO:
     """Open a regular file for unbuffered reading.
 
