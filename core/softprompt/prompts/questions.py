@@ -19,7 +19,7 @@ from softprompt.system.paths import expand_path
 
 MAX_QUESTIONS = 10_000
 MAX_QUESTION_LENGTH = 2_000  # characters
-MAX_FILE_BYTES = 32 << 20  # room for as many questions as are allowed, of the greatest length
+MAX_FILE_BYTES = 32 << 20  # the most and longest questions have 20 MB in ASCII
 MAX_PATH_SHOWN = 300  # characters of a path in a message
 MAX_HELD_OUT = 50
 HELD_OUT_SHARE = 4  # hold out one question in this many
