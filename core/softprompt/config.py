@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Literal, TypedDict, get_args
@@ -14,8 +14,12 @@ from softprompt.errors import ConfigError, DeviceError, check_text, option, word
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.text_states import ImageProgram
 
-Init = Literal["noise", "vocabulary", "prompt", "soft"]
-ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed"]
+Init = Literal["noise", "vocabulary", "prompt", "first", "soft"]
+ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed", "distill"]
+ModelKind = Literal["text", "causal"]
+"""A text encoder, or a causal language model."""
+Placement = Literal["system", "user", "start"]
+"""Where soft tokens stand: in place of the system text, at the start of the user's text, or at the start of all."""
 LongPromptPolicy = Literal["refuse", "chunk", "cut"]
 HardMethod = Literal["exchange", "pez"]
 WordFilter = Literal["any", "ascii", "dictionary"]
@@ -25,11 +29,14 @@ MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history take
 MAX_HARD_TOKENS = 64
 MAX_TOKENS = 4096  # far above any text encoder's context length
 MAX_CONTEXTS = MAX_AGAINST = 1000  # each costs an encoded text or two
+MAX_QUESTIONS = 10_000  # each costs a few sampled answers
+MAX_SELF_STUDY = 1000
 MAX_PATIENCE = 1_000_000_000
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep
 PRECISIONS = ("float32", "bfloat16")
 _DEVICE = re.compile(r"auto|(?:cpu|cuda|mps)(?::[0-9]{1,4})?")
 AUTO_STOP_AT = 0.99  # the default similarity goal of tokens="auto"
+AUTO_KL_SHARE = 0.4  # with the distill objective: the default share of the floor's KL
 
 
 class TrainSettings(TypedDict, total=False):
@@ -50,6 +57,9 @@ class TrainSettings(TypedDict, total=False):
     patience: int | None
     seed: int
     long: LongPromptPolicy
+    placement: Placement
+    questions: str | Sequence[str]
+    self_study: int
 
 
 class HardSettings(TypedDict, total=False):
@@ -75,11 +85,13 @@ class TrainConfig:
         steps: maximum number of optimizer steps, over which the learning rate falls to zero along a cosine.
         rate: Adam's learning rate in standard deviations of the token table, so that one value suits every model.
         init: what to start from: "noise" with the token table's standard deviation; "vocabulary", random ordinary
-            tokens; "prompt", the prompt's own tokens; or "soft", the soft prompt passed as `start`.
+            tokens; "prompt", evenly spaced tokens of the prompt; "first", its first tokens; or "soft", the soft prompt
+            passed as `start`.
         objective: "cosine" distance; "mse", the mean squared error before normalization; "contrastive", cosine distance
             plus an InfoNCE term that pushes away from `against`; "hidden", the distance between the hidden states that
-            image programs of `family` use (softprompt.objectives.hidden_states); or "mixed", the hidden loss with
-            weight `hidden_share` plus cosine distance with the remaining weight.
+            image programs of `family` use (softprompt.objectives.hidden_states); "mixed", the hidden loss with
+            weight `hidden_share` plus cosine distance with the remaining weight; or, for causal language models only,
+            "distill", the KL divergence from the model's own answers with the hard prompt in place.
         against: prompts to push away from ("contrastive" only).
         family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
         hidden_share: weight of the hidden loss ("mixed" only).
@@ -87,13 +99,18 @@ class TrainConfig:
         contexts: sentence templates with `{}`, by default sixteen short ones. The soft prompt is trained alone and
             inside them; with (), only alone.
         restarts: number of starts from different noise, trained in one batch. The best result counts.
-        stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value.
+        stop_at: stop when both the similarity alone and the mean similarity in the contexts reach this value. With
+            the objective "distill", only tokens="auto" uses it: as the largest share of the floor's KL to accept.
         patience: stop when the loss has not fallen by 0.1 % within this many steps.
         seed: seed for noise and random choices. On the CPU, the same seed and the same number of threads give
             bit-identical results. The number of threads depends on the load; to fix it, call torch.set_num_threads(1)
             or set OMP_NUM_THREADS=1.
         long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
             the mean of the chunks, or "cut" it.
+        placement: where the soft tokens stand in the chat template ("distill" only).
+        questions: what the model is asked ("distill" only); with (), a built-in list. A quarter is held out for
+            grading.
+        self_study: number of questions that the model writes itself about the prompt, in addition ("distill" only).
     """
 
     tokens: int | Literal["auto"] = 3
@@ -111,20 +128,25 @@ class TrainConfig:
     patience: int | None = None
     seed: int = 0
     long: LongPromptPolicy = "refuse"
+    placement: Placement = "system"
+    questions: tuple[str, ...] = ()
+    self_study: int = 0
 
     def __post_init__(self) -> None:
         _convert_numbers(self)
-        for name in ("against", "contexts"):
+        if self.objective == "distill" and self.contexts is TRAINING_CONTEXTS:  # questions take their place
+            object.__setattr__(self, "contexts", ())
+        for name in ("against", "contexts", "questions"):
             object.__setattr__(self, name, _as_texts(name, getattr(self, name)))
         if not isinstance(self.project_norm, bool):
             raise ConfigError(f"project_norm is {_format_value(self.project_norm)}; it must be True or False")
         if not isinstance(self.tokens, str) or self.tokens != "auto":
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
-            raise ConfigError(
-                "tokens is auto, but stop_at is not set. Set a target similarity, for example with "
-                f"{option('stop_at', 0.99)}."
-            )
+            is_distilled = self.objective == "distill"
+            goal = "share of the floor's KL" if is_distilled else "target similarity"
+            example = option("stop_at", AUTO_KL_SHARE if is_distilled else 0.99)
+            raise ConfigError(f"tokens is auto, but stop_at is not set. Set a {goal}, for example with {example}.")
         _check_whole("steps", self.steps, 1, MAX_STEPS, "300 is typical")
         _check_whole(
             "restarts", self.restarts, 1, MAX_RESTARTS, "1 is typical; 4 or 8 give a slightly better soft prompt"
@@ -142,10 +164,15 @@ class TrainConfig:
             ("objective", ObjectiveName),
             ("family", ImageProgram),
             ("long", LongPromptPolicy),
+            ("placement", Placement),
         ):
             check_choice(name, getattr(self, name), get_args(allowed))
         check_item_count("contexts", self.contexts, MAX_CONTEXTS)
         check_item_count("against", self.against, MAX_AGAINST)
+        check_item_count("questions", self.questions, MAX_QUESTIONS)
+        _check_whole("self_study", self.self_study, 0, MAX_SELF_STUDY, "0 is typical; 48 helps with facts")
+        for text in self.questions:
+            check_text("question", text, ConfigError)
         if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))
@@ -175,6 +202,33 @@ class TrainConfig:
                 f"'hidden_share' is set, but the objective is {self.objective}: only the mixed objective uses it. "
                 f"Use {option('objective', 'mixed')}, or remove 'hidden_share'."
             )
+        self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        """Raise ConfigError for a setting that the objective "distill" does not use, or that only it uses."""
+        if self.objective == "distill":
+            if self.contexts:
+                raise ConfigError(
+                    "'contexts' is set, but the objective is distill, which asks questions instead. "
+                    f"Remove 'contexts', or set {wording('--questions FILE', 'questions')}."
+                )
+            if self.long == "chunk":
+                raise ConfigError(
+                    f"long is 'chunk', but the objective is distill, which needs the whole prompt at once. "
+                    f"Use {option('long', 'cut')} or {option('long', 'refuse')}."
+                )
+            if self.stop_at is not None and self.tokens != "auto":
+                raise ConfigError(
+                    "stop_at is set, but with the objective distill only tokens='auto' uses it, as the share of the "
+                    f"floor's KL to reach. Use {option('tokens', 'auto')}, or remove 'stop_at'."
+                )
+            return
+        for name in ("placement", "questions", "self_study"):
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise ConfigError(
+                    f"{name!r} is set, but the objective is {self.objective}: only distill uses it, with a causal "
+                    f"language model. Use {option('objective', 'distill')}, or remove {name!r}."
+                )
 
     @property
     def hidden_weight(self) -> float:
@@ -184,7 +238,10 @@ class TrainConfig:
     @property
     def batch_key(self) -> Hashable:
         """The settings that all training runs in a batch share. All other settings may differ."""
-        return (self.tokens, self.contexts, self.objective, self.against, self.family, self.hidden_share)
+        return (
+            self.tokens, self.contexts, self.objective, self.against, self.family, self.hidden_share,
+            self.placement, self.questions, self.self_study,
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -197,13 +254,38 @@ class TrainConfig:
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
-        for name in ("contexts", "against"):
+        for name in ("contexts", "against", "questions"):
             texts = plain.get(name, ())
             if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
                 raise ConfigError(f"{name} is {_format_value(texts)}; it must be a list of strings.")
         if plain.get("contexts") == TRAINING_CONTEXTS:
             plain["contexts"] = TRAINING_CONTEXTS
         return cls(**plain)
+
+
+# What serves causal language models best, where it differs from TrainConfig's defaults (tests/benchmarks/README.md)
+_CAUSAL_DEFAULTS: dict[str, Any] = {
+    "objective": "distill", "tokens": 16, "steps": 120, "rate": 0.3, "init": "first",
+}  # fmt: skip
+
+
+def config_for(kind: ModelKind, settings: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration for a kind of model: its defaults, changed by `settings`. Raises ConfigError."""
+    return TrainConfig(**(_CAUSAL_DEFAULTS | dict(settings) if kind == "causal" else settings))
+
+
+def check_objective(config: TrainConfig, kind: ModelKind, model: str) -> None:
+    """Raise ConfigError if a model of this kind cannot be trained with the configured objective."""
+    if kind == "causal" and config.objective != "distill":
+        raise ConfigError(
+            f"the objective is {config.objective}, but {model} is a language model. Use "
+            f"{option('objective', 'distill')}, or a text encoder such as mini."
+        )
+    if kind == "text" and config.objective == "distill":
+        raise ConfigError(
+            f"the objective is distill, which needs a language model, but {model} is a text encoder. Use another "
+            f"objective, such as {option('objective', 'cosine')}, or {option('model', 'smollm2')}."
+        )
 
 
 @checked_fields

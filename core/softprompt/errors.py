@@ -246,6 +246,13 @@ def check_text(label: str, text: str, error_type: type[SoftPromptError] = Prompt
     return text
 
 
+def needs_text_encoder(what: str, model: str) -> ConfigError:
+    """Return the error for something that only text encoders can do."""
+    return ConfigError(
+        f"{what} needs a text encoder, but {model} is a language model. Use a text encoder, such as mini."
+    )
+
+
 def model_not_supported(name: str, reason: str) -> ModelRefused:
     return ModelRefused(
         f"{name} is not supported: {reason}. {command('models', 'softprompt.list_models()')} lists the supported "

@@ -23,9 +23,9 @@ from softprompt.errors import SoftPromptError
 from softprompt.evaluation.fidelity import grade
 from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.results import ContextFidelity
+from softprompt.training.model_kinds import make_objective
 from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingTask
-from softprompt.training.trainer import make_objective
 
 PAIR_TOKENS, PAIR_COUNT = 3, 40
 # the words around two soft prompts; no content word among them occurs in a training context

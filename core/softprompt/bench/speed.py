@@ -23,8 +23,8 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.objectives.pooled import encode_target
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.init import init_vectors
+from softprompt.training.model_kinds import make_objective
 from softprompt.training.scheduler import max_rows
-from softprompt.training.trainer import make_objective
 
 CPU_BATCH_SIZES = (1, 4, 16, 64)
 VOCABULARY_DIVISOR = 4

@@ -20,9 +20,9 @@ from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.contexts import GRADING_CONTEXTS
 from softprompt.system.generators import drive
 from softprompt.training.loop import train_one
+from softprompt.training.model_kinds import make_objective
 from softprompt.training.scheduler import train_scheduled
 from softprompt.training.task import TrainingTask
-from softprompt.training.trainer import make_objective
 
 SEEDS = 4  # per prompt in the batch: more tasks than fit at once, so that slots are refilled
 GRADE_STEPS = 5  # steps between gradings

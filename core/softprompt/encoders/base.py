@@ -3,7 +3,7 @@
 The loop never encodes anything. It asks the model only for facts about its token embeddings, and uses them to
 initialize and scale soft prompts; the objective turns soft tokens into a loss (objectives/base.py). With a FrozenModel
 and an objective, `train_one` and `train_scheduled` work; `train` also needs load_encoder and the grading in
-trainer.measure.
+training.model_kinds.measure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from softprompt.errors import ConfigError, PromptError, check_text, how_to_assign_model, too_many_tokens
+from softprompt.config import ModelKind
+from softprompt.errors import (
+    ConfigError,
+    PromptError,
+    check_text,
+    how_to_assign_model,
+    needs_text_encoder,
+    too_many_tokens,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 Row = Sequence[int]
@@ -94,11 +103,16 @@ class FrozenModel(Protocol):
 
     Attributes:
         name: the model's full name, such as "ViT-B-32/openai". It is saved with every soft prompt.
-        tokenizer: the tokenizer that the model was trained with.
+        kind: which objectives can train for it.
     """
 
     name: str
-    tokenizer: PromptTokenizer
+    kind: ModelKind
+
+    @property
+    def tokenizer(self) -> PromptTokenizer:
+        """The tokenizer that the model was trained with."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -149,6 +163,22 @@ class FrozenModel(Protocol):
             ConfigError: it was trained on other weights, so its vectors are meaningless here, or its model is unknown.
         """
         ...
+
+
+def as_text_encoder(model: FrozenModel, what: str) -> TextEncoder:
+    """Return a model that is a text encoder.
+
+    Args:
+        what: what needs it, such as "a hard readout".
+
+    Raises:
+        ConfigError: the model is a language model.
+    """
+    from softprompt.encoders.clip.text_encoder import TextEncoder
+
+    if not isinstance(model, TextEncoder):
+        raise needs_text_encoder(what, model.name)
+    return model
 
 
 def check_token_count(model: FrozenModel, tokens: int) -> None:

@@ -13,6 +13,7 @@ from softprompt.system.threads import spin_limited
 
 if TYPE_CHECKING:
     from softprompt.encoders.base import OnStage
+    from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
 
@@ -54,6 +55,20 @@ def load_encoder(
         raise ModelUnavailable(
             f"{encoder.name} cannot be moved to {torch_device}: {describe_error(error)}. Try {option('device', 'cpu')}."
         ) from error
+
+
+def load_model(
+    name: str,
+    device: str = "auto",
+    precision: str = "float32",
+    on_progress: OnBytes | None = None,
+    on_stage: OnStage | None = None,
+) -> TextEncoder | CausalLM:
+    if name.startswith("local-dir:") and "SmolLM2" in name:
+        from softprompt.encoders.causal_lm.loading import load_causal_lm
+
+        return load_causal_lm(name.removeprefix("local-dir:"), device, precision, on_progress, on_stage)
+    return load_encoder(name, device, precision, on_progress, on_stage)
 
 
 def _ignore_stage(stage: str) -> None:

@@ -236,7 +236,7 @@ def _add_measurements(prompt: SoftPrompt, encoder: TextEncoder) -> SoftPrompt:
     """Return a copy with the readout and, if the hard prompt is known and fits, the similarities on this encoder."""
     from softprompt.evaluation.readout import read_out
     from softprompt.objectives.hard_prompt import tokenize_target
-    from softprompt.training.trainer import measure
+    from softprompt.training.model_kinds import measure
 
     if not prompt.reference_texts or prompt.tokens > encoder.max_prompt_tokens:
         readout, text = read_out(encoder, prompt.vectors)

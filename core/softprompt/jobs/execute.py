@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from softprompt.config import HardConfig, TrainConfig
+from softprompt.encoders.base import as_text_encoder
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import HardReadoutJob, TrainJob
 from softprompt.training.errors import TrainingFailed
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
+    from softprompt.objectives.base import Workspace
     from softprompt.prompts.results import HardReadout
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Interval, Report
+    from softprompt.training.model_kinds import Model
     from softprompt.training.task import TrainingState
 
 
@@ -40,7 +42,7 @@ OnHardReport = Callable[["HardReport"], "bool | None"]
 
 def run_job(
     job: TrainJob | HardReadoutJob,
-    encoder: TextEncoder,
+    encoder: Model,
     library: Library,
     *,
     start: SoftPrompt | None = None,
@@ -49,6 +51,7 @@ def run_job(
     resume: TrainingState | None = None,
     on_report: Callable[[Report], bool | None] | None = None,
     on_hard: OnHardReport | None = None,
+    workspace: Workspace | None = None,
 ) -> Outcome:
     """Run a job and save its result. If training fails, save the best soft prompt so far.
 
@@ -63,14 +66,15 @@ def run_job(
         PromptError, ConfigError: the encoder cannot run the job.
         LibraryError: the result cannot be saved.
     """
-    if isinstance(job, HardReadoutJob):
-        return run_hard_search(job, encoder, library, on_hard)
+    from softprompt.objectives.base import NO_WORKSPACE
     from softprompt.training.trainer import train
 
+    if isinstance(job, HardReadoutJob):
+        return run_hard_search(job, encoder, library, on_hard)
     if job.hard:
         from softprompt.discrete import check_hard
 
-        check_hard(encoder, job.hard)
+        check_hard(as_text_encoder(encoder, "a hard readout"), job.hard)
     failure = failure_kind = ""
     try:
         prompt = train(
@@ -82,6 +86,7 @@ def run_job(
             interval=interval,
             resume=resume,
             on_report=on_report,
+            workspace=workspace or NO_WORKSPACE,
         )
     except TrainingFailed as error:
         failure, failure_kind = str(error), type(error).__name__
@@ -114,7 +119,7 @@ def save_result(
 
 
 def run_hard_search(
-    job: HardReadoutJob, encoder: TextEncoder, library: Library, on_hard: OnHardReport | None = None
+    job: HardReadoutJob, encoder: Model, library: Library, on_hard: OnHardReport | None = None
 ) -> Outcome:
     """Search for the hard readout of the entry `job.entry` and save it as the entry's next revision.
 
@@ -130,12 +135,13 @@ def run_hard_search(
     return Outcome(library.set_hard_readout(entry.id, hard))
 
 
-def _search(encoder: TextEncoder, prompt: SoftPrompt, config: HardConfig, on_hard: OnHardReport | None) -> HardReadout:
+def _search(model: Model, prompt: SoftPrompt, config: HardConfig, on_hard: OnHardReport | None) -> HardReadout:
     """Search for a hard readout. Raises TrainingFailed if the device fails, and the same errors as `find_hard`."""
     from softprompt.discrete import find_hard
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.loop import device_failure
 
+    encoder = as_text_encoder(model, "a hard readout")
     encoder.check_compatible(prompt)
     target = tokenize_target(encoder, prompt.hard_prompt, prompt.meanings, prompt.config.get("long", TrainConfig.long))
     try:

@@ -24,7 +24,8 @@ from softprompt.prompts.validation import check_time
 from softprompt.prompts.values import ComparedByValue
 from softprompt.prompts.visible_text import short_repr
 
-FORMAT = 1
+# 1: text encoders. 2: language models, which version 0.1 cannot show or use, so it asks for an update.
+FORMAT, ANSWERS_FORMAT = 1, 2
 BLANK = "0" * 64
 TENSORS = ("vectors", *EXTRA_TENSORS)
 # errors that malformed bytes and values cause during parsing
@@ -109,6 +110,8 @@ def pack(entry: Entry | Tombstone) -> bytes:
     else:
         tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
+        if entry.prompt.answers is not None:
+            provenance["format"] = ANSWERS_FORMAT
         provenance |= entry.prompt.as_dict() | {key: value for key, value in added.items() if value}
     text = to_json(provenance, sort_keys=True)
     raw: bytes = save(tensors, {"softprompt": text, "sha256": BLANK})
@@ -165,9 +168,10 @@ def _read(raw: bytes, path: str = "the entry") -> Entry | Tombstone:
         raise EntryDamaged(f"{path} is damaged: its bytes do not match their checksum")
     source = header["__metadata__"]["softprompt"]
     provenance = replace_surrogates(strict_json(source), source)
-    if provenance["format"] != FORMAT:
+    if provenance["format"] not in (FORMAT, ANSWERS_FORMAT):
         raise EntryDamaged(
-            f"{path} has format {provenance['format']}, but this version reads {FORMAT}. Update softprompt-tui."
+            f"{path} has format {provenance['format']}, but this version reads up to {ANSWERS_FORMAT}. Update "
+            "softprompt-tui."
         )
     if "trashed" in provenance:
         if not isinstance(provenance["trashed"], str) or not provenance["trashed"]:

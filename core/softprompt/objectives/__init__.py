@@ -2,7 +2,7 @@
 
 `pooled` compares pooled embeddings; `hidden_states` compares the states that diffusion models use. A new kind of
 target, such as an image or a language model's answers, needs a new module with a class that implements
-`base.Objective`. `training.trainer.make_objective` chooses between them. CONTRIBUTING.md has an example.
+`base.Objective`. `training.model_kinds.make_objective` chooses between them. CONTRIBUTING.md has an example.
 
 A target that is not text also needs a field in the job and the task that carries it to `prepare`, and its own grading
 in `training.trainer`, which compares with the prompt's text today.

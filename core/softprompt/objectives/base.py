@@ -2,7 +2,7 @@
 
 An objective owns the targets, the contexts around the soft tokens and the token rows that the model encodes. The loop
 owns the vectors, their optimizer and the stopping rules. A new pooled loss is a name in config.ObjectiveName and a
-branch in losses.row_losses; any other loss is a new Objective, chosen in trainer.make_objective.
+branch in losses.row_losses; any other loss is a new Objective, chosen in training.model_kinds.make_objective.
 
 Shapes: R rows, one per restart of every slot, in the order of the slots; k soft tokens, w width.
 """
@@ -70,12 +70,33 @@ class Target(Protocol):
         ...
 
 
+class Workspace:
+    """Where an objective keeps what it computes before the first step, so that a resumed run need not do it again.
+
+    The caller identifies runs by the keys of their tasks; the only run outside a batch has the key "". This base class
+    keeps nothing and tells nothing.
+    """
+
+    def read(self, run: str, name: str) -> bytes | None:  # noqa: ARG002
+        """Return what was written under a name, or None."""
+        return None
+
+    def write(self, run: str, name: str, data: bytes) -> None:
+        """Keep bytes. Failing to do so is no error, because they can be computed again."""
+
+    def post_stage(self, stage: str) -> None:
+        """Tell the user what is going on, such as "sampling answers: 64 of 384". May raise to interrupt the run."""
+
+
+NO_WORKSPACE = Workspace()
+
+
 class Evaluation(NamedTuple):
     """Measurements from one step, for every row. `stop_at` watches the lower of the two similarities."""
 
     loss: Tensor  # (R,) minimized; carries a gradient. The result of training is the vectors with the lowest loss.
-    similarity: Tensor  # (R,) of the soft prompt alone, without a context
-    composed: Tensor  # (R,) composed similarity: the mean over this turn's contexts
+    similarity: Tensor  # (R,) of the soft prompt alone, without a context; of a language model, the agreement
+    composed: Tensor  # (R,) composed similarity: the mean over this turn's contexts; the agreement again
 
 
 class SlotTarget(NamedTuple):
@@ -90,8 +111,14 @@ class Objective(Protocol):
     """A loss and its targets.
 
     A batch calls `prepare` before a slot's first step, `set_slots` whenever slots are added or removed, and `evaluate`
-    at every step. Step n evaluates turn n % `turns`. Each turn may use different contexts.
+    at every step. Step n evaluates turn n % `turns`. Each turn may use different contexts or questions.
+
+    Attributes:
+        similarity_varies: whether each turn measures the similarity on other inputs, so that only its mean over the
+            turns counts.
     """
+
+    similarity_varies: bool
 
     @property
     def turns(self) -> int:
@@ -117,8 +144,11 @@ class Objective(Protocol):
         """
         ...
 
-    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[Any]:
+    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[Any]:
         """Compute the targets of several slots before their first step. They share forward passes.
+
+        Args:
+            prompts: each with its settings and the key of its run.
 
         Raises:
             ConfigError: this objective cannot be used with the model or with one of the prompts.

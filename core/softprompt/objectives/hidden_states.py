@@ -74,9 +74,9 @@ class HiddenStatesObjective(PooledObjective):
         super().__init__(encoder, config, tokens)
         self.hidden: list[EncoderOutput] = []
 
-    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
+    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[PooledTarget]:
         prepared: list[PooledTarget] = []
-        for (prompt, config), pooled in zip(prompts, super().prepare(prompts), strict=True):
+        for (prompt, config, _), pooled in zip(prompts, super().prepare(prompts), strict=True):
             hidden = tuple(
                 HiddenStatesReference(self.encoder, prompt, contexts, config.family).output
                 for contexts in pooled.contexts

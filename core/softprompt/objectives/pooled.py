@@ -65,6 +65,7 @@ class PooledObjective:
     """
 
     needs_all_positions = False
+    similarity_varies = False
 
     def __init__(self, encoder: TextEncoder, config: TrainConfig, tokens: Sequence[int]) -> None:
         self.encoder, self.config, self.token_counts = encoder, config, sorted(set(tokens))
@@ -96,13 +97,13 @@ class PooledObjective:
     def tokenize(self, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy) -> HardPrompt:
         return tokenize_target(self.encoder, text, meanings, long)
 
-    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig]]) -> list[PooledTarget]:
-        fits = [contexts_that_fit(self.encoder, prompt, self.contexts, self.token_counts[-1]) for prompt, _ in prompts]
+    def prepare(self, prompts: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[PooledTarget]:
+        fits = [contexts_that_fit(self.encoder, prompt, self.contexts, self.token_counts[-1]) for prompt, *_ in prompts]
         encoded = encode_targets(
-            self.encoder, [(prompt, [ALONE, *fit]) for (prompt, _), fit in zip(prompts, fits, strict=True)]
+            self.encoder, [(prompt, [ALONE, *fit]) for (prompt, *_), fit in zip(prompts, fits, strict=True)]
         )
         prepared = []
-        for (_, config), fit, targets in zip(prompts, fits, encoded, strict=True):
+        for (_, config, _key), fit, targets in zip(prompts, fits, encoded, strict=True):
             by_context = dict(zip([ALONE, *fit], targets, strict=True))
             turns = tuple(self._turn_targets(group, by_context) for group in self.groups)
             # a context without room for the prompt gets the target of the prompt alone, with weight 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from softprompt.arguments import checked_fields, convert_fields
@@ -78,6 +79,74 @@ class ContextFidelity:
     @property
     def floor(self) -> float:
         return _mean([score.floor for score in self.contexts])
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """How close a language model's answers are to those with the hard prompt.
+
+    Attributes:
+        kl: the KL divergence per token, in nats.
+        agreement: the share of positions at which both expect the same token.
+    """
+
+    kl: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class AnswerSample:
+    """A held-out question, and the most likely answers with the soft prompt, the hard prompt and neither."""
+
+    question: str
+    soft: str
+    hard: str
+    none: str
+
+
+@dataclass(frozen=True)
+class AnswerFidelity:
+    """How well soft tokens make a language model answer as with the hard prompt, on questions not used in training.
+
+    Attributes:
+        placement: where the soft tokens stand in the chat template.
+        template: digest of the chat template. The soft tokens only work in this one.
+        questions: number of held-out questions.
+        score: of the soft tokens.
+        floors: of cheap alternatives, by name: "no prompt", "first tokens", "first sentence".
+        samples: answers to some of the questions.
+    """
+
+    placement: str
+    template: str
+    questions: int
+    score: AnswerScore
+    floors: dict[str, AnswerScore]
+    samples: tuple[AnswerSample, ...] = ()
+
+    @property
+    def floor(self) -> float:
+        """The lowest KL of the alternatives that take no more tokens than the soft prompt."""
+        return min((score.kl for name, score in self.floors.items() if name != "no prompt"), default=math.nan)
+
+    @property
+    def kl_share(self) -> float:
+        """The KL as a share of the floor's."""
+        return self.score.kl / self.floor if self.floor > 0 else math.nan
+
+    @property
+    def equal_answers(self) -> float | None:
+        """Share of the samples whose answers are equal, or None without samples."""
+        return _share([sample.soft == sample.hard for sample in self.samples])
+
+    @property
+    def kept_answers(self) -> float | None:
+        """Of the answers that the hard prompt leaves as they are without it, the share that the soft prompt leaves."""
+        return _share([sample.soft == sample.hard for sample in self.samples if sample.hard == sample.none])
+
+
+def _share(values: list[bool]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _mean(values: list[float]) -> float:

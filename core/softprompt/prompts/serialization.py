@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_from_dict, meanings_from_dicts
-from softprompt.prompts.results import ContextFidelity, ContextScore, HardReadout, Neighbour, ReadoutToken
+from softprompt.prompts.results import (
+    AnswerFidelity,
+    AnswerSample,
+    AnswerScore,
+    ContextFidelity,
+    ContextScore,
+    HardReadout,
+    Neighbour,
+    ReadoutToken,
+)
 from softprompt.prompts.validation import check_config, check_source, check_texts, check_time, parse_number
 from softprompt.prompts.values import Array
 
@@ -42,6 +51,7 @@ def parse_fields(values: dict[str, Any]) -> dict[str, Any]:
         "source": source,
         "meanings": meanings,
         "hard": None if values.get("hard") is None else _hard_readout_from_dict(values["hard"]),
+        "answers": None if values.get("answers") is None else _answers_from_dict(values["answers"]),
         **{key: values[key] for key in _PLAIN_TYPES},
     }
 
@@ -106,6 +116,39 @@ def _hard_readout_from_dict(values: dict[str, Any]) -> HardReadout:
     composed = None if values["composed"] is None else parse_number(values["composed"])
     similarity, seconds = parse_number(values["similarity"]), parse_number(values["seconds"])
     return HardReadout(values["text"], tokens, similarity, composed, values["method"], evaluated, seconds)
+
+
+def answers_as_dict(answers: AnswerFidelity) -> dict[str, Any]:
+    return {
+        "placement": answers.placement,
+        "template": answers.template,
+        "questions": answers.questions,
+        "score": vars(answers.score).copy(),
+        "floors": {name: vars(score).copy() for name, score in answers.floors.items()},
+        "samples": [vars(sample).copy() for sample in answers.samples],
+    }
+
+
+def _answers_from_dict(values: dict[str, Any]) -> AnswerFidelity:
+    texts = {key: values[key] for key in ("placement", "template")}
+    check_texts("a language model's placement and template", texts)
+    if type(values["questions"]) is not int or values["questions"] < 1:
+        raise TypeError("the number of held-out questions must be a positive integer")
+    samples = []
+    for sample in values["samples"]:
+        check_texts("the sampled answers", sample)
+        samples.append(AnswerSample(sample["question"], sample["soft"], sample["hard"], sample["none"]))
+    return AnswerFidelity(
+        **texts,
+        questions=values["questions"],
+        score=_score_from_dict(values["score"]),
+        floors={str(name): _score_from_dict(score) for name, score in values["floors"].items()},
+        samples=tuple(samples),
+    )
+
+
+def _score_from_dict(values: dict[str, Any]) -> AnswerScore:
+    return AnswerScore(parse_number(values["kl"]), parse_number(values["agreement"]))
 
 
 _TEXT, _NUMBER, _OPTIONAL_NUMBER = (str,), (int, float), (int, float, type(None))

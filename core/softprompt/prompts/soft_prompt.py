@@ -24,9 +24,10 @@ from softprompt.errors import (
 from softprompt.prompts import html, optional_packages, prompt_file
 from softprompt.prompts.lineage import Ancestor as Ancestor
 from softprompt.prompts.lineage import WeightedText
-from softprompt.prompts.results import ContextFidelity, HardReadout, ReadoutToken
+from softprompt.prompts.results import AnswerFidelity, ContextFidelity, HardReadout, ReadoutToken
 from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.serialization import (
+    answers_as_dict,
     check_finite,
     check_shapes,
     fidelity_as_dict,
@@ -84,6 +85,8 @@ class SoftPrompt(ComparedByValue):
         source: metadata of the imported file.
         meanings: the weighted texts of a mix; () for a single prompt.
         hard: the hard readout, if one was saved with it.
+        answers: for a language model, how well it answers with the soft prompt; `similarity` is then the agreement,
+            `loss` a KL divergence, and `target` empty. None for a text encoder.
     """
 
     hard_prompt: str
@@ -113,6 +116,7 @@ class SoftPrompt(ComparedByValue):
     source: dict[str, Any] = field(default_factory=dict)
     meanings: tuple[WeightedText, ...] = ()
     hard: HardReadout | None = None
+    answers: AnswerFidelity | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self, skipped=_ARRAYS)
@@ -298,7 +302,7 @@ class SoftPrompt(ComparedByValue):
             "source": self.source.copy(),
             "meanings": [vars(meaning).copy() for meaning in self.meanings],
             "hard": None if self.hard is None else vars(self.hard).copy(),
-        }
+        } | ({} if self.answers is None else {"answers": answers_as_dict(self.answers)})
 
     @classmethod
     def from_dict(

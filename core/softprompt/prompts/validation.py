@@ -110,8 +110,8 @@ _SETTING_CHECKS: dict[str, Callable[[Any], bool]] = {
     "project_norm": lambda value: isinstance(value, bool),
     "stop_at": _optional(_is_number),
     "patience": _optional(_is_whole),
-    **dict.fromkeys(("steps", "restarts", "seed"), _is_whole),
+    **dict.fromkeys(("steps", "restarts", "seed", "self_study"), _is_whole),
     **dict.fromkeys(("rate", "hidden_share"), _is_number),
-    **dict.fromkeys(("init", "objective", "family", "long"), _is_text),
-    **dict.fromkeys(("against", "contexts"), _is_text_list),
+    **dict.fromkeys(("init", "objective", "family", "long", "placement"), _is_text),
+    **dict.fromkeys(("against", "contexts", "questions"), _is_text_list),
 }

@@ -35,7 +35,9 @@ class TrainingBatch:
         self, model: FrozenModel, objective: Objective, config: TrainConfig, token_counts: Sequence[int]
     ) -> None:
         self.model, self.objective, self.config = model, objective, config  # slots share only the config's batch_key
-        self.optimizer = BatchedAdam(model.device, max(token_counts), model.width, objective.turns)
+        self.optimizer = BatchedAdam(
+            model.device, max(token_counts), model.width, objective.turns, objective.similarity_varies
+        )
         self.graphs = graphs_for(model.device)
         # read now: when `state` is called, the caller's own number of threads may be restored
         self.threads = torch.get_num_threads() if model.device.type == "cpu" else 0
@@ -44,7 +46,7 @@ class TrainingBatch:
 
     def prepare(self, trainings: Sequence[tuple[HardPrompt, TrainConfig, str]]) -> list[BatchSlot]:
         """Return a slot for each (prompt, config, key), not inserted yet. All targets are encoded in one pass."""
-        targets = self.objective.prepare([(prompt, config) for prompt, config, _ in trainings])
+        targets = self.objective.prepare(trainings)
         return [
             BatchSlot(prompt, config, target, key)
             for (prompt, config, key), target in zip(trainings, targets, strict=True)

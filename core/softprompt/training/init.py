@@ -38,6 +38,8 @@ def init_vectors(model: FrozenModel, prompt: HardPrompt, config: TrainConfig, k:
         start = model.embed([token for chunk in prompt.chunks for token in chunk])
         if len(start) > k:  # pick k evenly spaced tokens
             start = start[torch.linspace(0, len(start) - 1, k).round().long().to(start.device)]
+    elif config.init == "first":
+        start = model.embed([token for chunk in prompt.chunks for token in chunk][:k])
     elif start is None or start.ndim != 2 or start.shape[-1] != model.width:
         problem = "none was given" if start is None else f"the given vectors have shape {tuple(start.shape)}"
         raise missing_start_prompt(problem, f"width {model.width}")

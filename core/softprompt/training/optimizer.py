@@ -60,8 +60,8 @@ class BatchedAdam:
         "last_fall",
     )
 
-    def __init__(self, device: torch.device, k: int, width: int, turns: int) -> None:
-        self.device, self.turns = device, turns
+    def __init__(self, device: torch.device, k: int, width: int, turns: int, similarity_varies: bool = False) -> None:
+        self.device, self.turns, self.similarity_varies = device, turns, similarity_varies
         no_rows = init_rows(torch.empty(0, k, width, device=device), turns)
         self.tensors = no_rows
         self.window = torch.empty(0, CHECK_STEPS, 3, device=device)
@@ -161,7 +161,8 @@ class BatchedAdam:
         t["seen"].index_fill_(1, self.indices[:1], 1.0)
         # the mean over the turns so far, so that every context counts
         smooth = t["recent"].sum(1) / t["seen"].sum(1, keepdim=True)
-        smooth[:, 1] = similarity  # no mean is needed: every turn measures the prompt alone
+        if not self.similarity_varies:
+            smooth[:, 1] = similarity
         self.window.index_copy_(1, self.indices[1:], smooth.unsqueeze(1))
         smooth_loss = smooth[:, 0]
         better = smooth_loss < t["best_loss"]  # false for NaN

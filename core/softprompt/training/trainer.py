@@ -20,21 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep, digested_settings
-from softprompt.encoders.clip.rows import ALONE
-from softprompt.encoders.clip.text_encoder import TextEncoder
-from softprompt.encoders.loading import load_encoder
+from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep, config_for, digested_settings
+from softprompt.encoders.loading import load_model
 from softprompt.encoders.torch_settings import isolated, neutral_torch
 from softprompt.errors import SoftPromptError, shorten
-from softprompt.evaluation.fidelity import grade
-from softprompt.evaluation.hidden_states import hidden_similarities
-from softprompt.evaluation.readout import read_out, readout_similarity
-from softprompt.objectives.base import HardPrompt, Objective
-from softprompt.objectives.hard_prompt import tokenize_target
-from softprompt.objectives.hidden_states import HiddenStatesObjective
-from softprompt.objectives.pooled import MAX_TURNS, PooledObjective, encode_target
+from softprompt.objectives.base import NO_WORKSPACE, HardPrompt, Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
@@ -43,16 +34,22 @@ from softprompt.training.batch import TrainingBatch, other_state
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import as_start_tensor
 from softprompt.training.loop import Interval, Report, device_failure, train_one
+from softprompt.training.model_kinds import (
+    AUTO_TOKENS,
+    Model,
+    distance_to_goal,
+    make_objective,
+    measure,
+    step_cost,
+    tokenize,
+)
 from softprompt.training.scheduler import MAX_ROWS, train_scheduled
 from softprompt.training.task import TrainingResult, TrainingState, TrainingTask
 from softprompt.training.token_sweep import SweepReport, train_sweep
 
-MAX_AUTO_TOKENS = 16  # the largest number of soft tokens that "auto" tries
-POSITIONS_AROUND = 4  # computed in a context besides the soft tokens, on average (encoders.clip.context_batch)
-
 
 def train(
-    encoder: TextEncoder,
+    encoder: Model,
     text: str,
     config: TrainConfig | None = None,
     *,
@@ -61,6 +58,7 @@ def train(
     on_report: Callable[[Report], bool | None] | None = None,
     interval: Interval = 10,
     resume: TrainingState | None = None,
+    workspace: Workspace = NO_WORKSPACE,
     **settings: Any,
 ) -> SoftPrompt:
     """Train a soft prompt for the hard prompt `text`.
@@ -71,6 +69,7 @@ def train(
         on_report: called with each report; returns True to stop.
         interval: steps between reports, or a function from the step to whether a report is due.
         resume: the state of an earlier report, to continue from. All other arguments must be the same as then.
+        workspace: where an objective keeps what it computes before the first step.
         settings: fields of TrainConfig, such as tokens=3.
 
     Raises:
@@ -83,13 +82,14 @@ def train(
         train(encoder, "a red fox in the snow", tokens=3, steps=50).vectors.shape  # (3, 256)
     """
     training = iter_train(
-        encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, **settings
-    )
+        encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, workspace=workspace,
+        **settings,
+    )  # fmt: skip
     return drive(training, on_report)
 
 
 def iter_train(
-    encoder: TextEncoder,
+    encoder: Model,
     text: str,
     config: TrainConfig | None = None,
     *,
@@ -97,49 +97,54 @@ def iter_train(
     start: SoftPrompt | Array | Tensor | None = None,
     interval: Interval = 10,
     resume: TrainingState | None = None,
+    workspace: Workspace = NO_WORKSPACE,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """Do the same as `train`, as a generator that yields Reports and returns the soft prompt. Send True to stop."""
-    config = replace(config or TrainConfig(), **settings)
+    config = config_for(encoder.kind, settings) if config is None else replace(config, **settings)
     run = _run_digest(text, meanings, config)
     if resume is not None and resume.run not in ("", run):
         raise other_state()
     training = map_reports(
-        _iter_train(encoder, text, config, meanings, start, interval, resume), partial(_complete_state, run)
+        _iter_train(encoder, text, config, meanings, start, interval, resume, workspace), partial(_complete_state, run)
     )
-    tokens = MAX_AUTO_TOKENS if config.tokens == "auto" else config.tokens
-    return (yield from isolated(training, _threads(encoder, config, tokens, config.restarts, resume)))
+    return (
+        yield from isolated(training, _threads(encoder, config, _most_tokens(encoder, config), config.restarts, resume))
+    )
 
 
 def _iter_train(
-    encoder: TextEncoder,
+    encoder: Model,
     text: str,
     config: TrainConfig,
     meanings: Sequence[WeightedText],
     start: SoftPrompt | Array | Tensor | None,
     interval: Interval,
     resume: TrainingState | None,
+    workspace: Workspace,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    prompt = tokenize_target(encoder, text, meanings, config.long)
+    prompt = tokenize(encoder, text, meanings, config.long)
     vectors = as_start_tensor(encoder, start)
     if config.tokens != "auto":
         training = train_one(
-            encoder, partial(make_objective, encoder), prompt, config, start=vectors, interval=interval, resume=resume
-        )
+            encoder, partial(make_objective, encoder, workspace=workspace), prompt, config,
+            start=vectors, interval=interval, resume=resume,
+        )  # fmt: skip
         result, last = yield from _hold_last_report(training)
-        soft_prompt = finish(encoder, prompt, config, result)
+        soft_prompt = finish(encoder, prompt, config, result, workspace=workspace)
         if last is not None:
             yield replace(last, result=soft_prompt)
         return soft_prompt
-    return (yield from _train_auto(encoder, prompt, config, vectors, interval, resume))
+    return (yield from _train_auto(encoder, prompt, config, vectors, interval, resume, workspace))
 
 
 def train_many(
-    encoder: TextEncoder,
+    encoder: Model,
     tasks: Iterable[TrainingTask],
     *,
     row_limit: int | None = None,
     on_step: Callable[[TrainingBatch], bool | None] | None = None,
+    workspace: Workspace = NO_WORKSPACE,
 ) -> Iterator[tuple[TrainingTask, SoftPrompt | SoftPromptError]]:
     """Train tasks that share a `TrainConfig.batch_key`. Yields each as soon as it ends, with its soft prompt or error.
 
@@ -148,6 +153,7 @@ def train_many(
     Args:
         row_limit: restarts to train at the same time; by default as many as `max_rows` allows.
         on_step: called with the batch after every step. If it returns True, training ends and nothing more is yielded.
+        workspace: where the objective keeps what it computes for each run. The runs have the keys of the tasks.
 
     Raises:
         TrainingFailed: the device failed.
@@ -156,37 +162,40 @@ def train_many(
     first = next(waiting, None)
     if first is None:
         return
-    tokens = MAX_AUTO_TOKENS if first.config.tokens == "auto" else first.config.tokens
+    tokens = _most_tokens(encoder, first.config)
     threads = _threads(encoder, first.config, tokens, row_limit or MAX_ROWS, first.resume)
-    yield from isolated(_train_many(encoder, chain([first], waiting), row_limit, on_step), threads)
+    yield from isolated(_train_many(encoder, chain([first], waiting), row_limit, on_step, workspace), threads)
 
 
 def _train_many(
-    encoder: TextEncoder,
+    encoder: Model,
     tasks: Iterable[TrainingTask],
     row_limit: int | None,
     on_step: Callable[[TrainingBatch], bool | None] | None,
+    workspace: Workspace,
 ) -> Generator[tuple[TrainingTask, SoftPrompt | SoftPromptError], bool | None, None]:
     for task, outcome in train_scheduled(
-        encoder, partial(make_objective, encoder), tasks, row_limit=row_limit, on_step=on_step
+        encoder, partial(make_objective, encoder, workspace=workspace), tasks, row_limit=row_limit, on_step=on_step
     ):
         if isinstance(outcome, SoftPromptError):
             yield task, outcome
             continue
         try:
-            yield task, finish(encoder, outcome.prompt, task.config, outcome.result(encoder.device_label))
+            result = outcome.result(encoder.device_label)
+            yield task, finish(encoder, outcome.prompt, task.config, result, task.key, workspace)
         except SoftPromptError as error:
             yield task, error
 
 
 def sweep(
-    encoder: TextEncoder,
+    encoder: Model,
     text: str,
     token_counts: Sequence[int] = DEFAULT_SWEEP,
     config: TrainConfig | None = None,
     *,
     meanings: Sequence[WeightedText] = (),
     interval: Interval = 10,
+    workspace: Workspace = NO_WORKSPACE,
 ) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
     """Train `text` once per token count, all in one batch. Returns the soft prompts in increasing order of tokens.
 
@@ -201,23 +210,25 @@ def sweep(
         ConfigError: the settings cannot be used.
         TrainingFailed: every training run failed without a usable result.
     """
-    config = config or TrainConfig()
+    config = config or config_for(encoder.kind, {})
     token_counts = check_sweep(token_counts)
     threads = _threads(encoder, config, token_counts[-1], config.restarts * len(token_counts))
-    return (yield from isolated(_sweep(encoder, text, token_counts, config, meanings, interval), threads))
+    training = _sweep(encoder, text, token_counts, config, meanings, interval, workspace)
+    return (yield from isolated(training, threads))
 
 
 def _sweep(
-    encoder: TextEncoder,
+    encoder: Model,
     text: str,
     token_counts: Sequence[int],
     config: TrainConfig,
     meanings: Sequence[WeightedText],
     interval: Interval,
+    workspace: Workspace,
 ) -> Generator[SweepReport, bool | None, list[SoftPrompt]]:
     prompt, results = yield from train_sweep(
         encoder,
-        partial(make_objective, encoder),
+        partial(make_objective, encoder, workspace=workspace),
         text,
         token_counts,
         config,
@@ -228,7 +239,7 @@ def _sweep(
     failure: TrainingFailed | None = None
     for slot_config, result in results:
         try:
-            soft_prompts.append(finish(encoder, prompt, slot_config, result))
+            soft_prompts.append(finish(encoder, prompt, slot_config, result, workspace=workspace))
         except TrainingFailed as error:  # the other token counts are unaffected
             failure = error
             if error.best is not None:
@@ -239,9 +250,7 @@ def _sweep(
 
 
 @neutral_torch()
-def _threads(
-    encoder: TextEncoder, config: TrainConfig, tokens: int, rows: int, resume: TrainingState | None = None
-) -> int:
+def _threads(encoder: Model, config: TrainConfig, tokens: int, rows: int, resume: TrainingState | None = None) -> int:
     """Return the number of CPU threads for a run that starts now, or 0 on a GPU.
 
     A resumed run keeps its number, so that the bits stay the same. A state without a number comes from an older
@@ -251,9 +260,12 @@ def _threads(
         return 0
     if resume is not None:
         return kept_threads(resume.threads or torch.get_num_threads())
-    contexts = 1 + math.ceil(len(config.contexts) / MAX_TURNS)
-    positions = rows * contexts * (tokens + POSITIONS_AROUND)
-    return choose_threads(torch.get_num_threads(), positions * encoder.width**2)
+    return choose_threads(torch.get_num_threads(), step_cost(encoder, config, tokens, rows))
+
+
+def _most_tokens(encoder: Model, config: TrainConfig) -> int:
+    """Return the largest number of soft tokens that a run trains."""
+    return AUTO_TOKENS[encoder.kind][-1] if config.tokens == "auto" else config.tokens
 
 
 def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig) -> str:
@@ -268,49 +280,47 @@ def _complete_state(run: str, report: Report) -> Report:
     return replace(report, state=lambda: replace(take_state(), run=run))
 
 
-def make_objective(encoder: TextEncoder, config: TrainConfig, token_counts: Sequence[int]) -> Objective:
-    """Return the objective for a batch whose soft prompts have these token counts. Raises ConfigError."""
-    objective_class = HiddenStatesObjective if config.hidden_weight else PooledObjective
-    return objective_class(encoder, config, token_counts)
-
-
 def _train_auto(
-    encoder: TextEncoder,
+    encoder: Model,
     prompt: HardPrompt,
     config: TrainConfig,
     start: Tensor | None,
     interval: Interval,
     resume: TrainingState | None,
+    workspace: Workspace,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    """Return the smallest soft prompt whose similarity, alone and in the grading contexts, reaches `stop_at`.
+    """Return the smallest soft prompt that reaches `stop_at` when it is graded, among AUTO_TOKENS.
 
     If there is none, return the closest. No training run stops early here, because one that stops at `stop_at` often
     falls short of it in other contexts.
     """
-    goal = config.stop_at
-    assert goal is not None  # TrainConfig requires it
     first, best = (resume.tokens, resume.best) if resume else (1, None)
     # more tokens than the prompt has do not help
-    final = max(first, min(MAX_AUTO_TOKENS, encoder.max_prompt_tokens, prompt.tokens))
-    for tokens in range(first, final + 1):
+    most = max(first, min(encoder.max_prompt_tokens, prompt.tokens))
+    token_counts = [tokens for tokens in AUTO_TOKENS[encoder.kind] if first <= tokens <= most] or [first]
+    final = token_counts[-1]
+    for tokens in token_counts:
         fixed = replace(config, tokens=tokens, stop_at=None)
         try:
             state = resume if tokens == first else None
             training = train_one(
-                encoder, partial(make_objective, encoder), prompt, fixed, start=start, interval=interval, resume=state
-            )
+                encoder, partial(make_objective, encoder, workspace=workspace), prompt, fixed,
+                start=start, interval=interval, resume=state,
+            )  # fmt: skip
             result, last = yield from _hold_last_report(map_reports(training, partial(_attach_best, best)))
-            soft_prompt = replace(finish(encoder, prompt, fixed, result), config=config.as_dict())
+            finished = finish(encoder, prompt, fixed, result, workspace=workspace)
+            soft_prompt = replace(finished, config=config.as_dict())
         except TrainingFailed as error:
             raise TrainingFailed(str(error), best or error.best) from error
-        if best is None or _lower_similarity(soft_prompt, config) > _lower_similarity(best, config):
+        if best is None or distance_to_goal(soft_prompt, config) < distance_to_goal(best, config):
             best = soft_prompt
-        if _lower_similarity(soft_prompt, config) >= goal:
+        if distance_to_goal(soft_prompt, config) <= 0:
             best = soft_prompt
         elif soft_prompt.stopped == "interrupted":
             best = replace(best, stopped="interrupted")
         elif tokens == final:
-            warning = f"no soft prompt of up to {final} tokens reached {goal:g} both alone and composed"
+            where = "of the floor's KL" if best.answers is not None else "both alone and composed"
+            warning = f"no soft prompt of up to {final} tokens reached {config.stop_at:g} {where}"
             best = replace(best, warnings=(*best.warnings, f"{warning}; this is the closest"))
         elif last is None or not (yield last):
             continue
@@ -350,29 +360,35 @@ def _attach_best(best: SoftPrompt | None, report: Report) -> Report:
     return replace(report, state=lambda: replace(report.state(), best=best))
 
 
-def _lower_similarity(soft_prompt: SoftPrompt, config: TrainConfig) -> float:
-    assert soft_prompt.similarity is not None  # set by `finish`
-    composed = soft_prompt.composition.mean if soft_prompt.composition and config.contexts else soft_prompt.similarity
-    return min(soft_prompt.similarity, composed)
+def finish(
+    encoder: Model,
+    prompt: HardPrompt,
+    config: TrainConfig,
+    result: TrainingResult,
+    run: str = "",
+    workspace: Workspace = NO_WORKSPACE,
+) -> SoftPrompt:
+    """Grade and read out a result. If training failed, raises TrainingFailed with the soft prompt, if there is one.
 
-
-def finish(encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> SoftPrompt:
-    """Grade and read out a result. If training failed, raises TrainingFailed with the soft prompt, if there is one."""
+    Args:
+        run: the key of the run in the workspace.
+    """
     if not math.isfinite(result.loss):
         raise TrainingFailed(result.failure or "training ended before its first step")
     try:
-        soft_prompt = _build_soft_prompt(encoder, prompt, config, result)
+        soft_prompt = _build_soft_prompt(encoder, prompt, config, result, run, workspace)
     except RuntimeError as error:  # the device is lost or full: grade on the CPU instead
         if encoder.device.type == "cpu":
             raise TrainingFailed(device_failure(error, encoder.device)) from error
-        soft_prompt = _build_soft_prompt(load_encoder(encoder.name, "cpu"), prompt, config, result)
+        on_cpu = load_model(encoder.name, "cpu")
+        soft_prompt = _build_soft_prompt(on_cpu, prompt, config, result, run, workspace)
     if result.failure:
         raise TrainingFailed(result.failure, soft_prompt)
     return soft_prompt
 
 
 def _build_soft_prompt(
-    encoder: TextEncoder, prompt: HardPrompt, config: TrainConfig, result: TrainingResult
+    encoder: Model, prompt: HardPrompt, config: TrainConfig, result: TrainingResult, run: str, workspace: Workspace
 ) -> SoftPrompt:
     return SoftPrompt(
         hard_prompt=prompt.text,
@@ -390,25 +406,8 @@ def _build_soft_prompt(
         device=result.device,
         warnings=_warnings(prompt, config, result),
         versions={"softprompt-tui": version("softprompt-tui"), "torch": torch.__version__},
-        **measure(encoder, prompt, result.vectors),
+        **measure(encoder, prompt, result.vectors, config, run, workspace),
     )
-
-
-@neutral_torch()
-def measure(encoder: TextEncoder, prompt: HardPrompt, vectors: Tensor | Array) -> dict[str, Any]:
-    """Measure how well `vectors` (k, w) match the hard prompt, and read them out. Returns SoftPrompt fields."""
-    similarity, composition = grade(encoder, prompt, vectors)
-    readout, readout_text = read_out(encoder, vectors)
-    target = F.normalize(encode_target(encoder, prompt, [ALONE])[0], dim=-1).cpu()
-    return {
-        "target": target.numpy(),
-        "similarity": similarity,
-        "composition": composition,
-        "readout": readout,
-        "readout_text": readout_text,
-        "readout_similarity": readout_similarity(encoder, readout_text, target),
-        "hidden": hidden_similarities(encoder, prompt, vectors),
-    }
 
 
 def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> tuple[str, ...]:

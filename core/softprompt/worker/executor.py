@@ -12,6 +12,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.jobs.execute import run_job, save_result
 from softprompt.jobs.job import HardReadoutJob, SweepJob, TrainJob
 from softprompt.library.entry import Entry, pack, unpack
+from softprompt.objectives.base import Workspace
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
 from softprompt.system.generators import drive
@@ -23,12 +24,12 @@ from softprompt.training.task import TrainingTask
 from softprompt.training.token_sweep import SweepReport, sweep_results
 from softprompt.training.trainer import sweep, train_many
 from softprompt.worker.active_run import QUERY_SECONDS_PER_STEP, ActiveRun, RunInterrupted, Services
-from softprompt.worker.run_folder import sweep_file_name
+from softprompt.worker.run_folder import RunFolder, sweep_file_name
 from softprompt.worker.run_recorder import RunRecorder, event_from_prompt, finite_or_none, round_losses
 
 if TYPE_CHECKING:
     from softprompt.discrete import HardReport
-    from softprompt.encoders.clip.text_encoder import TextEncoder
+    from softprompt.training.model_kinds import Model
 
 SILENT_SECONDS = 5  # a download that has received nothing for this long says so
 log = logging.getLogger(__name__)
@@ -65,7 +66,18 @@ class RunExecutor:
             if run.folder.id in self.services.active:
                 end(run)
 
-    def _load_encoder(self) -> TextEncoder:
+    def post_stage(self, stage: str) -> None:
+        """Show what the runs are doing besides training, and answer queries meanwhile.
+
+        Raises:
+            RunInterrupted: a run is to pause or leave, or to stop although it has no progress.
+        """
+        self.services.answer_queries(QUERY_SECONDS_PER_STEP)
+        self._post_stage(stage)
+        if any(run.must_leave() for run in self.runs):
+            raise RunInterrupted
+
+    def _load_encoder(self) -> Model:
         """Return the model that the runs share, downloading it if necessary.
 
         Raises:
@@ -82,15 +94,13 @@ class RunExecutor:
             silence = int(time.monotonic() - heard_at)
             stage = "downloading the weights" if size else "waiting for the hub"
             self._post_stage(f"no bytes for {silence} s" if silence >= SILENT_SECONDS else stage, loaded, size)
-            requests = [(run.active.stop_request, run.state) for run in self.runs]
-            if any(
-                request in ("pause", "leave") or (request == "stop" and state is None) for request, state in requests
-            ):
+            if any(run.must_leave() for run in self.runs):
                 raise RunInterrupted  # a run with progress is stopped later: saving its result needs the model
 
         assert self.services.models is not None
         encoder = self.services.models.get(job.model, job.device, job.precision, on_progress, self._post_stage)
-        self._post_stage("encoding the prompt and its contexts")
+        if encoder.kind == "text":
+            self._post_stage("encoding the prompt and its contexts")
         return encoder
 
     def _post_stage(self, stage: str, loaded: int = 0, size: int = 0) -> None:
@@ -124,6 +134,7 @@ class RunExecutor:
             resume=state,
             on_report=lambda report: run.report(encoder, report),
             on_hard=on_hard,
+            workspace=RunWorkspace(self),
         )
         run.end_with_outcome(outcome)
 
@@ -160,7 +171,8 @@ class RunExecutor:
                 run_by_key[slot.key].leave()
 
         rows = sum(run.job.config.restarts for run in self.runs)
-        for task, result in train_many(encoder, tasks(), row_limit=rows, on_step=on_step):
+        workspace = RunWorkspace(self)
+        for task, result in train_many(encoder, tasks(), row_limit=rows, on_step=on_step, workspace=workspace):
             try:
                 self._save(run_by_key[task.key], result)
             except SoftPromptError as error:
@@ -199,9 +211,11 @@ class RunExecutor:
             run.interrupt_if_requested()
             return run.active.stop_request == "stop"
 
-        prompts = drive(
-            sweep(encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=is_due), on_report
-        )
+        training = sweep(
+            encoder, job.prompt, job.sweep, job.config, meanings=job.meanings, interval=is_due,
+            workspace=RunWorkspace(self),
+        )  # fmt: skip
+        prompts = drive(training, on_report)
         run.interrupt_if_lost()
         for prompt in prompts:
             replace_file(run.folder.path / sweep_file_name(prompt.tokens), pack(Entry("0" * 16, 1, prompt)))
@@ -214,6 +228,32 @@ class RunExecutor:
                 "began": run.began,
             }
         )
+
+
+class RunWorkspace(Workspace):
+    """Keeps what an objective computes in the folders of the runs. A run alone has the key ""."""
+
+    def __init__(self, executor: RunExecutor) -> None:
+        self._executor = executor
+
+    def read(self, run: str, name: str) -> bytes | None:
+        try:
+            return self._folder(run).read_target(name)
+        except OSError:  # there is none, or it cannot be read: it is computed again
+            return None
+
+    def write(self, run: str, name: str, data: bytes) -> None:
+        try:
+            self._folder(run).write_target(name, data)
+        except OSError as error:  # such as a full disk: training continues
+            log.warning("run %s: cannot keep the answers: %s", run, error)
+
+    def post_stage(self, stage: str) -> None:
+        self._executor.post_stage(stage)
+
+    def _folder(self, run: str) -> RunFolder:
+        folders = [recorder.folder for recorder in self._executor.runs]
+        return next((folder for folder in folders if folder.id == run), folders[0])
 
 
 def failed_event(error: Exception, message: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softprompt.encoders.base import as_text_encoder
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import RunNotFound, WorkerError
 from softprompt.worker.protocol import Neighbours, Request, Similarity
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from softprompt.composition.composer import CompositionScore
     from softprompt.composition.sentence import ParsedPrompt
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import Array
+    from softprompt.training.model_kinds import Model
     from softprompt.worker.active_run import ActiveRun, Services
 
 MAX_NEIGHBOURS = 100
@@ -30,7 +31,7 @@ def answer_query(request: Request, services: Services) -> dict[str, Any]:
     raise WorkerError(f"{request.do} is not a query")
 
 
-def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
+def _get_model(services: Services, model: str, device: str) -> Model:
     """Return the model. Raises Busy if loading it would stall an active run. `mini` loads in 0.25 s."""
     from softprompt.worker.active_run import Busy
 
@@ -48,7 +49,7 @@ def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
 def _answer_similarity(request: Similarity, services: Services) -> dict[str, Any]:
     from softprompt.composition.composer import compose, encode_compositions, score_compositions
 
-    encoder = _get_encoder(services, request.model, request.device)
+    encoder = as_text_encoder(_get_model(services, request.model, request.device), "a comparison")
     opened = services.library.open(request.opened) if request.opened else None
     compositions = compose(encoder, request.texts, services.library.open, opened)
     embeddings = encode_compositions(encoder, compositions)
@@ -85,28 +86,33 @@ def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any
         active = services.active.get(request.run)
         if active is None or active.vectors is None:
             raise RunNotFound(f"run {request.run[:40]} is not training: use its entry instead once the run is done")
-        encoder, vectors = active.vectors
-        target: Tensor | Array | None = _run_target(active, encoder)
+        model, vectors = active.vectors
+        target: Tensor | Array | None = _run_target(active, model)
     else:
         prompt = services.library.open(request.entry).prompt
-        encoder, vectors = _get_encoder(services, prompt.model, "auto"), prompt.vectors
-        encoder.check_compatible(prompt)
+        model, vectors = _get_model(services, prompt.model, "auto"), prompt.vectors
+        model.check_compatible(prompt)
         target = prompt.target if prompt.target.size else None
-    tokens, text = read_out(encoder, vectors, min(max(request.top, 1), MAX_NEIGHBOURS) - 1)
+    tokens, text = read_out(model, vectors, min(max(request.top, 1), MAX_NEIGHBOURS) - 1)
     readout = [
         [{"token": token.token, "cosine": token.cosine}, *(vars(near).copy() for near in token.alternatives)]
         for token in tokens
     ]
-    similarity = None if target is None else readout_similarity(encoder, text, target)
-    return {"model": encoder.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
+    similarity = None
+    if target is not None:
+        similarity = readout_similarity(as_text_encoder(model, "a readout's similarity"), text, target)
+    return {"model": model.name, "readout_text": text, "readout_similarity": similarity, "neighbours": readout}
 
 
-def _run_target(active: ActiveRun, encoder: TextEncoder) -> Tensor:
-    """Return a run's training target, the same as its entry will store."""
+def _run_target(active: ActiveRun, model: Model) -> Tensor | None:
+    """Return a run's training target, the same as its entry will store, or None for a language model."""
     from softprompt.encoders.clip.rows import ALONE
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.objectives.pooled import encode_target
 
+    if model.kind == "causal":
+        return None
+    encoder = as_text_encoder(model, "a readout's similarity")
     if active.target is None:
         job = active.run.job
         active.target = encode_target(

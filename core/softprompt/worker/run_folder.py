@@ -31,7 +31,14 @@ from softprompt.jobs.job import AnyJob, HardReadoutJob, Job, SweepJob
 from softprompt.library.names import MAX_NAME_LENGTH
 from softprompt.prompts.downsample import downsample
 from softprompt.prompts.sweep_result import SweepResult
-from softprompt.system.files import open_file, read_file, retry_after_freeing_cache, sync_folder, write_new
+from softprompt.system.files import (
+    open_file,
+    read_file,
+    replace_file,
+    retry_after_freeing_cache,
+    sync_folder,
+    write_new,
+)
 from softprompt.system.filesystems import set_mode, sync
 from softprompt.system.paths import HOME_VARIABLE, data_folder, make_folder
 from softprompt.worker import events
@@ -41,6 +48,7 @@ from softprompt.worker.summary import ENDED, RunSummary
 
 FORMAT = 1
 SPEC, EVENTS, CHECKPOINT, START = "spec.json", "events.jsonl", "checkpoint", "start.safetensors"
+TARGET_PREFIX = "target-"  # of files with what an objective computes before the first step
 FIRST_LEASE = 1
 DROPPED_SECONDS, MAX_DROPPED = 86_400.0, 50  # how long, and how many dropped runs can be restored
 TAIL_BYTES = 8192  # the event that ends a run is within this many bytes of the end of the file
@@ -333,9 +341,17 @@ class RunFolder:
 
     def remove_progress(self) -> None:
         """Delete the files that are only needed while the run is unfinished."""
-        for name in (CHECKPOINT, START):
+        for path in (self.path / CHECKPOINT, self.path / START, *self.path.glob(f"{TARGET_PREFIX}*")):
             with suppress(OSError):
-                (self.path / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+    def read_target(self, name: str) -> bytes:
+        """Return what `write_target` kept under a name. Raises OSError."""
+        return self.read_bytes(f"{TARGET_PREFIX}{name}")
+
+    def write_target(self, name: str, data: bytes) -> None:
+        """Keep something that the run's objective computed, such as the teacher's answers. Raises OSError."""
+        replace_file(self.path / f"{TARGET_PREFIX}{name}", data)
 
     @property
     def dropped_path(self) -> Path:

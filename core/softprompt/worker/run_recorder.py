@@ -16,9 +16,9 @@ from softprompt.worker.active_run import ActiveRun, RunInterrupted, Services
 from softprompt.worker.run_folder import CHECKPOINT
 
 if TYPE_CHECKING:
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
+    from softprompt.training.model_kinds import Model
     from softprompt.training.task import TrainingState
 
 CHECKPOINT_SECONDS = 5.0  # a crash loses at most twice this much work
@@ -56,7 +56,13 @@ class RunRecorder:
     def is_report_due(self, step: int) -> bool:
         return step % 10 == 0 or bool(self.active.stop_request) or time.monotonic() - self.last_report >= REPORT_SECONDS
 
-    def report(self, encoder: TextEncoder, report: Report) -> bool:
+    def must_leave(self) -> bool:
+        """Return whether to pause or leave, or to stop although there is nothing to save."""
+        request = self.active.stop_request
+        has_progress = self.state is not None or self._final_state is not None
+        return request in ("pause", "leave") or (request == "stop" and not has_progress)
+
+    def report(self, encoder: Model, report: Report) -> bool:
         """Record a report, save a checkpoint if it is due, and return whether to stop and save the result.
 
         Raises:

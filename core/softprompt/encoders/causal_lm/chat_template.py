@@ -12,8 +12,9 @@ import secrets
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from softprompt.config import Placement
 from softprompt.encoders.causal_lm.folder import TEMPLATE_FILE, causal_lm_refused
 from softprompt.encoders.causal_lm.packages import check_packages
 from softprompt.encoders.causal_lm.tokenizer import read_tokenizer_config
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 MAX_TEMPLATE_BYTES = 1 << 20
 TIMEOUT_SECONDS, MAX_ANSWER_BYTES = 9.0, 4 << 20
 SEPARATOR = "\n\n"  # between the system text and the user's text, where the template has no system turn
-Placement = Literal["system", "user", "start"]
-"""Where soft tokens stand: in place of the system text, at the start of the user's text, or at the start of all."""
 
 
 @dataclass(frozen=True)

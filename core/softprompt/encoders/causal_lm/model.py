@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt.config import ModelKind
 from softprompt.encoders.base import SpecialTokens, check_fingerprint
 from softprompt.encoders.causal_lm.chat_template import ChatTemplate, load_chat_template
 from softprompt.encoders.causal_lm.folder import causal_lm_refused
@@ -35,10 +36,13 @@ class CausalLM:
 
     Attributes:
         name: the model's name.
+        kind: "causal", see `encoders.base.FrozenModel`.
         folder: the folder with its files.
         specials: the tokens that start every text, the tokens that end an answer, and the padding token.
         context: the largest number of tokens in a row.
     """  # implements encoders.base.FrozenModel
+
+    kind: ModelKind = "causal"
 
     def __init__(
         self,
@@ -92,6 +96,15 @@ class CausalLM:
     def width(self) -> int:
         """Number of components of a token embedding and of a soft token."""
         return int(self._table.weight.shape[1])
+
+    @property
+    def layers(self) -> int:
+        return int(self._model.config.num_hidden_layers)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of rows of the token table, and of logits."""
+        return int(self._table.weight.shape[0])
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -193,6 +206,39 @@ class CausalLM:
             logits_to_keep=0 if positions is None else positions,
         ).logits
         return logits.float()
+
+    @property
+    def window(self) -> int:
+        """The largest number of tokens that all layers see at once. Some models have layers with a sliding window."""
+        config = self._model.config
+        sliding = getattr(config, "sliding_window", None)
+        if sliding is None or not getattr(config, "use_sliding_window", True):
+            return self.context
+        return min(self.context, int(sliding))
+
+    def states(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
+        """Return the last hidden states (B, T, ·), for `head`. Gradients reach the embeddings.
+
+        Args:
+            embeddings: (B, T, w), from `embed` or soft tokens.
+            mask: (B, 1, T, C + T), added to the attention scores. C is the length of the cache.
+            positions: (B, T), the position of each token in its text.
+            cache: a DynamicCache of transformers, which this call extends.
+        """
+        states: Tensor = self._model.base_model(
+            inputs_embeds=self._inputs(embeddings),
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=cache is not None,
+            **({} if cache is None else {self._cache_name: cache}),
+        ).last_hidden_state
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return the logits (…, v) of last hidden states, in float32."""
+        logits: Tensor = self._model.get_output_embeddings()(states).float()
+        cap = getattr(self._model.config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def generate(self, embeddings: Tensor, max_tokens: int) -> list[int]:
         """Return the most likely answer to a row of embeddings (T, w). See `stream`."""

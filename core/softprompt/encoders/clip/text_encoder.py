@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.arguments import checked
-from softprompt.config import check_precision
+from softprompt.config import ModelKind, check_precision
 from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, check_fingerprint, encode_prompt
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.transformer import TextTransformer
@@ -34,11 +34,14 @@ class TextEncoder:
 
     Attributes:
         name: the model's name.
+        kind: "text", see `encoders.base.FrozenModel`.
 
     Example:
         encoder = load_encoder("mini")
         encoder.encode(["a cat", "a dog"]).shape  # (2, 384)
     """  # implements encoders.base.FrozenModel
+
+    kind: ModelKind = "text"
 
     def __init__(self, name: str, tower: TextTransformer, tokenizer: PromptTokenizer, specials: SpecialTokens) -> None:
         self.name = name

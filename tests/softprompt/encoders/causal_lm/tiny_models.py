@@ -66,11 +66,15 @@ def save_tokenizer(folder: Path, adds_start: bool = True, template: str | None =
     )
 
 
-def save_model(family: str, folder: Path, template: str | None = None) -> Path:
-    """Save a model of a family with its tokenizer. Return the folder."""
+def save_model(family: str, folder: Path, template: str | None = None, **settings: Any) -> Path:
+    """Save a model of a family with its tokenizer. Return the folder.
+
+    Args:
+        settings: values of the model's configuration to change.
+    """
     torch.manual_seed(0)
     model_class = getattr(transformers, family + ("LMHeadModel" if family == "GPT2" else "ForCausalLM"))
-    model = model_class(getattr(transformers, f"{family}Config")(**CONFIGS[family]))
+    model = model_class(getattr(transformers, f"{family}Config")(**CONFIGS[family] | settings))
     model.save_pretrained(folder)
     save_tokenizer(folder, adds_start=family not in ("GPT2", "Qwen2"), template=template)
     return folder
