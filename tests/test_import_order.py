@@ -56,9 +56,9 @@ WITH_TORCH = (
     "api", "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench",
     "jobs.checkpoint", "worker.inference", "worker.model_cache", "formats.writers.encode",
 )  # fmt: skip
-WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer")
+WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer", "objectives.workspace")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base"}
-CHOOSES_THE_OBJECTIVE = "softprompt.training.trainer"
+CHOOSES_THE_OBJECTIVE = "softprompt.training.model_kinds"
 # what the command line may import; "" is softprompt_tui itself
 SHARED = ("rendering", "services", "state", "crash_report", "cli", "")
 

@@ -65,7 +65,16 @@ if TYPE_CHECKING:
     from softprompt.library.verify import CheckReport
     from softprompt.objectives.base import HardPrompt
     from softprompt.prompts.lineage import Ancestor, WeightedText
-    from softprompt.prompts.results import ContextFidelity, ContextScore, HardReadout, Neighbour, ReadoutToken
+    from softprompt.prompts.results import (
+        AnswerFidelity,
+        AnswerSample,
+        AnswerScore,
+        ContextFidelity,
+        ContextScore,
+        HardReadout,
+        Neighbour,
+        ReadoutToken,
+    )
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.errors import StateLost, TrainingFailed
     from softprompt.training.loop import Report
@@ -75,7 +84,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Ancestor", "ArchiveError", "ArgumentError", "BackupReport", "BadName", "BatchProgress", "CheckReport",
+    "Ancestor", "AnswerFidelity", "AnswerSample", "AnswerScore", "ArchiveError", "ArgumentError", "BackupReport", "BadName", "BatchProgress", "CheckReport",
     "Composition", "ConfigError", "ContextFidelity", "ContextScore", "DeviceError", "Entry", "EntryChanged",
     "EntryDamaged", "EntryNotFound", "EntryPage", "EntryRefused", "EntrySummary", "ExportRefused", "ExportResult",
     "FileInTheWay", "FileRefused", "HardConfig", "HardPrompt", "HardReadout", "HardReport", "HardSettings", "HomeError",
@@ -99,6 +108,9 @@ if not TYPE_CHECKING:
     )  # fmt: skip
     _MODULES = dict.fromkeys(_ERRORS, "errors") | {
         "Ancestor": "prompts.lineage",
+        "AnswerFidelity": "prompts.results",
+        "AnswerSample": "prompts.results",
+        "AnswerScore": "prompts.results",
         "BackupReport": "library.backup",
         "BatchProgress": "batches.results",
         "CheckReport": "library.verify",

@@ -368,6 +368,7 @@ def _tuple_of(check: Check) -> Check:
 
 _CLASSES = {
     "Ancestor": "prompts.lineage",
+    "AnswerFidelity": "prompts.results",
     "ContextFidelity": "prompts.results",
     "Composition": "api.compose",
     "Entry": "library.entry",

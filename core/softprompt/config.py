@@ -12,6 +12,7 @@ from softprompt.argument_types import check_ordered, describe, list_of_strings, 
 from softprompt.arguments import checked_fields
 from softprompt.errors import ConfigError, DeviceError, check_text, option, wording
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
+from softprompt.prompts.questions import MAX_QUESTIONS
 from softprompt.text_states import ImageProgram
 
 Init = Literal["noise", "vocabulary", "prompt", "first", "soft"]
@@ -29,7 +30,6 @@ MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history take
 MAX_HARD_TOKENS = 64
 MAX_TOKENS = 4096  # far above any text encoder's context length
 MAX_CONTEXTS = MAX_AGAINST = 1000  # each costs an encoded text or two
-MAX_QUESTIONS = 10_000  # each costs a few sampled answers
 MAX_SELF_STUDY = 1000
 MAX_PATIENCE = 1_000_000_000
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep

@@ -7,12 +7,22 @@ from typing import Any, TypeVar
 
 import click
 
-from softprompt.config import AUTO_STOP_AT, Init, LongPromptPolicy, ObjectiveName, TrainConfig
+from softprompt.config import (
+    AUTO_KL_SHARE,
+    AUTO_STOP_AT,
+    Init,
+    LongPromptPolicy,
+    ObjectiveName,
+    Placement,
+    TrainConfig,
+    config_for,
+)
+from softprompt.encoders.catalog import model_kind
 from softprompt.errors import ConfigError
 from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.common import device_option, model_option, narrate
 
-DEFAULT = TrainConfig()
+DEFAULT, CAUSAL_DEFAULT = TrainConfig(), config_for("causal", {})
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,6 +38,11 @@ class TokenCount(click.ParamType):  # type: ignore[type-arg]  # generic in newer
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
 
+def _by_kind(name: str) -> str:
+    """Return the default of a setting, and that for language models."""
+    return f"{getattr(DEFAULT, name)}; language models: {getattr(CAUSAL_DEFAULT, name)}"
+
+
 def choice(values: Any) -> click.Choice[str]:
     return click.Choice(list(values.__args__))
 
@@ -37,11 +52,11 @@ tokens_option = click.option(
     "-k",
     type=TokenCount(),
     metavar="N|auto",
-    default=DEFAULT.tokens,
-    show_default=True,
+    show_default=_by_kind("tokens"),
     help="Number of soft tokens. auto trains with 1, 2, … up to 16 and keeps the first result whose similarity and "
-    "mean "
-    f"similarity in held-out contexts reach --stop-at (default for auto: {AUTO_STOP_AT:g}), or else the closest one.",
+    f"mean similarity in held-out contexts reach --stop-at (default for auto: {AUTO_STOP_AT:g}), or else the closest "
+    "one. With a language model: 1, 2, 4, … up to 32, and the first result whose KL on held-out questions is at most "
+    f"--stop-at ({AUTO_KL_SHARE:g}) of the KL of as many tokens of the prompt itself.",
 )
 OTHER_OPTIONS = (
     model_option,
@@ -57,8 +72,7 @@ OTHER_OPTIONS = (
     click.option(
         "--steps",
         type=int,
-        default=DEFAULT.steps,
-        show_default=True,
+        show_default=_by_kind("steps"),
         help="Maximum number of optimizer steps. The learning rate falls to zero over them.",
     ),
     click.option(
@@ -71,27 +85,25 @@ OTHER_OPTIONS = (
     click.option(
         "--rate",
         type=float,
-        default=DEFAULT.rate,
-        show_default=True,
+        show_default=_by_kind("rate"),
         help="Adam's learning rate, in standard deviations of the token table, so that one value suits every model.",
     ),
     click.option(
         "--init",
         type=choice(Init),
-        default=DEFAULT.init,
-        show_default=True,
-        help="Start from noise, from random vocabulary tokens, from the prompt's own words, or (soft, with train's "
-        "--from) from a saved soft prompt.",
+        show_default=_by_kind("init"),
+        help="Start from noise, from random vocabulary tokens, from tokens spread over the prompt, from its first "
+        "tokens, or (soft, with train's --from) from a saved soft prompt.",
     ),
     click.option(
         "--objective",
         type=choice(ObjectiveName),
-        default=DEFAULT.objective,
-        show_default=True,
+        show_default=_by_kind("objective"),
         help="What training minimizes: the cosine distance between pooled embeddings (cosine), their squared error "
         "(mse), or the cosine distance while pushing away from the --against prompts (contrastive). For diffusion "
         "models, which use hidden states: the distance between hidden states (hidden), or a mix of that and the "
-        "pooled distance (mixed).",
+        "pooled distance (mixed). For language models: the KL divergence from the model's own answers with the prompt "
+        "in place (distill).",
     ),
     click.option(
         "--family",
@@ -148,6 +160,30 @@ OTHER_OPTIONS = (
         show_default=True,
         help="If the prompt exceeds the model's context: refuse it, train on the mean of its chunks, or cut it.",
     ),
+    click.option(
+        "--placement",
+        type=choice(Placement),
+        default=DEFAULT.placement,
+        show_default=True,
+        help="Language models: where the soft tokens stand in the chat template: in place of the system text, at the "
+        "start of the user's text, or at the start of all.",
+    ),
+    click.option(
+        "--questions",
+        "questions_file",
+        metavar="FILE",
+        type=click.Path(),
+        help="Language models: a text file with one question per line, instead of the built-in ones. The last quarter "
+        "is held out for grading, so mix the topics.",
+    ),
+    click.option(
+        "--self-study",
+        type=int,
+        metavar="N",
+        default=DEFAULT.self_study,
+        show_default=True,
+        help="Language models: also train on N questions that the model writes itself about the prompt.",
+    ),
 )
 
 
@@ -181,13 +217,24 @@ def other_options(command: Command) -> Command:
     return command
 
 
-def config_from_options(settings: dict[str, Any]) -> TrainConfig:
-    """Build the configuration from the options' values. Raises ConfigError."""
+def config_from_options(settings: dict[str, Any], model: str) -> TrainConfig:
+    """Build the configuration from the options' values, with the defaults of the kind of model.
+
+    Raises:
+        ConfigError: the settings make no sense.
+        FileRefused: the file of --questions cannot be used.
+    """
+    kind = model_kind(model)
     contexts, no_contexts = settings.pop("contexts"), settings.pop("no_contexts")
     if contexts and no_contexts:
         raise ConfigError("--context and --no-contexts exclude each other. Use only one of them.")
     if contexts or no_contexts:
         settings["contexts"] = contexts
+    if file := settings.pop("questions_file"):
+        from softprompt.prompts.questions import read_questions
+
+        settings["questions"] = read_questions(file)
     if settings["tokens"] == "auto" and settings["stop_at"] is None:
-        settings["stop_at"] = AUTO_STOP_AT
-    return TrainConfig(project_norm=not settings.pop("no_norm_projection"), **settings)
+        settings["stop_at"] = AUTO_STOP_AT if kind == "text" else AUTO_KL_SHARE
+    settings["project_norm"] = not settings.pop("no_norm_projection")
+    return config_for(kind, {name: value for name, value in settings.items() if value is not None})

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from softprompt.objectives.workspace import Workspace
 from softprompt_tui.cli.common import stderr_console
 from softprompt_tui.cli.streams import end_soon
-from softprompt_tui.rendering.numbers import format_number
+from softprompt_tui.rendering.measures import measure_names
+from softprompt_tui.rendering.numbers import format_number, format_rate
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
+    from softprompt.config import TrainConfig
     from softprompt.discrete import HardReport
     from softprompt.training.loop import Report
     from softprompt.training.token_sweep import SweepReport
@@ -38,11 +41,23 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dic
     }
 
 
+class _ShownStages(Workspace):
+    """Shows the stages of an objective in the progress bar."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self._display = display
+
+    def post_stage(self, stage: str) -> None:
+        self._display.stage(stage)
+
+
 class ProgressDisplay:
     """A progress bar, shown if stderr is a terminal. The first Ctrl-C or hangup stops the work; the second exits."""
 
-    def __init__(self, quiet: bool, steps: int | None = None, auto: bool = False) -> None:
-        self.steps, self.auto = steps, auto
+    def __init__(self, quiet: bool, steps: int | None = None, config: TrainConfig | None = None) -> None:
+        self.steps, self.auto = steps, config is not None and config.tokens == "auto"
+        self.measures = measure_names(config.objective if config else "")
+        self.workspace = _ShownStages(self)
         self.interrupted = False
         self.shown = sys.stderr.isatty() and not quiet
 
@@ -64,11 +79,20 @@ class ProgressDisplay:
         return self
 
     def training(self, report: Report) -> bool:
-        loss, similarity = format_number(report.loss), format_number(report.similarity)
-        metrics = f"loss {loss}  similarity {similarity}  {report.steps_per_second:.0f} steps/s"
+        loss, similarity = self.measures
+        metrics = (
+            f"{loss} {format_number(report.loss)}  {similarity} {format_number(report.similarity)}  "
+            f"{format_rate(report.steps_per_second)} steps/s"
+        )
         tokens = f"{len(report.vectors)} tokens  " if self.auto else ""
         self.bar.update(self.task, completed=report.step, description=tokens + metrics)
         return self.interrupted
+
+    def stage(self, text: str) -> None:
+        """Show what goes on besides training. Raises KeyboardInterrupt if the user interrupts before the first step."""
+        self.bar.update(self.task, description=sanitize(text))
+        if self.interrupted and not self.bar.tasks[self.task].completed:
+            raise KeyboardInterrupt
 
     def hard(self, report: HardReport) -> bool:
         description = f"hard readout {format_number(report.similarity)}  {report.text}"
@@ -78,8 +102,8 @@ class ProgressDisplay:
     def sweep(self, report: SweepReport) -> bool:
         first, last = report.results[0], report.results[-1]
         description = (
-            f"similarity {format_number(first[1])} with {first[0]} to {format_number(last[1])} with {last[0]}  "
-            f"{report.steps_per_second:.0f} steps/s"
+            f"{self.measures[1]} {format_number(first[1])} with {first[0]} to {format_number(last[1])} with {last[0]}  "
+            f"{format_rate(report.steps_per_second)} steps/s"
         )
         self.bar.update(self.task, completed=report.step, description=description)
         return self.interrupted

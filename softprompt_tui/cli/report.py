@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softprompt_tui.cli.common import print_table
+from softprompt_tui.rendering.answers import WORDS_NOTE, describe_answers
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 from softprompt_tui.rendering.provenance import (
@@ -24,7 +25,10 @@ from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
+    from softprompt.prompts.results import AnswerFidelity
     from softprompt.prompts.soft_prompt import Array, SoftPrompt
+
+SHOWN_SAMPLES = 3  # of the held-out questions; --json has all
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
@@ -40,7 +44,11 @@ def print_entry(entry: Entry, path: Path) -> None:
     print_line(
         "soft tokens", f"{prompt.tokens} on {prompt.model or f'{UNKNOWN} model of width {prompt.vectors.shape[1]}'}"
     )
-    print_line("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))
+    if prompt.answers is not None:
+        for label, text in describe_answers(prompt.answers):
+            print_line(label, text)
+    else:
+        print_line("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))
     if prompt.composition:
         fidelity = prompt.composition
         print_line(
@@ -64,7 +72,10 @@ def print_entry(entry: Entry, path: Path) -> None:
         print_line("tags", "  ".join(entry.tags))
     if entry.note:
         print_line("note", entry.note)
-    if prompt.readout:
+    if prompt.answers is not None:
+        print_line("readout", f"{prompt.readout_text}   ({WORDS_NOTE})")
+        print_answers(prompt.answers)
+    elif prompt.readout:
         similarity = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
         print_line("readout", f"{prompt.readout_text}   (typed as text: similarity {similarity})")
     if prompt.hard:
@@ -74,6 +85,15 @@ def print_entry(entry: Entry, path: Path) -> None:
         print_readout(prompt)
         click.echo()
     print_line("saved", f"{path}  (id {entry.id})")
+
+
+def print_answers(answers: AnswerFidelity) -> None:
+    """Print some held-out questions, with the answers with the soft prompt, the hard prompt and neither."""
+    for sample in answers.samples[:SHOWN_SAMPLES]:
+        click.echo()
+        print_line("question", sample.question)
+        for label, text in (("soft", sample.soft), ("hard", sample.hard), ("none", sample.none)):
+            print_line(f"  {label}", text)
 
 
 def print_hard(prompt: SoftPrompt) -> None:

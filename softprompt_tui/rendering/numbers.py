@@ -21,6 +21,11 @@ def format_bytes(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def format_rate(per_second: float) -> str:
+    """Return a rate with as many digits as make a slow one readable: 230, 4.2, 0.35."""
+    return f"{per_second:.0f}" if per_second >= 9.5 else f"{per_second:.2g}"
+
+
 def format_age(since: object, now: datetime) -> str:
     """Return how long ago an ISO time was, or "-" if it cannot be parsed."""
     try:

@@ -20,9 +20,10 @@ from softprompt.encoders.causal_lm.chat_rows import Ids, bare_row, common_start,
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.causal_lm.packed_rows import SOFT, PackedBatch
 from softprompt.encoders.torch_settings import neutral_torch
-from softprompt.objectives.base import NO_WORKSPACE, HardPrompt, Workspace
+from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.distillation import packed_row, training_questions
 from softprompt.objectives.teacher import sample_teacher
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 from softprompt.prompts.results import AnswerFidelity, AnswerSample, AnswerScore
 from softprompt.prompts.soft_prompt import Array
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softprompt.discrete import HardReport
     from softprompt.library import Library
     from softprompt.library.entry import Entry
-    from softprompt.objectives.base import Workspace
+    from softprompt.objectives.workspace import Workspace
     from softprompt.prompts.results import HardReadout
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Interval, Report
@@ -66,7 +66,7 @@ def run_job(
         PromptError, ConfigError: the encoder cannot run the job.
         LibraryError: the result cannot be saved.
     """
-    from softprompt.objectives.base import NO_WORKSPACE
+    from softprompt.objectives.workspace import NO_WORKSPACE
     from softprompt.training.trainer import train
 
     if isinstance(job, HardReadoutJob):

@@ -22,9 +22,10 @@ from softprompt.encoders.causal_lm.chat_rows import Ids, common_start, soft_row
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.causal_lm.packed_rows import PackedBatch, PackedRow
 from softprompt.errors import ConfigError, check_text, empty_prompt, prompt_too_long
-from softprompt.objectives.base import NO_WORKSPACE, Evaluation, HardPrompt, SlotTarget, Workspace
+from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.self_study import write_questions
 from softprompt.objectives.teacher import ANSWER_TOKENS, sample_teacher
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.questions import load_questions, split_questions
 

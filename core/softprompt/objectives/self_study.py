@@ -11,7 +11,7 @@ import torch
 from softprompt.encoders.causal_lm.answering import answer
 from softprompt.encoders.causal_lm.chat_rows import common_start
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.objectives.base import NO_WORKSPACE, Workspace
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 
 QUESTION_TOKENS = 24
 MAX_ROUNDS = 8  # a small model repeats itself; more rounds find few new questions

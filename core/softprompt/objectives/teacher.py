@@ -22,7 +22,7 @@ from softprompt.encoders.causal_lm.answering import Answer, answer
 from softprompt.encoders.causal_lm.chat_rows import common_start, hard_row
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.torch_settings import neutral_torch
-from softprompt.objectives.base import NO_WORKSPACE, Workspace
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 
 TOP = 64  # likely tokens kept at each position; more do not train better, and understate diffuse text little
 ANSWER_TOKENS = 16  # longest sampled answer; the start of an answer is what a prompt decides

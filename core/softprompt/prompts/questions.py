@@ -13,11 +13,11 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from softprompt.config import MAX_QUESTIONS
 from softprompt.errors import ConfigError, FileRefused, check_text, describe_error, shorten
 from softprompt.system.files import read_chosen_file
 from softprompt.system.paths import expand_path
 
+MAX_QUESTIONS = 10_000
 MAX_QUESTION_LENGTH = 2_000  # characters
 MAX_FILE_BYTES = 32 << 20  # the most and longest questions have 20 MB in ASCII
 MAX_PATH_SHOWN = 300  # characters of a path in a message

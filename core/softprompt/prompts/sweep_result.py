@@ -19,6 +19,8 @@ class SweepResult:
     readout_text: str | None = None
     readout_similarity: float | None = None
     knee: bool = False
+    kl: float | None = None  # of a language model, on held-out questions
+    kl_share: float | None = None  # of the floor's KL
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SweepResult:

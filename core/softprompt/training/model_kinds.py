@@ -24,11 +24,12 @@ from softprompt.evaluation.answers import grade_answers
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
-from softprompt.objectives.base import NO_WORKSPACE, HardPrompt, Objective, Workspace
+from softprompt.objectives.base import HardPrompt, Objective
 from softprompt.objectives.distillation import DistillationObjective, tokenize_prompt, typical_positions
 from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.objectives.hidden_states import HiddenStatesObjective
 from softprompt.objectives.pooled import MAX_TURNS, PooledObjective, encode_target
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 

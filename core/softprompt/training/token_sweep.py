@@ -80,7 +80,7 @@ def train_sweep(
     config = replace(config, tokens=token_counts[-1])
     if config.init == "soft":
         raise ConfigError(
-            "init 'soft' needs a saved soft prompt, which a sweep cannot use. Use noise, vocabulary or prompt."
+            "init 'soft' needs a saved soft prompt, which a sweep cannot use. Use noise, vocabulary, prompt or first."
         )
     slots: list[BatchSlot] = []
     try:
@@ -151,7 +151,7 @@ def sweep_results(prompts: list[SoftPrompt]) -> list[SweepResult]:
 
 
 def _result(prompt: SoftPrompt, is_knee: bool) -> SweepResult:
-    fidelity = prompt.composition
+    fidelity, answers = prompt.composition, prompt.answers
     return SweepResult(
         prompt.tokens,
         prompt.similarity,
@@ -161,10 +161,14 @@ def _result(prompt: SoftPrompt, is_knee: bool) -> SweepResult:
         prompt.readout_text,
         prompt.readout_similarity,
         is_knee,
+        answers.score.kl if answers else None,
+        answers.kl_share if answers and answers.floor > 0 else None,
     )
 
 
 def _fidelity(prompt: SoftPrompt) -> float:
+    if prompt.answers is not None:
+        return -prompt.answers.score.kl
     return prompt.composition.mean if prompt.composition else prompt.similarity or 0.0
 
 

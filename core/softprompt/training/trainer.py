@@ -25,7 +25,8 @@ from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep, config_fo
 from softprompt.encoders.loading import load_model
 from softprompt.encoders.torch_settings import isolated, neutral_torch
 from softprompt.errors import SoftPromptError, shorten
-from softprompt.objectives.base import NO_WORKSPACE, HardPrompt, Workspace
+from softprompt.objectives.base import HardPrompt
+from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports

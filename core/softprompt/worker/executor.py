@@ -12,7 +12,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.jobs.execute import run_job, save_result
 from softprompt.jobs.job import HardReadoutJob, SweepJob, TrainJob
 from softprompt.library.entry import Entry, pack, unpack
-from softprompt.objectives.base import Workspace
+from softprompt.objectives.workspace import Workspace
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.system.files import replace_file
 from softprompt.system.generators import drive

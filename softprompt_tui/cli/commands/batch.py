@@ -104,7 +104,9 @@ def batch(
     from softprompt.prompts.syntax import describe_syntax
 
     lower_priority(BATCH_NICENESS)
-    defaults = Defaults(config_from_options(settings), resolve_model(model), device, precision, check_tags(tags), plain)
+    model = resolve_model(model)
+    config = config_from_options(settings, model)
+    defaults = Defaults(config, model, device, precision, check_tags(tags), plain)
     user_library = library()
     as_table = sys.stdout.isatty() and not as_json
     with closing(

@@ -22,15 +22,15 @@ from softprompt_tui.cli.progress import ProgressDisplay
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, strip_color
 from softprompt_tui.rendering.sweep_table import plot_sweep
-from softprompt_tui.services.job_form import DEFAULT_SWEEP, parse_token_counts
+from softprompt_tui.services.job_form import CAUSAL_SWEEP, DEFAULT_SWEEP, default_sweep, parse_token_counts
 
 if TYPE_CHECKING:
     from softprompt.config import TrainConfig
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
     from softprompt.library.entry import Entry
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.prompts.sweep_result import SweepResult
+    from softprompt.training.model_kinds import Model
 
 NONE = "none"
 
@@ -41,8 +41,7 @@ NONE = "none"
     "--tokens",
     "-k",
     metavar="NUMBERS",
-    default=DEFAULT_SWEEP,
-    show_default=True,
+    show_default=f"{DEFAULT_SWEEP}; language models: {CAUSAL_SWEEP}",
     help="Numbers of soft tokens to try: a range, or a list such as 1,2,4,8.",
 )
 @click.option(
@@ -59,7 +58,7 @@ NONE = "none"
 @click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
 def sweep(
     prompt: str,
-    tokens: str,
+    tokens: str | None,
     keep: str | None,
     name: str | None,
     plain: bool,
@@ -77,6 +76,8 @@ def sweep(
     composed    mean similarity inside sentences that were not used in training
     worst       the lowest similarity inside one of these sentences
     as text     similarity of the readout (the nearest words), used as a text prompt
+    KL, share   language models: KL per token on held-out questions, also as a share of the floor's
+    agreement   language models: how often the same next token is the most likely one
     knee        the point of diminishing returns: the result farthest above the
                 straight line between the first and last results
 
@@ -92,17 +93,18 @@ def sweep(
     Ctrl-C stops the sweep and shows the best results so far.
     """  # fmt: skip
     prompt = prepare_prompt_text(prompt, plain)
-    numbers = parse_token_counts(tokens)
+    model = resolve_model(model)
+    numbers = parse_token_counts(tokens or default_sweep(model))
     selection = None if keep is None else _parse_selection(keep, numbers)
-    config = config_from_options({**settings, "tokens": numbers[-1]})
+    config = config_from_options({**settings, "tokens": numbers[-1]}, model)
     user_library = library()
     user_library.prepare()
     stem = user_library.check_new_name(name) if name else name_from_prompt(prompt, ())
-    job = SweepJob(prompt, config, resolve_model(model), device, precision, sweep=numbers)
+    job = SweepJob(prompt, config, model, device, precision, sweep=numbers)
     check_fits(job)
     # loading imports torch (2-4 s), so the job is checked first
     encoder = load(job.model, device, precision)
-    with ProgressDisplay(quiet, config.steps) as progress:
+    with ProgressDisplay(quiet, config.steps, config) as progress:
         prompts = _train_sweep(encoder, prompt, numbers, config, progress)
     from softprompt.training.token_sweep import sweep_results
 
@@ -141,11 +143,11 @@ def sweep(
 
 
 def _train_sweep(
-    encoder: TextEncoder, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: ProgressDisplay
+    encoder: Model, prompt: str, numbers: Sequence[int], config: TrainConfig, progress: ProgressDisplay
 ) -> list[SoftPrompt]:
     from softprompt.training.trainer import sweep
 
-    return drive(sweep(encoder, prompt, numbers, config), progress.sweep)
+    return drive(sweep(encoder, prompt, numbers, config, workspace=progress.workspace), progress.sweep)
 
 
 def _parse_selection(keep: str, numbers: Sequence[int]) -> str | tuple[int, ...]:
@@ -183,17 +185,22 @@ def _save(user_library: Library, prompt: SoftPrompt, stem: str) -> Entry:
 
 
 def _print_results(rows: Sequence[SweepResult]) -> None:
-    headings = ("tokens", "", "similarity", "composed", "worst", "as text", "readout")
+    columns: tuple[tuple[str, str], ...] = (
+        ("similarity", "similarity"), ("composed", "composed"), ("worst", "worst"), ("as text", "readout_similarity"),
+    )  # fmt: skip
+    if any(row.kl is not None for row in rows):
+        columns = (("KL", "kl"), ("share", "kl_share"), ("agreement", "similarity"))
+    headings = ("tokens", "", *(heading for heading, _ in columns), "readout")
     cells = [
         (
             str(row.tokens),
             "knee" if row.knee else "",
-            *(format_number(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity)),
+            *(format_number(getattr(row, field)) for _, field in columns),
             row.readout_text or "",
         )
         for row in rows
     ]
-    print_table(headings, cells, right=(0, 2, 3, 4, 5), stretch=6)
+    print_table(headings, cells, right=(0, *range(2, 2 + len(columns))), stretch=2 + len(columns))
     floor = next((row.floor for row in rows if row.floor is not None), None)
     if floor is not None:
         click.echo(f"floor of composed: {format_number(floor)}")

@@ -28,8 +28,8 @@ from softprompt_tui.cli.result import print_result_and_exit
 from softprompt_tui.cli.streams import MAX_INPUT_BYTES, read_text
 
 if TYPE_CHECKING:
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
+    from softprompt.training.model_kinds import Model
 
 
 @click.command()
@@ -97,10 +97,11 @@ def train(
         settings["init"] = "soft"
     elif settings["init"] == "soft":
         raise ConfigError("--init soft needs a soft prompt to start from. Add --from NAME.")
+    model = resolve_model(model)
     job = TrainJob(
         prompt,
-        config_from_options(settings),
-        resolve_model(model),
+        config_from_options(settings, model),
+        model,
         device,
         precision,
         user_library.check_new_name(name) if name is not None else "",
@@ -115,14 +116,17 @@ def train(
 
 
 def train_here(
-    job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: TextEncoder | None = None
+    job: TrainJob, start: SoftPrompt | None, as_json: bool, quiet: bool, encoder: Model | None = None
 ) -> None:
     """Run a training job in this process, then save and show the result. `encoder` is its model, if already loaded."""
     check_fits(job)
     # loading imports torch (2-4 s), so the job is checked first
     encoder = encoder or load(job.model, job.device, job.precision)
-    with ProgressDisplay(quiet, job.config.steps, auto=job.config.tokens == "auto") as progress:
-        outcome = run_job(job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard)
+    with ProgressDisplay(quiet, job.config.steps, job.config) as progress:
+        outcome = run_job(
+            job, encoder, library(), start=start, on_report=progress.training, on_hard=progress.hard,
+            workspace=progress.workspace,
+        )  # fmt: skip
     if outcome.entry is None:
         fail(outcome.failure, FAILED)
     print_result_and_exit(job.name, outcome.entry, outcome.failure, as_json)

@@ -78,5 +78,5 @@ def test_what_is_shared_is_computed_once() -> None:
 def test_a_text_longer_than_the_model_reads_is_refused(load: Callable[[str], CausalLM]) -> None:
     row = PackedRow()
     row.add_answer([30] * 9, row.add([20]))
-    with pytest.raises(PromptError, match="has 9 tokens, but .* reads 8 at once"):
+    with pytest.raises(PromptError, match=r"has 9 tokens, but .* reads 8 at once"):
         PackedBatch(load("Mistral"), [row])
