@@ -68,10 +68,10 @@ def sample_teacher(
     if answers is None:
         rows = [hard_row(model, question, prompt, placement) for question in questions]
         begin, total = common_start(rows), len(rows) * samples
+        shared = model.embed(rows[0][:begin])
         flat = answer(
             model,
-            model.embed(rows[0][:begin]),
-            [model.embed(row[begin:]) for row in rows],
+            [(shared, model.embed(row[begin:])) for row in rows],
             ANSWER_TOKENS,
             samples=samples,
             generator=torch.Generator().manual_seed(seed),
