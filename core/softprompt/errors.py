@@ -253,6 +253,13 @@ def model_not_supported(name: str, reason: str) -> ModelRefused:
     )
 
 
+def needs_text_encoder(name: str) -> ModelRefused:
+    advice = wording(
+        "Choose a text encoder: `softprompt-tui models` lists them", f"Load it with softprompt.load_causal_lm({name!r})"
+    )
+    return ModelRefused(f"{name} is a language model, but this needs a text encoder. {advice}.")
+
+
 def empty_prompt() -> PromptError:
     return PromptError("the prompt is empty. Type what the soft prompt should mean, for example 'a lake at sunrise'.")
 

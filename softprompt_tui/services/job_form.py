@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
-from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.encoders.catalog import LOCAL_PREFIX, find_local
 from softprompt.errors import ConfigError, shorten
 from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
@@ -82,11 +81,8 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
         )
     settings["project_norm"] = norms == "held"
     model = fields["model"] or "mini"
-    if model.startswith(LOCAL_PREFIX):
-        try:
-            model = f"{LOCAL_PREFIX}{Path(model.removeprefix(LOCAL_PREFIX)).expanduser().absolute()}"
-        except (RuntimeError, OSError) as error:
-            raise ConfigError(f"model is {model!r}, but there is no such folder: {error}") from error
+    if (path := find_local(model)) is not None:
+        model = f"{LOCAL_PREFIX}{path}"
     precision = more.get("precision") or "float32"
     hard = None if more.get("hard", "no").lower() in (*NO_WORDS, "") else hard_config_from_fields(more)
     return TrainJob(

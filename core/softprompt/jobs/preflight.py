@@ -9,12 +9,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from softprompt.config import MAX_TOKENS
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, is_cached, mini_model, resolve
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, is_cached, mini_model, model_kind, resolve
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import (
     UnknownModel,
     empty_prompt,
     model_not_supported,
+    needs_text_encoder,
     prompt_too_long,
     tokens_do_not_fit,
     too_many_hard_tokens,
@@ -41,7 +42,7 @@ def known_model(name: str) -> ModelInfo | None:
 
     Return None if the model has another tokenizer or is unknown, or if finding out would take seconds.
     """
-    if name.startswith(LOCAL_PREFIX) or not (name.lower() == MINI or is_cached()):
+    if name.startswith(LOCAL_PREFIX) or model_kind(name) == "causal" or not (name.lower() == MINI or is_cached()):
         return None
     try:
         info = mini_model() if name.lower() == MINI else resolve(name)
@@ -84,11 +85,13 @@ def check_fits(job: AnyJob) -> None:
     unknown until the model is loaded.
 
     Raises:
-        UnknownModel, ModelUnavailable, ModelRefused: the model does not exist or cannot be used.
+        UnknownModel, ModelUnavailable, ModelRefused: the model does not exist, cannot be used or is no text encoder.
         ConfigError: the model has no room for this many soft tokens or hard tokens.
         PromptTooLong: the prompt does not fit, and `long` is "refuse".
         PromptError: the prompt has no tokens, or a text in `against` does not fit (such texts are never cut).
     """
+    if model_kind(job.model) == "causal":
+        raise needs_text_encoder(job.model)
     info = _model_info(job.model)
     if info is None:
         return

@@ -89,7 +89,7 @@ class RunExecutor:
                 raise RunInterrupted  # a run with progress is stopped later: saving its result needs the model
 
         assert self.services.models is not None
-        encoder = self.services.models.get(job.model, job.device, job.precision, on_progress, self._post_stage)
+        encoder = self.services.models.get_encoder(job.model, job.device, job.precision, on_progress, self._post_stage)
         self._post_stage("encoding the prompt and its contexts")
         return encoder
 

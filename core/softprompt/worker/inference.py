@@ -40,9 +40,9 @@ def _get_encoder(services: Services, model: str, device: str) -> TextEncoder:
 
     assert services.models is not None
     if services.models.has(model, device):
-        return services.models.get(model, device)
+        return services.models.get_encoder(model, device)
     check_idle()
-    return services.models.get(model, device, on_progress=check_idle)  # a download makes way for a new run
+    return services.models.get_encoder(model, device, on_progress=check_idle)  # a download makes way for a new run
 
 
 def _answer_similarity(request: Similarity, services: Services) -> dict[str, Any]:
