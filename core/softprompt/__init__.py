@@ -7,7 +7,7 @@
 Train: train, iter_train, train_batch, iter_batch, sweep, port. Settings: TrainConfig, TrainSettings.
 Measure: grade, read_out. Find real words: find_hard. Use as words: compose.
 Keep: Library, SoftPrompt.save, SoftPrompt.load. Other programs: export, import_files, assign.
-Models: load_encoder, list_models. All errors are SoftPromptErrors.
+Models: load_encoder, load_causal_lm, list_models. All errors are SoftPromptErrors.
 
 Importing this package is cheap: it imports torch only when a function needs it.
 """
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from softprompt.api.files import assign, export, import_files
     from softprompt.api.hard import find_hard
     from softprompt.api.measures import grade, read_out
-    from softprompt.api.models import list_models, load_encoder
+    from softprompt.api.models import list_models, load_causal_lm, load_encoder
     from softprompt.api.training import Sweep, iter_train, port, sweep, train
     from softprompt.batches.results import BatchProgress, Result
     from softprompt.config import HardConfig, HardSettings, TrainConfig, TrainSettings
     from softprompt.discrete import HardReport
     from softprompt.encoders.catalog import ModelInfo
+    from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.errors import (
         ArchiveError,
@@ -84,7 +85,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Ancestor", "AnswerFidelity", "AnswerSample", "AnswerScore", "ArchiveError", "ArgumentError", "BackupReport", "BadName", "BatchProgress", "CheckReport",
+    "Ancestor", "AnswerFidelity", "AnswerSample", "AnswerScore", "ArchiveError", "ArgumentError", "BackupReport",
+    "BadName", "BatchProgress", "CausalLM", "CheckReport",
     "Composition", "ConfigError", "ContextFidelity", "ContextScore", "DeviceError", "Entry", "EntryChanged",
     "EntryDamaged", "EntryNotFound", "EntryPage", "EntryRefused", "EntrySummary", "ExportRefused", "ExportResult",
     "FileInTheWay", "FileRefused", "HardConfig", "HardPrompt", "HardReadout", "HardReport", "HardSettings", "HomeError",
@@ -93,7 +95,7 @@ __all__ = [
     "SoftPrompt", "SoftPromptError", "StateLost", "Sweep", "SweepReport", "TemplateError", "TextEncoder", "TrainConfig",
     "TrainSettings", "TrainingFailed", "TrainingState", "UnknownModel", "WeightedText", "__version__", "assign",
     "compose", "export", "find_hard", "grade", "import_files", "iter_batch", "iter_train", "list_models",
-    "load_encoder", "port", "read_out", "sweep", "train", "train_batch",
+    "load_causal_lm", "load_encoder", "port", "read_out", "sweep", "train", "train_batch",
 ]  # fmt: skip
 
 # without a handler of the caller's, Python would print warnings on stderr
@@ -113,6 +115,7 @@ if not TYPE_CHECKING:
         "AnswerScore": "prompts.results",
         "BackupReport": "library.backup",
         "BatchProgress": "batches.results",
+        "CausalLM": "encoders.causal_lm.model",
         "CheckReport": "library.verify",
         "Composition": "api.compose",
         "ContextFidelity": "prompts.results",
@@ -153,6 +156,7 @@ if not TYPE_CHECKING:
         "iter_batch": "api.batch",
         "iter_train": "api.training",
         "list_models": "api.models",
+        "load_causal_lm": "api.models",
         "load_encoder": "api.models",
         "port": "api.training",
         "read_out": "api.measures",

@@ -205,11 +205,17 @@ class download_bar:
             self.bar = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
             self.bar.start()
             self.task = self.bar.add_task(sanitize(self.name), total=size, completed=here)
-        self.bar.update(self.task, completed=here)
+        self.bar.update(self.task, total=size, completed=here)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def show_stage(self, stage: str) -> None:
+        """Print the next stage of converting a model, below the bar."""
+        self.__exit__()
+        self.bar = None
+        narrate(f"{stage} …")
 
 
 def stderr_console() -> Console:
@@ -251,9 +257,9 @@ def _ignore_notice(_notice: str) -> None:
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.encoders.catalog import is_cached, list_models
+    from softprompt.encoders.catalog import LANGUAGE_MODELS, is_cached, list_models, mini_model
 
-    names = [info.name for info in list_models()] if is_cached() else ["mini"]
+    names = [info.name for info in (list_models() if is_cached() else (mini_model(), *LANGUAGE_MODELS))]
     return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
 
 

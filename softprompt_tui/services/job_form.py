@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
-from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.encoders.catalog import LOCAL_PREFIX, find_local, model_kind
 from softprompt.errors import ConfigError, shorten
 from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from softprompt.prompts.syntax import PreparedPrompt
     from softprompt_tui.state.settings import Form
 
-DEFAULT_SWEEP = "1-16"
+DEFAULT_SWEEP, CAUSAL_SWEEP = "1-16", "1,2,4,8,16"
 MAX_SHOWN = 40  # characters of a refused value
 
 
@@ -82,11 +81,8 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
         )
     settings["project_norm"] = norms == "held"
     model = fields["model"] or "mini"
-    if model.startswith(LOCAL_PREFIX):
-        try:
-            model = f"{LOCAL_PREFIX}{Path(model.removeprefix(LOCAL_PREFIX)).expanduser().absolute()}"
-        except (RuntimeError, OSError) as error:
-            raise ConfigError(f"model is {model!r}, but there is no such folder: {error}") from error
+    if (path := find_local(model)) is not None:
+        model = f"{LOCAL_PREFIX}{path}"
     precision = more.get("precision") or "float32"
     hard = None if more.get("hard", "no").lower() in (*NO_WORDS, "") else hard_config_from_fields(more)
     return TrainJob(
@@ -103,6 +99,11 @@ def sweep_from_form(form: Form, more: dict[str, str]) -> SweepJob:
         form._replace(fields=fields | {"tokens": f"{token_counts[-1]}", "stop_at": stop_at}), more | {"hard": ""}
     )
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=token_counts)
+
+
+def default_sweep(model: str) -> str:
+    """Return the token counts to try for a model. Those of a language model take minutes each."""
+    return CAUSAL_SWEEP if model_kind(model) == "causal" else DEFAULT_SWEEP
 
 
 def parse_token_counts(text: str) -> tuple[int, ...]:

@@ -172,12 +172,12 @@ def as_text_encoder(model: FrozenModel, what: str) -> TextEncoder:
         what: what needs it, such as "a hard readout".
 
     Raises:
-        ConfigError: the model is a language model.
+        ModelRefused: the model is a language model.
     """
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
     if not isinstance(model, TextEncoder):
-        raise needs_text_encoder(what, model.name)
+        raise needs_text_encoder(model.name, what)
     return model
 
 
