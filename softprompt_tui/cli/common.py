@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input
+from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input, needs_text_encoder
 from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.arguments import leave_deleted_folder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
+    from softprompt.training.model_kinds import Model
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_COMPLETIONS = 500
@@ -164,12 +165,31 @@ def print_table(
         click.echo(GAP.join(aligned(cell, i) for i, cell in enumerate(row)).rstrip())
 
 
-def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
-    """Load a text encoder. Shows a progress bar on stderr if the weights must be downloaded first."""
-    import softprompt
+def load(model: str, device: str, precision: str = "float32") -> Model:
+    """Load a model. Shows a progress bar on stderr if the weights must be downloaded first."""
+    from softprompt.encoders.catalog import model_kind
+    from softprompt.encoders.loading import load_model
 
-    with streams.native_errors_logged(), download_bar(model) as on_progress:
-        return softprompt.load_encoder(model, device, precision, on_progress)
+    with streams.native_errors_logged(), download_bar(model) as bar:
+        on_stage = bar.show_stage if model_kind(model) == "causal" and sys.stderr.isatty() else None
+        return load_model(model, device, precision, bar, on_stage)
+
+
+def load_text_encoder(model: str, device: str, what: str, precision: str = "float32") -> TextEncoder:
+    """Load a text encoder like `load`.
+
+    Args:
+        what: what needs it, such as "a comparison".
+
+    Raises:
+        ModelRefused: the model is a language model. It is not loaded.
+    """
+    from softprompt.encoders.catalog import model_kind
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
+
+    if model_kind(model) == "causal":
+        raise needs_text_encoder(model, what)
+    return as_text_encoder(load(model, device, precision), what)
 
 
 class download_bar:
