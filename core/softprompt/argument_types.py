@@ -369,6 +369,7 @@ def _tuple_of(check: Check) -> Check:
 _CLASSES = {
     "Ancestor": "prompts.lineage",
     "AnswerFidelity": "prompts.results",
+    "CausalLM": "encoders.causal_lm.model",
     "ContextFidelity": "prompts.results",
     "Composition": "api.compose",
     "Entry": "library.entry",
