@@ -57,7 +57,7 @@ PROMPT_FIELDS = {
         example="a photo of {} | {} at night",
     ),
     "device": Field("device", "where to train", "auto, cpu, cuda, cuda:1 or mps", _TYPED["device"]),
-    "model": Field("model", "text encoder", "MODEL/TAG (^o lists) or local-dir:FOLDER", DEFAULT_MODEL),
+    "model": Field("model", "text encoder", "MODEL/TAG (^o) or local-dir:FOLDER", DEFAULT_MODEL),
 }
 
 MORE_FIELDS = {
