@@ -57,7 +57,7 @@ PROMPT_FIELDS = {
         example="a photo of {} | {} at night",
     ),
     "device": Field("device", "where to train", "auto, cpu, cuda, cuda:1 or mps", _TYPED["device"]),
-    "model": Field("model", "what the prompt is for", "a name (^o lists), hf:OWNER/NAME or a folder", DEFAULT_MODEL),
+    "model": Field("model", "the model", "a name (^o), hf:OWNER/NAME or a folder", DEFAULT_MODEL),
 }
 
 MORE_FIELDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.style import Style
@@ -13,6 +14,7 @@ from textual.widgets import Static
 
 from softprompt.prompts.downsample import downsample
 from softprompt_tui.messages import OnRun, RunAction
+from softprompt_tui.rendering.axes import thin_out
 from softprompt_tui.rendering.curve import Curve, Point, axis_end, is_plottable
 from softprompt_tui.rendering.failure import Failure, render_failure
 from softprompt_tui.rendering.numbers import format_duration, format_number
@@ -86,6 +88,7 @@ class LossPane(Vertical, can_focus=True):
         super().__init__(id="loss-pane", classes="pane")
         self.border_title = TITLE
         self._series, self._figures, self._title = Series(), LossFigures(), ""
+        self._curve_labels: Sequence[str] = ()
         self._curve = Curve()
         self._titled = ""
         self._lines = -1
@@ -133,9 +136,10 @@ class LossPane(Vertical, can_focus=True):
     def action_scroll_failure(self, direction: int) -> None:
         self.query_one("#failure").scroll_relative(y=direction, animate=False)
 
-    def show(self, title: str, series: Series, figures: LossFigures) -> None:
+    def show(self, title: str, series: Series, figures: LossFigures, curve_labels: Sequence[str] = ()) -> None:
+        """Show a curve and its figures. `curve_labels` name the individual curves, unless these are alike."""
         self._show_failure(figures.failure)
-        self._series, self._figures, self._title = series, figures, title
+        self._series, self._figures, self._title, self._curve_labels = series, figures, title, curve_labels
         before, self._curve = self._curve, self._make_curve()
         if before.is_flat != self._curve.is_flat:
             self.refresh_bindings()  # whether there is a plot
@@ -184,8 +188,10 @@ class LossPane(Vertical, can_focus=True):
         # before the restarts are taken apart: 256 of them with 4,000 points took 1.8 s for every frame
         shown = Series(downsample(points, max(MIN_POINTS, 2 * self.size.width)))
         restarts = shown.restarts
-        behind = [[point for point in curve if is_plottable(*point)] for curve in restarts[:: _stride(len(restarts))]]
-        return Curve([point[:2] for point in shown.points], behind, last, best[:2] if best else None)
+        drawn = thin_out(restarts, MAX_BEHIND)
+        behind = [[point for point in restarts[i] if is_plottable(*point)] for i in drawn]
+        names = [self._curve_labels[i] for i in drawn if i < len(self._curve_labels)]
+        return Curve([point[:2] for point in shown.points], behind, names, last, best[:2] if best else None)
 
     def _draw(self) -> None:
         widget = self.query_one(LossCurve)
@@ -211,11 +217,6 @@ class LossPane(Vertical, can_focus=True):
         static.display = True
         static.add_class("-placeholder")
         static.update(PLACEHOLDER)
-
-
-def _stride(count: int) -> int:
-    """Return the distance between the restarts to draw, so that they are at most MAX_BEHIND."""
-    return max(1, -(-count // MAX_BEHIND))
 
 
 def _render_compactly(figures: LossFigures, width: int, styles: Styles) -> Text:

@@ -160,13 +160,13 @@ class PromptPane(Vertical):
         )
         editor.add_class(COMPACT, update=False)
         yield editor
+        explanation = FieldHelp(id="field-help")
+        explanation.display = False
+        yield explanation
         for row in ROWS:
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
                 for name in row:
                     yield from self._field(name, fields)
-        explanation = FieldHelp(id="field-help")
-        explanation.display = False
-        yield explanation
 
     def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
         field, value, id = FIELDS[name], fields.get(name, ""), f"field-{name}"
@@ -185,11 +185,11 @@ class PromptPane(Vertical):
         self._explain()
 
     def _explain(self) -> None:
-        """Explain the focused field over the pane's lower edge. The device explains itself above its list."""
+        """Explain the focused field above the fields. The editor, which is not in use then, gives up the lines."""
         focused = self.app.focused
         name = (focused.id or "").removeprefix("field-") if isinstance(focused, Input) else ""
         explanation = self.query_one(FieldHelp)
-        explanation.display = name in FIELDS and name != "device"
+        explanation.display = name in FIELDS
         if explanation.display and isinstance(focused, Input):
             explanation.show(FIELDS[name], focused.value)
 

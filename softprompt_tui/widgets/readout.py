@@ -17,9 +17,10 @@ from softprompt_tui.widgets.pane import pane_title
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
 BARS_FROM_WIDTH = 56  # cells; narrower panes show the texts instead of the bars of the similarities
-BAR_CELLS, SMALL_BAR_CELLS = 20, 6
+BAR_CELLS, SMALL_BAR_CELLS, LONG_BAR_CELLS = 20, 6, 40
 MAX_WORD_CELLS = 16  # of an alternative
 LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
+TOKEN_CELLS, COSINE_CELLS = 6, 6  # widths of the columns before and after a nearest word
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
@@ -158,23 +159,25 @@ class ReadoutPane(VerticalScroll):
 
     def _token_lines(self, shown: Readout, width: int, height: int) -> list[Text]:
         """Return each soft token's nearest words with bars, or as many words as fit into one line for each token."""
-        lines = self._all_words(shown, width)
-        return lines if len(lines) <= height else self._nearest_words(shown, width)
-
-    def _all_words(self, shown: Readout, width: int) -> list[Text]:
-        """Return every word of every token, each with its cosine and a bar, in columns."""
         words = [sanitize(word) for row in shown.rows for word, _ in row]
         word_width = min(max(map(cell_len, words), default=4), MAX_WORD_CELLS)
-        cell_width = word_width + 1 + 4 + 1 + SMALL_BAR_CELLS + 2
-        columns = max(1, (width - 6) // cell_width)
+        if len(words) <= height:
+            bar_cells = min(LONG_BAR_CELLS, width - TOKEN_CELLS - word_width - COSINE_CELLS)
+            return self._all_words(shown, word_width, max(SMALL_BAR_CELLS, bar_cells), 1)
+        columns = max(1, (width - TOKEN_CELLS) // (word_width + COSINE_CELLS + SMALL_BAR_CELLS + 2))
+        lines = self._all_words(shown, word_width, SMALL_BAR_CELLS, columns)
+        return lines if len(lines) <= height else self._nearest_words(shown, width)
+
+    def _all_words(self, shown: Readout, word_width: int, bar_cells: int, columns: int) -> list[Text]:
+        """Return every word of every token, each with its cosine and a bar, in columns."""
         lines = []
         for i, row in enumerate(shown.rows):
             for start in range(0, len(row), columns):
-                line = Text(f"{f'[v{i + 1}]' if not start else '':<6}", "dim")
+                line = Text(f"{f'[v{i + 1}]' if not start else '':<{TOKEN_CELLS}}", "dim")
                 for j, (word, cosine) in enumerate(row[start : start + columns], start):
                     style = ("bold reverse" if i in self._changed else "bold") if not j else ""
                     line.append_text(_fitted(word, word_width, style)).append(f" {cosine:.2f} ", "" if not j else "dim")
-                    line.append_text(self._bar(cosine, SMALL_BAR_CELLS)).append("  ")
+                    line.append_text(self._bar(cosine, bar_cells)).append("  ")
                 line.rstrip()
                 lines.append(line)
         return lines
@@ -189,10 +192,10 @@ class ReadoutPane(VerticalScroll):
             if not row:
                 continue
             (word, cosine), *others = row
-            line = Text().append(f"{f'[v{i + 1}]':<6}", "dim")
+            line = Text().append(f"{f'[v{i + 1}]':<{TOKEN_CELLS}}", "dim")
             line.append_text(_fitted(word, word_width, "bold reverse" if i in self._changed else "bold"))
             line.append(f" {cosine:.2f} ")
-            remaining = width - 6 - word_width - 6
+            remaining = width - TOKEN_CELLS - word_width - COSINE_CELLS
             for other, similarity in others:
                 part = f" {sanitize(other)} {similarity:.2f}" if width >= COSINES_FROM_WIDTH else f" {sanitize(other)}"
                 if cell_len(part) > remaining:
