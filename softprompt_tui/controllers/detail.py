@@ -14,6 +14,7 @@ from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
 from softprompt_tui.rendering.download import LOADING
 from softprompt_tui.rendering.failure import Failure, describe_failure
+from softprompt_tui.rendering.measures import measure_names
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -79,7 +80,9 @@ class DetailController:
     def measure(self) -> str:
         """The quantity that the curve shows."""
         run = self.followed_run
-        return SEARCH_MEASURE if run and run.kind == "hard" else "loss"
+        if run and run.kind == "hard":
+            return SEARCH_MEASURE
+        return measure_names(self.figures.objective if self.figures else "")[0]
 
     @property
     def followed_run(self) -> RunSummary | None:
@@ -190,7 +193,7 @@ class DetailController:
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
             is_running=is_live, is_search=run.kind == "hard", status=self._status_text(run),
-            error=run.error, failure=self._describe_failure(run),
+            error=run.error, failure=self._describe_failure(run), objective=run.objective,
         )  # fmt: skip
         if run.state not in ENDED and not run.of_entry:
             self.shown_entry = None  # the entry does not exist yet
@@ -262,7 +265,10 @@ class DetailController:
             nearest = await self.context.worker.nearest_tokens(run.id)
             if self.run == run.id:
                 now = self.followed_run or run
-                readout = Readout(nearest.text, nearest.rows, nearest.as_text, now.best_similarity)
+                readout = Readout(
+                    nearest.text, nearest.rows, nearest.as_text, now.best_similarity,
+                    is_language_model=now.objective == "distill",
+                )  # fmt: skip
                 self._show_readout(run.id, readout, immediately=False)
         except SoftPromptError:
             pass  # training has ended, so the entry's readout will be shown instead
@@ -304,9 +310,11 @@ class DetailController:
         )
         self.facts = (entry.id, entry_facts(entry))
         if rows:
-            self._show_readout(
-                entry.id, Readout(prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity), True
-            )
+            readout = Readout(
+                prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity,
+                is_language_model=prompt.answers is not None, samples=prompt.answers.samples if prompt.answers else (),
+            )  # fmt: skip
+            self._show_readout(entry.id, readout, True)
         else:
             self._clear_readout("Its model is unknown, so there is no readout." if not prompt.model else "")
 
@@ -323,6 +331,8 @@ class DetailController:
         self.figures = LossFigures(
             prompt.steps or None, None, prompt.loss, prompt.similarity, steps_per_second=prompt.steps_per_second,
             composed=prompt.composition.mean if prompt.composition else None, status=status,
+            objective=str(prompt.config.get("objective", "")),
+            kl_share=prompt.answers.kl_share if prompt.answers and prompt.answers.floor > 0 else None,
         )  # fmt: skip
 
 

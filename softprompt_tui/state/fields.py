@@ -11,6 +11,11 @@ from softprompt_tui.state.settings import DEFAULT_MODEL, Settings
 # as in softprompt.config, which takes 7 ms to import
 MAX_STEPS, MAX_RESTARTS, MAX_HARD_TOKENS, MAX_SWEPT_COUNTS, DEFAULT_RATE = 100_000, 256, 64, 64, 1.0
 _TYPED = Settings().train  # the defaults of the prompt pane
+# the defaults of a text encoder and of a language model, where they differ
+KIND_DEFAULTS = {
+    "text": {"tokens": _TYPED["tokens"], "steps": _TYPED["steps"]},
+    "causal": {"tokens": "16", "steps": "160"},
+}
 
 
 @dataclass(frozen=True)

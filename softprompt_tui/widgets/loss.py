@@ -17,7 +17,8 @@ from softprompt_tui.messages import OnRun, RunAction
 from softprompt_tui.rendering.axes import thin_out
 from softprompt_tui.rendering.curve import Curve, Point, axis_end, is_plottable
 from softprompt_tui.rendering.failure import Failure, render_failure
-from softprompt_tui.rendering.numbers import format_duration, format_number
+from softprompt_tui.rendering.measures import measure_names
+from softprompt_tui.rendering.numbers import format_duration, format_number, format_rate
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.curve import LossCurve
@@ -56,6 +57,8 @@ class LossFigures(NamedTuple):
     status: str = ""
     error: str = ""
     failure: Failure | None = None  # of a run; shown instead of the curve and the figures
+    objective: str = ""  # which figures `loss` and `similarity` are
+    kl_share: float | None = None  # of the floor's KL, of a language model
 
 
 class Styles(NamedTuple):
@@ -231,7 +234,8 @@ def _important_figures(figures: LossFigures, width: int) -> list[str]:
     parts = []
     if similarity is not None:
         is_best = figures.best_similarity is not None and not figures.is_search
-        label = "best " if is_best else "similarity " if width >= LABELED_WIDTH else ""
+        name = measure_names(figures.objective)[1]
+        label = "best " if is_best else f"{name} " if width >= LABELED_WIDTH else ""
         parts.append(f"{label}{format_number(similarity)}")
     if figures.step is not None:
         parts.append(f"{figures.step}/{figures.steps}" if figures.steps else f"{figures.step} steps")
@@ -239,8 +243,10 @@ def _important_figures(figures: LossFigures, width: int) -> list[str]:
         parts.append(f"{format_duration(left)} left")
     if figures.composed is not None:
         parts.append(f"composed {format_number(figures.composed)}")
+    if figures.kl_share is not None:
+        parts.append(f"{format_number(figures.kl_share)} of the floor")
     if figures.steps_per_second:
-        parts.append(f"{figures.steps_per_second:.0f}/s")
+        parts.append(f"{format_rate(figures.steps_per_second)}/s")
     return parts
 
 
@@ -270,19 +276,21 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         text.append(f"{label} ", "dim").append(f"{figures.step} of {figures.steps} ")
         text.append("━" * filled, styles.bar).append("━" * (BAR_WIDTH - filled), styles.rest)
         if figures.steps_per_second:
-            text.append(f" {figures.steps_per_second:.0f}/s")
+            text.append(f" {format_rate(figures.steps_per_second)}/s")
         if (left := _seconds_left(figures)) is not None:
             text.append(f"  {format_duration(left)} left")
         text.append("\n")
+    loss, similarity = measure_names(figures.objective)
     cells = [
         (label, format_number(number))
         for label, number in (
-            ("similarity", figures.similarity),
+            (similarity, figures.similarity),
             ("best", figures.best_similarity),
-            ("loss", figures.loss),
+            (loss, figures.loss),
             ("composed", figures.composed),
+            ("of the floor", figures.kl_share),
         )
-        if number is not None and not (figures.is_search and label in ("best", "loss"))
+        if number is not None and not (figures.is_search and label in ("best", loss))
     ]
     if best is not None and not figures.is_search:
         cells = [(label, f"{value} at step {best[0]}" if label == "best" else value) for label, value in cells]
@@ -290,7 +298,7 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         if figures.step is not None:
             cells.append(("steps", f"{figures.step}"))
         if figures.steps_per_second:
-            cells.append(("speed", f"{figures.steps_per_second:.0f}/s"))
+            cells.append(("speed", f"{format_rate(figures.steps_per_second)}/s"))
     used = 0
     for label, value in cells:
         part = f"{label} {value}"
@@ -300,7 +308,7 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         elif used:
             text.append("  ")
             used += 2
-        text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
+        text.append(f"{label} ", "dim").append(value, "bold" if label in (similarity, "best") else "")
         used += len(part)
     messages = _messages(figures, styles)
     return text.append("\n" * bool(messages and text.plain)).append_text(messages)

@@ -18,7 +18,9 @@ from textual.widgets import Input, Label, TextArea
 
 from softprompt_tui.messages import PromptChanged
 from softprompt_tui.rendering.sanitize import strip_control_chars
+from softprompt_tui.state.fields import KIND_DEFAULTS
 from softprompt_tui.state.fields import PROMPT_FIELDS as FIELDS
+from softprompt_tui.state.settings import DEFAULT_MODEL
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.device_field import DeviceField
 from softprompt_tui.widgets.field_help import FieldHelp
@@ -181,8 +183,21 @@ class PromptPane(Vertical):
     def on_descendant_focus(self) -> None:
         self._explain()
 
-    def on_descendant_blur(self) -> None:
+    def on_descendant_blur(self, event: events.DescendantBlur) -> None:
         self._explain()
+        if event.widget.id == "field-model":
+            self._adopt_defaults()
+
+    def _adopt_defaults(self) -> None:
+        """Replace the defaults of another kind of model by those of the chosen model."""
+        from softprompt.encoders.catalog import model_kind  # not needed for the first paint
+
+        fields = self.fields
+        chosen = KIND_DEFAULTS[model_kind(fields["model"] or DEFAULT_MODEL)]
+        for defaults in KIND_DEFAULTS.values():
+            for name, value in defaults.items():
+                if fields[name] == value != chosen[name]:
+                    self.set_field(name, chosen[name])
 
     def _explain(self) -> None:
         """Explain the focused field above the fields. The editor, which is not in use then, gives up the lines."""
@@ -217,6 +232,8 @@ class PromptPane(Vertical):
 
     def set_field(self, name: str, value: str) -> None:
         self.query_one(f"#field-{name}", Input).value = strip_control_chars(value)
+        if name == "model":
+            self._adopt_defaults()
 
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)

@@ -11,6 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from softprompt.prompts.results import AnswerSample
+from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
@@ -39,7 +41,8 @@ class HardReadoutView(NamedTuple):
 class Readout(NamedTuple):
     """The readout of a soft prompt. `rows` holds each token's nearest words with cosines, nearest first.
 
-    `text` joins the nearest word of every token. Similarities are None while unknown.
+    `text` joins the nearest word of every token. Similarities are None while unknown. A language model has answers to
+    questions instead of similarities.
     """
 
     text: str
@@ -47,6 +50,8 @@ class Readout(NamedTuple):
     as_text: float | None = None
     soft: float | None = None
     hard: HardReadoutView = HardReadoutView()
+    is_language_model: bool = False
+    samples: tuple[AnswerSample, ...] = ()
 
 
 class ReadoutPane(VerticalScroll):
@@ -113,20 +118,39 @@ class ReadoutPane(VerticalScroll):
     def _draw(self) -> None:
         assert self._shown is not None
         width = max(20, self.size.width - 1)  # leaves room for the scrollbar
-        comparison = (
-            self._comparison(self._shown, width)
-            if self.size.height >= TABLE_FROM_HEIGHT
-            else [_one_line(self._shown, width)]
-        )
-        gap = [Text()] if self.size.height >= len(comparison) + len(self._shown.rows) + 2 else []
-        lines = [*comparison, *gap]
+        if self._shown.is_language_model:
+            lines = self._answers(self._shown, width)
+        else:
+            comparison = (
+                self._comparison(self._shown, width)
+                if self.size.height >= TABLE_FROM_HEIGHT
+                else [_one_line(self._shown, width)]
+            )
+            gap = [Text()] if self.size.height >= len(comparison) + len(self._shown.rows) + 2 else []
+            lines = [*comparison, *gap]
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
-        self.border_subtitle = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
+        keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
+        self.border_subtitle = "" if self._shown.is_language_model else keys
         static = self.query_one("#readout", Static)
         static.remove_class("-placeholder")
         static.update(text, layout=len(lines) != self._lines)
         self._lines = len(lines)
+
+    def _answers(self, shown: Readout, width: int) -> list[Text]:
+        """Return the questions with three answers each, as many as leave room for the words, and what these mean."""
+        lines: list[Text] = []
+        for sample in shown.samples:
+            block = [Text.assemble(("question  ", "dim"), (sanitize(sample.question), "bold"))]
+            for label, answer in (("soft", sample.soft), ("hard", sample.hard), ("none", sample.none)):
+                block.append(Text.assemble((f"{label:<10}", "dim"), sanitize(answer.replace("\n", " "))))
+            for line in block:
+                line.truncate(width, overflow="ellipsis")
+            if lines and len(lines) + len(block) + len(shown.rows) + 2 > self.size.height:
+                break
+            lines += [*([Text()] if lines else []), *block]
+        gap = [Text()] if lines else []
+        return [*lines, *gap, Text(f"{WORDS_NOTE[:1].upper()}{WORDS_NOTE[1:]}.", "dim italic")]
 
     def _comparison(self, shown: Readout, width: int) -> list[Text]:
         """Return one row per similarity, each with its text."""
