@@ -119,9 +119,10 @@ class KeyBar(Widget):
             edge = Text("▏", self.get_component_rich_style("key-bar--edge"))
             palette = Place(0, edge.append_text(self._render_key(self.palette, compact=True)), self.palette)
             right += [palette] * (_width([*left, *right, palette]) <= self.size.width)
-        if _width([*words, *left, *right]) <= self.size.width:
+        room = self.size.width + self.compact  # compact: without the last space
+        if _width([*words, *left, *right]) <= room:
             right = [*words, *right]
-        start = max(0, self.size.width - _width(right) + self.compact)  # compact: without the last space
+        start = max(0, room - _width(right))
         places, column = list[Place](), 0
         for place in left:
             if column + len(place.text.plain.rstrip()) > start:  # never show part of a key

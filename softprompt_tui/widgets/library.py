@@ -238,7 +238,7 @@ class LibraryPane(Vertical):
                         " ".join(f"#{tag}" for tag in entry.tags),
                         entry.model or UNKNOWN,
                     ),
-                    (f"as text: {entry.readout_text}" if entry.readout_text else "",),
+                    (f"words: {entry.readout_text}" if entry.readout_text else "",),
                 ),
             )
             for entry in entries
