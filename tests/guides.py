@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "softprompt_tui" / "docs"
 PROGRAM = "softprompt-tui"
 NEEDS_WIDTH = "image-programs.md"  # a program reads only soft prompts of its encoder's width
+NEEDS_LANGUAGE_MODEL = "language-models-elsewhere.md"  # it has a soft prompt for a language model
 # what a reader does once, outside this program, and what needs a screen
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
 STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
@@ -95,6 +96,7 @@ class Shell:
         self.folder.mkdir()
         self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
         self._model = "mini"  # stands in for a real one
+        self._language_model = folder / "language-model"
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -121,6 +123,8 @@ class Shell:
 
     def run(self, block: Block) -> list[Ran]:
         self._model = self._wide_model if block.document == NEEDS_WIDTH else "mini"
+        if block.document == NEEDS_LANGUAGE_MODEL and not self._language_model.exists():
+            save_language_prompt(self._language_model, Path(self._environment["SOFTPROMPT_HOME"]))
         if block.language == "console":
             return [self._run_shell(block, *example) for example in self._examples(block)]
         if block.language == "python":
@@ -191,6 +195,19 @@ class Shell:
         if args[0] == "harden" and "--help" not in args:
             args += ["--seconds", "0.3", "--restarts", "1"]
         return args
+
+
+def save_language_prompt(folder: Path, home: Path) -> None:
+    """Save a small random language model in a folder, and a soft prompt for it, named pirate, in a library."""
+    from softprompt import Library
+    from softprompt.encoders.causal_lm.loading import load_causal_lm
+    from tests.softprompt.conftest import CHATML
+    from tests.softprompt.encoders.causal_lm.tiny_models import save_model
+    from tests.softprompt.formats.language_prompts import make_prompt
+
+    folder.mkdir()
+    model = load_causal_lm(save_model("Llama", folder, CHATML), "cpu")
+    Library(home).save(make_prompt(model))
 
 
 @contextmanager

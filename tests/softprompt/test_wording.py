@@ -38,6 +38,8 @@ EXCEPTIONS = {
     ("formats/readers/detect.py", "entry of a softprompt-tui library"),
     ("formats/readers/detect.py", "its softprompt-tui provenance is damaged ("),
     ("formats/readers/sandbox.py", SUPPORTED_FILES),
+    ("formats/writers/causal_lm/instructions.py", " --enable-prompt-embeds --dtype "),  # of vLLM
+    ("formats/writers/causal_lm/instructions.py", " --disable-radix-cache`, SGLang "),  # of SGLang
     ("formats/writers/instructions.py", "--textual_inversion_embeddings "),  # of kohya's scripts
 }
 
