@@ -145,8 +145,7 @@ def export(
 
 def _load_language_model(name: str) -> CausalLM:
     """Load a language model in float32, in which its token embeddings are exact."""
-    from softprompt.encoders.catalog import LOCAL_PREFIX
-    from softprompt.encoders.causal_lm.loading import load_causal_lm
+    import softprompt
 
     with streams.native_errors_logged(), download_bar(name) as on_progress:
-        return load_causal_lm(name.removeprefix(LOCAL_PREFIX), "cpu", on_progress=on_progress)
+        return softprompt.load_causal_lm(name, "cpu", on_progress=on_progress)

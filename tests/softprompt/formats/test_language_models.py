@@ -29,11 +29,9 @@ import torch
 import transformers
 
 from softprompt import Library, SoftPrompt
-from softprompt.encoders.causal_lm.chat_rows import soft_row
 from softprompt.encoders.causal_lm.loading import load_causal_lm
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.errors import ConfigError, ExportRefused, FileRefused, PromptError
-from softprompt.evaluation.answers import greedy_answers
 from softprompt.formats.importer import import_files
 from softprompt.formats.readers import sandbox, sandbox_child
 from softprompt.formats.readers.sandbox import read_soft_prompts
@@ -53,9 +51,10 @@ NEEDS_MODEL = [name for name, program in LANGUAGE_MODEL_PROGRAMS.items() if prog
 VECTORS = [name for name in LANGUAGE_MODEL_PROGRAMS if name not in NEEDS_MODEL]
 TOLERANCE = {"atol": 1e-4, "rtol": 0}
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft triggers it in transformers
-)
+pytestmark = [  # peft triggers both, the second whenever it generates
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -108,20 +107,22 @@ def generated(names: dict[str, Any]) -> list[int]:
     return list(map(int, names["answer"][0, begin:]))
 
 
-def own_answer(model: CausalLM, prompt: SoftPrompt, question: str, tokens: int = 12) -> list[int]:
+def own_row(model: CausalLM, prompt: SoftPrompt, question: str) -> torch.Tensor:
+    """Return the embeddings (T, w) of a whole chat."""
     assert prompt.answers is not None
-    row = soft_row(model, question, prompt.tokens, prompt.answers.placement)  # type: ignore[arg-type]
-    (answer,) = greedy_answers(model, [row], torch.tensor(prompt.vectors), tokens)
-    return list(answer.ids)
+    before, after = model.chat_template.encode_around(question, prompt.answers.placement)  # type: ignore[arg-type]
+    return torch.cat([model.embed(before), torch.tensor(prompt.vectors), model.embed(after)])
+
+
+@torch.no_grad()
+def own_answer(model: CausalLM, prompt: SoftPrompt, question: str, tokens: int = 12) -> list[int]:
+    return model.generate(own_row(model, prompt, question), tokens)
 
 
 @torch.no_grad()
 def own_logits(model: CausalLM, prompt: SoftPrompt, question: str) -> torch.Tensor:
-    """Return the logits (T, v) of a whole row."""
-    assert prompt.answers is not None
-    before, after = model.chat_template.encode_around(question, prompt.answers.placement)  # type: ignore[arg-type]
-    row = torch.cat([model.embed(before), torch.tensor(prompt.vectors), model.embed(after)])
-    return model.logits(row.unsqueeze(0))[0]
+    """Return the logits (T, v) of a whole chat."""
+    return model.logits(own_row(model, prompt, question).unsqueeze(0))[0]
 
 
 # transformers and PEFT
@@ -422,7 +423,7 @@ def test_another_model_template_or_placement_is_refused(language_model: CausalLM
     ):
         with pytest.raises(error, match=message):
             export(changed, to, None, encoder=language_model, **options)
-    with pytest.raises(ExportRefused, match="Load it, and pass it as `encoder`"):
+    with pytest.raises(ExportRefused, match="Pass it as `encoder`; `load_causal_lm` loads it"):
         export(prompt, to, None, **options)
     with pytest.raises(ExportRefused, match="SDXL pairs are for text encoders"):
         export(prompt, to, None, other=prompt, encoder=language_model)

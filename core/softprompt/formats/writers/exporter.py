@@ -147,7 +147,9 @@ def _export_for_language_model(
     except ValueError as error:
         raise _not_finite(prompt, error) from error
     if model is None:
-        how = wording("Use `softprompt-tui export` in a shell, which loads it", "Load it, and pass it as `encoder`")
+        how = wording(
+            "Use `softprompt-tui export` in a shell, which loads it", "Pass it as `encoder`; `load_causal_lm` loads it"
+        )
         raise ExportRefused(f"the format {to} needs {prompt.model} for more than the vectors. {how}.")
     result = causal_lm.write(prompt, to, target, model, question=question, dtype=dtype, force=force)
     return ExportResult(result.paths, result.code, "", result.notes)

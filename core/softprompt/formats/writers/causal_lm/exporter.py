@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from softprompt.encoders.catalog import resolve
 from softprompt.encoders.causal_lm.chat_template import read_chat_template
 from softprompt.encoders.causal_lm.folder import check_folder
-from softprompt.encoders.causal_lm.hub import HUB_PREFIX
 from softprompt.errors import ExportRefused, option
 from softprompt.formats.writers import encode
 from softprompt.formats.writers.causal_lm import files, instructions
@@ -149,7 +149,7 @@ def write(
         ConfigError: the soft prompt belongs to another model.
         PromptError: the question contains a special token.
     """
-    source = model.name.removeprefix(HUB_PREFIX) if model.name.startswith(HUB_PREFIX) else str(model.folder)
+    source = resolve(model.name).repository or str(model.folder)
     export = _Export(prompt, target, model, find_layout(model, prompt), source)
     _check_family(to, model)
     match to:
