@@ -27,6 +27,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from softprompt import Library, SoftPrompt
 from softprompt.encoders.causal_lm.loading import load_causal_lm
@@ -486,25 +487,31 @@ def test_vectors_come_back_with_unknown_provenance(language_model: CausalLM, to:
     assert (restored.model, restored.answers) == ("", None)
 
 
-@pytest.mark.filterwarnings("ignore:Could not find a config file")
 @pytest.mark.parametrize("kind", ["PROMPT_TUNING", "TRAINABLE_TOKENS"])
-def test_folders_that_peft_writes_are_read(language_model: CausalLM, cwd: Path, kind: str) -> None:
-    base = transformers.AutoModelForCausalLM.from_pretrained(str(language_model.folder))
+def test_folders_that_peft_writes_are_read(family: CausalLM, cwd: Path, kind: str) -> None:
+    base = transformers.AutoModelForCausalLM.from_pretrained(str(family.folder))
     config: peft.PeftConfig = (
-        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, token_dim=family.width)
         if kind == "PROMPT_TUNING"
         else peft.TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=[7, 9])
     )
     model = peft.get_peft_model(base, config)
     model.save_pretrained(str(cwd / "adapter"))
-    (expected,) = [
+    expected = next(
         weight for name, weight in model.named_parameters() if "prompt_encoder" in name or "trainable_tokens" in name
-    ]
+    )
     parsed = read_soft_prompts(cwd / "adapter")
     assert parsed.vectors[""].tobytes() == expected.detach().numpy().tobytes()
     assert parsed.provenance == {}
     assert parsed.metadata["peft_type"] == kind
     assert "left out" not in parsed.metadata
+    if kind == "TRAINABLE_TOKENS" and files.model_type(family) != "gemma":
+        exported = export(make_prompt(family), "peft-tokens", None, encoder=family)
+        own = exported.paths[0].parent
+        names = [set(load_file(folder / "adapter_model.safetensors")) for folder in (cwd / "adapter", own)]
+        assert names[0] == names[1]
+        settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (cwd / "adapter", own)]
+        assert settings[0]["target_modules"] == settings[1]["target_modules"]
 
 
 @pytest.mark.parametrize(

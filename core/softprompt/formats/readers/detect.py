@@ -26,7 +26,7 @@ from softprompt.prompts.validation import check_source_size
 MAX_NOTICE_BYTES = 2000  # longer text files are not quoted in the error message
 # the files of a PEFT folder
 CONFIG, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-NEW_TOKENS = ".trainable_tokens_delta"  # the end of the tensor's key in a folder with new tokens
+NEW_TOKENS, HEAD = ".trainable_tokens_delta", ".lm_head."  # in the keys of tensors in a folder with new tokens
 _ROWS = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
 _FILE_SIGNATURES = {
     b"\xff\xd8\xff": "a JPEG image", b"RIFF": "a WebP image", b"GIF8": "a GIF image",
@@ -106,8 +106,8 @@ def _read_virtual_tokens(config: dict[str, Any], value: Any, data: DataReader, m
 
 
 def _read_new_tokens(config: dict[str, Any], value: Any, data: DataReader, metadata: dict[str, Any]) -> Array:
-    """Read the vectors of a folder with new tokens of a vocabulary."""
-    tensors = value if isinstance(value, dict) else {}
+    """Read the vectors of a folder with new tokens of a vocabulary. A tied head repeats them."""
+    tensors = {key: value[key] for key in value if HEAD not in str(key)} if isinstance(value, dict) else {}
     keys = [key for key in tensors if isinstance(key, str) and key.endswith(NEW_TOKENS)]
     if len(keys) != 1 or not isinstance(tensors[keys[0]], Tensor):
         raise FileRefused(f"the weights have {len(keys)} tensors whose names end in {NEW_TOKENS} instead of one")

@@ -69,7 +69,7 @@ def peft(prompt: SoftPrompt, model: CausalLM, layout: ChatLayout, source: str) -
         "inference_mode": True,
         "prompt_tuning_init": "RANDOM",
     }
-    return _adapter(config, "prompt_embeddings", rows, prompt, len(before))
+    return _adapter(config, {"prompt_embeddings": rows}, prompt, len(before))
 
 
 def peft_tokens(
@@ -93,14 +93,23 @@ def peft_tokens(
         "base_model_name_or_path": source,
         "inference_mode": True,
         "init_weights": True,
-        "target_modules": [module.rpartition(".")[2]],
+        "target_modules": module,
         "token_indices": ids,
     }
-    key = f"base_model.model.{module}.trainable_tokens_delta"
+    modules = (module, "lm_head") if _is_tied(model) else (module,)
+    rows = {f"base_model.model.{name}.trainable_tokens_delta": prompt.vectors for name in modules}
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-    return files | _adapter(config, key, prompt.vectors, prompt, 0), words, ids
+    return files | _adapter(config, rows, prompt, 0), words, ids
+
+
+def _is_tied(model: CausalLM) -> bool:
+    """Return whether the head is the token table. PEFT then expects the new tokens in both."""
+    from transformers import AutoConfig  # which knows the default of each family
+
+    config = AutoConfig.from_pretrained(str(model.folder), trust_remote_code=False, local_files_only=True)
+    return bool(config.tie_word_embeddings)
 
 
 def _new_words(tokenizer: Any, count: int) -> list[str]:
@@ -112,12 +121,12 @@ def _new_words(tokenizer: Any, count: int) -> list[str]:
     return [f"[v{number}]" for number in range(first, first + count)]
 
 
-def _adapter(config: dict[str, Any], key: str, rows: Array, prompt: SoftPrompt, start: int) -> dict[str, bytes]:
-    """Encode the two files of an adapter folder. The soft tokens are the rows from `start`."""
+def _adapter(config: dict[str, Any], rows: dict[str, Array], prompt: SoftPrompt, start: int) -> dict[str, bytes]:
+    """Encode the two files of an adapter folder. The soft tokens are the rows of each tensor from `start`."""
     where = {ROWS_KEY: f"{start}:{start + prompt.tokens}"}
     return {
         CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
-        WEIGHTS: prompt_file.encode({key: rows}, prompt.as_dict(), pack_tensors(prompt.extra_tensors), where),
+        WEIGHTS: prompt_file.encode(rows, prompt.as_dict(), pack_tensors(prompt.extra_tensors), where),
     }
 
 
