@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softprompt.encoders.catalog import resolve
 from softprompt.encoders.causal_lm.chat_template import read_chat_template
@@ -129,7 +129,7 @@ class _Export:
                 f"the chat template of {self.model.name} has no system turn, which vLLM's chat route needs"
             )
 
-    def _check_tokens(self) -> object:
+    def _check_tokens(self) -> Any:
         """Return transformers' tokenizer. Raises ExportRefused unless the code's texts have the tokens of training."""
         tokenizer = load_transformers_tokenizer(self.model)
         rests = [self.layout.rest(probe) for probe in PROBES]
