@@ -207,7 +207,7 @@ def save_language_prompt(folder: Path, home: Path) -> None:
 
     folder.mkdir()
     model = load_causal_lm(save_model("Llama", folder, CHATML), "cpu")
-    Library(home).save(make_prompt(model))
+    Library(home / "data").save(make_prompt(model))
 
 
 @contextmanager

@@ -39,7 +39,14 @@ EXCEPTIONS = {
     ("formats/readers/detect.py", "its softprompt-tui provenance is damaged ("),
     ("formats/readers/sandbox.py", SUPPORTED_FILES),
     ("formats/writers/causal_lm/instructions.py", " --enable-prompt-embeds --dtype "),  # of vLLM
-    ("formats/writers/causal_lm/instructions.py", " --disable-radix-cache`, SGLang "),  # of SGLang
+    (
+        "formats/writers/causal_lm/instructions.py",
+        "start the server with `python -m sglang.launch_server --model-path ",
+    ),
+    (
+        "formats/writers/causal_lm/instructions.py",
+        " --disable-radix-cache`, SGLang 0.4 or newer. It takes no embeddings while its prefix cache is on.",
+    ),
     ("formats/writers/instructions.py", "--textual_inversion_embeddings "),  # of kohya's scripts
 }
 

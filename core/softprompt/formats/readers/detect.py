@@ -125,7 +125,7 @@ def _own_rows(vectors: Array, text: str) -> Array:
     match = _ROWS.fullmatch(text)
     start, end = map(int, match.groups()) if match else (0, 0)
     if not 0 <= start < end <= len(vectors):
-        raise FileRefused(f"its softprompt-tui provenance is damaged: it names the rows {text[:40]!r}")
+        raise FileRefused(f"its softprompt-tui provenance is damaged (it names the rows {text[:40]!r})")
     return vectors[start:end]
 
 

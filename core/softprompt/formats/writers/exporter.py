@@ -17,6 +17,7 @@ from softprompt.errors import ExportRefused, command, how_to_assign_prompt, opti
 from softprompt.formats.writers import encode
 from softprompt.formats.writers.causal_lm import exporter as causal_lm
 from softprompt.formats.writers.causal_lm import instructions as causal_lm_instructions
+from softprompt.formats.writers.causal_lm.placement import is_language_model
 from softprompt.formats.writers.files import output_path, safe_stem, write_file, write_folder
 from softprompt.formats.writers.instructions import instructions, notes
 from softprompt.formats.writers.names import clip_vocabulary, objection, typeable_stem
@@ -106,11 +107,6 @@ def export(
     return ExportResult(written, line, typed_word, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
 
 
-def is_language_model(prompt: SoftPrompt) -> bool:
-    """Return whether a soft prompt was trained for a language model."""
-    return prompt.answers is not None
-
-
 def _export_for_language_model(
     prompt: SoftPrompt,
     to: str,
@@ -148,7 +144,8 @@ def _export_for_language_model(
         raise _not_finite(prompt, error) from error
     if model is None:
         how = wording(
-            "Use `softprompt-tui export` in a shell, which loads it", "Pass it as `encoder`; `load_causal_lm` loads it"
+            "Use `softprompt-tui export` in a shell, which loads it",
+            "Pass it as `encoder`; softprompt.load_causal_lm loads it",
         )
         raise ExportRefused(f"the format {to} needs {prompt.model} for more than the vectors. {how}.")
     result = causal_lm.write(prompt, to, target, model, question=question, dtype=dtype, force=force)

@@ -19,6 +19,7 @@ from softprompt.formats.writers.causal_lm.layout import (
     find_layout,
     load_transformers_tokenizer,
 )
+from softprompt.formats.writers.causal_lm.placement import trained_place
 from softprompt.formats.writers.files import write_file, write_folder
 from softprompt.formats.writers.programs import LANGUAGE_MODEL_PROGRAMS
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -119,11 +120,9 @@ class _Export:
 
     def _check_chat_route(self) -> None:
         """Raise ExportRefused unless the soft tokens are the system text, since the server adds the template itself."""
-        assert self.prompt.answers is not None  # a language model's soft prompt
-        if self.prompt.answers.placement != "system":
-            raise _needs_question(
-                f"{self.name} has the placement {self.prompt.answers.placement}, which vLLM's chat route cannot hold"
-            )
+        placement = trained_place(self.prompt).placement
+        if placement != "system":
+            raise _needs_question(f"{self.name} has the placement {placement}, which vLLM's chat route cannot hold")
         if not self.model.chat_template.has_system_turn:
             raise _needs_question(
                 f"the chat template of {self.model.name} has no system turn, which vLLM's chat route needs"

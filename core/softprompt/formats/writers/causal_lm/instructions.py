@@ -6,12 +6,14 @@ trained in: a chat template can print another date tomorrow.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softprompt.errors import wording
 from softprompt.formats.writers.causal_lm.layout import ChatLayout
+from softprompt.formats.writers.causal_lm.placement import trained_place
 from softprompt.formats.writers.instructions import python_literal
 from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -125,9 +127,8 @@ print({answer})"""
 
 def notes(to: str, prompt: SoftPrompt) -> tuple[str, ...]:
     """Return notes for the user: what the files hold, how to use them, and what goes wrong elsewhere."""
-    answers = prompt.answers
-    assert answers is not None  # a language model's soft prompt
-    lines = [f"the vectors only work with {prompt.model}, in placement {answers.placement} of its chat template"]
+    placement = trained_place(prompt).placement
+    lines = [f"the vectors only work with {prompt.model}, in placement {placement} of its chat template"]
     match to:
         case "transformers":
             lines += ["needs transformers 5.0 or newer", _PADDING]
@@ -164,11 +165,11 @@ def vllm_notes(source: str, dtype: str, *, is_chat: bool, prints_date: bool) -> 
     """Return notes on the server and on the request's tensor."""
     version, route = ("0.21", "chat") if is_chat else ("0.9", "completions")
     lines = [
-        f"start the server with `vllm serve {source} --enable-prompt-embeds --dtype {dtype}`. The {route} route takes "
-        f"embeddings since vLLM {version}.",
+        f"start the server with `vllm serve {shlex.quote(source)} --enable-prompt-embeds --dtype {dtype}`. The {route} "
+        f"route takes embeddings since vLLM {version}.",
         f"the tensor is {dtype}. Older servers answer 500 if theirs is another. Set it with "
         f"{wording('--dtype', '`dtype`')}.",
-        "vLLM takes no embeddings for quantized and multimodal models",
+        "older versions also fail on embeddings for quantized and multimodal models",
     ]
     if is_chat and prints_date:
         lines.append("the chat template prints the date of the day. In training it was another day.")
@@ -180,7 +181,7 @@ def vllm_notes(source: str, dtype: str, *, is_chat: bool, prints_date: bool) -> 
 def sglang_notes(source: str) -> tuple[str, ...]:
     """Return notes on the server and on the request."""
     return (
-        f"start the server with `python -m sglang.launch_server --model-path {source} --disable-radix-cache`, SGLang "
-        "0.4 or newer. It takes no embeddings while its prefix cache is on.",
+        f"start the server with `python -m sglang.launch_server --model-path {shlex.quote(source)} "
+        "--disable-radix-cache`, SGLang 0.4 or newer. It takes no embeddings while its prefix cache is on.",
         _OTHER_QUESTIONS,
     )

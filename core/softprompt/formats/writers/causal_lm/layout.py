@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from softprompt.encoders.unattended import silent_transformers, unattended
 from softprompt.errors import ExportRefused, describe_error_with_type
+from softprompt.formats.writers.causal_lm.placement import trained_place
 
 if TYPE_CHECKING:
     from softprompt.config import Placement
@@ -61,22 +62,21 @@ def find_layout(model: CausalLM, prompt: SoftPrompt) -> ChatLayout:
         ConfigError: the soft prompt was trained on another model.
     """
     model.check_compatible(prompt)
-    answers, template = prompt.answers, model.chat_template
-    assert answers is not None  # a language model's soft prompt
+    place, template = trained_place(prompt), model.chat_template
     name = prompt.name or "the soft prompt"
-    if answers.template != template.digest:
+    if place.template != template.digest:
         raise ExportRefused(
-            f"{name} was trained in the chat template {answers.template}, but {model.name} has {template.digest} here. "
+            f"{name} was trained in the chat template {place.template}, but {model.name} has {template.digest} here. "
             "Use the model's own template, or train the prompt again."
         )
-    before, between, after = _frame(model, answers.placement, name)
-    placement = cast("Placement", answers.placement)  # _frame knows it
+    before, between, after = _frame(model, place.placement, name)
+    placement = cast("Placement", place.placement)  # _frame knows it
     for at in (_last_special(model, between), 0):
         layout = ChatLayout(before, between[:at], between[at:], after)
         if all(layout.rows(model, probe) == template.encode_around(probe, placement) for probe in PROBES):
             return layout
     raise ExportRefused(
-        f"other programs cannot read {name} in its placement, {answers.placement}: in the chat template of "
+        f"other programs cannot read {name} in its placement, {place.placement}: in the chat template of "
         f"{model.name}, the text around the soft tokens has other tokens when it is tokenized piece by piece. Export "
         "the vectors alone, as numpy."
     )
