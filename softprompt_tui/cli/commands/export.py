@@ -108,8 +108,8 @@ def export(
     user_library = library()
     prompt = user_library.open(name).prompt
     pair = user_library.open(other).prompt if other else None
+    from softprompt.formats.writers.causal_lm.placement import is_language_model
     from softprompt.formats.writers.exporter import export as write
-    from softprompt.formats.writers.exporter import is_language_model
 
     program = LANGUAGE_MODEL_PROGRAMS.get(to)
     needs_model = program is not None and program.needs_model and is_language_model(prompt)
