@@ -37,6 +37,7 @@ EXCEPTIONS = {
     ("encoders/clip/tokenizer.py", ". Run pip install --force-reinstall open_clip_torch."),
     ("formats/readers/detect.py", "entry of a softprompt-tui library"),
     ("formats/readers/detect.py", "its softprompt-tui provenance is damaged ("),
+    ("formats/readers/detect.py", "its softprompt-tui provenance is damaged (it names the rows "),
     ("formats/readers/sandbox.py", SUPPORTED_FILES),
     ("formats/writers/causal_lm/instructions.py", " --enable-prompt-embeds --dtype "),  # of vLLM
     (

@@ -109,8 +109,10 @@ def export(
     prompt = user_library.open(name).prompt
     pair = user_library.open(other).prompt if other else None
     from softprompt.formats.writers.causal_lm.placement import is_language_model
+    from softprompt.formats.writers.exporter import check_options
     from softprompt.formats.writers.exporter import export as write
 
+    check_options(prompt, to, other=pair, question=question, dtype=dtype)
     program = LANGUAGE_MODEL_PROGRAMS.get(to)
     needs_model = program is not None and program.needs_model and is_language_model(prompt)
     if model and not needs_model:

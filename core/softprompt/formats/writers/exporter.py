@@ -78,13 +78,10 @@ def export(
         ConfigError: `encoder` is another model than that of the soft prompt.
         PromptError: the question cannot be used.
     """
-    program = _find_program(to, prompt)
+    check_options(prompt, to, other=other, question=question, dtype=dtype)
     if is_language_model(prompt):
-        return _export_for_language_model(prompt, to, path, other, token, force, encoder, question, dtype)
-    if question:
-        raise ExportRefused(f"{option('question')} only works with soft prompts of language models. Leave it out.")
-    if dtype:
-        raise ExportRefused(f"{option('dtype')} only works with soft prompts of language models. Leave it out.")
+        return _export_for_language_model(prompt, to, path, token, force, encoder, question, dtype)
+    program = PROGRAMS[to]
     pair = None if other is None else _order_pair(to, prompt, other)
     if pair is None:
         _check_width(to, prompt)
@@ -107,11 +104,33 @@ def export(
     return ExportResult(written, line, typed_word, (*renamed, *notes(to, pair or (prompt,), target.stem, word)))
 
 
+def check_options(
+    prompt: SoftPrompt, to: str, *, other: SoftPrompt | None = None, question: str = "", dtype: str = ""
+) -> None:
+    """Check what needs no language model, so that none is loaded in vain. `export` documents the arguments.
+
+    Raises:
+        ExportRefused: the program cannot use this soft prompt, or not with these options.
+    """
+    _find_program(to, prompt)
+    if is_language_model(prompt):
+        if other is not None:
+            raise ExportRefused(
+                f"{_display_name(prompt)} is for a language model, and SDXL pairs are for text encoders. Leave out "
+                f"{wording('--sdxl', '`other`')}."
+            )
+        causal_lm.check_options(prompt, to, question, dtype)
+        return
+    if question:
+        raise ExportRefused(f"{option('question')} only works with soft prompts of language models. Leave it out.")
+    if dtype:
+        raise ExportRefused(f"{option('dtype')} only works with soft prompts of language models. Leave it out.")
+
+
 def _export_for_language_model(
     prompt: SoftPrompt,
     to: str,
     path: Path | None,
-    other: SoftPrompt | None,
     token: str,
     force: bool,
     model: CausalLM | None,
@@ -119,17 +138,6 @@ def _export_for_language_model(
     dtype: str,
 ) -> ExportResult:
     program = LANGUAGE_MODEL_PROGRAMS[to]
-    if other is not None:
-        raise ExportRefused(
-            f"{_display_name(prompt)} is for a language model, and SDXL pairs are for text encoders. Leave out "
-            f"{wording('--sdxl', '`other`')}."
-        )
-    if question and to not in causal_lm.SERVERS:
-        raise ExportRefused(f"{option('question')} only works with {' and '.join(causal_lm.SERVERS)}. Leave it out.")
-    if dtype and (to != "vllm" or dtype not in causal_lm.DTYPES):
-        raise ExportRefused(
-            f"{option('dtype', dtype[:40])} cannot be used: it only works with vllm, as {', '.join(causal_lm.DTYPES)}."
-        )
     _check_vectors(to, prompt)
     stem = safe_stem(prompt.name)
     word = _resolve_token(program, token, stem)

@@ -91,8 +91,6 @@ class _Export:
         return Written(tuple(self.target / name for name in folder), code, notes)
 
     def write_sglang(self, question: str, force: bool) -> Written:
-        if not question:
-            raise _needs_question("SGLang reads a whole chat")
         rows = files.whole_rows(self.prompt, self.model, self.layout, question)
         write_file(self.target, files.sglang(rows, self.model), force)
         code = instructions.request_code(self.target, instructions.SGLANG_URL, 'reply["text"]')
@@ -106,7 +104,10 @@ class _Export:
             data = files.vllm_completion(rows, self.model, self.source, dtype)
             code = instructions.request_code(self.target, instructions.VLLM_COMPLETIONS_URL, instructions.VLLM_TEXT)
         else:
-            self._check_chat_route()
+            if not self.model.chat_template.has_system_turn:
+                raise _needs_question(
+                    f"the chat template of {self.model.name} has no system turn, which vLLM's chat route needs"
+                )
             template = read_chat_template(self.model.name, self.model.folder)
             prints_date = "strftime_now" in template
             options = {"chat_template_kwargs": {"enable_thinking": False}} if "enable_thinking" in template else {}
@@ -118,16 +119,6 @@ class _Export:
         more = instructions.vllm_notes(self.source, dtype, is_chat=not question, prints_date=prints_date)
         return Written((self.target,), code, (*instructions.notes("vllm", self.prompt), *more))
 
-    def _check_chat_route(self) -> None:
-        """Raise ExportRefused unless the soft tokens are the system text, since the server adds the template itself."""
-        placement = trained_place(self.prompt).placement
-        if placement != "system":
-            raise _needs_question(f"{self.name} has the placement {placement}, which vLLM's chat route cannot hold")
-        if not self.model.chat_template.has_system_turn:
-            raise _needs_question(
-                f"the chat template of {self.model.name} has no system turn, which vLLM's chat route needs"
-            )
-
     def _check_tokens(self) -> Any:
         """Return transformers' tokenizer. Raises ExportRefused unless the code's texts have the tokens of training."""
         tokenizer = load_transformers_tokenizer(self.model)
@@ -136,6 +127,22 @@ class _Export:
             tokenizer, self.model, [self.layout.before, *rests, *(self.layout.shared + rest for rest in rests)]
         )
         return tokenizer
+
+
+def check_options(prompt: SoftPrompt, to: str, question: str, dtype: str) -> None:
+    """Raise ExportRefused if a program cannot use a language model's soft prompt with these options."""
+    if question and to not in SERVERS:
+        raise ExportRefused(f"{option('question')} only works with {' and '.join(SERVERS)}. Leave it out.")
+    if dtype and (to != "vllm" or dtype not in DTYPES):
+        raise ExportRefused(
+            f"{option('dtype', dtype[:40])} cannot be used: it only works with vllm, as {', '.join(DTYPES)}."
+        )
+    if to == "sglang" and not question:
+        raise _needs_question("SGLang reads a whole chat")
+    placement = trained_place(prompt).placement
+    if to == "vllm" and not question and placement != "system":  # the server adds the chat template itself
+        name = prompt.name or "the soft prompt"
+        raise _needs_question(f"{name} has the placement {placement[:40]}, which vLLM's chat route cannot hold")
 
 
 def write(
