@@ -253,6 +253,15 @@ def needs_text_encoder(what: str, model: str) -> ConfigError:
     )
 
 
+def examples_and_objective_differ(objective: str) -> ConfigError:
+    """Return the error for examples with another objective, or for the objective "examples" without any."""
+    tuning = command("tune FILE", "softprompt.tune(encoder, examples)")
+    return ConfigError(
+        f"the objective is {objective}. {tuning} trains on examples with the objective examples, and nothing else "
+        "does. Use it, or choose another objective."
+    )
+
+
 def model_not_supported(name: str, reason: str) -> ModelRefused:
     return ModelRefused(
         f"{name} is not supported: {reason}. {command('models', 'softprompt.list_models()')} lists the supported "
