@@ -22,7 +22,7 @@ HEADING = "\n# Reference\n"
 WIDTH = 100
 _SPACE_IN_CODE = "\0"
 SECTIONS = {
-    "Load a model": ("load_encoder", "list_models", "TextEncoder", "ModelInfo"),
+    "Load a model": ("load_encoder", "load_causal_lm", "list_models", "TextEncoder", "CausalLM", "ModelInfo"),
     "Train": ("train", "iter_train", "train_batch", "iter_batch", "sweep", "tune", "port"),
     "Settings": ("TrainConfig", "TrainSettings", "HardConfig", "HardSettings"),
     "Measure and read": ("grade", "read_out", "find_hard", "compose"),
@@ -48,6 +48,8 @@ _ITEM = re.compile(r"(\w+(?:, \w+)*): (.*)", re.DOTALL)
 INTERNAL_METHODS = {"as_line", "from_entry"}
 INTERNAL_ATTRIBUTES = {
     "batch_key",
+    "chat_template",
+    "config_folder",
     "extra_tensors",
     "fingerprint",
     "hidden_weight",

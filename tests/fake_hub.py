@@ -1,13 +1,14 @@
-"""A fake Hugging Face hub on localhost. It can be slow, and it truncates, corrupts, delays or denies its one file."""
+"""A fake Hugging Face hub on localhost. It can be slow, and it truncates, corrupts, delays or denies its large file."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 WEIGHTS = bytes(range(256)) * 4096
 PATH = "/timm/vit_base_patch32_clip_224.openai/resolve/main/open_clip_model.safetensors"
@@ -17,10 +18,11 @@ CHUNK_BYTES = 1 << 16
 
 
 class Hub(ThreadingHTTPServer):
-    """A server with one file, which answers as the hub does.
+    """A server with one large file, which answers as the hub does. `others` are small files, by path.
 
-    Every request uses up one fault: cut, wrong, no-range, gzip, or a status code and its details. `head_faults` are for
-    HEAD requests, `faults` for GET requests. A HEAD request can also be silent: it has no answer until `go_on`.
+    Every request, except those for small files, uses up one fault: cut, wrong, no-range, gzip, or a status code and
+    its details. `head_faults` are for HEAD requests, `faults` for GET requests. A HEAD request can also be silent: it
+    has no answer until `go_on`.
 
     Attributes:
         stop_at: bytes of the file after which it sends nothing until `go_on` is called.
@@ -28,9 +30,9 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, weights: bytes = WEIGHTS, path: str = PATH) -> None:
+    def __init__(self, weights: bytes = WEIGHTS, path: str = PATH, others: Mapping[str, bytes] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.weights, self.path = weights, path
+        self.weights, self.path, self.others = weights, path, dict(others or {})
         self.etag = hashlib.sha256(weights).hexdigest()
         self.faults: list[str] = []
         self.head_faults: list[str] = []
@@ -94,7 +96,20 @@ class Handler(BaseHTTPRequestHandler):
         self._send_head(int(status), 0, **headers)
         return True
 
+    def _answer_other(self, with_body: bool) -> bool:
+        """Answer a request for a small file. Return whether there is such a file."""
+        body = self.server.others.get(self.path)
+        if body is None:
+            return False
+        etag = hashlib.sha256(body).hexdigest()
+        self._send_head(200, len(body), X_Repo_Commit=COMMIT, ETag=f'"{etag}"')
+        if with_body:
+            self.wfile.write(body)
+        return True
+
     def do_HEAD(self) -> None:
+        if self._answer_other(with_body=False):
+            return
         if self._answer_fault(self.server.head_faults):
             return
         if self.server.head_faults[:1] == ["silent"]:
@@ -109,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send_head(404, 0, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
 
     def do_GET(self) -> None:
+        if self._answer_other(with_body=True):
+            return
         if self.path != self.server.path:
             self._send_head(404, 0, X_Error_Code="EntryNotFound")
             return
@@ -143,8 +160,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_hub(weights: bytes = WEIGHTS, path: str = PATH) -> Iterator[Hub]:
-    server = Hub(weights, path)
+def serve_hub(weights: bytes = WEIGHTS, path: str = PATH, others: Mapping[str, bytes] | None = None) -> Iterator[Hub]:
+    server = Hub(weights, path, others)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -152,3 +169,14 @@ def serve_hub(weights: bytes = WEIGHTS, path: str = PATH) -> Iterator[Hub]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@contextmanager
+def serve_folder(folder: Path, repository: str) -> Iterator[Hub]:
+    """Serve the folder of a language model. Its weights are the large file; without any, there is none."""
+    root = f"/{repository}/resolve/main/"
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    weights = files.pop("model.safetensors", b"")
+    with serve_hub(weights, f"{root}model.safetensors", {root + name: body for name, body in files.items()}) as hub:
+        hub.has_file = bool(weights)
+        yield hub

@@ -7,7 +7,7 @@
 Train: train, iter_train, train_batch, iter_batch, sweep, tune, port. Settings: TrainConfig, TrainSettings.
 Measure: grade, read_out. Find real words: find_hard. Use as words: compose.
 Keep: Library, SoftPrompt.save, SoftPrompt.load. Other programs: export, import_files, assign.
-Models: load_encoder, list_models. All errors are SoftPromptErrors.
+Models: load_encoder, load_causal_lm, list_models. All errors are SoftPromptErrors.
 
 Importing this package is cheap: it imports torch only when a function needs it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softprompt.api.files import assign, export, import_files
     from softprompt.api.hard import find_hard
     from softprompt.api.measures import grade, read_out
-    from softprompt.api.models import list_models, load_encoder
+    from softprompt.api.models import list_models, load_causal_lm, load_encoder
     from softprompt.api.training import Sweep, iter_train, port, sweep, train, tune
     from softprompt.batches.results import BatchProgress, Result
     from softprompt.config import HardConfig, HardSettings, TrainConfig, TrainSettings
@@ -99,8 +99,8 @@ __all__ = [
     "ReadoutToken", "Report", "Result", "RunRefused", "SoftPrompt", "SoftPromptError", "StateLost", "Sweep",
     "SweepReport", "TemplateError", "TextEncoder", "TrainConfig", "TrainSettings", "TrainingFailed", "TrainingState",
     "UnknownModel", "WeightedText", "__version__", "assign", "compose", "export", "find_hard", "grade", "import_files",
-    "iter_batch", "iter_train", "list_models", "load_encoder", "port", "read_out", "sweep", "train", "train_batch",
-    "tune",
+    "iter_batch", "iter_train", "list_models", "load_causal_lm", "load_encoder", "port", "read_out", "sweep", "train",
+    "train_batch", "tune",
 ]  # fmt: skip
 
 # without a handler of the caller's, Python would print warnings on stderr
@@ -165,6 +165,7 @@ if not TYPE_CHECKING:
         "iter_batch": "api.batch",
         "iter_train": "api.training",
         "list_models": "api.models",
+        "load_causal_lm": "api.models",
         "load_encoder": "api.models",
         "port": "api.training",
         "read_out": "api.measures",

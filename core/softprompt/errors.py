@@ -246,13 +246,6 @@ def check_text(label: str, text: str, error_type: type[SoftPromptError] = Prompt
     return text
 
 
-def needs_text_encoder(what: str, model: str) -> ConfigError:
-    """Return the error for something that only text encoders can do."""
-    return ConfigError(
-        f"{what} needs a text encoder, but {model} is a language model. Use a text encoder, such as mini."
-    )
-
-
 def examples_and_objective_differ(objective: str) -> ConfigError:
     """Return the error for examples with another objective, or for the objective "examples" without any."""
     tuning = command("tune FILE", "softprompt.tune(encoder, examples)")
@@ -267,6 +260,20 @@ def model_not_supported(name: str, reason: str) -> ModelRefused:
         f"{name} is not supported: {reason}. {command('models', 'softprompt.list_models()')} lists the supported "
         "models."
     )
+
+
+def needs_text_encoder(name: str, what: str = "this") -> ModelRefused:
+    """Return the error for something that only text encoders can do.
+
+    Args:
+        what: what needs a text encoder, such as "a hard readout".
+    """
+    loaded = "Use a text encoder, such as softprompt.load_encoder('mini')"
+    advice = wording(
+        "Choose a text encoder: `softprompt-tui models` lists them",
+        f"Load it with softprompt.load_causal_lm({name!r})" if what == "this" else loaded,
+    )
+    return ModelRefused(f"{name} is a language model, but {what} needs a text encoder. {advice}.")
 
 
 def empty_prompt() -> PromptError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input
+from softprompt.errors import STORAGE_FAILURES, EntryDamaged, SoftPromptError, is_bad_input, needs_text_encoder
 from softprompt_tui import ERRORS_AS_JSON, PROGRAM
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.arguments import leave_deleted_folder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library import Library
+    from softprompt.training.model_kinds import Model
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_COMPLETIONS = 500
@@ -164,12 +165,31 @@ def print_table(
         click.echo(GAP.join(aligned(cell, i) for i, cell in enumerate(row)).rstrip())
 
 
-def load(model: str, device: str, precision: str = "float32") -> TextEncoder:
-    """Load a text encoder. Shows a progress bar on stderr if the weights must be downloaded first."""
-    import softprompt
+def load(model: str, device: str, precision: str = "float32") -> Model:
+    """Load a model. Shows a progress bar on stderr if the weights must be downloaded first."""
+    from softprompt.encoders.catalog import model_kind
+    from softprompt.encoders.loading import load_model
 
-    with streams.native_errors_logged(), download_bar(model) as on_progress:
-        return softprompt.load_encoder(model, device, precision, on_progress)
+    with streams.native_errors_logged(), download_bar(model) as bar:
+        on_stage = bar.show_stage if model_kind(model) == "causal" and sys.stderr.isatty() else None
+        return load_model(model, device, precision, bar, on_stage)
+
+
+def load_text_encoder(model: str, device: str, what: str, precision: str = "float32") -> TextEncoder:
+    """Load a text encoder like `load`.
+
+    Args:
+        what: what needs it, such as "a comparison".
+
+    Raises:
+        ModelRefused: the model is a language model. It is not loaded.
+    """
+    from softprompt.encoders.catalog import model_kind
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
+
+    if model_kind(model) == "causal":
+        raise needs_text_encoder(model, what)
+    return as_text_encoder(load(model, device, precision), what)
 
 
 class download_bar:
@@ -205,11 +225,17 @@ class download_bar:
             self.bar = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
             self.bar.start()
             self.task = self.bar.add_task(sanitize(self.name), total=size, completed=here)
-        self.bar.update(self.task, completed=here)
+        self.bar.update(self.task, total=size, completed=here)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def show_stage(self, stage: str) -> None:
+        """Print the next stage of converting a model, below the bar."""
+        self.__exit__()
+        self.bar = None
+        narrate(f"{stage} …")
 
 
 def stderr_console() -> Console:
@@ -251,9 +277,9 @@ def _ignore_notice(_notice: str) -> None:
 
 
 def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from softprompt.encoders.catalog import is_cached, list_models
+    from softprompt.encoders.catalog import LANGUAGE_MODELS, is_cached, list_models, mini_model
 
-    names = [info.name for info in list_models()] if is_cached() else ["mini"]
+    names = [info.name for info in (list_models() if is_cached() else (mini_model(), *LANGUAGE_MODELS))]
     return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
 
 

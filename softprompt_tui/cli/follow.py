@@ -17,7 +17,8 @@ from softprompt.worker.summary import RunReport, RunSummary
 from softprompt_tui.cli.common import FAILED, fail, library, narrate, print_json, stderr_console
 from softprompt_tui.cli.result import print_result_and_exit
 from softprompt_tui.rendering.download import describe_stage
-from softprompt_tui.rendering.numbers import format_duration, format_number
+from softprompt_tui.rendering.measures import measure_names
+from softprompt_tui.rendering.numbers import format_duration, format_number, format_rate
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render
 from softprompt_tui.rendering.sanitize import sanitize
 
@@ -187,9 +188,10 @@ class LiveCurve:
         tokens = f"{report.tokens} tokens  " if self.run.tokens == "auto" else ""
         seconds_left = (self.run.steps - report.step) / report.steps_per_second if report.steps_per_second else 0
         is_search = self.run.kind == "hard"
-        loss = "" if is_search else f"loss {format_number(report.loss)}  "
+        measure, similarity = measure_names(self.run.objective)
+        loss = "" if is_search else f"{measure} {format_number(report.loss)}  "
         subject = " of the best text" if is_search else ""
         return (
-            f"{tokens}{report.step}/{self.run.steps}  {loss}similarity{subject} {format_number(report.similarity)}  "
-            f"{report.steps_per_second or 0:.0f}/s  {format_duration(seconds_left)} left"
+            f"{tokens}{report.step}/{self.run.steps}  {loss}{similarity}{subject} {format_number(report.similarity)}  "
+            f"{format_rate(report.steps_per_second or 0)}/s  {format_duration(seconds_left)} left"
         )

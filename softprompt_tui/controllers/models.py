@@ -14,7 +14,7 @@ from softprompt_tui.rendering.numbers import format_bytes, format_duration
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.dialogs import AskKey
 from softprompt_tui.services.subprocess_command import run_command, stream_command
-from softprompt_tui.state.models import Model, Pull, loaded_name, usable_models, with_disk_facts
+from softprompt_tui.state.models import Model, Pull, loaded_name, named_model, usable_models, with_disk_facts
 
 if TYPE_CHECKING:
     from softprompt.encoders.hub_cache import CachedFiles
@@ -32,6 +32,7 @@ class ModelsController:
         self.context, self._chosen_model = context, chosen_model
         self.models: list[Model] = []  # those that can be used
         self._all_models: list[Model] = []
+        self._named_models: dict[str, Model] = {}  # on the hub, which the user has named and no list has
         self.pulls: dict[str, Pull] = {}
         self.notice = ""
         self.screen: ModelsScreen | None = None
@@ -94,6 +95,8 @@ class ModelsController:
             return
         finally:
             self._is_listing = False
+        listed = {model.name for model in latest}
+        latest += [model for name, model in self._named_models.items() if name not in listed]
         before, self._all_models = self.models, latest
         for model in latest:
             if model.is_on_disk and model.name in self.pulls and not self.pulls[model.name].is_active:
@@ -107,8 +110,12 @@ class ModelsController:
     # actions
 
     def act(self, action: OnModel, name: str) -> None:
-        """Act on a model of the list."""
+        """Act on a model of the list, or on a language model of the hub that the user has named in the search."""
         model = next((model for model in self.models if model.name == name), None)
+        if model is None and (model := named_model(self.models, name)) is not None:
+            self._named_models[name] = model
+            self.models = [*self.models, model]
+            self._all_models = [*self._all_models, model]
         if model is None:
             return
         match action:
@@ -147,6 +154,8 @@ class ModelsController:
             del self.pulls[name]
             if await asyncio.to_thread(self._is_pulled_elsewhere, name):
                 self._announce(f"{name}: stopped waiting; another program is still pulling it")
+            elif any(model.name == name and not model.repository for model in self._all_models):
+                self._announce(f"{name}: stopped; p pulls it again")  # pip keeps no part of a download
             else:
                 self._announce(f"{name}: stopped; p resumes the pull, d deletes the unfinished download")
         else:
@@ -164,6 +173,8 @@ class ModelsController:
     def _report(self, pull: Pull, line: dict[str, Any]) -> None:
         if "note" in line:
             pull.set_note(str(line["note"]).partition(" (Ctrl-C")[0] if line["waiting"] else "")
+        elif "stage" in line:
+            pull.set_stage(str(line["stage"]))
         elif "total" in line:
             pull.update(line["bytes"], line["total"])
         self._changed()
@@ -226,14 +237,17 @@ async def _list_models() -> list[Model]:
 def _describe_models() -> Any:
     """Return the output of `models --json`, or None if this would load open_clip into this process."""
     from softprompt.encoders.catalog import is_cached, list_models
-    from softprompt.encoders.hub_cache import describe
+    from softprompt.encoders.hub_cache import describe, list_language_models
 
-    return describe(list_models()) if is_cached() else None
+    return describe([*list_models(), *list_language_models()]) if is_cached() else None
 
 
 def _question(files: CachedFiles, others: list[str]) -> str:
     """Name everything that will be deleted, and who else may use it."""
     lines = [f"Delete {sanitize(files.model)} from this machine?", ""]
+    if files.converted is not None:
+        lines += [f"  the converted model  {format_bytes(files.bytes)}", "", "It is in this program's own cache."]
+        return "\n".join(lines)
     for revision in files.revisions[:MAX_LISTED_REVISIONS]:
         refs = f"  {sanitize(' '.join(revision.refs))}" if revision.refs else ""
         lines.append(f"  revision {revision.commit[:12]}{refs}  {format_bytes(revision.bytes)}")

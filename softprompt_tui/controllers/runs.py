@@ -220,12 +220,14 @@ class RunsController:
 
     async def port(self, entry_id: str, model: str, form: Form) -> None:
         """Train an entry again for another model, with its own settings, on the device of the prompt pane."""
+        from softprompt.encoders.catalog import model_kind
         from softprompt.jobs.job import port_config, port_job
 
         library = self.context.library
         entry = await asyncio.to_thread(library.open, entry_id)
         name = await asyncio.to_thread(library.unique_name, entry.prompt.name)
-        job = port_job(entry, model, port_config(entry.prompt), name, form.fields["device"] or "auto")
+        config = port_config(entry.prompt, model_kind(model))
+        job = port_job(entry, model, config, name, form.fields["device"] or "auto")
         earlier = await self._find_earlier(job)
         if earlier is None or await self._wants_to_repeat(earlier):
             await self.submit_job(job)

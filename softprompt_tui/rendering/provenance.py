@@ -59,16 +59,18 @@ def describe_origin(prompt: SoftPrompt) -> list[tuple[str, str]]:
 
 def describe_settings(config: dict[str, Any]) -> str:
     """Return the settings that differ from the defaults, except steps and tokens."""
-    from softprompt.config import TrainConfig  # takes 7 ms, and `list` does not need it
+    from softprompt.config import config_for  # takes 7 ms, and `list` does not need it
 
-    defaults = TrainConfig().as_dict()
+    defaults = config_for("causal" if config.get("objective") == "distill" else "text", {}).as_dict()
     changed = {
         key: value
         for key, value in config.items()
         if key not in ("steps", "tokens") and value != defaults.get(key) and value != []
     }
+    if "questions" in changed:
+        changed["questions"] = f"{len(changed['questions'])} custom"
     if "contexts" in changed:
         changed["contexts"] = f"{len(changed['contexts'])} custom"
-    elif config.get("contexts") == []:
+    elif config.get("contexts") == [] and defaults["contexts"]:
         changed["contexts"] = "none"
     return ", ".join(f"{key} {value}" for key, value in changed.items())

@@ -132,15 +132,20 @@ PANE_HELP["sweep"] = (
     ),
 )
 PANE_HELP["models"] = (
-    "Every model that can be used: those on disk first, then unfinished downloads, then the text encoders of image "
-    "programs. The size is known once a model is on disk or is being pulled. The files are in the Hugging Face cache, "
-    "a folder that all programs using the hub share; HF_HOME moves it. A pull goes on while this screen is closed.",
+    "Every model that can be used: those on disk first, then unfinished downloads, the text encoders of image "
+    "programs, and language models. The size is known once a model is on disk or is being pulled. The files are in the "
+    "Hugging Face cache, a folder that all programs using the hub share; HF_HOME moves it. A pull goes on while this "
+    "screen is closed.",
     (
         ("enter", "use the model for the prompt; training pulls it first if it is not on disk"),
         ("p", "pull it from the hub, or resume an unfinished pull"),
         ("x", "cancel the pull and keep what has arrived"),
         ("d", "delete it from the disk, after asking"),
-        ("/", "search as you type: vitl14, siglip, sdxl; escape ends the search"),
+        (
+            "/",
+            "search as you type: vitl14, sdxl, language; the full name of a language model on the hub, such as "
+            "hf:Qwen/Qwen3-0.6B, gives a row that you can pull",
+        ),
         ("j k g G", "down, up, first, last; page up and page down work too"),
         ("escape ^o", "go back"),
     ),

@@ -24,7 +24,7 @@ from softprompt_tui.rendering.numbers import format_bytes, format_duration
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.words import WordsScreen
-from softprompt_tui.state.models import Model, Pull, find_by_words
+from softprompt_tui.state.models import Model, Pull, find_by_words, named_model
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
@@ -41,6 +41,7 @@ SILENT_SECONDS = 5  # a pull that has received nothing for this long says so
 MAX_NOTICE_LINES = 7  # as in the style sheet
 REFRESH_SECONDS = 2.0  # another program can pull or delete models too
 ON_DISK, BUILT_IN, FAILED = "on disk", "built in", "failed"
+TEXT_ENCODER, LANGUAGE_MODEL = "text", "language"  # in the column "type"
 BAR_WIDTH, WIDE_BAR_WIDTH = 8, 30
 MAX_IN_USE_LENGTH = 32  # characters of a model's name in the lower edge
 
@@ -55,6 +56,7 @@ def _here_tone(cell: str) -> str:
 NARROW = (Column("model", 0, cut_middle=True), Column("size", 7, right=True), Column(" here", 13, tone=_here_tone))
 NORMAL = (
     Column("model", 0, cut_middle=True, max_width=MAX_NAME_WIDTH),
+    Column("type", 8),
     Column("width", 5, right=True),
     Column("size", 7, right=True),
     Column(" here", 15, tone=_here_tone),
@@ -104,7 +106,7 @@ class ModelsScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="models", classes="pane"):
-            find = LineInput(id="find", placeholder="part of a name, or a program: vitl14, siglip, sdxl")
+            find = LineInput(id="find", placeholder="part of a name, a program, or hf:OWNER/NAME: vitl14, sdxl")
             find.display = find.select_on_focus = False
             yield find
             yield Table(NORMAL, LOADING, id="model-rows")
@@ -166,7 +168,11 @@ class ModelsScreen(ModalScreen[None]):
 
     def _find(self) -> None:
         words = self._search_text.split()
-        self._found = find_by_words(self._models, words, _searched_text) if words else list(self._models)
+        named = named_model(self._models, words[0]) if len(words) == 1 else None
+        if named is not None:
+            self._found = [named]
+        else:
+            self._found = find_by_words(self._models, words, _searched_text) if words else list(self._models)
 
     def _update(self) -> None:
         """Redraw the rows that have changed, each in its place."""
@@ -174,7 +180,7 @@ class ModelsScreen(ModalScreen[None]):
             self.table.marked = {self.chosen}
             self.table.refresh()
         by_name = {model.name: model for model in self._models}
-        self._found = [by_name[model.name] for model in self._found]
+        self._found = [by_name.get(model.name, model) for model in self._found]  # a name of the hub is not listed
         for i, model in enumerate(self._found):
             row = Row(model.name, self._row(model))
             if row != self._cells[i]:
@@ -190,15 +196,16 @@ class ModelsScreen(ModalScreen[None]):
         if self.table.columns is NARROW:
             return (model.name, size, f" {self._here(model, pull)}")
         if self.table.columns is NORMAL:
-            return (model.name, f"{model.width}", size, f" {self._here(model, pull)}")
+            kind = LANGUAGE_MODEL if model.is_language_model else TEXT_ENCODER
+            return (model.name, kind, _count(model.width), size, f" {self._here(model, pull)}")
         return (
             model.name,
-            f"{model.width}",
-            f"{model.layers}",
-            f"{model.context}",
-            f"{model.parameters / 1e6:.0f} M",
+            _count(model.width),
+            _count(model.layers),
+            _count(model.context),
+            _millions(model.parameters),
             size,
-            _programs(model),
+            _read_by(model),
             f" {self._here(model, pull)}",
         )
 
@@ -209,6 +216,8 @@ class ModelsScreen(ModalScreen[None]):
         if pull is not None:
             if pull.is_stopping:
                 return "stopping …"
+            if pull.stage:
+                return "converting …"
             if pull.note:
                 return "waiting …"
             if not pull.total:
@@ -250,11 +259,12 @@ class ModelsScreen(ModalScreen[None]):
             bar = f"{draw_bar(pull.share, WIDE_BAR_WIDTH)} " if self.size.width >= 72 and pull.total else ""
             silence = pull.silent_seconds()
             silent = f"nothing has arrived for {silence:.0f} s; x cancels" if silence >= SILENT_SECONDS else ""
-            return text.append(pull.note or silent or f"{bar}{progress}", "not bold")
+            return text.append(pull.stage or pull.note or silent or f"{bar}{progress}", "not bold")
         facts = [  # a narrow terminal cuts the last ones
-            f"read by {_programs(model)}" if model.read_by else "",
-            f"width {model.width}, {model.layers} layers, context {model.context}",
-            f"{model.parameters / 1e6:.0f} M parameters",
+            "language model" if model.is_language_model else "",
+            f"read by {_read_by(model)}" if model.read_by else "",
+            f"width {model.width}, {model.layers} layers, context {model.context}" if model.width else "",
+            f"{_millions(model.parameters)} parameters" if model.parameters else "",
         ]
         if model.needs_transformers and find_spec("transformers") is None:
             facts.insert(0, "needs the package transformers")
@@ -345,9 +355,20 @@ def _fit(text: str, width: int, max_lines: int) -> str:
     return "\n".join(textwrap.wrap(text, max(8, width), max_lines=max_lines, placeholder=" …"))
 
 
-def _programs(model: Model) -> str:
+def _read_by(model: Model) -> str:
+    """Name the image programs that use a text encoder, or say that the model is a language model."""
+    if model.is_language_model:
+        return "language model"
     return ", ".join(FAMILY_NAMES[family] for family in FAMILY_NAMES if family in model.read_by)
 
 
+def _count(number: int) -> str:
+    return f"{number}" if number else "–"
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.0f} M" if parameters else "–"
+
+
 def _searched_text(model: Model) -> str:
-    return f"{model.name} {_programs(model)}"
+    return f"{model.name} {_read_by(model)}"

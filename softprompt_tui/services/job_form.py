@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.config import AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, TrainConfig
-from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.config import AUTO_KL_SHARE, AUTO_STOP_AT, MAX_SWEPT_COUNTS, HardConfig, config_for
+from softprompt.encoders.catalog import LOCAL_PREFIX, find_local, model_kind
 from softprompt.errors import ConfigError, shorten
 from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
+from softprompt.prompts.questions import read_questions
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.prompts.syntax import PreparedPrompt
     from softprompt_tui.state.settings import Form
 
-DEFAULT_SWEEP = "1-16"
+DEFAULT_SWEEP, CAUSAL_SWEEP = "1-16", "1,2,4,8,16"
 MAX_SHOWN = 40  # characters of a refused value
 
 
@@ -46,13 +46,19 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
         ConfigError, PromptError, BadName: a field is wrong.
     """
     fields, settings = form.fields, dict[str, Any]()
+    model = fields["model"] or "mini"
+    if (path := find_local(model)) is not None:
+        model = f"{LOCAL_PREFIX}{path}"
+    kind = model_kind(model)
     tokens = fields["tokens"].lower()
-    settings["tokens"] = "auto" if tokens == "auto" else _parse_int("tokens", fields["tokens"] or "10")
-    settings["steps"] = _parse_int("steps", fields["steps"] or "300")
+    if tokens:
+        settings["tokens"] = "auto" if tokens == "auto" else _parse_int("tokens", tokens)
+    if fields["steps"]:
+        settings["steps"] = _parse_int("steps", fields["steps"])
     if fields["stop_at"]:
         settings["stop_at"] = _parse_float("stop at", fields["stop_at"])
     elif tokens == "auto":
-        settings["stop_at"] = AUTO_STOP_AT
+        settings["stop_at"] = AUTO_STOP_AT if kind == "text" else AUTO_KL_SHARE
     contexts = fields["contexts"]
     if contexts.lower() in NO_WORDS:
         settings["contexts"] = ()
@@ -64,14 +70,16 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
                 "sentences, such as a photo of {} | {} at night."
             )
     prompt = prepare_typed_prompt(form.prompt, more).text
-    for name in ("restarts", "seed", "patience"):
+    for name in ("restarts", "seed", "patience", "self_study"):
         if more.get(name):
             settings[name] = _parse_int(name, more[name])
     if more.get("rate"):
         settings["rate"] = _parse_float("rate", more["rate"])
     if more.get("share"):
         settings["hidden_share"] = _parse_float("share", more["share"])
-    settings |= {name: more[name] for name in ("init", "objective", "family", "long") if more.get(name)}
+    settings |= {name: more[name] for name in ("init", "objective", "family", "long", "placement") if more.get(name)}
+    if more.get("questions"):
+        settings["questions"] = read_questions(more["questions"])
     if more.get("against"):
         settings["against"] = split_list(more["against"])
     norms = more.get("norms", "held")
@@ -81,28 +89,33 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
             "free to let it grow."
         )
     settings["project_norm"] = norms == "held"
-    model = fields["model"] or "mini"
-    if model.startswith(LOCAL_PREFIX):
-        try:
-            model = f"{LOCAL_PREFIX}{Path(model.removeprefix(LOCAL_PREFIX)).expanduser().absolute()}"
-        except (RuntimeError, OSError) as error:
-            raise ConfigError(f"model is {model!r}, but there is no such folder: {error}") from error
     precision = more.get("precision") or "float32"
     hard = None if more.get("hard", "no").lower() in (*NO_WORDS, "") else hard_config_from_fields(more)
     return TrainJob(
-        prompt, TrainConfig(**settings), model, fields["device"] or "auto", precision, more.get("name", ""), hard=hard
+        prompt,
+        config_for(kind, settings),
+        model,
+        fields["device"] or "auto",
+        precision,
+        more.get("name", ""),
+        hard=hard,
     )
 
 
 def sweep_from_form(form: Form, more: dict[str, str]) -> SweepJob:
     """Return the sweep over several token counts for the typed fields. Raises the same errors as `job_from_form`."""
-    fields, token_counts = form.fields, parse_token_counts(more.get("sweep") or DEFAULT_SWEEP)
+    fields, token_counts = form.fields, parse_token_counts(more.get("sweep") or default_sweep(form.fields["model"]))
     # with tokens "auto", stop_at is the similarity to reach; it must not stop a sweep early
     stop_at = fields["stop_at"] if fields["tokens"].lower() != "auto" else ""
     job = job_from_form(
         form._replace(fields=fields | {"tokens": f"{token_counts[-1]}", "stop_at": stop_at}), more | {"hard": ""}
     )
     return SweepJob(job.prompt, job.config, job.model, job.device, job.precision, job.name, sweep=token_counts)
+
+
+def default_sweep(model: str) -> str:
+    """Return the token counts to try for a model. Those of a language model take minutes each."""
+    return CAUSAL_SWEEP if model_kind(model) == "causal" else DEFAULT_SWEEP
 
 
 def parse_token_counts(text: str) -> tuple[int, ...]:
@@ -151,6 +164,11 @@ def variation_fields(prompt: SoftPrompt) -> tuple[dict[str, str], dict[str, str]
             "NAME`."
         )
     config = saved_config(prompt)
+    if config.questions:
+        raise ConfigError(
+            f"{prompt.name} was trained on {len(config.questions):,} questions of its own. Train it again with "
+            "`softprompt-tui train PROMPT --questions FILE --seed N`."
+        )
     contexts = "yes" if config.contexts == TRAINING_CONTEXTS else _join_texts(config.contexts) or "no"
     fields = {
         "tokens": f"{config.tokens}",
@@ -171,6 +189,8 @@ def variation_fields(prompt: SoftPrompt) -> tuple[dict[str, str], dict[str, str]
         "norms": "held" if config.project_norm else "free",
         "seed": f"{config.seed + 1}",
         "long": config.long,
+        "placement": config.placement,
+        "self_study": f"{config.self_study}",
         "precision": prompt.device.rpartition(", ")[2] or "float32",
     }
     return fields, more

@@ -106,7 +106,8 @@ WORDS = (
     Word(("context",), "How many tokens the model reads at most, with its start and end token."),
     Word(("size",), "The bytes of a file, or of a model's files on disk."),
     Word(("here",), "Whether a model is on this machine, or how far its download is."),
-    Word(("read by",), "The image programs that use this text encoder."),
+    Word(("read by",), "The image programs that use this text encoder. A language model answers instead."),
+    Word(("type",), "Text encoders turn a text into an embedding, language models answer it."),
 )
 
 PANE_WORDS = {
@@ -121,7 +122,7 @@ PANE_WORDS = {
     "compose": ("fidelity", "floor", "tokens", "to the other text", "soft token"),
     "runs": ("state", "kind", "step", "similarity", "age", "name", "sweep", "hard readout"),
     "sweep": ("tokens", "similarity", "composed", "worst", "floor", "as text", "readout", "knee"),
-    "models": ("model", "width", "layers", "context", "size", "here", "read by"),
+    "models": ("model", "type", "width", "layers", "context", "size", "here", "read by"),
 }  # fmt: skip
 
 

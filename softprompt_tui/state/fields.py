@@ -57,7 +57,7 @@ PROMPT_FIELDS = {
         example="a photo of {} | {} at night",
     ),
     "device": Field("device", "where to train", "auto, cpu, cuda, cuda:1 or mps", _TYPED["device"]),
-    "model": Field("model", "text encoder", "MODEL/TAG (^o lists) or local-dir:FOLDER", DEFAULT_MODEL),
+    "model": Field("model", "what the prompt is for", "a name (^o lists), hf:OWNER/NAME or a folder", DEFAULT_MODEL),
 }
 
 MORE_FIELDS = {
@@ -71,7 +71,8 @@ MORE_FIELDS = {
         choices={
             "noise": "noise as wide as the token embeddings",
             "vocabulary": "tokens drawn at random",
-            "prompt": "the prompt's own tokens",
+            "prompt": "tokens spread over the prompt",
+            "first": "the prompt's first tokens; default of language models",
         },
     ),
     "objective": Field(
@@ -84,6 +85,7 @@ MORE_FIELDS = {
             "mixed": "hidden and cosine, weighted by share",
             "mse": "squared error to the prompt's embedding",
             "contrastive": "cosine, and away from other prompts",
+            "distill": "KL to the answers with the prompt; for language models",
         },
     ),
     "family": Field(
@@ -120,10 +122,22 @@ MORE_FIELDS = {
     ),
     "precision": Field(
         "precision",
-        "number format of the text encoder",
+        "number format of the model",
         default="float32",
         choices={"float32": "exact", "bfloat16": "half the memory, less exact"},
     ),
+    "placement": Field(
+        "placement",
+        "language models: where the soft tokens stand",
+        default="system",
+        choices={
+            "system": "in place of the system text",
+            "user": "at the start of the user's text",
+            "start": "at the start of all",
+        },
+    ),
+    "questions": Field("questions", "language models: a file, one question a line", "empty: the built-in ones"),
+    "self_study": Field("self-study", "language models: questions that it writes itself", "0 to 1,000", "0"),
     "hard": Field(
         "hard",
         "search for a hard readout after training",

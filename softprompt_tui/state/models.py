@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from softprompt.errors import UnknownModel
+
 RATE_SECONDS = 5.0  # the rate of a download is the mean of this time
+MINI = "mini"  # the built-in model
 MIN_RATE, MAX_SECONDS_LEFT = 1000.0, 86_400.0  # in bytes per second; beyond these, the time left is no use
 Item = TypeVar("Item")
 
@@ -18,10 +21,12 @@ class Model:
     """A model in the output of `models --json`.
 
     Attributes:
+        width, layers, context, parameters: its sizes; 0 for a language model that is not known before it is pulled.
         bytes: size of the weights on disk, or None if they are not on disk.
         partial_bytes: size of an unfinished download.
         read_by: the image programs that use this text encoder.
         same_as: the model that is loaded under this name, or "".
+        is_language_model: otherwise it is a text encoder.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Model:
     same_as: str
     refused: str
     needs_transformers: bool
+    is_language_model: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Model:
@@ -52,11 +58,12 @@ class Model:
             values["same_as"] or "",
             values["refused"] or "",
             values["needs_transformers"],
+            values.get("kind") == "causal",
         )
 
     @property
     def is_built_in(self) -> bool:
-        return not self.repository
+        return self.name == MINI
 
     @property
     def is_on_disk(self) -> bool:
@@ -66,7 +73,7 @@ class Model:
 def usable_models(models: Sequence[Model]) -> list[Model]:
     """Return the models that can be used, each under one name only, in the order in which people look for them.
 
-    First those on disk, then unfinished downloads, then the text encoders of image programs.
+    First those on disk, then unfinished downloads, then the text encoders of image programs, then language models.
     """
     usable = [model for model in models if not model.refused and not model.same_as]
     return sorted(usable, key=_importance)
@@ -76,8 +83,28 @@ def _importance(model: Model) -> tuple[int, str]:
     """Return the place of a model in the list: its group, and the oldest program that reads it."""
     if model.is_built_in:
         return 0, ""
-    group = 1 if model.is_on_disk else 2 if model.partial_bytes else 3 if model.read_by else 4
-    return group, model.read_by[0] if group == 3 else ""
+    if model.is_on_disk:
+        return 1, ""
+    if model.partial_bytes:
+        return 2, ""
+    if model.read_by:
+        return 3, model.read_by[0]
+    return (4 if model.is_language_model else 5), ""
+
+
+def named_model(models: Sequence[Model], typed: str) -> Model | None:
+    """Return the language model on the hub whose full name the user has typed, `hf:OWNER/NAME`, or None."""
+    from softprompt.encoders.catalog import HUB_PREFIX, LANGUAGE_MODELS, hub_repository  # takes milliseconds
+
+    if not typed.startswith(HUB_PREFIX):
+        return None
+    try:
+        repository = hub_repository(typed)
+    except UnknownModel:  # the name is not complete yet
+        return None
+    listed = next((info.name for info in LANGUAGE_MODELS if info.repository.lower() == repository.lower()), typed)
+    known = next((model for model in models if model.name == listed), None)
+    return known or Model(typed, 0, 0, 0, 0, None, 0, (), repository, "", "", True, is_language_model=True)
 
 
 def loaded_name(models: Sequence[Model], typed: str) -> str:
@@ -112,6 +139,7 @@ class Pull:
 
     Attributes:
         note: what it is waiting for, or "".
+        stage: the current stage of converting the model after its download, or "".
         error: why it failed, or "".
         is_stopping: the user has cancelled it, and its process has not ended yet.
     """
@@ -120,6 +148,7 @@ class Pull:
     received: int = 0
     total: int = 0
     note: str = ""
+    stage: str = ""
     error: str = ""
     is_stopping: bool = False
     heard_at: float = field(default_factory=time.monotonic)  # when the last bytes or note arrived
@@ -134,18 +163,22 @@ class Pull:
         now = time.monotonic() if now is None else now
         if self._samples and received < self._samples[-1][1]:  # it has started over
             self._samples.clear()
-        self.received, self.total, self.heard_at = received, total, now
+        self.received, self.total, self.stage, self.heard_at = received, total, "", now
         self._samples.append((now, received))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_SECONDS:
             self._samples.popleft()
+
+    def set_stage(self, stage: str) -> None:
+        self.stage, self.note, self.heard_at = stage, "", time.monotonic()
 
     def set_note(self, note: str) -> None:
         self.note, self.heard_at = note, time.monotonic()
 
     def silent_seconds(self, now: float | None = None) -> float:
-        """Return for how long nothing has arrived, or 0 while the finished file is checked."""
+        """Return for how long nothing has arrived, or 0 while the finished file is checked or converted."""
         now = time.monotonic() if now is None else now
-        return 0.0 if self.total and self.received == self.total else now - self.heard_at
+        is_busy = bool(self.stage) or (self.total and self.received == self.total)
+        return 0.0 if is_busy else now - self.heard_at
 
     def rate(self, now: float | None = None) -> float:
         """Return the bytes per second of the last seconds, or 0 if nothing has arrived in that time."""
@@ -168,10 +201,6 @@ class Pull:
 
 
 def with_disk_facts(models: Sequence[Model], latest: Sequence[Model]) -> list[Model]:
-    """Return `models` in their order with what `latest` says about the disk."""
+    """Return `models` in their order with what `latest` says about them."""
     by_name = {model.name: model for model in latest}
-    return [
-        replace(model, bytes=now.bytes, partial_bytes=now.partial_bytes)
-        for model in models
-        if (now := by_name.get(model.name))
-    ]
+    return [by_name[model.name] for model in models if model.name in by_name]

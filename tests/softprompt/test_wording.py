@@ -18,6 +18,7 @@ import pytest
 
 import softprompt
 from softprompt import HardConfig, Library, SoftPrompt, SoftPromptError, TextEncoder, TrainConfig
+from softprompt.encoders.causal_lm.wheel import PIP_ARGUMENTS
 from softprompt.errors import option, word_messages_for, wording
 from softprompt.formats.readers.sandbox import SUPPORTED_FILES
 from softprompt_tui.cli import COMMANDS, main
@@ -30,6 +31,7 @@ WORDERS = ("option", "wording", "command")  # the functions that word a message;
 COMMAND_LINE = re.compile(r"(?:^|[\s`'(])--[a-z]|softprompt-tui [a-z]|\(F\d")
 # texts that look like a command line but hold for everyone: other programs' options, and this program's name
 EXCEPTIONS = {
+    ("encoders/causal_lm/wheel.py", PIP_ARGUMENTS),
     ("batches/rows.py", "--prompt"),  # in files for AUTOMATIC1111
     ("encoders/clip/mini.py", "). Run pip install --force-reinstall softprompt-tui."),
     ("encoders/clip/tokenizer.py", ". Run pip install --force-reinstall open_clip_torch."),

@@ -197,6 +197,7 @@ MODELS = (
     a_model("ViT-L-14-quickgelu/openai", 768, parameters=124_000_000, read_by=["sd1", "sdxl", "flux"]),
     a_model("ViT-H-14/laion2b_s32b_b79k", 1024, layers=24, parameters=354_000_000, read_by=["sd2"]),
     a_model("ViT-bigG-14/laion2b_s39b_b160k", 1280, layers=32, parameters=695_000_000, read_by=["sdxl"]),
+    a_model("smollm2", 576, layers=30, context=8192, parameters=135_000_000, kind="causal"),
     a_model("coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k", 768),
     a_model("ViT-B-16-SigLIP-i18n-256/webli", 768, context=64),
     a_model("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", refused="its text tower is the Hugging Face model x"),
@@ -212,7 +213,7 @@ def test_models(width: int, height: int, theme: str, monkeypatch: pytest.MonkeyP
     async def scene(d: Session) -> None:
         d.app.theme = theme
         await d.pilot.press("ctrl+o")
-        await d.shows("●mini", "part 312 MB", "2 of 8 on disk")
+        await d.shows("●mini", "part 312 MB", "2 of 9 on disk")
         await assert_screen("models", d)
         controller = d.app.main.models
         pulls = {name: Pull(name) for name in ("ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k")}

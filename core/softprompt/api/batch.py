@@ -17,8 +17,8 @@ from softprompt.batches.batch import Batch
 from softprompt.batches.results import BatchProgress, Result
 from softprompt.batches.row_job import Defaults
 from softprompt.batches.rows import Format
-from softprompt.config import TrainConfig, TrainSettings, check_choice, check_device, check_precision
-from softprompt.encoders.catalog import MINI
+from softprompt.config import TrainConfig, TrainSettings, check_choice, check_device, check_precision, config_for
+from softprompt.encoders.catalog import MINI, model_kind
 from softprompt.errors import ConfigError
 from softprompt.library.names import check_tags
 
@@ -120,7 +120,7 @@ def _defaults(
     tags: str | Collection[str],
     plain: bool,
 ) -> Defaults:
-    merged = replace(config, **settings) if config is not None else TrainConfig(**settings)
+    merged = replace(config, **settings) if config is not None else config_for(model_kind(model), settings)
     precision_name = str(precision).removeprefix("torch.")
     check_device(str(device))
     check_precision(precision_name)

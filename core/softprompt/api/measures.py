@@ -12,6 +12,7 @@ from softprompt.arguments import checked
 from softprompt.composition.composer import check_vectors
 from softprompt.config import MAX_CONTEXTS, LongPromptPolicy, TrainConfig, check_item_count
 from softprompt.encoders.base import check_token_count
+from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, ConfigError
 from softprompt.evaluation import fidelity, readout
@@ -59,7 +60,7 @@ def grade(
 
 @checked
 def read_out(
-    encoder: TextEncoder, vectors: SoftPrompt | Entry | Array | Tensor, alternatives: int = 4
+    encoder: TextEncoder | CausalLM, vectors: SoftPrompt | Entry | Array | Tensor, alternatives: int = 4
 ) -> tuple[tuple[ReadoutToken, ...], str]:
     """Return the readout, one token per soft token, and its text as a user would type it.
 
@@ -79,7 +80,7 @@ def read_out(
 MAX_ALTERNATIVES = 1000
 
 
-def as_vectors(encoder: TextEncoder, value: SoftPrompt | Entry | Array | Tensor) -> Array | Tensor:
+def as_vectors(encoder: TextEncoder | CausalLM, value: SoftPrompt | Entry | Array | Tensor) -> Array | Tensor:
     """Return vectors (tokens, width) for the encoder.
 
     Raises:
@@ -97,5 +98,6 @@ def as_vectors(encoder: TextEncoder, value: SoftPrompt | Entry | Array | Tensor)
             "were trained on this model."
         )
     check_token_count(encoder, value.shape[0])
-    check_vectors(encoder, value, name)
+    if isinstance(encoder, TextEncoder):
+        check_vectors(encoder, value, name)
     return value

@@ -12,12 +12,19 @@ from torch import Tensor
 from softprompt.api.progress import ProgressBar
 from softprompt.api.values import as_soft_prompt, as_weighted_texts, check_meaning_is_known
 from softprompt.arguments import checked, checked_fields, convert_fields
-from softprompt.config import DEFAULT_SWEEP, TrainConfig, TrainSettings, check_objective, config_for_examples
+from softprompt.config import (
+    DEFAULT_SWEEP,
+    TrainConfig,
+    TrainSettings,
+    check_objective,
+    config_for,
+    config_for_examples,
+)
+from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, SoftPromptError
 from softprompt.jobs.job import port_config
 from softprompt.library.entry import Entry
-from softprompt.objectives.hard_prompt import tokenize_prompt
 from softprompt.prompts.examples import ExampleList, list_examples, read_examples, split_examples
 from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.optional_packages import data_frame
@@ -27,13 +34,12 @@ from softprompt.system.generators import drive
 from softprompt.training import trainer
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.loop import Interval, Report
+from softprompt.training.model_kinds import tokenize
 from softprompt.training.task import TrainingState, TrainingTask
 from softprompt.training.token_sweep import SweepReport, sweep_results
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from softprompt.encoders.causal_lm.model import CausalLM
 
 _INTERVAL = 10  # steps between reports
 Meanings = Sequence[WeightedText | tuple[str, float]]
@@ -41,7 +47,7 @@ Meanings = Sequence[WeightedText | tuple[str, float]]
 
 @overload
 def train(  # type: ignore[overload-overlap]  # a string is a sequence of strings too, but the first overload wins
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: str,
     config: TrainConfig | None = None,
     *,
@@ -57,7 +63,7 @@ def train(  # type: ignore[overload-overlap]  # a string is a sequence of string
 
 @overload
 def train(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: Sequence[str],
     config: TrainConfig | None = None,
     *,
@@ -68,7 +74,7 @@ def train(
 
 @checked(settings=TrainSettings)
 def train(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: str | Sequence[str],
     config: TrainConfig | None = None,
     *,
@@ -108,7 +114,7 @@ def train(
     """
     if isinstance(text, str):
         with ProgressBar(progress, "training") as bar:
-            training = _iter_train(encoder, text, _merge(config, settings), meanings, start, interval, resume)
+            training = _iter_train(encoder, text, _merge(encoder, config, settings), meanings, start, interval, resume)
             return drive(training, bar.watch(_figures, on_report))
     alone = {
         "meanings": bool(meanings),
@@ -120,12 +126,12 @@ def train(
     for name, is_given in alone.items():
         if is_given:
             raise ArgumentError(f"{name} needs a single text, but text is a list. Train the texts one by one.")
-    return _train_list(encoder, text, _merge(config, settings), progress)
+    return _train_list(encoder, text, _merge(encoder, config, settings), progress)
 
 
 @checked(settings=TrainSettings)
 def iter_train(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: str,
     config: TrainConfig | None = None,
     *,
@@ -144,7 +150,7 @@ def iter_train(
             print(report.step, report.loss)
         soft_prompt = report.result
     """
-    return _iter_train(encoder, text, _merge(config, settings), meanings, start, interval, resume)
+    return _iter_train(encoder, text, _merge(encoder, config, settings), meanings, start, interval, resume)
 
 
 @checked_fields
@@ -202,7 +208,7 @@ class Sweep(Sequence[SoftPrompt]):
 
 @checked(settings=TrainSettings)
 def sweep(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: str,
     token_counts: Sequence[int] = DEFAULT_SWEEP,
     config: TrainConfig | None = None,
@@ -237,7 +243,7 @@ def sweep(
             encoder,
             text,
             token_counts,
-            _merge(config, settings),
+            _merge(encoder, config, settings),
             meanings=as_weighted_texts("meanings", meanings),
             interval=interval,
         )
@@ -298,7 +304,7 @@ def tune(
 
 @checked(settings=TrainSettings)
 def port(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     prompt: SoftPrompt | Entry,
     *,
     on_report: Callable[[Report], bool | None] | None = None,
@@ -321,7 +327,7 @@ def port(
     """
     old = as_soft_prompt(prompt)
     check_meaning_is_known(old)
-    config = _merge(port_config(old), settings)
+    config = _merge(encoder, port_config(old, encoder.kind), settings)
     entry_id = prompt.id if isinstance(prompt, Entry) else ""
     ancestor = Ancestor("ported", entry_id, old.name, old.hard_prompt, old.model, old.model_fingerprint)
     with ProgressBar(progress, "training") as bar:
@@ -330,12 +336,13 @@ def port(
     return replace(ported, name=old.name, ancestry=(ancestor,))
 
 
-def _merge(config: TrainConfig | None, settings: Mapping[str, Any]) -> TrainConfig:
-    return replace(config, **settings) if config is not None else TrainConfig(**settings)
+def _merge(encoder: TextEncoder | CausalLM, config: TrainConfig | None, settings: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a training: `config`, or the defaults of the kind of model, changed by `settings`."""
+    return replace(config, **settings) if config is not None else config_for(encoder.kind, settings)
 
 
 def _iter_train(
-    encoder: TextEncoder,
+    encoder: TextEncoder | CausalLM,
     text: str,
     config: TrainConfig,
     meanings: Meanings,
@@ -348,10 +355,12 @@ def _iter_train(
     return trainer.iter_train(encoder, text, config, meanings=weighted, start=start, interval=interval, resume=resume)
 
 
-def _train_list(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig, progress: bool) -> list[SoftPrompt]:
+def _train_list(
+    encoder: TextEncoder | CausalLM, texts: Sequence[str], config: TrainConfig, progress: bool
+) -> list[SoftPrompt]:
     """Train all texts in one batch or, with tokens="auto", one after another."""
     for text in texts:  # before training, so that one wrong text costs nothing
-        tokenize_prompt(encoder, text, config.long)
+        tokenize(encoder, text, (), config)
     results: dict[int, SoftPrompt] = {}
     with ProgressBar(progress, "training", "prompt") as bar:
         for number, outcome in _train_each(encoder, texts, config):
@@ -365,7 +374,7 @@ def _train_list(encoder: TextEncoder, texts: Sequence[str], config: TrainConfig,
 
 
 def _train_each(
-    encoder: TextEncoder, texts: Sequence[str], config: TrainConfig
+    encoder: TextEncoder | CausalLM, texts: Sequence[str], config: TrainConfig
 ) -> Iterator[tuple[int, SoftPrompt | SoftPromptError]]:
     """Train all texts. Yields the number of each text with its soft prompt or error, as it ends."""
     if config.tokens != "auto":

@@ -95,7 +95,7 @@ class Batch:
             out: output file with one line of JSON per result. Prompts that already have a line there are not yielded.
             row_limit: number of restarts to train at once. Default: as many as the device's memory allows.
             on_progress: called a few times per second. Return True to save a checkpoint and stop.
-            load: function that loads a model. Default: `load_encoder`.
+            load: function that loads a model. Default: `load_model`.
 
         Raises:
             RunRefused: another process is training this batch or writing to `out`.
@@ -103,7 +103,7 @@ class Batch:
             FileRefused, HomeError, or an error from loading the default model.
         """
         from softprompt.batches.backends.local import BatchRunner
-        from softprompt.encoders.loading import load_encoder
+        from softprompt.encoders.loading import load_model
         from softprompt.library import Library
 
         library = library or Library()
@@ -134,7 +134,7 @@ class Batch:
                 BatchCheckpoint(self.folder, self.id),
                 output,
                 on_progress or _ignore_progress,
-                load or load_encoder,
+                load or load_model,
             )
             yield from runner.results(row_limit)
 

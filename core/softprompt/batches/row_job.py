@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from softprompt.argument_types import check_ordered, list_of_strings, plain_value
-from softprompt.config import AUTO_STOP_AT, TrainConfig, digested_settings
-from softprompt.encoders.catalog import MINI
+from softprompt.config import AUTO_KL_SHARE, AUTO_STOP_AT, TrainConfig, config_for, digested_settings
+from softprompt.encoders.catalog import MINI, model_kind
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
@@ -41,9 +41,7 @@ class Defaults:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", tuple(as_tag_list(self.tags)))
         if self.config.init == "soft":
-            raise ConfigError(
-                "init 'soft' needs a saved soft prompt, which a batch cannot use. Use noise, vocabulary or prompt."
-            )
+            raise _no_start()
 
     def as_dict(self) -> dict[str, Any]:
         return {"config": self.config.as_dict(), "model": self.model, "precision": self.precision}
@@ -58,15 +56,22 @@ def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:
         for key, value in values.items()
         if key not in ("prompt", "name", "model", TAGS) and value is not None
     }
+    model = model.strip() or defaults.model
+    kind = model_kind(model)
     if settings.get("tokens") == "auto" and defaults.config.stop_at is None:
-        settings.setdefault("stop_at", AUTO_STOP_AT)
+        settings.setdefault("stop_at", AUTO_STOP_AT if kind == "text" else AUTO_KL_SHARE)
     if settings.get("init") == "soft":
-        raise ConfigError(
-            "init 'soft' needs a saved soft prompt, which a batch cannot use. Use noise, vocabulary or prompt."
-        )
-    config = replace(defaults.config, **settings) if settings else defaults.config
-    return TrainJob(
-        prompt.strip(), config, model.strip() or defaults.model, defaults.device, defaults.precision, name.strip()
+        raise _no_start()
+    if kind != model_kind(defaults.model):  # the settings of all rows are for the other kind of model
+        config = config_for(kind, settings)
+    else:
+        config = replace(defaults.config, **settings) if settings else defaults.config
+    return TrainJob(prompt.strip(), config, model, defaults.device, defaults.precision, name.strip())
+
+
+def _no_start() -> ConfigError:
+    return ConfigError(
+        "init 'soft' needs a saved soft prompt, which a batch cannot use. Use noise, vocabulary, prompt or first."
     )
 
 

@@ -12,9 +12,9 @@ from softprompt.errors import SoftPromptError
 from softprompt.training.trainer import train
 
 if TYPE_CHECKING:
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.loop import Report
+    from softprompt.training.model_kinds import Model
     from softprompt.training.task import TrainingState, TrainingTask
 
 REPORT_STEPS = 10
@@ -37,7 +37,7 @@ class SequentialBatch:
 
 
 def train_sequentially(
-    encoder: TextEncoder,
+    encoder: Model,
     tasks: Iterable[TrainingTask],
     *,
     row_limit: int | None = None,  # noqa: ARG001  # only one task runs at a time

@@ -18,7 +18,6 @@ from softprompt.errors import (
     PromptError,
     check_text,
     how_to_assign_model,
-    needs_text_encoder,
     too_many_tokens,
 )
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 Row = Sequence[int]
@@ -163,22 +161,6 @@ class FrozenModel(Protocol):
             ConfigError: it was trained on other weights, so its vectors are meaningless here, or its model is unknown.
         """
         ...
-
-
-def as_text_encoder(model: FrozenModel, what: str) -> TextEncoder:
-    """Return a model that is a text encoder.
-
-    Args:
-        what: what needs it, such as "a hard readout".
-
-    Raises:
-        ConfigError: the model is a language model.
-    """
-    from softprompt.encoders.clip.text_encoder import TextEncoder
-
-    if not isinstance(model, TextEncoder):
-        raise needs_text_encoder(what, model.name)
-    return model
 
 
 def check_token_count(model: FrozenModel, tokens: int) -> None:

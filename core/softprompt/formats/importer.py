@@ -257,7 +257,7 @@ def check_width(label: str, vectors: Array, encoder: TextEncoder) -> None:
 
 
 def find_candidate_models(width: int) -> list[str]:
-    """Return the names of the models with this width: the usual model first, then downloaded models, then the rest.
+    """Return the names of the text encoders with this width: the usual one first, then downloaded ones, then the rest.
 
     Only the usual model is listed unless open_clip's list is cached (see `softprompt.list_models`), because reading
     that list takes 5-15 s and 900 MB.
@@ -267,7 +267,7 @@ def find_candidate_models(width: int) -> list[str]:
     usual = KNOWN_ENCODERS[width].model if width in KNOWN_ENCODERS else ""
     if not is_cached():
         return [usual] if usual else [MINI] if width == MINI_WIDTH else []
-    matching = [info for info in list_models() if info.width == width and not info.refused]
+    matching = [info for info in list_models() if info.width == width and info.kind == "text" and not info.refused]
     return [info.name for info in sorted(matching, key=lambda info: (info.name != usual, info.weights_path is None))]
 
 

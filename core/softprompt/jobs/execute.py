@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from softprompt.config import HardConfig, TrainConfig
-from softprompt.encoders.base import as_text_encoder
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import HardReadoutJob, TrainJob
 from softprompt.training.errors import TrainingFailed
@@ -73,6 +72,7 @@ def run_job(
         return run_hard_search(job, encoder, library, on_hard)
     if job.hard:
         from softprompt.discrete import check_hard
+        from softprompt.encoders.clip.text_encoder import as_text_encoder
 
         check_hard(as_text_encoder(encoder, "a hard readout"), job.hard)
     failure = failure_kind = ""
@@ -139,6 +139,7 @@ def run_hard_search(
 def _search(model: Model, prompt: SoftPrompt, config: HardConfig, on_hard: OnHardReport | None) -> HardReadout:
     """Search for a hard readout. Raises TrainingFailed if the device fails, and the same errors as `find_hard`."""
     from softprompt.discrete import find_hard
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.training.loop import device_failure
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, is_cached, resolve
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, is_cached, model_kind, resolve
 from softprompt.errors import EntryDamaged, SoftPromptError, UnknownModel
 from softprompt.jobs.job import AnyJob, HardReadoutJob, TrainJob
 from softprompt.library import EntrySummary, Library
@@ -85,7 +85,7 @@ def _full_name(model: str) -> str:
     name = model or MINI
     if name.startswith(LOCAL_PREFIX):
         return name
-    if name.lower() != MINI and is_cached():  # otherwise, reading the list of models would take seconds
+    if name.lower() != MINI and (model_kind(name) == "causal" or is_cached()):  # reading the list takes seconds
         with suppress(UnknownModel):
             return resolve(name).name
     return name.lower()

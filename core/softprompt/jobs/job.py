@@ -6,7 +6,16 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from softprompt.config import DEFAULT_SWEEP, HardConfig, TrainConfig, check_device, check_precision, check_sweep
+from softprompt.config import (
+    DEFAULT_SWEEP,
+    HardConfig,
+    ModelKind,
+    TrainConfig,
+    check_device,
+    check_precision,
+    check_sweep,
+    config_for,
+)
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import (
     ConfigError,
@@ -273,12 +282,18 @@ def saved_config(prompt: SoftPrompt) -> TrainConfig:
         raise ConfigError(f"this version cannot read the settings of {prompt.name}: {error}") from error
 
 
-def port_config(prompt: SoftPrompt) -> TrainConfig:
+def port_config(prompt: SoftPrompt, kind: ModelKind) -> TrainConfig:
     """Return the settings for training a soft prompt again for another model. Raises ConfigError, see `saved_config`.
 
-    Start vectors are not saved, and they belong to the old model, so init "soft" becomes "noise".
+    Start vectors are not saved, and they belong to the old model, so init "soft" becomes "noise". Between a text
+    encoder and a language model, only the seed stays.
+
+    Args:
+        kind: the kind of the other model.
     """
     config = saved_config(prompt)
+    if (config.objective == "distill") != (kind == "causal"):
+        return config_for(kind, {"seed": config.seed})
     return replace(config, init="noise") if config.init == "soft" else config
 
 

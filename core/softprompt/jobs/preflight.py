@@ -8,19 +8,21 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from softprompt.config import MAX_TOKENS
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, is_cached, mini_model, resolve
+from softprompt.config import MAX_TOKENS, check_objective
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, ModelInfo, is_cached, mini_model, model_kind, resolve
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import (
     UnknownModel,
     empty_prompt,
     model_not_supported,
+    needs_text_encoder,
     prompt_too_long,
     tokens_do_not_fit,
     too_many_hard_tokens,
     too_many_tokens,
 )
 from softprompt.jobs.job import AnyJob, HardReadoutJob, SweepJob, TrainJob
+from softprompt.prompts.questions import load_questions, split_questions
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.tokenizer import Tokenizer
@@ -41,7 +43,7 @@ def known_model(name: str) -> ModelInfo | None:
 
     Return None if the model has another tokenizer or is unknown, or if finding out would take seconds.
     """
-    if name.startswith(LOCAL_PREFIX) or not (name.lower() == MINI or is_cached()):
+    if name.startswith(LOCAL_PREFIX) or model_kind(name) == "causal" or not (name.lower() == MINI or is_cached()):
         return None
     try:
         info = mini_model() if name.lower() == MINI else resolve(name)
@@ -84,11 +86,22 @@ def check_fits(job: AnyJob) -> None:
     unknown until the model is loaded.
 
     Raises:
-        UnknownModel, ModelUnavailable, ModelRefused: the model does not exist or cannot be used.
-        ConfigError: the model has no room for this many soft tokens or hard tokens.
+        UnknownModel, ModelUnavailable, ModelRefused: the model does not exist, cannot be used or is of the wrong kind.
+        ConfigError: the objective needs another kind of model, or the model has no room for this many soft tokens or
+            hard tokens.
         PromptTooLong: the prompt does not fit, and `long` is "refuse".
         PromptError: the prompt has no tokens, or a text in `against` does not fit (such texts are never cut).
     """
+    kind = model_kind(job.model)
+    if kind == "causal" and job.hard_config:
+        raise needs_text_encoder(job.model, "a hard readout")
+    if kind == "causal" and job.meanings:
+        raise needs_text_encoder(job.model, "a mix of prompts")
+    if not isinstance(job, HardReadoutJob):
+        check_objective(job.config, kind, job.model)
+    if kind == "causal":
+        _check_language_model(job)
+        return
     info = _model_info(job.model)
     if info is None:
         return
@@ -120,3 +133,13 @@ def check_fits(job: AnyJob) -> None:
     for text in config.against:
         if (length := len(encode_prompt(clip_tokenizer(), text))) > room:
             raise tokens_do_not_fit(length, info.name, room)
+
+
+def _check_language_model(job: AnyJob) -> None:
+    """Check what is known of a language model without its tokenizer. Raises ConfigError or a model error."""
+    info = resolve(job.model)
+    tokens = max(job.sweep) if isinstance(job, SweepJob) else job.config.tokens
+    if info.context and tokens != "auto" and tokens >= info.context:
+        raise too_many_tokens(tokens, info.name, info.context - 1)
+    if not isinstance(job, HardReadoutJob):
+        split_questions(job.config.questions or load_questions())  # before the model is loaded, which takes seconds

@@ -39,11 +39,12 @@ def write_questions(
     generator = torch.Generator().manual_seed(seed)
     rows = [model.chat_template.encode(f"{prompt.strip()}\n\n{request}").ids for request in _REQUESTS]
     begin = common_start(rows)
-    shared, endings = model.embed(rows[0][:begin]), [model.embed(row[begin:]) for row in rows]
+    shared = model.embed(rows[0][:begin])
+    inputs = [(shared, model.embed(row[begin:])) for row in rows]
     questions: dict[str, None] = {}
     for _ in range(MAX_ROUNDS):
         samples = -(-2 * (count - len(questions)) // len(rows))
-        for each in answer(model, shared, endings, QUESTION_TOKENS, samples=samples, generator=generator):
+        for each in answer(model, inputs, QUESTION_TOKENS, samples=samples, generator=generator):
             if question := _first_question(model.tokenizer.decode(each.ids)):
                 questions.setdefault(question)
         workspace.post_stage(f"writing questions: {min(len(questions), count)} of {count}")

@@ -59,19 +59,24 @@ def sample_teacher(
     Raises:
         PromptError: a text contains a special token, or is too long for the model.
     """
-    values = [model.fingerprint, model.chat_template.digest, prompt, list(questions), samples, placement, seed]
+    values = [
+        model.fingerprint, model.chat_template.digest, prompt, list(questions), samples, placement, seed, TOP,
+        ANSWER_TOKENS,
+    ]  # fmt: skip
     key = f"{label}-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}"
     known = _recent.setdefault(model, {})
+    raw = workspace.read(run, key)
     answers = known.pop(key, None)
-    if answers is None and (raw := workspace.read(run, key)) is not None:
+    if answers is None and raw is not None:
         answers = _unpack(raw, len(questions), samples)
+    is_kept = answers is not None and raw is not None
     if answers is None:
         rows = [hard_row(model, question, prompt, placement) for question in questions]
         begin, total = common_start(rows), len(rows) * samples
+        shared = model.embed(rows[0][:begin])
         flat = answer(
             model,
-            model.embed(rows[0][:begin]),
-            [model.embed(row[begin:]) for row in rows],
+            [(shared, model.embed(row[begin:])) for row in rows],
             ANSWER_TOKENS,
             samples=samples,
             generator=torch.Generator().manual_seed(seed),
@@ -79,6 +84,7 @@ def sample_teacher(
             on_token=lambda done: workspace.post_stage(f"sampling answers: {done} of {total}"),
         )
         answers = [flat[at : at + samples] for at in range(0, total, samples)]
+    if not is_kept:
         workspace.write(run, key, _pack(answers))
     known[key] = answers
     while len(known) > RECENT_TEACHERS:

@@ -19,6 +19,7 @@ from softprompt.config import TrainConfig, check_objective
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
+from softprompt.encoders.loading import load_model
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import examples_and_objective_differ
 from softprompt.evaluation.answers import grade_answers
@@ -43,6 +44,11 @@ from softprompt.training.optimizer import clip_norm
 Model = TextEncoder | CausalLM
 AUTO_TOKENS = {"text": tuple(range(1, 17)), "causal": (1, 2, 4, 8, 16, 32)}  # the token counts that "auto" tries
 POSITIONS_AROUND = 4  # computed in a context besides the soft tokens, on average (encoders.clip.context_batch)
+
+
+def load_on_cpu(model: Model) -> Model:
+    """Load the same model on the CPU. Raises the same errors as `load_model`."""
+    return load_model(model.name, "cpu")
 
 
 def tokenize(

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from softprompt.config import DEFAULT_SWEEP, TrainConfig, check_sweep, config_for, digested_settings
-from softprompt.encoders.loading import load_model
 from softprompt.encoders.torch_settings import isolated, neutral_torch
 from softprompt.errors import SoftPromptError, shorten
 from softprompt.objectives.base import HardPrompt
@@ -40,6 +39,7 @@ from softprompt.training.model_kinds import (
     AUTO_TOKENS,
     Model,
     distance_to_goal,
+    load_on_cpu,
     make_objective,
     measure,
     step_cost,
@@ -391,7 +391,7 @@ def finish(
     except RuntimeError as error:  # the device is lost or full: grade on the CPU instead
         if encoder.device.type == "cpu":
             raise TrainingFailed(device_failure(error, encoder.device)) from error
-        on_cpu = load_model(encoder.name, "cpu")
+        on_cpu = load_on_cpu(encoder)
         soft_prompt = _build_soft_prompt(on_cpu, prompt, config, result, run, workspace)
     if result.failure:
         raise TrainingFailed(result.failure, soft_prompt)

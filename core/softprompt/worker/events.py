@@ -188,6 +188,7 @@ def _check_report(value: Any) -> dict[str, Any]:
 _RESULT: dict[str, Check] = {
     "tokens": check_count, "similarity": check_figure, "composed": check_figure, "worst": check_figure,
     "floor": check_figure, "readout_text": check_text, "readout_similarity": check_figure, "knee": _check_flag,
+    "kl": check_figure, "kl_share": check_figure,
 }  # fmt: skip
 _REPORT: dict[str, Check] = {
     "step": check_count, "steps": check_count, "tokens": check_count,

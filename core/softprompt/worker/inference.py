@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softprompt.encoders.base import as_text_encoder
 from softprompt.encoders.catalog import MINI
 from softprompt.errors import RunNotFound, WorkerError
 from softprompt.worker.protocol import Neighbours, Request, Similarity
@@ -48,6 +47,7 @@ def _get_model(services: Services, model: str, device: str) -> Model:
 
 def _answer_similarity(request: Similarity, services: Services) -> dict[str, Any]:
     from softprompt.composition.composer import compose, encode_compositions, score_compositions
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
 
     encoder = as_text_encoder(_get_model(services, request.model, request.device), "a comparison")
     opened = services.library.open(request.opened) if request.opened else None
@@ -80,6 +80,7 @@ def _describe_reference(parsed: ParsedPrompt, score: CompositionScore) -> dict[s
 
 
 def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any]:
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
     from softprompt.evaluation.readout import read_out, readout_similarity
 
     if request.run:
@@ -107,6 +108,7 @@ def _answer_neighbours(request: Neighbours, services: Services) -> dict[str, Any
 def _run_target(active: ActiveRun, model: Model) -> Tensor | None:
     """Return a run's training target, the same as its entry will store, or None for a language model."""
     from softprompt.encoders.clip.rows import ALONE
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
     from softprompt.objectives.hard_prompt import tokenize_target
     from softprompt.objectives.pooled import encode_target
 

@@ -1,4 +1,4 @@
-"""A cache of loaded text encoders, so that the next run and all queries can start immediately."""
+"""A cache of loaded models, so that the next run and all queries can start immediately."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
+from softprompt.encoders.catalog import LOCAL_PREFIX, model_kind, resolve
 from softprompt.encoders.devices import pick_device
-from softprompt.encoders.loading import load_encoder
+from softprompt.encoders.loading import load_model
 from softprompt.errors import DeviceError
 
 if TYPE_CHECKING:
     from softprompt.encoders.base import OnStage
+    from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.encoders.download import OnBytes
 
 log = logging.getLogger(__name__)
-MAX_MODELS = 2  # one encoder for training, another for queries
+MAX_MODELS = 2  # one model for training, another for queries
 
 
 class ModelCache:
-    """Up to MAX_MODELS loaded encoders, keyed by model, device and precision."""
+    """Up to MAX_MODELS loaded models, keyed by name, device and precision."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], TextEncoder] = {}  # the most recently used comes last
+        self._loaded: dict[tuple[str, str, str], TextEncoder | CausalLM] = {}  # the most recently used comes last
 
     def get(
         self,
@@ -32,28 +34,28 @@ class ModelCache:
         precision: str = "float32",
         on_progress: OnBytes | None = None,
         on_stage: OnStage | None = None,
-    ) -> TextEncoder:
-        """Return the encoder, loading it if necessary. Raises the same errors as `load_encoder`."""
+    ) -> TextEncoder | CausalLM:
+        """Return the model, loading it if necessary. Raises the same errors as `load_model`."""
         key = self._key(model, device, precision)
-        encoder = self._loaded.pop(key, None)
-        if encoder is None:
+        loaded = self._loaded.pop(key, None)
+        if loaded is None:
             while len(self._loaded) >= MAX_MODELS:  # free memory first, because two large models may not fit
                 del self._loaded[next(iter(self._loaded))]
                 self._free()
-            encoder = load_encoder(model, key[1], precision, on_progress, on_stage)
-        self._loaded[key] = encoder
-        return encoder
+            loaded = load_model(model, key[1], precision, on_progress, on_stage)
+        self._loaded[key] = loaded
+        return loaded
 
     def has(self, model: str, device: str, precision: str = "float32") -> bool:
         return self._key(model, device, precision) in self._loaded
 
     def names(self) -> list[str]:
-        """Return a label for each loaded encoder, such as "mini on cpu"."""
+        """Return a label for each loaded model, such as "mini on cpu"."""
         return [f"{model} on {device}" for model, device, _ in self._loaded]
 
     def release(self, everything: bool = False) -> None:
-        """Release the encoders on a GPU, because other programs may need the memory. With `everything`, release all."""
-        self._loaded = {} if everything else {key: encoder for key, encoder in self._loaded.items() if key[1] == "cpu"}
+        """Release the models on a GPU, because other programs may need the memory. With `everything`, release all."""
+        self._loaded = {} if everything else {key: loaded for key, loaded in self._loaded.items() if key[1] == "cpu"}
         self._free()
 
     def device_works(self, device: str) -> bool:
@@ -68,7 +70,11 @@ class ModelCache:
             return False
 
     def _key(self, model: str, device: str, precision: str) -> tuple[str, str, str]:
-        return (model.lower(), str(pick_device(device)), precision)
+        if model.startswith(LOCAL_PREFIX):  # file names differ by case
+            name = model
+        else:
+            name = resolve(model).name if model_kind(model) == "causal" else model.lower()
+        return (name, str(pick_device(device)), precision)
 
     def _free(self) -> None:
         import torch

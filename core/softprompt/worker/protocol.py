@@ -129,7 +129,9 @@ def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
 _OPTIONAL_NUMBER = _optional(_is_number)
 _RESULT = _object(
     {"tokens": _is_whole},
-    dict.fromkeys(("similarity", "composed", "worst", "floor", "readout_similarity"), _OPTIONAL_NUMBER)
+    dict.fromkeys(
+        ("similarity", "composed", "worst", "floor", "readout_similarity", "kl", "kl_share"), _OPTIONAL_NUMBER
+    )
     | {"readout_text": _optional(_is_text), "knee": _is_flag},
 )
 _REPORT_FIELDS = dict.fromkeys(
@@ -155,7 +157,7 @@ _RUN = _object(
        "tokens": lambda value: value == "auto" or _is_whole(value)},
     # older workers do not send these
     {"kind": _is_text, "sweep": _list_of(_is_whole), "results": _list_of(_RESULT), "of_entry": _is_text,
-     "hard": _is_flag, "error_kind": _is_text, "digest": _is_text, "batch": _is_text,
+     "hard": _is_flag, "error_kind": _is_text, "digest": _is_text, "batch": _is_text, "objective": _is_text,
      "rows": lambda value: _is_whole(value) and value > 0, "pausing": _is_flag},
 )  # fmt: skip
 MESSAGES: dict[str, Check] = {

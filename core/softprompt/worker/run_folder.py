@@ -160,7 +160,7 @@ class Run:
             batch=""
             if job.batch_key is None
             else hashlib.sha256(repr(job.batch_key).encode("utf-8", "backslashreplace")).hexdigest()[:16],
-            digest=training_digest(job), rows=job.config.restarts,
+            objective=job.config.objective, digest=training_digest(job), rows=job.config.restarts,
             ended=self.ended, stopping=self.stopping, pausing=self.pausing,
             error=self.error, error_kind=self.error_kind, entry=self.entry,
             step=latest.get("step"), loss=latest.get("loss"), similarity=latest.get("similarity"),

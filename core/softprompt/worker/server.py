@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, list_models
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, list_models, model_kind
 from softprompt.encoders.devices import list_devices, pick_device
 from softprompt.errors import (
     DeviceError,
@@ -327,7 +327,8 @@ class Server:
         """
         from softprompt.library.entry import pack  # numpy
 
-        if job.model.lower() != MINI and not job.model.startswith(LOCAL_PREFIX):
+        is_named = job.model.lower() != MINI and not job.model.startswith(LOCAL_PREFIX)
+        if is_named and model_kind(job.model) == "text":
             list_models()  # `check_fits` uses the cached list
         check_fits(job)
         if isinstance(job, HardReadoutJob):

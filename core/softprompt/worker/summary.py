@@ -70,6 +70,7 @@ class RunSummary:
     of_entry: str = ""  # the entry that gets the hard readout
     hard: bool = False
     batch: str = ""  # the same for all runs that can train in one batch
+    objective: str = ""  # which figures `loss` and `similarity` are
     digest: str = ""  # the same for trainings with the same result, on one model; see `training_digest`
     rows: int = 1
     ended: str = ""

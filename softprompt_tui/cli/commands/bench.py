@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from softprompt.errors import ConfigError
-from softprompt_tui.cli.common import device_option, json_option, load, model_option, narrate, print_json, print_table
+from softprompt_tui.cli.common import (
+    device_option,
+    json_option,
+    load_text_encoder,
+    model_option,
+    narrate,
+    print_json,
+    print_table,
+)
 from softprompt_tui.cli.report import print_line
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
@@ -129,7 +137,9 @@ def bench(
     from softprompt.bench.random_towers import random_encoder
     from softprompt.bench.run import measure
 
-    encoder = random_encoder(tower, device, precision) if tower else load(model, device, precision)
+    encoder = (
+        random_encoder(tower, device, precision) if tower else load_text_encoder(model, device, "bench", precision)
+    )
     machine = describe(encoder)
     if not as_json:
         _print_machine(machine)

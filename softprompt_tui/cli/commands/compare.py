@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from softprompt.errors import PromptError
-from softprompt_tui.cli.common import device_option, json_option, load, model_option, print_json, print_table
+from softprompt_tui.cli.common import (
+    device_option,
+    json_option,
+    load_text_encoder,
+    model_option,
+    print_json,
+    print_table,
+)
 from softprompt_tui.cli.report import print_line
 from softprompt_tui.rendering.numbers import format_number
 
@@ -25,7 +32,7 @@ def compare(texts: tuple[str, ...], model: str, device: str, as_json: bool) -> N
     """
     if len(texts) < 2:
         raise PromptError("compare got one text, but needs at least two")
-    encoder = load(model, device)
+    encoder = load_text_encoder(model, device, "a comparison")
     pooled = encoder.encode(texts)
     table = (pooled @ pooled.T).clamp(-1, 1).tolist()
     if as_json:

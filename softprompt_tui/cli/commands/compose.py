@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softprompt.config import TrainConfig
-from softprompt.encoders.catalog import MINI
+from softprompt.config import TrainConfig, config_for
+from softprompt.encoders.catalog import MINI, model_kind
 from softprompt.errors import ConfigError, PromptError
 from softprompt.jobs.job import job_from_composition
 from softprompt.text_states import ImageProgram
@@ -20,7 +20,7 @@ from softprompt_tui.cli.common import (
     device_option,
     json_option,
     library,
-    load,
+    load_text_encoder,
     print_json,
 )
 from softprompt_tui.cli.options import choice
@@ -112,7 +112,7 @@ def compose(
         _save(
             sentence,
             user_library.check_new_name(save),
-            TrainConfig(**settings),
+            config_for(model_kind(model), settings),
             model,
             device,
             background,
@@ -120,7 +120,7 @@ def compose(
             quiet,
         )
         return
-    encoder = load(model, device)
+    encoder = load_text_encoder(model, device, "a composition")
     from softprompt.composition.composer import compose, encode_compositions, score_compositions
 
     compositions = compose(encoder, [template], find, opened_entry)

@@ -12,7 +12,7 @@ from softprompt_tui.cli.common import (
     device_option,
     json_option,
     library,
-    load,
+    load_text_encoder,
     narrate,
     print_json,
     print_table,
@@ -76,7 +76,7 @@ def diff(first: str, second: str, device: str, as_json: bool) -> None:
 def _similarity(a: Entry, b: Entry, device: str) -> float | None:
     """Return the similarity of two soft prompts, or print why it cannot be measured and return None."""
     try:
-        encoder = load(a.prompt.model, device)
+        encoder = load_text_encoder(a.prompt.model, device, "a comparison")
         encoder.check_compatible(a.prompt)
         from softprompt.composition.composer import compose, encode_compositions
 

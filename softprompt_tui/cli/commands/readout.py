@@ -11,6 +11,7 @@ import click
 from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import device_option, entry_argument, json_option, library, load, print_json
 from softprompt_tui.cli.report import print_line
+from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import describe_missing_model
 from softprompt_tui.rendering.sanitize import sanitize
@@ -47,22 +48,27 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
     prompt = entry.prompt
     if not prompt.model:
         raise ConfigError(f"cannot read out {prompt.name}: {describe_missing_model(prompt)}")
-    encoder = load(prompt.model, device)
-    encoder.check_compatible(prompt)
+    model = load(prompt.model, device)
+    model.check_compatible(prompt)
+    from softprompt.encoders.clip.text_encoder import as_text_encoder
     from softprompt.evaluation.readout import read_out, readout_similarity
 
-    tokens, text = read_out(encoder, prompt.vectors, top - 1)
-    similarity = readout_similarity(encoder, text, prompt.target) if prompt.target.size else None
+    tokens, text = read_out(model, prompt.vectors, top - 1)
+    similarity = None
+    if prompt.target.size:
+        similarity = readout_similarity(as_text_encoder(model, "the readout's similarity"), text, prompt.target)
     if as_json:
         neighbours = [[{"token": token, "cosine": cosine} for token, cosine in nearest_tokens(read)] for read in tokens]
         result = {"id": entry.id, "name": prompt.name, "readout_text": text, "readout_similarity": similarity}
         print_json(result | {"neighbours": neighbours})
         return
     print_line("readout", text)
-    print_line(
-        "as text",
-        f"similarity {format_number(similarity)}; the soft tokens: {format_number(prompt.similarity)}",
-    )
+    if prompt.answers is not None:
+        print_line("note", WORDS_NOTE)
+    else:
+        print_line(
+            "as text", f"similarity {format_number(similarity)}; the soft tokens: {format_number(prompt.similarity)}"
+        )
     for i, read in enumerate(tokens, 1):
         words = "  ".join(f"{token} {cosine:.3f}".replace(" ", NO_BREAK) for token, cosine in nearest_tokens(read))
         click.echo()

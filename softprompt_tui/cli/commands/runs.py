@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from softprompt.encoders.catalog import LOCAL_PREFIX, MINI
+from softprompt.encoders.catalog import LOCAL_PREFIX, MINI, find_local, is_gguf
 from softprompt.errors import UnknownModel
 from softprompt.jobs.preflight import check_fits
 from softprompt.worker import hub_variables
@@ -57,15 +56,17 @@ def worker(older: bool = True) -> Client:
 
 
 def resolve_model(model: str) -> str:
-    """Make the folder of a local model absolute, because the worker runs in a different folder."""
-    if not model.startswith(LOCAL_PREFIX):
+    """Make the path of a local model absolute, because the worker runs in a different folder."""
+    if (path := find_local(model)) is None:
         return model
-    folder = Path(model.removeprefix(LOCAL_PREFIX)).absolute()
-    if not folder.is_dir():
+    if is_gguf(path):
+        if not path.is_file():
+            raise UnknownModel(f"there is no file {path}. Name a .gguf file, or a folder with weights.")
+    elif not path.is_dir():
         raise UnknownModel(
-            f"there is no folder {folder}. `local-dir:` must name a folder with open_clip_config.json and weights."
+            f"there is no folder {path}. `local-dir:` must name a folder with open_clip_config.json and weights."
         )
-    return f"{LOCAL_PREFIX}{folder}"
+    return f"{LOCAL_PREFIX}{path}"
 
 
 def submit(job: AnyJob, start: str, as_json: bool) -> None:

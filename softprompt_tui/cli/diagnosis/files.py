@@ -101,7 +101,7 @@ def _describe_disk(name: str, folder: Path, variable: str = "") -> Fact:
 
 def find_models() -> Iterable[Fact]:
     from softprompt.encoders.catalog import MINI, is_cached, list_models
-    from softprompt.encoders.hub_cache import cache_root, scan
+    from softprompt.encoders.hub_cache import cache_root, list_language_models, scan
 
     root = cache_root()
     yield _describe_disk("model disk", root, "HF_HOME")
@@ -110,7 +110,8 @@ def find_models() -> Iterable[Fact]:
         yield Fact("models", text, values={"folder": str(root), "models": [MINI]})
         return
     # two names can share a file, such as ViT-B-32/openai and ViT-B-32-quickgelu/openai; the last one is loaded
-    models = {(info.repository, info.files): info for info in list_models()}.values()
+    every = (*list_models(), *list_language_models())
+    models = {(info.repository, info.files, info.wheel): info for info in every}.values()
     states = scan(models)
     whole = {name: state.bytes for name, state in states.items() if state.path and name != MINI}
     parts = len({info.repository for info in models if states[info.name].partial_bytes})

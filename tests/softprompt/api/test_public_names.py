@@ -43,6 +43,7 @@ INTERNAL = {
         "tokenize", "check_fits", "embed", "batch_rows", "encode_rows", "check_compatible", "moved_to", "__init__",
     },
     "SoftPrompt": {"__init__", "as_dict", "from_dict"},
+    "CausalLM": {"embed", "logits", "generate", "stream", "check_compatible", "__init__"},
 }  # fmt: skip
 # words of annotations that are no names of ours
 FOREIGN = {

@@ -49,6 +49,18 @@ load_encoder("mini", "gpu")
     DeviceError: device is 'gpu'; it must be auto, cpu, cuda, cuda:1 or mps. auto picks the best device.
 load_encoder("mini", precision="fp16")
     ConfigError: precision is 'fp16'; it must be float32 or bfloat16. float32 is typical.
+load_encoder("smollm2")
+    ModelRefused: smollm2 is a language model, but this needs a text encoder. Load it with
+    softprompt.load_causal_lm('smollm2').
+load_causal_lm(5)
+    ArgumentError: name is 5 (int); expected a path
+load_causal_lm("mini")
+    ModelRefused: mini is a text encoder. Load it with softprompt.load_encoder('mini').
+load_causal_lm("smolm2")
+    UnknownModel: there is no language model and no folder 'smolm2'. Use smollm2, smollm2-q4, hf:OWNER/NAME, a
+    folder or a .gguf file.
+load_causal_lm("smollm2", precision="fp16")
+    ConfigError: precision is 'fp16'; it must be float32 or bfloat16. float32 is typical.
 encoder.encode(5)
     ArgumentError: texts is 5 (int); expected a string or a list of strings
 encoder.encode(["a fox", 5])

@@ -18,7 +18,7 @@ from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
 from softprompt.jobs.job import TrainJob
-from softprompt.jobs.preflight import check_fits
+from softprompt.jobs.preflight import check_fits, known_model
 from softprompt.training.trainer import sweep
 from softprompt_tui.services.job_form import job_from_form
 from softprompt_tui.state.settings import Form
@@ -77,3 +77,12 @@ def test_model_folder_is_checked_by_its_configuration_only(tmp_path: Path) -> No
         check({"context_length": "many"})
     with pytest.raises(ModelUnavailable, match="not an open_clip configuration"):
         check(7)
+
+
+@pytest.mark.parametrize(
+    "name", ["smollm2", "SMOLLM2-Q4", "hf:Qwen/Qwen3-0.6B", "model.gguf", "local-dir:/x/model.gguf"]
+)
+def test_a_language_model_is_refused_without_looking_for_it(name: str) -> None:
+    with pytest.raises(ModelRefused, match=r"is a language model, but this needs a text encoder"):
+        check_fits(TrainJob(FOX, model=name))
+    assert known_model(name) is None

@@ -416,7 +416,7 @@ def test_nothing_is_printed_or_written(encoder: TextEncoder, capfd: pytest.Captu
         ({"patience": 0}, "patience is 0"),
         ({"restarts": 0}, "restarts is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"init": "zeros"}, "init is 'zeros'; it must be one of: noise, vocabulary, prompt, soft"),
+        ({"init": "zeros"}, "init is 'zeros'; it must be one of: noise, vocabulary, prompt, first, soft"),
         ({"objective": "l1"}, "objective is 'l1'"),
         ({"objective": "contrastive"}, "needs at least one prompt"),
         ({"against": ("a",)}, "only the contrastive objective uses it"),

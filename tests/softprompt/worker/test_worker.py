@@ -344,6 +344,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": " "}, "PromptError", "the prompt is empty"),
     ({"prompt": 7}, "ConfigError", "this is not a valid job"),
     ({"model": "minni"}, "UnknownModel", "Close: mini"),
+    ({"model": "smollm2"}, "ModelRefused", "smollm2 is a language model, but this needs a text encoder"),
+    ({"model": "hf:a/b"}, "ModelRefused", "hf:a/b is a language model"),
     ({"model": "m" * 10**6}, "ConfigError", "the model name has 1,000,000 characters"),
     ({"model": "local-dir:/nowhere"}, "UnknownModel", "there is no folder /nowhere"),
     ({"model": "local-dir:/\0"}, "ConfigError", "the model contains a NUL character"),

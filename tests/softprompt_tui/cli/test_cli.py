@@ -116,6 +116,7 @@ def test_models_are_listed_and_filtered(run: Run) -> None:
     assert {"ViT-L-14/openai", "ViT-L-14-quickgelu/openai"} <= {model["name"] for model in models}
     assert models[0].keys() == {
         "name",
+        "kind",
         "width",
         "layers",
         "context",

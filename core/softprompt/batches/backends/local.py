@@ -18,17 +18,17 @@ from softprompt.library import Library
 from softprompt.library.names import name_from_prompt
 
 if TYPE_CHECKING:
-    from softprompt.encoders.clip.text_encoder import TextEncoder
     from softprompt.library.entry import Entry
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.training.batch import TrainingBatch
+    from softprompt.training.model_kinds import Model
     from softprompt.training.task import TrainingState, TrainingTask
 
 # checkpoint intervals: short at first, so that even a batch that is killed often makes progress
 FIRST_CHECKPOINT_SECONDS, CHECKPOINT_SECONDS = 1.0, 10.0
 MAX_CHECKPOINT_SHARE = 0.05  # maximum share of the running time
 REPORT_SECONDS = 0.1
-Load = Callable[[str, str, str], "TextEncoder"]
+Load = Callable[[str, str, str], "Model"]
 log = logging.getLogger(__name__)
 
 
@@ -139,7 +139,7 @@ class BatchRunner:
             del encoder
 
     def _iter_tasks(
-        self, indices: array[int], encoder: TextEncoder, requests: dict[str, BatchRequest]
+        self, indices: array[int], encoder: Model, requests: dict[str, BatchRequest]
     ) -> Iterator[TrainingTask]:
         """Yield the tasks for these rows on demand, starting with those that have a saved state.
 
@@ -241,7 +241,7 @@ class BatchRunner:
         )
 
 
-def _parse_state(raw: bytes, encoder: TextEncoder) -> TrainingState | None:
+def _parse_state(raw: bytes, encoder: Model) -> TrainingState | None:
     """Return a saved state, or None to start over if it is from another version or for different weights."""
     from softprompt.jobs.checkpoint import from_bytes
 

@@ -1,26 +1,26 @@
 """Many answers at once: sampled, or the most likely ones.
 
-All rows share a beginning, such as a system turn, which is computed once. The rows of a batch have different lengths:
-padding on the right is hidden by the mask, and every row keeps its own positions.
+All answers of a batch grow as branches of one packed row. Its common beginning, such as a system turn, is computed and
+cached once. There is no padding, and an answer that has ended costs nothing more.
 
-Shapes: B rows, T tokens, w width, v vocabulary.
+Shapes: A answers, T tokens, w width, v vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.encoders.causal_lm.packed_rows import additive_mask
+from softprompt.encoders.causal_lm.packed_rows import PackedRow, additive_mask
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import PromptError
 
-BATCH_ROWS = 64  # on two cores, more rows are no faster
+BATCH_ANSWERS = 64  # on two cores, more are no faster
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Answer:
 @torch.no_grad()
 def answer(
     model: CausalLM,
-    shared: Tensor,
-    endings: Sequence[Tensor],
+    inputs: Sequence[tuple[Tensor, Tensor]],
     max_tokens: int,
     *,
     samples: int = 0,
@@ -51,11 +50,11 @@ def answer(
     top: int = 1,
     on_token: Callable[[int], object] | None = None,
 ) -> list[Answer]:
-    """Answer several inputs, each of which is `shared` followed by one of the endings.
+    """Answer several inputs.
 
     Args:
-        shared: (T, w), the embeddings at the start of all inputs; it may be empty.
-        endings: (T, w) each, not empty.
+        inputs: the start and the end of each input, embeddings (T, w). A start may be empty. It is computed once for
+            all inputs of a batch that have the same tensor as their start.
         max_tokens: the largest number of tokens in an answer.
         samples: number of sampled answers to each input, at temperature 1; 0 for the one most likely answer.
         generator: the source of randomness, on the CPU.
@@ -65,89 +64,99 @@ def answer(
     Raises:
         PromptError: an input leaves no room for an answer.
     """
-    longest = len(shared) + max(map(len, endings))
+    longest = max(len(start) + len(end) for start, end in inputs)
     if longest + max_tokens > model.window:
         raise PromptError(
             f"the prompt with its longest question has {longest:,} tokens, but {model.name} reads at most "
             f"{model.window - max_tokens:,} before an answer of {max_tokens}. Shorten the prompt or the questions."
         )
     answers: list[Answer] = []
-    size = max(1, BATCH_ROWS // max(1, samples))
-    for start in range(0, len(endings), size):
-        batch = endings[start : start + size]
+    size = max(1, BATCH_ANSWERS // max(1, samples))
+    for at in range(0, len(inputs), size):
         steps = []
-        for step in _steps(model, shared, batch, max_tokens, max(1, samples), samples > 0, generator, top):
+        batch = inputs[at : at + size]
+        for step in _steps(model, batch, max_tokens, max(1, samples), samples > 0, generator, top):
             steps.append(step)
             if on_token is not None:
                 on_token(len(answers))
-        answers += _collect(model, steps)
+        answers += _collect(steps)
     return answers
 
 
-def _collect(model: CausalLM, steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Answer]:
-    """Return the answers whose tokens are given step by step, each cut after its end token."""
-    ids, logs, tops = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
-    answers = []
-    for row, tokens in enumerate(ids.tolist()):
-        end = next((i + 1 for i, token in enumerate(tokens) if token in model.specials.end), len(tokens))
-        answers.append(Answer(tuple(tokens[:end]), tops[row, :end].clone(), logs[row, :end].clone()))
-    return answers
+class _Step(NamedTuple):
+    """The next token of those answers that have not ended (A), and the most likely ones (A, top)."""
+
+    answers: Tensor  # (A,) their numbers
+    tokens: Tensor
+    top_logs: Tensor
+    top_ids: Tensor
+
+
+def _collect(steps: Sequence[_Step]) -> list[Answer]:
+    """Return the answers whose tokens are given step by step."""
+    parts: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in range(len(steps[0].answers))]
+    for step in steps:
+        for index, (number, token) in enumerate(zip(step.answers.tolist(), step.tokens.tolist(), strict=True)):
+            parts[number].append((token, step.top_ids[index], step.top_logs[index]))
+    return [
+        Answer(tuple(ids), torch.stack(tops), torch.stack(logs))
+        for ids, tops, logs in (zip(*part, strict=True) for part in parts)
+    ]
 
 
 def _steps(
     model: CausalLM,
-    shared: Tensor,
-    endings: Sequence[Tensor],
+    inputs: Sequence[tuple[Tensor, Tensor]],
     max_tokens: int,
     repeats: int,
     is_sampled: bool,
     generator: torch.Generator | None,
     top: int,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the next tokens (B,) of all answers, and the most likely ones: log-probabilities and ids (B, top)."""
+) -> Iterator[_Step]:
+    """Yield the next token of every answer that has not ended, until all have."""
     from transformers import DynamicCache
 
+    row, roots, ends = PackedRow(), dict[int, int](), list[int]()
+    embeddings = list[Tensor]()
+    for start, end in inputs:
+        if id(start) not in roots:
+            roots[id(start)] = row.add([0] * len(start))
+            embeddings.append(start)
+        ends.append(row.ends[row.add([0] * len(end), roots[id(start)])])
+        embeddings.append(end)
+    visible = row.visible()
     cache = DynamicCache()  # without a configuration, which would make layers forget what leaves their window
-    lengths = torch.tensor([len(ending) for ending in endings])
-    size = int(lengths.max())
-    padded = torch.stack([torch.nn.functional.pad(ending, (0, 0, 0, size - len(ending))) for ending in endings])
-    begin = len(shared)
-    if begin:
-        causal = torch.ones(begin, begin, dtype=torch.bool).tril()
-        model.states(shared[None], additive_mask(causal[None, None], model), torch.arange(begin)[None], cache)
-        _repeat(cache, len(endings))
-    seen = torch.ones(len(endings), 1, size, begin + size, dtype=torch.bool).tril(begin)
-    is_token = torch.arange(size) < lengths[:, None]
-    seen[..., begin:] &= is_token[:, None, None]
-    seen[..., begin:] |= torch.eye(size, dtype=torch.bool)  # padding sees itself
-    positions = (begin + torch.arange(size)).expand(len(endings), -1)
-    states = model.states(padded, additive_mask(seen, model), positions.to(model.device), cache)
-    last = states[torch.arange(len(endings)), lengths.to(states.device) - 1]
-    _repeat(cache, repeats)
-    last, lengths = (values.repeat_interleave(repeats, 0) for values in (last, lengths))
-    visible = torch.cat([torch.ones(len(endings), begin, dtype=torch.bool), is_token], 1).repeat_interleave(repeats, 0)
-    is_done = torch.zeros(len(lengths), dtype=torch.bool)
-    end = torch.tensor(model.specials.end)
+    states = model.states(
+        torch.cat(embeddings).unsqueeze(0),
+        additive_mask(visible[None, None], model),
+        torch.tensor(row.depths, device=model.device).unsqueeze(0),
+        cache,
+    )
+    answers = torch.arange(len(inputs) * repeats)  # those that have not ended
+    last = states[0, ends].repeat_interleave(repeats, 0)
+    visible = visible[ends].repeat_interleave(repeats, 0)  # what each answer sees: its input and its own tokens
+    positions = torch.tensor([row.depths[end] for end in ends]).repeat_interleave(repeats)
+    stops = torch.tensor(model.specials.end)
     for step in range(max_tokens):
         logs = model.head(last).log_softmax(-1).cpu()
-        token = _sample(logs, generator) if is_sampled else logs.argmax(-1)
-        yield token, *logs.topk(min(top, logs.shape[-1]), dim=-1)
-        is_done |= torch.isin(token, end)
-        if step == max_tokens - 1 or bool(is_done.all()):
+        tokens = _sample(logs, generator) if is_sampled else logs.argmax(-1)
+        yield _Step(answers, tokens, *logs.topk(min(top, logs.shape[-1]), dim=-1))
+        goes_on = ~torch.isin(tokens, stops)
+        if step == max_tokens - 1 or not goes_on.any():
             return
-        visible = torch.cat([visible, torch.ones(len(visible), 1, dtype=torch.bool)], 1)
-        positions = (begin + lengths + step)[:, None].to(model.device)
-        embeddings = model.embed(token[:, None].to(model.device))
-        last = model.states(embeddings, additive_mask(visible[:, None, None], model), positions, cache)[:, 0]
+        answers, tokens, visible = answers[goes_on], tokens[goes_on], visible[goes_on]
+        positions = positions[goes_on] + 1
+        visible = torch.cat([visible, torch.eye(len(tokens), dtype=torch.bool)], 1)
+        last = model.states(
+            model.embed(tokens.to(model.device)).unsqueeze(0),
+            additive_mask(visible[None, None], model),
+            positions.to(model.device).unsqueeze(0),
+            cache,
+        )[0]
 
 
 def _sample(logs: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a token (B,) for each row of log-probabilities (B, v), by the same random numbers on every device."""
+    """Return a token (A,) for each row of log-probabilities (A, v), by the same random numbers on every device."""
     total = logs.double().exp().cumsum(-1)
     drawn = torch.rand(len(logs), 1, generator=generator, dtype=torch.float64) * total[:, -1:]
     return torch.searchsorted(total, drawn).squeeze(-1).clamp(max=logs.shape[-1] - 1)
-
-
-def _repeat(cache: Any, times: int) -> None:
-    if times > 1:
-        cache.batch_repeat_interleave(times)

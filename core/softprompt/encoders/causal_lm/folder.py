@@ -130,6 +130,17 @@ def shard_names(index: Path) -> list[str]:
     return names
 
 
+def total_shard_bytes(index: Path) -> int:
+    """Return the size of all weights as an index states it, or 0 if it does not."""
+    try:
+        value = read_json(index)
+    except (OSError, ValueError):
+        return 0
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return total if type(total) is int and total > 0 else 0
+
+
 def find_weights(folder: CausalLMFolder) -> list[Path]:
     """Return the paths of a folder's weights: one safetensors file, or the files that the index lists.
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprompt.encoders.causal_lm.facts import PARTIAL_PREFIX, converted_folder
 from softprompt.encoders.causal_lm.folder import FAMILIES, causal_lm_refused
 from softprompt.encoders.causal_lm.packages import check_packages
 from softprompt.encoders.unattended import silent_transformers, unattended
@@ -24,13 +25,12 @@ from softprompt.errors import ModelUnavailable, SoftPromptError, UnknownModel, d
 from softprompt.system.devices import cpu_device
 from softprompt.system.files import sync_folder
 from softprompt.system.filesystems import sync
-from softprompt.system.paths import cache_folder, make_folder
+from softprompt.system.paths import make_folder
 
 if TYPE_CHECKING:
     from softprompt.encoders.base import OnStage
 
 MAGIC = b"GGUF"
-PARTIAL_PREFIX = ".partial-"  # of a folder that is being written
 STALE_SECONDS = 24 * 3600.0  # a conversion takes minutes, so an older folder was left by a crash
 BYTES_PER_WEIGHT = 2  # float16
 
@@ -46,10 +46,10 @@ def convert_gguf(path: Path, on_stage: OnStage) -> Path:
         ModelRefused: the architecture is not supported.
     """
     digest = _hash_file(path, on_stage)
-    parent = make_folder(cache_folder() / "gguf")
-    folder = parent / f"{path.stem[:80]}-{digest}"
+    folder = converted_folder(path.stem, digest)
     if folder.is_dir():
         return folder
+    parent = make_folder(folder.parent)
     check_packages("transformers", "gguf", "accelerate")  # transformers reads GGUF only with accelerate
     _remove_stale(parent)
     partial = parent / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"

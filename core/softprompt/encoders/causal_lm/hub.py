@@ -5,7 +5,7 @@ Small files come first, so that a model that cannot be used is refused before gi
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,70 +20,86 @@ from softprompt.encoders.causal_lm.folder import (
     causal_lm_refused,
     check_folder,
     shard_names,
+    total_shard_bytes,
 )
 from softprompt.encoders.causal_lm.tokenizer import TOKENIZER_FILE
 from softprompt.encoders.download import fetch, fetch_if_present
-from softprompt.errors import UnknownModel
 
 if TYPE_CHECKING:
     from softprompt.encoders.download import OnBytes
 
-HUB_PREFIX = "hf:"
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OPTIONAL_FILES = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, "special_tokens_map.json", TEMPLATE_FILE)
 OTHER_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 
 
-def fetch_folder(name: str, on_progress: OnBytes | None = None) -> Path:
-    """Return the folder of `hf:OWNER/NAME` in the hub's cache, downloading what is missing.
+def fetch_folder(info: ModelInfo, on_progress: OnBytes | None = None) -> Path:
+    """Return the folder of a model in the hub's cache, downloading what is missing.
 
     A model whose configuration, tokenizer and weights are in the cache needs no network.
 
+    Args:
+        on_progress: called with the bytes of the weights. While smaller files arrive, both numbers are 0.
+
     Raises:
-        UnknownModel: the name is not that of a repository.
         ModelRefused: the model cannot be used.
         ModelUnavailable: the download failed, or this user has no access to the model.
     """
-    repository = name.removeprefix(HUB_PREFIX)
-    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
-        raise UnknownModel(f"{name!r} names no repository. Write hf:OWNER/NAME, such as hf:Qwen/Qwen3-0.6B.")
-    if folder := _cached_folder(name, repository):
+    if folder := _cached_folder(info):
         return folder
-    folder = fetch(_file(name, repository, CONFIG_FILE), on_progress).parent
+
+    def on_poll(_received: int, _total: int) -> None:
+        if on_progress is not None:
+            on_progress(0, 0)
+
+    config = fetch_if_present(_file(info, CONFIG_FILE), on_poll)
+    if config is None:
+        raise causal_lm_refused(
+            info.name,
+            f"its repository has no {CONFIG_FILE}",
+            "Choose a version that transformers reads, or download a .gguf file and give its path",
+        )
+    folder = config.parent
     for file in OPTIONAL_FILES:
-        fetch_if_present(_file(name, repository, file), on_progress)
-    check_folder(name, folder)
-    if fetch_if_present(_file(name, repository, TOKENIZER_FILE), on_progress) is None:
+        fetch_if_present(_file(info, file), on_poll)
+    check_folder(info.name, folder)
+    if fetch_if_present(_file(info, TOKENIZER_FILE), on_poll) is None:
         for file in OTHER_TOKENIZER_FILES:
-            fetch_if_present(_file(name, repository, file), on_progress)
-    if fetch_if_present(_file(name, repository, WEIGHTS_FILE), on_progress):
+            fetch_if_present(_file(info, file), on_poll)
+    if fetch_if_present(_file(info, WEIGHTS_FILE), on_progress):
         return folder
-    index = fetch_if_present(_file(name, repository, INDEX_FILE), on_progress)
+    index = fetch_if_present(_file(info, INDEX_FILE), on_poll)
     if index is None:
         raise causal_lm_refused(
-            name,
+            info.name,
             f"its repository has no {WEIGHTS_FILE}, and other formats are not read",
             "Choose another version of the model",
         )
-    for shard in shard_names(index):
-        fetch(_file(name, repository, shard), on_progress)
+    _fetch_shards(info, index, on_progress)
     return folder
 
 
-def _file(name: str, repository: str, file: str) -> ModelInfo:
-    return ModelInfo(name, 0, 0, 0, 0, repository, (file,))
+def _fetch_shards(info: ModelInfo, index: Path, on_progress: OnBytes | None) -> None:
+    """Download the weights that an index lists, and report the bytes of all files together."""
+    complete, total = 0, total_shard_bytes(index)
+
+    def report(received: int, size: int) -> None:
+        if on_progress is not None:  # the index counts only tensors, so the files are a little larger
+            on_progress(complete + received, max(total, complete + size) if size else 0)
+
+    for shard in shard_names(index):
+        size = fetch(_file(info, shard), report).stat().st_size
+        report(size, size)  # also for a file that was on disk already
+        complete += size
 
 
-def _cached_folder(name: str, repository: str) -> Path | None:
+def _file(info: ModelInfo, file: str) -> ModelInfo:
+    """Return what to download for one file of a model's repository."""
+    return replace(info, files=(file,), kind="text")  # then `weights_path` looks for exactly this file
+
+
+def _cached_folder(info: ModelInfo) -> Path | None:
     """Return the folder of a repository in the cache if it holds a tokenizer, the configuration and all weights."""
-
-    def find(file: str) -> Path | None:
-        return _file(name, repository, file).weights_path
-
-    config = find(CONFIG_FILE)
-    if config is None or not any(find(file) for file in (TOKENIZER_FILE, *OTHER_TOKENIZER_FILES)):
+    folder = info.config_folder
+    if folder is None or not info.weight_files:
         return None
-    if find(WEIGHTS_FILE):
-        return config.parent
-    index = find(INDEX_FILE)
-    return config.parent if index and all(find(shard) for shard in shard_names(index)) else None
+    return folder if any((folder / file).is_file() for file in (TOKENIZER_FILE, *OTHER_TOKENIZER_FILES)) else None

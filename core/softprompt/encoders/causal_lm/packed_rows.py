@@ -32,15 +32,15 @@ class PackedRow:
     scored: list[int] = field(default_factory=list)  # indices in `ids` whose next token is scored
 
     def add(self, ids: Sequence[int], parent: int = -1) -> int:
-        """Append a segment behind the segment `parent`, and return its number. Only the first has no parent."""
+        """Append a segment behind the segment `parent`, if given, and return its number."""
         segment = len(self.parents)
-        start = self.depths[self.ends[parent]] + 1 if parent >= 0 else 0
+        end = self.ends[parent] if parent >= 0 else -1
+        start = self.depths[end] + 1 if end >= 0 else 0
         self.depths += range(start, start + len(ids))
         self.ids += ids
         self.segments += [segment] * len(ids)
         self.parents.append(parent)
-        # an empty segment ends where its parent ends
-        self.ends.append(len(self.ids) - 1 if ids else self.ends[parent] if parent >= 0 else -1)
+        self.ends.append(len(self.ids) - 1 if ids else end)  # an empty segment ends where its parent ends
         return segment
 
     def add_answer(self, ids: Sequence[int], parent: int) -> None:

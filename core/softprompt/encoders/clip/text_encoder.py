@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from softprompt.arguments import checked
 from softprompt.config import ModelKind, check_precision
-from softprompt.encoders.base import PromptTokenizer, Row, SpecialTokens, check_fingerprint, encode_prompt
+from softprompt.encoders.base import FrozenModel, PromptTokenizer, Row, SpecialTokens, check_fingerprint, encode_prompt
 from softprompt.encoders.clip.rows import TokenBatch
 from softprompt.encoders.clip.transformer import TextTransformer
 from softprompt.encoders.devices import pick_device
 from softprompt.encoders.torch_settings import neutral_torch
-from softprompt.errors import tokens_do_not_fit
+from softprompt.errors import needs_text_encoder, tokens_do_not_fit
 from softprompt.prompts.html import show_figures
 from softprompt.prompts.visible_text import short_repr
 
@@ -215,3 +215,17 @@ class TextEncoder:
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosines of `a` and `b` along the last dimension. Broadcasts."""
     return (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)
+
+
+def as_text_encoder(model: FrozenModel, what: str) -> TextEncoder:
+    """Return a model that is a text encoder.
+
+    Args:
+        what: what needs it, such as "a hard readout".
+
+    Raises:
+        ModelRefused: the model is a language model.
+    """
+    if not isinstance(model, TextEncoder):
+        raise needs_text_encoder(model.name, what)
+    return model

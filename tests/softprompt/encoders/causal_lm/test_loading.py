@@ -194,6 +194,10 @@ def test_names_and_settings_that_make_no_sense(folder: Path, tmp_path: Path) -> 
             load_causal_lm(name, "cpu")
     with pytest.raises(ConfigError, match="precision is 'float16'"):
         load_causal_lm(folder, "cpu", "float16")
+    with pytest.raises(UnknownModel, match=r"there is no language model and no folder 'smolm2'. Use smollm2, "):
+        load_causal_lm("smolm2", "cpu")
+    with pytest.raises(ModelRefused, match=r"Mini is a text encoder. Load it with softprompt.load_encoder\('Mini'\)"):
+        load_causal_lm("Mini", "cpu")
 
 
 def test_loading_prints_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -273,8 +277,9 @@ def serve(folder: Path, gated: bool = False) -> Iterator[FolderHub]:
 def fetch(hub: FolderHub, home: Path) -> str:
     """Return what fetching hf:owner/tiny gives in a process of its own: the folder, or the error."""
     code = (
+        "from softprompt.encoders.catalog import resolve\n"
         "from softprompt.encoders.causal_lm.hub import fetch_folder\n"
-        "try:\n    print(fetch_folder('hf:owner/tiny'))\n"
+        "try:\n    print(fetch_folder(resolve('hf:owner/tiny')))\n"
         "except Exception as error:\n    print(type(error).__name__, error)"
     )
     environment = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
