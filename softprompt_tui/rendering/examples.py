@@ -10,6 +10,7 @@ from softprompt_tui.rendering.numbers import format_number
 if TYPE_CHECKING:
     from softprompt.prompts.results import ExampleFidelity, ExampleSource
 
+FLOORS = ("untrained", "few-shot", "no prompt")  # in the order of the table; a file has them in another
 SCORE_HEADINGS = ("on held-out examples", "loss", "right")
 
 
@@ -27,7 +28,8 @@ def describe_examples(examples: ExampleFidelity) -> list[tuple[str, str]]:
 def score_rows(examples: ExampleFidelity) -> list[tuple[str, str, str]]:
     """Return the rows of a table with SCORE_HEADINGS: the soft prompt, and what it is compared with."""
     labels = {"few-shot": f"few-shot, {examples.shots} of {examples.training.count} examples"}
-    scores = {"soft prompt": examples.score, **examples.floors}
+    floors = {name: examples.floors[name] for name in FLOORS if name in examples.floors}
+    scores = {"soft prompt": examples.score, **floors}
     return [
         (labels.get(name, name), format_number(score.loss), f"{score.accuracy:.0%}") for name, score in scores.items()
     ]

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
-from softprompt.encoders.causal_lm.answering import BATCH_ROWS
+from softprompt.encoders.causal_lm.answering import BATCH_ANSWERS
 from softprompt.encoders.causal_lm.chat_rows import Ids, bare_row, hard_row
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.causal_lm.packed_rows import PackedBatch
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import shorten
-from softprompt.evaluation.answers import answer_text, greedy_answers
+from softprompt.evaluation.answers import greedy_answers
 from softprompt.objectives.examples import (
     ANSWER_MARGIN,
     EncodedExample,
@@ -139,12 +139,12 @@ def _grade(
     loss = _mean_loss(model, rows, encoded, vectors)
     answers = [""] * len(rows)
     for batch, most in _answer_batches(model, rows, encoded):
-        given = greedy_answers(
-            model, [rows[index] for index in batch], vectors, most,
+        (texts,) = greedy_answers(
+            model, [[rows[index] for index in batch]], vectors, most,
             on_token=lambda _done: workspace.post_stage(f"grading {label}"),
         )  # fmt: skip
-        for index, each in zip(batch, given, strict=True):
-            answers[index] = answer_text(model, each)
+        for index, text in zip(batch, texts, strict=True):
+            answers[index] = text
     right = sum(answer == example.output for answer, example in zip(answers, examples, strict=True))
     return ExampleScore(loss, right / len(rows)), answers
 
@@ -161,7 +161,7 @@ def _answer_batches(
     longest = most = 0
     for index in sorted(range(len(rows)), key=lambda index: len(encoded[index].output)):
         length, limit = len(rows[index]), len(encoded[index].output) + ANSWER_MARGIN
-        if batch and (len(batch) == BATCH_ROWS or max(longest, length) + limit > model.window):
+        if batch and (len(batch) == BATCH_ANSWERS or max(longest, length) + limit > model.window):
             yield batch, most
             batch, longest = [], 0
         batch.append(index)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 import softprompt
 from softprompt.config import TrainConfig, config_for_examples
-from softprompt.encoders.causal_lm.answering import Answer
 from softprompt.errors import ConfigError, PromptError
 from softprompt.evaluation import examples as grading
 from softprompt.evaluation.examples import few_shot_rows
@@ -106,10 +105,8 @@ def test_an_output_that_is_learned_counts_as_right(language_model: CausalLM) -> 
 
 
 def test_only_the_exact_output_is_right(language_model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answered(model: CausalLM, rows: list[list[int]], *_args: Any, **_options: Any) -> list[Answer]:
-        texts = ["even", "even number", "odd number\n"][: len(rows)]
-        end, empty = end_token(model), torch.empty(0)
-        return [Answer((*model.tokenizer.encode(text), *end), empty, empty) for text in texts]
+    def answered(model: CausalLM, groups: list[list[list[int]]], *_args: Any, **_options: Any) -> list[list[str]]:
+        return [["even", "even number", "odd number"][: len(rows)] for rows in groups]
 
     monkeypatch.setattr(grading, "greedy_answers", answered)
     held_out = split_examples(
