@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,10 +12,11 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
 
-from softprompt.errors import shorten, without_stop
+from softprompt.errors import without_stop
 from softprompt.worker.summary import ENDED
 from softprompt_tui import messages as m
 from softprompt_tui.bindings import MAIN_BINDINGS, PANE_ACTIONS
+from softprompt_tui.controllers.announcements import AnnouncementsController
 from softprompt_tui.controllers.bell import BellController
 from softprompt_tui.controllers.detail import DetailController
 from softprompt_tui.controllers.devices import DevicesController
@@ -30,10 +29,9 @@ from softprompt_tui.controllers.runs import RunsController
 from softprompt_tui.controllers.sweep import SweepController
 from softprompt_tui.controllers.transfer import TransferController
 from softprompt_tui.messages import OnEntry, OnRun
+from softprompt_tui.painter import Painter
 from softprompt_tui.rendering.curve import is_plottable
 from softprompt_tui.rendering.devices import describe_load
-from softprompt_tui.rendering.failure import failure_title
-from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.state.settings import DEFAULT_MODEL, PAINT_SECONDS, Form
 from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
@@ -58,48 +56,12 @@ LIST_SECONDS = 0.25  # between repaints of the list while runs are changing, pos
 MODELS_SECONDS = 0.25  # a download shows at least two updates a second
 SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
-HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side
+HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side, with the details below them
+FEW_ENTRIES = 6  # as many as have three lines in the library of a terminal with 60 lines
 MIN_PLOT_POINTS = 2
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 STOPPABLE_STATES = ("running", "queued", "paused")
-MAX_NOTICE_LENGTH = 160  # characters of an error in a notice; the loss pane shows all of it
 _WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts one", "": ""}
-
-
-class Painter:
-    """Combines many repaint requests into a few repaints."""
-
-    def __init__(self, screen: MainScreen, paint: Callable[[], None], min_delay: float = 0.01) -> None:
-        self.screen, self._paint, self.min_delay = screen, paint, min_delay
-        self._painted_at = self._due_at = 0.0
-
-    def request(self, interval: float) -> None:
-        """Paint once `interval` seconds have passed since the last paint."""
-        self.paint_within(max(self.min_delay, self._painted_at + interval - time.monotonic()))
-
-    def paint_within(self, seconds: float) -> None:
-        """Paint in `seconds`, or earlier if a paint is already due."""
-        if not seconds:
-            self.paint()
-            return
-        due = time.monotonic() + seconds
-        if not self._due_at or self._due_at > due:
-            self._due_at = due
-            self.screen.set_timer(seconds, self._paint_due)
-
-    def paint(self) -> None:
-        self._due_at, self._painted_at = 0.0, time.monotonic()
-        self._paint()
-
-    def _paint_due(self) -> None:
-        if not self._due_at:  # it has been painted in the meantime
-            return
-        line = self.screen.context.line
-        if delay := line.delay():  # the terminal has not shown the previous frames yet
-            self.screen.set_timer(delay, self._paint_due)
-            return
-        self.paint()
-        self.screen.call_after_refresh(line.ask)
 
 
 class MainScreen(Screen[None]):
@@ -126,6 +88,7 @@ class MainScreen(Screen[None]):
         self.runs = RunsController(context, lambda: self.detail.run)
         self.detail = DetailController(context)
         self.bell = BellController(context)
+        self.announcements = AnnouncementsController(context, lambda run: self.sweep.is_open(run))
         self.devices = DevicesController(context, lambda: bool(self.store.count("running")))
         self.library = LibraryController(context, TransferController(context))
         self.library.listed_revision = lambda entry: self.library_pane.revision_of(entry)
@@ -138,17 +101,16 @@ class MainScreen(Screen[None]):
         self._measured_on = ("", "")  # model and device with which the composition was last measured
         self._has_stage = False  # whether the title line may show a stage of loading
         self._list_is_stale = False
-        self._unseen_failure = ""  # id of the last run that failed out of view
         self._possible: tuple[bool | None, ...] = ()
         self._lower_layout = ("", False)
         self._has_resumed = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         # no delay, because the next key acts on the list that the screen shows
-        self._list_painter = Painter(self, self._paint_list, min_delay=0.0)
-        self._detail_painter = Painter(self, self._paint_followed)
-        self._sweep_painter = Painter(self, self.sweep.paint)
-        self._models_painter = Painter(self, self._paint_models)
+        self._list_painter = Painter(self, context.line, self._paint_list, min_delay=0.0)
+        self._detail_painter = Painter(self, context.line, self._paint_followed)
+        self._sweep_painter = Painter(self, context.line, self.sweep.paint)
+        self._models_painter = Painter(self, context.line, self._paint_models)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.ScreenResume) and not self._has_resumed:
@@ -169,6 +131,7 @@ class MainScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         self._set_first_size_classes()
         settings, library = self.settings, self.context.library
+        has_room_for_all = self.app.size.width >= HUGE_COLUMNS
         yield TitleLine()
         with Horizontal(id="body"):
             with Vertical(id="left"):
@@ -176,10 +139,13 @@ class MainScreen(Screen[None]):
                 yield ComposePane(library, settings.compose)
                 yield LibraryPane(library, settings.sort)
                 yield RunsPane()
+                if has_room_for_all:
+                    yield DetailPane()
             with Vertical(id="right"):
                 yield LossPane()
                 yield ReadoutPane()
-                yield DetailPane()
+                if not has_room_for_all:
+                    yield DetailPane()
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -224,7 +190,22 @@ class MainScreen(Screen[None]):
     def has_room_for_all(self) -> bool:
         return self.size.width >= HUGE_COLUMNS
 
+    async def _place_details(self) -> None:
+        """Put the details below the lists, which seldom need all lines of a huge terminal, or below the readout."""
+        parent, pane = self.query_one("#left" if self.has_room_for_all else "#right"), self.detail_pane
+        if pane.parent is not parent:
+            await pane.remove()
+            await parent.mount(DetailPane())
+            self._paint_detail()
+
+    def _share_lines_with_details(self) -> None:
+        """On a huge terminal, give the library more lines than the details once it has many entries."""
+        if self.has_room_for_all:
+            self.query_one("#left").set_class(self.library_pane.table.total > FEW_ENTRIES, "-many")
+
     def on_resize(self) -> None:
+        self.call_after_refresh(self._place_details)
+        self._share_lines_with_details()
         # read `lower_pane` after the refresh, because a key may choose another pane before it
         self.call_after_refresh(lambda: self._show_lower_pane(self.lower_pane))
         self._update_height_classes()
@@ -290,15 +271,7 @@ class MainScreen(Screen[None]):
 
     def _show_failure_in_title(self) -> None:
         """Turn the title line red if the run in view failed, or name the last run that failed out of view."""
-        shown, unseen = self.detail.followed_run, self.store.by_id.get(self._unseen_failure)
-        if shown is not None and shown.id == self._unseen_failure:
-            self._unseen_failure = ""
-        if shown is not None and shown.state == "failed":
-            self.title_line.set_failure(failure_title(shown, self.size.width), is_in_view=True)
-        elif unseen is not None and unseen.state == "failed":
-            self.title_line.set_failure(f"{unseen.id[:6]} failed: F6 shows why", is_in_view=False)
-        else:
-            self.title_line.set_failure("")
+        self.title_line.set_failure(*self.announcements.failure(self.detail.followed_run, self.title_line.room))
 
     # the worker
 
@@ -357,33 +330,15 @@ class MainScreen(Screen[None]):
     def _run_changed(self, event: m.RunChanged) -> None:
         run, before = event.run, event.before
         self._show_list()
-        if event.is_next:
+        is_at_cursor = self.runs_pane.table.has_focus and self.detail.is_chosen_by_cursor
+        if event.is_next and not is_at_cursor:
             self.detail.show_run(run.id)
         self.detail.run_changed(run)
         self.sweep.run_changed(run.id)
         if run.state in ENDED and before is not None and before.state not in ENDED:
-            self._announce_end(run)
+            self.announcements.announce_end(run, is_in_view=run.id == self.detail.run)
+            self._show_failure_in_title()
             self.bell.run_ended(run, is_in_view=run.id == self.detail.run)
-
-    def _announce_end(self, run: RunSummary) -> None:
-        if run.state == "failed":
-            is_in_view = run.id == self.detail.run
-            self._unseen_failure = "" if is_in_view else run.id
-            where = "F3" if is_in_view else "enter in runs (F6)"
-            reason = shorten(without_stop(run.error.partition(". ")[0]), MAX_NOTICE_LENGTH)
-            self.context.show_status(f"{run.display_name} failed: {reason}. {where} shows what to do.", "error")
-            self.show_title()
-        elif run.kind == "sweep":
-            if run.results and not self.sweep.is_open(run.id):
-                ended = "stopped" if run.state == "stopped" else "done"
-                self.context.show_status(
-                    f"sweep {ended}: enter in runs (F6) shows and saves results. {run.display_name}"
-                )
-        elif run.entry:
-            result = "has a hard readout" if run.kind == "hard" else "is in the library"
-            similarity = "" if run.best_similarity is None else f", similarity {format_number(run.best_similarity)}"
-            self.context.show_status(f"{run.display_name} {result}{similarity}")
-            self.context.post(m.LibraryChanged(run.entry, by_user=False))
 
     @on(m.RunReported)
     def _run_reported(self, event: m.RunReported) -> None:
@@ -417,9 +372,13 @@ class MainScreen(Screen[None]):
 
     @on(m.RunSubmitted)
     def _run_submitted(self, event: m.RunSubmitted) -> None:
-        self._unseen_failure = ""  # the user goes on
+        self.announcements.forget_failure()
         if event.is_next:
             self.detail.show_run(event.run)
+
+    @on(m.RunHighlighted)
+    def _run_highlighted(self, event: m.RunHighlighted) -> None:
+        self.detail.show_run(event.run, is_under_cursor=True)
 
     @on(m.RunAction)
     def _act_on_run(self, event: m.RunAction) -> None:
@@ -508,7 +467,27 @@ class MainScreen(Screen[None]):
             self.loss.clear()
         else:
             live = "live: " if detail.figures.is_running else ""
-            self.loss.show(f"{live}{detail.title}", detail.series, detail.figures)
+            self.loss.show(f"{live}{detail.title}", detail.series, detail.figures, detail.curve_labels)
+        if not detail.is_reading:  # otherwise clearing the pane would only delay what it shows next
+            self._paint_readout()
+        if detail.facts is None:
+            self.detail_pane.clear()
+        else:
+            self.detail_pane.show(*detail.facts)
+        has_failed = detail.figures is not None and detail.figures.failure is not None
+        right = self.query_one("#right")
+        right.set_class(has_failed, "-failed")
+        right.set_class(has_failed and detail.readout is None and not detail.is_reading, "-bare")
+        right.set_class(run is not None and run.state == "running", "-training")
+        self._update_keys()
+        self._show_failure_in_title()
+        self.library_pane.table.show_mark(detail.entry_id)
+        self.runs_pane.show_mark(detail.run)
+        if self._plot is not None and self._plot.is_current:
+            self._plot.follow(detail.title, detail.series, detail.curve_names, detail.measure, detail.curve_labels)
+
+    def _paint_readout(self) -> None:
+        detail = self.detail
         painted, self._painted_readout = self._painted_readout, (detail.readout, detail.no_readout_reason)
         if detail.readout is None:
             if painted != self._painted_readout:
@@ -517,26 +496,12 @@ class MainScreen(Screen[None]):
             self.readout.show(detail.readout_of, detail.readout)
         if detail.shown_entry is not None:
             self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry))
-        elif run is not None:
-            self.readout.show_hard(self.hard.view_of_run(run))
-        if detail.facts is None:
-            self.detail_pane.clear()
-        else:
-            self.detail_pane.show(*detail.facts)
-        has_failed = detail.figures is not None and detail.figures.failure is not None
-        right = self.query_one("#right")
-        right.set_class(has_failed, "-failed")
-        right.set_class(has_failed and detail.readout is None, "-bare")
-        right.set_class(run is not None and run.state == "running", "-training")
-        self._update_keys()
-        self._show_failure_in_title()
-        self.library_pane.table.show_mark(detail.entry_id)
-        self.runs_pane.table.show_mark(detail.run)
-        if self._plot is not None and self._plot.is_current:
-            self._plot.follow(detail.title, detail.series, detail.curve_names, detail.measure)
+        elif detail.followed_run is not None:
+            self.readout.show_hard(self.hard.view_of_run(detail.followed_run))
 
     @on(m.EntryHighlighted)
     def _entry_highlighted(self, event: m.EntryHighlighted) -> None:
+        self._share_lines_with_details()
         may_follow = event.is_new_list or self.detail.entry in ("", event.entry)
         if event.by_user or (may_follow and not self.detail.run):
             if event.entry:
@@ -564,7 +529,8 @@ class MainScreen(Screen[None]):
         if sum(is_plottable(*point[:2]) for point in detail.series.points) < MIN_PLOT_POINTS:
             self.context.show_status("there is no curve to show yet")
             return
-        self._plot = PlotScreen(detail.title, detail.series, detail.curve_names, detail.measure)
+        curve = (detail.title, detail.series, detail.curve_names, detail.measure, detail.curve_labels)
+        self._plot = PlotScreen(*curve)
         self.app.push_screen(self._plot)
 
     # the prompt
@@ -726,13 +692,13 @@ class MainScreen(Screen[None]):
     @property
     def _is_reading_entry(self) -> bool:
         """Whether the entry to show has not been read yet. The readout pane still shows the previous one."""
-        shown = self.detail.shown_entry
-        return bool(self.detail.entry) and (shown is None or shown.id != self.detail.entry)
+        entry, shown = self.detail.entry, self.detail.shown_entry
+        return self.detail.is_reading or (bool(entry) and (shown is None or shown.id != entry))
 
     def action_copy_hard(self) -> None:
         """Copy the hard readout shown in the pane. During a search, this may be the best text so far."""
         if self._is_reading_entry:
-            self.context.spawn(partial(self.hard.copy_from_entry, self.detail.entry), group="entries")
+            self.context.spawn(partial(self.hard.copy_from_entry, self.detail.entry_id), group="entries")
             return
         shown = self.readout.hard
         self.hard.copy(shown.text if shown else "")

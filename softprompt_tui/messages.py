@@ -107,6 +107,14 @@ class RunAction(Message):
         self.action, self.run = action, run
 
 
+class RunHighlighted(Message):
+    """The user has moved the cursor of Runs to another run."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
+
+
 class SweepKeepRequested(Message):
     """The user wants to save the sweep's soft prompts with these token counts."""
 

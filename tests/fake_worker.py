@@ -151,6 +151,8 @@ class FakeWorker:
                     saved.append({"tokens": k, "entry": entry.id, "name": entry.prompt.name})
                 return {"kept": saved}
             case p.Curve():
+                if request.run not in self.runs:
+                    raise RunNotFound(f"no run is named {request.run!r}")
                 return {"run": request.run, "points": self.runs[request.run].points}
             case p.Similarity():
                 if any("[nobody]" in text for text in request.texts):

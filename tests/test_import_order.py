@@ -33,7 +33,7 @@ LAYERS = {
         ("terminal_output",),
         ("rendering", "state", "messages", "bindings", "themes", "input_queue", "terminal_input", "crash_report"),
         ("services",),
-        ("widgets", "app_context"),
+        ("widgets", "app_context", "painter"),
         ("screens",),
         ("controllers",),
         ("main_screen",),
@@ -47,7 +47,7 @@ FLAT = {
     "softprompt": {"argument_types", "arguments", "errors", "config", "text_states"},
     "softprompt_tui": {
         "messages", "bindings", "themes", "input_queue", "terminal_input", "terminal_output", "crash_report",
-        "app_context", "main_screen", "commands", "app", "terminal", "__main__",
+        "app_context", "painter", "main_screen", "commands", "app", "terminal", "__main__",
     },
 }  # fmt: skip
 # the only import of the interface by the command line

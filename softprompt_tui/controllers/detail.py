@@ -14,6 +14,7 @@ from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
 from softprompt_tui.rendering.download import LOADING
 from softprompt_tui.rendering.failure import Failure, describe_failure
+from softprompt_tui.rendering.measures import measure_names
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 READOUT_SECONDS = 2.0 if os.environ.get("SSH_CONNECTION") else 1.0  # between two readouts of a run that is training
 MAX_CURVE_POINTS = 1000
-OPEN_DELAY_SECONDS = 0.08  # the cursor must rest this long on an entry before it is read, so that scrolling stays cheap
+OPEN_DELAY_SECONDS = 0.08  # the cursor must rest this long on a row before it is read, so that scrolling stays cheap
 _STATE_TEXTS = {
     "paused": "paused",
     "done": "done",
@@ -50,6 +51,8 @@ class DetailController:
         self.run = ""  # id of the followed run, "" while an entry is shown
         self.entry = ""
         self.shown_entry: Entry | None = None  # the entry whose readout is shown
+        self.is_reading = False  # whether the entry of the followed run is about to be shown
+        self.is_chosen_by_cursor = False  # whether the followed run is shown because the cursor of Runs is on it
         self.title = ""
         self.series = Series()
         self.figures: LossFigures | None = None  # None if nothing is shown
@@ -68,10 +71,18 @@ class DetailController:
         return "token counts" if run and run.sweep else "restarts"
 
     @property
+    def curve_labels(self) -> tuple[str, ...]:
+        """The label of each individual curve. Restarts have none: they are alike."""
+        run = self.followed_run
+        return tuple(map(str, run.sweep)) if run else ()
+
+    @property
     def measure(self) -> str:
         """The quantity that the curve shows."""
         run = self.followed_run
-        return SEARCH_MEASURE if run and run.kind == "hard" else "loss"
+        if run and run.kind == "hard":
+            return SEARCH_MEASURE
+        return measure_names(self.figures.objective if self.figures else "")[0]
 
     @property
     def followed_run(self) -> RunSummary | None:
@@ -80,10 +91,17 @@ class DetailController:
     @property
     def entry_id(self) -> str:
         """Id of the shown entry, even before the entry has been read; "" if there is none."""
+        if self.is_reading and self.followed_run is not None:
+            return _entry_of(self.followed_run)
         return self.entry or (self.shown_entry.id if self.shown_entry else "")
 
-    def show_run(self, run: str) -> None:
-        """Follow a run and fetch its curve so far."""
+    def show_run(self, run: str, is_under_cursor: bool = False) -> None:
+        """Follow a run. Fetch its curve so far and its entry, if it has one.
+
+        Args:
+            is_under_cursor: the cursor has reached the run and may go on. Keys act on the run at once, but the panes
+                show it only when the cursor rests, so that a held key loads no run.
+        """
         if self.run == run:
             return
         self.run, self.entry, self.series, self._tokens, self.shown_entry = run, "", Series(), None, None
@@ -91,19 +109,21 @@ class DetailController:
         is_sweep = known is not None and bool(known.sweep)
         self.readout_of, self.readout = "", None
         self.no_readout_reason = "The sweep shows its readouts: enter in runs (F6)." if is_sweep else ""
-        self.context.spawn(partial(self._fetch_curve, run), group="curve", exclusive=True)
-        if known and known.of_entry:
-            self.context.spawn(partial(self._open_entry, known.of_entry, run), group="read", exclusive=True)
-        self.request_repaint()
+        self.is_reading = known is not None and bool(_entry_of(known))
+        self.is_chosen_by_cursor = is_under_cursor
+        delay = OPEN_DELAY_SECONDS if is_under_cursor else 0.0
+        self.context.spawn(partial(self._load_run, run, delay), group="curve", exclusive=True)
+        if not is_under_cursor:
+            self.request_repaint()
 
     def show_entry(self, entry: str) -> None:
         """Show an entry of the library."""
         if entry and entry != self.entry:
-            self.run, self.entry = "", entry
+            self.run, self.entry, self.is_reading = "", entry, False
             self.context.spawn(partial(self._open_entry, entry), group="curve", exclusive=True)
 
     def show_nothing(self) -> None:
-        self.run = self.entry = ""
+        self.run, self.entry, self.is_reading = "", "", False
         self.shown_entry = self.figures = self.facts = None
         self._clear_readout("")
         self.request_repaint(immediately=True)
@@ -158,23 +178,27 @@ class DetailController:
         run = self.followed_run
         if run is None:
             return
+        self._describe(run)
+        is_due = time.monotonic() - self._fetched_at > READOUT_SECONDS and not self._is_fetching_readout
+        if run.kind == "train" and run.state == "running" and run.step and is_due:
+            self._is_fetching_readout, self._fetched_at = True, time.monotonic()
+            self.context.spawn(partial(self._fetch_readout, run), group="readout")
+        if run.state in ENDED and run.entry and not self.is_reading:
+            self.context.spawn(partial(self._open_entry, run.entry, run.id), group="read", exclusive=True)
+
+    def _describe(self, run: RunSummary) -> None:
+        """Set the title, the figures and the facts of the followed run."""
         is_live = run.state == "running" and not self._is_worker_gone
         self.title = f"hard readout of {run.display_name}" if run.kind == "hard" else run.display_name
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
             is_running=is_live, is_search=run.kind == "hard", status=self._status_text(run),
-            error=run.error, failure=self._describe_failure(run),
+            error=run.error, failure=self._describe_failure(run), objective=run.objective,
         )  # fmt: skip
         if run.state not in ENDED and not run.of_entry:
             self.shown_entry = None  # the entry does not exist yet
         if self.shown_entry is None:
             self.facts = (run.id, run_facts(run))
-        is_due = time.monotonic() - self._fetched_at > READOUT_SECONDS and not self._is_fetching_readout
-        if run.kind == "train" and run.state == "running" and run.step and is_due:
-            self._is_fetching_readout, self._fetched_at = True, time.monotonic()
-            self.context.spawn(partial(self._fetch_readout, run), group="readout")
-        if run.state in ENDED and run.entry:
-            self.context.spawn(partial(self._open_entry, run.entry, run.id), group="read", exclusive=True)
 
     @property
     def _is_worker_gone(self) -> bool:
@@ -207,16 +231,33 @@ class DetailController:
         text = "stopped; the best is saved" if state == "stopped" else _STATE_TEXTS.get(state, "")
         return f"{text}: {SEARCH_MEASURE}" if run.kind == "hard" and run.step and state != "failed" else text
 
+    async def _load_run(self, run_id: str, delay: float) -> None:
+        """Read the entry of the followed run, if it has one, and fetch the curve of the run."""
+        await asyncio.sleep(delay)
+        run = self.followed_run
+        if run is None or run.id != run_id:  # it was dropped in the meantime
+            return
+        if self.is_reading:
+            self._describe(run)
+            await self._open_entry(_entry_of(run), run_id)
+        await self._fetch_curve(run_id)
+
     async def _fetch_curve(self, run: str) -> None:
         try:
             points = await self.context.worker.curve(run, MAX_CURVE_POINTS)
         except SoftPromptError:
+            points = []
+        if self.run != run:
             return
-        if self.run == run:
-            newer = self.series.points  # reported while the curve was being fetched
-            self.series = Series([point for point in points if not newer or point[0] < newer[0][0]])
-            self.series.points += newer
-            self.request_repaint()
+        if self.shown_entry is not None and not _has_own_curve(self.followed_run):
+            if (fetched := Series(points)).restarts:  # an entry stores only the curve of its best restart
+                self.series = fetched
+                self.request_repaint(immediately=True)
+            return
+        newer = self.series.points  # reported while the curve was being fetched
+        self.series = Series([point for point in points if not newer or point[0] < newer[0][0]])
+        self.series.points += newer
+        self.request_repaint()
 
     async def _fetch_readout(self, run: RunSummary) -> None:
         """Fetch the nearest tokens of the run's current soft tokens, and show them."""
@@ -224,7 +265,10 @@ class DetailController:
             nearest = await self.context.worker.nearest_tokens(run.id)
             if self.run == run.id:
                 now = self.followed_run or run
-                readout = Readout(nearest.text, nearest.rows, nearest.as_text, now.best_similarity)
+                readout = Readout(
+                    nearest.text, nearest.rows, nearest.as_text, now.best_similarity,
+                    is_language_model=now.objective == "distill",
+                )  # fmt: skip
                 self._show_readout(run.id, readout, immediately=False)
         except SoftPromptError:
             pass  # training has ended, so the entry's readout will be shown instead
@@ -249,14 +293,15 @@ class DetailController:
             if not of_run:
                 self.title, self.series, self.figures = entry_id, Series(), LossFigures(error=str(error))
                 self.request_repaint(immediately=True)
+            elif self.run == of_run:
+                self.is_reading = False  # nothing replaces the readout of what was shown before
             return
         if self.run == of_run if of_run else self.entry == entry_id:
             self._show(entry)
 
     def _show(self, entry: Entry) -> None:
-        self.shown_entry = entry
-        # Keep the curve of a hard-readout search. Keep the failure of a run too, even if it saved its best so far.
-        if not ((run := self.followed_run) and (run.of_entry or run.state == "failed")):
+        self.shown_entry, self.is_reading = entry, False
+        if not _has_own_curve(self.followed_run):
             self._show_training(entry)
         prompt = entry.prompt
         rows = tuple(
@@ -265,9 +310,11 @@ class DetailController:
         )
         self.facts = (entry.id, entry_facts(entry))
         if rows:
-            self._show_readout(
-                entry.id, Readout(prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity), True
-            )
+            readout = Readout(
+                prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity,
+                is_language_model=prompt.answers is not None, samples=prompt.answers.samples if prompt.answers else (),
+            )  # fmt: skip
+            self._show_readout(entry.id, readout, True)
         else:
             self._clear_readout("Its model is unknown, so there is no readout." if not prompt.model else "")
 
@@ -284,4 +331,19 @@ class DetailController:
         self.figures = LossFigures(
             prompt.steps or None, None, prompt.loss, prompt.similarity, steps_per_second=prompt.steps_per_second,
             composed=prompt.composition.mean if prompt.composition else None, status=status,
+            objective=str(prompt.config.get("objective", "")),
+            kl_share=prompt.answers.kl_share if prompt.answers and prompt.answers.floor > 0 else None,
         )  # fmt: skip
+
+
+def _has_own_curve(run: RunSummary | None) -> bool:
+    """Whether the curve and figures of a followed run stay on the screen when its entry is shown.
+
+    These are searches for a hard readout, and failures, even if the run has saved its best so far.
+    """
+    return run is not None and bool(run.of_entry or run.state == "failed")
+
+
+def _entry_of(run: RunSummary) -> str:
+    """Return the id of the entry that a run searches for or has saved, or ""."""
+    return run.of_entry or (run.entry if run.state in ENDED else "")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from softprompt_tui.rendering.axes import END_CELLS, X_TICK_CELLS, label_ends, round_steps
+
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BEST_MARK = "◆"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille cell, by column and row
@@ -37,12 +39,14 @@ class Curve(NamedTuple):
     Attributes:
         points: step and loss, about as many as there is room for. Losses are positive and finite.
         behind: the curves of restarts, or of token counts.
+        names: what the curves behind are called at their ends. Empty if they are alike.
         last_step: where the step axis ends.
         best: the point to mark, or None.
     """
 
     points: Sequence[Point] = ()
     behind: Sequence[Sequence[Point]] = ()
+    names: Sequence[str] = ()
     last_step: int = 0
     best: Point | None = None
 
@@ -75,17 +79,24 @@ def _draw_plot(curve: Curve, width: int, height: int) -> list[list[Cell]]:
     rows = height - 2 * has_x_axis
     ticks = _ticks(low, high, rows)
     label_width = max(map(len, ticks.values()))
-    canvas = _Canvas(width - label_width - 1, rows, curve.last_step, low, high)
+    end_width = END_CELLS if curve.names and width >= MIN_PLOT_WIDTH + END_CELLS else 0
+    canvas = _Canvas(width - label_width - 1 - end_width, rows, curve.last_step, low, high)
     for points in curve.behind:
         canvas.draw(points, "behind")
     canvas.draw(curve.points, "curve")
     if curve.best is not None:
         canvas.mark(curve.best)
+    named = [(name, points[-1]) for name, points in zip(curve.names, curve.behind, strict=False) if points]
+    names = label_ends((name, canvas.row(end)) for name, end in named) if end_width else {}
+    name_column = max((canvas.column(step) for _, (step, _) in named), default=0) + 2
     lines = []
     for row, cells in enumerate(canvas.cells):
         label = ticks.get(row, "")
-        lines.append([*_text(f"{label:>{label_width}}{'┤' if label else '│'}", "axis"), *cells])
-    return [*lines, *_x_axis(canvas, label_width)] if has_x_axis else lines
+        name = _text(names.get(row, ""), "axis")
+        plot = [*cells, *[BLANK] * end_width]
+        plot[name_column : name_column + len(name)] = name
+        lines.append([*_text(f"{label:>{label_width}}{'┤' if label else '│'}", "axis"), *plot])
+    return [*lines, *_x_axis(canvas, label_width, end_width)] if has_x_axis else lines
 
 
 class _Canvas:
@@ -102,9 +113,18 @@ class _Canvas:
         """Return the column and row of a point, in dots."""
         step, loss = point
         share = (math.log10(loss) - self._low) / self._span
-        x = round(min(step, self.last_step) / self.last_step * (self.width * 2 - 1))
+        x = self._dot_column(step)
         y = round((1 - min(1.0, max(0.0, share))) * (self.height * 4 - 1))
         return x, y
+
+    def _dot_column(self, step: int) -> int:
+        return round(min(step, self.last_step) / self.last_step * (self.width * 2 - 1))
+
+    def column(self, step: int) -> int:
+        return self._dot_column(step) // 2
+
+    def row(self, point: Point) -> int:
+        return self._dot(point)[1] // 4
 
     def draw(self, points: Sequence[Point], tone: str) -> None:
         """Draw a line through the points. A later line hides an earlier one in the cells that both touch."""
@@ -145,19 +165,21 @@ def _ticks(low: float, high: float, rows: int) -> dict[int, str]:
     return ticks
 
 
-def _x_axis(canvas: _Canvas, label_width: int) -> list[list[Cell]]:
+def _x_axis(canvas: _Canvas, label_width: int, end_width: int) -> list[list[Cell]]:
     """Return the step axis and its labels, cut to the width of the canvas."""
-    count = 4 if canvas.width >= 48 else 2
     axis, labels = list("─" * canvas.width), [" "] * canvas.width
-    for i in range(count + 1):
-        column = round(i / count * (canvas.width - 1))
-        text = f"{round(i / count * canvas.last_step)}"
+    for step in round_steps(0, canvas.last_step, canvas.width // X_TICK_CELLS):
+        column = canvas.column(step)
+        text = f"{step}"
         start = min(max(0, column - len(text) // 2), canvas.width - len(text))
         axis[column] = "┬"
         if start >= 0 and not "".join(labels[max(0, start - 1) : start + len(text)]).strip():
             labels[start : start + len(text)] = text
-    padding = " " * label_width
-    return [_text(f"{padding}└{''.join(axis)}", "axis"), _text(f"{padding} {''.join(labels)}", "axis")]
+    before, after = " " * label_width, " " * end_width
+    return [
+        _text(f"{before}└{''.join(axis)}{after}", "axis"),
+        _text(f"{before} {''.join(labels)}{after}", "axis"),
+    ]
 
 
 def _round_down(value: float) -> float:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from softprompt.worker.summary import RunSummary
+from softprompt_tui.rendering.answers import WORDS_NOTE, describe_answers
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import (
@@ -68,10 +69,15 @@ def entry_facts(entry: Entry) -> Facts:
     norms = ((prompt.vectors**2).sum(axis=1) ** 0.5).tolist()
     composed = prompt.composition
     typed = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
+    typed = WORDS_NOTE if prompt.answers else f"typed as text {typed}"
     rows = (
         ("model", prompt.model or UNKNOWN),
         ("soft tokens", f"{prompt.tokens}, norms {' '.join(f'{norm:.2f}' for norm in norms)}"),
-        ("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity)),
+        *(
+            describe_answers(prompt.answers)
+            if prompt.answers
+            else [("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))]
+        ),
         (
             "composed",
             f"mean {format_number(composed.mean)}, worst {format_number(composed.worst)}, "
@@ -80,7 +86,7 @@ def entry_facts(entry: Entry) -> Facts:
             else "",
         ),
         *describe_hidden_states(prompt),
-        ("readout", f"{prompt.readout_text}; typed as text {typed}" if prompt.readout else ""),
+        ("readout", f"{prompt.readout_text}; {typed}" if prompt.readout else ""),
         ("hard readout", _describe_hard_readout(prompt.hard) if prompt.hard else ""),
         (
             "trained",

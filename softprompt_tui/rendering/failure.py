@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,18 @@ LOADING_ERRORS = ("ModelUnavailable", "ModelRefused", "UnknownModel", "DeviceErr
 STORAGE_ERRORS = ("LibraryError", "HomeError", "EntryRefused", "EntryDamaged")
 SETTINGS_ERRORS = ("PromptError", "PromptTooLong", "ConfigError", "TemplateError")
 LOCAL_PREFIX, MINI = "local-dir:", "mini"
-MIN_TITLE_PROMPT = 12  # characters of the prompt in a narrow title line
+MIN_TITLE_PROMPT = 12  # characters of the prompt in a title line; one with less room has no prompt
+# of errors whose first words may be long
+BRIEF_REASONS = {
+    "ModelUnavailable": "model not available",
+    "ModelRefused": "model refused",
+    "UnknownModel": "unknown model",
+    "DeviceError": "device not usable",
+    "PromptTooLong": "prompt too long",
+    "EntryNotFound": "soft prompt deleted",
+}
+MAX_BRIEF_LENGTH = 40  # characters
+_END_OF_CLAUSE = re.compile(r"[:;.] | \(|\.$")
 
 Advice = tuple[str, str]  # a key of the loss pane or of the main screen, and what it does
 
@@ -54,10 +66,17 @@ def describe_failure(run: RunSummary, has_other_variables: bool = False) -> Fail
     return Failure(run.id, _headline(run), reason, more, _advice(run), _time_of_day(run.ended), note)
 
 
-def failure_title(run: RunSummary, width: int) -> str:
-    """Return the failed run for a title line of this width: its id, the start of its prompt, and the reason."""
-    name = shorten(run.display_name, max(MIN_TITLE_PROMPT, width // 3 - 8))
-    return " · ".join(filter(None, (f"failed {run.id[:6]}", name, run.error)))
+def brief_reason(run: RunSummary) -> str:
+    """Return why a run failed in a few words, for where the loss pane says the rest."""
+    return BRIEF_REASONS.get(run.error_kind) or shorten(_END_OF_CLAUSE.split(run.error)[0], MAX_BRIEF_LENGTH)
+
+
+def failure_title(run: RunSummary, room: int) -> str:
+    """Return the failed run for a title line with so many cells: its id, the start of its prompt, a brief reason."""
+    state, reason = f"failed {run.id[:6]}", brief_reason(run)
+    room -= len(f"{state} ·  · {reason}")
+    name = shorten(run.display_name, room) if room >= MIN_TITLE_PROMPT else ""
+    return " · ".join(filter(None, (state, name, reason)))
 
 
 def render_failure(failure: Failure, has_focus: bool, is_compact: bool) -> RenderableType:

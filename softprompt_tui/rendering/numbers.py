@@ -22,8 +22,8 @@ def format_bytes(size: float) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Return a rate with as many digits as make a slow one readable: 230, 4.2, 0.35."""
-    return f"{per_second:.0f}" if per_second >= 9.5 else f"{per_second:.2g}"
+    """Return a rate, with two digits if it is slow: 230, 3, 1.4, 0.35."""
+    return f"{per_second:.0f}" if per_second >= 2.95 else f"{per_second:.2g}"
 
 
 def format_age(since: object, now: datetime) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.prompts.downsample import downsample
+from softprompt_tui.rendering.axes import END_CELLS, X_TICK_CELLS, label_ends, round_steps
 
 if TYPE_CHECKING:
     from textual.theme import Theme
 
 PLOT_HEIGHT, MAX_PLOT_WIDTH = 14, 100
+Y_LABEL_CELLS, FRAME_LINES = 8, 4  # left of the plot; above and below it: title, frame and steps
 Point = tuple[int, float]  # step, loss
 Color = str | tuple[int, int, int]  # a name that plotext knows, or red, green and blue
 
@@ -34,8 +36,9 @@ def render(
     title: str = "loss",
     behind: Sequence[Sequence[Point]] = (),
     palette: Palette = TERMINAL_PALETTE,
+    behind_labels: Sequence[str] = (),
 ) -> str:
-    """Plot `curves` in color on a log axis, in front of the `behind` curves.
+    """Plot `curves` in color on a log axis, in front of the `behind` curves, which may have labels at their ends.
 
     Losses that are not positive and finite are skipped. Returns "" if there are fewer than two points.
     """
@@ -61,9 +64,34 @@ def render(
             label=labels[i] if labels and i >= 0 else None,
         )
     set_log_ticks([loss for _, loss in points])
-    last = max(step for step, _ in points)
-    plotext.xticks([round(last * i / 4) for i in range(5)])
+    steps = [step for step, _ in points]
+    first, last = min(steps), max(steps)
+    plotext.xticks(round_steps(0 if first <= 1 else first, last, width // X_TICK_CELLS))
+    if behind and behind_labels:
+        named = list(zip(behind_labels, shown[: len(behind)], strict=False))
+        _label_ends(named, [loss for _, loss in points], (first, last), width, height)
     return str(plotext.build())
+
+
+def _label_ends(
+    curves: Sequence[tuple[str, Sequence[Point]]],
+    losses: Sequence[float],
+    steps: tuple[int, int],
+    width: int,
+    height: int,
+) -> None:
+    """Write the names of curves at their ends, in room that this adds at the right edge of the plot."""
+    import plotext
+
+    (first, last), rows = steps, max(2, height - FRAME_LINES)
+    low, high = math.log10(min(losses)), math.log10(max(losses))
+    line = (high - low or 1.0) / (rows - 1)  # one terminal line, in axis units
+    end = {name: round((high - math.log10(points[-1][1])) / line) for name, points in curves if points}
+    cell = (last - first or 1) / max(1, width - Y_LABEL_CELLS - END_CELLS)
+    plotext.xlim(0 if first <= 1 else first, last + END_CELLS * cell)
+    plotext.ylim(low, high)
+    for row, label in label_ends(end.items()).items():
+        plotext.text(label, last + 2 * cell, high - row * line, alignment="left", color="default")
 
 
 def plot_palette(theme: Theme) -> Palette:

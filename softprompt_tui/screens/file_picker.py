@@ -106,7 +106,7 @@ class FilePickerScreen(ModalScreen[FileSelection | None]):
     def action_open(self) -> None:
         """Go into the folder under the cursor, pick the file, or follow the typed path."""
         if self.focused is self.query_one(DirectoryList):
-            self.query_one(DirectoryList).action_choose()
+            self.query_one(DirectoryList).choose()
         else:
             self._go(self.query_one("#path", Input).value)
 

@@ -103,11 +103,14 @@ PANE_HELP: dict[str, tuple[str, Keys]] = {
         ),
     ),
     "runs": (
-        "Training runs (train), token sweeps (sweep) and searches for hard readouts (hard). The worker runs them in "
-        "order and can continue after you quit. A queued run shows its place in the queue; the line below the table "
-        "says what it is waiting for.",
+        "Training runs (train), token sweeps (sweep) and searches for hard readouts (hard). Loss and readout show the "
+        "run under the cursor. The worker runs them in order and can continue after you quit. A queued run shows its "
+        "place in the queue; the line below the table says what it is waiting for.",
         (
-            ("enter", "show its curve and readout; for a sweep, the table to choose from"),
+            (
+                "enter",
+                "show it in loss and readout; for a sweep, open the table to choose from",
+            ),
             ("s", "stop it and save the best so far"),
             ("p", "pause or resume it"),
             ("K J", "move it up or down in the queue"),

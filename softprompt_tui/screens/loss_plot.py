@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -28,9 +29,17 @@ class PlotScreen(ModalScreen[None]):
         Binding("f1", "app.explain('plot')", "Help", key_display="F1"),
     ]
 
-    def __init__(self, title: str, series: Series, curve_noun: str = "restarts", measure: str = "loss") -> None:
+    def __init__(
+        self,
+        title: str,
+        series: Series,
+        curve_noun: str = "restarts",
+        measure: str = "loss",
+        curve_labels: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.caption, self.series, self.curve_noun, self.measure = title, series, curve_noun, measure
+        self.curve_labels = curve_labels
         self.zoom_level, self.shows_similarity = 0, False
 
     def compose(self) -> ComposeResult:
@@ -44,14 +53,16 @@ class PlotScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
-    def follow(self, title: str, series: Series, curve_noun: str, measure: str) -> None:
+    def follow(self, title: str, series: Series, curve_noun: str, measure: str, curve_labels: Sequence[str]) -> None:
         """Show a different series.
 
         Args:
             curve_noun: a plural noun for the curves behind the main one, such as "restarts".
             measure: the quantity that the curve shows, such as "loss".
+            curve_labels: name the curves behind the main one, unless these are alike.
         """
         self.caption, self.series, self.curve_noun, self.measure = title, series, curve_noun, measure
+        self.curve_labels = curve_labels
         self.draw()
 
     def draw(self) -> None:
@@ -75,7 +86,9 @@ class PlotScreen(ModalScreen[None]):
         palette = plot_palette(self.app.current_theme)
         text = ""
         if width > 20 and height > 4:
-            text = render([curve], width, height, title=measure, behind=others, palette=palette)
+            text = render(
+                [curve], width, height, title=measure, behind=others, palette=palette, behind_labels=self.curve_labels
+            )
         plot.update(Text.from_ansi(text) if text else "The plot needs two points.")
         part = "all steps" if zoom == 1 else f"the last {'half' if zoom == 2 else f'1/{zoom}'}"
         restarts = f" of {len(others)} {self.curve_noun}" if others else ""

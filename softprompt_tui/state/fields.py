@@ -11,6 +11,11 @@ from softprompt_tui.state.settings import DEFAULT_MODEL, Settings
 # as in softprompt.config, which takes 7 ms to import
 MAX_STEPS, MAX_RESTARTS, MAX_HARD_TOKENS, MAX_SWEPT_COUNTS, DEFAULT_RATE = 100_000, 256, 64, 64, 1.0
 _TYPED = Settings().train  # the defaults of the prompt pane
+# the defaults of a text encoder and of a language model, where they differ
+KIND_DEFAULTS = {
+    "text": {"tokens": _TYPED["tokens"], "steps": _TYPED["steps"]},
+    "causal": {"tokens": "16", "steps": "160"},
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ PROMPT_FIELDS = {
         example="a photo of {} | {} at night",
     ),
     "device": Field("device", "where to train", "auto, cpu, cuda, cuda:1 or mps", _TYPED["device"]),
-    "model": Field("model", "what the prompt is for", "a name (^o lists), hf:OWNER/NAME or a folder", DEFAULT_MODEL),
+    "model": Field("model", "the model", "a name (^o), hf:OWNER/NAME or a folder", DEFAULT_MODEL),
 }
 
 MORE_FIELDS = {

@@ -15,8 +15,6 @@ from softprompt.system.devices import DeviceFacts
 from softprompt_tui.messages import DevicesRequested
 from softprompt_tui.rendering.devices import describe_device
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.state.fields import PROMPT_FIELDS
-from softprompt_tui.widgets.field_help import explain_field
 from softprompt_tui.widgets.line_input import LineInput
 
 AUTO = "auto"
@@ -51,7 +49,7 @@ class DeviceField(Vertical):
         self.line = DeviceInput(value)
         self._devices: Sequence[DeviceFacts] = ()
         self._trouble = ""
-        self._list = Static(_explained(Text(ASKING)), id="devices", markup=False)
+        self._list = Static(ASKING, id="devices", markup=False)
         self._list.display = False
 
     def compose(self) -> ComposeResult:
@@ -92,8 +90,4 @@ class DeviceField(Vertical):
             mark, style = ("▸ ", "bold") if name == chosen else ("  ", "")
             text.append("\n" if text else "").append(f"{mark}{sanitize(name):<{width}}  ", style)
             text.append(sanitize(words), style or "dim")
-        self._list.update(_explained(text))
-
-
-def _explained(devices: Text) -> Text:
-    return Text("\n").join([explain_field(PROMPT_FIELDS["device"], ""), devices])
+        self._list.update(text)

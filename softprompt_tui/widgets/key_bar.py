@@ -5,6 +5,7 @@ Textual's Footer creates one widget per key at every focus change; this bar draw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from rich.text import Text
@@ -25,20 +26,27 @@ class ShownKey(NamedTuple):
     tooltip: str
 
 
-FOLLOWS = {"ctrl+x": "ctrl+t"}  # text fields bind ctrl+x themselves, which would put it first
-WAYS_OUT = ("escape", "ctrl+q")  # always shown
-IF_ROOM = ("question_mark",)  # shown last, and only beside all other keys
+FIRST = ("ctrl+t", "ctrl+x", "enter")  # what is needed most comes first, on every screen
+LAST = ("question_mark", "f1", "escape", "ctrl+q")  # help and the way out are at the right end, on every screen
+IF_ROOM = "question_mark"  # shown only beside all other keys
 
 
-def _after_others(keys: list[ShownKey]) -> list[ShownKey]:
-    """Return the keys with those of FOLLOWS right after the key that they follow, and those of IF_ROOM at the end."""
-    keys = sorted(keys, key=lambda shown: shown.key in IF_ROOM)
-    for key, before in FOLLOWS.items():
-        moved = [shown for shown in keys if shown.key == key]
-        rest = [shown for shown in keys if shown.key != key]
-        if moved and (place := next((i for i, shown in enumerate(rest) if shown.key == before), None)) is not None:
-            keys = [*rest[: place + 1], *moved, *rest[place + 1 :]]
-    return keys
+def in_order(keys: Iterable[ShownKey]) -> list[ShownKey]:
+    """Return the keys of FIRST, then those of the focused pane in their order, then those of LAST."""
+    places = {key: place for place, key in enumerate((*FIRST, "", *LAST))}
+    return sorted(keys, key=lambda shown: places.get(shown.key, len(FIRST)))
+
+
+class Place(NamedTuple):
+    """A key in the bar and its column."""
+
+    column: int
+    text: Text
+    key: ShownKey
+
+    @property
+    def end(self) -> int:
+        return self.column + self.text.cell_len
 
 
 class KeyBar(Widget):
@@ -89,38 +97,42 @@ class KeyBar(Widget):
             self.refresh(layout=self.is_in_dialog)
 
     def _in_order(self, keys: list[ShownKey]) -> list[ShownKey]:
-        return _after_others(keys)
+        return in_order(keys)
 
     def render(self) -> Text:
         line = Text(end="")
-        right = Text("▏", self.get_component_rich_style("key-bar--edge"))
-        if self.palette is not None and self._has_room:
-            right.append_text(self._render_key(self.palette, compact=True))
-        for key in self._fitting_keys(right.cell_len):
-            line.append_text(self._render_key(key))
-        if self.palette is not None and self._has_room and line.cell_len + right.cell_len <= self.size.width:
-            line.pad_right(self.size.width - right.cell_len - line.cell_len)
-            line.append_text(right)
+        for column, text, _ in self._places():
+            line.pad_right(column - line.cell_len)
+            line.append_text(text)
         return line
 
-    def _fitting_keys(self, palette_width: int) -> list[ShownKey]:
-        """Return the keys that fit, in their order. The way out always does."""
-        way_out = next((key for key in self.shown if key.key.partition(",")[0] in WAYS_OUT), None)
-        reserved = self._render_key(way_out).cell_len if way_out else 0
-        fitting, used, is_full = list[ShownKey](), 0, False
-        for key in self.shown:
-            if key == way_out:
-                reserved = 0
-            elif is_full:
-                continue
-            text = self._render_key(key)
-            room = self.size.width - reserved - (palette_width if key.key in IF_ROOM and self.palette else 0)
-            if used + len(text.plain.rstrip()) > room:  # never show part of a key
-                is_full = True
-                continue
-            fitting.append(key)
-            used += text.cell_len
-        return fitting
+    def _places(self) -> list[Place]:
+        """Return the keys that fit: help and the way out at the right end, the others from the left end on.
+
+        The palette, and then the words, get a place only if there is room for all other keys.
+        """
+        left = [Place(0, self._render_key(key), key) for key in self.shown if key.key not in LAST]
+        right = [Place(0, self._render_key(key), key) for key in self.shown if key.key in LAST]
+        words = [place for place in right if place.key.key == IF_ROOM]
+        right = [place for place in right if place not in words]
+        if self.palette is not None and self._has_room:
+            edge = Text("▏", self.get_component_rich_style("key-bar--edge"))
+            palette = Place(0, edge.append_text(self._render_key(self.palette, compact=True)), self.palette)
+            right += [palette] * (_width([*left, *right, palette]) <= self.size.width)
+        room = self.size.width + self.compact  # compact: without the last space
+        if _width([*words, *left, *right]) <= room:
+            right = [*words, *right]
+        start = max(0, room - _width(right))
+        places, column = list[Place](), 0
+        for place in left:
+            if column + len(place.text.plain.rstrip()) > start:  # never show part of a key
+                break
+            places.append(place._replace(column=column))
+            column = places[-1].end
+        for place in right:
+            places.append(place._replace(column=start))
+            start = places[-1].end
+        return places
 
     @property
     def _has_room(self) -> bool:
@@ -140,16 +152,7 @@ class KeyBar(Widget):
 
     def _find_key(self, x: int, y: int) -> ShownKey | None:  # noqa: ARG002  # a dialog has several lines
         """Return the key at column `x` and line `y`."""
-        if self.palette is not None and self._has_room:
-            palette_start = self.size.width - self._render_key(self.palette, compact=True).cell_len
-            if x >= palette_start:
-                return self.palette
-        end, palette_width = 0, self._render_key(self.palette, compact=True).cell_len + 1 if self.palette else 0
-        for key in self._fitting_keys(palette_width if self._has_room else 1):
-            end += self._render_key(key).cell_len
-            if x < end:
-                return key
-        return None
+        return next((place.key for place in self._places() if place.column <= x < place.end), None)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         pressed = self._find_key(event.x, event.y)
@@ -166,6 +169,10 @@ class KeyBar(Widget):
 
     def on_leave(self) -> None:
         self.hovered = None
+
+
+def _width(places: Iterable[Place]) -> int:
+    return sum(place.text.cell_len for place in places)
 
 
 class DialogKeys(KeyBar):
@@ -186,7 +193,7 @@ class DialogKeys(KeyBar):
     def _in_order(self, keys: list[ShownKey]) -> list[ShownKey]:
         """Return the keys in the order in which the dialog binds them, after those of the focused widget."""
         own = list(self.screen._bindings.key_to_bindings)
-        return sorted(keys, key=lambda shown: own.index(shown.key) if shown.key in own else -1)
+        return in_order(sorted(keys, key=lambda shown: own.index(shown.key) if shown.key in own else -1))
 
     def _lines(self, width: int) -> list[list[ShownKey]]:
         lines: list[list[ShownKey]] = [[]]

@@ -23,8 +23,9 @@ from softprompt_tui.rendering.sanitize import sanitize
 PAGE_ROWS = 100
 MAX_CACHED_PAGES = 20
 AGE_SECONDS = 10.0  # between updates of the ages in a table
-TWO_LINES_FROM_HEIGHT = 9  # lines; in a lower table, a second line would leave too few rows
+LINES_FROM_HEIGHT = 9  # lines; in a lower table, rows of several lines would leave too few rows
 SHOWN_MARK, CHOSEN_MARK = "▸", "●"
+VERBS = OPEN, SHOW, RESTORE = "Open", "Show", "Restore"  # what enter does with a row
 
 
 class Row(NamedTuple):
@@ -33,13 +34,13 @@ class Row(NamedTuple):
     Attributes:
         key: identifies the row.
         cells: one text per column.
-        details: one text per column of the row's second line, where the table has room for one.
+        details: the row's further lines, where the table has room for them, with one text per column of each.
         is_dim: whether the row is of no use at present.
     """
 
     key: str
     cells: Sequence[str]
-    details: Sequence[str] = ()
+    details: Sequence[Sequence[str]] = ()
     is_dim: bool = False
 
 
@@ -65,10 +66,14 @@ class Column:
 
 
 class Table(ScrollView, can_focus=True):
-    """Rows of text under headings, with a cursor and marks. Rows have a second line if there are `details` and
-    room.
+    """Rows of text under headings, with a cursor and marks. Rows have further lines if there are `details` and room.
 
     Posts PageRequested for missing rows, and Moved or Chosen when the user moves the cursor or chooses a row.
+
+    Args:
+        details: the columns of each further line of a row.
+        lines: how many lines a row has even if some rows are then out of sight.
+        verb: returns what enter does with the row under the cursor: one of VERBS, or "" for nothing.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -78,7 +83,7 @@ class Table(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("home,g", "end(-1)", "First", show=False),
         Binding("end,G", "end(1)", "Last", show=False),
-        Binding("enter", "choose", "Open"),
+        *(Binding("enter", f"choose('{verb}')", verb) for verb in VERBS),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "table--heading", "table--cursor", "table--mark", "table--waiting",
@@ -126,10 +131,16 @@ class Table(ScrollView, can_focus=True):
         """The user chose a row with enter or a double click."""
 
     def __init__(
-        self, columns: Sequence[Column], empty: str = "", id: str | None = None, details: Sequence[Column] = ()
+        self,
+        columns: Sequence[Column],
+        empty: str = "",
+        id: str | None = None,
+        details: Sequence[Sequence[Column]] = (),
+        lines: int = 1,
+        verb: Callable[[], str] = lambda: OPEN,
     ) -> None:
         super().__init__(id=id)
-        self.details = details
+        self.details, self.lines, self.verb = details, lines, verb
         self.columns = columns
         self.empty = empty
         self.total = 0
@@ -146,7 +157,11 @@ class Table(ScrollView, can_focus=True):
 
     @property
     def row_height(self) -> int:
-        return 2 if self.details and self.size.height >= TWO_LINES_FROM_HEIGHT else 1
+        """The lines of a row: as many as leave no row out of sight, but at least `lines`."""
+        if self.size.height < LINES_FROM_HEIGHT or not self.details:
+            return 1
+        fitting = (self.size.height - 1) // max(1, self.total)
+        return max(self.lines, min(1 + len(self.details), fitting))
 
     def _refresh_row(self, row: int) -> None:
         height = self.row_height
@@ -270,7 +285,7 @@ class Table(ScrollView, can_focus=True):
         if line:
             if row != self.cursor:
                 style += self.get_component_rich_style("table--detail")
-            return self._strip(self.details, details, style, "  ")
+            return self._strip(self.details[line - 1], details[line - 1], style, "  ")
         if is_dim and row != self.cursor:
             style += self.get_component_rich_style("table--detail")
         has_tones = row != self.cursor and key not in self.marked
@@ -334,10 +349,14 @@ class Table(ScrollView, can_focus=True):
         if self.cursor == before:  # the panes may show something else
             self.post_message(self.Moved(self, before))
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        return action != "choose" or bool(self.total)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Enable enter with the name of what it does."""
+        return action != "choose" or (bool(self.total) and parameters == (self.verb(),))
 
-    def action_choose(self) -> None:
+    def action_choose(self, verb: str) -> None:  # noqa: ARG002
+        self.choose()
+
+    def choose(self) -> None:
         if self.total:
             self.post_message(self.Chosen(self, self.cursor))
 
@@ -346,7 +365,7 @@ class Table(ScrollView, can_focus=True):
         if event.y > 0 and 0 <= row < self.total:
             self.cursor = row
             if event.chain > 1:
-                self.action_choose()
+                self.choose()
 
     def on_resize(self) -> None:
         self._fit_virtual_size()

@@ -17,7 +17,7 @@ from softprompt.library import EntryPage, EntrySummary, Library
 from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
-from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.lazy_table import AGE_SECONDS, OPEN, PAGE_ROWS, RESTORE, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
 from softprompt_tui.widgets.pane import title_with_keys
 
@@ -48,9 +48,12 @@ COLUMNS = (
     Column("age", 6, right=True),
 )
 DETAILS = (
-    Column("prompt", 0),
-    Column("tags", 14, right=True, from_width=50),
-    Column("model", 20, right=True, from_width=72, cut_middle=True),
+    (
+        Column("prompt", 0),
+        Column("tags", 14, right=True, from_width=50),
+        Column("model", 20, right=True, from_width=72, cut_middle=True),
+    ),
+    (Column("readout", 0),),
 )
 ACTIONS = {
     "r": (OnEntry.RENAME, "Rename"),
@@ -85,7 +88,7 @@ class LibraryPane(Vertical):
         Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
         Binding("T", "trash", "Trash", show=False),
-        Binding("R", f"act('{OnEntry.RESTORE}')", "Restore"),
+        Binding("R", f"act('{OnEntry.RESTORE}')", "Restore", show=False),  # as enter does, which is shown
         *(
             Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
             for key, (action, label) in ACTIONS.items()
@@ -108,7 +111,7 @@ class LibraryPane(Vertical):
         search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search")
         search.display = False
         yield search
-        yield Table(COLUMNS, EMPTY, id="entries", details=DETAILS)
+        yield Table(COLUMNS, EMPTY, "entries", DETAILS, lines=2, verb=lambda: RESTORE if self.shows_trash else OPEN)
 
     def on_mount(self) -> None:
         self.reload()
@@ -230,9 +233,12 @@ class LibraryPane(Vertical):
                     format_age(entry.trashed or entry.created, now),
                 ),
                 (
-                    entry.hard_prompt or entry.readout_text,
-                    " ".join(f"#{tag}" for tag in entry.tags),
-                    entry.model or UNKNOWN,
+                    (
+                        entry.hard_prompt or entry.readout_text,
+                        " ".join(f"#{tag}" for tag in entry.tags),
+                        entry.model or UNKNOWN,
+                    ),
+                    (f"words: {entry.readout_text}" if entry.readout_text else "",),
                 ),
             )
             for entry in entries

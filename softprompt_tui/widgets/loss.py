@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.style import Style
@@ -13,9 +14,11 @@ from textual.widgets import Static
 
 from softprompt.prompts.downsample import downsample
 from softprompt_tui.messages import OnRun, RunAction
+from softprompt_tui.rendering.axes import thin_out
 from softprompt_tui.rendering.curve import Curve, Point, axis_end, is_plottable
 from softprompt_tui.rendering.failure import Failure, render_failure
-from softprompt_tui.rendering.numbers import format_duration, format_number
+from softprompt_tui.rendering.measures import measure_names
+from softprompt_tui.rendering.numbers import format_duration, format_number, format_rate
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.curve import LossCurve
@@ -54,6 +57,8 @@ class LossFigures(NamedTuple):
     status: str = ""
     error: str = ""
     failure: Failure | None = None  # of a run; shown instead of the curve and the figures
+    objective: str = ""  # which figures `loss` and `similarity` are
+    kl_share: float | None = None  # of the floor's KL, of a language model
 
 
 class Styles(NamedTuple):
@@ -86,6 +91,7 @@ class LossPane(Vertical, can_focus=True):
         super().__init__(id="loss-pane", classes="pane")
         self.border_title = TITLE
         self._series, self._figures, self._title = Series(), LossFigures(), ""
+        self._curve_labels: Sequence[str] = ()
         self._curve = Curve()
         self._titled = ""
         self._lines = -1
@@ -133,9 +139,10 @@ class LossPane(Vertical, can_focus=True):
     def action_scroll_failure(self, direction: int) -> None:
         self.query_one("#failure").scroll_relative(y=direction, animate=False)
 
-    def show(self, title: str, series: Series, figures: LossFigures) -> None:
+    def show(self, title: str, series: Series, figures: LossFigures, curve_labels: Sequence[str] = ()) -> None:
+        """Show a curve and its figures. `curve_labels` name the individual curves, unless these are alike."""
         self._show_failure(figures.failure)
-        self._series, self._figures, self._title = series, figures, title
+        self._series, self._figures, self._title, self._curve_labels = series, figures, title, curve_labels
         before, self._curve = self._curve, self._make_curve()
         if before.is_flat != self._curve.is_flat:
             self.refresh_bindings()  # whether there is a plot
@@ -184,8 +191,10 @@ class LossPane(Vertical, can_focus=True):
         # before the restarts are taken apart: 256 of them with 4,000 points took 1.8 s for every frame
         shown = Series(downsample(points, max(MIN_POINTS, 2 * self.size.width)))
         restarts = shown.restarts
-        behind = [[point for point in curve if is_plottable(*point)] for curve in restarts[:: _stride(len(restarts))]]
-        return Curve([point[:2] for point in shown.points], behind, last, best[:2] if best else None)
+        drawn = thin_out(restarts, MAX_BEHIND)
+        behind = [[point for point in restarts[i] if is_plottable(*point)] for i in drawn]
+        names = [self._curve_labels[i] for i in drawn if i < len(self._curve_labels)]
+        return Curve([point[:2] for point in shown.points], behind, names, last, best[:2] if best else None)
 
     def _draw(self) -> None:
         widget = self.query_one(LossCurve)
@@ -213,11 +222,6 @@ class LossPane(Vertical, can_focus=True):
         static.update(PLACEHOLDER)
 
 
-def _stride(count: int) -> int:
-    """Return the distance between the restarts to draw, so that they are at most MAX_BEHIND."""
-    return max(1, -(-count // MAX_BEHIND))
-
-
 def _render_compactly(figures: LossFigures, width: int, styles: Styles) -> Text:
     """Render as many figures as fit into one line, the most important first, and the messages."""
     text = Text(_fit_parts(_important_figures(figures, width), width))
@@ -230,7 +234,8 @@ def _important_figures(figures: LossFigures, width: int) -> list[str]:
     parts = []
     if similarity is not None:
         is_best = figures.best_similarity is not None and not figures.is_search
-        label = "best " if is_best else "similarity " if width >= LABELED_WIDTH else ""
+        name = measure_names(figures.objective)[1]
+        label = "best " if is_best else f"{name} " if width >= LABELED_WIDTH else ""
         parts.append(f"{label}{format_number(similarity)}")
     if figures.step is not None:
         parts.append(f"{figures.step}/{figures.steps}" if figures.steps else f"{figures.step} steps")
@@ -238,8 +243,10 @@ def _important_figures(figures: LossFigures, width: int) -> list[str]:
         parts.append(f"{format_duration(left)} left")
     if figures.composed is not None:
         parts.append(f"composed {format_number(figures.composed)}")
+    if figures.kl_share is not None:
+        parts.append(f"{format_number(figures.kl_share)} of the floor")
     if figures.steps_per_second:
-        parts.append(f"{figures.steps_per_second:.0f}/s")
+        parts.append(f"{format_rate(figures.steps_per_second)}/s")
     return parts
 
 
@@ -269,19 +276,21 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         text.append(f"{label} ", "dim").append(f"{figures.step} of {figures.steps} ")
         text.append("━" * filled, styles.bar).append("━" * (BAR_WIDTH - filled), styles.rest)
         if figures.steps_per_second:
-            text.append(f" {figures.steps_per_second:.0f}/s")
+            text.append(f" {format_rate(figures.steps_per_second)}/s")
         if (left := _seconds_left(figures)) is not None:
             text.append(f"  {format_duration(left)} left")
         text.append("\n")
+    loss, similarity = measure_names(figures.objective)
     cells = [
         (label, format_number(number))
         for label, number in (
-            ("similarity", figures.similarity),
+            (similarity, figures.similarity),
             ("best", figures.best_similarity),
-            ("loss", figures.loss),
+            (loss, figures.loss),
             ("composed", figures.composed),
+            ("of the floor", figures.kl_share),
         )
-        if number is not None and not (figures.is_search and label in ("best", "loss"))
+        if number is not None and not (figures.is_search and label in ("best", loss))
     ]
     if best is not None and not figures.is_search:
         cells = [(label, f"{value} at step {best[0]}" if label == "best" else value) for label, value in cells]
@@ -289,7 +298,7 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         if figures.step is not None:
             cells.append(("steps", f"{figures.step}"))
         if figures.steps_per_second:
-            cells.append(("speed", f"{figures.steps_per_second:.0f}/s"))
+            cells.append(("speed", f"{format_rate(figures.steps_per_second)}/s"))
     used = 0
     for label, value in cells:
         part = f"{label} {value}"
@@ -299,7 +308,7 @@ def _render_figures(figures: LossFigures, best: Point | None, width: int, styles
         elif used:
             text.append("  ")
             used += 2
-        text.append(f"{label} ", "dim").append(value, "bold" if label in ("similarity", "best") else "")
+        text.append(f"{label} ", "dim").append(value, "bold" if label in (similarity, "best") else "")
         used += len(part)
     messages = _messages(figures, styles)
     return text.append("\n" * bool(messages and text.plain)).append_text(messages)

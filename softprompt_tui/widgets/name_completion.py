@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 
+from rich.cells import cell_len
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntrySummary, Library
+from softprompt_tui.rendering.cells import fit_cell
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.line_input import COMPACT, LineInput
 
 MAX_CANDIDATES = 6
+MIN_LINES = 3  # of the list, however little room the pane has below the line
+NAME_SHARE = 0.6  # of a line of the list, if the prompt needs the rest
 MAX_SUGGESTED = 30  # some may have names that cannot be shown
 _OPEN_NAME = re.compile(r"(?<!\\)\[(?:[^\[\]]*\+ *)?([^\[\]:*+]*)$")  # the name being typed, including inside a mix
 _OPEN_BRACKET = re.compile(r"(?<!\\)\[[^\[\]]*$")
@@ -47,10 +52,11 @@ class CompositionInput(LineInput):
                     self.dropdown.action_select()
 
 
-def _option_label(entry: EntrySummary) -> str:
-    model = "" if entry.model else ", model unknown"
+def _option_label(entry: EntrySummary, name_width: int) -> str:
+    """Return the name in columns of this width, the number of soft tokens, and the start of the prompt."""
+    model = "" if entry.model else "model unknown  "
     prompt = sanitize(entry.hard_prompt[:MAX_PROMPT_LENGTH])
-    return f"{entry.name}   {entry.tokens} soft token{'s' * (entry.tokens != 1)}{model}   {prompt}"
+    return f"{fit_cell(entry.name, name_width, cut_middle=True)} {entry.tokens or '-':>2}  {model}{prompt}"
 
 
 class NameCompletion(Vertical):
@@ -95,14 +101,28 @@ class NameCompletion(Vertical):
         index = self._names.highlighted
         # a candidate other than the first was highlighted by the user, so keep it highlighted
         highlighted = self._names.get_option_at_index(index).id if index else None
-        self._names.clear_options()
-        self._names.add_options(Option(_option_label(entry), entry.id) for entry in candidates)
         names = [entry.name for entry in candidates]
+        width = self._fit_into_pane()
+        name_width = min(max(map(cell_len, names), default=0), round(NAME_SHARE * width))
+        self._names.clear_options()
+        self._names.add_options(Option(_option_label(entry, name_width), entry.id) for entry in candidates)
         # several entries may share a name
         self._insertions = {entry.id: entry.name if names.count(entry.name) == 1 else entry.id for entry in candidates}
         positions = {entry.id: i for i, entry in enumerate(candidates)}
         self._names.highlighted = positions.get(highlighted or "", 0) if candidates else None
         self._names.display = bool(candidates)
+
+    def _fit_into_pane(self) -> int:
+        """Give the list the width of the pane and at most the lines below the input. Return the width of a line.
+
+        The list covers only what belongs to the composition, which is not finished yet.
+        """
+        pane = next(node for node in self.ancestors if isinstance(node, Widget) and node.has_class("pane"))
+        area = pane.content_region
+        styles = self._names.styles
+        styles.width, styles.offset = area.width, (area.x - self.region.x, 0)
+        styles.max_height = max(MIN_LINES, area.bottom - self.line.region.bottom)
+        return area.width - 2  # its padding
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

@@ -18,7 +18,9 @@ from textual.widgets import Input, Label, TextArea
 
 from softprompt_tui.messages import PromptChanged
 from softprompt_tui.rendering.sanitize import strip_control_chars
+from softprompt_tui.state.fields import KIND_DEFAULTS
 from softprompt_tui.state.fields import PROMPT_FIELDS as FIELDS
+from softprompt_tui.state.settings import DEFAULT_MODEL
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.device_field import DeviceField
 from softprompt_tui.widgets.field_help import FieldHelp
@@ -160,13 +162,13 @@ class PromptPane(Vertical):
         )
         editor.add_class(COMPACT, update=False)
         yield editor
+        explanation = FieldHelp(id="field-help")
+        explanation.display = False
+        yield explanation
         for row in ROWS:
             with Horizontal(classes="fields -second" if "stop_at" in row else "fields"):
                 for name in row:
                     yield from self._field(name, fields)
-        explanation = FieldHelp(id="field-help")
-        explanation.display = False
-        yield explanation
 
     def _field(self, name: str, fields: dict[str, str]) -> ComposeResult:
         field, value, id = FIELDS[name], fields.get(name, ""), f"field-{name}"
@@ -181,15 +183,28 @@ class PromptPane(Vertical):
     def on_descendant_focus(self) -> None:
         self._explain()
 
-    def on_descendant_blur(self) -> None:
+    def on_descendant_blur(self, event: events.DescendantBlur) -> None:
         self._explain()
+        if event.widget.id == "field-model":
+            self._adopt_defaults()
+
+    def _adopt_defaults(self) -> None:
+        """Replace the defaults of another kind of model by those of the chosen model."""
+        from softprompt.encoders.catalog import model_kind  # not needed for the first paint
+
+        fields = self.fields
+        chosen = KIND_DEFAULTS[model_kind(fields["model"] or DEFAULT_MODEL)]
+        for defaults in KIND_DEFAULTS.values():
+            for name, value in defaults.items():
+                if fields[name] == value != chosen[name]:
+                    self.set_field(name, chosen[name])
 
     def _explain(self) -> None:
-        """Explain the focused field over the pane's lower edge. The device explains itself above its list."""
+        """Explain the focused field above the fields. The editor, which is not in use then, gives up the lines."""
         focused = self.app.focused
         name = (focused.id or "").removeprefix("field-") if isinstance(focused, Input) else ""
         explanation = self.query_one(FieldHelp)
-        explanation.display = name in FIELDS and name != "device"
+        explanation.display = name in FIELDS
         if explanation.display and isinstance(focused, Input):
             explanation.show(FIELDS[name], focused.value)
 
@@ -217,6 +232,8 @@ class PromptPane(Vertical):
 
     def set_field(self, name: str, value: str) -> None:
         self.query_one(f"#field-{name}", Input).value = strip_control_chars(value)
+        if name == "model":
+            self._adopt_defaults()
 
     def offer_models(self, names: list[str]) -> None:
         self.query_one("#field-model", Input).suggester = SuggestFromList(names, case_sensitive=False)

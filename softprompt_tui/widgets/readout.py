@@ -11,15 +11,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from softprompt.prompts.results import AnswerSample
+from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
 BARS_FROM_WIDTH = 56  # cells; narrower panes show the texts instead of the bars of the similarities
-BAR_CELLS, SMALL_BAR_CELLS = 20, 6
+BAR_CELLS, SMALL_BAR_CELLS, LONG_BAR_CELLS = 20, 6, 40
 MAX_WORD_CELLS = 16  # of an alternative
 LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
+TOKEN_CELLS, COSINE_CELLS = 6, 6  # widths of the columns before and after a nearest word
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
@@ -38,7 +41,8 @@ class HardReadoutView(NamedTuple):
 class Readout(NamedTuple):
     """The readout of a soft prompt. `rows` holds each token's nearest words with cosines, nearest first.
 
-    `text` joins the nearest word of every token. Similarities are None while unknown.
+    `text` joins the nearest word of every token. Similarities are None while unknown. A language model has answers to
+    questions instead of similarities.
     """
 
     text: str
@@ -46,6 +50,8 @@ class Readout(NamedTuple):
     as_text: float | None = None
     soft: float | None = None
     hard: HardReadoutView = HardReadoutView()
+    is_language_model: bool = False
+    samples: tuple[AnswerSample, ...] = ()
 
 
 class ReadoutPane(VerticalScroll):
@@ -112,20 +118,39 @@ class ReadoutPane(VerticalScroll):
     def _draw(self) -> None:
         assert self._shown is not None
         width = max(20, self.size.width - 1)  # leaves room for the scrollbar
-        comparison = (
-            self._comparison(self._shown, width)
-            if self.size.height >= TABLE_FROM_HEIGHT
-            else [_one_line(self._shown, width)]
-        )
-        gap = [Text()] if self.size.height >= len(comparison) + len(self._shown.rows) + 2 else []
-        lines = [*comparison, *gap]
+        if self._shown.is_language_model:
+            lines = self._answers(self._shown, width)
+        else:
+            comparison = (
+                self._comparison(self._shown, width)
+                if self.size.height >= TABLE_FROM_HEIGHT
+                else [_one_line(self._shown, width)]
+            )
+            gap = [Text()] if self.size.height >= len(comparison) + len(self._shown.rows) + 2 else []
+            lines = [*comparison, *gap]
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
-        self.border_subtitle = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
+        keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
+        self.border_subtitle = "" if self._shown.is_language_model else keys
         static = self.query_one("#readout", Static)
         static.remove_class("-placeholder")
         static.update(text, layout=len(lines) != self._lines)
         self._lines = len(lines)
+
+    def _answers(self, shown: Readout, width: int) -> list[Text]:
+        """Return the questions with three answers each, as many as leave room for the words, and what these mean."""
+        lines: list[Text] = []
+        for sample in shown.samples:
+            block = [Text.assemble(("question  ", "dim"), (sanitize(sample.question), "bold"))]
+            for label, answer in (("soft", sample.soft), ("hard", sample.hard), ("none", sample.none)):
+                block.append(Text.assemble((f"{label:<10}", "dim"), sanitize(answer.replace("\n", " "))))
+            for line in block:
+                line.truncate(width, overflow="ellipsis")
+            if lines and len(lines) + len(block) + len(shown.rows) + 2 > self.size.height:
+                break
+            lines += [*([Text()] if lines else []), *block]
+        gap = [Text()] if lines else []
+        return [*lines, *gap, Text(f"{WORDS_NOTE[:1].upper()}{WORDS_NOTE[1:]}.", "dim italic")]
 
     def _comparison(self, shown: Readout, width: int) -> list[Text]:
         """Return one row per similarity, each with its text."""
@@ -158,23 +183,25 @@ class ReadoutPane(VerticalScroll):
 
     def _token_lines(self, shown: Readout, width: int, height: int) -> list[Text]:
         """Return each soft token's nearest words with bars, or as many words as fit into one line for each token."""
-        lines = self._all_words(shown, width)
-        return lines if len(lines) <= height else self._nearest_words(shown, width)
-
-    def _all_words(self, shown: Readout, width: int) -> list[Text]:
-        """Return every word of every token, each with its cosine and a bar, in columns."""
         words = [sanitize(word) for row in shown.rows for word, _ in row]
         word_width = min(max(map(cell_len, words), default=4), MAX_WORD_CELLS)
-        cell_width = word_width + 1 + 4 + 1 + SMALL_BAR_CELLS + 2
-        columns = max(1, (width - 6) // cell_width)
+        if len(words) <= height:
+            bar_cells = min(LONG_BAR_CELLS, width - TOKEN_CELLS - word_width - COSINE_CELLS)
+            return self._all_words(shown, word_width, max(SMALL_BAR_CELLS, bar_cells), 1)
+        columns = max(1, (width - TOKEN_CELLS) // (word_width + COSINE_CELLS + SMALL_BAR_CELLS + 2))
+        lines = self._all_words(shown, word_width, SMALL_BAR_CELLS, columns)
+        return lines if len(lines) <= height else self._nearest_words(shown, width)
+
+    def _all_words(self, shown: Readout, word_width: int, bar_cells: int, columns: int) -> list[Text]:
+        """Return every word of every token, each with its cosine and a bar, in columns."""
         lines = []
         for i, row in enumerate(shown.rows):
             for start in range(0, len(row), columns):
-                line = Text(f"{f'[v{i + 1}]' if not start else '':<6}", "dim")
+                line = Text(f"{f'[v{i + 1}]' if not start else '':<{TOKEN_CELLS}}", "dim")
                 for j, (word, cosine) in enumerate(row[start : start + columns], start):
                     style = ("bold reverse" if i in self._changed else "bold") if not j else ""
                     line.append_text(_fitted(word, word_width, style)).append(f" {cosine:.2f} ", "" if not j else "dim")
-                    line.append_text(self._bar(cosine, SMALL_BAR_CELLS)).append("  ")
+                    line.append_text(self._bar(cosine, bar_cells)).append("  ")
                 line.rstrip()
                 lines.append(line)
         return lines
@@ -189,10 +216,10 @@ class ReadoutPane(VerticalScroll):
             if not row:
                 continue
             (word, cosine), *others = row
-            line = Text().append(f"{f'[v{i + 1}]':<6}", "dim")
+            line = Text().append(f"{f'[v{i + 1}]':<{TOKEN_CELLS}}", "dim")
             line.append_text(_fitted(word, word_width, "bold reverse" if i in self._changed else "bold"))
             line.append(f" {cosine:.2f} ")
-            remaining = width - 6 - word_width - 6
+            remaining = width - TOKEN_CELLS - word_width - COSINE_CELLS
             for other, similarity in others:
                 part = f" {sanitize(other)} {similarity:.2f}" if width >= COSINES_FROM_WIDTH else f" {sanitize(other)}"
                 if cell_len(part) > remaining:

@@ -15,13 +15,15 @@ from textual.widgets import Static
 
 from softprompt.errors import shorten
 from softprompt.worker.summary import ENDED, RunSummary
-from softprompt_tui.messages import OnRun, RunAction
+from softprompt_tui.messages import OnRun, RunAction, RunHighlighted
+from softprompt_tui.rendering.failure import brief_reason
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import describe_wait, format_state, queue_places
-from softprompt_tui.widgets.lazy_table import AGE_SECONDS, PAGE_ROWS, Column, Row, Table
+from softprompt_tui.widgets.lazy_table import AGE_SECONDS, OPEN, PAGE_ROWS, SHOW, Column, Row, Table
 
 ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
+DETAILS = ((Column("prompt", 0),), (Column("settings", 0),))
 EMPTY = "No runs.\n\nctrl+t trains the prompt above; further runs queue here."
 _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad", "unreadable": "bad"}
 COLUMNS = (
@@ -62,10 +64,11 @@ class RunsPane(Vertical):
         super().__init__(id="runs", classes="pane below")
         self._runs: list[RunSummary] = []
         self._places: dict[str, int] = {}
-        self._state = ""  # of the run under the cursor, when the keys were shown last
+        self._shown = ""  # id of the run that the other panes show
+        self._keys = ("", "")  # state of the run under the cursor and what enter does, when the keys were shown last
 
     def compose(self) -> ComposeResult:
-        yield Table(COLUMNS, EMPTY, id="run-table")
+        yield Table(COLUMNS, EMPTY, "run-table", DETAILS, verb=self._verb)
         yield Static("", id="run-words", markup=False)
 
     def on_mount(self) -> None:
@@ -91,6 +94,8 @@ class RunsPane(Vertical):
         table.reset(len(runs), cursor)
         for page in {table.cursor // PAGE_ROWS, *table.visible_pages}:
             self._fill(page)
+        if table.has_focus and current and cursor is None and (run := self._current_run()) is not None:
+            self.post_message(RunHighlighted(run.id))  # the previous one was dropped
         active = sum(run.state in ("running", "queued") for run in runs)
         self.border_subtitle = f"{active} running or queued" if active else ""
         self._explain()
@@ -106,7 +111,19 @@ class RunsPane(Vertical):
 
     def _rows(self, page: int) -> list[Row]:
         runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
-        return [Row(run.id, _row(run, self._places, now)) for run in runs]
+        return [Row(run.id, _row(run, self._places, now), _details(run)) for run in runs]
+
+    def show_mark(self, run: str) -> None:
+        """Mark the run that the other panes show."""
+        if run != self._shown:
+            self._shown = run
+            self.table.show_mark(run)
+            self._explain()
+
+    def _verb(self) -> str:
+        """Return what enter does with the run under the cursor: nothing if it is in view."""
+        run = self._current_run()
+        return OPEN if run and run.kind == "sweep" else SHOW if run and run.id != self._shown else ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable only what can be done with the run under the cursor."""
@@ -116,39 +133,57 @@ class RunsPane(Vertical):
         return run is not None and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED)
 
     def _current_run(self) -> RunSummary | None:
-        return next((run for run in self._runs if run.id == self.table.current), None)
+        cursor = self.table.cursor
+        return self._runs[cursor] if cursor < len(self._runs) else None
 
     def action_act(self, action: str) -> None:
-        if self.table.current or action == OnRun.UNDO:
-            self.post_message(RunAction(OnRun(action), self.table.current))
+        run = self._current_run()
+        if run is not None or action == OnRun.UNDO:
+            self.post_message(RunAction(OnRun(action), run.id if run else ""))
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
         event.stop()
         self._explain()
-        if isinstance(event, Table.Chosen):
-            self.post_message(RunAction(OnRun.SHOW, self.table.current))
+        if (run := self._current_run()) is not None:
+            is_chosen = isinstance(event, Table.Chosen)
+            self.post_message(RunAction(OnRun.SHOW, run.id) if is_chosen else RunHighlighted(run.id))
 
     def _explain(self) -> None:
-        """Show why the run under the cursor failed, or what it is waiting for."""
+        """Show in a few words why the run under the cursor failed, or what it is waiting for."""
         run = self._current_run()
-        if (state := run.state if run else "") != self._state:
-            self._state = state
+        if (keys := (run.state if run else "", self._verb())) != self._keys:
+            self._keys = keys
             self.refresh_bindings()  # other keys work
         words = run.error if run else ""
         style: Style | str = self.get_component_rich_style("runs--error", partial=True)
+        if run and run.state == "failed":
+            words = f"{brief_reason(run)}; {'F3' if run.id == self._shown else 'enter'} says more"
         if run and run.stage:
             words, style = run.stage, "dim"
         if run and run.state == "queued":
             words, style = describe_wait(run, self._runs), "dim"
         lines = 3 if self.size.height >= ROOMY_HEIGHT else 1  # the loss pane shows all of it
-        message = Text(shorten(sanitize(words), lines * max(20, self.size.width - 4)), style)
+        message = Text(shorten(sanitize(words), lines * max(20, self.size.width)), style)
         target = self.query_one("#run-words", Static)
-        target.update(message)
-        target.display = bool(message)
+        if message != target.content:
+            target.update(message)
+        target.display = run is not None  # even without words, so that the rows stay where they are
 
 
 def _row(run: RunSummary, place: dict[str, int], now: datetime) -> tuple[str, ...]:
     step = "-" if run.step is None else f"{run.step}/{run.steps}"
     numbers = (step, format_number(run.best_similarity), format_age(run.created, now))
     return (format_state(run, place.get(run.id)), run.kind, *numbers, run.name or run.prompt or run.error)
+
+
+def _details(run: RunSummary) -> tuple[tuple[str], tuple[str]]:
+    """Return the prompt, which the name may hide, and what the run computes, and where."""
+    counts = run.sweep
+    if run.state == "unreadable":
+        return (run.error,), ("",)
+    if counts:
+        tokens = f"{len(counts)} token counts from {counts[0]} to {counts[-1]}, "
+    else:
+        tokens = "" if run.of_entry else f"{run.tokens} token{'s' * (run.tokens != 1)}, "
+    return (run.prompt,), (f"{tokens}{run.steps} {'rounds' if run.of_entry else 'steps'}, {run.model} on {run.device}",)

@@ -38,6 +38,12 @@ class TitleLine(Static):
             self._tone, self._parts, self._right = state
             self._draw()
 
+    @property
+    def room(self) -> int:
+        """The cells between the dot and the text at the right edge, or the edge if there is no room for that text."""
+        room = self.content_size.width - len("● ") - cell_len(sanitize(self._right)) - len("  ")
+        return room if self._right and room >= MIN_LEFT_WIDTH else self.content_size.width - len("● ")
+
     def on_resize(self) -> None:
         self._draw()
 

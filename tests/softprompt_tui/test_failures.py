@@ -11,7 +11,7 @@ from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.log import log_path
 from softprompt.worker.summary import RunSummary
-from softprompt_tui.rendering.failure import describe_failure
+from softprompt_tui.rendering.failure import brief_reason, describe_failure
 from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.loss_plot import PlotScreen
 from softprompt_tui.screens.text_viewer import TextScreen
@@ -50,7 +50,7 @@ def test_a_failed_run_says_why_and_stays_readable_until_another_one_starts() -> 
     async def scene(d: Session) -> None:
         run = await fail(d, step=120)
         await d.shows(f"✗ failed {run[:6]} · image of serene", "The run failed after 120 of 300", "What you can do")
-        await d.shows("no answer from the hub. F3 shows what to do")
+        await d.shows("failed: model", "available. F3 shows what to do")
         await d.pilot.resize_terminal(82, 25)
         assert not d.app.main.loss.query_one(LossCurve).display  # the words need the room
         await d.pilot.press("f2", *"more")
@@ -60,6 +60,29 @@ def test_a_failed_run_says_why_and_stays_readable_until_another_one_starts() -> 
         await d.until(lambda: "✗" not in d.text() and "What you can do" not in d.text())
 
     run_scene(scene)
+
+
+def test_a_failure_is_told_at_length_once_and_briefly_elsewhere() -> None:
+    async def scene(d: Session) -> None:
+        await fail(d)
+        await d.shows("no answer", "What you can do")
+        await d.pilot.press("f6", "g")
+        await d.shows("model not available; F3 says more")  # below the rows
+        assert d.text().count("no answer") == 1
+        assert title(d).rstrip().endswith("model not available")
+        assert "Set HF_ENDPOINT" not in title(d)
+
+    run_scene(scene, 120, 40)
+
+
+def test_an_unknown_kind_of_failure_is_named_by_its_first_words() -> None:
+    for error, brief in (
+        ("cpu is out of memory: fewer restarts need less", "cpu is out of memory"),
+        ("the disk is full. Free some space.", "the disk is full"),
+        ("cuda:0 failed", "cuda:0 failed"),
+        ("", ""),
+    ):
+        assert brief_reason(RunSummary("1", "failed", error=error, error_kind="Odd")) == brief
 
 
 def test_the_keys_of_the_advice_work_in_the_pane() -> None:

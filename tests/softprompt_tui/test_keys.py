@@ -282,7 +282,12 @@ def test_every_field_explains_itself_when_it_is_focused(width: int) -> None:
             before = d.app.main.prompt_pane.region
             d.app.screen.set_focus(line)
             await d.shows(f"{field.label}: ", *field.explain(line.value).split(" ")[:3])
-            assert d.app.main.prompt_pane.region == before or width < 72  # there, the focused pane is larger
+            pane, explanation = d.app.main.prompt_pane, d.app.main.query_one("#field-help", FieldHelp)
+            assert pane.region == before or width < 72  # there, the focused pane is larger
+            assert explanation.region in pane.content_region  # it hides nothing of another pane
+            words = str(explanation.render())
+            assert len(explanation.render_lines(explanation.region.reset_offset)) * explanation.size.width >= len(words)
+            assert pane.editor.size.height >= 1
         await d.pilot.press("f8")
         await d.until(lambda: isinstance(d.app.screen, SettingsScreen))
         explanation = d.app.screen.query_one(FieldHelp)

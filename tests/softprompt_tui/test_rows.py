@@ -9,6 +9,7 @@ from textual.geometry import Offset
 from textual.widgets import Input, OptionList
 
 from softprompt import Library
+from softprompt.jobs.job import TrainJob
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
@@ -74,14 +75,17 @@ def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
         await d.until(lambda: table.total == 1)
         await d.pilot.press("T")
         await d.until(lambda: table.total == 2)
-        await d.shows("trash: 2", "R restore")
+        await d.shows("trash: 2", "R restore", "⏎ Restore")
+        assert "Open" not in d.text()
         await d.pilot.press("d", "r", "e", "n")  # keys of the library
         assert Library().list(trashed=True).total == 2
         await d.pilot.press("space", "space", "R")
         await d.until(lambda: table.total == 0)
         await d.shows("The trash is empty")
+        assert "Restore" not in d.text()
         await d.pilot.press("escape")
         await d.until(lambda: table.total == 3)
+        await d.shows("⏎ Open")
         await d.pilot.press("u")
         await d.shows("nothing to undo")
 
@@ -152,14 +156,14 @@ def test_tags_are_counted_without_the_trash() -> None:
     assert Library().tags() == {"people": 2, "dark": 1}
 
 
-def test_a_click_finds_the_row_of_either_of_its_lines() -> None:
+def test_a_click_finds_the_row_of_any_of_its_lines() -> None:
     save_all()
 
     async def scene(d: Session) -> None:
         table = d.app.main.library_pane.table
         await d.pilot.press("f4")
-        await d.until(lambda: table.total == 3 and table.row_height == 2)
-        for line, row in ((1, 0), (2, 0), (3, 1), (4, 1), (6, 2)):
+        await d.until(lambda: table.total == 3 and table.row_height == 3)
+        for line, row in ((1, 0), (3, 0), (4, 1), (6, 1), (8, 2)):
             await d.pilot.click(table, offset=Offset(5, line))
             assert table.cursor == row
 
@@ -168,13 +172,15 @@ def test_a_click_finds_the_row_of_either_of_its_lines() -> None:
 
 def test_a_long_two_line_table_scrolls_to_every_row() -> None:
     async def scene(d: Session) -> None:
-        table = Table((Column("name", 0),), details=(Column("prompt", 0),))
+        table = Table((Column("name", 0),), details=((Column("prompt", 0),),), lines=2)
         await d.app.screen.mount(table)
         table.styles.height = 12
         await d.until(lambda: table.size.height == 12)
         table.reset(1000)
         for page in range(10):
-            table.fill(page, [Row(f"{i}", (f"row {i}",), (f"words {i}",)) for i in range(page * 100, page * 100 + 100)])
+            table.fill(
+                page, [Row(f"{i}", (f"row {i}",), ((f"words {i}",),)) for i in range(page * 100, page * 100 + 100)]
+            )
         for row in (0, 3, 5, 6, 999, 500, 499, 0):
             table.cursor = row
             await d.pilot.pause()
@@ -200,6 +206,142 @@ def test_after_a_filter_the_panes_show_the_entry_under_the_cursor() -> None:
         await d.until(lambda: table.total == 3 and d.app.main.detail.entry_id == table.current)
 
     run_scene(scene)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (120, 40), (200, 60)])
+def test_the_names_after_a_bracket_cover_only_the_compose_pane(width: int, height: int) -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        pane = d.app.main.compose_pane
+        await d.pilot.press("f5", "[")
+        names = pane.query_one("#names", OptionList)
+        await d.until(lambda: names.display and names.option_count == 3)
+        await d.shows("portrait-", "-1", "-2")  # a long name is cut in the middle
+        await d.until(lambda: names.region in pane.region)
+        assert names.size.height >= 2
+
+    run_scene(scene, width, height)
+
+
+def test_rows_have_all_their_lines_while_none_is_out_of_sight() -> None:
+    async def scene(d: Session) -> None:
+        table = Table((Column("name", 0),), details=((Column("prompt", 0),), (Column("words", 0),)), lines=2)
+        await d.app.screen.mount(table)
+        table.styles.height = 13
+        await d.until(lambda: table.size.height == 13)
+        for count, lines in ((1, 3), (4, 3), (5, 2), (9, 2)):
+            table.reset(count)
+            assert table.row_height == lines, count
+        table.lines = 1
+        for count, lines in ((4, 3), (6, 2), (7, 1)):
+            table.reset(count)
+            assert table.row_height == lines, count
+
+    run_scene(scene)
+
+
+# the run under the cursor
+
+
+async def train_some(d: Session, count: int) -> list[str]:
+    """Train runs to their end, each with a curve, and return their ids in the order of Runs."""
+    runs = []
+    for i in range(count):
+        d.app.main.prompt_pane.set(f"fox number {i}")
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.report(run, 100, loss=0.5)
+        d.worker.report(run, 200 + i, loss=0.1)
+        d.worker.end(run)
+        await d.until(lambda run=run: d.app.runs.by_id[run].state == "done")
+        runs.insert(0, run)
+    return runs
+
+
+def test_loss_and_readout_follow_the_cursor_of_runs() -> None:
+    async def scene(d: Session) -> None:
+        runs = await train_some(d, 3)
+        await d.pilot.press("f6", "j")
+        await d.shows("F3 Loss  fox-number-1")
+        await d.until(lambda: d.app.main.detail.run == runs[1])
+        row = next(line for line in d.text().splitlines() if "▸done" in line)
+        assert "fox-number-1" in row
+        await d.pilot.press("j")
+        await d.shows("F3 Loss  fox-number-0")
+
+    run_scene(scene, 120, 40)
+
+
+def test_a_held_key_loads_only_the_run_on_which_it_ends() -> None:
+    async def scene(d: Session) -> None:
+        runs = await train_some(d, 6)
+        await d.until(lambda: d.app.main.detail.run == runs[0])
+        await d.pilot.press("f6", "g")
+        await d.pilot.pause(0.2)
+        before = [request for request in d.worker.requests if isinstance(request, p.Curve)]
+        d.press_at_once(*"jjjjj")
+        await d.shows("F3 Loss  fox-number-0")
+        curves = [request for request in d.worker.requests if isinstance(request, p.Curve)][len(before) :]
+        assert curves[-1].run == runs[5]
+        assert len(curves) <= 2
+
+    run_scene(scene, 120, 40)
+
+
+def test_a_key_right_after_the_cursor_acts_on_the_entry_of_the_run_that_it_has_reached() -> None:
+    async def scene(d: Session) -> None:
+        runs = await train_some(d, 2)
+        await d.pilot.press("f6", "g")
+        await d.until(lambda: d.app.main.detail.run == runs[0])
+        d.press_at_once("j", "f9", "x")
+        await d.until(lambda: len(d.worker.runs) == 3)
+        assert max(d.worker.runs.values(), key=lambda run: run.position).job.entry == d.app.runs.by_id[runs[1]].entry
+
+    run_scene(scene, 120, 40)
+
+
+def test_a_run_that_starts_does_not_replace_the_one_under_the_cursor() -> None:
+    async def scene(d: Session) -> None:
+        runs = await train_some(d, 2)
+        await d.pilot.press("f6", "G")
+        await d.until(lambda: d.app.main.detail.run == runs[1])
+        other = (await d.app.worker.submit(TrainJob("a blue boat"))).id
+        d.worker.begin(other)
+        await d.until(lambda: d.app.runs.by_id.get(other) and d.app.runs.by_id[other].state == "running")
+        assert d.app.main.detail.run == runs[1]
+        await d.pilot.press("g")
+        await d.until(lambda: d.app.main.detail.run == other)
+
+    run_scene(scene, 120, 40)
+
+
+def test_after_a_drop_the_next_run_is_shown() -> None:
+    async def scene(d: Session) -> None:
+        runs = await train_some(d, 3)
+        await d.pilot.press("f6", "j", "d")
+        await d.until(lambda: runs[1] not in d.app.runs.by_id)
+        await d.shows("F3 Loss  fox-number-0")
+
+    run_scene(scene, 120, 40)
+
+
+def test_enter_in_runs_is_named_after_what_it_does() -> None:
+    async def scene(d: Session) -> None:
+        Library().save(a_prompt(name="lake"))
+        runs = await train_some(d, 1)
+        sweep = await d.sweep()
+        d.worker.begin(sweep)
+        await d.pilot.press("escape", "f4", "end")
+        await d.until(lambda: d.app.main.detail.entry)
+        await d.pilot.press("f6")
+        await d.shows("⏎ Open")  # the sweep
+        await d.pilot.press("j")
+        await d.until(lambda: d.app.main.detail.run == runs[0] and "⏎" not in d.text())  # it is in view
+        await d.pilot.press("f4", "home", "f6")
+        await d.until(lambda: d.app.main.detail.entry)
+
+    run_scene(scene, 120, 40)
 
 
 def test_a_finished_run_offers_neither_stop_nor_pause() -> None:

@@ -145,7 +145,7 @@ def test_runs(width: int, height: int) -> None:
         d.worker.begin(second)
         d.worker.report(second, 120)
         await d.pilot.press("f6", "G")
-        await d.shows("failed", "running", "fewer restarts", "… failed:")
+        await d.shows("failed", "running", "out of memory: fewer", "… failed:")
         d.app.clear_notifications()
         d.app.screen.refresh()
         await d.until(lambda: "… failed:" not in d.text())

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from softprompt.encoders.causal_lm.facts import converted_folder, find_weight_files, is_causal_folder, read_sizes
 from softprompt.encoders.causal_lm.folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
@@ -20,14 +20,15 @@ from softprompt.errors import ModelUnavailable, UnknownModel, command, describe_
 from softprompt.system.paths import cache_folder
 from softprompt.text_states import ImageProgram, families_reading
 
+if TYPE_CHECKING:
+    from softprompt.config import ModelKind  # softprompt.config takes 7 ms to import
+
 MINI = "mini"
 MINI_FOLDER = files("softprompt") / "data" / "mini"
 HUB_PREFIX = "hf:"  # followed by the repository of a language model, OWNER/NAME
 GGUF_SUFFIX = ".gguf"
 QUICK_GELU = "-quickgelu"
 CACHE_FORMAT = 1  # appears in the cache file's name
-ModelKind = Literal["text", "causal"]
-"""What a model is: a text encoder ("text") or a causal language model ("causal")."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 

@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import softprompt
-from softprompt.config import TrainConfig
+from softprompt.config import HardConfig, TrainConfig, config_for
 from softprompt.encoders.catalog import LOCAL_PREFIX
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_encoder
 from softprompt.errors import ConfigError, DeviceError, ModelRefused, ModelUnavailable, PromptTooLong
 from softprompt.jobs.job import TrainJob
 from softprompt.jobs.preflight import check_fits, known_model
+from softprompt.prompts.lineage import WeightedText
 from softprompt.training.trainer import sweep
 from softprompt_tui.services.job_form import job_from_form
 from softprompt_tui.state.settings import Form
@@ -82,7 +84,19 @@ def test_model_folder_is_checked_by_its_configuration_only(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name", ["smollm2", "SMOLLM2-Q4", "hf:Qwen/Qwen3-0.6B", "model.gguf", "local-dir:/x/model.gguf"]
 )
-def test_a_language_model_is_refused_without_looking_for_it(name: str) -> None:
-    with pytest.raises(ModelRefused, match=r"is a language model, but this needs a text encoder"):
+def test_a_job_for_a_language_model_is_checked_before_the_model_is_looked_for(name: str) -> None:
+    config = config_for("causal", {})
+    with pytest.raises(ConfigError, match=r"the objective is cosine, but .* is a language model"):
         check_fits(TrainJob(FOX, model=name))
+    with pytest.raises(ModelRefused, match=r"is a language model, but a hard readout needs a text encoder"):
+        check_fits(TrainJob(FOX, config, model=name, hard=HardConfig()))
+    with pytest.raises(ModelRefused, match=r"is a language model, but a mix of prompts needs a text encoder"):
+        check_fits(TrainJob(FOX, config, model=name, meanings=(WeightedText("a", 0.5), WeightedText("b", 0.5))))
+    with pytest.raises(ConfigError, match="Use at least 2"):
+        check_fits(TrainJob(FOX, replace(config, questions=("Who?",)), model=name))
     assert known_model(name) is None
+
+
+def test_a_text_encoder_has_no_answers_to_distill() -> None:
+    with pytest.raises(ConfigError, match=r"the objective is distill, .* mini is a text encoder"):
+        check_fits(TrainJob(FOX, config_for("causal", {})))

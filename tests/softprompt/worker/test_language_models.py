@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from softprompt.jobs.job import SweepJob, TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client
 from softprompt.worker.run_folder import TARGET_PREFIX, runs_folder
-from tests.worker_process import Home, wait_for_run
+from tests.worker_process import Home, events, wait_for_run
 
 if TYPE_CHECKING:
     from softprompt.encoders.causal_lm.model import CausalLM
@@ -44,6 +44,11 @@ def kept_answers(run: str) -> list[str]:
     return sorted(path.name for path in (runs_folder() / run).glob(f"{TARGET_PREFIX}*"))
 
 
+def wait_for_event(client: Client, run: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait for a report or a stage of a run that meets a condition."""
+    next(event for event in events(client) if event.get("run") == run and condition(event))
+
+
 def test_a_run_killed_at_any_stage_ends_with_the_same_vectors(worker: Home, language_model: CausalLM) -> None:
     long = job(language_model, steps=300)
     with worker.client() as client:
@@ -51,11 +56,11 @@ def test_a_run_killed_at_any_stage_ends_with_the_same_vectors(worker: Home, lang
     assert worker.wait_until_ended(undisturbed).state == "done"
     with worker.client() as client:
         run = submit(client, long)
-        wait_for_run(client, run, lambda now: "sampling" in now.get("stage", "") or bool(now["step"]))
+        wait_for_event(client, run, lambda event: "sampling" in event.get("stage", "") or bool(event.get("step")))
     worker.kill()
     for step in (10, 30):
         with worker.client() as client:
-            wait_for_run(client, run, lambda now, step=step: (now["step"] or 0) >= step)
+            wait_for_event(client, run, lambda event, step=step: event.get("step", 0) >= step)
             assert [name.split("-")[1] for name in kept_answers(run)] == ["training"]
             client.request(p.Pause(run))
             wait_for_run(client, run, lambda now: now["state"] == "paused")

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from softprompt_tui.rendering.axes import END_CELLS, label_ends, round_steps
 from softprompt_tui.rendering.curve import BEST_MARK, Cell, Curve, draw
-from softprompt_tui.rendering.plots import TERMINAL_PALETTE, plot_palette
+from softprompt_tui.rendering.plots import TERMINAL_PALETTE, plot_palette, render, strip_color
 from softprompt_tui.themes import THEMES
 
 FALLING = [(step, 0.6 * math.exp(-step / 22) + 0.0009) for step in range(1, 235)]
@@ -54,6 +55,54 @@ def test_a_frame_changes_only_where_the_curve_grows() -> None:
     before, after = (draw(Curve(FALLING[:end], last_step=300), 70, 20) for end in (200, 204))
     changed = [x for line, new in zip(before, after, strict=True) for x in range(70) if line[x] != new[x]]
     assert 0 < len(changed) <= 12
+
+
+def test_curves_behind_are_named_at_their_ends() -> None:
+    behind = [[(step, 0.6 * math.exp(-step * k / 400) + 0.001) for step in range(1, 235)] for k in range(1, 9)]
+    names = [str(k) for k in range(1, 9)]
+    curve = CURVE._replace(behind=behind, names=names, last_step=234)
+    lines = text(draw(curve, 70, 20))
+    ends = [line[-END_CELLS:].strip() for line in lines]
+    assert [end for end in ends if end] == names
+    for line, end in zip(lines, ends, strict=True):
+        assert not end or "⠀" < line[-END_CELLS - 1] <= "⣿"  # right beside its curve
+    assert "4-6" in "".join(text(draw(curve, 40, 6)))  # neighbours share a row
+    assert [len(line) for line in draw(curve, 30, 6)] == [30] * 6  # too narrow for names
+
+
+def test_names_in_one_row_are_joined() -> None:
+    assert label_ends([("1", 0), ("2", 3), ("4", 3), ("8", 1), ("9", 3)]) == {0: "1", 3: "2-4,9", 1: "8"}
+    assert label_ends([("100", 2), ("1", 0), ("200", 2), ("2", 0), ("300", 2)])[2] == "100,2…"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most", "steps"),
+    [
+        (0, 300, 5, [0, 100, 200, 300]),
+        (0, 300, 2, [0, 200]),
+        (0, 234, 6, [0, 50, 100, 150, 200]),
+        (0, 100_000, 7, [0, 20_000, 40_000, 60_000, 80_000, 100_000]),
+        (285, 300, 6, [285, 290, 295, 300]),
+        (0, 1, 0, [0, 1]),
+        (0, 0, 4, [0]),
+        (7, 7, 4, [7]),
+    ],
+)
+def test_steps_on_an_axis_are_round(first: int, last: int, most: int, steps: list[int]) -> None:
+    assert round_steps(first, last, most) == steps
+
+
+def test_both_kinds_of_plots_have_round_steps() -> None:
+    assert text(draw(CURVE, 70, 20))[-1].split() == ["0", "100", "200", "300"]
+    plot = strip_color(render([FALLING], 80, 20)).splitlines()
+    assert plot[-1].split() == ["0", "50", "100", "150", "200"]
+
+
+def test_the_large_plot_names_the_curves_behind_too() -> None:
+    behind = [[(step, 0.6 * math.exp(-step * k / 400) + 0.001) for step in range(1, 235)] for k in range(1, 9)]
+    plot = strip_color(render([FALLING], 80, 20, behind=behind, behind_labels=[str(k) for k in range(1, 9)]))
+    ends = [line.rstrip("│ \n").split()[-1] for line in plot.splitlines()[2:-2] if line.rstrip("│ ")]
+    assert {str(k) for k in range(1, 9)} <= set(ends)
 
 
 def test_a_flat_curve_is_not_drawn() -> None:

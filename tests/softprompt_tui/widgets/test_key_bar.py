@@ -31,7 +31,7 @@ def test_shows_the_keys_of_the_focused_pane_and_the_global_ones() -> None:
         await d.until(lambda: " r Rename  d Delete" in last_line(d))
         assert last_line(d).endswith("▏^p palette ")
         await d.pilot.press("f3")
-        await d.until(lambda: " esc Back  z Zoom" in last_line(d))
+        await d.until(lambda: last_line(d).startswith(" z Zoom") and last_line(d).endswith(" esc Back "))
         await d.pilot.press("escape")
         await d.until(lambda: " r Rename  d Delete" in last_line(d))
 
@@ -45,6 +45,31 @@ def test_narrow_terminals_get_no_padding_and_no_palette(width: int) -> None:
         assert "palette" not in last_line(d)
 
     run_scene(scene, width)
+
+
+def test_a_key_has_the_same_place_on_every_screen() -> None:
+    losses = np.geomspace(0.7, 0.002, 30, dtype=np.float32)
+    Library().save(a_prompt(name="fox", losses=losses, similarities=1 - losses))
+
+    async def scene(d: Session) -> None:
+        columns: dict[str, set[int]] = {}
+        for key in ("f2", "f4", "f5", "f6", "f9"):
+            await d.pilot.press(key)
+            await d.until(lambda: "^t Train" in last_line(d))
+            await d.pilot.pause()
+            for words in ("^t Train", "F1 Help", "^q Quit", "^p palette"):
+                columns.setdefault(words, set()).add(last_line(d).index(words))
+        assert columns["^t Train"] == {1}
+        assert all(len(places) == 1 for places in columns.values())
+        await d.pilot.press("f4", "f3")
+        await d.until(lambda: "z Zoom" in last_line(d))
+        help_column = last_line(d).index("F1 Help")
+        assert last_line(d).rstrip().endswith("esc Back")
+        await d.pilot.press("escape", "ctrl+o")
+        await d.until(lambda: "Pull" in last_line(d) or "Use" in last_line(d))
+        assert last_line(d).index("F1 Help") == help_column
+
+    run_scene(scene)
 
 
 def test_a_click_presses_the_key() -> None:
