@@ -148,6 +148,11 @@ class SoftPrompt(ComparedByValue):
         return self.meanings or ((WeightedText(self.hard_prompt, 1.0),) if self.hard_prompt else ())
 
     @property
+    def is_for_language_model(self) -> bool:
+        """Whether it was trained for a language model, so that `similarity` is a share and there is no target."""
+        return self.answers is not None or self.examples is not None
+
+    @property
     def tokens(self) -> int:
         return int(self.vectors.shape[0])
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from softprompt import Library
+from softprompt_tui.rendering.details import entry_facts
 from tests.softprompt.conftest import CHATML
+from tests.worker_process import Home, events, wait_for_run
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAIRS = [(f"What is {number}?", "even" if number % 2 == 0 else "odd") for number in range(8)]
@@ -24,6 +26,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = save_model("Llama", tmp_path_factory.mktemp("tiny"), CHATML, max_position_embeddings=512)
     return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    worker_home = Home(monkeypatch.setenv)
+    yield worker_home
+    worker_home.close()
 
 
 def write(path: Path, *pairs: tuple[str, str]) -> str:
@@ -44,6 +53,9 @@ def test_it_prints_a_table_and_saves_under_the_name_of_the_file(run: Run, tmp_pa
     assert [entry.name for entry in Library().list().entries] == ["numbers"]
     shown = [line for line in run("show", "numbers").stdout.splitlines() if not line.startswith("settings")]
     assert [line for line in done.stdout.splitlines() if not line.startswith("settings")] == shown[: len(lines) - 1]
+    assert "the nearest words mostly show where training began" in run("readout", "numbers").stdout
+    labels = [label for label, _ in entry_facts(Library().open("numbers")).rows]
+    assert {"examples", "placement", *table[1:5]} <= set(labels)
     again = json.loads(run("tune", file, "--model", model, *SHORT, "--json").stdout)
     assert again["name"] == "numbers-2"
     assert again["examples"]["training"]["count"] == 6
@@ -85,6 +97,23 @@ def test_what_cannot_be_tuned_is_one_line(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not Library().list().total
+
+
+def test_a_background_run_carries_its_examples(worker: Home, run: Run, tmp_path: Path, model: str) -> None:
+    file = write(tmp_path / "numbers.jsonl", *PAIRS)
+    run_id = run("tune", file, "--model", model, "-k", "2", "--steps", "50000", "--background").stdout.strip()
+    Path(file).unlink()  # the run has its own copy
+    with worker.client() as client:
+        before = next(event["step"] for event in events(client) if event["type"] == "report")
+        assert run("runs", "pause", run_id).returncode == 0
+        wait_for_run(client, run_id, lambda summary: summary["state"] == "paused")
+        assert run("runs", "resume", run_id).returncode == 0
+        after = next(event["step"] for event in events(client) if event["type"] == "report")
+    assert "6 examples of numbers.jsonl" in run("stop", run_id).stdout
+    prompt = Library().open("numbers").prompt
+    assert before < after <= prompt.steps
+    assert prompt.examples is not None
+    assert prompt.examples.held_out.count == 2
 
 
 def test_too_many_examples_for_a_request_are_not_submitted(run: Run, tmp_path: Path, model: str) -> None:
