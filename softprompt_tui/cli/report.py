@@ -13,7 +13,7 @@ import click
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.rendering.answers import WORDS_NOTE, describe_answers
 from softprompt_tui.rendering.examples import SCORE_HEADINGS, describe_examples, score_rows
-from softprompt_tui.rendering.numbers import format_number
+from softprompt_tui.rendering.numbers import format_number, format_rate
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 from softprompt_tui.rendering.provenance import (
     STOP_REASONS,
@@ -65,7 +65,7 @@ def print_entry(entry: Entry, path: Path) -> None:
     if prompt.steps and prompt.device:
         print_line(
             "trained",
-            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {prompt.steps_per_second:.0f} steps/s, on "
+            f"{prompt.steps} steps in {prompt.seconds:.1f} s, {format_rate(prompt.steps_per_second)} steps/s, on "
             f"{prompt.device}; {STOP_REASONS.get(prompt.stopped, prompt.stopped)}",
         )
     if prompt.device and (settings := describe_settings(prompt.config)):

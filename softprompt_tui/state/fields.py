@@ -100,7 +100,7 @@ MORE_FIELDS = {
         choices={family: f"what {name} reads; for hidden and mixed" for family, name in FAMILY_NAMES.items()},
     ),
     "share": Field("share", "for mixed: weight of the hidden objective", "between 0 and 1", "0.3"),
-    "against": Field("against", "for contrastive: prompts to move away from", "split by |"),
+    "against": Field("against", "for contrastive: prompts to avoid", "split by |"),
     "patience": Field("patience", "stop after so many steps without progress", "1 or more; empty: never"),
     "norms": Field(
         "norms",
@@ -133,7 +133,7 @@ MORE_FIELDS = {
     ),
     "placement": Field(
         "placement",
-        "language models: where the soft tokens stand",
+        "language models: where they stand",
         default="system",
         choices={
             "system": "in place of the system text",
@@ -141,8 +141,8 @@ MORE_FIELDS = {
             "start": "at the start of all",
         },
     ),
-    "questions": Field("questions", "language models: a file, one question a line", "empty: the built-in ones"),
-    "self_study": Field("self-study", "language models: questions that it writes itself", "0 to 1,000", "0"),
+    "questions": Field("questions", "language models: a file of questions", "one a line; empty: the built-in ones"),
+    "self_study": Field("study", "language models: own questions", "questions that the model writes, 0 to 1,000", "0"),
     "hard": Field(
         "hard",
         "search for a hard readout after training",
